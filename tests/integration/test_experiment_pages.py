@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import http.client
 import re
 import time
@@ -23,6 +24,7 @@ from groundplan.core.ids import new_id
 from groundplan.economics.experiment import service
 from groundplan.economics.experiment.record import Recorded
 from groundplan.economics.replay import service as replays
+from groundplan.economics.replay.pairwise import unread
 from groundplan.gateway.journal import ledger_store
 from groundplan.testing.database import Cluster
 
@@ -120,6 +122,29 @@ def test_it_is_begun_seen_reviewed_and_stopped(console: Console) -> None:
     assert (shown["state"], shown["outcome"]) == ("ended", "stopped")
     assert sum(each["reviewed"] is True for each in shown["pairs"]) == 1
     assert console.control.ask("POST", f"/api/experiments/{id}/stop", {}).code == "experiment_decided"
+
+
+def test_a_judge_that_says_nothing_readable_is_told_in_the_same_words_everywhere(console: Console) -> None:
+    problem = unread("local", ["Well, … is"] * 5)
+    assert problem is not None
+    ours = {"workload": "assistant", "current": "local", "candidate": "small", "judge": "local"}
+    with psycopg.connect(console.owner) as conn:
+        made = judged_run(conn, 0, **ours)
+        replays.unreadable(conn, made, problem)
+        call = new_id()
+        conn.execute(
+            """INSERT INTO replay_call (run, call_id, segment, state, why, said)
+               VALUES (%s, %s, '', 'skipped', 'left_open', 'Well, … is')""",
+            (made.id, call),
+        )
+    told = console.control.ask("GET", f"/api/replays/{made.id}").body
+    assert told["error"] == {"code": problem.code, "hint": problem.hint, "message": problem.message}
+    assert [each["said"] for each in told["calls_asked"] if each["call_id"] == str(call)] == ["Well, … is"]
+    plain = html.unescape(console.page(f"/cost/replays/{made.id}"))
+    assert problem.message in plain and problem.hint in plain and problem.code in plain
+    assert problem.message in html.unescape(console.page("/cost/experiments"))
+    inbox = console.control.ask("GET", "/api/findings").body
+    assert any(problem.message in each["message"] for each in inbox["findings"])
 
 
 def test_one_click_leads_from_an_opportunity_to_a_shadow(console: Console) -> None:

@@ -132,6 +132,41 @@ def test_a_guard_ends_it_although_quality_is_not_decided(database: Database) -> 
         assert found.outcome == "guard" and "answered fell" in found.outcome_reason
 
 
+def judged_pairs(database: Database, tried: UUID, said: list[tuple[float | None, str | None]]) -> None:
+    with psycopg.connect(database.superuser) as conn:
+        for number, (score, told) in enumerate(said):
+            conn.execute(
+                """INSERT INTO experiment_pair (experiment, call_id, beside_call, at, basis, score, answered, said)
+                   VALUES (%s, %s, %s, now() + %s * interval '1 second', 'judge', %s, true, %s)""",
+                (tried, new_id(), new_id(), number, score, told),
+            )
+
+
+def test_a_judge_that_says_nothing_readable_ends_its_shadow(database: Database) -> None:
+    """Equal answers that need no judge, and times at which it could not be asked, are not in between."""
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(type="shadow", judge="other"), waits=False, now=NOW)
+    quiet: tuple[float | None, str | None] = (None, "")
+    judged_pairs(database, made.id, [(1.0, "A B"), *[quiet] * 4, (1.0, None), (None, None)])
+    with control(database) as conn:
+        assert service.look(conn, NOW) == []
+        found = service.one(conn, made.id)
+        assert found.figures["left"] == "the judge other gave no readable verdict on 4 and no answer on 1"
+        assert (found.figures["pairs"]["compared"], found.to_json()["error"]) == (2, None)
+    judged_pairs(database, made.id, [(None, None)] * 20 + [(None, "Both … are")])
+    with control(database) as conn:
+        (ended,) = service.look(conn, NOW)
+        found = service.one(conn, ended.tried.id)
+        said = (
+            "the judge other gave no readable verdict on 5 pairs in a row: it said 'Both … are' instead of A, B or SAME"
+        )
+        assert (found.outcome, found.outcome_reason) == ("judge", said)
+        error = found.to_json()["error"]
+        assert (error["code"], error["message"]) == ("judge_unreadable", said)
+        (told,) = finding_store.findings(conn, kinds=["cost.experiment"])
+        assert told["severity"] == "medium" and said in told["message"] and told["hint"] == error["hint"]
+
+
 @pytest.mark.parametrize(
     ("kind", "judge", "asks"), [("shadow", "", True), ("shadow", "other", False), ("ab", "", False)]
 )

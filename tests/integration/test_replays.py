@@ -31,6 +31,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
+from groundplan.economics.replay.pairwise import UNREAD, UNREAD_CODE
 from groundplan.economics.replay.run import Run
 from groundplan.gateway.experiments.replays import PURPOSE
 from groundplan.ledger import finding_store
@@ -120,7 +121,7 @@ async def test_kept_calls_are_asked_again_and_a_cheaper_model_is_proposed(databa
         await _ends_with_its_budget(world)
         await _proposes(world)
         await _survives_its_process(world)
-        await _is_left_open(world)
+        await _stops_at_a_judge_that_is_not_readable(world)
         await _needs_a_fit_judge(world)
         # keys of people are not good for it, and no caller reaches other deployments by it
         reply = await world.stack.post("/api/replay", world.stack.key("support"), {})
@@ -140,13 +141,25 @@ async def _ends_with_its_budget(world: World) -> None:
     assert sum(model.counted for model in world.models.values()) <= CALLS + 3 * 20 + 2
 
 
-async def _is_left_open(world: World) -> None:
-    """By a judge that says neither: what it says of equal answers alone proves nothing."""
+async def _stops_at_a_judge_that_is_not_readable(world: World) -> None:
+    """It is told as what it is and asked no more; its pairs are left open."""
     world.models["large"].script = Script(say="That depends.")
+    before = world.models["large"].counted
     silent = await world.replay(judge="large", candidate="judge", budget_usd=Decimal(2))
+    said = (
+        "the judge large gave no readable verdict on 5 pairs in a row: it said 'That depends.' instead of A, B or SAME"
+    )
+    assert (silent.state, silent.proposal, silent.outcome) == ("failed", None, said)
+    error = silent.to_json()["error"]
+    assert (error["code"], error["message"]) == (UNREAD_CODE, said) and error["hint"].startswith("Name another judge")
+    assert world.models["large"].counted == before + UNREAD, "once a pair, and never again"
     with world.connect() as conn:
-        assert store.left_open(conn, silent, datetime.now(UTC) - timedelta(days=1)) == {"orders": 24, "refunds": 12}
-    assert (silent.state, silent.proposal) == ("done", None) and "too few" in silent.outcome
+        left = store.left_open(conn, silent, datetime.now(UTC) - timedelta(days=1))
+        assert sum(left.values()) == UNREAD
+        assert {each["said"] for each in store.calls(conn, silent.id)} == {None, "That depends."}
+        (told,) = finding_store.findings(conn, kinds=["cost.judge"])
+    assert said in told["message"] and told["hint"] == error["hint"]
+    assert (told["subject"], told["detail"]["code"]) == ("workload/support", UNREAD_CODE)
 
 
 async def _proposes(world: World) -> None:
@@ -196,7 +209,9 @@ async def _needs_a_fit_judge(world: World) -> None:
     world.models["large"].script = Script(say="A")
     unfit = await world.replay(judge="large", budget_usd=Decimal(2))
     assert (unfit.state, unfit.proposal) == ("failed", None)
-    assert "contradicted itself" in unfit.outcome
+    assert "the judge large contradicted itself" in unfit.outcome and unfit.to_json()["error"]["hint"]
+    with world.connect() as conn:
+        assert not finding_store.findings(conn, kinds=["cost.judge"]), "its verdicts can be read again"
 
 
 async def _shipped(world: World, done: Run, calls: int) -> None:

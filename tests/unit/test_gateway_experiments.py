@@ -162,6 +162,7 @@ async def test_a_judge_is_asked_in_both_orders_and_charged_to_the_experiment(tmp
         await rest(rig)
         (pair,) = pairs.waiting
         assert (pair.basis, pair.score, pair.contradicted) == ("judge", 1.0, True), "it prefers the first place"
+        assert pair.said == "A A"
         assert rig.models["three"].counted == 2
         last = rig.models["three"].last
         assert last is not None
@@ -170,9 +171,11 @@ async def test_a_judge_is_asked_in_both_orders_and_charged_to_the_experiment(tmp
         assert (await books(rig))["experiment/e1"] > pair.beside_cost
 
 
-@pytest.mark.parametrize("script", [{"say": "Hard to say."}, {"mode": "down"}])
+@pytest.mark.parametrize(
+    ("script", "said"), [({"say": "Hard: another first"}, "Hard: … …"), ({"say": ""}, ""), ({"mode": "down"}, None)]
+)
 async def test_what_a_judge_says_nothing_of_is_left_open_and_equal_answers_need_none(
-    tmp_path: Path, script: dict[str, str]
+    tmp_path: Path, script: dict[str, str], said: str | None
 ) -> None:
     async with trying(tmp_path, tried(judge="three"), names=("one", "two", "three")) as (rig, pairs):
         rig.play("one", tokens=5, say="a first answer")
@@ -182,10 +185,12 @@ async def test_what_a_judge_says_nothing_of_is_left_open_and_equal_answers_need_
         await rest(rig)
         (pair,) = pairs.waiting
         assert (pair.basis, pair.score, pair.answered) == ("judge", None, True)
+        assert pair.said == said, "without words of the call; None: it did not answer"
+        assert pair.row()[-1] == said
         rig.play("two", tokens=5, say="a first answer")
         await rig.chat()
         await rest(rig)
-        assert (pairs.waiting[-1].basis, pairs.waiting[-1].score) == ("judge", 1.0)
+        assert (pairs.waiting[-1].basis, pairs.waiting[-1].score, pairs.waiting[-1].said) == ("judge", 1.0, None)
 
 
 async def test_a_judge_that_cannot_be_paid_says_why_it_said_nothing(tmp_path: Path) -> None:
@@ -444,6 +449,24 @@ def test_what_a_judge_says_is_read_leniently(text: str) -> None:
     assert pairwise.told(f"**A** {text}") == "A"
     assert pairwise.told("Answer: B.") == "B"
     assert pairwise.told("tie") == "SAME"
+
+
+def test_a_judge_is_given_up_after_as_many_pairs_in_a_row() -> None:
+    told = pairwise.unread("mini", ["", *["Well"] * 4])
+    assert told is not None and told.code == "judge_unreadable" and "it said nothing instead" in told.message
+    assert "8 tokens" in told.hint
+    assert pairwise.unread("mini", ["Well"] * 4) is None
+    assert pairwise.unread("mini", ["Well"] * 3 + [None] + ["Well"] * 9) is None
+    assert pairwise.left("mini", 0, 0) == ""
+    assert pairwise.left("mini", 3, 0) == "the judge mini gave no readable verdict on 3"
+
+
+def test_what_a_judge_said_instead_is_short_and_has_no_word_of_the_call() -> None:
+    call = ("Is Ana Berg's card 4111 blocked?", "Yes, Ana.", "No.")
+    assert pairwise.instead("Ana Berg's  card\nlooks 4111 fine", call) == "… …'… … looks … fine"
+    assert pairwise.instead("I think Be", call) == "I think …", "cut in the middle of a word"
+    assert pairwise.instead("  \n", call) == ""
+    assert pairwise.instead("x" * 500, call) == "x" * 60 + "…"
 
 
 async def test_what_keeps_a_deployment_from_calls_keeps_it_from_second_answers_too(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -29,12 +30,13 @@ from groundplan.blueprint.model import Workload
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
 from groundplan.core.audit.subject import SubjectKeys
-from groundplan.core.errors import Conflict, GroundplanError, Unavailable
+from groundplan.core.errors import Conflict, GroundplanError, Problem, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, from_decimal
 from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
+from groundplan.economics.replay.pairwise import UNREAD, unread
 from groundplan.economics.replay.run import Answered, Run, Waiting
 from groundplan.gateway.experiments.compare import text_of
 from groundplan.gateway.experiments.replays import PURPOSE
@@ -87,14 +89,14 @@ def _replay(services: Services, run: Run, runner: UUID, workload: Workload | Non
         try:
             service.check(run, workload)
         except GroundplanError as error:
-            store.end(conn, run.id, "failed", error.message, None)
+            store.fail(conn, run.id, Problem(error.message, error.code, error.hint))
             return
         store.give_up_sent(conn, run.id)
         for key in run.keys:
             _revoke(conn, key)
         store.sample(conn, run, now - timedelta(days=store.DAYS))
         left = run.budget_usd - store.spent(conn, tuple(run.keys))
-    why = "its budget is used up"
+    why: str | Problem = "its budget is used up"
     if left > 0 and workload is not None:
         gateway = services.addresses().get("gateway")
         if gateway is None:
@@ -108,7 +110,10 @@ def _replay(services: Services, run: Run, runner: UUID, workload: Workload | Non
     if why == "taken over":
         return
     with services.transaction() as conn:
-        service.finish(conn, run, _calls_a_month(conn, run, services.clock.now()), services.clock.now(), why)
+        if isinstance(why, Problem):
+            service.unreadable(conn, run, why)
+        else:
+            service.finish(conn, run, _calls_a_month(conn, run, services.clock.now()), services.clock.now(), why)
 
 
 def _revoke(conn: Connection[Any], key: UUID) -> None:
@@ -132,9 +137,10 @@ def _key(services: Services, run: Run, left: Decimal) -> tuple[UUID, str]:
     return made
 
 
-def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str:
-    """Why it ended before all was asked; empty: it did not."""
+def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str | Problem:
+    """Why it ended before all was asked; empty: it did not. A problem: its judge says nothing readable."""
     read = 0
+    said: deque[str | None] = deque(maxlen=UNREAD)
     try:
         while True:
             with services.transaction() as conn:
@@ -154,6 +160,10 @@ def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str:
                 raise
             with services.transaction() as conn:
                 store.answered(conn, run.id, came)
+            if came.said is not None:
+                said.appendleft(came.said if came.kept is None else None)
+            if (problem := unread(run.judge, list(said))) is not None:
+                return problem
             if came.why in _SPENT:
                 return "its budget, or one of its workload's, has not enough left for what a further call may cost"
     finally:
@@ -195,7 +205,7 @@ def _asked(run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | Non
     kept = None if score is None else float(score) >= 0.5
     if not told["answered"] and told["cost"]:
         kept, why = False, ""  # a candidate that is asked and does not answer has not kept the quality
-    return Answered(waiting.call, UUID(told["call"]), kept, bool(told["contradicted"]), usd, why)
+    return Answered(waiting.call, UUID(told["call"]), kept, bool(told["contradicted"]), usd, why, told.get("said"))
 
 
 def _unjudged(told: dict[str, Any]) -> str:

@@ -43,6 +43,7 @@ def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -
     figures = value["figures"]
     lines = [f"{value['name']}: {value['candidate']} on {value['workload']} ({value['type']}), {value['state']}"]
     lines += [f"{value['outcome']}: {value['outcome_reason']}"] if value["outcome"] else [said(value)]
+    lines += [value["error"]["hint"]] if value["error"] else []
     rows = [("quality", *_range(figures.get("quality")))]
     rows += [(f"quality of {name}", *_range(each)) for name, each in figures.get("segments", {}).items()]
     rows += [(each["what"], *_range(each)) for each in figures.get("guards", {}).values()]
@@ -50,7 +51,8 @@ def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -
     pairs = figures.get("pairs") or {}
     if pairs.get("pairs"):
         agreed = f"{pairs['agreed']} of {pairs['reviewed']}" if pairs["reviewed"] else "unknown, none reviewed"
-        lines.append(f"{pairs['pairs']} pairs, {pairs['compared']} compared; people agree: {agreed}")
+        left = f"; {figures['left']}" if figures["left"] else ""
+        lines.append(f"{pairs['pairs']} pairs, {pairs['compared']} compared{left}; people agree: {agreed}")
     lines.append(f"Its own calls cost ${float(figures.get('spent_usd', 0)):.4f} of ${float(value['budget_usd']):.2f}.")
     emit(value, as_json, "\n".join(lines))
 
@@ -211,5 +213,6 @@ def _replay(value: dict[str, Any]) -> list[str]:
         lines.append(f"The judge contradicted itself on {proposal['contradicted']:.0%} of the pairs of this run.")
     elif value["outcome"]:
         lines.append(value["outcome"])
+        lines += [value["error"]["hint"]] if value["error"] else []
     lines.append(f"It cost ${float(value['spent_usd']):.4f} of ${float(value['budget_usd']):.2f}.")
     return lines

@@ -229,24 +229,40 @@ def pairs(conn: Connection[Any], id: UUID, limit: int = 100) -> list[dict[str, A
     return select(
         conn,
         """SELECT call_id, beside_call, at, segment, basis, score, contradicted, shown_ms, beside_ms, shown_usd,
-                 beside_usd, shown_tokens, beside_tokens, answered, reviewed FROM experiment_pair WHERE experiment = %s
+                 beside_usd, shown_tokens, beside_tokens, answered, reviewed, said
+               FROM experiment_pair WHERE experiment = %s
                ORDER BY score NULLS LAST, at DESC LIMIT %s""",
         (id, limit),
     )
 
 
 def counted(conn: Connection[Any], id: UUID) -> dict[str, Any]:
-    """Of its pairs: how many, compared, contradicted, reviewed by people and of those agreed."""
+    """Of its pairs: how many, compared, contradicted, without a readable verdict of the judge, or with none, reviewed
+    by people and of those agreed."""
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             """SELECT count(*) AS pairs, count(score) AS compared, count(*) FILTER (WHERE contradicted) AS contradicted,
-                 count(*) FILTER (WHERE NOT answered) AS unanswered, count(reviewed) AS reviewed,
+                 count(*) FILTER (WHERE NOT answered) AS unanswered,
+                 count(*) FILTER (WHERE said IS NOT NULL AND score IS NULL) AS unread,
+                 count(*) FILTER (WHERE basis = 'judge' AND said IS NULL AND score IS NULL) AS unasked,
+                 count(reviewed) AS reviewed,
                  count(*) FILTER (WHERE reviewed = (score >= 0.5)) AS agreed
                FROM experiment_pair WHERE experiment = %s""",
             (id,),
         ).fetchone()
     assert row is not None
     return row
+
+
+def said(conn: Connection[Any], id: UUID, newest: int) -> list[str | None]:
+    """What the judge said of the newest pairs of which it was asked and answered; None: a verdict."""
+    rows = select(
+        conn,
+        """SELECT CASE WHEN score IS NULL THEN said END AS said FROM experiment_pair
+           WHERE experiment = %s AND said IS NOT NULL ORDER BY at DESC, call_id DESC LIMIT %s""",
+        (id, newest),
+    )
+    return [row["said"] for row in rows]
 
 
 def review(conn: Connection[Any], id: UUID, call: UUID, kept: bool, by: str) -> bool:

@@ -8,7 +8,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from groundplan.economics.experiment.verdict import Rule
+from groundplan.economics.experiment.verdict import UNREADABLE, Rule
+from groundplan.economics.replay.pairwise import UNREAD_CODE, UNREAD_HINT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +72,19 @@ class Recorded:
             "blueprint": self.blueprint, "asked_by": self.asked_by, "asked_at": _iso(self.asked_at),
             "decided_by": self.decided_by, "decided_reason": self.decided_reason, "began_at": _iso(self.began_at),
             "ended_by": self.ended_by, "ended_at": _iso(self.ended_at), "slow_ms": self.slow_ms,
+            "error": {"code": UNREAD_CODE, "hint": UNREAD_HINT, "message": self.outcome_reason}
+            if self.outcome == UNREADABLE
+            else None,
             "figures": {**_NOTHING, **self.figures},
         }  # fmt: skip
 
 
 _NOTHING: dict[str, Any] = {
     "verdict": "running", "reason": None, "quality": None, "segments": {}, "order": [], "guards": {},
-    "spent_usd": "0.000000",
-    "pairs": {"pairs": 0, "compared": 0, "contradicted": 0, "unanswered": 0, "reviewed": 0, "agreed": 0},
+    "spent_usd": "0.000000", "left": "",
+    "pairs": dict.fromkeys(
+        ("pairs", "compared", "contradicted", "unanswered", "unread", "unasked", "reviewed", "agreed"), 0
+    ),
 }  # fmt: skip
 """What is shown of one that nobody has looked at yet."""
 

@@ -28,7 +28,8 @@ from groundplan.economics.experiment import experiment_store as store
 from groundplan.economics.experiment.model import SHADOW
 from groundplan.economics.experiment.record import Recorded
 from groundplan.economics.experiment.sequential import Range, Tally
-from groundplan.economics.experiment.verdict import CANDIDATE, GUARDS, Verdict, shadow_verdict, verdict
+from groundplan.economics.experiment.verdict import CANDIDATE, GUARDS, UNREADABLE, Verdict, shadow_verdict, verdict
+from groundplan.economics.replay.pairwise import UNREAD, UNREAD_HINT, left, unread
 from groundplan.identity import rights_store
 from groundplan.identity.store import next_policy_number
 from groundplan.ledger import finding_store
@@ -46,6 +47,7 @@ _HINTS = {
     "worse": "Leave it out, or try it where it does well: see its segments.",
     "guard": "Look at the guard metric on the experiment's page.",
     "budget": "Begin another one with a larger budget if the answer matters.",
+    UNREADABLE: UNREAD_HINT,
     "expired": "Nothing was decided in time: a larger share, or more reported outcomes, decide sooner.",
 }
 
@@ -214,7 +216,9 @@ def judged(conn: Connection[Any], tried: Recorded) -> Verdict:
     if tried.type == SHADOW:
         told = {segment: arms.get(CANDIDATE, Tally()) for segment, arms in segments.items()}
         left = {segment: arms[CANDIDATE].count for (name, segment), arms in found.items() if name == "open"}
-        return shadow_verdict(tried.rule, quality.get(CANDIDATE, Tally()), told, guards, spent, left)
+        problem = unread(tried.judge, store.said(conn, tried.id, UNREAD))
+        why = "" if problem is None else problem.message
+        return shadow_verdict(tried.rule, quality.get(CANDIDATE, Tally()), told, guards, spent, left, why)
     return verdict(tried.rule, quality, segments, guards, spent)
 
 
@@ -227,6 +231,7 @@ def seen_segments(tried: Recorded, names: Iterable[str]) -> list[str]:
 
 def figures(conn: Connection[Any], tried: Recorded, found: Verdict) -> dict[str, Any]:
     """What is shown of a verdict, as JSON."""
+    pairs = {name: int(value) for name, value in store.counted(conn, tried.id).items()}
     return {
         "verdict": found.state,
         "reason": found.reason,
@@ -235,7 +240,8 @@ def figures(conn: Connection[Any], tried: Recorded, found: Verdict) -> dict[str,
         "order": list(found.segments),
         "guards": {name: {**_range(each), "what": GUARDS[name]} for name, each in found.guards.items()},
         "spent_usd": f"{found.spent_usd:.6f}",
-        "pairs": {name: int(value) for name, value in store.counted(conn, tried.id).items()},
+        "pairs": pairs,
+        "left": left(tried.judge, pairs["unread"], pairs["unasked"]),
     }
 
 
@@ -268,7 +274,7 @@ def _finding(tried: Recorded, outcome: str, reason: str) -> Finding:
         kind=KIND,
         subject=f"workload/{tried.workload}",
         mark=str(tried.id),
-        severity="info" if good else "medium" if outcome in ("worse", "guard") else "low",
+        severity="info" if good else "medium" if outcome in ("worse", "guard", UNREADABLE) else "low",
         message=f"The {what} {tried.name} of {tried.candidate} ended ({outcome}): {reason}",
         hint=_HINTS.get(outcome, "See the experiment's page."),
         detail={"experiment": str(tried.id), "outcome": outcome, "candidate": tried.candidate},

@@ -2,18 +2,33 @@
 
 A judge prefers places: what it says counts only where it says the same with the answers exchanged. Where it does not,
 the two are taken as equally good and the pair is marked; a judge that contradicts itself often is unfit, and whoever
-proposes something must say so (`UNFIT`).
+proposes something must say so (`UNFIT`). One that says nothing readable, pair after pair, is asked no more (`unread`).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from groundplan.core.errors import Problem
 
 LONGEST: Final = 12_000
 """Characters of each text that are shown; of a longer one the begin and the end."""
 UNFIT: Final = 0.5
 """Share of pairs with contradicting verdicts from which on a judge proves nothing."""
+TOKENS: Final = 8
+"""That a verdict may have."""
+UNREAD: Final = 5
+"""Pairs in a row without a readable verdict, after which a judge is asked no more."""
+UNREAD_CODE: Final = "judge_unreadable"
+UNREAD_HINT: Final = (
+    f"Name another judge, one that answers in a word: a verdict has {TOKENS} tokens, which a model that reasons first "
+    "has used before it says any."
+)
+SHORT: Final = 60
+"""Characters of what it said instead that are kept."""
 _LINE: Final = "-" * 24
 _ORDER: Final = (
     "You compare two answers to one question. Between the lines of dashes are the question and the answers of two "
@@ -46,6 +61,41 @@ def told(text: str) -> str | None:
     return {"TIE": "SAME", "EQUAL": "SAME", "BOTH": "SAME"}.get(word, word) if word in _WORDS else None
 
 
+def instead(text: str, call: Sequence[str]) -> str:
+    """What a judge said that is no verdict, in short and without words of the `call`; empty: nothing."""
+    begun = text[: 2 * SHORT]
+    known = {word for each in call for word in _WORD.findall(each.casefold())}
+    last = len(begun.rstrip())
+    kept = _WORD.sub(lambda word: "…" if _of_call(word[0], known, cut=word.end() == last) else word[0], begun)
+    kept = " ".join(kept.split())
+    return kept if len(kept) <= SHORT else f"{kept[:SHORT]}…"
+
+
+def _of_call(word: str, known: set[str], *, cut: bool) -> bool:
+    """Whether it is a word of the call, or may be the begin of one."""
+    plain = word.casefold()
+    return plain in known or (cut and any(each.startswith(plain) for each in known))
+
+
+def unread(judge: str, said: Sequence[str | None]) -> Problem | None:
+    """Where what it `said` of the last `UNREAD` pairs of which it was asked, the newest first, was never a verdict;
+    None stands for a verdict."""
+    lately = said[:UNREAD]
+    if len(lately) < UNREAD or None in lately:
+        return None
+    heard = f"it said '{lately[0]}'" if lately[0] else "it said nothing"
+    told = f"the judge {judge} gave no readable verdict on {UNREAD} pairs in a row: {heard} instead of A, B or SAME"
+    return Problem(told, UNREAD_CODE, UNREAD_HINT)
+
+
+def left(judge: str, unread: int, unasked: int) -> str:
+    """What is told of pairs that a judge left open; empty: there are none."""
+    parts = [f"no readable verdict on {unread}"] if unread else []
+    parts += [f"no answer on {unasked}"] if unasked else []
+    return f"the judge {judge} gave {' and '.join(parts)}" if parts else ""
+
+
+_WORD: Final = re.compile(r"\w+")
 _WORDS: Final = frozenset({"A", "B", "SAME", "TIE", "EQUAL", "BOTH"})
 
 

@@ -14,6 +14,7 @@ from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from groundplan.core.database import select
+from groundplan.core.errors import Problem
 from groundplan.economics.replay.model import Judged
 from groundplan.economics.replay.run import Answered, Run, Waiting
 
@@ -27,7 +28,7 @@ OPEN = "left_open"
 PAUSE = "30 seconds"
 """Before a run that could not go on is tried again."""
 _COLUMNS: LiteralString = """id, workload, current, candidate, judge, budget_usd, calls, asked_by, state, night,
-    asked_at, began_at, ended_at, sampled, outcome, proposal, keys"""
+    asked_at, began_at, ended_at, sampled, outcome, proposal, problem, keys"""
 # calls that were answered by the deployment of today, whole, by a model, for people, and not judged lately
 _SAMPLE: LiteralString = """INSERT INTO replay_call (run, call_id, segment, cost_usd)
     SELECT %(run)s, c.id, coalesce(c.detail ->> 'feature', ''), c.cost_usd
@@ -148,10 +149,10 @@ def put_back(conn: Connection[Any], run: UUID, call: UUID) -> None:
 def answered(conn: Connection[Any], run: UUID, came: Answered) -> None:
     conn.execute(
         """UPDATE replay_call SET state = %s, beside_call = %s, kept = %s, contradicted = %s, candidate_usd = %s,
-             why = %s WHERE run = %s AND call_id = %s""",
+             why = %s, said = %s WHERE run = %s AND call_id = %s""",
         (
             "skipped" if came.kept is None else "judged", came.beside, came.kept, came.contradicted,
-            came.candidate_usd, came.why, run, came.call,
+            came.candidate_usd, came.why, came.said, run, came.call,
         ),
     )  # fmt: skip
 
@@ -203,10 +204,19 @@ def contradicted(conn: Connection[Any], run: UUID) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
-def end(conn: Connection[Any], run: UUID, state: str, outcome: str, proposal: dict[str, Any] | None) -> None:
+def end(conn: Connection[Any], run: UUID, outcome: str, proposal: dict[str, Any] | None) -> None:
+    """It is done."""
     conn.execute(
-        "UPDATE replay_run SET state = %s, outcome = %s, proposal = %s, ended_at = now() WHERE id = %s",
-        (state, outcome, None if proposal is None else Jsonb(proposal), run),
+        "UPDATE replay_run SET state = 'done', outcome = %s, proposal = %s, ended_at = now() WHERE id = %s",
+        (outcome, None if proposal is None else Jsonb(proposal), run),
+    )
+
+
+def fail(conn: Connection[Any], run: UUID, problem: Problem) -> None:
+    told = Jsonb({"code": problem.code, "hint": problem.hint})
+    conn.execute(
+        "UPDATE replay_run SET state = 'failed', outcome = %s, problem = %s, ended_at = now() WHERE id = %s",
+        (problem.message, told, run),
     )
 
 
@@ -214,7 +224,7 @@ def calls(conn: Connection[Any], run: UUID, limit: int = 500) -> list[dict[str, 
     """Its calls, those that were worse first."""
     return select(
         conn,
-        """SELECT call_id, segment, state, why, beside_call, kept, contradicted, cost_usd, candidate_usd, reviewed
+        """SELECT call_id, segment, state, why, beside_call, kept, contradicted, cost_usd, candidate_usd, reviewed, said
                FROM replay_call WHERE run = %s ORDER BY kept NULLS LAST, call_id LIMIT %s""",
         (run, limit),
     )

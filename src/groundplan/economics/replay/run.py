@@ -32,6 +32,8 @@ class Run:
     outcome: str = ""
     """Of a run that ended: why there is a proposal, or none."""
     proposal: dict[str, Any] | None = None
+    problem: dict[str, str] | None = None
+    """Of one that failed: `code` and `hint`, beside the sentence that `outcome` is."""
     keys: tuple[UUID, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -41,6 +43,7 @@ class Run:
             "night": self.night.isoformat() if self.night else None, "asked_by": self.asked_by,
             "asked_at": _iso(self.asked_at), "began_at": _iso(self.began_at), "ended_at": _iso(self.ended_at),
             "outcome": self.outcome or None, "proposal": self.proposal,
+            "error": None if self.problem is None else {**self.problem, "message": self.outcome},
         }  # fmt: skip
 
 
@@ -64,6 +67,8 @@ class Answered:
     contradicted: bool
     candidate_usd: Decimal
     why: str = ""
+    said: str | None = None
+    """What the judge said; None: it was not asked, or did not answer."""
 
 
 def _iso(at: datetime | None) -> str | None:

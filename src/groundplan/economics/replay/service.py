@@ -14,7 +14,7 @@ from psycopg import Connection
 from groundplan.blueprint.model import Workload
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
-from groundplan.core.errors import Invalid, NotFound
+from groundplan.core.errors import Invalid, NotFound, Problem
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
 from groundplan.economics.replay import replay_store as store
@@ -25,6 +25,7 @@ from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
 KIND = "cost.cheaper_model"
+JUDGE = "cost.judge"
 SHADOW_SHARE = 0.1
 GOOD = 0.5
 """Least share of answers that keep their quality for which anything is told."""
@@ -89,22 +90,42 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
     since = now - timedelta(days=store.DAYS)
     judged = store.judged(conn, run, since)
     doubted, of = store.contradicted(conn, run.id)
+    if of:
+        finding_store.withdraw(conn, JUDGE, f"workload/{run.workload}", run.judge, "it gives verdicts again")
     if of and doubted / of >= UNFIT:
-        store.end(conn, run.id, "failed", f"the judge contradicted itself on {doubted} of {of} pairs", None)
+        told_of = f"the judge {run.judge} contradicted itself on {doubted} of {of} pairs"
+        store.fail(conn, run.id, Problem(told_of, "judge_contradicts", "Name another judge: this one goes by places."))
         return
     if len(judged) < LEAST:
         few = f"{len(judged)} judged calls are too few to propose anything; {LEAST} are needed"
-        store.end(conn, run.id, "done", f"{few} ({why})" if why else few, None)
+        store.end(conn, run.id, f"{few} ({why})" if why else few, None)
         return
     left = store.left_open(conn, run, since)
     found = propose(judged, run.current, run.candidate, calls_a_month, left_open=left)
     share = doubted / of if of else 0.0
-    store.end(conn, run.id, "done", why or "all were asked", told(run, found, share))
+    store.end(conn, run.id, why or "all were asked", told(run, found, share))
     if found.saving.value > 0 and found.quality.value >= GOOD:
         finding_store.tell(conn, _finding(run, found))
     else:
         why = "a later replay found it no cheaper" if found.saving.value <= 0 else "a later replay found it worse"
         finding_store.withdraw(conn, KIND, f"workload/{run.workload}", _mark(run), why)
+
+
+def unreadable(conn: Connection[Any], run: Run, problem: Problem) -> None:
+    """End a run whose judge says nothing readable, and tell whoever may name another one."""
+    store.fail(conn, run.id, problem)
+    finding_store.tell(
+        conn,
+        Finding(
+            kind=JUDGE,
+            subject=f"workload/{run.workload}",
+            mark=run.judge,
+            severity="medium",
+            message=f"The replay of {run.workload} on {run.candidate} has ended: {problem.message}",
+            hint=problem.hint,
+            detail={"code": problem.code, "replay": str(run.id), "judge": run.judge},
+        ),
+    )
 
 
 def close_stale(conn: Connection[Any], workloads: Iterable[Workload], now: datetime) -> int:

@@ -6,7 +6,7 @@ the embedding of the local search service. That tells of sameness, not of qualit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -39,6 +39,17 @@ class Comparison(NamedTuple):
     """picodollars that comparing cost"""
     code: str = ""
     """Why the judge could not be asked."""
+    said: str | None = None
+    """What the judge said: both verdicts, or of what is none the begin; None: nobody was asked, or nothing came."""
+
+
+class Verdict(NamedTuple):
+    """`word` None: the judge could not be asked, as `code` says, or it said what is no verdict: `said`, in short."""
+
+    word: str | None
+    cost: int
+    code: str = ""
+    said: str = ""
 
 
 NOT_COMPARED = Comparison("none", None)
@@ -63,25 +74,31 @@ async def compare(
         return Comparison("judge" if what.experiment.judge else "likeness", 1.0)
     if not what.experiment.judge:
         return await _likeness(gateway, shown[:LONGEST], other[:LONGEST])
-    first, cost, code = await _verdict(gateway, headers, pairwise.messages(question, shown, other), what)
-    second, more = None, 0
-    if first is not None:
-        second, more, code = await _verdict(gateway, headers, pairwise.messages(question, other, shown), what)
-    found = pairwise.compared(first, second)
+    first = last = await _verdict(gateway, headers, (question, shown, other), what)
+    cost = first.cost
+    if first.word is not None:
+        last = await _verdict(gateway, headers, (question, other, shown), what)
+        cost += last.cost
+    found = pairwise.compared(first.word, last.word)
     if found is None:
-        return Comparison("judge", None, cost=cost + more, code=code)
-    return Comparison("judge", found.score, found.contradicted, cost + more)
+        return Comparison("judge", None, cost=cost, code=last.code, said=None if last.code else last.said)
+    return Comparison("judge", found.score, found.contradicted, cost, said=f"{first.word} {last.word}")
 
 
 async def _verdict(
-    gateway: Gateway, headers: dict[bytes, bytes], messages: list[dict[str, Any]], what: beside.Beside
-) -> tuple[str | None, int, str]:
-    """What the judge says, what it cost, and why it could not be asked."""
-    body = {"model": what.experiment.judge, "messages": messages, "max_tokens": 8, "temperature": 0}
+    gateway: Gateway, headers: dict[bytes, bytes], texts: tuple[str, str, str], what: beside.Beside
+) -> Verdict:
+    """What the judge says of a question and two answers."""
+    body = {
+        "model": what.experiment.judge, "messages": pairwise.messages(*texts), "max_tokens": pairwise.TOKENS,
+        "temperature": 0,
+    }  # fmt: skip
     own = await beside.ask(gateway, headers, CHAT, body, what)
     if own.status != "ok":
-        return None, own.cost, own.error_code
-    return pairwise.told(said(_decode(own.response.body))), own.cost, ""  # type: ignore[attr-defined]  # Collected
+        return Verdict(None, own.cost, own.error_code or own.status)
+    text = said(_decode(own.response.body))  # type: ignore[attr-defined]  # Collected
+    word = pairwise.told(text)
+    return Verdict(word, own.cost) if word is not None else Verdict(None, own.cost, said=pairwise.instead(text, texts))
 
 
 async def _likeness(gateway: Gateway, one: str, other: str) -> Comparison:

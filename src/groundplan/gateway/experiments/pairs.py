@@ -1,4 +1,4 @@
-"""Facts about two answers to one call on their way to PostgreSQL, beside the calls; they hold no text.
+"""Facts about two answers to one call on their way to PostgreSQL, beside the calls; they hold no text of a call.
 
 Money and attempts are the journal's and exact. A comparison that was under way when a worker is killed is lost: the
 second answer is in the ledger, and counts as not compared.
@@ -18,8 +18,8 @@ from groundplan.gateway.database import insert
 MOST = 10_000
 """That wait while PostgreSQL is away; then the oldest go."""
 _ADD = """INSERT INTO experiment_pair (experiment, call_id, beside_call, segment, basis, score, contradicted, shown_ms,
-      beside_ms, shown_usd, beside_usd, shown_tokens, beside_tokens, answered)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+      beside_ms, shown_usd, beside_usd, shown_tokens, beside_tokens, answered, said)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,12 +39,14 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     shown_tokens: int
     beside_tokens: int
     answered: bool
+    said: str | None = None
+    """What a judge said, without words of the call."""
 
     def row(self) -> tuple[object, ...]:
         return (
             self.experiment, self.call, self.beside, self.segment, self.basis, self.score, self.contradicted,
             self.shown_ms, self.beside_ms, to_decimal(self.shown_cost), to_decimal(self.beside_cost),
-            self.shown_tokens, self.beside_tokens, self.answered,
+            self.shown_tokens, self.beside_tokens, self.answered, self.said,
         )  # fmt: skip
 
 

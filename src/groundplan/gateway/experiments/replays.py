@@ -55,6 +55,8 @@ class Replayed(msgspec.Struct, frozen=True):
     cost: int
     judge_cost: int
     code: str = ""
+    said: str | None = None
+    """As of `Comparison`."""
 
 
 async def replayed(gateway: Gateway, request: Request, key: KeyEntry) -> tuple[int, bytes]:
@@ -82,6 +84,6 @@ async def replayed(gateway: Gateway, request: Request, key: KeyEntry) -> tuple[i
         found = await compare(gateway, request.headers, own.ask.query, asked.answer, told, judging)
     result = Replayed(
         str(own.call), answered, found.basis, found.score, found.contradicted, own.cost, found.cost,
-        found.code if answered else own.error_code,
+        found.code if answered else own.error_code, found.said,
     )  # fmt: skip
     return 200, msgspec.json.encode(result)

@@ -105,6 +105,7 @@ class Trials:
                 shown_tokens=shown.usage.output,
                 beside_tokens=other.usage.output,
                 answered=other.status == "ok",
+                said=found.said,
             )
         )
 
