@@ -106,7 +106,9 @@ def test_it_is_begun_seen_reviewed_and_stopped(console: Console) -> None:
     assert "notice=It+runs" in led
     assert "No pair of answers has been compared yet" in console.page(f"/cost/experiments/{id}")
     twice = console.form("/do/experiment-start", workload="assistant", candidate="small", budget="2", reason="again")
-    assert "another+experiment" in twice
+    assert "the+shadow+shadow-small+of+small+runs+until" in twice
+    pages = html.unescape(console.page("/cost/experiments"))
+    assert "of small runs until" in pages and 'action="/do/experiment-start"' not in pages, "no click that is refused"
     call = fill(console, id)
     deadline = time.monotonic() + 60
     while not any(each["count"] for each in console.control.ask("GET", f"/api/experiments/{id}").body["looks"]):
@@ -165,8 +167,47 @@ def test_one_click_leads_from_an_opportunity_to_a_shadow(console: Console) -> No
     id = led.partition("?")[0].rpartition("/")[2]
     assert "would save" in console.control.ask("GET", f"/api/experiments/{id}").body["reason"]
     text = console.page("/cost/opportunities?days=7")
-    assert f"the shadow {values['name']} runs until" in text and "experiment-start" not in text
+    assert f"the shadow {values['name']} of small runs until" in text and "experiment-start" not in text
     console.form("/do/experiment-stop", id=id)
+
+
+def test_no_click_starts_what_something_that_runs_forbids(console: Console) -> None:
+    """A proposal of another candidate, and one that waits for its approval, say what runs and until when instead."""
+    ours = {"workload": "assistant", "current": "local", "candidate": "small", "judge": "local"}
+    until = datetime.now(UTC) + timedelta(days=3)
+    told = f"he shadow elsewhere of third runs until {until.date()}"
+    ids = {}
+    with psycopg.connect(console.owner) as conn:
+        made = judged_run(conn, 40, **ours)
+        replays.finish(conn, made, {"": 1000.0}, datetime.now(UTC))
+        for state, name in (("running", "elsewhere"), ("asked", "waiting")):
+            each = Recorded(
+                id=new_id(), name=name, workload="assistant", type="shadow", candidate="third", judge="", share=1000,
+                split="person", tolerance=0.1, guard_tolerance=0.05, budget_usd=Decimal(1), until=until,
+                reason="try it", asked_by="operator", state=state,
+            )  # fmt: skip
+            service.ask(conn, "operator", each, waits=state == "asked", now=datetime.now(UTC))
+            ids[name] = each.id
+    row = console.control.ask("GET", f"/api/replays/{made.id}").body
+    assert row["stands"] is True and row["waits"].endswith(told)
+    for path in (f"/cost/replays/{made.id}", "/cost/experiments"):
+        text = html.unescape(console.page(path))
+        assert told in text and "Try it in shadow" not in text, path
+    text = html.unescape(console.page(f"/cost/experiments/{ids['waiting']}"))
+    assert told in text and ">Approve<" not in text and ">Refuse<" in text
+    refused = console.control.ask(
+        "POST", "/api/experiments",
+        {"workload": "assistant", "name": "n", "candidate": "small", "budget_usd": 1, "reason": "r"},
+    )  # fmt: skip
+    assert (refused.status, refused.code) == (409, "experiment_running")
+    error = refused.body["error"]
+    assert told in error["message"] and f"experiments stop {ids['elsewhere']}" in error["hint"]
+    console.form("/do/experiment-stop", id=str(ids["elsewhere"]))
+    assert ">Approve<" in console.page(f"/cost/experiments/{ids['waiting']}")
+    assert "Try it in shadow" in console.page(f"/cost/replays/{made.id}")
+    console.form("/do/experiment-refuse", id=str(ids["waiting"]))
+    with psycopg.connect(console.owner) as conn:
+        conn.execute("UPDATE replay_run SET asked_at = now() - interval '40 days' WHERE id = %s", (made.id,))
 
 
 def test_what_is_asked_for_is_approved_by_somebody_else(console: Console) -> None:

@@ -255,7 +255,7 @@ def test_what_is_asked_for_waits_for_somebody_else(database: Database) -> None:
     with control(database) as conn:
         service.decide(conn, SAM, made.id, approve=True, reason="go", now=NOW)
         assert [each.id for each in store.running(conn)] == [made.id]
-        with pytest.raises(Conflict, match="another experiment"):
+        with pytest.raises(Conflict, match="the A/B test small of small runs until"):
             service.ask(conn, ANA, recorded(name="more"), waits=False, now=NOW)
         second, _ = service.ask(conn, ANA, recorded(name="more"), waits=True, now=NOW)
         service.decide(conn, SAM, second.id, approve=False, reason="not now", now=NOW)

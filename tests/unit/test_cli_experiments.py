@@ -29,9 +29,9 @@ class Showing:
         error = {"code": "judge_unreadable", "message": "the judge mini said nothing", "hint": "Name another judge."}
         if path == "/api/replays/8":
             return {
-                "candidate": "small", "current": "large", "workload": "support", "state": "failed", "proposal": None,
-                "progress": {"skipped": 5}, "outcome": error["message"], "error": error, "spent_usd": "0.1",
-                "budget_usd": "2",
+                "candidate": "small", "current": "large", "workload": "support", "state": "failed",
+                "proposal": None, "progress": {"skipped": 5}, "waits": None, "outcome": error["message"],
+                "error": error, "spent_usd": "0.1", "budget_usd": "2",
             }  # fmt: skip
         assert path == "/api/experiments/7"
         pairs = {"pairs": 13, "compared": 0, "reviewed": 0, "agreed": 0}

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from tests.unit.test_opportunities import PLACES, WORKLOADS, spent
 
-from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.record import Recorded, in_the_way
 from groundplan.economics.levers.shown import shown
 from groundplan.economics.replay.opportunities import Opportunity, found
 from groundplan.economics.replay.run import Run
@@ -31,9 +31,11 @@ def run(at: datetime = NOW, **more: Any) -> Run:
 
 
 def experiment(outcome: str, type: str = "shadow", at: datetime | None = NOW, **more: Any) -> Recorded:
-    settings: dict[str, Any] = {"state": "ended", "figures": {"quality": {**QUALITY, "high": 0.8}}, **more}
+    settings: dict[str, Any] = {
+        "state": "ended", "figures": {"quality": {**QUALITY, "high": 0.8}}, "candidate": "small", **more,
+    }  # fmt: skip
     return Recorded(
-        id=UUID(int=2), name="try", workload="support", type=type, candidate="small", judge="", share=1000,
+        id=UUID(int=2), name="try", workload="support", type=type, judge="", share=1000,
         split="person", tolerance=0.1, guard_tolerance=0.05, budget_usd=Decimal(1), until=NOW, reason="r",
         asked_by="ana", outcome=outcome, outcome_reason="as it was found", ended_at=at, **settings,
     )  # fmt: skip
@@ -91,10 +93,33 @@ def test_the_newest_verdict_counts_and_what_has_none_shows_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "words"), [("running", "the shadow try runs until"), ("asked", "the shadow try waits for its approval")]
+    ("state", "words"),
+    [("running", "the shadow try of small runs until"), ("asked", "the shadow try of small waits for its approval")],
 )
 def test_what_is_being_tried_is_not_offered_once_more(state: str, words: str) -> None:
     """Also where it began before what is looked at."""
     before = SINCE - timedelta(days=9)
     told = lever([], [experiment("", state=state, at=None, began_at=before, asked_at=before)])
     assert told.proof.startswith(words) and told.tried and told.saves_usd == PLAIN.saves_usd
+
+
+def test_what_another_one_keeps_from_beginning_is_not_offered_but_said() -> None:
+    runs = experiment("", state="running", at=None, candidate="other").standing
+    assert runs == "the shadow try of other runs until 2026-11-28"
+    (told,) = found([spent()], WORKLOADS, PLACES, 30, runs={"support": runs})
+    assert (told.waits, told.tried) == (runs, False)
+    assert told.proof == f"{PLAIN.proof}; {runs}, and no other is tried beside it"
+    (same,) = found(
+        [spent()], WORKLOADS, PLACES, 30, shown=shown([], [experiment("kept")], SINCE), runs={"support": runs}
+    )
+    assert same.waits == "", "it has been decided about anyway"
+    (elsewhere,) = found([spent()], WORKLOADS, PLACES, 30, runs={"hr": runs})
+    assert elsewhere == PLAIN
+
+
+def test_what_is_in_the_way_is_whatever_runs_or_the_same_that_waits() -> None:
+    running = experiment("", state="running", at=None, candidate="other")
+    waiting = experiment("", state="asked", at=None)
+    assert in_the_way([waiting, running], "support", "small") is running
+    assert in_the_way([waiting], "support", "small") is waiting
+    assert in_the_way([waiting], "support", "other") is None and in_the_way([running], "hr", "other") is None

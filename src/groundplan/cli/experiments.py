@@ -209,7 +209,9 @@ def _replay(value: dict[str, Any]) -> list[str]:
     lines = [f"{value['candidate']} instead of {value['current']} for {value['workload']}: {value['state']} ({done})"]
     proposal = value["proposal"]
     if proposal:
-        lines += [proposal["text"], f"Judge and people: {proposal['agreement']['text']}."]
+        lines += [proposal["text"]]
+        lines += [f"But {value['waits']}: no other one can begin before."] if value["waits"] else []
+        lines.append(f"Judge and people: {proposal['agreement']['text']}.")
         lines.append(f"The judge contradicted itself on {proposal['contradicted']:.0%} of the pairs of this run.")
     elif value["outcome"]:
         lines.append(value["outcome"])

@@ -68,6 +68,7 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: d
             for row in opportunity_store.content(conn, since)
         ],
         shown=shown(replay_store.every(conn), experiment_store.every(conn), now - timedelta(days=replay_store.DAYS)),
+        runs={each.workload: each.standing for each in experiment_store.standing(conn) if each.state == "running"},
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import experiment_store as store
 from groundplan.economics.experiment import service
-from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.record import Recorded, in_the_way
 from groundplan.release.trying import TOLERANCE
 
 router = below_api("cost")
@@ -68,17 +69,19 @@ class Reviewed(BaseModel):
 def experiments(
     services: Using, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None
 ) -> dict[str, Any]:
-    """All of them, the newest first, each with what was seen last; and what may be tried on which workload."""
+    """All of them, the newest first, each with what was seen last; and what may be tried on which workload. `waits`:
+    what runs, so that nothing else can begin."""
     with services.transaction() as conn:
-        found = store.every(conn, workload)
+        found, standing = store.every(conn, workload), store.standing(conn)
         blueprint = current_or_none(conn)
     served = blueprint.workloads if blueprint is not None else []
     return {
-        "experiments": [each.to_json() for each in found],
+        "experiments": [{**each.to_json(), "waits": _waits(each, standing)} for each in found],
         "workloads": [
             {
                 "name": each.name, "stage": each.stage, "answers": each.deployments[0],
                 "candidates": each.deployments[1:], "keeps": each.keep is not None,
+                "waits": None if (runs := in_the_way(standing, each.name)) is None else runs.standing,
             }
             for each in served
             if len(each.deployments) > 1
@@ -92,8 +95,10 @@ def experiment(id: UUID, services: Using, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         found = service.one(conn, id)
         looks, pairs = store.looks(conn, id), store.pairs(conn, id)
+        waits = _waits(found, store.standing(conn))
     return {
         **found.to_json(),
+        "waits": waits,
         "looks": [{**each, "at": each["at"].isoformat()} for each in looks],
         "pairs": [_pair(each) for each in pairs],
     }
@@ -150,6 +155,12 @@ def review(id: UUID, call_id: UUID, body: Reviewed, services: Using, caller: Sig
             hint = "GET /api/experiments/ID lists its pairs."
             raise NotFound(f"there is no pair of call {call_id}", code="pair_unknown", hint=hint)
     return {"id": str(id), "call_id": str(call_id), "kept": body.kept}
+
+
+def _waits(one: Recorded, standing: Sequence[Recorded]) -> str | None:
+    """What keeps one that is asked for from beginning."""
+    runs = in_the_way(standing, one.workload) if one.state == "asked" else None
+    return None if runs is None else runs.standing
 
 
 def _made(body: Begin, actor: str, now: datetime) -> Recorded:

@@ -22,7 +22,8 @@ def opportunities(
     workload: Annotated[str | None, Query(max_length=63)] = None,
 ) -> dict[str, Any]:
     """Levers ranked by what they would save a month at most, each with evidence, effort and what is still to prove.
-    `workloads`: all that one is about; none: the whole company. `together_usd`: what they would save if each worked on
+    `workloads`: all that one is about; none: the whole company. `waits`: what is being tried on the
+    workload, so that no shadow can begin. `together_usd`: what they would save if each worked on
     what the others leave."""
     with services.transaction() as conn:
         found, together = levers.found(conn, services.clock.now(), days, workload)
@@ -42,6 +43,7 @@ def opportunities(
                 "frees_usd": f"{each.frees_usd:.6f}",
                 "candidate": each.candidate or None,
                 "tried": each.tried,
+                "waits": each.waits or None,
             }
             for each in found
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,6 +18,8 @@ from groundplan.api.routes.experiments import MAY_BEGIN, Name, Reviewed
 from groundplan.api.served import current_blueprint
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
+from groundplan.economics.experiment import experiment_store
+from groundplan.economics.experiment.record import Recorded, in_the_way
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
 from groundplan.economics.replay.run import Run
@@ -37,22 +40,28 @@ class Ask(BaseModel):
 
 @router.get("/replays")
 def replays(services: Using, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None) -> dict[str, Any]:
-    """All runs, the newest first; `stands`: what it proposes is still proposed."""
+    """All runs, the newest first; `stands`: what it proposes is still proposed; `waits`: what runs, so that a shadow
+    of it cannot begin."""
     with services.transaction() as conn:
-        found, standing = store.every(conn, workload), service.standing(conn)
-    return {"replays": [{**each.to_json(), "stands": str(each.id) in standing} for each in found]}
+        found, standing, tried = store.every(conn, workload), service.standing(conn), experiment_store.standing(conn)
+    return {
+        "replays": [
+            {**each.to_json(), "stands": str(each.id) in standing, "waits": _waits(each, tried)} for each in found
+        ]
+    }
 
 
 @router.get("/replays/{id}")
 def replay(id: UUID, services: Using, _: Reader) -> dict[str, Any]:
-    """One run with its calls, without their texts; `stands`: what it proposes is still proposed."""
+    """One run with its calls, without their texts; `stands`, `waits`: as of all runs."""
     with services.transaction() as conn:
         found, standing = _found(conn, id), service.standing(conn)
         calls, progress = store.calls(conn, id), store.progress(conn, id)
-        spent = store.spent(conn, tuple(found.keys))
+        spent, tried = store.spent(conn, tuple(found.keys)), experiment_store.standing(conn)
     return {
         **found.to_json(),
         "stands": str(found.id) in standing,
+        "waits": _waits(found, tried),
         "progress": progress,
         "spent_usd": f"{spent:.6f}",
         "calls_asked": [_call(each) for each in calls],
@@ -99,3 +108,9 @@ def _call(row: dict[str, Any]) -> dict[str, Any]:
     usd = {name: None if row[name] is None else f"{row[name]:.6f}" for name in ("cost_usd", "candidate_usd")}
     beside = None if row["beside_call"] is None else str(row["beside_call"])
     return {**row, **usd, "call_id": str(row["call_id"]), "beside_call": beside}
+
+
+def _waits(run: Run, tried: Sequence[Recorded]) -> str | None:
+    """What keeps a shadow of its candidate from beginning."""
+    standing = in_the_way(tried, run.workload, run.candidate)
+    return None if standing is None else standing.standing

@@ -96,6 +96,13 @@ def every(conn: Connection[Any], workload: str | None = None, limit: int = 200) 
         return cursor.execute(query, {"w": workload, "n": limit}).fetchall()
 
 
+def standing(conn: Connection[Any]) -> list[Recorded]:
+    """Those that run or wait for their approval."""
+    with conn.cursor(row_factory=class_row(Recorded)) as cursor:
+        query: LiteralString = f"SELECT {_COLUMNS} FROM experiment WHERE state IN ('running', 'asked') ORDER BY id"
+        return cursor.execute(query).fetchall()
+
+
 def running(conn: Connection[Any]) -> list[Recorded]:
     """Those that run, each locked; one that somebody else looks at is left out."""
     with conn.cursor(row_factory=class_row(Recorded)) as cursor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from groundplan.economics.experiment.model import SHADOW
 from groundplan.economics.experiment.verdict import UNREADABLE, Rule
 from groundplan.economics.replay.pairwise import UNREAD_CODE, UNREAD_HINT
 
@@ -61,6 +63,16 @@ class Recorded:
             budget_usd=self.budget_usd,
         )
 
+    @property
+    def kind(self) -> str:
+        return "shadow" if self.type == SHADOW else "A/B test"
+
+    @property
+    def standing(self) -> str:
+        """Of one that has not ended: that it runs, or waits for its approval, and until when."""
+        does = "runs" if self.state == "running" else "waits for its approval"
+        return f"the {self.kind} {self.name} of {self.candidate} {does} until {self.until.date()}"
+
     def to_json(self) -> dict[str, Any]:
         """What everybody may see of it."""
         return {
@@ -77,6 +89,13 @@ class Recorded:
             else None,
             "figures": {**_NOTHING, **self.figures},
         }  # fmt: skip
+
+
+def in_the_way(every: Iterable[Recorded], workload: str, candidate: str = "") -> Recorded | None:
+    """What keeps another one of the workload from beginning, which is whatever runs; or the same one, that waits."""
+    mine = [each for each in every if each.workload == workload]
+    runs = next((each for each in mine if each.state == "running"), None)
+    return runs or next((each for each in mine if each.state == "asked" and each.candidate == candidate), None)
 
 
 _NOTHING: dict[str, Any] = {

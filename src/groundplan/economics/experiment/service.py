@@ -26,7 +26,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
 from groundplan.economics.experiment import experiment_store as store
 from groundplan.economics.experiment.model import SHADOW
-from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.record import Recorded, in_the_way
 from groundplan.economics.experiment.sequential import Range, Tally
 from groundplan.economics.experiment.verdict import CANDIDATE, GUARDS, UNREADABLE, Verdict, shadow_verdict, verdict
 from groundplan.economics.replay.pairwise import UNREAD, UNREAD_HINT, left, unread
@@ -102,7 +102,7 @@ def ask(
         made = replace(made, slow_ms=slow, dear_usd=dear, began_at=now)
     made = replace(made, state="asked" if waits else "running")
     if not store.insert(conn, made):
-        raise _busy(made.workload)
+        raise _busy(conn, made.workload)
     _record(conn, "experiment.asked" if waits else "experiment.started", actor, made, made.reason)
     return made, number
 
@@ -124,7 +124,7 @@ def decide(conn: Connection[Any], actor: str, id: UUID, *, approve: bool, reason
     elif found.until <= now:
         raise Conflict("its last day is over", code="experiment_until", hint="Ask for another one.")
     elif not store.begin(conn, id, actor, reason, store.usual(conn, found.workload, now - USUAL)):
-        raise _busy(found.workload)
+        raise _busy(conn, found.workload)
     _record(conn, "experiment.approved" if approve else "experiment.refused", actor, found, reason)
     return number
 
@@ -268,25 +268,25 @@ def _digest(workload: Workload) -> str:
 
 
 def _finding(tried: Recorded, outcome: str, reason: str) -> Finding:
-    what = "shadow" if tried.type == SHADOW else "A/B test"
     good = outcome in ("better", "kept")
     return Finding(
         kind=KIND,
         subject=f"workload/{tried.workload}",
         mark=str(tried.id),
         severity="info" if good else "medium" if outcome in ("worse", "guard", UNREADABLE) else "low",
-        message=f"The {what} {tried.name} of {tried.candidate} ended ({outcome}): {reason}",
+        message=f"The {tried.kind} {tried.name} of {tried.candidate} ended ({outcome}): {reason}",
         hint=_HINTS.get(outcome, "See the experiment's page."),
         detail={"experiment": str(tried.id), "outcome": outcome, "candidate": tried.candidate},
     )
 
 
-def _busy(workload: str) -> Conflict:
-    return Conflict(
-        f"another experiment of {workload} runs, or this one did before",
-        code="experiment_running",
-        hint="Stop it first: two at a time would explain nothing.",
-    )
+def _busy(conn: Connection[Any], workload: str) -> Conflict:
+    runs = in_the_way(store.standing(conn), workload)
+    if runs is None or runs.state != "running":
+        hint = "Change its declaration, or name another one."
+        return Conflict(f"this experiment of {workload} ran before", code="experiment_running", hint=hint)
+    hint = f"Wait for it, or stop it (`groundplan experiments stop {runs.id}`): two at a time would explain nothing."
+    return Conflict(f"{runs.standing}, for the same workload", code="experiment_running", hint=hint)
 
 
 def _record(conn: Connection[Any], action: str, actor: str, tried: Recorded, reason: str, outcome: str = "") -> None:

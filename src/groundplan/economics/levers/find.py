@@ -24,7 +24,9 @@ def levers(
 ) -> list[Opportunity]:
     """The largest first; what saves less than a cent a month is left out, unless it frees as much of a budget. `only`:
     what is about this workload, alone or among others."""
-    found = opportunities.found(_first(spent, looked), workloads, places, looked.days, looked.seen, looked.shown)
+    found = opportunities.found(
+        _first(spent, looked), workloads, places, looked.days, looked.seen, looked.shown, looked.runs
+    )
     month = Decimal(30) / Decimal(max(1, looked.days))
 
     def of(*names: str) -> Decimal:

@@ -137,3 +137,5 @@ class Looked:
     content: Sequence[Content] = ()
     shown: Mapping[tuple[str, str], Shown] = field(default_factory=dict)
     """(workload, deployment) -> what replays and experiments found of it."""
+    runs: Mapping[str, str] = field(default_factory=dict)
+    """Workload -> what is being tried on it."""

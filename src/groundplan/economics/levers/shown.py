@@ -17,7 +17,7 @@ from groundplan.economics.replay.run import Run
 
 _VERDICTS: Final = {"kept": "good enough", "better": "better", "worse": "worse", "guard": "not good enough"}
 _Ended = tuple[datetime, Shown]
-_OPEN: Final = {"asked": "waits for its approval", "running": "runs"}
+_OPEN: Final = frozenset({"asked", "running"})
 _GOOD: Final = frozenset({"kept", "better"})
 
 
@@ -71,17 +71,12 @@ def _when(made: Recorded) -> datetime | None:
 
 def _by_experiment(made: Recorded) -> Shown | None:
     if made.state in _OPEN:
-        told = f"the {_kind(made)} {made.name} {_OPEN[made.state]} until {made.until.date()}"
-        return Shown(told, 1.0, "what it finds will be here", tried=True)
+        return Shown(made.standing, 1.0, "what it finds will be here", tried=True)
     if made.state != "ended" or made.outcome not in _VERDICTS or made.ended_at is None:
         return None
     good = made.outcome in _GOOD
     quality = (made.figures or {}).get("quality")
     most = 1.0 if good or made.type != SHADOW or not quality else float(quality["high"])
-    told = f"the {_kind(made)} {made.name}, ended on {made.ended_at.date()}, found it {_VERDICTS[made.outcome]}"
+    told = f"the {made.kind} {made.name}, ended on {made.ended_at.date()}, found it {_VERDICTS[made.outcome]}"
     then = "let it take the calls" if good else "a router may still send it those that it answers as well"
     return Shown(f"{told}: {made.outcome_reason}", most, then, tried=True)
-
-
-def _kind(made: Recorded) -> str:
-    return "shadow" if made.type == SHADOW else "A/B test"

@@ -83,6 +83,8 @@ class Opportunity:
     """Deployment that would answer instead. It may be tried in shadow at once, unless it is `tried`."""
     tried: bool = False
     """An experiment has decided about it, or runs."""
+    waits: str = ""
+    """What runs of another candidate for the same workload, and keeps this one from being tried; else empty."""
     others: tuple[str, ...] = ()
     """Workloads that it is about as much as `workload`."""
     deployment: str = ""
@@ -97,9 +99,10 @@ class Opportunity:
 def found(
     spent: Sequence[Spent], workloads: Iterable[Workload], places: Mapping[str, Deployment], days: int,
     seen: Mapping[str, float] = MappingProxyType({}), shown: Mapping[tuple[str, str], Shown] = _NOBODY,
+    runs: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Opportunity]:  # fmt: skip
     """All levers that save more than a cent a month, the largest first. `seen`: as of `month`; `shown`: (workload,
-    deployment) -> what was found of it."""
+    deployment) -> what was found of it; `runs`: workload -> what is being tried on it."""
     declared = {workload.name: workload for workload in workloads}
     levers: list[Opportunity] = []
     for row in spent:
@@ -107,7 +110,7 @@ def found(
         workload, place = declared.get(row.workload), places.get(row.deployment)
         levers += _failed(row, a_month)
         if workload is not None and place is not None and not row.purpose:
-            levers += _cheaper(row, workload, place, places, a_month, shown)
+            levers += _cheaper(row, workload, place, places, a_month, shown, runs.get(workload.name, ""))
             levers += _prefix(row, workload, place.rates, a_month)
     return sorted((each for each in levers if each.saves_usd >= SMALL), key=lambda each: -each.saves_usd)
 
@@ -159,7 +162,7 @@ def _failed(row: Spent, month: Decimal) -> Iterable[Opportunity]:
 
 def _cheaper(
     row: Spent, workload: Workload, place: Deployment, places: Mapping[str, Deployment], month: Decimal,
-    shown: Mapping[tuple[str, str], Shown],
+    shown: Mapping[tuple[str, str], Shown], runs: str,
 ) -> Iterable[Opportunity]:  # fmt: skip
     """Deployments of the same type that this workload may use already, at which the same tokens cost less; none below a
     floor. What they cost now is not more than was paid: a price by the time of day is there as its dearest."""
@@ -170,6 +173,8 @@ def _cheaper(
     for other in others:
         known = shown.get((workload.name, other.name))
         saves = (now - elsewhere(other.rates, row)) * month * (1 if known is None else Decimal(str(known.most)))
+        tried = known is not None and known.tried
+        waits = "" if tried else runs
         if saves > 0 and other.model != row.model and other.kind == place.kind:
             yield Opportunity(
                 "over-strong model",
@@ -178,17 +183,20 @@ def _cheaper(
                 f"{other.model} at {other.name} instead of {row.model}",
                 f"{row.calls:,} calls, {row.input:,} + {row.output:,} tokens, repriced",
                 "small",
-                _proof(known),
+                _proof(known, waits),
                 candidate=other.name,
-                tried=known is not None and known.tried,
+                tried=tried,
+                waits=waits,
                 deployment=row.deployment,
             )
 
 
-def _proof(known: Shown | None) -> str:
+def _proof(known: Shown | None, waits: str) -> str:
     if known is None:
-        return "quality is unknown until a replay or an evaluation set shows it; then route the calls that keep it"
-    return f"{known.told}; {known.then}"
+        proof = "quality is unknown until a replay or an evaluation set shows it; then route the calls that keep it"
+    else:
+        proof = f"{known.told}; {known.then}"
+    return f"{proof}; {waits}, and no other is tried beside it" if waits else proof
 
 
 def _prefix(row: Spent, workload: Workload, rates: Rates, month: Decimal) -> Iterable[Opportunity]:
