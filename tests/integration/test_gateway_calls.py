@@ -122,6 +122,15 @@ async def test_a_client_that_asks_for_usage_gets_it_with_the_facts(setup: Setup)
     assert usage["groundplan"]["cost_usd"] == "0.000040000000"
 
 
+async def test_the_name_that_the_upstream_has_for_a_model_is_enough(setup: Setup) -> None:
+    """Whoever comes from a provider changes base URL and key, and nothing else."""
+    listed = (await setup.stack.ask("GET", "/v1/models", setup.key)).json["data"]
+    assert {"up-primary", "up-fallback", "up-vectors"} <= {model["id"] for model in listed}
+    for name in ("primary", "fallback"):
+        reply = await setup.stack.chat(setup.key, model=f"up-{name}")
+        assert reply.status == 200 and reply.json["groundplan"]["deployment"] == name
+
+
 @pytest.mark.parametrize(
     ("mode", "stream"),
     [
