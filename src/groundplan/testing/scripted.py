@@ -267,7 +267,8 @@ class ScriptedModel:
                 return
             if target in TASKS:
                 script = self.script
-                await perform(target, request, response, How(mode, script.chunk_ms / 1000, script.at, script.last))
+                how = How(mode, script.chunk_ms / 1000, script.at, script.last, script.usage)
+                await perform(target, request, response, how)
                 return
             chat = msgspec.json.decode(request.body, type=_Chat)
         except msgspec.DecodeError as error:

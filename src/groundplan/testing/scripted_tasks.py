@@ -37,12 +37,14 @@ _BROKEN = {
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """The mode, the seconds between pieces, where a stream goes wrong, and fields that its last event has instead."""
+    """The mode, the seconds between pieces, where a stream goes wrong, fields that its last event has instead, and the
+    usage of an answer that is none."""
 
     mode: str
     pause: float
     at: int | None = None
     last: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = None
 
 
 def vector(text: str, encoding: str) -> list[float] | str:
@@ -71,6 +73,8 @@ async def perform(target: bytes, request: Request, response: Response, how: How)
         await _speak(asked, response, mode, how.pause)
         return
     body = _heard(asked, size) if target in _LISTENING else TASKS[target](asked)
+    if how.usage is not None and body.startswith(b"{"):
+        body = _encode({**msgspec.json.decode(body), "usage": how.usage})
     if mode in _BROKEN:
         response.send(200, _BROKEN[mode])
     elif mode == "cut":

@@ -17,7 +17,7 @@ from groundplan.economics.unit_price import audio_price
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
-from groundplan.gateway.surfaces.transcripts_stream import Reported, seconds_used, transcript_relay
+from groundplan.gateway.surfaces.transcripts_stream import Priced, Reported, seconds_used, transcript_relay
 from groundplan.gateway.surfaces.upload import Upload, model_missing, taking_uploads
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
@@ -43,27 +43,24 @@ _answer = msgspec.json.Decoder(_Answer).decode
 
 
 class TranscriptionCodec(PlainCodec):
-    """`free`: nothing has a price, so that nothing has to be estimated."""
-
-    def __init__(self, path: bytes, *, free: bool) -> None:
+    def __init__(self, path: bytes, priced: Priced) -> None:
         super().__init__(path)
-        self._free = free
+        self._priced = priced
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """A whole answer. Raises `Malformed`."""
-        usage = Usage() if self._free else None
         if ask.upload is not None and ask.upload.fields.get("response_format") in _TEXTS:
             try:
                 data.decode()
             except UnicodeDecodeError as error:
                 raise malformed() from error
-            return Answered(data, usage, TEXT)
+            return Answered(data, self._priced.used(None), TEXT)
         found = understood(_answer, data)
-        told = found.usage
-        return Answered(data, (seconds_used(_number(found.duration)) if told is None else told.told()) or usage)
+        told = None if found.usage is None else found.usage.told()
+        return Answered(data, self._priced.used(told, seconds_used(_number(found.duration))))
 
     def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
-        return transcript_relay(Usage() if self._free else None)
+        return transcript_relay(self._priced)
 
 
 def _number(text: float | str | None) -> float:
@@ -87,7 +84,11 @@ class Transcriptions(Interface):
     _path = b"/audio/transcriptions"
 
     def __init__(self) -> None:
-        self._codecs = tuple(TranscriptionCodec(self._path, free=free) for free in (False, True))
+        self._codecs = {
+            (tokens, minutes): TranscriptionCodec(self._path, Priced(tokens, minutes))
+            for tokens in (False, True)
+            for minutes in (False, True)
+        }
 
     async def receive(self, request: Request) -> None:
         upload = request.form = Upload(_DECISIVE)
@@ -125,7 +126,7 @@ class Transcriptions(Interface):
 
     def codec(self, deployment: Deployment) -> Codec:
         rates = deployment.rates
-        return self._codecs[not (rates.input or rates.output or rates.minute or rates.input_audio)]
+        return self._codecs[bool(rates.input or rates.output or rates.input_audio), bool(rates.minute)]
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         return self.estimate(ask, deployment, added, 0, cap)[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 
 from groundplan.economics.prices.reported import RealtimeUsage
@@ -20,6 +22,24 @@ class Reported(RealtimeUsage, frozen=True):
     def told(self) -> Usage | None:
         """What is reported, where it can be true."""
         return self.usage() if self.type != "duration" else seconds_used(self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What has a price. What is reported in the other unit alone says nothing of what it costs."""
+
+    tokens: bool
+    minutes: bool
+
+    def used(self, told: Usage | None, seconds: Usage | None = None) -> Usage | None:
+        """What was reported, or said of the length beside it; None where that lacks what has a price."""
+        if told is not None and seconds is not None and not told.seconds:
+            told = msgspec.structs.replace(told, seconds=seconds.seconds)
+        told = told or seconds
+        if told is None:
+            return None if self.tokens or self.minutes else Usage()
+        lacks = (self.tokens and not (told.input or told.output)) or (self.minutes and not told.seconds)
+        return None if lacks else told
 
 
 def seconds_used(seconds: float) -> Usage | None:
@@ -46,6 +66,5 @@ class _Event(msgspec.Struct, frozen=True):
 _KIND = Kind(msgspec.json.Decoder(_Event).decode, "transcript.text.done")
 
 
-def transcript_relay(usage: Usage | None) -> TypedRelay:
-    """`usage` is what it costs where nothing has a price, and nothing is reported."""
-    return TypedRelay(_KIND, usage, lambda told: told)
+def transcript_relay(priced: Priced) -> TypedRelay:
+    return TypedRelay(_KIND, priced.used(None), priced.used)
