@@ -163,6 +163,56 @@ def test_a_price_may_be_known_declared_or_missing() -> None:
     assert problem.code == "price_twice"
 
 
+ALONE = """\
+kind: company
+name: acme
+---
+kind: site
+name: s
+type: cloud
+jurisdiction: EU
+---
+kind: deployment
+name: d
+site: s
+model: acme/x
+url: https://h.example/v1
+type: TYPE
+"""
+SERVED = """\
+---
+kind: workload
+name: w
+purpose: P
+stage: pilot
+owners: {business: hana@acme.example}
+MORE
+---
+kind: budget
+name: w
+covers: workload/w
+limit: 5 USD/day
+"""
+
+
+@pytest.mark.parametrize(
+    ("type", "unit"),
+    [("speech", "characters: "), ("transcription", "minute: "), ("images", "images: {any: "), ("rerank", "request: ")],
+)
+def test_a_missing_price_is_asked_for_in_the_unit_of_its_type(type: str, unit: str) -> None:
+    (problem,) = found(ALONE.replace("TYPE", type), known_price=unpriced)
+    assert problem.code == "price_missing" and unit in problem.hint
+
+
+def test_who_asks_no_chat_model_needs_none() -> None:
+    """A line that only speaks or listens, an index that only embeds."""
+    text = ALONE.replace("TYPE", "transcription\nprice: free") + SERVED
+    assert found(text.replace("MORE", "also: [d]")) == ()
+    for more in ("value: much", "also: [d]\nprompt: hello\n---\nkind: prompt\nname: hello\ntext: Hello"):
+        (problem,) = found(text.replace("MORE", more))
+        assert problem.code == "no_deployment" and "under also" in problem.hint
+
+
 def test_two_budgets_for_one_period() -> None:
     again = "---\nkind: budget\nname: more\ncovers: workload/answers\nlimit: 6 USD/{}\n"
     assert found(BASE + again.format("month")) == ()

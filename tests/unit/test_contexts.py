@@ -11,6 +11,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.catalog.check import validate_files
 from groundplan.economics.price import cost
 from groundplan.ledger.model import Usage
+from groundplan.release.contexts import problems
 from groundplan.release.priced import declared_or_listed
 from groundplan.release.reached import deployments
 
@@ -43,6 +44,29 @@ def test_the_longest_answer_is_the_deployments_then_the_models() -> None:
 def test_what_reserves_all_of_it_says_how_much_that_is(lines: str) -> None:
     assert compiled(lines)[1] == ["context_unbounded"]
     assert compiled(lines + "context: 32k\n")[1] == compiled(lines, LISTED)[1] == []
+
+
+def typed(kind: str, price: str, more: str = "") -> list[str]:
+    """What is told of a deployment of a type with a price."""
+    text = START.format(company="").replace("price: free\n", "") + f"{URL}type: {kind}\nprice: {price}\n{more}"
+    return [told.code for told in problems(validate_files({"a.yaml": text}), date(2026, 11, 1))]
+
+
+def test_nobody_declares_images_that_no_call_can_ask_for() -> None:
+    tokens, nothing = "{input: 5 USD/Mtok, output: 40 USD/Mtok}", "{input: 5 USD/Mtok, output: 0 USD/Mtok}"
+    assert typed("images", tokens) == typed("images", nothing) == ["image_unbounded"]
+    each = "{input: 0 USD/Mtok, output: 0 USD/Mtok, images: {any: 0.12 USD}}"
+    assert typed("images", tokens, "image_tokens: 6240\n") == typed("images", each) == typed("images", "free") == []
+    assert typed("chat", tokens) == []
+
+
+def test_who_listens_at_a_price_by_tokens_says_how_many_fit() -> None:
+    tokens, minutes = (
+        "{input: 6 USD/Mtok, output: 10 USD/Mtok}",
+        "{input: 0 USD/Mtok, output: 0 USD/Mtok, minute: 1 USD}",
+    )
+    assert typed("transcription", tokens) == ["context_unbounded"]
+    assert typed("transcription", tokens, "context: 16k\n") == typed("transcription", minutes, "audio: 30m\n") == []
 
 
 def test_a_prompt_above_the_lists_threshold_costs_what_the_provider_bills() -> None:

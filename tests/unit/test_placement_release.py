@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Blueprint, Deployment, Rates, Site, Workload
-from groundplan.catalog.check import validate
+from groundplan.catalog.check import validate, validate_files
 from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Conflict, Invalid
 from groundplan.gateway.policy.snapshot import index
 from groundplan.placement.guard import may
 from groundplan.placement.model import Demand
@@ -40,6 +41,53 @@ def test_each_kind_of_place_is_chosen_for_its_own_reason(workspace: Workspace) -
     assert [b.site for b in inspector.to_build] == ["line-3"] and inspector.to_build[0].monthly > 0
     assert research.primary == "llama-rack" and research.burst == "gpt-eu" and "peaks burst" in research.binding
     assert support.expects["calls_day"] == 9000 and support.expects["usd_day"] > 1
+
+
+def test_who_asks_no_chat_model_is_served_without_one() -> None:
+    """Where none may serve it, and where none is declared."""
+    ear = """kind: company
+name: acme
+---
+kind: site
+name: rack
+type: private
+jurisdiction: EU
+---
+kind: deployment
+name: ear
+site: rack
+type: transcription
+model: acme/ear
+url: https://ear.example/v1
+price: free
+---
+kind: workload
+name: notes
+purpose: Write down what is said
+stage: pilot
+residency: [EU]
+also: [ear]
+owners: {business: ana@acme.example}
+---
+kind: budget
+name: notes
+covers: workload/notes
+limit: 5 USD/day
+"""
+    chat = "---\nkind: site\nname: far\ntype: cloud\njurisdiction: US\n---\nkind: deployment\nname: gpt\nsite: far\n"
+    chat += "model: openai/gpt-4.1-mini\nurl: https://far.example/v1\n"
+    for text in (ear, ear + chat):
+        found = plan(validate_files({"a.yaml": text}), None, today=TODAY)
+        assert not found.refusals and found.blueprint is not None
+        (served,) = found.blueprint.workloads
+        assert served.deployments == [] and served.also == ["ear"]
+        assert found.placements[0].binding == "no chat model is allowed, and none is needed"
+    named = (ear + chat).replace("also: [ear]", "also: [ear]\ndeployments: [gpt]").replace("residency: [EU]\n", "")
+    assert not plan(validate_files({"a.yaml": named}), None, today=TODAY).refusals
+    with pytest.raises(Invalid):
+        validate_files({"a.yaml": named.replace("also:", "residency: [EU]\nalso:")})
+    with pytest.raises(Conflict, match="nothing to place"):
+        solved(company_of(validate_files({"a.yaml": ear}), (), None, TODAY))
 
 
 def test_the_same_company_is_solved_once(workspace: Workspace) -> None:

@@ -38,7 +38,7 @@ check --schema` prints that schema.
 
 - Exactly one `company`.
 - A workload in experiment, pilot or production: a business owner, a budget for itself or its team, something to run
-  on.
+  on: a chat model, unless it names deployments of other types alone (`embeddings`, `also`).
 - In production: an owner in each of the nine duties. Duties that the company names count, except `business`.
 - A price for each model: from the built-in list, from `price` of a deployment or model, or `price: free`.
 - Sources at most as sensitive as the workload; named deployments and fallbacks at sites that its residency and

@@ -204,6 +204,12 @@ class WorkloadDoc(Strict):
     owners: Owners = Owners()
 
     @property
+    def chats(self) -> bool:
+        """False: it names deployments of other types alone, so it can do without a chat model."""
+        asked = self.deployments or self.fallbacks or self.sources or self.prompt
+        return bool(asked) or not (self.embeddings or self.also)
+
+    @property
     def grace_ms(self) -> int:
         if self.sensitivity == "restricted":
             return 0

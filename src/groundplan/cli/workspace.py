@@ -65,7 +65,7 @@ def init(
 def further(today: date) -> Beyond:
     """What `plan` would refuse beside the rules of the catalog: policies, prices that do not hold yet, and bounds that
     nobody knows."""
-    return lambda read: (*declared.problems(read), *priced.problems(read, today), *contexts.problems(read))
+    return lambda read: (*declared.problems(read), *priced.problems(read, today), *contexts.problems(read, today))
 
 
 def check(

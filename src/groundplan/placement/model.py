@@ -34,6 +34,8 @@ class Demand:
     assumed: bool = False
     """True where the traffic is our assumption"""
     purposes: tuple[str, ...] = ()
+    chats: bool = True
+    """False: it asks deployments of other types, so that none for chat is no refusal"""
 
 
 def not_for(allowed: Collection[str], purposes: Collection[str], what: str) -> str | None:

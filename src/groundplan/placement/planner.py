@@ -107,6 +107,12 @@ def plan_offered(
     """As `plan_company` for candidates that are made already."""
     nowhere = homeless(offers, banned)
     offers = Offered(offers.company, {n: c for n, c in offers.by_workload.items() if n not in nowhere})
+    if not offers.company.workloads:
+        raise Conflict(
+            "there is nothing to place: no workload asks a chat model",
+            code="placement_empty",
+            hint="Deployments of other types are used as they are named, under embeddings and also.",
+        )
     if not offers.by_workload:
         raise Conflict(
             "no workload may run anywhere: " + "; ".join(f"{name} ({why})" for name, why in nowhere.items())[:2000],

@@ -1,5 +1,5 @@
 """How many tokens fit a deployment, and an answer of it: as it says, else as its model's document does, else as the
-price list, which knows no answers.
+price list, which knows no answers. And how many an image has that it makes.
 
 Where all that fits is reserved, and nobody says how much that is, a bound would be made up: that is a problem. Pure.
 """
@@ -7,11 +7,15 @@ Where all that fits is reserved, and nobody says how much that is, a bound would
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 
+from groundplan.blueprint.model import Rates
 from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
+from groundplan.economics.price import FREE
 from groundplan.economics.prices import listed
+from groundplan.release.priced import Prices, declared_or_listed
 
 ANSWER = 4096
 """Tokens of an answer where nobody says how many."""
@@ -31,10 +35,12 @@ def answer_of(workspace: Workspace, item: doc.DeploymentDoc) -> int:
     return ANSWER if said is None else said
 
 
-def problems(workspace: Workspace) -> Iterator[Problem]:
-    """Deployments that read files or hold conversations without a bound of what that costs."""
+def problems(workspace: Workspace, today: date, prices: Prices = declared_or_listed) -> Iterator[Problem]:
+    """Deployments that read files, hold conversations, listen or make images without a bound of what that costs."""
     for name, item in workspace.deployments.items():
-        what = "accepts files" if _FILE in item.accepts else "holds conversations" if item.type == _REALTIME else ""
+        found = prices(workspace, item, today)
+        rates = None if isinstance(found, Problem) else found
+        what = _takes_all(item, rates)
         if what and _known(workspace, item) is None:
             yield Problem(
                 f"deployment {name} {what} without a bound of what one costs",
@@ -42,6 +48,31 @@ def problems(workspace: Workspace) -> Iterator[Problem]:
                 "Write context: the most tokens of prompt and answer together that its model takes, such as 128k.",
                 workspace.where("deployment", name, "accepts" if _FILE in item.accepts else "type"),
             )
+        if item.type == "images" and rates is not None and rates.source != FREE.source:
+            yield from _images(workspace, item, rates)
+
+
+def _takes_all(item: doc.DeploymentDoc, rates: Rates | None) -> str:
+    """What it does for which all that fits is reserved; empty: nothing."""
+    if _FILE in item.accepts:
+        return "accepts files"
+    if item.type == _REALTIME:
+        return "holds conversations"
+    by_tokens = rates is not None and bool(rates.input or rates.output or rates.input_audio)
+    return "listens at a price by tokens" if item.type == "transcription" and by_tokens else ""
+
+
+def _images(workspace: Workspace, item: doc.DeploymentDoc, rates: Rates) -> Iterator[Problem]:
+    """Nobody could ask it for an image: no call has a bound."""
+    where = workspace.where("deployment", item.name, "type")
+    if rates.output and item.image_tokens is None:
+        hint = "Write image_tokens: the most tokens that one image has, such as 6240; or in price what one costs, with "
+        hint += "input and output 0 USD/Mtok: images: {any: 0.12 USD}."
+        told = f"deployment {item.name} makes images at a price by tokens without a bound of what one costs"
+        yield Problem(told, "image_unbounded", hint, where)
+    elif not rates.output and not rates.images:
+        hint = "Write images: {any: 0.12 USD} in price, or price: free."
+        yield Problem(f"deployment {item.name} makes images, and its price has none", "image_unbounded", hint, where)
 
 
 def _known(workspace: Workspace, item: doc.DeploymentDoc) -> int | None:

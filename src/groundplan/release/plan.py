@@ -47,6 +47,7 @@ _STILL_COMPILES = frozenset(
         "context_unbounded",
         "deployment_twice",
         "grace_restricted",
+        "image_unbounded",
         "missing_duties",
         "no_budget",
         "no_business_owner",

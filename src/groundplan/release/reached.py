@@ -20,7 +20,7 @@ from groundplan.release.governed import provider_terms
 def deployments(workspace: Workspace, today: date, prices: priced.Prices) -> tuple[list[bp.Deployment], list[Problem]]:
     """Those at declared sites that have a price, and what is wrong with the others."""
     found: list[bp.Deployment] = []
-    problems = list(contexts.problems(workspace))
+    problems = list(contexts.problems(workspace, today, prices))
     for item in workspace.deployments.values():
         rates = prices(workspace, item, today)
         if isinstance(rates, Problem):

@@ -35,6 +35,7 @@ def demand(item: doc.WorkloadDoc) -> Demand:
         prompt_tokens=traffic.prompt_tokens if traffic else 800,
         completion_tokens=traffic.completion_tokens if traffic else 200,
         assumed=traffic is None,
+        chats=item.chats,
     )
 
 

@@ -14,6 +14,17 @@ from groundplan.core.errors import Problem, Where
 
 LOCAL_SERVICES = ("embedded", "embeddings")
 """What a URL `local:NAME` may name besides `scripted-SITE`."""
+_BY_TOKENS = "input: 0.40 USD/Mtok, output: 1.60 USD/Mtok"
+_PRICED = {
+    type: f"input: 0 USD/Mtok, output: 0 USD/Mtok, {unit}"
+    for type, unit in (
+        ("images", "images: {any: 0.12 USD}"),
+        ("speech", "characters: 15 USD"),
+        ("transcription", "minute: 0.006 USD"),
+        ("rerank", "request: 0.002 USD"),
+    )
+}
+"""How providers mostly charge for a type of deployment, where that is not by tokens."""
 
 
 def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None) -> Iterator[Problem]:
@@ -57,7 +68,7 @@ def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None)
             yield Problem(
                 f"there is no price for {doc.model}",
                 "price_missing",
-                "Write price: {input: 0.40 USD/Mtok, output: 1.60 USD/Mtok}, or price: free.",
+                f"Write price: {{{_PRICED.get(doc.type, _BY_TOKENS)}}}, or price: free.",
                 workspace.where("deployment", name, "model"),
             )
     for name, model in workspace.models.items():
@@ -263,11 +274,13 @@ def _answered_for(workspace: Workspace, doc: WorkloadDoc, broken: frozenset[tupl
             f"Add kind: budget, covers: workload/{doc.name}, limit: 50 USD/month.",
             workspace.where("workload", doc.name, "name"),
         )
-    if not any(d.type == "chat" for d in workspace.deployments.values()) and not _any(broken, "deployment"):
+    chat = any(d.type == "chat" for d in workspace.deployments.values())
+    if doc.chats and not chat and not _any(broken, "deployment"):
         yield Problem(
             f"workload {doc.name} has nothing that could serve it",
             "no_deployment",
-            "Declare kind: deployment with site, model and url.",
+            "Declare kind: deployment with site, model and url; one of another type than chat is named under also, or "
+            "embeddings.",
             workspace.where("workload", doc.name, "name"),
         )
 

@@ -85,7 +85,7 @@ def refused(demand: Demand, placement: Placement) -> list[Problem]:
         for name in dict.fromkeys([*demand.preferred, *demand.fallbacks])
         if (option := options.get(name)) is not None and not option.allowed
     ]
-    if placement.primary is None and not found:
+    if placement.primary is None and demand.chats and not found:
         why = "; ".join(f"{option.deployment}: {', '.join(option.reasons)}" for option in placement.alternatives)
         found.append(
             Problem(
@@ -152,7 +152,7 @@ def _verify_data(blueprint: Blueprint, workload: Workload) -> list[Problem]:
         found.append(_broken(workload, "it has no budget"))
     if not workload.owners.get("business"):
         found.append(_broken(workload, "it has no business owner"))
-    if not workload.deployments:
+    if not workload.places:
         found.append(_broken(workload, "it has no deployment"))
     return found
 
@@ -179,7 +179,7 @@ def _binding(demand: Demand, options: Mapping[str, Alternative], allowed: int) -
     """What decided, in one phrase."""
     assumed = ", at an assumed 100 calls a day" if demand.assumed else ""
     if allowed == 0:
-        return "nothing is allowed"
+        return "nothing is allowed" if demand.chats else "no chat model is allowed, and none is needed"
     if demand.preferred:
         return f"declared order, {allowed} of {len(options)} allowed{assumed}"
     if allowed == 1 and len(options) > 1:

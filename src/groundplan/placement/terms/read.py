@@ -78,7 +78,7 @@ def read(workspace: Workspace, deployments: Sequence[Deployment], context: Conte
     workloads = {
         name: workload_facts(workspace, item, context)
         for name, item in workspace.workloads.items()
-        if item.stage != "retired"
+        if item.stage != "retired" and (item.chats or served)
     }
     named = Counter(name for w in workloads.values() for name in {*w.declared, *w.later})
     served = {name: replace(each, sharing=max(1, named[name])) for name, each in served.items()}
