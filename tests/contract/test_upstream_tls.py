@@ -87,6 +87,17 @@ async def test_a_declared_authority_is_trusted_instead_of_the_systems_and_beside
         assert await asked(pools.of(Wire(url, Tls(ca=f"file:{both}"), version))) == b"hi"
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_an_authority_made_by_hand_is_trusted_where_it_is_declared(
+    pools: Pools, tmp_path: Path, version: int
+) -> None:
+    """Python 3.13 asks for extensions that a company's own authority often has not, and curl does not ask for."""
+    plain = Authority(tmp_path, "plain", plain=True)
+    async with http1(echo, server_context(plain)) as port:
+        wire = Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{plain.file}"), version)
+        assert await asked(pools.of(wire)) == b"hi"
+
+
 async def test_the_name_in_the_certificate_is_the_hosts_or_the_declared_one(pools: Pools, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with http1(echo, server_context(authority, "model.acme.example")) as port:

@@ -30,11 +30,13 @@ WAYS = ("http1", "tls", "mtls", "proxy", "proxy-tls", "h2", "h2c", "h2-mtls", "h
 
 
 class Authority:
-    """A certificate authority in a folder."""
+    """A certificate authority in a folder. `plain`: its certificates have what `openssl req -x509` gives them, and no
+    more."""
 
-    def __init__(self, folder: Path, name: str = "ca", days: int = 60) -> None:
+    def __init__(self, folder: Path, name: str = "ca", days: int = 60, *, plain: bool = False) -> None:
         self.folder = folder
         self._days = days
+        self._plain = plain
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test {name}")])
         self._certificate = self._sign(self._name, self._key, None)
@@ -55,7 +57,6 @@ class Authority:
             .not_valid_after(now + timedelta(days=self._days, hours=1))
             .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         usage = dict.fromkeys(
             (
@@ -65,9 +66,12 @@ class Authority:
             False,
         )  # fmt: skip
         authority = names is None
-        builder = builder.add_extension(
-            x509.KeyUsage(digital_signature=True, key_cert_sign=authority, crl_sign=authority, **usage), critical=True
-        )
+        if not self._plain:
+            issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+            builder = builder.add_extension(issuer, critical=False).add_extension(
+                x509.KeyUsage(digital_signature=True, key_cert_sign=authority, crl_sign=authority, **usage),
+                critical=True,
+            )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256())
