@@ -229,7 +229,9 @@ def test_tls_with_client_certificates_and_a_reload(home: Path, workspace: Path, 
         context.load_cert_chain(*authority.issue("caller"))
         assert models() == 401
         assert cli("ask", "hello", "--workload", "assistant", *place)["choices"], "this machine needs no certificate"
-        before = {one["pid"] for one in cli("status", *place)["gateways"]}
+        status = cli("status", *place)
+        assert status["addresses"]["public"] == up.gateway, "what callers are given"
+        before = {one["pid"] for one in status["gateways"]}
         told = cli("reload", *place)
         assert told["state"] == "done" and {pids["before"] for pids in told["replaced"].values()} == before
         assert models() == 401

@@ -49,10 +49,12 @@ class Services:
         return Path(noted) if noted else None
 
     def addresses(self) -> dict[str, str]:
-        """`gateway` and `control` base URLs as `up` wrote them; empty where no `up` runs."""
+        """`gateway` and `control` base URLs as `up` wrote them, and the gateway's for callers (`public`); empty where
+        no `up` runs."""
         try:
             noted = json.loads((self.home.run / "up.json").read_text(encoding="utf-8"))
-            return {"gateway": str(noted["gateway"]), "control": str(noted["control"])}
+            told = {"public": noted["gateway"], **noted}  # an `up` of before may run still
+            return {name: str(told[name]) for name in ("gateway", "control", "public")}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 

@@ -26,7 +26,7 @@ def status_text(value: dict[str, Any]) -> str:
         f"PostgreSQL {value['postgres']}"
     ]
     places = value.get("addresses") or {}
-    lines += [f"gateway at {places['gateway']}, console at {places['control']}"] if len(places) > 1 else []
+    lines += [f"gateway at {places['public']}, console at {places['control']}"] if len(places) > 1 else []
     gateways = value["gateways"]
     if gateways:
         lines += ["", table(

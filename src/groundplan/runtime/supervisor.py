@@ -175,9 +175,10 @@ class Supervisor:
             for name, one in self._children.items()
         )
 
-    def announce(self, gateway: str, control: str) -> None:
-        """Write HOME/run/up.json, through which the commands find this `up`."""
-        body = {"pid": os.getpid(), "gateway": gateway, "control": control}
+    def announce(self, gateway: str, control: str, public: str | None = None) -> None:
+        """Write HOME/run/up.json, through which the commands find this `up`. `public`: the gateway's address for
+        everybody else, where that is another one."""
+        body = {"pid": os.getpid(), "gateway": gateway, "control": control, "public": public or gateway}
         write_atomically(self.home.run / "up.json", json.dumps(body).encode())
 
     def check(self) -> None:
