@@ -73,7 +73,8 @@ class Fake:
             if self.pause:
                 await asyncio.sleep(self.pause)
             if self.breaks and b"You " in part:
-                await asyncio.sleep(0.1)  # so that it is read by itself
+                # read by itself, also at a busy hour: some clients tell of a cut before what came before it
+                await asyncio.sleep(0.4 if self.breaks == "cut" else 0.1)
                 await self._break(response)
                 return
         response.end()
