@@ -271,6 +271,18 @@ def test_a_finding_is_settled_by_whoever_it_is_for(control: Control, base: Datab
     assert len(rows) == 2 and all(actor.startswith("person:") for (actor,) in rows)
 
 
+def test_whose_name_a_passkey_has_sees_that_it_waits(control: Control, base: Database) -> None:
+    eve = session(control, "eve")
+    with connect(base.urls["control"], autocommit=True) as conn:
+        ((id,),) = conn.execute("SELECT id FROM person WHERE email = 'eve@acme.example'").fetchall()
+        for kind in ("identity.passkey_waits", "identity.emergency"):
+            finding_store.tell(conn, Finding(kind=kind, subject=f"person/{id}", message=kind, hint="Ask Eve."))
+        seen = [row["kind"] for row in control.ask("GET", "/api/inbox", **eve).body["items"]]
+        others = control.ask("GET", "/api/inbox", **session(control, "fay")).body["items"]
+        finding_store.tell_all(conn, [], kinds=["identity.passkey_waits", "identity.emergency"])
+    assert seen == ["identity.passkey_waits"] and "person/" not in str(others)
+
+
 def test_an_owner_lands_where_their_tasks_are(control: Control) -> None:
     def led(who: dict[str, str], path: str) -> str:
         answer = control.ask("GET", path, **who)

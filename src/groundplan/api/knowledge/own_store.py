@@ -10,6 +10,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
+from groundplan.api.watch.passkeys_waiting import KIND
 from groundplan.knowledge.governed.inherit import ITS_OWN
 
 Conn = Connection[Any]
@@ -24,7 +25,8 @@ OWN: Final[LiteralString] = f"(d.source IN ({_SOURCES}) OR {_OWNER} OR {_STEWARD
 """Of a document `d`: whether `who` answers for it."""
 _FINDINGS: Final[LiteralString] = f"""SELECT f.id FROM finding f
   WHERE (%(closed)s OR f.closed_at IS NULL)
-    AND (f.owner = %(who)s OR (starts_with(f.subject, 'source/') AND (
+    AND (f.owner = %(who)s OR (f.kind = %(of_person)s AND f.subject = 'person/' || %(person)s::text)
+      OR (starts_with(f.subject, 'source/') AND (
       split_part(f.subject, '/', 2) IN ({_SOURCES})
       OR EXISTS (SELECT FROM document d WHERE d.source = split_part(f.subject, '/', 2)
         AND d.path = substr(f.subject, length('source/' || split_part(f.subject, '/', 2)) + 2)
@@ -41,9 +43,10 @@ def told(who: str, **more: object) -> dict[str, object]:
 
 
 def findings(conn: Conn, who: str, person: UUID, *, closed: bool = False) -> list[UUID]:
-    """Findings that were told to somebody, or are about what they answer for. One that is about another document as
-    well is theirs where they may read that, or answer for it: that there is one tells what is in it."""
-    rows = conn.execute(_FINDINGS, told(who, person=person, closed=closed))
+    """Findings that were told to somebody, are about what they answer for, or about a passkey in their name that waits.
+    One that is about another document as well is theirs where they may read that, or answer for it: that there is one
+    tells what is in it."""
+    rows = conn.execute(_FINDINGS, told(who, person=person, closed=closed, of_person=KIND))
     return [id for (id,) in rows]
 
 
