@@ -188,7 +188,8 @@ def test_a_document_tells_of_what_is_told_of_all_of_its_folder(control: Control,
     place = f"/api/knowledge/documents/{document_of(control, 'benefits/plan.md')}"
     found = Finding(
         kind="knowledge.personal_data", subject="source/handbook/benefits/", message="many", hint="Take it out.",
-        owner="fay@acme.example", detail={"holds": "personal_data", "source": "handbook"},
+        owner="sam@acme.example",
+        detail={"holds": "personal_data", "source": "handbook", "whose": ["fay@acme.example"]},
     )  # fmt: skip
     told = []
     with connect(base.urls["control"], autocommit=True) as conn:

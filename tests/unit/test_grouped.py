@@ -9,7 +9,8 @@ from groundplan.ledger.finding import Finding
 def personal(path: str, owner: str = "ana@acme.example", kind: str = "personal_data") -> Finding:
     return Finding(
         kind=f"knowledge.{kind}", subject=f"source/s/{path}", message=f"{path} holds", hint="Take it out.",
-        owner=owner, detail={"document": path, "counts": {"email": 2, "phone": 1}}, fix={"do": "sensitivity"},
+        owner=owner, detail={"document": path, "counts": {"email": 2, "phone": 1}, "whose": [owner]},
+        fix={"do": "sensitivity"},
     )  # fmt: skip
 
 

@@ -25,7 +25,8 @@ OWN: Final[LiteralString] = f"(d.source IN ({_SOURCES}) OR {_OWNER} OR {_STEWARD
 """Of a document `d`: whether `who` answers for it."""
 _FINDINGS: Final[LiteralString] = f"""SELECT f.id FROM finding f
   WHERE (%(closed)s OR f.closed_at IS NULL)
-    AND (f.owner = %(who)s OR (f.kind = %(of_person)s AND f.subject = 'person/' || %(person)s::text)
+    AND (f.owner = %(who)s OR (f.detail ? 'holds' AND f.detail -> 'whose' ? %(who)s)
+      OR (f.kind = %(of_person)s AND f.subject = 'person/' || %(person)s::text)
       OR (starts_with(f.subject, 'source/') AND (
       split_part(f.subject, '/', 2) IN ({_SOURCES})
       OR EXISTS (SELECT FROM document d WHERE d.source = split_part(f.subject, '/', 2)

@@ -347,7 +347,8 @@ def _findings(conn: Any, caller: Caller, found: dict[str, Any]) -> list[dict[str
     personal = any(not kind.startswith("!") for kind in found["personal"] or ())
     if personal and found["sensitivity"] in ("public", "internal") and all(each["kind"] != PERSONAL for each in told):
         several = finding_store.findings(conn, kinds=[PERSONAL], subject=folder_of(subject), only=only)
-        told += [each for each in several if each["owner"] == (found["steward"] or found["owner"])]
+        whose = [name for name in (found["owner"], found["steward"]) if name]
+        told += [each for each in several if each["detail"]["whose"] == whose]
     return told
 
 

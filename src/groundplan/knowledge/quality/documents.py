@@ -159,7 +159,7 @@ def _content(look: Look) -> Iterator[Finding]:
         what = counts_text(personal)
         yield finding(
             look, "knowledge.personal_data", f"{look.path} is {look.sensitivity} and holds personal data: {what}",
-            "Take it out, or raise its `sensitivity` to confidential.", counts=personal,
+            "Take it out, or raise its `sensitivity` to confidential.", counts=personal, whose=look.whose,
             fix={"do": "sensitivity", "to": "confidential", "document": str(look.id)},
         )  # fmt: skip
     checked = look.checked or {}

@@ -21,21 +21,21 @@ MOST: Final = 20
 
 
 def grouped(source: str, found: Iterable[Finding]) -> tuple[list[Finding], list[str]]:
-    """The findings with those of personal data told once for each folder that has many, and the subjects of those that
-    are in such a one."""
+    """The findings with those of personal data told once for each folder in which the same people answer for many, and
+    the subjects of those that are in such a one."""
     kept: list[Finding] = []
-    folders: dict[tuple[str, str | None], list[Finding]] = defaultdict(list)
+    folders: dict[tuple[str, ...], list[Finding]] = defaultdict(list)
     for each in found:
         if each.kind == PERSONAL:
-            folders[folder_of(each.subject), each.owner].append(each)
+            folders[folder_of(each.subject), *each.detail["whose"]].append(each)
         else:
             kept.append(each)
     covered: list[str] = []
-    for (folder, owner), several in folders.items():
+    for (folder, *_), several in folders.items():
         if len(several) <= MOST:
             kept += several
         else:
-            kept.append(_together(source, folder, owner, several))
+            kept.append(_together(source, folder, several))
             covered += [each.subject for each in several]
     return kept, covered
 
@@ -53,17 +53,21 @@ def is_of_many(finding: Finding) -> bool:
     return finding.kind == PERSONAL and "holds" in finding.detail
 
 
-def _together(source: str, folder: str, owner: str | None, several: Sequence[Finding]) -> Finding:
-    counts: Counter[str] = Counter()
+def _together(source: str, folder: str, several: Sequence[Finding]) -> Finding:
+    first, counts = several[0], Counter[str]()
     for each in several:
         counts.update(each.detail["counts"])
     place = folder.removeprefix(f"source/{source}").strip("/")
     where = f"{place} of {source}" if place else source
     return Finding(
-        kind=PERSONAL, subject=folder, severity=KINDS[PERSONAL].severity, owner=owner, mark=owner or "",
+        kind=PERSONAL, subject=folder, severity=KINDS[PERSONAL].severity, owner=first.owner,
+        mark=" ".join(first.detail["whose"]),
         message=f"{counted(len(several), 'document')} in {where} are public or internal and hold personal data: "
         f"{counts_text(counts)}",
         hint="Take it out, or raise the `sensitivity` of the folder (`.governed.yaml`) or of the source to "
         f"confidential. `groundplan knowledge documents --source {source} --holds personal_data` lists them.",
-        detail={"documents": len(several), "counts": dict(counts), "source": source, "holds": "personal_data"},
+        detail={
+            "documents": len(several), "counts": dict(counts), "source": source, "holds": "personal_data",
+            "whose": first.detail["whose"],
+        },
     )  # fmt: skip

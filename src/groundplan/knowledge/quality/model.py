@@ -55,6 +55,11 @@ class Look:
         """Who is to mend it."""
         return self.steward or self.owner
 
+    @property
+    def whose(self) -> list[str]:
+        """Owner and steward."""
+        return [name for name in (self.owner, self.steward) if name]
+
 
 @dataclass(frozen=True, slots=True)
 class Sketched:
