@@ -31,15 +31,19 @@ readers: [everyone]
 
 
 @contextmanager
-def finding(home: Home, documents: list[str]) -> Iterator[list[dict[str, Any]]]:
-    """A search process that finds these documents, in its own words; what of them is restricted is not its to say.
-    Gives what it is asked."""
+def finding(home: Home, documents: list[str], against: list[str] | None = None) -> Iterator[list[dict[str, Any]]]:
+    """A search process that finds these documents, and what others say `against` them; what of them is restricted is
+    not its to say. Gives what it is asked."""
     asked: list[dict[str, Any]] = []
 
     class Finds(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            body = json.dumps({"passages": [{"document": each, "text": "x"} for each in documents]}).encode()
+            found = {
+                "passages": [{"document": each, "text": "x"} for each in documents],
+                "conflicts": [{"other_document": each, "other_says": "y"} for each in against or ()],
+            }
+            body = json.dumps(found).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -101,8 +105,8 @@ def test_who_is_shown_a_restricted_document_is_in_the_log(database: Database, tm
                 )
         ana, question = control.sign_in("ana@acme.example"), {"workload": "assistant", "query": "leave"}
 
-        def shown(*documents: str) -> list[dict[str, object]]:
-            with finding(control.home, list(documents)):
+        def shown(*documents: str, against: str = "") -> list[dict[str, object]]:
+            with finding(control.home, list(documents), [against] if against else None):
                 assert control.ask("POST", "/api/knowledge/search", question, **ana).status == 200
             return list(control.ask("GET", "/api/audit?action=knowledge.read").body["entries"])
 
@@ -110,3 +114,4 @@ def test_who_is_shown_a_restricted_document_is_in_the_log(database: Database, tm
         (entry,) = shown(plain, secret)
         assert entry["subject"] == "workload/assistant" and str(entry["actor"]).startswith("person:")
         assert entry["detail"] == {"documents": [secret]}
+        assert len(shown(plain, against=secret)) == 2, "its words were shown, too"

@@ -118,7 +118,8 @@ def document(which: Document, home: HomeOption = None, as_json: JsonOption = Fal
     lines += [f"{row['severity']}: {row['message']}" for row in value["findings"]]
     lines += [f"kept by a legal hold: version {row['version'] or '-'}, {row['cause']}" for row in value["kept"]]
     many = f"{'more than ' if value['more_people'] else ''}{len(value['people'])}"
-    lines.append(f"{len(value['used_by'])} answers used it; {many} people may read it")
+    people = "person" if many == "1" else "people"
+    lines.append(f"{counted(len(value['used_by']), 'answer')} used it; {many} {people} may read it")
     emit(value, as_json, "\n".join(lines))
 
 

@@ -94,6 +94,7 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
         with services.transaction() as conn:
             signals.unanswered(services, conn, workload, caller.person, body.query)
     found = {str(each["document"]) for each in answer["passages"]}
+    found |= {str(each["other_document"]) for each in answer.get("conflicts", ())}  # what it says is in the answer, too
     with services.transaction() as conn:
         read = knowledge_store.restricted(conn, sorted(found))
         if read:
