@@ -83,6 +83,7 @@ def _missing(conn: Connection[Any], call_id: UUID) -> NotFound:
 def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     """Everything that is known of one call: steps, attempts with what they reserved and cost, passages, charges, proof.
 
+    `conflicts` are documents of which no passage was given, but what they say against one.
     `citations` say of each statement that cites a passage whether it says that (null: it could not be asked).
     `made_for_it` are calls that the gateway itself made for this one, each with its `purpose` (one of
     `ledger.model.PURPOSES`); `together_usd` is what all of them and this one cost.
