@@ -26,6 +26,8 @@ from groundplan.cli.main import app
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.money import PICO
 from groundplan.economics.price import known_price
+from groundplan.economics.prices import listed
+from groundplan.release import contexts
 from groundplan.release.plan import plan
 
 TODAY = date(2026, 11, 25)
@@ -131,6 +133,7 @@ def known(model: str) -> bool:
 
 
 def imported(text: str, *, more: Mapping[str, str] | None = None, **asked: Any) -> Verdict:
+    asked.setdefault("known_context", lambda model: listed.context(model) is not None)
     return import_litellm({"config.yaml": text, **(more or {})}, "config.yaml", Asked(known, **asked))
 
 
@@ -339,10 +342,50 @@ def test_conversations_have_a_deployment_of_their_type(info: str) -> None:
     assert workspace.workloads["talk"].also == ("talk-openai",) and not said(verdict, NO_EQUAL, "mode")
 
 
-@pytest.mark.parametrize("name", ["openai/gpt-image-1", "openai/text-embedding-3-small", "openai/whisper-1"])
-def test_models_of_which_none_talks_become_proposals(name: str) -> None:
-    verdict = imported(model("x", f"{{model: {name}}}"), owners={"": "a@b.example"}, prices={"x": "1/2"})
-    assert validate_files(verdict.files).workloads["x"].stage == "proposed" and said(verdict, NEEDED, "x")
+@pytest.mark.parametrize(
+    ("name", "price", "told"),
+    [
+        ("openai/dall-e-3", "0.04/image", "images: {any: 0.04 USD}"),
+        ("openai/whisper-1", "0.006/minute", "minute: 0.006 USD"),
+        ("openai/tts-1", "15/characters", "characters: 15.00 USD"),
+        ("cohere/rerank-v3.5", "0.002/request", "request: 0.002 USD"),
+        ("openai/text-embedding-3-small", "0.02/0", "input: 0.02 USD/Mtok"),
+    ],
+)
+def test_models_of_which_none_talks_are_served_at_a_price_in_their_unit(name: str, price: str, told: str) -> None:
+    asked = {"owners": {"": "a@b.example"}, "budget": "5 USD/month"}
+    verdict = imported(model("x", f"{{model: {name}}}"), prices={"x": price}, **asked)
+    workspace = validate_files(verdict.files)
+    assert workspace.workloads["x"].stage == "pilot" and told in verdict.files["deployments.yaml"]
+    assert not [*contexts.problems(workspace, TODAY)]
+    if name != "openai/text-embedding-3-small":
+        without = imported(model("x", f"{{model: {name}}}"), **asked)
+        (hint,) = [each.todo for each in without.findings if each.state == NO_PRICE]
+        assert f"--price x={price} in USD" in hint
+
+
+def test_prices_by_the_piece_are_those_of_the_type() -> None:
+    for name, info, told in (
+        ("openai/dall-e-3", "{output_cost_per_image: 0.08}", "images: {any: 0.08 USD}"),
+        ("openai/whisper-1", "{input_cost_per_second: 0.0001, output_cost_per_second: 0.0001}", "minute: 0.006 USD"),
+        ("openai/tts-1", "{input_cost_per_character: 0.000015}", "characters: 15.00 USD"),
+        ("cohere/rerank-v3.5", "{input_cost_per_query: 0.002}", "request: 0.002 USD"),
+    ):
+        verdict = imported(model("x", f"{{model: {name}}}", info), owners={"": "a@b.example"}, budget="5 USD/month")
+        assert told in verdict.files["deployments.yaml"] and not said(verdict, NO_EQUAL, "second")
+        assert not [*contexts.problems(validate_files(verdict.files), TODAY)]
+
+
+@pytest.mark.parametrize(
+    ("name", "price"),
+    [("openai/gpt-image-1", "5/40"), ("openai/own-realtime", "4/16"), ("openai/own-transcribe", "6/10")],
+)
+def test_what_would_have_no_bound_stays_a_comment(name: str, price: str) -> None:
+    """What comes out passes `check`."""
+    given = {"x": price}
+    verdict = imported(model("x", f"{{model: {name}}}"), owners={"": "a@b.example"}, prices=given)
+    workspace = validate_files(verdict.files)
+    assert not workspace.deployments and workspace.workloads["x"].stage == "proposed" and said(verdict, NEEDED, "x")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from groundplan.catalog.imports.inventory import import_inventory
 from groundplan.catalog.imports.kubernetes import import_kubernetes
 from groundplan.catalog.imports.litellm import import_litellm
 from groundplan.catalog.imports.litellm_models import Asked
+from groundplan.catalog.imports.litellm_units import WORDS
 from groundplan.catalog.imports.machines import MAX_BYTES as MAX_INFRASTRUCTURE
 from groundplan.catalog.imports.machines import Found
 from groundplan.catalog.imports.node import included
@@ -33,6 +34,7 @@ from groundplan.cli.output import emit
 from groundplan.core.errors import Conflict, Invalid, TooLarge
 from groundplan.core.money import parse_usd
 from groundplan.economics.price import known_price
+from groundplan.economics.prices import listed
 
 app = command_group("Make a workspace from another tool's configuration.")
 MAX_FILES = 100
@@ -48,7 +50,12 @@ def litellm(
     ] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Budget of each workload, in USD a month.")] = None,
     price: Annotated[
-        list[str] | None, typer.Option("--price", help="MODEL=IN/OUT in USD per million tokens, or MODEL=free.")
+        list[str] | None,
+        typer.Option(
+            "--price",
+            help="MODEL=IN/OUT in USD per million tokens; MODEL=AMOUNT/UNIT with minute, characters (a million), image "
+            "or request; or MODEL=free. Repeatable.",
+        ),
     ] = None,
     values: Annotated[
         list[str] | None,
@@ -62,7 +69,9 @@ def litellm(
         raise Conflict(f"{to} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
     today = datetime.now(UTC).date()
     asked = Asked(
-        known_price=lambda model: known_price(model, today), owners=_owners(owner or []), prices=_prices(price or []),
+        known_price=lambda model: known_price(model, today),
+        known_context=lambda model: listed.context(model) is not None,
+        owners=_owners(owner or []), prices=_prices(price or []),
         values=_pairs(values or [], "--set NAME=VALUE"), budget=budget, company=company,
     )  # fmt: skip
     verdict = import_litellm(_read(config), config.name, asked)
@@ -187,14 +196,18 @@ def _owners(given: Sequence[str]) -> Mapping[str, str]:
 
 
 def _prices(given: Sequence[str]) -> Mapping[str, str]:
-    form = "--price MODEL=IN/OUT in USD per million tokens, such as --price gpt=0.40/1.60, or MODEL=free"
+    form = "--price MODEL=IN/OUT in USD per million tokens, such as --price gpt=0.40/1.60, MODEL=0.006/minute (or "
+    form += "another of " + ", ".join(WORDS) + "), or MODEL=free"
     prices = _pairs(given, form)
     for text in prices.values():
         parts = text.split("/")
         if text != "free" and len(parts) != 2:
             raise Invalid("a price has two parts", code="price_syntax", hint=f"Write {form}.")
-        for part in parts if text != "free" else ():
-            parse_usd(part)
+        try:
+            for part in (parts[:1] if parts[-1] in WORDS else parts) if text != "free" else ():
+                parse_usd(part)
+        except Invalid as error:
+            raise Invalid(error.message, code=error.code, hint=f"Write {form}.") from error
     return prices
 
 

@@ -195,7 +195,7 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
         body["purpose"] = f"Calls that LiteLLM served as {one_line(group)}"
         ready = [entry for entry in entries if not entry.missing]
         owner = common.asked.owners.get(group) or common.asked.owners.get("")
-        body |= {"stage": "pilot" if ready and owner and talks else "proposed", "sensitivity": "internal"}
+        body |= {"stage": "pilot" if ready and owner else "proposed", "sensitivity": "internal"}
         first, later = _by_order(ready)
         body |= _places(first)
         body |= _taking_over(group, first, later, groups, common)
@@ -209,15 +209,10 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
             common.findings.append(
                 Finding(NO_OWNER, one_line(group), "without a business owner it stays a proposal", todo, where)
             )
-        if ready and "deployments" not in body:
+        if ready and talks and "deployments" not in body:
             here = "its keys may also ask any chat deployment, as leaving out deployments: means all of them"
             todo = f"groundplan keys create --workload {body['name']} --model {ready[0].name}"
             common.findings.append(Finding(CHANGED, one_line(group), here, todo, where))
-        if ready and not talks:
-            here = "nothing runs in a company without a deployment of type chat: it stays a proposal"
-            common.findings.append(
-                Finding(NEEDED, one_line(group), here, "Declare one, such as a model of chat.", where)
-            )
         if not ready:
             here = f"workload {body['name']} stays a proposal: none of its deployments is complete"
             common.findings.append(Finding(NEEDED, one_line(group), here, "Complete one in deployments.yaml.", where))

@@ -12,7 +12,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, get_args
 
-from groundplan.catalog.imports import litellm_prices, settings
+from groundplan.catalog.imports import litellm_prices, litellm_units, settings
 from groundplan.catalog.imports.litellm_credentials import PLACEHOLDERS, joined
 from groundplan.catalog.imports.litellm_findings import REPLACE, is_secret, told
 from groundplan.catalog.imports.naming import one_line, slug, unique
@@ -72,10 +72,13 @@ class Asked:
 
     known_price: Callable[[str], bool]
     """Whether the price list knows a model by its canonical name."""
+    known_context: Callable[[str], bool] = lambda _: False
+    """Whether that list says how many tokens fit a model."""
     owners: Mapping[str, str] = field(default_factory=dict)
     """Model name as in the file -> e-mail of its owner; `` is everybody else's."""
     prices: Mapping[str, str] = field(default_factory=dict)
-    """Model name as in the file -> `0.40/1.60` (USD per million tokens, in and out) or `free`."""
+    """Model name as in the file -> `0.40/1.60` (USD per million tokens, in and out), `0.006/minute` (or by another
+    unit) or `free`."""
     values: Mapping[str, str] = field(default_factory=dict)
     """Values of environment variables that hold an address, a number or a model."""
     budget: str | None = None
@@ -168,8 +171,9 @@ class EntryReader:
             missing.append("a model name of letters, digits and . _ : / -")
         body |= {"type": kind} if kind != "chat" else {"serves": serves} if serves else {}
         body |= self._api(provider, kind, model, missing)
-        body |= self._price(group, params, info, canonical, model, missing, embeddings=kind == "embeddings")
+        body |= self._price(group, params, info, canonical, model, missing, kind=kind)
         body |= self._sizes(params, info)
+        body |= self._bounds(group, body, kind, model, missing)
         limit = self._limit(params) | self._limit(node)
         for key, value in node.items():
             if key not in _ENTRY_KEYS and not value.empty:
@@ -332,15 +336,16 @@ class EntryReader:
 
     def _price(
         self, group: str, params: Node, info: Node | None, canonical: str, model: Node, missing: list[str], *,
-        embeddings: bool,
+        kind: str,
     ) -> dict[str, Any]:  # fmt: skip
-        found = litellm_prices.written(params, info, embeddings=embeddings)
+        by_piece, findings = litellm_units.written(kind, params, info)
+        self._findings.extend(findings)
+        found = litellm_prices.written(params, info, kind=kind)
         self._findings.extend(found.findings)
         asked = self._asked.prices.get(group)
-        if asked is not None:
-            given, _, generated = asked.partition("/")
-            two = {"input": f"{given} USD/Mtok", "output": f"{generated} USD/Mtok"}
-            return {"price": "free" if asked == "free" else two}
+        given = None if asked is None else litellm_units.asked(asked, kind)
+        if given is not None or by_piece is not None:
+            return {"price": given or by_piece}
         if found.price == "free":
             self._say(CHANGED, "price", "a price of zero is price: free, which has to be said", "", model)
         if found.price is not None:
@@ -350,8 +355,34 @@ class EntryReader:
             return {}
         missing.append("a price")
         self._say(NO_PRICE, one_line(group), "nothing is called without a price",
-                  f"Say --price {one_line(group)}=IN/OUT in USD per million tokens, or =free.", model)  # fmt: skip
+                  f"Say {litellm_units.form(one_line(group), kind)}, or =free.", model)  # fmt: skip
         return {}
+
+    def _bounds(
+        self, group: str, body: dict[str, Any], kind: str, model: Node, missing: list[str]
+    ) -> dict[str, Any]:  # fmt: skip
+        """What else says how much one call of a type costs at most; what nobody said is missing."""
+        price = body.get("price")
+        by_tokens = price is None or (isinstance(price, dict) and price["output"] != "0 USD/Mtok")
+        if isinstance(price, dict) and "minute" in price:
+            here = f"one request has at most {litellm_units.LONGEST} of audio, as all of it is reserved"
+            self._say(CHANGED, "audio", here, "Raise audio: of the deployment.", model)
+            return {"audio": litellm_units.LONGEST}
+        if missing or not by_tokens:
+            return {}
+        if kind == "images":
+            missing.append("a bound of what one image costs: image_tokens, or a price for each")
+            here = "an image at a price by tokens has no bound without image_tokens"
+            todo = f"Say --price {one_line(group)}=0.04/image, or complete it in deployments.yaml."
+            self._say(NEEDED, one_line(group), here, todo, model)
+        elif kind in ("realtime", "transcription") and not self._fits(body):
+            missing.append("a context: the most tokens that fit its model, all of which is reserved")
+            here = "all that fits its model is reserved, and nobody says how much that is"
+            self._say(NEEDED, one_line(group), here, "Write max_input_tokens in model_info.", model)
+        return {}
+
+    def _fits(self, body: dict[str, Any]) -> bool:
+        return "context" in body or self._asked.known_context(body["model"])
 
     def _sizes(self, params: Node, info: Node | None) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -1,7 +1,8 @@
 """Prices of a LiteLLM model entry: USD for one token as a number -> exact USD for a million tokens.
 
 Prices of long prompts, batches and the priority tier have classes of their own; of several for the same, the dearest is
-taken, so that a cost is never understated. Prices for other units have no equal and are told. Knows no price list.
+taken, so that a cost is never understated. What is paid by the piece is `litellm_units`'; prices for
+yet other units have no equal and are told. Knows no price list.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, localcontext
 from typing import Any
 
+from groundplan.catalog.imports.litellm_units import UNITS
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NO_EQUAL, Finding
 from groundplan.core.money import plain
@@ -51,13 +53,15 @@ def is_price(key: str) -> bool:
     return _PRICE.match(key) is not None
 
 
-def written(params: Node | None, info: Node | None, *, embeddings: bool) -> Written:
+def written(params: Node | None, info: Node | None, *, kind: str) -> Written:
     """The price in `litellm_params` or `model_info`; the latter wins, as in LiteLLM."""
     amounts: dict[str, dict[str, Decimal]] = {}
     above: list[int] = []
     findings: list[Finding] = []
     for key, node in _keys(params, info):
         place = _place(key)
+        if kind in UNITS and key in UNITS[kind].keys:
+            continue
         if place is None:
             findings.append(_unpriced(key, node))
             continue
@@ -69,7 +73,7 @@ def written(params: Node | None, info: Node | None, *, embeddings: bool) -> Writ
         tier = amounts.setdefault(place.tier, {})
         tier[place.wanted] = max(tier.get(place.wanted, exact), exact)
         above += [place.above] if place.above else []
-    return Written(_price(amounts, above, embeddings=embeddings), tuple(findings))
+    return Written(_price(amounts, above, embeddings=kind == "embeddings"), tuple(findings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,6 @@ def _told(key: str, place: _Place, node: Node, *, exact: bool) -> Finding:
 
 def _unpriced(key: str, node: Node) -> Finding:
     return Finding(
-        NO_EQUAL, key, "prices here are for tokens and requests",
+        NO_EQUAL, key, "a deployment of this type has no price in this unit",
         "Write what it comes to for a token, or for a request, as price: of the deployment.", node.where_key,
     )  # fmt: skip
