@@ -362,27 +362,16 @@ class EntryReader:
         self, group: str, body: dict[str, Any], kind: str, model: Node, missing: list[str]
     ) -> dict[str, Any]:  # fmt: skip
         """What else says how much one call of a type costs at most; what nobody said is missing."""
-        price = body.get("price")
-        by_tokens = price is None or (isinstance(price, dict) and price["output"] != "0 USD/Mtok")
-        if isinstance(price, dict) and "minute" in price:
+        if isinstance(price := body.get("price"), dict) and "minute" in price:
             here = f"one request has at most {litellm_units.LONGEST} of audio, as all of it is reserved"
             self._say(CHANGED, "audio", here, "Raise audio: of the deployment.", model)
             return {"audio": litellm_units.LONGEST}
-        if missing or not by_tokens:
-            return {}
-        if kind == "images":
-            missing.append("a bound of what one image costs: image_tokens, or a price for each")
-            here = "an image at a price by tokens has no bound without image_tokens"
-            todo = f"Say --price {one_line(group)}=0.04/image, or complete it in deployments.yaml."
-            self._say(NEEDED, one_line(group), here, todo, model)
-        elif kind in ("realtime", "transcription") and not self._fits(body):
-            missing.append("a context: the most tokens that fit its model, all of which is reserved")
-            here = "all that fits its model is reserved, and nobody says how much that is"
-            self._say(NEEDED, one_line(group), here, "Write max_input_tokens in model_info.", model)
+        known = "context" in body or self._asked.known_context(body["model"])
+        lacks = None if missing else litellm_units.lacks(kind, price, known_context=known)
+        if lacks is not None:
+            missing.append(lacks.what)
+            self._say(NEEDED, one_line(group), lacks.here, lacks.todo.replace("MODEL", one_line(group)), model)
         return {}
-
-    def _fits(self, body: dict[str, Any]) -> bool:
-        return "context" in body or self._asked.known_context(body["model"])
 
     def _sizes(self, params: Node, info: Node | None) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -16,6 +16,7 @@ from groundplan.core.money import parse_usd, plain, to_decimal
 
 _SMALLEST = Decimal("0.000000000001")
 _MOST = Decimal(9_000_000)
+_NOTHING = "0 USD/Mtok"
 LONGEST = "30m"
 """Of the audio in one request, where a minute has a price: all of it is reserved."""
 
@@ -34,7 +35,7 @@ class Unit:
         """A `price:` here."""
         told = f"{plain(amount)} USD"
         each: dict[str, Any] = {"images": {"any": told}} if self.word == "image" else {self.word: told}
-        return {"input": "0 USD/Mtok", "output": "0 USD/Mtok"} | each
+        return {"input": _NOTHING, "output": _NOTHING} | each
 
 
 UNITS = {
@@ -92,3 +93,34 @@ def form(model: str, kind: str) -> str:
     unit = UNITS.get(kind)
     tokens = f"--price {model}=IN/OUT in USD per million tokens"
     return tokens if unit is None else f"--price {model}={unit.example}/{unit.word} in USD, or {tokens}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lacks:
+    """What would bound the cost of one call, and was not said."""
+
+    what: str
+    here: str
+    todo: str
+
+
+_AN_IMAGE = Lacks(
+    "a bound of what one image costs: image_tokens, or a price for each",
+    "an image at a price by tokens has no bound without image_tokens",
+    "Say --price MODEL=0.04/image, or complete it in deployments.yaml.",
+)
+_ALL_THAT_FITS = Lacks(
+    "a context: the most tokens that fit its model, all of which is reserved",
+    "all that fits its model is reserved, and nobody says how much that is",
+    "Write max_input_tokens in model_info.",
+)
+
+
+def lacks(kind: str, price: object, *, known_context: bool) -> Lacks | None:
+    """`price` as in a deployment; None: that of the price list."""
+    by_tokens = price is None or (isinstance(price, dict) and price["output"] != _NOTHING)
+    if not by_tokens:
+        return None
+    if kind == "images":
+        return _AN_IMAGE
+    return _ALL_THAT_FITS if kind in ("realtime", "transcription") and not known_context else None
