@@ -122,6 +122,20 @@ async def test_a_client_that_asks_for_usage_gets_it_with_the_facts(setup: Setup)
     assert usage["groundplan"]["cost_usd"] == "0.000040000000"
 
 
+async def test_an_upstream_that_refuses_us_is_told_with_what_to_correct(setup: Setup) -> None:
+    """The first call of whoever mistyped an address or a key: asking again does not help."""
+    for status, told, hint in (
+        (404, "404: it has no such path, or no such model (fallback)", "Correct the url (it ends before /chat/comp"),
+        (401, "401: it does not accept our key (fallback)", "Correct the key of fallback"),
+        (503, "503 (fallback)", "Try again"),
+    ):
+        setup.primary.script = setup.fallback.script = Script(mode="error", status=status)
+        reply = await setup.stack.chat(setup.key)
+        assert (reply.status, reply.code) == (503, "upstream_failed")
+        error = reply.json["error"]
+        assert error["message"].endswith(f"the upstream answered {told}") and error["hint"].startswith(hint)
+
+
 async def test_the_name_that_the_upstream_has_for_a_model_is_enough(setup: Setup) -> None:
     """Whoever comes from a provider changes base URL and key, and nothing else."""
     listed = (await setup.stack.ask("GET", "/v1/models", setup.key)).json["data"]

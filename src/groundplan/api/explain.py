@@ -7,6 +7,7 @@ from typing import Any
 
 from groundplan.blueprint.model import Placement
 from groundplan.core.errors import Problem
+from groundplan.gateway.call.failed import MEANT
 
 Facts = dict[str, Any]
 
@@ -112,7 +113,9 @@ def _in_vain(attempt: Facts, facts: Facts, last: Facts | None) -> str:
         return f"{name} broke off in the middle of its answer."
     if attempt["outcome"] == "cancelled" and last is not None and (beside or _is(last, "hedge")):
         return f"{name} was asked{beside} and had said nothing when {last['deployment']} answered: cancelled."
-    status = f" (HTTP {attempt['http_status']})" if attempt["http_status"] else ""
+    answered = attempt["http_status"]
+    meant = f": {MEANT[answered]}" if answered in MEANT else ""
+    status = f" (HTTP {answered}{meant})" if answered else ""
     return f"{name} was asked{beside} and gave no answer: {attempt['outcome']}{status}."
 
 

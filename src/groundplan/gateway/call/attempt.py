@@ -19,7 +19,7 @@ from groundplan.gateway.call.binary_stream import BinaryStreaming, is_sound
 from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.failed import AttemptFailed
+from groundplan.gateway.call.failed import MEANT, AttemptFailed
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.recorded import Recorded
@@ -216,6 +216,8 @@ class Attempt:
             why = f"the upstream answered {self.status}"
             if status != self.status:
                 why += ", about our account there"
+            elif status in MEANT:
+                why += f": {MEANT[status]}"
             failed = AttemptFailed(why, billed=billed, status=self.status, rest=rest)
             if self.deployment.keys and status in RESTING and self._target is not None:
                 keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()

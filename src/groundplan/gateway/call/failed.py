@@ -11,6 +11,22 @@ if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay
 
 
+MEANT = {
+    401: "it does not accept our key", 402: "our account there is not paid", 403: "our key may not do this there",
+    404: "it has no such path, or no such model", 405: "it has no such path",
+}  # fmt: skip
+"""What a refusal of an upstream says about us: asking again does not help."""
+_PLACE = "url (it ends before /chat/completions, mostly with /v1) and upstream_model of"
+_CORRECT = {401: "key of", 402: "account of", 403: "key of", 404: _PLACE, 405: _PLACE}
+
+
+def hint_of(status: int, deployment: str) -> str:
+    """What to do where the last deployment refused with this status."""
+    if status in _CORRECT:
+        return f"Correct the {_CORRECT[status]} {deployment}; `groundplan why CALL` shows each attempt."
+    return "Try again; `groundplan status` names deployments that fail, `groundplan why CALL` each attempt."
+
+
 class AttemptFailed(Exception):
     """One attempt failed. `billed` unless it certainly was not; `rest` is the deployment's own retry-after."""
 

@@ -19,7 +19,7 @@ from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.call.failed import AttemptFailed
+from groundplan.gateway.call.failed import AttemptFailed, hint_of
 from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.race import HEDGE, race
 from groundplan.gateway.call.resume import continuation, goes_on
@@ -132,6 +132,8 @@ class Course:
     """Seconds before the next attempt."""
     reason = "no deployment may be used now"
     """Why the last attempt failed."""
+    _status = 0
+    """What it answered, where it did."""
     relay: Relay | None = None
     """Of the stream of which the client has a part."""
     code = "stream_broken"
@@ -341,7 +343,7 @@ class Course:
         exchange, deployment = self._exchange, self._exchange.deployment
         if deployment is None:
             raise AssertionError("no attempt was made")
-        self.reason = failed.reason
+        self.reason, self._status = failed.reason, failed.status
         if failed.refusal is not None:
             self._refused(failed, failed.refusal)
             return False
@@ -443,6 +445,6 @@ class Course:
         raise Unavailable(
             f"no deployment of {self._workload.name} could answer: {self.reason}{where}",
             code="upstream_failed",
-            hint="Try again; `groundplan status` names deployments that fail, `groundplan why CALL` each attempt.",
+            hint=hint_of(0 if last is None else self._status, "" if last is None else last.name),
             retry_after=after,
         )
