@@ -40,10 +40,11 @@ class World:
     key: str
     client: AsyncOpenAI
     more: dict[str, Any] = field(default_factory=dict)
+    serves: list[str] = field(default_factory=lambda: list(BATCHES))
 
     def apply(self, number: int = 1, limit: int = PICO // 100, limits: Any = (), **settings: Any) -> None:
         places = [
-            deployment("one", self.port, rates=BATCH_RATES, serves=list(BATCHES)),
+            deployment("one", self.port, rates=BATCH_RATES, serves=self.serves),
             deployment(
                 "vectors", self.port, kind="embeddings", rates=Rates(input=PICO, output=0), serves=list(BATCHES)
             ),
@@ -157,6 +158,22 @@ async def test_a_batch_is_ordered_once_and_metered_call_by_call(world: World) ->
     await _failures(world)
     await _refusals(world)
     await _other_calls(world)
+
+
+async def test_responses_are_ordered_and_tell_their_callers_own_instructions_back(world: World) -> None:
+    """Where the deployment has responses itself; what the workload puts in front is told nobody."""
+    path = "/v1/responses"
+    world.serves = ["batches", "responses"]
+    world.apply(2, system_prompt="Nobody is told this.")
+    await world.stack.ready(2)
+    said = [
+        {"model": "auto", "max_output_tokens": 20, "input": "q"} | more for more in ({}, {"instructions": "Short."})
+    ]
+    batch = await made(world, b"".join(line(f"r{n}", body, path) for n, body in enumerate(said)), path)
+    assert (batch.status, counted(batch), len(world.there)) == ("completed", (2, 0), 1)
+    first, second = [each["response"]["body"] for each in await contents(world.client, batch.output_file_id)]
+    assert (first["instructions"], second["instructions"]) == (None, "Short.")
+    assert first["groundplan"]["deployment"] == "one" and not first["groundplan"]["estimated"]
 
 
 async def _failures(world: World) -> None:

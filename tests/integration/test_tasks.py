@@ -321,10 +321,10 @@ async def test_what_is_reported_in_a_unit_without_a_price_costs_the_most(setup: 
     """Tokens where minutes have a price, and seconds where tokens have one: taken for nothing, each would be free."""
     sound = ("a.wav", bytes(96_000), "audio/wav")
     seconds = await setup.client.audio.transcriptions.create(file=sound, model="scribe")
-    assert cost(seconds) == "0.049152000000" and seconds.to_dict()["groundplan"]["estimated"] is True
+    assert cost(seconds) == "0.049152000000" and json.loads(seconds.to_json())["groundplan"]["estimated"] is True
     setup.model.script = Script(usage={"type": "tokens", "input_tokens": 150, "output_tokens": 4, "total_tokens": 154})
     tokens = await setup.client.audio.transcriptions.create(file=sound, model="ear")
-    assert cost(tokens) == "0.060000000000" and tokens.to_dict()["groundplan"]["estimated"] is True
+    assert cost(tokens) == "0.060000000000" and json.loads(tokens.to_json())["groundplan"]["estimated"] is True
     known = await setup.client.audio.transcriptions.create(file=sound, model="ear", response_format="verbose_json")
     assert cost(known) == "0.003000000000", "its length is told beside them"
 

@@ -353,7 +353,7 @@ def test_conversations_have_a_deployment_of_their_type(info: str) -> None:
     ],
 )
 def test_models_of_which_none_talks_are_served_at_a_price_in_their_unit(name: str, price: str, told: str) -> None:
-    asked = {"owners": {"": "a@b.example"}, "budget": "5 USD/month"}
+    asked: dict[str, Any] = {"owners": {"": "a@b.example"}, "budget": "5 USD/month"}
     verdict = imported(model("x", f"{{model: {name}}}"), prices={"x": price}, **asked)
     workspace = validate_files(verdict.files)
     assert workspace.workloads["x"].stage == "pilot" and told in verdict.files["deployments.yaml"]

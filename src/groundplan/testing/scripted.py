@@ -322,7 +322,9 @@ class ScriptedModel:
         chat = _Chat(messages, asked.model, asked.stream, None, asked.max_output_tokens)
         words, reason = self._words(chat)
         counts, script = self._reported(chat, len(words), mode), self.script
-        answer = scripted_responses.ResponseAnswer(str(self.counted), asked.model, words, reason, counts, script)
+        answer = scripted_responses.ResponseAnswer(
+            str(self.counted), asked.model, words, reason, counts, script, asked.instructions
+        )
         if asked.stream:
             await stream(response, answer, mode, script.chunk_ms / 1000, script.at)
         else:

@@ -88,6 +88,7 @@ class ResponseAnswer:
     reason: str
     counts: dict[str, Any]
     script: Script
+    instructions: str | None = None
 
     def _part(self, text: str) -> dict[str, Any]:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
@@ -105,6 +106,7 @@ class ResponseAnswer:
         made = {
             "id": f"resp_{self.id}", "object": "response", "created_at": 1, "status": status, "model": self.model,
             "output": output, "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": usage,
+            "instructions": self.instructions,
         }  # fmt: skip
         # as OpenAI's: what was asked for while it is made, what it was once it is
         tier = self.script.tier

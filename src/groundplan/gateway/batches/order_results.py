@@ -51,7 +51,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 _result = msgspec.json.Decoder(Result).decode
-_ASK = Ask(
+ASK = Ask(
     fields={}, model="", messages=0, query="", stream=False, include_usage=False, cap=None, copies=1, size=0,
     needs=frozenset({BATCH}), service=BATCH,
 )  # fmt: skip
@@ -134,15 +134,18 @@ class Terms:
     demo: bool = False
 
 
-def made(terms: Terms, line: OrderLine, given: Sequence[Given]) -> Made:
-    """One call, from every batch in which the provider may have made it."""
+def made(terms: Terms, line: OrderLine, given: Sequence[Given], ask: Ask = ASK) -> Made:
+    """One call, from every batch in which the provider may have made it. `ask`: what is still known of its request."""
     found = Made(error=terms.not_made)
     for each in given:
-        _add(found, terms, line, each.results.find(line.call), each.state)
+        _add(found, terms, line, (each.results.find(line.call), each.state), ask)
     return found
 
 
-def _add(found: Made, terms: Terms, line: OrderLine, result: Result | None, state: ProviderBatch | None) -> None:
+def _add(
+    found: Made, terms: Terms, line: OrderLine, told: tuple[Result | None, ProviderBatch | None], ask: Ask
+) -> None:
+    result, state = told
     if result is None:
         if state is None or state.status == "completed":
             message = "the provider told nothing of this call; it may have made it, and it is counted at its bound"
@@ -157,7 +160,7 @@ def _add(found: Made, terms: Terms, line: OrderLine, result: Result | None, stat
     status, answered = result.response.status_code, None
     if status == 200:
         try:
-            answered = terms.interface.codec(terms.order.deployment).answer(bytes(result.response.body), _ASK)
+            answered = terms.interface.codec(terms.order.deployment).answer(bytes(result.response.body), ask)
         except Malformed as problem:
             found.error = ("batch_line_malformed", str(problem))
         _attempt(found, terms, line, ("failed" if answered is None else "ok", status, _usage(answered)))

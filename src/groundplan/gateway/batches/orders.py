@@ -22,7 +22,7 @@ from groundplan.gateway.batches import batch_calls, batch_lines, batch_store, or
 from groundplan.gateway.batches.batch_calls import INTERFACES, BatchCalls
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.order_journal import OrderJournal
-from groundplan.gateway.batches.order_results import Given, Made, Results, Terms
+from groundplan.gateway.batches.order_results import ASK, Given, Made, Results, Terms
 from groundplan.gateway.batches.order_store import NEW, SENDING, Connection, Order, OrderLine
 from groundplan.gateway.batches.provider import (
     Away,
@@ -40,8 +40,10 @@ from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lender import LOST
 from groundplan.gateway.call.admit import check_kills, not_killed
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.database import connect
-from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces import answers, responses
+from groundplan.gateway.surfaces.responses import RESPONSES, Told
 from groundplan.gateway.telemetry import content
 from groundplan.ledger.model import OVER_BOUND
 
@@ -340,7 +342,7 @@ class Orders:
                 async for lines in order_store.lines(connection, order.id):
                     done = []
                     for line in lines:
-                        made = order_results.made(terms, line, given)
+                        made = order_results.made(terms, line, given, await self._asked(terms, line))
                         finish = order_results.finish(terms, line, made)
                         for number, (reservation, settlement) in enumerate(made.attempts, 1):
                             journal.add(reservation, settlement, finish if number == len(made.attempts) else None)
@@ -359,6 +361,19 @@ class Orders:
             if any(OVER_BOUND in settlement.flags for _, settlement in made.attempts):
                 self._gateway.live.stop(terms.batch.workload, line.call)
         self.on_ended()
+
+    async def _asked(self, terms: Terms, line: OrderLine) -> Ask:
+        """What reading an answer takes of its request: a response tells its caller's own instructions back, if only
+        these are still there, and never ours in front of them."""
+        if terms.interface is not RESPONSES:
+            return ASK
+        said = Told(b"", None, store=False)
+        said.asked["instructions"] = b"null"
+        if self._shelf.path(terms.batch.input_file).exists():
+            raw = await self._shelf.part(terms.batch.input_file, line.place, line.length)
+            fields = responses.read(bytes(batch_lines.read_line(raw, terms.batch.endpoint).body)).fields
+            said.asked["instructions"] = bytes(fields.get("instructions", b"null"))
+        return msgspec.structs.replace(ASK, typed=said)
 
     async def _told(self, terms: Terms, line: OrderLine, made: Made) -> bytes:
         """The line of a result file, with the facts of its call; prompt and answer are kept where that is declared."""
