@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ import pytest
 from tests.integration.test_lease_client import patience, until
 
 from groundplan.core.ids import new_id
+from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.budgets.account import REFILL_S
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS, TOKENS, Quota, Slices
@@ -141,6 +143,33 @@ async def test_a_busy_worker_holds_little_of_the_rest_of_a_day(database: Databas
                 held = one.counters.available(asked.name, span)
                 ahead.append(held / max(1, asked.limit - granted(database, asked) + held))
     assert max(ahead) <= 1 / 8 + 0.01
+
+
+async def test_many_callers_with_many_limits_wait_for_few_commits(
+    database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of many users has limits of requests and of tokens, by the minute and by the day: where a commit takes long,
+    asking for one limit after the other would keep callers waiting longer than they do."""
+    commits = list[str]()
+
+    async def counted(name: str, found: Any, *asked: Any) -> Any:
+        commits.append(name)
+        await asyncio.sleep(0.02)
+        return await found(*asked)
+
+    for name in ("grant", "grant_limits"):
+        monkeypatch.setattr(grant_store, name, partial(counted, name, getattr(grant_store, name)))
+    async with worker(database, tmp_path, wall) as one_worker:
+        charges = dict[int, tuple[list[Charge], list[Quota]]]()
+        for user in range(20):
+            kinds = [(REQUESTS, "minute"), (REQUESTS, "day"), (CONCURRENT, "now"), (TOKENS, "minute"), (TOKENS, "day")]
+            quotas = [Quota(f"{kind}/each/{user}", kind, 100, period, "each", "user") for kind, period in kinds]
+            charges[user] = ([Charge(q.name, key_at(q.period, "", "UTC", wall.now()), 1) for q in quotas], quotas)
+        with patience():
+            taken = await asyncio.gather(
+                *(one_worker.leases.acquire((new_id().bytes, -1), *each, 1) for each in charges.values())
+            )
+    assert taken == [None] * 20 and len(commits) <= 8, commits
 
 
 async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that_are_open(

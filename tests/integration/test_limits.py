@@ -66,7 +66,7 @@ async def filled(calls: list[Callable[[], Awaitable[Reply]]], most: int) -> list
     replies = list(await asyncio.gather(*(call() for call in calls)))
     async with asyncio.timeout(30):
         while sum(reply.status == 200 for reply in replies) < most:
-            again = next(number for number, reply in enumerate(replies) if reply.status == 429)
+            again = next(number for number, reply in enumerate(replies) if reply.status in (429, 503))
             replies[again] = await calls[again]()
     return replies
 
@@ -351,6 +351,21 @@ async def test_an_estimate_says_what_a_call_may_cost_and_makes_none(database: Da
         assert (await stack.chat(key, model="none", **ask)).code == "model_not_found"
         reply = await told(stack, key, max_tokens=20)  # the limit of one request is not touched by estimates
         assert (reply.status, reply.headers["groundplan-cost-usd"]) == (200, "0.000200000000")
+
+
+async def test_where_postgresql_is_too_slow_a_limit_is_not_called_used_up(database: Database, tmp_path: Path) -> None:
+    """A user who has used nothing is not told to come back tomorrow."""
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        await started(stack, limited(1, [port], limit("each", "key", "requests", 20)))
+        first, second = stack.key(), stack.key()
+        assert (await told(stack, first)).status == 200
+        with psycopg.connect(database.urls["owner"]) as conn:
+            conn.execute("LOCK TABLE limit_span IN EXCLUSIVE MODE")
+            reply = await stack.chat(second)
+            assert (reply.status, reply.code) == (503, "limit_unreachable")
+            assert "in time" in reply.json["error"]["hint"] and reply.headers["retry-after"] == "1"
+        assert (await told(stack, second)).status == 200
 
 
 async def test_without_postgresql_a_limit_is_not_called_used_up(database: Database, tmp_path: Path) -> None:

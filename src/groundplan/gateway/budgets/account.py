@@ -88,7 +88,7 @@ class Account:
     def low(self, *, quota: bool) -> float:
         """Below this more is fetched ahead."""
         low = self.rate * LOW_S
-        return low if not quota or self.rest is None else min(low, self.rest / (2 * _AHEAD_PART))
+        return low if not quota or self.rest is None else min(low, self.rest // (2 * _AHEAD_PART))
 
     def ahead(self, headroom: int, *, quota: bool, available: int) -> int:
         """What is asked for ahead where so much is held."""

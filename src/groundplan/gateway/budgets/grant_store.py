@@ -110,10 +110,7 @@ async def grant(
 ) -> Granted:
     """Ask once. Raises psycopg.Error."""
     if isinstance(declared, Quota):
-        asked: Sequence[Any] = (
-            epoch, declared.name, period, declared.limit, blueprint, declared.ends(period),
-            wish.need, wish.wanting, wish.headroom, wish.recall,
-        )  # fmt: skip
+        asked = _of_limit(epoch, declared, period, blueprint, wish)
         row = await (await connection.execute(_GRANT_LIMIT, asked)).fetchone()
         assert row is not None
         return Granted(int(row[0]), int(row[1]), bool(row[2]))
@@ -125,6 +122,27 @@ async def grant(
     row = await (await connection.execute(_GRANT_BUDGET, asked)).fetchone()
     assert row is not None
     return Granted(from_decimal(row[0]), from_decimal(row[1]), bool(row[2]))
+
+
+async def grant_limits(
+    connection: Connection, epoch: UUID, asks: Sequence[tuple[Quota, str, int, Wish]]
+) -> list[Granted]:
+    """Ask once for several limits: (quota, period, number of the blueprint, wish). One commit for all of them, in which
+    their rows are taken in the order in which they are named. Raises psycopg.Error."""
+    async with connection.pipeline():
+        cursors = [
+            await connection.execute(_GRANT_LIMIT, _of_limit(epoch, quota, period, number, wish))
+            for quota, period, number, wish in asks
+        ]
+    rows = [await cursor.fetchone() for cursor in cursors]
+    return [Granted(int(row[0]), int(row[1]), bool(row[2])) for row in rows if row is not None]
+
+
+def _of_limit(epoch: UUID, quota: Quota, period: str, number: int, wish: Wish) -> Sequence[Any]:
+    return (
+        epoch, quota.name, period, quota.limit, number, quota.ends(period),
+        wish.need, wish.wanting, wish.headroom, wish.recall,
+    )  # fmt: skip
 
 
 async def tell_release(connection: Connection, epoch: UUID, record: Release) -> None:

@@ -25,8 +25,9 @@ from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, REFILL_S, Account, Declared
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
-from groundplan.gateway.budgets.lender import Lender
+from groundplan.gateway.budgets.lender import Lender, Need
 from groundplan.gateway.budgets.periods import has_ended
+from groundplan.gateway.budgets.rounds import TOGETHER, Rounds
 from groundplan.gateway.database import connect
 from groundplan.gateway.heard import heard
 from groundplan.gateway.journal.journal import Journal
@@ -71,6 +72,7 @@ class LeaseClient:
         )
         self._newest: tuple[Mapping[str, Budget], Mapping[Key, int], int] = ({}, {}, 0)
         """Budgets by name, the most of each limit, and the number of the blueprint that declares them."""
+        self._rounds = Rounds(self._lender, self._lacking, self._start_giving)
         self._moving: dict[Key, Account] = {}
         """Those that are used just now: of ten thousand users with a limit each, few are."""
         self._minute = ""
@@ -129,12 +131,27 @@ class LeaseClient:
                 if charge.budget in soft:  # below zero before it is charged, where it is used up
                     self._moving[charge.budget, charge.period] = self._account(item, charge.period, blueprint)
         since = loop.time()
+        asked = False
         while (short := book.reserve(token, charges, soft)) is not None:
             left = awake_of(loop).left(since, REFILL_S)
+            if not asked and is_quota(short.budget):
+                asked = True
+                self._also([each for each in zip(charges, declared, strict=True) if each[0] is not short], blueprint)
             account = self._account(declared[charges.index(short)], short.period, blueprint)
             if left <= 0 or not await self._wait_for(account, short.period, short.amount, left):
                 return short
         return None
+
+    def _also(self, others: Sequence[tuple[Charge, Declared]], blueprint: int) -> None:
+        """Of what else a call takes, and is not there either: it is asked for together with what it waits for first."""
+        now = asyncio.get_running_loop().time()
+        for charge, item in others:
+            key = (charge.budget, charge.period)
+            if self._counters.available(*key) < charge.amount <= item.limit:
+                account = self._account(item, charge.period, blueprint)
+                if account.task is None and not account.is_empty(charge.amount, now):
+                    account.usual = charge.amount
+                    self._rounds.beside[key] = (account, charge.amount)
 
     def declare(self, budgets: Iterable[Budget], limits: Mapping[Key, int], blueprint: int) -> None:
         """A blueprint is taken up. What is held of a budget or a limit that is smaller now is given back, at once what
@@ -262,21 +279,16 @@ class LeaseClient:
 
     async def _fetch(self, key: Key, account: Account, *, recall: bool) -> bool:
         """Ask the database once for what those who wait lack. Whether anything came."""
+        ask = self._rounds.want(key, account, recall=recall)
         with self._lender.noted():
             async with self._lender.busy:
-                lacking = self._lacking(key, account)
-                granted = lacking is None or await self._grant(key, account, *lacking, recall=recall)
-                account.heard = account.heard if granted else asyncio.get_running_loop().time()
-                return granted
+                if not ask.answered:
+                    await self._rounds.ask(key)
+            if not ask.lost:
+                account.heard = account.heard if ask.came else asyncio.get_running_loop().time()
+                return ask.came
         account.heard = float("-inf")
         return False
-
-    async def _grant(self, key: Key, account: Account, need: int, wanting: int, *, recall: bool) -> bool:
-        """Ask the database once; whether anything came. Holds the lender's `busy`."""
-        granted = await self._lender.grant(key, account, need, wanting, recall=recall)
-        if account.cut and granted:
-            self._start_giving(key)  # of what was declared when it was asked
-        return granted > 0
 
     def _offer(self, key: Key, account: Account) -> bool:
         """Let those go on, in their order, for whom there is enough. Whether others still wait."""
@@ -402,11 +414,15 @@ class LeaseClient:
                 asked = self._asked_lately(now)
                 await self._lender.learn_rests(asked)  # a connection that died while idle says so only now
                 await self._lender.tell_releases()
-        for key, account in list(self._moving.items()):
-            if self._runs_low(key, account, now, at):
-                async with self._lender.busy:
-                    owed = max(1, -self._lender.book(key[0]).available(*key))
-                    await self._grant(key, account, 1, owed if account.soft else 1, recall=False)
+        low = [each for each in list(self._moving.items()) if self._runs_low(*each, now, at)]
+        for i in range(0, len(low), TOGETHER):
+            needs = [Need(key, each, 1, self._owed(key, each)) for key, each in low[i : i + TOGETHER]]
+            async with self._lender.busy:
+                await self._rounds.grant(needs)
+
+    def _owed(self, key: Key, account: Account) -> int:
+        """What is fetched of it ahead at least."""
+        return max(1, -self._lender.book(key[0]).available(*key)) if account.soft else 1
 
     def _take_up(self) -> list[Key]:
         """Learn how much of each is used a second, and leave those alone that are not used any more. Returns the

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -26,8 +27,8 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.budgets.account import AHEAD_S, TELL_S, Account
-from groundplan.gateway.budgets.grant_store import Connection, Wish
-from groundplan.gateway.budgets.leases import Key, Slices, is_quota
+from groundplan.gateway.budgets.grant_store import Connection, Granted, Wish
+from groundplan.gateway.budgets.leases import Key, Quota, Slices, is_quota
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal.journal import Journal
 from groundplan.ledger.model import Release
@@ -41,6 +42,18 @@ admission, may bring more of it for as long as a batch goes on."""
 _CALM_S = 2.0
 """How long nothing is fetched ahead where others are short, or nothing came."""
 _STATEMENT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What is lacking of one slice: `least` helps somebody, `wanting` all who wait."""
+
+    key: Key
+    account: Account
+    least: int
+    wanting: int
+    recall: bool = False
+
 
 LOST = (psycopg.Error, TimeoutError)
 """What a database that is away, restarted, or tired of us raises. It is logged and tried again; callers are refused."""
@@ -124,25 +137,44 @@ class Lender:
             self._booked(key, amount)
         return totals
 
-    async def grant(self, key: Key, account: Account, need: int, wanting: int, *, recall: bool) -> int:
+    async def grant(self, need: Need) -> int:
         """One statement; the amount that the slice grew by. Holds `busy`."""
+        key, account = need.key, need.account
         connection = await self.connect()
-        headroom = max(int(account.rate * AHEAD_S), _HEADROOM_CALLS * account.usual)
-        available = self.book(key[0]).available(*key)
-        headroom = account.ahead(headroom, quota=is_quota(key[0]), available=available)
-        wish = Wish(need, wanting, headroom, recall)
+        asked, number = account.declared, account.number
         async with patient(_STATEMENT_S):
-            asked, number = account.declared, account.number
-            granted = await grant_store.grant(connection, self._epoch, asked, key[1], number, wish)
-        if number == account.number:
-            account.rest = granted.rest
-            account.cut = account.cut and granted.rest < 0
+            granted = await grant_store.grant(connection, self._epoch, asked, key[1], number, self._wish(need))
         if not granted.amount and not is_quota(key[0]):
             async with patient(_STATEMENT_S):
                 account.elsewhere = await grant_store.open_elsewhere(connection, self._epoch, key)
+        return self._learned(need, number, granted)
+
+    async def grant_limits(self, needs: Sequence[Need]) -> list[int]:
+        """As `grant` for several limits in one commit, whose time is nearly all that a grant takes; in the order of
+        their keys, so that no two workers wait for each other. Holds `busy`."""
+        connection = await self.connect()
+        asks = [(each, each.account.declared, each.account.number) for each in needs]
+        asked = [(quota, each.key[1], n, self._wish(each)) for each, quota, n in asks if isinstance(quota, Quota)]
+        async with patient(_STATEMENT_S):
+            found = await grant_store.grant_limits(connection, self._epoch, asked)
+        return [self._learned(each, n, granted) for (each, _, n), granted in zip(asks, found, strict=True)]
+
+    def _wish(self, need: Need) -> Wish:
+        key, account = need.key, need.account
+        headroom = max(int(account.rate * AHEAD_S), _HEADROOM_CALLS * account.usual)
+        available = self.book(key[0]).available(*key)
+        headroom = account.ahead(headroom, quota=is_quota(key[0]), available=available)
+        return Wish(need.least, need.wanting, headroom, need.recall)
+
+    def _learned(self, need: Need, number: int, granted: Granted) -> int:
+        """Book what was granted of what a blueprint of this number declares."""
+        account = need.account
+        if number == account.number:
+            account.rest = granted.rest
+            account.cut = account.cut and granted.rest < 0
         if granted.contested or not granted.amount:
             account.calm_until = asyncio.get_running_loop().time() + _CALM_S
-        self._booked(key, granted.amount)
+        self._booked(need.key, granted.amount)
         return granted.amount
 
     def unspent(self, key: Key) -> int:

@@ -381,16 +381,18 @@ def _settle(gateway: Gateway, held: Held, requests: int, tokens: int, cost: int)
 def refusal(gateway: Gateway, short: Short) -> GroundplanError:
     """429 with what is used up, and when it frees where waiting helps; 503 where PostgreSQL cannot be asked whether it
     is used up."""
-    quota = short.quota
-    if not short.never and not gateway.leases.connected:
+    quota, now = short.quota, gateway.clock.seconds()
+    if not short.never and not _used_up(gateway, short, now):
+        hint = "PostgreSQL did not answer in time; try again."
+        if not gateway.leases.connected:
+            hint = "The gateway cannot reach PostgreSQL; see `groundplan status`."
         return Unavailable(
             f"this gateway has used what it held of the limit {quota.declared} and cannot get more now",
             code="limit_unreachable",
-            hint="The gateway cannot reach PostgreSQL; see `groundplan status`.",
-            retry_after=2.0,
+            hint=hint,
+            retry_after=1.0 if gateway.leases.connected else 2.0,
             details={"limit": quota.declared},
         )
-    now = gateway.clock.seconds()
     if quota.name.endswith(DAY_CALLS):
         return admit.too_many_calls(quota.declared, quota.limit, now)
     span = current(quota.period, "", "UTC", now)
@@ -423,6 +425,16 @@ def refusal(gateway: Gateway, short: Short) -> GroundplanError:
         retry_after=after,
         details=details,
     )
+
+
+def _used_up(gateway: Gateway, short: Short, now: float) -> bool:
+    """Whether that is known: by what PostgreSQL said, or by what this worker used itself."""
+    quota, leases = short.quota, gateway.leases
+    if not leases.connected:
+        return False
+    span = current(quota.period, "", "UTC", now)
+    spent = gateway.counters.spent(quota.name, span)
+    return min(quota.limit - spent, leases.remaining(quota, span)) < short.need or leases.told_empty(quota.name, span)
 
 
 def _words(quota: Quota, amount: int) -> str:
