@@ -408,6 +408,17 @@ async def test_lines_that_wait_for_a_limit_end_with_their_batch(setup: Setup, en
     assert setup.stack.sql(f"SELECT {end} FROM batch") == [(4,)]
 
 
+async def test_lines_wait_while_postgresql_is_too_slow_to_say_whether_a_limit_has_room(setup: Setup) -> None:
+    await limited(setup, 2, msgspec.structs.replace(FEW, amount=50))
+    with psycopg.connect(setup.stack.database.urls["owner"]) as conn:
+        conn.execute("LOCK TABLE limit_span IN EXCLUSIVE MODE")
+        batch = await order(setup.client, lines(6))
+        await asyncio.sleep(2)
+        assert setup.model.counted == 0
+    batch = await ended(setup.client, batch.id, 60)
+    assert batch.request_counts is not None and batch.request_counts.completed == 6
+
+
 async def test_lines_that_wait_for_a_limit_are_made_by_whoever_comes_next(setup: Setup) -> None:
     """They were not sent: a worker that ends neither waits for them nor loses them."""
     await limited(setup, 2, FEW)

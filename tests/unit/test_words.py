@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from groundplan.core.words import counted
+from groundplan.core.words import counted, each
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,7 @@ from groundplan.core.words import counted
 )
 def test_one_is_singular_and_everything_else_is_not(number: int, words: tuple[str, ...], told: str) -> None:
     assert counted(number, *words) == told
+
+
+def test_a_period_has_its_article() -> None:
+    assert [each(period) for period in ("minute", "hour", "day")] == ["a minute", "an hour", "a day"]

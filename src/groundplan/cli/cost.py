@@ -18,7 +18,7 @@ from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import TooLarge
-from groundplan.core.words import counted
+from groundplan.core.words import counted, each
 
 MAX_BYTES = 16 << 20
 ROWS_SHOWN = 40
@@ -67,7 +67,7 @@ def _meant(row: dict[str, Any]) -> tuple[Any, ...]:
 def _limits(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     found = []
     for row in rows[:ROWS_SHOWN]:
-        counts = row["counts"] if row["per"] == "now" else f"{row['counts']} a {row['per']}"
+        counts = row["counts"] if row["per"] == "now" else f"{row['counts']} {each(row['per'])}"
         near = " (near)" if row["near"] else ""
         found.append((row["limit"], row["who"], counts, f"{row['taken']}{near}", row["most"], row["frees_at"] or "-"))
     return found

@@ -49,8 +49,11 @@ INTERFACES: dict[str, Interface] = {
     MESSAGES_ENDPOINT: MESSAGES,
 }
 _PASSING = frozenset(
-    {"rate_limit_exceeded", "calls_per_day", "overloaded", "not_ready", "policy_lease_expired", "journal_unavailable"}
-)
+    {
+        "rate_limit_exceeded", "limit_unreachable", "calls_per_day", "overloaded", "not_ready", "policy_lease_expired",
+        "journal_unavailable",
+    }
+)  # fmt: skip
 """Refusals of calls that were not sent, which a batch outlasts."""
 _LONGEST_WAIT_S = 5.0
 

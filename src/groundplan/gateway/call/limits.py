@@ -19,6 +19,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import short_usd
+from groundplan.core.words import each as each_period
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
 from groundplan.gateway.budgets.limit_book import DAY_CALLS, Covering, LimitBook, Spans
 from groundplan.gateway.budgets.periods import current, end_text, ends, seconds_left
@@ -397,7 +398,7 @@ def refusal(gateway: Gateway, short: Short) -> GroundplanError:
         return admit.too_many_calls(quota.declared, quota.limit, now)
     span = current(quota.period, "", "UTC", now)
     end = ends(span)
-    per = "at the same time" if quota.type == CONCURRENT else f"a {quota.period}"
+    per = "at the same time" if quota.type == CONCURRENT else each_period(quota.period)
     details: dict[str, Any] = {
         "limit": quota.declared,
         "covers": quota.covers,
