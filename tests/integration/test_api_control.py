@@ -299,6 +299,9 @@ def test_a_key_has_terms_of_its_own_and_is_rotated_once(control: Control) -> Non
     ):
         assert control.ask("POST", "/api/keys", {"workload": "assistant", **wrong}).code == code
     assert control.ask("POST", f"/api/keys/{new.body['id']}/rotate", {"overlap": "200d"}).code == "overlap"
+    named = control.ask("POST", "/api/keys", {"workload": "assistant", "models": ["model"]})
+    listed = {key["id"]: key["models"] for key in control.ask("GET", "/api/keys").body["keys"]}
+    assert listed[named.body["id"]] == ["local"], "the upstream's name means the deployments that bear it"
 
 
 def test_limits_and_who_is_near_them_are_told(control: Control) -> None:

@@ -103,9 +103,10 @@ def _tell(conn: Connection[Any], caller: Caller, key: UUID, person: UUID, now: d
 
 def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
     """Raises `Invalid` for a network, budget or model that is none."""
-    places = set(workload.places)
-    known = {name for d in blueprint.deployments if d.name in places for name in (d.name, d.model)}
-    unknown = [model for model in body.models if model not in known]
+    places = [d for d in blueprint.deployments if d.name in set(workload.places)]
+    known = {name for d in places for name in (d.name, d.model)}
+    upstream = {d.upstream_model for d in places}  # as calls may name it, too
+    unknown = [model for model in body.models if model not in known and model not in upstream]
     if unknown:
         raise Invalid(
             f"the workload {workload.name} has no model '{unknown[0][:80]}'",
@@ -122,7 +123,13 @@ def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
         acts_for_others=body.acts_for_others,
         tags=tuple(dict.fromkeys(body.tags)),
         networks=networks,
-        models=tuple(dict.fromkeys(body.models)),
+        models=tuple(
+            dict.fromkeys(
+                name
+                for model in body.models
+                for name in ([model] if model in known else [d.name for d in places if d.upstream_model == model])
+            )
+        ),
         budget=None if budget is None else budget.amount,
         budget_period=None if budget is None else budget.period,
     )
