@@ -365,6 +365,8 @@ async def test_where_postgresql_is_too_slow_a_limit_is_not_called_used_up(databa
             reply = await stack.chat(second)
             assert (reply.status, reply.code) == (503, "limit_unreachable")
             assert "in time" in reply.json["error"]["hint"] and reply.headers["retry-after"] == "1"
+            await asyncio.sleep(2.5)  # longer than a statement may take
+            assert (await stack.chat(second)).status == 503
         assert (await told(stack, second)).status == 200
 
 
