@@ -71,7 +71,7 @@ async def test_a_key_may_use_only_its_models(stack: Stack) -> None:
     _, other = await key(stack, models=("scripted/gone",))
     assert b"may not use any model of assistant for chat" in (await stack.chat(other)).body
     listed = (await stack.ask("GET", "/v1/models", secret)).json["data"]
-    assert {model["id"] for model in listed} == {"two", "scripted/two", "auto", "assistant"}
+    assert {model["id"] for model in listed} == {"two", "scripted/two", "up-two", "auto", "assistant"}
 
 
 async def test_a_rotated_key_goes_on_with_the_budget_and_the_old_one_ends(stack: Stack) -> None:
