@@ -97,9 +97,17 @@ def bursty(random: np.random.Generator, _: int) -> Floats:
     return made
 
 
+def weekly(random: np.random.Generator, _: int) -> Floats:
+    """A week of days that differ much, on some of which there is nothing, as of jobs and shifts."""
+    week = np.exp(random.normal(0, 1.2, 7)) * (random.random(7) > random.uniform(0, 0.6))
+    week[0] = 1.0
+    made: Floats = week[np.arange(MOST) % 7]
+    return made
+
+
 SHAPES: Final[dict[str, Callable[[np.random.Generator, int], Floats]]] = {
     each.__name__: each
-    for each in (saturating, ramp, slowing, monthly, launched, piloted, fading, flat, wandering, bursty)
+    for each in (saturating, ramp, slowing, monthly, launched, piloted, fading, flat, wandering, bursty, weekly)
 }
 
 

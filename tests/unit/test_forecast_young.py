@@ -128,3 +128,21 @@ def test_generated_histories_are_of_counts_and_the_same_again(shape: str) -> Non
     values = generated(shape, 14, 3)
     assert values == generated(shape, 14, 3) and all(value >= 0 and value == int(value) for value in values)
     assert np.isfinite(forecast(days(list(values[:14])), 400).total)
+
+
+@pytest.mark.parametrize("week", [[100, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 50, 60], [100, 50, 20, 80, 10, 0, 0]])
+def test_what_differs_by_the_weekday_has_not_changed(week: list[float]) -> None:
+    made = forecast(days(week * 3), 28)
+    assert made.method != METHOD and made.total == pytest.approx(4 * sum(week), rel=0.05)
+
+
+@pytest.mark.parametrize("a_day", [1.15, 1.3, 1.5])
+def test_the_next_day_of_what_grows_steeply_is_about_as_much_more(a_day: float) -> None:
+    made = forecast(days(growing(14, a_day)), 14)
+    assert made.middle[0] == pytest.approx(20 * a_day**14, rel=0.3) and made.total_high > 1.4 * made.total_low
+
+
+def test_a_ramp_after_days_of_nothing_begins_where_it_is() -> None:
+    for before in ([0.0] * 8, [1.0] + [0.0] * 7):
+        made = forecast(days([*before, 10, 20, 30, 40, 50, 60]), 14)
+        assert 55 < made.middle[0] < 100 and made.total_low > 0.8 * 14 * 60

@@ -28,8 +28,8 @@ LEAST: Final = 8
 ORIGINS: Final = 14
 MANY: Final = math.log(10)
 """Of a launch beside which what was before says nothing, not even of how days of the week differ."""
-LATELY: Final = 2
-"""Part of what is known that is the newer one."""
+BEGUN: Final = 0.1
+"""Of all that was, after which it has begun for good: days without any before that are of a pilot."""
 QUICK: Final = 21
 """Values below which what is new counts most: whatever begins grows."""
 BEST: Final = 5
@@ -261,12 +261,14 @@ def _growth(series: Series, horizon: int) -> Floats:
 
 
 def _new(series: Series, horizon: int) -> Forecast | None:
-    """Of what has not been there for long, and changes; None where days without any come again, lately too."""
+    """Of what has not been there for long, and changes; None where days without any come again, also after it has
+    begun."""
     if series.step != DAY or len(series.values) > young.MOST:
         return None
     whole, once, again = usual(series, horizon)
     if again is not None:
-        if 0.0 in series.values[-(len(series.values) // LATELY) :]:
+        begun = int(np.searchsorted(np.cumsum(series.values), BEGUN * sum(series.values)))
+        if 0.0 in series.values[begun:]:
             return None
         whole = series
     past = _past(whole, horizon)

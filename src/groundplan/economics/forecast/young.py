@@ -28,6 +28,9 @@ STEADY: Final = 0.1
 """How probable it is at most that nothing has changed."""
 NOISY: Final = 0.4
 """How much days of what is steady differ, as a logarithm, from which on their middle one says less than their mean."""
+SEASON: Final = 0.5
+"""Of how days differ from the likeliest curve: where they differ by less from others of their weekday, that is how
+it is."""
 METHOD: Final = "growth, steps and decline, weighed by how well they fit"
 GROWS, FADES, STEPS, FLAT = "grows", "fades", "steps", "flat"
 _OFFSET: Final = 0.01
@@ -88,7 +91,10 @@ def forecast(series: Series, horizon: int, closed: Floats, jumps: Floats, growth
         return None
     offset = float(values.mean()) * _OFFSET
     curves = list(_curves(count, horizon))
-    fit = _fitted(curves, np.log(values + offset) - jumps[:count], known)
+    logs = np.log(values + offset) - jumps[:count]
+    fit = _fitted(curves, logs, known)
+    if _weekly(logs, known) < SEASON * float(fit.noise[fit.weights.argmax()]):
+        return None
     chances = {kind: _chance(curves, fit, kind) for kind in (GROWS, FADES, STEPS, FLAT)}
     if chances[FLAT] > STEADY and float(fit.noise[0]) < NOISY:
         return None
@@ -130,11 +136,11 @@ def _curves(count: int, horizon: int) -> Iterator[_Curve]:
 
 def _logistic(days: Floats, count: int) -> Iterator[_Curve]:
     """Half of its ceiling is reached within what is known, or as late as after twice as long again."""
-    for rate in (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.32):
+    for rate in (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.32, 0.45, 0.7):
         for half, chance in zip(
             (0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.2), (*(1,) * 6, 0.8, 0.6, 0.3), strict=True
         ):
-            yield _Curve(GROWS, 0.2 * chance / 54, -np.log1p(np.exp(-rate * (days - half * count))))
+            yield _Curve(GROWS, 0.2 * chance / 70, -np.log1p(np.exp(-rate * (days - half * count))))
 
 
 def _ramps(days: Floats, count: int) -> Iterator[_Curve]:
@@ -142,11 +148,11 @@ def _ramps(days: Floats, count: int) -> Iterator[_Curve]:
     for begun in (0.5, 2.0, 0.3 * count, 0.7 * count, 1.5 * count):
         for more in (0.0, 0.25, 0.6, 1.2, 3.0):
             yield _Curve(GROWS, 0.1 / 25, np.log(np.minimum(days, (1 + more) * count) + begun))
-    for since in (0.3, 0.5, 0.7):
-        for before in (0.2, 1.5):
+    for since in range(2, count - 3):
+        for before in (0.01, 0.2, 1.5):
             for more in (0.0, 0.25, 0.6, 1.2, 3.0):
-                since_then = np.minimum(days, count + more * (1 - since) * count) - since * count
-                yield _Curve(GROWS, 0.04 / 30, np.log(before + np.maximum(since_then, 0.0)))
+                grown = np.maximum(np.minimum(days, count + more * (count - since)) - since + 1, 0.0)
+                yield _Curve(GROWS, 0.12 / (count - 5) / 15, np.log(before + grown))
 
 
 def _steps(days: Floats, count: int) -> Iterator[_Curve]:
@@ -157,6 +163,16 @@ def _steps(days: Floats, count: int) -> Iterator[_Curve]:
             yield _Curve(STEPS, 0.15 / len(places) / 7, np.where(days < at, -size, 0.0), at)
             if at <= count - 7:
                 yield _Curve(STEPS, 0.05 / len(places) / 7, np.where(days < at, size, 0.0), at)
+
+
+def _weekly(logs: Floats, known: Floats) -> float:
+    """How days differ from the mean of their weekday, as a logarithm; infinite where weekdays were seen once."""
+    squares, more = 0.0, 0
+    for phase in range(7):
+        mine = logs[phase::7][known[phase::7]]
+        squares += float(((mine - mine.mean()) ** 2).sum()) if len(mine) else 0.0
+        more += max(0, len(mine) - 1)
+    return math.sqrt(squares / more + _FLOOR**2) if more >= 7 else math.inf
 
 
 def _fitted(curves: list[_Curve], logs: Floats, known: Floats) -> _Fit:
