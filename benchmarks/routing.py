@@ -42,7 +42,7 @@ from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.learn.matrix import said
 from groundplan.economics.routing.learn.operate import label
 from groundplan.economics.routing.learn.usable import read_usable
-from groundplan.economics.routing.model import Floats, Matrix, Router, Sample
+from groundplan.economics.routing.model import TOKENS, Floats, Matrix, Router, Sample
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions, precision_of
 
@@ -68,7 +68,7 @@ def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: s
     for these very prompts."""
     if encode is None:
         return None
-    texts = [asked(sample.prompt) for sample in matrix.samples]
+    texts = [encode.shortened(asked(sample.prompt), TOKENS) for sample in matrix.samples]
     if cache is None:
         return encode.embed(texts)
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -140,7 +140,7 @@ def decision_ms(router: Router, matrix: Matrix, encode: Encoder | None) -> dict[
         plain.append(time.thread_time() - began)
         if encode is not None:
             began = time.process_time()  # the model computes on a thread of its own
-            choose(router, prompt, encode.embed([asked(prompt)])[0], allowed, point)
+            choose(router, prompt, encode.embed([encode.shortened(asked(prompt), TOKENS)])[0], allowed, point)
             whole.append(time.process_time() - began)
     told: dict[str, Any] = {"decision_ms_p50": _ms(plain, 50), "decision_ms_p95": _ms(plain, 95)}
     if whole:
@@ -201,7 +201,9 @@ def of_routellm(
 
 
 def _briefly(encode: Encoder | None) -> Embed | None:
-    return None if encode is None else lambda prompts: encode.embed([asked(prompt) for prompt in prompts])
+    if encode is None:
+        return None
+    return lambda prompts: encode.embed([encode.shortened(asked(prompt), TOKENS) for prompt in prompts])
 
 
 def _share(told: Any, matrix: Matrix) -> float:

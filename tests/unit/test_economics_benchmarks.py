@@ -15,7 +15,7 @@ from benchmarks import routing, savings
 from tests.unit.test_routing_model import made
 
 from groundplan.economics.routing.learn.evaluate import evaluate
-from groundplan.economics.routing.model import Floats
+from groundplan.economics.routing.model import TOKENS, Floats
 
 
 def a_set(folder: Path, rows: int = 60) -> Path:
@@ -105,6 +105,10 @@ def test_a_set_that_cannot_be_used_is_refused_in_words(
 def test_embeddings_are_kept_for_the_very_prompts_they_are_of(tmp_path: Path) -> None:
     class Counting:
         asked = 0
+
+        def shortened(self, text: str, most: int) -> str:
+            assert most == TOKENS
+            return text
 
         def embed(self, texts: Sequence[str]) -> Floats:
             self.asked += 1

@@ -23,7 +23,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.economics.routing.decide import rules
 from groundplan.economics.routing.learn.fit import train
-from groundplan.economics.routing.model import Matrix, Sample
+from groundplan.economics.routing.model import TOKENS, Matrix, Sample
 from groundplan.economics.routing.versions.artifact import dump
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.http.server import Request, Response, Server
@@ -381,7 +381,9 @@ async def test_the_embedding_decides_where_the_router_looks_at_it_and_words_do_w
     texts: list[str] = []
 
     async def embed(request: Request, response: Response) -> None:
-        (text,) = msgspec.json.decode(request.body, type=EmbedRequest).texts
+        asked = msgspec.json.decode(request.body, type=EmbedRequest)
+        (text,) = asked.texts
+        assert asked.questions and asked.most == TOKENS, "as in training, however many tokens its words have"
         texts.append(text)
         vector = HARD if "hard" in text else SOFT
         response.send(200, msgspec.json.encode(EmbedAnswer("m", [vector.astype("<f4").tobytes()], 1)))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer
 
@@ -205,6 +207,26 @@ def test_no_part_of_a_long_text_is_dropped(encoder: Encoder) -> None:
     assert embedded.tokens[1] > embedded.tokens[0] > 2 * WINDOW_TOKENS
     cats = encoder.embed(["Cats purr on roofs."])[0]
     assert embedded.vectors[1] @ cats > embedded.vectors[0] @ cats + 0.1
+
+
+def test_a_shortened_text_is_its_beginning_and_its_end(plain: Encoder) -> None:
+    text = "What is refunded of x^2+3y where C6H12O6 burns? " + "acetylsalicylic " * 12 + "and who pays for it?"
+    short = plain.shortened(text, 24)
+    assert short == "What is refunded of x^2+3y where C6H12 and who pays for it?"
+    assert plain.shortened(text, 0) == text and plain.shortened("How many days?", 46) == "How many days?"
+    assert plain.shortened("Wie viele Tage, bitte?", 4).startswith("Wie")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text("aeiostn .,^+=()0123456789ßé退款", min_size=1, max_size=400), st.integers(8, 60))
+def test_no_text_is_longer_than_it_is_shortened_to(plain: Encoder, text: str, most: int) -> None:
+    tokenizer = plain._tokenizer
+    short = plain.shortened(text, most)
+    assert len(tokenizer.encode(short, add_special_tokens=False).ids) <= most + 2, (
+        "a word that is cut may read otherwise"
+    )
+    if len(tokenizer.encode(text, add_special_tokens=False).ids) <= most:
+        assert short == text
 
 
 def test_words_are_embedded_as_they_are_meant_in_their_texts(encoder: Encoder) -> None:

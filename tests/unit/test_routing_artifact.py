@@ -64,6 +64,13 @@ def test_a_predictor_that_is_no_numbers_is_refused(knowing: Router, place: int, 
         load(as_kept(knowing, full=head))
 
 
+def test_a_router_of_format_7_has_any_number_of_tokens_embedded(knowing: Router) -> None:
+    kept = msgspec.msgpack.decode(dump(knowing))
+    assert (kept["tokens"], load(dump(knowing)).tokens) == (78, 78)
+    assert load(msgspec.msgpack.encode({**kept, "format": 7})).tokens == 0
+    assert load(msgspec.msgpack.encode({**kept, "tokens": 30})).tokens == 30, "as it was trained"
+
+
 def test_a_router_of_format_3_is_read_and_knows_words_by_their_buckets(knowing: Router) -> None:
     kept = msgspec.msgpack.decode(dump(knowing))
     for name in ("words", "doubted", "tasks", "brief"):

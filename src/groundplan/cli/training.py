@@ -34,7 +34,7 @@ from groundplan.economics.routing.learn.evidence import Pair, Verdict, chosen, o
 from groundplan.economics.routing.learn.fit import train as learn
 from groundplan.economics.routing.learn.matrix import read_matrix
 from groundplan.economics.routing.learn.operate import label
-from groundplan.economics.routing.model import Floats, Matrix, Router
+from groundplan.economics.routing.model import TOKENS, Floats, Matrix, Router
 from groundplan.economics.routing.versions import registry
 from groundplan.economics.routing.watch import drift
 
@@ -174,7 +174,8 @@ def embedder(router: Router | None = None) -> Callable[[Sequence[str]], Floats]:
         hint = "Run `groundplan up` once; it fetches the model."
         raise NotFound(f"the embedding model is not in {folder}", code="embedding_model", hint=hint)
     encoder = load_questions(folder, load(folder))
-    return lambda texts: encoder.embed([asked(text, router) for text in texts])
+    most = TOKENS if router is None else router.tokens
+    return lambda texts: encoder.embed([encoder.shortened(asked(text, router), most) for text in texts])
 
 
 def judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str, Any]:

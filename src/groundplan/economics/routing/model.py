@@ -14,6 +14,9 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Whole = NDArray[np.int64]
 Hashes = NDArray[np.uint32]
+TOKENS = 78
+"""Of a question that are embedded at most, since formulas and names have many each: with the two marks of a text as
+many as the longest of the networks for questions is made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,8 @@ class Router:
     """Further white space, capital letters and a sign at the end change nothing; before format 6 they do."""
     bare: bool = True
     """What is said around a question to be polite changes nothing; before format 7 it does."""
+    tokens: int = TOKENS
+    """Of a question that are embedded at most; 0, as before format 8: all of its first and last words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,8 @@ class Service:
         if not request.questions or request.places:
             return None
         _check_inputs(request.texts, DIMENSION)
-        return self._search.asking.soon(request.texts)
+        texts, most = request.texts, request.most
+        return self._search.asking.soon([self._encoder.shortened(each, most) for each in texts] if most else texts)
 
     def embed(self, body: bytes) -> bytes:
         """`EmbedAnswer` as JSON."""

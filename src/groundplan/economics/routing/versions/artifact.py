@@ -14,13 +14,13 @@ from groundplan.economics.routing.decide import forest as forests
 from groundplan.economics.routing.decide.features import BRIEF, BUCKETS, CONTEXT, SURFACE
 from groundplan.economics.routing.model import Floats, Forest, Hashes, Head, Kernel, Router
 
-FORMAT = 7
-READ = (2, 3, 4, 5, 6, 7)
+FORMAT = 8
+READ = (2, 3, 4, 5, 6, 7, 8)
 """Formats that are read. The second has no kernel, and its trees look at directions of embeddings in place of what
 regressions expect. Before the fourth, words are known by their buckets, nothing is told of
 what calls are for, and what came before a question is counted in bytes of the request. Before the fifth, what has no
 space in it is one word, whatever its writing. Before the sixth, white space, capitals and the last sign count.
-Before the seventh, so does what is said to be polite."""
+Before the seventh, so does what is said to be polite. Before the eighth, embedded words have any number of tokens."""
 _MOST_BYTES = 64 << 20
 
 
@@ -92,6 +92,8 @@ class _Router(msgspec.Struct, frozen=True):
     tasks: bool = False
     brief: tuple[int, int] = BRIEF
     """First and last words of a question that were embedded."""
+    tokens: int = 0
+    """Of them that were embedded at most; 0: all."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -128,6 +130,7 @@ def dump(router: Router) -> bytes:
             words=router.words.astype("<u4").tobytes(),
             doubted=dict(sorted(router.doubted.items())),
             tasks=router.tasks,
+            tokens=router.tokens,
         )
     )
 
@@ -220,6 +223,7 @@ def _unpacked(found: _Router) -> Router:
         apart=found.format >= 5,
         plain=found.format >= 6,
         bare=found.format >= 7,
+        tokens=found.tokens if found.format >= 8 else 0,
     )
 
 
