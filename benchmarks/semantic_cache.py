@@ -53,7 +53,7 @@ from groundplan.economics.semantic import accept, tune
 from groundplan.economics.semantic.accept import Acceptance, Verdict
 from groundplan.economics.semantic.likeness import cosine
 from groundplan.economics.semantic.pairs import Pair, read_pairs
-from groundplan.economics.semantic.reading import read
+from groundplan.economics.semantic.phrasing import read_question
 from groundplan.gateway.caching.meaning import QUESTION
 
 PARTS = 5
@@ -104,10 +104,10 @@ def reading(pairs: Sequence[Pair]) -> float:
     """Seconds of CPU that reading a text takes, of the first thousand, each read before."""
     texts = list(dict.fromkeys(text for pair in pairs if comparable(pair) for text in (pair.a, pair.b)))[:1000]
     for text in texts:
-        read(text)
+        read_question(text)
     began = time.thread_time()
     for text in texts:
-        read(text)
+        read_question(text)
     return (time.thread_time() - began) / max(1, len(texts))
 
 
@@ -227,7 +227,8 @@ EVIDENCE = (*(("tune", seed) for seed in range(1, 7)), ("all", 1), ("asked", 1),
 def kinds(texts: Texts) -> frozenset[str]:
     """The kinds of difference of which these show it."""
     pairs = [pair for family, seed in EVIDENCE for pair in of_intents(family, semantic_families.made(family, seed))]
-    return tune.evidenced(pairs, [pair.group for pair in pairs], texts.said)
+    ways = (texts.read, texts.said), (lambda text: texts.written(text).reading, texts.written)
+    return tune.evidenced(pairs, [pair.group for pair in pairs], *ways)
 
 
 def some() -> list[Pair]:

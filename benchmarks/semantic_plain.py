@@ -1,9 +1,11 @@
-"""Four sets for the semantic cache in the shape that anybody has: {"a", "b", "same", "kind"}, no intents, no groups.
+"""Six sets for the semantic cache in the shape that anybody has: {"a", "b", "same", "kind"}, no intents, no groups.
 
 `desk`     some dozens of short messages, written one by one (`semantic_plain.txt`)
 `journeys` thousands of requests to a travel and to a data assistant, made of slots: cities, dates, amounts, units
 `statements` a hundred sentences of companies, guides and manuals, the same in other words (`semantic_statements.txt`),
            with traps that were made of them
+`helpdesk` what people ask in a help centre (`semantic_helpdesk.txt`); frames of `phrasing` were made in view of it
+`counter`  the same of a bank, a gym, a university, software, written after them (`semantic_counter.txt`)
 `letters`  some hundreds of longer texts (two or three sentences), and questions in German, French and Spanish
 
 Written, and not changed any more, before anything of them was measured. Each trap changes one thing: a negation,
@@ -25,6 +27,8 @@ from typing import Any
 WRITTEN = {
     "desk": Path(__file__).with_name("semantic_plain.txt"),
     "statements": Path(__file__).with_name("semantic_statements.txt"),
+    "helpdesk": Path(__file__).with_name("semantic_helpdesk.txt"),
+    "counter": Path(__file__).with_name("semantic_counter.txt"),
 }
 """`Q: a question`, `= the same in other words`, `! kind | a trap`; `#` is a remark."""
 
@@ -228,7 +232,7 @@ def plain(name: str, seed: int) -> Iterator[dict[str, Any]]:
         yield {"a": a, "b": b, "same": same, "kind": kind}
 
 
-NAMES = ("desk", "journeys", "letters", "statements")
+NAMES = ("desk", "journeys", "letters", "statements", "helpdesk", "counter")
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from groundplan.core.settings import load_settings
 from groundplan.economics.semantic import tune
 from groundplan.economics.semantic.likeness import Said, Vector
 from groundplan.economics.semantic.pairs import Pair
+from groundplan.economics.semantic.phrasing import read_question, usual
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.synonyms import said_where
 from groundplan.economics.semantic.traps import KINDS, trap
@@ -52,6 +53,7 @@ class Texts:
         self._encoder = load_questions(folder, documents) if served else documents
         self._known: dict[str, Vector] = {}
         self._said: dict[str, Said] = {}
+        self._written: dict[str, Said] = {}
         self._readings: dict[str, Reading] = {}
         self._seen: dict[tuple[str, str], Features] = {}
 
@@ -66,17 +68,25 @@ class Texts:
     def read(self, text: str) -> Reading:
         """A text by its words alone."""
         if text not in self._readings:
-            self._readings[text] = read(text)
+            self._readings[text] = read_question(text)
         return self._readings[text]
 
     def said(self, text: str) -> Said:
         """A text as the gateway knows it: its words' embeddings as the search service tells them."""
         if text not in self._said:
-            reading = self.read(text)
-            (spoken,) = self._encoder.embed_words([text], [reading.places])
-            words = np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, len(spoken.vector))
-            self._said[text] = Said(reading, spoken.vector, words)
+            self._said[text] = self._embedded(self.read(text))
         return self._said[text]
+
+    def written(self, text: str) -> Said:
+        """The same as it was written, as it is where it is a part of a longer text."""
+        if text not in self._written:
+            self._written[text] = self.said(text) if usual(text) == text else self._embedded(read(text))
+        return self._written[text]
+
+    def _embedded(self, reading: Reading) -> Said:
+        (spoken,) = self._encoder.embed_words([reading.text], [reading.places])
+        words = np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, len(spoken.vector))
+        return Said(reading, spoken.vector, words)
 
     def seen(self, pair: Pair) -> Features:
         """A pair as settings are learned from it."""

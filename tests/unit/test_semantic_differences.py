@@ -137,9 +137,9 @@ def test_kinds_are_shown_by_several_groups_and_by_no_trap() -> None:
 
     things = ["permit", "badge", "lease"]
     right = [pair(each) for each in things]
-    assert evidenced(right, things, said) == {"statement", "^ can | do"}
-    assert evidenced(right, ["permit"] * 3, said) == {"statement"}, "one group shows nothing"
-    assert evidenced([*right, pair("visa", same=False)], [*things, "visa"], said) == {"statement"}
+    assert evidenced(right, things, (read, said)) == {"statement", "^ can | do"}
+    assert evidenced(right, ["permit"] * 3, (read, said)) == {"statement"}, "one group shows nothing"
+    assert evidenced([*right, pair("visa", same=False)], [*things, "visa"], (read, said)) == {"statement"}
 
 
 def test_kinds_beyond_those_that_are_counted_are_checked_for_ever() -> None:

@@ -27,7 +27,8 @@ from groundplan.economics.semantic.accept import (
 )
 from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.pairs import Pair
-from groundplan.economics.semantic.reading import Reading, read
+from groundplan.economics.semantic.phrasing import read_question
+from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.statements import FEATURES
 
 BOUNDS = (0.01, 0.02, 0.05)
@@ -46,14 +47,20 @@ SELDOM = 0.03
 """Share of groups in which it may not have, with confidence; or in none at all."""
 
 
-def evidenced(pairs: Sequence[Pair], groups: Sequence[str], said: Callable[[str], Said]) -> frozenset[str]:
-    """The kinds of difference of which pairs show that they say the same, by groups that no guard refuses."""
+Way = tuple[Callable[[str], Reading], Callable[[str], Said]]
+"""How a text is read, and the same with its embeddings."""
+
+
+def evidenced(pairs: Sequence[Pair], groups: Sequence[str], *ways: Way) -> frozenset[str]:
+    """The kinds of difference of which pairs show that they say the same, by groups that no guard refuses, read in each
+    of the ways: a question in the middle of a text is not put otherwise, one that is all of it may be."""
     rows = []
-    for pair, group in zip(pairs, groups, strict=True):
-        a, b = read(pair.a), read(pair.b)
-        found = by_words(a, b)
-        if not isinstance(found, str) and not isinstance(compared(said(pair.a), said(pair.b), found), str):
-            rows.append((differing(a, b), group, pair.same))
+    for read, said in ways:
+        for pair, group in zip(pairs, groups, strict=True):
+            a, b = read(pair.a), read(pair.b)
+            found = by_words(a, b)
+            if not isinstance(found, str) and not isinstance(compared(said(pair.a), said(pair.b), found), str):
+                rows.append((differing(a, b), group, pair.same))
     return TOLD | shown(rows)
 
 
@@ -143,7 +150,7 @@ def told(pairs: Sequence[Pair]) -> str:
     known: dict[str, Said] = {}
     found = []
     for pair in pairs:
-        one, other = (known.setdefault(text, _lettered(read(text))) for text in (pair.a, pair.b))
+        one, other = (known.setdefault(text, _lettered(read_question(text))) for text in (pair.a, pair.b))
         met = judge(_NOTHING_LEARNED, one, other)
         found.append(f"{met.veto} {met.score > -np.inf} {sorted(met.kinds)}")
     return blake2b("\n".join(found).encode(), digest_size=16).hexdigest()
@@ -166,7 +173,7 @@ def _lettered(reading: Reading) -> Said:
 def seen(pair: Pair, said: Callable[[str], Said]) -> NDArray[np.float64] | str:
     """The features of a pair, or why it is refused; `said`: a text with its embeddings, which of texts that words alone
     refuse are not asked for."""
-    found = by_words(read(pair.a), read(pair.b))
+    found = by_words(read_question(pair.a), read_question(pair.b))
     return found if isinstance(found, str) else compared(said(pair.a), said(pair.b), found)
 
 

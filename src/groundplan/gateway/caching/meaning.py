@@ -180,7 +180,7 @@ class Meanings:
         return None if verdict.score == -inf else (entry, verdict)
 
     async def _read(self, exchange: Exchange) -> Asked | None:
-        from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.semantic.phrasing import read_question  # noqa: PLC0415 -- numpy, only where it is used
 
         plan, policy, recast = exchange.plan, exchange.policy, exchange.interface.recast
         if plan is None or policy is None or recast is None:
@@ -188,7 +188,7 @@ class Meanings:
         framed = frame_digest(exchange, recast.irrelevant, self._gateway.cached.terms(plan), policy)
         if framed is None or not 0 < len(framed[1]) <= QUESTION:
             return None
-        reading = read(framed[1])
+        reading = read_question(framed[1])
         seconds = min(SECONDS, plan.workload.deadline_ms / 2000)
         (said,) = await self._embed([(reading, reading.places)], exchange, seconds)
         return Asked(framed[0], said)
