@@ -31,7 +31,8 @@ def test_a_name_without_end_pushes_no_column_out_of_sight() -> None:
     rows = [row("a.md"), row(f"{LONG}.md"), row("b.md", LONG)]
     answer = page(
         "documents.html", here="/knowledge", tab="documents", documents=rows,
-        sources=[], states=[], source="", state="", text="", deletions=[], first=None, more=None,
+        sources=[], states=[], source="", state="", text="", holds="", deletions=[], first=None, more=None,
+        sees_all=True,
         who="Dana",
         session={"duties": [{"subject": "company", "duty": "data"}], "operator": False, "acting": False},
     )  # fmt: skip
