@@ -140,6 +140,13 @@ async def test_a_question_in_other_words_gets_the_same_answer_once_its_region_is
     assert found[2].saved > 0
 
 
+async def test_a_question_is_compared_as_it_is_put_most_often(tmp_path: Path, encoder: Encoder) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        await taught(rig)
+        assert await cache_of(rig, "I want to reset my Jira password. How do I do that?") == "semantic"
+        assert await cache_of(rig, "I want to reset my Slack password. How do I do that?") == "none"
+
+
 async def test_ways_that_a_guard_refuses_are_given_once_checks_showed_them(tmp_path: Path, encoder: Encoder) -> None:
     put = "Which steps do I follow when I reset my {} password?"
     async with meaning_rig(tmp_path, encoder) as rig:
