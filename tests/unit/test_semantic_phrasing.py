@@ -66,6 +66,7 @@ UNTOUCHED = [
     "How do I reset my password; it is lost",
     "Summarise this letter: how can I reset my password",
     "Wie kann ich mein Passwort zurücksetzen?",
+    "What is the best way to reach İzmir?",  # some letters change their length with their case
     "What is the capital of France?",
     "The refund policy of 2024 was withdrawn.",
     "How do I " + "really " * LONGEST + "reset it?",

@@ -202,7 +202,7 @@ def read_question(text: str) -> Reading:
 def usual(text: str) -> str:
     """The question as it is put most often; `text` itself where it is none of these, or more than that."""
     flat = " ".join(text.split())
-    if not 0 < len(flat) <= LONGEST or not flat.isascii():
+    if not 0 < len(flat) <= LONGEST or not flat.isascii():  # so that no place moves with the case of a letter
         return text
     bare = _without_manners(_THANKS.sub("", flat.rstrip("?!. ")).rstrip("?!., "))
     for verb, plain in _VERBS:
