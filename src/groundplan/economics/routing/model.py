@@ -15,8 +15,7 @@ Doubles = NDArray[np.float64]
 Whole = NDArray[np.int64]
 Hashes = NDArray[np.uint32]
 TOKENS = 78
-"""Of a question that are embedded at most, since formulas and names have many each: with the two marks of a text as
-many as the longest of the networks for questions is made for."""
+"""Of a question that are embedded at most, since formulas and names have many each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ _SHORT = 64
 takes as long as a question, so there are few of them."""
 _SHORT_LENGTHS = 8
 """As `_LENGTHS`, of a few short texts: most questions have 14 to 24 tokens."""
-_QUESTIONS = (24, 32, 48, 64, 80)
+_QUESTIONS = (24, 32, 48, 64)
 """Tokens up to which a question has a network made for its length: a sixth to a quarter less to compute than where
 each part is prepared for any. Each takes up to 30 MB, and a quarter of a second to make."""
 _VECTORS, _STATES = 0, 1
