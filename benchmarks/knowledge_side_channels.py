@@ -164,7 +164,7 @@ class Company:
 
         # the one who follows is not started: nothing changes here
         follower = Follower(url, Editions(self.index))
-        self.service = Service(search, encoder, follower, Examiner(search.asking, url))
+        self.service = Service(search, encoder, follower, Examiner(search.asking, url), encoder)
 
     def body(self, query: str, k: int = 8) -> bytes:
         """A question of the person who may not read what is hidden."""

@@ -42,7 +42,7 @@ from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.learn.matrix import said
 from groundplan.economics.routing.learn.operate import label
 from groundplan.economics.routing.learn.usable import read_usable
-from groundplan.economics.routing.model import TOKENS, Floats, Matrix, Router, Sample
+from groundplan.economics.routing.model import LAYERS, TOKENS, Floats, Matrix, Router, Sample
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions, precision_of
 
@@ -60,7 +60,7 @@ def encoder() -> Encoder | None:
     folder = settings.models / "all-minilm-l6-v2"
     if not (folder / "model.safetensors").exists():
         return None
-    return load_questions(folder, load(folder, precision_of(settings.embedding_precision), threads=1))
+    return load_questions(folder, load(folder, precision_of(settings.embedding_precision), threads=1), LAYERS)
 
 
 def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: str) -> Floats | None:
@@ -71,7 +71,7 @@ def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: s
     texts = [encode.shortened(asked(sample.prompt), TOKENS) for sample in matrix.samples]
     if cache is None:
         return encode.embed(texts)
-    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    digest = hashlib.sha256("\0".join([str(LAYERS), *texts]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     path = cache / f"{name}-{digest}.npy"
     if path.exists():
         kept: Floats = np.load(path)

@@ -19,6 +19,7 @@ from groundplan.knowledge.embedding import openvino_encoder
 from groundplan.knowledge.embedding.encoder import WINDOW_TOKENS, Encoder, coarse
 from groundplan.knowledge.embedding.onnx_encoder import OnnxEncoder
 from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions, precision_of
+from groundplan.knowledge.embedding.wire import EARLY
 from groundplan.runtime.models import MINILM, ensure
 
 _LET_GO = """
@@ -139,6 +140,21 @@ def test_questions_are_embedded_as_documents_where_their_library_is_not_installe
     monkeypatch.setattr(openvino_encoder, "_multiplies_bytes", lambda: False)
     monkeypatch.setitem(sys.modules, "groundplan.knowledge.embedding.onnx_encoder", None)
     assert load_questions(ensure(load_settings().models, MINILM.name), fast) is fast
+
+
+@pytest.mark.parametrize("computes", ["bytes", "bytes elsewhere", "float32", "plain"])
+def test_questions_are_embedded_by_the_first_layers_alone(
+    fast: OpenVinoEncoder, plain: Encoder, monkeypatch: pytest.MonkeyPatch, computes: str
+) -> None:
+    folder = ensure(load_settings().models, MINILM.name)
+    monkeypatch.setattr(openvino_encoder, "_multiplies_bytes", lambda: computes == "bytes")
+    if computes == "float32":
+        monkeypatch.setitem(sys.modules, "groundplan.knowledge.embedding.onnx_encoder", None)
+    early = load_questions(folder, plain if computes == "plain" else fast, EARLY)
+    texts = [f"{ask} {what}?" for ask in _ASKS for what in _WHATS]
+    monkeypatch.setattr(plain, "_layers", plain._layers[:EARLY])
+    found, wanted = np.concatenate([early.embed([text]) for text in texts]), plain.embed(texts)
+    assert (found * wanted).sum(axis=1).min() > (0.997 if "bytes" in computes else 0.99999)
 
 
 def test_which_processor_multiplies_bytes_is_read_from_what_it_says() -> None:

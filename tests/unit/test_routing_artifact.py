@@ -46,6 +46,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "order of words": {"words": b"\2\0\0\0\1\0\0\0"},
     "doubt": {"doubted": {"0.99": [[0.2, 0.1]]}},
     "other parts of questions": {"brief": [48, 16]},
+    "other layers": {"layers": 5},
 }
 
 
@@ -69,6 +70,13 @@ def test_a_router_of_format_7_has_any_number_of_tokens_embedded(knowing: Router)
     assert (kept["tokens"], load(dump(knowing)).tokens) == (78, 78)
     assert load(msgspec.msgpack.encode({**kept, "format": 7})).tokens == 0
     assert load(msgspec.msgpack.encode({**kept, "tokens": 30})).tokens == 30, "as it was trained"
+
+
+def test_a_router_of_format_8_has_questions_embedded_by_all_layers(knowing: Router) -> None:
+    kept = msgspec.msgpack.decode(dump(knowing))
+    assert (kept["layers"], load(dump(knowing)).layers) == (3, 3)
+    assert load(msgspec.msgpack.encode({**kept, "format": 8})).layers == 0
+    assert load(msgspec.msgpack.encode({**kept, "layers": 0})).layers == 0, "as it was trained"
 
 
 def test_a_router_of_format_3_is_read_and_knows_words_by_their_buckets(knowing: Router) -> None:

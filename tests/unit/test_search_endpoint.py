@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from groundplan.blueprint.content import Rerank
+from groundplan.core.errors import Unavailable
 from groundplan.gateway import search_app
 from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS
-from groundplan.knowledge.embedding.wire import embed_answer, embed_request
-from groundplan.knowledge.model import DIMENSION, Vectors
-from groundplan.knowledge.retrieval.endpoint import Service, application
+from groundplan.knowledge.embedding.together import Made
+from groundplan.knowledge.embedding.wire import EARLY, Layers, embed_answer, embed_request
+from groundplan.knowledge.model import DIMENSION, Embedder, Vectors
+from groundplan.knowledge.retrieval.endpoint import Application, Service, application
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.question import Asking
 from groundplan.knowledge.retrieval.search import Result, Search
@@ -52,23 +54,57 @@ class Counting:
         return np.repeat(np.array([[len(text)] for text in texts], dtype=np.float32), DIMENSION, axis=1)
 
 
+def served(search: object, early: Embedder | None = None) -> Service:
+    following = cast(Follower, Current())
+    return Service(cast(Search, search), cast(Any, None), following, cast(Any, None), early or Counting())
+
+
+async def posted(serve: Application, body: bytes, path: str = "/embed") -> tuple[int, bytes]:
+    told: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: dict[str, Any]) -> None:
+        told.append(message)
+
+    headers = [(b"authorization", b"Bearer word")]
+    await serve({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
+    return int(told[0]["status"]), bytes(told[1]["body"])
+
+
+async def test_what_embeds_questions_by_the_first_layers_is_made_when_it_is_first_asked() -> None:
+    made: list[str] = []
+
+    def make() -> Embedder:
+        made.append("made")
+        if len(made) == 1:
+            raise Unavailable("no memory", code="embedding_model", hint="Wait.")
+        return SimpleNamespace(embed=lambda texts: Counting().embed(texts) * 10)
+
+    search = SimpleNamespace(asking=Asking(Counting(), cast(Any, None)))
+    serve = application(served(search, Made(make)), "word")
+
+    async def first(layers: Layers) -> float:
+        status, body = await posted(serve, embed_request(["ab"], questions=True, layers=layers))
+        assert status == 200
+        return float(np.frombuffer(embed_answer(body, 1).vectors[0], "<f4")[0])
+
+    assert await first(0) == 2 and not made
+    status, body = await posted(serve, embed_request(["ab"], questions=True, layers=EARLY))
+    assert (status, msgspec.json.decode(body)["error"]["code"]) == (503, "embedding_model")
+    assert [await first(EARLY), await first(0), await first(EARLY)] == [20, 2, 20]
+    assert made == ["made"] * 2
+    status, body = await posted(serve, msgspec.json.encode({"texts": ["ab"], "questions": True, "layers": 5}))
+    assert status == 400 and msgspec.json.decode(body)["error"]["hint"]
+
+
 async def test_questions_are_embedded_while_every_thread_is_taken() -> None:
     search = SimpleNamespace(asking=Asking(Counting(), cast(Any, None)))
-    service = Service(cast(Search, search), cast(Any, None), cast(Follower, Current()), cast(Any, None))
-    serve, taken = application(service, "word"), threading.Event()
+    serve, taken = application(served(search), "word"), threading.Event()
 
     async def post(texts: Sequence[str]) -> tuple[int, bytes]:
-        told: list[dict[str, Any]] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": embed_request(texts, questions=True)}
-
-        async def send(message: dict[str, Any]) -> None:
-            told.append(message)
-
-        headers = [(b"authorization", b"Bearer word")]
-        await serve({"type": "http", "method": "POST", "path": "/embed", "headers": headers}, receive, send)
-        return int(told[0]["status"]), bytes(told[1]["body"])
+        return await posted(serve, embed_request(texts, questions=True))
 
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     waits = asyncio.get_running_loop().run_in_executor(None, taken.wait, 20)
@@ -91,21 +127,11 @@ async def test_questions_are_embedded_while_every_thread_is_taken() -> None:
 
 async def test_a_slow_deployment_does_not_hold_up_searches_that_ask_nobody() -> None:
     slow = Slow()
-    service = Service(cast(Search, slow), cast(Any, None), cast(Follower, Current()), cast(Any, None))
-    serve = application(service, "word")
+    serve = application(served(slow), "word")
 
     async def post(request: SearchRequest) -> int:
-        told: list[dict[str, Any]] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": msgspec.json.encode(request)}
-
-        async def send(message: dict[str, Any]) -> None:
-            told.append(message)
-
-        headers = [(b"authorization", b"Bearer word")]
-        await serve({"type": "http", "method": "POST", "path": "/search", "headers": headers}, receive, send)
-        return int(told[0]["status"])
+        status, _ = await posted(serve, msgspec.json.encode(request), "/search")
+        return status
 
     waiting = [asyncio.create_task(post(WAITING)) for _ in range(40)]
     try:

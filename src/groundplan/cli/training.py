@@ -34,7 +34,7 @@ from groundplan.economics.routing.learn.evidence import Pair, Verdict, chosen, o
 from groundplan.economics.routing.learn.fit import train as learn
 from groundplan.economics.routing.learn.matrix import read_matrix
 from groundplan.economics.routing.learn.operate import label
-from groundplan.economics.routing.model import TOKENS, Floats, Matrix, Router
+from groundplan.economics.routing.model import LAYERS, TOKENS, Floats, Matrix, Router
 from groundplan.economics.routing.versions import registry
 from groundplan.economics.routing.watch import drift
 
@@ -173,8 +173,8 @@ def embedder(router: Router | None = None) -> Callable[[Sequence[str]], Floats]:
     if not (folder / "model.safetensors").exists():
         hint = "Run `groundplan up` once; it fetches the model."
         raise NotFound(f"the embedding model is not in {folder}", code="embedding_model", hint=hint)
-    encoder = load_questions(folder, load(folder))
-    most = TOKENS if router is None else router.tokens
+    most, layers = (TOKENS, LAYERS) if router is None else (router.tokens, router.layers)
+    encoder = load_questions(folder, load(folder), layers)
     return lambda texts: encoder.embed([encoder.shortened(asked(text, router), most) for text in texts])
 
 

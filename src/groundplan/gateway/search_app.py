@@ -34,6 +34,8 @@ from groundplan.gateway import memory
 from groundplan.knowledge.embedding.deployed import Deployed
 from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
 from groundplan.knowledge.embedding.openvino_encoder import load_questions, precision_of
+from groundplan.knowledge.embedding.together import Made
+from groundplan.knowledge.embedding.wire import EARLY
 from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
 from groundplan.knowledge.retrieval import rerank
 from groundplan.knowledge.retrieval.editions import Editions
@@ -89,7 +91,8 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
         reranker=lambda rule: rerank.Deployed(home, rule),
     )
     examiner = Examiner(search.asking, lambda: database_url(home, settings, "control"))
-    return application(Service(search, encoder, follower, examiner), token), pool, follower
+    early = Made(lambda: load_questions(model, encoder, EARLY))
+    return application(Service(search, encoder, follower, examiner, early), token), pool, follower
 
 
 def _check(connection: Connection[Any]) -> None:

@@ -6,6 +6,7 @@ Scores are from 0 to 1, costs in US dollars a call; arrays are float32 and small
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ Whole = NDArray[np.int64]
 Hashes = NDArray[np.uint32]
 TOKENS = 78
 """Of a question that are embedded at most, since formulas and names have many each."""
+Layers = Literal[0, 3]
+"""Of the model of embeddings that are computed; 0: all."""
+LAYERS: Final = 3
+"""Of those of a question: half of them tell better who answers it than all of them, which tell what it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +191,8 @@ class Router:
     """What is said around a question to be polite changes nothing; before format 7 it does."""
     tokens: int = TOKENS
     """Of a question that are embedded at most; 0, as before format 8: all of its first and last words."""
+    layers: Layers = LAYERS
+    """Of the model of embeddings; before format 9 all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload
 
     try:
         async with patient(SECONDS):
-            question = embed_request([asked(ask.query, router)], questions=True, most=router.tokens)
+            text = asked(ask.query, router)
+            question = embed_request([text], questions=True, most=router.tokens, layers=router.layers)
             body = await ask_search(gateway, question, exchange.id, PATH)
         (vector,) = embed_answer(body, 1).vectors
     except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):

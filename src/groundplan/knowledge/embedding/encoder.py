@@ -76,13 +76,15 @@ class Layer:
 class Encoder:
     """A loaded model. Stateless after loading, so threads may share it."""
 
-    def __init__(self, folder: Path) -> None:
-        """Load from a folder with model.safetensors, tokenizer.json and config.json (about 90 MB of memory).
+    def __init__(self, folder: Path, layers: int = 0) -> None:
+        """Load from a folder with model.safetensors, tokenizer.json and config.json (about 90 MB of memory). `layers`:
+        the first so many of them are computed; 0: all.
 
         Raises `Unavailable` (embedding_model) where the files are not that model.
         """
         try:
             config = json.loads((folder / "config.json").read_bytes())
+            config["num_hidden_layers"] = layers or config["num_hidden_layers"]
             self._tokenizer = _tokenizer(folder / "tokenizer.json")
             vocabulary = self._tokenizer.get_vocab()
             self._first, self._last = vocabulary["[CLS]"], vocabulary["[SEP]"]

@@ -41,6 +41,8 @@ _SHORT_LENGTHS = 8
 _QUESTIONS = (24, 32, 48, 64)
 """Tokens up to which a question has a network made for its length: a sixth to a quarter less to compute than where
 each part is prepared for any. Each takes up to 30 MB, and a quarter of a second to make."""
+_EARLY = (32, 48, 64, 80)
+"""The same of questions of which the first layers alone are computed."""
 _VECTORS, _STATES = 0, 1
 """Outputs of the graph."""
 
@@ -64,19 +66,20 @@ def load(folder: Path, precision: Precision = "float32", threads: int = 2) -> En
     return OpenVinoEncoder(folder, precision, threads)
 
 
-def load_questions(folder: Path, documents: Encoder) -> Encoder:
+def load_questions(folder: Path, documents: Encoder, layers: int = 0) -> Encoder:
     """The encoder of questions, beside that of documents, where the extra is installed: in bytes, by OpenVINO where
     the processor has an instruction that multiplies them, else by ONNX Runtime. Its vectors are within a cosine of .998
-    of those in float32 (.99 of a few characters), and they are compared, never kept."""
+    of those in float32 (.99 of a few characters), and they are compared, never kept. `layers`: the first so many of
+    the model's are computed, for whoever compares no question with a document; 0: all."""
     if not isinstance(documents, OpenVinoEncoder):
-        return documents
+        return Encoder(folder, layers) if layers else documents
     if _multiplies_bytes():
-        return OpenVinoEncoder(folder, "int8", alone=_QUESTIONS)
+        return OpenVinoEncoder(folder, "int8", alone=_EARLY if layers else _QUESTIONS, layers=layers)
     try:
         from groundplan.knowledge.embedding.onnx_encoder import OnnxEncoder  # noqa: PLC0415 -- an extra, and heavy
     except ImportError:  # recognising texts in pictures brings OpenVINO alone
-        return documents
-    return OnnxEncoder(folder)
+        return OpenVinoEncoder(folder, layers=layers) if layers else documents
+    return OnnxEncoder(folder, layers)
 
 
 def _multiplies_bytes() -> bool:
@@ -101,13 +104,18 @@ class OpenVinoEncoder(Encoder):
     """An `Encoder` whose batches OpenVINO computes, as many at a time as it has threads. Threads may share it."""
 
     def __init__(
-        self, folder: Path, precision: Computed = "float32", threads: int = 2, alone: Sequence[int] = ()
+        self,
+        folder: Path,
+        precision: Computed = "float32",
+        threads: int = 2,
+        alone: Sequence[int] = (),
+        layers: int = 0,
     ) -> None:
         """`alone`: up to how many tokens a text by itself is computed by a network made for that length, in order."""
         self.precision: Computed = precision
         self._threads = threads
         self._alone = alone
-        super().__init__(folder)
+        super().__init__(folder, layers)
 
     def _load(self, tensors: Any, config: dict[str, Any]) -> None:
         import openvino  # noqa: PLC0415 -- an extra, and heavy

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
@@ -19,6 +20,21 @@ _AT_ONCE: Final = 2
 _SHORT_CHARS: Final = 240
 
 _Asked = tuple[str, Future[Vectors]]
+
+
+class Made:
+    """An embedder that is made when it is first asked. Any thread may ask."""
+
+    def __init__(self, make: Callable[[], Embedder]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: Embedder | None = None
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """As it does; what making it raises is raised here, and the next one who asks tries again."""
+        with self._lock:
+            made = self._made = self._made or self._make()
+        return made.embed(texts)
 
 
 class Together:

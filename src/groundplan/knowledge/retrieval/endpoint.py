@@ -22,8 +22,9 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge,
 from groundplan.core.logger import get_logger
 from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, SupportRequest
 from groundplan.knowledge.embedding.encoder import Encoder, coarse
+from groundplan.knowledge.embedding.together import Together
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
-from groundplan.knowledge.model import DIMENSION, Vectors
+from groundplan.knowledge.model import DIMENSION, Embedder, Vectors
 from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.search import Search
@@ -69,8 +70,12 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
 class Service:
     """What the application answers from. Its methods block: they run in threads."""
 
-    def __init__(self, search: Search, encoder: Encoder, follower: Follower, examiner: Examiner) -> None:
+    def __init__(
+        self, search: Search, encoder: Encoder, follower: Follower, examiner: Examiner, early: Embedder
+    ) -> None:
+        """`early` embeds questions by the model's first layers alone."""
         self._search = search
+        self._early = Together(early)
         self._examiner = examiner
         self._encoder = encoder
         self._follower = follower
@@ -121,7 +126,8 @@ class Service:
             return None
         _check_inputs(request.texts, DIMENSION)
         texts, most = request.texts, request.most
-        return self._search.asking.soon([self._encoder.shortened(each, most) for each in texts] if most else texts)
+        texts = [self._encoder.shortened(each, most) for each in texts] if most else texts
+        return list(map(self._early.soon, texts)) if request.layers else self._search.asking.soon(texts)
 
     def embed(self, body: bytes) -> bytes:
         """`EmbedAnswer` as JSON."""

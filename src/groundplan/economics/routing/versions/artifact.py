@@ -12,15 +12,16 @@ import numpy as np
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide import forest as forests
 from groundplan.economics.routing.decide.features import BRIEF, BUCKETS, CONTEXT, SURFACE
-from groundplan.economics.routing.model import Floats, Forest, Hashes, Head, Kernel, Router
+from groundplan.economics.routing.model import Floats, Forest, Hashes, Head, Kernel, Layers, Router
 
-FORMAT = 8
-READ = (2, 3, 4, 5, 6, 7, 8)
+FORMAT = 9
+READ = (2, 3, 4, 5, 6, 7, 8, 9)
 """Formats that are read. The second has no kernel, and its trees look at directions of embeddings in place of what
 regressions expect. Before the fourth, words are known by their buckets, nothing is told of
 what calls are for, and what came before a question is counted in bytes of the request. Before the fifth, what has no
 space in it is one word, whatever its writing. Before the sixth, white space, capitals and the last sign count.
-Before the seventh, so does what is said to be polite. Before the eighth, embedded words have any number of tokens."""
+Before the seventh, so does what is said to be polite. Before the eighth, embedded words have any number of tokens.
+Before the ninth, they are embedded by all layers of their model."""
 _MOST_BYTES = 64 << 20
 
 
@@ -94,6 +95,8 @@ class _Router(msgspec.Struct, frozen=True):
     """First and last words of a question that were embedded."""
     tokens: int = 0
     """Of them that were embedded at most; 0: all."""
+    layers: Layers = 0
+    """Of the model that embedded them; 0: all."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -131,6 +134,7 @@ def dump(router: Router) -> bytes:
             doubted=dict(sorted(router.doubted.items())),
             tasks=router.tasks,
             tokens=router.tokens,
+            layers=router.layers,
         )
     )
 
@@ -224,6 +228,7 @@ def _unpacked(found: _Router) -> Router:
         plain=found.format >= 6,
         bare=found.format >= 7,
         tokens=found.tokens if found.format >= 8 else 0,
+        layers=found.layers if found.format >= 9 else 0,
     )
 
 
