@@ -62,6 +62,8 @@ class NothingIsSynced:
 
 def leave_out(step: str) -> None:
     """Of the journal of this process: the disk, or the disk and the write."""
+    if STEPS.index(step) >= STEPS.index("fdatasync"):
+        return
 
     class Without:
         """The functions of `os` that the journal uses, but for those."""
@@ -73,8 +75,7 @@ def leave_out(step: str) -> None:
             return left.get(name) or getattr(os, name)
 
     vars(journal)["os"] = Without()
-    if STEPS.index(step) < STEPS.index("fdatasync"):
-        vars(journal)["best_sync"] = NothingIsSynced
+    vars(journal)["best_sync"] = NothingIsSynced
 
 
 def declared(step: str, upstream: int, number: int) -> Blueprint:
