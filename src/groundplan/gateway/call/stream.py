@@ -187,7 +187,7 @@ class Streaming:
             return False
         plain, alike, pass_on = self._passing
         for secret in self.secrets:
-            if secret in data:
+            if data.find(secret) >= 0:
                 return False
         size = alike.framed_text_bytes(data)
         if size < 0 or not pass_on(data):

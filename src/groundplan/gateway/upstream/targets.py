@@ -70,7 +70,7 @@ def _spelled(secret: bytes) -> tuple[bytes, ...]:
 def without(data: bytes, secrets: tuple[bytes, ...]) -> bytes:
     """What an upstream sent, without these."""
     for each in secrets:
-        if each in data:
+        if data.find(each) >= 0:
             data = data.replace(each, HIDDEN)
     return data
 
