@@ -180,6 +180,8 @@ def test_prompts_and_answers_are_bounded_by_what_is_declared_of_the_tokenizer() 
     assert CHAT.estimate(asked, plain, 0, 7, 20)[0].output == 7
     assert CHAT.estimate(asked, more, 0, 7, 20)[0].output == 11, "what streamed has so many tokens at most"
     assert CHAT.estimate(asked, more, 0, 70, 20)[0].output == 20
+    most, _ = CHAT.estimate(asked, more, 9, 0, 20)
+    assert CHAT.most_tokens(asked, more, 9, 20) == most.input + most.output, "what limits count is what is reserved for"
 
 
 def test_what_is_no_text_counts_whatever_the_tokenizer_makes_of_texts() -> None:

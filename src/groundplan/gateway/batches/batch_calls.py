@@ -229,7 +229,7 @@ class BatchCalls:
                     return 0
                 catalog = exchange.catalog
                 if catalog is not None and catalog.limits is not None:
-                    await limits.admit_call(gateway, exchange, catalog.limits, amount)
+                    await limits.admit_call(gateway, exchange, catalog.limits, amount, gateway.clock.seconds())
                 return amount
             except GroundplanError as error:
                 if error.code not in _PASSING:

@@ -81,17 +81,18 @@ class Use(msgspec.Struct, eq=False):
     """For which a deployment was passed over."""
 
 
-async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:
+async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int, now: float) -> float:
     """Take what the call needs of every limit that covers its caller. Raises `Exhausted`, taking nothing.
 
-    `amount`: the most that one attempt can cost, in picodollars.
+    `amount`: the most that one attempt can cost, in picodollars. `now`: seconds since the epoch; returned as it is once
+    all is taken.
     """
     key, workload, policy = exchange.key, exchange.workload, exchange.policy
     if key is None or workload is None or policy is None:
         raise AssertionError("not identified")
     use = exchange.use = Use()
     covering = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
-    await _admit(gateway, exchange, use, covering, amount)
+    return await _admit(gateway, exchange, use, covering, amount, now)
 
 
 async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:
@@ -100,14 +101,16 @@ async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, am
     if workload is None or policy is None:
         raise AssertionError("not identified")
     use = exchange.use = Use()
-    await _admit(gateway, exchange, use, book.of_caller(workload, "", "", policy.people), amount)
+    await _admit(
+        gateway, exchange, use, book.of_caller(workload, "", "", policy.people), amount, gateway.clock.seconds()
+    )
 
 
-async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, amount: int) -> None:
+async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, amount: int, now: float) -> float:
     quotas = covering.quotas
     if not quotas:
-        return
-    spans = covering.at(gateway.clock.seconds())
+        return now
+    spans = covering.at(now)
     once, charges, token = spans.once, spans.once, (exchange.raw, CALL)
     if covering.measured:
         tokens = max([_tokens(exchange, each) for each in exchange.deployments]) if covering.tokens else 0
@@ -116,19 +119,21 @@ async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Cover
     empty = gateway.counters.reserve(token, charges)
     if empty is not None:
         await _wait(gateway, exchange, quotas, charges, token, empty)
-    use.lines = _lines(gateway, spans)
+        now = gateway.clock.seconds()
+    use.lines = _lines(gateway, spans, now)
     if not covering.measured:
         use.call = Held(token, quotas, once)
-        return
+        return now
     # what an attempt uses is held apart from what the whole call does
     use.measured = covering.measured
     if not once:
         use.ahead = Held(token, quotas, measured)
-        return
+        return now
     ahead = (exchange.raw, AHEAD)
     gateway.counters.part(token, once, ahead, measured)
     use.call = Held(token, covering.once, once)
     use.ahead = Held(ahead, covering.measured, measured)
+    return now
 
 
 async def _wait(
@@ -153,7 +158,9 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     empty = gateway.counters.reserve(token, spans.once)
     if empty is not None:
         await _wait(gateway, exchange, covering.once, spans.once, token, empty)
-    exchange.use = Use(call=Held(token, covering.once, spans.once), lines=_lines(gateway, spans))
+    exchange.use = Use(
+        call=Held(token, covering.once, spans.once), lines=_lines(gateway, spans, gateway.clock.seconds())
+    )
 
 
 async def admit_attempt(
@@ -326,8 +333,11 @@ def _frees(charge: Charge) -> float:
 
 
 def _tokens(exchange: Exchange, deployment: Deployment) -> int:
-    most = admit.most_tokens(exchange, deployment)
-    return most.input + most.output
+    ask, workload = exchange.ask, exchange.workload
+    if ask is None or workload is None:
+        raise AssertionError("not checked")
+    added, cap = admit.added_bytes(exchange, workload), admit.output_cap(exchange, deployment)
+    return exchange.interface.most_tokens(ask, deployment, added, cap)
 
 
 def check_room(gateway: Gateway, exchange: Exchange) -> None:
@@ -445,7 +455,7 @@ def _words(quota: Quota, amount: int) -> str:
 _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 
-def _lines(gateway: Gateway, spans: Spans) -> bytes:
+def _lines(gateway: Gateway, spans: Spans, now: float) -> bytes:
     """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them."""
     if not spans.told:
         return b""
@@ -455,9 +465,9 @@ def _lines(gateway: Gateway, spans: Spans) -> bytes:
         left = remaining(quota, period)
         if word not in least or left < least[word][0]:
             least[word] = (left, quota.limit, end)
-    at, lines = gateway.clock.seconds(), b""
+    lines = b""
     for word, (left, limit, end) in least.items():
-        lines += _LINES % (word, limit, word, left, word, seconds_left(end, at))
+        lines += _LINES % (word, limit, word, left, word, seconds_left(end, now))
     return lines
 
 

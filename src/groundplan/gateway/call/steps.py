@@ -148,8 +148,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
     amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
     admit.check_cost(exchange, plan, amount)
     if catalog.limits is not None:
-        await limits.admit_call(gateway, exchange, catalog.limits, amount)
-        now = gateway.clock.seconds()
+        now = await limits.admit_call(gateway, exchange, catalog.limits, amount, now)
     exchange.charges = admit.covering(exchange, plan, now)
     if not at_hand(gateway, exchange, 0, amount):
         began = gateway.loop.time()

@@ -389,6 +389,9 @@ class ChatCompletions(Interface):
         usage = Usage(input=tokens_in, output=tokens_out, images=ask.images)
         return usage, _bound(ask, deployment, tokens_in, tokens_out)
 
+    def most_tokens(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        return _tokens_in(ask, deployment, added) + cap * ask.copies
+
 
 def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
     tokens = meter.input_bound(deployment, ask.size + added, ask.messages) + ask.hidden

@@ -202,6 +202,11 @@ class Interface:
         """Usage and cost where the upstream reported none. Never too little."""
         raise NotImplementedError
 
+    def most_tokens(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        """The most tokens that one attempt can have, prompt and answer."""
+        usage, _ = self.estimate(ask, deployment, added, 0, cap)
+        return usage.input + usage.output
+
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
         """Picodollars of a `priced` surface's answer."""
         raise NotImplementedError
