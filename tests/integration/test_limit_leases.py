@@ -100,6 +100,17 @@ def granted(database: Database, asked: Quota) -> int:
     return int(found[0])
 
 
+async def test_what_was_waited_for_and_came_is_looked_at_no_more(
+    database: Database, tmp_path: Path, wall: Wall
+) -> None:
+    """Of requests nothing is ever given back, so their watch would last, and each later call would pay for it."""
+    asked = quota(REQUESTS, 100)
+    async with worker(database, tmp_path, wall) as one:
+        assert await one.take(asked, 1, 1)
+        await until(lambda: not one.counters.watched)
+        assert await one.take(asked, 1, 1) and not one.counters.watched
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
 async def test_two_workers_fill_a_window_exactly(
     database: Database, tmp_path: Path, wall: Wall, seconds: float

@@ -276,6 +276,8 @@ class LeaseClient:
                 async with asyncio.timeout(max(0.0, next_try - loop.time())):
                     await account.changed.wait()
         account.task = None
+        if not account.empty_need:
+            self._look_away(key, account)
 
     async def _fetch(self, key: Key, account: Account, *, recall: bool) -> bool:
         """Ask the database once for what those who wait lack. Whether anything came."""
@@ -332,6 +334,11 @@ class LeaseClient:
         if key in self._recalled or (account is not None and account.cut):
             self._start_giving(key)
         else:
+            self._lender.book(key[0]).watched.discard(key)
+
+    def _look_away(self, key: Key, account: Account) -> None:
+        """Nobody waits for it any more: what is freed of it matters only where it is to be given back."""
+        if key not in self._recalled and not account.cut:
             self._lender.book(key[0]).watched.discard(key)
 
     def _start_giving(self, key: Key) -> None:
