@@ -69,8 +69,9 @@ def _difference(conn: Connection[Any], services: Services, folder: Path, number:
 
 
 def _lines(planned: dict[str, Any]) -> list[str]:
-    """Differences and refusals in words. What waits since it was applied is there as well."""
+    """Differences, what has no effect, and refusals in words. What waits since it was applied is there as well."""
     lines = [_words(item) for item in planned["differences"]]
+    lines += [f"without effect: {problem['message']}" for problem in planned["warnings"]]
     return lines + [f"refused: {problem['message']}" for problem in planned["refusals"]]
 
 

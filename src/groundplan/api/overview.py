@@ -20,6 +20,8 @@ from groundplan.core.money import format_usd, short_usd
 from groundplan.governance import service as governance
 from groundplan.ledger import queries, traffic
 from groundplan.ledger.store import CallFilter
+from groundplan.release import alone
+from groundplan.release.model import problem_json
 
 OUTAGE_SECONDS = 60.0
 """A site that failed is tried again within this time; without any attempt for so long it is not called down."""
@@ -146,12 +148,14 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
     lately = CallFilter(workload=doc.name, since=datetime.combine(now.date(), time(), UTC) - LATELY)
     placement = next((placement for placement in seen.blueprint.placements if placement.workload == doc.name), None)
     where = seen.workspace.where("workload", doc.name)
+    warnings = alone.without_effect(seen.workspace, doc, placement) if placement else ()
     return {
         **workload_json(seen, doc),
         "declared": doc.model_dump(mode="json"),
         "where": str(where),
         "budgets": _budgets(conn, seen, doc.name, now),
         "placement": placement_json(placement) if placement else None,
+        "warnings": [problem_json(each) for each in warnings],
         "areas": next((e["areas"] for e in readiness_json(conn, now) if e["workload"] == doc.name), []),
         "statuses": queries.statuses(conn, lately).get(doc.name, {}),
         "latency": next(iter(queries.latency(conn, lately)), None),

@@ -96,7 +96,16 @@ def applied_text(value: dict[str, Any]) -> str:
     lines = [f"blueprint {number} is served" if number else waits]
     lines += [waits_text(pending) for pending in value["pending"]]
     lines += [f"i {note}" for note in value.get("notes", ())]
-    return "\n".join(lines)
+    return "\n".join([*lines, *warnings_text(value)])
+
+
+def warnings_text(value: dict[str, Any]) -> list[str]:
+    """What is declared and has no effect, with its place and what to do."""
+    return [
+        line
+        for each in value.get("warnings", ())
+        for line in (f"! {each['where']}: {each['message']} [{each['code']}]", f"    {each['hint']}")
+    ]
 
 
 def plan_text(value: dict[str, Any], every: bool = False) -> str:
@@ -106,6 +115,7 @@ def plan_text(value: dict[str, Any], every: bool = False) -> str:
     for item in value["pending"]:
         lines += [f"! {item['subject']} waits for: {', '.join(waiting[item['subject']])}", *_missing(item)]
     lines += [f"i {note}" for note in value.get("notes", ())]
+    lines += warnings_text(value)
     touched = {item["subject"] for item in value["differences"]}
     for placement in value["placements"]:
         if every or f"workload/{placement['workload']}" in touched:

@@ -13,12 +13,14 @@ import typer
 from groundplan.catalog.check import Beyond, validate
 from groundplan.catalog.scaffold import init as scaffold
 from groundplan.catalog.schema import json_schema
+from groundplan.cli.change import warnings_text
 from groundplan.cli.options import JsonOption, program_name, workspace_for
 from groundplan.cli.output import emit
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
 from groundplan.governance import declared
-from groundplan.release import contexts, priced
+from groundplan.release import alone, contexts, priced
+from groundplan.release.model import problem_json
 
 
 def init(
@@ -73,7 +75,8 @@ def check(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of all kinds instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Report everything that is wrong in a workspace, with file, line and column. Exits with 65 if anything is."""
+    """Report everything that is wrong in a workspace, with file, line and column, and what is declared without effect.
+    Exits with 65 if anything is wrong."""
     if schema:
         typer.echo(json.dumps(json_schema(), indent=2))
         return
@@ -81,8 +84,11 @@ def check(
     today = datetime.now(UTC).date()
     workspace_read = validate(folder, known_price=lambda model: known_price(model, today), beyond=further(today))
     count = len(workspace_read.workloads)
-    emit(
-        {"ok": True, "folder": str(folder), "workloads": count},
-        as_json,
-        f"{folder} is valid: {counted(count, 'workload')}",
-    )
+    value = {
+        "ok": True,
+        "folder": str(folder),
+        "workloads": count,
+        "warnings": [problem_json(each) for each in alone.of_files(workspace_read, today)],
+    }
+    told = f"{folder} is valid: {counted(count, 'workload')}"
+    emit(value, as_json, "\n".join([told, *warnings_text(value)]))

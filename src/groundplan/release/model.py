@@ -88,6 +88,8 @@ class Plan:
     """What would be served at once, numbered one above the current one."""
     notes: tuple[str, ...] = ()
     """What callers will notice, in words."""
+    warnings: tuple[Problem, ...] = ()
+    """What is declared and has no effect; it refuses nothing."""
     lapses: tuple[tuple[str, Lapse], ...] = ()
     """(workload, what it uses in production without an approval that holds)"""
 
@@ -113,6 +115,7 @@ class Plan:
             ],
             "refusals": [problem_json(problem) for problem in self.refusals],
             "notes": list(self.notes),
+            "warnings": [problem_json(problem) for problem in self.warnings],
         }
 
 
@@ -127,6 +130,8 @@ class Applied:
     """what a rollback left out on request"""
     policy: int | None = None
     """Number of the live policy that stops what was withdrawn; None where none was changed."""
+    warnings: tuple[Problem, ...] = ()
+    """Of an apply: what is declared and has no effect."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -136,6 +141,7 @@ class Applied:
                 for change, needs in self.pending
             ],
             "left_out": list(self.left_out),
+            "warnings": [problem_json(problem) for problem in self.warnings],
         }
 
 

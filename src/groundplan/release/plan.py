@@ -25,7 +25,7 @@ from groundplan.governance.model import Standing
 from groundplan.governance.parts import Lapse
 from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify
-from groundplan.release import units
+from groundplan.release import alone, units
 from groundplan.release.charged import charged_twice
 from groundplan.release.compile import compile_draft, declared_caps, declared_owners
 from groundplan.release.difference import changed, differences, fields, shown
@@ -115,6 +115,7 @@ def plan(
             *charged_twice(served, draft.blueprint),
             *_refused_calls(workspace, served_now, lapses),
         ),
+        warnings=alone.warnings(workspace, draft.blueprint.placements),
         lapses=tuple((name, lapse) for name, found in lapses.items() for lapse in found),
     )
 

@@ -80,7 +80,8 @@ def apply(conn: Connection[Any], signing: Signing, actor: str, files: Files, *, 
     workspace = load_files(files)
     served, standing = served_by(stored), governance.standing(conn)
     result = accepted(planned(conn, signing, workspace, served, standing, people.left(conn)))
-    return issue(Release(conn, signing, stored, actor, reason, files, signing.clock.now()), workspace, result)
+    made = issue(Release(conn, signing, stored, actor, reason, files, signing.clock.now()), workspace, result)
+    return replace(made, warnings=result.warnings)
 
 
 def advance(conn: Connection[Any], signing: Signing, unwell: frozenset[str] = frozenset()) -> Applied:

@@ -67,7 +67,7 @@ def workload(
         audience=item.audience,
         residency=sorted(item.residency),
         team=item.team,
-        deployments=[name for name in (placement.primary, *placement.fallbacks) if name is not None],
+        deployments=chain(placement),
         embeddings=list(item.embeddings),
         also=list(item.also),
         budgets=sorted(workspace.budgets_of(item.name)),
@@ -87,7 +87,7 @@ def workload(
         reliability=_reliability(item, placement),
         keep=_keep(item.keep),
         cache=_cache(item),
-        routing=choice.routing(workspace, item, [n for n in (placement.primary, *placement.fallbacks) if n]),
+        routing=choice.routing(workspace, item, chain(placement)),
         experiment=trying.experiment(item),
         replay=trying.replay(item),
         batch_concurrent=item.batches.concurrent,
@@ -126,17 +126,21 @@ def _reliability(item: doc.WorkloadDoc, placement: bp.Placement) -> bp.Reliabili
         if hedge is None
         else bp.Hedge(percentile=hedge.percentile, after_ms=hedge.after_ms, at_most=hedge.at_most),
         balance=rule.balance,
-        peers=_peers(item, placement) if rule.balance != "ordered" else None,
+        peers=peers(item, placement) if rule.balance != "ordered" else None,
         on_broken_stream=rule.on_broken_stream,
         priority=rule.priority,
     )
 
 
-def _peers(item: doc.WorkloadDoc, placement: bp.Placement) -> int | None:
-    """How many of the placed deployments share the calls: those that are no declared fallbacks."""
-    placed = [name for name in (placement.primary, *placement.fallbacks) if name is not None]
+def chain(placement: bp.Placement) -> list[str]:
+    """Its places in the order in which they are asked."""
+    return [name for name in (placement.primary, *placement.fallbacks) if name is not None]
+
+
+def peers(item: doc.WorkloadDoc, placement: bp.Placement) -> int | None:
+    """How many of the placed deployments share the calls: those that are no declared fallbacks. None: all."""
     later = [name for name in item.fallbacks if name not in item.deployments]
-    return sum(name not in later for name in placed) if later else None
+    return sum(name not in later for name in chain(placement)) if later else None
 
 
 def _bounded(item: doc.WorkloadDoc, field: str, cap: int | None) -> int | None:

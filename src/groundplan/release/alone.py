@@ -1,0 +1,88 @@
+"""What a workload declares of several deployments, or of several attempts, that it does not have: it changes nothing,
+and nobody would notice before the day on which it should have. A warning, since the rest of it is served. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+
+from groundplan.blueprint.model import Placement
+from groundplan.catalog import model as doc
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem
+from groundplan.placement import solve
+from groundplan.release import priced, reached, workloads
+
+_RULE, _LIMITS = "reliability", "limits"
+_ADD = "Name another deployment in `deployments` or `fallbacks` that its rules allow, or leave `{}` out."
+_ADD_OR_SAME = f"{_ADD} `reliability: {{{{retries: {{{{same: 1}}}}}}}}` asks the same one again."
+_PEER = "Name another deployment in `deployments`, since `fallbacks` share no calls, or leave `balance` out."
+_TRIES = "Write `attempts: 2` or more, or leave `{}` out."
+
+
+def warnings(workspace: Workspace, placements: Iterable[Placement]) -> tuple[Problem, ...]:
+    """Of each workload that is served: what it says of its reliability that has no effect as it is placed."""
+    placed = {each.workload: each for each in placements}
+    return tuple(
+        problem
+        for name, item in workspace.workloads.items()
+        if item.stage in doc.SERVED_STAGES and (placement := placed.get(name)) is not None
+        for problem in without_effect(workspace, item, placement)
+    )
+
+
+def of_files(workspace: Workspace, today: date) -> tuple[Problem, ...]:
+    """As `warnings`, of files that nobody has placed yet."""
+    deployments, _ = reached.deployments(workspace, today, priced.dated)
+    sites = {name: reached.site(item) for name, item in workspace.sites.items()}
+    demands = (workloads.demand(item) for item in workspace.workloads.values())
+    return warnings(workspace, [solve.solve(demand, deployments, sites) for demand in demands])
+
+
+def without_effect(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
+    """What one workload says of its reliability that has no effect where it is placed."""
+    rule, chats = item.reliability, workloads.chain(placement)
+    most = max((chats, *_by_type(workspace, (*item.embeddings, *item.also))), key=len)
+    again = rule.retries.same > 0
+    asked = (
+        ("hedge", "hedge", rule.hedge is not None, len(most) > 1, most),
+        ("on_broken_stream", "resume", rule.on_broken_stream == "resume", len(chats) > 1 or again, chats),
+        ("retries", f"same: {rule.retries.same}", again, True, most),
+    )
+    attempts = rule.attempts or item.limits.attempts
+    for key, said, declared, possible, names in asked:
+        if declared and attempts < 2:
+            yield _told(workspace, item, (_RULE, key), said, "its calls have one attempt", _TRIES)
+        elif declared and not possible:
+            yield _told(workspace, item, (_RULE, key), said, _only(names), _ADD)
+    peers = chats[: workloads.peers(item, placement)]
+    if rule.balance != "ordered" and len(peers) < 2:
+        yield _told(workspace, item, (_RULE, "balance"), f"balance: {rule.balance}", _only(peers), _PEER)
+    if attempts > 1 and _says_attempts(item) and not again and len(most) < 2:
+        path = (_RULE if rule.attempts else _LIMITS, "attempts")
+        yield _told(workspace, item, path, f"attempts: {attempts}", _only(most), _ADD_OR_SAME)
+
+
+def _says_attempts(item: doc.WorkloadDoc) -> bool:
+    return item.reliability.attempts is not None or "attempts" in item.limits.model_fields_set
+
+
+def _by_type(workspace: Workspace, names: Sequence[str]) -> list[list[str]]:
+    """Deployments that can stand in for each other."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        if (place := workspace.deployments.get(name)) is not None:
+            found.setdefault(place.type, []).append(name)
+    return list(found.values())
+
+
+def _only(names: Sequence[str]) -> str:
+    return f"{names[0]} is the only deployment that it would use for that" if names else "it has no chat deployment"
+
+
+def _told(
+    workspace: Workspace, item: doc.WorkloadDoc, path: tuple[str, ...], said: str, why: str, todo: str
+) -> Problem:
+    where = workspace.where("workload", item.name, *path)
+    return Problem(f"`{said}` of {item.name} has no effect: {why}", "no_effect", todo.format(path[-1]), where)
