@@ -9,11 +9,12 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from groundplan.catalog import units
+from groundplan.catalog import units, well_known
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.fields import is_email
+from groundplan.catalog.imports.providers import host_of, is_private
+from groundplan.catalog.well_known import Upstream
 from groundplan.core.errors import Conflict, Invalid, Problem
 from groundplan.core.money import format_usd, parse_usd
 
@@ -32,25 +33,42 @@ def init(
     budget: str | None = None,
     operator_email: str | None = None,
     known_price: Callable[[str], bool] | None = None,
+    known_context: Callable[[str], int | None] = lambda _: None,
 ) -> tuple[Path, ...]:
     """Write a workspace with the workload `assistant` into an empty or new folder; returns the files.
 
-    `upstream` is the base URL of an OpenAI-compatible API and needs `upstream_model`; `price` is "IN/OUT" in USD per
-    million tokens, or "free", and needed where `known_price` says no; `budget` is "20", "20 USD" (a month) or
-    "20 USD/month". Raises `Conflict` where the folder holds anything, `Invalid` where an option is wrong.
+    `upstream` is the base URL of an OpenAI-compatible API, or of a provider that is known by it, and needs
+    `upstream_model`; `price` is "IN/OUT" in USD per million tokens, or "free", and needed where `known_price` says no;
+    `budget` is "20", "20 USD" (a month) or "20 USD/month"; `known_context` says how many tokens fit a model.
+
+    Raises `Conflict` where the folder holds anything, `Invalid` where an option is wrong.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Conflict(f"{folder} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
     email = (operator_email or DEFAULT_OPERATOR).strip().lower()
     if not is_email(email):
         raise Invalid("the operator is not an e-mail address", code="email_syntax", hint="Write you@company.example.")
-    site, deployment = _deployment(upstream, upstream_model, upstream_key, price)
-    if upstream_model and price is None and known_price is not None and not known_price(upstream_model):
-        raise Invalid(
-            f"there is no price for {upstream_model[:128]}",
-            code="price_missing",
-            hint="Add --price IN/OUT in USD per million tokens, such as 0.40/1.60, or --price free.",
-        )
+    if upstream is None:
+        if upstream_model or upstream_key or price:
+            raise Invalid(
+                "a model, key or price needs an address",
+                code="upstream_missing",
+                hint="Add --upstream https://HOST/v1.",
+            )
+        site, deployment = _PRIVATE_SITE, _EMBEDDED
+    elif upstream_model is None:
+        raise Invalid("an upstream needs a model", code="model_missing", hint="Add --upstream-model NAME.")
+    else:
+        at = well_known.upstream(upstream)
+        model = at.listed_name(upstream_model)
+        if price is None and known_price is not None and not known_price(model):
+            raise Invalid(
+                f"there is no price for {model[:128]}",
+                code="price_missing",
+                hint="Add --price IN/OUT in USD per million tokens, such as 0.40/1.60, or --price free.",
+            )
+        site = _site(at)
+        deployment = _deployment(at, upstream_model, upstream_key, _price(price), known_context(model))
     files = {
         "groundplan.yaml": _COMPANY.format(email=email, site=site, deployment=deployment),
         "assistant.yaml": _ASSISTANT.format(email=email, budget=_budget(budget)),
@@ -114,23 +132,32 @@ def _price(text: str | None) -> str:
     return "price: {{input: {} USD/Mtok, output: {} USD/Mtok}}".format(*prices)
 
 
-def _deployment(url: str | None, model: str | None, key: str | None, price: str | None) -> tuple[str, str]:
-    if url is None:
-        if model or key or price:
-            raise Invalid(
-                "a model, key or price needs an address",
-                code="upstream_missing",
-                hint="Add --upstream https://HOST/v1.",
-            )
-        return _PRIVATE_SITE, _EMBEDDED
-    if model is None:
-        raise Invalid("an upstream needs a model", code="model_missing", hint="Add --upstream-model NAME.")
-    host = _hostname(url)
-    private = host in ("localhost", "::1") or host.startswith(("127.", "10.", "192.168."))
-    secret = f"key: {_quoted(key)}" if key else "# key: env:API_KEY             # a reference, never the secret"
-    return (
-        _PRIVATE_SITE if private else _CLOUD_SITE,
-        _UPSTREAM.format(url=_quoted(url), model=_quoted(model), key=secret, price=_price(price)),
+def _site(at: Upstream) -> str:
+    """Where the server is, as far as its address says."""
+    host = host_of(at.url)
+    if host and is_private(host):
+        return _PRIVATE_SITE
+    return _CLOUD_SITE.format(law=f"jurisdiction: {at.jurisdiction or 'US'}".ljust(32))
+
+
+def _deployment(at: Upstream, model: str, key: str | None, price: str, context: int | None) -> str:
+    named = key or (f"env:{at.key}" if at.key else None)
+    if named is not None:
+        secret = f"key: {_quoted(named)}"
+    elif at.ambient:
+        secret = "# key: env:API_KEY             # left out: the credentials of the machine"
+    else:
+        secret = "# key: env:API_KEY             # a reference, never the secret"
+    spoken = f"api: {at.api}".ljust(32) + _SPEAKS if at.api != "openai" else ""
+    fits = "context: 128k                    # most tokens of prompt and answer together"
+    return _UPSTREAM.format(
+        url=_quoted(at.url),
+        model=_quoted(at.listed_name(model)),
+        own=_quoted(at.own_name(model)),
+        api=f"{spoken}\n" if spoken else "",
+        key=secret,
+        price=price,
+        context=fits if context is None else fits.replace("128k                 ", f"{context}".ljust(21)),
     )
 
 
@@ -139,12 +166,7 @@ def _quoted(value: str) -> str:
     return value if re.fullmatch(r"[A-Za-z][\w.:/-]*[\w/]", value, re.ASCII) else json.dumps(value)
 
 
-def _hostname(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
+_SPEAKS = "# its own API; chat to it needs: pip install 'groundplan[providers]'"
 
 _COMPANY = """\
 # What this company declares. Check it offline with: groundplan check
@@ -167,7 +189,7 @@ owners:                          # who answers for what; one person may hold eve
 ---
 # A site is a place where models run: type cloud, private or edge, and whose law holds there.
 {site}---
-# A deployment is a model served at a site, through an OpenAI-compatible API.
+# A deployment is a model served at a site, through an OpenAI-compatible API unless `api` says another one.
 {deployment}"""
 
 _PRIVATE_SITE = """\
@@ -181,7 +203,7 @@ _CLOUD_SITE = """\
 kind: site
 name: here
 type: cloud
-jurisdiction: US                 # where the provider processes your data: EU, US ... or an ISO country
+{law} # where the provider processes your data: EU, US ... or an ISO country
 """
 
 _EMBEDDED = f"""\
@@ -200,11 +222,11 @@ kind: deployment
 name: main
 site: here
 model: {model}
-upstream_model: {model}
+upstream_model: {own}
 url: {url}
-{key}
+{api}{key}
 {price}
-context: 128k                    # most tokens of prompt and answer together
+{context}
 """
 
 _ASSISTANT = """\

@@ -18,6 +18,7 @@ from groundplan.cli.options import JsonOption, program_name, workspace_for
 from groundplan.cli.output import emit
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
+from groundplan.economics.prices import listed
 from groundplan.governance import declared
 from groundplan.release import alone, contexts, priced
 from groundplan.release.model import problem_json
@@ -25,7 +26,9 @@ from groundplan.release.model import problem_json
 
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder.")],
-    upstream: Annotated[str | None, typer.Option("--upstream", help="Base URL of an OpenAI-compatible server.")] = None,
+    upstream: Annotated[
+        str | None, typer.Option("--upstream", help="Base URL of an OpenAI-compatible server, or of a known provider.")
+    ] = None,
     upstream_model: Annotated[
         str | None, typer.Option("--upstream-model", help="Name of the model on that server.")
     ] = None,
@@ -54,6 +57,7 @@ def init(
         budget=budget,
         operator_email=operator_email,
         known_price=lambda model: known_price(model, today),
+        known_context=listed.context,
     )
     files = sorted(str(path) for path in written or ())
     named, program = shlex.quote(str(folder)), program_name()

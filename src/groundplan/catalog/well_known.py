@@ -1,0 +1,90 @@
+"""What an address alone says of a model server: whose it is, what it speaks, how its price list calls a model.
+
+Of addresses of providers that have one, and of those whose host names a region or an account. Whatever is not known is
+taken for an OpenAI-compatible server, as its user says. Contacts nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from groundplan.catalog.imports.providers import PROVIDERS, host_of, jurisdiction_of
+
+_ENDPOINT = re.compile(r"/(?:chat/completions|completions|responses|embeddings|messages|models|models/[^/]*:\w+)$")
+_VERSION = re.compile(r"/v\d+[a-z0-9]*$")
+_ALSO = {"api.cohere.com": "cohere", "dashscope.aliyuncs.com": "dashscope"}
+"""Further hosts of providers."""
+_OPENAI_SHAPED = ("/openai", "/compatibility", "/compatible-mode")
+"""Beginnings or ends of paths at which providers with an API of their own speak OpenAI's, too."""
+_AZURE = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
+_BEDROCK = re.compile(r"bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com")
+_VERTEX = re.compile(r"(?:([a-z0-9-]+)-)?aiplatform\.googleapis\.com")
+_ELSEWHERE = {"mistral": "EU", "deepseek": "CN"}
+"""Where providers process what they are sent, of those that say so and that is not the United States."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A model server, as a deployment declares it."""
+
+    url: str
+    api: str = "openai"
+    prices: str | None = None
+    """Its name in the price list."""
+    key: str | None = None
+    """Variable in which clients of it expect the key."""
+    jurisdiction: str | None = None
+    ambient: bool = False
+    """It takes the credentials of the machine where no key is declared."""
+
+    def own_name(self, model: str) -> str:
+        """What it calls a model that may be named with its provider's name before it."""
+        prefix = f"{self.prices}/" if self.prices else ""
+        return model.removeprefix(prefix) if self.prices != "openrouter" else model
+
+    def listed_name(self, model: str) -> str:
+        """What the price list calls a model of it."""
+        return f"{self.prices}/{self.own_name(model)}" if self.prices else model
+
+
+def upstream(url: str) -> Upstream:
+    """What is known of an address; the address is completed, or freed of an endpoint's path, where that is clear."""
+    url, host = _ENDPOINT.sub("", url.strip().rstrip("/")), host_of(url)
+    path = url.partition("://")[2].partition("/")[2]
+    if host == "api.anthropic.com" or path.split("/")[-1] == "anthropic" or path.endswith("anthropic/v1"):
+        official = host == "api.anthropic.com"
+        key = "ANTHROPIC_API_KEY" if official else "AZURE_API_KEY" if host.endswith(_AZURE) else None
+        return Upstream(messages_address(url), "anthropic", "anthropic" if key else None, key)
+    if host.endswith(_AZURE):
+        return Upstream(f"{url.partition('/openai')[0].partition('/models')[0]}/openai/v1", prices="azure",
+                        key="AZURE_API_KEY")  # fmt: skip
+    shaped = any(part in f"/{path}" for part in _OPENAI_SHAPED)
+    if (bedrock := _BEDROCK.fullmatch(host)) is not None:
+        law = jurisdiction_of(bedrock[1])
+        if shaped:
+            return Upstream(url, prices="aws", key="AWS_BEARER_TOKEN_BEDROCK", jurisdiction=law)
+        return Upstream(f"https://{host}", "bedrock", "aws", jurisdiction=law, ambient=True)
+    if (vertex := _VERTEX.fullmatch(host)) is not None and not path.endswith("openapi"):
+        return Upstream(url, "vertexai", "google", jurisdiction=jurisdiction_of(vertex[1] or ""), ambient=True)
+    return _by_host(url, host, path)
+
+
+def messages_address(url: str) -> str:
+    """The address below which an upstream has Anthropic's Messages: as its clients take it, which add `/v1`, or with
+    that."""
+    url = url.rstrip("/").removesuffix("/messages")
+    return url if _VERSION.search(url) else f"{url}/v1"
+
+
+def _by_host(url: str, host: str, path: str) -> Upstream:
+    """Of a provider with one address, at which it speaks OpenAI's API."""
+    names = {host_of(each.url): name for name, each in PROVIDERS.items() if each.url and not each.own_host}
+    name = {**names, **_ALSO}.get(host)
+    known = PROVIDERS[name] if name is not None else None
+    if known is None or known.url is None:
+        return Upstream(url)
+    own = known.url.partition("://")[2].partition("/")[2]
+    fits = path and (path == own or any(part in f"/{path}" for part in _OPENAI_SHAPED) or own in path)
+    address = url if fits else known.url
+    return Upstream(address, prices=known.prices, key=known.key, jurisdiction=_ELSEWHERE.get(name or ""))
