@@ -167,6 +167,49 @@ def test_a_judge_that_says_nothing_readable_ends_its_shadow(database: Database) 
         assert told["severity"] == "medium" and said in told["message"] and told["hint"] == error["hint"]
 
 
+def test_a_judge_that_cannot_be_asked_is_told_and_ends_its_shadow_after_a_day(database: Database) -> None:
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(type="shadow", judge="other"), waits=False, now=NOW)
+        begun = service.one(conn, made.id).asked_at
+    assert begun is not None
+    away: tuple[float | None, str | None] = (None, None)
+    judged_pairs(database, made.id, [(1.0, "A B"), (1.0, None), *[away] * 4])
+    with control(database) as conn:
+        assert service.look(conn, begun) == []
+        assert finding_store.findings(conn, kinds=["cost.experiment"]) == []
+    judged_pairs(database, made.id, [away])
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute("UPDATE experiment_pair SET at = at + interval '10 seconds' WHERE score IS NULL")
+        conn.execute(
+            """INSERT INTO call (id, at, workload, endpoint, status, http_status, error_code, cost_usd, reserved_usd,
+                 blueprint, epoch, detail) VALUES (%s, now() + interval '5 seconds', 'support', 'chat.completions',
+                 'failed', 502, 'upstream_failed', 0, 0, 1, %s, %s)""",
+            (new_id(), new_id(), Jsonb({"feature": "experiment/judge", "route": {"experiment": str(made.id)}})),
+        )
+    with control(database) as conn:
+        assert service.look(conn, begun) == []
+        (told,) = finding_store.findings(conn, kinds=["cost.experiment"])
+        assert (told["kind"], told["severity"]) == ("cost.experiment.judge", "medium")
+        assert "the judge other could not be asked on 5 pairs in a row" in told["message"]
+        assert "(upstream_failed)" in told["message"] and "name another judge" in told["hint"]
+    judged_pairs(database, made.id, [away] * 20 + [(1.0, "B A")])
+    with control(database) as conn:
+        assert service.look(conn, begun) == []
+        assert finding_store.findings(conn, kinds=["cost.experiment"]) == [], "it answers again"
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute("UPDATE experiment_pair SET at = at - interval '2 days'")
+    judged_pairs(database, made.id, [away] * 5)
+    with control(database) as conn:
+        assert service.look(conn, begun) == []
+        (ended,) = service.look(conn, begun + timedelta(days=1, minutes=1))
+        found = service.one(conn, ended.tried.id)
+        assert found.outcome == "unasked" and "on 5 pairs in a row" in found.outcome_reason
+        error = found.to_json()["error"]
+        assert error is not None and error["code"] == "judge_unasked"
+        service.look(conn, begun)
+        assert [each["kind"] for each in finding_store.findings(conn, kinds=["cost.experiment"])] == ["cost.experiment"]
+
+
 @pytest.mark.parametrize(
     ("kind", "judge", "asks"), [("shadow", "", True), ("shadow", "other", False), ("ab", "", False)]
 )
@@ -375,7 +418,7 @@ async def killed(database: Database, folder: Path, *, kills: int, people: int) -
         _check_arms(stack)
         with control(database) as conn:
             assert store.counted(conn, shadow.id)["pairs"] > 5
-            assert service.judged(conn, shadow).guards["answered"].count > 5
+            assert service.judged(conn, shadow, NOW).guards["answered"].count > 5
             seen = store.tallies(conn, split).get(("quality", ""), {})
             told = """SELECT count(DISTINCT c.person_id) FROM outcome o JOIN call c ON c.id = o.call_id
                 WHERE c.workload = 'split' AND c.detail -> 'route' ? 'arm'"""

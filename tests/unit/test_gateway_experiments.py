@@ -193,6 +193,19 @@ async def test_what_a_judge_says_nothing_of_is_left_open_and_equal_answers_need_
         assert (pairs.waiting[-1].basis, pairs.waiting[-1].score, pairs.waiting[-1].said) == ("judge", 1.0, None)
 
 
+async def test_few_second_answers_are_made_while_their_judge_is_away(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried(judge="three"), names=("one", "two", "three")) as (rig, pairs):
+        rig.play("one", tokens=5, say="a first answer")
+        rig.play("two", tokens=5, say="another one")
+        rig.play("three", tokens=1, mode="down")
+        for _ in range(6):
+            await rig.chat()
+            await rest(rig)
+        assert len(pairs.waiting) == rig.models["two"].counted == 2
+        trials = rig.gateway.trials
+        assert trials is not None and trials.missed == 4
+
+
 async def test_a_judge_that_cannot_be_paid_says_why_it_said_nothing(tmp_path: Path) -> None:
     poor = tried(judge="three", budget=0)
     async with trying(tmp_path, poor, names=("one", "two", "three")) as (rig, _):

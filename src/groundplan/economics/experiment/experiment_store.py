@@ -272,6 +272,28 @@ def said(conn: Connection[Any], id: UUID, newest: int) -> list[str | None]:
     return [row["said"] for row in rows]
 
 
+def unasked(conn: Connection[Any], tried: Recorded) -> tuple[int, datetime | None, str]:
+    """(pairs since the newest that somebody compared of which nobody could compare the answers, when the first of them
+    was, error code of the newest call of the judge that failed since then)."""
+    row = conn.execute(
+        """SELECT count(*), min(p.at) FROM experiment_pair p WHERE p.experiment = %(id)s AND p.answered
+             AND p.basis <> 'none' AND p.score IS NULL AND p.said IS NULL AND p.at > coalesce((
+               SELECT max(at) FROM experiment_pair WHERE experiment = %(id)s
+                 AND (said IS NOT NULL OR (basis = 'likeness' AND score IS NOT NULL))), '-infinity')""",
+        {"id": tried.id},
+    ).fetchone()
+    if row is None or row[1] is None or not tried.judge:
+        return (0, None, "") if row is None else (row[0], row[1], "")
+    failed = conn.execute(
+        """SELECT error_code FROM call
+           WHERE detail -> 'route' ->> 'experiment' = %s AND detail -> 'route' ? 'experiment'
+             AND detail ->> 'feature' = 'experiment/judge' AND status <> 'ok' AND at >= %s - interval '10 minutes'
+             ORDER BY at DESC LIMIT 1""",
+        (str(tried.id), row[1]),
+    ).fetchone()
+    return row[0], row[1], (failed[0] if failed is not None else None) or ""
+
+
 def review(conn: Connection[Any], id: UUID, call: UUID, kept: bool, by: str) -> bool:
     """What a person says of a pair; False where there is none."""
     return (

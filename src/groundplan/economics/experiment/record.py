@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from groundplan.economics.experiment.model import SHADOW
-from groundplan.economics.experiment.verdict import UNREADABLE, Rule
-from groundplan.economics.replay.pairwise import UNREAD_CODE, UNREAD_HINT
+from groundplan.economics.experiment.verdict import UNASKED, UNREADABLE, Rule
+from groundplan.economics.replay.pairwise import UNASKED_CODE, UNASKED_HINT, UNREAD_CODE, UNREAD_HINT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +84,7 @@ class Recorded:
             "blueprint": self.blueprint, "asked_by": self.asked_by, "asked_at": _iso(self.asked_at),
             "decided_by": self.decided_by, "decided_reason": self.decided_reason, "began_at": _iso(self.began_at),
             "ended_by": self.ended_by, "ended_at": _iso(self.ended_at), "slow_ms": self.slow_ms,
-            "error": {"code": UNREAD_CODE, "hint": UNREAD_HINT, "message": self.outcome_reason}
-            if self.outcome == UNREADABLE
-            else None,
+            "error": {**_SILENT[self.outcome], "message": self.outcome_reason} if self.outcome in _SILENT else None,
             "figures": {**_NOTHING, **self.figures},
         }  # fmt: skip
 
@@ -98,6 +96,11 @@ def in_the_way(every: Iterable[Recorded], workload: str, candidate: str = "") ->
     return runs or next((each for each in mine if each.state == "asked" and each.candidate == candidate), None)
 
 
+_SILENT = {
+    UNREADABLE: {"code": UNREAD_CODE, "hint": UNREAD_HINT},
+    UNASKED: {"code": UNASKED_CODE, "hint": UNASKED_HINT},
+}
+"""How it ended -> what of that is a judge's error."""
 _NOTHING: dict[str, Any] = {
     "verdict": "running", "reason": None, "quality": None, "segments": {}, "order": [], "guards": {},
     "spent_usd": "0.000000", "left": "",

@@ -28,14 +28,24 @@ from groundplan.economics.experiment import experiment_store as store
 from groundplan.economics.experiment.model import SHADOW
 from groundplan.economics.experiment.record import Recorded, in_the_way
 from groundplan.economics.experiment.sequential import Range, Tally
-from groundplan.economics.experiment.verdict import CANDIDATE, GUARDS, UNREADABLE, Verdict, shadow_verdict, verdict
-from groundplan.economics.replay.pairwise import UNREAD, UNREAD_HINT, left, unread
+from groundplan.economics.experiment.verdict import (
+    CANDIDATE,
+    GUARDS,
+    UNASKED,
+    UNREADABLE,
+    Verdict,
+    shadow_verdict,
+    verdict,
+)
+from groundplan.economics.replay.pairwise import LEFT_ALONE, UNASKED_HINT, UNREAD, UNREAD_HINT, left, unasked, unread
 from groundplan.identity import rights_store
 from groundplan.identity.store import next_policy_number
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
 KIND = "cost.experiment"
+SILENT_KIND = "cost.experiment.judge"
+"""Of one that runs and whose answers nobody compares."""
 USUAL = timedelta(days=7)
 LONGEST = timedelta(days=180)
 ORDINARY = timedelta(days=30)
@@ -48,6 +58,7 @@ _HINTS = {
     "guard": "Look at the guard metric on the experiment's page.",
     "budget": "Begin another one with a larger budget if the answer matters.",
     UNREADABLE: UNREAD_HINT,
+    UNASKED: UNASKED_HINT,
     "expired": "Nothing was decided in time: a larger share, or more reported outcomes, decide sooner.",
 }
 
@@ -182,6 +193,7 @@ def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], number: 
 def look(conn: Connection[Any], now: datetime) -> list[Ended]:
     """Judge everything that runs by its facts, and end what is decided, harmful, used up or over."""
     waiting = [each for each in store.every(conn) if each.state == "running"]
+    finding_store.tell_all(conn, _silent(conn, waiting), kinds=(SILENT_KIND,))
     if not waiting:
         return []
     # live policy is locked first, as everywhere, so that two control processes wait for each other in one order
@@ -191,7 +203,7 @@ def look(conn: Connection[Any], now: datetime) -> list[Ended]:
         if tried.slow_ms is None:
             # nothing was known when it began: what is usual is fixed as soon as it is
             store.fix_usual(conn, tried.id, store.usual(conn, tried.workload, now - USUAL))
-        found = judged(conn, tried)
+        found = judged(conn, tried, now)
         seen = found.quality
         store.look(conn, tried.id, (seen.value, seen.low, seen.high, seen.count), figures(conn, tried, found))
         outcome, reason = (found.state, found.reason) if found.ended else ("", "")
@@ -205,7 +217,7 @@ def look(conn: Connection[Any], now: datetime) -> list[Ended]:
     return ended
 
 
-def judged(conn: Connection[Any], tried: Recorded) -> Verdict:
+def judged(conn: Connection[Any], tried: Recorded, now: datetime) -> Verdict:
     """What its facts show now."""
     found = store.tallies(conn, tried)
     spent = store.spent(conn, tried)
@@ -216,10 +228,33 @@ def judged(conn: Connection[Any], tried: Recorded) -> Verdict:
     if tried.type == SHADOW:
         told = {segment: arms.get(CANDIDATE, Tally()) for segment, arms in segments.items()}
         left = {segment: arms[CANDIDATE].count for (name, segment), arms in found.items() if name == "open"}
-        problem = unread(tried.judge, store.said(conn, tried.id, UNREAD))
-        why = "" if problem is None else problem.message
-        return shadow_verdict(tried.rule, quality.get(CANDIDATE, Tally()), told, guards, spent, left, why)
+        silent = _gives_up(conn, tried, now)
+        return shadow_verdict(tried.rule, quality.get(CANDIDATE, Tally()), told, guards, spent, left, silent)
     return verdict(tried.rule, quality, segments, guards, spent)
+
+
+def _gives_up(conn: Connection[Any], tried: Recorded, now: datetime) -> tuple[str, str] | None:
+    """How a shadow ends, and why, whose judge says nothing readable, or could not be asked for a day."""
+    problem = unread(tried.judge, store.said(conn, tried.id, UNREAD))
+    if problem is not None:
+        return UNREADABLE, problem.message
+    pairs, since, code = store.unasked(conn, tried)
+    problem = unasked(tried.judge, pairs, since, code)
+    return None if problem is None or since is None or since > now - LEFT_ALONE else (UNASKED, problem.message)
+
+
+def _silent(conn: Connection[Any], running: Iterable[Recorded]) -> list[Finding]:
+    """Those whose answers nobody compares now, though second answers are made and paid."""
+    found = []
+    for tried in running:
+        problem = unasked(tried.judge, *store.unasked(conn, tried)) if tried.type == SHADOW else None
+        if problem is not None:
+            message = f"The {tried.kind} {tried.name} of {tried.candidate} decides nothing: {problem.message}"
+            hint = f"{problem.hint} Second answers are made seldom until then; after a day without it ends."
+            found.append(Finding(kind=SILENT_KIND, subject=f"workload/{tried.workload}", mark=str(tried.id),
+                                 severity="medium", message=message, hint=hint,
+                                 detail={"experiment": str(tried.id), "candidate": tried.candidate}))  # fmt: skip
+    return found
 
 
 def seen_segments(tried: Recorded, names: Iterable[str]) -> list[str]:
@@ -246,7 +281,7 @@ def figures(conn: Connection[Any], tried: Recorded, found: Verdict) -> dict[str,
 
 
 def _due(conn: Connection[Any], running: list[Recorded], now: datetime) -> bool:
-    return any(each.until <= now or judged(conn, each).ended for each in running)
+    return any(each.until <= now or judged(conn, each, now).ended for each in running)
 
 
 def _range(seen: Range) -> dict[str, Any]:
@@ -273,7 +308,7 @@ def _finding(tried: Recorded, outcome: str, reason: str) -> Finding:
         kind=KIND,
         subject=f"workload/{tried.workload}",
         mark=str(tried.id),
-        severity="info" if good else "medium" if outcome in ("worse", "guard", UNREADABLE) else "low",
+        severity="info" if good else "medium" if outcome in ("worse", "guard", UNREADABLE, UNASKED) else "low",
         message=f"The {tried.kind} {tried.name} of {tried.candidate} ended ({outcome}): {reason}",
         hint=_HINTS.get(outcome, "See the experiment's page."),
         detail={"experiment": str(tried.id), "outcome": outcome, "candidate": tried.candidate},

@@ -22,6 +22,8 @@ GUARDS: Final = {"answered": "the share of calls that are answered", "fast": "th
 NOTHING: Final = Decimal(0)
 UNREADABLE: Final = "judge"
 """How it ends where its judge says nothing readable."""
+UNASKED: Final = "unasked"
+"""How it ends where nobody could compare the answers for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`state`: running | better | kept | worse | guard | judge | budget; every state but the first ends it."""
+    """`state`: running | better | kept | worse | guard | judge | unasked | budget; all but the first end it."""
 
     state: str
     reason: str
@@ -92,11 +94,11 @@ def shadow_verdict(
     guards: Mapping[str, Arms] | None = None,
     spent_usd: Decimal = NOTHING,
     left_open: Mapping[str, int] | None = None,
-    unread: str = "",
+    silent: tuple[str, str] | None = None,
 ) -> Verdict:
     """What pairs of answers show: `kept` tells of each whether the candidate's was as good as the one that was shown.
     `left_open`: pairs that the judge was asked about and said nothing of, by segment, `""` of all; the interval holds
-    whether all of them are good or none. `unread`: that the judge said nothing readable of the newest pairs, if so.
+    whether all of them are good or none. `silent`: how it ends, and why, where the judge says nothing.
 
     `tolerance` is the share of calls that it may answer worse.
     """
@@ -107,14 +109,14 @@ def shadow_verdict(
         name: open_range(seen, left.get(name, 0), _part(rule, at))
         for at, (name, seen) in enumerate(segments.items(), 1)
     }
-    state, reason = _shadow_state(rule, whole, watched, spent_usd, unread)
+    state, reason = _shadow_state(rule, whole, watched, spent_usd, silent)
     few = [name for name, seen in parts.items() if seen.count >= LEAST and seen.high < 1 - rule.tolerance]
     reason += _but(few)
     return Verdict(state, reason, whole, parts, watched, spent_usd)
 
 
 def _shadow_state(
-    rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: Decimal, unread: str
+    rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: Decimal, silent: tuple[str, str] | None
 ) -> tuple[str, str]:
     for name, seen in guards.items():
         if seen.high < -rule.guard_tolerance:
@@ -124,8 +126,8 @@ def _shadow_state(
         return "worse", f"at most {whole.high:.1%} of its answers are as good, less than {wanted:.1%}"
     if enough and whole.low >= wanted:
         return "kept", f"at least {whole.low:.1%} of its answers are as good, as many as {wanted:.1%} at least"
-    if unread:
-        return UNREADABLE, unread
+    if silent is not None:
+        return silent
     if rule.budget_usd is not None and spent_usd >= rule.budget_usd:
         return "budget", f"its budget of ${rule.budget_usd:,.2f} is used up"
     return "running", f"between {whole.low:.1%} and {whole.high:.1%} as good after {whole.count} pairs of answers"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from groundplan.core.errors import Problem
@@ -27,6 +28,13 @@ UNREAD_HINT: Final = (
     f"Name another judge, one that answers in a word: a verdict has {TOKENS} tokens, which a model that reasons first "
     "has used before it says any."
 )
+UNASKED_CODE: Final = "judge_unasked"
+UNASKED_HINT: Final = (
+    "Look at its deployment (`groundplan status`, or its newest calls), its key and what it may use; or name another "
+    "judge."
+)
+LEFT_ALONE: Final = timedelta(days=1)
+"""How long a judge may be asked in vain before nobody waits for it."""
 SHORT: Final = 60
 """Characters of what it said instead that are kept."""
 _LINE: Final = "-" * 24
@@ -86,6 +94,18 @@ def unread(judge: str, said: Sequence[str | None]) -> Problem | None:
     heard = f"it said '{lately[0]}'" if lately[0] else "it said nothing"
     told = f"the judge {judge} gave no readable verdict on {UNREAD} pairs in a row: {heard} instead of A, B or SAME"
     return Problem(told, UNREAD_CODE, UNREAD_HINT)
+
+
+def unasked(judge: str, pairs: int, since: datetime | None, code: str) -> Problem | None:
+    """Where answers of the newest `pairs` could not be compared since then, with the `code` of the newest reason.
+    Without a judge they are compared by the search service."""
+    if pairs < UNREAD or since is None:
+        return None
+    who = f"the judge {judge} could not be asked" if judge else "answers could not be compared by likeness"
+    told = f"{who} on {pairs} pairs in a row, since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    if not judge:
+        return Problem(told, UNASKED_CODE, "See that the search service runs: `groundplan doctor`.")
+    return Problem(f"{told} ({code})" if code else told, UNASKED_CODE, UNASKED_HINT)
 
 
 def left(judge: str, unread: int, unasked: int) -> str:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 MOST = 16
 """Second answers that are made at the same time in one worker."""
 REST_SECONDS = 30.0
-"""After one had no budget or no right, until the next is tried."""
+"""After one had no budget or no right, or nobody could compare it with the shown one, until the next is tried."""
+LONGEST_REST_SECONDS = 600.0
+"""Each time in a row that nobody could compare them it doubles, up to this."""
 _LEFT_OUT = ("stream", "stream_options", "service_tier", "store")
 _decode = msgspec.json.Decoder().decode
 
@@ -38,6 +40,8 @@ class Trials:
         self._pairs = pairs
         self._running = 0
         self._rests: dict[str, float] = {}
+        self._uncompared: dict[str, int] = {}
+        """Pairs in a row, by experiment."""
         self.missed = 0
         """Calls beside which none was made, since there was no room."""
 
@@ -89,6 +93,8 @@ class Trials:
             what = beside.Beside(tried, beside.JUDGE, mark, beside.budget_of(tried), bare=True)
             headers, kept = shown.request.headers, b"".join(shown.kept or ())
             found = await compare(self._gateway, headers, shown.ask.query, text_of(kept), told, what)
+            if found is not NOT_COMPARED:
+                self._heed(tried, asked=found.score is not None or found.said is not None)
         self._pairs.add(
             Pair(
                 experiment=tried.id,
@@ -108,6 +114,17 @@ class Trials:
                 said=found.said,
             )
         )
+
+    def _heed(self, tried: Experiment, *, asked: bool) -> None:
+        """Where a judge is away, or its key is wrong, few second answers are paid that nobody compares. One call may
+        be at fault itself, so it takes two in a row."""
+        now = self._gateway.loop.time()
+        if asked:
+            self._uncompared.pop(tried.id, None)
+        elif self._rests.get(tried.id, 0.0) <= now:
+            times = self._uncompared[tried.id] = self._uncompared.get(tried.id, 0) + 1
+            if times > 1:
+                self._rests[tried.id] = now + min(REST_SECONDS * 2.0 ** min(times - 2, 10), LONGEST_REST_SECONDS)
 
 
 def second(body: bytes, deployment: str) -> dict[str, Any]:
