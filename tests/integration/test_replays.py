@@ -31,7 +31,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
-from groundplan.economics.replay.pairwise import UNREAD, UNREAD_CODE
+from groundplan.economics.replay.pairwise import UNASKED, UNREAD, UNREAD_CODE
 from groundplan.economics.replay.run import Run
 from groundplan.gateway.experiments.replays import PURPOSE
 from groundplan.ledger import finding_store
@@ -122,6 +122,7 @@ async def test_kept_calls_are_asked_again_and_a_cheaper_model_is_proposed(databa
         await _proposes(world)
         await _survives_its_process(world)
         await _stops_at_a_judge_that_is_not_readable(world)
+        await _stops_at_a_judge_that_cannot_be_asked(world)
         await _needs_a_fit_judge(world)
         # keys of people are not good for it, and no caller reaches other deployments by it
         reply = await world.stack.post("/api/replay", world.stack.key("support"), {})
@@ -160,6 +161,19 @@ async def _stops_at_a_judge_that_is_not_readable(world: World) -> None:
         (told,) = finding_store.findings(conn, kinds=["cost.judge"])
     assert said in told["message"] and told["hint"] == error["hint"]
     assert (told["subject"], told["detail"]["code"]) == ("workload/support", UNREAD_CODE)
+
+
+async def _stops_at_a_judge_that_cannot_be_asked(world: World) -> None:
+    """So that not all of the kept calls are paid for that nobody judges."""
+    said, again = world.models["large"].script, world.models["judge"].script
+    world.models["large"].script = Script(mode="down")
+    before = world.models["judge"].counted
+    silent = await world.replay(judge="large", candidate="judge", budget_usd=Decimal(2))
+    assert silent.state == "failed" and silent.outcome.startswith("the judge large could not be asked on 10 pairs")
+    error = silent.to_json()["error"]
+    assert error["code"] == "judge_unasked" and "key" in error["hint"]
+    assert world.models["judge"].counted == before + UNASKED
+    world.models["large"].script, world.models["judge"].script = said, again
 
 
 async def _proposes(world: World) -> None:

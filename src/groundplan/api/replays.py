@@ -36,7 +36,7 @@ from groundplan.core.money import PICO, from_decimal
 from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
-from groundplan.economics.replay.pairwise import UNREAD, unread
+from groundplan.economics.replay.pairwise import UNASKED, UNREAD, unasked, unread
 from groundplan.economics.replay.run import Answered, Run, Waiting
 from groundplan.gateway.experiments.compare import text_of
 from groundplan.gateway.experiments.replays import PURPOSE
@@ -138,9 +138,9 @@ def _key(services: Services, run: Run, left: Decimal) -> tuple[UUID, str]:
 
 
 def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str | Problem:
-    """Why it ended before all was asked; empty: it did not. A problem: its judge says nothing readable."""
+    """Why it ended before all was asked; empty: it did not. A problem: its judge says nothing readable, or nothing."""
     read = 0
-    said: deque[str | None] = deque(maxlen=UNREAD)
+    heard = _Heard(run.judge)
     try:
         while True:
             with services.transaction() as conn:
@@ -160,9 +160,7 @@ def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str | P
                 raise
             with services.transaction() as conn:
                 store.answered(conn, run.id, came)
-            if came.said is not None:
-                said.appendleft(came.said if came.kept is None else None)
-            if (problem := unread(run.judge, list(said))) is not None:
+            if (problem := heard.problem(came, services.clock.now())) is not None:
                 return problem
             if came.why in _SPENT:
                 return "its budget, or one of its workload's, has not enough left for what a further call may cost"
@@ -170,6 +168,26 @@ def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str | P
         with services.transaction() as conn:
             detail = {"run": str(run.id), "calls": read, "candidate": run.candidate}
             record(conn, action="content.replayed", actor=SYSTEM, subject=f"workload/{run.workload}", detail=detail)
+
+
+class _Heard:
+    """What a judge has said lately."""
+
+    def __init__(self, judge: str) -> None:
+        self._judge = judge
+        self._said: deque[str | None] = deque(maxlen=UNREAD)
+        self._vain: list[datetime] = []
+
+    def problem(self, came: Answered, now: datetime) -> Problem | None:
+        """Why it is asked no more; None: it is."""
+        if came.said is not None:
+            self._said.appendleft(came.said if came.kept is None else None)
+            self._vain.clear()
+        if came.code:
+            self._vain.append(now)
+        if len(self._vain) >= UNASKED:
+            return unasked(self._judge, len(self._vain), self._vain[0], came.code)
+        return unread(self._judge, list(self._said))
 
 
 def _content(services: Services, conn: Connection[Any], call: UUID) -> tuple[dict[str, Any], str] | None:
@@ -205,7 +223,9 @@ def _asked(run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | Non
     kept = None if score is None else float(score) >= 0.5
     if not told["answered"] and told["cost"]:
         kept, why = False, ""  # a candidate that is asked and does not answer has not kept the quality
-    return Answered(waiting.call, UUID(told["call"]), kept, bool(told["contradicted"]), usd, why, told.get("said"))
+    code = str(told["code"]) if why == store.OPEN else ""
+    beside = UUID(told["call"])
+    return Answered(waiting.call, beside, kept, bool(told["contradicted"]), usd, why, told.get("said"), code)
 
 
 def _unjudged(told: dict[str, Any]) -> str:

@@ -239,21 +239,29 @@ def _gives_up(conn: Connection[Any], tried: Recorded, now: datetime) -> tuple[st
     if problem is not None:
         return UNREADABLE, problem.message
     pairs, since, code = store.unasked(conn, tried)
-    problem = unasked(tried.judge, pairs, since, code)
-    return None if problem is None or since is None or since > now - LEFT_ALONE else (UNASKED, problem.message)
+    if pairs < UNREAD or since is None or since > now - LEFT_ALONE:
+        return None
+    return UNASKED, unasked(tried.judge, pairs, since, code).message
 
 
 def _silent(conn: Connection[Any], running: Iterable[Recorded]) -> list[Finding]:
     """Those whose answers nobody compares now, though second answers are made and paid."""
     found = []
     for tried in running:
-        problem = unasked(tried.judge, *store.unasked(conn, tried)) if tried.type == SHADOW else None
-        if problem is not None:
-            message = f"The {tried.kind} {tried.name} of {tried.candidate} decides nothing: {problem.message}"
-            hint = f"{problem.hint} Second answers are made seldom until then; after a day without it ends."
-            found.append(Finding(kind=SILENT_KIND, subject=f"workload/{tried.workload}", mark=str(tried.id),
-                                 severity="medium", message=message, hint=hint,
-                                 detail={"experiment": str(tried.id), "candidate": tried.candidate}))  # fmt: skip
+        pairs, since, code = store.unasked(conn, tried) if tried.type == SHADOW else (0, None, "")
+        if pairs < UNREAD or since is None:
+            continue
+        problem = unasked(tried.judge, pairs, since, code)
+        made = Finding(
+            kind=SILENT_KIND,
+            subject=f"workload/{tried.workload}",
+            mark=str(tried.id),
+            severity="medium",
+            message=f"The {tried.kind} {tried.name} of {tried.candidate} decides nothing: {problem.message}",
+            hint=f"{problem.hint} Second answers are made seldom until then; after a day without it ends.",
+            detail={"experiment": str(tried.id), "candidate": tried.candidate},
+        )
+        found.append(made)
     return found
 
 

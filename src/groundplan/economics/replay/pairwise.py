@@ -28,6 +28,8 @@ UNREAD_HINT: Final = (
     f"Name another judge, one that answers in a word: a verdict has {TOKENS} tokens, which a model that reasons first "
     "has used before it says any."
 )
+UNASKED: Final = 10
+"""Calls of a replay in a row whose judge could not be asked, after which no more are made."""
 UNASKED_CODE: Final = "judge_unasked"
 UNASKED_HINT: Final = (
     "Look at its deployment (`groundplan status`, or its newest calls), its key and what it may use; or name another "
@@ -96,11 +98,9 @@ def unread(judge: str, said: Sequence[str | None]) -> Problem | None:
     return Problem(told, UNREAD_CODE, UNREAD_HINT)
 
 
-def unasked(judge: str, pairs: int, since: datetime | None, code: str) -> Problem | None:
+def unasked(judge: str, pairs: int, since: datetime, code: str) -> Problem:
     """Where answers of the newest `pairs` could not be compared since then, with the `code` of the newest reason.
     Without a judge they are compared by the search service."""
-    if pairs < UNREAD or since is None:
-        return None
     who = f"the judge {judge} could not be asked" if judge else "answers could not be compared by likeness"
     told = f"{who} on {pairs} pairs in a row, since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if not judge:

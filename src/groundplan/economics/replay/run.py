@@ -69,6 +69,8 @@ class Answered:
     why: str = ""
     said: str | None = None
     """What the judge said; None: it was not asked, or did not answer."""
+    code: str = ""
+    """Why it could not be asked, or did not answer; empty: it did, or need not."""
 
 
 def _iso(at: datetime | None) -> str | None:
