@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from benchmarks.forecast_young import SHAPES, generated, judged
 
+from groundplan.economics.forecast.few import of_few
 from groundplan.economics.forecast.model import DAY, Launch, Series
 from groundplan.economics.forecast.predict import forecast
 from groundplan.economics.forecast.young import METHOD, MOST
@@ -146,3 +147,34 @@ def test_a_ramp_after_days_of_nothing_begins_where_it_is() -> None:
     for before in ([0.0] * 8, [1.0] + [0.0] * 7):
         made = forecast(days([*before, 10, 20, 30, 40, 50, 60]), 14)
         assert 55 < made.middle[0] < 100 and made.total_low > 0.8 * 14 * 60
+
+
+def of_few_days(shape: str, seen: int, seeds: range) -> tuple[float, float]:
+    """(median of how far off the next 14 days are, share of the intervals that held)."""
+    off, held = [], []
+    for seed in seeds:
+        values = generated(shape, seen, seed)
+        made, came = of_few(days(list(values[:seen])), 14), sum(values[seen : seen + 14])
+        off.append(abs(math.log(made.total / came)))
+        held.append(made.total_low <= came <= made.total_high)
+    return float(np.median(off)), float(np.mean(held))
+
+
+@pytest.mark.parametrize(("shape", "most"), [("ramp", 0.35), ("slowing", 0.3), ("launched", 0.3)])
+def test_when_a_budget_ends_is_told_by_how_a_week_changes(shape: str, most: float) -> None:
+    """By their mean it was 0.9, 0.5 and 0.6 off, and of intervals 15, 88 and 60 % held."""
+    off, held = of_few_days(shape, 7, range(30))
+    assert off < most and held > 0.65
+
+
+@pytest.mark.parametrize("seen", [5, 6, 7])
+@pytest.mark.parametrize("shape", ["flat", "weekly", "wandering"])
+def test_days_that_do_not_surely_change_are_told_by_their_mean(shape: str, seen: int) -> None:
+    known = [generated(shape, seen, seed)[:seen] for seed in range(30)]
+    assert sum(of_few(days(list(each)), 14).method == METHOD for each in known if any(each)) <= 6
+
+
+def test_four_days_tell_nothing_but_their_mean() -> None:
+    assert of_few(days(growing(4, 2.0)), 7).method == "mean of 4 days"
+    assert of_few(days(growing(5, 2.0)), 7).method == METHOD
+    assert of_few(days([0.0] * 6), 7).total == 0

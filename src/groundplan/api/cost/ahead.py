@@ -159,10 +159,10 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
 
 
 def _lasting(past: Series, horizon: int) -> Forecast:
-    """As `foreseen`; of fewer days their mean, since a budget may end before there are enough."""
-    from groundplan.economics.forecast.few import LEAST, mean_of  # noqa: PLC0415 -- numpy
+    """As `foreseen`; of fewer days what they tell, since a budget may end before there are enough."""
+    from groundplan.economics.forecast.few import LEAST, of_few  # noqa: PLC0415 -- numpy
 
-    return foreseen(past, horizon) if len(past.values) >= LEAST else mean_of(past, horizon)
+    return foreseen(past, horizon) if len(past.values) >= LEAST else of_few(past, horizon)
 
 
 def _lately(conn: Connection[Any], now: datetime) -> tuple[list[dict[str, Any]], float]:

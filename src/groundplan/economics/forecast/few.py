@@ -1,17 +1,25 @@
-"""How long a budget lasts where there are too few days for a forecast: at their mean, half and twice of it. Pure."""
+"""How long a budget lasts where there are too few days for a forecast: by how they change, where five of them or more
+surely do, else at their mean, half and twice of it. Pure.
+"""
 
 from __future__ import annotations
 
 from groundplan.core.words import counted
+from groundplan.economics.forecast import young
 from groundplan.economics.forecast.model import Forecast, Series
-from groundplan.economics.forecast.predict import LEAST
+from groundplan.economics.forecast.predict import LEAST, new
 from groundplan.economics.forecast.rare import levels
 
-__all__ = ["LEAST", "mean_of"]
+__all__ = ["LEAST", "of_few"]
 
 
-def mean_of(series: Series, horizon: int) -> Forecast:
+def of_few(series: Series, horizon: int) -> Forecast:
     """Of one day at least."""
+    changing = new(series, horizon, young.FEWEST) if len(series.values) >= young.FEWEST else None
+    return _mean_of(series, horizon) if changing is None else changing
+
+
+def _mean_of(series: Series, horizon: int) -> Forecast:
     count = len(series.values)
     level = levels(series, horizon)
     mean = sum(value / level[place] for place, value in enumerate(series.values)) / count

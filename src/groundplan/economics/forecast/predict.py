@@ -72,8 +72,8 @@ def forecast(series: Series, horizon: int) -> Forecast:
     _check(series, horizon)
     if rare.is_rare(series):
         return rare.forecast(series, horizon, _growth(series, horizon), _origins(len(series.values), horizon, 7))
-    if (new := _new(series, horizon)) is not None:
-        return new
+    if (made := new(series, horizon)) is not None:
+        return made
     series, once, again = usual(series, horizon)
     past = _past(series, horizon)
     begun = last_step(past.logs, past.cycle, past.jumps) if series.step == DAY else None
@@ -260,9 +260,9 @@ def _growth(series: Series, horizon: int) -> Floats:
     return made
 
 
-def _new(series: Series, horizon: int) -> Forecast | None:
-    """Of what has not been there for long, and changes; None where days without any come again, also after it has
-    begun."""
+def new(series: Series, horizon: int, least: int = LEAST) -> Forecast | None:
+    """Of what has not been there for long, at `least` for so many days, and changes; None where days without any come
+    again, also after it has begun."""
     if series.step != DAY or len(series.values) > young.MOST:
         return None
     whole, once, again = usual(series, horizon)
@@ -274,7 +274,7 @@ def _new(series: Series, horizon: int) -> Forecast | None:
     past = _past(whole, horizon)
     unknown = past.closed.copy()
     unknown[: len(past.values)][past.values != np.array(series.values)] = 1.0
-    made = young.forecast(whole, horizon, unknown, _levels(past), _growth(series, horizon))
+    made = young.forecast(whole, horizon, unknown, _levels(past), _growth(series, horizon), least)
     return None if made is None else replace(made, notes=(*made.notes, *once))
 
 

@@ -24,8 +24,12 @@ from groundplan.economics.forecast.step import Step
 MOST: Final = 56
 """Days, from which on the past of its own tells how it goes on."""
 LEAST: Final = 8
+FEWEST: Final = 5
+"""Of fewer than `LEAST` nothing is forecast, but when a budget ends."""
 STEADY: Final = 0.1
 """How probable it is at most that nothing has changed."""
+HARDLY: Final = 0.25
+"""As `STEADY`, of fewer days than `LEAST`, beside their mean."""
 NOISY: Final = 0.4
 """How much days of what is steady differ, as a logarithm, from which on their middle one says less than their mean."""
 SEASON: Final = 0.5
@@ -80,14 +84,16 @@ class _Fit:
     evidence: float
 
 
-def forecast(series: Series, horizon: int, closed: Floats, jumps: Floats, growth: Floats) -> Forecast | None:
+def forecast(
+    series: Series, horizon: int, closed: Floats, jumps: Floats, growth: Floats, least: int = LEAST
+) -> Forecast | None:
     """None where nothing has changed, as far as that can be told, or it has been there for longer. Over known and
     coming days: `closed` is 1.0 on holidays, `jumps` what launches have added to the logarithm. `growth`: of each
     coming day, declared; what is seen ends then."""
     values = np.array(series.values)
     count = len(values)
     known = closed[:count] == 0
-    if series.step != DAY or not LEAST <= count <= MOST or known.sum() < LEAST or not values.any():
+    if series.step != DAY or not least <= count <= MOST or known.sum() < least or not values.any():
         return None
     offset = float(values.mean()) * _OFFSET
     curves = list(_curves(count, horizon))
@@ -96,7 +102,8 @@ def forecast(series: Series, horizon: int, closed: Floats, jumps: Floats, growth
     if _weekly(logs, known) < SEASON * float(fit.noise[fit.weights.argmax()]):
         return None
     chances = {kind: _chance(curves, fit, kind) for kind in (GROWS, FADES, STEPS, FLAT)}
-    if chances[FLAT] > STEADY and float(fit.noise[0]) < NOISY:
+    few = count < LEAST
+    if chances[FLAT] > (HARDLY if few else STEADY) and (few or float(fit.noise[0]) < NOISY):
         return None
     seen = _most_likely(fit)
     still = _ahead(seen, count, closed, jumps) + growth
