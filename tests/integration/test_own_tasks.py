@@ -211,7 +211,9 @@ def test_whom_only_a_document_names_sees_its_finding_and_decides_nothing(control
     assert set(control.ask("GET", place, **ben).body) == {"document", "newer", "access"}
     assert control.ask("GET", "/api/knowledge/documents", **ben).body["documents"] == []
     said = {"what": "state", "value": "retired", "reason": "x"}
-    assert control.ask("POST", f"{place}/decide", said, **ben).code == "document_not_yours"
+    refused = control.ask("POST", f"{place}/decide", said, **ben)
+    assert refused.code == "document_not_yours" and "itself names you" in refused.body["error"]["message"]
+    assert ".governed.yaml" in refused.body["error"]["hint"], "he is not told to ask himself, or only the others"
     assert control.ask("POST", f"{place}/delete", {"reason": "x"}, **ben).code == "document_not_yours"
 
 

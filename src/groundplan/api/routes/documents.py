@@ -327,6 +327,11 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
     except Denied as error:
         if not (sees_all(caller) or _reads(conn, caller, found)):
             raise _unknown() from error
+        if caller.email is not None and caller.email in (found["owner"], found["steward"]):
+            raise Denied(
+                "only the document itself names you, which whoever may write it could do", code="document_not_yours",
+                hint=f"Ask whoever owns {found['source']} to name you in its folder's .governed.yaml or in the source.",
+            ) from error  # fmt: skip
         named = own.who_answers(found)
         who = next((found[name] for name in ("steward", "owner") if found[name] in named), None)
         raise Denied(
