@@ -137,6 +137,7 @@ def test_what_else_is_said_of_a_stream_goes_on(codec: Any, asked: bytes) -> None
         ({"modalities": ["text", "audio"]}, "field_unsupported"),
         ({"service_tier": "flex"}, "field_unsupported"),
         ({"prompt_cache_options": {"mode": "explicit", "ttl": "12h"}}, "field_unsupported"),
+        ({"reasoning": {"mode": "pro"}}, "field_unsupported"),
         ({"stream": "yes"}, "body_invalid"),
         ({"model": 3}, "body_invalid"),
     ],
@@ -153,6 +154,17 @@ def test_a_cache_of_prompts_is_written_at_the_price_that_is_known() -> None:
         of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "prompt_cache_options": ttl}).encode())
     with pytest.raises(Invalid, match="prompt_cache_options"):
         of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "prompt_cache_options": {"ttl": "12h"}}).encode())
+
+
+def test_an_answer_is_reasoned_for_once() -> None:
+    """`pro` reasons several times, and the cap is that of one."""
+    for told in ({"effort": "high"}, {"mode": None}, {"mode": "standard", "effort": "low"}):
+        of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "reasoning": told}).encode())
+        chat_completions.read(chat(reasoning=told))
+    for mode in ("pro", "deeper"):
+        with pytest.raises(Invalid, match=r"reasoning\.mode") as caught:
+            of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "reasoning": {"mode": mode}}).encode())
+        assert caught.value.code == "field_unsupported" and "no bound" in caught.value.hint
 
 
 def of(interface: Interface) -> Callable[[bytes], object]:

@@ -78,11 +78,11 @@ _TABLE = {
         max_tokens max_completion_tokens max_output_tokens n best_of tools modalities service_tier store
         background previous_response_id audio prediction web_search_options moderation container mcp_servers
         inference_geo speed conversation context_management cache_control output_config output_format
-        encoding_format image background_options prompt_cache_options
+        encoding_format image background_options prompt_cache_options reasoning
         """,
         "ordinary": """
         temperature top_p stop seed user metadata frequency_penalty presence_penalty logprobs top_logprobs
-        logit_bias response_format tool_choice parallel_tool_calls reasoning_effort reasoning text include
+        logit_bias response_format tool_choice parallel_tool_calls reasoning_effort text include
         truncation stop_sequences top_k thinking dimensions verbosity
         """,
     }.items()
@@ -134,6 +134,22 @@ class CacheOptions(msgspec.Struct, frozen=True):
                 f"prompt_cache_options.ttl {self.ttl[:20]!r} is not supported",
                 code="field_unsupported",
                 hint='A longer cache may have a price of its own; use "30m" or leave ttl out.',
+            )
+
+
+class Reasoning(msgspec.Struct, frozen=True):
+    """How a model is to reason."""
+
+    mode: str | None = None
+
+    def check(self) -> None:
+        """Raise `Invalid` for a mode that reasons several times for one answer (OpenAI's `pro`): the cap is that of
+        one, and what all of them cost has no bound. OpenRouter asks another model for it."""
+        if self.mode not in (None, "standard"):
+            raise Invalid(
+                f"reasoning.mode {self.mode[:20]!r} is not supported",
+                code="field_unsupported",
+                hint='What it costs has no bound; use "standard" or leave mode out, and raise reasoning.effort.',
             )
 
 

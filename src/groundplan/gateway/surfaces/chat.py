@@ -24,6 +24,7 @@ from groundplan.gateway.http.sse import DONE, END, event, splice
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
     CacheOptions,
+    Reasoning,
     message_parts,
     read_fields,
     refuse_fields,
@@ -80,6 +81,7 @@ class _Chat(msgspec.Struct, frozen=True):
     tools: list[_Tool] | None = None
     service_tier: str | None = None
     prompt_cache_options: CacheOptions | None = None
+    reasoning: Reasoning | None = None
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -202,6 +204,8 @@ def _service(chat: _Chat) -> str:
         raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
     if chat.prompt_cache_options is not None:
         chat.prompt_cache_options.check()
+    if chat.reasoning is not None:
+        chat.reasoning.check()
     if (service := SERVICES.get(chat.service_tier)) is None:
         raise Invalid("service_tier is not supported", code="field_unsupported", hint="Leave service_tier out.")
     return service

@@ -22,6 +22,7 @@ from groundplan.gateway.surfaces import responses_api, responses_kept, responses
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
     CacheOptions,
+    Reasoning,
     file_bytes,
     image_bytes,
     read_fields,
@@ -106,6 +107,7 @@ class Asked(msgspec.Struct, frozen=True):
     tools: list[_Tool] | None = None
     service_tier: str | None = None
     prompt_cache_options: CacheOptions | None = None
+    reasoning: Reasoning | None = None
     store: bool | None = None
     background: bool | None = None
     previous_response_id: str | None = None
@@ -226,6 +228,8 @@ def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
         raise Invalid("max_output_tokens is below 1", code="cap_range", hint="Use max_output_tokens of at least 1.")
     if asked.prompt_cache_options is not None:
         asked.prompt_cache_options.check()
+    if asked.reasoning is not None:
+        asked.reasoning.check()
     if asked.service_tier not in SERVICES:
         raise _unsupported("service_tier")
     for tool in asked.tools or ():
