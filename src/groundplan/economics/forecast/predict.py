@@ -72,8 +72,8 @@ def forecast(series: Series, horizon: int) -> Forecast:
     _check(series, horizon)
     if rare.is_rare(series):
         return rare.forecast(series, horizon, _growth(series, horizon), _origins(len(series.values), horizon, 7))
-    if (made := new(series, horizon)) is not None:
-        return made
+    if (young_one := new(series, horizon)) is not None:
+        return young_one
     series, once, again = usual(series, horizon)
     past = _past(series, horizon)
     begun = last_step(past.logs, past.cycle, past.jumps) if series.step == DAY else None
