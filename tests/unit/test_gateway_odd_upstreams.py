@@ -402,6 +402,48 @@ async def test_a_request_that_is_above_a_minutes_tokens_goes_elsewhere(tmp_path:
         assert (reply.status, reply.body) == (413, own), "any other is about the request itself"
 
 
+VLLM = (
+    b'{"object":"error","message":"This model\'s maximum context length is 8192 tokens. However, you requested 9000."}'
+)
+SMALL = {"one": {"context_tokens": 8192}, "two": {"context_tokens": 128_000}}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "told",
+    [
+        VLLM,
+        b'{"error":{"message":"Please reduce the length of the messages.","code":"context_length_exceeded"}}',
+        b'{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 9000 tokens > 8192"}}',
+        b'{"error":{"code":400,"message":"the request exceeds","type":"exceed_context_size_error","n_ctx":8192}}',
+        b'[{"error":{"code":400,"message":"The input token count (9000) exceeds the maximum number of tokens."}}]',
+    ],
+)
+async def test_a_prompt_that_is_too_long_goes_to_whose_context_is_larger(
+    tmp_path: Path, told: bytes, stream: bool
+) -> None:
+    async with saying(tmp_path, answering(told, b"400 Bad Request"), fallback=True, more=SMALL) as rig:
+        for _ in range(4):
+            reply = await rig.chat(stream=stream)
+            assert reply.status == 200 and reply.headers["groundplan-deployment"] == "two"
+        assert not rig.gateway.health.troubled and not rig.gateway.health._failures
+        assert [each.outcome for each in await rig.settlements()] == ["not_billed", "ok"] * 4
+        await rig.books()
+
+
+async def test_a_prompt_that_is_too_long_for_all_is_the_callers_own(tmp_path: Path) -> None:
+    same = {name: {"context_tokens": 8192} for name in ("one", "two")}
+    async with saying(tmp_path, answering(VLLM, b"400 Bad Request"), fallback=True, more=same) as rig:
+        reply = await rig.chat()
+        assert (reply.status, reply.body) == (400, VLLM) and rig.models["two"].counted == 0
+    (tmp_path / "down").mkdir()
+    async with saying(tmp_path / "down", answering(VLLM, b"400 Bad Request"), fallback=True, more=SMALL) as rig:
+        rig.play("two", mode="down")
+        reply = await rig.chat()
+        assert (reply.status, reply.code) == (503, "upstream_failed"), "whoever reads more may be well soon"
+        await rig.books()
+
+
 @pytest.mark.parametrize("status", [418, 450, 499])
 async def test_a_refusal_with_any_status_reaches_the_caller(tmp_path: Path, status: int) -> None:
     told = b'{"error":{"message":"not like this"}}'

@@ -191,7 +191,7 @@ def test_the_verdict_counts_and_names_places() -> None:
     assert said(verdict, NO_EQUAL, "some_new_thing") == [f"config.yaml:{line('some_new_thing')}"]
     assert said(verdict, CARRIED, "routing_strategy") == [f"config.yaml:{line('routing_strategy')}"]
     assert said(verdict, NO_EQUAL, "input_cost_per_second") == [f"config.yaml:{line('input_cost_per_second')}"]
-    assert said(verdict, NO_EQUAL, "context_window_fallbacks") == [f"config.yaml:{line('context_window_fallbacks')}"]
+    assert said(verdict, CHANGED, "context_window_fallbacks") == [f"config.yaml:{line('context_window_fallbacks')}"]
     assert said(everything(owners={"": "a@b.example"}), CHANGED, "vectors") == [f"config.yaml:{line('name: vectors')}"]
     assert said(verdict, NEEDED, "virtual keys") and said(verdict, CARRIED, "supports_vision")
     assert said(verdict, NEEDED, "assistant")

@@ -83,8 +83,8 @@ LITELLM: dict[str, Rule] = {
     "telemetry": Rule(CARRIED, "nothing is sent home, ever"),
     "force_ipv4": Rule(NO_EQUAL, "addresses are resolved by the system", "Order them in /etc/gai.conf."),
     "context_window_fallbacks": Rule(
-        NO_EQUAL, "a prompt that is too long is refused by name, not sent elsewhere",
-        "Name the larger model in fallbacks: if it may take over for other failures as well.",
+        CHANGED, "a prompt that is too long for one goes to the next of its fallbacks whose context is larger",
+        "Name the larger model in fallbacks: it takes over for other failures as well; write context: of both.",
     ),
     "content_policy_fallbacks": Rule(
         NO_EQUAL, "a refusal by a provider's content filter is an answer, not a failure",

@@ -32,7 +32,7 @@ from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
-from groundplan.gateway.upstream.account import above_rate, meant
+from groundplan.gateway.upstream.account import above_rate, meant, too_long
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
@@ -207,6 +207,13 @@ class Attempt:
             )
             failed.above_rate = True
             raise failed
+        if (told := too_long(status, self._refusal)) and self._others_read_more():
+            if self._target is not None:
+                told = self._target.hide(told.encode()).decode(errors="replace")
+            why = f"the upstream answered {status}: {' '.join(told.split())[:200]}"
+            failed = AttemptFailed(why, billed=False, status=status)
+            failed.too_long = True
+            raise failed
         self._overload = status in _OVERLOAD
         if status in _ELSEWHERE or status < 400 or status >= 500:
             rest = None
@@ -226,6 +233,11 @@ class Attempt:
                     failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
                 self._overload = self._overload and not failed.other_key
             raise failed
+
+    def _others_read_more(self) -> bool:
+        """Whether the call may go to somebody whose context is larger."""
+        mine = self.deployment.context_tokens
+        return any(each.context_tokens > mine for each in self.exchange.deployments)
 
     async def _first(self, connection: UpstreamConnection, since: float, seconds: float) -> None:
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")

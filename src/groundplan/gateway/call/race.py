@@ -196,7 +196,7 @@ def _lost(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed: Attemp
     settle.attempt(gateway, mine, "failed" if failed.billed else "not_billed", failed.status, None)
     if mine is not exchange:
         exchange.add_cost(mine)
-    if not (failed.stale or failed.other_key or failed.above_rate) and failed.refusal is None:
+    if not (failed.stale or failed.other_key or failed.above_rate or failed.too_long) and failed.refusal is None:
         gateway.health.failed(attempt.deployment.name, gateway.loop.time(), failed.rest)
     gateway.targets.forget(attempt.deployment.name)
 

@@ -13,7 +13,7 @@ import random
 from collections import deque
 
 from groundplan.blueprint.model import Budget, Deployment, Ramp, Workload
-from groundplan.core.errors import Denied, GroundplanError, TooLarge, Unavailable
+from groundplan.core.errors import Denied, GroundplanError, Invalid, TooLarge, Unavailable
 from groundplan.gateway.call import admit, limits, retry, settle
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.begin import begin
@@ -126,6 +126,8 @@ class Course:
     # what follows is asked only once something went wrong, and is not set before
     _above_rate = False
     """Whoever was asked last takes no request as large as this one."""
+    _too_long = False
+    """Whoever was asked last cannot read as much, and who is left can read more."""
     _too_dear: Denied | None = None
     """Why a deployment was not asked: with it the call could cost more than one may."""
     wait = 0.0
@@ -385,8 +387,12 @@ class Course:
             self._tries -= 1
             self.waiting.appendleft(deployment)
             return
-        self._above_rate = failed.above_rate
-        if failed.above_rate:
+        self._above_rate, self._too_long = failed.above_rate, failed.too_long
+        if failed.too_long:
+            read = deployment.context_tokens
+            self.waiting = deque(each for each in self.waiting if each.context_tokens > read)
+            self._full = [each for each in self._full if each.context_tokens > read]
+        if failed.above_rate or failed.too_long:
             return
         now = gateway.loop.time()
         gateway.targets.forget(deployment.name)
@@ -442,6 +448,9 @@ class Course:
         if self._above_rate and last is not None:
             hint = f"Send a shorter prompt, ask for fewer tokens, or raise what {last.name} may be sent in a minute."
             raise TooLarge(f"{last.name} takes no request as large as this one", code="above_rate", hint=hint)
+        if self._too_long and last is not None:
+            hint = "Send a shorter prompt, or name a model that reads more."
+            raise Invalid(f"the prompt is too long: {self.reason}{where}", code="context_length_exceeded", hint=hint)
         raise Unavailable(
             f"no deployment of {self._workload.name} could answer: {self.reason}{where}",
             code="upstream_failed",

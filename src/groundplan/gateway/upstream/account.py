@@ -1,4 +1,5 @@
-"""Refusals of a provider that are about our account there, though their status says that the request is wrong. Pure.
+"""Refusals of a provider that are about our account there, or about how much its model can read, though their status
+says that the request is wrong. Pure.
 
 Only codes, and how a message begins, are looked at: further behind, a message may repeat what a caller sent.
 """
@@ -21,14 +22,32 @@ _MESSAGES = (
     ("Incorrect API key provided", UNKNOWN_KEY),
 )
 
+_TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
+_TOO_LONG = (
+    "This model's maximum context length is",
+    "Your input exceeds the context window",
+    "The decoder prompt (length",
+    "prompt is too long",
+    "input length and `max_tokens` exceed context limit",
+    "The input token count",
+    "Input is too long for requested model",
+    "Prompt contains",
+    "the request exceeds the available context size",
+    "too many tokens: total number of tokens",
+)
+"""How OpenAI, vLLM, Anthropic, Gemini, Bedrock, Mistral, llama.cpp and Cohere begin to say it."""
+
 
 class _Error(msgspec.Struct, frozen=True):
     message: str = ""
     code: Any = None
+    type: Any = None
 
 
 class _Body(msgspec.Struct, frozen=True):
-    error: _Error | str
+    error: _Error | str | None = None
+    message: str = ""
+    """Where the error is not in one, as of older vLLM."""
 
 
 _body = msgspec.json.Decoder(_Body | list[_Body]).decode
@@ -47,6 +66,16 @@ def above_rate(status: int, data: bytes) -> bool:
     return error is not None and error.code == "rate_limit_exceeded"
 
 
+def too_long(status: int, data: bytes) -> str:
+    """What a provider says of a prompt that is longer than its model can read: another one may read more. Empty: it
+    says something else."""
+    error = _error(data) if status in (400, TOO_LARGE, 422) else None
+    if error is None:
+        return ""
+    known = error.code in _TOO_LONG_CODES or error.type in _TOO_LONG_CODES or error.message.startswith(_TOO_LONG)
+    return (error.message or "the prompt is too long") if known else ""
+
+
 def _error(data: bytes) -> _Error | None:
     try:
         found = _body(data)
@@ -56,7 +85,10 @@ def _error(data: bytes) -> _Error | None:
         if not found:
             return None
         found = found[0]
-    return _Error(found.error) if isinstance(found.error, str) else found.error
+    if isinstance(found.error, _Error):
+        return found.error
+    told = found.error or found.message
+    return _Error(told) if told else None
 
 
 def said(message: str, code: object = None) -> int:
