@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tests.unit.test_cli_main import run
 
+from groundplan.catalog.check import validate
+from groundplan.cli.up import missing_secrets
+
 
 def test_init_then_check(tmp_path: Path) -> None:
     folder = tmp_path / "company"
@@ -54,6 +57,15 @@ def test_up_tells_where_a_price_is_missing_before_it_starts_anything(tmp_path: P
     assert done.returncode == 65
     assert "price_missing" in done.stderr and "groundplan.yaml:" in done.stderr
     assert not (home / "postgres").exists()
+
+
+def test_up_tells_which_keys_are_not_there(tmp_path: Path) -> None:
+    folder = tmp_path / "company"
+    upstream = ("--upstream", "https://api.anthropic.com", "--upstream-model", "claude-sonnet-4-5")
+    assert run("init", str(folder), *upstream, "--upstream-key", "env:NOT_THERE_AT_ALL").returncode == 0
+    (told,) = missing_secrets(validate(folder))
+    assert told.startswith("groundplan.yaml:") and "calls of main will fail" in told
+    assert told.endswith("Set NOT_THERE_AT_ALL where `groundplan up` starts.")
 
 
 def test_init_refuses_a_folder_that_holds_something(tmp_path: Path) -> None:

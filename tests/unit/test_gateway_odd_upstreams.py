@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.integration.gateway_stack import Reply
 from tests.integration.gateway_stack import events as events_of
-from tests.unit.call_rig import BOUND, Stream, rule
+from tests.unit.call_rig import BOUND, Stream, call_rig, rule
 from tests.unit.raw_upstream import (
     ANSWER,
     CHUNKED,
@@ -31,7 +31,10 @@ from tests.unit.raw_upstream import (
 )
 
 from groundplan.blueprint.model import Guardrails
+from groundplan.core.errors import Invalid
 from groundplan.gateway.call.reported import Reported
+from groundplan.gateway.surfaces.answers import of_error
+from groundplan.gateway.upstream.account import not_asked
 
 
 @pytest.mark.parametrize("newline", [b"\r", b"\r\n", b"\n"])
@@ -400,6 +403,22 @@ async def test_a_request_that_is_above_a_minutes_tokens_goes_elsewhere(tmp_path:
     async with saying(tmp_path / "own", answering(own, b"413 Payload Too Large"), fallback=True) as rig:
         reply = await rig.chat(stream=stream)
         assert (reply.status, reply.body) == (413, own), "any other is about the request itself"
+
+
+async def test_a_key_that_is_not_there_is_told_with_where_it_belongs(tmp_path: Path) -> None:
+    """Asking again, as callers were told to, never helps."""
+    async with call_rig(tmp_path, ["one"], more={"one": {"key": "env:NOT_THERE_AT_ALL"}}) as rig:
+        reply = await rig.chat()
+        assert (reply.status, reply.code) == (503, "upstream_failed")
+        assert "env:NOT_THERE_AT_ALL is empty or not set" in reply.json["error"]["message"]
+        assert reply.json["error"]["hint"] == "Set NOT_THERE_AT_ALL where `groundplan up` starts."
+
+
+def test_what_the_translating_service_could_not_ask_is_told_in_its_words() -> None:
+    _, body, _ = of_error(Invalid("the secret env:K is empty or not set", code="secret_missing", hint="Set K."))
+    assert not_asked(503, body) == ("the secret env:K is empty or not set", "Set K.")
+    assert not_asked(503, b'{"error":{"message":"overloaded","code":"busy"}}') is None
+    assert not_asked(500, body) is None
 
 
 VLLM = (

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from groundplan.catalog.check import validate
+from groundplan.catalog.workspace import Workspace
 from groundplan.cli import processes
 from groundplan.cli.client import ControlClient
 from groundplan.cli.grouped import grouped
@@ -30,10 +32,11 @@ from groundplan.cli.reload import Reloading
 from groundplan.cli.starting import Following, Start
 from groundplan.cli.tour import take_tour
 from groundplan.cli.workspace import further
-from groundplan.core.errors import GroundplanError
+from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
-from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings
+from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings, resolve_secret
 from groundplan.economics.price import known_price
+from groundplan.release import alone
 from groundplan.runtime.supervisor import Supervisor
 
 LEFT_SECONDS = 20.0
@@ -96,10 +99,10 @@ def up(
 ) -> None:
     """Start everything and serve until Ctrl-C. Without --workspace the last blueprint is served."""
     settings = _settings(home, reached, patience)
-    folder = workspace or load_settings().workspace
+    folder, told = workspace or load_settings().workspace, list[str]()
     if folder is not None:
         folder = folder.absolute()
-        _check_workspace(folder, Home(settings.home))
+        told = _check_workspace(folder, Home(settings.home))
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
         steps = stack.enter_context(Steps())
@@ -114,6 +117,8 @@ def up(
         services = start.declare()
         start.processes(supervisor, listeners, serving.workers, services)
         client = start.until_ready(supervisor, listeners, serving.workers)
+        for line in told:
+            note(f"! {line}")
         reloading = Reloading(start.home, supervisor, lambda: start.workers(listeners, serving.workers))
         _serve(start, supervisor, client, ready_line(listeners, as_json), tour, reloading)
         listeners.close_gateway()
@@ -132,15 +137,29 @@ def _settings(home: Path | None, reached: Reached, patience: Patience) -> Settin
     )
 
 
-def _check_workspace(folder: Path, home: Home) -> None:
-    """Refuse a wrong workspace at the first start; later the last blueprint is served whatever the folder says."""
+def _check_workspace(folder: Path, home: Home) -> list[str]:
+    """What is to be told of it: keys that are not there, and what has no effect. Refuses a wrong workspace at the first
+    start; later the last blueprint is served whatever the folder says."""
     try:
         today = datetime.now(UTC).date()
-        validate(folder, known_price=lambda model: known_price(model, today), beyond=further(today))
+        found = validate(folder, known_price=lambda model: known_price(model, today), beyond=further(today))
     except GroundplanError as error:
         if not home.workspace.exists():
             raise
         note(f"the workspace has problems; the last blueprint is served: {error}")
+        return []
+    return [*missing_secrets(found), *map(str, alone.of_files(found, today))]
+
+
+def missing_secrets(workspace: Workspace) -> Iterator[str]:
+    """Keys of deployments that this process, and whatever it starts, cannot find."""
+    for name, item in workspace.deployments.items():
+        for reference in (item.key, *(each.key for each in item.keys), item.proxy_key):
+            try:
+                if reference is not None:
+                    resolve_secret(reference)
+            except Invalid as error:
+                yield f"{workspace.where('deployment', name)}: calls of {name} will fail: {error.message}. {error.hint}"
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -208,7 +208,6 @@ def resolve_secret(reference: str) -> str:
         )
     value = value.strip()
     if not value:
-        raise Invalid(
-            f"the secret {reference} is empty or not set", code="secret_missing", hint=f"Set it before starting: {name}"
-        )
+        hint = f"Write it into {name}." if scheme == "file" else f"Set {name} where `groundplan up` starts."
+        raise Invalid(f"the secret {reference} is empty or not set", code="secret_missing", hint=hint)
     return value

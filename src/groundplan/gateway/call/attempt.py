@@ -32,7 +32,7 @@ from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
-from groundplan.gateway.upstream.account import above_rate, meant, too_long
+from groundplan.gateway.upstream.account import above_rate, meant, not_asked, too_long
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
@@ -116,7 +116,9 @@ class Attempt:
             stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
             self._close()
             billed = failure.sent and exchange.attempt_sent
-            raise AttemptFailed(str(failure), billed=billed, stale=stale) from failure
+            failed = AttemptFailed(str(failure), billed=billed, stale=stale)
+            failed.hint = failure.hint
+            raise failed from failure
         except asyncio.CancelledError:
             self.cancel()
             raise
@@ -216,23 +218,28 @@ class Attempt:
             raise failed
         self._overload = status in _OVERLOAD
         if status in _ELSEWHERE or status < 400 or status >= 500:
-            rest = None
-            if (asked := connection.headers.get(b"retry-after")) is not None:
-                rest = retry_after(asked, self.gateway.clock.now())
-            billed = status not in _NOT_BILLED
-            why = f"the upstream answered {self.status}"
-            if status != self.status:
-                why += ", about our account there"
-            elif status in MEANT:
-                why += f": {MEANT[status]}"
-            failed = AttemptFailed(why, billed=billed, status=self.status, rest=rest)
-            if self.deployment.keys and status in RESTING and self._target is not None:
-                keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
-                failed.other_key = keys.refused(self._target.index, status, now, rest)
-                if rest is not None:
-                    failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
-                self._overload = self._overload and not failed.other_key
-            raise failed
+            raise self._refused(connection, status)
+
+    def _refused(self, connection: UpstreamConnection, status: int) -> AttemptFailed:
+        """By a refusal that means this status, and is not about the caller's request."""
+        rest = None
+        if (asked := connection.headers.get(b"retry-after")) is not None:
+            rest = retry_after(asked, self.gateway.clock.now())
+        why = f"the upstream answered {self.status}"
+        if status != self.status:
+            why += ", about our account there"
+        elif status in MEANT:
+            why += f": {MEANT[status]}"
+        failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, rest=rest)
+        if self.deployment.api != "openai" and (ours := not_asked(status, self._refusal)) is not None:
+            failed.reason, failed.hint = ours
+        if self.deployment.keys and status in RESTING and self._target is not None:
+            keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
+            failed.other_key = keys.refused(self._target.index, status, now, rest)
+            if rest is not None:
+                failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
+            self._overload = self._overload and not failed.other_key
+        return failed
 
     def _others_read_more(self) -> bool:
         """Whether the call may go to somebody whose context is larger."""

@@ -43,6 +43,8 @@ class AttemptFailed(Exception):
         self.above_rate = False
         """The request alone is more than our account there may send in a minute: others may take it, and nothing is
         held against a deployment that takes smaller ones."""
+        self.hint = ""
+        """What to do, where asking again does not help."""
         self.too_long = False
         """Its model cannot read as much: others may, whose context is larger."""
         self.other_key = False

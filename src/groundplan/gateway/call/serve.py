@@ -134,6 +134,7 @@ class Course:
     """Seconds before the next attempt."""
     reason = "no deployment may be used now"
     """Why the last attempt failed."""
+    _hint = ""
     _status = 0
     """What it answered, where it did."""
     relay: Relay | None = None
@@ -346,6 +347,7 @@ class Course:
         if deployment is None:
             raise AssertionError("no attempt was made")
         self.reason, self._status = failed.reason, failed.status
+        self._hint = failed.hint
         if failed.refusal is not None:
             self._refused(failed, failed.refusal)
             return False
@@ -454,6 +456,6 @@ class Course:
         raise Unavailable(
             f"no deployment of {self._workload.name} could answer: {self.reason}{where}",
             code="upstream_failed",
-            hint=hint_of(0 if last is None else self._status, "" if last is None else last.name),
+            hint=self._hint or hint_of(0 if last is None else self._status, "" if last is None else last.name),
             retry_after=after,
         )

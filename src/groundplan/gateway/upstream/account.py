@@ -22,6 +22,7 @@ _MESSAGES = (
     ("Incorrect API key provided", UNKNOWN_KEY),
 )
 
+_NOT_ASKED = ("secret_missing", "secret_unreadable", "providers_missing")
 _TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
 _TOO_LONG = (
     "This model's maximum context length is",
@@ -42,6 +43,7 @@ class _Error(msgspec.Struct, frozen=True):
     message: str = ""
     code: Any = None
     type: Any = None
+    hint: Any = None
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -74,6 +76,12 @@ def too_long(status: int, data: bytes) -> str:
         return ""
     known = error.code in _TOO_LONG_CODES or error.type in _TOO_LONG_CODES or error.message.startswith(_TOO_LONG)
     return (error.message or "the prompt is too long") if known else ""
+
+
+def not_asked(status: int, data: bytes) -> tuple[str, str] | None:
+    """(why, what to do) where the translating service says that it could not ask a provider at all."""
+    error = _error(data) if status == 503 else None
+    return None if error is None or error.code not in _NOT_ASKED else (error.message, str(error.hint or ""))
 
 
 def _error(data: bytes) -> _Error | None:

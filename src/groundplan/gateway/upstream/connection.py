@@ -23,13 +23,15 @@ Sink = Callable[[bytes], bool]
 class UpstreamFailure(Exception):
     """An attempt did not give a complete answer.
 
-    `kind`: refused | connect_timeout | timeout | cut | malformed. `sent` False: certainly not billed.
+    `kind`: refused | connect_timeout | timeout | cut | malformed. `sent` False: certainly not billed. `hint`: what to
+    do, where asking again does not help.
     """
 
-    def __init__(self, kind: str, message: str, *, sent: bool) -> None:
+    def __init__(self, kind: str, message: str, *, sent: bool, hint: str = "") -> None:
         super().__init__(message)
         self.kind = kind
         self.sent = sent
+        self.hint = hint
 
 
 class UpstreamConnection(Protocol):

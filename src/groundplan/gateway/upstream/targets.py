@@ -75,6 +75,12 @@ def without(data: bytes, secrets: tuple[bytes, ...]) -> bytes:
     return data
 
 
+_MISSING = {
+    "translate": "It asks other providers: pip install 'groundplan[providers]', and start `groundplan up` anew."
+}
+"""What to do where a local service is not there."""
+
+
 class Targets:
     """All upstreams of one worker."""
 
@@ -158,15 +164,17 @@ class Targets:
             if url.startswith("local:"):
                 endpoint = lookup(self._home, url[6:])
                 if endpoint is None:
-                    raise UpstreamFailure("refused", f"the local service {url[6:]} is not running", sent=False)
+                    why, hint = f"the local service {url[6:]} is not running", _MISSING.get(url[6:], "")
+                    raise UpstreamFailure("refused", why, sent=False, hint=hint)
                 url, secret = endpoint.url, endpoint.token
             elif key is not None:
                 secret = resolve_secret(key)
             pool = self._pools.of(Wire(url) if deployment is None else wire_of(deployment, url))
         except Invalid as error:
-            raise UpstreamFailure("refused", error.message, sent=False) from error
+            raise UpstreamFailure("refused", error.message, sent=False, hint=error.hint) from error
         if not secret.isascii() or any(c in secret for c in "\r\n\0"):
-            raise UpstreamFailure("refused", "the secret is not fit for a header", sent=False)
+            hint = f"Write the key alone where {key} is, in one line of ASCII."
+            raise UpstreamFailure("refused", "the secret is not fit for a header", sent=False, hint=hint)
         name = b"authorization: Bearer" if deployment is None or deployment.api != "anthropic" else b"x-api-key:"
         line = b"%b %b\r\n" % (name, secret.encode("ascii")) if secret else b""
         secrets = _spelled(secret.encode("ascii")) if len(secret) >= LEAST_SECRET else ()
