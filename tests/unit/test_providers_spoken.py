@@ -126,6 +126,7 @@ class Wire:
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "You "}, {"content": "asked."}]
         if self.tool:
             deltas = [{"role": "assistant", "content": "", "tool_calls": [{**CALL, "index": 0}]}]
+        deltas.append({})  # how OpenAI's models, Groq's and Mistral's end
         chunks = []
         for delta in deltas:
             last = delta is deltas[-1]

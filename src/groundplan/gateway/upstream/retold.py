@@ -5,6 +5,7 @@ Pure, but for the time.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 _TOTALS = frozenset({"prompt_tokens", "completion_tokens"})
@@ -34,6 +35,28 @@ def completion(found: Any) -> dict[str, Any]:
     if "usage" in made:
         made["usage"] = _larger(None, made["usage"])
     return made
+
+
+def with_its_end(told: Callable[..., Any]) -> Callable[..., Any]:
+    """How the library tells a chunk of Azure's, with choices that say nothing but how they ended: it leaves out each
+    whose `delta` is empty, and OpenAI's models end with such a one."""
+
+    def whole(chunk: Any, **more: Any) -> Any:
+        made = told(chunk, **more)
+        if made.choices:
+            return made
+        ends = [
+            {
+                "index": choice.index,
+                "delta": {},
+                "finish_reason": getattr(choice.finish_reason, "value", choice.finish_reason),
+            }
+            for choice in chunk.choices or ()
+            if choice.finish_reason
+        ]
+        return made if not ends else type(made).model_validate({**made.model_dump(), "choices": ends})
+
+    return whole
 
 
 class Chunks:
