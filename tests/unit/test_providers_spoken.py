@@ -131,7 +131,9 @@ class Wire:
         for delta in deltas:
             last = delta is deltas[-1]
             choice = {"index": 0, "delta": delta, "finish_reason": reason if last else None}
-            more = {"usage": OPENAI_USAGE, "x_groq": {"id": "q", "usage": OPENAI_USAGE}} if last else {}
+            more: dict[str, Any] = {"x_groq": {"id": "q", "usage": OPENAI_USAGE}} if last else {}
+            if last and (body.get("stream_options") or body["model"] != "up-azure"):
+                more["usage"] = OPENAI_USAGE  # Azure tells it to whom asks for it
             chunks.append({**base, "object": "chat.completion.chunk", "choices": [choice], **more})
         return b"text/event-stream", _sse(chunks) + b"data: [DONE]\n\n"
 
@@ -304,7 +306,8 @@ async def test_each_provider_is_asked_and_understood(tmp_path: Path, monkeypatch
             assert answer.usage is not None
             assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == USED, api
             assert wire.asked, f"{api} was asked somewhere else than at its declared address"
-            chunks = await streamed(providers, where, asked(api, stream=True))
+            told = asked(api, stream=True, stream_options={"include_usage": True})  # as gateways ask
+            chunks = await streamed(providers, where, told)
             text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
             assert text == "You asked.", (api, chunks)
             ends = [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason]

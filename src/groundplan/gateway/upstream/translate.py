@@ -74,6 +74,8 @@ _CONVERTING = {
 }
 """Functions of the library and the providers' clients in which nothing has been sent yet, and which field each is
 about. One that is not known here is taken for one that may have been billed."""
+_USAGE_TOLD = {"stream_options": {"include_usage": True}}
+"""How Azure's client passes on what the library has no word for."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _values = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -164,6 +166,8 @@ class Providers:
         asked.pop("n", None)
         if place.api in ("anthropic", "gemini", "vertexai", "mistral", "ollama", "cohere", "groq", "bedrock"):
             asked.pop("stream_options", None)  # their streams report usage unasked
+        elif place.api == "azure" and asked.pop("stream_options", None):
+            asked["model_extras"] = _USAGE_TOLD
         _trace.set(trace)
         asked |= _with_trace(place.api, str(asked.get("model")), trace)
         try:
