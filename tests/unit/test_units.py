@@ -154,3 +154,13 @@ def test_anything_else_is_a_value_error(value: object) -> None:
             read(value)
         except ValueError as error:
             assert str(error).startswith("write ")
+
+
+@pytest.mark.parametrize("value", ["500 EUR/month", "200 NOK/month", "20 €/day"])
+def test_limits_of_money_are_in_dollars_and_say_so(value: str) -> None:
+    for read in (units.limit, units.money_rates):
+        with pytest.raises(ValueError, match="in USD: what is reserved"):
+            read(value)
+        with pytest.raises(ValueError, match="write") as plain:
+            read("200 USD/fortnight")
+        assert "reserved" not in str(plain.value)

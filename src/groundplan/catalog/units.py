@@ -209,12 +209,17 @@ def cost(value: object) -> Limit:
     return found
 
 
+_FOREIGN = re.compile(r"(?:(?!USD)[A-Z]{3}|[€£¥])\s*$")
+_IN_USD = ", in USD: what is reserved for a call must not change with a rate; prices and allocations may be in others"
+
+
 def limit(value: object) -> Limit:
     """`200 USD/month`; the period is day, week, month, quarter, year or total."""
     what = "write a limit like 200 USD/month (day, week, month, quarter, year or total)"
     if not isinstance(value, str):
         raise ValueError(what)
     amount, _, period = value.partition("/")
+    what += _IN_USD if _FOREIGN.search(amount) else ""
     if period.strip() not in PERIODS:
         raise ValueError(what)
     try:
@@ -231,7 +236,9 @@ def use_rates(value: object) -> tuple[Rate, ...]:
 
 def money_rates(value: object) -> tuple[Rate, ...]:
     """`5 USD/day`, or a list of such; the period is minute, hour, day or month."""
-    return _rates(value, "write how much like 5 USD/day (minute, hour, day or month)", usd)
+    foreign = isinstance(value, str) and _FOREIGN.search(value.partition("/")[0])
+    what = "write how much like 5 USD/day (minute, hour, day or month)"
+    return _rates(value, what + (_IN_USD if foreign else ""), usd)
 
 
 def _rates(value: object, what: str, read: Callable[[object], int]) -> tuple[Rate, ...]:
