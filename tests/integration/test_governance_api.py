@@ -157,7 +157,16 @@ def test_what_production_uses_is_asked_for_and_shown_at_its_change(world: World)
     sam = world.control.sign_in("sam@acme.example")
     page = ask("GET", f"/governance/changes/{waiting}", **sam)
     assert page.status == 200 and b"What it uses without approval" in page.body
+    decides = b'action="/do/approve"'
     for each in asked:
+        named = {who for need in ask("GET", f"/api/changes/{each['id']}").body["waits_for"] for who in need["people"]}
+        assert "Sam Berg" in named, "who holds a duty anywhere, where nobody does for the company"
+        for name in ("Sam Berg", "Ana Lind"):
+            person = world.control.sign_in(f"{name[:3].lower()}@acme.example")
+            assert (decides in ask("GET", f"/governance/changes/{each['id']}", **person).body) is (name in named)
+            items = ask("GET", "/api/inbox", **person).body["items"]
+            (seen,) = [item for item in items if item["subject"] == f"change/{each['id']}"]
+            assert seen["mine"] is (name in named), seen
         reply = ask("POST", f"/api/changes/{each['id']}/approve", {}, **sam)
         assert reply.status == 200, reply.body
     assert ask("GET", f"/api/changes/{waiting}").body["missing"] == []

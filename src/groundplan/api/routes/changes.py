@@ -161,23 +161,31 @@ def approver_of(caller: Caller) -> Approver:
 
 
 def _named(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Changes with `requested_by_name`, and in each of `waits_for` the names of the `people` who hold the duty. Whom an
-    exception is for is told by name."""
+    """Changes with `requested_by_name` and `with_holders`. Whom an exception is for is told by name."""
     excepted = [each for change in changes if change["type"] == "exception" for each in change["summary"]["fields"]]
     excepted = [each for each in excepted if each["field"] == "person"]
     asked_by = {str(change["requested_by"]) for change in changes}
     names = names_for(conn, caller, asked_by | {f"person:{each['new']}" for each in excepted if _is_id(each["new"])})
     for each in excepted:
         each["new"] = names.people.get(f"person:{each['new']}", each["new"])
-    holding: dict[tuple[str, str], list[str]] = {}
     for change in changes:
         change["requested_by_name"] = names.of(change["requested_by"])
-        for need in change["waits_for"]:
-            at = (need["subject"], need["duty"])
-            if at not in holding:
-                holding[at] = [holder.name for holder in governance.holders(conn, *at)]
+    return with_holders(conn, caller, changes)
+
+
+def with_holders(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Changes with, in each of `waits_for`, the names of the `people` who may decide, and `mine` where you may."""
+    waiting = {(need["subject"], need["duty"]) for change in changes for need in change["waits_for"]}
+    holding = {at: governance.holders(conn, *at) for at in waiting}
+    for change in changes:
         change["waits_for"] = [
-            {**need, "people": holding[need["subject"], need["duty"]]} for need in change["waits_for"]
+            {
+                **need,
+                "people": [who.name for who in found],
+                "mine": any(who.person_id == caller.person for who in found),
+            }
+            for need in change["waits_for"]
+            for found in [holding[need["subject"], need["duty"]]]
         ]
     return changes
 

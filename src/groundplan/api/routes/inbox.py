@@ -8,11 +8,11 @@ from psycopg import Connection
 
 from groundplan.api import store
 from groundplan.api.access.door import below_api
-from groundplan.api.caller import SignedIn
+from groundplan.api.caller import Caller, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.knowledge import own
 from groundplan.api.knowledge.quotes import with_quotes
-from groundplan.api.routes.changes import with_approvals
+from groundplan.api.routes.changes import with_approvals, with_holders
 from groundplan.ledger import finding_store
 
 router = below_api("inbox")
@@ -29,7 +29,7 @@ def inbox(services: Using, caller: SignedIn) -> dict[str, Any]:
         only = own.findings(conn, caller)
         findings = with_quotes(conn, caller, finding_store.findings(conn, limit=MOST, only=only))
         more = sum(finding_store.kinds(conn, only=only).values()) - MOST if len(findings) == MOST else 0
-        others = [] if only is not None else _others(conn, set(caller.duties))
+        others = [] if only is not None else _others(conn, caller)
     items = [each for each in others if each["kind"] == "approval"]
     items += [
         {**finding, "mine": only is not None or (finding["owner"] is not None and finding["owner"] == caller.email)}
@@ -39,22 +39,21 @@ def inbox(services: Using, caller: SignedIn) -> dict[str, Any]:
     return {"items": items, "count": len(items) + more, "more": more}
 
 
-def _others(conn: Connection[Any], held: set[tuple[str, str]]) -> list[dict[str, Any]]:
+def _others(conn: Connection[Any], caller: Caller) -> list[dict[str, Any]]:
     """Approvals, then stops and silent gateways."""
     silent = [worker for worker in store.gateways(conn) if worker["silent_s"] > SILENT_SECONDS]
-    pending = with_approvals(conn, store.changes(conn, "pending"))
+    pending = with_holders(conn, caller, with_approvals(conn, store.changes(conn, "pending")))
     return [
-        *(_approval(change, held) for change in pending),
+        *map(_approval, pending),
         *map(_kill, store.kills(conn)),
         *map(_silent, silent),
     ]
 
 
-def _approval(change: dict[str, Any], held: set[tuple[str, str]]) -> dict[str, Any]:
+def _approval(change: dict[str, Any]) -> dict[str, Any]:
     needs = [(need["subject"], need["duty"]) for need in change["waits_for"]]
     subjects = dict.fromkeys(subject for subject, _ in needs)
     waits = "; ".join(f"{', '.join(duty for of, duty in needs if of == each)} of {each}" for each in subjects)
-    mine = any(need in held or ("company", need[1]) in held for need in needs)
     return {
         "kind": "approval",
         "severity": "medium",
@@ -62,7 +61,7 @@ def _approval(change: dict[str, Any], held: set[tuple[str, str]]) -> dict[str, A
         "message": f"A change waits for {waits}.",
         "hint": "Read its difference, then approve or refuse it.",
         "at": change["requested_at"],
-        "mine": mine,
+        "mine": any(need["mine"] for need in change["waits_for"]),
     }
 
 
