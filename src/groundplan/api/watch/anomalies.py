@@ -74,10 +74,13 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
         for key, seen in loops.items()
         if key not in told and (alarm := loop.stopped(seen, busiest.get(key[1], 0.0))) is not None
     ]
+    looping = {(workload, alarm.subject) for workload, alarm in unusual if alarm.kind == "runaway"}
     found = [
         _finding(conn, workload, alarm, now if seen is not None else until, seen)
         for workload, alarm in unusual
-        for seen in [loops.get((workload, alarm.subject))]
+        # a caller in a loop is told once, with whether it was known before
+        if alarm.kind != "new_caller" or (workload, alarm.subject) not in looping
+        for seen in [loops.get((workload, alarm.subject)) if alarm.kind == "runaway" else None]
     ]
     return finding_store.tell_all(conn, found, kinds=[KIND], within="workload/")
 
