@@ -13,6 +13,7 @@ import pytest
 from tests.integration.test_api_control import WORKSPACE, Control, running
 from tests.integration.test_cost_book import MONTH, TODAY, WORKSPACE_COSTS, command, fill, words
 
+from groundplan.console.render import usd
 from groundplan.testing.database import Cluster
 
 Browser = dict[str, str]
@@ -41,6 +42,7 @@ def page(control: Control, browser: Browser, path: str) -> str:
 
 
 def test_from_the_company_to_a_call_in_four_clicks(control: Control, browser: Browser) -> None:
+    assert 'allocated beside them is under <a href="/cost/book">All costs' in page(control, browser, "/cost")
     text = page(control, browser, "/cost/book?by=workload")
     link = re.search(r'href="(/cost/workload/assistant)"', text)
     assert link is not None
@@ -133,9 +135,19 @@ def test_statements_are_shown_and_given_as_files(control: Control, browser: Brow
     month = MONTH
     text = page(control, browser, f"/cost/statements?month={month}")
     assert "not carried by a team" in text
+    made = control.ask("GET", f"/api/cost/statements?month={month}").body
+    first = made["statements"][0]
+    book = control.ask("GET", f"/api/cost/book?first={first['from']}&last={first['to']}").body
+    assert made["total_usd"] == book["total_usd"], "together exactly what was spent"
+    assert re.search(rf"all teams</td><td[^>]*>{re.escape(usd(made['total_usd']))}<", text)
+    before = "the month before" if first["over"] else "the same days of the month before"
+    assert f"T{before[1:]}</th>" in text
     shown = page(control, browser, f"/cost/statements/print?team=care&month={month}")
-    assert "Shown, not charged." in shown and ", previous period $" in shown
+    assert "Shown, not charged." in shown and f", {before} $" in shown
     assert "team,from,to,kind,workload" in page(control, browser, f"/cost/files/statement.csv?team=care&month={month}")
+    answer = control.ask("GET", f"/cost/files/statement.pdf?team=care&month={month}", **browser)
+    assert answer.status == 200 and answer.body.startswith(b"%PDF-"), answer.body
+    assert f'filename="statement-care-{month}.pdf"' in answer.headers["content-disposition"]
     assert "BilledCost" in page(control, browser, "/cost/files/focus.csv")
     assert "print?team=care&amp;month=" + month + "&amp;charge=true" in page(
         control, browser, f"/cost/statements?month={month}&charge=true"

@@ -165,6 +165,15 @@ def test_each_kind_is_told_by_its_name(kind: str, changed: dict[str, Any]) -> No
         assert alarm.subject == {"mix": "large", "new_caller": "stranger", "runaway": "bo"}[kind]
 
 
+def test_a_cache_that_is_turned_on_is_no_other_model() -> None:
+    without = Baseline(
+        replace(hour(place), cached=0, by_model={"small": hour(place).calls}) for place in range(28 * 24)
+    )
+    usual = minutes(by_model={"small": 1, "cache": 9}, cached=9)
+    before = [replace(each, by_model={"small": 10}, cached=0) for each in usual[:45]]
+    assert detect(without, [*before, *usual[45:]], KNOWN, {"ana": 9.0, "bo": 6.0}) == []
+
+
 def test_without_history_only_a_loop_is_told() -> None:
     loop = minutes(cost=PICO * 50, by_caller={"stranger": 300})
     assert kinds(detect(Baseline([]), loop)) == {"runaway"}

@@ -39,6 +39,7 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
     rows = [(row["workload"], *_costs(row)) for row in value["by_workload"]]
     rows.append(("total", *_costs(value)))
     text = table(("workload", "calls", "cost", "cached", "saved by cache", "saved by providers' caches"), rows)
+    text += f"\nsince the first call{cost_ahead.OF_CALLS}"
     if value["by_meaning"]:
         text += "\n\n" + table(_MEANT, [_meant(row) for row in value["by_meaning"]])
     if value["open_reservations"]:

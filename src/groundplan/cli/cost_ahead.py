@@ -156,9 +156,9 @@ def _forecast(value: dict[str, Any]) -> str:
     total, low, high = (said(value[name]) for name in ("total", "total_low", "total_high"))
     told = OF_CALLS if money else f" {value['what']}"
     text += f"\n{len(value['days'])} days: {total} ({low} to {high}){told}"
-    text += (
-        f"\n{value['method']}; error {value['mase'] if value['mase'] is not None else 'unknown'} of repeating a week"
-    )
+    text += f"\n{value['method']}"
+    if value["mase"] is not None:
+        text += f"; in backtests its error was {value['mase']:.0%} of the error of repeating the last season"
     text += "".join(f"\n{note}" for note in value["notes"])
     text += "".join(f"\n{line}" for line in _calendar(value["calendar"]))
     if (curve := value.get("adoption")) is not None:
@@ -261,6 +261,8 @@ def statement(
             hint="`groundplan cost statement` lists the teams of a month.",
         )  # fmt: skip
     text = "\n\n".join(_statement(each) for each in value["statements"]) or "nothing was spent"
+    if len(value["statements"]) > 1:
+        text += f"\n\nall teams: {usd(value['total_usd'])}, exactly what was spent"
     emit(value, as_json, text)
 
 
@@ -338,5 +340,6 @@ def _statement(value: dict[str, Any]) -> str:
     rows += [("total", usd(value["total_usd"])), ("", ""), ("the same by term", "")]
     rows += [(f"  {row['key']}", usd(row["cost_usd"])) for row in value["by_term"]]
     center = f", cost center {value['cost_center']}" if value["cost_center"] else ""
-    before = f", previous period {usd(value['previous_usd'])}" if value["previous_usd"] else ""
+    which = "the month before" if value["over"] else "the same days of the month before"
+    before = f", {which} {usd(value['previous_usd'])}" if value["previous_usd"] else ""
     return f"{value['team']}{center}, {value['from']} to {value['to']}, {kind}{before}\n" + table(("", "cost"), rows)

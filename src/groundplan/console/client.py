@@ -23,7 +23,8 @@ Application = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Status and parsed JSON body of an API answer; `headers` keeps repeated names such as set-cookie."""
+    """Status and body of an API answer: parsed JSON, the text of a CSV, or bytes; nothing is `{}`. `headers` keeps
+    repeated names such as set-cookie."""
 
     status: int
     body: Any
@@ -117,4 +118,4 @@ async def _call(app: Application, scope: MutableMapping[str, Any], data: bytes) 
     if is_json and raw:
         return Reply(status, json.loads(raw), headers)
     is_text = any(name == "content-type" and value.startswith("text/csv") for name, value in headers)
-    return Reply(status, raw.decode("utf-8") if is_text else {}, headers)
+    return Reply(status, raw.decode("utf-8") if is_text else raw or {}, headers)

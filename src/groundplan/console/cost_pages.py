@@ -167,10 +167,8 @@ async def statements(request: Request, visitor: Signed, month: str = "", charge:
     months = _months(datetime.now(UTC))
     month = month if month in months else months[0]
     query = urlencode({"month": month, "charge": str(charge).lower()})
-    found = await fetch(visitor, statements=f"/api/cost/statements?{query}")
-    values = {
-        "statements": found["statements"], "month": month, "months": months, "charge": charge, "tab": "Statements",
-    }  # fmt: skip
+    found = await fetch(visitor, made=f"/api/cost/statements?{query}")
+    values = {**found["made"], "month": month, "months": months, "charge": charge, "tab": "Statements"}
     return await show(request, visitor, "cost_statements.html", "/cost", **values)
 
 
@@ -193,13 +191,21 @@ async def files(visitor: Signed, name: str, team: str = "", month: str = "", cha
     if name != file:
         kind = "pdf" if name.endswith(".pdf") else "csv"
         query = {"team": team, "charge": str(charge).lower(), **({"month": month} if month else {})}
-        file, path = f"statement.{kind}", f"/api/cost/statements.{kind}?{urlencode(query)}"
+        file, path = (
+            "-".join(filter(None, ("statement", _plain(team), month))) + f".{kind}",
+            f"/api/cost/statements.{kind}?{urlencode(query)}",
+        )
     reply = await visitor.api.get(path)
     if not reply.ok:
         return failed(reply, visitor)
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
     media = "application/pdf" if file.endswith(".pdf") else "text/csv; charset=utf-8"
     return Response(reply.body, media_type=media, headers=headers)
+
+
+def _plain(name: str) -> str:
+    """As part of a file's name."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)[:80].strip("-")
 
 
 def _of_month(month: str) -> tuple[dict[str, str], dict[str, Any]]:

@@ -162,7 +162,9 @@ def all_statements(
     team: str | None = None, charge: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """A month for each team; together exactly everything that was spent."""
-    return {"statements": [_statement_json(each) for each in _statements(services, month, team, charge)]}
+    made = _statements(services, month, team, charge)
+    total = sum(each.total for each in made)
+    return {"statements": [_statement_json(each) for each in made], "total_usd": format_usd(total)}
 
 
 def _exported(services: Using, caller: Caller, kind: str, **what: object) -> None:

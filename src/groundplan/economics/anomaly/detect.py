@@ -22,6 +22,8 @@ from groundplan.economics.anomaly.model import Alarm, Hour, Kind, Minute
 
 WINDOW: Final = 60
 """Minutes that are looked at."""
+CACHED: Final = "cache"
+"""Among models: what was answered without one."""
 THRESHOLDS: Final[dict[Kind, float]] = {"spend": 32.0, "tokens_per_call": 14.0, "cache_rate": 12.0, "mix": 13.0}
 SLACK: Final = 0.35
 """Taken from every score, so that chance sums to nothing."""
@@ -203,8 +205,9 @@ def _cache(window: list[Minute], usual: list[Usual]) -> Alarm | None:
 
 
 def _mix(window: list[Minute], usual: list[Usual]) -> Alarm | None:
+    """Another model answers. That more is answered without one is what a cache is for; that less is, is `_cache`'s."""
     best: Alarm | None = None
-    for model in sorted({name for minute in window for name in minute.by_model}):
+    for model in sorted({name for minute in window for name in minute.by_model} - {CACHED}):
         share = usual[-1].mix.get(model, 0.0)
         spread = max(share * (1 - share), 0.03)
         scores = [

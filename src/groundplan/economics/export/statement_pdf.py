@@ -60,8 +60,9 @@ def statement_pdf(statement: Statement, company: str) -> bytes:
 
 def _lead(statement: Statement, company: str) -> str:
     center = f" Cost center {statement.cost_center}." if statement.cost_center else ""
-    before = "" if statement.previous is None else f" The time before: {format_usd(statement.previous)} USD."
-    grows = "" if statement.over else " The time is not over: it grows until then."
+    which = "The month before" if statement.over else "The same days of the month before"
+    before = "" if statement.previous is None else f" {which}: {format_usd(statement.previous)} USD."
+    grows = "" if statement.over else " The month is not over: the sum will grow."
     known = ", ".join(f"{name} {format_usd(amount)}" for name, amount in statement.by_basis())
     return paragraph(
         f"{company}, {statement.first.isoformat()} to {statement.last.isoformat()}: "
