@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -102,7 +103,8 @@ class Ask(msgspec.Struct, frozen=True):
     """What the surface itself made of the body."""
 
 
-class Exchange(msgspec.Struct, eq=False):
+@dataclass(slots=True, eq=False)
+class Exchange:
     """See the module. `raw` are the 16 bytes of the call's id, a UUIDv7."""
 
     raw: bytes
@@ -118,7 +120,7 @@ class Exchange(msgspec.Struct, eq=False):
     first_byte: int = 0
     served: int = 0
     """When the newest attempt ended; 0 before."""
-    steps: list[tuple[str, int]] = []
+    steps: list[tuple[str, int]] = field(default_factory=list)
     catalog: Catalog | None = None
     policy: Policy | None = None
     key: KeyEntry | None = None
@@ -126,9 +128,9 @@ class Exchange(msgspec.Struct, eq=False):
     workload: Workload | None = None
     plan: Plan | None = None
     ask: Ask | None = None
-    deployments: list[Deployment] = []
+    deployments: list[Deployment] = field(default_factory=list)
     output_cap: int = 0
-    bounds: dict[str, int] = {}
+    bounds: dict[str, int] = field(default_factory=dict)
     charges: Sequence[tuple[Budget, str]] = ()
     """The budgets that cover it, with the periods of its admission."""
     reserved: int = 0
@@ -161,7 +163,7 @@ class Exchange(msgspec.Struct, eq=False):
     deployment: Deployment | None = None
     waited: float = 0.0
     """Seconds of its deadline that went by before a deployment was asked."""
-    passages: list[Passage] = []
+    passages: list[Passage] = field(default_factory=list)
     grounded: Grounded | None = None
     """What is told about its passages, where its workload has sources and any was found."""
     cache: str = "none"
