@@ -45,7 +45,8 @@ TOOL: Any = {
     "type": "function",
     "function": {"name": "look", "description": "Look", "parameters": {"type": "object", "properties": {}}},
 }
-OPENAI_USAGE = {"prompt_tokens": USED[0], "completion_tokens": USED[1], "total_tokens": sum(USED)}
+OPENAI_USAGE: dict[str, Any] = {"prompt_tokens": USED[0], "completion_tokens": USED[1], "total_tokens": sum(USED)}
+CACHED = {**OPENAI_USAGE, "prompt_tokens_details": {"cached_tokens": 3}}
 CALL = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": '{"what": "it"}'}}
 PATHS = {"groq": "/openai/v1", "vertexai": "/v1/projects/p/locations/europe-west1"}
 """What operators write behind the host, where it is anything."""
@@ -122,7 +123,7 @@ class Wire:
             if self.tool:
                 message["tool_calls"] = [CALL]
             choice = {"index": 0, "message": message, "finish_reason": reason}
-            return b"", {**base, "object": "chat.completion", "choices": [choice], "usage": OPENAI_USAGE}
+            return b"", {**base, "object": "chat.completion", "choices": [choice], "usage": CACHED}
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "You "}, {"content": "asked."}]
         if self.tool:
             deltas = [{"role": "assistant", "content": "", "tool_calls": [{**CALL, "index": 0}]}]
@@ -133,7 +134,7 @@ class Wire:
             choice = {"index": 0, "delta": delta, "finish_reason": reason if last else None}
             more: dict[str, Any] = {"x_groq": {"id": "q", "usage": OPENAI_USAGE}} if last else {}
             if last and (body.get("stream_options") or body["model"] != "up-azure"):
-                more["usage"] = OPENAI_USAGE  # Azure tells it to whom asks for it
+                more["usage"] = CACHED  # Azure tells it to whom asks for it
             chunks.append({**base, "object": "chat.completion.chunk", "choices": [choice], **more})
         return b"text/event-stream", _sse(chunks) + b"data: [DONE]\n\n"
 
@@ -315,6 +316,17 @@ async def test_each_provider_is_asked_and_understood(tmp_path: Path, monkeypatch
             last = chunks[-1].usage
             assert last is not None and (last.prompt_tokens, last.completion_tokens) == USED, api
         check_requests({path: (body, headers) for path, body, headers in wire.asked})
+
+
+async def test_what_azure_read_from_its_cache_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library leaves it out, and it was charged as if it had been read anew."""
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        where = place("azure", wire, tmp_path)
+        answer = await whole(providers, where, asked("azure"))
+        chunks = await streamed(providers, where, asked("azure", stream=True, stream_options={"include_usage": True}))
+        for usage in (answer.usage, chunks[-1].usage):
+            assert usage is not None and usage.prompt_tokens_details is not None
+            assert (usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens) == (USED[0], 3)
 
 
 def check_requests(asked: dict[str, Any]) -> None:

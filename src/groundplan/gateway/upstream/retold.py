@@ -37,26 +37,26 @@ def completion(found: Any) -> dict[str, Any]:
     return made
 
 
-def with_its_end(told: Callable[..., Any]) -> Callable[..., Any]:
-    """How the library tells a chunk of Azure's, with choices that say nothing but how they ended: it leaves out each
-    whose `delta` is empty, and OpenAI's models end with such a one."""
+def of_azure(told: Callable[..., Any]) -> Callable[..., Any]:
+    """How the library tells an answer of Azure's, or a chunk of one, with what it leaves out: of the usage how much was
+    read from a cache or reasoned, and choices whose `delta` is empty, though OpenAI's models end with such a one."""
 
-    def whole(chunk: Any, **more: Any) -> Any:
-        made = told(chunk, **more)
-        if made.choices:
-            return made
-        ends = [
-            {
-                "index": choice.index,
-                "delta": {},
-                "finish_reason": getattr(choice.finish_reason, "value", choice.finish_reason),
-            }
-            for choice in chunk.choices or ()
-            if choice.finish_reason
-        ]
-        return made if not ends else type(made).model_validate({**made.model_dump(), "choices": ends})
+    def whole(found: Any, **more: Any) -> Any:
+        made = told(found, **more)
+        lacking: dict[str, Any] = {}
+        if not made.choices and (ends := [_end(each) for each in found.choices or () if each.finish_reason]):
+            lacking["choices"] = ends
+        given = found.usage or {}
+        if made.usage is not None and (details := {name: given[name] for name in _DETAILS if given.get(name)}):
+            lacking["usage"] = {**made.usage.model_dump(), **details}
+        return type(made).model_validate({**made.model_dump(), **lacking}) if lacking else made
 
     return whole
+
+
+def _end(choice: Any) -> dict[str, Any]:
+    reason = choice.finish_reason
+    return {"index": choice.index, "delta": {}, "finish_reason": getattr(reason, "value", reason)}
 
 
 class Chunks:

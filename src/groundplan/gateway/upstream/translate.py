@@ -27,7 +27,7 @@ from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.blocking import THREADS, Blocking, for_one_call
 from groundplan.gateway.upstream.providers import VERTEX_URL, Place, cannot, unknown_field
-from groundplan.gateway.upstream.retold import Chunks, completion, plain, with_its_end
+from groundplan.gateway.upstream.retold import Chunks, completion, of_azure, plain
 from groundplan.gateway.upstream.reworded import reworded
 
 MOST_CLIENTS = 64
@@ -150,7 +150,8 @@ class Providers:
         if place.api == "bedrock":
             made.client.meta.events.register("before-call.bedrock-runtime", _trace_call)
         if place.api == "azure":
-            made._convert_completion_chunk_response = with_its_end(made._convert_completion_chunk_response)
+            made._convert_completion_response = of_azure(made._convert_completion_response)
+            made._convert_completion_chunk_response = of_azure(made._convert_completion_chunk_response)
         return made
 
     async def chat(
