@@ -60,6 +60,7 @@ _STILL_COMPILES = frozenset(
         "site_not_trusted",
         "solo_with_others",
         "source_too_sensitive",
+        "url_endpoint",
     }
 )
 """Problems of a workspace whose names all resolve, so that prices and differences can still be shown beside them."""
