@@ -760,3 +760,9 @@ def test_included_files_stay_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("include: [none.yaml]\n" + model("x", "{model: openai/gpt-4o}"))
     done = CliRunner().invoke(app, ["import", "litellm", str(tmp_path / "c.yaml")])
     assert isinstance(done.exception, Invalid) and done.exception.code == "import_unreadable"
+
+
+def test_an_address_that_names_an_endpoint_is_the_one_above_it() -> None:
+    params = "{model: openai/own, api_base: 'https://llm.acme.example/v1/chat/completions', api_key: os.environ/K}"
+    verdict = imported(f"model_list:\n  - model_name: own\n    litellm_params: {params}\n", prices={"own": "1/2"})
+    assert "url: https://llm.acme.example/v1\n" in "".join(verdict.files.values())

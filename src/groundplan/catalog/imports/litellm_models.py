@@ -29,6 +29,7 @@ from groundplan.catalog.imports.providers import (
 )
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET, Finding
 from groundplan.catalog.model import DeploymentDoc
+from groundplan.catalog.rules.kinds import ENDPOINT
 from groundplan.core.money import plain
 
 TYPES = {
@@ -476,6 +477,7 @@ _NUMBERS = {
 
 def _completed(url: str, provider: Provider) -> str:
     """The address with the path of the API, where a server has it below its own."""
+    url = ENDPOINT.sub("", url)
     if provider.api == "anthropic":
         url = url.removesuffix("/messages")
     if provider.suffix == "/openai/v1":

@@ -15,7 +15,7 @@ from groundplan.core.errors import Problem, Where
 
 LOCAL_SERVICES = ("embedded", "embeddings")
 """What a URL `local:NAME` may name besides `scripted-SITE`."""
-_ENDPOINT = re.compile(r"(?:/chat/completions|(?<=/v1)/(?:completions|responses|embeddings|messages))$")
+ENDPOINT = re.compile(r"(?:/chat/completions|(?<=/v1)/(?:completions|responses|embeddings|messages))$")
 """With which a base URL that somebody copied may end."""
 _BY_TOKENS = "input: 0.40 USD/Mtok, output: 1.60 USD/Mtok"
 _PRICED = {
@@ -82,7 +82,7 @@ def _reached(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
     """TLS, HTTP version and proxy that fit the address and each other."""
     secure, tls = doc.url.startswith("https:"), doc.tls
     found: list[tuple[str, str, str, str]] = []
-    if (base := _ENDPOINT.sub("", doc.url)) != doc.url:
+    if (base := ENDPOINT.sub("", doc.url)) != doc.url:
         found.append(("url", "url_endpoint", "the url names an endpoint, which is added to it", f"Write url: {base}"))
     if tls is not None and not secure:
         found.append(("tls", "tls_without_https", "tls is declared, but the url is not https", "Write https://HOST."))
