@@ -210,6 +210,36 @@ def test_a_judge_that_cannot_be_asked_is_told_and_ends_its_shadow_after_a_day(da
         assert [each["kind"] for each in finding_store.findings(conn, kinds=["cost.experiment"])] == ["cost.experiment"]
 
 
+def test_a_shadow_ends_when_what_is_left_of_its_budget_is_too_little(database: Database) -> None:
+    """It never reaches the budget itself: before each answer the most that it may cost is reserved."""
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(type="shadow"), waits=False, now=NOW)
+        now = service.one(conn, made.id).asked_at
+    assert now is not None
+    ends = [(300, "ok", None), (200, "refused", "budget_exhausted"), (120, "ok", None)]
+    ends += [(each, "refused", "budget_exhausted") for each in (90, 60)]
+    with psycopg.connect(database.superuser) as conn:
+        for ago, status, code in ends:
+            beside_call(conn, made.id, now - timedelta(seconds=ago), status, code)
+    with control(database) as conn:
+        assert service.look(conn, now) == []
+    with psycopg.connect(database.superuser) as conn:
+        beside_call(conn, made.id, now - timedelta(seconds=30), "refused", "budget_exhausted")
+    with control(database) as conn:
+        assert service.look(conn, now - timedelta(seconds=40)) == []
+        (ended,) = service.look(conn, now)
+        found = service.one(conn, ended.tried.id)
+        assert found.outcome == "budget" and found.outcome_reason.startswith("what is left of its budget of $5.00")
+
+
+def beside_call(conn: psycopg.Connection[Any], tried: UUID, at: datetime, status: str, code: str | None) -> None:
+    conn.execute(
+        """INSERT INTO call (id, at, workload, endpoint, status, http_status, error_code, cost_usd, reserved_usd,
+             blueprint, epoch, detail) VALUES (%s, %s, 'support', 'chat.completions', %s, 429, %s, 0, 0, 1, %s, %s)""",
+        (new_id(), at, status, code, new_id(), Jsonb({"route": {"experiment": str(tried), "of": "c"}})),
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "judge", "asks"), [("shadow", "", True), ("shadow", "other", False), ("ab", "", False)]
 )

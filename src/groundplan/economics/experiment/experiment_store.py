@@ -294,6 +294,20 @@ def unasked(conn: Connection[Any], tried: Recorded) -> tuple[int, datetime | Non
     return row[0], row[1], (failed[0] if failed is not None else None) or ""
 
 
+def without_room(conn: Connection[Any], id: UUID) -> tuple[int, datetime | None]:
+    """(second answers in a row, up to the newest, for which its budget had no room, when the first of them was)."""
+    row = conn.execute(
+        """WITH mine AS (SELECT at, error_code FROM call
+             WHERE detail -> 'route' ->> 'experiment' = %s AND detail -> 'route' ? 'experiment'
+               AND detail -> 'route' ? 'of')
+           SELECT count(*), min(at) FROM mine WHERE error_code = 'budget_exhausted' AND at > coalesce((
+             SELECT max(at) FROM mine WHERE error_code IS DISTINCT FROM 'budget_exhausted'), '-infinity')""",
+        (str(id),),
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
 def review(conn: Connection[Any], id: UUID, call: UUID, kept: bool, by: str) -> bool:
     """What a person says of a pair; False where there is none."""
     return (

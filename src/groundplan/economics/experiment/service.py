@@ -49,6 +49,8 @@ SILENT_KIND = "cost.experiment.judge"
 USUAL = timedelta(days=7)
 LONGEST = timedelta(days=180)
 ORDINARY = timedelta(days=30)
+REFUSED, SETTLED = 3, timedelta(minutes=1)
+"""Second answers in a row for which a budget has no room, and for how long: what was open then is settled."""
 SEGMENTS = 100
 """Of an experiment, at most: applications that name a feature for each call have as many as calls."""
 _HINTS = {
@@ -234,10 +236,14 @@ def judged(conn: Connection[Any], tried: Recorded, now: datetime) -> Verdict:
 
 
 def _gives_up(conn: Connection[Any], tried: Recorded, now: datetime) -> tuple[str, str] | None:
-    """How a shadow ends, and why, whose judge says nothing readable, or could not be asked for a day."""
+    """How a shadow ends, and why, whose judge says nothing readable, or could not be asked for a day, or of whose
+    budget what is left is too little for one more answer."""
     problem = unread(tried.judge, store.said(conn, tried.id, UNREAD))
     if problem is not None:
         return UNREADABLE, problem.message
+    refused, since = store.without_room(conn, tried.id)
+    if refused >= REFUSED and since is not None and since <= now - SETTLED:
+        return "budget", f"what is left of its budget of ${tried.budget_usd:,.2f} is less than one more answer may cost"
     pairs, since, code = store.unasked(conn, tried)
     if pairs < UNREAD or since is None or since > now - LEFT_ALONE:
         return None
