@@ -15,6 +15,7 @@ from groundplan.api import store
 from groundplan.api.limits import limits_json
 from groundplan.api.routes import limits as limits_routes
 from groundplan.blueprint.model import Blueprint, Budget, Limit
+from groundplan.console.cost import budget
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.ledger import finding_store, queries
@@ -113,7 +114,26 @@ def test_a_budget_near_its_end_is_near() -> None:
     )
     used = [{"budget": "b", "period": "2026-11", "limit_usd": "10.000000000000", "spent_usd": "8.000000000000"}]
     (row,) = limits_json(made, [], used, {})["budgets"]
-    assert (row["near"], row["hard"], row["covers"], row["share"]) == (True, False, "company", 0.8)
+    assert (row["near"], row["hard"], row["covers"], row["share"], row["title"]) == (True, False, "company", 0.8, "b")
+
+
+def test_budgets_of_keys_and_experiments_are_called_by_their_names(conn: psycopg.Connection[Any]) -> None:
+    key, tried = new_id(), new_id()
+    conn.execute(
+        "INSERT INTO api_key (id, hash, prefix, workload, created_by) VALUES (%s, %s, 'gp_agent', 'a', 'test')",
+        (key, key.bytes),
+    )
+    assert store.names(conn, [str(key), str(tried), "staff"]) == {str(key): "key gp_agent..."}
+    used = [
+        {"budget": f"{kind}/{id}", "period": "2026-11", "limit_usd": "1.000000000000", "spent_usd": "0.900000000000"}
+        for kind, id in (("key", key), ("experiment", tried))
+    ]
+    who = {**store.names(conn, [str(key)]), str(tried): "experiment rack"}
+    found = limits_json(declared(), [], used, who)["budgets"]
+    assert [row["title"] for row in found] == ["key gp_agent...", "experiment rack"]
+    assert [(view.name, view.covers) for view in map(budget, found)] == [
+        ("key gp_agent...", "key gp_agent..."), ("experiment rack", "experiment rack"),
+    ]  # fmt: skip
 
 
 def test_whoever_is_near_is_named_also_among_many(conn: psycopg.Connection[Any]) -> None:

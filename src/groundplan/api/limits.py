@@ -20,7 +20,7 @@ def limits_json(
     who: Mapping[str, str],
 ) -> dict[str, Any]:
     """`spans`: what gateways have taken (`store.limit_spans`); `used`: budgets (`queries.budget_use`); `who`: words for
-    the ids of users and keys. Those that are nearest come first.
+    the ids of users, keys and experiments, which the `title` of a budget has. Those that are nearest come first.
 
     What is taken includes what gateways hold ready: at most an eighth of the rest, given back when others need it.
     """
@@ -35,6 +35,7 @@ def limits_json(
         money.append(
             {
                 "budget": row["budget"],
+                "title": who.get(row["budget"].rpartition("/")[2], row["budget"]),
                 "covers": budget.covers if budget else row["budget"],
                 "period": row["period"],
                 "hard": budget.hard if budget else True,

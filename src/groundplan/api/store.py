@@ -203,7 +203,7 @@ def limit_spans(conn: Db) -> list[Row]:
 
 
 def names(conn: Db, ids: Iterable[str]) -> dict[str, str]:
-    """Id -> address of the person, or `key PREFIX...`, of those that are there."""
+    """Id -> address of the person, `key PREFIX...` or `experiment NAME`, of those that are there."""
     wanted = []
     for id in ids:
         with suppress(ValueError):
@@ -211,8 +211,9 @@ def names(conn: Db, ids: Iterable[str]) -> dict[str, str]:
     rows = select(
         conn,
         """SELECT id::text AS id, email AS name FROM person WHERE id = ANY(%s)
-           UNION ALL SELECT id::text, 'key ' || prefix || '...' FROM api_key WHERE id = ANY(%s)""",
-        (wanted, wanted),
+           UNION ALL SELECT id::text, 'key ' || prefix || '...' FROM api_key WHERE id = ANY(%s)
+           UNION ALL SELECT id::text, 'experiment ' || name FROM experiment WHERE id = ANY(%s)""",
+        (wanted, wanted, wanted),
     )
     return {row["id"]: row["name"] for row in rows}
 

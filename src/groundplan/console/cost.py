@@ -83,7 +83,7 @@ def budget(row: dict[str, Any]) -> BudgetView:
     left = max(Decimal(0), limit - spent)
     used = 1.0 if limit == 0 else float(min(Decimal(1), spent / limit))
     return BudgetView(
-        row.get("budget") or row["name"],
+        row.get("title") or row.get("budget") or row["name"],
         row["period"],
         f"{limit:.12f}",
         f"{spent:.12f}",
@@ -92,7 +92,7 @@ def budget(row: dict[str, Any]) -> BudgetView:
         row.get("served", True),
         row.get("near", False),
         row.get("share", used),
-        row.get("covers", ""),
+        row["title"] if "title" in row and row["covers"] == row["budget"] else row.get("covers", ""),
     )
 
 

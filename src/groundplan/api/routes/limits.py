@@ -30,11 +30,16 @@ def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime
     """`NAME of WHO at 95 %` for each limit and budget that is nearly used up."""
     found = _found(conn, blueprint, at)
     rows = [(row["limit"], row["who"], row) for row in found["limits"]]
-    rows += [(f"budget {row['budget']}", row["covers"], row) for row in found["budgets"]]
+    rows += [
+        (f"budget {row['title']}", row["title" if row["covers"] == row["budget"] else "covers"], row)
+        for row in found["budgets"]
+    ]
     return [f"{name} of {who} at {row['share'] * 100:.0f} %" for name, who, row in rows if row["near"]]
 
 
 def _found(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> dict[str, Any]:
     spans = store.limit_spans(conn)
-    who = store.names(conn, {span["name"].split("/", 2)[2] for span in spans if span["name"].count("/") > 1})
-    return limits_json(blueprint, spans, queries.budget_use(conn, at), who)
+    used = queries.budget_use(conn, at)
+    ids = {span["name"].split("/", 2)[2] for span in spans if span["name"].count("/") > 1}
+    ids |= {row["budget"].partition("/")[2] for row in used}
+    return limits_json(blueprint, spans, used, store.names(conn, ids))
