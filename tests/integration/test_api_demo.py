@@ -282,7 +282,7 @@ def test_support_saves_above_its_floors_and_finance_keeps_its_large_model(demo: 
     for place in support["places"]:
         below = [name for name, floor in support["floors"].items() if place["scores"].get(name, 1) < floor]
         assert not (below and place["answers"]), "nobody below a floor answered"
-    assert "choosing models saved" in support["told"][0] and "answers from memory" in support["told"][0]
+    assert "choosing models saved" in support["told"][0] and "answers from the cache" in support["told"][0]
     end = time.monotonic() + 60
     while not (tried := demo.ask("GET", "/api/experiments")["experiments"]) and time.monotonic() < end:
         time.sleep(0.5)

@@ -157,7 +157,7 @@ def test_what_an_outcome_may_cost_is_told_beside_what_it_does(control: Control, 
     two, twelve = "2.000000000000", "12.000000000000"
     assert outcomes() == {"triage": (two, True, twelve), "writer": (two, False, twelve)}
     page = control.ask("GET", "/cost/workload/writer", **control.sign_in()).body.decode()
-    assert "target per accepted outcome: not kept" in page
+    assert "may cost, by its objective: above it" in page
     assert apply(control, wanted.replace("cost_per_case: 12 USD", "cost_per_case: 7.40 USD")) == number + 1
     assert outcomes()["writer"] == (two, False, "7.400000000000")
     assert apply(control, text) == number + 2

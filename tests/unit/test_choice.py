@@ -53,14 +53,14 @@ def test_a_try_that_did_not_pass_and_its_judge_are_taken_off() -> None:
     assert told(found, []) == [], "nothing was saved"
 
 
-def test_answers_from_memory_are_told_apart() -> None:
+def test_answers_from_the_cache_are_told_apart() -> None:
     kept = Answer("", 0, {}, 0, cached=True, saved=3 * PICO)
     found = saved([Answer("small", 3 * PICO, COUNTS, 3 * PICO), kept], [SMALL, LARGE])
     assert found is not None
     assert (found.by_routing, found.by_cache, found.answers, found.cached) == (12 * PICO, 3 * PICO, 2, 1)
     assert told(found, [])[0] == (
         "Of the $18.00 that large alone would have cost for 2 answers, choosing models saved $12.00 and answers from "
-        "memory $3.00 (1 of them)."
+        "the cache $3.00 (1 of them)."
     )
 
 

@@ -134,7 +134,7 @@ def told(found: Saved | None, others: Sequence[Elsewhere]) -> list[str]:
     if found.by_routing > 0 or found.by_cache > 0:
         lines.append(
             f"Of the {short_usd(found.alone)} that {found.strongest} alone would have cost for {found.answers:,} "
-            f"answers, choosing models saved {short_usd(max(0, found.by_routing))} and answers from memory "
+            f"answers, choosing models saved {short_usd(max(0, found.by_routing))} and answers from the cache "
             f"{short_usd(found.by_cache)} ({found.cached:,} of them)."
         )
     for each in others:
