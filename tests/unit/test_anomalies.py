@@ -209,6 +209,17 @@ def test_what_holds_no_more_than_before_is_no_cause() -> None:
     assert causes([part(90)], rolled, 10, 1, 0.0) == [], "most calls still have the prompt that they always had"
 
 
+def test_what_moved_to_a_cheaper_model_is_the_cause_of_another_mix_and_not_what_costs_more() -> None:
+    large, small = {"model": "large"}, {"model": "small"}
+    before = [replace(part(100, **large), calls=100), replace(part(100, team="sales", **large), calls=100)]
+    moved = replace(part(2, team="sales", **small), calls=100)
+    during = [replace(part(105, **large), calls=101), moved]
+    ((first, team),) = [[(c.dimension, c.value, c.new) for c in causes(before, during, 1, 1, 1.0, "small")]]
+    assert (first, team) == (("model", "small", True), ("team", "sales", False))
+    by_cost = {cause.value for cause in causes(before, during, 1, 1)}
+    assert "support" in by_cost and "sales" not in by_cost, "weighed by cost it would be who moved nothing"
+
+
 @pytest.mark.parametrize(("kind", "usual"), [("tokens_per_call", 100.0), ("spend", 330.0)])
 def test_who_asks_most_at_noon_every_day_is_no_cause_of_what_is_unusual_at_noon(kind: Kind, usual: float) -> None:
     """At noon there are three times as many calls as in the mean of a day; those of sales have become long."""

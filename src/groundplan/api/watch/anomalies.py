@@ -221,7 +221,10 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     lasted = max((until - alarm.since) / HOUR, 1 / 60)
     hours = COMPARED / HOUR, lasted
     times = level(alarm, before, during, hours)
-    found = [] if alarm.kind == "new_caller" else causes(before, during, *hours, times)  # the caller is the cause
+    model = alarm.subject if alarm.kind == "mix" else None
+    found = (
+        [] if alarm.kind == "new_caller" else causes(before, during, *hours, times, model)
+    )  # the caller is the cause
     made = made_of(alarm, before, during, hours, times)
     names = minute_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
     who = names.get(alarm.subject, alarm.subject)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,9 @@ class Slice:
     calls: int
     cost: int
     tokens: int
+
+
+Weight = Callable[[Slice], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +79,25 @@ def level(alarm: Alarm, before: Sequence[Slice], during: Sequence[Slice], hours:
 
 
 def causes(
-    before: Sequence[Slice], during: Sequence[Slice], hours_before: float, hours_during: float, level: float = 1.0
+    before: Sequence[Slice],
+    during: Sequence[Slice],
+    hours_before: float,
+    hours_during: float,
+    level: float = 1.0,
+    model: str | None = None,
 ) -> list[Cause]:
     """The dimensions of which one value holds most of the excess cost an hour, the strongest first. `level`: how many
-    times what was before is usual now.
+    times what was before is usual now. `model`: of a mix the one that answers more, whose calls are the excess: what
+    went to a cheaper one costs less than before.
 
     A dimension that has one value only explains nothing, and is left out unless that value is new; neither does a value
     that holds no more of the excess than it held before of everything.
     """
     found = []
+    weight = _calls_at(model) if model is not None else _weight([*before, *during])
     for dimension in DIMENSIONS:
-        past, now = _rates(before, dimension, hours_before), _rates(during, dimension, hours_during)
+        past = _rates(before, dimension, hours_before, weight)
+        now = _rates(during, dimension, hours_during, weight)
         excess = {value: rate - level * past.get(value, 0.0) for value, rate in now.items()}
         whole, held = sum(amount for amount in excess.values() if amount > 0), sum(past.values())
         if whole <= 0:
@@ -140,12 +151,21 @@ def told(alarm: Alarm, found: Sequence[Cause], single: Single | None = None, mad
     return what + (f": {why}" if why else "")
 
 
-def _rates(slices: Sequence[Slice], dimension: str, hours: float) -> dict[str, float]:
-    """USD an hour by value; without cost, calls an hour."""
-    costs = any(each.cost for each in slices)
+def _weight(slices: Sequence[Slice]) -> Weight:
+    """What a slice counts: its USD; where nothing costs anything, its calls."""
+    if any(each.cost for each in slices):
+        return lambda each: each.cost / PICO
+    return lambda each: float(each.calls)
+
+
+def _calls_at(model: str) -> Weight:
+    return lambda each: float(each.calls) if each.values.get("model") == model else 0.0
+
+
+def _rates(slices: Sequence[Slice], dimension: str, hours: float, weight: Weight) -> dict[str, float]:
+    """What there is in an hour, by value."""
     found: dict[str, float] = {}
     for each in slices:
-        amount = each.cost / PICO if costs else float(each.calls)
         value = each.values.get(dimension, "")
-        found[value] = found.get(value, 0.0) + amount / max(hours, 1e-9)
+        found[value] = found.get(value, 0.0) + weight(each) / max(hours, 1e-9)
     return found
