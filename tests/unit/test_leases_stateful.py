@@ -390,3 +390,16 @@ def test_what_is_left_is_the_limit_less_what_is_spent_here_and_elsewhere(
     assert least == min((left for each, left in both if each.hard), default=None)
     assert list(crossed) == [each.name for each, left in both if not each.hard and left < 0]
     assert set(slices.granted_keys()) == {(f"b{number}", PERIOD) for number in spent}
+
+
+def test_what_was_set_aside_covers_the_dearer_deployment_that_took_over() -> None:
+    """Of a chain whose first deployment is free it was nothing, though the call was charged."""
+    one, two, three = (b"c" * 16, 0), (b"c" * 16, 1), (b"c" * 16, 2)
+    state = fold(
+        [
+            reservation(one, 0, [Charge("a", PERIOD, 0)]), settlement(one, 0, "not_billed"),
+            reservation(two, 8, []), settlement(two, 8, "failed"),
+            reservation(three, 5, [Charge("a", PERIOD, 5)]),
+        ]
+    )  # fmt: skip
+    assert state.crash()[0].reserved == 13

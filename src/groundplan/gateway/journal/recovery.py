@@ -71,8 +71,14 @@ class CallState:
 
     @property
     def reserved(self) -> int:
-        """The most that was ever set aside for it: the bounds of the attempts that did not inherit."""
-        return sum(a.reservation.bound for a in self.attempts.values() if not a.inherits)
+        """The most that was ever set aside for it: of each attempt that did not inherit its bound, or that of whichever
+        inherited from it, which was set aside with it."""
+        whole = most = 0
+        for _, attempt in sorted(self.attempts.items()):
+            if not attempt.inherits:
+                whole, most = whole + most, 0
+            most = max(most, attempt.reservation.bound)
+        return whole + most
 
 
 @dataclass(slots=True)
