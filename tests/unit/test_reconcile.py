@@ -12,14 +12,17 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_struct
+from tests.integration.gateway_stack import deployment
 
+from groundplan.api.routes import reconcile as reconcile_route
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import Line as BookLine
 from groundplan.economics.bill import MAX_LINES, Bill, read_bill
-from groundplan.economics.bill_models import resolve
+from groundplan.economics.bill_models import by_upstream, resolve
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, exchange_rates, reconcile
 
@@ -522,3 +525,13 @@ def test_any_text_is_a_bill_or_a_told_error(text: str) -> None:
         bill(text)
     except GroundplanError as error:
         assert error.hint and error.where is not None
+
+
+def test_a_line_that_bears_its_upstreams_name_means_our_model() -> None:
+    """A company names its deployments at Azure as it likes, and usage exports bear these names."""
+    pairs = [("My-GPT", "azure/gpt-4.1-mini"), ("gpt-4.1", "azure/gpt-4.1"), ("gpt-4.1", "openai/gpt-4.1")]
+    assert by_upstream(pairs) == {"my-gpt": "azure/gpt-4.1-mini"}
+    text = "date,model,input tokens,output tokens,amount\n2026-11-02,my-gpt,10,5,1\n2026-11-02,gpt-4.1,10,5,1\n"
+    place = replace_struct(deployment("gpt", 1), model="azure/gpt-4.1-mini", upstream_model="My-GPT")
+    told = reconcile_route._in_our_names(read_bill(text, "a.csv", {}), [place])
+    assert [each.model for each in told.lines] == ["azure/gpt-4.1-mini", "gpt-4.1"]

@@ -43,6 +43,15 @@ def resolve(name: str | None, models: Iterable[str]) -> str | None:
     return best[2] if best else name
 
 
+def by_upstream(served: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Of pairs (what an upstream calls a model, our model): our model by that name in small letters, where it means
+    one. A name that a company gave a deployment at Azure says nothing of its model."""
+    found: dict[str, set[str]] = {}
+    for upstream, model in served:
+        found.setdefault(upstream.lower(), set()).add(model)
+    return {name: next(iter(models)) for name, models in found.items() if len(models) == 1}
+
+
 def _runs(wanted: str) -> set[str]:
     """Parts of a name that follow each other, written together: `use1-claude3haiku-input` has claude3haiku."""
     parts = wanted.split("-")[:20]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -25,6 +26,7 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import plain
 from groundplan.economics.beside import TERMS, Beside, beside
 from groundplan.economics.bill import Bill, read_bill
+from groundplan.economics.bill_models import by_upstream
 from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, exchange_rates, reconcile
 from groundplan.ledger import archive_store, queries
 
@@ -96,6 +98,8 @@ def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[s
         rows = queries.attempts_for_bill(conn, since, until + timedelta(days=1), calls)
         blueprint = served.current_or_none(conn)
         places = {number: cost_receipt.places_of(conn, number) for number in {row["blueprint"] for row in rows}}
+    used = {(row["blueprint"], row["deployment"]) for row in rows}
+    bill = _in_our_names(bill, [place for number, name in used if (place := places[number].get(name)) is not None])
     rates = {item.name: item.rates for item in blueprint.deployments} if blueprint else {}
     dated = blueprint.currencies if blueprint else {}
     attempts = [_attempt(row, places[row["blueprint"]].get(row["deployment"])) for row in rows]
@@ -113,6 +117,15 @@ def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[s
                 found = beside(result, cost_book.book(conn, days, today), query.source)
     value = shape(bill, result)
     return {**value, "notes": [*value["notes"], *notes], "beside": [_beside(each) for each in found]}
+
+
+def _in_our_names(bill: Bill, used: Iterable[Deployment]) -> Bill:
+    """With our model where a line names it as its upstream does."""
+    names = by_upstream((place.upstream_model, place.model) for place in used)
+    lines = (
+        replace(line, model=names.get(line.model.lower(), line.model)) if line.model else line for line in bill.lines
+    )
+    return replace(bill, lines=tuple(lines))
 
 
 def _still_here(conn: Connection[Any], period: tuple[date, date]) -> None:
