@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from groundplan.gateway.upstream.account import meant
+from groundplan.gateway.upstream.account import meant, too_long
 from groundplan.gateway.upstream.providers import Place
 from groundplan.gateway.upstream.translate import Failed, Providers, failed
 
@@ -106,6 +106,24 @@ def test_a_refusal_that_is_about_our_account_is_not_the_callers(error: dict[str,
     assert meant(400, json.dumps({"error": error}).encode()) == status
     assert meant(400, json.dumps([{"error": error}]).encode()) == status
     assert meant(422, json.dumps({"error": error}).encode()) == 422
+
+
+@pytest.mark.parametrize("known_by", ["words", "library", "nothing"])
+def test_a_prompt_that_a_provider_finds_too_long_is_told_with_a_code(known_by: str) -> None:
+    """So that the call goes on to whoever reads more: before its words the name of the API stands."""
+
+    class BadRequestError(Exception):
+        status_code = 400
+        body: Any = None
+
+    class ContextLengthExceededError(BadRequestError):
+        pass
+
+    refused = (ContextLengthExceededError if known_by == "library" else BadRequestError)("Error code: 400")
+    message = "prompt is too long: 9000 tokens > 8192 maximum" if known_by == "words" else "too much"
+    refused.body = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+    told = failed(refused, "", Place("one", "anthropic", ""))
+    assert told.status == 400 and bool(too_long(400, told.body)) == (known_by != "nothing")
 
 
 def test_a_refusal_may_be_a_mere_text() -> None:

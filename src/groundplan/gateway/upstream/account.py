@@ -23,7 +23,7 @@ _MESSAGES = (
 )
 
 _NOT_ASKED = ("secret_missing", "secret_unreadable", "providers_missing")
-_TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
+TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
 _TOO_LONG = (
     "This model's maximum context length is",
     "Your input exceeds the context window",
@@ -74,8 +74,13 @@ def too_long(status: int, data: bytes) -> str:
     error = _error(data) if status in (400, TOO_LARGE, 422) else None
     if error is None:
         return ""
-    known = error.code in _TOO_LONG_CODES or error.type in _TOO_LONG_CODES or error.message.startswith(_TOO_LONG)
+    known = error.type in TOO_LONG_CODES or says_too_long(error.message, error.code)
     return (error.message or "the prompt is too long") if known else ""
+
+
+def says_too_long(message: str, code: object = None) -> bool:
+    """Whether an error with these words is about how much the model can read."""
+    return code in TOO_LONG_CODES or message.startswith(_TOO_LONG)
 
 
 def not_asked(status: int, data: bytes) -> tuple[str, str] | None:

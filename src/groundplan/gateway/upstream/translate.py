@@ -339,6 +339,8 @@ def failed(error: BaseException, secret: str, place: Place) -> Failed:
         text = text.replace(secret, "...")
     untold = field is not None or type(error).__name__ == "UnsupportedParameterError"
     code = "field_untranslatable" if untold and status == 400 else "upstream_refused"
+    if status in (400, 413, 422) and _of_length(error):
+        code = account.TOO_LONG_CODES[0]
     kind = "invalid_request_error" if status in (400, 422) else "api_error"
     hint = "Check the request against what the model takes." if status in (400, 422) else "Try again later."
     after = getattr(error, "retry_after", None)
@@ -367,14 +369,23 @@ def _status(error: BaseException, field: str | None) -> int:
 
 def _of_account(error: BaseException) -> int:
     """As `account.said`, of what the provider answered."""
+    return next((status for message, code in _said(error) if (status := account.said(message, code))), 0)
+
+
+def _of_length(error: BaseException) -> bool:
+    """Whether the provider says that the prompt is longer than its model reads, as we or the library know it."""
+    if any(type(each).__name__ == "ContextLengthExceededError" for each in _chain(error)):
+        return True
+    return any(account.says_too_long(message, code) for message, code in _said(error))
+
+
+def _said(error: BaseException) -> Iterator[tuple[str, object]]:
+    """(message, code) of what the provider answered, as its client and the library have it."""
     for each in _chain(error):
         body = getattr(each, "body", None)
         told = body.get("error", body) if isinstance(body, dict) else {"message": getattr(each, "message", None)}
         if isinstance(told, dict) and isinstance(message := told.get("message"), str):
-            status = account.said(message, told.get("code"))
-            if status:
-                return status
-    return 0
+            yield message, told.get("code")
 
 
 def _answered(error: BaseException) -> int | None:
