@@ -27,7 +27,7 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.money import PICO
 from groundplan.economics.price import known_price
 from groundplan.economics.prices import listed
-from groundplan.release import contexts
+from groundplan.release import alone, contexts
 from groundplan.release.plan import plan
 
 TODAY = date(2026, 11, 25)
@@ -760,6 +760,18 @@ def test_included_files_stay_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("include: [none.yaml]\n" + model("x", "{model: openai/gpt-4o}"))
     done = CliRunner().invoke(app, ["import", "litellm", str(tmp_path / "c.yaml")])
     assert isinstance(done.exception, Invalid) and done.exception.code == "import_unreadable"
+
+
+def test_what_has_one_deployment_is_tried_again_there_whatever_its_type() -> None:
+    text = (
+        "model_list:\n"
+        "  - {model_name: chat, litellm_params: {model: openai/gpt-4.1-mini, api_key: os.environ/K}}\n"
+        "  - {model_name: embed, litellm_params: {model: openai/text-embedding-3-small, api_key: os.environ/K}}\n"
+        "router_settings: {num_retries: 3}\n"
+    )
+    workspace = load_files(imported(text, owners={"": "zoe@acme.example"}).files)
+    assert {each.reliability.retries.same for each in workspace.workloads.values()} == {3}
+    assert alone.of_files(workspace, TODAY) == ()
 
 
 def test_an_address_that_names_an_endpoint_is_the_one_above_it() -> None:

@@ -275,7 +275,8 @@ def _reliability(entries: list[Entry], first: list[Entry], common: _Common) -> d
     chat = [entry for entry in first if entry.type == "chat"]
     if len(chat) > 1:
         return {"reliability": {"balance": common.balance}}
-    return {"reliability": {"retries": {"same": tries - 1}}} if chat and tries is not None and tries > 1 else {}
+    alone = len(chat or first) == 1
+    return {"reliability": {"retries": {"same": tries - 1}}} if alone and tries is not None and tries > 1 else {}
 
 
 def _weights(groups: Mapping[str, list[Entry]]) -> dict[str, int]:
