@@ -289,8 +289,9 @@ def of_intents(family: str, rows: Sequence[dict[str, Any]]) -> list[Pair]:
 def learned(given: argparse.Namespace) -> bool:
     """Whether it was asked for a new file that ships, and written."""
     if given.tune is not None:
+        found = public(given.tune)
         texts = Texts(served=False)
-        written(msgspec.structs.replace(tuned(public(given.tune), texts, kinds(texts)), rule=tune.told(some())))
+        written(msgspec.structs.replace(tuned(found, texts, kinds(texts)), rule=tune.told(some())))
     elif given.kinds:
         written(msgspec.structs.replace(accept.shipped(), kinds=kinds(Texts(served=False))))
     return given.tune is not None or bool(given.kinds)
@@ -314,7 +315,6 @@ def main() -> int:
     try:
         if learned(given):
             return 0
-        texts = Texts()
         if given.generated:
             rows = [row for seed in given.generated for row in semantic_families.made(given.family, seed)]
             pairs = of_intents(given.family, rows)
@@ -325,6 +325,7 @@ def main() -> int:
             pairs = read_pairs(given.pairs)
         else:
             parser.error("name PAIRS.jsonl, --generated SEEDS or --public GPTCACHE")
+        texts = Texts()
         told = measure(pairs, given.bound, texts, alone=given.alone)
         if given.public is not None:
             told |= beside(found, given.draw, given.bound, texts)
