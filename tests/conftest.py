@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from groundplan.core.settings import without_plugins
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
 from tests import crashed_worker, late_grammar, longest_first, made_database
@@ -28,6 +29,7 @@ _TOOK: defaultdict[str, float] = defaultdict(float)
 _OURS: list[tuple[AbstractContextManager[Cluster], Path]] = []
 """Servers that this worker runs, and who uses them."""
 late_grammar.put_off()
+without_plugins()
 # What a property takes says how busy the machine is, not whether the property holds.
 settings.register_profile(
     "groundplan",

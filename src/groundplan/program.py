@@ -11,9 +11,12 @@ import gc
 import importlib
 import sys
 
+from groundplan.core.settings import without_plugins
+
 
 def main() -> int:
     gc.disable()
+    without_plugins()
     name = sys.argv[1]
     del sys.argv[0]
     module = importlib.import_module(name)

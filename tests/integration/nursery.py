@@ -204,6 +204,7 @@ def _load(module: str) -> None:
     sys.path.insert(0, str(Path(__file__).parents[2]))
     importlib.import_module("tests.late_grammar").put_off()
     del sys.path[0]
+    importlib.import_module("groundplan.core.settings").without_plugins()
     loaded = importlib.import_module(module)
     beside = set(_BESIDE.get(module, ()))
     if module == _COMMANDS:

@@ -60,3 +60,22 @@ def test_the_process_that_parses_documents_loads_no_numpy() -> None:
     code = "import sys, groundplan.knowledge.parsing.worker as worker; print('numpy' in sys.modules or worker is None)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("program", [("groundplan.program", "some"), ("groundplan.cli.main", "check", ".")])
+def test_what_is_installed_beside_us_is_not_asked_for_plugins(tmp_path: Path, program: tuple[str, ...]) -> None:
+    """To look for them takes a tenth of the computing of a start."""
+    declared = tmp_path / "odd-1.dist-info"
+    declared.mkdir()
+    (declared / "METADATA").write_text("Name: odd\nVersion: 1\n")
+    (declared / "entry_points.txt").write_text("[pydantic]\nodd = odd:plugin\n")
+    (tmp_path / "odd.py").write_text("raise SystemExit('odd was loaded')\n")
+    (tmp_path / "some.py").write_text(
+        "import pydantic\n\n\nclass Some(pydantic.BaseModel):\n    name: str\n\n\ndef main():\n    return 0\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYDANTIC_DISABLE_PLUGINS"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(tmp_path), environment.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-m", *program], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert "odd was loaded" not in done.stderr and "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from groundplan.cli.output import print_error, unusable, wrong_usage
 from groundplan.core.errors import GroundplanError
+from groundplan.core.settings import without_plugins
 
 COLLECTED = (50_000, 50, 100)
 """When garbage is looked for: what a command loads stays, and there is much of it."""
@@ -150,6 +151,7 @@ def main() -> None:
     """Entry of the console script: every error on purpose becomes one message and its exit code, and so does a file or
     folder that cannot be used."""
     gc.set_threshold(*COLLECTED)
+    without_plugins()
     try:
         try:
             app()
