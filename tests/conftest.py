@@ -28,6 +28,7 @@ _TOOK: defaultdict[str, float] = defaultdict(float)
 """Seconds of each file."""
 _OURS: list[tuple[AbstractContextManager[Cluster], Path]] = []
 """Servers that this worker runs, and who uses them."""
+_FAILED = pytest.StashKey[bool]()
 late_grammar.put_off()
 without_plugins()
 # What a property takes says how busy the machine is, not whether the property holds.
@@ -56,6 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if (cache := getattr(config, "cache", None)) is not None:
         cache.set(crashed_worker.NOTED, [])
     made_database.begin()
+    if config.option.basetemp is None and (place := made_database.place_of_files()) is not None:
+        config.option.basetemp, os.environ["TMPDIR"] = str(place / "t"), str(place / "tmp")
+        tempfile.tempdir = None
     if not openmp.is_loadable():
         folder = openmp.provide(Path(tempfile.mkdtemp(prefix="openmp-")))
         os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))
@@ -69,7 +73,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesInTu
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        made_database.end()
+        made_database.end(kept=_FAILED in config.stash)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -96,6 +100,8 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """`scripts/again.py` looks only at runs that were whole, and so does `scripts/longest.py`."""
+    if exitstatus != pytest.ExitCode.OK:
+        session.config.stash[_FAILED] = True
     cache = getattr(session.config, "cache", None)
     if cache is not None and not hasattr(session.config, "workerinput"):
         cache.set("groundplan/ended", int(exitstatus))

