@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -84,9 +84,28 @@ def pytest_runtest_setup() -> None:
         time.sleep(left + 0.05)
 
 
+class _Elsewhere(pytest.Dir):
+    """A folder whose files each worker looks at from another one on, so that each file is compiled by one of them: what
+    they find is put in one order afterwards."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        found = list(super().collect())
+        told = self.config.workerinput  # type: ignore[attr-defined]
+        number = told["workerid"].removeprefix("gw")
+        first = len(found) * (int(number) if number.isdecimal() else 0) // told["workercount"]
+        return found[first:] + found[:first]
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if hasattr(parent.config, "workerinput") and not (path / "__init__.py").exists():
+        collector: pytest.Collector = _Elsewhere.from_parent(parent, path=path)
+        return collector
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     seconds = longest_first.known_seconds()
-    items.sort(key=lambda item: longest_first.place(item.nodeid, seconds))
+    items.sort(key=lambda item: (longest_first.place(item.nodeid, seconds), longest_first.file_of(item.nodeid)))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
