@@ -190,6 +190,9 @@ def test_calls_of_the_demo_are_one_row_of_their_day_and_model() -> None:
     result = reconcile(generic("2026-11-25,gpt-4o,,10,60,1,USD"), demo, RATES)
     (row,) = [row for row in result.rows if row.kind == "demo"]
     assert row.calls == tuple(each.call for each in demo) and row.amount == -sum(each.cost for each in demo)
+    other = [attempt(demo=True, at=NOON + timedelta(days=1)) for _ in range(3)]
+    result = reconcile(generic("2026-11-25,gpt-4o,,10,60,1,USD"), [*demo, *other], RATES)
+    assert [len(row.calls) for row in result.rows if row.kind == "demo"] == [3, 3], "of days without a line, too"
 
 
 def test_days_and_models_are_compared_where_no_call_is_named() -> None:

@@ -7,6 +7,7 @@ and deployment. Pure: a bill and rows of the ledger in, a result out. Difference
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -422,16 +423,19 @@ def _by_group(
         key: Key = (when, model, line.deployment if line.deployment in places else None)
         groups.setdefault(key, ([], []))[0].append(line)
     every = everything or any(model is None for _, model, _ in groups)
-    left_out = []
+    left_out, demo = [], list[Attempt]()
     days = {day: [span for span in spans if span[0] <= day <= span[1]] for day in {a.at.date() for a in attempts}}
     for attempt in attempts:
         found = next((key for key in _keys(attempt, days[attempt.at.date()]) if key in groups), None)
         if found is not None:
             groups[found][1].append(attempt)
-        elif every or attempt.model in billed or attempt.demo:
+        elif attempt.demo:
+            demo.append(attempt)
+        elif every or attempt.model in billed:
             _alone(work, attempt)
         else:
             left_out.append(attempt)
+    _of_demo(work, demo)
     for (when, model, _), (some, tries) in groups.items():
         told = f"of {when[0]} to {when[1]}" if isinstance(when, tuple) else ""
         work.compare(some, tries, model=model, told=told)
@@ -461,10 +465,18 @@ def _keys(attempt: Attempt, spans: Sequence[Span]) -> Iterable[Key]:
 
 def _alone(work: _Work, attempt: Attempt) -> None:
     if attempt.cost:
-        kind = (
-            "demo" if attempt.demo else "open_reservation" if attempt.state != "settled" else "call_without_bill_line"
-        )
+        kind = "open_reservation" if attempt.state != "settled" else "call_without_bill_line"
         work.row(Part(kind, -attempt.cost, ""), (), [attempt], attempt.model)
+
+
+def _of_demo(work: _Work, demo: Iterable[Attempt]) -> None:
+    """One row for a day and model: no provider bills any of them."""
+    found = defaultdict[tuple[date, str], list[Attempt]](list)
+    for attempt in demo:
+        found[attempt.at.date(), attempt.model].append(attempt)
+    for (_, model), tries in found.items():
+        if beside := sum((attempt.cost for attempt in tries), Decimal(0)):
+            work.row(Part("demo", -beside, ""), (), tries, model)
 
 
 def exchange_rates(said: Mapping[str, str]) -> dict[str, Decimal]:

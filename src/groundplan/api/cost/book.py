@@ -256,5 +256,5 @@ def _key(line: Line, by: str, workflows: Workflows) -> str:
         return workflows.get(_newest(line), {}).get(line.workload, "")
     if by == "provider":
         provider, known, _ = line.model.partition("/")
-        return provider if known else OWN if line.allocation or not line.deployment else line.deployment
+        return provider if known else OWN if line.allocation or not line.deployment else line.site or line.deployment
     return str(getattr(line, by))
