@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -189,12 +189,11 @@ async def test_an_upstream_that_sends_a_byte_now_and_then_does_not_hold_a_call_b
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n" % status)
-        with suppress(ConnectionError):
+        with closing(writer), suppress(ConnectionError):
             for _ in range(600):
                 writer.write(b" ")
                 await writer.drain()
                 await asyncio.sleep(0.1)
-        writer.close()
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -37,21 +37,23 @@ async def repeating(
     """A gateway before an upstream that says `said`; `slash`: as its JSON spells one."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        asked = json.loads(await reader.readexactly(length))
-        assert f"authorization: Bearer {key}".encode() in head
-        if asked.get("stream"):
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-            for text in ("one ", "two ", "three ", said, " four", None):
-                writer.write(event(text, slash))
-                await writer.drain()
-                await asyncio.sleep(0.01)
-            writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
-        else:
-            writer.write(whole(said, slash))
-        await writer.drain()
-        writer.close()
+        with closing(writer):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            asked = json.loads(await reader.readexactly(length))
+            assert f"authorization: Bearer {key}".encode() in head
+            if asked.get("stream"):
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                )
+                for text in ("one ", "two ", "three ", said, " four", None):
+                    writer.write(event(text, slash))
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+                writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+            else:
+                writer.write(whole(said, slash))
+            await writer.drain()
 
     monkeypatch.setenv("UPSTREAM_KEY", key)
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
