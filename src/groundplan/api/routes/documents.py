@@ -327,16 +327,17 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
     except Denied as error:
         if not (sees_all(caller) or _reads(conn, caller, found)):
             raise _unknown() from error
+        named = own.who_answers(found)
+        whom = next((found[name] for name in ("steward", "owner") if found[name] in named), None)
+        who = whom or "the owner of the source"
         if caller.email is not None and caller.email in (found["owner"], found["steward"]):
             raise Denied(
                 "only the document itself names you, which whoever may write it could do", code="document_not_yours",
-                hint=f"Ask whoever owns {found['source']} to name you in its folder's .governed.yaml or in the source.",
+                hint=f"Ask {who} to name you in the folder's .governed.yaml or the source.",
             ) from error  # fmt: skip
-        named = own.who_answers(found)
-        who = next((found[name] for name in ("steward", "owner") if found[name] in named), None)
         raise Denied(
             "only its owner or steward may decide about a document", code="document_not_yours",
-            hint=f"Ask {who or 'the owner of the source'}.",
+            hint=f"Ask {who}.",
         ) from error  # fmt: skip
 
 
