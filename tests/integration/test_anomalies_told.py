@@ -269,9 +269,13 @@ def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database
         )
         assert "groundplan keys revoke" in quick["hint"] and quick["severity"] == "high"
         assert quick["detail"]["loop"]["stopped_at"] == stopped.isoformat()
+        conn.execute("UPDATE finding SET at = %s", (NOW,))  # they are opened at the time of the database
+        anomalies.look(conn, stopped + timedelta(minutes=60, seconds=0.15))  # its calls are of more than an hour ago
+        found = {row["subject"]: row for row in finding_store.findings(conn, kinds=["cost."])}
+        assert "After 25 calls for $0.0250, its budget stopped it" in found["workload/quick"]["message"]
         assert "each longer than the one before: 175 to 575 tokens a prompt" in growing["message"]
         assert growing["detail"]["loop"]["growing"] and not quick["detail"]["loop"]["growing"]
-        assert anomalies.look(conn, NOW + timedelta(hours=2)).closed == 2
+        assert anomalies.look(conn, NOW + timedelta(hours=2)).closed == 1, "the other one had ended before"
 
 
 @pytest.mark.parametrize("ago", [120, 3 * 1440])
