@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -84,23 +84,19 @@ def pytest_runtest_setup() -> None:
         time.sleep(left + 0.05)
 
 
-class _Elsewhere(pytest.Dir):
-    """A folder whose files each worker looks at from another one on, so that each file is compiled by one of them: what
-    they find is put in one order afterwards."""
-
-    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
-        found = list(super().collect())
-        told = self.config.workerinput  # type: ignore[attr-defined]
-        number = told["workerid"].removeprefix("gw")
-        first = len(found) * (int(number) if number.isdecimal() else 0) // told["workercount"]
-        return found[first:] + found[:first]
-
-
-def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if hasattr(parent.config, "workerinput") and not (path / "__init__.py").exists():
-        collector: pytest.Collector = _Elsewhere.from_parent(parent, path=path)
-        return collector
-    return None
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Each worker looks at the files of a folder from another one on, so that each file is compiled by one of them;
+    what they find is put in one order afterwards."""
+    report = yield
+    if hasattr(collector.config, "workerinput") and isinstance(collector, pytest.Dir) and report.result:
+        number = collector.config.workerinput["workerid"].removeprefix("gw")
+        workers = collector.config.workerinput["workercount"]
+        first = len(report.result) * (int(number) if number.isdecimal() else 0) // workers
+        report.result = report.result[first:] + report.result[:first]
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
