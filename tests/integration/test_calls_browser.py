@@ -129,6 +129,7 @@ def test_the_playground_asks_for_real_and_leads_to_the_receipt(stack: Stack, pag
     page.fill("textarea", f"hello {HOSTILE}")
     page.click("button.primary")
     page.wait_for_selector("section.panel")
+    page.wait_for_load_state()  # with its style sheet, by which words stand apart
     facts = page.locator("section.panel .facts").inner_text()
     assert "model" in facts and "answered at here" in facts and "$" in facts and "from the cache" in facts
     assert page.locator("section.panel .facts li", has_text="attempt").inner_text().split() == ["1", "attempt"]
