@@ -30,7 +30,8 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.economics.routing.learn.fit import train
 from groundplan.gateway.routing import meant
-from groundplan.knowledge.embedding.wire import WORD_BYTES, EmbedAnswer, embed_answer
+from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
+from groundplan.knowledge.embedding.wire import EARLY, WORD_BYTES, EmbedAnswer, embed_answer, embed_request
 from groundplan.knowledge.remote import RemoteEmbedder, embed, post, search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.service import Intake, ingest_sources
@@ -156,6 +157,17 @@ def test_questions_are_embedded_alike_and_not_counted(home: Home, service: Worke
     assert plain.tokens > 0 == asked.tokens
     for one, other in zip(plain.vectors, asked.vectors, strict=True):
         assert np.frombuffer(one, "<f4") @ np.frombuffer(other, "<f4") > 0.998
+
+
+def test_questions_for_a_router_are_embedded_by_the_first_layers(home: Home, service: Worker) -> None:
+    texts = ["How long is paid leave?"]
+    endpoint, folder = _wait(home, "search", service), ensure(load_settings().models, MINILM.name)
+    whole, early = (
+        np.frombuffer(embed_answer(post(endpoint, "/embed", msgspec.json.decode(asked)), 1).vectors[0], "<f4")
+        for asked in (embed_request(texts, questions=True), embed_request(texts, questions=True, layers=EARLY))
+    )
+    wanted = load_questions(folder, load(folder, threads=1), EARLY).embed(texts)[0]
+    assert early @ wanted > 0.998 and abs(early @ whole) < 0.9
 
 
 def test_words_of_texts_are_embedded_beside_them(home: Home, service: Worker) -> None:
