@@ -64,18 +64,19 @@ class Far:
         self.writers.append(writer)
         with suppress(OSError, asyncio.IncompleteReadError):
             while (head := await reader.readuntil(b"\r\n\r\n")) and await reader.readexactly(length_of(head)):
+                said, meanwhile, after = self.said, self.meanwhile, self.after  # of this call, whatever the next is told
                 self.counted += 1
                 self.asked.set()
-                await say(writer, self.said)
-                if self.meanwhile:
+                await say(writer, said)
+                if meanwhile:
                     await self.stopped.wait()
                     await asyncio.sleep(LATER_SECONDS)
-                    await say(writer, self.meanwhile)
-                if self.after:
+                    await say(writer, meanwhile)
+                if after:
                     await self.woken.wait()
                     await asyncio.sleep(0.05)
-                    await say(writer, self.after)
-                if b"close" in b"".join((*self.said, *self.meanwhile)):
+                    await say(writer, after)
+                if b"close" in b"".join((*said, *meanwhile)):
                     break
         writer.close()
 
