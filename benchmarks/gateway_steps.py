@@ -53,6 +53,9 @@ class NothingIsSynced:
     def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
         return True
 
+    def ahead(self, descriptor: int, end: int) -> None:
+        """It is there already."""
+
     def start(self, descriptors: Sequence[int], done: Done) -> None:  # noqa: ARG002 -- as the others
         self._loop.call_soon(done, None)
 

@@ -64,7 +64,11 @@ class Far:
         self.writers.append(writer)
         with suppress(OSError, asyncio.IncompleteReadError):
             while (head := await reader.readuntil(b"\r\n\r\n")) and await reader.readexactly(length_of(head)):
-                said, meanwhile, after = self.said, self.meanwhile, self.after  # of this call, whatever the next is told
+                said, meanwhile, after = (
+                    self.said,
+                    self.meanwhile,
+                    self.after,
+                )  # of this call, whatever the next is told
                 self.counted += 1
                 self.asked.set()
                 await say(writer, said)

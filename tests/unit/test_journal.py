@@ -246,6 +246,9 @@ class Broken:
     def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
         return False
 
+    def ahead(self, descriptor: int, end: int) -> None:
+        """Nothing comes of it."""
+
     def start(self, descriptors: Sequence[int], done: Done) -> None:
         assert descriptors
         self.syncs += 1
@@ -282,6 +285,9 @@ class Held:
 
     def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
         return False
+
+    def ahead(self, descriptor: int, end: int) -> None:
+        """Nothing comes of it."""
 
     def start(self, descriptors: Sequence[int], done: Done) -> None:
         assert descriptors
@@ -320,6 +326,17 @@ class OnTheLoop(Held):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self.synced.extend(descriptors)
         return True
+
+
+class Ahead(OnTheLoop):
+    """One that keeps what it was to begin with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[int] = []
+
+    def ahead(self, descriptor: int, end: int) -> None:  # noqa: ARG002 -- as the others
+        self.begun.append(end)
 
 
 @pytest.fixture
@@ -398,6 +415,52 @@ async def test_where_no_sync_ended_lately_one_on_the_loop_makes_all_durable(tmp_
     await asyncio.sleep(2 * QUIET_S)
     assert journal.durable(journal.finish(finish(calls[0]))) is None
     assert len(disk.synced) == 2 and len(disk.rounds) == 1
+    await journal.close()
+
+
+@pytest.mark.usefixtures("never_quiet")
+@pytest.mark.parametrize(("others", "begun"), [(0, True), (CROWD - 1, True), (CROWD, False)])
+async def test_the_disk_begins_with_the_end_of_a_call_before_anybody_waits_for_it(
+    tmp_path: Path, others: int, begun: bool
+) -> None:
+    """Unless many calls are open, which share a round."""
+    disk = Ahead()
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    calls = [new_id().bytes for _ in range(others + 1)]
+    for call in calls:
+        journal.reserve(reservation(call))
+    journal.settle(settlement(calls[0]))
+    last = journal.finish(finish(calls[0]), urgent=True)
+    assert not disk.synced and not disk.rounds
+    whole = [*(reservation(call) for call in calls), settlement(calls[0]), finish(calls[0])]
+    assert disk.begun == ([records.HEADER_BYTES + journal.counters.bytes] if begun else [])
+    if begun:
+        assert all_records(journal.folder) == whole, "all of it is in the file by then"
+    assert journal.durable(last) is None and len(disk.synced) == 1, "there was none before"
+    assert all_records(journal.folder) == whole
+    journal.finish(finish(new_id().bytes), urgent=True)
+    assert len(disk.begun) == begun, "of a call without an attempt nobody waits for the disk"
+    closing = asyncio.ensure_future(journal.close())
+    await until(lambda: disk.rounds or closing.done())
+    while disk.rounds:
+        disk.rounds.pop()(None)
+    await closing
+
+
+async def test_the_disk_does_not_begin_with_what_the_next_round_takes_along(tmp_path: Path) -> None:
+    disk = Ahead()
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    calls = [new_id().bytes for _ in range(2)]
+    for call in calls:
+        last = journal.reserve(reservation(call))
+    assert journal.durable(last, patient=True) is not None
+    await until(lambda: disk.rounds)
+    journal.finish(finish(calls[0]), urgent=True)
+    assert disk.begun == []
+    await until(lambda: disk.rounds)
+    disk.rounds.pop()(None)
+    await until(lambda: disk.rounds)
+    disk.rounds.pop()(None)
     await journal.close()
 
 

@@ -6,13 +6,24 @@ import asyncio
 import errno
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from groundplan.gateway.journal.syncing import AT_ONCE, FIRST_PAUSE_S, QUICK_S, KernelSync, Sync, ThreadSync, best_sync
+from groundplan.gateway.journal.syncing import (
+    AT_ONCE,
+    FIRST_PAUSE_S,
+    NEAR_BYTES,
+    QUICK_S,
+    KernelSync,
+    OnLoop,
+    Sync,
+    ThreadSync,
+    best_sync,
+)
 
 Make = Callable[[asyncio.AbstractEventLoop], Sync]
 
@@ -94,6 +105,39 @@ async def test_a_slow_disk_is_not_waited_for_on_the_loop_again_and_again(
     takes = QUICK_S / 2
     assert sync.at_once([7]) and sync.at_once([8])
     await sync.close()
+
+
+@both
+async def test_a_disk_begins_with_what_was_written_and_what_fails_is_told_later(tmp_path: Path, make: Make) -> None:
+    sync = make(asyncio.get_running_loop())
+    asked: list[tuple[int, ...]] = []
+    real = sync._range_sync  # type: ignore[attr-defined]
+
+    def watched(*arguments: int) -> int:
+        asked.append(arguments)
+        return int(real(*arguments))
+
+    sync._range_sync = watched  # type: ignore[attr-defined]
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    for end in (4096, 10 * NEAR_BYTES):
+        os.pwrite(file, b"x" * 4096, end - 4096)
+        sync.ahead(file, end)
+        assert sync.at_once([file])
+    assert asked == [(file, 0, 4096, 2), (file, 9 * NEAR_BYTES, NEAR_BYTES, 2)]
+    os.close(file)
+    sync.ahead(file, 4096)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sync.at_once([file])
+    await sync.close()
+
+
+def test_where_the_system_cannot_begin_ahead_nothing_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    sync = OnLoop()
+    sync.ahead(file, 4096)
+    assert sync.at_once([file])
+    os.close(file)
 
 
 @both

@@ -322,23 +322,36 @@ class Attempt:
             data = interface.of_upstream_refusal(refusal)
             await send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
             return
-        settle.attempt(gateway, exchange, "ok" if interface.billed else "not_billed", self.status, answered.usage)
+        outcome, policy = "ok" if interface.billed else "not_billed", gateway.live.policy
+        if exchange.guard is None and not (policy.severed or interface.keeps or exchange.passages):
+            exchange.first_byte = time.perf_counter_ns()
+            sequence = settle.whole(gateway, exchange, outcome, self.status, answered.usage)
+        else:
+            settle.attempt(gateway, exchange, outcome, self.status, answered.usage)
+            answered = await self._looked_at(answered)
+            exchange.first_byte = time.perf_counter_ns()
+            sequence = settle.finish(gateway, exchange, "ok", 200)
+        if exchange.flight is not None:
+            exchange.flight.whole = answered.data
+        told = facts(exchange, settle.remaining(gateway, exchange))
+        data = answered.data if answered.kind else interface.with_facts(answered.data, told)
+        lines = headers(exchange, cost=True)
+        if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+            await pending
+        _send_whole(exchange, 200, data, lines, answered.kind)
+
+    async def _looked_at(self, answered: Answered) -> Answered:
+        """A settled answer as the client may get it. Raises what refuses it."""
+        gateway, exchange, interface = self.gateway, self.exchange, self.exchange.interface
         if gateway.live.policy.severed and (error := stopped(gateway.live.policy, exchange)) is not None:
             raise error
         if exchange.guard is not None:
             answered = await exchange.guard.answer(gateway, exchange, answered)
-        if exchange.flight is not None:
-            exchange.flight.whole = answered.data
-        if interface.keeps and exchange.guard is None:
+        elif interface.keeps:
             await interface.keep(gateway, exchange, answered.data)
         if exchange.passages and not answered.kind:
             whole(gateway, exchange, answered.data)
-        told = facts(exchange, settle.remaining(gateway, exchange))
-        data = answered.data if answered.kind else interface.with_facts(answered.data, told)
-        lines, pending = _finished(gateway, exchange, "ok", 200, "")
-        if pending is not None:
-            await pending
-        _send_whole(exchange, 200, data, lines, answered.kind)
+        return answered
 
     def taken(self) -> Answered | None:
         """The whole answer that was opened, settled, for whoever looks at it first; None: the upstream refused the
@@ -423,19 +436,12 @@ class Attempt:
 
 async def send_whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str) -> None:
     """A settled answer goes to the client once that is durable."""
-    lines, pending = _finished(gateway, exchange, outcome, status, code)
-    if pending is not None:
-        await pending
-    _send_whole(exchange, status, data, lines)
-
-
-def _finished(
-    gateway: Gateway, exchange: Exchange, outcome: str, status: int, code: str
-) -> tuple[bytes, asyncio.Future[None] | None]:
-    """Header lines of a settled answer, and what is to be waited for before it is sent; None: nothing."""
     exchange.first_byte = time.perf_counter_ns()
     sequence = settle.finish(gateway, exchange, outcome, status, code)
-    return headers(exchange, cost=True), None if sequence is None else gateway.journal.durable(sequence)
+    lines = headers(exchange, cost=True)
+    if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+        await pending
+    _send_whole(exchange, status, data, lines)
 
 
 def _send_whole(exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes = b"") -> None:

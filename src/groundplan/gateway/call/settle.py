@@ -6,6 +6,7 @@ All writing is synchronous, so a cancelled request still settles; only waiting f
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,6 +33,20 @@ def _feature(exchange: Exchange, header: bytes) -> str:
     return "" if feature.startswith(BUDGET_PREFIX) and not own else feature
 
 
+class _Settled(NamedTuple):
+    """Of an attempt, what is counted once it is written."""
+
+    deployment: str
+    outcome: str
+    usage: Usage
+    cost: int
+    duration_us: int
+    waited_us: int
+    """Before it, of the first one."""
+    estimated: bool
+    flags: list[str]
+
+
 def attempt(
     gateway: Gateway,
     exchange: Exchange,
@@ -45,6 +60,24 @@ def attempt(
 
     `keep_reservation`: it was certainly not billed, and a retry takes the reservation over.
     """
+    sequence, settled = _write_attempt(gateway, exchange, outcome, status, usage)
+    _count_attempt(gateway, exchange, settled, keep_reservation=keep_reservation)
+    return sequence
+
+
+def whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None) -> int | None:
+    """Settle the open attempt and end the call well, as `attempt` and `finish` do; what is to be counted is so while
+    the disk works."""
+    _, settled = _write_attempt(gateway, exchange, outcome, status, usage)
+    record, sequence = _write_finish(gateway, exchange, "ok", 200, "", "")
+    _count_attempt(gateway, exchange, settled)
+    _count_finish(gateway, exchange, record)
+    return sequence
+
+
+def _write_attempt(
+    gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None
+) -> tuple[int, _Settled]:
     deployment = exchange.deployment
     if deployment is None or exchange.token is None or not exchange.attempt_started:
         raise AssertionError("no attempt is open")
@@ -71,20 +104,26 @@ def attempt(
             first_chunk_us=exchange.attempt_first_us,
         )
     )
-    if OVER_BOUND in flags and exchange.workload is not None:
-        gateway.live.stop(exchange.workload.name, exchange.call)
-    if exchange.use is not None:
-        limits.end_attempt(gateway, exchange.use, exchange.attempt, usage, cost)
     exchange.attempt_started = 0
     exchange.served = now
     exchange.cost, exchange.usage = exchange.cost + cost, usage
     exchange.estimated |= estimated
-    labels = (exchange.workload.name if exchange.workload else "", deployment.name, outcome)
-    gateway.meters.attempt(labels, usage, cost, duration_us, 0 if exchange.attempt else started_us, estimated)
-    if not keep_reservation:
+    waited_us = 0 if exchange.attempt else started_us
+    return sequence, _Settled(deployment.name, outcome, usage, cost, duration_us, waited_us, estimated, flags)
+
+
+def _count_attempt(gateway: Gateway, exchange: Exchange, settled: _Settled, *, keep_reservation: bool = False) -> None:
+    name, outcome, usage, cost, duration_us, waited_us, estimated, flags = settled
+    workload = exchange.workload
+    if OVER_BOUND in flags and workload is not None:
+        gateway.live.stop(workload.name, exchange.call)
+    if exchange.use is not None:
+        limits.end_attempt(gateway, exchange.use, exchange.attempt, usage, cost)
+    labels = (workload.name if workload is not None else "", name, outcome)
+    gateway.meters.attempt(labels, usage, cost, duration_us, waited_us, estimated)
+    if not keep_reservation and exchange.token is not None:
         gateway.slices.settle(exchange.token, cost)
         exchange.token = None
-    return sequence
 
 
 def _billed(
@@ -233,8 +272,26 @@ def finish(
     """Write the end of the call; returns its sequence, or None where a refused call could not be written."""
     if exchange.finished:
         return None
+    record, sequence = _write_finish(gateway, exchange, status, http_status, code, refusal)
+    _count_finish(gateway, exchange, record)
+    return sequence
+
+
+def _write_finish(
+    gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str, refusal: str
+) -> tuple[Finish, int | None]:
     exchange.finished = True
     exchange.status, exchange.http_status, exchange.error_code = status, http_status, code
+    record = _finish(exchange, gateway.clock.seconds(), refusal)
+    urgent = exchange.attempt >= 0 or exchange.cache in ("exact", "semantic")
+    try:
+        return record, gateway.journal.finish(record, urgent=urgent)
+    except Unavailable:
+        return record, None
+
+
+def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish) -> None:
+    status = exchange.status
     if exchange.token is not None:
         gateway.slices.settle(exchange.token, 0)
         exchange.token = None
@@ -245,19 +302,13 @@ def finish(
             or (status == "ok" and _abstained(exchange))
         )
         limits.end_call(gateway, exchange.use, sent=used)
-    now = gateway.clock.seconds()
-    record = _finish(exchange, now, refusal)
-    labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
+    labels = (exchange.endpoint, record.workload, record.deployment, status, exchange.http_status)
     streamed = exchange.attempt_first_us > 0
     gateway.meters.call(labels, exchange.cache, record.duration_us, record.first_byte_us, streamed=streamed)
     if gateway.repeats is not None and status == "ok":
-        gateway.repeats.note(exchange, now)
+        gateway.repeats.note(exchange, record.at / 1000)
     if exchange.saved:
         gateway.meters.save(record.workload, exchange.saved)
-    try:
-        return gateway.journal.finish(record, urgent=exchange.attempt >= 0 or exchange.cache in ("exact", "semantic"))
-    except Unavailable:
-        return None
 
 
 def _abstained(exchange: Exchange) -> bool:

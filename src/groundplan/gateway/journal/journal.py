@@ -41,9 +41,11 @@ FINISH_ROOM = 3072
 """Bytes set aside for the settlement and the finish of each reservation; a longer finish loses its sources when room is
 short."""
 SMALLEST_SEGMENT = 4 * MAX_FRAME
-RESERVATION_SYNC_S = 0.001
+RESERVATION_SYNC_S = 0.025
 """How long a reservation waits for a settlement to share its sync with. An answer that comes sooner needs one sync, not
 two; before the client's first byte both are awaited in any case."""
+UNASKED_SYNC_S = 0.001
+"""The same of what nobody waits for."""
 CROWD = 12
 REST_S = 0.001
 """While so many calls are open, a sync waits so long after the one before it: it carries the more records. A call waits
@@ -227,10 +229,13 @@ class Journal:
                 self.counters.dropped += 1
                 raise
         if urgent and not self._wanted:
+            if reservations and len(self._calls) < CROWD and not self._syncing:
+                self._flush()
+                self._sync.ahead(self._current.descriptor, self._current.offset)
             if reservations or time.monotonic() >= self._quiet_from:
                 self._want_sync()
             elif self._timer is None:
-                self._timer = self._loop.call_later(RESERVATION_SYNC_S, self._want_sync_if_due)
+                self._timer = self._loop.call_later(UNASKED_SYNC_S, self._want_sync_if_due)
         return sequence
 
     def release(self, record: Release) -> int:
