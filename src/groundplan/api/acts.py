@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from psycopg import Connection
+
 from groundplan.api import store
 from groundplan.api.ask import post_chat
 from groundplan.api.caller import Caller
@@ -25,6 +27,7 @@ from groundplan.api.context import Services
 from groundplan.api.effect import effect_of
 from groundplan.api.local import post_local
 from groundplan.api.people import named
+from groundplan.api.served import at as blueprint_at
 from groundplan.api.served import current_blueprint, known_workload, local_services
 from groundplan.core.audit import ActingAs, person_actor
 from groundplan.core.audit import verify as audit_verify
@@ -149,12 +152,14 @@ def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
 
 
 def rollback(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
-    """Go back to the blueprint before, as a new blueprint. Where there is only one, a small change is applied first."""
+    """Go back to the blueprint before, as a new blueprint. Where there is only one, or the last one brought a
+    workload into service, which is to stay there, a small change is applied first."""
     with services.transaction() as conn:
         now = current_blueprint(conn).number
         files = dict(store.blueprint(conn, now)["sources"])
+        first = now == 1 or bool(_workloads(conn, now) - _workloads(conn, now - 1))
     lines = []
-    if now == 1:
+    if first:
         with services.transaction() as conn:
             services.releases.apply(conn, caller.actor, _small_change(files), "a small change in the demo")
             now = current_blueprint(conn).number
@@ -163,6 +168,11 @@ def rollback(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
         value = services.releases.rollback(conn, caller.actor, None, False, "rolled back in the demo")
     lines.append(f"Blueprint {value['blueprint']} has the content of blueprint {now - 1}; numbers never go back.")
     return {"title": "One command back", "from": now, **value, "told": lines}
+
+
+def _workloads(conn: Connection[Any], number: int) -> set[str]:
+    """Those that a blueprint serves."""
+    return {each.name for each in blueprint_at(conn, number).workloads}
 
 
 def _small_change(files: dict[str, str]) -> dict[str, str]:

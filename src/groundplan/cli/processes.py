@@ -82,5 +82,7 @@ def service(home: Home, name: str) -> Process | None:
     return None
 
 
-def traffic(home: Home) -> Process:
-    return Process("traffic", module("groundplan.testing.traffic", "--home", str(home.root)))
+def traffic(home: Home, people: bool = False) -> Process:
+    """The demo's callers; `people`: those who approve and review, too."""
+    more = ("--people",) if people else ()
+    return Process("traffic", module("groundplan.testing.traffic", "--home", str(home.root), *more))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from enum import StrEnum
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from groundplan.runtime import openmp
 
 app = command_group("How model `auto` chooses: train, evaluate, explain.")
 SET = '{"id", "group", "prompt", "scores", "costs", "context"} a line.'
+_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 SetArgument = Annotated[Path, typer.Argument(metavar="SET.jsonl", help=SET)]
 
 
@@ -101,11 +103,15 @@ def listed(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def explain(
-    call: Annotated[str, typer.Argument(metavar="CALL", help="ID of the call.")],
+    call: Annotated[str, typer.Argument(metavar="CALL", help="ID of a call, or a workload.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain why a call went to its model."""
+    """Explain why a call went to its model, or what a workload's choice of models saves and whether its floors hold."""
+    if not _ID.fullmatch(call):
+        value = ControlClient.connect(home).get("/api/routing/trade-off", workload=call)
+        emit(value, as_json, "\n".join(_why(value)) or f"Nothing was answered for {call} in {value['days']} days.")
+        return
     found = ControlClient.connect(home).get(f"/api/calls/{call}")
     route = found.get("route")
     if route is None and found["chosen"]:
@@ -154,8 +160,13 @@ def trade_off(
     ]
     head = ("model or route", "calls", "1,000 calls cost", "quality", "p95", "risk", "")
     nothing = f"No model answered {workload} often enough in the last {days} days."
-    lines = [table(head, rows) if rows else nothing, *value["told"], *(_kept(each) for each in value["quality"])]
+    lines = [table(head, rows) if rows else nothing, *_why(value)]
     emit(value, as_json, "\n".join(lines))
+
+
+def _why(value: dict[str, Any]) -> list[str]:
+    """What the choice of models saves, whom it leaves out, and whether the floors hold."""
+    return [*value["told"], *(_kept(each) for each in value["quality"])]
 
 
 def _kept(each: dict[str, Any]) -> str:

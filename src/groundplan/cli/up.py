@@ -173,7 +173,7 @@ def _serve(
         start.steps.say("ready")
         typer.echo(ready)
         if start.demo:
-            supervisor.start(processes.traffic(start.home))
+            supervisor.start(processes.traffic(start.home, people=tour))
         link = login_link(client)
         if tour and link is not None:
             threading.Thread(target=take_tour, args=(client, start.home, link), daemon=True).start()

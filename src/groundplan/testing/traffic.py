@@ -4,6 +4,10 @@ Run by `up --demo` as `python -m groundplan.testing.traffic --home HOME`. It mak
 like any user, and sends through the OpenAI API. It never invents figures: what the console shows comes from these real
 calls. Not a load generator.
 
+Where the workspace has a sheet for a workload (`judging`), its questions are asked by its people, each once at first,
+and every answer that a model gives anew is judged by it and reported (`judgements`). With `--people` the company's
+people approve and review beside it (`people`).
+
 With `--replay FILE.csv --workload NAME` it replays recorded traffic once instead (`replay`), and prints what became of
 it as one JSON object.
 """
@@ -15,14 +19,17 @@ import asyncio
 import http.client
 import json
 import random
+import threading
 import time
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from groundplan.core.home import Home
+from groundplan.testing import people
+from groundplan.testing.control import exchange, port_of
+from groundplan.testing.judgements import Answered, Caller, Judgements, answered
+from groundplan.testing.judging import Sheet, sheets
 from groundplan.testing.replay import read_record, replay
 
 QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -33,12 +40,6 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "May I work from another country for a month?",
         "What does the parental leave policy say?",
     ),
-    "support-assistant": (
-        "My order arrived damaged, what now?",
-        "How long does a refund take?",
-        "Can I change the delivery address?",
-    ),
-    "finance-analytics": ("Summarise the open receivables by age.", "Which cost centre is over plan this month?"),
     "handbook-answers": ("How many days of parental leave do we get?",),
 }
 QUIET = frozenset({"budget-check"})
@@ -46,23 +47,18 @@ QUIET = frozenset({"budget-check"})
 PEOPLE_EACH = 4
 WEIGHTS = {"staff-assistant": 10.0, "support-assistant": 6.0, "finance-analytics": 2.0, "handbook-answers": 0.15}
 PAUSE_SECONDS = 0.6
+FIRST_SECONDS = 0.05
+MOST_TOKENS = 60
 RETRY_SECONDS = 2.0
 PATIENCE_SECONDS = 20.0
 LOOK_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """A key of one person for one workload."""
-
-    workload: str
-    key: str
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Demo traffic through the gateway of HOME.")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--people", action="store_true", help="the company's people approve and review, too")
     parser.add_argument("--replay", type=Path, metavar="FILE.csv", help="recorded traffic; also .csv.gz")
     parser.add_argument("--workload", help="that is called by the replay")
     parser.add_argument("--speed", type=float, default=1.0, help="so many times as fast as recorded")
@@ -75,6 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     chance = random.Random(options.seed)
     home = Home(options.home)
+    if options.people:
+        threading.Thread(target=people.work, args=(home,), daemon=True).start()
     while True:
         try:
             talk(home, chance)
@@ -97,38 +95,70 @@ def talk(home: Home, chance: random.Random) -> None:
     up = json.loads((home.run / "up.json").read_text())
     gateway, control = port_of(up["gateway"]), port_of(up["control"])
     token = home.operator_token.read_text().strip()
+    known = sheets(home)
+    told = Judgements(gateway, known)
     callers: list[Caller] = []
+    first: list[tuple[Caller, str]] = []
     look_again = 0.0
     while True:
         if time.monotonic() >= look_again:
-            callers += make_keys(control, token, known={caller.workload for caller in callers})
+            more = make_keys(control, token, known, {caller.workload for caller in callers})
+            first += opening(more, known)
+            callers += more
             look_again = time.monotonic() + LOOK_SECONDS
-        if callers:
+        if first:
+            told.take(*first[0], ask(gateway, *first.pop(0), stream=chance.random() < 0.3))
+        elif callers:
             caller = chance.choices(callers, [WEIGHTS.get(caller.workload, 1.0) for caller in callers])[0]
-            question = chance.choice(QUESTIONS.get(caller.workload, ("What can you help me with?",)))
-            ask(gateway, caller, question, stream=chance.random() < 0.3)
-        time.sleep(PAUSE_SECONDS * chance.uniform(0.3, 1.7))
+            question = chance.choice(questions(caller.workload, known))
+            told.take(caller, question, ask(gateway, caller, question, stream=chance.random() < 0.3))
+        told.send()
+        time.sleep(FIRST_SECONDS if first else PAUSE_SECONDS * chance.uniform(0.3, 1.7))
 
 
-def make_keys(control: int, token: str, known: Container[str] = ()) -> list[Caller]:
-    """Keys of a few people for each workload that is served and not `known`."""
+def questions(workload: str, known: Mapping[str, Sheet]) -> Sequence[str]:
+    if workload in known:
+        return [each.ask for each in known[workload].questions]
+    return QUESTIONS.get(workload, ("What can you help me with?",))
+
+
+def opening(callers: Sequence[Caller], known: Mapping[str, Sheet]) -> list[tuple[Caller, str]]:
+    """Every question of the sheets of these callers' workloads once, in turn by who asks there."""
+    found = []
+    for workload in dict.fromkeys(caller.workload for caller in callers if caller.workload in known):
+        mine = [caller for caller in callers if caller.workload == workload]
+        found += [(mine[n % len(mine)], each) for n, each in enumerate(questions(workload, known))]
+    return found
+
+
+def make_keys(control: int, token: str, known: Mapping[str, Sheet], have: Container[str] = ()) -> list[Caller]:
+    """Keys of a few people for each workload that is served and is not among those that `have` some. Where there is a
+    sheet, of its people, and once its sources are read: what is asked before that rests on nothing."""
+    status = exchange(control, "GET", "/api/status", token)
     served = [row["name"] for row in exchange(control, "GET", "/api/workloads", token)["workloads"] if row["served"]]
-    wanted = [name for name in served if name not in QUIET and name not in known]
+    wanted = [name for name in served if name not in QUIET and name not in have]
+    wanted = [name for name in wanted if name not in known or status["indexed"]]
     if not wanted:
         return []
-    people = [person["email"] for person in exchange(control, "GET", "/api/people", token)["people"]]
+    everybody = [person["email"] for person in exchange(control, "GET", "/api/people", token)["people"]]
     callers = []
     for workload in wanted:
-        for person in people[served.index(workload) :: len(served)][:PEOPLE_EACH] or [None]:
+        mine = known[workload].askers if workload in known else everybody[served.index(workload) :: len(served)]
+        for person in list(mine)[:PEOPLE_EACH] or [None]:
             body = {"workload": workload, **({} if person is None else {"user": person})}
             callers.append(Caller(workload, exchange(control, "POST", "/api/keys", token, body)["key"]))
     return callers
 
 
-def ask(gateway: int, caller: Caller, question: str, *, stream: bool) -> int:
-    """One question; returns the HTTP status, 0 where the asker gave up: an answer may wait for a reviewer for long.
-    Refusals are part of life and do not stop the traffic."""
-    body = {"model": "auto", "stream": stream, "max_tokens": 60, "messages": [{"role": "user", "content": question}]}
+def ask(gateway: int, caller: Caller, question: str, *, stream: bool) -> Answered:
+    """One question; nobody answers where the asker gave up: an answer may wait for a reviewer for long. Refusals are
+    part of life and do not stop the traffic."""
+    body = {
+        "model": "auto",
+        "stream": stream,
+        "max_tokens": MOST_TOKENS,
+        "messages": [{"role": "user", "content": question}],
+    }
     connection = http.client.HTTPConnection("127.0.0.1", gateway, timeout=PATIENCE_SECONDS)
     try:
         connection.request(
@@ -137,35 +167,12 @@ def ask(gateway: int, caller: Caller, question: str, *, stream: bool) -> int:
             json.dumps(body),
             {"authorization": f"Bearer {caller.key}", "content-type": "application/json"},
         )
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status
+        reply = connection.getresponse()
+        return answered(reply.status, reply.read())
     except TimeoutError:
-        return 0
+        return Answered(0)
     finally:
         connection.close()
-
-
-def exchange(control: int, method: str, path: str, token: str, body: dict[str, Any] | None = None) -> Any:
-    """One call of the control API; raises ValueError on a refusal."""
-    connection = http.client.HTTPConnection("127.0.0.1", control, timeout=30)
-    try:
-        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = connection.getresponse()
-        data = json.loads(answer.read() or b"null")
-        if answer.status >= 400:
-            raise ValueError(f"{path}: {data}")
-        return data
-    finally:
-        connection.close()
-
-
-def port_of(url: str) -> int:
-    port = urlsplit(url).port
-    if port is None:
-        raise ValueError(f"{url} has no port")
-    return port
 
 
 if __name__ == "__main__":

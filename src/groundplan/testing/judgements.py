@@ -1,0 +1,87 @@
+"""What the demo's traffic was answered, and what is said of it: each answer that a model gave anew is judged by the
+sheet of its workload, and reported as an outcome of each dimension; the same answer to the same question once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from groundplan.testing.control import exchange
+from groundplan.testing.judging import Sheet, judge
+
+MOST_WAITING = 1000
+NOT_ASKED = frozenset({"exact"})
+"""Answers from a memory that was asked the very same: they were judged when they were given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A key of one person for one workload."""
+
+    workload: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """`status` 0: nobody answered in time. `facts`: what the gateway says of the call. `refused`: the call whose answer
+    a reviewer did not let through."""
+
+    status: int
+    text: str = ""
+    facts: Mapping[str, Any] | None = None
+    refused: str | None = None
+
+
+def answered(status: int, data: bytes) -> Answered:
+    """Of a whole answer, of a stream, or of an error."""
+    stream = not data.startswith(b"{")
+    events = [json.loads(line[6:]) for line in data.splitlines() if line.startswith(b"data: {")] if stream else []
+    told = events if stream else [json.loads(data)]
+    error = next((each["error"] for each in told if "error" in each), None)
+    if error is not None:
+        return Answered(status, refused=error.get("call_id") if error.get("code") == "review_refused" else None)
+    facts = next((each["groundplan"] for each in told if "groundplan" in each), None)
+    said = [each.get("delta") or each.get("message") or {} for event in told for each in event.get("choices", ())]
+    return Answered(status, "".join(each.get("content") or "" for each in said), facts)
+
+
+class Judgements:
+    """Reports them at the gateway, with the key of whoever asked, as soon as their call is in the ledger."""
+
+    def __init__(self, gateway: int, sheets: Mapping[str, Sheet]) -> None:
+        self._gateway, self._sheets = gateway, sheets
+        self._known: set[tuple[str, str, str]] = set()
+        self._waiting: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MOST_WAITING)
+
+    def take(self, caller: Caller, question: str, answer: Answered) -> None:
+        """Judge an answer; what is not on the sheet, or was not answered, is not judged. Who refused one did so because
+        it lacked a fact."""
+        sheet, facts = self._sheets.get(caller.workload), answer.facts or {}
+        call = answer.refused or facts.get("call_id")
+        seen = (caller.workload, question, answer.text)
+        if sheet is None or call is None or facts.get("cache") in NOT_ASKED or seen in self._known:
+            return
+        self._known.add(seen)
+        passages = [str(each.get("text", "")) for each in facts.get("sources") or ()]
+        said = judge(sheet, question, answer.text, passages)
+        if answer.refused is not None:
+            said = {name: accepted for name, accepted in said.items() if sheet.judged[name] == "facts"}
+        outcomes = [{"accepted": accepted, "label": name} for name, accepted in said.items()]
+        outcomes += [{"accepted": all(said.values())}] if said else []  # the newest word is that of the whole answer
+        self._waiting += [(caller.key, {"call_id": call, "id": str(uuid4()), **each}) for each in outcomes]
+
+    def send(self) -> None:
+        """Report what waits; what is refused, since its call is not in the ledger yet, goes on waiting."""
+        for _ in range(len(self._waiting)):
+            key, told = self._waiting.popleft()
+            try:
+                exchange(self._gateway, "POST", "/api/outcomes", key, told)
+            except ValueError:
+                self._waiting.append((key, told))
+                return

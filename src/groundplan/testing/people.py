@@ -1,0 +1,126 @@
+"""The people of the example company at work in its demo: they approve what waits since the first start, and review.
+
+Only what they have a sheet for (`judging`), through the same API as everybody: signed in and acting as each of them, so
+that the audit log says who really did it and that it is a demo. What a visitor changes, they leave to the visitor.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from groundplan.core.home import Home
+from groundplan.testing.control import exchange, port_of
+from groundplan.testing.judging import Sheet, right, sheets
+
+BEGIN_SECONDS = 3.0
+"""Until they begin: what asks first, asks alone."""
+LOOK_SECONDS = 0.5
+RETRY_SECONDS = 2.0
+COMMENT = "read, as the demo plays it"
+
+
+class Person:
+    """Somebody who is acted as, in a session of their own."""
+
+    def __init__(self, control: int, token: str, email: str) -> None:
+        link = exchange(control, "POST", "/api/login-links", token, {"person": None})["url"]
+        connection = http.client.HTTPConnection("127.0.0.1", control, timeout=30)
+        try:
+            connection.request("GET", urlsplit(link).path, headers=self._host(control))
+            reply = connection.getresponse()
+            reply.read()
+            cookie = (reply.getheader("set-cookie") or "").partition(";")[0]
+        finally:
+            connection.close()
+        self._control, self._signed = control, {"cookie": cookie, **self._host(control)}
+        self._signed["x-csrf-token"] = self.ask("GET", "/api/session")["csrf"]
+        self.ask("POST", "/api/session/act-as", {"person": email})
+
+    @staticmethod
+    def _host(control: int) -> dict[str, str]:
+        return {"host": f"localhost:{control}"}
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """One call of the control API as this person; raises ValueError on a refusal."""
+        return exchange(self._control, method, path, self._signed, body)
+
+
+def work(home: Home) -> None:
+    """For ever; where `up` restarts, they go on."""
+    time.sleep(BEGIN_SECONDS)
+    while True:
+        try:
+            _work(home)
+        except (OSError, http.client.HTTPException, ValueError, KeyError):
+            time.sleep(RETRY_SECONDS)
+
+
+def _work(home: Home) -> None:
+    control = port_of(json.loads((home.run / "up.json").read_text())["control"])
+    token = home.operator_token.read_text().strip()
+    known = sheets(home)
+    people: dict[str, Person] = {}
+    approve(control, token, known, people)
+    while known:
+        review(control, token, known, people)
+        time.sleep(LOOK_SECONDS)
+
+
+def approve(control: int, token: str, known: Mapping[str, Sheet], people: dict[str, Person]) -> None:
+    """What waits since the first start, by whoever holds each duty; first what it uses."""
+    for change in pending(control, token):
+        workload = str(change["summary"]["subject"]).removeprefix("workload/")
+        if change["base"] == 0 and change["type"] == "workload" and workload in known:
+            missing = {"workload": workload, "reason": f"{workload} goes into production ({COMMENT})"}
+            asked = exchange(control, "POST", "/api/approvals/missing", token, missing)["asked"]
+            used = {each["id"] for each in asked}
+            first = [each for each in pending(control, token) if each["id"] in used]
+            for each in (*first, change):
+                agree(control, token, each, people)
+
+
+def pending(control: int, token: str) -> list[dict[str, Any]]:
+    return list(exchange(control, "GET", "/api/changes?state=pending", token)["changes"])
+
+
+def agree(control: int, token: str, change: Mapping[str, Any], people: dict[str, Person]) -> None:
+    """Everything that a change waits for."""
+    emails = {each["name"]: each["email"] for each in exchange(control, "GET", "/api/people", token)["people"]}
+    for need in change["waits_for"]:
+        person = _person(control, token, emails[need["people"][0]], people)
+        answer = {"subject": need["subject"], "duty": need["duty"], "comment": COMMENT}
+        person.ask("POST", f"/api/changes/{change['id']}/approve", answer)
+
+
+def review(control: int, token: str, known: Mapping[str, Sheet], people: dict[str, Person]) -> None:
+    """Answers that wait: sent where they hold the facts of their question, and refused where they do not."""
+    for held in exchange(control, "GET", "/api/reviews", token)["reviews"]:
+        sheet = known.get(held["workload"])
+        if sheet is None or held["kind"] != "answer":
+            continue
+        person = _person(control, token, sheet.reviewer, people)
+        text = person.ask("GET", f"/api/reviews/{held['id']}")
+        ruled = ruling(sheet, str(text["asked"]), str(text["said"]))
+        if ruled is not None:
+            person.ask("POST", f"/api/reviews/{held['id']}/{ruled[0]}", {"reason": ruled[1]})
+
+
+def ruling(sheet: Sheet, asked: str, answer: str) -> tuple[str, str] | None:
+    """release or refuse, and why; None for a question that is not on the sheet: it waits for the visitor."""
+    question = next((each.ask for each in sheet.questions if each.ask in asked), "")
+    held = right(sheet, question, answer)
+    if held is None:
+        return None
+    reason = "it holds" if held else f"it lacks {' and '.join(sheet.facts(question) or ())}"
+    return "release" if held else "refuse", f"{reason} ({COMMENT})"
+
+
+def _person(control: int, token: str, email: str, people: dict[str, Person]) -> Person:
+    if email not in people:
+        people[email] = Person(control, token, email)
+    return people[email]
