@@ -141,10 +141,11 @@ def forecast(
         value = client.post("/api/cost/forecast", body)
     except GroundplanError as error:
         known = not as_json and error.code == "forecast_impossible"
-        if known and (budgets := client.get("/api/cost/runway", workload=workload)["budgets"]):
-            emit(budgets, as_json, _budgets(budgets))  # they may end before there are enough days
+        if known and (ends := client.get("/api/cost/runway", workload=workload))["budgets"]:
+            emit(ends["budgets"], as_json, _budgets(ends))  # they may end before there are enough days
         raise
-    value["budgets"] = client.get("/api/cost/runway", workload=workload)["budgets"]
+    ends = client.get("/api/cost/runway", workload=workload)
+    value |= {"budgets": ends["budgets"], "more_budgets": ends["more"]}
     emit(value, as_json, _forecast(value))
 
 
@@ -164,12 +165,17 @@ def _forecast(value: dict[str, Any]) -> str:
     if (curve := value.get("adoption")) is not None:
         end = f", on its way to {curve['ceiling']:.0f}" if curve["ceiling"] is not None else ""
         text += f"\n{curve['people']} people last week{end}: {curve['growth_per_month']:+.1%} a month"
-    return f"{text}\n\n{_budgets(value['budgets'])}" if value["budgets"] else text
+    ends = {"budgets": value["budgets"], "more": value["more_budgets"]}
+    return f"{text}\n\n{_budgets(ends)}" if value["budgets"] else text
 
 
-def _budgets(budgets: list[dict[str, Any]]) -> str:
-    rows = [(r["budget"], r["period"], _short(r["expected_usd"]), _short(r["limit_usd"]), _ends(r)) for r in budgets]
-    return table(("budget", "period", "expected", "limit", "ends"), rows)
+def _budgets(ends: dict[str, Any]) -> str:
+    rows = [
+        (r["title"], r["period"], _short(r["expected_usd"]), _short(r["limit_usd"]), _ends(r)) for r in ends["budgets"]
+    ]
+    text = table(("budget", "period", "expected", "limit", "ends"), rows)
+    more = counted(ends["more"], "more budget of a key is", "more budgets of keys are")
+    return f"{text}\n{more} further from the limit" if ends["more"] else text
 
 
 def _short(amount: str) -> str:

@@ -125,12 +125,12 @@ async def ahead(
     """The next month with its interval, where budgets end, and what this month would have cost otherwise."""
     what = what if what in WHATS else "cost"
     one = f"?{urlencode({'workload': workload})}" if workload else ""
-    found = await fetch(visitor, budgets=f"/api/cost/runway{one}", workloads="/api/workloads", own="/api/cost/own")
+    found = await fetch(visitor, ends=f"/api/cost/runway{one}", workloads="/api/workloads", own="/api/cost/own")
     query = urlencode({"what": what, "days": 30, **({"workload": workload} if workload else {})})
     reply = await visitor.api.get(f"/api/cost/forecast?{query}")
     made = reply.body if reply.ok else None
     covers = f"workload/{workload}" if workload else "company"
-    mine = [row for row in found["budgets"] if row["covers"] == covers and row["a_day_usd"] is not None]
+    mine = [row for row in found["ends"]["budgets"] if row["covers"] == covers and row["a_day_usd"] is not None]
     line = min(mine, key=lambda row: float(row["a_day_usd"]), default=None) if what == "cost" else None
     values = {
         "made": made,
@@ -140,7 +140,8 @@ async def ahead(
         "workload": workload,
         # one that is not served any more keeps its costs, and its place in the choice while it is shown
         "workloads": sorted({*(row["name"] for row in found["workloads"]), *([workload] if made and workload else [])}),
-        "budgets": found["budgets"],
+        "budgets": found["ends"]["budgets"],
+        "more": found["ends"]["more"],
         "own": found["own"],
         "line": line,
         "drawn": line is not None and made is not None and cost_charts.within(made, float(line["a_day_usd"])),

@@ -93,6 +93,31 @@ def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) ->
     )
 
 
+def of_keys(conn: Connection[Any], keys: list[str], at: datetime, since: datetime) -> list[Row]:
+    """key, workload, name (how it begins), and days with their costs (US dollars, the oldest first, since then), of
+    each of these keys that is neither revoked nor over, and made any call. What it was rotated to is the same key."""
+    return select(
+        conn,
+        """WITH wanted AS (SELECT DISTINCT unnest(%(keys)s::uuid[]) AS key),
+           line AS (
+             SELECT w.key, k.id, k.revoked_at, k.expires_at FROM wanted w JOIN api_key k ON k.id = w.key
+             UNION SELECT w.key, k.id, k.revoked_at, k.expires_at FROM wanted w JOIN api_key k ON k.family = w.key),
+           summed AS (
+             SELECT l.key, d.hour, sum(d.cost_usd) AS cost_usd FROM line l JOIN (
+               SELECT hour, key, cost_usd FROM key_day WHERE hour >= %(since)s
+               UNION ALL SELECT hour, key, cost_usd FROM person_delta WHERE hour >= %(since)s) d ON d.key = l.id
+             WHERE l.key IN (
+               SELECT key FROM line WHERE revoked_at IS NULL AND coalesce(expires_at > %(at)s, true))
+             GROUP BY 1, 2),
+           told AS (
+             SELECT key, array_agg((hour AT TIME ZONE 'UTC')::date ORDER BY hour) AS days,
+               array_agg(cost_usd ORDER BY hour) AS costs FROM summed GROUP BY 1)
+           SELECT k.id::text AS key, k.workload, k.prefix AS name, t.days, t.costs
+           FROM told t JOIN api_key k ON k.id = t.key""",
+        {"keys": keys, "at": at, "since": since},
+    )
+
+
 def people_placed(
     conn: Connection[Any], since: datetime, until: datetime, places: Sequence[str]
 ) -> tuple[list[str], list[str], Columns]:

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 from psycopg import Connection
 
 from groundplan.api.cost import calendar as cost_calendar
+from groundplan.api.cost import key_runways
 from groundplan.api.cost.book import Days
+from groundplan.api.cost.lasting import HISTORY_DAYS, lasts
 from groundplan.api.served import current_blueprint, current_or_none, known_workload
 from groundplan.core.errors import Invalid
-from groundplan.core.money import PICO, format_usd, from_decimal, parse_usd
+from groundplan.core.money import PICO, format_usd, from_decimal
 from groundplan.economics.forecast.adoption import Adoption, adoption
 from groundplan.economics.forecast.model import DAY, Forecast, Series
-from groundplan.gateway.budgets.periods import begins, ends, key_at
+from groundplan.gateway.budgets.periods import key_at
 from groundplan.ledger import days_store, queries, rollup_store
 
-HISTORY_DAYS = 400
-UNENDING_DAYS = 120
 ADOPTION_WEEKS = 26
 WHATS = ("cost", "calls", "tokens")
 
@@ -75,14 +74,6 @@ def _series(rows: Mapping[date, dict[str, Any]], what: str, today: date) -> Seri
     return Series(datetime(first.year, first.month, first.day, tzinfo=UTC), DAY, tuple(values))
 
 
-@lru_cache(maxsize=512)
-def foreseen(past: Series, horizon: int) -> Forecast:
-    """`predict.forecast`, remembered: whole days that are over seldom change, and a company has many budgets."""
-    from groundplan.economics.forecast.predict import forecast  # noqa: PLC0415 -- numpy, for this alone
-
-    return forecast(past, horizon)
-
-
 def _covered(rows: Sequence[dict[str, Any]], kind: str, name: str) -> dict[date, dict[str, Any]]:
     """day -> cost of what a budget covers: company, team/NAME or workload/NAME."""
     found: dict[date, dict[str, Any]] = {}
@@ -115,54 +106,47 @@ def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> list[dict[str, Any]]:
-    """Each budget in its period of now with the day on which it ends at this rate, or None; budgets without a whole day
-    of history are left out, and so are periods in which it was declared otherwise."""
-    from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
-
+def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> dict[str, Any]:
+    """`budgets`: each in its period of now with the day on which it ends at this rate, or None; those without a whole
+    day of history are left out, and so are periods in which one was declared otherwise. Of keys those that are nearest
+    to their limits; `more` are further from theirs."""
     blueprint = current_blueprint(conn)
     declared = {(each.name, key_at(each.period, each.starts, each.timezone, now)): each for each in blueprint.budgets}
+    known = cost_calendar.declared(blueprint.calendar)
+    covered, keys = [], []
+    for row in queries.budget_use(conn, now):
+        covers = "" if (mine := declared.get((row["budget"], row["period"]))) is None else mine.covers
+        if covers.partition("/")[0] in ("company", "team", "workload"):
+            covered.append((row, covers))
+        elif key := key_runways.key_of(row["budget"], covers):
+            keys.append((row, key))
+    found, more = key_runways.runways(conn, now, known, keys, workload)
+    return {"budgets": [*_covering(conn, now, known, covered, workload), *found], "more": more}
+
+
+def _covering(
+    conn: Connection[Any], now: datetime, known: cost_calendar.Known, charged: Sequence[tuple[dict[str, Any], str]],
+    workload: str | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Those of the company, of teams and of workloads."""
     by = ["day", "workload", "team"]
     days = rollup_store.calls_by(conn, by, _history(now.date(), None))
     begun = rollup_store.calls_by(conn, by, _of(now.date(), now.date(), None))
     lately, hours = _lately(conn, now)
-    known = cost_calendar.declared(blueprint.calendar)
     found = []
-    for row in queries.budget_use(conn, now):
-        covers = "" if (mine := declared.get((row["budget"], row["period"]))) is None else mine.covers
+    for row, covers in charged:
         kind, _, name = covers.partition("/")
-        if kind not in ("company", "team", "workload") or (workload is not None and name != workload):
+        if workload is not None and name != workload:
             continue
         past = _series(_covered(days, kind, name), "cost", now.date())
         if not past.values:
             continue
         alone = name if kind == "workload" else None
         past = cost_calendar.ahead(past, known, _within(days, kind, name), alone, _cost)
-        until = ends(row["period"])
         today = sum(from_decimal(each["cost_usd"]) for each in _covered(begun, kind, name).values())
-        made = _lasting(past, _days_to(until, now))
-        left = parse_usd(row["limit_usd"]) - parse_usd(row["spent_usd"])
         rate = round(sum(from_decimal(each["cost_usd"]) for each in _within(lately, kind, name)) / hours)
-        told = runway(left, made, until, today, now, rate)
-        found.append(
-            {
-                "budget": row["budget"], "covers": covers, "period": row["period"],
-                "limit_usd": row["limit_usd"], "a_day_usd": _a_day(row),
-                "spent_usd": row["spent_usd"], "expected_usd": format_usd(parse_usd(row["spent_usd"]) + told.expected),
-                "ends": told.ends.isoformat() if told.ends else None, "days": told.days,
-                "earliest": told.earliest.isoformat() if told.earliest else None,
-                "latest": told.latest.isoformat() if told.latest else None,
-                "history_days": len(past.values),
-            }
-        )  # fmt: skip
+        found.append({"budget": row["budget"], "title": row["budget"], **lasts(row, covers, past, today, rate, now)})
     return found
-
-
-def _lasting(past: Series, horizon: int) -> Forecast:
-    """As `foreseen`; of fewer days what they tell, since a budget may end before there are enough."""
-    from groundplan.economics.forecast.few import LEAST, of_few  # noqa: PLC0415 -- numpy
-
-    return foreseen(past, horizon) if len(past.values) >= LEAST else of_few(past, horizon)
 
 
 def _lately(conn: Connection[Any], now: datetime) -> tuple[list[dict[str, Any]], float]:
@@ -182,18 +166,3 @@ def _value(row: dict[str, Any] | None, what: str) -> float:
     if what == "cost":
         return from_decimal(row["cost_usd"]) / PICO
     return float(row["calls"] or 0) if what == "calls" else float(row["prompt_tokens"] + row["completion_tokens"])
-
-
-def _days_to(until: datetime | None, now: datetime) -> int:
-    """Days of UTC, today the first, in which a period goes on; those that are looked at where it does not end."""
-    if until is None:
-        return UNENDING_DAYS
-    return max(1, min(HISTORY_DAYS, ((until - timedelta(microseconds=1)).date() - now.date()).days + 1))
-
-
-def _a_day(row: Mapping[str, Any]) -> str | None:
-    """What a budget allows on each day of its period, USD; None where that does not end."""
-    first, end = begins(row["period"]), ends(row["period"])
-    if first is None or end is None:
-        return None
-    return format_usd(int(parse_usd(row["limit_usd"]) / ((end - first) / timedelta(days=1))))

@@ -20,6 +20,7 @@ from groundplan.api.cost import outcomes as cost_outcomes
 from groundplan.api.cost import own as cost_own
 from groundplan.api.cost import spread as cost_spread
 from groundplan.api.cost import what_if as cost_what_if
+from groundplan.api.cost.lasting import foreseen
 from groundplan.api.served import current_blueprint, current_or_none, known_workload
 from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record
@@ -223,7 +224,7 @@ def forecasted(body: ForecastAsked, services: Using, _: Reader) -> dict[str, Any
     rate = body.growth_per_month if curve is None else curve.growth_per_month
     if rate is not None:
         past = replace(past, growth_per_month=rate)
-    made = cost_ahead.forecast_json(cost_ahead.foreseen(past, body.days), body.what, past)
+    made = cost_ahead.forecast_json(foreseen(past, body.days), body.what, past)
     made["notes"] += known.notes
     calendar = cost_calendar.shown(known, body.workload)
     return {**made, "calendar": calendar, "adoption": None if curve is None else asdict(curve)}
@@ -240,9 +241,10 @@ def forecast_of(
 
 @router.get("/runway")
 def runway(services: Using, _: Reader, workload: str | None = None) -> dict[str, Any]:
-    """The day on which each budget ends at this rate."""
+    """The day on which each budget ends at this rate; of budgets of keys those that are nearest to their limits, and
+    how many `more` there are."""
     with services.transaction() as conn:
-        return {"budgets": cost_ahead.runways(conn, services.clock.now(), workload)}
+        return cost_ahead.runways(conn, services.clock.now(), workload)
 
 
 @router.post("/what-if")

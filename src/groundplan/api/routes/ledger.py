@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from groundplan.api import call_choice
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn
+from groundplan.api.charged import titled
 from groundplan.api.context import Using
 from groundplan.api.cost import meaning_saved
 from groundplan.api.cost import receipt as cost_receipt
@@ -83,7 +84,7 @@ def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """The receipt: steps, attempts, passages, amounts, the audit entry, why it was asked where it was (`chosen`), and
     whether prompt and answer are kept; for who holds a duty, its part of what is allocated beside the calls."""
     with services.transaction() as conn:
-        found = with_who(conn, caller, queries.receipt(conn, call_id))
+        found = titled(conn, with_who(conn, caller, queries.receipt(conn, call_id)))
         kept = content_store.kept(conn, call_id)
         cost_receipt.explain(conn, found)
         chosen = call_choice.sentences(conn, found)

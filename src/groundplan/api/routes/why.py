@@ -10,6 +10,7 @@ from psycopg import Connection
 from groundplan.api import call_choice, explain, store
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
+from groundplan.api.charged import titled
 from groundplan.api.context import Services, Using
 from groundplan.api.cost import receipt as cost_receipt
 from groundplan.api.placement import placing
@@ -89,7 +90,7 @@ def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str)
         return None
     call = _receipt(conn, identity)
     if call is not None:
-        call = with_who(conn, caller, call)
+        call = titled(conn, with_who(conn, caller, call))
         cost_receipt.explain(conn, call)
         call["allocated"] = cost_receipt.beside(conn, call, services.clock.now().date())
         because = [*explain.call(call), *call_choice.sentences(conn, call)]

@@ -1,0 +1,130 @@
+"""How long budgets of keys last: told as of every other, under the key's name, and cheaply where there are many."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from tests.integration.test_api_control import Control, running
+from tests.integration.test_cost_book import TODAY, command
+
+from groundplan.core.database import connect
+from groundplan.core.ids import new_id
+from groundplan.gateway.journal import ledger_store
+from groundplan.testing.database import Database
+
+YEAR = TODAY.strftime("%Y")
+DAYS = 3
+MANY = 3000
+
+
+def made(control: Control, **terms: Any) -> tuple[str, str]:
+    """A key: its id and how it is named."""
+    key = control.ask("POST", "/api/keys", {"workload": "assistant", **terms}).body
+    shown = next(each for each in control.ask("GET", "/api/keys").body["keys"] if each["id"] == key["id"])
+    return key["id"], f"key {shown['prefix']}..."
+
+
+def called(key: str | None, back: int, cost: str) -> Any:
+    """One call of a key so many days ago."""
+    return (
+        new_id(), TODAY - timedelta(days=back) + timedelta(minutes=1), "assistant", None,
+        None if key is None else UUID(key), "care", "chat", "ok", 200, None, "acme/model", "local", "here",
+        Decimal(cost), Decimal(cost), 100, 2000, "none", 1, new_id(), False, 12.5, 3.5, {}, 0, 0,
+    )  # fmt: skip
+
+
+def granted(conn: Any, budget: str, limit: str, spent: str) -> None:
+    conn.execute(
+        "INSERT INTO budget_period (budget, period, limit_usd, granted_usd) VALUES (%s, %s, %s, 0)"
+        " ON CONFLICT (budget, period) DO UPDATE SET limit_usd = EXCLUDED.limit_usd",
+        (budget, YEAR, Decimal(limit)),
+    )
+    conn.execute("INSERT INTO charge_delta VALUES (%s, %s, %s)", (budget, YEAR, Decimal(spent)))
+
+
+def test_budgets_of_keys_end_on_a_day_under_their_names(database: Database, tmp_path: Path) -> None:
+    with running(database, tmp_path, module="groundplan.console.app") as control:
+        tight, name = made(control, budget="65 USD/year")
+        loose, other = made(control, budget="100000 USD/year")
+        gone, _ = made(control, budget="1 USD/year")
+        declared, third = made(control)
+        assert control.ask("DELETE", f"/api/keys/{gone}").status == 200
+        more = f"\n---\nkind: budget\nname: partner\ncovers: key/{declared}\nlimit: 50 USD/year\n"
+        text = control.files()["acme.yaml"].rstrip() + more
+        assert control.ask("POST", "/api/apply", {"files": {"acme.yaml": text}}).status == 200
+        rotated = control.ask("POST", f"/api/keys/{tight}/rotate", {"overlap": "24h"}).body["id"]
+        with connect(database.dsn, autocommit=True) as conn:
+            rows = [called(key, back, "10") for key in (tight, loose, gone, declared) for back in range(1, DAYS)]
+            rows += [called(each, DAYS, "10") for each in (rotated, loose, gone, declared)]
+            ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+            for budget, limit in ((tight, "65"), (loose, "100000"), (gone, "1")):
+                granted(conn, f"key/{budget}", limit, "30")
+            granted(conn, "partner", "50", "30")
+        found = control.ask("GET", "/api/cost/runway").body
+        told = {row["title"]: row for row in found["budgets"] if row["covers"].startswith("key/")}
+        assert set(told) == {name, other, f"partner of {third}"} and found["more"] == 0
+        assert {row["history_days"] for row in told.values()} == {DAYS}, "what a rotated key cost is of its budget"
+        assert told[other]["ends"] is None and told[name]["budget"] == f"key/{tight}"
+        if (TODAY + timedelta(days=8)).year == TODAY.year:  # of 10 a day 35 and 20 are left
+            assert told[name]["ends"] == (TODAY + timedelta(days=3)).date().isoformat()
+            assert told[f"partner of {third}"]["ends"] <= told[name]["ends"]
+            assert Decimal(told[name]["expected_usd"]) > 65
+        assert all(row["covers"] != f"key/{gone}" for row in found["budgets"]), "a revoked key spends nothing more"
+        mine = control.ask("GET", "/api/cost/runway?workload=assistant").body["budgets"]
+        assert {row["title"] for row in mine} >= set(told)
+        assert control.ask("GET", "/api/cost/runway?workload=nobody").body == {"budgets": [], "more": 0}
+        with connect(database.dsn, autocommit=True) as conn:
+            rows = [called(loose, back, "10") for back in range(DAYS + 1, 30)]
+            ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+            refused = f'{{"refusal": "the budget key/{loose} (65 USD) has no room for this call"}}'
+            conn.execute("UPDATE call SET detail = detail || %s::jsonb WHERE id = %s", (refused, rows[0][0]))
+            conn.execute("INSERT INTO charge VALUES (%s, 0, %s, %s, 1)", (rows[0][0], f"key/{loose}", YEAR))
+        ahead = command(control, "forecast")
+        assert name in {row["title"] for row in ahead["budgets"]} and ahead["more_budgets"] == 0
+        shown = control.ask("GET", f"/api/calls/{rows[0][0]}").body
+        assert [(each["budget"], each["title"]) for each in shown["charges"]] == [(f"key/{loose}", other)]
+        assert shown["refusal"] == f"the budget {other} (65 USD) has no room for this call"
+        receipt = str(control.ask("GET", f"/calls/{rows[0][0]}", **control.follow_link()).body)
+        assert other in receipt and f"key/{loose}" not in receipt
+        page = str(control.ask("GET", "/cost/ahead", **control.follow_link()).body)
+        assert name in page and f"key/{tight}" not in page
+
+
+def test_of_thousands_of_keys_those_that_are_nearest_are_told(database: Database, tmp_path: Path) -> None:
+    with running(database, tmp_path) as control:
+        first, _ = made(control, budget="65 USD/year")
+        with connect(database.dsn, autocommit=True) as conn:
+            conn.execute(
+                """INSERT INTO api_key (id, hash, prefix, workload, created_by, budget_usd, budget_period)
+                   SELECT gen_random_uuid(), sha256(n::text::bytea), 'gp_' || n, 'assistant', 'test', 50 + n, 'year'
+                   FROM generate_series(1, %s) n""",
+                (MANY,),
+            )
+            conn.execute(
+                """INSERT INTO key_day SELECT d, 'assistant', id, 1, 1 FROM api_key,
+                     generate_series(%s::timestamptz, %s::timestamptz, '1 day') d""",
+                (TODAY - timedelta(days=60), TODAY - timedelta(days=1)),
+            )
+            conn.execute(
+                """INSERT INTO budget_period (budget, period, limit_usd, granted_usd)
+                   SELECT 'key/' || id, %s, budget_usd, 0 FROM api_key WHERE budget_usd IS NOT NULL""",
+                (YEAR,),
+            )
+            conn.execute("INSERT INTO charge_delta SELECT budget, period, 40 FROM budget_period WHERE budget ~ '^key/'")
+            conn.execute("ANALYZE")
+        taken = []
+        for _ in range(3):
+            began = time.monotonic()
+            found = control.ask("GET", "/api/cost/runway").body
+            taken.append(time.monotonic() - began)
+        keys = [row for row in found["budgets"] if row["covers"].startswith("key/")]
+        assert found["more"] == MANY + 1 - len(keys) and len(keys) == 20
+        limits = [Decimal(row["limit_usd"]) for row in keys]
+        assert limits == sorted(limits) and limits[0] == 51, "the nearest first"
+        assert min(taken) < 2, taken
+        assert first not in {row["budget"].partition("/")[2] for row in keys[:10]}
