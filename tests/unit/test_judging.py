@@ -134,7 +134,7 @@ def test_the_sheets_of_the_example_are_read(tmp_path: Path) -> None:
     found = sheets(home)
     assert set(found["support-assistant"].judged) == {"accuracy", "tone"}
     assert set(found["finance-analytics"].judged) == {"accuracy", "traceability", "arithmetic"}
-    assert all(each.reviewer not in each.askers for each in (found["finance-analytics"],)), "nobody releases their own"
+    assert all(each.reviewer not in each.askers for each in found.values()), "nobody releases their own"
     (tmp_path / "judging").mkdir()
     (tmp_path / "judging" / "x.json").write_text('{"about": 1}')
     home.workspace.write_text(f"{tmp_path}\n")

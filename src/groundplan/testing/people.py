@@ -10,6 +10,7 @@ import http.client
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ BEGIN_SECONDS = 3.0
 """Until they begin: what asks first, asks alone."""
 LOOK_SECONDS = 0.5
 RETRY_SECONDS = 2.0
+TRIES = 5
 COMMENT = "read, as the demo plays it"
 
 
@@ -65,9 +67,15 @@ def _work(home: Home) -> None:
     token = home.operator_token.read_text().strip()
     known = sheets(home)
     people: dict[str, Person] = {}
-    approve(control, token, known, people)
+    for _ in range(TRIES):
+        try:
+            approve(control, token, known, people)
+            break
+        except ValueError:  # refused, or somebody was quicker
+            time.sleep(RETRY_SECONDS)
+    seen: set[str] = set()
     while known:
-        review(control, token, known, people)
+        review(control, token, known, people, seen)
         time.sleep(LOOK_SECONDS)
 
 
@@ -97,17 +105,19 @@ def agree(control: int, token: str, change: Mapping[str, Any], people: dict[str,
         person.ask("POST", f"/api/changes/{change['id']}/approve", answer)
 
 
-def review(control: int, token: str, known: Mapping[str, Sheet], people: dict[str, Person]) -> None:
-    """Answers that wait: sent where they hold the facts of their question, and refused where they do not."""
+def review(control: int, token: str, known: Mapping[str, Sheet], people: dict[str, Person], seen: set[str]) -> None:
+    """Answers that wait and were not seen before: sent where they hold the facts of their question, else refused."""
     for held in exchange(control, "GET", "/api/reviews", token)["reviews"]:
         sheet = known.get(held["workload"])
-        if sheet is None or held["kind"] != "answer":
+        if sheet is None or held["kind"] != "answer" or held["id"] in seen:
             continue
+        seen.add(held["id"])
         person = _person(control, token, sheet.reviewer, people)
-        text = person.ask("GET", f"/api/reviews/{held['id']}")
-        ruled = ruling(sheet, str(text["asked"]), str(text["said"]))
-        if ruled is not None:
-            person.ask("POST", f"/api/reviews/{held['id']}/{ruled[0]}", {"reason": ruled[1]})
+        with suppress(ValueError):  # somebody was quicker
+            text = person.ask("GET", f"/api/reviews/{held['id']}")
+            ruled = ruling(sheet, str(text["asked"]), str(text["said"]))
+            if ruled is not None:
+                person.ask("POST", f"/api/reviews/{held['id']}/{ruled[0]}", {"reason": ruled[1]})
 
 
 def ruling(sheet: Sheet, asked: str, answer: str) -> tuple[str, str] | None:
