@@ -6,7 +6,8 @@ What is not folded yet counts as well; a question is one statement, so it sees o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, LiteralString
 
 from psycopg import Connection
@@ -93,29 +94,53 @@ def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) ->
     )
 
 
-def of_keys(conn: Connection[Any], keys: list[str], at: datetime, since: datetime) -> list[Row]:
-    """key, workload, name (how it begins), and days with their costs (US dollars, the oldest first, since then), of
-    each of these keys that is neither revoked nor over, and made any call. What it was rotated to is the same key."""
+_LINES: LiteralString = """WITH wanted AS (SELECT DISTINCT unnest(%(keys)s::uuid[]) AS key),
+    line AS (
+      SELECT w.key, k.id, k.revoked_at, k.expires_at FROM wanted w JOIN api_key k ON k.id = w.key
+      UNION SELECT w.key, k.id, k.revoked_at, k.expires_at FROM wanted w JOIN api_key k ON k.family = w.key),
+    days AS (
+      SELECT hour, key AS id, cost_usd FROM key_day WHERE hour >= %(since)s
+      UNION ALL SELECT hour, key, cost_usd FROM person_delta WHERE hour >= %(since)s)"""
+"""Keys with those that they were rotated to, which are the same key, and what each cost on each day."""
+
+
+def of_keys(
+    conn: Connection[Any], keys: list[str], at: datetime, since: datetime, lately: datetime, today: datetime
+) -> list[Row]:
+    """key, workload, name (how it begins), first (day) and lately_usd (of the days from `lately` on to before `today`),
+    of each of these keys that is neither revoked nor over and made a call since then, before `today`."""
     return select(
         conn,
-        """WITH wanted AS (SELECT DISTINCT unnest(%(keys)s::uuid[]) AS key),
-           line AS (
-             SELECT w.key, k.id, k.revoked_at, k.expires_at FROM wanted w JOIN api_key k ON k.id = w.key
-             UNION SELECT w.key, k.id, k.revoked_at, k.expires_at FROM wanted w JOIN api_key k ON k.family = w.key),
-           summed AS (
-             SELECT l.key, d.hour, sum(d.cost_usd) AS cost_usd FROM line l JOIN (
-               SELECT hour, key, cost_usd FROM key_day WHERE hour >= %(since)s
-               UNION ALL SELECT hour, key, cost_usd FROM person_delta WHERE hour >= %(since)s) d ON d.key = l.id
-             WHERE l.key IN (
-               SELECT key FROM line WHERE revoked_at IS NULL AND coalesce(expires_at > %(at)s, true))
-             GROUP BY 1, 2),
+        _LINES
+        + """, good AS (
+             SELECT * FROM line WHERE key IN (
+               SELECT key FROM line WHERE revoked_at IS NULL AND coalesce(expires_at > %(at)s, true))),
+           each AS (
+             SELECT id, min(hour) AS first, sum(cost_usd) FILTER (WHERE hour >= %(lately)s) AS lately_usd
+             FROM days WHERE hour < %(today)s GROUP BY 1),
            told AS (
-             SELECT key, array_agg((hour AT TIME ZONE 'UTC')::date ORDER BY hour) AS days,
-               array_agg(cost_usd ORDER BY hour) AS costs FROM summed GROUP BY 1)
-           SELECT k.id::text AS key, k.workload, k.prefix AS name, t.days, t.costs
+             SELECT g.key, min(e.first) AS first, coalesce(sum(e.lately_usd), 0) AS lately_usd
+             FROM good g JOIN each e USING (id) GROUP BY 1)
+           SELECT k.id::text AS key, k.workload, k.prefix AS name, (t.first AT TIME ZONE 'UTC')::date AS first,
+             t.lately_usd
            FROM told t JOIN api_key k ON k.id = t.key""",
-        {"keys": keys, "at": at, "since": since},
+        {"keys": keys, "at": at, "since": since, "lately": lately, "today": today},
     )
+
+
+def key_costs(conn: Connection[Any], keys: list[str], since: datetime) -> dict[str, dict[date, Decimal]]:
+    """key -> day -> US dollars, of few keys."""
+    rows = select(
+        conn,
+        _LINES
+        + """SELECT l.key::text AS key, (d.hour AT TIME ZONE 'UTC')::date AS day, sum(d.cost_usd) AS cost_usd
+             FROM line l JOIN days d USING (id) GROUP BY 1, 2""",
+        {"keys": keys, "since": since},
+    )
+    found: dict[str, dict[date, Decimal]] = {}
+    for row in rows:
+        found.setdefault(row["key"], {})[row["day"]] = row["cost_usd"]
+    return found
 
 
 def people_placed(

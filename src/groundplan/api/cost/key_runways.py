@@ -34,14 +34,16 @@ def runways(
     workload: str | None = None,
 ) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
     """The budgets, and how many more there are with a whole day of history, which are further from their limits."""
-    today = now.astimezone(UTC).date()
-    since = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=DAYS)
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    since, lately = (midnight - timedelta(days=days) for days in (DAYS, LATELY_DAYS))
     keys = sorted({key for _, key in charged})
-    called = {row["key"]: row for row in days_store.of_keys(conn, keys, now, since)} if keys else {}
+    called = {row["key"]: row for row in days_store.of_keys(conn, keys, now, since, lately, midnight)} if keys else {}
     rows = [{**called[key], "use": use} for use, key in charged if key in called]
-    rows = [row for row in rows if row["days"][0] < today and workload in (None, row["workload"])]
-    rows.sort(key=lambda row: (-_rough(row, today, now), row["use"]["budget"], row["use"]["period"]))
-    return [_lasts(row, today, now, known) for row in rows[:MOST]], max(0, len(rows) - MOST)
+    rows = [row for row in rows if workload in (None, row["workload"])]
+    rows.sort(key=lambda row: (-_rough(row, midnight, now), row["use"]["budget"], row["use"]["period"]))
+    near = rows[:MOST]
+    costs = days_store.key_costs(conn, sorted({row["key"] for row in near}), since) if near else {}
+    return [_lasts(row, costs[row["key"]], midnight, now, known) for row in near], len(rows) - len(near)
 
 
 def key_of(budget: str, covers: str) -> str:
@@ -52,30 +54,25 @@ def key_of(budget: str, covers: str) -> str:
     return ""
 
 
-def _rough(row: Mapping[str, Any], today: date, now: datetime) -> float:
+def _rough(row: Mapping[str, Any], midnight: datetime, now: datetime) -> float:
     """The share of the limit that is spent at the end of the period, if it goes on as in the last days."""
-    lately = [cost for day, cost in _costs(row).items() if today - timedelta(days=LATELY_DAYS) <= day < today]
-    age = min(LATELY_DAYS, (today - row["days"][0]).days)
-    use = row["use"]
-    ahead = float(sum(lately)) / age * days_to(ends(use["period"]), now)
-    return float((float(use["spent_usd"]) + ahead) / max(float(use["limit_usd"]), 1e-12))
+    use, age = row["use"], min(LATELY_DAYS, (midnight.date() - row["first"]).days)
+    ahead = float(row["lately_usd"]) / age * days_to(ends(use["period"]), now)
+    return (float(use["spent_usd"]) + ahead) / max(float(use["limit_usd"]), 1e-12)
 
 
-def _lasts(row: Mapping[str, Any], today: date, now: datetime, known: cost_calendar.Known) -> dict[str, Any]:
-    costs, first = _costs(row), row["days"][0]
+def _lasts(
+    row: Mapping[str, Any], costs: Mapping[date, Decimal], midnight: datetime, now: datetime, known: cost_calendar.Known
+) -> dict[str, Any]:
+    first, today = row["first"], midnight.date()
     values = [
         from_decimal(costs.get(first + timedelta(days=n), Decimal(0))) / PICO for n in range((today - first).days)
     ]
     past = Series(datetime(first.year, first.month, first.day, tzinfo=UTC), DAY, tuple(values))
     past = cost_calendar.ahead(past, known, [], row["workload"], lambda _: 0.0)
     spent = from_decimal(costs.get(today, Decimal(0)))
-    midnight = datetime(today.year, today.month, today.day, tzinfo=UTC)
     rate = round(spent / max(1.0, (now - midnight) / timedelta(hours=1)))
     use, name = row["use"], f"key {row['name']}..."
     told = lasts(use, f"key/{row['key']}", past, spent, rate, now)
     title = name if use["budget"].startswith("key/") else f"{use['budget']} of {name}"
     return {"budget": use["budget"], "title": title, **told}
-
-
-def _costs(row: Mapping[str, Any]) -> dict[date, Decimal]:
-    return dict(zip(row["days"], row["costs"], strict=True))
