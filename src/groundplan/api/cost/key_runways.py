@@ -58,7 +58,7 @@ def _rough(row: Mapping[str, Any], midnight: datetime, now: datetime) -> float:
     """The share of the limit that is spent at the end of the period, if it goes on as in the last days."""
     use, age = row["use"], min(LATELY_DAYS, (midnight.date() - row["first"]).days)
     ahead = float(row["lately_usd"]) / age * days_to(ends(use["period"]), now)
-    return (float(use["spent_usd"]) + ahead) / max(float(use["limit_usd"]), 1e-12)
+    return float((float(use["spent_usd"]) + ahead) / max(float(use["limit_usd"]), 1e-12))
 
 
 def _lasts(
