@@ -1,5 +1,5 @@
 """What the demo's traffic was answered, and what is said of it: each answer that a model gave anew is judged by the
-sheet of its workload, and reported as an outcome of each dimension; the same answer to the same question once.
+sheet of its workload, and reported as an outcome of each dimension; the same answer to the same question once a month.
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid5
 
 from groundplan.testing.control import exchange
 from groundplan.testing.judging import Sheet, judge
 
 MOST_WAITING = 1000
+SAID = "outcome_differs"
 NOT_ASKED = frozenset({"exact"})
 """Answers from a memory that was asked the very same: they were judged when they were given."""
 
@@ -74,14 +76,18 @@ class Judgements:
             said = {name: accepted for name, accepted in said.items() if sheet.judged[name] == "facts"}
         outcomes = [{"accepted": accepted, "label": name} for name, accepted in said.items()]
         outcomes += [{"accepted": all(said.values())}] if said else []  # the newest word is that of the whole answer
-        self._waiting += [(caller.key, {"call_id": call, "id": str(uuid4()), **each}) for each in outcomes]
+        for each in outcomes:
+            id = uuid5(NAMESPACE_OID, f"{datetime.now(UTC):%Y-%m} {seen} {each.get('label')}")
+            self._waiting.append((caller.key, {"call_id": call, "id": str(id), **each}))
 
     def send(self) -> None:
-        """Report what waits; what is refused, since its call is not in the ledger yet, goes on waiting."""
+        """Report what waits; what is refused, since its call is not in the ledger yet, goes on waiting. What was said
+        of the same answer before this start has the same id, and is not taken for another call."""
         for _ in range(len(self._waiting)):
             key, told = self._waiting.popleft()
             try:
                 exchange(self._gateway, "POST", "/api/outcomes", key, told)
-            except ValueError:
-                self._waiting.append((key, told))
-                return
+            except ValueError as error:
+                if SAID not in str(error):
+                    self._waiting.append((key, told))
+                    return
