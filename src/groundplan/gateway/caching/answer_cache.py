@@ -25,6 +25,8 @@ OVERHEAD_BYTES = 1024
 """What an entry is counted for besides its answer."""
 MOST_BYTES = 256 << 20
 """Of the answers of all workloads of a worker, unless its settings say otherwise."""
+STATES = 32
+"""People who share an answer for whom it is known up to when nothing bears on it."""
 SHARE = 8
 """One answer may take this part of its shelf, and of all of them."""
 
@@ -53,11 +55,32 @@ class Entry:
     """As the upstream answered, without the `groundplan` object."""
     events: tuple[bytes, ...] | None = None
     """Data of each event of the upstream's stream."""
+    query: str = ""
+    """By which its passages were found."""
+    states: dict[str, str] = field(default_factory=dict)
+    """Of the documents, up to which nothing bears on it, by person: who shares it may read different ones."""
+
+    def state(self, person: str) -> str:
+        """For a person for whom it was never looked, from where the last look for anybody was: where they may read
+        others, this tells so."""
+        return self.states.get(person) or next(reversed(self.states.values()), "")
+
+    def stands(self, person: str, state: str) -> None:
+        """It holds for that person up to that state."""
+        self.states.pop(person, None)
+        if len(self.states) >= STATES:
+            del self.states[next(iter(self.states))]
+        self.states[person] = state
 
     @property
     def size(self) -> int:
         parts = self.events if self.events is not None else (self.whole or b"",)
-        return OVERHEAD_BYTES + sum(len(part) + 64 for part in parts) + sum(len(p.said) for p in self.passages)
+        return (
+            OVERHEAD_BYTES
+            + len(self.query)
+            + sum(len(part) + 64 for part in parts)
+            + sum(len(p.said) for p in self.passages)
+        )
 
 
 STORED, FAILED, UNFIT = "stored", "failed", "unfit"

@@ -2,9 +2,9 @@
 
 A cached answer is given where a workload declares `cache`, to a call that passed every check that any call passes, but
 without a reservation: it costs nothing. Of a workload with sources it is given only after the live permissions have
-confirmed each passage that was before the model, for this person and at this moment; no other workload waits for
-anything here but for a call that is asking the same just now. Who shares an answer is in the key (`cache_key`); what
-is kept and for how long is `answer_cache`'s; docs/cache.md says why nobody gets what is not theirs.
+confirmed each passage that was before the model, for this person and at this moment (`confirm`); no other workload
+waits for anything here but for a call that is asking the same just now. Who shares an answer is in the key
+(`cache_key`); what is kept and for how long is `answer_cache`'s; docs/cache.md says why nobody gets what is not theirs.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-
-import msgspec
+from collections.abc import Callable
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.gateway.awake import READ_SECONDS
 from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key, Similar
 from groundplan.gateway.caching.cache_key import request_digest
+from groundplan.gateway.caching.confirm import confirm, readable
 from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.caching.recast import Recast
 from groundplan.gateway.caching.sharing import fetch
@@ -28,12 +27,11 @@ from groundplan.gateway.call import admit, limits, meter, settle
 from groundplan.gateway.call.admit import subjects_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.call.ground import QUERY
 from groundplan.gateway.call.grounded import sources_of
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.telemetry import content
-from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 
 EXACT = "exact"
 """`cache` of a call that got an answer which was given before."""
@@ -297,51 +295,6 @@ def _place(exchange: Exchange, entry: Entry) -> Deployment | None:
     return None
 
 
-class _Readable(msgspec.Struct, frozen=True):
-    readable: list[str]
-
-
-_readable = msgspec.json.Decoder(_Readable).decode
-
-
-async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
-    """As `readable`, of the passages of an answer, which is thrown away where one is not."""
-    cites = [(passage.chunk, passage.source) for passage in entry.passages]
-    found = await readable(gateway, exchange, cites)
-    if found is None:
-        return False
-    if not found:
-        gateway.cached.drop(entry)
-    return found
-
-
-async def readable(gateway: Gateway, exchange: Exchange, cites: Sequence[tuple[str, str]]) -> bool | None:
-    """Whether the person of this call may read, by the live permissions, every one of these passages (chunk, source),
-    and each is still as it was; None: that cannot be told."""
-    if not exchange.person:
-        return None
-    chunks = sorted({chunk for chunk, _ in cites})
-    asked = msgspec.json.encode(
-        {
-            "person": exchange.person,
-            "chunks": chunks,
-            "sources": sorted({source for _, source in cites}),
-            "workload": "" if exchange.workload is None else exchange.workload.name,
-        }
-    )
-    workload = exchange.workload
-    left = FOREVER if workload is None else workload.deadline_ms / 1000 - exchange.waited
-    began = gateway.loop.time()
-    try:
-        found = _readable(await ask_search(gateway, asked, exchange.id, b"/confirm", seconds=left))
-    except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
-        gateway.targets.forget("search")
-        return None
-    finally:
-        exchange.waited += gateway.loop.time() - began
-    return bool(found.readable) and sorted(found.readable) == chunks
-
-
 def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str = EXACT) -> None:
     """Send a cached answer. The call is in the journal before (it survives a kill), and the sync of the disk is asked
     for but not awaited: nothing was spent, so a loss of power may cost the record of a call that cost nothing.
@@ -465,4 +418,6 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         cost=min(exchange.cost, meter.charged(ask, place, exchange.usage)[0]),
         whole=flight.whole if flight.events is None else None,
         events=flight.events,
+        query=ask.query[:QUERY] if passages else "",
+        states={exchange.person: exchange.state} if exchange.state else {},
     )

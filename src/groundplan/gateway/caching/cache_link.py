@@ -47,6 +47,9 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     events: list[bytes] | None
     cleared: int
     terms: bytes
+    query: str = ""
+    state: str = ""
+    """For `person`, or whoever it was made for."""
 
 
 class Parcel(msgspec.Struct, frozen=True, array_like=True):
@@ -86,6 +89,8 @@ def parcel(entry: Entry, exchange: Exchange, terms: bytes) -> Parcel | None:
             events=None if entry.events is None else list(entry.events),
             cleared=policy.cleared.get(workload.name, 0),
             terms=terms,
+            query=entry.query,
+            state=entry.state(exchange.person),
         )
     )
 
@@ -120,6 +125,8 @@ def take_in(gateway: Gateway, kept: Kept) -> bool:
             cost=kept.cost,
             whole=kept.whole,
             events=None if kept.events is None else tuple(kept.events),
+            query=kept.query,
+            states={kept.person: kept.state} if kept.state else {},
         ),
     )
 

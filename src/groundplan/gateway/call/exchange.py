@@ -166,6 +166,8 @@ class Exchange:
     passages: list[Passage] = field(default_factory=list)
     grounded: Grounded | None = None
     """What is told about its passages, where its workload has sources and any was found."""
+    state: str = ""
+    """Of the documents in which they were found, where their answer may be given again."""
     cache: str = "none"
     route: Route | None = None
     """Why it goes where it goes, where its workload routes."""

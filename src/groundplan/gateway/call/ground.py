@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from groundplan.blueprint.model import Workload
+from groundplan.blueprint.model import Grounding, Workload
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.call import signals
 from groundplan.gateway.call.context import Gateway
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from groundplan.gateway.guard.run import Guarding
 
 SEARCH_SECONDS = 5.0
+QUERY = 4000
+"""Characters of a question that are looked for."""
 HEADING_BYTES = 160
 """Set aside for the title and place of each passage."""
 _CONNECT_SECONDS = 1.0
@@ -44,6 +46,7 @@ class _Found(msgspec.Struct, frozen=True):
     newer: list[Newer] = []
     degraded: str = ""
     steps: list[Step] = []
+    state: str = ""
 
 
 _decode = msgspec.json.Decoder(_Found).decode
@@ -56,20 +59,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     if workload is None or ask is None or workload.grounding is None or not exchange.interface.grounded:
         return False
     grounding = workload.grounding
-    killed = gateway.live.policy.kills
-    question = msgspec.json.encode(
-        SearchRequest(
-            workload=workload.name,
-            person=exchange.person or None,
-            query=ask.query[:4000],
-            sources=[name for name in grounding.sources if f"source/{name}" not in killed],
-            k=grounding.passages,
-            floor=grounding.floor,
-            synonyms=grounding.synonyms,
-            rerank=grounding.rerank,
-            max_bytes=max(200, grounding.max_bytes - len(_INTRODUCTION) - HEADING_BYTES * grounding.passages),
-        )
-    )
+    question = msgspec.json.encode(question_of(gateway, exchange, workload, grounding, ask.query))
     seconds = workload.deadline_ms / 1000 - exchange.waited
     if not grounding.required:
         seconds /= 2  # without any it is answered, too, which takes its time
@@ -96,12 +86,65 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     )
     told = notes(grounded, passages, grounding.max_bytes // NOTES_SHARE) if grounded.others else ""
     exchange.passages = _fitting(passages, grounding.max_bytes - len(told.encode()))
+    exchange.state = found.state
     if grounded.others:
         given = {passage.document for passage in exchange.passages}
         grounded.conflicts = [one for one in conflicts if one.document in given]
     if exchange.passages or grounded.others or grounded.by_words or grounded.steps or grounded.abstained:
         exchange.grounded = grounded
     return True
+
+
+def question_of(
+    gateway: Gateway, exchange: Exchange, workload: Workload, grounding: Grounding, query: str
+) -> SearchRequest:
+    """What the search service is asked for the passages of a question."""
+    return SearchRequest(
+        workload=workload.name,
+        person=exchange.person or None,
+        query=query[:QUERY],
+        sources=searched(gateway, grounding),
+        k=grounding.passages,
+        floor=grounding.floor,
+        synonyms=grounding.synonyms,
+        rerank=grounding.rerank,
+        max_bytes=max(200, grounding.max_bytes - len(_INTRODUCTION) - HEADING_BYTES * grounding.passages),
+        stated=workload.cache is not None,
+    )
+
+
+def searched(gateway: Gateway, grounding: Grounding) -> list[str]:
+    """The sources of a workload that are not stopped."""
+    killed = gateway.live.policy.kills
+    return [name for name in grounding.sources if f"source/{name}" not in killed]
+
+
+class Now(msgspec.Struct, frozen=True):
+    """What a question would put before the model, chunk by chunk; nothing where that was more than passages."""
+
+    chunks: list[str]
+    state: str
+
+
+async def found_now(gateway: Gateway, exchange: Exchange, query: str) -> Now | None:
+    """What this question finds at this moment; None where that cannot be told. The call itself stays as it is, but for
+    the time that it waited."""
+    workload = exchange.workload
+    if workload is None or workload.grounding is None:
+        return None
+    grounding, began = workload.grounding, gateway.loop.time()
+    question = msgspec.json.encode(question_of(gateway, exchange, workload, grounding, query))
+    seconds = workload.deadline_ms / 1000 - exchange.waited
+    try:
+        found = _decode(await ask_search(gateway, question, exchange.id, seconds=seconds))
+    except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
+        gateway.targets.forget("search")
+        return None
+    finally:
+        exchange.waited += gateway.loop.time() - began
+    passages = _fitting(found.passages[: grounding.passages], grounding.max_bytes)
+    others = found.conflicts or found.newer
+    return Now([] if others else [each.chunk for each in passages], found.state)
 
 
 def _guarded(guard: Guarding, conflict: Conflict) -> Conflict | None:

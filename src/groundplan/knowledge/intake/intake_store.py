@@ -249,7 +249,10 @@ def remove(conn: Conn, ids: Sequence[UUID], unreadable: Collection[UUID] = ()) -
     )
     conn.execute("DELETE FROM document_reader WHERE document_id = ANY(%s)", (list(ids),))
     gone = [id for id in ids if id not in unreadable]
-    conn.execute("UPDATE document SET superseded_by = NULL WHERE superseded_by = ANY(%s)", (gone,))
+    conn.execute(
+        "UPDATE document SET superseded_by = NULL, noted = nextval('chunk_change') WHERE superseded_by = ANY(%s)",
+        (gone,),
+    )
     take_away(conn, ids)
     for edition in index_store.editions(conn):
         put_chunks(conn, edition.id, {id: () for id in ids})

@@ -45,11 +45,12 @@ def scan_pending(conn: Connection[Any], terms: Glossary, stop: Callable[[], bool
     """
     done = 0
     while not stop() and (batch := store.unscanned(conn, terms.digest, SCAN_BATCH)):
+        scans = {}
+        for document, version, media in batch:
+            text = store.text_of(conn, document)
+            scans[document, version] = personal(text), checked(text, terms, markdown=media in _MARKDOWN)
         with conn.transaction():
-            for document, version, media in batch:
-                text = store.text_of(conn, document)
-                found = checked(text, terms, markdown=media in _MARKDOWN)
-                store.put_scan(conn, document, version, personal(text), found)
+            store.put_scans(conn, scans)
         done += len(batch)
     return done
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg import Connection
@@ -15,6 +15,7 @@ from groundplan.knowledge.governed.governed_store import STANDING
 from groundplan.knowledge.index.recut import whole
 from groundplan.knowledge.parsing.model import Piece
 from groundplan.knowledge.quality.model import Look, Sketched
+from groundplan.knowledge.store import CHANGE_LOCK, CHANNEL
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
@@ -92,23 +93,40 @@ def unscanned(conn: Conn, terms: str, limit: int) -> list[tuple[UUID, int, str]]
     return list(rows)
 
 
-def put_scan(conn: Conn, document: UUID, version: int, personal: Mapping[str, int], checked: Mapping[str, Any]) -> None:
-    """Of that version only: what was written meanwhile was not looked at."""
-    conn.execute(
-        "UPDATE document SET scanned_at = now(), personal = %s, checked = %s WHERE id = %s AND version = %s",
-        (Jsonb(dict(personal)), Jsonb(dict(checked)), document, version),
-    )
+def put_scans(conn: Conn, scans: Mapping[tuple[UUID, int], tuple[Mapping[str, int], Mapping[str, Any]]]) -> None:
+    """(personal data, what else was found) of these versions only: what was written meanwhile was not looked at. What a
+    workload may be given from now on counts as a change of its document."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
+    for (document, version), (personal, checked) in scans.items():
+        conn.execute(
+            """UPDATE document SET scanned_at = now(), personal = %s, checked = %s,
+                 noted = CASE WHEN scanned_at IS NULL AND EXISTS (SELECT FROM workload_need WHERE scanned)
+                   THEN nextval('chunk_change') ELSE noted END
+               WHERE id = %s AND version = %s""",
+            (Jsonb(dict(personal)), Jsonb(dict(checked)), document, version),
+        )
+    _tell(conn)
 
 
 def put_scores(conn: Conn, scores: Mapping[tuple[UUID, int], float]) -> None:
     """Of these versions of documents: what was written meanwhile is not scored yet. Only rows whose score changed are
-    written."""
+    written; one that reaches the floor of a workload counts as a change of its document."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     conn.execute(
-        """UPDATE document d SET quality = s.score
+        """UPDATE document d SET quality = s.score,
+             noted = CASE WHEN EXISTS (SELECT FROM workload_need n
+                 WHERE n.quality_floor > coalesce(d.quality, 0) AND n.quality_floor <= s.score)
+               THEN nextval('chunk_change') ELSE d.noted END
            FROM unnest(%s::uuid[], %s::int[], %s::real[]) AS s(id, version, score)
            WHERE d.id = s.id AND d.version = s.version AND d.quality IS DISTINCT FROM s.score""",
         ([id for id, _ in scores], [version for _, version in scores], list(scores.values())),
     )
+    _tell(conn)
+
+
+def _tell(conn: Conn) -> None:
+    """Of changes that were numbered."""
+    conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
 
 
 def put_source_score(
@@ -126,20 +144,31 @@ def put_source_score(
 
 def put_conflicts(conn: Conn, source: str, found: Sequence[tuple[UUID, UUID, str, str]]) -> None:
     """(document of this source, the other, what each says) of all conflicts that now are, as they are in these
-    versions; those that were known of this source go."""
-    conn.execute("DELETE FROM document_conflict c USING document d WHERE d.id = c.one AND d.source = %s", (source,))
+    versions; those that were known of this source go. A new one counts as a change of both documents."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))  # before any row, as whoever numbers changes
+    gone = conn.execute(
+        f"DELETE FROM document_conflict c USING document d WHERE d.id = c.one AND d.source = %s RETURNING {_CONFLICT}",
+        (source,),
+    ).fetchall()
     if not found:
         return
     ones, others, says, theirs = (list(column) for column in zip(*found, strict=True))
-    conn.execute(
-        """INSERT INTO document_conflict (one, one_version, one_says, other, other_version, other_says, number)
-           SELECT a.id, a.version, f.says, b.id, b.version, f.theirs, f.number
-           FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[]) WITH ORDINALITY
-             AS f(one, other, says, theirs, number)
-           JOIN document a ON a.id = f.one JOIN document b ON b.id = f.other
-           WHERE a.deleted_at IS NULL AND b.deleted_at IS NULL""",
+    made = conn.execute(
+        f"""INSERT INTO document_conflict AS c (one, one_version, one_says, other, other_version, other_says, number)
+            SELECT a.id, a.version, f.says, b.id, b.version, f.theirs, f.number
+            FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[]) WITH ORDINALITY
+              AS f(one, other, says, theirs, number)
+            JOIN document a ON a.id = f.one JOIN document b ON b.id = f.other
+            WHERE a.deleted_at IS NULL AND b.deleted_at IS NULL RETURNING {_CONFLICT}""",
         (ones, others, says, theirs),
-    )
+    ).fetchall()
+    new = {id for one in set(made) - set(gone) for id in (one[0], one[3])}
+    if new:
+        conn.execute("UPDATE document SET noted = nextval('chunk_change') WHERE id = ANY(%s)", (list(new),))
+        _tell(conn)
+
+
+_CONFLICT: Final = "c.one, c.one_version, c.one_says, c.other, c.other_version, c.other_says"
 
 
 def assessed(conn: Conn, day: date) -> set[str]:

@@ -35,6 +35,7 @@ from groundplan.knowledge.retrieval.wire import (
     PersonalRequest,
     SearchAnswer,
     SearchRequest,
+    StatedAnswer,
 )
 
 MODEL = "all-minilm-l6-v2"
@@ -91,20 +92,22 @@ class Service:
         return msgspec.json.encode({"documents": self._follower.lag})
 
     def search(self, body: bytes) -> bytes:
-        """`SearchAnswer` as JSON."""
-        found = self._search.answer(_decode(body, SearchRequest))
-        return msgspec.json.encode(
-            SearchAnswer(
-                passages=found.passages,
-                confidence=round(found.confidence, 4),
-                abstained=found.abstained,
-                withheld=list(found.withheld),
-                conflicts=found.conflicts,
-                newer=found.newer,
-                degraded=found.degraded,
-                steps=list(found.steps),
-            )
+        """`SearchAnswer` as JSON, a `StatedAnswer` where the state is asked for."""
+        request = _decode(body, SearchRequest)
+        found = self._search.answer(request)
+        answer = SearchAnswer(
+            passages=found.passages,
+            confidence=round(found.confidence, 4),
+            abstained=found.abstained,
+            withheld=list(found.withheld),
+            conflicts=found.conflicts,
+            newer=found.newer,
+            degraded=found.degraded,
+            steps=list(found.steps),
         )
+        if request.stated:
+            answer = StatedAnswer(**msgspec.structs.asdict(answer), state=found.state)
+        return msgspec.json.encode(answer)
 
     def waits(self, body: bytes) -> bool:
         """Whether a search waits for a deployment that puts passages in order."""

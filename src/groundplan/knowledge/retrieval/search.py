@@ -31,6 +31,7 @@ from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted,
 from groundplan.knowledge.retrieval.question import Asked, Asking, Held
 from groundplan.knowledge.retrieval.rerank import Reranker, Reranking, reordered
 from groundplan.knowledge.retrieval.search_store import Found, Standing
+from groundplan.knowledge.retrieval.since import Look, State
 from groundplan.knowledge.retrieval.synonyms import Glossary
 from groundplan.knowledge.retrieval.wire import (
     ConfirmAnswer,
@@ -74,6 +75,8 @@ class Result:
     degraded: str = ""
     """Why words alone were looked for."""
     steps: tuple[Step, ...] = ()
+    state: str = ""
+    """Of the documents, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class _Draft:
     ranked: fuse.Ranked
     degraded: str
     by_words: bool
+    state: str = ""
 
     @property
     def confidence(self) -> float:
@@ -179,7 +183,9 @@ class Search:
             ranked = self._read(conn, proposed, request, question)
         if standing.newest > proposed.view.cursor and question is not None:
             ranked += self._unprojected(conn, proposed, request, question, ranked)
-        return _Draft(proposed, fuse.ordered(ranked), asked.degraded, by_words=question is None)
+        # what the view does not know yet, words did not find
+        state = str(State.of(asked.view.cursor, standing, request.sources)) if request.stated else ""
+        return _Draft(proposed, fuse.ordered(ranked), asked.degraded, by_words=question is None, state=state)
 
     def _in_order(self, rule: Rerank, query: str, draft: _Draft) -> tuple[Step, Mapping[str, int]]:
         """What the reranker makes of the best of a draft."""
@@ -205,7 +211,10 @@ class Search:
         withheld = self._withheld(conn, draft.proposed, request, ranked) if request.explain else ()
         newer = self._newer(conn, draft.proposed, request, ranked)
         if confidence < request.floor:
-            return Result([], confidence, abstained=True, withheld=withheld, newer=newer, degraded=draft.degraded)
+            return Result(
+                [], confidence, abstained=True, withheld=withheld, newer=newer, degraded=draft.degraded,
+                state=draft.state,
+            )  # fmt: skip
         today = self._clock.now().date()
         best = fuse.distinct(fuse.demote(ranked, today))
         if places:
@@ -216,7 +225,10 @@ class Search:
             overdue = {str(one.id) for one, _ in best if fuse.weight(one, today) < 1}
             chosen = [self._explained(one, request.query, overdue) for one in chosen]
         conflicts = told.conflicts(conn, chosen, request.sources)
-        return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=draft.degraded)
+        return Result(
+            chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=draft.degraded,
+            state=draft.state,
+        )  # fmt: skip
 
     def _explained(self, passage: Passage, query: str, overdue: Collection[str]) -> Passage:
         words = self._analyzer.shared(query, f"{passage.title}\n{passage.head}\n{passage.text}")
@@ -300,7 +312,8 @@ class Search:
         return told.newer(conn, best, [one.id for one, _ in ranked], least, request)
 
     def readable(self, request: ConfirmRequest) -> ConfirmAnswer:
-        """Those of the chunks and documents that exist as they were and that the person may read now.
+        """Those of the chunks and documents that exist as they were and that the person may read now; and whether
+        anything may bear on an answer that came since it was made.
 
         Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, retry_after).
         """
@@ -313,10 +326,15 @@ class Search:
             )
         person, chunks = _id(request.person), [_id(chunk) for chunk in request.chunks]
         documents = [_id(document) for document in request.documents]
-        with self._as(person, request.workload) as (conn, _):
+        look = None if request.since is None else Look(request.since, self.asking, self._index)
+        after = None if look is None or look.known is None else look.known.number
+        with self._as(person, request.workload, after=after) as (conn, standing):
             found = store.readable(conn, chunks, request.sources) if chunks else {}
-            known = search_store.documents(conn, documents, request.sources) if documents else []
-        return ConfirmAnswer(readable=[str(id) for id in found], documents=[str(id) for id in known])
+            listed = search_store.documents(conn, documents, request.sources) if documents else []
+            if look is not None:
+                look.read(conn, standing, self._analyzer, self._glossary)
+        state = "" if look is None else look.state(self._analyzer, self._index)
+        return ConfirmAnswer(readable=[str(id) for id in found], documents=[str(id) for id in listed], state=state)
 
     @contextmanager
     def _as(

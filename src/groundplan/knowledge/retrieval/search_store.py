@@ -41,6 +41,8 @@ class Standing:
     changed: tuple[tuple[UUID, int], ...] | None = ()
     """Documents that changed after the number that was asked about, with the number of their readers' set now: -1 of
     those whose passages did too. None: more than `MOST_CHANGED`."""
+    today: date = date.min
+    """By PostgreSQL, which decides by it what holds already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ def stand_for(
              set_config('groundplan.workload', %(workload)s, true),
              set_config('groundplan.acls', %(person)s || ':' || acls::text, true), acls,
              set_config('groundplan.edition', edition::text, true), last_value,
-             CASE WHEN last_value > %(after)s::bigint THEN changed_after(%(after)s, edition, %(most)s) END
+             CASE WHEN last_value > %(after)s::bigint THEN changed_after(%(after)s, edition, %(most)s) END,
+             (now() AT TIME ZONE 'UTC')::date
            FROM (SELECT acls_of(nullif(%(person)s, '')::uuid) AS acls,
              coalesce(%(edition)s, serving_edition()) AS edition OFFSET 0) AS mine, chunk_change""",
         {
@@ -126,7 +129,7 @@ def stand_for(
     changed = row[6] or {}
     return Standing(
         tuple(row[3]), int(row[4]), int(row[5]),
-        None if len(changed) > MOST_CHANGED else tuple((UUID(id), acl) for id, acl in changed.items()),
+        None if len(changed) > MOST_CHANGED else tuple((UUID(id), acl) for id, acl in changed.items()), row[7],
     )  # fmt: skip
 
 
@@ -138,22 +141,51 @@ def documents(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> list[U
     return [id for (id,) in rows]
 
 
+# each is looked up by itself: joined, a plan for any number of changes would read nearly everything
+_CHANGED: Final = """(SELECT document_id AS id FROM chunk WHERE changed > %(after)s
+    UNION SELECT id FROM document WHERE noted > %(after)s) AS new,
+  LATERAL (SELECT * FROM document WHERE id = new.id AND source = ANY(%(sources)s) OFFSET 0) d,
+  LATERAL (SELECT * FROM chunk WHERE document_id = d.id AND text <> '' OFFSET 0) c"""
+"""Readable chunks `c` of documents `d` that changed after a number, or a chunk of theirs."""
+
+
 def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, limit: int) -> list[Found]:
     """Readable chunks that the projection may not know yet: changed, or their document, after that number; nearest
     first."""
     with conn.cursor(binary=True, row_factory=args_row(Found)) as cursor:
         return cursor.execute(
-            # each is looked up by itself: joined, a plan for any number of changes would read nearly everything
             f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %(question)s::halfvec) AS similarity
-                FROM (SELECT document_id AS id FROM chunk WHERE changed > %(after)s
-                    UNION SELECT id FROM document WHERE noted > %(after)s) AS new,
-                  LATERAL (SELECT * FROM document WHERE id = new.id AND source = ANY(%(sources)s) OFFSET 0) d,
-                  LATERAL (SELECT * FROM chunk
-                    WHERE document_id = d.id AND text <> '' AND embedding IS NOT NULL OFFSET 0) c
+                FROM {_CHANGED} WHERE c.embedding IS NOT NULL
                 ORDER BY c.embedding <=> %(question)s::halfvec LIMIT %(limit)s""",
             {"question": Halfvec(question), "after": after, "sources": list(sources), "limit": limit},
             prepare=True,
         ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A chunk of a document that changed, as words and vectors find it."""
+
+    title: str
+    headings: tuple[str, ...]
+    text: str
+    vector: NDArray[np.float32] | None
+
+    @property
+    def worded(self) -> str:
+        return "\n".join((self.title, *self.headings, self.text))
+
+
+def added(conn: Conn, after: int, sources: Sequence[str], limit: int) -> list[Added]:
+    """Readable chunks, at most so many, of documents that changed after that number, or a chunk of theirs."""
+    with conn.cursor(binary=True) as cursor:
+        rows = cursor.execute(
+            f"""SELECT d.title, array_remove(c.headings || c.head, ''), c.text, c.embedding
+                FROM {_CHANGED} LIMIT %(limit)s""",
+            {"after": after, "sources": list(sources), "limit": limit},
+            prepare=True,
+        ).fetchall()
+    return [Added(title, tuple(headings), text, vector_of(stored)) for title, headings, text, stored in rows]
 
 
 WITHIN: Final = """(%(path)s::text IS NULL OR starts_with(d.path, %(path)s))

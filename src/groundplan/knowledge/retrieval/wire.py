@@ -66,6 +66,19 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Which edition of the index; None: the one that serves. Only whole ones can be asked."""
     rerank: Rerank | None = None
     """Who puts the best passages in order."""
+    stated: bool = False
+    """Also tell in which state of the documents it was answered, for `Since`. For a gateway: it counts hidden changes,
+    too, so whoever asks is not told."""
+
+
+class Since(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An answer that was made in that `state`, as a search or the last look told it, from what `query` finds in these
+    sources."""
+
+    state: str
+    query: str
+    sources: list[str]
+    synonyms: bool = False
 
 
 class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +90,8 @@ class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sources: list[str]
     workload: str = ""
     documents: list[str] = []
+    since: Since | None = None
+    """Also look whether anything that came since may bear on that answer."""
 
 
 class ConfirmAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +99,9 @@ class ConfirmAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     readable: list[str]
     documents: list[str]
+    state: str = ""
+    """Up to which nothing came that may bear on the answer that was asked about. Empty: something may, and only what is
+    found now tells; or none was asked about."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,3 +226,9 @@ class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Why it was looked for by words alone, where the model of the index is away."""
     steps: list[Step] = []
     """What was done besides, or was to be done and was not."""
+
+
+class StatedAnswer(SearchAnswer, frozen=True, kw_only=True):
+    """To a `stated` request."""
+
+    state: str

@@ -1,0 +1,98 @@
+"""Whether an answer from documents may still be given: what was before the model is as it was and may be read by the
+person of this call, and nothing that came since would put others there.
+
+Most of what comes is off the subject, which the search service tells along with the permissions. Only where it cannot,
+the question of the answer is searched as for a model; what was found to hold is remembered with the answer, so each
+addition is paid for once. Cut off from PostgreSQL nothing is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from groundplan.gateway.caching.answer_cache import Entry
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.ground import ask_search, found_now, searched
+from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
+from groundplan.knowledge.retrieval.wire import ConfirmRequest, Since
+
+
+class _Confirmed(msgspec.Struct, frozen=True):
+    readable: list[str]
+    state: str = ""
+
+
+_decode = msgspec.json.Decoder(_Confirmed).decode
+
+
+async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
+    """Whether the person of this call may have it. Where not, it is thrown away, unless that cannot be told."""
+    person, since = exchange.person, _since(gateway, exchange, entry)
+    cites = [(passage.chunk, passage.source) for passage in entry.passages]
+    found = await _asked(gateway, exchange, cites, since)
+    if found is None:
+        return False
+    stands, state = _is_whole(found, cites), found.state
+    if stands and since is not None and not state:
+        now = await found_now(gateway, exchange, entry.query)
+        if now is None:
+            return False
+        stands, state = sorted(now.chunks) == sorted(chunk for chunk, _ in cites), now.state
+    if not stands:
+        gateway.cached.drop(entry)
+    elif state:
+        entry.stands(person, state)
+    return stands
+
+
+async def readable(gateway: Gateway, exchange: Exchange, cites: Sequence[tuple[str, str]]) -> bool | None:
+    """Whether the person of this call may read, by the live permissions, every one of these passages (chunk, source),
+    and each is still as it was; None: that cannot be told."""
+    found = await _asked(gateway, exchange, cites, None)
+    return None if found is None else _is_whole(found, cites)
+
+
+def _since(gateway: Gateway, exchange: Exchange, entry: Entry) -> Since | None:
+    grounding = None if exchange.workload is None else exchange.workload.grounding
+    if grounding is None:
+        return None
+    return Since(
+        state=entry.state(exchange.person),
+        query=entry.query,
+        sources=searched(gateway, grounding),
+        synonyms=grounding.synonyms,
+    )
+
+
+def _is_whole(found: _Confirmed, cites: Sequence[tuple[str, str]]) -> bool:
+    return bool(found.readable) and sorted(found.readable) == sorted({chunk for chunk, _ in cites})
+
+
+async def _asked(
+    gateway: Gateway, exchange: Exchange, cites: Sequence[tuple[str, str]], since: Since | None
+) -> _Confirmed | None:
+    """What the search service says; None where it says nothing."""
+    if not exchange.person:
+        return None
+    workload = exchange.workload
+    asked = msgspec.json.encode(
+        ConfirmRequest(
+            person=exchange.person,
+            chunks=sorted({chunk for chunk, _ in cites}),
+            sources=sorted({source for _, source in cites}),
+            workload="" if workload is None else workload.name,
+            since=since,
+        )
+    )
+    left = FOREVER if workload is None else workload.deadline_ms / 1000 - exchange.waited
+    began = gateway.loop.time()
+    try:
+        return _decode(await ask_search(gateway, asked, exchange.id, b"/confirm", seconds=left))
+    except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
+        gateway.targets.forget("search")
+        return None
+    finally:
+        exchange.waited += gateway.loop.time() - began
