@@ -183,8 +183,10 @@ class Search:
             ranked = self._read(conn, proposed, request, question)
         if standing.newest > proposed.view.cursor and question is not None:
             ranked += self._unprojected(conn, proposed, request, question, ranked)
-        # what the view does not know yet, words did not find
-        state = str(State.of(asked.view.cursor, standing, request.sources)) if request.stated else ""
+        state = ""
+        if request.stated:  # what the view does not know yet, words did not find
+            newest = search_store.newest_acl(conn)
+            state = str(State.of(asked.view.cursor, newest, standing, request.sources))
         return _Draft(proposed, fuse.ordered(ranked), asked.degraded, by_words=question is None, state=state)
 
     def _in_order(self, rule: Rerank, query: str, draft: _Draft) -> tuple[Step, Mapping[str, int]]:

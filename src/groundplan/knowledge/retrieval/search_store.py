@@ -188,6 +188,12 @@ def added(conn: Conn, after: int, sources: Sequence[str], limit: int) -> list[Ad
     return [Added(title, tuple(headings), text, vector_of(stored)) for title, headings, text, stored in rows]
 
 
+def newest_acl(conn: Conn) -> int:
+    """No set of readers has a larger number."""
+    row = conn.execute("SELECT coalesce(max(id), 0) FROM acl", prepare=True).fetchone()
+    return int(row[0]) if row else 0
+
+
 WITHIN: Final = """(%(path)s::text IS NULL OR starts_with(d.path, %(path)s))
   AND (%(owner)s::text IS NULL OR d.owner = %(owner)s)
   AND (%(sensitivity)s::text[] IS NULL OR d.sensitivity = ANY(%(sensitivity)s))

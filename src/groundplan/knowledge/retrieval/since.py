@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import msgspec
@@ -31,44 +31,52 @@ MOST_PASSAGES: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`number`: every change up to it was seen; `terms`: digest of what else decides."""
+    """`number`: every change up to it was seen; `terms`: digest of what else decides. Of readers' sets up to `newest`:
+    one that was made later is of documents that changed later, which are looked at themselves."""
 
     number: int
+    newest: int
     terms: str
 
     @classmethod
-    def of(cls, number: int, standing: Standing, sources: Collection[str]) -> Self:
+    def of(cls, number: int, newest: int, standing: Standing, sources: Collection[str]) -> Self:
         """As it is for somebody of that standing who asks these sources."""
-        said = [standing.edition, standing.today, sorted(standing.acls), sorted(sources)]
-        return cls(number, hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:16])
+        own = sorted(acl for acl in standing.acls if acl <= newest)
+        said = [standing.edition, standing.today, own, sorted(sources)]
+        return cls(number, newest, hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:16])
 
     @classmethod
     def read(cls, text: str) -> Self | None:
         """None where it is none of this version."""
-        number, _, terms = text.partition(" ")
-        return cls(int(number), terms) if number.isascii() and number.isdigit() else None
+        parts = text.split(" ")
+        if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts[:2]):
+            return None
+        return cls(int(parts[0]), int(parts[1]), parts[2])
 
     def __str__(self) -> str:
-        return f"{self.number} {self.terms}"
+        return f"{self.number} {self.newest} {self.terms}"
 
 
 class Look:
     """One look, begun before the transaction that it reads in: that sees whatever was there then."""
 
-    __slots__ = ("_asking", "_edition", "_news", "_seen", "_since", "_terms", "known")
+    __slots__ = ("_asking", "_edition", "_news", "_now", "_seen", "_since", "_terms", "known")
 
     def __init__(self, since: Since, asking: Asking, held: Held) -> None:
         index = held.of(held.serving)
         self._seen = 0 if index is None else index.cursor
         self._since, self._asking = since, asking
-        self.known = State.read(since.state)
+        self.known = self._now = State.read(since.state)
         self._news: list[Added] | None = None
         self._terms: frozenset[str] = frozenset()
         self._edition = 0
 
     def read(self, conn: Connection[Any], standing: Standing, analyzer: Analyzer, glossary: Glossary) -> None:
         """In the transaction that told the standing, with what changed after `known`."""
-        self._news, self._edition = added(conn, self.known, standing, self._since.sources), standing.edition
+        known, sources = self.known, self._since.sources
+        self._news, self._edition = added(conn, known, standing, sources), standing.edition
+        if known is not None and self._news is not None and standing.changed:
+            self._now = State.of(known.number, search_store.newest_acl(conn), standing, sources)
         if self._news:
             asked = analyzer.terms(self._since.query)
             variants = glossary.of(conn).variants(asked) if self._since.synonyms else []
@@ -77,11 +85,11 @@ class Look:
     def state(self, analyzer: Analyzer, held: Held) -> str:
         """Up to which nothing came that may bear on the answer; empty where something may. Outside of the transaction:
         a deployment may be asked for the question's vector."""
-        if self.known is None or self._news is None:
+        if self._now is None or self._news is None:
             return ""
         if self._news and (self._shares_words(self._news, analyzer) or self._is_near(self._news, held)):
             return ""
-        return str(State(max(self.known.number, self._seen), self.known.terms))
+        return str(replace(self._now, number=max(self._now.number, self._seen)))
 
     def _shares_words(self, news: list[Added], analyzer: Analyzer) -> bool:
         """Any but the words that each question has, in whatever form."""
@@ -102,7 +110,7 @@ def added(conn: Connection[Any], known: State | None, standing: Standing, source
     by them, since something else changed, or too much."""
     if known is None or standing.changed is None or len(standing.changed) > MOST_DOCUMENTS:
         return None
-    if known.number > standing.newest or known != State.of(known.number, standing, sources):
+    if known.number > standing.newest or known != State.of(known.number, known.newest, standing, sources):
         return None
     if not standing.changed:
         return []
