@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from tests.unit.call_rig import Rig, call_rig, until
 
-from groundplan.blueprint.model import Cache, Semantic
+from groundplan.blueprint.model import Cache, Grounding, Semantic
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -47,6 +47,10 @@ TRAP = "How do I reset my Slack password?"
 SEMANTIC_CACHE = Path(__file__).parents[2] / "docs" / "semantic-cache.md"
 READABLE: set[str] = set()
 """Chunks that the live permissions let the caller read."""
+FOUND: list[str] = []
+"""Chunks that any question finds now."""
+SEARCHED: list[str] = []
+"""Questions that were searched."""
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,10 @@ def encoder() -> Encoder:
     made = Encoder(ensure(load_settings().models, MINILM.name))
     made.embed(["The first text takes longer than those that come after it."])
     return made
+
+
+def passage(chunk: str) -> Passage:
+    return Passage(document="d", path="p", title="t", source="s", start_line=1, end_line=2, text="x", chunk=chunk)
 
 
 @asynccontextmanager
@@ -66,6 +74,10 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
             wanted = json.loads(request.body)["chunks"]
             response.send(200, msgspec.json.encode({"readable": [chunk for chunk in wanted if chunk in READABLE]}))
             return
+        if request.target == b"/search":
+            SEARCHED.append(json.loads(request.body)["query"])
+            response.send(200, msgspec.json.encode({"passages": list(map(passage, FOUND)), "state": "1"}))
+            return
         asked = msgspec.json.decode(request.body, type=EmbedRequest)
         async with one_at_a_time:
             spoken = await asyncio.to_thread(encoder.embed_words, asked.texts, asked.places)
@@ -73,7 +85,7 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
         words = [coarse(each.words) for each in spoken]
         response.send(200, msgspec.json.encode(EmbedAnswer("minilm", vectors, 1, words)))
 
-    scope = settings.pop("scope", "workload")
+    scope, grounding = settings.pop("scope", "workload"), settings.pop("grounding", None)
     semantic = Semantic(**{"evidence": 1, "check": 0.05, "bound": 0.02, **settings})
     cache = Cache(seconds=600, max_bytes=1 << 20, scope=scope, semantic=semantic)
     off = Cache(seconds=600, max_bytes=1 << 20, scope="workload")
@@ -82,7 +94,9 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     try:
         async with call_rig(
-            folder, ["one"], workloads={"assistant": {"cache": cache}, "exactly": {"cache": off}}
+            folder,
+            ["one"],
+            workloads={"assistant": {"cache": cache, "grounding": grounding}, "exactly": {"cache": off}},
         ) as rig:
             announce(Home(folder), "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "t")
             rig.gateway.cached.similar = Meanings(rig.gateway, dice=lambda: 1.0)
@@ -389,12 +403,29 @@ async def test_an_answer_is_given_while_every_passage_of_it_may_be_read(
         live.policy = replace(live.policy, keys=keys, active=frozenset({"ana"}))
         await taught(rig)
         for entry in rig.gateway.cached.entries("assistant"):
-            passages = tuple(Passage(document="d", path="p", title="t", source="s", start_line=1, end_line=2, text="x",
-                                     chunk=chunk) for chunk in ("c1", "c2"))  # fmt: skip
+            passages = tuple(map(passage, ("c1", "c2")))
             assert rig.gateway.cached.put(rig.plan("assistant"), replace(entry, passages=passages))
         monkeypatch.setattr("tests.unit.test_gateway_meaning.READABLE", still)
         assert await cache_of(rig, OTHER) == ("semantic" if still == {"c1", "c2"} else "none")
         assert counts(rig).given == (still == {"c1", "c2"}), "what permissions refused counts as given"
+
+
+@pytest.mark.parametrize("now", [["c1"], ["c1", "c2"]])
+async def test_an_answer_to_a_question_in_other_words_ends_where_its_own_would_find_more(
+    tmp_path: Path, encoder: Encoder, now: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.unit.test_gateway_meaning.READABLE", {"c1", "c2"})
+    monkeypatch.setattr("tests.unit.test_gateway_meaning.FOUND", ["c1"])
+    async with meaning_rig(tmp_path, encoder, grounding=Grounding(sources=["s"]), scope="group") as rig:
+        live: Any = rig.gateway.live
+        keys = {digest: replace(key, person="ana") for digest, key in live.policy.keys.items()}
+        live.policy = replace(live.policy, keys=keys, active=frozenset({"ana"}))
+        await taught(rig)
+        monkeypatch.setattr("tests.unit.test_gateway_meaning.FOUND", now)
+        SEARCHED.clear()
+        assert await cache_of(rig, OTHER) == ("semantic" if now == ["c1"] else "none")
+        assert SEARCHED[0] in (RESET, AGAIN), "the question that the answer was made for"
+        assert len(SEARCHED) == (1 if now == ["c1"] else 2)
 
 
 class Tallied:

@@ -103,6 +103,8 @@ def take_in(gateway: Gateway, kept: Kept) -> bool:
         return False
     cache, keep, now = gateway.cached, plan.workload.keep, gateway.clock.now().timestamp()
     cache.heed(catalog, policy)
+    if kept.passages and not kept.state:
+        return False  # of a version that knew nothing of what came since
     if keep is None or keep.content != "full" or kept.until <= now or cache.terms(plan) != kept.terms:
         return False
     if policy.cleared.get(kept.workload, 0) != kept.cleared or not policy.kills.isdisjoint(kept.subjects):

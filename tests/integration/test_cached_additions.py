@@ -1,0 +1,145 @@
+"""A document that is added ends the cached answers that it bears on, for those who may read it, and no others: on a
+real worker, PostgreSQL and search service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+from tests.integration.gateway_stack import GROUNDING, blueprint, deployment, workload
+from tests.integration.nursery import fork_program
+from tests.integration.test_cached_permissions import QUESTION, World, world
+
+from groundplan.blueprint.model import Cache, Keep
+from groundplan.core.settings import child_environment
+from groundplan.identity import service as identity
+from groundplan.knowledge import store
+from groundplan.knowledge.model import Readers
+
+__all__ = ["world"]
+BETTER = "# Parents\n\nEmployees who became parents this year have twelve more days of paid leave.\n"
+FOR_COUNCIL = "---\nreaders: [council]\n---\n"
+UNLIKE = "# Boilers {}\n\nPressure of boiler {} is read twice a shift and entered into its log.\n"
+OF_LEAVE = "# Portal\n\nRequests are signed by the lead. Leave a note at the desk when the portal is down.\n"
+
+
+async def added(world: World, text: str, name: str) -> None:
+    await asyncio.to_thread(world.ingest, text, name=name)
+
+
+async def test_a_document_that_answers_better_ends_an_answer_and_one_on_another_subject_does_not(world: World) -> None:
+    assert [await world.ask("ana"), await world.ask("ana")] == ["none", "exact"]
+    await added(world, UNLIKE.format(1, 1), "boilers.md")
+    assert [await world.ask("ana"), await world.ask("ben")] == ["exact", "exact"]
+    assert world.model.counted == 1
+    await added(world, BETTER, "parents.md")
+    reply = await world.stack.chat(world.keys["shared ana"], QUESTION)
+    assert reply.json["groundplan"]["cache"] == "none" and b"twelve more days" in reply.body
+    assert [await world.ask("ben"), await world.ask("ana")] == ["exact", "exact"]
+    assert world.model.counted == 2
+
+
+async def test_a_document_that_is_found_behind_the_passages_ends_nothing(world: World) -> None:
+    assert [await world.ask("ana", "narrow"), await world.ask("ana", "narrow")] == ["none", "exact"]
+    await added(world, OF_LEAVE, "portal.md")
+    assert [await world.ask("ana", "narrow") for _ in range(3)] == ["exact"] * 3
+    assert world.model.counted == 1
+
+
+async def test_only_who_may_read_it_is_answered_anew(world: World) -> None:
+    assert [await world.ask("ana", "own"), await world.ask("cy", "own")] == ["none", "none"]
+    await added(world, FOR_COUNCIL + BETTER, "parents.md")
+    assert await world.ask("ana", "own") == "exact"
+    assert await world.ask("cy", "own") == "none"
+    with psycopg.connect(world.stack.database.urls["control"]) as conn:
+        ana = identity.find_person(conn, "ana@acme.example").id
+        number = identity.add_member(conn, "operator", "council", ana)
+    await world.stack.heard(number)
+    assert [await world.ask("ana", "own"), await world.ask("ana", "own")] == ["none", "exact"]
+
+
+async def test_who_is_let_read_a_document_that_was_there_is_answered_anew(world: World) -> None:
+    await added(world, FOR_COUNCIL + BETTER, "parents.md")
+    assert [await world.ask("ana", "own"), await world.ask("ana", "own")] == ["none", "exact"]
+    ((id,),) = world.stack.sql("SELECT id FROM document WHERE path = 'parents.md'")
+    with psycopg.connect(world.stack.database.urls["control"]) as conn:
+        store.put_readers(conn, {id: Readers(frozenset({"staff"}))})
+    assert [await world.ask("ana", "own"), await world.ask("ana", "own")] == ["none", "exact"]
+
+
+async def test_where_documents_come_all_the_time_answers_are_given_all_the_time(world: World) -> None:
+    assert await world.ask("ana") == "none"
+    coming = asyncio.create_task(_come(world))
+    given = 0
+    while not coming.done():
+        assert await world.ask("ana") == "exact"
+        given += 1
+    await coming
+    assert given > 8 and world.model.counted == 1
+    await added(world, BETTER, "parents.md")
+    assert await world.ask("ana") == "none"
+
+
+async def _come(world: World) -> None:
+    for number in range(8):
+        await added(world, UNLIKE.format(number, number), f"boilers-{number}.md")
+
+
+@asynccontextmanager
+async def shipping(world: World) -> AsyncIterator[None]:
+    shipper = fork_program(
+        "groundplan.gateway.journal.shipper",
+        ["--home", str(world.stack.home.root)],
+        2,
+        child_environment({"GROUNDPLAN_DATABASE_URL": world.stack.database.dsn}),
+    )
+    try:
+        yield
+    finally:
+        shipper.terminate()
+        await asyncio.to_thread(shipper.wait, 60)
+
+
+async def test_what_came_while_an_answer_lay_in_postgresql_ends_it_as_well(world: World) -> None:
+    stack = world.stack
+    ((body,),) = stack.sql("SELECT body FROM blueprint")
+    port = int(json.loads(bytes(body))["deployments"][0]["url"].split(":")[2].partition("/")[0])
+    cache = Cache(seconds=600, max_bytes=1 << 20, scope="person")
+    tasks = [workload("kept", ["one"], grounding=GROUNDING, cache=cache, keep=Keep(content="full", seconds=300))]
+    stack.apply(blueprint(2, [deployment("one", port)], tasks))
+    await stack.ready(2)
+    with psycopg.connect(stack.database.urls["control"]) as conn:
+        ana = str(identity.find_person(conn, "ana@acme.example").id)
+    key = stack.key("kept", ana)
+    await stack.heard()
+
+    async def again() -> None:
+        for worker in stack.workers:
+            worker.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(worker.wait, 60)
+        stack.workers.clear()
+        stack.start()
+        await stack.ready(2)
+
+    async def known() -> bool:
+        reply = await stack.chat(key, QUESTION, headers={"cache_control": "only-if-cached"})
+        assert reply.status == 200 or reply.code == "not_cached", reply.body
+        return reply.status == 200
+
+    async with shipping(world), asyncio.timeout(120):
+        while not stack.sql("SELECT 1 FROM answer"):  # before the store is there, answers stay in the worker
+            await stack.chat(key, QUESTION, headers={"cache_control": "no-cache"})
+            await asyncio.sleep(0.1)
+        await again()
+        await added(world, UNLIKE.format(1, 1), "boilers.md")
+        while not await known():  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.1)
+        await again()
+        await added(world, BETTER, "parents.md")
+        while stack.sql("SELECT 1 FROM answer"):  # thrown away as soon as it is asked for
+            assert not await known()
+            await asyncio.sleep(0.1)
