@@ -61,8 +61,9 @@ def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
     pairs: list[Pair] = []
     found, covered = grouped(source, _findings(conn, looks, today, pairs))
     with conn.transaction():
-        store.tell(conn, source, found, kinds=_FOUND_HERE)
+        # first, as whoever writes documents: it numbers changes, for which others wait
         store.put_conflicts(conn, source, pairs)
+        store.tell(conn, source, found, kinds=_FOUND_HERE)
         kinds: dict[str, list[str]] = defaultdict(list)
         for subject, kind in store.open_kinds(conn, source):
             if kind in KINDS:
