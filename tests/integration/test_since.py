@@ -212,6 +212,18 @@ def test_what_becomes_effective_is_an_addition(
     assert answer.search().state == again, "what was effective already is no addition"
 
 
+def test_a_scan_or_score_by_which_no_workload_may_use_more_is_no_addition(world: World, tmp_path: Path) -> None:
+    world.control.execute("INSERT INTO workload_need (workload, quality_floor, scanned) VALUES ('w', 1.5, false)")
+    world.ingest()
+    before = world.control.execute("SELECT max(noted) FROM document").fetchone()
+    world.control.execute("UPDATE document SET quality = NULL, scanned_at = NULL WHERE deleted_at IS NULL")
+    scanned(world, tmp_path)
+    scored(world, tmp_path)
+    left = "SELECT count(*) FROM document WHERE quality IS NULL OR scanned_at IS NULL"
+    assert world.control.execute(left).fetchone() == (0,)
+    assert world.control.execute("SELECT max(noted) FROM document").fetchone() == before
+
+
 def test_a_day_a_switched_edition_and_a_feed_that_went_back_need_a_search(
     answer: Answer,
 ) -> None:

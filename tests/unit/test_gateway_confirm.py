@@ -189,6 +189,14 @@ async def test_each_who_shares_an_answer_has_a_state_of_their_own(tmp_path: Path
         searcher.confirmed = "16 x"
         assert await ask(rig) == "exact"
         assert searcher.asked[0][1]["since"]["state"] == "10 x"
+        searcher.asked.clear()
+        of(rig, "ben")
+        searcher.confirmed = "15 ben"
+        assert await ask(rig) == "exact"
+        assert searcher.asked[0][1]["since"]["state"] == "15 ben"
+        of(rig, "ana")
+        searcher.confirmed = "16 x"
+        assert await ask(rig) == "exact"
         entry = kept(rig)
         assert entry.states == {"ben": "15 ben", "ana": "16 x"}
         assert entry.state("cy") == "16 x", "the last"

@@ -145,6 +145,15 @@ async def test_a_slow_deployment_does_not_hold_up_searches_that_ask_nobody() -> 
     assert await asyncio.gather(*waiting) == [200] * 40
 
 
+@pytest.mark.parametrize("stated", [False, True])
+async def test_the_state_of_documents_is_told_to_a_gateway_that_asks_for_it_alone(stated: bool) -> None:
+    """It counts changes of hidden documents, too, and answers are passed on to people as they are."""
+    search = SimpleNamespace(answer=lambda _: Result([], state="7 1 a"))
+    asked = msgspec.json.encode(msgspec.structs.replace(PLAIN, stated=stated))
+    status, body = await posted(application(served(search), "word"), asked, "/search")
+    assert status == 200 and msgspec.json.decode(body).get("state") == ("7 1 a" if stated else None)
+
+
 @pytest.mark.parametrize("where", [{"sensitivity": ["a\0"]}, {"sensitivity": ["secret"]}, {"path": "a\0"}])
 def test_a_filter_that_the_database_cannot_be_asked_is_refused(where: dict[str, Any]) -> None:
     asked = {"workload": "w", "person": None, "query": "leave", "sources": ["s"], "where": where}

@@ -27,6 +27,8 @@ from groundplan.knowledge.retrieval.words import Analyzer
 MOST_DOCUMENTS: Final = 100
 """With more of them changed the question is searched again, which takes the same time however many they are."""
 MOST_PASSAGES: Final = 50
+NEAR: Final = fuse.MIN_SIMILARITY - 0.01
+"""The index has vectors in bytes, by which a passage may seem so much nearer than it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Look:
         if held.of(self._edition) is None:
             return True
         question = self._asking.ask(self._since.query, self._edition).vector
-        return question is None or bool(np.max(np.stack(vectors) @ question) >= fuse.MIN_SIMILARITY)
+        return question is None or bool(np.max(np.stack(vectors) @ question) >= NEAR)
 
 
 def added(conn: Connection[Any], known: State | None, standing: Standing, sources: list[str]) -> list[Added] | None:
