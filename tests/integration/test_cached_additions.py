@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import psycopg
-from tests.integration.gateway_stack import GROUNDING, blueprint, deployment, workload
+from tests.integration.gateway_stack import GROUNDING, Reply, blueprint, deployment, workload
 from tests.integration.nursery import fork_program
 from tests.integration.test_cached_permissions import QUESTION, World, world
 
@@ -89,6 +89,10 @@ async def _come(world: World) -> None:
         await added(world, UNLIKE.format(number, number), f"boilers-{number}.md")
 
 
+def call_of(reply: Reply) -> str:
+    return str(reply.json["groundplan"]["call_id"])
+
+
 @asynccontextmanager
 async def shipping(world: World) -> AsyncIterator[None]:
     shipper = fork_program(
@@ -131,8 +135,16 @@ async def test_what_came_while_an_answer_lay_in_postgresql_ends_it_as_well(world
         return reply.status == 200
 
     async with shipping(world), asyncio.timeout(120):
-        while not stack.sql("SELECT 1 FROM answer"):  # before the store is there, answers stay in the worker
-            await stack.chat(key, QUESTION, headers={"cache_control": "no-cache"})
+        number, linked = 0, False
+        while not linked:  # before the store is there, answers stay in the worker
+            number += 1
+            reply = await stack.chat(key, f"{QUESTION} For the {number}. time.")
+            for _ in range(10):
+                linked = linked or bool(stack.sql("SELECT 1 FROM answer WHERE call_id = %s", call_of(reply)))
+                await asyncio.sleep(0.05)
+        stack.sql("DELETE FROM answer")
+        call = call_of(await stack.chat(key, QUESTION))
+        while not stack.sql("SELECT 1 FROM answer WHERE call_id = %s", call):  # noqa: ASYNC110 -- as below
             await asyncio.sleep(0.1)
         await again()
         await added(world, UNLIKE.format(1, 1), "boilers.md")
