@@ -43,11 +43,11 @@ def test_the_cost_page_shows_them_and_nothing_where_nothing_was_saved() -> None:
     assert "<b>2</b>cut off by a crash" in shown([])
 
 
-def test_the_cost_page_says_that_a_new_document_ends_no_answer() -> None:
+def test_the_cost_page_says_which_documents_end_an_answer() -> None:
     template = templates.get_template("cost.html")
     meant = {"workload": "helpdesk", "looked": 9, "given": 4, "checked": 2, "found_wrong": 0, "saved_usd": ZERO,
              "lookups_usd": ZERO, "wrong_usd": ZERO, "net_usd": ZERO}  # fmt: skip
     cost = {"total_usd": ZERO, "open_reservations": 0, "crashed_attempts": 0, "by_meaning": [meant]}
     values = {"cost": cost, "rows": [], "total": total([]), "budgets": [], "limits": [], "csrf": "x", "saving": []}
     context = template.new_context({**values, "anomalies": [], "tab": "This month"})
-    assert "A new document does not invalidate cached answers" in "".join(template.blocks["main"](context))
+    assert "where a document that was added would be before the model" in "".join(template.blocks["main"](context))
