@@ -16,6 +16,8 @@ from groundplan.blueprint.model import Source
 from groundplan.knowledge import store
 from groundplan.knowledge.deletion.delete import Why, delete
 from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.text import glossary
@@ -26,6 +28,7 @@ from groundplan.knowledge.retrieval.search_store import Standing
 from groundplan.knowledge.retrieval.since import State
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest, Since
 from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.sources.folder import Folder
 
 __all__ = ["encoder", "world"]
 QUESTION = "How many days of paid leave do employees have?"
@@ -110,6 +113,23 @@ def test_what_the_index_does_not_know_yet_is_looked_at_until_it_does(answer: Ans
         assert answer.number == int(answer.search().state.split()[0]) == behind
     follow(world)
     assert int(answer.search().state.split()[0]) == world.index.cursor > behind
+
+
+@pytest.mark.parametrize("how", ["searched", "looked at"])
+def test_a_vector_that_comes_after_its_passage_is_an_addition(answer: Answer, how: str) -> None:
+    """By words the document bears on nothing."""
+    world = answer.world
+    world.write("handbook/new.md", BY_MEANING)
+    take_over(world.control, source(), Folder(world.workspace / "handbook"))
+    follow(world)
+    before = answer.number
+    if how == "searched":
+        answer.state = answer.search().state
+    assert answer.look() and answer.number > before
+    embed_pending(world.control, world.encoder)
+    assert not answer.look()
+    follow(world)
+    assert "new.md" in {one.path for one in answer.search().passages}
 
 
 def test_what_a_person_may_not_read_or_a_workload_does_not_search_bears_on_nothing(world: World) -> None:
@@ -257,9 +277,11 @@ def stood(world: World) -> Standing:
         return search_store.stand_for(conn, world.people["ben"], "w")
 
 
-@pytest.mark.parametrize("bound", ["MOST_DOCUMENTS", "MOST_PASSAGES"])
-def test_of_much_that_came_nothing_is_looked_at(answer: Answer, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(since, bound, 1)
+@pytest.mark.parametrize(("bound", "most"), [("MOST_CHANGES", 6), ("MOST_PASSAGES", 1)])
+def test_of_much_that_came_nothing_is_looked_at(
+    answer: Answer, bound: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(since, bound, most)
     for name, stands in (("one", True), ("two", False)):
         answer.world.write(f"handbook/{name}.md", UNLIKE.replace("boiler", name))
         before = answer.state

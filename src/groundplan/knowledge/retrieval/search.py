@@ -329,8 +329,7 @@ class Search:
         person, chunks = _id(request.person), [_id(chunk) for chunk in request.chunks]
         documents = [_id(document) for document in request.documents]
         look = None if request.since is None else Look(request.since, self.asking, self._index)
-        after = None if look is None or look.known is None else look.known.number
-        with self._as(person, request.workload, after=after) as (conn, standing):
+        with self._as(person, request.workload) as (conn, standing):
             found = store.readable(conn, chunks, request.sources) if chunks else {}
             listed = search_store.documents(conn, documents, request.sources) if documents else []
             if look is not None:

@@ -24,9 +24,11 @@ from groundplan.knowledge.retrieval.synonyms import Glossary
 from groundplan.knowledge.retrieval.wire import Since
 from groundplan.knowledge.retrieval.words import Analyzer
 
-MOST_DOCUMENTS: Final = 100
-"""With more of them changed the question is searched again, which takes the same time however many they are."""
+MOST_CHANGES: Final = 1000
+"""With more of them, of passages, vectors and documents, the question is searched again, which takes the same time
+however many they are."""
 MOST_PASSAGES: Final = 50
+"""Of what changed, as many are read; with more of them the same."""
 NEAR: Final = fuse.MIN_SIMILARITY - 0.01
 """The index has vectors in bytes, by which a passage may seem so much nearer than it is."""
 
@@ -74,10 +76,10 @@ class Look:
         self._edition = 0
 
     def read(self, conn: Connection[Any], standing: Standing, analyzer: Analyzer, glossary: Glossary) -> None:
-        """In the transaction that told the standing, with what changed after `known`."""
+        """In the transaction that told the standing."""
         known, sources = self.known, self._since.sources
         self._news, self._edition = added(conn, known, standing, sources), standing.edition
-        if known is not None and self._news is not None and standing.changed:
+        if known is not None and self._news is not None and known.number < standing.newest:
             self._now = State.of(known.number, search_store.newest_acl(conn), standing, sources)
         if self._news:
             asked = analyzer.terms(self._since.query)
@@ -108,13 +110,13 @@ class Look:
 
 
 def added(conn: Connection[Any], known: State | None, standing: Standing, sources: list[str]) -> list[Added] | None:
-    """Passages that the person may read of documents that changed since; none: nothing did. None: that cannot be told
-    by them, since something else changed, or too much."""
-    if known is None or standing.changed is None or len(standing.changed) > MOST_DOCUMENTS:
+    """Passages that the person may read of documents that changed since, or whose passages did: a vector comes later.
+    None: it cannot be told by them whether anything bears, since something else changed, or too much."""
+    if known is None or not 0 <= standing.newest - known.number <= MOST_CHANGES:
         return None
-    if known.number > standing.newest or known != State.of(known.number, known.newest, standing, sources):
+    if known != State.of(known.number, known.newest, standing, sources):
         return None
-    if not standing.changed:
+    if known.number == standing.newest:
         return []
     found = search_store.added(conn, known.number, sources, MOST_PASSAGES + 1)
     return found if len(found) <= MOST_PASSAGES else None
