@@ -353,6 +353,20 @@ def test_a_successor_takes_over_once_it_is_fit_and_the_other_ends_in_its_own_tim
         assert pid_of(supervisor, "worker") == after, "the one that was replaced is not started again"
 
 
+def test_whoever_is_known_by_its_address_goes_on_for_a_while(tmp_path: Path) -> None:
+    with Supervisor(Home(tmp_path)) as supervisor:
+        before = supervisor.start(Process("worker", SLEEP, leave_after=0.8))
+        supervisor.replace(Process("worker", SLEEP, fit=lambda _: True))
+        begun = time.monotonic()
+        supervisor.check()
+        assert pid_of(supervisor, "worker") not in (None, before)
+        while lives(before):
+            assert time.monotonic() < begun + 20
+            supervisor.check()
+            time.sleep(0.02)
+        assert time.monotonic() - begun >= 0.8
+
+
 def test_a_successor_that_ends_or_never_gets_fit_changes_nothing(tmp_path: Path) -> None:
     notices: list[str] = []
     with Supervisor(Home(tmp_path), notice=notices.append) as supervisor:

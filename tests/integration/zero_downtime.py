@@ -195,7 +195,7 @@ async def _running(
         with Supervisor(stack.home, notice=said.append) as supervisor, supervisor.signals():
             for process in (processes.shipper(stack.home), *workers()):
                 supervisor.start(process)
-            reloading = Reloading(stack.home, supervisor, workers)
+            reloading = Reloading(stack.home, supervisor, lambda: [workers()])
 
             async def tend() -> None:
                 while True:

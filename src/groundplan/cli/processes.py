@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from groundplan.api.served import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
+from groundplan.core.endpoints import KNOWN_SECONDS, lookup
 from groundplan.core.home import Home
 from groundplan.core.settings import LEAVE_SECONDS
 from groundplan.gateway.http.front import LEAVE, is_serving
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
 
+REPLACED = {SEARCH: "groundplan.gateway.search_app", TRANSLATE: "groundplan.gateway.translate_app"}
+"""Local services that are our own code rather than a model: new code replaces them."""
+READY_SECONDS = 120.0
+"""In which a successor has read its index."""
 EMBEDDED = "embedded"
 SCRIPTED = "scripted-"
 
@@ -69,14 +75,22 @@ def gateway(
     )
 
 
-def service(home: Home, name: str) -> Process | None:
-    """The process that answers for a local name; None for a name that is not ours to start."""
+def service(home: Home, name: str, leave_seconds: float = LEAVE_SECONDS) -> Process | None:
+    """The process that answers for a local name; None for a name that is not ours to start. `leave_seconds`: of
+    answers that run through one whose successor has taken over."""
     if name == EMBEDDED:
         return Process(name, module("groundplan.runtime.embedded", "--home", str(home.root)))
-    if name == SEARCH:
-        return Process(name, module("groundplan.gateway.search_app", "--home", str(home.root)))
-    if name == TRANSLATE:
-        return Process(name, module("groundplan.gateway.translate_app", "--home", str(home.root)))
+    if name in REPLACED:
+        drain = ("--drain", str(leave_seconds)) if name == TRANSLATE else ()
+        return Process(
+            name,
+            module(REPLACED[name], "--home", str(home.root), *drain),
+            ready_seconds=READY_SECONDS,
+            fit=lambda pid: (found := lookup(home, name)) is not None and found.pid == pid,
+            leave_signal=signal.SIGTERM,
+            leave_grace=leave_seconds + 5.0,
+            leave_after=2 * KNOWN_SECONDS,
+        )
     if name.startswith(SCRIPTED):
         return Process(name, module("groundplan.testing.scripted", "--home", str(home.root), "--name", name))
     return None

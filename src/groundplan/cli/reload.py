@@ -1,5 +1,5 @@
-"""`groundplan reload`: gateway workers of the code that is installed now take over the listening socket, and those that
-ran let their answers end; then console, API and shipper start again.
+"""`groundplan reload`: the local services and then the gateway workers of the code that is installed now take over, and
+those that ran let their answers end; then console, API and shipper start again.
 
 The models that run here and PostgreSQL stay as they are, and so does `up` itself.
 """
@@ -10,7 +10,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -53,8 +54,10 @@ def reload(
         time.sleep(0.05)
     if noted["state"] != "done":
         raise Unavailable(str(noted["message"]), code="reload_failed", hint=f"See {place.logs}; the old ones serve.")
-    workers = counted(len(noted["replaced"]), "gateway worker is", "gateway workers are")
-    emit(noted, as_json, f"{workers} replaced; running answers end on the old ones")
+    beside = [name for name in noted["replaced"] if not name.startswith("gateway-")]
+    told = counted(len(noted["replaced"]) - len(beside), "gateway worker", "gateway workers")
+    told = " and ".join(", ".join([*beside, told]).rsplit(", ", 1))
+    emit(noted, as_json, f"{told} replaced; running answers end on the old ones")
 
 
 def _path(home: Home) -> Any:
@@ -70,45 +73,74 @@ def _noted(home: Home) -> dict[str, Any]:
 
 
 class Reloading:
-    """The part of a reload that `up` does; `tick` is called all the time. `again` makes the gateway's processes."""
+    """The part of a reload that `up` does; `tick` is called all the time. `again` makes what is replaced, those of a
+    group together once the group before it is."""
 
-    def __init__(self, home: Home, supervisor: Supervisor, again: Callable[[], Sequence[Process]]) -> None:
+    def __init__(self, home: Home, supervisor: Supervisor, again: Callable[[], Iterable[Sequence[Process]]]) -> None:
         self._home = home
         self._supervisor = supervisor
         self._again = again
         self._number = int(_noted(home).get("number", 0))
-        self._before: dict[str, int | None] | None = None
+        self._groups: deque[Sequence[Process]] | None = None
+        """Those that wait; None: none is under way."""
+        self._before: dict[str, int | None] = {}
 
     def tick(self) -> None:
-        if self._before is None and self._supervisor.reload_wanted():
-            self._begin()
-        elif self._before is not None and not self._supervisor.replacing:
-            self._end(self._before)
+        if self._groups is None:
+            if self._supervisor.reload_wanted():
+                self._begin()
+        elif not self._supervisor.replacing:
+            self._go_on(self._groups)
 
     def _begin(self) -> None:
         self._number += 1
+        self._before = {}
         self._tell("running")
         try:
-            successors = self._again()
-            self._before = self._pids([process.name for process in successors])
-            for process in successors:
-                self._supervisor.replace(process)
+            self._groups = deque(group for group in self._again() if group)
+            self._replace(self._groups)
         except (GroundplanError, OSError) as error:
-            if not self._supervisor.replacing:
-                self._before = None
-                self._tell("failed", message=str(error))
+            self._fail(error)
 
-    def _end(self, before: dict[str, int | None]) -> None:
-        self._before = None
-        now = self._pids(list(before))
-        replaced = {name: {"before": before[name], "now": now[name]} for name in before if now[name] != before[name]}
-        if len(replaced) < len(before):
-            missing = ", ".join(sorted(set(before) - set(replaced)))
+    def _replace(self, groups: deque[Sequence[Process]]) -> None:
+        group = groups.popleft()
+        self._before |= self._pids([process.name for process in group])
+        for process in group:
+            self._supervisor.replace(process)
+
+    def _go_on(self, groups: deque[Sequence[Process]]) -> None:
+        replaced = self._replaced()
+        if len(replaced) < len(self._before):
+            missing = ", ".join(sorted(set(self._before) - set(replaced)))
+            self._groups = None
             self._tell("failed", message=f"the successor of {missing} did not become ready", replaced=replaced)
             return
+        if groups:
+            try:
+                self._replace(groups)
+            except (GroundplanError, OSError) as error:
+                self._fail(error)
+            return
+        self._groups = None
         for name in BESIDE:
             self._supervisor.restart(name)
         self._tell("done", replaced=replaced)
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing more is begun; what is under way comes to its end, which tells."""
+        if self._supervisor.replacing and self._groups is not None:
+            self._groups.clear()
+            return
+        self._groups = None
+        self._tell("failed", message=str(error), replaced=self._replaced())
+
+    def _replaced(self) -> dict[str, Any]:
+        now = self._pids(list(self._before))
+        return {
+            name: {"before": pid, "now": now[name]}
+            for name, pid in self._before.items()
+            if now[name] not in (None, pid)
+        }
 
     def _pids(self, names: list[str]) -> dict[str, int | None]:
         found = {state.name: state.pid for state in self._supervisor.states()}

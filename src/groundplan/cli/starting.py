@@ -66,6 +66,13 @@ class Start:
         drain, leave = self.settings.drain_seconds, self.settings.reload_drain_seconds
         return [processes.gateway(self.home, listeners, slot, drain, leave) for slot in range(count)]
 
+    def again(self, supervisor: Supervisor, listeners: Listeners, count: int) -> tuple[list[Process], ...]:
+        """What new code replaces, one after the other: the local services that run and are no models, then the gateway,
+        which may ask them for more than those before understand."""
+        running = {state.name for state in supervisor.states()}
+        beside = [each for name in processes.REPLACED if name in running and (each := self._service(name)) is not None]
+        return beside, self.workers(listeners, count)
+
     def processes(self, supervisor: Supervisor, listeners: Listeners, workers: int, services: tuple[str, ...]) -> None:
         """Fetch models and start all processes; none waits for another."""
         supervisor.announce(listeners.gateway_url, listeners.control_url, listeners.public_url)
@@ -84,9 +91,12 @@ class Start:
 
     def service(self, supervisor: Supervisor, name: str) -> None:
         """Start the local service of that name, unless it runs or is not ours."""
-        process = processes.service(self.home, name)
+        process = self._service(name)
         if process is not None and all(state.name != name for state in supervisor.states()):
             supervisor.start(process)
+
+    def _service(self, name: str) -> Process | None:
+        return processes.service(self.home, name, self.settings.reload_drain_seconds)
 
     def until_ready(self, supervisor: Supervisor, listeners: Listeners, workers: int) -> ControlClient:
         """Wait until control answers, all workers serve the current blueprint, local services are there and sources are

@@ -119,7 +119,7 @@ def up(
         client = start.until_ready(supervisor, listeners, serving.workers)
         for line in told:
             note(f"! {line}")
-        reloading = Reloading(start.home, supervisor, lambda: start.workers(listeners, serving.workers))
+        reloading = Reloading(start.home, supervisor, lambda: start.again(supervisor, listeners, serving.workers))
         _serve(start, supervisor, client, ready_line(listeners, as_json), tour, reloading)
         listeners.close_gateway()
         steps.say("stopping")

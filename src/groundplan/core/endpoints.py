@@ -15,6 +15,8 @@ from pathlib import Path
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home, write_atomically
 
+KNOWN_SECONDS = 2.0
+"""How long a gateway may call a service where it last found it, before it looks again."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 
 

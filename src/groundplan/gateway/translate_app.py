@@ -94,8 +94,9 @@ class Service:
         response.send(failure.status, failure.body, lines)
 
 
-async def serve(home: Home) -> None:
-    """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT. Raises `Unavailable` without the library."""
+async def serve(home: Home, drain_seconds: float) -> None:
+    """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT, and answers that run then for so long. Raises
+    `Unavailable` without the library."""
     token, loop = secrets.token_urlsafe(32), asyncio.get_running_loop()
     loop.set_default_executor(InContext(THREADS, "answer"))  # in which clients that block are called
     providers = Providers()
@@ -111,13 +112,14 @@ async def serve(home: Home) -> None:
     finally:
         withdraw(home, SERVICE)
         listener.close()
-        await server.drain(5.0)
+        await server.drain(drain_seconds)
         await providers.close()
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m groundplan.gateway.translate_app")
     parser.add_argument("--home", required=True, type=Path)
+    parser.add_argument("--drain", type=float, default=5.0)
     arguments = parser.parse_args(argv)
     logs.configure(SERVICE)
     without_proxies()
@@ -126,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     most = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, MEMORY_BYTES)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     try:
-        asyncio.run(serve(Home(arguments.home.absolute())))
+        asyncio.run(serve(Home(arguments.home.absolute()), arguments.drain))
     except GroundplanError as error:
         sys.stderr.write(f"translate: {error}\n")
         return error.exit_code

@@ -62,6 +62,8 @@ class Process:
     """Asks one whose successor has taken over to end by itself; None: `stop_signal` does."""
     leave_grace: float = 0.0
     """Seconds that it may take for that; asked to stop meanwhile, it has its `grace`."""
+    leave_after: float = 0.0
+    """Seconds before it is asked to: whoever knows its address goes on calling until they look again."""
     front: bool = False
     """Stopped before all that are not, and together with its like: what it rests on outlives it."""
 
@@ -76,13 +78,27 @@ class State:
     last_exit: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Leaving:
-    """A process whose successor has taken over: it may take until then, and so long once it is asked to stop."""
+    """A process whose successor has taken over: it is asked to leave at `due` (None: it was asked), may take `until`
+    then, and `grace` once it is asked to stop."""
 
     popen: subprocess.Popen[bytes]
     until: float
     grace: float
+    number: signal.Signals = signal.SIGTERM
+    due: float | None = None
+
+    def gone(self, now: float) -> bool:
+        """Whether it is; past `until` it is killed."""
+        if self.popen.poll() is not None:
+            return True
+        if self.due is not None and now >= self.due:
+            self.due = None
+            self.popen.send_signal(self.number)
+        if now > self.until:
+            kill_session(self.popen.pid)
+        return False
 
 
 class _Child:
@@ -191,7 +207,7 @@ class Supervisor:
                 self._restart(child)
         for name, successor in list(self._coming.items()):
             self._take_over(name, successor, now)
-        self._leaving = [each for each in self._leaving if not _gone(each.popen, each.until, now)]
+        self._leaving = [each for each in self._leaving if not each.gone(now)]
 
     def replace(self, process: Process) -> None:
         """Start a successor beside the process of the same name. Once it is fit, it takes the place of the other, which
@@ -221,9 +237,12 @@ class Supervisor:
             self._children[name] = successor
             if before.popen is not None and before.popen.poll() is None:
                 left = before.process
-                before.popen.send_signal(left.stop_signal if left.leave_signal is None else left.leave_signal)
-                until = now + (left.grace if left.leave_signal is None else left.leave_grace)
-                self._leaving.append(_Leaving(before.popen, until, left.grace))
+                number = left.stop_signal if left.leave_signal is None else left.leave_signal
+                due = now + left.leave_after
+                until = due + (left.grace if left.leave_signal is None else left.leave_grace)
+                leaving = _Leaving(before.popen, until, left.grace, number, due)
+                if not leaving.gone(now):
+                    self._leaving.append(leaving)
         elif now > successor.started + process.ready_seconds:
             del self._coming[name]
             self._notice(f"the successor of {name} was not ready within {process.ready_seconds:.0f} s; it is stopped")
@@ -378,12 +397,3 @@ class Supervisor:
             code="process_failed",
             hint=f"See {self.log(name)}.",
         )
-
-
-def _gone(popen: subprocess.Popen[bytes], until: float, now: float) -> bool:
-    """Whether a process that was asked to stop is gone; past `until` it is killed."""
-    if popen.poll() is not None:
-        return True
-    if now > until:
-        kill_session(popen.pid)
-    return False

@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.endpoints import lookup
+from groundplan.core.endpoints import KNOWN_SECONDS, lookup
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
@@ -17,7 +17,6 @@ from groundplan.gateway.upstream.connection import Pool, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import KeyPool
 from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
 
-FRESH_SECONDS = 2.0
 HIDDEN = b"[hidden]"
 LEAST_SECRET = 16
 """Characters of a secret that is looked for in answers: shorter ones (`EMPTY`, `test`) are words."""
@@ -178,7 +177,7 @@ class Targets:
         name = b"authorization: Bearer" if deployment is None or deployment.api != "anthropic" else b"x-api-key:"
         line = b"%b %b\r\n" % (name, secret.encode("ascii")) if secret else b""
         secrets = _spelled(secret.encode("ascii")) if len(secret) >= LEAST_SECRET else ()
-        until = self._loop.time() + FRESH_SECONDS
+        until = self._loop.time() + KNOWN_SECONDS
         return Target(pool, pool.host_header, line, until, deployment, secrets=secrets)
 
     @property
