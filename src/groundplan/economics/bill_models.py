@@ -43,13 +43,13 @@ def resolve(name: str | None, models: Iterable[str]) -> str | None:
     return best[2] if best else name
 
 
-def by_upstream(served: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Of pairs (what an upstream calls a model, our model): our model by that name in small letters, where it means
-    one. A name that a company gave a deployment at Azure says nothing of its model."""
+def by_upstream(served: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Of pairs (what an upstream calls a model, our model): our models by that name in small letters. A name that a
+    company gave a deployment at Azure says nothing of its model, and may be given at each of its resources."""
     found: dict[str, set[str]] = {}
     for upstream, model in served:
         found.setdefault(upstream.lower(), set()).add(model)
-    return {name: next(iter(models)) for name, models in found.items() if len(models) == 1}
+    return {name: tuple(sorted(models)) for name, models in found.items()}
 
 
 def _runs(wanted: str) -> set[str]:

@@ -124,9 +124,9 @@ class Reconciliation:
         return sorted(((kind, *value) for kind, value in found.items()), key=lambda item: (-abs(item[1]), item[0]))
 
 
-def belongs(attempt: Attempt, provider: str) -> bool:
-    """Whether an attempt was made at `provider`: the first part of its model's name, or its deployment."""
-    return attempt.model.partition("/")[0].lower() == provider.lower() or attempt.deployment == provider
+def belongs(model: str, deployment: str, provider: str) -> bool:
+    """Whether what is made there is of `provider`: the first part of its model's name, or its deployment."""
+    return model.partition("/")[0].lower() == provider.lower() or deployment == provider
 
 
 def reconcile(
@@ -144,7 +144,9 @@ def reconcile(
     Without `provider`, attempts of models that the bill does not name are left out and counted.
     """
     with localcontext(prec=PRECISION):
-        mine = [attempt for attempt in attempts if provider is None or belongs(attempt, provider)]
+        mine = [
+            attempt for attempt in attempts if provider is None or belongs(attempt.model, attempt.deployment, provider)
+        ]
         work = _Work(
             bill, rates, dict(exchange or {}), dated=dated, usage_only=all(line.amount is None for line in bill.lines),
             decimals=max((line.decimals for line in bill.lines), default=0),

@@ -26,8 +26,8 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import plain
 from groundplan.economics.beside import TERMS, Beside, beside
 from groundplan.economics.bill import Bill, read_bill
-from groundplan.economics.bill_models import by_upstream
-from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, exchange_rates, reconcile
+from groundplan.economics.bill_models import by_upstream, resolve
+from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, belongs, exchange_rates, reconcile
 from groundplan.ledger import archive_store, queries
 
 router = below_api("ledger")
@@ -99,7 +99,8 @@ def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[s
         blueprint = served.current_or_none(conn)
         places = {number: cost_receipt.places_of(conn, number) for number in {row["blueprint"] for row in rows}}
     used = {(row["blueprint"], row["deployment"]) for row in rows}
-    bill = _in_our_names(bill, [place for number, name in used if (place := places[number].get(name)) is not None])
+    asked = [place for number, name in used if (place := places[number].get(name)) is not None]
+    bill = _in_our_names(bill, asked, query.provider)
     rates = {item.name: item.rates for item in blueprint.deployments} if blueprint else {}
     dated = blueprint.currencies if blueprint else {}
     attempts = [_attempt(row, places[row["blueprint"]].get(row["deployment"])) for row in rows]
@@ -119,13 +120,25 @@ def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[s
     return {**value, "notes": [*value["notes"], *notes], "beside": [_beside(each) for each in found]}
 
 
-def _in_our_names(bill: Bill, used: Iterable[Deployment]) -> Bill:
-    """With our model where a line names it as its upstream does."""
-    names = by_upstream((place.upstream_model, place.model) for place in used)
-    lines = (
-        replace(line, model=names.get(line.model.lower(), line.model)) if line.model else line for line in bill.lines
+def _in_our_names(bill: Bill, used: Iterable[Deployment], provider: str | None) -> Bill:
+    """With our model where a line names it as its upstream (one of `provider`) does, and a note of names that several
+    have."""
+    names = by_upstream(
+        (place.upstream_model, place.model)
+        for place in used
+        if provider is None or belongs(place.model, place.name, provider)
     )
-    return replace(bill, lines=tuple(lines))
+    lines, several = [], dict[str, tuple[str, ...]]()
+    for line in bill.lines:
+        models = names.get(line.model.lower(), ()) if line.model else ()
+        if line.model and len(models) > 1 and resolve(line.model, models) not in models:
+            several[line.model] = models
+        lines.append(replace(line, model=models[0]) if len(models) == 1 else line)
+    notes = (
+        f"upstreams of {' and '.join(models)} call their model {name}: say whose bill it is, --provider DEPLOYMENT"
+        for name, models in several.items()
+    )
+    return replace(bill, lines=tuple(lines), notes=(*bill.notes, *notes))
 
 
 def _still_here(conn: Connection[Any], period: tuple[date, date]) -> None:
