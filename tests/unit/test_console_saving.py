@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from groundplan.console.cost import saving, total
+from groundplan.console.cost import budget, saving, total
 from groundplan.console.render import templates
 
 ZERO = "0.000000000000"
@@ -41,6 +41,26 @@ def test_the_cost_page_shows_them_and_nothing_where_nothing_was_saved() -> None:
     assert "crash" not in page
     common["cost"] = {**cost, "crashed_attempts": 2}
     assert "<b>2</b>cut off by a crash" in shown([])
+
+
+def test_the_cost_page_says_which_budget_is_soft_and_that_it_was_crossed() -> None:
+    template = templates.get_template("cost.html")
+    used = {"limit_usd": "0.001", "spent_usd": "0.002", "period": "2026-11-29", "covers": "team/core", "near": True}
+    rows = [
+        budget({"budget": "warns", "title": "warns", "hard": False, "share": 2.0, **used}),
+        budget({"budget": "stops", "title": "stops", "hard": True, "share": 0.9, **used}),
+    ]
+    cost = {"total_usd": ZERO, "open_reservations": 0, "crashed_attempts": 0, "by_meaning": []}
+    common = {"cost": cost, "rows": [], "total": total([]), "limits": [], "csrf": "x", "anomalies": []}
+    common |= {
+        "tab": "This month",
+        "saving": (),
+        "budgets": rows,
+        "bar": templates.get_template("parts.html").module.bar,
+    }
+    soft, _, hard = "".join(template.blocks["main"](template.new_context(common))).partition("<strong>stops")
+    assert '<span class="badge">soft</span>' in soft and "crossed: 200 %" in soft
+    assert '<span class="badge">soft</span>' not in hard and "near: 90 %" in hard
 
 
 def test_the_cost_page_says_which_documents_end_an_answer() -> None:

@@ -110,6 +110,9 @@ def test_numbers_and_times_for_people() -> None:
         "–", "50 µs", "54 ms", "4.51 s",
     )  # fmt: skip
     assert (period("2026-11"), period("2026-11-25"), period("total")) == ("November 2026", "25 Nov 2026", "total")
+    assert period("2026-11-23..2026-11-30") == "23 Nov 2026 to 29 Nov 2026", "the last day of it, not the one after"
+    assert period("2026-11-01T02:30..2026-12-01T03:30") == "01 Nov 2026 02:30 to 01 Dec 2026 03:30 UTC"
+    assert period("2026-03-14..2026-04-13T23:00") == "14 Mar 2026 00:00 to 13 Apr 2026 23:00 UTC", "summer time began"
 
 
 def test_what_stands_in_backticks_is_code_and_nothing_else_is_markup() -> None:

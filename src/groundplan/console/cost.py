@@ -36,6 +36,8 @@ class BudgetView:
     share: float = 0.0
     """What is spent of the limit; above 1 where a budget that warns was crossed."""
     covers: str = ""
+    hard: bool = True
+    """False: it warns, and refuses nothing."""
 
 
 def rows(days: Sequence[dict[str, Any]], today: str) -> tuple[CostRow, ...]:
@@ -93,6 +95,7 @@ def budget(row: dict[str, Any]) -> BudgetView:
         row.get("near", False),
         row.get("share", used),
         row["title"] if "title" in row and row["covers"] == row["budget"] else row.get("covers", ""),
+        row.get("hard", True),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,7 +84,14 @@ def page_of(item: dict[str, Any]) -> str:
 
 
 def period(text: str) -> str:
-    """`2026-11` as `November 2026`, `2026-11-25` as `25 Nov 2026`; `total`, `month` and years as they are."""
+    """`2026-11` as `November 2026`, `2026-11-25` as `25 Nov 2026`; `total`, `month` and years as they are. What begins
+    elsewhere has its first and its last day, or both moments where these are not midnight in UTC."""
+    first, _, after = text.partition("..")
+    if after:
+        begin, end = (datetime.fromisoformat(each) for each in (first, after))
+        if "T" in text:
+            return f"{begin:%d %b %Y %H:%M} to {end:%d %b %Y %H:%M} UTC"
+        return f"{begin:%d %b %Y} to {end - timedelta(days=1):%d %b %Y}"
     for given, shown in (("%Y-%m-%d", "%d %b %Y"), ("%Y-%m", "%B %Y")):
         try:
             return datetime.strptime(text, given).replace(tzinfo=UTC).strftime(shown)
