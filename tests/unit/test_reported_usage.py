@@ -57,6 +57,22 @@ def test_reasoning_that_the_totals_leave_out_is_counted_where_the_total_tells() 
     assert (beside.output, within.output) == (27, 20)
 
 
+def test_what_a_total_has_above_the_counts_was_generated_where_nobody_says_by_what() -> None:
+    """Gemini's OpenAI-shaped address tells thoughts by the total alone."""
+    told = {"prompt_tokens": 20, "completion_tokens": 424, "total_tokens": 1016}
+    assert msgspec.convert(told, ChatUsage).usage() == Usage(input=20, output=996)
+    assert msgspec.convert(told | {"total_tokens": 444}, ChatUsage).usage() == Usage(input=20, output=424)
+    assert msgspec.convert(told | {"total_tokens": 3}, ChatUsage).usage() == Usage(input=20, output=424)
+    assert msgspec.convert(told | {"total_tokens": 1 << 41}, ChatUsage).usage() is None
+    assert msgspec.convert(told | {"completion_tokens": -1}, ChatUsage).usage() is None
+    cached = told | {"prompt_tokens_details": {"cached_tokens": 16}}
+    assert msgspec.convert(cached, ChatUsage).usage() == Usage(input=20, output=996, cache_read=16)
+    response = {"input_tokens": 32, "output_tokens": 9, "total_tokens": 135}
+    response |= {"output_tokens_details": {"reasoning_tokens": 94}}
+    assert msgspec.convert(response, ResponsesUsage).usage() == Usage(input=32, output=103, reasoning=94)
+    assert msgspec.convert(response | {"output_tokens": -1}, ResponsesUsage).usage() is None
+
+
 def test_what_the_cache_wrote_for_an_hour_is_told_from_the_rest() -> None:
     told = {
         "input_tokens": 3, "output_tokens": 44, "cache_read_input_tokens": 9511, "cache_creation_input_tokens": 1956,

@@ -38,8 +38,9 @@ class ChatOutput(_Struct, frozen=True):
 class ChatUsage(_Struct, frozen=True):
     """`usage` of chat completions, completions and embeddings.
 
-    Some providers leave reasoning out of `completion_tokens` (their `total_tokens` tells); some have sub-classes beside
-    the totals instead of in details.
+    Some providers leave what a model reasoned out of `completion_tokens`, with details (xAI) or without (Gemini): their
+    `total_tokens` tells, and what it has above the two counts was generated. Some have sub-classes beside the totals
+    instead of in details.
     """
 
     prompt_tokens: Count = None
@@ -55,19 +56,19 @@ class ChatUsage(_Struct, frozen=True):
         if told is None or said is None:
             return self._by_total(tier)
         into, out = self.prompt_tokens_details, self.completion_tokens_details
+        if (total := self.total_tokens) is not None and total > told + said and said >= 0:
+            said = total - told
         if into is None and out is None:
             possible = 0 <= told < MAX_TOKENS and 0 <= said < MAX_TOKENS
             return Usage(input=told, output=said, service_tier=tier) if possible else None
         into, out = into or _NO_INPUT, out or _NO_OUTPUT
-        reasoning = out.reasoning_tokens or 0
-        beside = reasoning and self.total_tokens == told + said + reasoning
         return plausible(
             Usage(
                 input=told,
-                output=said + reasoning if beside else said,
+                output=said,
                 cache_read=into.cached_tokens or 0,
                 cache_write=into.cache_write_tokens or 0,
-                reasoning=reasoning,
+                reasoning=out.reasoning_tokens or 0,
                 input_audio=into.audio_tokens or 0,
                 output_audio=out.audio_tokens or 0,
                 service_tier=tier,
@@ -106,21 +107,23 @@ class ResponsesUsage(_Struct, frozen=True):
 
     input_tokens: int
     output_tokens: int
+    total_tokens: Count = None
     input_tokens_details: ResponsesInput | None = None
     output_tokens_details: ResponsesOutput | None = None
 
     def usage(self, tier: str = "") -> Usage | None:
-        """None where a count cannot be true."""
+        """None where a count cannot be true. What the total has above both counts was generated, as in chat."""
         into, out = self.input_tokens_details or ResponsesInput(), self.output_tokens_details or ResponsesOutput()
         return plausible(
             Usage(
                 input=self.input_tokens,
-                output=self.output_tokens,
+                output=max(self.output_tokens, (self.total_tokens or 0) - self.input_tokens),
                 cache_read=into.cached_tokens or 0,
                 cache_write=into.cache_write_tokens or 0,
                 reasoning=out.reasoning_tokens or 0,
                 service_tier=tier,
-            )
+            ),
+            least=self.output_tokens,
         )
 
 
