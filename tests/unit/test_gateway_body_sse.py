@@ -148,6 +148,29 @@ def test_what_could_cost_more_than_its_bound_is_refused(more: dict[str, Any], co
     assert caught.value.code == code and caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"video_url": "http://169.254.169.254/"},
+        {"audio_url": {"url": "http://[::1]/"}},
+        {"image_url": {"url": "http://[::ffff:10.0.0.1]/"}},
+        {"image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"file": {"file_data": PDF}},
+        {"input_audio": {"data": "AAAA", "format": "wav"}},
+        {"image_embeds": "AAAA"},
+    ],
+)
+@pytest.mark.parametrize("part", [{"type": "text"}, {"type": "text", "text": "a", "uuid": "x"}, {"type": "refusal"}])
+def test_a_part_of_text_is_nothing_else_to_an_upstream_that_reads_parts_by_their_names(
+    part: dict[str, Any], beside: dict[str, Any]
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        chat_completions.read(chat(messages=[{"role": "user", "content": [{**part, **beside}]}]))
+    assert caught.value.code == "content_unsupported" and next(iter(beside)) in str(caught.value)
+    nothing = {**part, **dict.fromkeys(beside), "cache_control": {"type": "ephemeral"}}
+    assert chat_completions.read(chat(messages=[{"role": "user", "content": [nothing]}]))
+
+
 def test_a_cache_of_prompts_is_written_at_the_price_that_is_known() -> None:
     for ttl in ({}, {"ttl": None}, {"ttl": "30m"}):
         chat_completions.read(chat(prompt_cache_options={"mode": "explicit", **ttl}))

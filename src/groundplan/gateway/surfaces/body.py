@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import TypeVar
 
 import msgspec
@@ -42,6 +43,29 @@ class _Part(msgspec.Struct, frozen=True):
     image_url: _Image | None = None
     input_audio: _Audio | None = None
     file: _File | None = None
+    video_url: msgspec.Raw = _NONE
+    audio_url: msgspec.Raw = _NONE
+    image_embeds: msgspec.Raw = _NONE
+    audio_embeds: msgspec.Raw = _NONE
+    image_pil: msgspec.Raw = _NONE
+
+    def check(self) -> None:
+        """Raise `Invalid` for what some upstreams (vLLM) read, or fetch, of a part by its name whatever type it has."""
+        others = _others(self)
+        if others == _NO_OTHERS:
+            return
+        for name, given in zip(_NAMES, others, strict=True):
+            if name != self.type and given is not None and given != _NONE:
+                raise Invalid(
+                    f"content of type {self.type[:40]} has {name}",
+                    code="content_unsupported",
+                    hint="Send each thing as a part of its own, with its type.",
+                )
+
+
+_NAMES = ("image_url", "input_audio", "file", "video_url", "audio_url", "image_embeds", "audio_embeds", "image_pil")
+_NO_OTHERS = (None, None, None, _NONE, _NONE, _NONE, _NONE, _NONE)
+_others = attrgetter(*_NAMES)
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -219,6 +243,7 @@ def message_parts(content: msgspec.Raw, *, media: bool = False, thoughts: bool =
     named: list[str] = []
     parts = _content_parts(raw)
     for part in parts:
+        part.check()
         if part.type == "image_url" and part.image_url is not None:
             images, size = images + 1, size + image_bytes(part.image_url.url)
         elif media and part.type == "input_audio" and part.input_audio is not None:

@@ -89,7 +89,7 @@ class _Seen:
             raise _content(f"the {block.type} has no source", "Send its content.")
         if source.type == "url":
             raise Invalid(
-                f"a {block.type} is given by its URL",
+                f"{'an' if block.type == 'image' else 'a'} {block.type} is given by its URL",
                 code="image_url",
                 hint='Send its content: "source": {"type": "base64", ...}.',
             )
