@@ -73,6 +73,17 @@ def test_what_a_total_has_above_the_counts_was_generated_where_nobody_says_by_wh
     assert msgspec.convert(response | {"output_tokens": -1}, ResponsesUsage).usage() is None
 
 
+@pytest.mark.parametrize("name", ["cached_tokens", "cache_read_input_tokens"])
+def test_what_a_cache_read_is_told_beside_the_totals_too(name: str) -> None:
+    told = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, name: 60, "reasoning_tokens": 7}
+    assert msgspec.convert(told, ChatUsage).usage() == Usage(input=100, output=20, cache_read=60, reasoning=7)
+    within = told | {"prompt_tokens_details": {"cached_tokens": 40}}
+    assert msgspec.convert(within, ChatUsage).usage() == Usage(input=100, output=20, cache_read=40, reasoning=7)
+    none = told | {name: 0, "reasoning_tokens": None}
+    assert msgspec.convert(none, ChatUsage).usage() == Usage(input=100, output=20)
+    assert msgspec.convert(told | {name: -1}, ChatUsage).usage() is None
+
+
 def test_what_the_cache_wrote_for_an_hour_is_told_from_the_rest() -> None:
     told = {
         "input_tokens": 3, "output_tokens": 44, "cache_read_input_tokens": 9511, "cache_creation_input_tokens": 1956,

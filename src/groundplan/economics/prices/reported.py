@@ -35,12 +35,12 @@ class ChatOutput(_Struct, frozen=True):
     audio_tokens: Count = None
 
 
-class ChatUsage(_Struct, frozen=True):
+class ChatUsage(_Struct, frozen=True, omit_defaults=True):
     """`usage` of chat completions, completions and embeddings.
 
     Some providers leave what a model reasoned out of `completion_tokens`, with details (xAI) or without (Gemini): their
-    `total_tokens` tells, and what it has above the two counts was generated. Some have sub-classes beside the totals
-    instead of in details.
+    `total_tokens` tells, and what it has above the two counts was generated. Some have classes beside the totals: what
+    a cache read (Moonshot, Together; Databricks by another name), and reasoning (SGLang).
     """
 
     prompt_tokens: Count = None
@@ -48,6 +48,9 @@ class ChatUsage(_Struct, frozen=True):
     total_tokens: Count = None
     prompt_tokens_details: ChatInput | None = None
     completion_tokens_details: ChatOutput | None = None
+    cached_tokens: Count = None
+    cache_read_input_tokens: Count = None
+    reasoning_tokens: Count = None
 
     def usage(self, tier: str = "") -> Usage | None:
         """The counts, or None where one is missing that the total does not tell, or cannot be true (negative, absurdly
@@ -58,7 +61,8 @@ class ChatUsage(_Struct, frozen=True):
         into, out = self.prompt_tokens_details, self.completion_tokens_details
         if (total := self.total_tokens) is not None and total > told + said and said >= 0:
             said = total - told
-        if into is None and out is None:
+        cached, reasoning = self.cached_tokens or self.cache_read_input_tokens, self.reasoning_tokens
+        if into is None and out is None and not cached and not reasoning:
             possible = 0 <= told < MAX_TOKENS and 0 <= said < MAX_TOKENS
             return Usage(input=told, output=said, service_tier=tier) if possible else None
         into, out = into or _NO_INPUT, out or _NO_OUTPUT
@@ -66,9 +70,9 @@ class ChatUsage(_Struct, frozen=True):
             Usage(
                 input=told,
                 output=said,
-                cache_read=into.cached_tokens or 0,
+                cache_read=into.cached_tokens or cached or 0,
                 cache_write=into.cache_write_tokens or 0,
-                reasoning=out.reasoning_tokens or 0,
+                reasoning=out.reasoning_tokens or reasoning or 0,
                 input_audio=into.audio_tokens or 0,
                 output_audio=out.audio_tokens or 0,
                 service_tier=tier,
