@@ -56,7 +56,7 @@ def test_the_cost_page_says_which_budget_is_soft_and_that_it_was_crossed() -> No
         "tab": "This month",
         "saving": (),
         "budgets": rows,
-        "bar": templates.get_template("parts.html").module.bar,
+        "bar": vars(templates.get_template("parts.html").module)["bar"],
     }
     soft, _, hard = "".join(template.blocks["main"](template.new_context(common))).partition("<strong>stops")
     assert '<span class="badge">soft</span>' in soft and "crossed: 200 %" in soft

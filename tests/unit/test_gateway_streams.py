@@ -340,11 +340,13 @@ async def test_a_client_that_goes_away_cancels_upstream_within_100_ms(tmp_path: 
     )
 
 
-async def gone(tmp_path: Path, rule: str, **script: Any) -> tuple[Settlement, Any]:
+async def gone(tmp_path: Path, rule: str, *, told: bool = False, **script: Any) -> tuple[Settlement, Any]:
+    """`told`: the upstream says with each chunk how many tokens it was so far, as vLLM does where a caller asks so."""
+    more = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}} if told else {}
     async with call_rig(tmp_path, ["one"], more={"one": {"billing_on_cancel": rule}}) as rig:
         rig.play("one", **{"tokens": 12, "chunk_ms": 20, **script})
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-        writer.write(rig.request(stream=True))
+        writer.write(rig.request(stream=True, **more))
         await reader.readuntil(b"asked:")
         writer.transport.abort()
         await until(lambda: rig.gateway.running == 0)
@@ -356,24 +358,30 @@ async def gone(tmp_path: Path, rule: str, **script: Any) -> tuple[Settlement, An
         return only, finish
 
 
-async def test_cancelled_and_billed_as_generated(tmp_path: Path) -> None:
-    only, _ = await gone(tmp_path, "generated", chunk_ms=1_000)  # nothing more comes before the client is gone
+@pytest.mark.parametrize("told", [False, True])
+async def test_cancelled_and_billed_as_generated(tmp_path: Path, told: bool) -> None:
+    only, _ = await gone(
+        tmp_path, "generated", told=told, chunk_ms=1_000
+    )  # nothing more comes before the client is gone
     assert only.estimated and 0 < only.cost < BOUND and only.usage.output == len("You asked: ")
 
 
-async def test_cancelled_and_billed_in_full(tmp_path: Path) -> None:
-    only, _ = await gone(tmp_path, "full")
+@pytest.mark.parametrize("told", [False, True])
+async def test_cancelled_and_billed_in_full(tmp_path: Path, told: bool) -> None:
+    only, _ = await gone(tmp_path, "full", told=told)
     assert only.estimated and only.cost == BOUND
 
 
-async def test_cancelled_and_drained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [False, True])
+async def test_cancelled_and_drained(tmp_path: Path, told: bool) -> None:
     """Nobody listens any more, and its usage is what the upstream says at the end."""
-    only, _ = await gone(tmp_path, "drain")
+    only, _ = await gone(tmp_path, "drain", told=told)
     assert not only.estimated and only.usage.output == 12 and only.cost == 12 * 10_000_000
 
 
-async def test_drained_in_vain(tmp_path: Path) -> None:
-    only, _ = await gone(tmp_path, "drain", mode="cut", at=6)
+@pytest.mark.parametrize("told", [False, True])
+async def test_drained_in_vain(tmp_path: Path, told: bool) -> None:
+    only, _ = await gone(tmp_path, "drain", told=told, mode="cut", at=6)
     assert only.estimated and only.cost == BOUND
 
 

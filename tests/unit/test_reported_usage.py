@@ -59,7 +59,7 @@ def test_reasoning_that_the_totals_leave_out_is_counted_where_the_total_tells() 
 
 def test_what_a_total_has_above_the_counts_was_generated_where_nobody_says_by_what() -> None:
     """Gemini's OpenAI-shaped address tells thoughts by the total alone."""
-    told = {"prompt_tokens": 20, "completion_tokens": 424, "total_tokens": 1016}
+    told: dict[str, Any] = {"prompt_tokens": 20, "completion_tokens": 424, "total_tokens": 1016}
     assert msgspec.convert(told, ChatUsage).usage() == Usage(input=20, output=996)
     assert msgspec.convert(told | {"total_tokens": 444}, ChatUsage).usage() == Usage(input=20, output=424)
     assert msgspec.convert(told | {"total_tokens": 3}, ChatUsage).usage() == Usage(input=20, output=424)
@@ -67,7 +67,7 @@ def test_what_a_total_has_above_the_counts_was_generated_where_nobody_says_by_wh
     assert msgspec.convert(told | {"completion_tokens": -1}, ChatUsage).usage() is None
     cached = told | {"prompt_tokens_details": {"cached_tokens": 16}}
     assert msgspec.convert(cached, ChatUsage).usage() == Usage(input=20, output=996, cache_read=16)
-    response = {"input_tokens": 32, "output_tokens": 9, "total_tokens": 135}
+    response: dict[str, Any] = {"input_tokens": 32, "output_tokens": 9, "total_tokens": 135}
     response |= {"output_tokens_details": {"reasoning_tokens": 94}}
     assert msgspec.convert(response, ResponsesUsage).usage() == Usage(input=32, output=103, reasoning=94)
     assert msgspec.convert(response | {"output_tokens": -1}, ResponsesUsage).usage() is None
@@ -75,7 +75,8 @@ def test_what_a_total_has_above_the_counts_was_generated_where_nobody_says_by_wh
 
 @pytest.mark.parametrize("name", ["cached_tokens", "cache_read_input_tokens"])
 def test_what_a_cache_read_is_told_beside_the_totals_too(name: str) -> None:
-    told = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, name: 60, "reasoning_tokens": 7}
+    told: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, name: 60}
+    told |= {"reasoning_tokens": 7}
     assert msgspec.convert(told, ChatUsage).usage() == Usage(input=100, output=20, cache_read=60, reasoning=7)
     within = told | {"prompt_tokens_details": {"cached_tokens": 40}}
     assert msgspec.convert(within, ChatUsage).usage() == Usage(input=100, output=20, cache_read=40, reasoning=7)

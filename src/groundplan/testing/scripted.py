@@ -63,6 +63,7 @@ class _Message(msgspec.Struct):
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
 class _Chat(msgspec.Struct):
@@ -428,7 +429,8 @@ class ScriptedModel:
         asked = chat.stream_options is not None and chat.stream_options.include_usage
         usage = self._reported(chat, len(words), mode) if asked else None
         reason = chat.ended(reason, tool=self.script.tool)
-        answer = Answer(base, words, reason, chat.n or 1, usage, self.script.tool)
+        each = chat.stream_options is not None and chat.stream_options.continuous_usage_stats
+        answer = Answer(base, words, reason, chat.n or 1, usage, self.script.tool, each)
         await stream(response, answer, mode, self.script.chunk_ms / 1000, self.script.at)
 
     def _embed(self, asked: _Embeddings) -> bytes:

@@ -48,7 +48,8 @@ class Frames(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A chat stream. `usage` is sent where it is not None."""
+    """A chat stream. `usage` is sent where it is not None; with `each` chunk as far as it has come, too, as vLLM does
+    where it is asked to, and others do unasked."""
 
     base: dict[str, Any]
     words: list[str]
@@ -56,6 +57,7 @@ class Answer:
     copies: int
     usage: dict[str, Any] | None
     tool: bool
+    each: bool = False
 
     def deltas(self) -> list[dict[str, Any]]:
         """The role, each word, and the pieces of a tool call where there is one."""
@@ -72,7 +74,13 @@ class Answer:
         return {**self.base, "choices": choices}
 
     def parts(self) -> list[bytes]:
-        return [_event(self.chunk(delta)) for delta in self.deltas()]
+        return [_event({**self.chunk(delta), **self._so_far(number)}) for number, delta in enumerate(self.deltas())]
+
+    def _so_far(self, tokens: int) -> dict[str, Any]:
+        if self.usage is None or not self.each:
+            return {}
+        told = self.usage["prompt_tokens"]
+        return {"usage": {"prompt_tokens": told, "completion_tokens": tokens, "total_tokens": told + tokens}}
 
     def ending(self) -> list[bytes]:
         ended = [_event(self.chunk({}, self.reason))]

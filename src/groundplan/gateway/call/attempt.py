@@ -29,7 +29,7 @@ from groundplan.gateway.call.stream import StreamBroken, Streaming
 from groundplan.gateway.guard.severed import stopped
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.answers import facts, headers
-from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay, final_usage
 from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
 from groundplan.gateway.upstream.account import above_rate, meant, not_asked, too_long
@@ -402,7 +402,7 @@ class Attempt:
         exchange = self.exchange
         if self.streaming is not None:
             exchange.output_bytes = self.streaming.relay.output_bytes
-            return self.streaming.relay.usage
+            return final_usage(self.streaming.relay)
         return self._answered.usage if self._answered is not None else None
 
     async def _drain(self) -> None:

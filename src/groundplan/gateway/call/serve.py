@@ -24,7 +24,7 @@ from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.race import HEDGE, race
 from groundplan.gateway.call.resume import continuation, goes_on
 from groundplan.gateway.call.stream import break_off
-from groundplan.gateway.surfaces.interface import Relay
+from groundplan.gateway.surfaces.interface import Relay, final_usage
 from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts
 
 
@@ -353,7 +353,7 @@ class Course:
             return False
         self._blame(deployment, failed)
         more = bool(self.waiting or self._full) and self._tries < self._workload.attempts
-        usage = failed.relay.usage if failed.relay is not None else None
+        usage = final_usage(failed.relay) if failed.relay is not None else None
         outcome = "failed" if failed.billed else "not_billed"
         settle.attempt(
             self._gateway, exchange, outcome, failed.status, usage, keep_reservation=more and not failed.billed
@@ -370,7 +370,7 @@ class Course:
         if exchange.guard is not None and failed.guarded is not None:
             exchange.guard.adopt(failed.guarded)
             exchange.guard.count(exchange)
-        settle.cancelled(self._gateway, exchange, failed.relay.usage if failed.relay is not None else None)
+        settle.cancelled(self._gateway, exchange, final_usage(failed.relay) if failed.relay is not None else None)
         if failed.relay is None:
             raise refusal
         self.relay, self.code = failed.relay, refusal.code

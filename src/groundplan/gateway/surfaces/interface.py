@@ -84,6 +84,12 @@ class Relay(Protocol):
         ...
 
 
+def final_usage(relay: Relay) -> Usage | None:
+    """What the upstream said at the end of a stream that it used. Some say with each chunk how far they are, which is
+    not what they bill for an answer that nobody waited for."""
+    return relay.usage if relay.complete or relay.done else None
+
+
 class Codec(Protocol):
     """One surface as one kind of upstream speaks it."""
 
