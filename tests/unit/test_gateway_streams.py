@@ -342,7 +342,8 @@ async def test_a_client_that_goes_away_cancels_upstream_within_100_ms(tmp_path: 
 
 async def gone(tmp_path: Path, rule: str, *, told: bool = False, **script: Any) -> tuple[Settlement, Any]:
     """`told`: the upstream says with each chunk how many tokens it was so far, as vLLM does where a caller asks so."""
-    more = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}} if told else {}
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    more: dict[str, Any] = {"stream_options": options} if told else {}
     async with call_rig(tmp_path, ["one"], more={"one": {"billing_on_cancel": rule}}) as rig:
         rig.play("one", **{"tokens": 12, "chunk_ms": 20, **script})
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
