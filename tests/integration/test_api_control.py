@@ -406,6 +406,24 @@ def test_kill_and_lift(control: Control) -> None:
     assert control.ask("GET", "/api/kill").body["kills"] == []
 
 
+def test_what_a_provider_billed_beyond_a_bound_is_settled_as_the_stop_is_lifted(
+    database: Database, tmp_path: Path
+) -> None:
+    stop = {"scope": "workload/assistant", "reason": "the price is corrected"}
+    with running(database, tmp_path) as control:
+        assert control.ask("POST", "/api/kill", stop).status == 201
+        with psycopg.connect(database.superuser, autocommit=True) as conn:
+            for subject in ("workload/assistant", "workload/other"):
+                conn.execute(
+                    """INSERT INTO finding (id, kind, severity, subject, message, hint)
+                       VALUES (gen_random_uuid(), 'over_bound', 'critical', %s, 'it is stopped', 'lift it')""",
+                    (subject,),
+                )
+            assert control.ask("POST", "/api/kill/lift", stop).body["lifted"]
+            found = conn.execute("SELECT subject, closed_by, closed_reason FROM finding ORDER BY subject").fetchall()
+        assert found == [("workload/assistant", "operator", stop["reason"]), ("workload/other", None, None)]
+
+
 @pytest.mark.parametrize(
     ("scope", "hint"),
     [

@@ -104,8 +104,18 @@ def test_budgets_of_what_has_ended_are_not_shown(conn: psycopg.Connection[Any]) 
 def test_a_crossed_soft_budget_is_a_finding_once_a_period(conn: psycopg.Connection[Any]) -> None:
     told = [("soft", "2026-11", "The budget soft is crossed.")]
     assert [store.tell_crossed_budgets(conn, told) for _ in range(3)] == [1, 0, 0]
-    assert store.tell_crossed_budgets(conn, [("soft", "2026-12", "again")]) == 1
-    assert [row["kind"] for row in finding_store.findings(conn)] == ["budget_crossed"] * 2
+    assert store.tell_crossed_budgets(conn, [("soft", "2026-11", "by more")]) == 0
+    assert [row["message"] for row in finding_store.findings(conn)] == ["by more"]
+    assert store.tell_crossed_budgets(conn, [("soft", "2026-12", "again"), ("other", "2026-12", "too")]) == 2
+    assert {row["message"] for row in finding_store.findings(conn)} == {"again", "too"}, "November is over"
+    assert store.tell_crossed_budgets(conn, []) == 0
+    assert finding_store.findings(conn) == [], "more may be spent now"
+    assert store.tell_crossed_budgets(conn, [("soft", "2026-12", "again")]) == 0
+    (open_again,) = finding_store.findings(conn)
+    finding_store.close(conn, open_again["id"], "person/x", "known")
+    for _ in range(2):
+        assert store.tell_crossed_budgets(conn, [("soft", "2026-12", "by more")]) == 0
+        assert finding_store.findings(conn) == [], "somebody said that it is settled"
 
 
 def test_a_budget_near_its_end_is_near() -> None:

@@ -16,7 +16,8 @@ from groundplan.console import charts, cost, receipt
 from groundplan.console.client import Reply
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import AREAS, ground_plan
-from groundplan.console.render import in_order, milliseconds, page, page_of, period, ticks, usd, when
+from groundplan.console.render import in_order, milliseconds, page, page_of, ticks, usd, when
+from groundplan.core.words import period
 
 CALL: dict[str, Any] = {
     "status": "ok", "error_code": None, "person": "ben@acme.example", "who": "Ben Okafor", "blueprint": 3,

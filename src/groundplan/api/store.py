@@ -219,20 +219,31 @@ def names(conn: Db, ids: Iterable[str]) -> dict[str, str]:
 
 
 def tell_crossed_budgets(conn: Db, crossed: Sequence[tuple[str, str, str]]) -> int:
-    """A finding for each (budget, period, message) that has none yet; how many are new."""
-    new = 0
+    """A finding for each (budget, period, message), with the newest message; how many are new. Those of others that
+    somebody has not closed end: their period is over, or more may be spent now."""
+    new, told = 0, []
     for budget, period, message in crossed:
-        done = conn.execute(
-            """INSERT INTO finding (id, kind, severity, subject, message, hint)
-               VALUES (%s, 'budget_crossed', 'medium', %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
+        told.append(uuid5(NAMESPACE_OID, f"budget_crossed {budget} {period}"))
+        row = conn.execute(
+            """INSERT INTO finding AS f (id, kind, severity, subject, message, hint)
+               VALUES (%s, 'budget_crossed', 'medium', %s, %s, %s)
+               ON CONFLICT (id) DO UPDATE SET message = excluded.message, seen_at = now(), closed_at = NULL,
+                 closed_reason = NULL
+               WHERE f.closed_by IS NULL AND (f.closed_at IS NOT NULL OR f.message <> excluded.message)
+               RETURNING xmax = 0""",
             (
-                uuid5(NAMESPACE_OID, f"budget_crossed {budget} {period}"),
+                told[-1],
                 f"budget/{budget}",
                 message,
                 "It is not hard, so nothing is refused. Raise it, make it hard, or ask its owner.",
             ),
-        )
-        new += done.rowcount
+        ).fetchone()
+        new += row is not None and row[0]
+    conn.execute(
+        """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
+           WHERE closed_at IS NULL AND kind = 'budget_crossed' AND NOT id = ANY(%s)""",
+        (told,),
+    )
     return new
 
 

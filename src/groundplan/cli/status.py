@@ -46,7 +46,7 @@ def status_text(value: dict[str, Any]) -> str:
         lines += [f"  {difference}" for difference in value["difference"]]
     if value.get("kills"):
         lines += [f"STOPPED: {kill['scope']} ({kill['reason']})" for kill in value["kills"]]
-    lines += [f"nearly used up: {near}" for near in value.get("near_limits", [])]
+    lines += [f"used up, or nearly: {near}" for near in value.get("near_limits", [])]
     if value["findings"]:
         lines.append(f"{counted(value['findings'], 'finding')} in the inbox")
     return "\n".join(lines)

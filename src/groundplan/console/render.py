@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 
 from groundplan.console.client import Api, Reply
 from groundplan.core.money import PICO, short_usd
-from groundplan.core.words import counted
+from groundplan.core.words import counted, period
 
 ENTRIES = (
     ("Overview", "/"),
@@ -81,23 +81,6 @@ def page_of(item: dict[str, Any]) -> str:
     if what in ("change", "workload"):
         return f"{'/governance/changes' if what == 'change' else '/workloads'}/{quote(name, safe='')}"
     return {"source": "/knowledge/findings", "gateway": "/operations", "deployment": "/operations"}.get(what, "")
-
-
-def period(text: str) -> str:
-    """`2026-11` as `November 2026`, `2026-11-25` as `25 Nov 2026`; `total`, `month` and years as they are. What begins
-    elsewhere has its first and its last day, or both moments where these are not midnight in UTC."""
-    first, _, after = text.partition("..")
-    if after:
-        begin, end = (datetime.fromisoformat(each) for each in (first, after))
-        if "T" in text:
-            return f"{begin:%d %b %Y %H:%M} to {end:%d %b %Y %H:%M} UTC"
-        return f"{begin:%d %b %Y} to {end - timedelta(days=1):%d %b %Y}"
-    for given, shown in (("%Y-%m-%d", "%d %b %Y"), ("%Y-%m", "%B %Y")):
-        try:
-            return datetime.strptime(text, given).replace(tzinfo=UTC).strftime(shown)
-        except ValueError:
-            continue
-    return text
 
 
 _TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")

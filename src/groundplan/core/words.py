@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 
 def each(period: str) -> str:
     """`a day`, `an hour`."""
@@ -11,3 +13,20 @@ def each(period: str) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """`1 workload`, `2 workloads`, `1,204 entries` (`many` where it is not `one` with an s)."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def period(text: str) -> str:
+    """`2026-11` as `November 2026`, `2026-11-25` as `25 Nov 2026`; `total`, `month` and years as they are. What begins
+    elsewhere has its first and its last day, or both moments where these are not midnight in UTC."""
+    first, _, after = text.partition("..")
+    if after:
+        begin, end = (datetime.fromisoformat(moment) for moment in (first, after))
+        if "T" in text:
+            return f"{begin:%d %b %Y %H:%M} to {end:%d %b %Y %H:%M} UTC"
+        return f"{begin:%d %b %Y} to {end - timedelta(days=1):%d %b %Y}"
+    for given, shown in (("%Y-%m-%d", "%d %b %Y"), ("%Y-%m", "%B %Y")):
+        try:
+            return datetime.strptime(text, given).replace(tzinfo=UTC).strftime(shown)
+        except ValueError:
+            continue
+    return text

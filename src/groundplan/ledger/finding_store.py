@@ -91,6 +91,15 @@ def close(conn: Connection[Any], finding_id: UUID, by: str, reason: str) -> None
     _one(done.rowcount, finding_id)
 
 
+def settle(conn: Connection[Any], kind: str, subject: str, by: str, reason: str) -> int:
+    """Somebody did what all of a kind about a subject asked for; how many were open."""
+    return conn.execute(
+        """UPDATE finding SET closed_at = now(), closed_by = %s, closed_reason = %s
+           WHERE closed_at IS NULL AND kind = %s AND subject = %s""",
+        (by, reason, kind, subject),
+    ).rowcount
+
+
 def quiet(conn: Connection[Any], finding_id: UUID, until: datetime) -> None:
     """It stays open and is not shown before then. Raises `NotFound` (`finding_unknown`)."""
     done = conn.execute("UPDATE finding SET quiet_until = %s WHERE id = %s AND closed_at IS NULL", (until, finding_id))

@@ -26,6 +26,8 @@ from groundplan.governance import service as governance
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.identity import rights, rights_store
 from groundplan.identity import service as identity
+from groundplan.ledger import finding_store
+from groundplan.ledger.model import OVER_BOUND
 
 router = below_api("kill")
 
@@ -83,6 +85,7 @@ def lift(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
             waits_for = _lift_waits_for(proven=caller.proven)
             return {"scope": body.scope, "lifted": False, "waits_for": waits_for, "effective": None}
         number = identity.lift(conn, caller.actor, body.scope)
+        finding_store.settle(conn, OVER_BOUND, body.scope, caller.actor, body.reason)
     return {"scope": body.scope, "lifted": True, "waits_for": None, "effective": effect_of(services, number)}
 
 

@@ -1,4 +1,5 @@
-"""Beside the requests: a finding for each budget that only warns and was crossed, once for each of its periods."""
+"""Beside the requests: a finding for each budget that only warns and was crossed, once for each of its periods, until
+that is over."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from groundplan.api import store
 from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
 from groundplan.core.money import parse_usd, short_usd
+from groundplan.core.words import period
 from groundplan.ledger import queries
 
 LOOK_SECONDS = 5.0
@@ -18,11 +20,10 @@ def look(services: Services) -> int:
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         soft = {b.name for b in blueprint.budgets if not b.hard} if blueprint else set()
-        if not soft:
-            return 0
+        used = queries.budget_use(conn, services.clock.now()) if soft else []
         crossed = [
             (row["budget"], row["period"], _message(row))
-            for row in queries.budget_use(conn, services.clock.now())
+            for row in used
             if row["budget"] in soft and Decimal(row["spent_usd"]) > Decimal(row["limit_usd"])
         ]
         return store.tell_crossed_budgets(conn, crossed)
@@ -30,4 +31,4 @@ def look(services: Services) -> int:
 
 def _message(row: dict[str, str]) -> str:
     spent, limit = short_usd(parse_usd(row["spent_usd"])), short_usd(parse_usd(row["limit_usd"]))
-    return f"The budget {row['budget']} is crossed in {row['period']}: {spent} of {limit} were spent."
+    return f"The budget {row['budget']} is crossed ({period(row['period'])}): {spent} of {limit} were spent."
