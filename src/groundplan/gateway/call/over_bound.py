@@ -33,7 +33,7 @@ def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Att
         if scope in stopped:
             continue
         call = UUID(bytes=made.call)
-        what = f"attempt {made.attempt} of call {call} at {made.deployment} {_beyond(attempt)}"
+        what = f"attempt {made.attempt + 1} of call {call} at {made.deployment} {_beyond(attempt)}"
         identity.kill(conn, gateway_actor(epoch), scope, f"{OVER_BOUND}: {what}")
         conn.execute(
             """INSERT INTO finding (id, kind, severity, subject, message, hint)
