@@ -78,6 +78,9 @@ def test_what_a_cache_read_is_told_beside_the_totals_too(name: str) -> None:
     told: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, name: 60}
     told |= {"reasoning_tokens": 7}
     assert msgspec.convert(told, ChatUsage).usage() == Usage(input=100, output=20, cache_read=60, reasoning=7)
+    written = told | {"cache_creation_input_tokens": 30}
+    both = Usage(input=100, output=20, cache_read=60, cache_write=30, reasoning=7)
+    assert msgspec.convert(written, ChatUsage).usage() == both
     within = told | {"prompt_tokens_details": {"cached_tokens": 40}}
     assert msgspec.convert(within, ChatUsage).usage() == Usage(input=100, output=20, cache_read=40, reasoning=7)
     none = told | {name: 0, "reasoning_tokens": None}

@@ -40,7 +40,7 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
 
     Some providers leave what a model reasoned out of `completion_tokens`, with details (xAI) or without (Gemini): their
     `total_tokens` tells, and what it has above the two counts was generated. Some have classes beside the totals: what
-    a cache read (Moonshot, Together; Databricks by another name), and reasoning (SGLang).
+    a cache read (Moonshot, Together), also by Anthropic's names (Databricks, LiteLLM), and reasoning (SGLang).
     """
 
     prompt_tokens: Count = None
@@ -50,6 +50,7 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
     completion_tokens_details: ChatOutput | None = None
     cached_tokens: Count = None
     cache_read_input_tokens: Count = None
+    cache_creation_input_tokens: Count = None
     reasoning_tokens: Count = None
 
     def usage(self, tier: str = "") -> Usage | None:
@@ -62,7 +63,8 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
         if (total := self.total_tokens) is not None and total > told + said and said >= 0:
             said = total - told
         cached, reasoning = self.cached_tokens or self.cache_read_input_tokens, self.reasoning_tokens
-        if into is None and out is None and not cached and not reasoning:
+        written = self.cache_creation_input_tokens
+        if into is None and out is None and not (cached or written or reasoning):
             possible = 0 <= told < MAX_TOKENS and 0 <= said < MAX_TOKENS
             return Usage(input=told, output=said, service_tier=tier) if possible else None
         into, out = into or _NO_INPUT, out or _NO_OUTPUT
@@ -71,7 +73,7 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
                 input=told,
                 output=said,
                 cache_read=into.cached_tokens or cached or 0,
-                cache_write=into.cache_write_tokens or 0,
+                cache_write=into.cache_write_tokens or written or 0,
                 reasoning=out.reasoning_tokens or reasoning or 0,
                 input_audio=into.audio_tokens or 0,
                 output_audio=out.audio_tokens or 0,
