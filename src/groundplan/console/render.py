@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 
 from groundplan.console.client import Api, Reply
 from groundplan.core.money import PICO, short_usd
-from groundplan.core.words import counted, period
+from groundplan.core.words import counted, each, period
 
 ENTRIES = (
     ("Overview", "/"),
@@ -104,7 +104,15 @@ templates = Environment(
 )
 templates.globals["company_sign_in"] = False
 templates.filters.update(
-    usd=usd, when=when, ms=milliseconds, period=period, counted=counted, whole=whole, ticks=ticks, page_of=page_of
+    usd=usd,
+    when=when,
+    ms=milliseconds,
+    period=period,
+    each=each,
+    counted=counted,
+    whole=whole,
+    ticks=ticks,
+    page_of=page_of,
 )
 
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 
 def each(period: str) -> str:
-    """`a day`, `an hour`."""
-    return f"{'an' if period == 'hour' else 'a'} {period}"
+    """`a day`, `an hour`, `in total`."""
+    return "in total" if period == "total" else f"{'an' if period == 'hour' else 'a'} {period}"
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

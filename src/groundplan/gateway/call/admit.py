@@ -13,6 +13,7 @@ from typing import Any
 from groundplan.blueprint.model import Budget, Deployment, Workload
 from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavailable
 from groundplan.core.money import format_usd, parse_usd, short_usd
+from groundplan.core.words import each
 from groundplan.gateway.budgets.periods import current, end_text, ends
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.meter import takes
@@ -277,7 +278,7 @@ def exhausted(budget: Budget, bound: int, period: str, left: int, unspent: int, 
     """The refusal of a call that a budget has no room for in `period`, with what is `left`, and when there is room
     where waiting helps. `unspent`: what is left once open calls have cost nothing."""
     end = ends(period)
-    per = "in total" if budget.period == "total" else f"a {budget.period}"
+    per = each(budget.period)
     after: float | None = None
     details: dict[str, Any] = {
         "budget": budget.name,
