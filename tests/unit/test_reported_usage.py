@@ -86,6 +86,9 @@ def test_what_a_cache_read_is_told_beside_the_totals_too(name: str) -> None:
     none = told | {name: 0, "reasoning_tokens": None}
     assert msgspec.convert(none, ChatUsage).usage() == Usage(input=100, output=20)
     assert msgspec.convert(told | {name: -1}, ChatUsage).usage() is None
+    for other in ({"text": 3}, "60", 0.5, True):
+        odd = told | {name: other, "reasoning_tokens": other}
+        assert msgspec.convert(odd, ChatUsage).usage() == Usage(input=100, output=20), "it is something else there"
 
 
 def test_what_the_cache_wrote_for_an_hour_is_told_from_the_rest() -> None:

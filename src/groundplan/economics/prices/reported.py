@@ -48,10 +48,10 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
     total_tokens: Count = None
     prompt_tokens_details: ChatInput | None = None
     completion_tokens_details: ChatOutput | None = None
-    cached_tokens: Count = None
-    cache_read_input_tokens: Count = None
-    cache_creation_input_tokens: Count = None
-    reasoning_tokens: Count = None
+    cached_tokens: Any = None
+    cache_read_input_tokens: Any = None
+    cache_creation_input_tokens: Any = None
+    reasoning_tokens: Any = None
 
     def usage(self, tier: str = "") -> Usage | None:
         """The counts, or None where one is missing that the total does not tell, or cannot be true (negative, absurdly
@@ -62,8 +62,8 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
         into, out = self.prompt_tokens_details, self.completion_tokens_details
         if (total := self.total_tokens) is not None and total > told + said and said >= 0:
             said = total - told
-        cached, reasoning = self.cached_tokens or self.cache_read_input_tokens, self.reasoning_tokens
-        written = self.cache_creation_input_tokens
+        cached = _beside(self.cached_tokens or self.cache_read_input_tokens)
+        written, reasoning = _beside(self.cache_creation_input_tokens), _beside(self.reasoning_tokens)
         if into is None and out is None and not (cached or written or reasoning):
             possible = 0 <= told < MAX_TOKENS and 0 <= said < MAX_TOKENS
             return Usage(input=told, output=said, service_tier=tier) if possible else None
@@ -72,9 +72,9 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
             Usage(
                 input=told,
                 output=said,
-                cache_read=into.cached_tokens or cached or 0,
-                cache_write=into.cache_write_tokens or written or 0,
-                reasoning=out.reasoning_tokens or reasoning or 0,
+                cache_read=into.cached_tokens or cached,
+                cache_write=into.cache_write_tokens or written,
+                reasoning=out.reasoning_tokens or reasoning,
                 input_audio=into.audio_tokens or 0,
                 output_audio=out.audio_tokens or 0,
                 service_tier=tier,
@@ -96,6 +96,11 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
         return None if told is None else plausible(Usage(input=told, output=self.completion_tokens or 0))
 
 
+def _beside(told: object) -> int:
+    """A count that stands beside the totals; 0 where it is none, since there the name may mean anything."""
+    return told if type(told) is int else 0
+
+
 _NO_INPUT, _NO_OUTPUT = ChatInput(), ChatOutput()
 
 
@@ -113,7 +118,7 @@ class ResponsesUsage(_Struct, frozen=True):
 
     input_tokens: int
     output_tokens: int
-    total_tokens: Count = None
+    total_tokens: Any = None
     input_tokens_details: ResponsesInput | None = None
     output_tokens_details: ResponsesOutput | None = None
 
@@ -123,7 +128,7 @@ class ResponsesUsage(_Struct, frozen=True):
         return plausible(
             Usage(
                 input=self.input_tokens,
-                output=max(self.output_tokens, (self.total_tokens or 0) - self.input_tokens),
+                output=max(self.output_tokens, _beside(self.total_tokens) - self.input_tokens),
                 cache_read=into.cached_tokens or 0,
                 cache_write=into.cache_write_tokens or 0,
                 reasoning=out.reasoning_tokens or 0,
