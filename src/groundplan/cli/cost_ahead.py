@@ -16,7 +16,7 @@ from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.money import parse_usd, short_usd
-from groundplan.core.words import counted
+from groundplan.core.words import counted, period
 
 ROWS_SHOWN = 40
 MOST_NUMBERS = 3
@@ -171,7 +171,8 @@ def _forecast(value: dict[str, Any]) -> str:
 
 def _budgets(ends: dict[str, Any]) -> str:
     rows = [
-        (r["title"], r["period"], _short(r["expected_usd"]), _short(r["limit_usd"]), _ends(r)) for r in ends["budgets"]
+        (r["title"], period(r["period"]), _short(r["expected_usd"]), _short(r["limit_usd"]), _ends(r))
+        for r in ends["budgets"]
     ]
     text = table(("budget", "period", "expected", "limit", "ends"), rows)
     more = counted(ends["more"], "more budget of a key is", "more budgets of keys are")
