@@ -18,6 +18,7 @@ from groundplan.cli import training
 from groundplan.cli.client import ControlClient
 from groundplan.cli.routing import app
 from groundplan.core.errors import Conflict, Invalid, NotFound
+from groundplan.core.ids import new_id
 from groundplan.economics.routing.learn.evaluate import evaluate
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.versions import registry
@@ -183,8 +184,22 @@ def test_a_set_of_few_rows_is_not_said_to_drift(trained: tuple[Path, Any], tmp_p
 
 def test_explain_says_why_a_call_went_where_it_did_also_where_nothing_routes(monkeypatch: pytest.MonkeyPatch) -> None:
     placed = {"route": None, "chosen": ["It is placed at one: the cheapest in the EU."]}
-    answers = {"/api/calls/a": placed, "/api/calls/b": {"route": None, "chosen": []}}
+    first, second = str(new_id()), str(new_id())
+    answers = {f"/api/calls/{first}": placed, f"/api/calls/{second}": {"route": None, "chosen": []}}
     monkeypatch.setattr(ControlClient, "connect", lambda _: SimpleNamespace(get=answers.__getitem__))
-    assert run("explain", "a") == {"call": "a", "chosen": placed["chosen"]}
+    assert run("explain", first) == {"call": first, "chosen": placed["chosen"]}
     with pytest.raises(NotFound, match="no model was chosen"):
-        run("explain", "b")
+        run("explain", second)
+
+
+def test_explain_tells_of_a_workload_what_its_choice_of_models_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"told": ["Choosing models saved $1."], "quality": [], "days": 30}
+    asked: list[tuple[str, str]] = []
+
+    def get(path: str, workload: str) -> dict[str, object]:
+        asked.append((path, workload))
+        return told
+
+    monkeypatch.setattr(ControlClient, "connect", lambda _: SimpleNamespace(get=get))
+    assert run("explain", "support") == told
+    assert asked == [("/api/routing/trade-off", "support")]
