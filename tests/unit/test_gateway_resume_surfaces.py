@@ -14,6 +14,7 @@ from openai.types.responses import ResponseStreamEvent
 from tests.integration.gateway_stack import parse
 from tests.integration.sdk_types import strict
 from tests.unit.call_rig import Rig, call_rig, rule
+from tests.unit.raw_upstream import ROLE, STREAM, chunk, events, saying
 
 from groundplan.core.money import PICO
 from groundplan.gateway.resuming.story import INSTRUCTION
@@ -287,6 +288,70 @@ async def test_what_the_next_deployment_is_asked_has_what_is_left_of_the_cap(tmp
         left = sent.get("max_tokens", sent.get("max_output_tokens"))
         assert 1 <= left < 9, sent
         assert INSTRUCTION in json.dumps(sent) or kind == "completions"
+
+
+def thinks(*after: dict[str, Any]) -> bytes:
+    """The beginning of a message that has thought, and what it then says."""
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+               "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1}}  # fmt: skip
+    thought = {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}
+    told = [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+        *[thought] * 8,
+        {"type": "content_block_stop", "index": 0},
+        *after,
+    ]
+    return STREAM + events(*[json.dumps(each).encode() for each in told])
+
+
+REASONED = {
+    "chat": (
+        Surface("/v1/chat/completions", {"messages": [{"role": "user", "content": "a b c d"}], "max_tokens": 30}, {},
+                lambda got: "".join(c["delta"].get("content") or "" for e in got.events for c in e["choices"]),
+                lambda _: None, lambda _: 0, 0),
+        STREAM + events(ROLE, *[chunk({"reasoning_content": "hm "})] * 8),
+    ),
+    "messages": (SURFACES["messages"], thinks()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REASONED)
+async def test_what_has_only_reasoned_is_asked_anew(tmp_path: Path, kind: str) -> None:
+    """There is no text to go on with, and providers refuse a message that is empty."""
+    surface, said = REASONED[kind]
+    more = {name: surface.settings for name in ("one", "two")}
+    async with saying(tmp_path, said, fallback=True, more=more, workloads=RESUME) as rig:
+        got = await surface.stream(rig, max_tokens=30)
+        assert got.status == 200 and surface.text(got).strip() == TEXT, got.events
+        surface.whole(got)
+        asked = rig.models["two"].last
+        assert asked is not None
+        sent = json.loads(asked.body)
+        assert sent["messages"] == [{"role": "user", "content": "a b c d"}] and sent["max_tokens"] == 30 - 8
+        assert [attempt.outcome for attempt in await rig.settlements()] == ["failed", "ok"]
+        await rig.books()
+
+
+@pytest.mark.parametrize(("left", "kept"), [(12, False), (13, True)])
+async def test_what_goes_on_thinks_no_more_than_it_may_answer(tmp_path: Path, left: int, kept: bool) -> None:
+    """Providers refuse a budget of thinking that has no room below the cap."""
+    surface, thinking = SURFACES["messages"], {"type": "enabled", "budget_tokens": 12}
+    text = {"type": "text", "text": ""}
+    said = thinks(
+        {"type": "content_block_start", "index": 1, "content_block": text},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "You asked: "}},
+    )
+    more = {name: surface.settings for name in ("one", "two")}
+    async with saying(tmp_path, said, fallback=True, more=more, workloads=RESUME) as rig:
+        got = await surface.stream(rig, max_tokens=left + 9, thinking=thinking)
+        assert surface.text(got).strip() == TEXT, got.events
+        surface.whole(got)
+        asked = rig.models["two"].last
+        assert asked is not None
+        sent = json.loads(asked.body)
+        assert (sent["max_tokens"], sent.get("thinking")) == (left, thinking if kept else None)
+        assert INSTRUCTION in json.dumps(sent)
 
 
 async def test_without_a_budget_for_it_no_surface_goes_on(tmp_path: Path) -> None:

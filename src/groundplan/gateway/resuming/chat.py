@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.sse import event
 from groundplan.gateway.resuming.chunks import ContinuedChunks
-from groundplan.gateway.resuming.story import INSTRUCTION, Sent, asks, capped, left_of
+from groundplan.gateway.resuming.story import Sent, asks, capped, left_of, turns
 
 ENDPOINT = "chat.completions"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -43,15 +43,11 @@ def _type(form: msgspec.Raw) -> object:
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
-    messages = [
-        *_list(bytes(ask.fields["messages"])),
-        {"role": "assistant", "content": sent.text},
-        {"role": "user", "content": INSTRUCTION},
-    ]
-    raw, left = msgspec.Raw(_encode(messages)), left_of(cap, sent)
+    more = turns(sent)
+    raw, left = msgspec.Raw(_encode([*_list(bytes(ask.fields["messages"])), *more])), left_of(cap, sent)
     grown = len(raw) - len(bytes(ask.fields["messages"]))
     fields = {**capped(ask.fields, left), "messages": raw}
-    return replace(ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + grown, cap=left)
+    return replace(ask, fields=fields, body=b"", messages=ask.messages + len(more), size=ask.size + grown, cap=left)
 
 
 class ContinuedChat(ContinuedChunks):

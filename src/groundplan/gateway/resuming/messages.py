@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.sse import named_event
-from groundplan.gateway.resuming.story import INSTRUCTION, Continued, Sent, capped, left_of
+from groundplan.gateway.resuming.story import Continued, Sent, capped, left_of, turns
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.messages_chat import LazyTranslation
+from groundplan.gateway.surfaces.messages_native import thinking_budget
 from groundplan.ledger.model import Usage
 
 ENDPOINT = "messages"
@@ -33,16 +34,14 @@ def forbidden(ask: Ask) -> str:  # noqa: ARG001 -- as the other surfaces'
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
-    messages = [
-        *_list(bytes(ask.fields["messages"])),
-        {"role": "assistant", "content": sent.text},
-        {"role": "user", "content": INSTRUCTION},
-    ]
-    raw, left = msgspec.Raw(_encode(messages)), left_of(cap, sent)
+    more = turns(sent)
+    raw, left = msgspec.Raw(_encode([*_list(bytes(ask.fields["messages"])), *more])), left_of(cap, sent)
     grown = len(raw) - len(bytes(ask.fields["messages"]))
     fields = {**capped(ask.fields, left), "messages": raw}
+    if thinking_budget(ask) >= left:
+        del fields["thinking"]  # providers refuse to think as much as may be answered; what is left is for the answer
     return replace(
-        ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + grown, cap=left,
+        ask, fields=fields, body=b"", messages=ask.messages + len(more), size=ask.size + grown, cap=left,
         typed=LazyTranslation(_encode(fields)),
     )  # fmt: skip
 

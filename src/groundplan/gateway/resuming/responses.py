@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.sse import named_event
-from groundplan.gateway.resuming.story import INSTRUCTION, Continued, Sent, asks, capped, left_of, overlap
+from groundplan.gateway.resuming.story import INSTRUCTION, Continued, Sent, asks, capped, has_text, left_of, overlap
 from groundplan.gateway.surfaces.interface import Malformed, Relay
 from groundplan.gateway.surfaces.responses import gone_on
 from groundplan.gateway.surfaces.responses_stream import ResponsesChatRelay, ResponsesRelay
@@ -46,10 +46,14 @@ def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
     left = left_of(cap, sent)
     said = {"type": "output_text", "text": sent.text, "annotations": []}
-    more: list[dict[str, Any]] = [
-        {"type": "message", "role": "assistant", "content": [said]},
-        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": INSTRUCTION}]},
-    ]
+    more: list[dict[str, Any]] = (
+        []
+        if not has_text(sent)
+        else [
+            {"type": "message", "role": "assistant", "content": [said]},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": INSTRUCTION}]},
+        ]
+    )
     made = gone_on(replace(ask, fields=capped(ask.fields, left)), more)
     return replace(made, cap=left)
 

@@ -153,6 +153,19 @@ def capped(fields: Mapping[str, msgspec.Raw], cap: int) -> dict[str, msgspec.Raw
     return {name: msgspec.Raw(b"%d" % cap) if name in _CAPS else raw for name, raw in fields.items()}
 
 
+def turns(sent: Sent) -> list[dict[str, Any]]:
+    """What follows the caller's messages: the text so far, and that it is to go on. Nothing where no text was sent yet,
+    as after reasoning alone: there is nothing to go on with, and providers refuse a message that is empty."""
+    if not has_text(sent):
+        return []
+    return [{"role": "assistant", "content": sent.text}, {"role": "user", "content": INSTRUCTION}]
+
+
+def has_text(sent: Sent) -> bool:
+    """Whether the client has more than white space."""
+    return not sent.text.isspace() and bool(sent.text)
+
+
 def left_of(cap: int, sent: Sent) -> int:
     """Tokens that the rest may have."""
     return max(1, cap - sent.pieces)

@@ -174,17 +174,21 @@ class AnthropicMessages:
 
 def _check_room(ask: Ask, cap: int) -> None:
     """Every provider refuses to think as much as it may answer, or more; it is we who lowered that."""
-    thinking = ask.fields.get("thinking")
-    try:
-        budget = 0 if thinking is None else _thinking(thinking).budget_tokens
-    except msgspec.DecodeError:
-        return  # whoever is asked says what is wrong with it
-    if budget >= cap:
+    if (budget := thinking_budget(ask)) >= cap:
         raise Invalid(
             f"an answer may have {cap} tokens here, and thinking.budget_tokens is {budget}",
             code="thinking_above_cap",
             hint="Lower thinking.budget_tokens, or let the workload answer more: limits.max_output.",
         )
+
+
+def thinking_budget(ask: Ask) -> int:
+    """Tokens that it may think; 0 where it says none, or what nobody reads: whoever is asked says what is wrong."""
+    thinking = ask.fields.get("thinking")
+    try:
+        return 0 if thinking is None else _thinking(thinking).budget_tokens
+    except msgspec.DecodeError:
+        return 0
 
 
 def _system(ask: Ask, system: list[str]) -> bytes:
