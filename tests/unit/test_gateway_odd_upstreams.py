@@ -33,8 +33,11 @@ from tests.unit.raw_upstream import (
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.reported import Reported
+from groundplan.gateway.call.resume import continuation
 from groundplan.gateway.surfaces.answers import of_error
+from groundplan.gateway.surfaces.chat import ChatRelay, read
 from groundplan.gateway.upstream.account import not_asked
+from groundplan.ledger.model import Usage
 
 
 @pytest.mark.parametrize("newline", [b"\r", b"\r\n", b"\n"])
@@ -239,6 +242,31 @@ async def test_a_call_with_nothing(tmp_path: Path, arguments: str | None, stream
 async def test_what_follows_the_end_is_no_part_of_it(tmp_path: Path) -> None:
     async with saying(tmp_path, STREAM + events(*ANSWER) + b"data: {torn\n\n" + events(HI)) as rig:
         await good(rig)
+
+
+LATE = {**json.loads(ROLE), "choices": [{"index": 0, "delta": {}, "finish_reason": None, "content_filter_offsets": {}}]}
+"""Azure says what its filter found behind the end of the text."""
+
+
+async def test_a_piece_behind_the_finish_reason_has_the_facts(tmp_path: Path) -> None:
+    sent = events(ROLE, HI, THERE, chunk({}, "stop"), json.dumps(LATE).encode(), DONE)
+    async with saying(tmp_path, STREAM, sent) as rig:
+        stream = await rig.stream()
+        assert stream.chunks[-1]["choices"] == LATE["choices"] and stream.facts["deployment"] == "one"
+
+
+def test_also_where_a_stream_goes_on() -> None:
+    asks = b'{"model": "auto", "messages": [{"role": "user", "content": "a"}], "stream": true}'
+    story = continuation(read(asks))
+    first = story.relay(ChatRelay(include_usage=False))
+    for data in (ROLE, HI):
+        first.take(data)
+    story.broke(first, Usage())
+    second = story.relay(ChatRelay(include_usage=False))
+    told = [second.take(data) for data in (ROLE, THERE, chunk({}, "stop"), json.dumps(LATE).encode(), DONE)]
+    end = events_of(second.last(b'{"cost":1}'))
+    assert events_of(b"".join(told))[-1]["choices"][0]["finish_reason"] == "stop"
+    assert end == [{**LATE, "groundplan": {"cost": 1}}, "[DONE]"]
 
 
 async def test_trailers_change_nothing_of_the_head(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from groundplan.ledger.model import Usage
 
 _KEPT = ("id", "created", "model", "system_fingerprint", "service_tier")
 """What is the same in every chunk of a stream."""
+FACTS = "groundplan"
+"""In the last chunk, whatever else it has."""
 _SUMS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.encode
@@ -43,7 +45,7 @@ class ContinuedChunks(Continued):
         before = b"".join([self._choice(choice, earlier.head) for choice in choices])
         if isinstance(chunk.get("usage"), dict):
             chunk["usage"] = _added(chunk["usage"], earlier.usage)
-        elif choices and not any(choice.get("finish_reason") or self._tells(choice) for choice in choices):
+        elif choices and not (FACTS in chunk or any(c.get("finish_reason") or self._tells(c) for c in choices)):
             return before
         self.sent = self._noted(self.sent or sent, chunk)
         return before + event(_encode(chunk))

@@ -264,7 +264,7 @@ class ChatRelay(OpenAIRelay):
             data = without_usage(data)
         earlier = event(self.held) if self.held is not None else b""
         self.held = None
-        if chunk.finishes() or (not chunk.choices and self.finished):
+        if chunk.finishes() or self.complete or (not chunk.choices and self.finished):
             self.finished, self.alike = True, None
             self.held = data
             return earlier
