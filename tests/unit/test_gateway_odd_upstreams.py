@@ -334,6 +334,30 @@ async def test_an_upstream_that_makes_fewer_copies_than_asked(tmp_path: Path) ->
 # whole answers -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("finish", "status"), [("length", 200), ("content_filter", 200), ("tool_calls", 503)])
+async def test_a_call_in_which_an_answer_was_cut_off_is_no_failure(tmp_path: Path, finish: str, status: int) -> None:
+    """Messages have arguments as values: half of them cannot be told, and nobody else would be cut off later."""
+    calls = [
+        {"id": f"c{n}", "type": "function", "function": {"name": "look", "arguments": text}}
+        for n, text in enumerate(('{"a": 1}', '{"a": '))
+    ]
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "Hi", "tool_calls": calls},
+        "finish_reason": finish,
+    }
+    usage = {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14}
+    async with saying(tmp_path, answering(whole(choices=[choice], usage=usage))) as rig:
+        body = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": "a"}]}
+        reply = await asked(rig, "/v1/messages", body)
+        assert reply.status == status
+        if status == 200:
+            assert [block["type"] for block in reply.json["content"]] == ["text", "tool_use"]
+            assert reply.json["content"][1]["input"] == {"a": 1}
+            assert reply.json["stop_reason"] == {"length": "max_tokens"}.get(finish, "refusal")
+        await rig.books()
+
+
 DEEP = nested(100_000)
 LOOKED_AT = {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}
 

@@ -20,6 +20,8 @@ from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.Encoder().encode
 _arguments = msgspec.json.Decoder(dict[str, Any]).decode
+_CUT = ("length", "content_filter")
+"""Reasons to finish that come in the middle of something."""
 
 
 class LazyTranslation:
@@ -66,7 +68,7 @@ class MessagesByChat(ByChat):
         found = completion(data)
         choice = found.choices[0]
         usage = None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
-        content = _content(choice.message)
+        content = _content(choice.message, cut=choice.finish_reason in _CUT)
         called = bool(choice.message.tool_calls)
         reason, sequence = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)
         counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(content)) // 4))
@@ -86,14 +88,19 @@ class MessagesByChat(ByChat):
         return MessagesChatRelay(ask.model, ask.size)
 
 
-def _content(said: Said) -> list[dict[str, Any]]:
+def _content(said: Said, *, cut: bool) -> list[dict[str, Any]]:
+    """The blocks that a message of chat means. A call in which the answer was `cut` off has no arguments that could be
+    told as values, so it is left out; why the message ended tells it. Raises `Malformed`."""
     content: list[dict[str, Any]] = [
         {"type": "text", "text": text, "citations": None} for text in (said.text, said.refusal) if text
     ]
-    for call in said.tool_calls or ():
+    calls = said.tool_calls or ()
+    for number, call in enumerate(calls, 1):
         try:
             arguments = _arguments(call.function.arguments or "{}")
         except msgspec.DecodeError as error:
+            if cut and number == len(calls):
+                break
             raise Malformed("the upstream called a tool with arguments that are no JSON object") from error
         content.append({"type": "tool_use", "id": call.name, "name": call.function.name, "input": arguments})
     return content
