@@ -108,6 +108,8 @@ class Fake:
             parts = [dict(call) for _ in range(self.tool)]
         if "streamGenerateContent" in path:
             each = [answer([part], "STOP" if part is parts[-1] else None) for part in parts]
+            for one in each:
+                del one["modelVersion"]  # as where a prompt is blocked
             await self._write(response, [b"data: %b\r\n\r\n" % json.dumps(e).encode() for e in each], SSE)
         else:
             response.send(200, json.dumps(answer(parts, "STOP")).encode())

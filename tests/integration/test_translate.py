@@ -308,6 +308,15 @@ async def test_tools_go_there_and_back(setup: Setup) -> None:
     assert setup.fakes["gemini"].body["tools"][0]["functionDeclarations"][0]["name"] == "look"
 
 
+async def test_official_clients_put_the_text_of_a_providers_stream_together(setup: Setup) -> None:
+    """Every chunk that says a role is put together with the one before."""
+    for kind in (*CHATS, "claude"):
+        async with setup.client() as client, client.chat.completions.stream(**ask(kind)) as stream:
+            found = await stream.get_final_completion()
+        assert found.choices[0].message.role == "assistant" and found.choices[0].message.content, kind
+        assert found.model not in ("", "None"), kind
+
+
 async def test_official_clients_put_the_calls_of_a_providers_stream_together(setup: Setup) -> None:
     for upstream in setup.fakes.values():
         upstream.tool = 2

@@ -60,15 +60,19 @@ def _end(choice: Any) -> dict[str, Any]:
 
 
 class Chunks:
-    """Of one stream: one id, one role and one end, and each call of a tool under a number of its own, from 0 on.
+    """Of one stream: one id, one model, one role and one end, and each call of a tool under a number of its own, from 0
+    on.
 
-    The library gives each chunk of some an id of its own and says no role, numbers calls by their block (or all of them
-    0), and tells the end of a call as the end of the answer.
+    The library gives each chunk of some an id of its own, and says a role in none or in each of them, which OpenAI's
+    clients put together as `assistantassistant`. It calls a model that nobody told `None`, numbers calls by their block
+    (or all of them 0), and tells the end of a call as the end of the answer.
     """
 
-    __slots__ = ("_base", "_calls", "_ids", "_numbers", "_reason", "_role", "_usage")
+    __slots__ = ("_base", "_calls", "_ids", "_model", "_numbers", "_reason", "_role", "_usage")
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        """`model`: that was asked for."""
+        self._model = model
         self._base: dict[str, Any] = {}
         self._role: dict[str, Any] = {"role": "assistant"}
         """Empty once it was told."""
@@ -84,17 +88,19 @@ class Chunks:
         made = plain(found)
         self._usage = _larger(self._usage, made.pop("usage", None))
         if not self._base:
-            self._base = {name: made.get(name) for name in ("id", "object", "model")}
+            self._base = {name: made.get(name) for name in ("id", "object")}
+            self._base["model"] = self._model if made.get("model") in (None, "", "None") else made["model"]
             self._base["created"] = made.get("created") or int(time.time())
-        choices = made.get("choices") or []
+        choices, begins = made.get("choices") or [], False
         for choice in choices:
             self._reason = choice.get("finish_reason") or self._reason
             choice["finish_reason"] = None
             delta = choice["delta"]
+            begins |= delta.pop("role", None) is not None and bool(self._role)
             _reasoning(delta)
             for call in delta.get("tool_calls") or ():
                 call["index"] = self._number(call)
-        if not any(choice["delta"] for choice in choices):
+        if not begins and not any(choice["delta"] for choice in choices):
             return None
         choices[0]["delta"] = self._role | choices[0]["delta"]
         self._role = {}

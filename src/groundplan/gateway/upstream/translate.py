@@ -184,7 +184,7 @@ class Providers:
             raise
         except Exception as error:
             raise failed(error, secret, place) from error
-        return self._stream(first, found, secret, place)
+        return self._stream(Chunks(str(asked.get("model"))), first, found, (secret, place))
 
     async def _asked(self, place: Place, secret: str, asked: dict[str, Any]) -> Any:
         """The library's answer. Raises whatever it does."""
@@ -198,16 +198,16 @@ class Providers:
             held.end()
             raise
 
-    async def _stream(self, first: Any, rest: Any, secret: str, place: Place) -> AsyncIterator[bytes]:
+    async def _stream(self, chunks: Chunks, first: Any, rest: Any, of: tuple[str, Place]) -> AsyncIterator[bytes]:
         """Chunks, then how it ended and the usage on its own. Raises `Failed`."""
-        chunks, chunk = Chunks(), first
+        chunk = first
         try:
             while chunk is not None:
                 if (made := chunks.take(chunk)) is not None:
                     yield msgspec.json.encode(made)
                 chunk = await anext(rest, None)
         except Exception as error:
-            raise failed(error, secret, place) from error
+            raise failed(error, *of) from error
         finally:
             await rest.aclose()
         for made in chunks.end():
