@@ -242,6 +242,18 @@ def test_tokens_of_each_class_cost_exactly_their_price(field: World, name: str) 
         (attempt,) = field.attempts(answer.headers["groundplan-call-id"])
         assert attempt["cost_usd"] == price(shape)
         assert attempt["cost_usd"] <= attempt["reserved_usd"] and not attempt["estimated"]
+        assert shown(field, answer) == [price(shape)] * 2, "the caller and the receipt are told the same"
+
+
+def shown(field: World, answer: Answer) -> list[Decimal]:
+    """What a call cost, as its answer says and as its receipt does."""
+    body = answer.body
+    if isinstance(body, bytes):
+        told = [json.loads(line[6:]) for line in body.splitlines() if line.startswith(b"data: {")][-1]
+    else:
+        told = body
+    receipt = field.control_api("GET", f"/api/calls/{answer.headers['groundplan-call-id']}")
+    return [Decimal(told["groundplan"]["cost_usd"]), Decimal(receipt["cost_usd"])]
 
 
 def test_usage_in_the_words_of_messages_costs_exactly_the_same(field: World) -> None:
@@ -255,7 +267,7 @@ def test_usage_in_the_words_of_messages_costs_exactly_the_same(field: World) -> 
         answer = field.post(key, "/v1/messages", body | more)
         assert answer.status == 200, answer.body
         (attempt,) = field.attempts(answer.headers["groundplan-call-id"])
-        assert attempt["cost_usd"] == wanted
+        assert attempt["cost_usd"] == wanted and shown(field, answer) == [wanted] * 2
 
 
 # Streams
@@ -448,7 +460,8 @@ def test_no_usage_is_lost_when_a_worker_is_killed_in_mid_traffic(field: World) -
 def test_a_queue_that_is_not_emptied_drops_nothing(field: World) -> None:
     """What carries usage to the database stands still: calls go on, and all of it arrives later."""
     field.one.control(mode="ok")
-    key, shippers = field.key(), field.stack.pids(SHIPPER)
+    wait_until(field.settled, 60, "all of before is in the ledger")
+    key, shippers, before = field.key(), field.stack.pids(SHIPPER), shown_of(field, "assistant")
     assert shippers
     for pid in shippers:
         os.kill(pid, signal.SIGSTOP)
@@ -465,19 +478,36 @@ def test_a_queue_that_is_not_emptied_drops_nothing(field: World) -> None:
     assert statuses == [200] * 1200
     each = Decimal(chat(field, key).headers["groundplan-cost-usd"])
     assert each > 0 and field.spent(key, 1201) == 1201 * each, "not nothing after a hundred, nor after a thousand"
+    wait_until(lambda: shown_of(field, "assistant") == before + 1201 * each, 30, "the cost page says so, too")
     assert field.settled()
 
 
+def shown_of(field: World, workload: str) -> Decimal:
+    """What a workload cost, as the page of its costs says."""
+    found = {each["workload"]: each["total_usd"] for each in field.control_api("GET", "/api/cost")["by_workload"]}
+    return Decimal(found.get(workload, 0))
+
+
+def budgets(field: World) -> list[tuple[str, Decimal, str]]:
+    """Of every key that has one, as the list of keys says."""
+    keys = field.control_api("GET", "/api/keys")["keys"]
+    found = [(key["id"], key["budget_usd"], key["budget_period"]) for key in keys]
+    return sorted((name, Decimal(limit), period) for name, limit, period in found if limit is not None)
+
+
 def test_a_spent_budget_is_spent_after_a_restart(field: World) -> None:
-    """The last one: it stops and starts the installation."""
+    """And every budget that was given is there. The last one: it stops and starts the installation."""
     one = most(field, field.key(), "chat")
     key = field.key(budget=one * 2)
     while (answer := chat(field, key)).status == 200:
         pass
     assert answer.code == "budget_exhausted"
     calls = field.sql("SELECT count(*) n FROM call WHERE status = 'ok'")[0]["n"]
+    given = budgets(field)
+    assert (one * 2, "total") in [(limit, period) for _, limit, period in given]
     field.stack.stop()
     field.stack.start()
+    assert budgets(field) == given
     again = chat(field, key)
     assert (again.status, again.code) == (429, "budget_exhausted")
     assert field.sql("SELECT count(*) n FROM call WHERE status = 'ok'")[0]["n"] >= calls
