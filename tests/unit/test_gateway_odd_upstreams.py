@@ -269,6 +269,26 @@ def test_also_where_a_stream_goes_on() -> None:
     assert end == [{**LATE, "groundplan": {"cost": 1}}, "[DONE]"]
 
 
+async def test_pings_of_messages_keep_a_stream_open(tmp_path: Path) -> None:
+    """Anthropic's models may think for long and tell nothing of it but these."""
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+               "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1}}  # fmt: skip
+    begin, ping, end = (
+        events(*(json.dumps(each).encode() for each in told))
+        for told in (
+            ({"type": "message_start", "message": message},),
+            ({"type": "ping"},),
+            ({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+             {"type": "message_stop"}),
+        )
+    )  # fmt: skip
+    more = {"one": {"api": "anthropic", "idle_ms": 200}}
+    async with saying(tmp_path, STREAM + begin, *[ping] * 150, end, more=more) as rig:
+        body = {"model": "auto", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "a"}]}
+        reply = await asked(rig, "/v1/messages", body)
+        assert reply.body.count(b"event: ping") == 150 and b"event: message_stop" in reply.body
+
+
 async def test_trailers_change_nothing_of_the_head(tmp_path: Path) -> None:
     sent = events(*ANSWER)
     end = b"\r\n0\r\ncontent-type: text/html\r\nretry-after: 9\r\n\r\n"
