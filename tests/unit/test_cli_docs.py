@@ -208,7 +208,7 @@ def test_the_readme_leads_to_every_page_and_tells_the_layers() -> None:
 def test_every_complaint_has_its_test() -> None:
     rows = re.findall(r"^\|.*\| `(test_[a-z0-9_]+)`", (ROOT / "docs" / "complaints.md").read_text(), re.MULTILINE)
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
-    assert len(rows) >= 25 and [name for name in rows if f"def {name}(" not in sources] == []
+    assert len(rows) >= 24 and [name for name in rows if f"def {name}(" not in sources] == []
 
 
 def test_the_workload_of_the_readme_is_in_order(tmp_path: Path) -> None:

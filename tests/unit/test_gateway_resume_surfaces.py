@@ -259,6 +259,9 @@ async def test_a_break_before_the_tool_call_of_any_surface_is_resumed(tmp_path: 
     [
         ("responses", {"text": {"format": {"type": "json_object"}}}, "structured output"),
         ("responses", {"top_logprobs": 2}, "log probabilities"),
+        ("messages", {"output_config": {"format": {"type": "json_schema", "schema": {}}}}, "structured output"),
+        ("messages by chat", {"output_config": {"format": {"type": "json_schema", "schema": {}}}}, "structured output"),
+        ("messages", {"output_format": {"type": "json_schema", "schema": {}}}, "structured output"),
         ("completions", {"n": 2}, "several texts"),
         ("completions", {"logprobs": 1}, "logprobs cannot"),
         ("completions", {"echo": True}, "echo cannot"),

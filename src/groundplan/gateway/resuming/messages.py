@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.sse import named_event
-from groundplan.gateway.resuming.story import Continued, Sent, capped, left_of, turns
+from groundplan.gateway.resuming.story import Continued, Sent, asks, capped, left_of, turns
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.messages_chat import LazyTranslation
 from groundplan.gateway.surfaces.messages_native import thinking_budget
@@ -23,12 +23,16 @@ from groundplan.ledger.model import Usage
 ENDPOINT = "messages"
 _THINKING = ("thinking", "redacted_thinking")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.encode
 
 
-def forbidden(ask: Ask) -> str:  # noqa: ARG001 -- as the other surfaces'
-    """Nothing in a request forbids it; what has begun may."""
+def forbidden(ask: Ask) -> str:
+    """Why a stream that is asked so cannot be continued; empty where it can."""
+    config = msgspec.json.decode(ask.fields.get("output_config", b"null"))
+    if asks(ask, "output_format") or (isinstance(config, dict) and config.get("format") is not None):
+        return "structured output (output_config.format) cannot be continued"
     return ""
 
 
