@@ -214,6 +214,27 @@ def test_every_key_of_the_file_is_named() -> None:
         assert key in told, key
 
 
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("cooldown_time", "learned from its failures"),
+        ("configurable_clientside_auth_params", "never sent by callers"),
+        ("use_in_pass_through", "only calls of declared workloads"),
+        ("additional_drop_params", "never dropped in silence"),
+        ("auto_router_config", "model `auto` chooses"),
+        ("otpm", "question and answer together"),
+        ("ssl_verify", "always verified"),
+        ("mock_timeout", "a deployment is real"),
+        ("top_k", "nothing is added"),
+    ],
+)
+def test_what_the_peer_itself_heeds_is_not_told_as_a_field_of_calls(name: str, here: str) -> None:
+    """Beside a model stand settings of the proxy, and fields that it adds to calls: callers can send these alone."""
+    verdict = imported(model("x", f"{{model: openai/gpt-4o, {name}: 1}}"))
+    (found,) = (each for each in verdict.findings if each.what == f"litellm_params.{name}")
+    assert here in found.here and ("Callers send it" in found.todo) == (name == "top_k")
+
+
 def test_prices_are_exact_and_never_understated() -> None:
     workspace = validate_files(everything(owners={"": "ana@acme.example"}).files)
     (price,) = workspace.deployments["own-model-hosted-vllm"].price

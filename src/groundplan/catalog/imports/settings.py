@@ -196,6 +196,9 @@ GENERAL: dict[str, Rule] = {
     "service_account_settings": _KEYS,
 }  # fmt: skip
 
+_ROUTED = Rule(CHANGED, "model `auto` chooses among deployments of a workload that are allowed to", "routing: of it")
+_APART = Rule(NO_EQUAL, "a limit counts tokens of question and answer together", "Write kind: limit, tokens: N/minute.")
+_PER_KEY = Rule(CHANGED, "a limit may cover each key", "Write kind: limit, covers: key.")
 ENTRY: dict[str, Rule] = {
     "tags": Rule(NO_EQUAL, "a key leads to one workload and its deployments", "Declare one workload for each tag."),
     "access_groups": Rule(NO_EQUAL, "who may call is who has a key, or a grant", "Declare kind: grant."),
@@ -206,6 +209,23 @@ ENTRY: dict[str, Rule] = {
     "default_headers": Rule(NO_EQUAL, "no headers of your own are sent upstream", ""),
     "api_version": Rule(CHANGED, "the provider's v1 API takes no version", ""),
     "drop_params": LITELLM["drop_params"],
+    "additional_drop_params": LITELLM["drop_params"],
+    "allowed_openai_params": LITELLM["drop_params"],
+    "cooldown_time": ROUTER["cooldown_time"],
+    "configurable_clientside_auth_params": GENERAL["allow_client_side_credentials"],
+    "use_in_pass_through": GENERAL["pass_through_endpoints"],
+    "auto_router_config": _ROUTED,
+    "auto_router_default_model": _ROUTED,
+    "auto_router_embedding_model": _ROUTED,
+    "complexity_router_config": _ROUTED,
+    "complexity_router_default_model": _ROUTED,
+    "itpm": _APART,
+    "otpm": _APART,
+    "default_api_key_rpm_limit": _PER_KEY,
+    "default_api_key_tpm_limit": _PER_KEY,
+    "ssl_verify": LITELLM["ssl_verify"],
+    "max_file_size_mb": Rule(NO_EQUAL, "what may be sent in has bounds of its own", "audio: of the deployment"),
+    "merge_reasoning_content_in_choices": Rule(NO_EQUAL, "an answer is told as its upstream gave it", ""),
     "litellm_credential_name": Rule(NO_EQUAL, "a key is a reference at each deployment", "Write key: env:NAME."),
     "team_id": Rule(NO_EQUAL, f"teams: {_DATABASE}", "Declare kind: team, and team: at workloads."),
     "litellm_provider": Rule(CARRIED, "the first part of model: of the deployment"),
@@ -217,6 +237,7 @@ ENTRY: dict[str, Rule] = {
     "mode": Rule(CARRIED, "type: of the deployment"),
     "health_check_timeout": GENERAL["health_check_interval"],
     "disable_background_health_check": GENERAL["health_check_interval"],
+    "mock_timeout": Rule(NO_EQUAL, "a deployment is real", "Use url: local:scripted-SITE for a scripted one."),
     "mock_response": Rule(NO_EQUAL, "a deployment is real", "Use url: local:scripted-SITE for a scripted one."),
     "supports_system_message": _PASSED,
     "cache_control_injection_points": _PASSED,
