@@ -269,9 +269,34 @@ def test_also_where_a_stream_goes_on() -> None:
     assert end == [{**LATE, "groundplan": {"cost": 1}}, "[DONE]"]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+async def test_choices_that_are_null_are_none(tmp_path: Path, path: str) -> None:
+    """As servers written in Go tell the usage. OpenAI's clients go through the list."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    ended = json.dumps({**json.loads(ROLE), "choices": None, "usage": usage}).encode()
+    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"), ended, DONE)) as rig:
+        body: dict[str, Any] = {
+            "model": "auto",
+            "max_tokens": 9,
+            "stream": True,
+            "messages": [{"role": "user", "content": "a"}],
+        }
+        if path == "/v1/responses":
+            body = {"model": "auto", "input": "a", "stream": True}
+        body |= {"stream_options": {"include_usage": True}} if "chat" in path else {}
+        reply = await asked(rig, path, body)
+        assert reply.status == 200 and b"error" not in reply.body.replace(b'"error":null', b"")
+        if "chat" in path:
+            assert events_of(reply.body)[-2] | {"groundplan": 0} == {
+                **json.loads(ROLE), "choices": [], "usage": usage, "groundplan": 0
+            }  # fmt: skip
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.usage.output, only.estimated) == ("ok", 3, False)
+
+
 async def test_pings_of_messages_keep_a_stream_open(tmp_path: Path) -> None:
     """Anthropic's models may think for long and tell nothing of it but these."""
-    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+    message: dict[str, Any] = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
                "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1}}  # fmt: skip
     begin, ping, end = (
         events(*(json.dumps(each).encode() for each in told))

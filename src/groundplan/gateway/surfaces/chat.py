@@ -34,7 +34,7 @@ from groundplan.gateway.surfaces.chat_chunk import Chunk, read_chunk, without_us
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.surfaces.named_files import NamedFile, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
-from groundplan.gateway.surfaces.upstream_json import STREAM, UNREADABLE, refuse_encoding, understood
+from groundplan.gateway.surfaces.upstream_json import STREAM, UNREADABLE, refuse_encoding, understood, with_choices
 from groundplan.gateway.upstream import call_ids, providers
 from groundplan.ledger.model import Usage
 
@@ -234,6 +234,7 @@ class ChatRelay(OpenAIRelay):
         try:
             chunk = read_chunk(data)
         except UNREADABLE:
+            data = with_choices(data)
             chunk = understood(read_chunk, data, STREAM)
         if chunk.service_tier is not None and chunk.service_tier != self.tier:
             self.tier, self.alike = chunk.service_tier, None

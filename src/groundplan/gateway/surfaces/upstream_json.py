@@ -1,5 +1,5 @@
 """Reading JSON that an upstream sent: whatever is wrong with it is one error, but what is wrong with its usage costs
-only the report, never the answer. Knows no surface.
+only the report, never the answer, and `choices` that are null are none. Knows no surface.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ STREAM = "the upstream's stream is not what the API promises"
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a decoder raises, also for what is nested deeper than it bears."""
 _IN_USAGE = re.compile(r" - at `\$((?:\.\w+)*?)\.usage\b")
+_NO_LIST = "got `null` - at `$.choices`"
 _UNTRUE = b'{"prompt_tokens":-1,"input_tokens":-1,"output_tokens":-1}'
 """A usage that nobody takes for true."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -34,6 +35,8 @@ def understood(read: Callable[[bytes], Read], data: bytes, promise: str = ANSWER
         try:
             if (found := _IN_USAGE.search(str(error))) is not None:
                 return read(_with_untrue_usage(data, found[1].split(".")[1:]))
+            if str(error).endswith(_NO_LIST):
+                return read(with_choices(data))
             return read(without_halves(data, error))
         except UNREADABLE:
             pass
@@ -48,6 +51,17 @@ def _with_untrue_usage(data: bytes, parents: list[str]) -> bytes:
     name, *below = (*parents, "usage")
     fields[name] = msgspec.Raw(_with_untrue_usage(bytes(fields[name]), below[:-1]) if below else _UNTRUE)
     return msgspec.json.encode(fields)
+
+
+def with_choices(data: bytes) -> bytes:
+    """An event with an empty list in place of `choices` that are null: so servers written in Go tell that there are
+    none. OpenAI's clients go through the list."""
+    try:
+        fields = _fields(data)
+    except UNREADABLE:
+        return data
+    none = "choices" in fields and bytes(fields["choices"]) == b"null"
+    return msgspec.json.encode({**fields, "choices": []}) if none else data
 
 
 def refuse_encoding(data: bytes) -> None:
