@@ -296,8 +296,10 @@ async def test_choices_that_are_null_are_none(tmp_path: Path, path: str) -> None
 
 async def test_pings_of_messages_keep_a_stream_open(tmp_path: Path) -> None:
     """Anthropic's models may think for long and tell nothing of it but these."""
-    message: dict[str, Any] = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
-               "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1}}  # fmt: skip
+    message: dict[str, Any] = {
+        "id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+        "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1},
+    }  # fmt: skip
     begin, ping, end = (
         events(*(json.dumps(each).encode() for each in told))
         for told in (

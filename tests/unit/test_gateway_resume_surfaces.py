@@ -295,8 +295,10 @@ async def test_what_the_next_deployment_is_asked_has_what_is_left_of_the_cap(tmp
 
 def thinks(*after: dict[str, Any]) -> bytes:
     """The beginning of a message that has thought, and what it then says."""
-    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
-               "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1}}  # fmt: skip
+    message: dict[str, Any] = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+        "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1},
+    }  # fmt: skip
     thought = {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}
     told = [
         {"type": "message_start", "message": message},
