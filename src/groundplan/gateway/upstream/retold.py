@@ -68,7 +68,7 @@ class Chunks:
     (or all of them 0), and tells the end of a call as the end of the answer.
     """
 
-    __slots__ = ("_base", "_calls", "_ids", "_model", "_numbers", "_reason", "_role", "_usage")
+    __slots__ = ("_bare", "_base", "_calls", "_ids", "_model", "_numbers", "_reason", "_role", "_said", "_usage")
 
     def __init__(self, model: str) -> None:
         """`model`: that was asked for."""
@@ -79,6 +79,9 @@ class Chunks:
         self._ids: set[str] = set()
         self._numbers: dict[int, int] = {}
         """Ours, of the newest call under each of the library's."""
+        self._bare: set[int] = set()
+        """Calls, by our numbers, of whose arguments nothing was said yet."""
+        self._said: set[int] = set()
         self._calls = 0
         self._reason: str | None = None
         self._usage: dict[str, Any] | None = None
@@ -100,6 +103,10 @@ class Chunks:
             _reasoning(delta)
             for call in delta.get("tool_calls") or ():
                 call["index"] = self._number(call)
+                self._bare.add(call["index"])
+                if (call.get("function") or {}).get("arguments"):
+                    self._said.add(call["index"])
+            self._bare -= self._said
         if not begins and not any(choice["delta"] for choice in choices):
             return None
         choices[0]["delta"] = self._role | choices[0]["delta"]
@@ -107,8 +114,14 @@ class Chunks:
         return {**made, **self._base}
 
     def end(self) -> list[dict[str, Any]]:
-        """How it ended, where that was told, and the usage on its own."""
+        """How it ended, where that was told, and the usage on its own. Before it the arguments of calls that have none:
+        callers read them as JSON, and Anthropic says nothing of them in a stream."""
         told = []
+        if self._reason not in (None, "length") and self._bare:
+            calls = [{"index": number, "function": {"arguments": "{}"}} for number in sorted(self._bare)]
+            told.append(
+                {**self._base, "choices": [{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": None}]}
+            )
         if self._reason is not None:
             reason = "tool_calls" if self._reason == "stop" and self._calls else self._reason
             last = {"index": 0, "delta": self._role, "finish_reason": reason}
@@ -129,8 +142,9 @@ class Chunks:
 def _reasoning(said: dict[str, Any]) -> None:
     """The library's `reasoning`, under the name that OpenAI-shaped servers give it."""
     reasoning = said.pop("reasoning", None)
-    if isinstance(reasoning, dict) and reasoning.get("content"):
-        said["reasoning_content"] = reasoning["content"]
+    text = reasoning.get("content") if isinstance(reasoning, dict) else reasoning
+    if isinstance(text, str) and text:
+        said["reasoning_content"] = text
 
 
 def _larger(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str, Any] | None:
