@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+import uvloop
 from tests.contract.h2_server import H2Server
 from tests.unit.call_rig import BOUND, Rig, Stream, call_rig, until, upstream
 
@@ -170,6 +171,16 @@ async def test_only_comments_from_there_on(fast: Rig) -> None:
     began = time.monotonic()
     await breaks(fast, "did not answer in time", mode="comments")
     assert time.monotonic() - began < 10
+
+
+def test_only_comments_from_there_on_by_the_clock_that_workers_have(tmp_path: Path) -> None:
+    """uvloop's stands still within a turn of the loop, and whole seconds add up exactly."""
+
+    async def stalls() -> None:
+        async with call_rig(tmp_path, more={"one": {"idle_ms": 1000}}) as rig:
+            await asyncio.wait_for(breaks(rig, "did not answer in time", mode="comments"), 10)
+
+    uvloop.run(stalls())
 
 
 async def test_a_malformed_frame(rig: Rig) -> None:

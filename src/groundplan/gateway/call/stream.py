@@ -132,7 +132,8 @@ class Streaming:
 
     async def _relay(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
         relay, connection, idle = self.relay, self._connection, self._deployment.idle_ms / 1000
-        wait, since = idle, 0.0
+        wait, counted = idle, relay.output_bytes
+        since: float | None = None  # when what is a sign of an answer came last, once anything else did
         while not relay.done:
             if exchange.response.started:
                 connection.pump(self._pump, idle, self._through)
@@ -147,15 +148,17 @@ class Streaming:
             if out and not exchange.response.started:
                 self._out = out
                 await self._begin(gateway, exchange, sequence)
-            if out or self._fed or (self.guarded is not None and self.guarded.heard):
-                wait, self._fed = idle, False
+            said, counted = relay.output_bytes > counted, relay.output_bytes
+            if out or self._fed or said or (self.guarded is not None and self.guarded.heard):
+                wait, since, self._fed = idle, None, False
                 if self.guarded is not None:
                     self.guarded.heard = False
                 if exchange.response.full:
                     await exchange.response.drained()
                 continue
-            # comments keep a connection open, and are no sign that an answer will come
-            since = gateway.loop.time() if wait == idle else since
+            # comments keep a connection open, and are no sign that an answer will come; what a model reasons is one,
+            # also where the client's API does not tell it
+            since = gateway.loop.time() if since is None else since
             wait = max(LEAST, gateway.awake.left(since, idle))
 
     def _pump(self, data: bytes) -> bool:
