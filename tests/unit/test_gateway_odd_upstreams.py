@@ -294,18 +294,21 @@ async def test_choices_that_are_null_are_none(tmp_path: Path, path: str) -> None
         assert (only.outcome, only.usage.output, only.estimated) == ("ok", 3, False)
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/completions"])
 async def test_what_is_reasoned_and_not_told_is_no_stall(tmp_path: Path, path: str) -> None:
     """A model of a chat says that it is at work, where its client's API has no word for it."""
     thought = events(chunk({"reasoning_content": "hm "}))
-    asks: dict[str, Any] = {"max_tokens": 9, "messages": [{"role": "user", "content": "a"}]}
-    more = {"one": {"idle_ms": 200}}
+    asks: dict[str, Any] = {
+        "/v1/messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "a"}]},
+        "/v1/responses": {"input": "a"},
+        "/v1/completions": {"prompt": "a"},
+    }
+    more = {"one": {"idle_ms": 200, "first_token_ms": 300}}
     async with saying(
-        tmp_path, STREAM + events(ROLE), *[thought] * 150, events(HI, THERE, END, DONE), more=more
+        tmp_path, STREAM + events(ROLE), *[thought] * 200, events(HI, THERE, END, DONE), more=more
     ) as rig:
-        body = {"model": "auto", "stream": True, **(asks if path == "/v1/messages" else {"input": "a"})}
-        reply = await asked(rig, path, body)
-        assert b"stream_broken" not in reply.body and b"Hi " in reply.body
+        reply = await asked(rig, path, {"model": "auto", "stream": True, **asks[path]})
+        assert b"stream_broken" not in reply.body and b"Hi " in reply.body, reply.body
         (only,) = await rig.settlements()
         assert only.outcome == "ok"
 

@@ -71,7 +71,7 @@ class Streaming:
         """Which may hold back what came: whatever is for the client is progress, though it gets nothing yet."""
 
     async def first(self, gateway: Gateway, since: float, seconds: float) -> None:
-        """Until there is something for the client, or the whole of a stream that has nothing for it, within `seconds`
+        """Until the upstream says something, or the whole of a stream that has nothing for the client, within `seconds`
         since then.
 
         Raises `StreamBroken`.
@@ -88,8 +88,8 @@ class Streaming:
                 self._out = self._take(data)
                 if self._failure is not None:
                     raise self._failure  # the client has nothing yet, so it need not know
-                if self._out or (self.guarded is not None and self.guarded.heard):
-                    return
+                if self._out or relay.output_bytes or (self.guarded is not None and self.guarded.heard):
+                    return  # also where it reasons, and the client's API does not tell that
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             raise _broken(failure) from failure
         if not relay.complete:
