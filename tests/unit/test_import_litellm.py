@@ -214,6 +214,12 @@ def test_every_key_of_the_file_is_named() -> None:
         assert key in told, key
 
 
+def test_what_is_to_be_said_can_be_pasted_into_a_shell() -> None:
+    verdict = imported(model('"a b/c"', "{model: openai/own-x}"))
+    told = " ".join(each.todo for each in verdict.findings)
+    assert "--owner 'a b/c'=E-MAIL" in told and "--price 'a b/c'=IN/OUT" in told
+
+
 @pytest.mark.parametrize(
     ("name", "here"),
     [

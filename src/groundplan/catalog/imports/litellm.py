@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from shlex import quote
 from typing import Any
 
 from groundplan.catalog.check import validate_files
@@ -205,7 +206,7 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
         if owner:
             body["owners"] = {"business": owner}
         else:
-            todo = f"Say --owner {one_line(group)}=E-MAIL, or --owner E-MAIL for all."
+            todo = f"Say --owner {quote(one_line(group))}=E-MAIL, or --owner E-MAIL for all."
             common.findings.append(
                 Finding(NO_OWNER, one_line(group), "without a business owner it stays a proposal", todo, where)
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, localcontext
+from shlex import quote
 from typing import Any
 
 from groundplan.catalog.imports.node import Node
@@ -91,6 +92,7 @@ def asked(text: str, kind: str) -> dict[str, Any] | str | None:
 def form(model: str, kind: str) -> str:
     """How to say what a model of a type costs."""
     unit = UNITS.get(kind)
+    model = quote(model)
     tokens = f"--price {model}=IN/OUT in USD per million tokens"
     return tokens if unit is None else f"--price {model}={unit.example}/{unit.word} in USD, or {tokens}"
 
