@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import call_rig, read_records, rule, until
+from tests.unit.raw_upstream import answering, saying
 
 from groundplan.blueprint.model import ProviderKey, Reliability
 from groundplan.gateway.call.retry import pause, repeats, retry_after
@@ -121,6 +123,18 @@ def test_a_long_retry_after_is_believed_and_then_one_call_finds_out(asked: float
     assert health.rests("one", 100.0 + left) == 0.0
     assert [place.name for place in health.order(places, 100.0 + left)] == ["one", "two"], "this call tries it"
     assert [place.name for place in health.order(places, 100.0 + left)] == ["two", "one"], "others do not"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_pause_that_google_asks_for_in_its_answer_is_kept(tmp_path: Path, whole: bool) -> None:
+    """Its own API and its OpenAI-shaped one say it in no header."""
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "20.5s"}
+    error = {"error": {"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED", "details": ["x", {}, info]}}
+    body = json.dumps(error if whole else [error]).encode()
+    async with saying(tmp_path, answering(body, b"429 Too Many Requests")) as rig:
+        for _ in range(2):
+            reply = await rig.chat()
+            assert reply.status == 503 and 18 <= int(reply.headers["retry-after"]) <= 21
 
 
 async def test_a_lone_deployment_that_asks_for_time_is_not_asked_and_the_client_is_told_when(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from groundplan.gateway.upstream.providers import Place
 from groundplan.gateway.upstream.translate import Failed, Providers, failed
 
 pytest.importorskip("any_llm")
+google = pytest.importorskip("google.genai.errors")
 ASKED = {"role": "user", "content": "Where is it?"}
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}]
 OLDER: dict[str, Any] = {"definitions": {}}
@@ -52,6 +53,12 @@ async def test_what_is_refused_as_it_is_converted_is_the_callers_and_was_not_sen
             assert error["code"] == "field_untranslatable" and error.get("field", "") == field, (api, error)
     finally:
         await providers.close()
+
+
+@pytest.mark.parametrize(("details", "asked"), [([{}, {"retryDelay": "20.5s"}], "20.5"), ([], None), (None, None)])
+def test_a_pause_that_google_asks_for_in_its_answer_is_told(details: Any, asked: str | None) -> None:
+    refused = google.APIError(429, {"error": {"code": 429, "message": "quota", "details": details}})
+    assert failed(refused, "", Place("one", "gemini", "http://127.0.0.1:9", "")).retry_after == asked
 
 
 async def test_one_that_cannot_be_reached_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay, final_usage
 from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
-from groundplan.gateway.upstream.account import above_rate, meant, not_asked, too_long
+from groundplan.gateway.upstream.account import above_rate, asked_pause, meant, not_asked, too_long
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
@@ -223,7 +223,7 @@ class Attempt:
     def _refused(self, connection: UpstreamConnection, status: int) -> AttemptFailed:
         """By a refusal that means this status, and is not about the caller's request."""
         rest = None
-        if (asked := connection.headers.get(b"retry-after")) is not None:
+        if (asked := connection.headers.get(b"retry-after") or asked_pause(self._refusal)) is not None:
             rest = retry_after(asked, self.gateway.clock.now())
         why = f"the upstream answered {self.status}"
         if status != self.status:

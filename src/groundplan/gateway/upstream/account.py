@@ -44,6 +44,7 @@ class _Error(msgspec.Struct, frozen=True):
     code: Any = None
     type: Any = None
     hint: Any = None
+    details: Any = None
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -53,6 +54,17 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 _body = msgspec.json.Decoder(_Body | list[_Body]).decode
+
+
+def asked_pause(data: bytes) -> bytes | None:
+    """Seconds, as a `retry-after` says them, that Google asks for in what it answers (`RetryInfo`)."""
+    error = _error(data)
+    details = None if error is None else error.details
+    for each in details if isinstance(details, list) else ():
+        delay = each.get("retryDelay") if isinstance(each, dict) else None
+        if isinstance(delay, str) and delay.endswith("s"):
+            return delay[:-1].encode()
+    return None
 
 
 def meant(status: int, data: bytes) -> int:

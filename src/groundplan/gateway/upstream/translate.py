@@ -343,10 +343,17 @@ def failed(error: BaseException, secret: str, place: Place) -> Failed:
         code = account.TOO_LONG_CODES[0]
     kind = "invalid_request_error" if status in (400, 422) else "api_error"
     hint = "Check the request against what the model takes." if status in (400, 422) else "Try again later."
-    after = getattr(error, "retry_after", None)
+    after = getattr(error, "retry_after", None) or _asked_pause(error)
     details = {"field": field} if field else {}
     body = error_body(f"{place.api}: {text[:1000]}", code, hint, kind, **details)
     return Failed(status, body, None if after is None else str(after))
+
+
+def _asked_pause(error: BaseException) -> str | None:
+    """What Google asks for in its answer; its client keeps all of that."""
+    kept = [details for each in _chain(error) if isinstance(details := getattr(each, "details", None), dict)]
+    asked = next((found for each in kept if (found := account.asked_pause(msgspec.json.encode(each)))), None)
+    return None if asked is None else asked.decode()
 
 
 def _status(error: BaseException, field: str | None) -> int:
