@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import uvloop
@@ -117,6 +118,29 @@ async def test_who_is_waited_for_is_heard_though_his_time_was_over(awake: None) 
     thread.join()
     writer.close()
     theirs.close()
+
+
+@pytest.mark.parametrize("over", [False, True])
+async def test_nothing_is_left_of_a_wait_that_is_over(awake: None, over: bool) -> None:
+    """It knows its task, and all that belongs to that: a worker in trouble would keep every one."""
+
+    async def wait() -> None:
+        with suppress(TimeoutError):
+            async with patient(0.01 if over else 5):
+                await asyncio.sleep(5 if over else 0)
+
+    def left() -> int:
+        return sum(isinstance(one, patient | Alarm | asyncio.Timeout) for one in gc.get_objects())
+
+    gc.collect()
+    before = left()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await asyncio.create_task(wait())
+        assert left() == before
+    finally:
+        gc.enable()
 
 
 async def test_what_was_promised_is_not_waited_for_longer(awake: None) -> None:

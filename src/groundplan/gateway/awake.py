@@ -106,6 +106,7 @@ class Alarm:
 
     def cancel(self) -> None:
         self._handle.cancel()
+        self._ring = _nothing  # whoever it rings for mostly knows it: together they would stay until garbage is looked for
 
     def _due(self, *, was_read: bool = False) -> None:
         left = self._awake.left(self._since, self._seconds, self._until)
@@ -115,6 +116,10 @@ class Alarm:
             self._handle = self._loop.call_later(READ_SECONDS, lambda: self._due(was_read=True))
         else:
             self._ring()
+
+
+def _nothing() -> None:
+    """Nobody is waited for."""
 
 
 class patient:  # noqa: N801 -- used as `asyncio.timeout` is, which is the other kind
