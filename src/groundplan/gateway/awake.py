@@ -106,7 +106,8 @@ class Alarm:
 
     def cancel(self) -> None:
         self._handle.cancel()
-        self._ring = _nothing  # whoever it rings for mostly knows it: together they would stay until garbage is looked for
+        # whoever it rings for mostly knows it: together they would stay until garbage is looked for
+        self._ring = _nothing
 
     def _due(self, *, was_read: bool = False) -> None:
         left = self._awake.left(self._since, self._seconds, self._until)
