@@ -319,6 +319,7 @@ def test_of_a_gateway_that_is_cut_off_it_is_told_until_when_it_may_serve_and_it_
     finally:
         world.stack.patient = True
         world.admin(f"ALTER ROLE {role} LOGIN")
+    wait_until(lambda: world.stack.heed(longer["number"]), 60, "every worker is back")
     for stopped in (key, other):
         wait_until(partial(_refused, world, stopped), 60, "the kill reached the gateways")
         assert {(answer.status, answer.code) for answer in world.asked(stopped)} == {(403, "killed")}

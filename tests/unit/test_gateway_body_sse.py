@@ -20,7 +20,7 @@ from groundplan.gateway.http.sse import EventReader, EventTooLarge, event, splic
 from groundplan.gateway.surfaces import chat as chat_completions
 from groundplan.gateway.surfaces import completions, embeddings, messages, responses
 from groundplan.gateway.surfaces.body import ELSEWHERE, NAMED, READ_APART
-from groundplan.gateway.surfaces.chat import ChatRelay, OpenAIChat
+from groundplan.gateway.surfaces.chat import ChatRelay, CopiesRelay, OpenAIChat
 from groundplan.gateway.surfaces.chat_chunk import without_usage
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS, OpenAIEmbeddings
 from groundplan.gateway.surfaces.images import IMAGES
@@ -363,10 +363,15 @@ def test_usage_inside_a_data_chunk_is_taken_out_for_a_client_that_did_not_ask() 
 
 
 def test_chunks_of_several_copies_keep_their_order() -> None:
-    relay = ChatRelay(include_usage=False)
-    first, second = chunk(finish="stop"), chunk("late")
+    relay = CopiesRelay(include_usage=False)
+    other = chunk("other").replace(b'"index": 0', b'"index": 1')
+    assert relay.take(other) == event(other) != event(chunk("other"))
+    first = chunk(finish="stop")
     assert relay.take(first) == b""
-    assert relay.take(second) == event(first) + event(second)
+    assert relay.take(other) == event(first) + event(other), "the other one goes on without a pause"
+    one, late = ChatRelay(include_usage=False), chunk("late")
+    assert one.take(first) == b""
+    assert one.take(late) == event(first) and one.held == late, "the last one, whatever it has"
 
 
 def test_tool_calls_count_as_output_and_pass_unchanged() -> None:
