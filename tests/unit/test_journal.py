@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import journal as journal_module
-from groundplan.gateway.journal import records
+from groundplan.gateway.journal import records, segments
 from groundplan.gateway.journal.journal import CROWD, QUIET_S, RESERVATION_SYNC_S, SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import HEADER_BYTES, End, SegmentReader, read_segment
 from groundplan.gateway.journal.syncing import Done, Sync, ThreadSync
@@ -188,6 +189,34 @@ async def test_segments_follow_one_another_and_lose_nothing(tmp_path: Path) -> N
     await journal.close()
     assert len(records.segment_numbers(journal.folder)) > 3
     assert all_records(journal.folder) == written
+
+
+async def test_a_disk_that_is_slow_with_one_segment_refuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a segment is being made, the calls of one and a half more have their room."""
+    journal = open_journal(tmp_path)
+    await until(lambda: not journal._spares.making)
+    quick, slow = threading.Event(), segments.allocate_segment
+
+    def late(folder: Path, epoch: UUID, number: int, size: int) -> int:
+        quick.wait(30)
+        return slow(folder, epoch, number, size)
+
+    monkeypatch.setattr(segments, "allocate_segment", late)
+    written = 0
+    while written < 2.5 * SMALLEST_SEGMENT:
+        call = new_id().bytes
+        journal.reserve(reservation(call))
+        journal.settle(settlement(call))
+        journal.finish(finish(call))
+        written = journal.counters.bytes
+        await asyncio.sleep(0)
+    assert journal._spares.making and not journal._spares.ready
+    quick.set()
+    await until(lambda: len(journal._spares.ready) == segments.AHEAD)
+    assert records.segment_numbers(journal.folder) == [1, 2, 3, 4, 5]
+    await journal.close()
 
 
 async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(

@@ -81,7 +81,7 @@ class Journal:
         self._loop = loop
         self._lock = lock
         self._current = first
-        self._spares = Spares(folder, epoch, loop, first.size)
+        self._spares = Spares(folder, epoch, loop, first)
         self._retiring: list[int] = []
         self._failure: str | None = None
         self._closed = False
@@ -143,7 +143,7 @@ class Journal:
         except OSError as error:
             raise _unavailable(f"the journal cannot be made: {error.strerror}") from error
         journal = cls(folder, epoch, loop, lock, Segment(descriptor, 1, segment_bytes), sync or best_sync(loop))
-        journal._spares.want(2)
+        journal._spares.fill()
         return journal
 
     # status ---------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ class Journal:
         if len(framed) > MAX_FRAME:
             raise Invalid("the reservation is too long", code="journal_record", hint="Shorten the names in it.")
         if not self._has_room(len(framed) + SETTLEMENT_ROOM + FINISH_ROOM):
-            self._spares.want(self._current.number + 1)
+            self._spares.fill()
             raise _unavailable("there is no room in the journal")
         sequence = self._append(framed) if soon else self._write(framed)
         if self._failure is not None:
@@ -372,7 +372,7 @@ class Journal:
     def _roll(self) -> Segment:
         self._retiring.append(self._current.descriptor)
         self._current = self._spares.ready.popleft()
-        self._spares.want(self._current.number + 1)
+        self._spares.fill()
         return self._current
 
     def _shortened(self, record: Finish) -> bytes:

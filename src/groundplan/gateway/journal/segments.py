@@ -20,6 +20,8 @@ from groundplan.gateway.journal.records import HEADER_BYTES
 
 _ZEROS = bytes(1 << 20)
 _RETRY_S = 1.0
+AHEAD = 2
+"""Segments that wait: where the disk is busy, filling one with zeros can take longer than the calls of another."""
 
 
 def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
@@ -54,23 +56,22 @@ class Segment:
 
 
 class Spares:
-    """Those of one journal that wait to be written into, one as a rule. All methods belong to the loop's thread."""
+    """Those of one journal that wait to be written into. All methods belong to the loop's thread."""
 
-    def __init__(self, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, size: int) -> None:
+    def __init__(self, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, first: Segment) -> None:
         self.ready: deque[Segment] = deque()
         self.making = False
-        self._folder, self._epoch, self._loop, self._size = folder, epoch, loop, size
-        self._number = 0
+        self._folder, self._epoch, self._loop, self._size = folder, epoch, loop, first.size
+        self._next = first.number + 1
         self._stopped = False
         self._thread: threading.Thread | None = None
 
-    def want(self, number: int) -> None:
-        """Have that segment made, unless one is there or on its way. Where the disk refuses, again after a second."""
-        self._number = number
-        if self.making or self.ready or self._stopped:
+    def fill(self) -> None:
+        """Have them made, one after the other, until `AHEAD` wait. Where the disk refuses, again after a second."""
+        if self.making or len(self.ready) >= AHEAD or self._stopped:
             return
         self.making = True
-        self._thread = threading.Thread(target=self._make, args=(number,), name="journal-room", daemon=True)
+        self._thread = threading.Thread(target=self._make, args=(self._next,), name="journal-room", daemon=True)
         self._thread.start()
 
     def _make(self, number: int) -> None:
@@ -87,8 +88,10 @@ class Spares:
         self.making = False
         if descriptor is not None:
             self.ready.append(Segment(descriptor, number, self._size))
+            self._next = number + 1
+            self.fill()
         elif not self._stopped:
-            self._loop.call_later(_RETRY_S, lambda: self.want(self._number))
+            self._loop.call_later(_RETRY_S, self.fill)
 
     def stop(self) -> None:
         """No more are made; one that is on its way still comes."""
