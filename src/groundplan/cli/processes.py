@@ -12,7 +12,7 @@ from groundplan.api.served import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
 from groundplan.core.endpoints import KNOWN_SECONDS, lookup
 from groundplan.core.home import Home
-from groundplan.core.settings import LEAVE_SECONDS
+from groundplan.core.settings import LEAVE_SECONDS, load_settings
 from groundplan.gateway.http.front import LEAVE, is_serving
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
@@ -92,7 +92,9 @@ def service(home: Home, name: str, leave_seconds: float = LEAVE_SECONDS) -> Proc
             leave_after=2 * KNOWN_SECONDS,
         )
     if name.startswith(SCRIPTED):
-        return Process(name, module("groundplan.testing.scripted", "--home", str(home.root), "--name", name))
+        meaning = str(load_settings().models / MINILM.name)
+        scripted = ("--home", str(home.root), "--name", name, "--meaning", meaning)
+        return Process(name, module("groundplan.testing.scripted", *scripted))
     return None
 
 

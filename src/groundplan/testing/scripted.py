@@ -1,7 +1,7 @@
 """The scripted model: a deterministic upstream that can fail on command and counts what it was asked. It speaks
 OpenAI's API, its files and batches included, and Anthropic's Messages.
 
-It understands nothing: it repeats the passage it was given, or the last question. Real HTTP, real sockets, real usage
+It understands nothing: it repeats what it was given to read, or the last question. Real HTTP, real sockets, real usage
 numbers, so the same contract tests hold for it and for real models. Not for production answers.
 
 `POST /control {"mode": ..., "after": n, "latency_ms", "chunk_ms", "tokens", "status", "retry_after", "at", "tool",
@@ -33,6 +33,7 @@ from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Refusal, Request, Response, Server
 from groundplan.testing import scripted_responses
+from groundplan.testing.reading import Read, by_words, lazily
 from groundplan.testing.script import Script as Script
 from groundplan.testing.scripted_batches import ScriptedBatches
 from groundplan.testing.scripted_bill import Bill
@@ -47,8 +48,6 @@ _REALTIME = b"/v1/realtime"
 _RESPONSES, _COMPLETIONS = b"/v1/responses", b"/v1/completions"
 _ANSWERED = (b"/v1/models", b"/v1/chat/completions", b"/v1/embeddings", _MESSAGES, _RESPONSES, _COMPLETIONS)
 _encode = msgspec.json.Encoder().encode
-_HEADING = re.compile(r"(?m)^#+ .*$")
-_PASSAGE = re.compile(r"^\[(\d+)\][^\n]*\n(.+?)(?=^\[\d+\]|\Z)", re.MULTILINE | re.DOTALL)
 
 
 class _Message(msgspec.Struct):
@@ -87,23 +86,14 @@ class _Embeddings(msgspec.Struct):
     encoding_format: str = "float"
 
 
-def answer_text(messages: list[tuple[str, str]]) -> str:
-    """The scripted answer to (role, text) messages: from the first numbered passage where there is one."""
+def answer_text(messages: list[tuple[str, str]], model: str = "scripted", read: Read = by_words) -> str:
+    """The scripted answer to (role, text) messages: from the first numbered passages that there are."""
     question = next((text for role, text in reversed(messages) if role == "user"), "")
     for role, text in messages:
-        found = _PASSAGE.search(text) if role == "system" else None
-        if found:
-            passage = " ".join(_HEADING.sub(" ", found[2]).split()) or " ".join(found[2].split())
-            best = _closest_sentence(question, passage)
-            return f"According to the passage [{found[1]}]: {best}"
+        if role == "system" and (found := read(model, question, text)):
+            return found
     words = " ".join(question.split())[:200]
     return f"You asked: {words}" if words else "There was no question."
-
-
-def _closest_sentence(question: str, passage: str) -> str:
-    wanted = set(re.findall(r"\w{4,}", question.lower()))
-    sentences = re.split(r"(?<=[.!?])\s+", passage)[:40]
-    return max(sentences, key=lambda s: len(wanted & set(re.findall(r"\w{4,}", s.lower()))))[:400]
 
 
 class ScriptedModel:
@@ -114,6 +104,8 @@ class ScriptedModel:
         self.script = Script()
         self.counted = 0
         self.bill = Bill()
+        self.read: Read = by_words
+        """How it answers from passages."""
         self.last: Request | None = None
         """The newest attempt."""
         self._token = token
@@ -360,18 +352,18 @@ class ScriptedModel:
     def _words(self, chat: _Chat) -> tuple[list[str], str]:
         """The answer in tokens (one a word), and why it ends; never more than the caller's cap."""
         caps = [cap for cap in (chat.max_tokens, chat.max_completion_tokens) if cap is not None]
-        words = self._all_words(chat.messages)
+        words = self._all_words(chat.model, chat.messages)
         if len(chat.messages) > 2 and chat.messages[-2].role == "assistant":
-            sent, whole = chat.messages[-2].text(), "".join(self._all_words(chat.messages[:-2]))
+            sent, whole = chat.messages[-2].text(), "".join(self._all_words(chat.model, chat.messages[:-2]))
             if sent and whole.startswith(sent):
                 words = _words(whole[max(0, len(sent) - self.script.overlap) :])
         limit = min(caps) if caps else len(words)
         return words[:limit], "length" if len(words) > limit else "stop"
 
-    def _all_words(self, messages: list[_Message]) -> list[str]:
+    def _all_words(self, model: str, messages: list[_Message]) -> list[str]:
         if (said := self.script.say) is not None:
             return [said[at : at + 3] for at in range(0, len(said), 3)]
-        words = _words(answer_text([(m.role, m.text()) for m in messages]))
+        words = _words(answer_text([(m.role, m.text()) for m in messages], model, self.read))
         if self.script.tokens is None:
             return words
         words = [*words[:-1], f"{words[-1].rstrip()} "] if len(words) < self.script.tokens else words
@@ -407,15 +399,9 @@ class ScriptedModel:
             message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
         reason = chat.ended(reason, tool=self.script.tool)
         choices = [{"index": i, "message": message, "finish_reason": reason} for i in range(chat.n or 1)]
+        made = {"id": f"chatcmpl-{self.counted}", "object": "chat.completion", "created": int(time.time())}
         return _encode(
-            {
-                "id": f"chatcmpl-{self.counted}",
-                "object": "chat.completion",
-                "created": int(time.time()),
-                "choices": choices,
-                "usage": self._reported(chat, len(words), mode),
-                **self._version(chat),
-            }
+            made | {"choices": choices, "usage": self._reported(chat, len(words), mode)} | self._version(chat)
         )
 
     async def _stream(self, chat: _Chat, response: Response, mode: str) -> None:
@@ -481,6 +467,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
     count_file = Path(arguments.count_file) if arguments.count_file else None
     model = ScriptedModel(arguments.name, count_file, token=None if arguments.port else token)
     model.script.latency_ms = arguments.latency_ms
+    if arguments.meaning is not None:
+        model.read = lazily(arguments.meaning)
     listener, server, port = await start(model, arguments.port)
     announce(Home(Path(arguments.home).absolute()), arguments.name, f"http://127.0.0.1:{port}/v1", token)
     stop = asyncio.Event()
@@ -498,6 +486,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--count-file")
     parser.add_argument("--latency-ms", type=float, default=0)
+    parser.add_argument("--meaning", type=Path, metavar="FOLDER", help="answer by meaning, with this embedding model")
     arguments = parser.parse_args(argv)
     uvloop.run(_serve(arguments))
     return 0
