@@ -60,8 +60,13 @@ def test_sentences_have_their_passage_and_the_heading_above_them() -> None:
         (
             "large",
             "Money back?",
-            "According to the passage [1]: Unused pumps can be returned within 30 days. "
-            "According to the passage [1]: We refund within 14 days.",
+            "According to the passage [1]: Unused pumps can be returned within 30 days. We refund within 14 days.",
+        ),
+        (
+            "large",
+            "The seals, the valve or the button?",
+            "According to the passage [1]: It covers seals. "
+            "According to the passage [2]: Close the valve. Hold the button, until it is blue.",
         ),
         ("gpt-mini", "Who are you?", f"{UNSURE}Unused pumps can be returned within 30 days."),
     ],

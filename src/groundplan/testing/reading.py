@@ -2,7 +2,7 @@
 in the demo, by what they mean, as far as the shipped embedding model tells.
 
 In the demo a small model (by its name) repeats the nearest sentence and says so when it is not sure; any other repeats
-the nearest two where both are near. Nothing is known here of what is asked, of who judges it, or of any document.
+up to three that are near. Nothing is known here of what is asked, of who judges it, or of any document.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 SURE = 0.6
 """Likeness of question and sentence from which a small model says that the sentence answers it."""
-BESIDE = 0.15
-"""A second sentence is said, too, where it is less like the question by no more than this."""
+BESIDE, NEAR = 0.2, 3
+"""Other sentences are said, too, where they are less like the question by no more than this, so many in all."""
 UNSURE = "I am not sure that the passages answer this. They say: "
 _SMALL = re.compile(r"mini|nano|small|tiny|flat")
 _HEADING = re.compile(r"(?m)^#+ .*$")
@@ -73,9 +74,10 @@ def by_meaning(embed: Embed) -> Read:
             return _cited(best.passage, best.text) if sure >= SURE else UNSURE + best.text
         under = [float(vector(f"{each.heading}: {each.text}") @ asked) for each in told]
         likeness = [(one + other) / 2 for one, other in zip(alone, under, strict=True)]
-        nearest = sorted(range(len(told)), key=lambda at: -likeness[at])[:2]
-        near = [at for at in nearest if likeness[at] >= likeness[nearest[0]] - BESIDE]
-        return " ".join(_cited(told[at].passage, told[at].text) for at in sorted(near))
+        nearest = sorted(range(len(told)), key=lambda at: -likeness[at])[:NEAR]
+        near = [told[at] for at in sorted(nearest) if likeness[at] >= likeness[nearest[0]] - BESIDE]
+        parts = groupby(near, key=lambda each: each.passage)
+        return " ".join(_cited(number, " ".join(each.text for each in mine)) for number, mine in parts)
 
     return read
 
@@ -113,5 +115,5 @@ def _long_words(text: str) -> set[str]:
     return set(re.findall(r"\w{4,}", text.lower()))
 
 
-def _cited(number: str, sentence: str) -> str:
-    return f"According to the passage [{number}]: {sentence[:400]}"
+def _cited(number: str, said: str) -> str:
+    return f"According to the passage [{number}]: {said[:400]}"
