@@ -68,6 +68,7 @@ def test_sentences_have_their_passage_and_the_heading_above_them() -> None:
             "According to the passage [1]: It covers seals. "
             "According to the passage [2]: Close the valve. Hold the button, until it is blue.",
         ),
+        ("gpt-mini", "Seals or the valve?", f"{UNSURE}It covers seals."),
         ("gpt-mini", "Who are you?", f"{UNSURE}Unused pumps can be returned within 30 days."),
     ],
 )

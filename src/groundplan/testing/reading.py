@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from groundplan.knowledge.model import Vectors
 
-SURE = 0.6
-"""Likeness of question and sentence from which a small model says that the sentence answers it."""
+SURE, APART = 0.6, 0.1
+"""A small model says that a sentence answers where it is so much like the question, and by so much more than any
+other."""
 BESIDE, NEAR = 0.2, 3
 """Other sentences are said, too, where they are less like the question by no more than this, so many in all."""
 UNSURE = "I am not sure that the passages answer this. They say: "
@@ -69,9 +70,9 @@ def by_meaning(embed: Embed) -> Read:
         asked = vector(question)
         alone = [float(vector(each.text) @ asked) for each in told]
         if _SMALL.search(model):
-            sure = max(alone)
-            best = told[alone.index(sure)]
-            return _cited(best.passage, best.text) if sure >= SURE else UNSURE + best.text
+            first, second = (*sorted(alone, reverse=True)[:2], -1.0)[:2]
+            best, sure = told[alone.index(first)], first >= SURE and first - second >= APART
+            return _cited(best.passage, best.text) if sure else UNSURE + best.text
         under = [float(vector(f"{each.heading}: {each.text}") @ asked) for each in told]
         likeness = [(one + other) / 2 for one, other in zip(alone, under, strict=True)]
         nearest = sorted(range(len(told)), key=lambda at: -likeness[at])[:NEAR]
