@@ -28,7 +28,7 @@ from groundplan.core.database import database_url
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.core.settings import load_settings
+from groundplan.core.settings import child_environment, crowd_allocator, load_settings
 from groundplan.runtime.migrate import migrate
 from groundplan.runtime.postgres import EmbeddedPostgres
 
@@ -121,11 +121,16 @@ class Installation:
         self.postmaster = 0
 
     def spawn(
-        self, name: str, *command: str, fds: tuple[int, ...] = (), cwd: Path | None = None
+        self,
+        name: str,
+        *command: str,
+        fds: tuple[int, ...] = (),
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a process that is stopped at the end."""
         log = (self.folder / f"{name}.log").open("ab")
-        process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=fds, cwd=cwd)
+        process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=fds, cwd=cwd, env=env)
         log.close()
 
         self.pids[name], self.processes[name] = [process.pid], process
@@ -171,7 +176,7 @@ class Installation:
         fd = self.listening.fileno()
         home = str(self.home.root)
         command = (sys.executable, "-m", "groundplan.gateway.app", "--home", home, "--fd", str(fd))
-        self.spawn(name, *command, "--slot", str(slot), fds=(fd,))
+        self.spawn(name, *command, "--slot", str(slot), fds=(fd,), env=child_environment(crowd_allocator()))
         wait_http(self.port, "/readyz", 20)
         return time.perf_counter() - start
 

@@ -12,7 +12,7 @@ import pytest
 from tests.acceptance.example_company import company, judged, kept, page
 from tests.acceptance.stack import Stack, wait_until
 
-JUDGED = 25
+JUDGED = 60
 """Answers of which each dimension is judged soon after the start."""
 WHY = "takes none of these calls: its arithmetic is 31%, below the floor of 98%"
 

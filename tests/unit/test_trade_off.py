@@ -101,3 +101,10 @@ def vars_of(interval: object) -> dict[str, float]:
 def test_without_a_name_the_page_is_of_the_workload_that_is_called_most() -> None:
     rows = [{"name": name, "calls_today": calls} for name, calls in (("quiet", 0), ("busy", 9), ("some", 3))]
     assert (most_called(rows), most_called(rows[:1]), most_called([])) == ("busy", "quiet", "")
+
+
+def test_the_interval_of_all_or_none_holds_it() -> None:
+    for count in range(1, 200):
+        for good in (0, count):
+            found = share(good, count)
+            assert found.low <= found.mean <= found.high and found.low < found.high

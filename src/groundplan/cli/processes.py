@@ -12,7 +12,7 @@ from groundplan.api.served import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
 from groundplan.core.endpoints import KNOWN_SECONDS, lookup
 from groundplan.core.home import Home
-from groundplan.core.settings import LEAVE_SECONDS, load_settings
+from groundplan.core.settings import LEAVE_SECONDS, crowd_allocator, load_settings
 from groundplan.gateway.http.front import LEAVE, is_serving
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
@@ -66,6 +66,7 @@ def gateway(
     return Process(
         f"gateway-{slot}",
         module("groundplan.gateway.app", *arguments),
+        env=crowd_allocator(),
         fds=tuple(fds),
         grace=drain_seconds + 5.0,
         leave_signal=LEAVE,

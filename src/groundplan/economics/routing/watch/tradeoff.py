@@ -172,4 +172,6 @@ def share(good: int, count: int) -> Interval:
     p, z2 = good / count, Z * Z
     middle = (p + z2 / (2 * count)) / (1 + z2 / count)
     half = Z * sqrt(p * (1 - p) / count + z2 / (4 * count * count)) / (1 + z2 / count)
-    return Interval(p, max(0.0, middle - half), min(1.0, middle + half))
+    return Interval(
+        p, min(p, max(0.0, middle - half)), max(p, min(1.0, middle + half))
+    )  # of all or none they round past it
