@@ -61,7 +61,8 @@ def by_meaning(embed: Embed) -> Read:
 
     @lru_cache(maxsize=4096)
     def vector(text: str) -> Vectors:
-        return embed([text])[0]
+        made: Vectors = embed([text])[0]
+        return made
 
     def read(model: str, question: str, text: str) -> str:
         told = sentences(text)
