@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import mmap
+import resource
 import subprocess
 import sys
 import weakref
@@ -101,13 +102,22 @@ def test_only_own_memory_that_is_there_already_is_moved() -> None:
             mapping(base + 4096, base + 3 * large, "[heap]", 5 << 10),
             mapping(base + 4 * large, base + 8 * large, "", 8 << 10),
             mapping(base + 10 * large, base + 14 * large, "", 1 << 10),
+            mapping(base + 15 * large, base + 18 * large, "", 0),
             mapping(base + 20 * large, base + 22 * large, "[stack]", 4 << 10),
             mapping(base + 30 * large, base + 32 * large, "/usr/lib/x.so", 4 << 10),
             mapping(base + 40 * large, base + 42 * large, "", 4 << 10, "r--p"),
             mapping(base + 50 * large + 4096, base + 51 * large, "", 2 << 10),
         ]
     )
-    assert list(memory._filled(text)) == [(base + large, base + 3 * large), (base + 4 * large, base + 8 * large)]
+    page = resource.getpagesize()
+    missing = range(base + 5 * large, base + 6 * large - page * 100)
+
+    def there(begin: int, end: int) -> bytes:
+        return bytes(at not in missing for at in range(begin, end, page))
+
+    told = [(at - base) // large for at in memory._filled(text, there)]
+    assert told == [1, 2, 4, 6, 7, 10, 11, 12, 13]
+    assert list(memory._filled(text, lambda _begin, _end: b"")) == []
 
 
 def test_what_was_freed_goes_back_to_the_machine() -> None:

@@ -26,10 +26,11 @@ from pathlib import Path
 
 _STATM, _SMAPS, _MAPS = (Path("/proc/self") / name for name in ("statm", "smaps", "maps"))
 _OWN = re.compile(r"(?m)^([0-9a-f]+)-([0-9a-f]+) rw-p ")
-_MAPPING = re.compile(r"(?m)^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 *(.*)\nSize: +(\d+) kB\n(?:.*\n){2}Rss: +(\d+) kB$")
+_MAPPING = re.compile(r"(?m)^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 *(.*)\n(?:.*\n){3}Rss: +(\d+) kB$")
 LARGE = 2 << 20
+_PAGE = resource.getpagesize()
 FILLED = 0.75
-"""Share of a mapping that must be there already: the rest of a large page takes memory, too."""
+"""Share of a large page that must be there already: the rest of it takes memory, too."""
 _COLLAPSE = 25
 """MADV_COLLAPSE"""
 _NUMA_MAPS, _NODES = Path("/proc/self/numa_maps"), Path("/sys/devices/system/node/has_memory")
@@ -54,17 +55,24 @@ def resident() -> int:
 def gather() -> int:
     """Move what this process has made so far into large pages; bytes of the mappings that were. Takes some ten
     milliseconds for a worker, two seconds for a gigabyte; other threads go on."""
-    madvise = getattr(ctypes.CDLL(None, use_errno=True), "madvise", None)
-    if madvise is None:
+    library = ctypes.CDLL(None, use_errno=True)
+    madvise, mincore = getattr(library, "madvise", None), getattr(library, "mincore", None)
+    if madvise is None or mincore is None:
         return 0
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+
+    def there(begin: int, end: int) -> bytes:
+        told = ctypes.create_string_buffer((end - begin) // _PAGE)
+        return told.raw if mincore(begin, end - begin, told) == 0 else b""
+
     with suppress(OSError):
         _unbind()
     try:
         found = _SMAPS.read_text()
     except OSError:
         return 0
-    return sum(end - begin for begin, end in _filled(found) if madvise(begin, end - begin, _COLLAPSE) == 0)
+    return sum(LARGE for begin in _filled(found, there) if madvise(begin, LARGE, _COLLAPSE) == 0)
 
 
 def one_node() -> bool:
@@ -92,14 +100,17 @@ def _unbind() -> None:
             )
 
 
-def _filled(smaps: str) -> Iterator[tuple[int, int]]:
-    """Of mappings of memory of our own that are nearly full, the part that large pages cover; the stack of a thread is
-    not among them, which would grow."""
+def _filled(smaps: str, there: Callable[[int, int], bytes]) -> Iterator[int]:
+    """Where large pages begin that lie in memory of our own and are nearly full; the stack of a thread is not among
+    them, which would grow. `there`: a byte of 1 for each small page from one address to another that is."""
     for each in _MAPPING.finditer(smaps):
-        begin, end, name, size, resident = int(each[1], 16), int(each[2], 16), each[3], int(each[4]), int(each[5])
+        begin, end, name, resident = int(each[1], 16), int(each[2], 16), each[3], int(each[4])
         begin, end = -(-begin // LARGE) * LARGE, end // LARGE * LARGE
-        if name in ("", "[heap]") and resident >= FILLED * size and begin < end:
-            yield begin, end
+        if name in ("", "[heap]") and resident and begin < end:
+            pages, step = there(begin, end), LARGE // _PAGE
+            for at in range(0, len(pages), step):
+                if pages.count(1, at, at + step) >= FILLED * step:
+                    yield begin + at * _PAGE
 
 
 def give_back() -> None:
