@@ -32,6 +32,8 @@ GROWTH_MIB = 8.0
 PARTS = 20
 """Points of each curve."""
 CATCH_UP_S = 1800.0
+SETTLED_S = 20.0
+"""The ledger is complete once nothing came for so long: no book has a call whose connection was refused."""
 FULL_S = "40"
 """For how long it is asked for all that it can, so that shipping has its share of the machine."""
 
@@ -89,10 +91,13 @@ class Soak:
     def books(self) -> None:
         """Whether the ledger has every call that was answered once, and nothing is held any more."""
         began, url = time.monotonic(), database_url(self.made.home, self.made.settings, "owner")
+        before, grown = 0, began
         with psycopg.connect(url, autocommit=True) as connection:
             while time.monotonic() - began < CATCH_UP_S:
                 (calls,) = connection.execute("SELECT count(*) FROM call").fetchone() or (0,)
-                if calls >= self.answered + self.refused:
+                if calls > before:
+                    before, grown = calls, time.monotonic()
+                if calls >= self.answered + self.refused or time.monotonic() - grown > SETTLED_S:
                     break
                 time.sleep(1.0)
             row = connection.execute(
