@@ -352,6 +352,32 @@ def test_apply_then_roll_back(fresh: Control) -> None:
     assert fresh.ask("GET", "/api/status").body["difference"] == []
 
 
+def test_a_soft_budget_is_marked_on_the_page_of_its_workload(database: Database, tmp_path: Path) -> None:
+    with running(database, tmp_path, module="groundplan.console.app") as fresh:
+        _marks_a_soft_budget(fresh)
+
+
+def _marks_a_soft_budget(fresh: Control) -> None:
+    browser = fresh.sign_in()
+
+    def shown() -> str:
+        answer = fresh.ask("GET", "/workloads/assistant", **browser)
+        assert answer.status == 200, answer.body
+        text = answer.body.decode() if isinstance(answer.body, bytes) else str(answer.body)
+        return text.partition('id="budget"')[2].partition("</section>")[0]
+
+    assert fresh.ask("GET", "/api/workloads/assistant").body["budgets"][0]["hard"]
+    assert ">soft<" not in shown()
+    files = {
+        name: text.replace("limit: 100 USD/month", "limit: 100 USD/month\nhard: false")
+        for name, text in fresh.files().items()
+    }
+    applied = fresh.ask("POST", "/api/apply", {"files": files, "reason": "it only warns"})
+    assert applied.status == 200, applied
+    assert not fresh.ask("GET", "/api/workloads/assistant").body["budgets"][0]["hard"]
+    assert '<span class="badge">soft</span>' in shown() and "It warns, and refuses nothing." in shown()
+
+
 def test_a_wrong_workspace_is_refused_with_places(fresh: Control) -> None:
     files = {name: text.replace("business: ana", "business: nobody") for name, text in fresh.files().items()}
     refused = fresh.ask("POST", "/api/apply", {"files": files, "reason": "wrong"})

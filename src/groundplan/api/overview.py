@@ -175,6 +175,7 @@ def _budgets(conn: Connection[Any], seen: Picture, workload: str, now: datetime)
                 "covers": doc.covers,
                 "limit_usd": format_usd(budget.limit if budget else doc.limit.amount),
                 "period": budget.period if budget else doc.limit.period,
+                "hard": budget.hard if budget else doc.hard,
                 "spent_usd": used.get(name, {}).get("spent_usd", format_usd(0)),
                 "granted_usd": used.get(name, {}).get("granted_usd", format_usd(0)),
                 "served": budget is not None,
