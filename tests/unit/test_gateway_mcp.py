@@ -12,14 +12,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.call_rig import Rig, call_rig
+from tests.unit.call_rig import Rig, call_rig, until
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog.loader import load_files
 from groundplan.core.home import Home
+from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.call.facts_api import SearchBody
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.guard.gate import gate_of
+from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.knowledge.retrieval.wire import Where
@@ -37,7 +39,15 @@ async def stack(tmp_path: Path, *, streams: bool = False, **more: Any) -> AsyncI
     listener, server, port = await start(model)
     declared = {"url": f"http://127.0.0.1:{port}/mcp", "owner": "sam@acme.example", "workloads": ["assistant"], **more}
     settings: dict[str, Any] = {key: declared.pop(key) for key in ("guardrails", "grounding") if key in declared}
-    async with call_rig(tmp_path, ("one",), workloads={"assistant": settings}) as rig:
+    limits, waits = declared.pop("limits", ()), declared.pop("waits", None)
+
+    async def when_let(request: Request, response: Response) -> None:
+        if waits is not None and b"tools/call" in request.body:
+            await waits.wait()
+        await model.handle(request, response)
+
+    server.handler = when_let
+    async with call_rig(tmp_path, ("one",), workloads={"assistant": settings}, limits=limits) as rig:
         live: Any = rig.gateway.live
         made = msgspec.structs.replace(live.catalog.blueprint, tools=[bp.ToolServer(name="crm", **declared)])
         live.catalog = replace(live.catalog, blueprint=made)
@@ -153,6 +163,74 @@ async def test_a_server_that_does_not_answer_is_left_out_and_told(tmp_path: Path
         assert code(await use(rig, "crm__add")) == "tool_unavailable"
         model.fails = False
         assert (await use(rig, "crm__add", a=1, b=1))["content"][0]["text"] == "2"
+
+
+async def test_a_use_is_not_tried_again(tmp_path: Path) -> None:
+    """Its server may have acted before the connection ended, also where that was one that had been used before."""
+    async with stack(tmp_path) as (rig, model):
+        answer = model._answer
+
+        def acts_and_ends(message: dict[str, Any], response: Response) -> None:
+            if message["method"] == "tools/call":
+                model.used.append((message["params"]["name"], {}))
+            else:
+                answer(message, response)
+
+        model._answer = acts_and_ends  # type: ignore[method-assign]
+        await ask(rig, "tools/list")
+        assert code(await use(rig, "crm__add", a=1, b=1)) == "tool_unavailable"
+        assert model.used == [("add", {})]
+
+
+SLOTS = bp.Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")
+TWICE = bp.Limit(name="twice", covers="workload/assistant", type="requests", amount=2, period="day")
+
+
+@pytest.mark.parametrize("how", ["answered", "error", "server error", "gone"])
+async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path, how: str) -> None:
+    goes_on = asyncio.Event()
+    async with stack(tmp_path, limits=[SLOTS], waits=goes_on) as (rig, model):
+        rig.gateway.counters.grant("concurrent/slots", "now", 1)
+
+        def refuses(message: dict[str, Any], response: Response) -> None:
+            error = {"code": -32602, "message": "no such tool"}
+            model._write(response, msgspec.json.encode({"jsonrpc": "2.0", "id": message["id"], "error": error}))
+
+        if how == "error":
+            model._answer = refuses  # type: ignore[method-assign]
+        if how == "server error":
+            model.fails = True
+        told: Any = None
+        if how == "gone":
+            asked = {"name": "crm__add", "arguments": {"a": 1}}
+            data = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": asked}).encode()
+            _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            head = b"POST /mcp HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\ncontent-length: %d\r\n\r\n"
+            writer.write(head % len(data) + data)
+            await until(lambda: rig.gateway.counters.available("concurrent/slots", "now") == 0)
+            writer.transport.abort()
+        else:
+            goes_on.set()
+            told = await use(rig, "crm__add", a=1, b=1)
+        await until(lambda: rig.gateway.running == 0)
+        goes_on.set()
+        assert rig.gateway.counters.available("concurrent/slots", "now") == 1
+        (ended,) = [record for record in await rig.records() if isinstance(record, Finish)]
+        expected = {"answered": ("ok", ""), "error": ("failed", "tool_error"), "gone": ("cancelled", "client_gone"),
+                    "server error": ("failed", "tool_unavailable")}  # fmt: skip
+        assert (ended.status, ended.error_code) == expected[how]
+        assert ended.steps[0][0] == "tool crm/add"
+        assert how != "error" or told["code"] == -32602
+
+
+async def test_uses_count_as_requests(tmp_path: Path) -> None:
+    async with stack(tmp_path, limits=[TWICE]) as (rig, model):
+        rig.gateway.counters.grant("requests/twice", current("day", "", "UTC", rig.gateway.clock.seconds()), 2)
+        assert code(await use(rig, "unknown")) == "tool_unknown"
+        for _ in range(2):
+            assert (await use(rig, "crm__add", a=1, b=1))["content"][0]["text"] == "2"
+        assert code(await use(rig, "crm__add", a=1, b=1)) == "rate_limit_exceeded"
+        assert len(model.used) == 2
 
 
 async def test_the_search_of_a_workload_is_a_tool(tmp_path: Path) -> None:

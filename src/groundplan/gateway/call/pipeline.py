@@ -79,8 +79,6 @@ _POSTED = tuple(sorted(path.decode() for path in _INTERFACES))
 Steps = Callable[[Gateway, Exchange], Awaitable[None]]
 REALTIME_PATH = b"/v1/realtime"
 MCP_PATH = b"/mcp"
-CLIENT_GONE = 499
-"""HTTP status in the ledger of a call whose client went away; never sent."""
 
 
 class Mcp(Protocol):
@@ -173,7 +171,7 @@ class Pipeline:
         except GroundplanError as caught:
             error = caught
         except asyncio.CancelledError:
-            settle.finish(gateway, exchange, "cancelled", CLIENT_GONE, "client_gone")
+            settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
             _give_up(gateway, exchange)
             if exchange.kept is not None:
                 content.offer(gateway, exchange)

@@ -22,6 +22,8 @@ from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.experiments.trial import told
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Finish, Settlement, Usage
 
+CLIENT_GONE = 499
+"""HTTP status in the ledger of a call whose client went away; never sent."""
 LONGEST_TOKEN = 128
 """Bytes: an answer has more tokens than its bytes divided by this; an upstream that reports fewer is flagged."""
 

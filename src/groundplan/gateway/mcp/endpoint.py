@@ -72,6 +72,8 @@ class Use:
     tool: str
     arguments: dict[str, Any]
     retry: str
+    asked: bool = False
+    """Whoever has it was asked for it, and may have acted: it counts as a request."""
 
     @property
     def name(self) -> str:
@@ -218,6 +220,7 @@ class McpApi:
         await self._let(use)
         if wire.named(use.tool, server.dangerous):
             await self._approved(use)
+        use.asked = True
         field = "uri" if kind.what == "resource" else "name"
         found = await self._servers.ask(server, kind.gets, {field: name, **use.arguments})
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
@@ -253,19 +256,39 @@ class McpApi:
         begun = time.perf_counter_ns()
         try:
             result = await work
+            await self._recorded(use, begun, "tool_error" if result.get("isError") is True else "")
+        except ServerError:
+            await self._recorded(use, begun, "tool_error")
+            raise
         except GroundplanError as error:
-            exchange.steps.append((f"tool {use.name}"[:120], (time.perf_counter_ns() - begun) // 1000))
+            self._over(use, begun)
             outcome = "refused" if isinstance(error, Denied | Invalid) else "failed"
             settle.refuse(gateway, exchange, error, outcome)
             raise
+        except BaseException as error:
+            self._over(use, begun)
+            if isinstance(error, asyncio.CancelledError):
+                settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
+            else:
+                settle.finish(gateway, exchange, "failed", 503, "internal_error")
+            raise
         finally:
             gateway.running -= 1
-        exchange.steps.append((f"tool {use.name}"[:120], (time.perf_counter_ns() - begun) // 1000))
-        failed = result.get("isError") is True
-        sequence = settle.record(gateway, exchange, "failed" if failed else "ok", 200, "tool_error" if failed else "")
-        if (pending := gateway.journal.durable(sequence)) is not None:
-            await pending
         return result
+
+    async def _recorded(self, use: Use, begun: int, code: str) -> None:
+        """Its end is on the disk before anybody hears of it. Raises `Unavailable`."""
+        self._over(use, begun)
+        sequence = settle.record(self._gateway, use.exchange, "failed" if code else "ok", 200, code)
+        if (pending := self._gateway.journal.durable(sequence)) is not None:
+            await pending
+
+    def _over(self, use: Use, begun: int) -> None:
+        """How long it took, and that it is a request like a call where anybody was asked."""
+        exchange = use.exchange
+        exchange.steps.append((f"tool {use.name}"[:120], (time.perf_counter_ns() - begun) // 1000))
+        if use.asked and exchange.use is not None:
+            limits.end_call(self._gateway, exchange.use, sent=True)
 
     def _use(self, exchange: Exchange, params: dict[str, Any]) -> Use:
         """Raises `Invalid` (`mcp_message`)."""
@@ -292,9 +315,11 @@ class McpApi:
             raise NotFound(f"there is no tool {use.tool[:100]}", code="tool_unknown", hint=hint)
         await self._let(use)
         if server is None:
+            use.asked = True
             return await self._searched(use)
         if wire.named(use.tool, server.dangerous):
             await self._approved(use)
+        use.asked = True
         result = await self._servers.ask(server, "tools/call", {"name": use.tool, "arguments": use.arguments})
         return self._checked_result(use, result)
 

@@ -19,6 +19,7 @@ from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamF
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
 
+USE = "tools/call"
 PAGES = 20
 """Of a list of tools that are read."""
 _CONNECT_SECONDS = 3.0
@@ -116,14 +117,15 @@ class Servers:
         if not notify:
             message["id"] = self._next
         target = self._gateway.targets.named(f"mcp:{server.name}", server.url, server.key)
+        # a use is not tried again, so it never meets a connection that its server is just closing
+        pooled = None if method == USE else target.pool.idle()
         accept = b"application/json, text/event-stream"
         request = target.request(b"", msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)
-        connection = target.pool.idle()
-        if connection is not None:
+        if pooled is not None:
             try:
-                return await self._exchange(connection, request, server)
+                return await self._exchange(pooled, request, server)
             except UpstreamFailure as failure:
-                if failure.kind != "cut" or connection.status:
+                if failure.kind != "cut" or pooled.status:
                     raise
         return await self._exchange(await target.pool.connect(_CONNECT_SECONDS), request, server)
 
