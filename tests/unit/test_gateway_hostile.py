@@ -156,6 +156,23 @@ async def test_endless_chunk_extensions_end_with_the_time_for_a_body(hasty: Runn
     writer.close()
 
 
+@pytest.mark.parametrize("behind", [b"1\r\na\r\n0\r\nx: ", b"1\r\na\r\n4;", b"0\r\n"])
+async def test_what_frames_a_body_is_bounded_as_a_head_is(running: Running, behind: bytes) -> None:
+    """The parser holds all of a line behind a body until it ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(head(CHUNKED))
+    await asyncio.sleep(0.02)
+    writer.write(behind)
+    answer, sent = asyncio.create_task(reader.read()), 0
+    while not answer.done() and sent < 2_000_000:
+        writer.write(b"a" * 1000)
+        sent += 1000
+        await asyncio.sleep(0.002)
+    assert (await asyncio.wait_for(answer, 20)).startswith(b"HTTP/1.1 400 ") and sent < 500_000
+    assert running.targets == [] and running.server.held == 0
+    writer.close()
+
+
 async def test_slow_loris_in_head_and_body_is_cut_though_bytes_keep_coming(hasty: Running) -> None:
     for start in (b"POST / HTTP/1.1\r\nhost: x\r\nx: ", head("content-length: 9000"), head(CHUNKED)):
         reader, writer = await asyncio.open_connection("127.0.0.1", hasty.port)

@@ -294,6 +294,40 @@ async def test_who_takes_nothing_of_a_whole_answer_is_cut_off(close: bool) -> No
         writer.transport.abort()
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_who_takes_no_answer_is_given_no_further_one(running: Running, together: bool) -> None:
+    """Requests wait for their client, also those that came with the first: whoever asks and takes nothing fills no
+    memory with answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    ask = post(path="/whole", close=False)
+    writer.write(ask * 3 if together else ask)
+    await until(lambda: running.seen.requests != [] and running.server.busy == 0)
+    if not together:
+        writer.write(ask * 2)
+    await asyncio.sleep(0.3)
+    assert len(running.seen.requests) == 1
+    writer.write(post(b"last", close=True))
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    taken = await asyncio.wait_for(reader.read(), 20)
+    assert len(taken) > 3 * WHOLE and taken.endswith(b"ok:last")
+    assert [target for _, target, _ in running.seen.requests] == [b"/whole"] * 3 + [b"/"]
+    writer.close()
+
+
+async def test_what_is_wrong_behind_requests_is_told_after_their_answers(running: Running) -> None:
+    """Also where these wait for their client."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(post(path="/whole", close=False) * 2 + b"\x00\x01garbage\r\n\r\n")
+    await until(lambda: running.seen.requests != [] and running.server.busy == 0)
+    await asyncio.sleep(0.1)
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    taken = await asyncio.wait_for(reader.read(), 20)
+    assert len(taken) > 2 * WHOLE and b"malformed_request" in taken[2 * WHOLE :]
+    writer.close()
+
+
 @pytest.mark.parametrize("close", [True, False])
 async def test_who_takes_a_large_answer_slowly_gets_all_of_it(close: bool) -> None:
     """As slowly as a body may come: that is more than an idle connection has."""

@@ -37,9 +37,9 @@ class Connection(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_begun", "_closing", "_head_bytes", "_head_read", "_joined", "_known", "_length", "_offered", "_parser",
-        "_parts", "_phase", "_queue", "_refusal", "_request", "_since", "_size", "_task", "_tunnel", "client",
-        "deadline", "lost", "paused", "server", "transport",
+        "_begun", "_closing", "_grown", "_head_bytes", "_head_read", "_joined", "_known", "_length", "_offered",
+        "_parser", "_parts", "_phase", "_queue", "_refusal", "_request", "_since", "_size", "_task", "_tunnel",
+        "client", "deadline", "lost", "paused", "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -77,7 +77,9 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         """Of header lines that others of the same name replaced."""
         self._head_read = 0
-        """Of reads after which the head was not complete."""
+        """Of reads after which the head was not complete, or which brought nothing of the body."""
+        self._grown = 0
+        """Bytes of the body when there were more of it last."""
 
     # -- transport ----------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -117,6 +119,8 @@ class Connection(asyncio.Protocol):
             self.paused.set()
             self.paused = None
         self.deadline = self.server.now() + self.server.limits.idle_seconds
+        if self._task is None and not self._closing and self.transport is not None:
+            self._go_on(self.transport)
 
     def write(self, data: bytes) -> None:
         if not self.lost and self.transport is not None:
@@ -150,7 +154,7 @@ class Connection(asyncio.Protocol):
             self._begin(self._queue.popleft(), eagerly=True)
         if self._task is not None and (self._queue or self._refusal) and self.transport is not None:
             self.transport.pause_reading()
-        elif self._refusal is not None and self._task is None:
+        elif self._refusal is not None and not self._busy:
             self._answer_refusal()
 
     def _again(self, data: bytes) -> bool:
@@ -198,14 +202,18 @@ class Connection(asyncio.Protocol):
     def _came_partly(self, size: int) -> None:
         """So many bytes of a request that is not all there: it may be neither too large nor too slow."""
         limits = self.server.limits
-        if self._phase == _HEAD:
-            self._head_read += size
-            if self._head_read > limits.head:
-                self._refuse(refusals.too_large_head(limits))
-        elif self._task is None:
-            self.deadline = self._since + limits.body_seconds + self._size / limits.body_bytes_per_second
-        else:
-            self._since = self.server.now()  # its time begins when the answer before it is over
+        if self._phase == _BODY:
+            if self._task is None:
+                self.deadline = self._since + limits.body_seconds + self._size / limits.body_bytes_per_second
+            else:
+                self._since = self.server.now()  # its time begins when the answer before it is over
+            if self._size > self._grown:
+                self._grown, self._head_read = self._size, 0
+                return
+        # the parser holds a header line until it ends, also one behind a body
+        self._head_read += size
+        if self._head_read > limits.head:
+            self._refuse(refusals.too_large_head(limits) if self._phase == _HEAD else refusals.FRAMING)
 
     @property
     def takes_chunks(self) -> bool:
@@ -306,6 +314,7 @@ class Connection(asyncio.Protocol):
 
     def _expect_body(self, request: Request, length: bytes | None, coding: bytes | None) -> None:
         limits = self.server.limits
+        self._head_read = -limits.head  # the head, of which this read has an end, is none of what frames the body
         if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
             self._refuse(refusals.AMBIGUOUS)
             return
@@ -449,7 +458,14 @@ class Connection(asyncio.Protocol):
             if self.paused is not None:
                 self.server.loop.call_later(self._seconds_for(transport), transport.abort)
             transport.close()
-        elif self._queue:
+        elif self.paused is not None:
+            self.pause_reading()  # it takes this answer before it asks for more
+        else:
+            self._go_on(transport)
+
+    def _go_on(self, transport: asyncio.Transport) -> None:
+        """The next request, once its client has taken enough of the answers before."""
+        if self._queue:
             self._begin(self._queue.popleft())
         elif self._refusal is not None:
             self._answer_refusal()

@@ -11,6 +11,7 @@ AMBIGUOUS = Refusal(400, "ambiguous_length", "the length of the body is ambiguou
 CHUNKED_EARLY = Refusal(400, "ambiguous_length", "only HTTP/1.1 has chunked bodies", "Use Content-Length.")
 HOST_MISSING = Refusal(400, "host_missing", "the Host header is missing", "Send HTTP/1.1 with Host.")
 PROXY = Refusal(405, "method_not_allowed", "this is no proxy", "Send a POST request to a path.")
+FRAMING = Refusal(400, "malformed_request", "the body has no end that could be found", "Send larger chunks.")
 LATE = Refusal(408, "request_timeout", "the request did not arrive in time", "Send it without pauses.")
 COMPRESSED = Refusal(415, "body_compressed", "compressed bodies are not read", "Send it without Content-Encoding.")
 STRANGER = Refusal(
