@@ -16,14 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import call_rig, read_records, rule, until
-from tests.unit.raw_upstream import answering, saying
+from tests.unit.raw_upstream import HI, ROLE, answering, events, saying
 
 from groundplan.blueprint.model import ProviderKey, Reliability
 from groundplan.gateway.call.retry import pause, repeats, retry_after
+from groundplan.gateway.upstream import health
 from groundplan.gateway.upstream.health import SLOW_SAMPLES, Health
+from groundplan.gateway.upstream.key_pool import KeyPool
 from groundplan.ledger.model import Settlement
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
+_SAID = events(ROLE, HI)
+FIRST = b"%x\r\n%b\r\n" % (len(_SAID), _SAID)
+"""One chunk with the beginning of a stream."""
 
 
 @pytest.mark.parametrize(
@@ -216,6 +221,67 @@ async def test_an_upstream_that_sends_a_byte_now_and_then_does_not_hold_a_call_b
         began = time.monotonic()
         assert (await rig.chat()).code == "upstream_failed"
         assert 0.4 < time.monotonic() - began < 15, "each byte is within the time between two"
+        (settled,) = await rig.settlements()
+        assert settled.outcome == "failed" and settled.estimated, "it may have been billed"
+
+
+@pytest.mark.parametrize("behind", [b"", FIRST], ids=["before", "after"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_frames_an_answer_is_no_sign_of_it(tmp_path: Path, stream: bool, behind: bytes) -> None:
+    """An upstream that says the extension of a chunk, a sign at a time, is as silent as one that says nothing."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        kind = b"text/event-stream" if stream else b"application/json"
+        writer.write(b"HTTP/1.1 200 X\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n%b5;" % (kind, behind))
+        with closing(writer), suppress(ConnectionError):
+            for _ in range(600):
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(0.1)
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings, slow = {"attempts": 1, "deadline_ms": 600}, {"one": {"idle_ms": 600}}
+    async with (
+        server,
+        call_rig(tmp_path, ["one"], more=slow, workloads={"assistant": settings}, ports={"one": port}) as rig,
+    ):
+        began = time.monotonic()
+        reply = await rig.chat(stream=stream)
+        assert 0.4 < time.monotonic() - began < 15
+        if stream and behind:
+            assert b"Hi " in reply.body and b"stream_broken" in reply.body
+        else:
+            assert reply.code == "upstream_failed"
+        (settled,) = await rig.settlements()
+        assert settled.outcome == "failed" and settled.estimated
+
+
+async def test_an_endless_line_behind_an_answer_is_not_held(tmp_path: Path) -> None:
+    sent = 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write(b"1\r\n{\r\n0\r\nx: ")
+        with closing(writer), suppress(ConnectionError):
+            while sent < 64 << 20:
+                writer.write(b"a" * 65536)
+                await writer.drain()
+                sent += 65536
+                await asyncio.sleep(0)
+
+    server = await asyncio.start_server(flood, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with (
+        server,
+        call_rig(tmp_path, ["one"], workloads={"assistant": {"attempts": 1}}, ports={"one": port}) as rig,
+    ):
+        reply = await rig.chat()
+        assert (reply.status, reply.code) == (503, "upstream_failed")
+        assert sent < 32 << 20, "what is in the buffers of the system is"
         (settled,) = await rig.settlements()
         assert settled.outcome == "failed" and settled.estimated, "it may have been billed"
 

@@ -82,7 +82,7 @@ class Http1Connection(asyncio.Protocol):
         """Takes the header lines that come now."""
         self._head_done = self._complete = self._written = False
         self._received = 0
-        """Bytes of a head that is not complete."""
+        """Bytes of a head that is not complete, or of what frames a body, since there was something of that."""
         if self._chunks:
             self._chunks.clear()
         self._sink: Sink | None = None
@@ -135,10 +135,11 @@ class Http1Connection(asyncio.Protocol):
             if self._complete:
                 self._pool.set_apart()
             self.abort()
-        if not self._head_done:
+        if not self._chunks and not self._complete:
             self._received += len(data)
-            if self._received > HEAD_LIMIT:
-                self._fail("malformed", "the head of the upstream's answer is too large")
+            if self._received > HEAD_LIMIT:  # the parser holds a header line until it ends, also one behind a body
+                what = "what frames" if self._head_done else "the head of"
+                self._fail("malformed", f"{what} the upstream's answer is too large")
                 self.abort()
         if self._size > BUFFER_HIGH and self.transport is not None:
             self.transport.pause_reading()
@@ -154,7 +155,7 @@ class Http1Connection(asyncio.Protocol):
         self.abort()
 
     def _pour(self, sink: Sink, came: bytes) -> None:
-        self._size = 0
+        self._size = self._received = 0
         body = self._joined()
         if sink(body):
             self._deadline = self._loop.time() + self._sink_seconds
@@ -300,12 +301,13 @@ class Http1Connection(asyncio.Protocol):
         self._sink, self._sink_seconds, self._through = sink, seconds, through
 
     async def chunk(self, seconds: float) -> bytes | None:
-        """Next bytes of the body; None at its end."""
+        """Next bytes of the body, which are to come within `seconds`; None at its end."""
+        by = 0.0
         while True:
             if self._chunks:
                 self._sink = self._armed = None
                 self._taken += self._size
-                self._size = 0
+                self._size = self._received = 0
                 data = self._joined()
                 if self.transport is not None and not self.lost and not self.transport.is_reading():
                     self.transport.resume_reading()
@@ -314,7 +316,9 @@ class Http1Connection(asyncio.Protocol):
                 return None
             if self._error is not None:
                 raise self._error
-            await self._arrival(self._loop.time() + seconds, seconds)
+            # what frames a body is no sign of it; what was pumped meanwhile was
+            by = self._deadline if by else self._loop.time() + seconds
+            await self._arrival(by, seconds)
 
     def whole(self) -> bytes | None:
         """The whole body where all of it came with the head, as that of most answers does; None: ask `body`."""
