@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from tests.integration.gateway_stack import Reply
 from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
 
 from groundplan.blueprint.model import Hedge, Limit, ProviderKey
+from groundplan.gateway.call import race
 from groundplan.gateway.call.hedge import Hedges
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.upstream.latency import LEAST, Learned
@@ -124,6 +126,51 @@ async def test_one_that_fails_leaves_the_answer_to_the_other(
         assert (await asked)["deployment"] == second
         failed = next(s for s in await rig.settlements() if s.outcome != "ok")
         assert failed.cost == (0 if status == 503 else BOUND)
+        await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [200, 503])
+async def test_a_hedge_that_is_refused_spoils_no_call(tmp_path: Path, status: int, stream: bool) -> None:
+    """The first deployment may take what the next one does not. Where it fails, the refusal is what is left."""
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        if status != 200:
+            rig.play("one", mode="error", status=status)
+        rig.play("two", mode="error", status=400)
+        first = rig.hold("one")
+        asked = asyncio.ensure_future(rig.chat(stream=stream))
+        folder = rig.gateway.journal.folder
+        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        assert not asked.done()
+        first.release()
+        assert (await asked).status == (200 if status == 200 else 400)
+        settled = sorted(await rig.settlements(), key=lambda s: s.attempt)
+        assert (settled[1].outcome, settled[1].cost, settled[1].http_status) == ("not_billed", 0, 400)
+        assert rig.models["two"].counted == (1 if status == 200 else 2)
+        await rig.books()
+
+
+@pytest.mark.parametrize("loser", ["answers", "refuses", "fails"])
+async def test_a_loser_that_is_there_by_a_hair_is_billed_what_it_did(
+    tmp_path: Path, loser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_of = race._first_of
+
+    async def by_a_hair(gateway: Any, exchange: Any, running: Any, waiting: Any) -> Any:
+        await asyncio.wait(running)
+        return await first_of(gateway, exchange, running, waiting)
+
+    monkeypatch.setattr(race, "_first_of", by_a_hair)
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        if loser != "answers":
+            rig.play("two", mode="error", status=400 if loser == "refuses" else 502)
+        facts = (await both_at_once(rig)).json["groundplan"]
+        assert facts["deployment"] == "one"
+        one, two = sorted(await rig.settlements(), key=lambda s: s.attempt)
+        assert one.outcome == "ok" and one.cost > 0
+        cost = {"answers": one.cost, "refuses": 0, "fails": BOUND}[loser]
+        assert (two.cost, two.flags[0]) == (cost, "hedge")
+        assert float(facts["cost_usd"]) == pytest.approx((one.cost + two.cost) / 1e12)
         await rig.books()
 
 
@@ -267,6 +314,46 @@ async def test_a_drained_loser_is_billed_what_it_reports(tmp_path: Path, stream:
         loser = next(s for s in await rig.settlements() if s.attempt == 0)
         assert (loser.outcome, loser.cost, loser.estimated) == ("cancelled", 7 * OUTPUT, False)
         await rig.books()
+
+
+@pytest.mark.parametrize(("status", "cost"), [(400, 0), (429, 0), (503, 0), (502, BOUND)])
+async def test_a_drained_loser_that_is_refused_costs_what_a_refusal_costs(
+    tmp_path: Path, status: int, cost: int
+) -> None:
+    async with call_rig(tmp_path, more={"one": {"billing_on_cancel": "drain"}}, workloads=HEDGED) as rig:
+        rig.play("one", mode="error", status=status)
+        one = rig.hold("one")
+        assert (await answer(rig, stream=False))["deployment"] == "two"
+        one.release()
+        await until(lambda: not rig.gateway.background)
+        assert next(s for s in await rig.settlements() if s.attempt == 0).cost == cost
+        await rig.books()
+
+
+async def test_what_came_of_a_drained_loser_before_it_lost_counts(tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x" * 1000}, "finish_reason": "stop"}
+    told = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
+                       "usage": usage}).encode()  # fmt: skip
+    goes_on = asyncio.Event()
+
+    async def in_halves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(told)
+        writer.write(head + told[:500])
+        await goes_on.wait()
+        writer.write(told[500:])
+        writer.close()
+
+    async with await asyncio.start_server(in_halves, "127.0.0.1", 0) as server:
+        at, drained = {"one": server.sockets[0].getsockname()[1]}, {"one": {"billing_on_cancel": "drain"}}
+        async with call_rig(tmp_path, more=drained, workloads=HEDGED, ports=at) as rig:
+            assert (await answer(rig, stream=False))["deployment"] == "two"
+            goes_on.set()
+            await until(lambda: not rig.gateway.background)
+            loser = next(s for s in await rig.settlements() if s.attempt == 0)
+            assert (loser.cost, loser.usage.output, loser.estimated) == (7 * OUTPUT, 7, False)
+            await rig.books()
 
 
 @pytest.mark.parametrize("wait", [0.02, 0.1, 0.2])

@@ -57,7 +57,7 @@ class Attempt:
 
     __slots__ = (
         "_answered", "_connection", "_load", "_overload", "_refusal", "_target", "began", "deadline", "deployment",
-        "exchange", "first_us", "gateway", "sequence", "status", "streaming",
+        "exchange", "first_us", "gateway", "refused", "sequence", "status", "streaming",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +73,8 @@ class Attempt:
         self.streaming: Streaming | None = None
         self.first_us = 0
         """From its begin until there was something for the client; 0: not yet, or this worker stood still meanwhile."""
+        self.refused = False
+        """What it has for the client is that its upstream refuses the request, and did not work on it."""
         self._answered: Answered | None = None
         self._refusal = b""
         self._connection: UpstreamConnection | None = None
@@ -174,6 +176,7 @@ class Attempt:
         if self.status != 200:
             self._refusal = await self._body(connection)
             self._judge(connection)
+            self.refused = True
         elif stream:
             await self._first(connection, since, seconds)
         else:
@@ -379,6 +382,10 @@ class Attempt:
         if not exchange.attempt_started or self._load is None:
             self._close()
             return
+        if self.refused:
+            settle.attempt(self.gateway, exchange, "not_billed", self.status, None)
+            self._close()
+            return
         usage = self._usage()
         if usage is None and exchange.attempt_sent and self.deployment.billing_on_cancel == "drain":
             # what it holds is the background's from here on
@@ -407,7 +414,7 @@ class Attempt:
 
     async def _drain(self) -> None:
         """Read on for nobody, to learn what it costs."""
-        connection = self._connection
+        connection, billed = self._connection, True
         usage: Usage | None = None
         try:
             if connection is None:
@@ -418,11 +425,16 @@ class Attempt:
                     await self._read(connection)
                 if self.streaming is not None:
                     await self.streaming.drain(self.deployment.idle_ms / 1000)
-            usage = self._usage()
-        except (AttemptFailed, StreamBroken, UpstreamFailure, TimeoutError):
+            usage, billed = self._usage(), not self.refused
+        except AttemptFailed as failed:
+            billed = failed.billed
+        except (StreamBroken, UpstreamFailure, TimeoutError):
             usage = None
         finally:
-            settle.cancelled(self.gateway, self.exchange, usage)
+            if billed:
+                settle.cancelled(self.gateway, self.exchange, usage)
+            else:
+                settle.attempt(self.gateway, self.exchange, "not_billed", self.status, None)
             self._close()
 
     def _close(self) -> None:

@@ -153,6 +153,11 @@ async def _first_of(
                 if failure.other_key or failure.stale:
                     waiting.append(attempt.deployment)  # it may be well: asked again when the other one fails, too
                 continue
+            if running and attempt.refused and attempt.exchange is not exchange:
+                # whoever was asked first may take what this one does not: a hedge spoils no call
+                attempt.cancel()
+                waiting.append(attempt.deployment)
+                continue
             await _take_over(gateway, exchange, attempt, running)
             if failure is not None:
                 raise failure
@@ -211,6 +216,8 @@ async def _stop(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task
         failure = None if task.cancelled() else task.exception()
         if isinstance(failure, AttemptFailed):
             _lost(gateway, exchange, attempt, failure)
+        elif failure is not None and attempt.exchange.attempt_started:
+            settle.attempt(gateway, attempt.exchange, "failed", 0, None)
         else:
             attempt.cancel()
     running.clear()

@@ -332,12 +332,21 @@ class Http1Connection(asyncio.Protocol):
         and then holds nobody up for longer."""
         parts: list[bytes] = []
         end = self._loop.time() + most
-        while (data := await self.chunk(min(seconds, most))) is not None:
-            parts.append(data)
-            most = max(LEAST, end - self._loop.time())
-            if self._taken > BODY_LIMIT:
-                raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
+        try:
+            while (data := await self.chunk(min(seconds, most))) is not None:
+                parts.append(data)
+                most = max(LEAST, end - self._loop.time())
+                if self._taken > BODY_LIMIT:
+                    raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
+        except asyncio.CancelledError:
+            self._put_back(parts)  # the rest may be read on, to learn what it costs
+            raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _put_back(self, parts: list[bytes]) -> None:
+        size = sum(map(len, parts))
+        self._chunks.extendleft(reversed(parts))
+        self._size, self._taken = self._size + size, self._taken - size
 
     # -- end of use ---------------------------------------------------------------------------------------------------
     def release(self) -> None:
