@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import Rig, call_rig, rule, until
 
+from groundplan.blueprint.model import Limit
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
@@ -157,6 +159,61 @@ async def test_a_full_queue_lets_go_of_the_least_important() -> None:
     assert loads.queued == 0
 
 
+async def test_who_waits_for_another_deployment_takes_nobodys_place() -> None:
+    loads = Loads(asyncio.get_running_loop())
+    loads.of(ONE).running = loads.of(TWO).running = 1
+    crowd = [asyncio.ensure_future(loads.room([ONE], "normal", 20)) for _ in range(QUEUE_MOST)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await loads.room([ONE], "normal", 20)
+    other = asyncio.ensure_future(loads.room([TWO], "low", 20))
+    await asyncio.sleep(0)
+    assert not other.done() and loads.queued == QUEUE_MOST + 1
+    loads.ended(loads.of(TWO), 1, False)
+    assert await other is TWO
+    for each in crowd:
+        each.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    assert loads.queued == 0
+
+
+async def test_no_more_run_at_a_deployment_than_may_while_a_limit_is_waited_for(tmp_path: Path) -> None:
+    limit = Limit(name="rate", covers="deployment/one", type="requests", amount=1000, period="hour")
+    async with call_rig(tmp_path, ["one"], more={"one": {"concurrent": 2}}, limits=[limit]) as rig:
+        granted, counters = asyncio.Event(), rig.gateway.counters
+
+        async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
+            await granted.wait()
+            for charge in charges:
+                counters.grant(charge.budget, charge.period, charge.amount)
+            return counters.reserve(token, charges)
+
+        rig.lender.acquire = acquire  # type: ignore[method-assign]
+        one = rig.hold("one")
+        calls = [asyncio.ensure_future(rig.chat()) for _ in range(6)]
+        await until(lambda: rig.gateway.running == 6)
+        await asyncio.sleep(0.05)
+        granted.set()
+        await until(lambda: rig.models["one"].counted >= 2)
+        await asyncio.sleep(0.1)
+        assert rig.models["one"].counted == 2 == rig.gateway.loads.running("one")
+        for _ in calls:
+            one.release()
+        assert [reply.status for reply in await asyncio.gather(*calls)] == [200] * 6
+        assert rig.gateway.loads.running("one") == 0
+        await rig.books()
+
+
+async def test_a_place_that_is_not_used_goes_to_whoever_waits() -> None:
+    loads = Loads(asyncio.get_running_loop())
+    load = loads.of(ONE)
+    load.running = 1
+    waiting = asyncio.ensure_future(waits(loads, "low"))
+    await asyncio.sleep(0)
+    loads.give_back(load)
+    assert await waiting == "low a" and load.running == 1
+
+
 async def test_nobody_waits_beyond_its_time_and_a_place_held_for_one_who_left_goes_on() -> None:
     loads = Loads(asyncio.get_running_loop())
     loads.of(ONE).running = loads.of(TWO).running = 1
@@ -272,6 +329,29 @@ async def test_a_full_worker_takes_no_conversation_that_matters_less(tmp_path: P
         await session.admit()
         await session.close()
         assert rig.slices.open_count == 0
+
+
+async def test_a_client_that_leaves_before_its_conversation_begins_holds_nothing(tmp_path: Path) -> None:
+    talker = {"one": {"kind": "realtime", "max_output_tokens": 10}}
+    slots = Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")
+    async with call_rig(tmp_path, ["one"], more=talker, limits=[slots], limit=0) as rig:
+        counters, never = rig.gateway.counters, asyncio.Event()
+        counters.grant("concurrent/slots", "now", 1)
+
+        async def acquire(*_: Any) -> None:
+            await never.wait()
+
+        rig.lender.acquire = acquire  # type: ignore[method-assign, assignment]
+        request = Request(0.0)
+        request.method, request.target = b"GET", b"/v1/realtime?model=auto"
+        request.headers = {b"authorization": b"Bearer assistant"}
+        session = Session(rig.gateway, request, Collected())
+        admitting = asyncio.ensure_future(session.admit())
+        await until(lambda: counters.available("concurrent/slots", "now") == 0)
+        admitting.cancel()
+        await asyncio.gather(admitting, return_exceptions=True)
+        await session.close()
+        assert counters.available("concurrent/slots", "now") == 1
 
 
 async def test_a_full_deployment_is_passed_over_for_the_next_one(tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ async def _second(
     exchange.attempts = number + 1
     try:
         if exchange.use is None or await limits.admit_attempt(gateway, fork, deployment, number, beside=True):
-            sequence = 0 if first[0].done() else begin(gateway, fork, deployment, inherits=False)
+            late = first[0].done() or not gateway.loads.of(deployment).room
+            sequence = 0 if late else begin(gateway, fork, deployment, inherits=False)
     except Unavailable:
         return None
     finally:

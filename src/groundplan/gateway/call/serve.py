@@ -238,12 +238,27 @@ class Course:
                 self._full.remove(deployment)
             else:
                 return None
-            if await self._may(deployment):
-                self._tries += 1
-                if self._exchange.token is None:
-                    await self._reserve(deployment)
+            if await self._takes(deployment):
                 return deployment
         return None
+
+    async def _takes(self, deployment: Deployment) -> bool:
+        """Whether it may be asked now; it has a try and money for it then. Its place is held while a limit or a budget
+        is waited for, so that no others are sent there meanwhile. Raises `Exhausted`."""
+        loads, taken = self._gateway.loads, False
+        load = loads.of(deployment)
+        load.running += 1
+        try:
+            if await self._may(deployment):
+                if self._exchange.token is None:
+                    await self._reserve(deployment)
+                self._tries, taken = self._tries + 1, True
+            return taken
+        finally:
+            if taken:
+                load.running -= 1  # by the attempt, which begins at once
+            else:
+                loads.give_back(load)
 
     @property
     def another(self) -> bool:
@@ -269,11 +284,8 @@ class Course:
     async def only(self, name: str) -> Deployment | None:
         """That deployment out of its turn, with money for it; None: it may not be asked now. Raises `Exhausted`."""
         found = self.leave_out(name)
-        if found is None or not self._gateway.loads.of(found).room or not await self._may(found):
+        if found is None or not self._gateway.loads.of(found).room or not await self._takes(found):
             return None
-        self._tries += 1
-        if self._exchange.token is None:
-            await self._reserve(found)
         return found
 
     async def _may(self, deployment: Deployment) -> bool:

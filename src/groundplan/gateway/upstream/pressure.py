@@ -36,6 +36,7 @@ SAMPLED = 4
 FORGET_SECONDS = 30.0
 """After so long without a sign of overload the learned limit is dropped."""
 QUEUE_MOST = 64
+"""Calls that wait for room at the same deployments."""
 QUEUE_SECONDS = 2.0
 """Longest that a call waits for room at its deployments."""
 
@@ -162,6 +163,12 @@ class Loads:
         if self._queue:
             self._hand_on(load)
 
+    def give_back(self, load: Load) -> None:
+        """A place that was held is not used; it goes to whoever waits for one."""
+        load.running -= 1
+        if self._queue:
+            self._hand_on(load)
+
     def _hand_on(self, load: Load) -> None:
         for waiter in list(self._queue):
             if not load.room:
@@ -178,9 +185,9 @@ class Loads:
         """
         rank = RANKS[priority]
         seconds = min(seconds, QUEUE_SECONDS)
-        if seconds <= 0 or not self._make_way(rank):
-            raise overloaded("every deployment that may answer this call is", 1.0 + rank)
         loads = [self.of(deployment) for deployment in deployments]
+        if seconds <= 0 or not self._make_way(rank, loads):
+            raise overloaded("every deployment that may answer this call is", 1.0 + rank)
         waiter = _Waiter(rank, loads, self._loop.create_future())
         place = next((n for n, other in enumerate(self._queue) if other.rank > rank), len(self._queue))
         self._queue.insert(place, waiter)
@@ -197,11 +204,15 @@ class Loads:
         found.running -= 1  # whoever takes the place counts it
         return deployments[loads.index(found)]
 
-    def _make_way(self, rank: int) -> bool:
-        """Whether there is a place in the queue; the last of the less important leaves it."""
+    def _make_way(self, rank: int, loads: Sequence[Load]) -> bool:
+        """Whether there is a place in the queue; the last of the less important leaves it. Who waits for others is in
+        nobody's way."""
         if len(self._queue) < QUEUE_MOST:
             return True
-        last = self._queue[-1]
+        rivals = [other for other in self._queue if any(load in other.loads for load in loads)]
+        if len(rivals) < QUEUE_MOST:
+            return True
+        last = rivals[-1]
         if last.rank <= rank:
             return False
         self._dismiss(last)
@@ -217,8 +228,7 @@ class Loads:
         if waiter in self._queue:
             self._queue.remove(waiter)
         elif waiter.future.done() and not waiter.future.cancelled() and (load := waiter.future.result()) is not None:
-            load.running -= 1
-            self._hand_on(load)
+            self.give_back(load)
 
 
 TICK_SECONDS = 0.1
