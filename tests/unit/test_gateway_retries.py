@@ -151,6 +151,59 @@ async def test_a_lone_deployment_that_asks_for_time_is_not_asked_and_the_client_
         assert rig.models["one"].counted == 1
 
 
+async def test_a_lone_deployment_that_asks_for_far_too_long_is_found_out_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else can answer, and a pause of years is garbage: one call finds out after a minute."""
+    garbage = {"mode": "error", "status": 503, "retry_after": "99999999", "times": 1}
+    async with call_rig(tmp_path / "told", ["one"]) as rig:
+        rig.play("one", **garbage)
+        for _ in range(2):
+            assert 58 <= int((await rig.chat()).headers["retry-after"]) <= 60
+        assert rig.models["one"].counted == 1
+    monkeypatch.setattr(health, "ALONE_SECONDS", 1.0)
+    async with call_rig(tmp_path / "alone", ["one"]) as rig:
+        rig.play("one", **garbage)
+        assert ((await rig.chat()).status, (await rig.chat()).status, rig.models["one"].counted) == (503, 503, 1)
+        await asyncio.sleep(1.1)
+        for _ in range(3):
+            assert (await rig.chat()).status == 200
+        assert rig.gateway.health.states(asyncio.get_running_loop().time()) == {}
+        await rig.books()
+    async with call_rig(tmp_path / "fallback") as rig:
+        rig.play("one", **garbage)
+        for wait in (0, 0, 1.1):
+            await asyncio.sleep(wait)
+            assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+        assert rig.models["one"].counted == 1, "somebody else can answer"
+        rig.play("two", mode="error", status=500)
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "one"
+        await rig.books()
+
+
+def test_one_call_at_a_time_finds_out_about_a_long_pause() -> None:
+    found = Health()
+    found.failed("one", 100.0, 5000.0)
+    assert (found.rests("one", 130.0), found.rests("one", 130.0, alone=True)) == (570.0, 30.0)
+    assert [found.finds_out("one", at) for at in (159.0, 160.0, 160.5, 161.0)] == [False, True, False, True]
+    found.succeeded("one", began=99.0)
+    assert found.rests("one", 162.0) == 538.0, "that one began before it asked"
+    found.failed("one", 163.0, 5000.0)
+    assert not found.finds_out("one", 164.0) and found.finds_out("one", 223.0)
+    found.succeeded("one", began=223.0)
+    assert found.rests("one", 224.0) == 0.0 and found.closed("one")
+    found.failed("one", 300.0, 20.0)
+    assert found.rests("one", 310.0, alone=True) == 10.0, "a pause of seconds is kept"
+
+
+def test_where_every_key_rests_for_hours_the_first_is_used_after_a_minute() -> None:
+    pool = KeyPool(2)
+    assert pool.refused(0, 429, 100.0, 90_000.0) and not pool.refused(1, 429, 130.0, 90_000.0)
+    assert [pool.order(at) for at in (159.0, 160.0, 190.0)] == [[], [0], [0, 1]]
+    assert not pool.refused(0, 401, 200.0, None) and pool.order(201.0) == [1]
+    assert pool.order(730.0) == [0, 1]
+
+
 async def test_a_client_is_told_to_come_again_as_soon_as_anybody_may_answer(tmp_path: Path) -> None:
     async with call_rig(tmp_path) as rig:
         rig.play("one", mode="error", status=503, retry_after="20")

@@ -294,11 +294,19 @@ class Course:
             await renewed(gateway, exchange.plan)
         if not admit.not_killed(gateway.live.policy, [deployment]):
             return False
-        if gateway.health.rests(deployment.name, gateway.loop.time()):
+        if self._is_at_rest(deployment):
             return False
         if exchange.attempts and not self._affords(deployment):
             return False
         return exchange.use is None or await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts)
+
+    def _is_at_rest(self, deployment: Deployment) -> bool:
+        """Whether it asked to be left alone. Where nobody else is left a call finds out now and then."""
+        health, now = self._gateway.health, self._gateway.loop.time()
+        if not health.rests(deployment.name, now):
+            return False
+        others = any(not health.rests(each.name, now) for each in (*self.waiting, *self._full))
+        return others or not health.finds_out(deployment.name, now)
 
     def _affords(self, deployment: Deployment) -> bool:
         """Whether the call, with one more attempt there, stays below what one may cost."""
@@ -455,7 +463,8 @@ class Course:
             raise self._too_dear
         limits.check_room(self._gateway, self._exchange)
         now = self._gateway.loop.time()
-        rests = (self._gateway.health.rests(each.name, now) for each in self._exchange.deployments)
+        health = self._gateway.health
+        rests = (health.rests(each.name, now, alone=True) for each in self._exchange.deployments)
         after = max(1.0, min(rests, default=0.0))
         last = self._exchange.deployment
         where = "" if last is None else f" ({last.name})"

@@ -17,6 +17,9 @@ FAILURES = 3
 LONGEST_SECONDS = 15.0
 LONGEST_REST_SECONDS = 600.0
 """Most that a retry-after is believed, as of a key: after it one call finds out."""
+ALONE_SECONDS = 60.0
+"""The same where nobody else is left to answer: a provider's own limits are of minutes, and a pause of hours is often
+garbage."""
 WINDOW_SECONDS = 30.0
 WINDOW_FAILURES = 5
 WINDOW_SHARE = 0.5
@@ -41,6 +44,18 @@ class _Window:
         self.failed = self.total = 0
 
 
+class _Rest:
+    """It asked at `asked` to be left alone until `until`; from `finds_out` on one call may look where nobody else is
+    left."""
+
+    __slots__ = ("asked", "finds_out", "until")
+
+    def __init__(self, now: float, seconds: float) -> None:
+        self.asked = now
+        self.until = now + min(LONGEST_REST_SECONDS, seconds)
+        self.finds_out = now + min(ALONE_SECONDS, seconds)
+
+
 class _Speed:
     """Microseconds until the first byte, as a moving mean."""
 
@@ -63,7 +78,7 @@ class Health:
         self._why: dict[str, str] = {}
         self._windows: dict[str, _Window] = {}
         self._speeds: dict[str, _Speed] = {}
-        self._rests: dict[str, float] = {}
+        self._rests: dict[str, _Rest] = {}
 
     def order(self, deployments: Sequence[Deployment], now: float) -> list[Deployment]:
         """The same deployments, those that are cooling off last.
@@ -115,7 +130,7 @@ class Health:
         elif window.failed >= WINDOW_FAILURES and window.failed >= WINDOW_SHARE * window.total:
             self._open(name, now, 1.0, f"{window.failed} of {window.total} attempts failed")
         if rest is not None and rest > 0:
-            self._rests[name] = now + min(LONGEST_REST_SECONDS, rest)
+            self._rests[name] = _Rest(now, rest)
             self._open(name, now, min(LONGEST_REST_SECONDS, rest), "it asked to be called later")
 
     def _open(self, name: str, now: float, seconds: float, why: str) -> None:
@@ -123,14 +138,25 @@ class Health:
         self._until[name] = max(self._until.get(name, 0.0), now + seconds)
         self._why[name] = why
 
-    def rests(self, name: str, now: float) -> float:
-        """Seconds for which it asked to be left alone."""
-        if not self._rests:
+    def rests(self, name: str, now: float, *, alone: bool = False) -> float:
+        """Seconds for which it asked to be left alone; `alone`: until one call may look all the same, where nobody else
+        is left."""
+        rest = self._rests.get(name) if self._rests else None
+        if rest is None:
             return 0.0
-        left = self._rests.get(name, 0.0) - now
-        if left <= 0:
-            self._rests.pop(name, None)
-        return max(0.0, left)
+        if rest.until <= now:
+            del self._rests[name]
+            return 0.0
+        return max(0.0, (rest.finds_out if alone else rest.until) - now)
+
+    def finds_out(self, name: str, now: float) -> bool:
+        """Whether this call may look whether one is well that asked to be left alone; others wait for how that ends, up
+        to a second."""
+        rest = self._rests.get(name)
+        if rest is None or rest.finds_out > now:
+            return False
+        rest.finds_out = now + PROBE_SECONDS
+        return True
 
     def states(self, now: float) -> dict[str, str]:
         """`open` (asked last) or `half_open` (to be tried by one call) of the deployments that are not `closed`."""
@@ -149,6 +175,9 @@ class Health:
             return
         window.total += 1
         self._failures.pop(name, None)
+        rest = self._rests.get(name)
+        if rest is not None and began >= rest.asked:
+            del self._rests[name]
         if name in self._until and began >= self._opened[name]:
             self._close(name)
 

@@ -13,6 +13,8 @@ REFUSED_REST_S = 60.0
 BUSY_REST_S = 10.0
 """How long one rests that had too many requests (429), where the provider does not say."""
 LONGEST_REST_S = 600.0
+SOONEST_S = 60.0
+"""After which one is used all the same where none is ready: a pause of hours is often garbage."""
 RESTING = frozenset({401, 402, 403, 429})
 """Answers that are about the key, so that another one may do better."""
 
@@ -20,12 +22,13 @@ RESTING = frozenset({401, 402, 403, 429})
 class KeyPool:
     """Use and rest of each key of one deployment, by its place in the declaration."""
 
-    __slots__ = ("_at", "_until", "_used")
+    __slots__ = ("_at", "_soon", "_until", "_used")
 
     def __init__(self, keys: int) -> None:
         self._used = [0.0] * keys
         self._at = [0.0] * keys
         self._until = [0.0] * keys
+        self._soon = [0.0] * keys
 
     @property
     def size(self) -> int:
@@ -35,6 +38,8 @@ class KeyPool:
     def order(self, now: float) -> list[int]:
         """The keys that do not rest, the least used first; of equals the first declared."""
         ready = [index for index, until in enumerate(self._until) if until <= now]
+        if not ready:
+            ready = [index for index, soon in enumerate(self._soon) if soon <= now]
         return sorted(ready, key=lambda index: (self._use(index, now), index))
 
     def used(self, index: int, now: float) -> None:
@@ -46,6 +51,7 @@ class KeyPool:
         """The provider refused it with `status`, and asked to wait `after` seconds; whether another key is left."""
         rest = after if after is not None else BUSY_REST_S if status == 429 else REFUSED_REST_S
         self._until[index] = now + min(LONGEST_REST_S, max(1.0, rest))
+        self._soon[index] = now + min(SOONEST_S, max(1.0, rest))
         return any(until <= now for until in self._until)
 
     def rests(self, now: float) -> float:
