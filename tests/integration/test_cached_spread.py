@@ -6,8 +6,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -22,6 +26,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment
 from groundplan.gateway.caching import cache_store
+from groundplan.gateway.caching.cache_link import Kept
 from groundplan.gateway.caching.cache_store import AnswerStore
 from groundplan.identity import service as identity
 from groundplan.testing.database import Database
@@ -194,6 +199,48 @@ def test_what_is_over_stopped_or_too_much_is_deleted(
         stop = "INSERT INTO kill_switch (id, scope, reason, by, lifted_at) VALUES (%s, 'site/s', 'x', 'o', now())"
         conn.execute(stop.encode(), (new_id(),))
         assert swept() == set()
+
+
+def test_whoever_has_seen_a_number_has_seen_all_before_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stores of two replicas write at the same time, and each gives its workers what comes behind the last number
+    that they have."""
+    goes_on, begun = threading.Event(), threading.Event()
+
+    def row(_: object, __: object, kept: Kept) -> tuple[object, ...]:
+        if kept.whole == b"slow":
+            begun.set()
+            assert goes_on.wait(30)
+        now = datetime.now(UTC)
+        return UUID(bytes=kept.call), "w", 0, now, now + timedelta(hours=1), 1, [], "sealed"
+
+    def write(*answers: bytes) -> None:
+        store = AnswerStore(Home(tmp_path), "")
+        store._waiting.extend(answer(each) for each in answers)
+        with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
+            store._drain(conn)
+
+    monkeypatch.setattr(cache_store, "_row", row)
+    monkeypatch.setattr(SubjectKeys, "of", lambda _: "keys")
+    with psycopg.connect(database.superuser, autocommit=True) as conn, ThreadPoolExecutor() as threads:
+        first = threads.submit(write, b"quick", b"slow")
+        assert begun.wait(30)
+        second = threads.submit(write, b"quick")
+        time.sleep(0.5)
+        seen = [number for (number,) in conn.execute("SELECT number FROM answer")]
+        goes_on.set()
+        first.result(30)
+        second.result(30)
+        numbers = [number for (number,) in conn.execute("SELECT number FROM answer ORDER BY number")]
+    assert len(numbers) == 3 and all(each > max(seen, default=0) for each in numbers if each not in seen)
+
+
+def answer(whole: bytes) -> Kept:
+    return Kept(
+        digest=b"", stream=False, call=new_id().bytes, workload="w", made=0.0, until=0.0, deployment="one", subjects=[],
+        person="", owner="", passages=[], cost=0, whole=whole, events=None, cleared=0, terms=b"",
+    )  # fmt: skip
 
 
 async def test_a_worker_keeps_so_much_of_all_its_workloads_together(

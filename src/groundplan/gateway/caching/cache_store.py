@@ -47,6 +47,10 @@ _GOOD = """a.expires_at > now()
   AND a.cleared = coalesce((SELECT c.number FROM answer_clear c WHERE c.workload = a.workload), 0)
   AND NOT EXISTS (SELECT 1 FROM kill_switch k WHERE k.scope = ANY(a.subjects)
     AND coalesce(k.lifted_at, 'infinity') >= a.made_at - interval '1 minute')"""
+_IN_TURN = "SELECT pg_advisory_xact_lock(31, 1)"
+"""Of two replicas one writes at a time, so that whoever has seen a number has seen all before it."""
+_NO_IDLE_TRANSACTION = "SET idle_in_transaction_session_timeout = '5s'"
+"""One that is stopped in the middle keeps nobody waiting for longer."""
 _INSERT = """INSERT INTO answer (call_id, workload, cleared, made_at, expires_at, size, subjects, sealed)
   VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (call_id) DO NOTHING"""
 _NEWER = f"""SELECT a.number, CASE WHEN {_GOOD} THEN a.sealed END FROM answer a
@@ -122,6 +126,7 @@ class AnswerStore:
             try:
                 with connect(self._url, autocommit=True) as conn:
                     conn.execute(f"LISTEN {CHANNEL}".encode())
+                    conn.execute(_NO_IDLE_TRANSACTION.encode())
                     looked = 0.0
                     while not self._stop.is_set():
                         self._drain(conn)
@@ -142,6 +147,7 @@ class AnswerStore:
         while self._waiting and keys is not None:
             batch = [self._waiting[place] for place in range(min(AT_ONCE, len(self._waiting)))]
             with conn.transaction():
+                conn.execute(_IN_TURN.encode())
                 for kept in batch:
                     if (row := _row(conn, keys, kept)) is not None:
                         conn.execute(_INSERT.encode(), row)
