@@ -16,32 +16,34 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from tests.integration.test_limits import filled, granted, told
 
 from groundplan.blueprint.model import Blueprint, Limit
+from groundplan.core.money import PICO
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
 MOST = 40
 
 
-def declared(port: int, *limits: Limit) -> Blueprint:
+def declared(port: int, *limits: Limit, budget: int = 1000 * PICO) -> Blueprint:
     """Two workloads of the team care, one of another and one of none."""
     teams = {"assistant": "care", "desk": "care", "sales": "sales", "alone": None}
     made = blueprint(
         1,
         [deployment("one", port, first_token_ms=60_000)],
         [workload(name, ["one"], team=teams[name]) for name in teams],
+        budget,
     )
     return msgspec.structs.replace(made, limits=list(limits))
 
 
 @asynccontextmanager
 async def replicas(
-    database: Database, folder: Path, *limits: Limit
+    database: Database, folder: Path, *limits: Limit, budget: int = 1000 * PICO
 ) -> AsyncIterator[tuple[ScriptedModel, Stack, Stack]]:
     """A model and two installations of one worker each, both ready; the second has the keys of the first."""
     async with scripted("one") as (model, port), installation(database, folder / "first") as first:
         async with installation(database, folder / "second") as second:
             shutil.copytree(first.home.keys, second.home.keys, dirs_exist_ok=True)
-            first.apply(declared(port, *limits))
+            first.apply(declared(port, *limits, budget=budget))
             for replica in (first, second):
                 replica.start()
             end = time.monotonic() + 60
@@ -85,3 +87,16 @@ async def test_a_teams_concurrent_calls_are_counted_over_two_replicas(database: 
         assert {reply.status for reply in await asyncio.gather(*calls)} == {200}
         again = await asyncio.gather(*(granted(second, keys["desk"]) for _ in range(3)))
         assert [reply.status for reply in again] == [200] * 3, "slots come to whoever needs them"
+
+
+async def test_what_another_replica_held_idle_is_not_told_to_be_gone(database: Database, tmp_path: Path) -> None:
+    """It is called back before anybody is refused."""
+    async with replicas(database, tmp_path, budget=PICO // 1000) as (model, first, second):
+        model.script = Script(tokens=1)
+        key = first.key("assistant")
+        assert (await told(first, key)).status == 200
+        await asyncio.sleep(1.5)  # in which the second one looks what others hold
+        refused = await told(second, key, max_tokens=100)
+        assert (refused.status, refused.code) == (429, "budget_exhausted")
+        assert refused.json["error"]["remaining_usd"] == "0.000990000000"
+        assert (await told(second, key, max_tokens=99)).status == 200

@@ -53,6 +53,8 @@ def _no_room(gateway: Gateway, exchange: Exchange, short: str, amount: int) -> G
     lacking = [(*each, unspent(each[0].name, each[1])) for each in ((budget, period), *others)]
     budget, period, open_ = max(lacking, key=lambda each: admit.frees(each[0], each[1], amount, each[2]))
     now, left = gateway.clock.now().timestamp(), gateway.live.remaining(budget, period)
+    if gateway.leases.told_empty(budget.name, period):
+        left = max(left, open_)  # what others held idle was called back, and was gone when it was looked for the rest
     return admit.exhausted(budget, amount, period, left, open_, now)
 
 

@@ -230,7 +230,7 @@ def _money(gateway: Gateway) -> list[Family]:
         left.append(Sample(labels, max(0, gateway.live.remaining(budget, period)) / PICO))
     return [
         Family(f"{_P}slice_available_usd", "gauge", "What this worker may spend without asking.", slices),
-        Family(f"{_P}budget_remaining_usd", "gauge", "What nobody has spent, as this worker knows it.", left),
+        Family(f"{_P}budget_remaining_usd", "gauge", "Left beside what others hold, as this worker knows it.", left),
     ]
 
 
