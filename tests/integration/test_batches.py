@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -26,8 +26,13 @@ from tests.unit.test_gateway_presidio import searching
 from groundplan.blueprint.model import Cache, Guardrails, Limit, Rates
 from groundplan.cli.batches import batches_text
 from groundplan.console.render import page
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
+from groundplan.gateway.batches import file_store, files_api
+from groundplan.gateway.batches.file_store import StoredFile
+from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
 from groundplan.ledger import batch_queries
@@ -505,6 +510,24 @@ async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup
     assert not path.exists()
     with pytest.raises(NotFoundError):
         await client.files.retrieve(file.id)
+
+
+async def test_what_is_deleted_elsewhere_leaves_the_disk(database: Database, tmp_path: Path) -> None:
+    """At another gateway on the same database, or by one that was killed before its own disk was cleared."""
+    shelf, now = Shelf(Home(tmp_path)), datetime.now(UTC)
+    shelf.ready()
+    kept, gone, of_an_order = (new_id() for _ in range(3))
+    async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
+        for id in (kept, gone, of_an_order):
+            shelf.path(id).write_bytes(b"prompts")
+            if id != of_an_order:
+                file = StoredFile(id, "assistant", "user_data", "a.txt", 7, now)
+                await file_store.add(connection, file, None)
+        await files_api.sweep(connection, shelf)
+        assert set(shelf.kept()) == {kept, gone, of_an_order}
+        assert await file_store.delete(connection, gone)
+        await files_api.sweep(connection, shelf)
+        assert set(shelf.kept()) == {kept, of_an_order}
 
 
 async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:

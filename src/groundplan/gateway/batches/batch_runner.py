@@ -21,7 +21,7 @@ from psycopg import AsyncConnection
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.batches import batch_check, batch_lines, batch_store, file_store, order_store
+from groundplan.gateway.batches import batch_check, batch_lines, batch_store, file_store, files_api, order_store
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Claimed, Connection
 from groundplan.gateway.batches.file_store import StoredFile
@@ -37,6 +37,8 @@ from groundplan.gateway.http.collected import Collected
 from groundplan.ledger.model import Charge
 
 LOOK_S = 0.5
+SWEEP_S = 60.0
+"""How often it is looked for files that were deleted elsewhere."""
 _RETRY_S = 0.5
 _RECALLS = 8
 _RECALL_S = 0.25
@@ -78,6 +80,7 @@ class BatchRunner:
         self._orders.on_ended = self._changed.set
         self._stopping = False
         self._marked = False
+        self._swept = float("-inf")
         self._problems: dict[UUID | None, str] = {}
         """What was last said of each batch that waits, or of all of them."""
 
@@ -91,6 +94,9 @@ class BatchRunner:
                 for id in self._shelf.marked():
                     if self._gateway.ready and not self._stopping:
                         await self._look_alone(id)
+                if self._gateway.ready and self._gateway.loop.time() - self._swept > SWEEP_S:
+                    self._swept = self._gateway.loop.time()
+                    await self._sweep()
                 self._problems.pop(None, None)
             except (*LOST, OSError, GroundplanError) as error:
                 self._note(error)
@@ -107,6 +113,10 @@ class BatchRunner:
                 if late or self._shelf.path(file).exists():
                     self._shelf.mark(id)
         self._marked = True
+
+    async def _sweep(self) -> None:
+        if self._shelf.files.exists():
+            await files_api.sweep(await self._connect(), self._shelf)
 
     @property
     def busy(self) -> bool:

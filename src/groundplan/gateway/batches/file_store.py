@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -71,3 +72,11 @@ async def delete(connection: Connection, id: UUID) -> bool:
         (id,),
     )
     return done.rowcount == 1
+
+
+async def deleted(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Those of these files that are marked as deleted."""
+    rows = await connection.execute(
+        "SELECT id FROM api_file WHERE id = ANY(%s) AND deleted_at IS NOT NULL", (list(ids),)
+    )
+    return [id for (id,) in await rows.fetchall()]

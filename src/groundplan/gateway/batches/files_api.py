@@ -7,6 +7,7 @@ An upload is written while it arrives. Purposes that nothing here serves are ref
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Protocol
@@ -168,6 +169,14 @@ async def delete(connection: Connection, shelf: Shelf, file: StoredFile) -> None
     if not await file_store.delete(connection, file.id):
         raise Conflict("a batch still reads this file", code="file_in_use", hint="Cancel the batch, or wait for it.")
     shelf.path(file.id).unlink(missing_ok=True)
+
+
+async def sweep(connection: Connection, shelf: Shelf) -> None:
+    """Take what is deleted off the shelf, where whoever deleted it did not: another gateway on the same database, or
+    one that was killed in the middle."""
+    kept = await asyncio.to_thread(shelf.kept)
+    for id in await file_store.deleted(connection, kept) if kept else ():
+        shelf.path(id).unlink(missing_ok=True)
 
 
 def deleted_json(file: StoredFile) -> dict[str, Any]:

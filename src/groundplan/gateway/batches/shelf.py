@@ -9,7 +9,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -46,6 +46,13 @@ class Shelf:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _ABANDONED_S:
                     path.unlink()
+
+    def kept(self) -> list[UUID]:
+        """The files that are here."""
+        try:
+            return _ids(path.name for path in self.files.iterdir())
+        except FileNotFoundError:
+            return []
 
     async def keep(self, id: UUID, chunks: AsyncIterator[bytes], most: int = MOST_BYTES) -> int:
         """Write a file of at most `most` bytes; returns its length. Raises `TooLarge`, `Unavailable`, and what `chunks`
@@ -126,14 +133,9 @@ class Shelf:
     def marked(self) -> list[UUID]:
         """Batches that are not finished here, oldest first."""
         try:
-            names = sorted(path.name for path in self.batches.iterdir())
+            return _ids(sorted(path.name for path in self.batches.iterdir()))
         except FileNotFoundError:
             return []
-        found = []
-        for name in names:
-            with suppress(ValueError):
-                found.append(UUID(name))
-        return found
 
     def marked_long_ago(self, batch: UUID) -> bool:
         """Whether the mark is older than any batch that is just being made."""
@@ -141,6 +143,15 @@ class Shelf:
             return time.time() - (self.batches / str(batch)).stat().st_mtime > 60
         except OSError:
             return False
+
+
+def _ids(names: Iterable[str]) -> list[UUID]:
+    """Those of these names that are ids."""
+    found = []
+    for name in names:
+        with suppress(ValueError):
+            found.append(UUID(name))
+    return found
 
 
 def _write(descriptor: int, data: bytes) -> None:
