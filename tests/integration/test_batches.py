@@ -413,6 +413,38 @@ async def test_lines_that_wait_for_a_limit_end_with_their_batch(setup: Setup, en
     assert setup.stack.sql(f"SELECT {end} FROM batch") == [(4,)]
 
 
+ONE_AT_A_TIME = Limit(name="one", covers="deployment/one", type="concurrent", amount=1, period="now")
+
+
+@pytest.mark.parametrize("why", ["limit", "room", "pause"])
+async def test_lines_wait_for_a_deployment_that_has_no_room_for_them(setup: Setup, why: str) -> None:
+    """A limit of it is used up, as many run there as may, or it asked to be called later."""
+    place = deployment("one", setup.model_port, rates=BATCH_RATES, **({"concurrent": 1} if why == "room" else {}))
+    made = blueprint(2, [place], [workload("assistant", ["one"])], limit=PICO // 100)
+    setup.stack.apply(msgspec.structs.replace(made, limits=[ONE_AT_A_TIME] if why == "limit" else []))
+    await setup.stack.ready(2)
+    setup.model.script = Script(tokens=20, latency_ms=1500 if why == "room" else 50)
+    if why == "pause":
+        setup.model.script = Script(tokens=20, mode="error", status=429, retry_after="2", times=3, latency_ms=50)
+    batch = await ended(setup.client, (await order(setup.client, lines(8))).id)
+    assert batch.status == "completed" and batch.request_counts is not None
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (8, 0)
+    ship(setup.stack)
+    made_once = "SELECT count(*), count(DISTINCT call_id) FROM attempt WHERE outcome = 'ok'"
+    assert setup.stack.sql(made_once) == [(8, 8)]
+    ((spent,),) = setup.stack.sql("SELECT sum(cost_usd) FROM call")
+    assert Decimal(spent) == 8 * LINE
+
+
+async def test_a_line_that_needs_more_than_all_of_a_limit_does_not_wait_for_it(setup: Setup) -> None:
+    await limited(setup, 2, Limit(name="few", covers="workload/assistant", type="tokens", amount=10, period="minute"))
+    batch = await ended(setup.client, (await order(setup.client, lines(1))).id, 30)
+    assert batch.status == "completed"
+    (failure,) = await contents(setup.client, batch.error_file_id)
+    assert failure["response"]["status_code"] == 429
+    assert failure["response"]["body"]["error"]["code"] == "rate_limit_exceeded"
+
+
 async def test_lines_wait_while_postgresql_is_too_slow_to_say_whether_a_limit_has_room(setup: Setup) -> None:
     await limited(setup, 2, msgspec.structs.replace(FEW, amount=50))
     with psycopg.connect(setup.stack.database.urls["owner"]) as conn:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
-from groundplan.core.errors import Denied, GroundplanError, Invalid, Unauthenticated, Unavailable
+from groundplan.core.errors import Denied, Exhausted, GroundplanError, Invalid, Unauthenticated, Unavailable
 from groundplan.economics.price import BATCH, BATCHES, PRIORITY
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.caching import cache
@@ -24,7 +24,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
 from groundplan.gateway.call.identify import check_grants, check_key
 from groundplan.gateway.call.pipeline import Steps
-from groundplan.gateway.call.serve import reserve, serve
+from groundplan.gateway.call.serve import at_hand, reserve, serve
 from groundplan.gateway.call.steps import check_people
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
@@ -55,7 +55,14 @@ _PASSING = frozenset(
     }
 )  # fmt: skip
 """Refusals of calls that were not sent, which a batch outlasts."""
+UPSTREAM_FAILED = "upstream_failed"
 _LONGEST_WAIT_S = 5.0
+
+
+def _is_passing(error: GroundplanError) -> bool:
+    """Whether a batch outlasts a refusal; no time makes room for what needs more than all of a limit."""
+    never = isinstance(error, Exhausted) and error.retry_after is None
+    return error.code in _PASSING and not never
 
 
 def header_lines(batch: Batch) -> bytes:
@@ -194,21 +201,62 @@ class BatchCalls:
 
         async def made(gateway: Gateway, exchange: Exchange) -> None:
             exchange.request.body = await body()
-            amount = await self._admitted(exchange, batch)
-            if exchange.finished:
-                return
-            if not exchange.charges:
-                raise Denied("the batch has no budget", code="budget_missing", hint="Nothing runs without a budget.")
-            if exchange.token is None or amount > exchange.reserved:
-                if exchange.token is not None:
-                    gateway.slices.settle(exchange.token, 0)
-                    exchange.token = None
-                await reserve(gateway, exchange, 0, amount)
-            self._count(exchange)
-            await ground(gateway, exchange)
-            await serve(gateway, exchange)
+            grounded = False
+            while True:
+                amount = await self._admitted(exchange, batch)
+                if exchange.finished:
+                    return
+                await self._reserved(exchange, amount)
+                if not grounded:
+                    grounded = True
+                    self._count(exchange)
+                    await ground(gateway, exchange)
+                sent = exchange.attempts
+                try:
+                    await serve(gateway, exchange)
+                except GroundplanError as error:
+                    if not self._passes(exchange, error, sent):
+                        raise
+                    if exchange.use is not None:
+                        limits.end_call(gateway, exchange.use, sent=False)
+                        exchange.use = None
+                    if exchange.token is None:  # before anybody else has it
+                        at_hand(gateway, exchange, exchange.attempts, exchange.reserved)
+                    await self._wait(exchange, batch, error)
+                else:
+                    return
 
         return made
+
+    async def _reserved(self, exchange: Exchange, amount: int) -> None:
+        """Money for the next attempt, where what was set aside is not there any more or too little."""
+        if not exchange.charges:
+            raise Denied("the batch has no budget", code="budget_missing", hint="Nothing runs without a budget.")
+        if exchange.token is not None and amount > exchange.reserved:
+            self._gateway.slices.settle(exchange.token, 0)
+            exchange.token = None
+        if exchange.token is None:
+            await reserve(self._gateway, exchange, exchange.attempts, amount)
+
+    def _passes(self, exchange: Exchange, error: GroundplanError, sent: int) -> bool:
+        """Whether it may be made later, with nothing billed so far: no deployment had room for it after `sent`
+        attempts, or all of them asked to be called later."""
+        if exchange.cost or exchange.estimated or exchange.draining or exchange.response.started:
+            return False
+        if error.code == UPSTREAM_FAILED:
+            health, now = self._gateway.health, self._gateway.loop.time()
+            return all(health.rests(each.name, now) for each in exchange.deployments)
+        return exchange.attempts == sent and _is_passing(error)
+
+    async def _wait(self, exchange: Exchange, batch: Batch, error: GroundplanError) -> None:
+        """For what refused it, unless its batch ends. Raises `Denied` then."""
+        self._check_ending(exchange, batch)
+        self.waiting.add(exchange.call)
+        try:
+            await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_WAIT_S))
+        finally:
+            self.waiting.discard(exchange.call)
+        self._check_ending(exchange, batch)
 
     async def _admitted(self, exchange: Exchange, batch: Batch) -> int:
         """Wait for limits of use, and for a worker that has no time, until the batch expires. A call whose answer is
@@ -232,15 +280,9 @@ class BatchCalls:
                     await limits.admit_call(gateway, exchange, catalog.limits, amount, gateway.clock.seconds())
                 return amount
             except GroundplanError as error:
-                if error.code not in _PASSING:
+                if not _is_passing(error):
                     raise
-                self._check_ending(exchange, batch)
-                self.waiting.add(exchange.call)
-                try:
-                    await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_WAIT_S))
-                finally:
-                    self.waiting.discard(exchange.call)
-                self._check_ending(exchange, batch)
+                await self._wait(exchange, batch, error)
 
     def _check_ending(self, exchange: Exchange, batch: Batch) -> None:
         """Raise `Denied` for a call of a batch that ends before it was sent; end it where this worker ends."""
