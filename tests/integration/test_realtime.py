@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ from groundplan.blueprint.model import Grant, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.http.front import LEAVE, serving_file
 from groundplan.gateway.journal.records import read_segment
-from groundplan.gateway.surfaces.realtime import LOOK_SECONDS
+from groundplan.gateway.surfaces.realtime import LOOK_SECONDS, Session
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -214,6 +215,26 @@ async def test_what_the_model_begins_by_itself_is_paid_too(setup: Setup) -> None
         await connection.input_audio_buffer.append(audio="AAAA")
     settlements = await setup.settled(2)
     assert [(s.outcome, s.cost) for s in settlements] == [("ok", 20_000_000), ("not_billed", 0)]
+
+
+async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
+    """What one of both reserved would else be held by nobody."""
+    session, made = Session.__new__(Session), list[Any]()
+    session._active = session._ready = session._last = None
+
+    async def begun() -> Any:
+        async with busy:
+            if session._ready is None:
+                await asyncio.sleep(0.01)
+                made.append(SimpleNamespace(first_byte=1))
+                session._ready = made[-1]
+            return session._ready
+
+    busy, session._begun = asyncio.Lock(), begun  # type: ignore[method-assign]
+    created = b'{"type":"response.created","response":{"id":"r"}}'
+    await asyncio.gather(session._let_begin("response.create"), session._heard(created))
+    assert session._active is made[0]
+    assert [each for each in made if each not in (session._active, session._ready)] == []
 
 
 @pytest.mark.parametrize("how", ["read", "unread", "gone"])
@@ -412,6 +433,42 @@ async def stopped(setup: Setup, what: str, made: int) -> float:
     return took
 
 
+async def test_a_stop_ends_it_though_its_client_takes_nothing(setup: Setup) -> None:
+    """Its upstream works on no longer than for one that reads."""
+    setup.model.script = Script(tokens=5000)
+    async with setup.connected() as connection:
+        await say(connection, "x" * 100_000)
+        await asyncio.sleep(2)  # in which every buffer on the way is full
+        setup.stack.policy(
+            "kill", "x", "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), %s, 'r', 'b')",
+            "deployment/talker",
+        )  # fmt: skip
+        (settled,) = await setup.settled(1)
+        assert settled.outcome == "cancelled"
+        connection._connection.transport.abort()
+
+
+@pytest.mark.parametrize("setup", [{"concurrent": 1}], indirect=True)
+async def test_a_deployment_has_no_more_conversations_than_may_run_there(setup: Setup) -> None:
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection)
+        with pytest.raises(InvalidStatus) as refused:
+            async with setup.connected():
+                pass
+        assert refused.value.response.status_code == 503
+        assert b"as many conversations as it may" in (refused.value.response.body or b"")
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                async with setup.connected() as connection:
+                    await say(connection, "b")
+                    assert (await heard(connection))[0] == "You said: b"
+                    return
+            except InvalidStatus:  # the first one is just ending
+                await asyncio.sleep(0.05)
+
+
 async def test_a_conversation_ends_with_the_grant_of_its_person(setup: Setup) -> None:
     person = setup.stack.person("ana@acme.example")
     made = setup.stack.sql("SELECT body FROM blueprint WHERE number = 1")
@@ -437,6 +494,29 @@ async def test_an_upstream_that_breaks_off_is_told_and_settled(setup: Setup) -> 
         assert error.error.code == "stream_broken" and await closed(connection) == 1011
     (settlement,) = await setup.settled(1)
     assert (settlement.outcome, settlement.estimated, settlement.cost) == ("failed", True, int(BOUND * PICO))
+
+
+async def test_an_upstream_that_leads_elsewhere_is_not_followed(setup: Setup) -> None:
+    """Whoever it names is declared nowhere: no sound and no text goes there."""
+    async with scripted("elsewhere") as (_, elsewhere):
+
+        async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            told = b"HTTP/1.1 307 X\r\nlocation: ws://127.0.0.1:%d/v1/realtime?model=m\r\ncontent-length: 0\r\n\r\n"
+            writer.write(told % elsewhere)
+            writer.close()
+
+        async with await asyncio.start_server(lead, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            places = [deployment("talker", port, kind="realtime", rates=RATES, max_output_tokens=100)]
+            declared = workload("assistant", ["talker"], also=["talker"])
+            setup.stack.apply(blueprint(2, places, [declared], limit=PICO // 400))
+            await setup.stack.ready(2)
+            with pytest.raises(InvalidStatus) as refused:
+                async with setup.connected():
+                    pass
+            assert refused.value.response.status_code == 503
+            assert b"upstream_failed" in (refused.value.response.body or b"")
 
 
 async def test_a_client_without_headers_names_its_key_among_the_subprotocols(setup: Setup) -> None:
@@ -474,6 +554,10 @@ async def test_what_is_billed_beside_responses_is_refused_by_name(setup: Setup) 
         assert "tools of type function" in error.error.message
         await connection.session.update(session={"type": "realtime", "prompt": {"id": "pmpt_1"}})
         assert "prompt is not supported" in (await heard(connection, "error"))[1].error.message
+        for turns in ({"type": "server_vad", "idle_timeout_ms": 5000}, {"type": "server_vad", "idle_timeout_ms": None}):
+            listening: Any = {"type": "realtime", "audio": {"input": {"turn_detection": turns}}}
+            await connection.session.update(session=listening)
+        assert "idle_timeout_ms is not supported" in (await heard(connection, "error"))[1].error.message
         image: Any = {"type": "input_image", "image_url": "http://127.0.0.1/secret.png"}
         await connection.conversation.item.create(item={"type": "message", "role": "user", "content": [image]})
         assert (await heard(connection, "error"))[1].error.code == "image_url"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -39,9 +39,12 @@ from groundplan.gateway.surfaces.realtime_permission import Permission
 from groundplan.gateway.surfaces.realtime_upstream import Link, has_cleared, is_lost, link
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.pressure import Load
 from groundplan.ledger.model import Usage
 
 LOOK_SECONDS = 0.2
+TELL_SECONDS = 1.0
+"""In which a client is to take why its conversation ends."""
 POLICY, BROKEN, STOPPING = 1008, 1011, 1001
 """Close codes: not allowed any more, the upstream failed, this gateway is being stopped."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
@@ -119,6 +122,7 @@ class Session:
         self._socket = ServerSocket(request, response)
         self._link: Link | None = None
         self._deployment: Deployment | None = None
+        self._load: Load | None = None
         self._ready: Exchange | None = None
         self._active: Exchange | None = None
         self._first: Exchange | None = None
@@ -157,6 +161,9 @@ class Session:
                 self._still(exchange, self._deployment)
         except GroundplanError as error:
             settle.refuse(gateway, exchange, error)
+            raise
+        except asyncio.CancelledError:  # its client left while money or a limit was waited for
+            settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
             raise
         self._ready = exchange
 
@@ -228,21 +235,27 @@ class Session:
     # the way there ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect to the first deployment that answers, then take the client up. Raises `Exhausted`, `Unavailable`,
-        `Invalid`."""
+        """Connect to the first deployment that answers, then take the client up. Raises a `GroundplanError`."""
         exchange = self._ready
         if exchange is None:
             raise AssertionError("not admitted")
-        reason = "none may be used now"
-        for deployment in exchange.deployments:
-            if not await limits.admit_attempt(self._gateway, exchange, deployment, exchange.attempts):
+        gateway, reason = self._gateway, "none may be used now"
+        for deployment in gateway.health.order(exchange.deployments, gateway.loop.time()):
+            load = gateway.loads.of(deployment)
+            if not load.room:
+                reason = f"{deployment.name} has as many conversations as it may"
                 continue
+            load.running, self._load = load.running + 1, load
             try:
-                self._link = await link(self._gateway, exchange, deployment, self._trace)
+                if await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts):
+                    self._link = await link(gateway, exchange, deployment, self._trace)
             except (UpstreamFailure, OSError, TimeoutError, WebSocketException) as error:
                 reason = f"{deployment.name} did not take the connection ({error.__class__.__name__})"
-                self._gateway.health.failed(deployment.name, self._gateway.loop.time(), None)
+                gateway.health.failed(deployment.name, gateway.loop.time(), None)
+            if self._link is None:
+                self._leave()
                 continue
+            gateway.health.succeeded(deployment.name)
             self._deployment = deployment
             self._socket.accept()
             self._first, self._ready = exchange, None
@@ -261,7 +274,8 @@ class Session:
 
     async def run(self) -> None:
         """Until one side closes, money is out, or somebody stops it."""
-        loops = [asyncio.create_task(loop) for loop in self._loops()]
+        ways = (self._from_client(), self._from_upstream(), self._until_lost(), self._watch())
+        loops = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -275,9 +289,6 @@ class Session:
             elif isinstance(result, Exception):
                 raise result
 
-    def _loops(self) -> tuple[Coroutine[None, None, None], ...]:
-        return self._from_client(), self._from_upstream(), self._until_lost(), self._watch()
-
     async def _failed(self, ended: Ended) -> None:
         active = self._active
         if ended.code == BROKEN and active is not None:
@@ -286,7 +297,9 @@ class Session:
 
     async def _tell(self, ended: Ended) -> None:
         if ended.error is not None:
-            await self._error(ended.error)
+            with suppress(TimeoutError):  # a client that takes nothing keeps nobody at work for it
+                async with asyncio.timeout(TELL_SECONDS):
+                    await self._error(ended.error)
         self._socket.close(ended.code, ended.error.code if ended.error is not None else "")
 
     async def _error(self, error: GroundplanError, asked: object = None) -> None:
@@ -343,8 +356,14 @@ class Session:
             self._last = ended
             return False
         if kind == "response.create":
-            self._active, self._ready = exchange, None
+            self._take_up(exchange)
         return True
+
+    def _take_up(self, exchange: Exchange) -> Exchange:
+        """What is reserved is for the response that begins, unless the other side has begun one meanwhile."""
+        if self._active is None:
+            self._active, self._ready = exchange, None
+        return self._active
 
     async def _from_upstream(self) -> None:
         upstream = self._connected().socket
@@ -395,8 +414,7 @@ class Session:
         if event.type.startswith("response."):
             self._heeded, self._begins = False, event.type != "response.done"
         if event.type.startswith("response.") and exchange is None:
-            exchange = self._active = await self._begun()  # the model's own turn detection began it
-            self._ready = None
+            exchange = self._take_up(await self._begun())  # the model's own turn detection began it
         if exchange is not None and not exchange.first_byte:
             exchange.first_byte = time.perf_counter_ns()
         if event.type == "error":
@@ -452,6 +470,7 @@ class Session:
             self._response.finish()
         active, ready = self._active, self._ready
         self._active = self._ready = None
+        self._leave()
         if active is not None:
             settle.cancelled(self._gateway, active, None)
             await self._settle(active, "cancelled", None)
@@ -466,11 +485,16 @@ class Session:
         if self._link is not None:
             await self._link.socket.close()
 
+    def _leave(self) -> None:
+        """Its place at the deployment is free."""
+        if self._load is not None:
+            self._gateway.loads.give_back(self._load)
+        self._load = None
+
     async def _unanswered(self) -> bool:
         """Whether the upstream certainly makes no response to what was passed on to it."""
         return self._link is not None and not self._heeded and await has_cleared(self._link.socket)
 
 
 def _stopping() -> Ended:
-    hint = "Connect again."
-    return Ended(STOPPING, Unavailable("this gateway is being stopped", code="stopping", hint=hint))
+    return Ended(STOPPING, Unavailable("this gateway is being stopped", code="stopping", hint="Connect again."))

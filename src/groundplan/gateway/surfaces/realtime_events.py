@@ -20,7 +20,7 @@ HINT = "See docs/tasks.md."
 BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
 """Events after which the model may begin a response."""
 _EVENT = frozenset({"type", "session", "response", "item", "audio"})
-_SESSION = frozenset({"audio", "input_audio_transcription", "tools", "prompt", "model"})
+_SESSION = frozenset({"audio", "input_audio_transcription", "tools", "prompt", "model", "turn_detection"})
 """Names in an event, and in what it says of a session or a response, by which anything is decided here."""
 CLEAR = '{"type":"input_audio_buffer.clear"}'
 
@@ -69,6 +69,7 @@ def check(event: dict[str, Any]) -> None:
         heard = audio.get("input") if isinstance(audio, dict) else None
         if part.get("input_audio_transcription") or (isinstance(heard, dict) and heard.get("transcription")):
             raise Invalid("transcription is not supported", code="field_unsupported", hint="Leave transcription out.")
+        _check_turns(part.get("turn_detection"), heard.get("turn_detection") if isinstance(heard, dict) else None)
         tools = part.get("tools")
         if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):
             raise Invalid("only tools of type function are supported", code="field_unsupported", hint=HINT)
@@ -80,3 +81,12 @@ def check(event: dict[str, Any]) -> None:
     for piece in content if isinstance(content, list) else ():
         if isinstance(piece, dict) and piece.get("type") == "input_image":
             image_bytes(str(piece.get("image_url", "")))
+
+
+def _check_turns(*settings: object) -> None:
+    """Refuse responses that begin by themselves, again and again, though nothing is sent in: money for one is taken
+    when something is. Raises `Invalid`."""
+    for each in settings:
+        if isinstance(each, dict) and each.get("idle_timeout_ms") is not None:
+            hint = "Leave it out, and send response.create when it is to speak."
+            raise Invalid("idle_timeout_ms is not supported", code="field_unsupported", hint=hint)

@@ -31,6 +31,14 @@ CLEAR_SECONDS = 1.0
 """How long an upstream may take to say that nothing waits in its buffer any more."""
 
 
+class _Straight(connect):
+    """Goes nowhere but where it is told: what an upstream names instead is declared nowhere."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """None is followed."""
+        return exc
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A connection, and by which target it was made."""
@@ -57,7 +65,7 @@ async def link(gateway: Gateway, exchange: Exchange, deployment: Deployment, tra
     more: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_name}
     headers = ({name: value} if name else {}) | ({} if trace is None else trace.onwards())
     async with patient(deployment.connect_ms / 1000):
-        socket = await connect(
+        socket = await _Straight(
             f"ws{pool.url[4:]}/realtime?model={quote(deployment.upstream_model, safe='')}",
             additional_headers=headers,
             user_agent_header="groundplan",
