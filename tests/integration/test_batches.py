@@ -423,7 +423,7 @@ async def test_lines_wait_for_a_deployment_that_has_no_room_for_them(setup: Setu
     made = blueprint(2, [place], [workload("assistant", ["one"])], limit=PICO // 100)
     setup.stack.apply(msgspec.structs.replace(made, limits=[ONE_AT_A_TIME] if why == "limit" else []))
     await setup.stack.ready(2)
-    setup.model.script = Script(tokens=20, latency_ms=1500 if why == "room" else 50)
+    setup.model.script = Script(tokens=20, latency_ms=1500 if why == "room" else 600)
     if why == "pause":
         setup.model.script = Script(tokens=20, mode="error", status=429, retry_after="2", times=3, latency_ms=50)
     batch = await ended(setup.client, (await order(setup.client, lines(8))).id)
