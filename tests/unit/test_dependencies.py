@@ -1,0 +1,27 @@
+"""What is installed with the product is what it uses."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_each_dependency_is_named_in_the_code() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    code = "\n".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+    modules: dict[str, set[str]] = {}
+    for module, distributions in packages_distributions().items():
+        for distribution in distributions:
+            modules.setdefault(canonical(distribution), set()).add(module)
+    for line in declared:
+        name = re.split(r"[\[<>=]", line)[0]
+        known = "|".join(map(re.escape, modules[canonical(name)]))
+        assert re.search(rf"\b(?:import|from) (?:{known})\b|\"(?:{known})[\".]", code), f"nothing uses {name}"
