@@ -306,6 +306,15 @@ def test_people_are_not_changed_through_files_after_genesis() -> None:
     assert added.where is not None and "group hr" in added.message
 
 
+def test_what_no_database_has_of_people_is_changed_through_files_at_any_time() -> None:
+    people = (
+        "---\nkind: person\nname: ben\nemail: ben@acme.example\njob: Clerk\n---\nkind: group\nname: hr\ntitle: HR\n"
+    )
+    served = genesis(BASE + people)
+    changed = people.replace("job: Clerk", "job: Head of people").replace("title: HR", "title: Human resources")
+    assert planned(BASE + changed, served).refusals == ()
+
+
 def test_work_goes_to_a_team_that_was_not_there_at_genesis() -> None:
     team = "---\nkind: team\nname: {}\n{}"
     care = team.format("care", "members: [ben]\n")

@@ -64,6 +64,7 @@ class PersonDoc(Strict):
     email: Email
     full_name: Line | None = None
     job: Line | None = None
+    """For whoever reads the file; nothing is decided by it."""
 
 
 class GroupDoc(Strict):
@@ -88,6 +89,7 @@ class TeamDoc(Strict):
     includes: Names = ()
     """Groups or teams whose members are members too."""
     lead: PersonRef | None = None
+    """For whoever reads the file; nothing is decided by it."""
     cost_center: Line | None = None
     """Where finance books what it carries: in its statements, and in the tags of the FOCUS export."""
 

@@ -50,6 +50,7 @@ class Baseline(Strict):
     minutes_per_case: Annotated[float, Field(ge=0, strict=False)] | None = None
     cost_per_case: Usd | None = None
     cases: Frequency | None = None
+    """How many there were; documents about the process say so."""
     measured: Date | None = None
 
 

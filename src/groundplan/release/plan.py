@@ -354,13 +354,18 @@ def _merged(new: list[Any], pinned: list[Any]) -> list[Any]:
     return [by_name[name] for name in sorted(by_name)]
 
 
-def _people_of(document: Any) -> Any:
-    """What of a document is live in the database: of a team its people. That there is one, to which workloads and
-    budgets belong, is declared like them, so that work can go to another team."""
-    if isinstance(document, doc.TeamDoc):
-        people = document.members, document.includes, document.lead
-        return people if any(people) else None
-    return document
+def _people_of(document: doc.Strict | None) -> tuple[object, ...] | None:
+    """What of a document is live in the database; a title and a job are not. That there is a team, to which workloads
+    and budgets belong, is declared like them, so that work can go to another one."""
+    match document:
+        case doc.PersonDoc():
+            return document.email, document.full_name
+        case doc.GroupDoc():
+            return document.members, document.includes
+        case doc.TeamDoc():
+            people = document.members, document.includes, document.lead
+            return people if any(people) else None
+    return None
 
 
 def _settled_at_genesis(workspace: Workspace, current: Current | None) -> list[Problem]:
