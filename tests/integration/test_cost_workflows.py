@@ -164,6 +164,24 @@ def test_what_an_outcome_may_cost_is_told_beside_what_it_does(control: Control, 
     assert outcomes()["writer"] == (None, None, twelve)
 
 
+def test_documents_tell_of_the_process_and_of_what_was_reported(control: Control, database: Database) -> None:
+    before = "cost_per_case: 12 USD, cases: 240/day, measured: 2026-08-31"
+    number = apply(control, declared(triage="cases").replace("cost_per_case: 12 USD", before))
+
+    def said(document: str) -> list[str]:
+        sections = control.ask("GET", f"/api/exports/documents/{document}/triage").body["sections"]
+        return [each["text"] for section in sections for each in section["said"]]
+
+    call(database.dsn, "triage", number, 1, "S-1")
+    assert not [text for text in said("annex-iv") if "reported" in text]
+    told = {"ticket": "S-1", "status": "resolved", "at": TODAY.isoformat()}
+    assert control.ask("POST", "/api/outcomes/import", told).status in (200, 201)
+    assert "1 outcome was reported in the last 30 days." in said("annex-iv")
+    process = said("fria")
+    assert {"cases.", "A good result is: a case is closed."} <= set(process), "it has no purpose of its own"
+    assert "Before, there were 240 cases a day, measured on 2026-08-31." in process
+
+
 def test_work_that_goes_to_a_new_team_is_on_its_statement_from_then_on(control: Control, database: Database) -> None:
     text = declared(triage="cases")
     before = apply(

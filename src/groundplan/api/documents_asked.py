@@ -9,6 +9,7 @@ from psycopg import Connection
 
 from groundplan.api import controls
 from groundplan.api.context import Services
+from groundplan.api.cost import store as cost_store
 from groundplan.core.errors import NotFound
 from groundplan.governance.controls.assess import assess, coverage
 from groundplan.governance.documents.facts import Change, Known, Shown, facts
@@ -72,8 +73,9 @@ def _usage(conn: Connection[Any], workload: str, now: datetime) -> dict[str, int
     rows = rollup_store.calls_by(conn, [], wanted)
     if not rows or not rows[0]["calls"]:
         return {}
-    calls = int(rows[0]["calls"])
-    return {"calls": calls, "failed": calls - int(rows[0]["ok"] or 0)}
+    calls, told = int(rows[0]["calls"]), cost_store.outcomes(conn, now - PERIOD, now)
+    reported = next((int(row["reported"]) for row in told if row["workload"] == workload), 0)
+    return {"calls": calls, "failed": calls - int(rows[0]["ok"] or 0), "outcomes": reported}
 
 
 def _changes(conn: Connection[Any], workload: str) -> list[Change]:

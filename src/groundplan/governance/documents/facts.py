@@ -15,6 +15,7 @@ from groundplan.blueprint import model as bp
 from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.workload import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
+from groundplan.core.words import counted
 from groundplan.governance.policy.vocabulary import provider_of
 
 
@@ -304,8 +305,9 @@ def _guardrails(known: Known) -> Iterator[Said]:
 
 
 def _outcomes(known: Known) -> Iterator[Said]:
-    if known.usage.get("outcomes"):
-        yield Said(f"{known.usage['outcomes']} outcomes were reported in the last 30 days.", "ledger")
+    if number := known.usage.get("outcomes"):
+        were = "was" if number == 1 else "were"
+        yield Said(f"{counted(number, 'outcome')} {were} reported in the last 30 days.", "ledger")
     yield from _value(known)
 
 
@@ -328,8 +330,17 @@ def _monitoring(known: Known) -> Iterator[Said]:
 
 def _workflow(known: Known) -> Iterator[Said]:
     item = known.workspace.workflows.get(known.doc.workflow) if known.doc.workflow else None
-    if item is not None:
-        yield Said(f"{item.title or known.doc.workflow}: {item.purpose}.", "declared")
+    if item is None:
+        return
+    named = item.title or item.name
+    yield from _declared(
+        f"{named}: {item.purpose}." if item.purpose else f"{named}.",
+        f"A good result is: {item.outcome}." if item.outcome else None,
+        f"Its owner is {known.workspace.email(item.owner)}." if item.owner else None,
+    )
+    if item.baseline is not None and (cases := item.baseline.cases) is not None:
+        measured = f", measured on {item.baseline.measured}" if item.baseline.measured else ""
+        yield Said(f"Before, there were {cases.count:,} cases a {cases.period}{measured}.", "declared")
 
 
 def _stage(known: Known) -> Iterator[Said]:
