@@ -21,12 +21,13 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from tests.integration.nursery import fork_program
 
 from groundplan.blueprint.model import Cache, Keep
+from groundplan.core.audit.keys import create_keys
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment
 from groundplan.gateway.caching import cache_store
-from groundplan.gateway.caching.cache_link import Kept
+from groundplan.gateway.caching.cache_link import Kept, Parcel
 from groundplan.gateway.caching.cache_store import AnswerStore
 from groundplan.identity import service as identity
 from groundplan.testing.database import Database
@@ -221,7 +222,7 @@ def test_whoever_has_seen_a_number_has_seen_all_before_it(
         with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
             store._drain(conn)
 
-    monkeypatch.setattr(cache_store, "_row", row)
+    monkeypatch.setattr(cache_store, "_sealed", row)
     monkeypatch.setattr(SubjectKeys, "of", lambda _: "keys")
     with psycopg.connect(database.superuser, autocommit=True) as conn, ThreadPoolExecutor() as threads:
         first = threads.submit(write, b"quick", b"slow")
@@ -240,6 +241,32 @@ def answer(whole: bytes) -> Kept:
     return Kept(
         digest=b"", stream=False, call=new_id().bytes, workload="w", made=0.0, until=0.0, deployment="one", subjects=[],
         person="", owner="", passages=[], cost=0, whole=whole, events=None, cleared=0, terms=b"",
+    )  # fmt: skip
+
+
+def test_an_answer_that_cannot_be_sealed_holds_no_other_up(database: Database, tmp_path: Path) -> None:
+    home, other = Home(tmp_path / "home"), Home(tmp_path / "other")
+    for each in (home, other):
+        each.create()
+        create_keys(each)
+    theirs, ours = new_id(), new_id()
+    store = AnswerStore(home, "")
+    with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
+        SubjectKeys.of(other).seal(conn, theirs, "a key that this HOME cannot read")
+        for owner in (theirs, ours):
+            store._put(Parcel(kept=kept_for(str(owner))))
+        store._drain(conn)
+    with psycopg.connect(database.superuser) as conn:
+        (row,) = conn.execute("SELECT sealed FROM answer").fetchall()
+    assert row[0].startswith(f"sealed:{ours}:") and not store._waiting
+
+
+def kept_for(owner: str) -> Kept:
+    now = time.time()
+    return Kept(
+        digest=b"d", stream=False, call=new_id().bytes, workload="w", made=now, until=now + 60, deployment="one",
+        subjects=["site/s"], person="", owner=owner, passages=[], cost=1, whole=b"{}", events=None, cleared=0,
+        terms=b"",
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ import psycopg
 
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
-from groundplan.core.errors import GroundplanError
+from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.home import Home
 from groundplan.core.logger import get_logger
 from groundplan.gateway.caching.cache_link import ANSWER_BYTES, SERVICE, Kept, Parcel
@@ -149,7 +149,7 @@ class AnswerStore:
             with conn.transaction():
                 conn.execute(_IN_TURN.encode())
                 for kept in batch:
-                    if (row := _row(conn, keys, kept)) is not None:
+                    if (row := _sealed(conn, keys, kept)) is not None:
                         conn.execute(_INSERT.encode(), row)
                 conn.execute(f"NOTIFY {CHANNEL}".encode())
             with self._changed:
@@ -211,8 +211,17 @@ class AnswerStore:
             conn.execute(_SWEEP.encode(), (KEEP_BYTES,))
 
 
+def _sealed(conn: Conn, keys: SubjectKeys, kept: Kept) -> tuple[object, ...] | None:
+    """As `_row`; None also for what cannot be kept: it must not hold up the others."""
+    try:
+        return _row(conn, keys, kept)
+    except (Invalid, NotFound) as error:
+        log.warning("an answer cannot be kept", problem=error.__class__.__name__)
+        return None
+
+
 def _row(conn: Conn, keys: SubjectKeys, kept: Kept) -> tuple[object, ...] | None:
-    """None where nobody is whose erasure could take it along."""
+    """None where nobody is whose erasure could take it along. Raises `Invalid` where their key cannot be read."""
     owner, call = as_uuid(kept.owner), UUID(bytes=kept.call)
     if owner is None:
         return None
