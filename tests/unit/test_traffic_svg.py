@@ -15,8 +15,8 @@ HOSTILE = '"><script>x</script>'
 COUNT = st.integers(0, 50)
 
 
-def step(ok: int, refused: int, failed: int, other: int) -> dict[str, Any]:
-    calls = ok + refused + failed + other
+def step(ok: int, refused: int, failed: int, cancelled: int) -> dict[str, Any]:
+    calls = ok + refused + failed + cancelled
     return {"at": "2026-11-25T12:00:00+00:00", "calls": calls, "ok": ok, "refused": refused, "failed": failed}
 
 
@@ -31,6 +31,10 @@ def test_columns_stay_inside_and_their_parts_on_top_of_each_other(counts: list[t
             assert abs(y + height - bottom) < 0.02 and y > 0
             bottom = y
             assert 0 <= float(rect.attrib["x"].rstrip("%")) < 100
+
+
+def test_a_column_tells_what_each_of_its_colours_counts() -> None:
+    assert "<title>12:00:00: 10 calls, 3 failed, 2 refused, 4 cancelled</title>" in sparkline([step(1, 2, 3, 4)])
 
 
 def test_without_traffic_there_is_an_empty_frame_that_says_so() -> None:

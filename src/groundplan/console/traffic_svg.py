@@ -15,11 +15,12 @@ from markupsafe import Markup, escape
 
 SPARK_HEIGHT = 64
 ROW_HEIGHT = 36
-_PARTS = (("failed", "spark-failed"), ("refused", "spark-refused"), ("other", "spark-other"), ("ok", "spark-ok"))
+_PARTS = ("failed", "refused", "cancelled", "ok")
+_TOLD = ("calls", "failed", "refused", "cancelled")
 
 
 def sparkline(steps: Sequence[dict[str, Any]]) -> Markup:
-    """A column for each step: failed at the bottom, then refused, then what else did not end well, then answered."""
+    """A column for each step: failed at the bottom, then refused, then those whose caller went away, then answered."""
     most = max((step["calls"] for step in steps), default=0)
     width = 100 / max(1, len(steps))
     columns = [_column(step, at * width, width, most) for at, step in enumerate(steps) if step["calls"]]
@@ -30,17 +31,17 @@ def sparkline(steps: Sequence[dict[str, Any]]) -> Markup:
 
 
 def _column(step: dict[str, Any], left: float, width: float, most: int) -> str:
-    counts = {**step, "other": step["calls"] - step["ok"] - step["refused"] - step["failed"]}
+    counts = {**step, "cancelled": step["calls"] - step["ok"] - step["refused"] - step["failed"]}
     bottom = float(SPARK_HEIGHT - 1)
     drawn = []
-    for name, style in _PARTS:
+    for name in _PARTS:
         height = counts[name] / most * (SPARK_HEIGHT - 4)
         if height > 0:
             bottom -= height
             place = f'x="{left:.3f}%" width="{width * 0.82:.3f}%" y="{bottom:.2f}" height="{height:.2f}"'
-            drawn.append(f'<rect class="{style}" {place}/>')
+            drawn.append(f'<rect class="spark-{name}" {place}/>')
     at = datetime.fromisoformat(step["at"]).astimezone(UTC)
-    told = f"{at:%H:%M:%S}: {step['calls']} calls, {step['failed']} failed, {step['refused']} refused"
+    told = f"{at:%H:%M:%S}: " + ", ".join(f"{counts[name]} {name}" for name in _TOLD)
     return f"<g><title>{escape(told)}</title>{''.join(drawn)}</g>"
 
 
