@@ -162,10 +162,6 @@ def _ip(text: str) -> bool:
     return not (address.is_loopback or address.is_unspecified or masks)
 
 
-def _weighted(digits: str, weights: Sequence[int]) -> int:
-    return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=True))
-
-
 def _spanish(text: str) -> bool:
     plain = _only(text)
     number = {"X": "0", "Y": "1", "Z": "2"}.get(plain[0], plain[0]) + plain[1:-1]
@@ -190,7 +186,7 @@ def _german(text: str) -> bool:
 def _polish(text: str) -> bool:
     month = int(text[2:4]) % 20
     weights = (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)
-    return 1 <= month <= 12 and 1 <= int(text[4:6]) <= 31 and _weighted(text, weights) % 10 == 0
+    return 1 <= month <= 12 and 1 <= int(text[4:6]) <= 31 and check_digits.weighted(text, weights) % 10 == 0
 
 
 def _swedish(text: str) -> bool:
@@ -199,7 +195,7 @@ def _swedish(text: str) -> bool:
 
 
 def _swiss(text: str) -> bool:
-    return _weighted(_only(text), (1, 3) * 6 + (1,)) % 10 == 0
+    return check_digits.weighted(_only(text), (1, 3) * 6 + (1,)) % 10 == 0
 
 
 _ITALIAN_ODD = dict(

@@ -52,3 +52,10 @@ def id_text(raw: bytes) -> str:
     """As `str` of the UUID with these 16 bytes."""
     text = raw.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def id_of(text: str, prefix: str) -> UUID:
+    """The id behind a prefix, written as 32 hexadecimal digits. Raises `ValueError`."""
+    if not text.startswith(prefix) or len(text) != len(prefix) + 32:
+        raise ValueError("this is no id")
+    return UUID(hex=text[len(prefix) :])

@@ -48,6 +48,11 @@ def format_usd(amount: Picodollars | int) -> str:
     return f"{amount // PICO}.{amount % PICO:012d}"
 
 
+def maybe_usd(amount: Picodollars | int | None) -> str | None:
+    """The same, None where there is no amount."""
+    return None if amount is None else format_usd(amount)
+
+
 def format_numeric(value: Decimal) -> str:
     """The same of a `numeric(30,12)` column."""
     return format_usd(from_decimal(value))

@@ -18,7 +18,7 @@ from psycopg import Connection
 from groundplan.core.audit import record
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
-from groundplan.core.money import format_usd
+from groundplan.core.money import maybe_usd
 from groundplan.identity import rights_store, session_store, store
 from groundplan.identity.genesis import check_genesis, normal_email
 from groundplan.identity.keys import hash_key, key_prefix, make_key
@@ -286,7 +286,7 @@ def _key_detail(key: ApiKey) -> dict[str, Any]:
         "tags": list(terms.tags),
         "networks": list(terms.networks),
         "models": list(terms.models),
-        "budget_usd": None if terms.budget is None else format_usd(terms.budget),
+        "budget_usd": maybe_usd(terms.budget),
         "budget_period": terms.budget_period,
     }
 

@@ -18,6 +18,7 @@ from groundplan.api.cost import use as cost_use
 from groundplan.api.cost.rules import Declared
 from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, from_decimal
+from groundplan.core.months import next_first
 from groundplan.economics.allocate.daily import allocated
 from groundplan.economics.allocate.model import Line
 from groundplan.ledger import rollup_store
@@ -76,7 +77,7 @@ class Days:
         """The same days, those of each month together."""
         found, first = [], self.first
         while first <= self.last:
-            last = min(self.last, (first.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1))
+            last = min(self.last, next_first(first) - timedelta(days=1))
             found.append(Days(first, last))
             first = last + timedelta(days=1)
         return found

@@ -22,7 +22,7 @@ from groundplan.api.cost import use as cost_use
 from groundplan.api.cost.book import Days
 from groundplan.api.served import current_blueprint, workspace_at
 from groundplan.catalog.workload import WorkflowDoc
-from groundplan.core.money import format_usd, from_decimal
+from groundplan.core.money import format_usd, from_decimal, maybe_usd
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
 from groundplan.ledger import rollup_store, ticket_store
@@ -105,7 +105,7 @@ def _of_workload(seen: _Seen, name: str) -> dict[str, Any]:
     wanted = seen.may_cost.get(name)
     kept = None if wanted is None or not told.accepted else cost <= wanted * told.accepted
     return {
-        "workload": name, "workflow": flow.name if flow else None, "may_cost_usd": _maybe(wanted), "kept": kept,
+        "workload": name, "workflow": flow.name if flow else None, "may_cost_usd": maybe_usd(wanted), "kept": kept,
         **_worth(seen, flow, name, cost, calls, told),
     }  # fmt: skip
 
@@ -142,12 +142,8 @@ def _worth(
     known = flow is not None and case is not None
     return {
         "calls": calls, "reported": told.reported, "accepted": told.accepted, "cost_usd": format_usd(cost),
-        "value_usd": format_usd(told.value), "cost_per_accepted_usd": _maybe(made.cost_per_accepted),
-        "baseline_usd": _maybe(made.baseline), "baseline_basis": "estimated" if known else None,
+        "value_usd": format_usd(told.value), "cost_per_accepted_usd": maybe_usd(made.cost_per_accepted),
+        "baseline_usd": maybe_usd(made.baseline), "baseline_basis": "estimated" if known else None,
         "baseline_rule": f"{rule} (workflow {flow.name})" if flow is not None and known else None,
-        "saved_usd": _maybe(made.saved), "returned": made.returned,
+        "saved_usd": maybe_usd(made.saved), "returned": made.returned,
     }  # fmt: skip
-
-
-def _maybe(amount: int | None) -> str | None:
-    return None if amount is None else format_usd(amount)

@@ -13,7 +13,7 @@ from groundplan.api.cost import use as cost_use
 from groundplan.api.cost.book import Days
 from groundplan.api.cost.rules import Declared
 from groundplan.blueprint.model import Blueprint
-from groundplan.core.money import format_usd
+from groundplan.core.money import maybe_usd
 from groundplan.economics.allocate.divide import capacity_of, spent
 from groundplan.economics.forecast.breakeven import BreakEven, Own, break_even
 from groundplan.economics.prices.reprice import priced_by_hour
@@ -81,12 +81,9 @@ def _elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: _Counts)
 
 
 def _json(found: BreakEven) -> dict[str, Any]:
-    def usd(amount: int | None) -> str | None:
-        return None if amount is None else format_usd(amount)
-
     return {
-        "deployment": found.deployment, "cost_usd": usd(found.cost), "used": round(found.used, 6),
-        "each_usd": usd(found.each), "other": found.other, "other_usd": usd(found.other_cost),
-        "other_each_usd": usd(found.other_each), "needed": None if found.needed is None else round(found.needed, 6),
-        "told": found.told,
+        "deployment": found.deployment, "cost_usd": maybe_usd(found.cost), "used": round(found.used, 6),
+        "each_usd": maybe_usd(found.each), "other": found.other, "other_usd": maybe_usd(found.other_cost),
+        "other_each_usd": maybe_usd(found.other_each),
+        "needed": None if found.needed is None else round(found.needed, 6), "told": found.told,
     }  # fmt: skip

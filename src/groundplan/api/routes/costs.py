@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
@@ -25,7 +25,8 @@ from groundplan.api.served import current_blueprint, current_or_none, known_work
 from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound
-from groundplan.core.money import format_numeric, format_usd
+from groundplan.core.money import format_numeric, format_usd, maybe_usd
+from groundplan.core.months import next_first
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import Statement, statement_csv, statements
 from groundplan.ledger import archive_store, days_store, finding_store, rollup_store
@@ -301,8 +302,7 @@ def _statements(services: Using, month: str | None, team: str | None, charge: bo
     today = services.clock.now().date()
     first = date.fromisoformat(f"{month}-01") if month else today.replace(day=1)
     last = cost_book.days_of(first, None, max(first, today)).last
-    end = (first.replace(day=28) + (date(2000, 1, 5) - date(2000, 1, 1))).replace(day=1)
-    last = min(last, date.fromordinal(end.toordinal() - 1))
+    last = min(last, next_first(first) - timedelta(days=1))
     days = cost_book.Days(first, last)
     with services.transaction() as conn:
         lines = cost_book.book(conn, days, today)
@@ -328,7 +328,7 @@ def _statement_json(made: Statement) -> dict[str, Any]:
     return {
         "team": made.team, "cost_center": made.cost_center or None,
         "from": made.first.isoformat(), "to": made.last.isoformat(), "over": made.over,
-        "charged": made.charged, "total_usd": format_usd(made.total), "previous_usd": _maybe(made.previous),
+        "charged": made.charged, "total_usd": format_usd(made.total), "previous_usd": maybe_usd(made.previous),
         "by_workload": _pairs(made.by_workload()), "by_term": _pairs(made.by_term()),
         "by_basis": _pairs(made.by_basis()), "blueprints": list(made.blueprints),
         "lines": [cost_book.line_json(line) for line in made.lines],
@@ -341,7 +341,3 @@ def _pairs(sums: list[tuple[str, int]]) -> list[dict[str, str]]:
 
 def _wanted(days: cost_book.Days) -> dict[str, Any]:
     return {"since": days.since, "until": days.until, "status": None, "deployment": None, "demo": None}
-
-
-def _maybe(amount: int | None) -> str | None:
-    return None if amount is None else format_usd(amount)

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from groundplan.core.money import format_usd
+from groundplan.core.months import next_first
 from groundplan.economics.allocate.model import CREDIT, IDLE, Line
 
 COLUMNS: Final = (
@@ -85,7 +86,7 @@ def row(line: Line, company: str, first: date, last: date, centers: Mapping[str,
         "BillingAccountName": company,
         "BillingCurrency": "USD",
         "BillingPeriodStart": _moment(first.replace(day=1)),
-        "BillingPeriodEnd": _moment((last.replace(day=1) + timedelta(days=32)).replace(day=1)),
+        "BillingPeriodEnd": _moment(next_first(last)),
         "ChargePeriodStart": _moment(first),
         "ChargePeriodEnd": _moment(last + timedelta(days=1)),
         **dict.fromkeys(("ChargeCategory", "ChargeType"), "Credit" if line.term == CREDIT else "Usage"),
@@ -113,19 +114,15 @@ def row(line: Line, company: str, first: date, last: date, centers: Mapping[str,
         "SkuPriceId": f"{line.model or line.term}:{line.term}",
         "SubAccountId": line.team,
         "SubAccountName": line.team,
-        "Tags": json.dumps(
-            {
-                "workload": line.workload,
-                "term": line.term,
-                "basis": line.basis,
-                "source": line.source,
-                **({"tier": line.tier} if line.tier else {}),
-                **({"cost_center": center} if (center := centers.get(line.team)) else {}),
-            },
-            sort_keys=True,
-        ),
+        "Tags": json.dumps(_tags(line, centers.get(line.team)), sort_keys=True),
         **dict.fromkeys((name for name in COLUMNS if name.startswith("CommitmentDiscount")), ""),
     }
+
+
+def _tags(line: Line, center: str | None) -> dict[str, str]:
+    """What the specification has no column for."""
+    found = {"workload": line.workload, "term": line.term, "basis": line.basis, "source": line.source}
+    return found | ({"tier": line.tier} if line.tier else {}) | ({"cost_center": center} if center else {})
 
 
 def _moment(day: date) -> str:

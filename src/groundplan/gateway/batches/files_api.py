@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from groundplan.core.errors import Conflict, Invalid, NotFound
-from groundplan.core.ids import new_id
+from groundplan.core.ids import id_of, new_id
 from groundplan.gateway.batches import file_store
 from groundplan.gateway.batches.file_store import Connection, StoredFile
 from groundplan.gateway.batches.shelf import Shelf
@@ -59,9 +59,7 @@ def batch_id(text: str) -> UUID:
 
 def _id(text: str, prefix: str, what: str) -> UUID:
     try:
-        if not text.startswith(prefix) or len(text) != len(prefix) + 32:
-            raise ValueError
-        return UUID(hex=text[len(prefix) :])
+        return id_of(text, prefix)
     except ValueError as error:
         hint = f"Use an id of GET /v1/{what}{'es' if what == 'batch' else 's'}."
         raise NotFound(f"there is no such {what}", code=f"{what}_not_found", hint=hint) from error

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from groundplan.core.errors import NotFound
+from groundplan.core.ids import id_of
 from groundplan.gateway.batches import batch_store
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.order_results import Result
@@ -26,9 +27,7 @@ _result = msgspec.json.Decoder(Result).decode
 def batch_id(text: str) -> UUID:
     """Raises `NotFound`."""
     try:
-        if not text.startswith(PREFIX) or len(text) != len(PREFIX) + 32:
-            raise ValueError
-        return UUID(hex=text[len(PREFIX) :])
+        return id_of(text, PREFIX)
     except ValueError as error:
         raise missing() from error
 

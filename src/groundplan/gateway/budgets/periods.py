@@ -14,6 +14,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from groundplan.core import months
+
 if TYPE_CHECKING:
     from groundplan.blueprint.model import Budget
 
@@ -117,8 +119,7 @@ def ends(key: str) -> datetime | None:
     assert start is not None
     if len(key) in (16, 13, 10):
         return start + {16: timedelta(minutes=1), 13: timedelta(hours=1), 10: timedelta(days=1)}[len(key)]
-    months = 1 if len(key) == 7 else 12
-    return start.replace(year=start.year + (start.month - 1 + months) // 12, month=(start.month - 1 + months) % 12 + 1)
+    return months.later(start, 1 if len(key) == 7 else 12)
 
 
 def seconds_left(end: float, now: float) -> int:
@@ -154,13 +155,13 @@ def _first_day(period: str, starts: str, day: date) -> date:
         return day - timedelta(days=(day.weekday() - WEEKDAYS.index(starts or "monday")) % 7)
     if period == "month":
         first = day.replace(day=int(starts or "1"))
-        return first if first <= day else _months_later(first, -1)
+        return first if first <= day else months.later(first, -1)
     month, number = (int(part) for part in (starts or "01-01").split("-"))
     step = 3 if period == "quarter" else 12
     first = date(day.year, month, number)
     while first > day:
-        first = _months_later(first, -step)
-    while (after := _months_later(first, step)) <= day:
+        first = months.later(first, -step)
+    while (after := months.later(first, step)) <= day:
         first = after
     return first
 
@@ -168,10 +169,4 @@ def _first_day(period: str, starts: str, day: date) -> date:
 def _next_first(period: str, first: date) -> date:
     if period in ("day", "week"):
         return first + timedelta(days=1 if period == "day" else 7)
-    return _months_later(first, {"month": 1, "quarter": 3, "year": 12}[period])
-
-
-def _months_later(day: date, months: int) -> date:
-    """The same day of another month; `starts` allows only days that every month has."""
-    index = day.year * 12 + day.month - 1 + months
-    return day.replace(year=index // 12, month=index % 12 + 1)
+    return months.later(first, {"month": 1, "quarter": 3, "year": 12}[period])

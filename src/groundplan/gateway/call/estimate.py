@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.core.money import format_usd
+from groundplan.core.money import format_usd, maybe_usd
 from groundplan.economics import price
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
@@ -37,7 +37,7 @@ def estimate(gateway: Gateway, exchange: Exchange, plan: Plan, policy: Policy) -
             "object": "groundplan.estimate",
             "workload": plan.workload.name,
             "most_usd": format_usd(most),
-            "budget_remaining_usd": None if left is None else format_usd(left),
+            "budget_remaining_usd": maybe_usd(left),
             "fits": left is None or most <= left,
             "deployments": [_one(exchange, plan, index) for index in range(len(exchange.deployments))],
         }
