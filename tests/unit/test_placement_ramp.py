@@ -20,6 +20,7 @@ from tests.unit import placement_rig as rig
 from tests.unit.call_rig import call_rig, until
 from tests.unit.test_release_plan import BASE, current, planned
 
+from groundplan.api.views import blueprint_json
 from groundplan.blueprint.model import Blueprint, Ramp, Site
 from groundplan.catalog.check import check
 from groundplan.catalog.loader import load_files
@@ -66,6 +67,7 @@ def test_a_new_first_place_begins_with_its_first_share_and_the_next_release_keep
     assert ramp_of(again.blueprint) == later and not again.differences
     told = again.to_json()["placements"][0]["ramp"]
     assert told == {"from": "gpt-eu", "to": "gpt-us", "share": 50, "steps": [], "every_seconds": 3600}
+    assert blueprint_json(halfway.blueprint)["placements"][0]["ramp"] == told, "readers of the blueprint see it, too"
     back = planned(served_by("gpt-eu, gpt-us"), halfway)
     assert ramp_of(back.blueprint) is None, "going back is at once"
     gone = planned(served_by("gpt-us"), halfway)

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from groundplan.blueprint.model import Alternative, Blueprint, Placement
+from groundplan.blueprint.model import Blueprint
 from groundplan.core.money import format_usd
+from groundplan.release.model import placement_json
 
 _RATE_FIELDS = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "request")
 
@@ -28,31 +29,3 @@ def _rates_json(rates: dict[str, Any]) -> dict[str, Any]:
     """USD for each million tokens, and for each request."""
     shown = {f"{name}_usd": format_usd(rates[name]) for name in _RATE_FIELDS if rates[name] is not None}
     return {**shown, "source": rates["source"], "effective": rates["effective"]}
-
-
-def placement_json(placement: Placement) -> dict[str, Any]:
-    """Where a workload runs and why not elsewhere."""
-    return {
-        "workload": placement.workload,
-        "primary": placement.primary,
-        "fallbacks": placement.fallbacks,
-        "binding": placement.binding,
-        "gap": placement.gap,
-        "burst": placement.burst,
-        "to_build": [
-            {"site": b.site, "model": b.model, "config": b.config, "monthly_usd": format_usd(b.monthly)}
-            for b in placement.to_build
-        ],
-        "expects": placement.expects,
-        "alternatives": [alternative_json(alternative) for alternative in placement.alternatives],
-    }
-
-
-def alternative_json(alternative: Alternative) -> dict[str, Any]:
-    return {
-        "deployment": alternative.deployment,
-        "site": alternative.site,
-        "allowed": alternative.allowed,
-        "reasons": alternative.reasons,
-        "monthly_usd": None if alternative.monthly is None else format_usd(alternative.monthly),
-    }

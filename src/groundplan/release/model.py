@@ -9,7 +9,7 @@ from uuid import UUID
 from groundplan.blueprint.model import ApprovalTerms, Blueprint, Placement
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem, Where
-from groundplan.core.money import format_usd
+from groundplan.core.money import format_usd, maybe_usd
 from groundplan.governance.model import Need
 from groundplan.governance.parts import Lapse
 
@@ -167,6 +167,7 @@ def field_json(item: Field) -> dict[str, str | None]:
 
 
 def placement_json(item: Placement) -> dict[str, Any]:
+    """Where a workload runs, and why not elsewhere."""
     return {
         "workload": item.workload,
         "primary": item.primary,
@@ -187,13 +188,14 @@ def placement_json(item: Placement) -> dict[str, Any]:
             {"site": b.site, "model": b.model, "config": b.config, "monthly_usd": format_usd(b.monthly)}
             for b in item.to_build
         ],
+        "expects": item.expects,
         "alternatives": [
             {
                 "deployment": option.deployment,
                 "site": option.site,
                 "allowed": option.allowed,
                 "reasons": list(option.reasons),
-                "monthly_usd": None if option.monthly is None else format_usd(option.monthly),
+                "monthly_usd": maybe_usd(option.monthly),
             }
             for option in item.alternatives
         ],

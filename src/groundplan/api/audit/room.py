@@ -23,7 +23,6 @@ from groundplan.api import controls
 from groundplan.api.audit import room_store
 from groundplan.core.audit import proof as audit_proof
 from groundplan.core.audit.verify import copy_log
-from groundplan.core.errors import NotFound
 from groundplan.core.home import Home
 from groundplan.ledger import queries
 
@@ -60,11 +59,7 @@ class Wanted:
 
 def write_room(home: Home, conn: Connection[Any], wanted: Wanted, now: datetime, path: Path) -> dict[str, Any]:
     """Make the archive at `path` and return its manifest. Raises `NotFound` where nothing is declared."""
-    current = controls.served(conn)
-    if current is None:
-        raise NotFound(
-            "nothing is declared yet", code="blueprint_none", hint="`groundplan apply -w DIR` makes blueprint 1."
-        )
+    current = controls.current(conn)
     digests: dict[str, str] = {}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
 
