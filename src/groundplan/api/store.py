@@ -124,23 +124,30 @@ def approvals(conn: Db, change_ids: Sequence[UUID]) -> list[Row]:
     )
 
 
+_KEYS = """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.created_at, k.created_by,
+    k.expires_at, k.revoked_at, k.replaced_by, k.tags, k.networks, k.models, k.budget_usd::text, k.budget_period,
+    p.email AS "user",
+    CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked' WHEN k.expires_at <= now() THEN 'expired' ELSE 'active' END
+      AS state
+  FROM api_key k LEFT JOIN person p ON p.id = k.person_id"""
+
+
 def keys(conn: Db, limit: int = 500) -> list[Row]:
     """API keys, newest first; neither secret nor hash."""
-    return select(
-        conn,
-        """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.created_at, k.created_by, k.expires_at, k.revoked_at,
-                  k.replaced_by, k.tags, k.networks, k.models, k.budget_usd::text, k.budget_period,
-                  p.email AS "user",
-                  CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked' WHEN k.expires_at <= now() THEN 'expired'
-                       ELSE 'active' END AS state
-           FROM api_key k LEFT JOIN person p ON p.id = k.person_id ORDER BY k.created_at DESC, k.id DESC LIMIT %s""",
-        (limit,),
-    )
+    return select(conn, _KEYS + " ORDER BY k.created_at DESC, k.id DESC LIMIT %s", (limit,))
 
 
-def key(conn: Db, key_id: UUID) -> Row | None:
-    """One key as in `keys`, or None."""
-    return next((row for row in keys(conn, 100_000) if row["id"] == key_id), None)
+def key(conn: Db, key_id: UUID) -> Row:
+    """One key as in `keys`. Raises `NotFound`."""
+    found = key_or_none(conn, key_id)
+    if found is None:
+        raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="List them: `groundplan keys list`.")
+    return found
+
+
+def key_or_none(conn: Db, key_id: UUID) -> Row | None:
+    rows = select(conn, _KEYS + " WHERE k.id = %s", (key_id,))
+    return rows[0] if rows else None
 
 
 def kills(conn: Db) -> list[Row]:

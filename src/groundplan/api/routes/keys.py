@@ -22,7 +22,7 @@ from groundplan.api.served import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog import units
 from groundplan.core.audit.entry import OPERATOR, person_actor
-from groundplan.core.errors import Denied, Invalid, NotFound
+from groundplan.core.errors import Denied, Invalid
 from groundplan.identity import rights_store
 from groundplan.identity import service as identity
 from groundplan.identity.model import KeyTerms
@@ -146,8 +146,6 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
         raise Invalid("the overlap is too long", code="overlap", hint="Write at most 90d.")
     with services.transaction() as conn:
         row = store.key(conn, key_id)
-        if row is None:
-            raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="List them: `groundplan keys list`.")
         authorize(caller, "keys", f"workload/{row['workload']}")
         whose = None if row["user"] is None else named(conn, row["user"])
         _check_whose(conn, caller, whose)
@@ -172,8 +170,6 @@ def revoke_key(key_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any
     """Stop a key; says which gateways have taken note."""
     with services.transaction() as conn:
         row = store.key(conn, key_id)
-        if row is None:
-            raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="List them: `groundplan keys list`.")
         authorize(caller, "revoke", f"workload/{row['workload']}")
         number = identity.revoke_key(conn, caller.actor, key_id)
     return {"id": str(key_id), "effective": effect_of(services, number, workload=row["workload"])}

@@ -113,7 +113,7 @@ def _check_known(conn: Connection[Any], scope: str) -> None:
 
 def _is_key(conn: Connection[Any], name: str) -> bool:
     try:
-        return store.key(conn, UUID(name)) is not None
+        return store.key_or_none(conn, UUID(name)) is not None
     except ValueError:
         return False
 

@@ -15,7 +15,6 @@ from groundplan.api.context import Services, Using
 from groundplan.api.cost import receipt as cost_receipt
 from groundplan.api.placement import placing
 from groundplan.api.served import current_or_none
-from groundplan.api.views import placement_json
 from groundplan.api.who import entries_json, with_who
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import store as audit_store
@@ -23,6 +22,7 @@ from groundplan.core.errors import NotFound, Problem
 from groundplan.governance import parts
 from groundplan.governance import service as governance
 from groundplan.ledger import queries
+from groundplan.release.model import placement_json
 
 router = below_api("why")
 SHOWN = ("id", "index", "at", "action", "actor", "acting", "who", "subject")
@@ -102,7 +102,7 @@ def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str)
     if change is not None:
         facts = {**change, "sources": sorted(change["sources"]), "approvals": store.approvals(conn, [identity])}
         return {"kind": "change", "because": explain.change(facts), "facts": facts}
-    key = store.key(conn, identity)
+    key = store.key_or_none(conn, identity)
     if key is not None:
         return {"kind": "key", "because": explain.key(key), "facts": key}
     entry = audit_store.entry_by_id(conn, identity)
