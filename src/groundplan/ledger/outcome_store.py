@@ -6,6 +6,7 @@ not answered may send it again under the same id: it is there once or not at all
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, LiteralString
@@ -50,6 +51,19 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     workload: str | None = None
     named: bool = True
     at: datetime | None = None
+
+
+def check_said(*, call_id: object, ticket: object, of_ticket: Iterable[object], of_call: Iterable[object]) -> None:
+    """Raise `ValueError` unless what is told names a call or a ticket, and says what may be said of that: `of_ticket`
+    is nothing for a call, of `of_call` something."""
+    if (call_id is None) == (ticket is None):
+        raise ValueError("name either call_id or ticket")
+    if ticket is not None:
+        return
+    if any(each is not None for each in of_ticket):
+        raise ValueError("status and at are of tickets")
+    if all(each is None for each in of_call):
+        raise ValueError("say what the call was worth: accepted, value_usd or label")
 
 
 def add(conn: Connection[Any], outcome: Outcome) -> bool:

@@ -50,12 +50,10 @@ class Outcome(BaseModel):
 
     @model_validator(mode="after")
     def _one(self) -> Outcome:
-        if (self.call_id is None) == (self.ticket is None):
-            raise ValueError("name either call_id or ticket")
-        if self.ticket is None and (self.status is not None or self.at is not None):
-            raise ValueError("status and at are of tickets")
-        if self.ticket is None and (self.accepted, self.value_usd, self.label) == (None, None, None):
-            raise ValueError("say what the call was worth: accepted, value_usd or label")
+        outcome_store.check_said(
+            call_id=self.call_id, ticket=self.ticket, of_ticket=(self.status, self.at),
+            of_call=(self.accepted, self.value_usd, self.label),
+        )  # fmt: skip
         return self
 
 
