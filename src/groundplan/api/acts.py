@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,8 +26,9 @@ from groundplan.api.context import Services
 from groundplan.api.effect import effect_of
 from groundplan.api.local import post_local
 from groundplan.api.people import named
+from groundplan.api.playground import brief_key
 from groundplan.api.served import at as blueprint_at
-from groundplan.api.served import current_blueprint, known_workload, local_services
+from groundplan.api.served import current_blueprint, local_services
 from groundplan.core.audit import ActingAs, person_actor
 from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
@@ -43,7 +43,6 @@ ASKERS = ("ben@acme.example", "hana@acme.example")
 RACE_WORKLOAD = "budget-check"
 RACE_CALLS = 200
 RACE_AT_ONCE = 64
-KEY_MINUTES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ def restore_hr(services: Services, caller: Caller, told: Told) -> dict[str, Any]
 
 def budget_race(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
     """200 equal calls at once against a budget for 100 a day; the cloud is brought back first, where it is down."""
-    gateway = _gateway(services)
+    gateway = services.gateway()
     for name in _clouds(services):
         post_local(services.home, name, "/control", {"mode": "ok"})
     key_id, key = _key(services, caller, RACE_WORKLOAD, None)
@@ -243,15 +242,8 @@ def place_in_entry(bundle: bytes) -> int:
     return random.randrange(end - len(entries[chosen]), end)
 
 
-def _gateway(services: Services) -> str:
-    url = services.addresses().get("gateway")
-    if url is None:
-        raise Unavailable("no gateway runs", code="gateway_unreachable", hint="Start `groundplan up`.")
-    return url
-
-
 def _asked(services: Services, caller: Caller, workload: str, person: str, question: str) -> dict[str, Any]:
-    gateway = _gateway(services)
+    gateway = services.gateway()
     key_id, key = _key(services, caller, workload, person)
     try:
         body = {"model": workload, "messages": [{"role": "user", "content": question}], "max_tokens": 120}
@@ -279,15 +271,9 @@ def _paths(answer: dict[str, Any]) -> str:
 
 def _key(services: Services, caller: Caller, workload: str, person: str | None) -> tuple[UUID, str]:
     """A key for one act. To ask as somebody is to act as them, and is recorded as such."""
-    expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
     with services.transaction() as conn:
-        known_workload(current_blueprint(conn), workload)
         who = None if person is None else named(conn, person)
-        actor = caller.actor if who is None else ActingAs(person_actor(who), caller.real)
-        made = identity.create_key(conn, actor, workload, who, expires=expires)
-        number = store.policy_number(conn)
-    effect_of(services, number)
-    return made
+    return brief_key(services, caller.actor if who is None else ActingAs(person_actor(who), caller.real), workload, who)
 
 
 def _drop_key(services: Services, caller: Caller, key_id: UUID) -> None:

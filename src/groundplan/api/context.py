@@ -15,6 +15,7 @@ from psycopg_pool import ConnectionPool
 
 from groundplan.api.release import Releases
 from groundplan.core.clock import Clock
+from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import Settings
 
@@ -57,6 +58,13 @@ class Services:
             return {name: str(told[name]) for name in ("gateway", "control", "public")}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
+
+    def gateway(self) -> str:
+        """The gateway's base URL. Raises `Unavailable` where no `up` runs."""
+        url = self.addresses().get("gateway")
+        if url is None:
+            raise Unavailable("no gateway runs", code="gateway_unreachable", hint="Start `groundplan up`.")
+        return url
 
     def note_folder(self, folder: Path) -> None:
         """Remember where the applied workspace is, for the documents of its sources."""

@@ -17,7 +17,7 @@ from groundplan.api import management
 from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.context import Services
 from groundplan.api.every import Every
-from groundplan.api.served import at, current_or_none, workspace_at
+from groundplan.api.served import current_blueprint, current_or_none, workspace_at
 from groundplan.governance import store as changes
 from groundplan.governance.controls import evidence_store, service
 from groundplan.governance.controls.assess import KINDS, Newest, assess, coverage, findings, newest
@@ -68,11 +68,15 @@ def entries(conn: Connection[Any], current: Current, now: datetime) -> list[Entr
 
 
 def served(conn: Connection[Any]) -> Current | None:
-    """The blueprint in force with its workspace."""
+    """The blueprint in force with its workspace; None before genesis."""
     blueprint = current_or_none(conn)
-    if blueprint is None:
-        return None
-    return Current(at(conn, blueprint.number), workspace_at(conn, blueprint.number))
+    return None if blueprint is None else Current(blueprint, workspace_at(conn, blueprint.number))
+
+
+def current(conn: Connection[Any]) -> Current:
+    """As `served`. Raises `NotFound` before genesis."""
+    blueprint = current_blueprint(conn)
+    return Current(blueprint, workspace_at(conn, blueprint.number))
 
 
 def verified_by(log_check: LogCheck) -> tuple[datetime, int] | None:

@@ -12,7 +12,6 @@ from psycopg import Connection
 from groundplan.api import store
 from groundplan.api.readiness import readiness_json, shares
 from groundplan.api.served import at, workspace_at
-from groundplan.api.views import placement_json
 from groundplan.blueprint.model import Blueprint, Placement
 from groundplan.catalog.model import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
@@ -21,7 +20,7 @@ from groundplan.governance import service as governance
 from groundplan.ledger import queries, traffic
 from groundplan.ledger.store import CallFilter
 from groundplan.release import alone
-from groundplan.release.model import problem_json
+from groundplan.release.model import placement_json, problem_json
 
 OUTAGE_SECONDS = 60.0
 """A site that failed is tried again within this time; without any attempt for so long it is not called down."""

@@ -18,7 +18,7 @@ from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.effect import effect_of
 from groundplan.api.served import current_blueprint, known_workload
-from groundplan.core.errors import NotFound, Unavailable
+from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
 from groundplan.ledger import queries
 
@@ -29,10 +29,8 @@ RECEIPT_SECONDS = 3.0
 
 def play(services: Services, caller: Caller, workload: str, question: str, max_tokens: int) -> dict[str, Any]:
     """The answer with its facts, or the refusal with its hint. Raises `NotFound`, `Unavailable`."""
-    gateway = services.addresses().get("gateway")
-    if gateway is None:
-        raise Unavailable("no gateway runs", code="gateway_unreachable", hint="Start `groundplan up`.")
-    key_id, secret = _key(services, caller, workload)
+    gateway = services.gateway()
+    key_id, secret = brief_key(services, caller.actor, workload, caller.person)
     try:
         body = {"model": "auto", "messages": [{"role": "user", "content": question}], "max_tokens": max_tokens}
         status, value = post_chat(gateway, secret, body)
@@ -53,11 +51,13 @@ def play(services: Services, caller: Caller, workload: str, question: str, max_t
     }
 
 
-def _key(services: Services, caller: Caller, workload: str) -> tuple[UUID, str]:
+def brief_key(services: Services, actor: str, workload: str, person: UUID | None) -> tuple[UUID, str]:
+    """A key for what is asked now, which ends by itself if nobody revokes it: its id and the secret, which the gateways
+    know. Raises `NotFound`."""
     expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
     with services.transaction() as conn:
         known_workload(current_blueprint(conn), workload)
-        made = identity.create_key(conn, caller.actor, workload, caller.person, expires=expires)
+        made = identity.create_key(conn, actor, workload, person, expires=expires)
         number = store.policy_number(conn)
     effect_of(services, number)
     return made

@@ -98,9 +98,7 @@ def _replay(services: Services, run: Run, runner: UUID, workload: Workload | Non
         left = run.budget_usd - store.spent(conn, tuple(run.keys))
     why: str | Problem = "its budget is used up"
     if left > 0 and workload is not None:
-        gateway = services.addresses().get("gateway")
-        if gateway is None:
-            raise Unavailable("no gateway runs", code="gateway_unreachable", hint="Start `groundplan up`.")
+        gateway = services.gateway()
         key, secret = _key(services, run, left)
         try:
             why = _ask_all(services, run, runner, _Line(gateway, secret, names_people(workload)))

@@ -56,6 +56,11 @@ class Asked:
     reason: str = ""
     keep_documents: bool = False
 
+    @staticmethod
+    def of(kept: dict[str, Any]) -> Asked:
+        """As a request keeps it."""
+        return Asked(**{**kept, "also": tuple(kept["also"])})
+
     @property
     def words(self) -> list[str]:
         """What is looked for in texts."""
@@ -334,14 +339,20 @@ def refuse(services: Services, id: UUID, reason: str, actor: str) -> None:
         record(conn, action="person.erasure_refused", actor=actor, subject=f"erasure/{id}", detail={"reason": reason})
 
 
-def _waiting(services: Services, id: UUID) -> Asked:
+def request(services: Services, id: UUID) -> store.Request:
+    """One request. Raises `NotFound` (erasure_unknown)."""
     with services.transaction() as conn:
         found = store.request(conn, id)
     if found is None:
         raise NotFound("there is no such request", code="erasure_unknown", hint="GET /api/erasures lists them.")
+    return found
+
+
+def _waiting(services: Services, id: UUID) -> Asked:
+    found = request(services, id)
     if found.asked is None:
         raise Conflict(f"it was {found.state} already", code="erasure_decided", hint="Make another request.")
-    return Asked(**{**found.asked, "also": tuple(found.asked["also"])})
+    return Asked.of(found.asked)
 
 
 def hold(services: Services, person: UUID, reason: str, actor: str, *, end: bool) -> None:

@@ -25,6 +25,7 @@ from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.embedding.deployed import Deployed
 from groundplan.knowledge.index import index_store
+from groundplan.knowledge.index.build import never
 from groundplan.knowledge.index.compare import Examined
 from groundplan.knowledge.index.model import WHOLE, Edition, declared
 from groundplan.knowledge.index.switch import Who
@@ -35,10 +36,6 @@ from groundplan.knowledge.remote import RemoteEmbedder
 log = logging.getLogger("groundplan.api.knowledge.editions")
 LOOK_SECONDS = 5.0
 _EXAMINE_SECONDS = 600.0
-
-
-def never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
+from groundplan.knowledge.index.build import never
 from groundplan.knowledge.remote import RemoteEmbedder
-from groundplan.knowledge.service import Intake, ingest_sources, never
+from groundplan.knowledge.service import Intake, ingest_sources
 
 log = logging.getLogger("groundplan.api.knowledge.ingest")
 _one_at_a_time = threading.Lock()

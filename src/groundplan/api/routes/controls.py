@@ -135,7 +135,7 @@ def give(body: Given, services: Using, caller: SignedIn) -> dict[str, Any]:
     require_duty(caller, MAY_SHOW, subject)
     detail = {"sha256": body.sha256} if body.sha256 else {}
     with services.transaction() as conn:
-        current = _current(conn)
+        current = controls.current(conn)
         if body.workload is not None:
             known_workload(current.blueprint, body.workload)
         given = service.Given(
@@ -174,7 +174,7 @@ def register_of(services: Using, _: Reader, kind: str = "") -> dict[str, Any]:
     """Models, deployments, providers, prompts, integrations, sources and workloads, with what is missing of each."""
     with services.transaction() as conn:
         entries = _entries(conn, services.clock.now())
-        teams = {name: doc.team for name, doc in _current(conn).workspace.workloads.items() if doc.team}
+        teams = {name: doc.team for name, doc in controls.current(conn).workspace.workloads.items() if doc.team}
     shown = [each.to_json() for each in entries if kind in ("", each.kind)]
     return {"entries": shown, "overlaps": overlaps(entries, teams)}
 
@@ -209,7 +209,7 @@ async def shadow(
 
 def _shadow(services: Using, caller: SignedIn, lines: list[str], also: tuple[str, ...], bill: bool) -> dict[str, Any]:
     with services.transaction() as conn:
-        declared = [urlsplit(each.url).hostname or "" for each in _current(conn).blueprint.deployments]
+        declared = [urlsplit(each.url).hostname or "" for each in controls.current(conn).blueprint.deployments]
         found = (charged_in if bill else seen_in)(lines, declared, also)
         for each in found:
             if not each.declared:
@@ -252,7 +252,7 @@ async def _text(request: Request) -> str:
 def risk(services: Using, _: Reader) -> dict[str, Any]:
     """The declared risk of each served workload, its class under the EU AI Act, and the dates that are known."""
     with services.transaction() as conn:
-        current = _current(conn)
+        current = controls.current(conn)
     names = sorted(each.name for each in current.blueprint.workloads)
     return {"workloads": [_risk(current, name) for name in names], "timeline": timeline()}
 
@@ -278,7 +278,7 @@ def oscal(
     with services.transaction() as conn:
         one = _applied(conn, name, now)
         known = controls.known(conn, now)
-        current = _current(conn)
+        current = controls.current(conn)
         told = {"framework": name, "document": document}
         record(conn, action="export.oscal", actor=caller.actor, subject="company", detail=told)
     company = current.blueprint.company
@@ -291,7 +291,7 @@ def oscal(
 def cyclonedx(services: Using, caller: Reader) -> dict[str, Any]:
     """The register as a CycloneDX 1.6 bill of materials."""
     with services.transaction() as conn:
-        current = _current(conn)
+        current = controls.current(conn)
         entries = controls.entries(conn, current, services.clock.now())
         record(conn, action="export.cyclonedx", actor=caller.actor, subject="company", detail={})
     return ml_bom(entries, current.blueprint.company, current.blueprint.number, services.clock.now())
@@ -332,17 +332,8 @@ def _risk(current: Current, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _current(conn: Any) -> Current:
-    current = controls.served(conn)
-    if current is None:
-        raise NotFound(
-            "nothing is declared yet", code="blueprint_none", hint="`groundplan apply -w DIR` makes blueprint 1."
-        )
-    return current
-
-
 def _entries(conn: Any, now: datetime) -> list[Entry]:
-    current = _current(conn)
+    current = controls.current(conn)
     return controls.entries(conn, current, now)
 
 

@@ -17,7 +17,6 @@ from groundplan.api.erasure import store as erasure_store
 from groundplan.api.people import named
 from groundplan.core.audit import receipt as receipts
 from groundplan.core.audit.keys import load_public
-from groundplan.core.errors import NotFound
 from groundplan.identity.model import COMPANY
 
 router = below_api("people")
@@ -78,14 +77,10 @@ def ask(body: Erasure, services: Using, caller: SignedIn) -> dict[str, Any]:
 @router.get("/erasures/{erasure_id}")
 def request(erasure_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """A request, and while it waits what would go and stay now."""
-    with services.transaction() as conn:
-        found = erasure_store.request(conn, erasure_id)
-    if found is None:
-        raise NotFound("there is no such request", code="erasure_unknown", hint="GET /api/erasures lists them.")
+    found = erasure.request(services, erasure_id)
     if found.asked is None:
         return {**asdict(found), "erased": [], "kept": []}
-    asked = erasure.Asked(**{**found.asked, "also": tuple(found.asked["also"])})
-    return {**erasure.erase(services, asked, caller.actor, dry=True), **asdict(found)}
+    return {**erasure.erase(services, erasure.Asked.of(found.asked), caller.actor, dry=True), **asdict(found)}
 
 
 @router.post("/erasures/{erasure_id}/confirm")

@@ -11,10 +11,8 @@ from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.core.audit.store import record
-from groundplan.core.errors import NotFound
 from groundplan.governance.documents.fill import Document, markdown
 from groundplan.governance.documents.template import NAMES, template
-from groundplan.release.model import Current
 
 router = below_api("controls")
 Name = Literal["annex-iv", "fria", "dpia"]
@@ -53,16 +51,7 @@ def text(name: Name, workload: str, services: Using, caller: Reader) -> PlainTex
 
 def _made(services: Using, caller: Reader, name: str, workload: str) -> Document:
     with services.transaction() as conn:
-        made = documents_asked.made(services, conn, _current(conn), name, workload)
+        made = documents_asked.made(services, conn, controls.current(conn), name, workload)
         detail = {"document": name, "missing": list(made.missing)}
         record(conn, action="export.document", actor=caller.actor, subject=f"workload/{workload}", detail=detail)
     return made
-
-
-def _current(conn: Any) -> Current:
-    current = controls.served(conn)
-    if current is None:
-        raise NotFound(
-            "nothing is declared yet", code="blueprint_none", hint="`groundplan apply -w DIR` makes blueprint 1."
-        )
-    return current
