@@ -136,19 +136,6 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Kill:
-    """A kill switch that was thrown; in force until it is lifted."""
-
-    id: UUID
-    scope: str
-    reason: str
-    by: str
-    at: datetime
-    lifted_at: datetime | None
-    lifted_by: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class GatewayState:
     """A gateway worker and what it knows. `until`: when policy lease and grace run out unless it renews."""
 

@@ -15,11 +15,10 @@ from psycopg.rows import tuple_row
 
 from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
-from groundplan.identity.model import ApiKey, Duty, GatewayState, Group, GroupType, KeyTerms, Kill, Person
+from groundplan.identity.model import ApiKey, Duty, GatewayState, Group, GroupType, KeyTerms, Person
 
 _KEY: LiteralString = """SELECT id, prefix, workload, person_id, acts_for_others, created_at, created_by, expires_at,
     revoked_at, coalesce(family, id), replaced_by, tags, networks, models, budget_usd, budget_period FROM api_key"""
-_KILL: LiteralString = "SELECT id, scope, reason, by, at, lifted_at, lifted_by FROM kill_switch"
 
 
 def rows(conn: Connection[Any], query: LiteralString, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -257,11 +256,9 @@ def insert_kill(conn: Connection[Any], scope: str, reason: str, by: str, *, stre
     return id
 
 
-def kills(conn: Connection[Any], *, in_force: bool) -> list[Kill]:
-    """Newest first; all of them or those in force."""
-    return [
-        Kill(*row) for row in rows(conn, _KILL + " WHERE lifted_at IS NULL OR NOT %s ORDER BY id DESC", (in_force,))
-    ]
+def stopped(conn: Connection[Any]) -> set[str]:
+    """Scopes of the kills that are in force."""
+    return {scope for (scope,) in rows(conn, "SELECT DISTINCT scope FROM kill_switch WHERE lifted_at IS NULL")}
 
 
 def mark_lifted(conn: Connection[Any], scope: str, by: str) -> list[UUID]:
