@@ -47,6 +47,18 @@ def running(home: Home) -> dict[str, Any] | None:
     return value
 
 
+def found_running(home: Home) -> dict[str, Any]:
+    """As `running`. Raises `Unavailable` (exit 69)."""
+    state = running(home)
+    if state is None:
+        raise Unavailable(
+            f"no running `groundplan up` was found for {home.root}",
+            code="not_running",
+            hint="Start it with `groundplan up`, or name its HOME with --home.",
+        )
+    return state
+
+
 class ControlClient:
     """One address and token. Every method returns the decoded JSON answer or raises the error that the API told."""
 
@@ -62,14 +74,7 @@ class ControlClient:
         place = Home(settings.home)
         url = settings.url
         if url is None:
-            state = running(place)
-            if state is None:
-                raise Unavailable(
-                    f"no running `groundplan up` was found for {place.root}",
-                    code="not_running",
-                    hint="Start it with `groundplan up`, or name its HOME with --home.",
-                )
-            url = str(state["control"])
+            url = str(found_running(place)["control"])
         return cls(url, settings.token or read_token(place), timeout)
 
     def within(self, seconds: float) -> ControlClient:

@@ -12,15 +12,13 @@ import typer
 from groundplan.cli import anomalies, cost_ahead, opportunities, outcomes
 from groundplan.cli.archive import archive
 from groundplan.cli.client import ControlClient
-from groundplan.cli.files import read_given
+from groundplan.cli.files import read_sent
 from groundplan.cli.group import command_group
 from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
-from groundplan.core.errors import TooLarge
 from groundplan.core.words import counted, each
 
-MAX_BYTES = 16 << 20
 ROWS_SHOWN = 40
 INCOMPLETE = 1
 """Exit code where not every line of a bill could be compared."""
@@ -110,7 +108,7 @@ def reconcile(
 ) -> None:
     """Compare the ledger with a provider's bill, and explain the difference call by call. Exits with 1 if lines of the
     bill could not be compared because they have no exchange rate or price."""
-    data = _file(invoice)
+    data = read_sent(invoice, "bill", hint="Name a CSV file.", smaller="Split it by day or model.")
     client, as_json = common.of(context)
     value = client.post_file("/api/cost/reconcile", data, [("name", invoice.name[:200]), *options.query()])
     emit(value, as_json, told(value))
@@ -119,13 +117,6 @@ def reconcile(
 
 
 app.command()(grouped(reconcile))
-
-
-def _file(path: Path) -> bytes:
-    data = read_given(path, code="bill_unreadable", hint="Name a CSV file.", most=MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise TooLarge("the file is larger than 16 MiB", code="bill_too_large", hint="Split it by day or model.")
-    return data
 
 
 def told(value: dict[str, Any]) -> str:

@@ -24,7 +24,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(
-        "--workspace", "-w", help="Folder of the workspace. Default: GROUNDPLAN_WORKSPACE, else the current one."
+        "--workspace",
+        "-w",
+        help="Folder of the workspace. Default: GROUNDPLAN_WORKSPACE, else the one applied last, else the current one.",
     ),
 ]
 WorkloadOption = Annotated[str | None, typer.Option("--workload", help="Only this workload.")]
@@ -49,7 +51,8 @@ def home_for(home: Path | None) -> Home:
 
 
 def workspace_for(workspace: Path | None, home: Path | None = None) -> Path:
-    """The workspace that was named, else the one that HOME serves, else the current folder. Raises `Invalid`."""
+    """The workspace that was named, also by the environment, else the one that was applied last to HOME, else the
+    current folder. Raises `Invalid`."""
     folder = (workspace or load_settings().workspace or noted_workspace(home) or Path.cwd()).absolute()
     if not folder.is_dir():
         raise Invalid(f"there is no folder {folder}", code="workspace_missing", hint="Name it: --workspace DIR.")

@@ -9,14 +9,12 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.cost_ahead import Common, Span
-from groundplan.cli.files import read_given
+from groundplan.cli.files import read_sent
 from groundplan.cli.group import command_group
 from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
-from groundplan.core.errors import TooLarge
 
-MAX_BYTES = 16 << 20
 REFUSED = 1
 """Exit code where a line was not taken."""
 app = command_group("What accepted outcomes and resolved tickets cost.", answers=True)
@@ -91,7 +89,8 @@ def imported(
     query = [("name", file.name[:200]), *(("columns", each) for each in columns or [])]
     query += [("state", each) for each in state or []]
     client = ControlClient.connect(home or before[0])
-    value = client.post_file("/api/outcomes/import", _file(file), query)
+    sent = read_sent(file, "tickets", hint="Name a CSV or JSON file.", smaller="Export fewer days at once.")
+    value = client.post_file("/api/outcomes/import", sent, query)
     emit(value, as_json or before[1], taken(value))
     if value["refused_in_all"]:
         raise typer.Exit(REFUSED)
@@ -109,13 +108,6 @@ def taken(value: dict[str, Any]) -> str:
         f" {value['others']} of tickets that no call worked on, {value['refused_in_all']} refused",
     ]
     return "\n".join(lines)
-
-
-def _file(path: Path) -> bytes:
-    data = read_given(path, code="tickets_unreadable", hint="Name a CSV or JSON file.", most=MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise TooLarge("the file is larger than 16 MiB", code="tickets_too_large", hint="Export fewer days at once.")
-    return data
 
 
 app.callback(invoke_without_command=True)(grouped(outcomes))

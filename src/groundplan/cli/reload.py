@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli.client import running
+from groundplan.cli.client import found_running
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit
 from groundplan.core.errors import GroundplanError, Unavailable
@@ -36,13 +36,7 @@ def reload(
     """Switch to newly installed code without failing a call. Exits with 69 if the new workers did not become ready; the
     old ones stay."""
     place = home_for(home)
-    state = running(place)
-    if state is None:
-        raise Unavailable(
-            f"no running `groundplan up` was found for {place.root}",
-            code="not_running",
-            hint="Start it: groundplan up.",
-        )
+    state = found_running(place)
     before = _noted(place).get("number", 0)
     os.kill(int(state["pid"]), signal.SIGUSR1)
     deadline = time.monotonic() + seconds
