@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from groundplan.console.client import Reply
-from groundplan.console.render import Signed, Visitor, api_of, show, visitor_of, when
+from groundplan.console.render import Signed, Visitor, api_of, show, visitor_of
+from groundplan.console.told import back, reach
 
 router = APIRouter(prefix="/do", include_in_schema=False)
 Text = Annotated[str, Form(max_length=2000)]
@@ -23,53 +23,53 @@ ON_THE_PLAN = {
 @router.post("/approve")
 async def approve(request: Request, csrf: Text, change: Text, comment: Text = "") -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/changes/{quote(change, safe='')}/approve", {"comment": comment})
-    return _back("/governance", reply, "Approved.")
+    return back("/governance", reply, "Approved.")
 
 
 @router.post("/refuse")
 async def refuse(request: Request, csrf: Text, change: Text, comment: Text = "") -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/changes/{quote(change, safe='')}/refuse", {"comment": comment})
-    return _back("/governance", reply, "Refused.")
+    return back("/governance", reply, "Refused.")
 
 
 @router.post("/withdraw")
 async def withdraw(request: Request, csrf: Text, change: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/changes/{quote(change, safe='')}/withdraw")
-    return _back("/governance", reply, f"Withdrawn{_reach(reply)}.")
+    return back("/governance", reply, f"Withdrawn{reach(reply)}.")
 
 
 @router.post("/rollback")
 async def rollback(request: Request, csrf: Text, to: Annotated[int, Form()]) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/rollback", {"to": to})
     made = reply.body.get("blueprint") if reply.ok else None
-    return _back("/blueprints", reply, f"Blueprint {made} has the content of blueprint {to}.")
+    return back("/blueprints", reply, f"Blueprint {made} has the content of blueprint {to}.")
 
 
 @router.post("/kill")
 async def kill(request: Request, csrf: Text, scope: Text, reason: Text, streams: Text = "") -> RedirectResponse:
     body = {"scope": scope, "reason": reason, "streams": bool(streams)}
     reply = await api_of(request, csrf).post("/api/kill", body)
-    return _back("/kill", reply, f"{scope} is stopped{_reach(reply)}.")
+    return back("/kill", reply, f"{scope} is stopped{reach(reply)}.")
 
 
 @router.post("/lift")
 async def lift(request: Request, csrf: Text, scope: Text, reason: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/kill/lift", {"scope": scope, "reason": reason})
     if reply.ok and not reply.body["lifted"]:
-        return _back("/kill", reply, f"You asked that {scope} may run again: it waits for {reply.body['waits_for']}.")
-    return _back("/kill", reply, f"{scope} may run again{_reach(reply)}.")
+        return back("/kill", reply, f"You asked that {scope} may run again: it waits for {reply.body['waits_for']}.")
+    return back("/kill", reply, f"{scope} may run again{reach(reply)}.")
 
 
 @router.post("/verify-log")
 async def verify_log(request: Request, csrf: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/audit/verification")
-    return _back("/governance", reply, "The whole log is being verified.")
+    return back("/governance", reply, "The whole log is being verified.")
 
 
 @router.post("/act-as")
 async def act_as(request: Request, csrf: Text, person: Text = "") -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/session/act-as", {"person": person or None})
-    return _back("/", reply, f"You act as {person}." if person else "You are acting as yourself again.")
+    return back("/", reply, f"You act as {person}." if person else "You are acting as yourself again.")
 
 
 @router.post("/demo/ask-as", response_class=HTMLResponse)
@@ -94,7 +94,7 @@ async def demo(request: Request, _: Signed, act: str, csrf: Text) -> Response:
     """Any other act of the demo, with what really came out of it."""
     reply = await api_of(request, csrf).post(f"/api/demo/{quote(act, safe='')}")
     if not reply.ok or act in ON_THE_PLAN:
-        return _back("/", reply, ON_THE_PLAN.get(act, ""))
+        return back("/", reply, ON_THE_PLAN.get(act, ""))
     after = await visitor_of(request)  # an act may have made a blueprint, which the top of the page names
     return await show(request, after, "act.html", "/", result=reply.body)
 
@@ -102,7 +102,7 @@ async def demo(request: Request, _: Signed, act: str, csrf: Text) -> Response:
 async def _changed(request: Request, visitor: Visitor, csrf: str, act: str) -> Response:
     reply = await api_of(request, csrf).post(f"/api/demo/{act}")
     if not reply.ok:
-        return _back("/demo/two-people", reply, "")
+        return back("/demo/two-people", reply, "")
     return await _two_people(request, visitor, csrf, "", changed=reply.body)
 
 
@@ -112,24 +112,7 @@ async def _two_people(
     asked = {"question": question.strip()} if question.strip() else {}
     reply = await api_of(request, csrf).post("/api/demo/ask-as", asked)
     if not reply.ok:
-        return _back("/demo/two-people", reply, "")
+        return back("/demo/two-people", reply, "")
     known = await visitor.api.get("/api/people")
     people = {person["email"]: person for person in known.body["people"]} if known.ok else {}
     return await show(request, visitor, "two_people.html", "/", result=reply.body, changed=changed, people=people)
-
-
-def _reach(reply: Reply) -> str:
-    """At which gateways a change of live policy is effective, and until when the others may still serve."""
-    effect = reply.body.get("effective") if reply.ok else None
-    if not effect:
-        return ""
-    if effect["complete"]:
-        count = len(effect["acknowledged"])
-        return f" at {'the gateway' if count == 1 else f'all {count} gateways'}"
-    late = [f"gateway {row['pid']} until {when(row['until'])}" for row in effect["waiting"]]
-    return f", but may still be served by {', '.join(late)}"
-
-
-def _back(path: str, reply: Reply, notice: str) -> RedirectResponse:
-    words = {"notice": notice} if reply.ok else {"problem": reply.problem}
-    return RedirectResponse(f"{path}?{urlencode(words)}", status_code=303)

@@ -8,9 +8,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from groundplan.console.actions import Text, _back
+from groundplan.console.actions import Text
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.told import back
 
 router = APIRouter(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
 forms = APIRouter(prefix="/do", include_in_schema=False)
@@ -70,7 +71,7 @@ async def roll_back(request: Request, csrf: Text, prompt: Text, to: Text, reason
     path = f"/api/prompts/{quote(prompt, safe='')}/rollback"
     reply = await api_of(request, csrf).post(path, {"to": to, "reason": reason})
     told = "Approval is requested again. The workspace must say the same, or the next apply reverts it."
-    return _back(f"/governance/prompts/{quote(prompt, safe='')}", reply, told)
+    return back(f"/governance/prompts/{quote(prompt, safe='')}", reply, told)
 
 
 @router.get("/documents")

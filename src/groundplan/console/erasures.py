@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.told import back
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/governance"
@@ -45,11 +46,8 @@ async def receipt(visitor: Signed, erasure_id: str) -> Response:
 async def ask(request: Request, csrf: Text, person: Text, reason: Text, also: Text = "") -> RedirectResponse:
     words = [part.strip() for part in also.split(",") if part.strip()]
     reply = await api_of(request, csrf).post("/api/erasures", {"person": person, "reason": reason, "also": words})
-    if not reply.ok:
-        return _back(PAGE, {"problem": reply.problem})
-    return _back(
-        f"{PAGE}/{reply.body['id']}", {"notice": "Requested. Check what would be erased, then have it confirmed."}
-    )
+    page = f"{PAGE}/{reply.body['id']}" if reply.ok else PAGE
+    return back(page, reply, "Requested. Check what would be erased, then have it confirmed.")
 
 
 @router.post("/do/erasures/decide")
@@ -59,8 +57,4 @@ async def decide(request: Request, csrf: Text, erasure: Text, what: Text, reason
     path = f"/api/erasures/{quote(erasure, safe='')}/{chosen}"
     reply = await api_of(request, csrf).post(path, body)
     done = "Erased. The receipt says what was erased and what stayed." if chosen == "confirm" else "Refused."
-    return _back(f"{PAGE}/{quote(erasure, safe='')}", {"notice": done} if reply.ok else {"problem": reply.problem})
-
-
-def _back(page: str, told: dict[str, str]) -> RedirectResponse:
-    return RedirectResponse(f"{page}?{urlencode(told)}", status_code=303)
+    return back(f"{PAGE}/{quote(erasure, safe='')}", reply, done)

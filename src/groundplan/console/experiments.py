@@ -11,11 +11,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, Field
 
 from groundplan.console import cost_charts
-from groundplan.console.actions import Text, _back, _reach
+from groundplan.console.actions import Text
 from groundplan.console.charts import COLOURS, INK
 from groundplan.console.client import Reply
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, show
+from groundplan.console.told import back, reach
 
 router = APIRouter(prefix="/cost", include_in_schema=False, default_response_class=HTMLResponse)
 forms = APIRouter(prefix="/do", include_in_schema=False)
@@ -87,26 +88,26 @@ async def start(request: Request, trial: Annotated[Trial, Form()]) -> RedirectRe
     notice = (
         "It waits for approval by somebody else with the duty product or business."
         if waits
-        else f"It runs{_reach(reply)}."
+        else f"It runs{reach(reply)}."
     )
-    return _back(_page(reply), reply, notice)
+    return back(_page(reply), reply, notice)
 
 
 @forms.post("/experiment-approve")
 async def approve(request: Request, csrf: Text, id: Text, reason: Text = "") -> RedirectResponse:
     reply = await _post(request, csrf, id, "approve", reason)
-    return _back(f"{HERE}/{quote(id, safe='')}", reply, f"Approved: it runs{_reach(reply)}.")
+    return back(f"{HERE}/{quote(id, safe='')}", reply, f"Approved: it runs{reach(reply)}.")
 
 
 @forms.post("/experiment-refuse")
 async def refuse(request: Request, csrf: Text, id: Text, reason: Text = "") -> RedirectResponse:
-    return _back(HERE, await _post(request, csrf, id, "refuse", reason), "Refused.")
+    return back(HERE, await _post(request, csrf, id, "refuse", reason), "Refused.")
 
 
 @forms.post("/experiment-stop")
 async def stop(request: Request, csrf: Text, id: Text, reason: Text = "") -> RedirectResponse:
     reply = await _post(request, csrf, id, "stop", reason)
-    return _back(f"{HERE}/{quote(id, safe='')}", reply, f"Stopped{_reach(reply)}.")
+    return back(f"{HERE}/{quote(id, safe='')}", reply, f"Stopped{reach(reply)}.")
 
 
 @forms.post("/replay-start")
@@ -117,7 +118,7 @@ async def start_replay(
     body = {"workload": workload, "candidate": candidate, "judge": judge, "budget_usd": budget, "calls": calls}
     reply = await api_of(request, csrf).post("/api/replays", body)
     path = f"/cost/replays/{reply.body['id']}" if reply.ok else HERE
-    return _back(path, reply, "The replay is running; this page shows its progress.")
+    return back(path, reply, "The replay is running; this page shows its progress.")
 
 
 @forms.post("/pair-review")
@@ -128,7 +129,7 @@ async def review(
     replayed = of == "replay"
     path = f"/api/replays/{quote(id, safe='')}/calls" if replayed else f"/api/experiments/{quote(id, safe='')}/pairs"
     reply = await api_of(request, csrf).post(f"{path}/{quote(call, safe='')}/review", {"kept": kept == "yes"})
-    return _back(f"{'/cost/replays' if replayed else HERE}/{quote(id, safe='')}", reply, "Noted.")
+    return back(f"{'/cost/replays' if replayed else HERE}/{quote(id, safe='')}", reply, "Noted.")
 
 
 async def _post(request: Request, csrf: str, id: str, verb: str, reason: str) -> Reply:

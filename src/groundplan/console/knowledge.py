@@ -12,9 +12,9 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from groundplan.console.client import Reply
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.told import back
 from groundplan.knowledge.evaluation import plot
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -183,7 +183,7 @@ async def decide(
     done = "Decided. It applies from the next search on."
     if given is None:
         done = "Taken back. Its source is read now, and what that says holds then."
-    return _back(f"/knowledge/documents/{quote(document, safe='')}", reply, done)
+    return back(f"/knowledge/documents/{quote(document, safe='')}", reply, done)
 
 
 @router.post("/do/knowledge/delete")
@@ -191,7 +191,7 @@ async def delete(request: Request, csrf: Text, document: Text, reason: Text) -> 
     path = f"/api/knowledge/documents/{quote(document, safe='')}/delete"
     reply = await api_of(request, csrf).post(path, {"reason": reason})
     done = f"{reply.body['path']} is gone from search; from the disk by {reply.body['due'][:10]}." if reply.ok else ""
-    return _back("/knowledge/documents?state=deleted", reply, done)
+    return back("/knowledge/documents?state=deleted", reply, done)
 
 
 @router.post("/do/knowledge/held")
@@ -225,28 +225,28 @@ async def thumb(
     body = {"kind": kind, "workload": workload, "document": document, "rank": _place(rank), "call": of}
     reply = await api_of(request, csrf).post("/api/knowledge/signals", body)
     query = urlencode({"workload": workload, "q": q, **({"call": of} if of else {})})
-    return _back(f"/knowledge/search?{query}", reply, "Noted.")
+    return back(f"/knowledge/search?{query}", reply, "Noted.")
 
 
 @router.post("/do/knowledge/share")
 async def share(request: Request, csrf: Text, document: Text, until: Text, reason: Text) -> RedirectResponse:
     place = f"/knowledge/documents/{quote(document, safe='')}"
     reply = await api_of(request, csrf).post(f"/api{place}/links", {"until": until, "reason": reason})
-    return _back(place, reply, f"Send this link word; it is shown only once: {reply.body['word']}" if reply.ok else "")
+    return back(place, reply, f"Send this link word; it is shown only once: {reply.body['word']}" if reply.ok else "")
 
 
 @router.post("/do/knowledge/unshare")
 async def unshare(request: Request, csrf: Text, document: Text, link: Text) -> RedirectResponse:
     place = f"/knowledge/documents/{quote(document, safe='')}"
     reply = await api_of(request, csrf).post(f"/api{place}/links/{quote(link, safe='')}/withdraw", {})
-    return _back(place, reply, "Withdrawn. It grants nothing from the next search on.")
+    return back(place, reply, "Withdrawn. It grants nothing from the next search on.")
 
 
 @router.post("/do/knowledge/open")
 async def open_link(request: Request, csrf: Text, word: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/knowledge/links/open", {"word": word})
     done = f"You may read {reply.body['source']}/{reply.body['path']}: search finds it from now on." if reply.ok else ""
-    return _back("/knowledge/search", reply, done)
+    return back("/knowledge/search", reply, done)
 
 
 @router.post("/do/knowledge/fix")
@@ -256,16 +256,16 @@ async def fix(request: Request, csrf: Text, finding: Text, subject: Text) -> Red
     found = await api.get("/api/findings", kind="knowledge.", subject=subject)
     row = next((each for each in found.body["findings"] if each["id"] == finding), None) if found.ok else None
     if row is None or not row["fix"]:
-        return _back("/knowledge/findings", found, "It has been settled already.")
+        return back("/knowledge/findings", found, "It has been settled already.")
     proposed = row["fix"]
     path = f"/api/knowledge/documents/{quote(str(proposed['document']), safe='')}"
     # its message may have a name or a sentence in it, and reasons are kept in the audit log
     reason = f"proposed by a finding ({row['kind']})"
     if proposed["do"] == "delete":
-        return _back("/knowledge/findings", await api.post(f"{path}/delete", {"reason": reason}), "Deleted.")
+        return back("/knowledge/findings", await api.post(f"{path}/delete", {"reason": reason}), "Deleted.")
     what, value = change(proposed, request)
     reply = await api.post(f"{path}/decide", {"what": what, "value": value, "reason": reason})
-    return _back("/knowledge/findings", reply, "Decided. The finding closes with the next check.")
+    return back("/knowledge/findings", reply, "Decided. The finding closes with the next check.")
 
 
 def change(proposed: dict[str, Any], request: Request) -> tuple[str, Any]:
@@ -320,8 +320,3 @@ def _call(text: str) -> str | None:
 
 def _place(rank: str) -> int | None:
     return int(rank) if rank.isdecimal() else None
-
-
-def _back(page: str, reply: Reply, done: str) -> RedirectResponse:
-    told = {"notice": done} if reply.ok else {"problem": reply.problem}
-    return RedirectResponse(f"{page}{'&' if '?' in page else '?'}{urlencode(told)}", status_code=303)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from groundplan.console.client import Reply
 from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.told import back
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 Text = Annotated[str, Form(max_length=1000)]
@@ -47,7 +47,7 @@ async def who(request: Request, visitor: Signed) -> HTMLResponse:
 @router.post("/do/emergency")
 async def emergency(request: Request, csrf: Text, reason: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/emergency", {"reason": reason})
-    return _back(HERE, reply, "You may stop and roll back for an hour. Everybody is notified.")
+    return back(HERE, reply, "You may stop and roll back for an hour. Everybody is notified.")
 
 
 @router.post("/do/appoint")
@@ -56,53 +56,48 @@ async def appoint(
 ) -> RedirectResponse:
     body = {"person": person, "role": role, "days": days, "reason": reason}
     reply = await api_of(request, csrf).post("/api/appointments", body)
-    return _back(HERE, reply, f"{person} is {role} from now on.")
+    return back(HERE, reply, f"{person} is {role} from now on.")
 
 
 @router.post("/do/appointment-end")
 async def end(request: Request, csrf: Text, appointment: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/appointments/{quote(appointment, safe='')}/end")
-    return _back(HERE, reply, "It is ended.")
+    return back(HERE, reply, "It is ended.")
 
 
 @router.post("/do/appointment-review")
 async def review(request: Request, csrf: Text, appointment: Text, reason: Text) -> RedirectResponse:
     path = f"/api/appointments/{quote(appointment, safe='')}/review"
-    return _back(HERE, await api_of(request, csrf).post(path, {"reason": reason}), "The emergency is reviewed.")
+    return back(HERE, await api_of(request, csrf).post(path, {"reason": reason}), "The emergency is reviewed.")
 
 
 @router.post("/do/handover")
 async def hand_over(request: Request, csrf: Text, person: Text, to: Text) -> RedirectResponse:
     path = f"/api/people/{quote(person, safe='')}/handover"
     reply = await api_of(request, csrf).post(path, {"to": to})
-    return _back(HERE, reply, f"{to} holds now: {', '.join(reply.body['duties'])}." if reply.ok else "")
+    return back(HERE, reply, f"{to} holds now: {', '.join(reply.body['duties'])}." if reply.ok else "")
 
 
 @router.post("/do/access-review")
 async def reviewed(request: Request, csrf: Text, comment: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/access-review", {"comment": comment})
-    return _back(HERE, reply, "You reviewed everybody's rights; the next review is due in 90 days.")
+    return back(HERE, reply, "You reviewed everybody's rights; the next review is due in 90 days.")
 
 
 @router.post("/do/token-revoke")
 async def revoke(request: Request, csrf: Text, token: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).call("DELETE", f"/api/tokens/{quote(token, safe='')}")
-    return _back(HERE, reply, "The token is revoked.")
+    return back(HERE, reply, "The token is revoked.")
 
 
 @router.post("/do/renew")
 async def renew(request: Request, csrf: Text, change: Text, reason: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/changes/{quote(change, safe='')}/renew", {"reason": reason})
-    return _back("/governance", reply, "Requested again; the holders of its duties decide.")
+    return back("/governance", reply, "Requested again; the holders of its duties decide.")
 
 
 @router.post("/do/ask-parts")
 async def ask_parts(request: Request, csrf: Text, change: Text, workload: Text, reason: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/approvals/missing", {"workload": workload, "reason": reason})
     path = f"/governance/changes/{quote(change, safe='')}"
-    return _back(path, reply, "Requested; the holders of its duties find it in their inbox.")
-
-
-def _back(path: str, reply: Reply, notice: str) -> RedirectResponse:
-    words = {"notice": notice} if reply.ok else {"problem": reply.problem}
-    return RedirectResponse(f"{path}?{urlencode(words)}", status_code=303)
+    return back(path, reply, "Requested; the holders of its duties find it in their inbox.")

@@ -8,9 +8,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from groundplan.console.actions import Text, _back, _reach
+from groundplan.console.actions import Text
 from groundplan.console.client import Reply
 from groundplan.console.render import Signed, Visitor, api_of, failed, show
+from groundplan.console.told import back, reach
 
 router = APIRouter(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
 forms = APIRouter(prefix="/do", include_in_schema=False)
@@ -99,7 +100,7 @@ async def _decided(request: Request, csrf: str, review: str, what: str, reason: 
     if minutes.strip().replace(".", "", 1).isdigit():
         body["minutes"] = float(minutes)
     reply = await api_of(request, csrf).post(f"/api/reviews/{quote(review, safe='')}/{what}", body)
-    return _back(REVIEWS, reply, "Released." if what == "release" else "Refused.")
+    return back(REVIEWS, reply, "Released." if what == "release" else "Refused.")
 
 
 @forms.post("/exception-ask")
@@ -108,7 +109,7 @@ async def ask(
 ) -> RedirectResponse:
     body = {"rule": rule, "workload": workload, "person": person, "until": f"{until}T00:00:00Z", "reason": reason}
     reply = await api_of(request, csrf).post("/api/policies/exceptions", body)
-    return _back(RULES, reply, "Requested; it takes effect once security and compliance have approved it.")
+    return back(RULES, reply, "Requested; it takes effect once security and compliance have approved it.")
 
 
 @forms.post("/exception-approve")
@@ -132,4 +133,4 @@ async def _exception(request: Request, csrf: str, exception: str, what: str, rea
     waits = what == "approve" and reply.ok and reply.body["state"] == "asked"
     holds = "Approved; it still waits for others" if waits else "The exception is in force"
     told = {"approve": holds, "refuse": "Refused", "end": "The exception has ended"}[what]
-    return _back(RULES, reply, f"{told}{_reach(reply)}.")
+    return back(RULES, reply, f"{told}{reach(reply)}.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from groundplan.console.client import Reply
 from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.told import back
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 Text = Annotated[str, Form(max_length=2100)]
@@ -43,33 +43,28 @@ async def terminal(request: Request, visitor: Signed, request_id: str) -> HTMLRe
 @router.post("/do/terminal-confirm")
 async def confirm_terminal(request: Request, csrf: Text, asked: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/terminals/{quote(asked, safe='')}/confirm")
-    return _back(reply, "Confirmed. Your terminal continues now.")
+    return back("/you", reply, "Confirmed. Your terminal continues now.")
 
 
 @router.post("/do/passkey-confirm")
 async def confirm(request: Request, csrf: Text, passkey: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/passkeys/{quote(passkey, safe='')}/confirm")
-    return _back(reply, "The passkey is confirmed: it identifies its person from now on.")
+    return back("/you", reply, "The passkey is confirmed: it identifies its person from now on.")
 
 
 @router.post("/do/passkey-remove")
 async def remove(request: Request, csrf: Text, passkey: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).call("DELETE", f"/api/passkeys/{quote(passkey, safe='')}")
-    return _back(reply, "The passkey is removed, and its person is signed out.")
+    return back("/you", reply, "The passkey is removed, and its person is signed out.")
 
 
 @router.post("/do/session-end")
 async def end(request: Request, csrf: Text, session: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).call("DELETE", f"/api/sessions/{quote(session, safe='')}")
-    return _back(reply, "The session is ended.")
+    return back("/you", reply, "The session is ended.")
 
 
 @router.post("/do/sign-out")
 async def sign_out(request: Request, csrf: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/logout")
-    return _back(reply, "You are signed out.")
-
-
-def _back(reply: Reply, notice: str) -> RedirectResponse:
-    words = {"notice": notice} if reply.ok else {"problem": reply.problem}
-    return RedirectResponse(f"/you?{urlencode(words)}", status_code=303)
+    return back("/you", reply, "You are signed out.")
