@@ -48,27 +48,13 @@ def init(
     email = (operator_email or DEFAULT_OPERATOR).strip().lower()
     if not is_email(email):
         raise Invalid("the operator is not an e-mail address", code="email_syntax", hint="Write you@company.example.")
-    if upstream is None:
-        if upstream_model or upstream_key or price:
-            raise Invalid(
-                "a model, key or price needs an address",
-                code="upstream_missing",
-                hint="Add --upstream https://HOST/v1.",
-            )
-        site, deployment = _PRIVATE_SITE, _EMBEDDED
-    elif upstream_model is None:
-        raise Invalid("an upstream needs a model", code="model_missing", hint="Add --upstream-model NAME.")
+    if upstream is not None:
+        site, deployment = _served(upstream, upstream_model, upstream_key, price, known_price, known_context)
+    elif upstream_model or upstream_key or price:
+        hint = "Add --upstream https://HOST/v1."
+        raise Invalid("a model, key or price needs an address", code="upstream_missing", hint=hint)
     else:
-        at = well_known.upstream(upstream)
-        model = at.listed_name(upstream_model)
-        if price is None and known_price is not None and not known_price(model):
-            raise Invalid(
-                f"there is no price for {model[:128]}",
-                code="price_missing",
-                hint="Add --price IN/OUT in USD per million tokens, such as 0.40/1.60, or --price free.",
-            )
-        site = _site(at)
-        deployment = _deployment(at, upstream_model, upstream_key, _price(price), known_context(model))
+        site, deployment = _PRIVATE_SITE, _EMBEDDED
     files = {
         "groundplan.yaml": _COMPANY.format(email=email, site=site, deployment=deployment),
         "assistant.yaml": _ASSISTANT.format(email=email, budget=_budget(budget)),
@@ -81,6 +67,28 @@ def init(
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     return tuple(folder / name for name in files)
+
+
+def _served(
+    upstream: str,
+    name: str | None,
+    key: str | None,
+    price: str | None,
+    known_price: Callable[[str], bool] | None,
+    known_context: Callable[[str], int | None],
+) -> tuple[str, str]:
+    """(site, deployment) of the model `name` at an address, as YAML. Raises `Invalid`."""
+    if name is None:
+        raise Invalid("an upstream needs a model", code="model_missing", hint="Add --upstream-model NAME.")
+    at = well_known.upstream(upstream)
+    model = at.listed_name(name)
+    if price is None and known_price is not None and not known_price(model):
+        raise Invalid(
+            f"there is no price for {model[:128]}",
+            code="price_missing",
+            hint="Add --price IN/OUT in USD per million tokens, such as 0.40/1.60, or --price free.",
+        )
+    return _site(at), _deployment(at, name, key, _price(price), known_context(model))
 
 
 _OPTIONS = {

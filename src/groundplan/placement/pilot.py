@@ -92,8 +92,7 @@ def _at(days: Sequence[Day], bounds: Bounds, limits: Sequence[tuple[float, str]]
     calls = mean(day.calls for day in days)
     each = [day.usd / day.calls for day in days]
     middle = sum(day.usd for day in days) / sum(day.calls for day in days)
-    half = 1.645 * (stdev(each) / sqrt(len(each)) if len(each) > 1 else middle)
-    half *= 3 if len(days) < FEW else 1
+    half = _half(each)
     month = calls * factor * DAYS
     return Scaled(
         factor,

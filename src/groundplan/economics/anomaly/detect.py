@@ -182,7 +182,7 @@ def _tokens(window: list[Minute], usual: list[Usual]) -> Alarm | None:
         expected = minute.calls * mean * (1 + u.bands["tokens_per_call"])
         scores.append((minute.tokens - expected) / (mean * math.sqrt(SPREAD_TOKENS * max(minute.calls, 1))))
     since, score = _largest(scores, THRESHOLDS["tokens_per_call"])
-    calls = sum(minute.calls for minute in window[since:]) if since is not None else 0
+    calls = _calls(window, since)
     if since is None or calls < LEAST_CALLS:
         return None
     seen = sum(minute.tokens for minute in window[since:]) / calls
@@ -198,10 +198,15 @@ def _cache(window: list[Minute], usual: list[Usual]) -> Alarm | None:
         for m, u in zip(window, usual, strict=True)
     ]
     since, score = _largest(scores, THRESHOLDS["cache_rate"])
-    calls = sum(minute.calls for minute in window[since:]) if since is not None else 0
+    calls = _calls(window, since)
     if since is None or calls < LEAST_CALLS:
         return None
     return Alarm("cache_rate", window[since].at, sum(m.cached for m in window[since:]) / calls, share, score)
+
+
+def _calls(window: list[Minute], since: int | None) -> int:
+    """Of the minutes from that one on; None: of none."""
+    return 0 if since is None else sum(minute.calls for minute in window[since:])
 
 
 def _mix(window: list[Minute], usual: list[Usual]) -> Alarm | None:
@@ -215,7 +220,7 @@ def _mix(window: list[Minute], usual: list[Usual]) -> Alarm | None:
             for m, u in zip(window, usual, strict=True)
         ]
         since, score = _largest(scores, THRESHOLDS["mix"])
-        calls = sum(minute.calls for minute in window[since:]) if since is not None else 0
+        calls = _calls(window, since)
         if since is not None and calls >= LEAST_CALLS and (best is None or score > best.score):
             seen = sum(m.by_model.get(model, 0) for m in window[since:]) / calls
             best = Alarm("mix", window[since].at, seen, share, score, model)

@@ -118,9 +118,8 @@ def shadow_verdict(
 def _shadow_state(
     rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: Decimal, silent: tuple[str, str] | None
 ) -> tuple[str, str]:
-    for name, seen in guards.items():
-        if seen.high < -rule.guard_tolerance:
-            return "guard", f"{GUARDS.get(name, name)} fell by at least {-seen.high:.1%}"
+    if (fallen := _fallen(rule, guards)) is not None:
+        return fallen
     wanted, enough = 1 - rule.tolerance, whole.count >= LEAST
     if enough and whole.high < wanted:
         return "worse", f"at most {whole.high:.1%} of its answers are as good, less than {wanted:.1%}"
@@ -128,9 +127,24 @@ def _shadow_state(
         return "kept", f"at least {whole.low:.1%} of its answers are as good, as many as {wanted:.1%} at least"
     if silent is not None:
         return silent
-    if rule.budget_usd is not None and spent_usd >= rule.budget_usd:
-        return "budget", f"its budget of ${rule.budget_usd:,.2f} is used up"
+    if (spent := _spent(rule, spent_usd)) is not None:
+        return spent
     return "running", f"between {whole.low:.1%} and {whole.high:.1%} as good after {whole.count} pairs of answers"
+
+
+def _fallen(rule: Rule, guards: Mapping[str, Range]) -> tuple[str, str] | None:
+    """The end by a guard metric that surely fell below what is tolerated."""
+    for name, seen in guards.items():
+        if seen.high < -rule.guard_tolerance:
+            return "guard", f"{GUARDS.get(name, name)} fell by at least {-seen.high:.1%}"
+    return None
+
+
+def _spent(rule: Rule, spent_usd: Decimal) -> tuple[str, str] | None:
+    """The end where its budget is used up."""
+    if rule.budget_usd is None or spent_usd < rule.budget_usd:
+        return None
+    return "budget", f"its budget of ${rule.budget_usd:,.2f} is used up"
 
 
 def _but(worse: Sequence[str]) -> str:
@@ -154,15 +168,14 @@ def _range(arms: Arms, level: float) -> Range:
 
 
 def _state(rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: Decimal) -> tuple[str, str]:
-    for name, seen in guards.items():
-        if seen.high < -rule.guard_tolerance:
-            return "guard", f"{GUARDS.get(name, name)} fell by at least {-seen.high:.1%}"
+    if (fallen := _fallen(rule, guards)) is not None:
+        return fallen
     if whole.high < -rule.tolerance:
         return "worse", f"the candidate is at least {-whole.high:.1%} worse"
     if whole.low > 0:
         return "better", f"the candidate is at least {whole.low:.1%} better"
     if whole.low > -rule.tolerance:
         return "kept", f"the candidate is at most {max(0.0, -whole.low):.1%} worse, less than {rule.tolerance:.1%}"
-    if rule.budget_usd is not None and spent_usd >= rule.budget_usd:
-        return "budget", f"its budget of ${rule.budget_usd:,.2f} is used up"
+    if (spent := _spent(rule, spent_usd)) is not None:
+        return spent
     return "running", f"between {whole.low:+.1%} and {whole.high:+.1%} after {whole.count} answers of the smaller arm"

@@ -89,12 +89,35 @@ class Evaluation:
     """Share of the prompts that went to the model that took most: what always choosing that one would score."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Picks:
+    """What one way of choosing makes of prompts that it never saw: by share to keep the column of the model that each
+    row went to, and (rows, models) the scores that it expected."""
+
+    taken: dict[str, Whole]
+    expected: Doubles
+
+    @staticmethod
+    def of(matrix: Matrix, keeps: Sequence[float]) -> _Picks:
+        """Of no row yet."""
+        rows = len(matrix.samples)
+        return _Picks({label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}, np.zeros_like(matrix.scores))
+
+    def note(self, fold: Whole, taken: Mapping[str, Whole], expected: Doubles) -> None:
+        """Of the rows of a fold."""
+        self.expected[fold] = expected
+        for name, columns in taken.items():
+            self.taken[name][fold] = columns
+
+    def kept(self, matrix: Matrix, strongest: int) -> dict[str, Kept]:
+        return {name: kept_by(matrix, strongest, columns) for name, columns in self.taken.items()}
+
+
 def evaluate(
     matrix: Matrix,
     vectors: Floats | None,
     keeps: Sequence[float] = KEEPS,
     *,
-    folds: int = FOLDS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     embed: Embed | None = None,
@@ -104,11 +127,8 @@ def evaluate(
     a prompt that is asked otherwise; without it nobody asks otherwise where the router looks at embeddings. `at`: the
     share to keep at which they are asked otherwise, the first of `keeps` unless said."""
     rows, point = len(matrix.samples), label(keeps[0] if at is None else at)
-    parts = folds_of([sample.group for sample in matrix.samples], folds, seed)
-    routed = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
-    ridge = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
-    tuned = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
-    predicted, plain, tuned_plain = (np.zeros_like(matrix.scores) for _ in range(3))
+    parts = folds_of([sample.group for sample in matrix.samples], FOLDS, seed)
+    routed, ridge, tuned = (_Picks.of(matrix, keeps) for _ in range(3))
     sure = np.zeros(rows, dtype=bool)
     again: list[Otherwise] = []
     for number, fold in enumerate(parts):
@@ -119,11 +139,10 @@ def evaluate(
             dump(train(seen, None if vectors is None else vectors[rest], keeps, seed=seed, alone=vectors is None))
         )
         part = None if vectors is None else vectors[fold]
-        picked, predicted[fold], sure[fold] = apply(router, matrix.take(fold), part, keeps)
-        other, plain[fold] = by_ridge(plain_ridge, seen, matrix.take(fold), router, keeps, seed)
-        better, tuned_plain[fold] = by_ridge(tuned_ridge, seen, matrix.take(fold), router, keeps, seed)
-        for name in routed:
-            routed[name][fold], ridge[name][fold], tuned[name][fold] = picked[name], other[name], better[name]
+        picked, expected, sure[fold] = apply(router, matrix.take(fold), part, keeps)
+        routed.note(fold, picked, expected)
+        ridge.note(fold, *by_ridge(plain_ridge, seen, matrix.take(fold), router, keeps, seed))
+        tuned.note(fold, *by_ridge(tuned_ridge, seen, matrix.take(fold), router, keeps, seed))
         some = matrix.take(fold[: max(1, ASKED_AGAIN // len(parts))])
         if vectors is None or embed is not None:
             again.append(same_choice(router, some, point, seed + number, embed))
@@ -134,17 +153,17 @@ def evaluate(
     oracle = best(matrix.scores, matrix.costs, 1e-9, 1.0)
     return Evaluation(
         best=matrix.models[strongest],
-        routed={name: kept_by(matrix, strongest, picked) for name, picked in routed.items()},
-        ridge={name: kept_by(matrix, strongest, picked) for name, picked in ridge.items()},
-        tuned={name: kept_by(matrix, strongest, picked) for name, picked in tuned.items()},
+        routed=routed.kept(matrix, strongest),
+        ridge=ridge.kept(matrix, strongest),
+        tuned=tuned.kept(matrix, strongest),
         mixed={label(keep): _mixed(means, bills, strongest, keep) for keep in keeps},
         oracle_saved=kept_by(matrix, strongest, oracle).saved,
         oracle_kept=kept_by(matrix, strongest, oracle).kept,
-        predicted=predicted,
-        plain=plain,
-        tuned_plain=tuned_plain,
+        predicted=routed.expected,
+        plain=ridge.expected,
+        tuned_plain=tuned.expected,
         abstained=1.0 - float(sure.mean()),
-        calibration=calibration_error(predicted, matrix.scores),
+        calibration=calibration_error(routed.expected, matrix.scores),
         at=point,
         **_steady(again, matrix.models[strongest]),
     )
@@ -311,11 +330,11 @@ def _mixed(means: Doubles, bills: Doubles, strongest: int, keep: float) -> float
     return float(most)
 
 
-def calibration_error(predicted: Doubles, seen: Doubles, bins: int = 10) -> float:
-    """Expected calibration error over all models, in bins of equally many predictions."""
+def calibration_error(predicted: Doubles, seen: Doubles) -> float:
+    """Expected calibration error over all models, in tenths of equally many predictions."""
     told, truth = predicted.ravel(), seen.ravel()
     order = np.argsort(told, kind="stable")
-    parts = np.array_split(order, bins)
+    parts = np.array_split(order, 10)
     return float(
         sum(abs(told[part].mean() - truth[part].mean()) * len(part) for part in parts if len(part)) / len(told)
     )

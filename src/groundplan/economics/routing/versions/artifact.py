@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from math import inf
 from typing import Any
 
@@ -160,11 +159,6 @@ def load(data: bytes) -> Router:
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as error:
         raise _bad(str(error)) from error
     return router
-
-
-def digest(data: bytes) -> str:
-    """SHA-256 of an artifact."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def _bad(reason: str) -> Invalid:

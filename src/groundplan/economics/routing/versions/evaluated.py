@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from groundplan.core.canonical import digest
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing.versions.artifact import digest
 
 
 class _Told(msgspec.Struct, frozen=True):

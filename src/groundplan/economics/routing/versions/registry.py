@@ -6,11 +6,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from groundplan.core.canonical import digest
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.home import sync_folder, write_atomically
 from groundplan.core.ids import new_id
 from groundplan.economics.routing.model import Router
-from groundplan.economics.routing.versions.artifact import digest, dump, load
+from groundplan.economics.routing.versions.artifact import dump, load
 
 SUFFIX = ".router"
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}\Z")
