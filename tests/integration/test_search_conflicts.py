@@ -27,7 +27,6 @@ from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 DAY = date(2026, 11, 25)
-SAYS = "Staff have {} days of paid leave in a year."
 
 
 class Alike:

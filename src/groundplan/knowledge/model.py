@@ -70,8 +70,6 @@ class Document:
     """SHA-256 of what was read and of how it is processed: the same digest means that nothing has to be done again."""
     readers: Readers
     markdown: bool
-    body_start: int = 0
-    """Where the text begins after its front matter."""
     modified_at: datetime | None = None
     review_by: date | None = None
 

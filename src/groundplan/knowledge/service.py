@@ -16,6 +16,7 @@ from groundplan.blueprint.model import Source, Term
 from groundplan.core.database import connect
 from groundplan.knowledge import store
 from groundplan.knowledge.index import index_store
+from groundplan.knowledge.index.build import never
 from groundplan.knowledge.index.model import WHOLE
 from groundplan.knowledge.ingest import FAILED, Settings, failed, take_over
 from groundplan.knowledge.intake.meanwhile import Redeclared
@@ -31,11 +32,6 @@ from groundplan.knowledge.sources import git
 from groundplan.knowledge.sources.open import connector
 
 log = logging.getLogger("groundplan.knowledge")
-
-
-def never() -> bool:
-    """Nobody asks for an end."""
-    return False
 
 
 @dataclass(frozen=True, slots=True)

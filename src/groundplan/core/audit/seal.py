@@ -28,7 +28,6 @@ class Sealed:
     entries: int
     segments: int
     others: int
-    locked_until: datetime | None
 
 
 def seal(folder: Path, target: str, locked_until: datetime | None = None) -> Sealed:
@@ -55,7 +54,7 @@ def seal(folder: Path, target: str, locked_until: datetime | None = None) -> Sea
             f"the store {target} cannot be written: {error}", code="seal_store", hint="Check its address and rights.",
             retry_after=60,
         ) from error  # fmt: skip
-    return Sealed(size, segments, others + 2, locked_until)
+    return Sealed(size, segments, others + 2)
 
 
 def _full(folder: Path, size: int) -> Iterator[tuple[str, bytes]]:

@@ -19,9 +19,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
+from groundplan.core.errors import Invalid, TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
 from groundplan.knowledge.parsing.text import printable
+from groundplan.knowledge.sources.errors import gone
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
 from groundplan.knowledge.sources.sidecars import Sidecars, document_of, sidecar_of, too_large, unreadable
@@ -101,9 +102,7 @@ class Folder:
         try:
             opened = _opened(self._root, key)
         except FileNotFoundError as error:
-            raise NotFound(
-                "it was removed meanwhile", code="document_gone", hint="Nothing needs to be done."
-            ) from error
+            raise gone() from error
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise Invalid(

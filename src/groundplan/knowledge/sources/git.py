@@ -16,8 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
+from groundplan.core.errors import Invalid, TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
+from groundplan.knowledge.sources.errors import gone
 from groundplan.knowledge.sources.git_history import History, history
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, alone, is_hidden
@@ -105,7 +106,7 @@ class Git:
     def read(self, key: str) -> Content:
         identity = self._files.get(key)
         if identity is None:
-            raise NotFound("it was removed meanwhile", code="document_gone", hint="Nothing needs to be done.")
+            raise gone()
         return Content(self._blob(identity), modified_at=self._changed_at(key), told=self._sidecars.beside(key))
 
     def _changed_at(self, key: str) -> datetime | None:

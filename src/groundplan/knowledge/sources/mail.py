@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
+from groundplan.core.errors import Invalid, TooLarge, Unavailable
 from groundplan.knowledge.parsing.message import PARTICIPANTS
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Refused, Table
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources import mail_box
+from groundplan.knowledge.sources.errors import gone
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 
 
@@ -55,7 +56,7 @@ class Mail:
     def read(self, key: str) -> Content:
         place = self._places.get(key)
         if place is None:
-            raise _gone()
+            raise gone()
         if place.length > MAX_BYTES:
             raise TooLarge(
                 f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large",
@@ -91,7 +92,3 @@ def _keyed(found: Iterator[mail_box.Place]) -> dict[str, mail_box.Place]:
             key = f"{name}.{place.digest[:16]}.eml"
         keyed.setdefault(key, place)
     return keyed
-
-
-def _gone() -> NotFound:
-    return NotFound("it was removed meanwhile", code="document_gone", hint="Nothing needs to be done.")

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from groundplan.core.errors import NotFound, TooLarge, Unavailable
+from groundplan.core.errors import TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
 from groundplan.knowledge.sources import s3_acl
+from groundplan.knowledge.sources.errors import gone
 from groundplan.knowledge.sources.file_systems import FileSystem, opened
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.pace import Pace
@@ -75,7 +76,7 @@ class ObjectStore:
     def read(self, key: str) -> Content:
         about = self._found.get(key)
         if about is None:
-            raise _gone()
+            raise gone()
         if int(about.get("size") or 0) > MAX_BYTES:
             raise TooLarge(
                 f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large", hint="Split it into parts."
@@ -96,7 +97,7 @@ class ObjectStore:
         try:
             acl = self._asked(place, "get_object_acl", Bucket=bucket, Key=path)
         except FileNotFoundError as error:
-            raise _gone() from error
+            raise gone() from error
         except PermissionError as error:
             raise s3_acl.unreadable(error) from error
         except place.failures as error:
@@ -129,7 +130,7 @@ class ObjectStore:
         try:
             return bytes(place.system.cat_file(f"{place.root.rstrip('/')}/{key}"))
         except FileNotFoundError as error:
-            raise _gone() from error
+            raise gone() from error
         except place.failures as error:
             raise self._away(error) from error
 
@@ -161,7 +162,3 @@ def _time(about: Mapping[str, Any]) -> datetime | None:
         if isinstance(value, int | float):
             return datetime.fromtimestamp(value, UTC)
     return None
-
-
-def _gone() -> NotFound:
-    return NotFound("it was removed meanwhile", code="document_gone", hint="Nothing needs to be done.")

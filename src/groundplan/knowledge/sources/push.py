@@ -7,9 +7,9 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.core.errors import NotFound
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.sources import push_store as store
+from groundplan.knowledge.sources.errors import gone
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 
 
@@ -31,14 +31,14 @@ class Push:
         self.whole = cursor is None
         number = int(cursor["number"]) if cursor else 0
         while some := store.after(self._conn, self._source, number):
-            for path, at, gone in some:
-                yield Change(path, str(at), gone=gone, cursor={"number": at})
+            for path, at, withdrawn in some:
+                yield Change(path, str(at), gone=withdrawn, cursor={"number": at})
             number = some[-1][1]
 
     def read(self, key: str) -> Content:
         row = store.one(self._conn, self._source, key)
         if row is None:
-            raise NotFound("it was withdrawn meanwhile", code="document_gone", hint="Nothing needs to be done.")
+            raise gone("it was withdrawn meanwhile")
         told = dict(row.told) | ({} if row.readers is None else {"readers": row.readers})
         return Content(row.data, media=row.media, modified_at=row.at, told=told)
 

@@ -12,10 +12,11 @@ from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Any
 
-from groundplan.core.errors import Invalid, NotFound, Unavailable
+from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.text import clean
+from groundplan.knowledge.sources.errors import gone
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.pace import Pace
 from groundplan.knowledge.sources.sql_layout import ROW_SECURITY, Engine
@@ -99,7 +100,7 @@ class Rows:
             self._pace.wait()
         found = self._engine.row(self._layout, key)
         if found is None:
-            raise NotFound("the row was removed meanwhile", code="document_gone", hint="Nothing needs to be done.")
+            raise gone("the row was removed meanwhile")
         told: dict[str, Any] = {}
         if self._layout.readers is not None:
             allow, deny = _readers(found[self._layout.readers])

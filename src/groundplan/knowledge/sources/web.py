@@ -28,6 +28,7 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge,
 from groundplan.knowledge.parsing.charsets import in_encoding
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES, Job, Refused, Table
 from groundplan.knowledge.parsing.sandbox import Sandbox
+from groundplan.knowledge.sources.errors import GONE, gone
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.pace import Pace
 from groundplan.knowledge.sources.robots import Robots, asks, requested
@@ -49,7 +50,6 @@ _MEDIA = {
 }  # fmt: skip
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=", re.IGNORECASE)
-_GONE = "document_gone"
 _REFUSED = "document_refused"
 """Code of a page that is there, and not for us: what it links to is not known."""
 _ELSEWHERE = "document_elsewhere"
@@ -147,7 +147,7 @@ class Web:
                 f"the first page {self._start} cannot be read: {page.message}", code="source_missing",
                 hint="Correct `url` of the connector, or let the agent groundplan in; its pages stay as they were.",
             )  # fmt: skip
-        elif page.code not in (_GONE, _REFUSED, _ELSEWHERE):
+        elif page.code not in (GONE, _REFUSED, _ELSEWHERE):
             self._left_out = True  # what it links to is not known
 
     def _follow(self, page: Page, known: set[str], waiting: deque[str]) -> None:
@@ -171,7 +171,7 @@ class Web:
         if isinstance(page, GroundplanError):
             raise page
         if page.noindex:
-            raise NotFound("it asks not to be found", code="document_gone", hint="Nothing needs to be done.")
+            raise gone("it asks not to be found")
         return Content(page.data, media=page.media, modified_at=page.modified_at)
 
     def around(self, key: str) -> Sequence[Around]:  # noqa: ARG002 -- a site says nothing about readers
@@ -379,7 +379,7 @@ def _answered(
     if status in (401, 403):
         return _refused(f"it answers {status}")
     if status in (404, 410):
-        return NotFound(f"it answers {status}", code=_GONE, hint="Nothing needs to be done.")
+        return gone(f"it answers {status}")
     if status != 200:
         return Unavailable(f"it answers {status}", code="source_missing", hint="It is tried again.")
     if len(data) > most:
