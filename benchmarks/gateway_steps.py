@@ -37,7 +37,6 @@ STEPS = ("bare", "key", "budgets", "limits", "journal", "fdatasync", "shipping")
 """bare: server and client. key: identification, policy, reading, metering and one budget. budgets: of company and team
 too. limits: of requests, tokens and concurrent calls. journal: written. fdatasync: before the answer. shipping: ledger
 and audit log are written beside."""
-_NOWHERE = os.open(os.devnull, os.O_WRONLY)
 
 
 def nothing_is_written(descriptor: int, data: bytes, offset: int) -> int:  # noqa: ARG001 -- as os.pwrite

@@ -18,6 +18,7 @@ import pytest
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 
 from groundplan.core.home import Home
+from groundplan.gateway.journal.segments import AHEAD
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
@@ -105,7 +106,9 @@ async def test_a_full_disk_refuses_new_calls_settles_open_ones_and_recovers(data
         await stack.ready()
         key = stack.key()
         home = inside(stack)
-        await asyncio.sleep(0.2)  # the second segment is made
+        async with asyncio.timeout(30):
+            while len([*home.journal.glob("*/*.seg")]) <= AHEAD:  # noqa: ASYNC110 -- of another process
+                await asyncio.sleep(0.02)
         fill(home.journal / "ballast")
         model.script = Script(latency_ms=4000)
         open_calls = [asyncio.create_task(stack.chat(key)) for _ in range(4)]
