@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
-from groundplan.core.errors import Denied, Exhausted, GroundplanError, Invalid, Unauthenticated, Unavailable
+from groundplan.core.errors import Denied, Exhausted, GroundplanError, Invalid, Unauthenticated
 from groundplan.economics.price import BATCH, BATCHES, PRIORITY
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.caching import cache
@@ -108,23 +108,17 @@ class BatchCalls:
         `place` says so, at the price of batches; otherwise, and always where `call`, as a call. Raises as admission
         does."""
         gateway = self._gateway
-        catalog, policy = gateway.live.catalog, gateway.live.policy
-        if catalog is None:
-            raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
-        catalog = begun.at(catalog, gateway.clock.seconds())
+        policy, now = gateway.live.policy, gateway.clock.seconds()
+        catalog = begun.newest(gateway.live.catalog, now)
         exchange.catalog, exchange.policy = catalog, policy
         exchange.key, exchange.person = self._key(policy, batch), batch.person
         plan = catalog.plans.get(batch.workload)
         if plan is None:
-            hint = "Make a key for a workload that is declared."
-            raise Denied(f"the workload {batch.workload} is not in the blueprint", code="workload_unknown", hint=hint)
+            raise admit.undeclared(batch.workload)
         exchange.plan, exchange.workload = plan, self._low(plan.workload)
-        admit.check_policy_age(plan, gateway.live.age())
-        admit.check_workload(plan, gateway.clock.seconds())
-        admit.check_kills(policy, exchange.key, batch.workload)
+        admit.check_use(catalog, policy, exchange.key, plan, gateway.live.age(), now)
         if catalog.granted:
             check_grants(catalog, policy, exchange.key, batch.person, gateway.clock.now().date())
-        admit.check_approved(catalog, policy, batch.workload, gateway.clock.seconds())
         ask = exchange.interface.read(exchange.request)
         if ask.stream:
             raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")
@@ -141,7 +135,7 @@ class BatchCalls:
         asked = ask.service
         if asked != PRIORITY:
             exchange.ask = ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
-        exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
+        exchange.deployments = admit.choose(exchange, plan, ask, policy, now)
         if asked != PRIORITY and (call or self.place(exchange) is None):
             exchange.ask = ask = replace(ask, service=asked, line=True)
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)

@@ -80,10 +80,26 @@ def check_kills(policy: Policy, key: KeyEntry, workload: str) -> None:
             )
 
 
-def check_approved(catalog: Catalog, policy: Policy, workload: str, now: float) -> None:
-    """Refuse what rests on a prompt or a source that is not approved for production. `now`: seconds since the epoch."""
+def check_use(
+    catalog: Catalog, policy: Policy, key: KeyEntry, plan: Plan, age: float, now: float, *, runs: bool = True
+) -> None:
+    """Refuse whatever is asked of a workload with this key: on live policy that was confirmed too long ago (`age`, in
+    seconds), where something of it is stopped, or rests on what is not approved for production; and where its stage or
+    date lets nothing run, unless `runs` says that nothing has to. `now`: seconds since the epoch."""
+    if age > plan.confirmed_s:
+        check_policy_age(plan, age)
+    if runs and now >= plan.runs_until:
+        check_workload(plan, now)
+    if policy.kills:
+        check_kills(policy, key, plan.workload.name)
     if catalog.approved is not None:
-        catalog.approved.check(policy, workload, now)
+        catalog.approved.check(policy, plan.workload.name, now)
+
+
+def undeclared(workload: str) -> Denied:
+    """The refusal of a key whose workload the blueprint has not."""
+    hint = "Make a key for a workload that is declared."
+    return Denied(f"the workload {workload} is not in the blueprint", code="workload_unknown", hint=hint)
 
 
 def not_killed(policy: Policy, deployments: Sequence[Deployment]) -> list[Deployment]:

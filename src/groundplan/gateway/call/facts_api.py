@@ -39,6 +39,7 @@ from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.database import Pool
 from groundplan.gateway.http.methods import WrongMethod, lines_of
 from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy import begun
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
 from groundplan.gateway.surfaces.interface import Interface
@@ -74,12 +75,10 @@ class OutcomeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
     def __post_init__(self) -> None:
-        if (self.call_id is None) == (self.ticket is None):
-            raise ValueError("name either call_id or ticket")
-        if self.ticket is None and (self.status is not None or self.at is not None):
-            raise ValueError("status and at are of tickets")
-        if self.ticket is None and (self.accepted, self.value_usd, self.label) == (None, None, None):
-            raise ValueError("say what the call was worth: accepted, value_usd or label")
+        outcome_store.check_said(
+            call_id=self.call_id, ticket=self.ticket, of_ticket=(self.status, self.at),
+            of_call=(self.accepted, self.value_usd, self.label),
+        )  # fmt: skip
 
 
 class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -320,20 +319,15 @@ class FactsApi:
 
 def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
     """Whose key this is, for whom it acts, and that it may be used now."""
-    live = gateway.live
-    catalog = live.catalog
-    if catalog is None:
-        raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
-    key, person = caller(request.headers, live.policy, gateway.clock.seconds())
+    live, now = gateway.live, gateway.clock.seconds()
+    catalog = begun.newest(live.catalog, now)
+    key, person = caller(request.headers, live.policy, now)
     if key.networks:
         check_network(key.networks, peer, request.headers.get(b"x-forwarded-for"), catalog.proxies)
     plan = catalog.plans.get(key.workload)
     if plan is None:
-        hint = "Make a key for a workload that is declared."
-        raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
-    admit.check_policy_age(plan, live.age())
-    admit.check_kills(live.policy, key, plan.workload.name)
-    admit.check_approved(catalog, live.policy, plan.workload.name, gateway.clock.seconds())
+        raise admit.undeclared(key.workload)
+    admit.check_use(catalog, live.policy, key, plan, live.age(), now, runs=False)
     if catalog.granted:
         check_grants(catalog, live.policy, key, person, gateway.clock.now().date())
     return key, person, plan

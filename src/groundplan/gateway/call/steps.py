@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from groundplan.core.errors import Denied, Unavailable
+from groundplan.core.errors import Unavailable
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.call import admit, limits, settle, trace
@@ -30,19 +30,11 @@ from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.telemetry import content
 
 
-def _catalog(gateway: Gateway, now: float) -> Catalog:
-    """The newest blueprint at the prices of that moment. Raises `Unavailable` (`not_ready`)."""
-    catalog = gateway.live.catalog
-    if catalog is None:
-        raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
-    return catalog if now < catalog.prices_until else begun.at(catalog, now)
-
-
 async def run(gateway: Gateway, exchange: Exchange) -> None:
     """The six steps. Raises a `GroundplanError` when the call is refused or fails before its first byte."""
     steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
     now = gateway.clock.seconds()
-    exchange.catalog = catalog = _catalog(gateway, now)
+    exchange.catalog = catalog = begun.newest(gateway.live.catalog, now)
     exchange.trace = trace.of(exchange.request.headers)
     identify(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
@@ -215,18 +207,10 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *
         raise AssertionError("not identified")
     plan = catalog.plans.get(key.workload)
     if plan is None:
-        hint = "Make a key for a workload that is declared."
-        raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
+        raise admit.undeclared(key.workload)
     exchange.plan, exchange.workload = plan, plan.workload
-    if (age := gateway.live.age()) > plan.confirmed_s:
-        admit.check_policy_age(plan, age)
-    if now >= plan.runs_until:
-        admit.check_workload(plan, now)
-    if policy.kills:
-        admit.check_kills(policy, key, plan.workload.name)
-    if catalog.approved is not None:
-        admit.check_approved(catalog, policy, plan.workload.name, now)
-    if used:
+    admit.check_use(catalog, policy, key, plan, gateway.live.age(), now)
+    if used and plan.workload.people is not None:
         check_people(gateway, exchange)
     return policy
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.blueprint.model import Budget, Workload
-from groundplan.core.errors import Denied, Exhausted, Unavailable
+from groundplan.core.errors import Denied, Exhausted
 from groundplan.core.ids import new_id_bytes
 from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.gateway.call import admit, limits
@@ -116,10 +116,8 @@ async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
 
 def _check(gateway: Gateway, own: Exchange, what: Beside) -> Policy:
     """Every check of admission, under the newest policy. Raises as admission does."""
-    catalog, policy, now = gateway.live.catalog, gateway.live.policy, gateway.clock.seconds()
-    if catalog is None:
-        raise Unavailable("no blueprint is loaded", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
-    catalog = begun.at(catalog, now)
+    policy, now = gateway.live.policy, gateway.clock.seconds()
+    catalog = begun.newest(gateway.live.catalog, now)
     own.catalog, own.policy = catalog, policy
     own.key, own.person = caller(own.request.headers, policy, now)
     if catalog.granted:
@@ -133,10 +131,7 @@ def _check(gateway: Gateway, own: Exchange, what: Beside) -> Policy:
         hint = "Name another candidate, or change objectives.quality or routing.risk."
         raise Denied(f"{candidate} takes no calls: {routing.barred[candidate]}", code="route_barred", hint=hint)
     own.plan, own.workload = plan, last(plan.workload, bare=what.bare)
-    admit.check_policy_age(plan, gateway.live.age())
-    admit.check_workload(plan, now)
-    admit.check_kills(policy, own.key, plan.workload.name)
-    admit.check_approved(catalog, policy, plan.workload.name, now)
+    admit.check_use(catalog, policy, own.key, plan, gateway.live.age(), now)
     if own.ask is None:
         own.ask = own.interface.read(own.request)
         if not what.bare and guards(own, plan, policy):

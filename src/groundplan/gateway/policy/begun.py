@@ -8,8 +8,17 @@ from dataclasses import replace
 import msgspec
 
 from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Unavailable
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.snapshot import Catalog, begins, index
+
+
+def newest(catalog: Catalog | None, now: float) -> Catalog:
+    """The blueprint that this worker has, at the prices of `now`, seconds since the epoch. Raises `Unavailable`
+    (`not_ready`) where it has none yet."""
+    if catalog is None:
+        raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+    return catalog if now < catalog.prices_until else at(catalog, now)
 
 
 def at(catalog: Catalog, now: float) -> Catalog:

@@ -202,7 +202,7 @@ class Interface:
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         """The most that one attempt can cost (picodollars) when `added` bytes are put before the caller's own."""
-        raise NotImplementedError
+        return self.estimate(ask, deployment, added, 0, cap)[1]
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
         """Usage and cost where the upstream reported none. Never too little."""

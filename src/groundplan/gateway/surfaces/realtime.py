@@ -67,9 +67,6 @@ class Realtime(Interface):
     def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
         raise AssertionError("a conversation is no single request")
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        return self.estimate(ask, deployment, added, 0, cap)[1]
-
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         """As many tokens as the model takes and makes at all, at the price of the dearest."""
         usage = Usage(input=deployment.context_tokens, output=deployment.max_output_tokens)
@@ -140,14 +137,11 @@ class Session:
 
     async def admit(self) -> None:
         """Every check, and the money for one response. Raises as admission does."""
-        gateway = self._gateway
-        catalog = gateway.live.catalog
-        if catalog is None:
-            raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
-        catalog = begun.at(catalog, gateway.clock.seconds())
+        gateway, now = self._gateway, self._gateway.clock.seconds()
+        catalog = begun.newest(gateway.live.catalog, now)
         exchange = Exchange(new_id_bytes(), self._request, self._response, REALTIME)
         exchange.catalog, exchange.trace = catalog, self._trace
-        identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
+        identify(exchange, gateway.live.policy, now)
         exchange.ask = Ask(
             fields={}, model=self._model, messages=1, query="", stream=True, include_usage=False, cap=None, copies=1,
             size=0,
@@ -155,7 +149,7 @@ class Session:
         try:
             if self._deployment is None and gateway.pressure.full(gateway.running):
                 shed(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
-            await admit_call(gateway, exchange, catalog, gateway.clock.seconds())
+            await admit_call(gateway, exchange, catalog, now)
             check_session(exchange)
             if self._deployment is not None:
                 self._still(exchange, self._deployment)
