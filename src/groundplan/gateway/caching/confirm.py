@@ -15,8 +15,8 @@ import msgspec
 from groundplan.gateway.caching.answer_cache import Entry
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.ground import ask_search, found_now, searched
-from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
+from groundplan.gateway.call.ground import found_now, heard, searched
+from groundplan.gateway.upstream.connection import FOREVER
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, Since
 
 
@@ -88,11 +88,4 @@ async def _asked(
         )
     )
     left = FOREVER if workload is None else workload.deadline_ms / 1000 - exchange.waited
-    began = gateway.loop.time()
-    try:
-        return _decode(await ask_search(gateway, asked, exchange.id, b"/confirm", seconds=left))
-    except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
-        gateway.targets.forget("search")
-        return None
-    finally:
-        exchange.waited += gateway.loop.time() - began
+    return await heard(gateway, exchange, asked, _decode, b"/confirm", seconds=left)

@@ -6,9 +6,9 @@ The service reads them through the live permissions; where it cannot, the call i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest, 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.run import Guarding
 
+Heard = TypeVar("Heard")
 SEARCH_SECONDS = 5.0
 QUERY = 4000
 """Characters of a question that are looked for."""
@@ -63,16 +64,11 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     seconds = workload.deadline_ms / 1000 - exchange.waited
     if not grounding.required:
         seconds /= 2  # without any it is answered, too, which takes its time
-    began = gateway.loop.time()
-    try:
-        found = _decode(await ask_search(gateway, question, exchange.id, seconds=seconds))
-    except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError) as failure:
-        gateway.targets.forget("search")
+    found = await heard(gateway, exchange, question, _decode, seconds=seconds)
+    if found is None:
         if not grounding.required:
             return False
-        raise cut_off() from failure
-    finally:
-        exchange.waited += gateway.loop.time() - began
+        raise cut_off()
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
     gateway.meters.ground(workload.name, result)
     if not found.passages:
@@ -132,16 +128,12 @@ async def found_now(gateway: Gateway, exchange: Exchange, query: str) -> Now | N
     workload = exchange.workload
     if workload is None or workload.grounding is None:
         return None
-    grounding, began = workload.grounding, gateway.loop.time()
+    grounding = workload.grounding
     question = msgspec.json.encode(question_of(gateway, exchange, workload, grounding, query))
     seconds = workload.deadline_ms / 1000 - exchange.waited
-    try:
-        found = _decode(await ask_search(gateway, question, exchange.id, seconds=seconds))
-    except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
-        gateway.targets.forget("search")
+    found = await heard(gateway, exchange, question, _decode, seconds=seconds)
+    if found is None:
         return None
-    finally:
-        exchange.waited += gateway.loop.time() - began
     passages = _fitting(found.passages[: grounding.passages], grounding.max_bytes)
     others = found.conflicts or found.newer
     return Now([] if others else [each.chunk for each in passages], found.state)
@@ -167,6 +159,27 @@ def cut_off() -> Unavailable:
         hint="The search service or PostgreSQL is down; see `groundplan status`.",
         retry_after=2.0,
     )
+
+
+async def heard(
+    gateway: Gateway,
+    exchange: Exchange,
+    question: bytes,
+    read: Callable[[bytes], Heard],
+    path: bytes = b"/search",
+    *,
+    seconds: float = FOREVER,
+) -> Heard | None:
+    """What `read` makes of the local search service's answer to a call, which waits for it; None: it says nothing that
+    can be read. `seconds`: what the call has left."""
+    began = gateway.loop.time()
+    try:
+        return read(await ask_search(gateway, question, exchange.id, path, seconds=seconds))
+    except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
+        gateway.targets.forget("search")
+        return None
+    finally:
+        exchange.waited += gateway.loop.time() - began
 
 
 async def ask_search(
