@@ -133,11 +133,7 @@ class Answers:
             entry = self._entries.get(digest)
             if entry is None:
                 if self._evicted.used(digest, now):
-                    raise Conflict(
-                        "this Idempotency-Key was used before, and its answer is not in memory any more",
-                        code="idempotency_replayed",
-                        hint="The first call may have been billed; use a new key to ask again.",
-                    )
+                    raise forgotten()
                 self._entries[digest] = _Entry(body, now, asyncio.get_running_loop().create_future())
                 return None
             kept = await self._answer(entry, body)
@@ -153,11 +149,7 @@ class Answers:
 
     async def _answer(self, entry: _Entry, body: bytes) -> Kept | None:
         if entry.body != body:
-            raise Conflict(
-                "this Idempotency-Key was used for another request",
-                code="idempotency_mismatch",
-                hint="Use a new key for each different request.",
-            )
+            raise mismatched()
         return await asyncio.shield(entry.answer)
 
     def mark(self, digest: bytes, now: float) -> list[Holder]:
@@ -262,6 +254,24 @@ def _append(file: int, entry: bytes) -> None:
     if written != len(entry):
         os.ftruncate(file, os.fstat(file).st_size - written)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def mismatched() -> Conflict:
+    """The refusal of a key that another request had."""
+    return Conflict(
+        "this Idempotency-Key was used for another request",
+        code="idempotency_mismatch",
+        hint="Use a new key for each different request.",
+    )
+
+
+def forgotten() -> Conflict:
+    """The refusal of a key whose answer nobody has any more."""
+    return Conflict(
+        "this Idempotency-Key was used before, and its answer is not in memory any more",
+        code="idempotency_replayed",
+        hint="The first call may have been billed; use a new key to ask again.",
+    )
 
 
 def _unwritable() -> Unavailable:

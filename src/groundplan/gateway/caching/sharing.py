@@ -12,7 +12,7 @@ import secrets
 import msgspec
 
 from groundplan.core.errors import Conflict
-from groundplan.gateway.caching.idempotency import Answers, Holder, Kept
+from groundplan.gateway.caching.idempotency import Answers, Holder, Kept, forgotten, mismatched
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.upstream.connection import UpstreamFailure
@@ -69,16 +69,8 @@ async def fetch(holders: list[Holder], digest: bytes, body: bytes) -> Kept:
         except (UpstreamFailure, msgspec.DecodeError):
             continue
         if status == 422:
-            raise Conflict(
-                "this Idempotency-Key was used for another request",
-                code="idempotency_mismatch",
-                hint="Use a new key for each different request.",
-            )
-    raise Conflict(
-        "this Idempotency-Key was used before, and its answer is not in memory any more",
-        code="idempotency_replayed",
-        hint="The first call may have been billed; use a new key to ask again.",
-    )
+            raise mismatched()
+    raise forgotten()
 
 
 async def _ask(holder: Holder, body: bytes) -> tuple[int, bytes]:
