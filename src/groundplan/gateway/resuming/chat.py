@@ -14,11 +14,10 @@ from msgspec.structs import replace
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.sse import event
 from groundplan.gateway.resuming.chunks import ContinuedChunks
-from groundplan.gateway.resuming.story import Sent, asks, capped, left_of, turns
+from groundplan.gateway.resuming.story import Sent, asks, with_turns
 
 ENDPOINT = "chat.completions"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.encode
 
 
@@ -43,11 +42,7 @@ def _type(form: msgspec.Raw) -> object:
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
-    more = turns(sent)
-    raw, left = msgspec.Raw(_encode([*_list(bytes(ask.fields["messages"])), *more])), left_of(cap, sent)
-    grown = len(raw) - len(bytes(ask.fields["messages"]))
-    fields = {**capped(ask.fields, left), "messages": raw}
-    return replace(ask, fields=fields, body=b"", messages=ask.messages + len(more), size=ask.size + grown, cap=left)
+    return with_turns(ask, sent, cap)
 
 
 class ContinuedChat(ContinuedChunks):

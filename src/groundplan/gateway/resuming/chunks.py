@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.http.sse import DONE, event
-from groundplan.gateway.resuming.story import Continued, Sent
+from groundplan.gateway.resuming.story import Continued, Sent, summed
 from groundplan.ledger.model import Usage
 
 _KEPT = ("id", "created", "model", "system_fingerprint", "service_tier")
@@ -74,7 +74,4 @@ def _headed(chunk: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
 
 def _added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:
     """What was used by all attempts, as OpenAI reports it."""
-    more = dict(zip(_SUMS, (earlier.input, earlier.output, earlier.input + earlier.output), strict=True))
-    return {
-        name: value + more[name] if name in more and isinstance(value, int) else value for name, value in usage.items()
-    }
+    return summed(usage, dict(zip(_SUMS, (earlier.input, earlier.output, earlier.input + earlier.output), strict=True)))

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.sse import named_event
-from groundplan.gateway.resuming.story import Continued, Sent, asks, capped, left_of, turns
+from groundplan.gateway.resuming.story import Continued, Sent, asks, left_of, summed, with_turns
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.messages_chat import LazyTranslation
 from groundplan.gateway.surfaces.messages_native import thinking_budget
@@ -23,8 +23,6 @@ from groundplan.ledger.model import Usage
 ENDPOINT = "messages"
 _THINKING = ("thinking", "redacted_thinking")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-
-_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.encode
 
 
@@ -38,16 +36,11 @@ def forbidden(ask: Ask) -> str:
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
-    more = turns(sent)
-    raw, left = msgspec.Raw(_encode([*_list(bytes(ask.fields["messages"])), *more])), left_of(cap, sent)
-    grown = len(raw) - len(bytes(ask.fields["messages"]))
-    fields = {**capped(ask.fields, left), "messages": raw}
-    if thinking_budget(ask) >= left:
+    asked = with_turns(ask, sent, cap)
+    fields = dict(asked.fields)
+    if thinking_budget(ask) >= left_of(cap, sent):
         del fields["thinking"]  # providers refuse to think as much as may be answered; what is left is for the answer
-    return replace(
-        ask, fields=fields, body=b"", messages=ask.messages + len(more), size=ask.size + grown, cap=left,
-        typed=LazyTranslation(_encode(fields)),
-    )  # fmt: skip
+    return replace(asked, fields=fields, typed=LazyTranslation(_encode(fields)))
 
 
 @dataclass(slots=True)
@@ -180,7 +173,4 @@ def _added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:
         "cache_read_input_tokens": earlier.cache_read,
         "cache_creation_input_tokens": earlier.cache_write,
     }
-    return {
-        name: value + max(0, more[name]) if name in more and isinstance(value, int) else value
-        for name, value in usage.items()
-    }
+    return summed(usage, more)

@@ -16,7 +16,17 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.sse import named_event
-from groundplan.gateway.resuming.story import INSTRUCTION, Continued, Sent, asks, capped, has_text, left_of, overlap
+from groundplan.gateway.resuming.story import (
+    INSTRUCTION,
+    Continued,
+    Sent,
+    asks,
+    capped,
+    has_text,
+    left_of,
+    overlap,
+    summed,
+)
 from groundplan.gateway.surfaces.interface import Malformed, Relay
 from groundplan.gateway.surfaces.responses import gone_on
 from groundplan.gateway.surfaces.responses_stream import ResponsesChatRelay, ResponsesRelay
@@ -271,11 +281,5 @@ def _message(name: str, text: str, status: str) -> dict[str, Any]:
 
 def _added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:
     """What was used by all attempts, as Responses report it."""
-    more = {
-        "input_tokens": earlier.input,
-        "output_tokens": earlier.output,
-        "total_tokens": earlier.input + earlier.output,
-    }
-    return {
-        name: value + more[name] if name in more and isinstance(value, int) else value for name, value in usage.items()
-    }
+    total = earlier.input + earlier.output
+    return summed(usage, {"input_tokens": earlier.input, "output_tokens": earlier.output, "total_tokens": total})

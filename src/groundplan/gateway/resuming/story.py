@@ -33,6 +33,7 @@ _NOTHING = Usage()
 _ODD = (LookupError, TypeError, AttributeError, ValueError, RecursionError, msgspec.DecodeError)
 """What the reading of an event raises that has not what its API promises."""
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -159,6 +160,25 @@ def turns(sent: Sent) -> list[dict[str, Any]]:
     if not has_text(sent):
         return []
     return [{"role": "assistant", "content": sent.text}, {"role": "user", "content": INSTRUCTION}]
+
+
+def with_turns(ask: Ask, sent: Sent, cap: int) -> Ask:
+    """The ask of a conversation (`messages`) for the rest of the answer, of which the whole may have `cap` tokens."""
+    more, left = turns(sent), left_of(cap, sent)
+    before = bytes(ask.fields["messages"])
+    raw = msgspec.Raw(msgspec.json.encode([*_list(before), *more]))
+    return replace(
+        ask, fields={**capped(ask.fields, left), "messages": raw}, body=b"", messages=ask.messages + len(more),
+        size=ask.size + len(raw) - len(before), cap=left,
+    )  # fmt: skip
+
+
+def summed(usage: Mapping[str, Any], earlier: Mapping[str, int]) -> dict[str, Any]:
+    """What all attempts used: a usage as its API reports it, each number with what the `earlier` ones have of it."""
+    return {
+        name: value + max(0, earlier[name]) if name in earlier and isinstance(value, int) else value
+        for name, value in usage.items()
+    }
 
 
 def has_text(sent: Sent) -> bool:
