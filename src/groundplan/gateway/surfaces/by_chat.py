@@ -15,8 +15,10 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces import signatures
-from groundplan.gateway.surfaces.chat import OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.chat import CHAT, OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.interface import Codec, Interface
 from groundplan.gateway.upstream import providers
+from groundplan.ledger.model import Usage
 
 ChatFields = Callable[[Ask], dict[str, msgspec.Raw]]
 """The request in chat, but for model and caps. Raises `Invalid`."""
@@ -47,6 +49,30 @@ class ByChat(ABC):
             fields["messages"] = signatures.for_others(fields["messages"])
         asked = replace(ask, fields=fields, body=b"", include_usage=usage)
         return self._chat.forward(asked, deployment, cap, system)
+
+
+class ServedByChat(Interface):
+    """One of these APIs. A call of it costs what the chat would that stands for it."""
+
+    _native: Codec
+    _chat: Codec
+    _service: Codec
+    """As `_chat`, by the local translating service."""
+
+    def speaks(self, deployment: Deployment) -> bool:
+        """Whether a deployment serves this API itself."""
+        raise NotImplementedError
+
+    def codec(self, deployment: Deployment) -> Codec:
+        if self.speaks(deployment):
+            return self._native
+        return self._chat if deployment.api == "openai" else self._service
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        return CHAT.bound(ask, deployment, added, cap)
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
+        return CHAT.estimate(ask, deployment, added, output_bytes, cap)
 
 
 def served_natively(name: str) -> Callable[[Deployment], bool]:

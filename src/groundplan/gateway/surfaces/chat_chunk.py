@@ -12,7 +12,7 @@ from groundplan.gateway.http.halves import without_halves
 _NULL = msgspec.Raw(b"null")
 
 
-def _size(raw: msgspec.Raw) -> int:
+def size_of(raw: msgspec.Raw) -> int:
     """Bytes of a JSON value; 0 for null."""
     data = bytes(raw)
     return 0 if data == b"null" else len(data)
@@ -36,7 +36,7 @@ class _Delta(msgspec.Struct, frozen=True, gc=False):
 
     def size(self) -> int:
         beside = (self.content, self.reasoning_content, self.reasoning, self.refusal, self.function_call)
-        return _size(self.tool_calls) + sum(_said(value) for value in beside if value is not None)
+        return size_of(self.tool_calls) + sum(_said(value) for value in beside if value is not None)
 
 
 class _Choice(msgspec.Struct, frozen=True, gc=False):
@@ -70,7 +70,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         return sum(choice.delta.size() for choice in self.choices if choice.delta is not None)
 
     def failed(self) -> bool:
-        return _size(self.error) > 0
+        return size_of(self.error) > 0
 
     def finishes(self) -> bool:
         return any(choice.finish_reason for choice in self.choices)

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.call.meter import ReportedUsage
+from groundplan.gateway.surfaces.chat_chunk import size_of
 from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.relaying import failed
 from groundplan.gateway.surfaces.signatures import Extra, marked
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 
@@ -53,12 +55,6 @@ def said(content: Content) -> str:
         if part.type not in ("text", "thinking"):
             raise Malformed(f"the upstream's answer has a part of type {part.type[:40]}")
     return "".join(part.text or "" for part in content if part.type == "text")
-
-
-def _size(raw: msgspec.Raw) -> int:
-    """Bytes of a JSON value; 0 for null."""
-    data = bytes(raw)
-    return 0 if data == b"null" else len(data)
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -196,7 +192,7 @@ class Delta(msgspec.Struct, frozen=True):
     def thought(self) -> int:
         """Bytes of what is reasoned, which other surfaces do not tell; it is paid for all the same."""
         parts = self.content if isinstance(self.content, list) else []
-        return sum(map(_size, (self.reasoning_content, self.reasoning, *(part.thinking for part in parts))))
+        return sum(map(size_of, (self.reasoning_content, self.reasoning, *(part.thinking for part in parts))))
 
     @property
     def text(self) -> str:
@@ -238,5 +234,5 @@ def chunk(data: bytes) -> Chunk:
     """One event of a stream. Raises `Malformed`, also for an error in it."""
     found = understood(_chunk, data, STREAM)
     if bytes(found.error) != b"null":
-        raise Malformed("the upstream reported an error in its stream")
+        raise failed()
     return found

@@ -27,13 +27,14 @@ from groundplan.gateway.surfaces.body import (
     refuse_fields,
     with_usage_told,
 )
-from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
-from groundplan.gateway.surfaces.chat import CHAT, MAX_COPIES
+from groundplan.gateway.surfaces.by_chat import ByChat, ServedByChat, able, served_natively
+from groundplan.gateway.surfaces.chat import MAX_COPIES
 from groundplan.gateway.surfaces.chat_chunk import without_usage
 from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
+from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -331,12 +332,7 @@ def _messages(ask: Ask, prompt: str) -> list[dict[str, str]]:
 
 
 def _cannot(name: str) -> Invalid:
-    return Invalid(
-        f"{name} cannot be said in the API of a deployment that may serve this",
-        code="field_untranslatable",
-        hint="Leave it out, or name a model whose deployment serves completions itself.",
-        details={"field": name},
-    )
+    return providers.cannot(name, unless="serves completions itself")
 
 
 def _text(prompt: Prompt) -> str:
@@ -358,7 +354,7 @@ def _unread() -> Invalid:
 native = served_natively("completions")
 
 
-class Completions(Interface):
+class Completions(ServedByChat):
     """`POST /v1/completions`"""
 
     name = "completions"
@@ -379,19 +375,17 @@ class Completions(Interface):
             return found
         return tuple(deployment for deployment in found if deployment.model == found[0].model)
 
-    def codec(self, deployment: Deployment) -> Codec:
-        if native(deployment):
-            return self._native
-        return self._chat if deployment.api == "openai" else self._service
+    def speaks(self, deployment: Deployment) -> bool:
+        return native(deployment)
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         """Raises `Invalid` for tokens, where there is text of the workload's."""
         if added and has_tokens(ask.typed):
             raise _unread()
-        return CHAT.bound(ask, deployment, added * ask.messages, cap)
+        return super().bound(ask, deployment, added * ask.messages, cap)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
-        return CHAT.estimate(ask, deployment, added * ask.messages, output_bytes, cap)
+        return super().estimate(ask, deployment, added * ask.messages, output_bytes, cap)
 
 
 COMPLETIONS = Completions()

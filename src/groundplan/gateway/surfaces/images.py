@@ -162,9 +162,6 @@ class Images(Interface):
     def codec(self, deployment: Deployment) -> Codec:
         return self._codecs[bool(deployment.rates.input or deployment.rates.output)]
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        return self.estimate(ask, deployment, added, 0, cap)[1]
-
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         """As many images as were asked for, each with the most tokens that one has; also those that were sent in. What
         is shown of an image while it is made has no more tokens than the image, each time."""

@@ -18,9 +18,9 @@ from groundplan.economics.price import AUTO, STANDARD
 from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.body import OTHERWISE, read_fields, refuse_fields
-from groundplan.gateway.surfaces.by_chat import able
-from groundplan.gateway.surfaces.chat import CHAT, FILE, TOOL_TOKENS
-from groundplan.gateway.surfaces.interface import Codec, Interface
+from groundplan.gateway.surfaces.by_chat import ServedByChat, able
+from groundplan.gateway.surfaces.chat import FILE, TOOL_TOKENS
+from groundplan.gateway.surfaces.interface import Codec
 from groundplan.gateway.surfaces.messages_chat import LazyTranslation, MessagesByChat, chat_fields, translation_of
 from groundplan.gateway.surfaces.messages_errors import ID_HEADER, of_error, of_foreign
 from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount
@@ -219,11 +219,7 @@ def _no_header(name: str) -> Invalid:
     return Invalid(f"{name} is not one", code="header_invalid", hint="Send names only.")
 
 
-def _native(deployment: Deployment) -> bool:
-    return deployment.api == "anthropic"
-
-
-class Messages(Interface):
+class Messages(ServedByChat):
     """`POST /v1/messages`"""
 
     name = "messages"
@@ -248,7 +244,7 @@ class Messages(Interface):
         return replace(ask, fields=fields, body=b"", typed=LazyTranslation(_encode(fields)))
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        return able(ask, deployments, _native, chat_fields)
+        return able(ask, deployments, self.speaks, chat_fields)
 
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
         """What the answering deployment was not told, and need not know for its answer."""
@@ -256,16 +252,8 @@ class Messages(Interface):
             return {}
         return {"left_out": sorted(left_out)}
 
-    def codec(self, deployment: Deployment) -> Codec:
-        if deployment.api == "anthropic":
-            return self._native
-        return self._chat if deployment.api == "openai" else self._service
-
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        return CHAT.bound(ask, deployment, added, cap)
-
-    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
-        return CHAT.estimate(ask, deployment, added, output_bytes, cap)
+    def speaks(self, deployment: Deployment) -> bool:
+        return deployment.api == "anthropic"
 
     def of_error(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
         return of_error(error, call_id)

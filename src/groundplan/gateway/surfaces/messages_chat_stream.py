@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from groundplan.economics.prices.reported import named_tier
-from groundplan.gateway.http.sse import DONE, named_event, splice
-from groundplan.gateway.surfaces.chat_pieces import Chunk, OneByOne, PieceOfCall, chunk
+from groundplan.gateway.http.sse import named_event, splice
+from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, PieceOfChoice
 from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.made_of_chat import MadeOfChat
 from groundplan.gateway.surfaces.messages_native import broken
 from groundplan.ledger.model import Usage
 
@@ -46,61 +46,24 @@ def reported(usage: Usage) -> dict[str, Any]:
     }
 
 
-class MessagesChatRelay:
-    """State of one stream. `model` is told where the upstream does not; `size` stands in for a count of the input."""
+class MessagesChatRelay(MadeOfChat):
+    """State of one stream. `model` is told where the upstream does not."""
 
-    __slots__ = (
-        "_block", "_calls", "_model", "_number", "_order", "_reason", "_size", "_started", "_stop", "_tier", "done",
-        "output_bytes", "usage",
-    )  # fmt: skip
+    __slots__ = ("_block", "_calls", "_model", "_number", "_reason", "_stop")
 
     def __init__(self, model: str, size: int) -> None:
+        super().__init__(size)
         self._model = model
-        self._size = size
-        self._started = False
         self._block = ""
         """Kind of the block that is open: text, tool_use, or none."""
         self._number = -1
         """Of that block."""
         self._calls: list[int] = []
         """Numbers of the tool calls so far; the last one is open where a tool_use is."""
-        self._order = OneByOne()
         self._reason: str | None = None
         self._stop: str | None = None
-        self._tier: object = None
-        """Of service, as it was last named."""
-        self.usage: Usage | None = None
-        self.output_bytes = 0
-        self.done = False
 
-    def take(self, data: bytes) -> bytes:
-        """Events for the client after one more chunk. Raises `Malformed`."""
-        if data == DONE:
-            self.done = True
-            return b""
-        found = chunk(data)
-        if found.service_tier is not None:
-            self._tier = found.service_tier
-        if found.usage is not None:
-            self.usage = found.usage.usage(named_tier(self._tier)) or self.usage
-        out = [] if self._started else self._start(found)
-        for choice in found.choices[:1]:
-            if choice.delta is not None:
-                self.output_bytes += choice.delta.thought
-                out += self._text(choice.delta.text) + self._text(choice.delta.refusal)
-                for call in choice.delta.tool_calls or ():
-                    self.output_bytes += call.size
-                    for piece in self._order.after(call):
-                        out += self._call(piece)
-            if choice.finish_reason:
-                for piece in self._order.rest():
-                    out += self._call(piece)
-                called = bool(self._calls)
-                self._reason, self._stop = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)
-        return b"".join(out)
-
-    def _start(self, found: Chunk) -> list[bytes]:
-        self._started = True
+    def _begin(self, found: Chunk) -> list[bytes]:
         message: dict[str, Any] = {
             "id": f"msg_{found.id}",
             "type": "message",
@@ -113,14 +76,14 @@ class MessagesChatRelay:
         }
         return [named_event("message_start", _encode({"type": "message_start", "message": message})), _PING]
 
-    def _text(self, text: str | None) -> list[bytes]:
+    def _said(self, kind: str, text: str | None) -> list[bytes]:  # noqa: ARG002 -- a refusal is text, too
         if not text:
             return []
         self.output_bytes += len(text.encode())
         opened = [] if self._block == "text" else self._open("text", {"type": "text", "text": "", "citations": None})
         return [*opened, self._delta({"type": "text_delta", "text": text})]
 
-    def _call(self, call: PieceOfCall) -> list[bytes]:
+    def _called(self, call: PieceOfCall) -> list[bytes]:
         arguments = call.function.arguments or ""
         out: list[bytes] = []
         if call.index not in self._calls:
@@ -134,6 +97,10 @@ class MessagesChatRelay:
         if arguments:
             out.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
         return out
+
+    def _finished(self, choice: PieceOfChoice) -> None:
+        called = bool(self._calls)
+        self._reason, self._stop = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)
 
     def _open(self, kind: str, block: dict[str, Any]) -> list[bytes]:
         out = self._close()
@@ -158,9 +125,8 @@ class MessagesChatRelay:
 
     def last(self, facts: bytes) -> bytes:
         """The open block's end, why it stopped with the usage, and the end with the facts."""
-        usage = self.usage or Usage(input=-(-self._size // 4), output=-(-self.output_bytes // 4))
         delta = {"stop_reason": self._reason, "stop_sequence": self._stop}
-        ended = _encode({"type": "message_delta", "delta": delta, "usage": reported(usage)})
+        ended = _encode({"type": "message_delta", "delta": delta, "usage": reported(self.counted)})
         stop = splice(b'{"type":"message_stop"}', b"groundplan", facts)
         return b"".join([*self._close(), named_event("message_delta", ended), named_event("message_stop", stop)])
 

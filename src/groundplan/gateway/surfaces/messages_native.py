@@ -18,6 +18,7 @@ from groundplan.gateway.http.sse import named_event, splice
 from groundplan.gateway.surfaces import signatures
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages_errors import shaped
+from groundplan.gateway.surfaces.relaying import failed
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
 from groundplan.gateway.upstream import call_ids
 from groundplan.ledger.model import Usage
@@ -104,7 +105,7 @@ class MessagesRelay:
         if not found.type.isidentifier():
             raise Malformed("the upstream's stream has an event without a name")
         if found.type == "error":
-            raise Malformed("the upstream reported an error in its stream")
+            raise failed()
         if found.type == "message_stop":
             self._held, self.done = data, True
             return b""

@@ -12,6 +12,7 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces import signatures
+from groundplan.gateway.upstream import providers
 
 MAX_STOPS = 4
 """Of OpenAI's chat."""
@@ -28,12 +29,7 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 def cannot(name: str) -> Invalid:
     """The refusal of a field that the other API has no word for."""
-    return Invalid(
-        f"{name} cannot be said in the API of a deployment that may serve this",
-        code="field_untranslatable",
-        hint="Leave it out, or name a model whose deployment speaks Anthropic's API itself.",
-        details={"field": name},
-    )
+    return providers.cannot(name, unless="speaks Anthropic's API itself")
 
 
 class Translation:

@@ -79,10 +79,6 @@ class Moderations(Interface):
     def codec(self, deployment: Deployment) -> Codec:
         return self._codecs[not (deployment.rates.input or deployment.rates.output)]
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
-        tokens = meter.input_bound(deployment, ask.size, ask.messages)
-        return meter.most(ask, deployment, tokens, 0)
-
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         tokens = meter.input_bound(deployment, ask.size, ask.messages)
         return Usage(input=tokens), meter.most(ask, deployment, tokens, 0)

@@ -133,11 +133,8 @@ class Rerank(Interface):
     def codec(self, deployment: Deployment) -> Codec:
         return self._codecs[not (deployment.rates.input or deployment.rates.output)]
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
-        """A model may read the query again with each document."""
-        return self.cost(ask, deployment, Usage(input=meter.input_bound(deployment, ask.size, ask.messages)))
-
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
+        """A model may read the query again with each document."""
         usage = Usage(input=meter.input_bound(deployment, ask.size, ask.messages))
         return usage, self.cost(ask, deployment, usage)
 

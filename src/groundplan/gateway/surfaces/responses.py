@@ -28,10 +28,10 @@ from groundplan.gateway.surfaces.body import (
     read_fields,
     refuse_fields,
 )
-from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
-from groundplan.gateway.surfaces.chat import CHAT, FILE, SERVICES
+from groundplan.gateway.surfaces.by_chat import ByChat, ServedByChat, able, served_natively
+from groundplan.gateway.surfaces.chat import FILE, SERVICES
 from groundplan.gateway.surfaces.chat_pieces import completion
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.named_files import NamedFile, given_twice, without, written
 from groundplan.gateway.surfaces.responses_stream import Rendered, ResponsesChatRelay, ResponsesRelay, Whole
 from groundplan.gateway.surfaces.responses_to_chat import Translation
@@ -347,7 +347,7 @@ def _input(ask: Ask) -> object:
 native = served_natively("responses")
 
 
-class Responses(Interface):
+class Responses(ServedByChat):
     """`POST /v1/responses`"""
 
     name = "responses"
@@ -434,16 +434,8 @@ class Responses(Interface):
         stored: dict[str, object] = {"store": asked.stored} if asked.store else {}
         return stored | {"left_out": ["reasoning"]} if asked.only_named else stored
 
-    def codec(self, deployment: Deployment) -> Codec:
-        if native(deployment):
-            return self._native
-        return self._chat if deployment.api == "openai" else self._service
-
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        return CHAT.bound(ask, deployment, added, cap)
-
-    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
-        return CHAT.estimate(ask, deployment, added, output_bytes, cap)
+    def speaks(self, deployment: Deployment) -> bool:
+        return native(deployment)
 
 
 RESPONSES = Responses()

@@ -11,8 +11,10 @@ import msgspec
 from groundplan.economics.prices.reported import ResponsesUsage, named_tier
 from groundplan.gateway.http.sse import DONE, named_event, splice
 from groundplan.gateway.surfaces import responses_shape as shape
-from groundplan.gateway.surfaces.chat_pieces import Chunk, OneByOne, PieceOfCall, chunk
+from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, PieceOfChoice
 from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.made_of_chat import TEXT, MadeOfChat
+from groundplan.gateway.surfaces.relaying import failed
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 from groundplan.ledger.model import Usage
 
@@ -94,7 +96,7 @@ class ResponsesRelay:
         if not found.type.replace(".", "").isidentifier():
             raise Malformed("the upstream's stream has an event without a name")
         if found.type in ("error", "response.failed"):
-            raise Malformed("the upstream reported an error in its stream")
+            raise failed()
         self._number = max(self._number, found.sequence_number)
         if self._asked and found.response is not None:
             data = understood(self._told_back, data, STREAM)
@@ -125,18 +127,18 @@ class ResponsesRelay:
         return _broken(self._number + 1, reason, call_id)
 
 
-class ResponsesChatRelay:
+class ResponsesChatRelay(MadeOfChat):
     """A chat stream as the events of a response."""
 
     __slots__ = (
-        "_asked", "_call", "_ending", "_finish", "_index", "_items", "_kind", "_model", "_number",
-        "_open", "_order", "_response", "_size", "_text", "_tier", "done", "output_bytes", "usage",
+        "_asked", "_call", "_ending", "_finish", "_index", "_items", "_kind", "_model", "_number", "_open", "_response",
+        "_text",
     )  # fmt: skip
 
     def __init__(self, asked: dict[str, Any], name: str, model: str, size: int) -> None:
+        super().__init__(size)
         self._asked = asked
         self._model = model
-        self._size = size
         self._response: dict[str, Any] = {"id": name}
         self._number = 0
         """Of the next event."""
@@ -145,51 +147,20 @@ class ResponsesChatRelay:
         self._open = ""
         """Id of the item that is open."""
         self._kind = ""
-        """Of it: output_text, refusal, call."""
+        """Of it: `TEXT`, `REFUSAL`, call."""
         self._text = StringIO()
         """Of it, or what its call is made with."""
         self._call: PieceOfCall | None = None
         self._index = -1
         """Number of the call that is open."""
-        self._order = OneByOne()
         self._finish = ""
-        self._tier: object = None
-        """Of service, as it was last named."""
         self._ending: list[bytes] = []
         """Events of the open item's end, once that is known."""
-        self.usage: Usage | None = None
-        self.output_bytes = 0
-        self.done = False
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         data = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
         return named_event(kind, _encode(data))
-
-    def take(self, data: bytes) -> bytes:
-        """Events for the client after one more chunk. Raises `Malformed`."""
-        if data == DONE:
-            self.done = True
-            return b""
-        found = chunk(data)
-        if found.service_tier is not None:
-            self._tier = found.service_tier
-        if found.usage is not None:
-            self.usage = found.usage.usage(named_tier(self._tier)) or self.usage
-        out = self._begin(found) if not self._number else []
-        for choice in found.choices[:1]:
-            if choice.delta is not None:
-                self.output_bytes += choice.delta.thought
-                out += self._said("output_text", choice.delta.text) + self._said("refusal", choice.delta.refusal)
-                for call in choice.delta.tool_calls or ():
-                    self.output_bytes += call.size
-                    for piece in self._order.after(call):
-                        out += self._called(piece)
-            if choice.finish_reason:
-                for piece in self._order.rest():
-                    out += self._called(piece)
-                self._finish = choice.finish_reason
-        return b"".join(out)
 
     def _begin(self, found: Chunk) -> list[bytes]:
         self._response = shape.begun(self._asked, str(self._response["id"]), found.model or self._model)
@@ -210,7 +181,7 @@ class ResponsesChatRelay:
             out.append(self._event("response.content_part.added", **self._where(), part=self._part()))
         self._text.write(text)
         self.output_bytes += len(text.encode())
-        more: dict[str, Any] = {"logprobs": []} if kind == "output_text" else {}
+        more: dict[str, Any] = {"logprobs": []} if kind == TEXT else {}
         out.append(self._event(f"response.{kind}.delta", **self._where(), delta=text, **more))
         return out
 
@@ -219,7 +190,7 @@ class ResponsesChatRelay:
 
     def _part(self) -> dict[str, Any]:
         text = self._text.getvalue()
-        return shape.text_part(text) if self._kind == "output_text" else shape.refusal_part(text)
+        return shape.text_part(text) if self._kind == TEXT else shape.refusal_part(text)
 
     def _called(self, call: PieceOfCall) -> list[bytes]:
         arguments = call.function.arguments or ""
@@ -237,6 +208,9 @@ class ResponsesChatRelay:
             where = {"item_id": self._open, "output_index": len(self._items)}
             out.append(self._event("response.function_call_arguments.delta", **where, delta=arguments))
         return out
+
+    def _finished(self, choice: PieceOfChoice) -> None:
+        self._finish = choice.finish_reason or ""
 
     def _item(self, status: str) -> dict[str, Any]:
         """The open item."""
@@ -257,7 +231,7 @@ class ResponsesChatRelay:
         else:
             told = self._text.getvalue()
             text: dict[str, Any] = {"refusal": told}
-            if self._kind == "output_text":
+            if self._kind == TEXT:
                 text = {"text": told, "logprobs": []}
             out.append(self._event(f"response.{self._kind}.done", **self._where(), **text))
             out.append(self._event("response.content_part.done", **self._where(), part=self._part()))
@@ -274,8 +248,7 @@ class ResponsesChatRelay:
 
     def _whole(self) -> dict[str, Any]:
         self._ending += self._close()
-        usage = self.usage or Usage(input=-(-self._size // 4), output=-(-self.output_bytes // 4))
-        return shape.ended(self._response, self._items, self._finish, usage)
+        return shape.ended(self._response, self._items, self._finish, self.counted)
 
     def response_json(self) -> bytes:
         """The whole response, once it is complete."""

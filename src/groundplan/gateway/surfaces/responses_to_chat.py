@@ -9,6 +9,7 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces import signatures
+from groundplan.gateway.upstream import providers
 
 _decode = msgspec.json.Decoder().decode
 _MESSAGE = frozenset({"type", "role", "content", "id", "status"})
@@ -27,12 +28,7 @@ an earlier answer."""
 
 def cannot(name: str) -> Invalid:
     """The refusal of a field that chat has no word for."""
-    return Invalid(
-        f"{name} cannot be said in the API of a deployment that may serve this",
-        code="field_untranslatable",
-        hint="Leave it out, or name a model whose deployment serves responses itself.",
-        details={"field": name},
-    )
+    return providers.cannot(name, unless="serves responses itself")
 
 
 def check(given: dict[str, Any], known: frozenset[str], where: str) -> None:

@@ -92,9 +92,6 @@ class Speech(Interface):
     def codec(self, deployment: Deployment) -> Codec:
         return self._codecs[bool(deployment.rates.input or deployment.rates.output)]
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        return self.estimate(ask, deployment, added, 0, cap)[1]
-
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         """Where tokens have a price: as many as the deployment makes at most."""
         rates = deployment.rates

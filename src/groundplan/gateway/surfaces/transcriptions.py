@@ -128,9 +128,6 @@ class Transcriptions(Interface):
         rates = deployment.rates
         return self._codecs[bool(rates.input or rates.output or rates.input_audio), bool(rates.minute)]
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        return self.estimate(ask, deployment, added, 0, cap)[1]
-
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         rates = deployment.rates
         usage = Usage(seconds=deployment.audio_seconds)

@@ -85,12 +85,13 @@ def unknown_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bo
     return words.unknown(api, fields)
 
 
-def cannot(name: str, api: str) -> Invalid:
-    """The refusal of a field that a provider has no word for."""
+def cannot(name: str, api: str = "a deployment that may serve this", *, unless: str = "takes it") -> Invalid:
+    """The refusal of a field that a provider, or chat in the place of another API, has no word for. `unless`: what a
+    deployment does that is told of it."""
     return Invalid(
         f"{name} cannot be said in the API of {api}",
         code="field_untranslatable",
-        hint="Leave it out, or name a model whose deployment takes it.",
+        hint=f"Leave it out, or name a model whose deployment {unless}.",
         details={"field": name},
     )
 
