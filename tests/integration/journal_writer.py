@@ -40,7 +40,7 @@ class Writer:
         loop = asyncio.get_running_loop()
         self.journal = Journal.open(home.journal / str(self.epoch), self.epoch, loop, SMALLEST_SEGMENT * 4)
         self.slices = Slices()
-        self.leases = LeaseClient(url, self.epoch, self.journal, self.slices, home=home.root)
+        self.leases = LeaseClient(url, self.journal, self.slices, home=home.root)
         self.budgets = {
             name: Budget(name=name, covers="company", limit=limit, period="total") for name, limit in limits.items()
         }

@@ -42,7 +42,7 @@ class Worker:
         self.epoch = new_id()
         self.journal = Journal.open(home.journal / str(self.epoch), self.epoch, asyncio.get_running_loop())
         self.slices = Slices()
-        self.leases = LeaseClient(url, self.epoch, self.journal, self.slices, home=home.root)
+        self.leases = LeaseClient(url, self.journal, self.slices, home=home.root)
 
     async def start(self, books: Books) -> None:
         """Until it also listens, so that no connection is only half made when it is closed."""

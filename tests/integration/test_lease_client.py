@@ -96,7 +96,7 @@ async def worker(database: Database, root: Path) -> AsyncIterator[Worker]:
     journal = Journal.open(root / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
     slices = Slices()
     clock = FixedClock()
-    leases = LeaseClient(database.urls["gateway"], epoch, journal, slices, home=root, clock=clock)
+    leases = LeaseClient(database.urls["gateway"], journal, slices, home=root, clock=clock)
     await leases.start()
     try:
         yield Worker(epoch, slices, journal, leases, clock)
@@ -341,7 +341,7 @@ async def test_without_a_database_the_answer_comes_in_time(database: Database, t
     budget = budget_of(10 * COST)
     epoch = new_id()
     journal = Journal.open(tmp_path / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
-    leases = LeaseClient("postgresql://127.0.0.1:1/none", epoch, journal, Slices(), home=tmp_path)
+    leases = LeaseClient("postgresql://127.0.0.1:1/none", journal, Slices(), home=tmp_path)
     await leases.start()
     loop, took = asyncio.get_running_loop(), list[float]()
     while len(took) < 3 and min(took, default=1.0) >= 0.4:  # the best of three: the machine may be busy

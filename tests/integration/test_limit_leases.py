@@ -74,7 +74,7 @@ class Worker:
 async def worker(database: Database, root: Path, wall: Wall) -> AsyncIterator[Worker]:
     epoch, counters = new_id(), Slices()
     journal = Journal.open(root / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
-    leases = LeaseClient(database.urls["gateway"], epoch, journal, Slices(), home=root, clock=wall, counters=counters)
+    leases = LeaseClient(database.urls["gateway"], journal, Slices(), home=root, clock=wall, counters=counters)
     await leases.start()
     try:
         yield Worker(epoch, counters, leases, wall)

@@ -50,7 +50,7 @@ async def turns(number: int = 10) -> None:
 async def alone(folder: Path) -> AsyncIterator[Worker]:
     epoch, slices = new_id(), Slices()
     journal = Journal.open(folder / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
-    leases = LeaseClient("postgresql://127.0.0.1:1/none", epoch, journal, slices, home=folder)
+    leases = LeaseClient("postgresql://127.0.0.1:1/none", journal, slices, home=folder)
     held: list[Token] = [(new_id().bytes, 0), (new_id().bytes, 0)]
     slices.grant(*KEY, 100)
     for token in held:

@@ -127,44 +127,13 @@ async def serve(
         gateway.scrapes = parts.keep(Scrapes(home, slot, load_settings().metrics_token))
         await gateway.scrapes.open(lambda: gathered(gateway))
         _beside(parts, gateway, home, url)
-        stop, leave = asyncio.Event(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(LEAVE, leave.set)
-        following = loop.create_task(live.run())
-        await leases.start()
         pipeline, runner = _request_path(parts, gateway, home, url, leases)
-        running = loop.create_task(runner.run())
-        files, held = resource.getrlimit(resource.RLIMIT_NOFILE)[0], load_settings().request_memory
-        server = Server(pipeline.handle, of_refusal, loop, Limits(held=held, connections=connections(files)))
-        server.streams, server.upgrades, server.knows = streams, upgrades, partial(knows, gateway)
-        # callers come to whoever listens: a worker that has no blueprint yet would refuse what its siblings answer
-        with suppress(TimeoutError):
-            await asyncio.wait_for(live.loaded.wait(), LOADING_SECONDS)
-        gateway.ready = live.ready = live.loaded.is_set()
-        gc.collect()
-        gc.freeze()
-        memory.gather()
-        front = Front(server, sockets)
-        await front.open()
-        loop.add_signal_handler(signal.SIGHUP, front.look)
-        watching = loop.create_task(front.watch())
+        worker = Worker(gateway, live, home, _server(gateway, pipeline), sockets, runner)
+        await leases.start()
+        await worker.begin()
         _log.info("worker %d started: epoch %s, pid %d", slot, epoch, os.getpid())
-        gc.set_threshold(*COLLECTED)
-        gateway.pressure.start()
-        code = await _watch(gateway, live, home, following, (stop, leave))
-        gateway.pressure.stop()
-        gateway.ready = live.ready = False
-        runner.stop()
-        front.close()
-        serving_file(home, os.getpid()).unlink(missing_ok=True)
-        if code == 0 and not stop.is_set():
-            await _leave(gateway, live, server, runner, stop, leave_seconds)
-        await _drain(gateway, server, runner, drain_seconds)
-        for task in (watching, following, running):
-            task.cancel()
-        await asyncio.wait([watching, following, running])
-        await runner.close()
+        code = await worker.watch()
+        await worker.end(code, drain_seconds, leave_seconds)
     _log.info("worker %d stopped: epoch %s, code %d", slot, epoch, code)
     return code
 
@@ -184,13 +153,119 @@ class Parts(AsyncExitStack):
         return part
 
 
+class Worker:
+    """From its first call to its last. It heeds signals, and follows live policy, from its making on; what it is made
+    of is closed by whoever made that."""
+
+    def __init__(
+        self, gateway: Gateway, live: LiveView, home: Home, server: Server, sockets: Sockets, runner: BatchRunner
+    ) -> None:
+        self._gateway = gateway
+        self._live = live
+        self._home = home
+        self._server = server
+        self._front = Front(server, sockets)
+        self._runner = runner
+        self._stop, self._leave = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            gateway.loop.add_signal_handler(number, self._stop.set)
+        gateway.loop.add_signal_handler(LEAVE, self._leave.set)
+        self._following = gateway.loop.create_task(live.run())
+        self._tasks = [self._following]
+
+    async def begin(self) -> None:
+        """Listen, once there is a blueprint: callers come to whoever listens, and a worker that has none yet would
+        refuse what its siblings answer."""
+        gateway = self._gateway
+        self._tasks.append(gateway.loop.create_task(self._runner.run()))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._live.loaded.wait(), LOADING_SECONDS)
+        self._tell_ready(ready=self._live.loaded.is_set())
+        gc.collect()
+        gc.freeze()
+        memory.gather()
+        await self._front.open()
+        gateway.loop.add_signal_handler(signal.SIGHUP, self._front.look)
+        self._tasks.append(gateway.loop.create_task(self._front.watch()))
+        gc.set_threshold(*COLLECTED)
+        gateway.pressure.start()
+
+    async def watch(self) -> int:
+        """Keep `ready` true to the facts until it is time to end; the exit code."""
+        told = False
+        while not self._stop.is_set() and not self._leave.is_set():
+            if self._live.fenced.is_set():
+                return FENCED
+            if not self._gateway.journal.healthy:
+                return JOURNAL_FAILED
+            if self._following.done():
+                _log.error("live policy is followed no more", exc_info=self._following.exception())
+                return BROKEN
+            self._live.read_kill_file()
+            ready = self._live.loaded.is_set()
+            if ready and not told:
+                tell_serving(self._home)
+            told = ready
+            self._tell_ready(ready=ready)
+            await rest(LOOK_SECONDS)
+        return 0
+
+    async def end(self, code: int, drain_seconds: float, leave_seconds: float) -> None:
+        """Accept no more, let running answers end, and end those that do not. `code`: as `watch` gave it."""
+        self._gateway.pressure.stop()
+        self._tell_ready(ready=False)
+        self._runner.stop()
+        self._front.close()
+        serving_file(self._home, os.getpid()).unlink(missing_ok=True)
+        if code == 0 and not self._stop.is_set():
+            await self._stay(leave_seconds)
+        await self._drain(drain_seconds)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        await self._runner.close()
+
+    def _tell_ready(self, *, ready: bool) -> None:
+        self._gateway.ready = self._live.ready = ready
+
+    async def _stay(self, seconds: float) -> None:
+        """Let what was begun end by itself, however long its streams and conversations are, until `seconds` are over or
+        it is asked to stop. Live policy and budgets hold for it meanwhile."""
+        gateway = self._gateway
+        ending, end = gateway.loop.create_task(self._server.quiesce(seconds)), gateway.loop.time() + seconds
+        gateway.talks_until = end
+        while not (ending.done() and not self._runner.busy) and gateway.loop.time() < end:
+            if self._stop.is_set() or self._live.fenced.is_set() or not gateway.journal.healthy:
+                break
+            self._live.read_kill_file()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await self._stop.wait()
+        gateway.talks_until = 0.0
+        ending.cancel()
+        await asyncio.wait([ending])
+
+    async def _drain(self, seconds: float) -> None:
+        """Let running answers end; then end those that do not, while there is still time to tell their clients."""
+        gateway = self._gateway
+        end = gateway.loop.time() + seconds
+        await self._server.quiesce(max(0.0, seconds - LAST_SECONDS))
+        while self._runner.busy and gateway.loop.time() < end - LAST_SECONDS:  # noqa: ASYNC110 -- it has a deadline
+            await asyncio.sleep(0.02)
+        gateway.targets.stop("this gateway is being stopped")
+        await self._server.drain(min(seconds, LAST_SECONDS))
+        # keyed calls outlive their connection, and so does what is read on to learn its cost
+        while (gateway.running or gateway.background) and gateway.loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 def _gateway(
     parts: Parts, home: Home, url: str, journal: Journal, clock: Clock
 ) -> tuple[Gateway, LiveView, LeaseClient]:
     """What every call goes through. Its books are closed last: whatever else ends may still write to them."""
     loop, slices, counters = asyncio.get_running_loop(), Slices(), Slices()
     live = LiveView(url, home, journal.epoch, clock, slices)
-    leases = LeaseClient(url, journal.epoch, journal, slices, home=home.root, clock=clock, counters=counters)
+    leases = LeaseClient(url, journal, slices, home=home.root, clock=clock, counters=counters)
     answers = Answers(home.journal, journal.epoch, clock.now().timestamp())
     targets = Targets(home, loop)
     gateway = Gateway(
@@ -232,6 +307,14 @@ def _request_path(
     return pipeline, BatchRunner(gateway, leases, pipeline, url, shelf)
 
 
+def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
+    """Its HTTP, which is not listening yet."""
+    files, held = resource.getrlimit(resource.RLIMIT_NOFILE)[0], load_settings().request_memory
+    server = Server(pipeline.handle, of_refusal, gateway.loop, Limits(held=held, connections=connections(files)))
+    server.streams, server.upgrades, server.knows = streams, upgrades, partial(knows, gateway)
+    return server
+
+
 def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     """What takes in what calls leave behind and tells PostgreSQL of it; no call waits for it, but for reviewers."""
     counts, citations, pairs, signals = (
@@ -252,65 +335,6 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     gateway.content = ContentSender(home, gateway.meters)
     for work in (gateway.content.run(), AnswerLink(gateway, home).run(), memory.watch(lambda: gateway.running)):
         parts.callback(gateway.loop.create_task(work).cancel)
-
-
-async def _leave(
-    gateway: Gateway, live: LiveView, server: Server, runner: BatchRunner, stop: asyncio.Event, seconds: float
-) -> None:
-    """Let what was begun end by itself, however long its streams and conversations are, until `seconds` are over or it
-    is asked to stop. Live policy and budgets hold for it meanwhile."""
-    ending, end = gateway.loop.create_task(server.quiesce(seconds)), gateway.loop.time() + seconds
-    gateway.talks_until = end
-    while not (ending.done() and not runner.busy) and gateway.loop.time() < end:
-        if stop.is_set() or live.fenced.is_set() or not gateway.journal.healthy:
-            break
-        live.read_kill_file()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await stop.wait()
-    gateway.talks_until = 0.0
-    ending.cancel()
-    await asyncio.wait([ending])
-
-
-async def _drain(gateway: Gateway, server: Server, runner: BatchRunner, seconds: float) -> None:
-    """Let running answers end; then end those that do not, while there is still time to tell their clients."""
-    end = gateway.loop.time() + seconds
-    await server.quiesce(max(0.0, seconds - LAST_SECONDS))
-    while runner.busy and gateway.loop.time() < end - LAST_SECONDS:  # noqa: ASYNC110 -- it has a deadline
-        await asyncio.sleep(0.02)
-    gateway.targets.stop("this gateway is being stopped")
-    await server.drain(min(seconds, LAST_SECONDS))
-    # keyed calls outlive their connection, and so does what is read on to learn its cost
-    while (gateway.running or gateway.background) and gateway.loop.time() < end:  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
-
-
-async def _watch(
-    gateway: Gateway,
-    live: LiveView,
-    home: Home,
-    following: asyncio.Task[None],
-    asked: tuple[asyncio.Event, asyncio.Event],
-) -> int:
-    """Keep `ready` true to the facts until it is time to end. `asked`: to stop, to leave."""
-    told, (stop, leave) = False, asked
-    while not stop.is_set() and not leave.is_set():
-        if live.fenced.is_set():
-            return FENCED
-        if not gateway.journal.healthy:
-            return JOURNAL_FAILED
-        if following.done():
-            _log.error("live policy is followed no more", exc_info=following.exception())
-            return BROKEN
-        live.read_kill_file()
-        ready = live.loaded.is_set()
-        if ready and not told:
-            tell_serving(home)
-        told = ready
-        gateway.ready = live.ready = ready
-        await rest(LOOK_SECONDS)
-    return 0
 
 
 def _allow_files() -> None:

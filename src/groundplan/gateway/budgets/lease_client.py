@@ -17,7 +17,6 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
@@ -54,7 +53,6 @@ class LeaseClient:
     def __init__(
         self,
         url: str,
-        epoch: UUID,
         journal: Journal,
         slices: Slices,
         *,
@@ -63,12 +61,12 @@ class LeaseClient:
         counters: Slices | None = None,
     ) -> None:
         self._url = url
-        self._epoch = epoch
+        self._epoch = journal.epoch
         self._slices = slices
         self._counters = counters or Slices()
         self._accounts: dict[Key, Account] = {}
         self._lender = Lender(
-            url, epoch, journal, slices, self._counters, self._accounts, home=home, clock=clock or SystemClock()
+            url, journal, slices, self._counters, self._accounts, home=home, clock=clock or SystemClock()
         )
         self._newest: tuple[Mapping[str, Budget], Mapping[Key, int], int] = ({}, {}, 0)
         """Budgets by name, the most of each limit, and the number of the blueprint that declares them."""

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
 import psycopg
 
@@ -66,7 +65,6 @@ class Lender:
     def __init__(
         self,
         url: str,
-        epoch: UUID,
         journal: Journal,
         slices: Slices,
         counters: Slices,
@@ -77,7 +75,7 @@ class Lender:
     ) -> None:
         self.busy = asyncio.Lock()
         self._url = url
-        self._epoch = epoch
+        self._epoch = journal.epoch
         self._journal = journal
         self._slices = slices
         self._counters = counters
