@@ -142,3 +142,13 @@ def test_what_is_asked_for_is_reflected_into_no_header(control: Control) -> None
         reply = parse(raw(control, [], [], b"GET", path))
         assert 200 <= reply.status < 500, (path, reply)
         assert "set-cookie" not in reply.headers and "x-injected" not in reply.headers
+
+
+@pytest.mark.parametrize("path", ["/api/experiments", "/api/replays"])
+def test_a_budget_below_what_is_kept_of_one(control: Control, path: str) -> None:
+    asked = {"workload": "assistant", "name": "try", "candidate": "small", "reason": "why"}
+    if path == "/api/replays":
+        asked = {"workload": "assistant", "candidate": "small", "judge": "large"}
+    answer = control.ask("POST", path, {**asked, "budget_usd": 1e-13})
+    assert (answer.status, answer.code) == (422, "request_invalid"), answer.body
+    assert "budget_usd" in str(answer.body["error"])

@@ -29,7 +29,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.experiment import experiment_store as store
 from groundplan.economics.experiment import service
-from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.record import Recorded, in_the_way
 from groundplan.economics.experiment.sequential import Tally
 from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL, Rule, verdict
 from groundplan.ledger import finding_store
@@ -268,6 +268,24 @@ def test_what_is_usual_is_told_by_calls_that_the_candidate_did_not_take(database
         assert (found.slow_ms, found.dear_usd) == (100, Decimal("0.004"))
 
 
+def test_what_is_usual_is_told_by_calls_of_callers(database: Database) -> None:
+    """Judges of guardrails answer in a word: with them half of what is usual would count as slow and dear."""
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
+    arms(database, made.id, 60, {CONTROL: 0.8, CANDIDATE: 0.8})
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute(
+            """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint,
+                 epoch, duration_ms, detail)
+               SELECT gen_random_uuid(), now(), workload, endpoint, 'ok', 200, 0.00001, 0, 1, gen_random_uuid(), 1,
+                 jsonb_build_object('of', id, 'purpose', 'guardrail') FROM call"""
+        )
+    with control(database) as conn:
+        service.look(conn, NOW)
+        found = service.one(conn, made.id)
+        assert (found.slow_ms, found.dear_usd) == (100, Decimal("0.004"))
+
+
 def test_a_candidate_that_nobody_waits_for_is_stopped(database: Database) -> None:
     """Callers that give up have no answer that could be late; those who give up sooner say nothing of it."""
     with control(database) as conn:
@@ -305,6 +323,38 @@ def test_an_ab_test_ends_when_its_candidate_has_cost_its_budget(database: Databa
         )
 
 
+def test_one_that_runs_is_looked_at_however_many_came_after_it(database: Database) -> None:
+    """A company of many workloads begins hundreds in the half year that one of them may run."""
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
+        for number in range(210):
+            assert store.insert(conn, recorded(workload=f"other-{number}", state="ended"))
+        assert store.every(conn)[0].id == made.id and len(store.every(conn)) == 200
+        assert [each.id for each in store.lately(conn, NOW)] == [made.id]
+    arms(database, made.id, 400, {CONTROL: 0.9, CANDIDATE: 0.5})
+    with control(database) as conn:
+        assert [each.tried.id for each in service.look(conn, NOW)] == [made.id]
+        assert service.one(conn, made.id).outcome == "worse"
+
+
+def test_what_a_cache_gives_to_the_arm_with_more_callers_harms_no_candidate(database: Database) -> None:
+    """Of nine in ten callers many ask what another one asked; what a model answered is alike in both arms."""
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
+    arms(database, made.id, 400, {CONTROL: 0.8, CANDIDATE: 0.8})
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute("UPDATE experiment SET slow_ms = 1000, dear_usd = 0.004")
+        conn.execute("UPDATE call SET duration_ms = 1200 WHERE hashtext(id::text || 'slow') % 10 = 0")
+        conn.execute(
+            """UPDATE call SET cache = 'exact', cost_usd = 0, duration_ms = 1
+               WHERE detail -> 'route' ->> 'arm' = 'control' AND hashtext(id::text) % 2 = 0"""
+        )
+    with control(database) as conn:
+        assert service.look(conn, NOW) == [], service.one(conn, made.id).outcome_reason
+        guards = service.one(conn, made.id).figures["guards"]
+        assert guards["cheap"]["value"] == pytest.approx(0) and guards["answered"]["count"] < 200
+
+
 def test_a_segment_keeps_its_place_when_others_come(database: Database) -> None:
     with control(database) as conn:
         made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
@@ -333,6 +383,21 @@ def test_what_is_asked_for_waits_for_somebody_else(database: Database) -> None:
         second, _ = service.ask(conn, ANA, recorded(name="more"), waits=True, now=NOW)
         service.decide(conn, SAM, second.id, approve=False, reason="not now", now=NOW)
         assert service.one(conn, second.id).state == "refused"
+
+
+def test_what_nobody_approves_until_its_last_day_waits_no_longer(database: Database) -> None:
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(), waits=True, now=NOW)
+        assert service.look(conn, NOW) == [] and in_the_way(store.standing(conn), "support", "small") is not None
+    for _ in range(2):
+        with control(database) as conn:
+            assert service.look(conn, made.until) == []
+    with control(database) as conn:
+        found = service.one(conn, made.id)
+        assert (found.state, found.decided_reason) == ("refused", service.LATE)
+        assert in_the_way(store.standing(conn), "support", "small") is None
+        told = [each.entry.action for each in entries(conn, subject="workload/support")]
+        assert told.count("experiment.refused") == 1
 
 
 def test_a_declared_one_begins_once_and_goes_with_its_declaration(database: Database) -> None:

@@ -31,6 +31,7 @@ MAY_STOP = MAY_BEGIN | {"security", "compliance", "data", "on-call"}
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 Part = Annotated[float, Field(gt=0, lt=1)]
+BudgetUsd = Annotated[float, Field(ge=0.000001, le=1_000_000)]
 
 
 class Begin(BaseModel):
@@ -46,7 +47,7 @@ class Begin(BaseModel):
     by: Literal["person", "conversation"] = "person"
     tolerance: Part | None = None
     guard_tolerance: Part = 0.05
-    budget_usd: Annotated[float, Field(gt=0, le=1_000_000)]
+    budget_usd: BudgetUsd
     until: date | None = None
     reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
@@ -69,8 +70,8 @@ class Reviewed(BaseModel):
 def experiments(
     services: Using, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None
 ) -> dict[str, Any]:
-    """All of them, the newest first, each with what was seen last; and what may be tried on which workload. `waits`:
-    what runs, so that nothing else can begin."""
+    """Those that run or wait for their approval, then the others, the newest first, each with what was seen last; and
+    what may be tried on which workload. `waits`: what runs, so that nothing else can begin."""
     with services.transaction() as conn:
         found, standing = store.every(conn, workload), store.standing(conn)
         blueprint = current_or_none(conn)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
-from groundplan.api.routes.experiments import MAY_BEGIN, Name, Reviewed
+from groundplan.api.routes.experiments import MAY_BEGIN, BudgetUsd, Name, Reviewed
 from groundplan.api.served import current_blueprint
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
@@ -34,7 +34,7 @@ class Ask(BaseModel):
     workload: Name
     candidate: Name
     judge: Name
-    budget_usd: Annotated[float, Field(gt=0, le=1_000_000)]
+    budget_usd: BudgetUsd
     calls: Annotated[int, Field(ge=30, le=5000)] = 200
 
 

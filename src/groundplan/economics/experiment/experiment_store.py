@@ -26,17 +26,18 @@ _INSERT: LiteralString = """INSERT INTO experiment (id, name, workload, type, ca
     VALUES (%(id)s, %(name)s, %(workload)s, %(type)s, %(candidate)s, %(judge)s, %(share)s, %(split)s, %(tolerance)s,
       %(guard_tolerance)s, %(level)s, %(budget_usd)s, %(until)s, %(reason)s, %(slow_ms)s, %(dear_usd)s, %(blueprint)s,
       %(digest)s, %(asked_by)s, %(state)s, %(began_at)s) ON CONFLICT DO NOTHING"""
-# of each call in an arm: did it get an answer, fast enough, how cheap (0 to 1), and what people said of it
+# of each call in an arm: did it get an answer, fast enough, how cheap (0 to 1), and what people said of it. What a
+# cache gave tells neither time nor cost of a model, and the arm with more callers has more of it
 _CALLS: LiteralString = """WITH mine AS (
     SELECT c.detail -> 'route' ->> 'arm' AS arm, coalesce(c.detail -> 'route' ->> 'unit', '') AS unit,
       coalesce(c.detail ->> 'feature', '') AS segment,
-      CASE c.status WHEN 'ok' THEN 1.0 WHEN 'failed' THEN 0.0 END::float8 AS answered,
-      CASE WHEN c.status = 'ok' THEN (c.duration_ms <= %(slow)s::float8)::int::float8
+      CASE WHEN NOT c.given THEN CASE c.status WHEN 'ok' THEN 1.0 WHEN 'failed' THEN 0.0 END END::float8 AS answered,
+      CASE WHEN c.given THEN NULL WHEN c.status = 'ok' THEN (c.duration_ms <= %(slow)s::float8)::int::float8
         WHEN c.status = 'cancelled' AND c.duration_ms > %(slow)s::float8 THEN 0.0 END::float8 AS fast,
-      CASE WHEN c.status = 'ok' AND %(dear)s::numeric > 0
+      CASE WHEN c.status = 'ok' AND NOT c.given AND %(dear)s::numeric > 0
         THEN 1 - least(1, c.cost_usd / %(dear)s::numeric)::float8 END AS cheap,
       coalesce(o.accepted, o.thumbs)::float8 AS quality, o.thumbs::float8 AS thumbs
-    FROM call c LEFT JOIN LATERAL (
+    FROM (SELECT *, cache IN ('exact', 'semantic') AS given FROM call) c LEFT JOIN LATERAL (
       SELECT avg(accepted::int) FILTER (WHERE NOT starts_with(coalesce(label, ''), 'thumb')) AS accepted,
         avg(accepted::int) FILTER (WHERE starts_with(label, 'thumb')) AS thumbs
       FROM outcome WHERE outcome.call_id = c.id) o ON true
@@ -89,11 +90,20 @@ def find(conn: Connection[Any], id: UUID) -> Recorded | None:
 
 
 def every(conn: Connection[Any], workload: str | None = None, limit: int = 200) -> list[Recorded]:
-    """The newest first."""
+    """Those that run or wait for their approval, and the others, the newest of each first."""
     with conn.cursor(row_factory=class_row(Recorded)) as cursor:
         query: LiteralString = f"""SELECT {_COLUMNS} FROM experiment
-            WHERE %(w)s::text IS NULL OR workload = %(w)s ORDER BY id DESC LIMIT %(n)s"""
+            WHERE %(w)s::text IS NULL OR workload = %(w)s
+            ORDER BY state IN ('running', 'asked') DESC, id DESC LIMIT %(n)s"""
         return cursor.execute(query, {"w": workload, "n": limit}).fetchall()
+
+
+def lately(conn: Connection[Any], since: datetime) -> list[Recorded]:
+    """Those that run or wait for their approval, and those that ended since then."""
+    with conn.cursor(row_factory=class_row(Recorded)) as cursor:
+        query: LiteralString = f"""SELECT {_COLUMNS} FROM experiment
+            WHERE state IN ('running', 'asked') OR ended_at >= %s ORDER BY id"""
+        return cursor.execute(query, (since,)).fetchall()
 
 
 def standing(conn: Connection[Any]) -> list[Recorded]:
@@ -194,8 +204,7 @@ def usual(conn: Connection[Any], workload: str, since: datetime) -> tuple[float 
     row = conn.execute(
         """SELECT percentile_cont(0.9) WITHIN GROUP (ORDER BY duration_ms), 4 * avg(cost_usd) FROM (
              SELECT duration_ms, cost_usd FROM call WHERE workload = %s AND at >= %s AND status = 'ok'
-               AND cache NOT IN ('exact', 'semantic')
-               AND NOT starts_with(coalesce(detail ->> 'feature', ''), 'experiment/')
+               AND cache NOT IN ('exact', 'semantic') AND NOT detail ? 'of'
                AND coalesce(detail -> 'route' ->> 'arm', '') <> %s ORDER BY at DESC LIMIT 5000) c
            HAVING count(*) >= %s""",
         (workload, since, CANDIDATE, ENOUGH),

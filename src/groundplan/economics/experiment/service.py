@@ -51,6 +51,7 @@ LONGEST = timedelta(days=180)
 ORDINARY = timedelta(days=30)
 REFUSED, SETTLED = 3, timedelta(minutes=1)
 """Second answers in a row for which a budget has no room, and for how long: what was open then is settled."""
+LATE = "nobody approved it until its last day"
 SEGMENTS = 100
 """Of an experiment, at most: applications that name a feature for each call have as many as calls."""
 _HINTS = {
@@ -193,11 +194,17 @@ def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], number: 
 
 
 def look(conn: Connection[Any], now: datetime) -> list[Ended]:
-    """Judge everything that runs by its facts, and end what is decided, harmful, used up or over."""
-    waiting = [each for each in store.every(conn) if each.state == "running"]
+    """Judge everything that runs by its facts, and end what is decided, harmful, used up or over; what nobody approved
+    until its last day is refused."""
+    standing = store.standing(conn)
+    waiting = [each for each in standing if each.state == "running"]
     finding_store.tell_all(conn, _silent(conn, waiting), kinds=(SILENT_KIND,))
-    if not waiting:
-        return []
+    ended = _end(conn, waiting, now) if waiting else []
+    _refuse_late(conn, [each.id for each in standing if each.state == "asked" and each.until <= now])
+    return ended
+
+
+def _end(conn: Connection[Any], waiting: list[Recorded], now: datetime) -> list[Ended]:
     # live policy is locked first, as everywhere, so that two control processes wait for each other in one order
     number = next_policy_number(conn, "experiments", "looked at", True) if _due(conn, waiting, now) else 0
     ended = []
@@ -217,6 +224,14 @@ def look(conn: Connection[Any], now: datetime) -> list[Ended]:
             finding_store.tell(conn, _finding(tried, outcome, reason))
             ended.append(Ended(tried, number))
     return ended
+
+
+def _refuse_late(conn: Connection[Any], late: Iterable[UUID]) -> None:
+    for id in late:
+        found = one(conn, id)
+        if found.state == "asked":
+            store.refuse(conn, id, SYSTEM, LATE)
+            _record(conn, "experiment.refused", SYSTEM, found, LATE)
 
 
 def judged(conn: Connection[Any], tried: Recorded, now: datetime) -> Verdict:
