@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.experiments import app
+from groundplan.core.errors import NotFound
 
 
 class Stopping:
@@ -62,3 +63,41 @@ def test_an_end_that_a_gateway_has_not_acknowledged_is_no_success(
     done = CliRunner().invoke(app, ["stop", "7", "-m", "enough"])
     assert done.exit_code == code, done.output
     assert "experiment 7 has ended" in done.output
+
+
+class Reviewing:
+    """A control plane of one replay, made before a hundred others, and one experiment."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def get(self, path: str) -> dict[str, Any]:
+        assert path == "/api/replays"
+        return {"replays": [{"id": str(number)} for number in range(100, 200)]}
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        assert body == {"kept": True}
+        self.asked.append(path)
+        if path.startswith("/api/replays/") and "/8/" not in path:
+            raise NotFound("there is no replay 7", code="replay_unknown", hint="")
+        if path.endswith("/gone/review"):
+            raise NotFound("call gone was not judged in this run", code="pair_unknown", hint="")
+        return {"kept": True}
+
+
+@pytest.mark.parametrize(
+    ("id", "call", "asked"),
+    [
+        ("8", "c", ["/api/replays/8/calls/c/review"]),
+        ("7", "c", ["/api/replays/7/calls/c/review", "/api/experiments/7/pairs/c/review"]),
+        ("8", "gone", ["/api/replays/8/calls/gone/review"]),
+    ],
+)
+def test_a_review_is_of_a_replay_however_many_came_after_it(
+    monkeypatch: pytest.MonkeyPatch, id: str, call: str, asked: list[str]
+) -> None:
+    control = Reviewing()
+    monkeypatch.setattr(ControlClient, "connect", lambda _: control)
+    done = CliRunner().invoke(app, ["review", id, call, "--as-good"])
+    assert control.asked == asked
+    assert (done.exit_code == 0) is (call == "c")

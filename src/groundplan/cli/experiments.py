@@ -13,6 +13,7 @@ from groundplan.cli.grouped import grouped
 from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table
+from groundplan.core.errors import NotFound
 
 app = command_group("Try another deployment: shadow, A/B, replay.")
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the audit log.")]
@@ -24,7 +25,7 @@ NONE = "There is no experiment. Start one with `groundplan experiments start`, o
 
 @app.command("list")
 def list_all(workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List all experiments, newest first."""
+    """List experiments: those that run or wait, then the others, newest first."""
     query = {"workload": workload} if workload else {}
     value = ControlClient.connect(home).get("/api/experiments", **query)
     rows = [
@@ -187,9 +188,13 @@ def review(
 ) -> None:
     """Give your own verdict on a judged call of a replay or an experiment."""
     client = ControlClient.connect(home)
-    found = {each["id"] for each in client.get("/api/replays")["replays"]}
-    path = f"/api/replays/{id}/calls" if id in found else f"/api/experiments/{id}/pairs"
-    value = client.post(f"{path}/{call}/review", {"kept": as_good})
+    body, review = {"kept": as_good}, f"{call}/review"
+    try:
+        value = client.post(f"/api/replays/{id}/calls/{review}", body)
+    except NotFound as error:
+        if error.code != "replay_unknown":
+            raise
+        value = client.post(f"/api/experiments/{id}/pairs/{review}", body)
     emit(value, as_json, f"noted: the second answer to {call} is {'as good' if as_good else 'worse'}")
 
 
