@@ -28,7 +28,8 @@ from groundplan.economics.allocate.model import Line, Use
 
 
 def beside(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[str, Any]:
-    """{day, known, cost_usd, terms} of a receipt (`ledger.queries.receipt`), `told` why where it is not known."""
+    """{day, known, cost_usd, terms} of a receipt (`ledger.queries.receipt`, before it is explained: tokens are told by
+    the ledger's names of terms), `told` why where it is not known."""
     day = datetime.fromisoformat(receipt["at"]).astimezone(UTC).date()
     if day >= today:
         told = f"what is allocated beside it is known when {day} is over, UTC"

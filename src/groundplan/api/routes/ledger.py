@@ -84,10 +84,10 @@ def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         found = titled(conn, with_who(conn, caller, queries.receipt(conn, call_id)))
         kept = content_store.kept(conn, call_id)
-        cost_receipt.explain(conn, found)
-        chosen = call_choice.sentences(conn, found)
         duty = caller.operator or bool(caller.duties)
         beside = cost_receipt.beside(conn, found, services.clock.now().date()) if duty else None
+        cost_receipt.explain(conn, found)
+        chosen = call_choice.sentences(conn, found)
     if not duty and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
     return {**found, "chosen": chosen, "allocated": beside, "content": kept.facts() if kept is not None else None}

@@ -91,8 +91,8 @@ def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str)
     call = _receipt(conn, identity)
     if call is not None:
         call = titled(conn, with_who(conn, caller, call))
-        cost_receipt.explain(conn, call)
         call["allocated"] = cost_receipt.beside(conn, call, services.clock.now().date())
+        cost_receipt.explain(conn, call)
         because = [*explain.call(call), *call_choice.sentences(conn, call)]
         if str(call.get("error_code")).startswith("approval_") and (blueprint := current_or_none(conn)) is not None:
             lapses = _lapses(conn, services, blueprint, f"workload/{call['workload']}")

@@ -1,0 +1,66 @@
+"""What the receipts of a day tell of a cost beside the calls is together never more than that cost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+from tests.integration.test_api_control import running
+
+from groundplan.core.database import connect
+from groundplan.core.ids import new_id
+from groundplan.gateway.journal import ledger_store
+from groundplan.testing.database import Database
+
+VECTORS = """\
+kind: deployment
+name: vectors
+site: here
+type: embeddings
+model: acme/vectors
+url: http://127.0.0.1:9/v1
+price: {input: 1 USD/Mtok, output: 0 USD/Mtok, request: 0.001 USD}
+---
+kind: allocation
+name: rack
+term: capacity
+cost: 1 USD/day
+covers: deployment/vectors
+source: invoice 7
+from: 2026-01-01
+"""
+
+
+def embedded(dsn: str, at: datetime) -> UUID:
+    """A call of one token, which also cost something by the request."""
+    id, cost = new_id(), Decimal("0.001001")
+    parts = {"input": [1, 1_000_000], "requests": [1, 1_000_000_000]}
+    attempt = (
+        id, 0, at, "vectors", "here", "acme/vectors", "settled", "ok", 200, cost, cost, {"input": 1}, False, [], 1.0,
+        new_id(), 0.0, None, None, "assistant", 2, False, parts, "", "",
+    )  # fmt: skip
+    call = (
+        id, at, "assistant", None, None, None, "embeddings", "ok", 200, None, "acme/vectors", "vectors", "here", cost,
+        cost, 1, 0, "none", 2, new_id(), False, 12.5, 3.5, {"sources": []}, 0, 0,
+    )  # fmt: skip
+    with connect(dsn, autocommit=True) as conn:
+        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, [call])
+    return id
+
+
+def test_a_price_by_the_request_is_no_token_of_a_receipt(database: Database, tmp_path: Path) -> None:
+    with running(database, tmp_path) as control:
+        (control.workspace / "vectors.yaml").write_text(VECTORS)
+        company = control.workspace / "acme.yaml"
+        company.write_text(company.read_text().replace("[local]\n", "[local]\nembeddings: [vectors]\n"))
+        assert control.ask("POST", "/api/apply", {"files": control.files()}).status in (200, 201)
+        at = datetime.now(UTC).replace(hour=0, minute=0, second=1, microsecond=0) - timedelta(days=1)
+        calls = [embedded(database.dsn, at) for _ in range(2)]
+        receipts = [control.ask("GET", f"/api/calls/{call}").body for call in calls]
+        assert {term["term"] for each in receipts for term in each["attempts"][0]["terms"]} == {"embedding"}
+        assert sum(Decimal(each["allocated"]["cost_usd"]) for each in receipts) == 1
+        why = [control.ask("GET", f"/api/why/{call}").body["facts"]["allocated"] for call in calls]
+        assert why == [each["allocated"] for each in receipts]
