@@ -61,11 +61,11 @@ def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, f
     row, judged = opportunity_store.spent(conn, SINCE, "assistant")
     assert (judged["purpose"], judged["calls"], judged["input"]) == ("guardrail", 1, 50) and row["purpose"] == ""
     assert (row["workload"], row["deployment"], row["model"]) == ("assistant", "own", "acme/own")
-    assert (row["calls"], row["unanswered"], row["failed_attempts"]) == (6, 3, 1)
+    assert (row["calls"], row["unanswered"], row["failed_attempts"]) == (5, 3, 1), "what nobody billed sent nothing"
     assert (row["batch_calls"], row["batch_usd"] * 10**12) == (1, 50)
     assert (row["input"], row["cache_read"], row["output"]) == (1000, 300, 100)
     timed, _ = opportunity_store.spent(conn, SINCE, "assistant", hours=True)
-    assert timed == {**row, "hours": {START.hour: (6, 1000, 300, 100)}}
+    assert timed == {**row, "hours": {START.hour: (5, 1000, 300, 100)}}
     pico = [row[name] * 10**12 for name in ("cost_usd", "failed_usd", "bound_usd")]
     assert pico == [2486, 400, 50], "what failed by itself is told, and no other lever counts it"
 
@@ -82,9 +82,10 @@ def test_outputs_are_those_of_answers_that_a_model_gave(conn: Conn) -> None:
     for number, tokens in enumerate((10, 40, 20)):
         call = add_call(conn, number, cost=Decimal("0.25"))
         conn.execute("UPDATE call SET completion_tokens = %s WHERE id = %s", (tokens, call))
-    for more in ({"status": "failed"}, {"cache": ("exact", 0, 0)}, {"workload": "other"}):
+    for more in ({"status": "failed"}, {"cache": ("exact", 0, 0)}, {"workload": "other"}, {}):
         call = add_call(conn, 9, **more)
         conn.execute("UPDATE call SET completion_tokens = 999 WHERE id = %s", (call,))
+    conn.execute("""UPDATE call SET detail = detail || '{"of": "x"}' WHERE id = %s""", (call,))  # a guardrail's judge
     (row,) = opportunity_store.outputs(conn, SINCE, ["assistant", "nobody"])
     assert (row["workload"], row["answers"], row["longest"], row["common"]) == ("assistant", 3, 40, 40)
     assert row["set_aside_usd"] == Decimal("2.25")
@@ -103,9 +104,12 @@ def test_grounded_calls_come_with_their_newest_outcome(conn: Conn) -> None:
     given(conn, 3, [])
     given(conn, 4, [["d", "a.md", 1, 9]], cache=("exact", 0, 0))
     given(conn, 5, [["d", "a.md", 1, 9]], status="failed")
-    for accepted in (False, True):
+    judge = given(conn, 6, [])
+    conn.execute("""UPDATE call SET detail = detail || '{"of": "x"}' WHERE id = %s""", (judge,))
+    for accepted in (False, True, None):  # the last one says what it was worth alone
         conn.execute(
-            "INSERT INTO outcome (id, call_id, accepted, by) VALUES (%s, %s, %s, 'test')", (new_id(), first, accepted)
+            "INSERT INTO outcome (id, call_id, accepted, value_usd, by) VALUES (%s, %s, %s, 1, 'test')",
+            (new_id(), first, accepted),
         )
     conn.execute("UPDATE call SET team = 'care' WHERE id = %s", (first,))
     rows = opportunity_store.grounded(conn, SINCE, ["assistant"])
@@ -165,11 +169,12 @@ def test_kept_content_is_counted_with_who_read_it(conn: Conn) -> None:
         )
     conn.execute(
         """INSERT INTO audit_entry (id, at, action, actor, subject, body)
-           VALUES (%s, %s, 'content.read', 'ana', 'workload/other', '')""",
-        (new_id(), START),
+           VALUES (%s, %s, 'content.read', 'ana', 'workload/other', ''),
+             (%s, %s, 'content.replayed', 'system', 'workload/other', '')""",
+        (new_id(), START, new_id(), START),
     )
     rows = {row["workload"]: row for row in opportunity_store.content(conn, SINCE)}
-    assert (rows["assistant"]["calls"], rows["assistant"]["reads"], rows["other"]["reads"]) == (2, 0, 1)
+    assert (rows["assistant"]["calls"], rows["assistant"]["reads"], rows["other"]["reads"]) == (2, 0, 2)
     assert float(rows["assistant"]["gigabytes"]) == 3e-9
     assert {row["reads"] for row in opportunity_store.content(conn, START + timedelta(days=1))} == {0}
     for fold in (False, True):
@@ -219,12 +224,16 @@ def test_a_workload_is_seen_since_its_first_call_of_those_days(conn: Conn) -> No
 
 
 def test_calls_a_month_are_those_of_the_days_that_there_are(conn: Conn) -> None:
-    """Nine calls in three days are ninety a month, without what an experiment made and what was in memory already."""
+    """Nine calls in three days are ninety a month, without what an experiment made, what was in memory already, and
+    what their guardrail asked."""
     for place in range(9):
         called(conn, place % 3, feature="orders")
     called(conn, 1, feature="experiment/shadow")
     for cache in ("exact", "semantic"):
         called(conn, 2, feature="orders", cache=cache)
+    for _ in range(9):  # a guardrail's judge, which is the same model, for each call
+        attempt(conn, "ok", {"input": [9, 9]}, purpose="guardrail", late=-24 * 60)
+        called(conn, 1, feature="orders")
     run = SimpleNamespace(workload="assistant", current="own")
     midnight = datetime.combine(START.date(), time(), UTC) + timedelta(days=1)
     assert replays._calls_a_month(conn, run, midnight) == {"orders": 90.0}  # type: ignore[arg-type]

@@ -339,6 +339,40 @@ def test_a_proposal_does_not_stand_for_longer_than_its_calls(database: Database)
         assert proposals(conn) == ["large>small"], "another replay proposes it again"
 
 
+def test_what_a_replay_proved_is_known_however_many_came_after_it(database: Database) -> None:
+    """Ten workloads that replay each night make hundreds in the month for which it counts."""
+    now = datetime.now(UTC)
+    with psycopg.connect(database.urls["control"]) as conn:
+        older, newer = judged_run(conn, 40), judged_run(conn, 40)
+        for each in (older, newer):
+            service.finish(conn, each, {"": 1000.0}, now)
+            conn.execute("UPDATE replay_run SET ended_at = ended_at - interval '1 day'")
+        for number in range(101):
+            assert store.insert(conn, run(workload=f"other-{number}"))
+        assert newer.id not in {each.id for each in store.every(conn)}
+        assert [each.id for each in store.newest(conn, now - timedelta(days=30))] == [newer.id]
+        assert store.newest(conn, now) == []
+
+
+def test_calls_that_have_left_keep_no_others_waiting(database: Database) -> None:
+    """With a hot window of a week facts leave while a run of a month of kept calls is under way."""
+    made = run()
+    with psycopg.connect(database.superuser) as conn:
+        assert store.insert(conn, made)
+        for _ in range(3):
+            conn.execute("INSERT INTO replay_call (run, call_id, segment) VALUES (%s, %s, '')", (made.id, new_id()))
+        calls = conn.execute("SELECT call_id FROM replay_call ORDER BY md5(call_id::text)").fetchall()
+        conn.execute(
+            """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint,
+                 epoch, detail)
+               VALUES (%s, now(), 'support', 'chat.completions', 'ok', 200, 1, 1, 1, gen_random_uuid(), '{}')""",
+            calls[1],
+        )
+        found = store.next_call(conn, made.id)
+        assert found is not None and found.call == calls[1][0]
+        assert store.next_call(conn, made.id) is None
+
+
 def test_whom_a_floor_keeps_out_is_not_replayed(database: Database) -> None:
     barred = workload("support", list(NAMES), keep=WORKLOAD.keep, routing=Routing(barred={"small": "its tone is 70%"}))
     with pytest.raises(Invalid) as told:

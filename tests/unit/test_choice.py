@@ -46,6 +46,15 @@ def test_a_price_by_time_of_day_is_that_of_each_answer() -> None:
     assert [each.cost for each in elsewhere(answers, [SMALL, by_hour])] == [6 * PICO, 20 * PICO]
 
 
+def test_a_price_of_long_prompts_is_that_of_each_answer() -> None:
+    long = structs.replace(TINY.rates, input=PICO, output=4 * PICO)
+    tiny = replace(TINY, rates=structs.replace(TINY.rates, long=long, long_above=1_000))
+    prompts = ({"input": 1_001, "output": 1_000}, {"input": 400, "cache_read": 600, "output": 1_000})
+    answers = [Answer("small", 10 * PICO, counts, 10 * PICO) for counts in prompts]
+    (found,) = elsewhere(answers, [tiny])
+    assert found.cost == 5_001 * PICO // MTOK + 2_000 * PICO // 10 // MTOK
+
+
 def test_a_try_that_did_not_pass_and_its_judge_are_taken_off() -> None:
     escalated = Answer("large", 15 * PICO + 3 * PICO + PICO, COUNTS, 15 * PICO)
     found = saved([escalated], [SMALL, LARGE])

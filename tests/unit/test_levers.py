@@ -168,6 +168,9 @@ def test_room_that_no_answer_needs_is_told_with_what_it_holds_back() -> None:
     # 300 tokens in and at most 4096 out of such a call, at a fourth of the price in
     of_cap = Decimal(4096 * 8) / (4096 * 8 + 300 * 2)
     assert lever.saves_usd == 40 * of_cap * spared and lever.frees_usd == Decimal("0.03") * spared
+    judged = spent(purpose="guardrail", bound_usd=Decimal(900))
+    (same,) = named(levers([row, judged], [mine], PLACES, Looked(30, outputs=[outputs()])), lever.lever)
+    assert same.saves_usd == lever.saves_usd, "what a judge may answer is not capped by the workload"
     assert "max_output: 390" in lever.what and "312 tokens" in lever.evidence
 
 
@@ -207,6 +210,18 @@ def test_what_is_a_batch_already_is_not_told_to_become_one() -> None:
     assert lever.saves_usd == 21 * Decimal("0.5") * 30 / 14 and lever.evidence.startswith("2,800 calls in 14 of")
     (index,) = named(told(Looked(14, hours=nightly(400)), row=already), "calls that could be batched")
     assert index.saves_usd == 28 * Decimal("0.5") * 30 / 14, "calls that name a feature are none of those"
+
+
+def test_what_guardrails_ask_for_each_call_is_none_to_batch() -> None:
+    """Their judge is asked as often, and bears the feature of the calls that it judges."""
+    judged = [dataclasses.replace(each, deployment="judge") for each in nightly(400)]
+    places = {**PLACES, "judge": replace(PLACES["own"], name="judge")}
+    rows = [spent(), spent(deployment="judge", purpose="guardrail", calls=5600, cost_usd=Decimal(28))]
+    found = levers(rows, [declared()], places, Looked(14, hours=[*nightly(400), *judged]))
+    assert [each.deployment for each in named(found, "calls that could be batched")] == ["own"]
+    rows[0] = spent(deployment="judge", calls=5600, cost_usd=Decimal(84))
+    (lever,) = named(levers(rows, [declared()], places, Looked(14, hours=judged)), "calls that could be batched")
+    assert lever.saves_usd == 21 * Decimal("0.5") * 30 / 14 and lever.evidence.startswith("2,800 calls")
 
 
 def test_what_the_gateway_replays_at_night_is_nobody_s_to_batch() -> None:

@@ -145,6 +145,23 @@ def test_levers_together_never_save_more_than_was_spent(saves: list[tuple[int, s
     assert told <= sum(each.saves_usd for each in levers)
 
 
+def test_long_prompts_are_repriced_at_the_price_of_long_prompts() -> None:
+    """Whoever is cheap for short ones may be the dearer one for these."""
+    row = spent(calls=10, input=80_000, output=1_000)
+    assert found([row], WORKLOADS, PLACES, 30)[0].candidate == "small"
+    long = replace(SMALL, long=replace(SMALL, input=3 * PICO, output=9 * PICO), long_above=8_000)
+    assert cost(long, row) == cost(SMALL, row), "a prompt of exactly so many tokens is none of them"
+    places = {**PLACES, "small": replace(PLACES["small"], rates=replace(long, long_above=7_999))}
+    assert not [each for each in found([row], WORKLOADS, places, 30) if each.candidate]
+
+
+def test_who_cannot_hold_the_prompts_is_never_proposed() -> None:
+    row = spent(calls=10, input=81_920, output=1)
+    assert not [each for each in found([row], WORKLOADS, PLACES, 30) if each.candidate]
+    places = {**PLACES, "small": replace(PLACES["small"], context_tokens=8_193)}
+    assert "small" in {each.candidate for each in found([row], WORKLOADS, places, 30)}
+
+
 def test_a_cheaper_model_saves_no_more_than_the_calls_cost() -> None:
     """A price by the time of day is known here as its dearest, and these calls were made when it was cheap."""
     (one,) = found([spent(cost_usd=Decimal("0.5"))], WORKLOADS, PLACES, 30)

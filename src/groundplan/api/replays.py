@@ -34,6 +34,7 @@ from groundplan.core.errors import Conflict, GroundplanError, Problem, Unavailab
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, from_decimal
 from groundplan.economics.experiment.model import BUDGET_PREFIX
+from groundplan.economics.levers.use import CHECKS
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
 from groundplan.economics.replay.pairwise import UNASKED, UNREAD, unasked, unread
@@ -253,8 +254,9 @@ class _Line:
 
 
 def _calls_a_month(conn: Connection[Any], run: Run, now: datetime) -> dict[str, float]:
-    """By feature, of what answers now: as often as since the first of these calls, where that is less than a month
-    ago. What a cache answered costs nothing and would cost nothing."""
+    """By feature, of what answers callers now: as often as since the first of these calls, where that is less than a
+    month ago. What a cache answered costs nothing and would cost nothing; what guardrails and cascades asked there is
+    asked there still, as many of each feature as of all."""
     wanted = {
         "since": now - timedelta(days=store.DAYS), "until": now, "workload": run.workload, "status": "ok",
         "deployment": run.current, "demo": None,
@@ -268,4 +270,8 @@ def _calls_a_month(conn: Connection[Any], run: Run, now: datetime) -> dict[str, 
             answered = (row["calls"] or 0) - (row["cached"] or 0)
             counts[name] = counts.get(name, 0.0) + float(answered)
     days = max(1.0, min(float(store.DAYS), (now - first) / timedelta(days=1)))
-    return {name: calls * store.DAYS / days for name, calls in counts.items()}
+    checks = sum(
+        count for (purpose,), count in rollup_store.answers_by(conn, ["purpose"], wanted).items() if purpose in CHECKS
+    )
+    theirs = max(0.0, 1 - checks / whole) if (whole := sum(counts.values())) else 0.0
+    return {name: calls * theirs * store.DAYS / days for name, calls in counts.items()}

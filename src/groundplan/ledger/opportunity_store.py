@@ -32,8 +32,8 @@ _COUNTED: Final = ("calls", "input", "cache_read", "output")
 
 
 def spent(conn: Connection[Any], since: datetime, workload: str | None = None, *, hours: bool = False) -> list[Row]:
-    """Rows of workload, deployment, model and purpose, the dearest first: calls (attempts, which may be several of a
-    call), `unanswered` of them, which were billed and answered nobody, cost_usd, failed_usd and failed_attempts of
+    """Rows of workload, deployment, model and purpose, the dearest first: calls (attempts that were billed, which may
+    be several of a call), `unanswered` of them, which answered nobody, cost_usd, failed_usd and failed_attempts of
     those that failed by themselves, not with their worker or because their client went away, bound_usd of the answers,
     tokens of input, cache_read and output, batch_calls and batch_usd of those at the price of batches. `hours`: hour of
     the day, UTC -> (calls, input, cache_read, output); empty unless it is asked for."""
@@ -83,10 +83,10 @@ def _add(mine: Row, row: Row) -> None:
     mine["bound_usd"] += cost if part == "bound" and answered else 0
     batch = "batch" in row["tier"].split()
     mine["batch_usd"] += cost if batch else 0
-    if part == "attempt":
+    if part == "attempt" and row["outcome"] != "not_billed":
         mine["calls"] += count
         mine["batch_calls"] += count if batch else 0
-        mine["unanswered"] += 0 if answered or row["outcome"] == "not_billed" else count
+        mine["unanswered"] += 0 if answered else count
         mine["failed_attempts"] += count if failed else 0
     mine["input"] += count if part in _INPUT else 0
     mine["cache_read"] += count if part == "cache_read" else 0
@@ -95,15 +95,15 @@ def _add(mine: Row, row: Row) -> None:
 
 def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
     """(workload, answers, longest, common, set_aside_usd) of the answers among the newest calls that were not from a
-    cache."""
+    cache, and that the gateway did not make for itself."""
     return select(
         conn,
         f"""SELECT w.workload, c.* FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
              SELECT count(*) AS answers, max(completion_tokens) AS longest,
                percentile_disc(0.99) WITHIN GROUP (ORDER BY completion_tokens) AS common,
                coalesce(sum(greatest(reserved_usd - cost_usd, 0)), 0) AS set_aside_usd
-             FROM (SELECT status, cache, completion_tokens, reserved_usd, cost_usd FROM {_NEWEST}) n
-             WHERE status = 'ok' AND cache = 'none') c
+             FROM (SELECT status, cache, completion_tokens, reserved_usd, cost_usd, detail FROM {_NEWEST}) n
+             WHERE status = 'ok' AND cache = 'none' AND NOT detail ? 'of') c
            WHERE c.answers > 0 ORDER BY 1""",
         {"since": since, "workloads": list(workloads), "most": NEWEST},
     )
@@ -111,16 +111,17 @@ def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) ->
 
 def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
     """(workload, team, sources, cost_usd, accepted, looked) of those of the newest calls that were given passages and
-    that a model answered; `accepted` by their newest outcome, `looked` of how many such calls they are."""
+    that a model answered to callers; `accepted` by their newest outcome, `looked` of how many such calls they are."""
     return select(
         conn,
         f"""SELECT w.workload, c.team, c.sources, c.cost_usd, c.looked, (
-             SELECT o.accepted FROM outcome o WHERE o.call_id = c.id ORDER BY o.at DESC, o.id DESC LIMIT 1) AS accepted
+             SELECT o.accepted FROM outcome o WHERE o.call_id = c.id AND o.accepted IS NOT NULL
+             ORDER BY o.at DESC, o.id DESC LIMIT 1) AS accepted
            FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
              SELECT n.*, count(*) OVER () AS looked FROM (
-               SELECT id, status, cache, coalesce(team, '') AS team, detail -> 'sources' AS sources, cost_usd
-               FROM {_NEWEST}) n
-             WHERE status = 'ok' AND cache = 'none') c
+               SELECT id, status, cache, coalesce(team, '') AS team, detail -> 'sources' AS sources, cost_usd,
+                 detail ? 'of' AS own FROM {_NEWEST}) n
+             WHERE status = 'ok' AND cache = 'none' AND NOT own) c
            WHERE jsonb_array_length(c.sources) > 0""",
         {"since": since, "workloads": list(workloads), "most": NEWEST},
     )
@@ -204,13 +205,17 @@ def lost(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
+_READS: Final = ("content.read", "content.replayed", "routing.evidence")
+
+
 def content(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(workload, gigabytes, calls, reads) of prompts and answers that are kept."""
+    """(workload, gigabytes, calls, reads) of prompts and answers that are kept; replays, and whoever learns a router
+    from them, read them, too."""
     rows = select(
         conn,
         """SELECT subject, count(*) AS reads FROM audit_entry
-           WHERE action <> 'call' AND action = 'content.read' AND at >= %(since)s GROUP BY 1""",
-        {"since": since},
+           WHERE action <> 'call' AND action = ANY(%(reads)s) AND at >= %(since)s GROUP BY 1""",
+        {"since": since, "reads": list(_READS)},
     )
     reads = {row["subject"]: row["reads"] for row in rows}
     return [

@@ -30,7 +30,8 @@ def found(
     conn: Connection[Any], now: datetime, days: int, workload: str | None = None
 ) -> tuple[list[Opportunity], Decimal]:
     """(levers, what they would save together) of the last days and what has passed of this hour, of all workloads or
-    one; so whole hours are read, as sums. Raises `NotFound` for one that is not served and had no calls."""
+    one; so whole hours are read, as sums. What is allocated is that of as many whole days: of today what stands idle is
+    not known yet. Raises `NotFound` for one that is not served and had no calls."""
     blueprint = current_blueprint(conn)
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     hours = any(place.rates.windows for place in blueprint.deployments)
@@ -38,7 +39,7 @@ def found(
     if workload and not spent:
         known_workload(blueprint, workload)
     places = {place.name: place for place in blueprint.deployments}
-    span = Days(since.date() + timedelta(days=1), now.date()) if days > 1 else Days(now.date(), now.date())
+    span = Days(now.date() - days * _DAY, now.date() - _DAY)
     lines = cost_book.book(conn, span, now.date())
     looked = _looked(conn, blueprint, since, now, days)
     ranked = levers(spent, blueprint.workloads, places, looked, lines, workload)
@@ -49,6 +50,7 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: d
     names = [workload.name for workload in blueprint.workloads]
     given = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
     grounded = opportunity_store.grounded(conn, since, given)
+    lately = now - timedelta(days=replay_store.DAYS)
     return Looked(
         days,
         seen=_seen(conn, since, now),
@@ -67,7 +69,7 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: d
             Content(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])
             for row in opportunity_store.content(conn, since)
         ],
-        shown=shown(replay_store.every(conn), experiment_store.every(conn), now - timedelta(days=replay_store.DAYS)),
+        shown=shown(replay_store.newest(conn, lately), experiment_store.lately(conn, lately), lately),
         runs={each.workload: each.standing for each in experiment_store.standing(conn) if each.state == "running"},
     )  # fmt: skip
 

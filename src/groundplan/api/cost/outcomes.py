@@ -30,7 +30,8 @@ from groundplan.ledger import rollup_store, ticket_store
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """`cost`: workload -> picodollars that it carries; `calls`: workload -> answered ones."""
+    """`cost`: workload -> picodollars that it carries; `calls`: workload -> those of callers that were
+    answered."""
 
     reported: Mapping[str, Outcomes]
     cost: Mapping[str, int]
@@ -64,6 +65,9 @@ def rows(conn: Connection[Any], days: Days, today: date) -> dict[str, list[dict[
 def _seen(conn: Connection[Any], days: Days, today: date) -> _Seen:
     wanted = {**cost_use.wanted(days.first, days.last), "status": "ok"}
     answered = rollup_store.calls_by(conn, ["workload"], wanted)
+    own: dict[str, int] = {}
+    for (workload, purpose), count in rollup_store.answers_by(conn, ["workload", "purpose"], wanted).items():
+        own[workload] = own.get(workload, 0) + (count if purpose else 0)
     cost: dict[str, int] = {}
     lines = cost_book.book(conn, days, today)
     for line in lines:
@@ -76,7 +80,7 @@ def _seen(conn: Connection[Any], days: Days, today: date) -> _Seen:
             for row in cost_store.outcomes(conn, days.since, days.until)
         },
         cost,
-        {row["workload"]: int(row["calls"] or 0) for row in answered},
+        {row["workload"]: int(row["calls"] or 0) - own.get(row["workload"], 0) for row in answered},
         of,
         flows,
         blueprint.may_cost,

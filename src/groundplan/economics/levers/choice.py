@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import short_usd
-from groundplan.economics.prices.reprice import priced
+from groundplan.economics.prices.reprice import priced, prompt_of
 from groundplan.economics.prices.windows import at_time
 
 Kept = Literal["yes", "no", "unknown"]
@@ -92,8 +92,8 @@ def elsewhere(answers: Sequence[Answer], places: Sequence[Place]) -> list[Elsewh
     counts, cost = _counts(asked), sum(each.cost for each in asked)
     found = []
     for place in places:
-        by_time = bool(place.rates.windows)
-        there = sum(_there(each, place.rates) for each in asked) if by_time else priced(counts, place.rates)
+        alike = not place.rates.windows and place.rates.long is None
+        there = priced(counts, place.rates) if alike else sum(_there(each, place.rates) for each in asked)
         mine = sum(each.place == place.name for each in asked)
         found.append(Elsewhere(place, there, cost - there, mine))
     return sorted(found, key=lambda each: (each.cost, each.place.name))
@@ -147,8 +147,11 @@ def told(found: Saved | None, others: Sequence[Elsewhere]) -> list[str]:
 
 
 def _there(answer: Answer, rates: Rates) -> int:
-    """What it would have cost at that price then."""
-    return priced(_counts([answer]), at_time(rates, answer.at_ms))
+    """What it would have cost at that price then, with a prompt as long as its own."""
+    rates, prompt = at_time(rates, answer.at_ms), prompt_of(answer.counts)
+    while rates.long is not None and prompt > rates.long_above:
+        rates = rates.long
+    return priced(_counts([answer]), rates)
 
 
 def _counts(answers: Sequence[Answer]) -> dict[str, int]:

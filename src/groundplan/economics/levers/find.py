@@ -86,7 +86,7 @@ def _of_use(
 ) -> Iterator[Opportunity]:
     for seen in looked.outputs:
         if (workload := declared.get(seen.workload)) is not None:
-            rows = [row for row in spent if row.workload == seen.workload]
+            rows = [row for row in spent if row.workload == seen.workload and not row.purpose]
             bound = sum((use.bound_of_output(row, workload, places.get(row.deployment)) for row in rows), Decimal(0))
             rates = [places[name].rates for name in workload.deployments if name in places]
             yield from use.unused_room(seen, workload, bound, rates, of(seen.workload))

@@ -25,6 +25,8 @@ AGAIN = 20
 DISTINCT = 10
 """Requests that are looked at, made alike by several teams, from which on that is told: fewer tell who guesses one
 whether somebody else asks it."""
+CHECKS = frozenset({"guardrail", "cascade"})
+"""Purposes of calls that the gateway makes in the middle of another one."""
 HELPS = 0.1
 """Share of retried calls that were answered in the end, below which retries never help."""
 
@@ -70,14 +72,15 @@ def batches(
     spent: Sequence[Spent] = (),
 ) -> list[Opportunity]:
     """Features that ask many calls in few hours: a job by the clock, which can wait for a batch. `month`: of a
-    workload, by how much what it cost is that of a month; `spent`: of which what is a batch already is taken off."""
+    workload, by how much what it cost is that of a month; `spent`: of which what is a batch already is taken off, and
+    what the gateway itself asked."""
     if days < WEEK:
         return []
     found = []
     for asked in hours:
         if asked.feature.startswith(BUDGET_PREFIX):
             continue  # replays and shadows, which the gateway itself sends
-        mine = _without_batches(asked, spent)
+        mine = _without_batches(_of_callers(asked, spent), spent)
         place = places.get(mine.deployment)
         spared = Decimal(0) if place is None else batch_discount(place.rates, place.serves)
         few = LEAST_HOURS <= mine.hours <= RARE * 24 * days
@@ -97,6 +100,30 @@ def batches(
             )
         )
     return found
+
+
+def _of_callers(mine: Active, spent: Sequence[Spent]) -> Active:
+    """Without what guardrails and cascades asked there: it bears the feature of the call that it was asked for, and no
+    batch answers it."""
+    rows = [row for row in spent if (row.workload, row.deployment) == (mine.workload, mine.deployment)]
+    checks = [row for row in rows if row.purpose in CHECKS]
+    if not checks:
+        return mine
+    asked = [row for row in rows if not row.purpose]
+    return replace(
+        mine,
+        calls=int(mine.calls * _part(sum(row.calls for row in asked), sum(row.calls for row in checks))),
+        cost_usd=mine.cost_usd * _part(_cost(asked), _cost(checks)),
+    )
+
+
+def _cost(rows: Sequence[Spent]) -> Decimal:
+    return sum((row.cost_usd for row in rows), Decimal(0))
+
+
+def _part(mine: Decimal | int, other: Decimal | int) -> Decimal:
+    """Of both."""
+    return Decimal(mine) / (mine + other) if mine else Decimal(0)
 
 
 def _without_batches(mine: Active, spent: Sequence[Spent]) -> Active:

@@ -79,6 +79,11 @@ def of_tier(rates: Rates, tier: str) -> Rates:
     return rates.long if LONG in names and rates.long is not None else rates
 
 
+def prompt_of(counts: Mapping[str, int]) -> int:
+    """Tokens of the prompt among what was counted by class."""
+    return sum(count for name, count in counts.items() if name in TOKENS and name not in _OUTPUT)
+
+
 def repriced(used: Used, then: Rates, now: Rates) -> Repriced:
     """What was used at each of the prices."""
     return Repriced(*(sum(_at(rates, *key, counts) for key, counts in used.items()) for rates in (then, now)))

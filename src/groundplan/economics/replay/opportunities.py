@@ -122,7 +122,10 @@ def month(workload: str, days: int, seen: Mapping[str, float]) -> Decimal:
 
 
 def cost(rates: Rates, row: Spent) -> Decimal:
-    """US dollars of the row's tokens at some rates; what was read from a prompt cache at its own."""
+    """US dollars of the row's tokens at some rates, those of prompts as long as they are in the mean; what was read
+    from a prompt cache at its own."""
+    while rates.long is not None and row.input > rates.long_above * row.calls:
+        rates = rates.long
     read = rates.input if rates.cache_read is None else rates.cache_read
     fresh = max(0, row.input - row.cache_read)
     tokens = Decimal(fresh * rates.input + row.cache_read * read + row.output * rates.output) / MTOK
@@ -165,11 +168,12 @@ def _cheaper(
     shown: Mapping[tuple[str, str], Shown], runs: str,
 ) -> Iterable[Opportunity]:  # fmt: skip
     """Deployments of the same type that this workload may use already, at which the same tokens cost less; none below a
-    floor. What they cost now is not more than was paid: a price by the time of day is there as its dearest."""
+    floor, and none that cannot hold them. What they cost now is not more than was paid: a price by the time of day is
+    there as its dearest."""
     now = min(cost(place.rates, row), row.cost_usd - row.bound_usd)
     barred = workload.routing.barred if workload.routing is not None else {}
     names = [name for name in workload.deployments if name not in barred and name != row.deployment]
-    others = [places[name] for name in names if name in places]
+    others = [places[name] for name in names if name in places and _fits(row, places[name])]
     for other in others:
         known = shown.get((workload.name, other.name))
         saves = (now - elsewhere(other.rates, row)) * month * (1 if known is None else Decimal(str(known.most)))
@@ -189,6 +193,11 @@ def _cheaper(
                 waits=waits,
                 deployment=row.deployment,
             )
+
+
+def _fits(row: Spent, place: Deployment) -> bool:
+    """Whether prompt and answer do, as they are in the mean: what is longer goes to whoever holds it."""
+    return row.input + row.output <= place.context_tokens * row.calls
 
 
 def _proof(known: Shown | None, waits: str) -> str:

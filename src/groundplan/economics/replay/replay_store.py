@@ -36,7 +36,7 @@ _SAMPLE: LiteralString = """INSERT INTO replay_call (run, call_id, segment, cost
     WHERE k.workload = %(workload)s AND k.at >= %(since)s AND NOT k.cut AND k.expires_at > now() + interval '1 hour'
       AND c.deployment = %(current)s AND c.status = 'ok' AND c.endpoint = ANY(%(endpoints)s)
       AND c.cache NOT IN ('exact', 'semantic')
-      AND NOT starts_with(coalesce(c.detail ->> 'feature', ''), 'experiment/')
+      AND NOT c.detail ? 'of'
       AND NOT EXISTS (SELECT 1 FROM replay_call o JOIN replay_run r ON r.id = o.run
         WHERE o.call_id = c.id AND o.state = 'judged' AND r.candidate = %(candidate)s AND r.judge = %(judge)s)
     ORDER BY random() LIMIT %(calls)s ON CONFLICT DO NOTHING"""
@@ -72,6 +72,15 @@ def every(conn: Connection[Any], workload: str | None = None, limit: int = 100) 
         ORDER BY id DESC LIMIT %(n)s"""
     with conn.cursor(row_factory=class_row(Run)) as cursor:
         return cursor.execute(query, {"w": workload, "n": limit}).fetchall()
+
+
+def newest(conn: Connection[Any], since: datetime) -> list[Run]:
+    """Of each workload and candidate the newest run that ended since then and proved something."""
+    query: LiteralString = f"""SELECT DISTINCT ON (workload, candidate) {_COLUMNS} FROM replay_run
+        WHERE state = 'done' AND proposal IS NOT NULL AND ended_at >= %s
+        ORDER BY workload, candidate, ended_at DESC"""
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(query, (since,)).fetchall()
 
 
 def find(conn: Connection[Any], id: UUID) -> Run | None:
@@ -127,13 +136,14 @@ def give_up_sent(conn: Connection[Any], run: UUID) -> int:
 
 
 def next_call(conn: Connection[Any], run: UUID) -> Waiting | None:
-    """The next kept call, marked as sent; None: all are done. In no order of time: a run whose budget ends has then
-    asked calls that stand for all that it drew."""
+    """The next kept call, marked as sent; None: all that are still here are done. In no order of time: a run whose
+    budget ends has then asked calls that stand for all that it drew."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute(
             """UPDATE replay_call r SET state = 'sent' FROM call c
-               WHERE (r.run, r.call_id) = (SELECT run, call_id FROM replay_call WHERE run = %s AND state = 'waiting'
-                   ORDER BY md5(call_id::text) LIMIT 1 FOR UPDATE SKIP LOCKED) AND c.id = r.call_id
+               WHERE (r.run, r.call_id) = (SELECT w.run, w.call_id FROM replay_call w JOIN call k ON k.id = w.call_id
+                   WHERE w.run = %s AND w.state = 'waiting'
+                   ORDER BY md5(w.call_id::text) LIMIT 1 FOR UPDATE OF w SKIP LOCKED) AND c.id = r.call_id
                RETURNING r.call_id, c.endpoint, (SELECT email FROM person p WHERE p.id = c.person_id AND p.active),
                  c.person_id IS NOT NULL""",
             (run,),
