@@ -35,7 +35,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import archive, archive_store, batch_queries, days_store, queries, rollup_store
+from groundplan.ledger import archive, archive_store, batch_queries, days_store, finding_store, queries, rollup_store
 from groundplan.testing.clock import ManualClock
 from groundplan.testing.database import Cluster, Database
 
@@ -370,6 +370,37 @@ def test_days_older_than_the_hot_window_leave_by_themselves(conn: Conn, database
     assert ask(str(tmp_path / "facts"), "SELECT count(*) FROM attempts", mark)[0][0] == 40
     row = conn.execute("SELECT count(*) FROM audit_entry WHERE action = 'facts.archive'").fetchone()
     assert row is not None and row[0] == 2
+
+
+def test_a_folder_is_the_same_wherever_a_command_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {text: load_settings({"GROUNDPLAN_ARCHIVE_URL": text}).archive_url for text in ("facts", "s3://b/f", "")}
+    assert places == {"facts": str(tmp_path / "facts"), "s3://b/f": "s3://b/f", "": None}
+
+
+def test_what_keeps_days_from_leaving_is_in_the_inbox(conn: Conn, database: Database, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    pool: ConnectionPool[Any] = ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True)
+    clock = ManualClock(datetime(2026, 6, 11, 1, tzinfo=UTC))
+
+    def keep(url: str) -> int:
+        settings = replace(load_settings({"GROUNDPLAN_ARCHIVE_URL": url}), archive_days=7)
+        services = Services(Home(tmp_path), settings, None, False, None, pool, clock)  # type: ignore[arg-type]
+        return costs.keep(services)
+
+    def told() -> list[str]:
+        return [f"{row['message']} {row['hint']}" for row in finding_store.findings(conn, kinds=["cost.archive"])]
+
+    try:
+        for _ in range(2):
+            with pytest.raises(GroundplanError):
+                keep(str(tmp_path / "file" / "facts"))
+            (only,) = told()
+            assert "older than 7 days stay in the database" in only and "Check the rights" in only
+        assert keep(str(tmp_path / "facts")) == 1
+        assert told() == []
+    finally:
+        pool.close()
 
 
 def test_days_that_left_before_ids_were_kept_are_listed_from_their_files(

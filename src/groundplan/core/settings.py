@@ -136,7 +136,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         mail_login=env.get("GROUNDPLAN_MAIL_LOGIN") or None,
         siem_url=env.get("GROUNDPLAN_SIEM_URL") or None,
         siem_token=env.get("GROUNDPLAN_SIEM_TOKEN") or None,
-        archive_url=env.get("GROUNDPLAN_ARCHIVE_URL") or None,
+        archive_url=_store(env.get("GROUNDPLAN_ARCHIVE_URL")),
         archive_days=int(_number(env, "GROUNDPLAN_ARCHIVE_DAYS", 400, (7, 36_600), "days, such as 400")),
         witnesses=tuple(one.strip() for one in env.get("GROUNDPLAN_WITNESSES", "").split(",") if one.strip()),
     )
@@ -154,6 +154,13 @@ def _console_url(text: str | None) -> str | None:
             hint="Write https://HOST: other machines need TLS, and passkeys a domain.",
         )
     return f"https://{found.netloc.lower()}"
+
+
+def _store(text: str | None) -> str | None:
+    """A folder is the same one wherever a command is started; an address stays as it is."""
+    if not text:
+        return None
+    return text if "://" in text or "::" in text else str(Path(text).absolute())
 
 
 def _path(env: Mapping[str, str], name: str) -> Path | None:

@@ -8,9 +8,11 @@ from datetime import UTC, timedelta
 from groundplan.api.context import Services
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
+from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.money import format_numeric
 from groundplan.economics.experiment import experiment_store
-from groundplan.ledger import archive, archive_store, opportunity_store, outcome_store, rollup_store
+from groundplan.ledger import archive, archive_store, finding_store, opportunity_store, outcome_store, rollup_store
+from groundplan.ledger.finding import Finding
 
 FOLD_SECONDS = 5.0
 REVIEWS_SECONDS = 30.0
@@ -18,6 +20,7 @@ REVIEWS_KEPT = timedelta(days=7)
 """How long a decision waits for its call to come into the ledger."""
 ARCHIVE_SECONDS = 600.0
 FORGET_SECONDS = 300.0
+ARCHIVE_KIND = "cost.archive"
 
 
 def fold(services: Services) -> int:
@@ -43,14 +46,50 @@ def forget_asked(services: Services) -> int:
 
 def keep(services: Services) -> int:
     """Archive the days that are older than the hot window and than every A/B test that runs, each in a transaction of
-    its own; how many they were."""
+    its own; how many they were. What keeps them from leaving is told in the inbox."""
+    try:
+        done = _leave(services)
+    except (GroundplanError, OSError) as error:
+        with services.transaction() as conn:
+            finding_store.tell(conn, _stays(services.settings.archive_days, error))
+        raise
+    if done is not None:
+        with services.transaction() as conn:
+            finding_store.withdraw(conn, ARCHIVE_KIND, "company", "", "days leave again")
+    return done or 0
+
+
+def _stays(days: int, error: GroundplanError | OSError) -> Finding:
+    told = error if isinstance(error, GroundplanError) else _unusable(error)
+    return Finding(
+        kind=ARCHIVE_KIND,
+        subject="company",
+        message=f"Facts that are older than {days} days stay in the database: {told.message}.",
+        hint=told.hint,
+        detail={"code": told.code},
+    )
+
+
+def _unusable(error: OSError) -> GroundplanError:
+    """Of the folder in which a day's files are made."""
+    return Unavailable(
+        f"{error.filename or 'a temporary file'} cannot be written: {error.strerror or type(error).__name__}",
+        code="file_unusable",
+        hint="Make room there, or name another folder: TMPDIR where `groundplan up` runs.",
+    )
+
+
+def _leave(services: Services) -> int | None:
+    """As `keep`; None where somebody else is at it."""
     url, done = services.settings.archive_url, 0
     hot = services.clock.now().date() - timedelta(days=services.settings.archive_days)
     while url is not None and done < archive.AT_ONCE:
         with services.transaction() as conn:
             began = experiment_store.oldest(conn)
             before = hot if began is None else min(hot, began.astimezone(UTC).date())
-            if not archive_store.lock(conn) or not (days := archive_store.days(conn, before, 1)):
+            if not archive_store.lock(conn):
+                return None
+            if not (days := archive_store.days(conn, before, 1)):
                 break
             gone = archive.archive_day(conn, url, days[0])
             detail = {"calls": gone.calls, "cost_usd": format_numeric(gone.cost), "url": url}
