@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from tests.integration.gateway_stack import blueprint
 from tests.unit.test_catalog_check import BASE
 
+from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Allocation, CurrencyRate, Rates
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.currency import split_currency
@@ -22,6 +25,7 @@ from groundplan.economics.allocate.model import Day, Use
 from groundplan.economics.bill import read_bill
 from groundplan.economics.prices.currency import rate_on, rates_in_usd, to_usd
 from groundplan.economics.reconcile import reconcile
+from groundplan.release.charged import allocation
 from groundplan.release.priced import declared_or_listed
 
 DATED = {"EUR": [CurrencyRate(since="2026-01-01", rate=PICO), CurrencyRate(since="2026-03-01", rate=2 * PICO)]}
@@ -69,6 +73,30 @@ def test_days_of_any_rates_sum_exactly_to_all_of_them(amount: int, rates: list[i
     assert spent(rule, days[0], days[-1], dated) == sum(spent(rule, day, day, dated) for day in days)
     lines = allocated([Day(day, 1, [rule], [Use("a", cost=3)], dated) for day in days])
     assert sum(line.amount for line in lines) == spent(rule, days[0], days[-1], dated)
+
+
+def test_amounts_of_currencies_with_small_units_may_be_large() -> None:
+    """A server of 150,000 dollars costs 22 million yen, and a hundred of them are more than 64 bits hold."""
+    yen = BASE.replace(
+        "name: acme\n",
+        "name: acme\ncurrencies: {JPY: {source: bank, rates: [{from: 2026-01-01, rate: 0.0067 USD}]}}\n",
+        1,
+    )
+    rent = RACK.replace("310 EUR/month", "31000000 JPY/month\nfrom: 2026-01-01")
+    servers = (
+        RACK.replace("name: rack", "name: servers")
+        .replace("source: contract", "source: invoice")
+        .replace("cost: 310 EUR/month", "purchase: 22000000 JPY\nlife: 1000d\ncount: 100\nfrom: 2026-01-01")
+    )
+    made = validate_files({"a.yaml": yen + rent + servers}).allocations
+    dated = {"JPY": [CurrencyRate(since="2026-01-01", rate=PICO * 67 // 10_000)]}
+    day = date(2026, 1, 1)
+    rules = [allocation(doc) for doc in made.values()]
+    lines = allocated([Day(day, 1, rules, [Use("a")], dated)])
+    assert {line.allocation: line.amount for line in lines} == {"rack": 6_700 * PICO, "servers": 14_740 * PICO}
+    read = artifact.decode(artifact.encode(replace(blueprint(1, [], []), allocations=rules, currencies=dated)))
+    assert read.allocations == rules
+    assert "Write what it costs" in (refused(yen + RACK.replace("310 EUR", f"{10**13} JPY")).hint or "")
 
 
 @pytest.mark.parametrize(

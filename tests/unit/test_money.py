@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.api.watch import budget_crossings
+from groundplan.cli import cost_ahead
 from groundplan.core.errors import Invalid
-from groundplan.core.money import MAX_AMOUNT, format_usd, parse_usd
+from groundplan.core.money import MAX_AMOUNT, format_usd, from_text, parse_usd
 
 
 @given(st.integers(0, MAX_AMOUNT))
@@ -32,6 +34,18 @@ def test_anything_else_is_refused_with_why(text: str, code: str) -> None:
     with pytest.raises(Invalid) as caught:
         parse_usd(text)
     assert caught.value.code == code and len(caught.value.message) < 120
+
+
+@given(st.integers(-(10**24), 10**24))
+def test_a_sum_is_read_as_it_is_written(amount: int) -> None:
+    assert from_text(format_usd(amount)) == amount
+
+
+def test_a_sum_may_be_more_than_one_record_can_carry() -> None:
+    """Of a large company in a year, or of a budget that only warns."""
+    assert cost_ahead._short("12500000.000000000000") == "$12,500,000.00"
+    row = {"budget": "all", "period": "2026", "spent_usd": "9300000.000000000000", "limit_usd": "9000000.000000000000"}
+    assert "$9,300,000.00 of $9,000,000.00 were spent" in budget_crossings._message(row)
 
 
 def test_zeros_in_front_change_nothing() -> None:

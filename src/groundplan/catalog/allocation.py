@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from groundplan.catalog import units
 from groundplan.catalog.base import Strict
 from groundplan.catalog.currency import split_currency
-from groundplan.catalog.fields import Amount, Count, Date, Duration, Frequency, Line, Name, PeriodAmount
+from groundplan.catalog.fields import CostAmount, Count, Date, Duration, Frequency, Line, Name, PeriodAmount
 from groundplan.core.currencies import USD
 
 Term = Literal[
@@ -42,7 +42,7 @@ class AllocationDoc(Strict):
     """What it is for. A `credit` is taken off: what a provider grants, a discount of a contract, a rebate a unit."""
     cost: PeriodAmount | None = None
     """What it costs: 120 USD/month. Of a year or quarter each month has its part."""
-    rate: Amount | None = None
+    rate: CostAmount | None = None
     """Instead of a cost: for each unit that is measured, or of which `quantity` says how many."""
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = USD
     """That of the amount as it is written: 120 EUR/month. Its dated rates are the company's `currencies`."""
@@ -52,7 +52,7 @@ class AllocationDoc(Strict):
     `quantity`: device, kWh, gigabyte of updates, gigabyte of traffic, site visit."""
     quantity: Frequency | None = None
     """Of what nobody measures here, such as site visits: 3/month."""
-    purchase: Amount | None = None
+    purchase: CostAmount | None = None
     """Instead of a cost: what one piece was bought for, spread evenly over the days of its life from `from` on."""
     life: Duration | None = None
     """How long it lasts: 1095d"""

@@ -125,6 +125,8 @@ Usd = Annotated[int, BeforeValidator(units.usd), _text("^[0-9.]+ USD$", "0.50 US
 TokenPrice = Annotated[int, BeforeValidator(units.token_price), _text("^[0-9.]+ [A-Z]{3}/[Mk]tok$", "0.40 USD/Mtok")]
 Amount = Annotated[int, BeforeValidator(units.amount), _text("^[0-9.]+ [A-Z]{3}$", "0.50 USD")]
 """As `Usd`, where the document around it may name another currency."""
+CostAmount = Annotated[int, BeforeValidator(units.cost_amount), _text("^[0-9.]+ [A-Z]{3}$", "0.50 USD")]
+"""The same of a cost beside the calls."""
 PeriodAmount = Annotated[
     units.Limit,
     BeforeValidator(units.cost),

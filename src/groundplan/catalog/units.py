@@ -14,7 +14,7 @@ from decimal import Decimal
 from ipaddress import IPv6Network, ip_network
 
 from groundplan.core.errors import Invalid
-from groundplan.core.money import Picodollars, format_usd, parse_usd
+from groundplan.core.money import MAX_AMOUNT, PICO, Picodollars, format_usd, parse_usd
 
 PERIODS = ("day", "week", "month", "quarter", "year", "total")
 """Calendar periods over which a budget runs."""
@@ -22,6 +22,8 @@ WINDOWS = ("minute", "hour", "day", "month")
 """Times over which a limit counts, in UTC."""
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
+MOST_COST = 10**12 * PICO
+"""Of a cost beside the calls: currencies have small units, too."""
 DAYS_PER_PERIOD = {"hour": Decimal(1) / 24, "day": Decimal(1), "week": Decimal(7), "month": Decimal(30)}
 
 _DURATION = {
@@ -177,21 +179,34 @@ def frequency(value: object) -> Frequency:
 
 def usd(value: object) -> Picodollars:
     """Picodollars of `12.50 USD`; the currency is required, other currencies are refused."""
+    return _usd(value, MAX_AMOUNT)
+
+
+def _usd(value: object, most: int) -> Picodollars:
     what = "write an amount like 12.50 USD (only US dollars, at most 12 decimals)"
     if not isinstance(value, str) or not value.strip().endswith("USD"):
         raise ValueError(what)
     try:
-        return parse_usd(value)
+        return parse_usd(value, most)
     except Invalid as error:
         raise ValueError(what) from error
 
 
 def amount(value: object) -> Picodollars:
     """As `usd`, where the document around it may have named another currency, whose code stands as USD here."""
+    return _amount(value, MAX_AMOUNT)
+
+
+def _amount(value: object, most: int) -> Picodollars:
     try:
-        return usd(value)
+        return _usd(value, most)
     except ValueError:
         raise ValueError("write an amount like 12.50 USD or 11.60 EUR (0 or more, at most 12 decimals)") from None
+
+
+def cost_amount(value: object) -> Picodollars:
+    """As `amount`, of a cost beside the calls, which no record of a call carries: a server costs millions of yen."""
+    return _amount(value, MOST_COST)
 
 
 def cost(value: object) -> Limit:
@@ -201,7 +216,7 @@ def cost(value: object) -> Limit:
         "what costs by the unit is rate: 45 USD with per: review hour, and what is taken off is term: credit"
     )
     try:
-        found = limit(value)
+        found = _limit(value, MOST_COST)
     except ValueError:
         raise ValueError(what) from None
     if found.period == "total":
@@ -215,6 +230,10 @@ _IN_USD = ", in USD: what is reserved for a call must not change with a rate; pr
 
 def limit(value: object) -> Limit:
     """`200 USD/month`; the period is day, week, month, quarter, year or total."""
+    return _limit(value, MAX_AMOUNT)
+
+
+def _limit(value: object, most: int) -> Limit:
     what = "write a limit like 200 USD/month (day, week, month, quarter, year or total)"
     if not isinstance(value, str):
         raise ValueError(what)
@@ -223,7 +242,7 @@ def limit(value: object) -> Limit:
     if period.strip() not in PERIODS:
         raise ValueError(what)
     try:
-        return Limit(usd(amount), period.strip())
+        return Limit(_usd(amount, most), period.strip())
     except ValueError:
         raise ValueError(what) from None
 

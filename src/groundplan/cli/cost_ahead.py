@@ -15,7 +15,7 @@ from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
-from groundplan.core.money import parse_usd, short_usd
+from groundplan.core.money import from_text, short_usd
 from groundplan.core.words import counted, period
 
 ROWS_SHOWN = 40
@@ -180,7 +180,7 @@ def _budgets(ends: dict[str, Any]) -> str:
 
 
 def _short(amount: str) -> str:
-    return short_usd(parse_usd(amount))
+    return short_usd(from_text(amount))
 
 
 def _calendar(known: dict[str, Any]) -> list[str]:

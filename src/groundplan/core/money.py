@@ -24,8 +24,9 @@ _DIGITS = 20
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?:USD)?", re.ASCII)
 
 
-def parse_usd(text: str) -> Picodollars:
-    """Read `"200"`, `"200 USD"` or `"0.000000000001"`; raises `Invalid` on anything else, signs included."""
+def parse_usd(text: str, most: int = MAX_AMOUNT) -> Picodollars:
+    """Read `"200"`, `"200 USD"` or `"0.000000000001"`; raises `Invalid` on anything else, signs included, and on more
+    than `most`."""
     match = _AMOUNT.fullmatch(text.strip())
     if match is None:
         raise Invalid(f"'{text[:40]}' is not an amount of money", code="money_syntax", hint="Write it like 12.50 USD.")
@@ -36,8 +37,9 @@ def parse_usd(text: str) -> Picodollars:
         )
     whole = whole.lstrip("0") or "0"
     amount = int(whole[:_DIGITS]) * PICO + int(fraction[:12].ljust(12, "0") or 0)
-    if amount > MAX_AMOUNT or len(whole) > _DIGITS:
-        raise Invalid(f"'{text[:40]}' is too large", code="money_range", hint="Use at most 9,000,000 USD.")
+    if amount > most or len(whole) > _DIGITS:
+        hint = f"Use at most {most // PICO // 1_000_000 * 1_000_000:,} USD."
+        raise Invalid(f"'{text[:40]}' is too large", code="money_range", hint=hint)
     return Picodollars(amount)
 
 
@@ -51,6 +53,11 @@ def format_usd(amount: Picodollars | int) -> str:
 def maybe_usd(amount: Picodollars | int | None) -> str | None:
     """The same, None where there is no amount."""
     return None if amount is None else format_usd(amount)
+
+
+def from_text(text: str) -> Picodollars:
+    """The opposite of `format_usd`: a sum of any size, below zero too. What people write is read by `parse_usd`."""
+    return from_decimal(Decimal(text))
 
 
 def format_numeric(value: Decimal) -> str:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from groundplan.api import store
 from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
-from groundplan.core.money import parse_usd, short_usd
+from groundplan.core.money import from_text, short_usd
 from groundplan.core.words import period
 from groundplan.ledger import queries
 
@@ -30,5 +30,5 @@ def look(services: Services) -> int:
 
 
 def _message(row: dict[str, str]) -> str:
-    spent, limit = short_usd(parse_usd(row["spent_usd"])), short_usd(parse_usd(row["limit_usd"]))
+    spent, limit = short_usd(from_text(row["spent_usd"])), short_usd(from_text(row["limit_usd"]))
     return f"The budget {row['budget']} is crossed ({period(row['period'])}): {spent} of {limit} were spent."

@@ -20,7 +20,7 @@ from groundplan.api.cost.book import Days
 from groundplan.api.served import current_or_none, workspace_at
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.catalog.workspace import Workspace
-from groundplan.core.money import parse_usd, short_usd
+from groundplan.core.money import from_text, short_usd
 from groundplan.economics.prices import listed
 from groundplan.economics.prices.reprice import Used, repriced
 from groundplan.ledger import finding_store
@@ -67,7 +67,7 @@ def own_finding(row: dict[str, Any]) -> Finding | None:
     """Of own hardware that is used too little to pay, with a margin so that it does not come and go."""
     if row["needed"] is None or row["used"] > MARGIN * row["needed"]:
         return None
-    cost, there = parse_usd(row["cost_usd"]), parse_usd(row["other_usd"])
+    cost, there = from_text(row["cost_usd"]), from_text(row["other_usd"])
     full = row["needed"] > 1
     pays = "Even full it costs more for each token" if full else f"It pays from {row['needed']:.0%} use on"
     return Finding(

@@ -75,7 +75,7 @@ def _came(days: Sequence[Day]) -> dict[int, int]:
 
 
 def _said(rule: Allocation) -> bytes:
-    return msgspec.msgpack.encode(rule)
+    return msgspec.json.encode(rule)  # MessagePack has no amount above 18 million dollars
 
 
 def _line(mine: _Sum) -> Line:
