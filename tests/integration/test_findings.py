@@ -56,6 +56,19 @@ def test_what_is_no_longer_told_closes_and_only_within_its_kinds_and_subjects(co
     assert (told.opened, told.kept) == (1, 1), "one that holds again is a new one"
 
 
+def test_of_what_is_over_the_newest_come_first(conn: psycopg.Connection[Any]) -> None:
+    """Whatever was grave a year ago is not what was unusual last week."""
+    for name, days in (("old", 400), ("older", 500), ("new", 1)):
+        store.tell(conn, stale(name, "medium" if name == "new" else "high"))
+        conn.execute("UPDATE finding SET at = at - %s WHERE subject = %s", (timedelta(days=days), f"document/{name}"))
+    store.tell_all(conn, [], kinds=["knowledge.stale"])
+    store.tell(conn, stale("open", "low"))
+    rows = store.findings(conn, closed=True, limit=2)
+    assert [row["subject"] for row in rows] == ["document/open", "document/new"]
+    lately = store.findings(conn, closed=True, since=datetime.now(UTC) - timedelta(days=7))
+    assert [row["subject"] for row in lately] == ["document/open", "document/new"]
+
+
 def test_one_is_settled_or_silenced_by_somebody(conn: psycopg.Connection[Any]) -> None:
     one, _ = store.tell(conn, stale("a"))
     store.quiet(conn, one, datetime.now(UTC) + timedelta(days=1))

@@ -129,7 +129,9 @@ def test_what_was_unusual_is_the_reason() -> None:
 def test_what_was_unusual_after_the_week_is_of_the_next_one() -> None:
     week = Days(MONDAY.date() - timedelta(days=7), MONDAY.date() - timedelta(days=1))
     told = [
-        {"subject": "workload/a", "message": message, "at": MONDAY + timedelta(hours=hours)}
+        {"subject": "workload/a", "message": message, "severity": "medium", "at": MONDAY + timedelta(hours=hours)}
         for message, hours in (("before", -7 * 24 - 8), ("in it", -8), ("this morning", -1))
     ]
     assert weekly._recent([*told, {**told[1], "subject": "workload/b"}], {"a"}, week, "") == ["on Sunday, in it"]
+    grave = {**told[1], "severity": "high", "message": "graver"}
+    assert weekly._recent([*told, grave], {"a"}, week, "") == ["on Sunday, graver", "on Sunday, in it"]

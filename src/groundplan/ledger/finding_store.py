@@ -108,10 +108,10 @@ def quiet(conn: Connection[Any], finding_id: UUID, until: datetime) -> None:
 
 def findings(
     conn: Connection[Any], *, kinds: Sequence[str] = (), subject: str = "", below: str = "", closed: bool = False,
-    limit: int = 200, skip: int = 0, only: Sequence[UUID] | None = None,
+    limit: int = 200, skip: int = 0, only: Sequence[UUID] | None = None, since: datetime | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The gravest and newest first. `kinds` are beginnings (`knowledge.`), `subject` is exact, `below` one with all
-    that is in it; with `only` those of these ids.
+    """The gravest and newest first, of what is closed the newest. `kinds` are beginnings (`knowledge.`), `subject` is
+    exact, `below` one with all that is in it; with `only` those of these ids, with `since` those that came since then.
 
     Quiet ones are left out.
     """
@@ -124,7 +124,9 @@ def findings(
                AND (%(subject)s = '' OR subject = %(subject)s)
                AND (%(below)s = '' OR subject = %(below)s OR starts_with(subject, %(below)s || '/'))
                AND (%(only)s::uuid[] IS NULL OR id = ANY (%(only)s::uuid[]))
-               ORDER BY closed_at IS NOT NULL, array_position(%(order)s::text[], severity), at DESC, id
+               AND (%(since)s::timestamptz IS NULL OR at >= %(since)s)
+               ORDER BY closed_at IS NOT NULL,
+                 CASE WHEN closed_at IS NULL THEN array_position(%(order)s::text[], severity) END, at DESC, id
                LIMIT %(limit)s OFFSET %(skip)s""",
         {
             "closed": closed,
@@ -135,6 +137,7 @@ def findings(
             "limit": limit,
             "skip": skip,
             "only": None if only is None else list(only),
+            "since": since,
         },
     )
 

@@ -24,6 +24,7 @@ from groundplan.economics.allocate.change import Spent
 from groundplan.economics.allocate.change import why as of_change
 from groundplan.economics.allocate.model import Line
 from groundplan.ledger import finding_store, rollup_store
+from groundplan.ledger.finding import SEVERITIES
 
 Calls = Mapping[str, int]
 LOOK_SECONDS = 3600.0
@@ -52,7 +53,7 @@ def queue(conn: Connection[Any], now: datetime) -> int:
     week = Days(monday - timedelta(days=7), monday - timedelta(days=1))
     lines, before = (cost_book.book(conn, days, monday) for days in (week, week.before))
     calls = tuple(_calls(conn, days) for days in (week, week.before))
-    told = finding_store.findings(conn, kinds=["cost."], closed=True, limit=500)
+    told = finding_store.findings(conn, kinds=["cost."], closed=True, since=week.since, limit=500)
     owned: dict[str, set[str]] = {}
     for workload in blueprint.workloads:
         for duty in DUTIES:
@@ -128,8 +129,8 @@ def _of(lines: Sequence[Line], workloads: set[str]) -> list[Line]:
 
 
 def _recent(told: Sequence[dict[str, Any]], workloads: set[str], week: Days, changed: str) -> list[str]:
-    """Those of the week, each with its day, UTC; of the workload that changed most come first."""
+    """Those of the week, each with its day, UTC; of the workload that changed most come first, then the gravest."""
     subjects = {f"workload/{name}" for name in workloads}
     found = [row for row in told if row["subject"] in subjects and week.since <= row["at"] < week.until]
-    first = sorted(found, key=lambda row: row["subject"] != f"workload/{changed}")
+    first = sorted(found, key=lambda row: (row["subject"] != f"workload/{changed}", SEVERITIES.index(row["severity"])))
     return [f"on {row['at'].astimezone(UTC):%A}, {row['message']}" for row in first]
