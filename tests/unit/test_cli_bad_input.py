@@ -59,9 +59,18 @@ def test_nothing_is_not_asked(tmp_path: Path) -> None:
     assert run(tmp_path, "ask", " ", "--workload", "assistant") == (65, "question_empty")
 
 
-@pytest.mark.parametrize("arguments", [("why", "WORD"), ("audit", "list", "--subject", "WORD")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("why", "WORD"), ("audit", "list", "--subject", "WORD"), ("cost", "statement", "WORD", "--save", "none.csv"),
+        ("cost", "reconcile", "FILE"), ("cost", "outcomes", "import", "FILE"),
+    ],
+)  # fmt: skip
 def test_words_that_are_not_utf8_are_sent_as_they_are(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    words = [os.fsdecode(b"\xff") if word == "WORD" else word for word in arguments]
+    file = tmp_path / os.fsdecode(b"bill\xff.csv")
+    file.write_text("date,cost\n2026-11-01,1\n")
+    said = {"WORD": os.fsdecode(b"\xff"), "FILE": str(file)}
+    words = [said.get(word, word) for word in arguments]
     assert run(tmp_path, *words, GROUNDPLAN_TOKEN="x", GROUNDPLAN_URL="http://127.0.0.1:9") == (69, "not_running")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,20 +83,20 @@ class ControlClient:
 
     def get(self, path: str, **query: Any) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
-        return self.send("GET", f"{path}?{urlencode(given, errors='surrogateescape')}" if given else path)
+        return self.send("GET", f"{path}?{_encoded(given)}" if given else path)
 
     def post(self, path: str, body: Any = None) -> Any:
         return self.send("POST", path, {} if body is None else body)
 
     def post_file(self, path: str, data: bytes, query: Sequence[tuple[str, str]]) -> Any:
         """Send a file as it is."""
-        return self.send("POST", f"{path}?{urlencode(query)}", data)
+        return self.send("POST", f"{path}?{_encoded(query)}", data)
 
     def save(self, path: str, file: Path, **query: str) -> int:
         """Write what a GET answers, such as an archive, to a file that is not there yet; its size in bytes."""
         if file.exists():  # what leaves is in the audit log, so nothing is asked for that cannot be kept
             raise _unwritable(file, "File exists")
-        data = self.send("GET", f"{path}?{urlencode(query)}", raw=True)
+        data = self.send("GET", f"{path}?{_encoded(query)}", raw=True)
         try:
             with file.open("xb") as opened:
                 return opened.write(data)
@@ -157,6 +157,11 @@ class ControlClient:
             ) from error
         finally:
             connection.close()
+
+
+def _encoded(query: Mapping[str, Any] | Sequence[tuple[str, str]]) -> str:
+    """Words that are no UTF-8, such as names of files, as they are."""
+    return urlencode(query, errors="surrogateescape")
 
 
 def _unwritable(file: Path, why: str | None) -> Invalid:
