@@ -118,6 +118,15 @@ def test_a_statement_shows_the_days_before() -> None:
     assert not any(each.over for each in statements(LINES, FIRST, LAST, over=False))
 
 
+def test_what_nobody_counted_is_paid_by_use_all_the_same() -> None:
+    """Only what an allocation spreads comes again each month."""
+    unknown = replace(LINES[0], basis="estimated", rule="the most it can have cost")
+    spread = replace(LINES[1], allocation="platform")
+    hours = replace(LINES[0], basis="measured", allocation="people")
+    found = rows(focus_csv([(FIRST, LAST, [LINES[0], unknown, LINES[4], hours, spread])], "acme"))
+    assert [row["ChargeFrequency"] for row in found] == ["Usage-Based"] * 4 + ["Recurring"]
+
+
 def test_quantities_are_decimals_also_where_all_are_whole() -> None:
     found = rows(focus_csv([(FIRST, LAST, LINES)], "acme"))
     assert [row["ConsumedQuantity"] for row in found] == ["1000.0", "", "", "", "", "", "10.0"]
