@@ -337,6 +337,8 @@ def test_statement_focus_and_book_agree(control: Control) -> None:
 def test_an_accepted_outcome_has_its_cost(control: Control) -> None:
     row = ask(control, f"/api/cost/outcomes?{span()}")["outcomes"][0]
     assert (row["workload"], row["reported"], row["accepted"]) == ("assistant", 1, 1)
+    days = [TODAY - timedelta(days=back) for back in range(1, 31)]
+    assert row["calls"] == sum(2 if day.weekday() < 5 else 1 for day in days), "its guardrail's judge is no caller"
     assert Decimal(row["cost_per_accepted_usd"]) == Decimal(row["cost_usd"]) > 0
     assert row["returned"] == pytest.approx(2 / float(row["cost_usd"]))
     assert row["baseline_usd"] == "1.500000000000" and row["baseline_basis"] == "estimated"
@@ -434,6 +436,8 @@ def _output_of_callers(control: Control) -> list[Any]:
         ("GET", "/api/opportunities?workload=asistant", None, "workload_unknown"),
         ("POST", "/api/cost/forecast", {"what": "luck"}, "forecast_unknown"),
         ("POST", "/api/cost/forecast", {"countries": ["XX"]}, "country_unknown"),
+        ("POST", "/api/cost/forecast", {"countries": ["PUBLIC"]}, "country_unknown"),
+        ("POST", "/api/cost/forecast", {"countries": [""]}, "country_unknown"),
         ("POST", "/api/cost/forecast", {"growth": "adoption"}, "adoption_unknown"),
         ("POST", "/api/cost/forecast", {"workload": "nobody"}, "workload_unknown"),
     ],
@@ -444,6 +448,12 @@ def test_what_cannot_be_answered_is_refused_with_what_to_do(
     answer = control.ask(method, path, body)
     assert answer.status in (400, 404, 422), answer.body
     assert answer.code == code and answer.body["error"]["hint"]
+
+
+def test_an_export_that_is_refused_has_not_left(control: Control) -> None:
+    left = ask(control, "/api/audit?action=export.")["entries"]
+    assert control.ask("GET", "/api/cost/focus.csv?first=2026-02-01&last=2026-01-01").code == "days_invalid"
+    assert ask(control, "/api/audit?action=export.")["entries"] == left
 
 
 def command(control: Control, *arguments: str) -> Any:

@@ -105,7 +105,7 @@ def public_holidays(country: str, year: int) -> tuple[str, ...]:
         ) from error
     try:
         days = holidays.country_holidays(country, years=year)
-    except NotImplementedError as error:
+    except (NotImplementedError, TypeError) as error:  # a name of that library which is no country cannot be called
         raise Invalid(
             f"the holidays of '{country[:20]}' are not known",
             code="country_unknown",

@@ -118,7 +118,7 @@ def people(
 
 @router.get("/features")
 def features(services: Using, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
-    """Cost by what applications call their features (header `groundplan-feature`), and by version of the prompt."""
+    """Cost by what applications call their features (header `groundplan-feature`)."""
     days = cost_book.days_of(first, last, services.clock.now().date())
     wanted = {**_wanted(days), "workload": workload}
     with services.transaction() as conn:
@@ -202,9 +202,9 @@ def statements_pdf(services: Using, caller: Reader, team: str, month: Month = No
 @router.get("/focus.csv", response_class=PlainTextResponse)
 def focus(services: Using, caller: Reader, first: Day = None, last: Day = None) -> PlainTextResponse:
     """The book of some days as FOCUS 1.0, each month by itself: a charge lies within one billing period."""
-    _exported(services, caller, "focus", first=first, last=last)
     today = services.clock.now().date()
     days = cost_book.days_of(first, last, today)
+    _exported(services, caller, "focus", first=first, last=last)
     with services.transaction() as conn:
         months = [(month.first, month.last, cost_book.book(conn, month, today)) for month in days.months]
         centers = {begin: cost_book.cost_centers(conn, lines) for begin, _, lines in months}
