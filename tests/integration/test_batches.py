@@ -436,6 +436,24 @@ async def test_lines_wait_for_a_deployment_that_has_no_room_for_them(setup: Setu
     assert Decimal(spent) == 8 * LINE
 
 
+async def test_a_line_that_waits_keeps_nobody_waiting_who_asks_the_same(setup: Setup) -> None:
+    """Of several that ask the same at once one asks the model, and the others wait for its answer."""
+    place = deployment("one", setup.model_port, rates=BATCH_RATES)
+    setup.stack.apply(blueprint(2, [place], [workload("assistant", ["one"], cache=CACHE)], limit=PICO // 100))
+    await setup.stack.ready(2)
+    setup.model.script = Script(mode="error", status=429, retry_after="40")
+    batch = await order(setup.client, lines(1))
+    async with asyncio.timeout(30):
+        while not setup.model.counted:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
+    began = time.monotonic()
+    assert (await setup.stack.chat(setup.key, "q0")).status == 503
+    assert time.monotonic() - began < 10 and setup.model.counted == 1
+    await setup.client.batches.cancel(batch.id)
+    assert (await ended(setup.client, batch.id)).status == "cancelled"
+
+
 async def test_a_line_that_needs_more_than_all_of_a_limit_does_not_wait_for_it(setup: Setup) -> None:
     await limited(setup, 2, Limit(name="few", covers="workload/assistant", type="tokens", amount=10, period="minute"))
     batch = await ended(setup.client, (await order(setup.client, lines(1))).id, 30)

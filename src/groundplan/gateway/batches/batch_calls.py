@@ -245,6 +245,8 @@ class BatchCalls:
     async def _wait(self, exchange: Exchange, batch: Batch, error: GroundplanError) -> None:
         """For what refused it, unless its batch ends. Raises `Denied` then."""
         self._check_ending(exchange, batch)
+        if exchange.flight is not None:
+            cache.land(self._gateway, exchange)  # who asks the same does not wait for this
         self.waiting.add(exchange.call)
         try:
             await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_WAIT_S))
