@@ -149,6 +149,20 @@ async def test_when_the_first_fails_the_next_asks(tmp_path: Path) -> None:
         assert sorted(reply.status for reply in replies) == [200, 200, 200, 503]
 
 
+async def test_what_was_waited_for_another_calls_answer_is_part_of_the_deadline(tmp_path: Path) -> None:
+    declared = {"assistant": {**DECLARED["assistant"], "deadline_ms": 2000, "attempts": 1}}
+    async with call_rig(tmp_path, ["one"], workloads=declared) as rig:
+        rig.hold("one")
+        first = asyncio.ensure_future(rig.chat())
+        await until(lambda: rig.models["one"].counted == 1)
+        await asyncio.sleep(1.0)
+        began = asyncio.get_running_loop().time()
+        assert (await rig.chat()).status == 503
+        assert asyncio.get_running_loop().time() - began < 2.7, "a second for the other one, and a second of its own"
+        assert (await first).status == 503
+        await rig.books()
+
+
 async def test_a_client_that_leaves_takes_nobody_along(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
         one = rig.hold("one")

@@ -200,6 +200,7 @@ class BatchCalls:
                 amount = await self._admitted(exchange, batch)
                 if exchange.finished:
                     return
+                exchange.waited = 0.0  # nobody waits for it: its deadline begins when it is sent
                 await self._reserved(exchange, amount)
                 if not grounded:
                     grounded = True

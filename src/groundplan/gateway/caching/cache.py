@@ -247,6 +247,7 @@ class _Search:
         done, _ = await asyncio.wait((flight.landed,), timeout=self._until - now)
         if not done:  # where this worker stood still, its answer may lie in a socket
             done, _ = await asyncio.wait((flight.landed,), timeout=READ_SECONDS)
+        self._exchange.waited += self._gateway.loop.time() - now
         return bool(done) and flight.landed.result() != UNFIT
 
     def _here(self) -> Entry | None:
