@@ -63,6 +63,11 @@ def inside(stack: Stack) -> Home:
     return Home(Path(f"/proc/{stack.workers[0].pid}/root{stack.home.root}"))
 
 
+def room_made(home: Home) -> int:
+    """Bytes that the segments of the journal take on the disk."""
+    return sum(segment.stat().st_blocks * 512 for segment in home.journal.glob("*/*.seg"))
+
+
 def fill(ballast: Path) -> None:
     """Take every byte that is left."""
     with ballast.open("wb", buffering=0) as file:
@@ -102,12 +107,12 @@ async def test_a_full_disk_refuses_new_calls_settles_open_ones_and_recovers(data
     async with scripted("primary") as (model, port), installation(database, tmp_path) as stack:
         place = deployment("primary", port, first_token_ms=30_000, idle_ms=30_000)
         stack.apply(blueprint(1, [place], [workload("assistant", ["primary"])]))
-        start(stack, "1m")
+        start(stack, "2m")
         await stack.ready()
         key = stack.key()
         home = inside(stack)
         async with asyncio.timeout(30):
-            while len([*home.journal.glob("*/*.seg")]) <= AHEAD:  # noqa: ASYNC110 -- of another process
+            while room_made(home) < (1 + AHEAD) * SEGMENT:  # noqa: ASYNC110 -- by another process
                 await asyncio.sleep(0.02)
         fill(home.journal / "ballast")
         model.script = Script(latency_ms=4000)
