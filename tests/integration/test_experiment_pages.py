@@ -150,13 +150,17 @@ def test_a_judge_that_says_nothing_readable_is_told_in_the_same_words_everywhere
 
 
 def test_one_click_leads_from_an_opportunity_to_a_shadow(console: Console) -> None:
-    row: tuple[Any, ...] = (
-        new_id(), 0, datetime.now(UTC) - timedelta(hours=2), "local", "here", "acme/model", "settled", "ok", 200,
-        Decimal(5), Decimal(5), {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False,
-        {"input": [1000, 0], "output": [500_000, 5 * 10**12]}, "", "",
-    )  # fmt: skip
+    cost = Decimal("0.01")
+    rows: list[tuple[Any, ...]] = [
+        (
+            new_id(), 0, datetime.now(UTC) - timedelta(hours=2), "local", "here", "acme/model", "settled", "ok", 200,
+            cost, cost, {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False,
+            {"input": [2, 0], "output": [1000, 10**10]}, "", "",
+        )
+        for _ in range(500)
+    ]  # fmt: skip
     with connect(console.owner, autocommit=True) as conn:
-        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
+        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, rows)
     text = console.page("/cost/opportunities?days=7")
     form = re.search(r'<form method="post" action="/do/experiment-start">(.*?)</form>', text)
     assert form is not None, "no cheaper deployment was found"
