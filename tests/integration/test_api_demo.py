@@ -262,7 +262,11 @@ def test_support_saves_above_its_floors_and_finance_keeps_its_large_model(demo: 
         workload: demo.ask("POST", "/api/keys", {"workload": workload, "user": person})["key"]
         for workload, person in (("support-assistant", "lena@acme.example"), ("finance-analytics", "ana@acme.example"))
     }
-    easy = ["How long does delivery to Norway take?", "When is the sensor calibrated again?", "What is the warranty?"]
+    easy = [
+        "How long is the warranty of P-series pumps?",
+        "Within how many days can unused pumps be returned?",
+        "How long do made-to-order pumps of the P-series take?",
+    ]
     for question in easy:
         searched(demo, keys["support-assistant"], question)
     asked = [chat(demo, keys["support-assistant"], question) for question in easy * 3]

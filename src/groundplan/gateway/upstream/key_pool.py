@@ -36,7 +36,8 @@ class KeyPool:
         return len(self._used)
 
     def order(self, now: float) -> list[int]:
-        """The keys that do not rest, the least used first; of equals the first declared."""
+        """The keys that do not rest, the least used first; of equals the first declared. Where all rest, those
+        that have done so for long enough that one call may look."""
         ready = [index for index, until in enumerate(self._until) if until <= now]
         if not ready:
             ready = [index for index, soon in enumerate(self._soon) if soon <= now]
@@ -55,7 +56,7 @@ class KeyPool:
         return any(until <= now for until in self._until)
 
     def rests(self, now: float) -> float:
-        """Seconds until one of the keys may be used; 0 where one may be now."""
+        """Seconds until one of the keys rests no more; 0 where one does not now. `order` may name one before that."""
         return max(0.0, min(self._until) - now)
 
     def _use(self, index: int, now: float) -> float:
