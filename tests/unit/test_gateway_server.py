@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -545,3 +546,20 @@ def test_any_bytes_in_any_pieces_leave_the_server_alive(data: bytes, step: int) 
 @pytest.mark.parametrize(("files", "most"), [(100, 64), (1024, 384), (20_000, 9_872), (1 << 20, 20_000)])
 def test_clients_leave_files_for_calls_and_for_what_goes_on_beside_them(files: int, most: int) -> None:
     assert connections(files) == most
+
+
+async def test_who_was_accepted_just_before_a_worker_stopped_listening_is_answered(running: Running) -> None:
+    """The loop makes a connection of it a turn later; until then there is none to wait for."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ending = asyncio.create_task(running.server.quiesce(5))
+        loop = asyncio.get_running_loop()
+        accepted = asyncio.create_task(loop.connect_accepted_socket(running.server.protocol, ours))
+        await asyncio.sleep(0.02)
+        theirs.sendall(b"GET /who HTTP/1.1\r\nhost: a\r\n\r\n")
+        await ending
+        await running.server.drain(0)
+        theirs.settimeout(5)
+        told = await asyncio.to_thread(theirs.recv, 4096)
+    assert told.startswith(b"HTTP/1.1 200 ") and b"connection: close" in told.lower()
+    await accepted

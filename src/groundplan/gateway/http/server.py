@@ -21,6 +21,8 @@ from groundplan.gateway.http.response import Response as Response
 Handler = Callable[[Request, Response], Awaitable[None]]
 RefusalBody = Callable[[Refusal], bytes]
 
+_ARRIVING_SECONDS = 0.05
+"""What was accepted just before a worker stopped listening is a connection within this."""
 _ROOM = 16
 """A part of the connections that wait is closed at once, so that the next ones find room without a look at all."""
 
@@ -115,9 +117,10 @@ class Server:
         """Let running answers end, for at most `seconds`. A kept-alive connection is not closed under a client's next
         request: that is answered, says that it is the last, and only silence ends it."""
         self.draining = True
+        end = self.now() + seconds
+        await asyncio.sleep(min(seconds, _ARRIVING_SECONDS))
         for connection in list(self.connections):
             connection.begin_drain()
-        end = self.now() + seconds
         while self.connections and self.now() < end:  # noqa: ASYNC110 -- it has a deadline, and is not hot
             await asyncio.sleep(0.02)
 
