@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from tests.integration.test_api_control import running
@@ -37,11 +38,11 @@ def embedded(dsn: str, at: datetime) -> UUID:
     """A call of one token, which also cost something by the request."""
     id, cost = new_id(), Decimal("0.001001")
     parts = {"input": [1, 1_000_000], "requests": [1, 1_000_000_000]}
-    attempt = (
+    attempt: tuple[Any, ...] = (
         id, 0, at, "vectors", "here", "acme/vectors", "settled", "ok", 200, cost, cost, {"input": 1}, False, [], 1.0,
         new_id(), 0.0, None, None, "assistant", 2, False, parts, "", "",
     )  # fmt: skip
-    call = (
+    call: tuple[Any, ...] = (
         id, at, "assistant", None, None, None, "embeddings", "ok", 200, None, "acme/vectors", "vectors", "here", cost,
         cost, 1, 0, "none", 2, new_id(), False, 12.5, 3.5, {"sources": []}, 0, 0,
     )  # fmt: skip

@@ -31,11 +31,11 @@ def used(dsn: str, tokens: int, days: int) -> None:
     """That many tokens, so many days ago."""
     at = datetime.now(UTC).replace(hour=0, minute=0, second=1, microsecond=0) - timedelta(days=days)
     id, cost = new_id(), Decimal(0)
-    attempt = (
+    attempt: tuple[Any, ...] = (
         id, 0, at, "local", "here", "acme/model", "settled", "ok", 200, cost, cost, {"input": tokens}, False, [], 1.0,
         new_id(), 0.0, None, None, "assistant", 1, False, {"input": [tokens, 0]}, "", "",
     )  # fmt: skip
-    call = (
+    call: tuple[Any, ...] = (
         id, at, "assistant", None, None, None, "chat", "ok", 200, None, "acme/model", "local", "here", cost, cost,
         tokens, 0, "none", 1, new_id(), False, 12.5, 3.5, {"sources": []}, 0, 0,
     )  # fmt: skip
