@@ -81,7 +81,7 @@ def declared(commands: list[str], paths: list[str], models: list[str], headers: 
 
 
 def measure_peer(made: Installation, peer: Peer, seconds: float) -> dict[str, Any] | str:
-    """Its figures at 32 connections, or why there are none."""
+    """Its figures at 32 connections, and its rate at 128; or why there are none."""
     port = free_port()
     command = peer.command.replace("{port}", str(port)).replace("{upstream}", str(made.upstream))
     log = made.folder / f"peer-{peer.name}.log"
@@ -93,7 +93,9 @@ def measure_peer(made: Installation, peer: Peer, seconds: float) -> dict[str, An
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             return f"{problem}: {last[0][:200]}"
         pids, around = tree(process.pid), {"upstream": made.pids["upstream"]}
-        figures = closed(port, {peer.name: pids} | around, seconds, 1, *peer.options(made.upstream))
+        options = peer.options(made.upstream)
+        figures = closed(port, {peer.name: pids} | around, seconds, 1, *options)
+        figures["rps_c128"] = closed(port, {}, seconds, 1, *options, connections=128)["rps"]
         return figures | {"mib": round(sum(memory_mib(pid) for pid in pids), 1)}
     finally:
         with suppress(ProcessLookupError):

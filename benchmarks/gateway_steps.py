@@ -23,6 +23,7 @@ from msgspec import structs
 
 from groundplan.blueprint.model import Blueprint, Limit
 from groundplan.core.home import Home
+from groundplan.core.settings import child_environment, crowd_allocator
 from groundplan.gateway import app
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.front import Sockets
@@ -106,8 +107,9 @@ def measure_steps(made: Installation, seconds: float, number: int) -> dict[str, 
             made.apply(declared(step, made.upstream, number + at))
         options = ["--step", step, "--home", home, "--port", str(port), "--upstream", str(made.upstream)]
         process = made.spawn(
-            f"step-{step}", sys.executable, "-m", "benchmarks.gateway_steps", *options, cwd=HERE.parent
-        )
+            f"step-{step}", sys.executable, "-m", "benchmarks.gateway_steps", *options, cwd=HERE.parent,
+            env=child_environment(crowd_allocator()),
+        )  # fmt: skip
         shipper = None
         if step == "shipping":
             shipper = made.spawn(
