@@ -36,6 +36,11 @@ def parts(rates: Rates, usage: Usage) -> list[Part]:
     `rates` are those of the call's tier and class of service. Counts that are zero are left out, and finer classes
     without a rate of their own, whose tokens are in the class around them.
     """
+    fine = usage.details is not None and rates.details is not None
+    inner = usage.cache_read or usage.cache_write or usage.input_audio or usage.reasoning or usage.output_audio
+    if not (fine or inner):  # as nearly every call has them
+        plain = [Part("input", "input", usage.input, rates.input)] if usage.input else []
+        return [*plain, Part("output", "output", usage.output, rates.output)] if usage.output else plain
     into: _Classes = {
         "cache_read": (usage.cache_read, rates.cache_read),
         "cache_write": (usage.cache_write, rates.cache_write),

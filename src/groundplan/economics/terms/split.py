@@ -19,36 +19,42 @@ LONG, BY_TIME = "long", "by time"
 
 
 def split(rates: Rates | None, usage: Usage, cost: int) -> Split:
-    """Every class that was counted with its share of `cost` picodollars; the shares sum exactly to it.
+    """The first half of `explained`."""
+    return explained(rates, usage, cost)[0]
+
+
+def tier(rates: Rates | None, usage: Usage, cost: int) -> str:
+    """The second half of `explained`."""
+    return explained(rates, usage, cost)[1]
+
+
+def explained(rates: Rates | None, usage: Usage, cost: int) -> tuple[Split, str]:
+    """Every class that was counted with its share of `cost` picodollars, which sum exactly to it; and at which price it
+    was: `batch`, `priority`, `long`, `by time`, several with blanks between; empty: the standard one.
 
     The class of service is the one at which the usage costs so much. What is beyond tokens is what was made, spoken or
     heard, else `bound`. Without rates the whole is `bound`.
     """
     if rates is None:
-        return {BOUND: (0, cost)} if cost else {}
-    taken, _ = _priced(rates, usage, cost)
+        return {BOUND: (0, cost)} if cost else {}, ""
+    taken, told = _priced(rates, usage, cost)
     found = parts(taken, usage)
     weights = [part.count * part.rate for part in found]
-    names, counts = [part.name for part in found], [part.count for part in found]
-    for name, count, each in (("requests", 1, taken.request), ("images", usage.images, taken.image)):
-        if count and each:
-            names.append(name)
-            counts.append(count)
-            weights.append(count * each * MILLION)
+    counted = [(part.name, part.count) for part in found]
+    if taken.request:
+        counted.append(("requests", 1))
+        weights.append(taken.request * MILLION)
+    if usage.images and taken.image:
+        counted.append(("images", usage.images))
+        weights.append(usage.images * taken.image * MILLION)
     known = min(cost, -(-sum(weights) // MILLION))
     amounts = shares(known, weights) if weights else []
-    made = {name: (count, amount) for name, count, amount in zip(names, counts, amounts, strict=True)}
-    if rest := cost - sum(amounts):
+    made = {name: (count, amount) for (name, count), amount in zip(counted, amounts, strict=True)}
+    if rest := cost - known if weights else cost:
         name = next((name for name in UNITS if getattr(usage, name)), BOUND)
         count = 0 if name == BOUND else int(getattr(usage, name))
         made[name] = (count, rest)
-    return made
-
-
-def tier(rates: Rates | None, usage: Usage, cost: int) -> str:
-    """At which price it was: `batch`, `priority`, `long`, `by time`, several with blanks between; empty: the standard
-    one."""
-    return "" if rates is None else _priced(rates, usage, cost)[1]
+    return made, told
 
 
 def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[Rates, str]:
@@ -61,8 +67,9 @@ def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[Rates, str]:
     taken, long = price.of_service(rates, service), ""
     while taken.long is not None and usage.input > taken.long_above:
         taken, long = taken.long, LONG
-    names = ("" if service == price.STANDARD else service, long, when)
-    return taken, " ".join(filter(None, names))
+    if service == price.STANDARD:
+        service = ""
+    return taken, " ".join(filter(None, (service, long, when))) if service or long or when else ""
 
 
 def _ways(rates: Rates) -> list[tuple[Rates, str, str]]:

@@ -12,10 +12,10 @@ import msgspec
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.audit.entry import Acting, Entry, gateway_actor
-from groundplan.core.money import format_usd, to_decimal
-from groundplan.economics.terms.split import Split, split, tier
+from groundplan.core.money import format_usd
+from groundplan.economics.terms.split import Split, explained, split
 from groundplan.gateway.journal.recovery import Attempt, CallState
-from groundplan.ledger.model import Settlement, Usage
+from groundplan.ledger.model import Finish, Usage
 from groundplan.ledger.used import used
 
 Row = tuple[Any, ...]
@@ -26,6 +26,8 @@ RatesOf = Callable[[int, str], Rates | None]
 """(blueprint number, deployment) -> its rates then"""
 
 _NOTHING = Usage()
+_usd = lru_cache(maxsize=4096)(format_usd)
+"""A row names the same few amounts again and again; a numeric column takes their text."""
 _EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,6 +55,7 @@ def attempt_row(attempt: Attempt, epoch: UUID, rates: RatesOf = lambda _number, 
     made, settled = attempt.reservation, attempt.settlement
     state = attempt_state(attempt)
     flags = list(settled.flags) if settled else ["crash"] if attempt.crashed else []
+    parts, tier = _explained(attempt, rates)
     return (
         made.call.hex(),
         made.attempt,
@@ -63,8 +66,8 @@ def attempt_row(attempt: Attempt, epoch: UUID, rates: RatesOf = lambda _number, 
         state,
         settled.outcome if settled else state,
         settled.http_status if settled else None,
-        to_decimal(made.bound),
-        to_decimal(attempt.cost),
+        _usd(made.bound),
+        _usd(attempt.cost),
         settled.usage if settled else {},
         settled.estimated if settled else attempt.crashed,
         flags,
@@ -76,22 +79,21 @@ def attempt_row(attempt: Attempt, epoch: UUID, rates: RatesOf = lambda _number, 
         made.workload,
         made.blueprint,
         made.demo,
-        None if state == "open" else _parts(attempt, rates),
+        parts,
         made.purpose,
-        "" if state == "open" or settled is None else _tier(attempt, settled, rates),
+        tier,
     )
 
 
-def _parts(attempt: Attempt, rates: RatesOf) -> Split:
-    made, settled = attempt.reservation, attempt.settlement
-    if settled is None or not (attempt.cost or settled.usage.input or settled.usage.output):
-        return split(None, _NOTHING, attempt.cost)
-    return split(rates(made.blueprint, made.deployment), settled.usage, attempt.cost)
-
-
-def _tier(attempt: Attempt, settled: Settlement, rates: RatesOf) -> str:
-    made = attempt.reservation
-    return tier(rates(made.blueprint, made.deployment), settled.usage, attempt.cost) if attempt.cost else ""
+def _explained(attempt: Attempt, rates: RatesOf) -> tuple[Split | None, str]:
+    """What its cost is made of, and at which price that was; nothing while it is open."""
+    made, settled, cost = attempt.reservation, attempt.settlement, attempt.cost
+    if attempt.is_open:
+        return None, ""
+    if settled is None or not (cost or settled.usage.input or settled.usage.output):
+        return split(None, _NOTHING, cost), ""
+    parts, tier = explained(rates(made.blueprint, made.deployment), settled.usage, cost)
+    return parts, tier if cost else ""
 
 
 def _ms(microseconds: int) -> float | None:
@@ -102,9 +104,9 @@ def _ms(microseconds: int) -> float | None:
 def charge_rows(attempt: Attempt) -> list[Row]:
     """What a settled or crashed attempt costs each of its budgets, in full."""
     made = attempt.reservation
-    cost = to_decimal(attempt.cost)
-    names = dict.fromkeys((charge.budget, charge.period) for charge in attempt.budgets)
-    return [(made.call.hex(), made.attempt, budget, period, cost) for budget, period in names]
+    call, number, cost = made.call.hex(), made.attempt, _usd(attempt.cost)
+    names = {(charge.budget, charge.period): None for charge in attempt.budgets}
+    return [(call, number, budget, period, cost) for budget, period in names]
 
 
 def leading_attempt(call: CallState) -> Attempt | None:
@@ -124,29 +126,23 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
     lead, end = leading_attempt(call), call.finish
     source = end or (lead.reservation if lead else None)
     assert source is not None, "a call has at least one record"
-    usages = [attempt.settlement.usage for attempt in call.attempts.values() if attempt.settlement is not None]
+    settled = [attempt.settlement for attempt in call.attempts.values() if attempt.settlement is not None]
+    prompt = completion = prefix = 0
+    flags: list[str] = []
+    for one in settled:
+        prompt, completion = prompt + one.usage.input, completion + one.usage.output
+        prefix += one.saved
+        flags += one.flags
     detail = {
         "steps": end.steps if end else [],
         "sources": used(end) if end else [],
-        "flags": sorted({flag for a in call.attempts.values() if a.settlement for flag in a.settlement.flags}),
+        "flags": sorted(set(flags)) if flags else flags,
         "key": source.key,
     }
     if source.key in acting:
         detail["acting"] = acting[source.key].to_json()
-    if end and end.client:
-        detail["client"] = end.client
-    if end and end.feature:
-        detail["feature"] = end.feature
-    if end and end.ticket:
-        detail["ticket"] = end.ticket
-    if end and end.refusal:
-        detail["refusal"] = end.refusal
-    if end and end.scores:
-        detail["scores"] = end.scores
-    if end and end.of:
-        detail |= {"of": end.of, "purpose": end.purpose}
-    if end and end.route:
-        detail["route"] = msgspec.json.decode(end.route)
+    if end:
+        detail |= _told(end)
     return (
         call.call.hex(),
         moment(_began(call)),
@@ -161,10 +157,10 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
         lead.reservation.model if lead else None,
         lead.reservation.deployment if lead else ((end.deployment or None) if end else None),
         lead.reservation.site if lead else None,
-        to_decimal(call.cost),
-        to_decimal(call.reserved),
-        sum(usage.input for usage in usages),
-        sum(usage.output for usage in usages),
+        _usd(call.cost),
+        _usd(call.reserved),
+        prompt,
+        completion,
         end.cache if end else "none",
         source.blueprint,
         epoch,
@@ -172,9 +168,26 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
         end.duration_us / 1000 if end else None,
         end.first_byte_us / 1000 if end and end.first_byte_us else None,
         detail,
-        to_decimal(end.saved) if end else 0,
-        to_decimal(sum(a.settlement.saved for a in call.attempts.values() if a.settlement is not None)),
+        _usd(end.saved) if end else 0,
+        _usd(prefix),
     )
+
+
+def _told(end: Finish) -> dict[str, Any]:
+    """What few calls have beside the rest."""
+    made = {
+        "client": end.client,
+        "feature": end.feature,
+        "ticket": end.ticket,
+        "refusal": end.refusal,
+        "scores": end.scores,
+    }
+    told: dict[str, Any] = {name: value for name, value in made.items() if value}
+    if end.of:
+        told |= {"of": end.of, "purpose": end.purpose}
+    if end.route:
+        told["route"] = msgspec.json.decode(end.route)
+    return told
 
 
 def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Acting]) -> Entry:
@@ -196,8 +209,8 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
         "status": end.status if end else "crashed",
         "http_status": end.http_status if end else 0,
         "error_code": end.error_code if end else "crashed",
-        "cost_usd": format_usd(call.cost),
-        "reserved_usd": format_usd(call.reserved),
+        "cost_usd": _usd(call.cost),
+        "reserved_usd": _usd(call.reserved),
         "blueprint": source.blueprint,
         "cache": end.cache if end else "none",
         # by its id alone: a name may be somebody's, and what the log says stays
@@ -206,7 +219,7 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
         "demo": source.demo,
     }
     if end and end.saved:
-        detail["saved_usd"] = format_usd(end.saved)
+        detail["saved_usd"] = _usd(end.saved)
     at = moment(end.at if end else _began(call))
     subject = f"workload/{source.workload}"
     return Entry(id, at, "call", gateway_actor(epoch), subject, detail, acting.get(source.key))
@@ -221,8 +234,8 @@ def _attempt_detail(attempt: Attempt) -> dict[str, Any]:
         "model": made.model,
         "state": attempt_state(attempt),
         "outcome": settled.outcome if settled else attempt_state(attempt),
-        "reserved_usd": format_usd(made.bound),
-        "cost_usd": format_usd(attempt.cost),
+        "reserved_usd": _usd(made.bound),
+        "cost_usd": _usd(attempt.cost),
         "input_tokens": settled.usage.input if settled else 0,
         "output_tokens": settled.usage.output if settled else 0,
     }

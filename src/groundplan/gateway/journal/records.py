@@ -34,7 +34,10 @@ RESERVATION, SETTLEMENT, FINISH, RELEASE = 1, 2, 3, 4
 
 PREFIX = struct.Struct("<II")
 BODY = struct.Struct("<BQ")
-FRAME_OVERHEAD = PREFIX.size + BODY.size
+PREFIX_BYTES = PREFIX.size
+FRAME_OVERHEAD = PREFIX_BYTES + BODY.size
+_HEAD = struct.Struct("<IIBQ")
+"""Both."""
 _HEADER = struct.Struct("<8sII16s")
 
 encode = msgspec.msgpack.Encoder().encode
@@ -103,29 +106,24 @@ def segment_numbers(folder: Path) -> list[int]:
     return sorted(int(path.stem) for path in folder.glob("*.seg") if path.stem.isdigit())
 
 
-def frame_at(data: bytes | memoryview, offset: int, base: int = 0) -> tuple[Entry | None, bool]:
-    """The record at `offset`, or None; `base` is where `data` begins in its segment. The second value says that a whole
-    frame may still be on its way (zeros or short)."""
+def frame_at(data: bytes | memoryview, offset: int, base: int = 0) -> Entry | None:
+    """The record at `offset`, or None where there is none, or not all of it; `base` is where `data` begins in its
+    segment."""
     if offset + FRAME_OVERHEAD > len(data):
-        return None, True
-    length, check = PREFIX.unpack_from(data, offset)
-    if length == 0 and check == 0:
-        return None, True
-    end = offset + PREFIX.size + length
-    if not BODY.size < length <= MAX_FRAME or end > len(data):
-        return None, False
-    body = data[offset + PREFIX.size : end]
-    if crc32(body) != check:
-        return None, False
-    kind, sequence = BODY.unpack_from(body)
+        return None
+    length, check, kind, sequence = _HEAD.unpack_from(data, offset)
+    body = offset + PREFIX_BYTES
+    end = body + length
+    if not BODY.size < length <= MAX_FRAME or end > len(data) or crc32(data[body:end]) != check:
+        return None
     decoder = _decoders.get(kind)
     if decoder is None:
-        return None, False
+        return None
     try:
-        record = decoder.decode(body[BODY.size :])
+        record = decoder.decode(data[offset + FRAME_OVERHEAD : end])
     except msgspec.MsgspecError:
-        return None, False
-    return Entry(kind, sequence, record, base + end), False
+        return None
+    return Entry(kind, sequence, record, base + end)
 
 
 def next_frame(data: bytes, offset: int, last_sequence: int | None) -> int | None:
@@ -133,7 +131,7 @@ def next_frame(data: bytes, offset: int, last_sequence: int | None) -> int | Non
     limit = len(data.rstrip(b"\0"))
     view = memoryview(data)
     while offset < limit:
-        entry, _ = frame_at(view, offset)
+        entry = frame_at(view, offset)
         if entry is not None and (last_sequence is None or entry.sequence > last_sequence):
             return offset
         offset += 1
@@ -160,7 +158,7 @@ class SegmentReader:
         offset = self._start
         gap: int | None = None if self._header_good else 0
         while True:
-            entry, _ = frame_at(self._view, offset)
+            entry = frame_at(self._view, offset)
             if entry is not None and self._follows(entry.sequence, gap is not None):
                 self._last, offset = entry.sequence, entry.end
                 yield entry if gap is None else msgspec.structs.replace(entry, after_gap=True)

@@ -73,6 +73,8 @@ class CallState:
     def reserved(self) -> int:
         """The most that was ever set aside for it: of each attempt that did not inherit its bound, or that of whichever
         inherited from it, which was set aside with it."""
+        if len(self.attempts) == 1:
+            return next(iter(self.attempts.values())).reservation.bound
         whole = most = 0
         for _, attempt in sorted(self.attempts.items()):
             if not attempt.inherits:

@@ -43,7 +43,7 @@ from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_en
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.records import segment_numbers, segment_path
 from groundplan.gateway.journal.recovery import Attempt, CallState, EpochState
-from groundplan.gateway.journal.tail import EpochTail, Read, try_lock
+from groundplan.gateway.journal.tail import EpochTail, try_lock
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
 from groundplan.gateway.telemetry.trace_export import TraceExport
@@ -93,22 +93,19 @@ class EpochShipper:
     def read(self, *, dead: bool) -> int:
         """Take new records into memory; returns how many."""
         found = self.tail.read_rest() if dead else self.tail.read(BATCH)
+        shipped, apply, touched = self._shipped, self.state.apply, self._touched
         for read in found:
-            self._apply(read)
-        return len(found)
-
-    def _apply(self, read: Read) -> None:
-        record = read.entry.record
-        new = read.place > self._shipped
-        call = self.state.apply(record, read.segment)
-        if isinstance(record, Release):
-            if new:
-                self._releases.append(record)
-        elif call is not None:
-            if new:
-                self._touched.add(call.call)
-            elif call.ended and call.call not in self._touched:
+            record = read.entry.record
+            new = (read.segment, read.entry.end) > shipped
+            call = apply(record, read.segment)
+            if call is None:
+                if new and isinstance(record, Release):
+                    self._releases.append(record)
+            elif new:
+                touched.add(call.call)
+            elif call.ended and call.call not in touched:
                 self.state.forget(call.call)
+        return len(found)
 
     def ship(self, conn: Conn, context: Context) -> None:
         """Write what is new, if anything. May be repeated after any failure."""

@@ -34,11 +34,6 @@ class Read(msgspec.Struct, frozen=True, gc=False):
     entry: Entry
     segment: int
 
-    @property
-    def place(self) -> tuple[int, int]:
-        """Segment and offset just after it: comparable with the `shipped` position."""
-        return self.segment, self.entry.end
-
 
 class EpochTail:
     """Where the reader of one epoch is. `damaged` are the numbers of segments in which records are missing."""
@@ -89,13 +84,14 @@ class EpochTail:
             data = os.pread(descriptor, _CHUNK, self.offset)
         finally:
             os.close(descriptor)
-        base = self.offset
-        while len(found) < limit and self.offset - base + PREFIX.size <= len(data):
-            entry, _ = frame_at(data, self.offset - base, base)
-            if entry is None or (self.last is not None and entry.sequence != self.last + 1):
-                return
-            self.offset, self.last = entry.end, entry.sequence
-            found.append(Read(entry, self.segment))
+        base, offset, last, segment = self.offset, self.offset, self.last, self.segment
+        while len(found) < limit:
+            entry = frame_at(data, offset - base, base)
+            if entry is None or (last is not None and entry.sequence != last + 1):
+                break
+            offset, last = entry.end, entry.sequence
+            found.append(Read(entry, segment))
+        self.offset, self.last = offset, last
 
     def _following(self) -> int | None:
         return next((number for number in segment_numbers(self.folder) if number > self.segment), None)
@@ -114,7 +110,7 @@ class EpochTail:
         following = self._following()
         if following is None:
             return False
-        if frame_at(self._head(following), HEADER_BYTES)[0] is None:
+        if frame_at(self._head(following), HEADER_BYTES) is None:
             return False
         # what the writer put here between the last look and its change of segment is there now
         before = len(found)
