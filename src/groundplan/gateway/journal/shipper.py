@@ -80,7 +80,8 @@ class EpochShipper:
         self.state = EpochState()
         self._shipped = place
         self._known_gaps = gaps
-        self._touched: set[bytes] = set()
+        self._touched: dict[bytes, CallState] = {}
+        """In the order of the journal, which is nearly that of their ids: so they are written."""
         self._releases: list[Release] = []
         self._told = place
         self._reported: set[int] = set()
@@ -102,7 +103,7 @@ class EpochShipper:
                 if new and isinstance(record, Release):
                     self._releases.append(record)
             elif new:
-                touched.add(call.call)
+                touched[call.call] = call
             elif call.ended and call.call not in touched:
                 self.state.forget(call.call)
         return len(found)
@@ -112,7 +113,7 @@ class EpochShipper:
         overdue = self._overdue(context.now_ms())
         if not (self._touched or self._releases or overdue or self._moved()):
             return
-        touched = [self.state.calls[call] for call in self._touched]
+        touched = self._touched.values()
         ended = [call for call in touched if call.ended]
         closed = [a for call in touched for a in call.attempts.values() if not (a.is_open or a.kept)]
         if self._releases:
