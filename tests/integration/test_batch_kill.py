@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -17,7 +18,7 @@ from openai import APIError, AsyncOpenAI
 from openai.types import Batch
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.nursery import Worker, fork_program
-from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, lines
+from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, lines, order
 
 from groundplan.core.endpoints import lookup
 from groundplan.core.money import PICO
@@ -120,3 +121,31 @@ async def check(stack: Stack, client: AsyncOpenAI, batch: Batch, counted: int) -
     ((granted, limit),) = stack.sql("SELECT granted_usd, limit_usd FROM budget_period")
     assert granted == Decimal(spent) <= limit, "money is held for nothing, or was spent twice"
     assert list((stack.home.root / "batches").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+async def test_lines_whose_provider_asked_to_be_called_later_outlive_their_worker(
+    database: Database, tmp_path: Path, how: signal.Signals
+) -> None:
+    """Nobody billed what was refused: whoever comes next asks again."""
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
+        stack.apply(blueprint(1, [deployment("one", port, rates=BATCH_RATES)], [workload("assistant", ["one"])]))
+        model.script = Script(tokens=20, mode="error", status=429, retry_after="50")
+        stack.start()
+        await stack.ready()
+        url = f"http://127.0.0.1:{stack.port}/v1"
+        async with AsyncOpenAI(base_url=url, api_key=stack.key(), max_retries=0, timeout=30) as client:
+            batch = await order(client, lines(3))
+            async with asyncio.timeout(30):
+                while not model.counted:  # noqa: ASYNC110 -- what is waited for has no event
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)  # it waits
+            stack.workers[0].send_signal(how)
+            await asyncio.to_thread(stack.workers.pop().wait, 60)
+            model.script = Script(tokens=20)
+            stack.start()
+            async with asyncio.timeout(60):
+                while (found := await patient(client, batch.id)) is None or found.status != "completed":  # noqa: ASYNC110
+                    await asyncio.sleep(0.2)
+            counts = found.request_counts
+            assert counts is not None and (counts.completed, counts.failed) == (3, 0)

@@ -154,8 +154,9 @@ async def test_a_line_that_was_sent_is_flagged_and_never_sent_again(database: Da
         async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
             line = await claimed(connection, batch, worker)
             admin.execute(
-                """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint,
-                     epoch, detail) VALUES (%s, now(), 'w', 'chat.completions', 'crashed', 0, 1, 1, 1, %s, '{}')""",
+                """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, reserved_usd,
+                     cost_usd, usage, epoch, workload, blueprint)
+                   VALUES (%s, 0, now(), 'one', 's', 'm', 'crashed', 'crashed', 1, 1, '{}', %s, 'w', 1)""",
                 (line.call, worker),
             )
             taken_over(admin, worker)

@@ -1,8 +1,8 @@
 """Makes the calls of batches, in each worker, beside the calls that somebody waits for and behind them.
 
-A line is claimed in PostgreSQL, with its money, before it is sent, and is never sent again: after a crash the journal
-tells whether it was. A worker looks for work only while HOME/batches has a mark, so without batches it does nothing.
-Killed at any point, whoever is left goes on.
+A line is claimed in PostgreSQL, with its money, before it is sent, and what may have been billed is never sent again:
+after a crash the journal tells whether it was. A worker looks for work only while HOME/batches has a mark, so without
+batches it does nothing. Killed at any point, whoever is left goes on.
 """
 
 from __future__ import annotations

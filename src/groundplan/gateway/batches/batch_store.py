@@ -279,15 +279,16 @@ async def end_line(connection: Connection, batch: UUID, line: Claimed, *, ok: bo
 
 
 async def recover(connection: Connection, batch: UUID, message: str) -> None:
-    """Lines of workers that ended and whose journals were taken over: what was sent is over, the rest is pending again.
+    """Lines of workers that ended and whose journals were taken over: what was sent is over, the rest is pending again,
+    with what nobody billed: its provider had asked to be called later, or could not be reached.
 
     What such a worker held went back to the budgets with its other money, so such a line holds nothing any more.
     """
     async with connection.transaction():
         rows = await connection.execute(
             """SELECT l.number, l.custom_id, l.call_id,
-                 s.gaps > 0 OR EXISTS (SELECT 1 FROM attempt a WHERE a.call_id = l.call_id)
-                 OR EXISTS (SELECT 1 FROM call c WHERE c.id = l.call_id AND c.status = 'crashed')
+                 s.gaps > 0
+                 OR EXISTS (SELECT 1 FROM attempt a WHERE a.call_id = l.call_id AND a.outcome <> 'not_billed')
                FROM batch_line l JOIN shipped s ON s.epoch = l.epoch AND s.done
                WHERE l.batch_id = %s AND l.state = 'running' FOR UPDATE OF l SKIP LOCKED""",
             (batch,),
