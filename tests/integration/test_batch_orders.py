@@ -277,7 +277,49 @@ async def test_an_order_is_ended_by_cancelling_by_time_and_by_a_stop_switch(worl
     )  # fmt: skip
     done = await over(world, batch.id)
     assert world.there[2].status == "cancelled" and counted(done) == (1, 4)
+    failures = await contents(world.client, done.error_file_id)
+    assert {entry["error"]["code"] for entry in failures} == {"killed"}
     assert await world.settled() == (7, 7 * LINE)
+
+
+STOPS: dict[str, str] = {
+    "key_revoked": "UPDATE api_key SET revoked_at = now() WHERE id = {key}",
+    "killed": "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), {scope}, 't', 'operator')",
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "scope"),
+    [("key_revoked", "")]
+    + [
+        pytest.param("killed", scope, marks=() if scope == "provider/scripted" else pytest.mark.soak)
+        for scope in ("key/{key}", "workload/assistant", "deployment/one", "model/scripted/one", "provider/scripted",
+                      "company")
+    ],
+)  # fmt: skip
+async def test_what_is_stopped_ends_its_orders_at_the_provider_at_once(world: World, code: str, scope: str) -> None:
+    """However seldom they are looked at by then."""
+    world.play(lines=1)
+    batch = await order(world.client, lines(5))
+    await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
+    world.stack.sql("UPDATE batch_order SET next_at = now() + interval '1 hour'")
+    await asyncio.sleep(1)
+    ((key,),) = world.stack.sql("SELECT key_id::text FROM batch")
+    other = world.stack.key()
+    world.stack.policy(
+        "key", key, STOPS[code].format(key=f"'{key}'", scope="'" + scope.format(key=key) + "'")
+    )  # fmt: skip
+    world.client.api_key = other
+    await wait_for(lambda: world.there[0].status == "cancelled", 10)
+    if scope in ("company", "workload/assistant"):
+        world.stack.policy("kill", scope, "UPDATE kill_switch SET lifted_at = now()")  # so that somebody may ask
+        await world.stack.heard()
+    done = await over(world, batch.id)
+    assert counted(done) == (1, 4) and done.status == "completed"
+    failures = await contents(world.client, done.error_file_id)
+    told = {(entry["error"]["code"], "had not made this call" in entry["error"]["message"]) for entry in failures}
+    assert told == {(code, True)} or scope in ("company", "workload/assistant")
+    assert await world.settled() == (1, LINE)
 
 
 @pytest.mark.soak

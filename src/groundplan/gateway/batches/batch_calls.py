@@ -30,7 +30,7 @@ from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy import begun
-from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
@@ -111,14 +111,8 @@ class BatchCalls:
         policy, now = gateway.live.policy, gateway.clock.seconds()
         catalog = begun.newest(gateway.live.catalog, now)
         exchange.catalog, exchange.policy = catalog, policy
-        exchange.key, exchange.person = self._key(policy, batch), batch.person
-        plan = catalog.plans.get(batch.workload)
-        if plan is None:
-            raise admit.undeclared(batch.workload)
-        exchange.plan, exchange.workload = plan, self._low(plan.workload)
-        admit.check_use(catalog, policy, exchange.key, plan, gateway.live.age(), now)
-        if catalog.granted:
-            check_grants(catalog, policy, exchange.key, batch.person, gateway.clock.now().date())
+        exchange.key, plan = self._used(batch, catalog, policy, now)
+        exchange.person, exchange.plan, exchange.workload = batch.person, plan, self._low(plan.workload)
         ask = exchange.interface.read(exchange.request)
         if ask.stream:
             raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")
@@ -141,6 +135,28 @@ class BatchCalls:
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
         admit.check_cost(exchange, plan, amount)
         return amount
+
+    def _used(self, batch: Batch, catalog: Catalog, policy: Policy, now: float) -> tuple[KeyEntry, Plan]:
+        """The key and the workload of a batch, where they may be used. Raises as admission does."""
+        key, plan = self._key(policy, batch), catalog.plans.get(batch.workload)
+        if plan is None:
+            raise admit.undeclared(batch.workload)
+        admit.check_use(catalog, policy, key, plan, self._gateway.live.age(), now)
+        if catalog.granted:
+            check_grants(catalog, policy, key, batch.person, self._gateway.clock.now().date())
+        return key, plan
+
+    def check(self, batch: Batch, deployment: Deployment) -> None:
+        """Whether a batch may still use its key, its workload and a deployment, whatever its calls ask. Raises as
+        admission does."""
+        policy, now = self._gateway.live.policy, self._gateway.clock.seconds()
+        catalog = begun.newest(self._gateway.live.catalog, now)
+        self._used(batch, catalog, policy, now)
+        if not admit.not_killed(policy, [deployment]):
+            hint = "Lift the kill switch, and order the batch again."
+            raise Denied(f"the deployment {deployment.name} is stopped", code="killed", hint=hint)
+        if catalog.approved is not None:
+            catalog.approved.usable(policy, batch.workload, [deployment], now)
 
     def place(self, exchange: Exchange) -> Deployment | None:
         """Where a checked call may be ordered at the provider's own batch endpoint; None: it is made as a call.

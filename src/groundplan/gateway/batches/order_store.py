@@ -73,7 +73,11 @@ async def add(connection: Connection, batch: UUID, id: UUID, deployment: Deploym
 async def find(connection: Connection, id: UUID) -> Order | None:
     query: LiteralString = f"SELECT {_COLUMNS} FROM batch_order WHERE id = %s"
     row = await (await connection.execute(query, (id,))).fetchone()
-    return None if row is None else Order(row[0], row[1], msgspec.convert(row[2], Deployment), *row[3:])
+    return None if row is None else _order(row)
+
+
+def _order(row: tuple[Any, ...]) -> Order:
+    return Order(row[0], row[1], msgspec.convert(row[2], Deployment), *row[3:])
 
 
 async def due(connection: Connection, batch: UUID) -> list[UUID]:
@@ -84,14 +88,16 @@ async def due(connection: Connection, batch: UUID) -> list[UUID]:
     return [id for (id,) in await rows.fetchall()]
 
 
-async def hurry(connection: Connection, batch: UUID) -> None:
-    """Whatever is open of a batch that is to end is looked at now, once."""
-    await connection.execute(
-        """UPDATE batch_order SET next_at = now()
-           WHERE batch_id = %s AND state <> 'ended' AND cancelled_at IS NULL
-             AND next_at > now() + interval '2 seconds'""",
-        (batch,),
-    )
+async def waiting(connection: Connection, batch: UUID) -> list[Order]:
+    """Those that are not looked at for a while, and that nobody has ended."""
+    query: LiteralString = f"""SELECT {_COLUMNS} FROM batch_order WHERE batch_id = %s AND state <> 'ended'
+        AND cancelled_at IS NULL AND next_at > now() + interval '2 seconds' ORDER BY id"""
+    return [_order(row) for row in await (await connection.execute(query, (batch,))).fetchall()]
+
+
+async def hurry(connection: Connection, ids: Sequence[UUID]) -> None:
+    """These are looked at now, once."""
+    await connection.execute("UPDATE batch_order SET next_at = now() WHERE id = ANY(%s)", (list(ids),))
 
 
 async def lock(connection: Connection, id: UUID) -> bool:

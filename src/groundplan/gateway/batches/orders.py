@@ -38,7 +38,6 @@ from groundplan.gateway.batches.provider_messages import MessageBatches
 from groundplan.gateway.batches.provider_openai import OpenAIBatches
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lender import LOST
-from groundplan.gateway.call.admit import check_kills, not_killed
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.database import connect
@@ -47,9 +46,11 @@ from groundplan.gateway.surfaces.responses import RESPONSES, Told
 from groundplan.gateway.telemetry import content
 from groundplan.ledger.model import OVER_BOUND
 
+Why = tuple[str, str]
+"""(code, message) of calls that are not made any more."""
 CANCELLED, EXPIRED = "batch_cancelled", "batch_expired"
 WHY = {
-    CANCELLED: "the batch was cancelled, or what it needs was stopped, before the provider made this call",
+    CANCELLED: "the batch was cancelled before the provider made this call",
     EXPIRED: "the batch expired before the provider made this call",
 }
 _LONGEST_PAUSE_S = 60.0
@@ -73,8 +74,9 @@ class Orders:
 
     async def look(self, connection: Connection, batch: Batch, ending: str) -> None:
         """Take up what is to be done for a batch. `ending`: why it is to end (`CANCELLED`, `EXPIRED`), or nothing."""
-        if ending:
-            await order_store.hurry(connection, batch.id)
+        waiting = await order_store.waiting(connection, batch.id)
+        if hurried := [order.id for order in waiting if ending or self._stopped(batch, order)]:
+            await order_store.hurry(connection, hurried)
         for id in await order_store.due(connection, batch.id):
             if id not in self._working:
                 task = self._gateway.loop.create_task(self._work(batch, id, ending))
@@ -95,7 +97,8 @@ class Orders:
                 await connection.execute("SET synchronous_commit = on")
                 order = await order_store.find(connection, id) if await order_store.lock(connection, id) else None
                 if order is not None and order.state != order_store.ENDED:
-                    await self._step(connection, batch, order, ending or self._stopped(batch, order))
+                    why = (ending, WHY[ending]) if ending else self._stopped(batch, order)
+                    await self._step(connection, batch, order, why)
         except (*LOST, OSError, GroundplanError) as error:
             _log.warning("order %s waits: %s: %s", id, error.__class__.__name__, first_line(error))
             await asyncio.sleep(_SOON_S)
@@ -103,12 +106,12 @@ class Orders:
             _log.exception("order %s cannot go on", id)
             await asyncio.sleep(_SOON_S)
 
-    async def _step(self, connection: Connection, batch: Batch, order: Order, ending: str) -> None:
+    async def _step(self, connection: Connection, batch: Batch, order: Order, ending: Why | None) -> None:
         provider = self._provider(order)
         try:
             if order.state == NEW:
-                if ending:
-                    await self._close(connection, batch, order, (ending, WHY[ending]))
+                if ending is not None:
+                    await self._close(connection, batch, order, ending)
                 else:
                     await self._send(connection, batch, order, provider)
             elif order.state == SENDING:
@@ -130,16 +133,17 @@ class Orders:
         kind = MessageBatches if order.deployment.api == "anthropic" else OpenAIBatches
         return kind(self._gateway, order.deployment)
 
-    def _stopped(self, batch: Batch, order: Order) -> str:
-        """Whether a stop switch is on for what the order needs."""
-        policy = self._gateway.live.policy
-        key = self._calls.known(batch)
+    def _stopped(self, batch: Batch, order: Order) -> Why | None:
+        """Why what the order needs may not be used any more: its key, workload or deployment; None: it may."""
+        if self._calls.known(batch) is None:
+            return None  # as long as this worker has not heard of a new key
         try:
-            if key is not None:
-                check_kills(policy, key, batch.workload)
-        except GroundplanError:
-            return CANCELLED
-        return "" if not_killed(policy, [order.deployment]) else CANCELLED
+            self._calls.check(batch, order.deployment)
+        except GroundplanError as error:
+            return (
+                None if error.status == 503 else (error.code, f"{error.message}; the provider had not made this call")
+            )
+        return None
 
     # sending ---------------------------------------------------------------------------------------------------------
 
@@ -253,7 +257,7 @@ class Orders:
     # its end ---------------------------------------------------------------------------------------------------------
 
     async def _follow(
-        self, connection: Connection, batch: Batch, order: Order, provider: Provider, ending: str
+        self, connection: Connection, batch: Batch, order: Order, provider: Provider, ending: Why | None
     ) -> None:
         """See how far the provider is. Raises `Away`, `Refused`."""
         states = [(name, await _state(provider, name)) for name in order.provider_batches]
@@ -262,7 +266,7 @@ class Orders:
             connection, order.id, sum(each.completed for each in counts), sum(each.failed for each in counts)
         )
         going = [name for name, state in states if state is not None and not state.over]
-        if going and ending and order.cancelled_at is None:
+        if going and ending is not None and order.cancelled_at is None:
             for name in going:
                 await provider.cancel(name)
             await order_store.cancelled(connection, order.id)
@@ -290,7 +294,7 @@ class Orders:
         connection: Connection,
         batch: Batch,
         order: Order,
-        how: tuple[Provider, list[ProviderBatch | None], str],
+        how: tuple[Provider, list[ProviderBatch | None], Why | None],
     ) -> None:
         """Everything that the provider gave back: files here first, then its costs, then its results. Raises `Away`."""
         provider, states, ending = how
@@ -321,13 +325,13 @@ class Orders:
                 await asyncio.sleep(0)
         return Given(state, results)
 
-    async def _close(self, connection: Connection, batch: Batch, order: Order, why: tuple[str, str]) -> None:
+    async def _close(self, connection: Connection, batch: Batch, order: Order, why: Why) -> None:
         """Nothing of it was made: all that is held for it goes back."""
         await self._tell(connection, batch, order, [], why)
         await self._clean(order, self._provider(order), [f for f in (order.provider_file,) if f])
 
     async def _tell(
-        self, connection: Connection, batch: Batch, order: Order, given: list[Given], not_made: tuple[str, str]
+        self, connection: Connection, batch: Batch, order: Order, given: list[Given], not_made: Why
     ) -> None:
         """Costs into a journal of the order's own and results into its lines; once, since the journal has the order's
         name and its lines' ids, and tells the same each time."""
@@ -430,10 +434,10 @@ async def _state(provider: Provider, name: str) -> ProviderBatch | None:
         return None
 
 
-def _not_made(states: list[ProviderBatch | None], ending: str) -> tuple[str, str]:
+def _not_made(states: list[ProviderBatch | None], ending: Why | None) -> Why:
     """What is told of calls that the provider did not make."""
-    if ending:
-        return ending, WHY[ending]
+    if ending is not None:
+        return ending
     first = next((state for state in states if state is not None), None)
     if first is not None and first.status == "failed":
         return "batch_order_failed", f"the provider did not begin the batch: {first.problem or 'it does not say why'}"
