@@ -197,6 +197,24 @@ async def test_a_replay_does_not_depend_on_the_worker(
         assert model[0].counted == 1
 
 
+async def test_of_workers_that_get_a_new_key_at_once_one_makes_the_call(
+    database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]
+) -> None:
+    """And the others have its answer."""
+    async with installation(database, tmp_path) as stack:
+        stack.apply(blueprint(1, [deployment("one", model[1])], [workload("assistant", ["one"])]))
+        stack.start(3)
+        await stack.ready()
+        key, rounds = stack.key(), 60
+        await asyncio.gather(*(stack.chat(key, headers={"idempotency_key": f"w{n}"}) for n in range(20)))
+        made = model[0].counted
+        for n in range(rounds):
+            replies = await asyncio.gather(*(stack.chat(key, headers={"idempotency_key": f"k{n}"}) for _ in range(9)))
+            assert {reply.status for reply in replies} == {200}, (n, [reply.body for reply in replies])
+            assert len({reply.json["groundplan"]["call_id"] for reply in replies}) == 1
+        assert model[0].counted == made + rounds
+
+
 async def test_quotas_of_calls_and_people(database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]) -> None:
     async with installation(database, tmp_path) as stack:
         limits = workload("assistant", ["one"], calls_per_day=3, people=1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import time
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ from groundplan.gateway.awake import READ_SECONDS
 from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key, Similar
 from groundplan.gateway.caching.cache_key import request_digest
 from groundplan.gateway.caching.confirm import confirm, readable
-from groundplan.gateway.caching.idempotency import Kept
+from groundplan.gateway.caching.idempotency import Kept, forgotten
 from groundplan.gateway.caching.recast import Recast
 from groundplan.gateway.caching.sharing import fetch
 from groundplan.gateway.call import admit, limits, meter, settle
@@ -39,6 +40,8 @@ SEMANTIC = "semantic"
 """The same, to another question that means the same."""
 NAMED = b"idempotency-key"
 """The header of requests that are to be answered once."""
+_TURNS, _TURN_SECONDS = 8, 0.02
+"""How often workers that have the same new key at once try to be its first, and within which time of each other."""
 
 
 async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
@@ -65,16 +68,26 @@ async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
 
 
 async def elsewhere(gateway: Gateway, exchange: Exchange) -> Kept | None:
-    """Write the key down; the answer of another worker that did so before. Raises `Conflict` where that has none."""
+    """Write the key down; the answer of another worker that did so before, waiting for it where it is being made.
+
+    Raises `Conflict` where that has none. One that sent nothing, or wrote the key down at the same moment, leaves it to
+    whoever asks first from then on.
+    """
     digest = exchange.idempotency
     if digest is None:
         return None
-    holders = gateway.answers.mark(digest, gateway.clock.now().timestamp())
-    if not holders:
-        return None
-    kept = await fetch(holders, digest, _body_digest(exchange))
-    gateway.answers.keep(digest, kept)
-    return _checked(exchange, kept)
+    for _ in range(_TURNS):
+        holders = gateway.answers.mark(digest, gateway.clock.now().timestamp())
+        if not holders:
+            return None
+        began = gateway.loop.time()
+        kept = await fetch(holders, digest, _body_digest(exchange))
+        if kept is not None:
+            gateway.answers.keep(digest, kept)
+            return _checked(exchange, kept)
+        await asyncio.sleep(random.uniform(0.0, _TURN_SECONDS))
+        exchange.waited += gateway.loop.time() - began
+    raise forgotten()
 
 
 def _body_digest(exchange: Exchange) -> bytes:

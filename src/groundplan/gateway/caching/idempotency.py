@@ -2,8 +2,8 @@
 twice.
 
 The keys (as digests, never the answers) are also in small files of each worker, written before anything is sent, so
-that another worker or a restarted one refuses them. A file has the keys of some hours and is deleted a day later. It is
-not synced: it survives a kill, not a loss of power.
+that another worker or a restarted one refuses them, and written again where nothing was. A file has the keys of some
+hours and is deleted a day later. It is not synced: it survives a kill, not a loss of power.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from uuid import UUID
 
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.gateway.caching.used_keys import DAY_SECONDS as DAY_SECONDS
-from groundplan.gateway.caching.used_keys import UsedKeys
+from groundplan.gateway.caching.used_keys import NEVER, UsedKeys
 
 MEMORY_SECONDS = 600.0
 MEMORY_BYTES = 32 << 20
@@ -153,8 +153,8 @@ class Answers:
         return await asyncio.shield(entry.answer)
 
     def mark(self, digest: bytes, now: float) -> list[Holder]:
-        """Write the key down, before anything is sent for it. Whoever wrote it before is returned, and may have the
-        answer.
+        """Write the key down, before anything is sent for it. Where others wrote it before they are returned, and may
+        have the answer; then it is not this worker's. Two that do so at the same moment may both get the other.
 
         Raises `Unavailable` when it cannot be written.
         """
@@ -169,9 +169,17 @@ class Answers:
             raise _unwritable() from error
         holders = [reader.holder or Holder(0, b"") for reader in self._others.values() if reader.seen.used(digest, now)]
         entry = self._entries.get(digest)
-        if not holders and entry is not None:
+        if holders:
+            self._take_back(digest)
+        elif entry is not None:
             entry.marked = True
         return holders
+
+    def _take_back(self, digest: bytes) -> None:
+        """Nothing was sent for this key here; where that cannot be written down, it stays used."""
+        if self._file is not None:
+            with suppress(OSError):
+                _append(self._file, _ENTRY.pack(digest, NEVER))
 
     def keep(self, digest: bytes, kept: Kept) -> None:
         """The answer of the first call, for those that wait and those to come."""
@@ -184,10 +192,12 @@ class Answers:
         self._evict(entry.at)
 
     def forget(self, digest: bytes) -> None:
-        """Nothing was sent for this key: the next request with it is a first one."""
+        """Nothing was sent for this key: the next request with it is a first one, whichever worker has it."""
         entry = self._entries.pop(digest, None)
         if entry is None:
             return
+        if entry.marked:
+            self._take_back(digest)
         self._bytes -= entry.size
         if not entry.answer.done():
             entry.answer.set_result(None)

@@ -12,7 +12,7 @@ import secrets
 import msgspec
 
 from groundplan.core.errors import Conflict
-from groundplan.gateway.caching.idempotency import Answers, Holder, Kept, forgotten, mismatched
+from groundplan.gateway.caching.idempotency import Answers, Holder, Kept, mismatched
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.upstream.connection import UpstreamFailure
@@ -59,8 +59,9 @@ class AnswerDesk:
             response.send(200, _encode(kept), content_type=b"content-type: application/msgpack\r\n")
 
 
-async def fetch(holders: list[Holder], digest: bytes, body: bytes) -> Kept:
-    """The answer from a worker that used this key before. Raises `Conflict` where none has it (any more)."""
+async def fetch(holders: list[Holder], digest: bytes, body: bytes) -> Kept | None:
+    """The answer from a worker that used this key before; None where none has it. Raises `Conflict` for another
+    body."""
     for holder in holders:
         try:
             status, data = await _ask(holder, digest + body)
@@ -70,7 +71,7 @@ async def fetch(holders: list[Holder], digest: bytes, body: bytes) -> Kept:
             continue
         if status == 422:
             raise mismatched()
-    raise forgotten()
+    return None
 
 
 async def _ask(holder: Holder, body: bytes) -> tuple[int, bytes]:

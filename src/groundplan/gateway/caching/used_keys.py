@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 DAY_SECONDS = 86_400.0
+NEVER = 0.0
 RUN = 4096
 """Keys that have their exact time."""
 MOST = 8 * RUN
@@ -50,9 +51,17 @@ class UsedKeys:
         if len(self._newest) >= RUN:
             self._pack()
 
+    def drop(self, digest: bytes) -> None:
+        """It was not used after all; one of thousands before stays used."""
+        self._newest.pop(int.from_bytes(digest[-_BYTES:], "big"), None)
+
     def update(self, used: Iterable[tuple[bytes, float]]) -> None:
+        """`NEVER` stands for a key that was not used after all."""
         for digest, at in used:
-            self.add(digest, at)
+            if at == NEVER:
+                self.drop(digest)
+            else:
+                self.add(digest, at)
 
     def used(self, digest: bytes, now: float) -> bool:
         """Whether it was used in the last day."""

@@ -63,12 +63,8 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
         await _ground(gateway, exchange)
         done = (clock() - began) // 1000
     steps.append(("ground", done))
-    if exchange.idempotency is not None:
-        kept = await cache.elsewhere(gateway, exchange)
-        steps.append(("cache", (clock() - began) // 1000))
-        if kept is not None:
-            await _replay(gateway, exchange, catalog, kept)
-            return
+    if exchange.idempotency is not None and await _elsewhere(gateway, exchange, catalog):
+        return
     if not _answered_here(gateway, exchange):
         await (serve if exchange.route is None else served)(gateway, exchange)
 
@@ -224,6 +220,19 @@ def check_people(gateway: Gateway, exchange: Exchange) -> None:
     people, person = gateway.live.people(workload.name), exchange.person
     if person and person not in people and len(people) >= workload.people:
         raise admit.too_many_people(workload, workload.people)
+
+
+async def _elsewhere(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> bool:
+    """Whether another worker had the Idempotency-Key of a call before, whose answer it has then; checked again where
+    live policy changed while that was waited for."""
+    kept = await cache.elsewhere(gateway, exchange)
+    exchange.steps.append(("cache", (time.perf_counter_ns() - exchange.started) // 1000))
+    if kept is not None:
+        await _replay(gateway, exchange, catalog, kept)
+        return True
+    if gateway.live.policy is not exchange.policy:
+        _recheck(gateway, exchange, catalog)
+    return False
 
 
 async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: Kept) -> None:
