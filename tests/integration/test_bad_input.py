@@ -234,8 +234,8 @@ async def test_a_large_body_without_a_known_key_is_refused_before_it_is_read(sce
                 told(parse(await raw(scene.stack, head)), 401, "invalid_api_key")
     large = await scene.stack.chat(scene.key, "x" * 2_000_000)
     assert large.status == 200, large.body
-    for name in ("x-api-key", "authorization"):
-        value = scene.key if name == "x-api-key" else f"Bearer {scene.key}"
+    for name in ("x-api-key", "api-key", "authorization"):
+        value = f"Bearer {scene.key}" if name == "authorization" else scene.key
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data := json.dumps(BODY).encode()), data)
         lines = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\n{name}: {value}\r\ntransfer-encoding: chunked\r\n"
         answer = parse(await raw(scene.stack, f"{lines}connection: close\r\n\r\n".encode() + body))

@@ -43,6 +43,15 @@ def steps(sent: bytes) -> list[tuple[str, int]]:
     return seen
 
 
+def test_a_key_is_read_where_each_client_sends_it_and_the_first_one_counts() -> None:
+    for name in (b"x-api-key", b"api-key"):
+        assert find_key({name: SECRET}, POLICY, 0.0).id == "k"
+        with pytest.raises(Unauthenticated):
+            find_key({name: SECRET, b"authorization": b"Bearer no"}, POLICY, 0.0)
+    with pytest.raises(Unauthenticated):
+        find_key({b"api-key": SECRET, b"x-api-key": b"no"}, POLICY, 0.0)
+
+
 def test_a_key_that_is_nearly_right_takes_the_steps_of_any_other() -> None:
     assert find_key({b"authorization": b"Bearer " + SECRET}, POLICY, 0.0).id == "k"
     wrong = [

@@ -14,7 +14,12 @@ from groundplan.gateway.policy import grants
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Policy
 
-_KEY_HINT = "Send `Authorization: Bearer gp_...` (or `x-api-key: gp_...`); make a key with `groundplan keys create`."
+KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
+"""Where a key may be, the first of them that is sent: OpenAI's, Anthropic's, Azure's."""
+_KEY_HINT = (
+    "Send `Authorization: Bearer gp_...` (or `x-api-key: gp_...`, `api-key: gp_...`); make a key with `groundplan keys "
+    "create`."
+)
 
 
 def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntry:
@@ -26,7 +31,7 @@ def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntr
     """
     sent = headers.get(b"authorization")
     if sent is None:
-        sent = b"bearer " + headers.get(b"x-api-key", b"")
+        sent = b"bearer " + (headers.get(b"x-api-key") or headers.get(b"api-key", b""))
     scheme, _, secret = sent.partition(b" ")
     secret = secret.strip()
     if not secret or scheme.lower() != b"bearer":

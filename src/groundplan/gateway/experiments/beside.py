@@ -22,7 +22,7 @@ from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE
 from groundplan.gateway.call.ground import ground
-from groundplan.gateway.call.identify import caller, check_grants
+from groundplan.gateway.call.identify import KEY_HEADERS, caller, check_grants
 from groundplan.gateway.call.serve import reserve, serve
 from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.guard.run import begin, guards
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.policy.snapshot import Plan, Policy
     from groundplan.gateway.surfaces.interface import Interface
 
-PASSED = (b"authorization", b"x-api-key", b"groundplan-on-behalf-of", b"anthropic-version")
+PASSED = (*KEY_HEADERS, b"groundplan-on-behalf-of", b"anthropic-version")
 """Headers of the shown call that one beside it carries."""
 ROOM = 10
 """A hard budget must have room for so many calls like it, so that what people ask is not refused for it."""

@@ -25,7 +25,7 @@ from groundplan.gateway.call import limits, settle, trace
 from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.call.identify import identify
+from groundplan.gateway.call.identify import KEY_HEADERS, identify
 from groundplan.gateway.call.steps import admit_call, shed
 from groundplan.gateway.guard.conversation import ConversationGuard, check_session
 from groundplan.gateway.http.server import Request, Response
@@ -99,7 +99,7 @@ async def converse(gateway: Gateway, request: Request, response: Response) -> No
 
 def _take_key(headers: dict[bytes, bytes]) -> None:
     """OpenAI's client for WebSockets that take no headers names its key among the subprotocols."""
-    if b"authorization" in headers or b"x-api-key" in headers:
+    if any(name in headers for name in KEY_HEADERS):
         return
     for offered in headers.get(b"sec-websocket-protocol", b"").split(b","):
         if offered.strip().startswith(_KEY_PROTOCOL):
