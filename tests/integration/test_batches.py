@@ -23,7 +23,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from tests.integration.sdk_types import strict
 from tests.unit.test_gateway_presidio import searching
 
-from groundplan.blueprint.model import Cache, Guardrails, Limit, Rates
+from groundplan.blueprint.model import Cache, Guardrails, Judge, Limit, Rates
 from groundplan.cli.batches import batches_text
 from groundplan.console.render import page
 from groundplan.core.home import Home
@@ -194,6 +194,19 @@ async def test_a_line_that_guardrails_change_is_still_a_line_of_a_batch(setup: S
     assert setup.model.last is not None and b"ana@acme" not in setup.model.last.body
     ship(setup.stack)
     assert setup.stack.sql("SELECT reserved_usd, cost_usd, flags FROM attempt") == [(LINE, LINE, [])]
+
+
+async def test_a_judge_looks_at_the_answer_of_a_line(setup: Setup) -> None:
+    """Though a line comes with no key of its own."""
+    rules = Guardrails(judge=Judge(deployment="judge", question="Is it advice?", refuse_on="yes"), budget_ms=10_000)
+    places = [deployment(name, setup.model_port, rates=BATCH_RATES) for name in ("one", "judge")]
+    declared = [workload("assistant", ["one"], also=["judge"], guardrails=rules)]
+    setup.stack.apply(blueprint(2, places, declared, limit=PICO // 100))
+    await setup.stack.ready(2)
+    setup.model.script = Script(say="no")
+    batch = await ended(setup.client, (await order(setup.client, lines(2))).id)
+    assert batch.request_counts is not None and batch.request_counts.completed == 2
+    assert setup.model.counted == 4
 
 
 async def check_types(setup: Setup, batch: Batch) -> None:

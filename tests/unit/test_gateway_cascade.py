@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
-from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, until
+from tests.integration.gateway_stack import parse
+from tests.unit.call_rig import BOUND, Fixed, Rig, call_rig, read_records, until
 
 from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
 from groundplan.economics.routing.decide import agree
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.policy.address import networks
 from groundplan.gateway.policy.snapshot import index
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.ledger.model import Finish, Reservation, Settlement
@@ -121,6 +124,25 @@ async def test_answers_that_agree_pass_and_each_is_paid_for(tmp_path: Path) -> N
     assert ends[2].deployment == "small" and "agreement" in told(ends[2])["reason"]
     assert {(end.purpose, end.of) for end in ends[:2]} == {("cascade", str(UUID(bytes=ends[2].call)))}
     assert ends[-1].deployment == "large" and "do not agree" in told(ends[-1])["reason"]
+
+
+@pytest.mark.parametrize("header", ["authorization: Bearer", "x-api-key:", "api-key:"])
+async def test_calls_within_a_call_are_its_callers_wherever_the_key_is_and_comes_from(
+    tmp_path: Path, header: str
+) -> None:
+    async with call_rig(tmp_path, NAMES, workloads=declared(agreement=3)) as rig:
+        live = rig.gateway.live
+        assert isinstance(live, Fixed)
+        near = {digest: replace(key, networks=networks(["127.0.0.0/8"])) for digest, key in live.policy.keys.items()}
+        live.policy = replace(live.policy, keys=near)
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request().replace(b"authorization: Bearer", header.encode(), 1))
+        assert (reply := parse(await asyncio.wait_for(reader.read(), 20))).status == 200, reply.body
+        writer.close()
+        assert rig.models["small"].counted == 3
+        ends, _ = await settled(rig)
+    assert ends[2].deployment == "small" and "agreement" in told(ends[2])["reason"]
+    assert {end.key for end in ends} == {key.id for key in near.values()}
 
 
 async def test_without_probabilities_nothing_is_sure(tmp_path: Path) -> None:

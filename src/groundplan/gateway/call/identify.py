@@ -65,6 +65,18 @@ def identify(exchange: Exchange, policy: Policy, now: float) -> None:
         check_grants(catalog, policy, exchange.key, exchange.person, datetime.fromtimestamp(now, UTC).date())
 
 
+def inherit(exchange: Exchange, policy: Policy, now: float) -> None:
+    """The same for a call that the gateway makes itself: it has the key and the person of the one that it is for, which
+    came from where it may, and a line of a batch with no key. Raises `Unauthenticated`, `Denied`."""
+    exchange.policy = policy
+    key, catalog = exchange.key, exchange.catalog
+    if key is None:
+        raise AssertionError("nobody's")
+    check_key(key, policy, now)
+    if catalog is not None and catalog.granted:
+        check_grants(catalog, policy, key, exchange.person, datetime.fromtimestamp(now, UTC).date())
+
+
 def check_grants(catalog: Catalog, policy: Policy, key: KeyEntry, person: str, today: date) -> None:
     """Refuse a call that nobody granted. `today` is that of UTC.
 

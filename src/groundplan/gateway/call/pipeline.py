@@ -26,7 +26,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key
-from groundplan.gateway.call.steps import run
+from groundplan.gateway.call.steps import run, run_within
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight
 from groundplan.gateway.http.multipart import is_form
@@ -155,8 +155,8 @@ class Pipeline:
             gateway.running -= 1
 
     async def _own(self, exchange: Exchange, steps: Steps | None = None) -> None:
-        """A call that the gateway itself makes, beside the one that it is for."""
-        await self._steps(exchange, steps)
+        """A call that the gateway itself makes, within the one that it is for or, with `steps`, beside it."""
+        await self._steps(exchange, run_within if steps is None else steps)
 
     async def conduct(self, exchange: Exchange, steps: Steps) -> None:
         """Another way through the steps, for a call that no client waits for; it ends in the journal all the same."""

@@ -7,6 +7,7 @@ What becomes of a call that a step refuses, and of its place in the journal, is 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.caching import cache
@@ -17,7 +18,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, estimate
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.ground import ground
-from groundplan.gateway.call.identify import identify
+from groundplan.gateway.call.identify import identify, inherit
 from groundplan.gateway.call.serve import at_hand, reserve, serve
 from groundplan.gateway.experiments.trial import assign
 from groundplan.gateway.guard.run import guards, look_in
@@ -30,13 +31,15 @@ from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.telemetry import content
 
 
-async def run(gateway: Gateway, exchange: Exchange) -> None:
+async def run(
+    gateway: Gateway, exchange: Exchange, whose: Callable[[Exchange, Policy, float], None] = identify
+) -> None:
     """The six steps. Raises a `GroundplanError` when the call is refused or fails before its first byte."""
     steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
     now = gateway.clock.seconds()
     exchange.catalog = catalog = begun.newest(gateway.live.catalog, now)
     exchange.trace = trace.of(exchange.request.headers)
-    identify(exchange, gateway.live.policy, now)
+    whose(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
     if gateway.pressure.full(gateway.running):
         shed(gateway, exchange, catalog)
@@ -67,6 +70,11 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
         return
     if not _answered_here(gateway, exchange):
         await (serve if exchange.route is None else served)(gateway, exchange)
+
+
+async def run_within(gateway: Gateway, exchange: Exchange) -> None:
+    """The same, for a call that the gateway makes itself within another one, whose key and person it has."""
+    await run(gateway, exchange, inherit)
 
 
 async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
@@ -188,7 +196,7 @@ async def _ground(gateway: Gateway, exchange: Exchange) -> None:
 def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     """Every check again, under the newest policy."""
     now = gateway.clock.seconds()
-    identify(exchange, gateway.live.policy, now)
+    (inherit if exchange.of else identify)(exchange, gateway.live.policy, now)
     policy = _check(gateway, exchange, catalog, now)
     if exchange.plan is None or exchange.ask is None:
         raise AssertionError("not checked")

@@ -50,7 +50,7 @@ _TRUE = msgspec.Raw(b"true")
 _WARM = msgspec.Raw(b"0.7")
 """Temperature of further answers: at 0 they would agree with themselves."""
 _OFF = (b"null", b"false")
-_PASSED = (b"authorization", b"groundplan-on-behalf-of", b"groundplan-feature", b"groundplan-ticket")
+_PASSED = (b"groundplan-feature", b"groundplan-ticket")
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -277,6 +277,7 @@ async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> s
     response = Collected()
     own = type(exchange)(new_id_bytes(), request, response, exchange.interface)
     own.of, own.purpose = str(exchange.call), "cascade"
+    own.key, own.person = exchange.key, exchange.person
     unguarded(gateway, own)
     await gateway.conduct(own)
     if response.status != 200:
