@@ -235,6 +235,13 @@ def test_what_is_asked_for_is_approved_by_somebody_else(console: Console) -> Non
     assert control.ask("POST", f"/api/experiments/{ids['others']}/approve", {}).status == 403, "the operator approves"
     sam = control.sign_in("sam@acme.example")
     assert control.ask("POST", f"/api/experiments/{ids['others']}/approve", {}, **sam).code == "duty_missing"
+    text = (control.workspace / "acme.yaml").read_text()
+    for changed in (text.replace("deployments: [local, small]", "deployments: [local]"), text):
+        (control.workspace / "acme.yaml").write_text(changed)
+        assert control.ask("POST", "/api/apply", {"files": control.files()}).status in (200, 201)
+        if changed != text:
+            refused = control.ask("POST", f"/api/experiments/{ids['others']}/approve", {"reason": "go"}, **ana)
+            assert (refused.status, refused.code) == (400, "experiment_outside"), refused.body
     done = control.ask("POST", f"/api/experiments/{ids['others']}/approve", {"reason": "go"}, **ana)
     assert (done.status, done.body["state"]) == (200, "running")
     assert control.ask("POST", f"/api/experiments/{ids['own']}/refuse", {}, **ana).body["state"] == "refused"

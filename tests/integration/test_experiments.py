@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -24,7 +25,7 @@ from tests.integration.test_batch_kill import UNRECOVERED, shipping
 from groundplan.blueprint.experiment import DeclaredExperiment
 from groundplan.blueprint.model import Routing
 from groundplan.core.audit.store import entries
-from groundplan.core.errors import Conflict, Denied, Invalid
+from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.experiment import experiment_store as store
@@ -374,9 +375,20 @@ def test_what_is_asked_for_waits_for_somebody_else(database: Database) -> None:
         assert number is None and made.state == "asked"
         assert store.running(conn) == []
         with pytest.raises(Denied, match="their own"):
-            service.decide(conn, ANA, made.id, approve=True, reason="", now=NOW)
+            service.decide(conn, ANA, made.id, approve=True, reason="", now=NOW, served=[WORKLOAD])
+    without = msgspec.structs.replace(WORKLOAD, deployments=[WORKLOAD.deployments[0]])
+    retired = msgspec.structs.replace(WORKLOAD, stage="retired")
+    for served, code in (
+        ([], "workload_unknown"),
+        ([without], "experiment_outside"),
+        ([retired], "workload_not_running"),
+    ):
+        with control(database) as conn, pytest.raises(GroundplanError) as refused:
+            service.decide(conn, SAM, made.id, approve=True, reason="go", now=NOW, served=served)
+        assert refused.value.code == code
     with control(database) as conn:
-        service.decide(conn, SAM, made.id, approve=True, reason="go", now=NOW)
+        assert service.one(conn, made.id).state == "asked"
+        service.decide(conn, SAM, made.id, approve=True, reason="go", now=NOW, served=[WORKLOAD])
         assert [each.id for each in store.running(conn)] == [made.id]
         with pytest.raises(Conflict, match="the A/B test small of small runs until"):
             service.ask(conn, ANA, recorded(name="more"), waits=False, now=NOW)

@@ -122,11 +122,13 @@ def begin(body: Begin, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 @router.post("/experiments/{id}/approve")
 def approve(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Let it run: whoever holds the product or business duty of the workload, but never who asked."""
+    """Let it run, where it can still be tried: whoever holds the product or business duty of the workload, but never
+    who asked."""
     with services.transaction() as conn:
         require_duty(caller, MAY_APPROVE, f"workload/{service.one(conn, id).workload}")
         check_presence(conn, caller)
-        number = service.decide(conn, caller.actor, id, approve=True, reason=body.reason, now=services.clock.now())
+        served, now = current_blueprint(conn).workloads, services.clock.now()
+        number = service.decide(conn, caller.actor, id, approve=True, reason=body.reason, now=now, served=served)
     return {"id": str(id), "state": "running", "effective": number and effect_of(services, number)}
 
 

@@ -46,6 +46,8 @@ from groundplan.ledger.finding import Finding
 KIND = "cost.experiment"
 SILENT_KIND = "cost.experiment.judge"
 """Of one that runs and whose answers nobody compares."""
+SERVED = ("experiment", "pilot", "production")
+"""Stages of workloads that are called."""
 USUAL = timedelta(days=7)
 LONGEST = timedelta(days=180)
 ORDINARY = timedelta(days=30)
@@ -75,10 +77,13 @@ class Ended:
 
 
 def check(made: Recorded, workload: Workload | None, now: datetime) -> None:
-    """Raise `Invalid`, `NotFound` for what cannot be tried."""
+    """Raise `Invalid`, `NotFound` for what cannot be tried on a workload as it is served now."""
     if workload is None:
         hint = "`groundplan status` lists them."
         raise NotFound(f"there is no workload {made.workload}", code="workload_unknown", hint=hint)
+    if workload.stage not in SERVED:
+        hint = "Only experiments, pilots and production are served; change its stage."
+        raise Invalid(f"{made.workload} is {workload.stage}", code="workload_not_running", hint=hint)
     for name in (made.candidate, made.judge):
         if name and name not in workload.deployments:
             hint = f"Use one of: {', '.join(workload.deployments)}."
@@ -121,10 +126,21 @@ def ask(
     return made, number
 
 
-def decide(conn: Connection[Any], actor: str, id: UUID, *, approve: bool, reason: str, now: datetime) -> int | None:
-    """Approve or refuse what was asked for; the policy in which it runs. Nobody approves their own.
+def decide(
+    conn: Connection[Any],
+    actor: str,
+    id: UUID,
+    *,
+    approve: bool,
+    reason: str,
+    now: datetime,
+    served: Iterable[Workload] = (),
+) -> int | None:
+    """Approve or refuse what was asked for; the policy in which it runs. Nobody approves their own, nor what cannot be
+    tried any more on the workloads that are `served` now.
 
-    Raises `NotFound`, `Conflict` (`experiment_decided`, `experiment_running`), `Denied` (`own_experiment`).
+    Raises `NotFound`, `Invalid` as `check`, `Conflict` (`experiment_decided`, `experiment_running`), `Denied`
+    (`own_experiment`).
     """
     number = next_policy_number(conn, "experiment", str(id), False) if approve else None
     found = one(conn, id)
@@ -133,14 +149,22 @@ def decide(conn: Connection[Any], actor: str, id: UUID, *, approve: bool, reason
     if approve and rights_store.behind(conn, found.asked_by) == actor:
         hint = "Somebody else with the duty must approve it."
         raise Denied("nobody approves their own experiment", code="own_experiment", hint=hint)
-    if not approve:
+    if approve:
+        _begin(conn, actor, found, reason, now, served)
+    else:
         store.refuse(conn, id, actor, reason)
-    elif found.until <= now:
-        raise Conflict("its last day is over", code="experiment_until", hint="Ask for another one.")
-    elif not store.begin(conn, id, actor, reason, store.usual(conn, found.workload, now - USUAL)):
-        raise _busy(conn, found.workload)
     _record(conn, "experiment.approved" if approve else "experiment.refused", actor, found, reason)
     return number
+
+
+def _begin(
+    conn: Connection[Any], actor: str, found: Recorded, reason: str, now: datetime, served: Iterable[Workload]
+) -> None:
+    if found.until <= now:
+        raise Conflict("its last day is over", code="experiment_until", hint="Ask for another one.")
+    check(found, next((each for each in served if each.name == found.workload), None), now)
+    if not store.begin(conn, found.id, actor, reason, store.usual(conn, found.workload, now - USUAL)):
+        raise _busy(conn, found.workload)
 
 
 def stop(conn: Connection[Any], actor: str, id: UUID, reason: str, outcome: str = "stopped") -> int:
@@ -171,7 +195,7 @@ def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], number: 
     declared = {
         (workload.name, _digest(workload)): (workload, workload.experiment)
         for workload in workloads
-        if workload.experiment is not None and workload.stage in ("experiment", "pilot", "production")
+        if workload.experiment is not None and workload.stage in SERVED
     }
     every = store.every(conn, limit=1000)
     known = {(each.workload, each.digest): each for each in every if each.digest}
