@@ -22,6 +22,7 @@ from tests.integration.nursery import Worker, fork_program
 from groundplan.blueprint.content import Grounding
 from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.settings import child_environment, load_settings
+from groundplan.gateway.upstream.returning import BACK_SECONDS
 from groundplan.knowledge.embedding.wire import EmbedRequest
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
@@ -147,3 +148,24 @@ def asked(endpoint: Endpoint, body: bytes) -> socket.socket:
 def answered(made: socket.socket) -> None:
     with made:
         assert made.recv(12) == b"HTTP/1.1 200"
+
+
+async def test_calls_wait_for_a_service_that_is_started_again_and_not_for_one_that_is_gone(scene: Scene) -> None:
+    """As its supervisor does within a tenth of a second."""
+    scene.search.kill()
+    scene.search.wait()
+    calls = [asyncio.ensure_future(scene.took("patient")) for _ in range(20)]
+    await asyncio.sleep(0.1)
+    told = ["--home", str(scene.stack.home.root)]
+    environment = child_environment({"GROUNDPLAN_DATABASE_URL": scene.stack.database.dsn})
+    again = fork_program("groundplan.gateway.search_app", told, 2, environment)
+    try:
+        await announced(scene.stack, again)
+        assert {(status, code) for status, code, _ in await asyncio.gather(*calls)} == {(200, "")}
+    finally:
+        again.kill()
+        again.wait()
+    status, code, seconds = await scene.took("patient")
+    assert (status, code) == (503, "grounding_unavailable") and seconds < BACK_SECONDS + SLACK
+    status, code, seconds = await scene.took("patient")
+    assert (status, code) == (503, "grounding_unavailable") and seconds < SLACK, "it did not come back a moment ago"

@@ -55,8 +55,13 @@ def withdraw(home: Home, name: str) -> None:
 
 def lookup(home: Home, name: str) -> Endpoint | None:
     """The announcement of `name`, or None where there is none, or its process is gone. Reads a file at each call."""
-    found = _read(_path(home, name))
+    found = announced(home, name)
     return found if found is not None and lives(found.pid) else None
+
+
+def announced(home: Home, name: str) -> Endpoint | None:
+    """The same, also where its process is gone: one that ended by itself has taken it back."""
+    return _read(_path(home, name))
 
 
 def _folder(home: Home) -> Path:

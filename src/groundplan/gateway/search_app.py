@@ -32,6 +32,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
 from groundplan.gateway import memory
 from groundplan.knowledge.embedding.deployed import Deployed
+from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
 from groundplan.knowledge.embedding.openvino_encoder import load_questions, precision_of
 from groundplan.knowledge.embedding.together import Made
@@ -54,8 +55,9 @@ _EMBEDDING_SECONDS = 5.0
 """For the vector of a question from a deployment; later, search goes by words."""
 
 
-def compose(home: Home, settings: Settings, token: str) -> tuple[Application, ConnectionPool[Any], Follower]:
-    """The application and what it runs on; the caller closes the pool and stops the follower.
+def compose(home: Home, settings: Settings, token: str) -> tuple[Application, ConnectionPool[Any], Follower, Encoder]:
+    """The application and what it runs on; the caller closes the pool, stops the follower, and prepares the encoder of
+    questions, which they need not wait for.
 
     Raises `Unavailable` where the model or the address of the database is not there.
     """
@@ -63,7 +65,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     threadpool_limits(limits=1, user_api="blas")
     model = ensure(settings.models, MINILM.name)
     encoder = load_encoder(model, precision_of(settings.embedding_precision))
-    questions = load_questions(model, encoder)
+    questions = load_questions(model, encoder, prepared=False)
     for one in (encoder, questions):
         one.embed(["ready"])
     saved = Saved(home.search)
@@ -92,7 +94,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     )
     examiner = Examiner(search.asking, lambda: database_url(home, settings, "control"))
     early = Made(lambda: load_questions(model, encoder, EARLY))
-    return application(Service(search, encoder, follower, examiner, early), token), pool, follower
+    return application(Service(search, encoder, follower, examiner, early), token), pool, follower, questions
 
 
 def _check(connection: Connection[Any]) -> None:
@@ -114,10 +116,15 @@ def configure(connection: Any) -> None:
     connection.execute("SET random_page_cost = 1")
 
 
+def _settle(questions: Encoder) -> None:
+    questions.prepare()
+    memory.gather()
+
+
 async def serve(home: Home, settings: Settings) -> None:
     """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT, announced while it does."""
     token = secrets.token_urlsafe(32)
-    app, pool, follower = compose(home, settings, token)
+    app, pool, follower, questions = compose(home, settings, token)
     with listen_locally() as listener:
         config = uvicorn.Config(
             app,
@@ -138,8 +145,8 @@ async def serve(home: Home, settings: Settings) -> None:
         gc.freeze()
         announce(home, SEARCH, url, token)
         announce(home, EMBEDDINGS, f"{url}/v1", token)
-        # of an index of a gigabyte it takes seconds, in which questions are answered
-        threading.Thread(target=memory.gather, name="gather", daemon=True).start()
+        # a second, and of an index of a gigabyte some more, in which questions are answered
+        threading.Thread(target=_settle, args=(questions,), name="gather", daemon=True).start()
         try:
             await server.serve(sockets=[listener])
         finally:

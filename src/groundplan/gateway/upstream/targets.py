@@ -16,6 +16,7 @@ from groundplan.core.settings import resolve_secret
 from groundplan.gateway.upstream.connection import Pool, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import KeyPool
 from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
+from groundplan.gateway.upstream.returning import Returning
 
 HIDDEN = b"[hidden]"
 LEAST_SECRET = 16
@@ -90,6 +91,7 @@ class Targets:
         self._targets: dict[str, Target] = {}
         self._stopped = ""
         self._keys: dict[str, KeyPool] = {}
+        self.returning = Returning(home, loop)
 
     def of(self, deployment: Deployment) -> Target:
         """The target of a deployment. Raises `UpstreamFailure` (`sent` False) when it is nowhere, or has no secret."""

@@ -112,6 +112,9 @@ class Encoder:
         if self._words.shape[1] != DIMENSION:
             raise ValueError(f"vectors of {self._words.shape[1]} instead of {DIMENSION}")
 
+    def prepare(self) -> None:
+        """Make what it is quicker with and can do without; any thread may do that while others embed."""
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One unit-length row of 384 per text, in order. An empty text gives the vector of an empty sentence."""
         return self.embed_counted(texts).vectors

@@ -66,15 +66,19 @@ def load(folder: Path, precision: Precision = "float32", threads: int = 2) -> En
     return OpenVinoEncoder(folder, precision, threads)
 
 
-def load_questions(folder: Path, documents: Encoder, layers: int = 0) -> Encoder:
+def load_questions(folder: Path, documents: Encoder, layers: int = 0, *, prepared: bool = True) -> Encoder:
     """The encoder of questions, beside that of documents, where the extra is installed: in bytes, by OpenVINO where
     the processor has an instruction that multiplies them, else by ONNX Runtime. Its vectors are within a cosine of .998
     of those in float32 (.99 of a few characters), and they are compared, never kept. `layers`: the first so many of
-    the model's are computed, for whoever compares no question with a document; 0: all."""
+    the model's are computed, for whoever compares no question with a document; 0: all. One that is not
+    `prepared` is there a second sooner, and as quick once its `prepare` was called, by any thread."""
     if not isinstance(documents, OpenVinoEncoder):
         return Encoder(folder, layers) if layers else documents
     if _multiplies_bytes():
-        return OpenVinoEncoder(folder, "int8", alone=_EARLY if layers else _QUESTIONS, layers=layers)
+        made = OpenVinoEncoder(folder, "int8", alone=_EARLY if layers else _QUESTIONS, layers=layers)
+        if prepared:
+            made.prepare()
+        return made
     try:
         from groundplan.knowledge.embedding.onnx_encoder import OnnxEncoder  # noqa: PLC0415 -- an extra, and heavy
     except ImportError:  # recognising texts in pictures brings OpenVINO alone
@@ -111,7 +115,8 @@ class OpenVinoEncoder(Encoder):
         alone: Sequence[int] = (),
         layers: int = 0,
     ) -> None:
-        """`alone`: up to how many tokens a text by itself is computed by a network made for that length, in order."""
+        """`alone`: up to how many tokens a text by itself is computed by a network made for that length, in order, once
+        these are made (`prepare`)."""
         self.precision: Computed = precision
         self._threads = threads
         self._alone = alone
@@ -123,7 +128,14 @@ class OpenVinoEncoder(Encoder):
         self._tensor = openvino.Tensor
         graph = _graph(_Bytes if self.precision == "int8" else _Parts, tensors, config)
         self._free = self._requests(graph)
-        self._lone = [(length, self._lone_requests(graph, length)) for length in self._alone]
+        self._lone: list[tuple[int, queue.LifoQueue[_Lone]]] = []
+        self._whole = graph if self._alone else None
+
+    def prepare(self) -> None:
+        graph, self._whole = self._whole, None
+        if graph is not None:
+            for length in self._alone:
+                self._lone.append((length, self._lone_requests(graph, length)))
 
     def _requests(self, graph: Any) -> _Requests:
         """What computes a graph, as often as there are threads."""

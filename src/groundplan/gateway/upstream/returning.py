@@ -1,0 +1,53 @@
+"""Waiting for a local service whose process has ended, and which its supervisor starts again.
+
+One look for all who wait. What withdrew itself, or was never there, is waited for by nobody, and neither is what did
+not come back a moment ago. Starts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from groundplan.core.endpoints import announced, lives
+from groundplan.core.home import Home
+
+BACK_SECONDS = 2.5
+"""Within this the search service is back, also on a busy machine."""
+GONE_SECONDS = 10.0
+"""What did not come back is not waited for again for so long."""
+_LOOK_SECONDS = 0.05
+
+
+class Returning:
+    """Of one worker."""
+
+    def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
+        self._home = home
+        self._loop = loop
+        self._looks: dict[str, asyncio.Task[bool]] = {}
+        self._gone: dict[str, float] = {}
+        """Until when what did not come back is not waited for."""
+
+    async def back(self, name: str, until: float) -> bool:
+        """Whether the process of a service that ended is there again before `until`, of the loop's clock; it may take
+        some more time before it answers. Whoever is cancelled meanwhile takes nobody along."""
+        now = self._loop.time()
+        look = self._looks.get(name)
+        if look is None or look.done():
+            if self._gone.get(name, 0.0) > now:
+                return False
+            look = self._looks[name] = self._loop.create_task(self._look(name))
+        done, _ = await asyncio.wait((look,), timeout=max(0.0, until - now))
+        return bool(done) and look.result()
+
+    async def _look(self, name: str) -> bool:
+        until = self._loop.time() + BACK_SECONDS
+        while self._loop.time() < until:
+            await asyncio.sleep(_LOOK_SECONDS)
+            found = announced(self._home, name)
+            if found is None:
+                return False
+            if lives(found.pid):
+                return True
+        self._gone[name] = self._loop.time() + GONE_SECONDS
+        return False
