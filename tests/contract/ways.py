@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.closing import close
 from tests.contract.h2_server import H2Server
 
 from groundplan.blueprint.model import Tls
@@ -171,8 +172,7 @@ async def http1(
     try:
         yield listener.sockets[0].getsockname()[1]
     finally:
-        listener.close()
-        await server.drain(0.2)
+        await close(listener, server)
 
 
 @dataclass

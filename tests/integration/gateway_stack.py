@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from tests.closing import close
 from tests.integration.nursery import Worker, fork_worker
 
 from groundplan.blueprint import artifact
@@ -25,7 +26,6 @@ from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.gateway.http.server import Server
 from groundplan.gateway.telemetry.scrape import SERVICE as METRICS
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import ScriptedModel, start
@@ -307,12 +307,7 @@ async def scripted(name: str) -> AsyncIterator[tuple[ScriptedModel, int]]:
     try:
         yield model, port
     finally:
-        await _close(listener, server)
-
-
-async def _close(listener: asyncio.Server, server: Server) -> None:
-    listener.close()
-    await server.drain(0.2)
+        await close(listener, server)
 
 
 @asynccontextmanager

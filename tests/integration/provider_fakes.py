@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.closing import close
+
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
 
@@ -229,5 +231,4 @@ async def fake(kind: str) -> AsyncIterator[tuple[Fake, int]]:
     try:
         yield made, listener.sockets[0].getsockname()[1]
     finally:
-        listener.close()
-        await server.drain(0.2)
+        await close(listener, server)

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from tests.closing import close
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
 from tests.unit.test_metrics import parsed, total
 
@@ -130,8 +131,7 @@ async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
         person = stack.person("ana@acme.example")
         keys = {name: stack.key(name, person=person) for name in ("assistant", "cached")}
         yield Scene(stack, searcher, model[0], keys, person)
-        listener.close()
-        await server.drain(0.2)
+        await close(listener, server)
 
 
 async def test_a_citation_that_does_not_support_its_sentence_is_flagged(scene: Scene) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.closing import close
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, workload
 
 from groundplan.blueprint.model import ProviderKey
@@ -44,8 +45,7 @@ async def provider() -> AsyncIterator[tuple[Provider, int]]:
     try:
         yield made, listener.sockets[0].getsockname()[1]
     finally:
-        listener.close()
-        await server.drain(0.2)
+        await close(listener, server)
 
 
 async def started(stack: Stack, port: int, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> str:

@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as WireMetric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
+from tests.closing import close
 from tests.integration.gateway_stack import blueprint, deployment, installation, scripted, workload
 
 from groundplan.core.errors import Invalid
@@ -282,8 +283,7 @@ async def listening_upstream() -> AsyncIterator[tuple[list[dict[bytes, bytes]], 
     server = Server(noted, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     yield seen, listener.sockets[0].getsockname()[1]
-    listener.close()
-    await server.drain(0.2)
+    await close(listener, server)
 
 
 async def test_the_callers_trace_goes_on_to_the_upstream(database: Database, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from msgspec.structs import replace
+from tests.closing import close
 from tests.integration.gates import gated
 from tests.integration.gates import until as until
 from tests.integration.gateway_stack import Reply, blueprint, deployment, events, parse, workload
@@ -261,8 +262,7 @@ async def call_rig(
         try:
             yield Rig(gateway, port, models, lender, server, servers)
         finally:
-            listener.close()
-            await server.drain(0.2)
+            await close(listener, server, busy=lambda: gateway.running or gateway.background)
             await journal.close()
             gateway.targets.close()
             answers.close()
@@ -276,8 +276,7 @@ async def upstream(name: str) -> AsyncIterator[tuple[ScriptedModel, Server, int]
     try:
         yield model, server, port
     finally:
-        listener.close()
-        await server.drain(0.2)
+        await close(listener, server)
 
 
 def rule(**settings: Any) -> dict[str, Any]:

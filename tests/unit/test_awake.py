@@ -14,6 +14,7 @@ import pytest
 import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.closing import close
 
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.awake import LATE_SECONDS, TICK_SECONDS, Alarm, awake_of, patient
@@ -244,8 +245,7 @@ async def serving(limits: Limits) -> AsyncIterator[int]:
     server.streams = lambda request: request.target == b"/stream"
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     yield listener.sockets[0].getsockname()[1]
-    listener.close()
-    await server.drain(0.2)
+    await close(listener, server)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.closing import close
 
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.http.body_stream import HIGH, BodyStream
@@ -65,8 +66,7 @@ async def serving(limits: Limits = LIMITS) -> AsyncIterator[Running]:
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     made = Running(listener.sockets[0].getsockname()[1], server)
     yield made
-    listener.close()
-    await server.drain(0.2)
+    await close(listener, server)
     assert server.held == 0
 
 

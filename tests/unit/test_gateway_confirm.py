@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.closing import close
 from tests.unit.call_rig import Rig, call_rig
 
 from groundplan.blueprint.model import Cache, Grounding, Keep
@@ -85,8 +86,7 @@ async def asking(folder: Path, **also: Any) -> AsyncIterator[tuple[Rig, Searcher
             of(rig, "ana")
             yield rig, searcher
     finally:
-        listener.close()
-        await server.drain(0.2)
+        await close(listener, server)
 
 
 def of(rig: Rig, person: str) -> None:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
+from tests.closing import close
 from tests.unit.call_rig import until
 
 from groundplan.gateway.http.server import Limits, Request, Response, Server
@@ -63,8 +64,7 @@ async def serving(limits: Limits) -> AsyncIterator[Running]:
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     made = Running(listener.sockets[0].getsockname()[1], server)
     yield made
-    listener.close()
-    await server.drain(0.1)
+    await close(listener, server, 0.1)
     assert server.held == 0
 
 

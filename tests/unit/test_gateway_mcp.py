@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.closing import close
 from tests.unit.call_rig import Rig, call_rig, until
 
 from groundplan.blueprint import model as bp
@@ -63,8 +64,7 @@ async def stack(tmp_path: Path, *, streams: bool = False, **more: Any) -> AsyncI
         try:
             yield rig, model
         finally:
-            listener.close()
-            await server.drain(0.2)
+            await close(listener, server)
 
 
 async def post(rig: Rig, body: Any, headers: str = "", method: str = "POST", key: str = "assistant") -> tuple[int, Any]:

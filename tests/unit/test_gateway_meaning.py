@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from tests.closing import close
 from tests.unit.call_rig import Rig, call_rig, until
 
 from groundplan.blueprint.model import Cache, Grounding, Semantic
@@ -104,8 +105,7 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
             rig.play("one", say="Open the settings and press reset.")
             yield rig
     finally:
-        listener.close()
-        await server.drain(0.2)
+        await close(listener, server)
 
 
 async def cache_of(rig: Rig, question: str, key: str = "assistant", before: Any = (), **more: Any) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.closing import close
 from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, scripted, workload
 from tests.unit.call_rig import BOUND, LIMIT, PATIENT, Closed, Fixed, until
 
@@ -97,8 +98,7 @@ async def made(
     server = Server(Pipeline(gateway).handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     yield gateway, listener.sockets[0].getsockname()[1], lender, live
-    listener.close()
-    await server.drain(0.2)
+    await close(listener, server, busy=lambda: gateway.running or gateway.background)
     await journal.close()
     gateway.targets.close()
     answers.close()

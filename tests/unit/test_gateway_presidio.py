@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.closing import close
 from tests.unit.call_rig import call_rig
 from tests.unit.test_gateway_mcp import code, stack, use
 
@@ -51,8 +52,7 @@ async def searching(home: Path) -> AsyncIterator[list[bytes]]:
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     announce(Home(home), "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "t")
     yield bodies
-    listener.close()
-    await server.drain(0.2)
+    await close(listener, server)
 
 
 def test_kinds_with_check_digits_are_found_and_dates_and_plain_numbers_are_not() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.closing import close
 from tests.unit.call_rig import until
 
 from groundplan.gateway.app import connections
@@ -119,8 +120,7 @@ async def serving(limits: Limits) -> AsyncIterator[Running]:
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     made = Running(listener.sockets[0].getsockname()[1], Seen(), server)
     yield made
-    listener.close()
-    await server.drain(0.1)
+    await close(listener, server, 0.1)
 
 
 async def exchange(running: Running, data: bytes, wait: float = 20.0) -> bytes:
@@ -537,8 +537,7 @@ def test_any_bytes_in_any_pieces_leave_the_server_alive(data: bytes, step: int) 
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"ok")
         writer.close()
-        listener.close()
-        await server.drain(0.1)
+        await close(listener, server, 0.1)
 
     asyncio.run(scenario())
 

@@ -10,6 +10,7 @@ import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.closing import close
 
 from groundplan.gateway.http.known_head import LOOKS, KnownHead
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
@@ -136,8 +137,7 @@ async def serving(limits: Limits) -> AsyncIterator[tuple[Server, int]]:
     server = Server(handle, of_refusal, loop, limits)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     yield server, listener.sockets[0].getsockname()[1]
-    listener.close()
-    await server.drain(0.1)
+    await close(listener, server, 0.1)
 
 
 class Client:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from tests.closing import close
 from tests.integration.sdk_types import strict
 
 from groundplan.gateway.http.server import Request, Response, Server
@@ -263,8 +264,7 @@ async def spoken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         yield providers, wire
     finally:
         await providers.close()
-        listener.close()
-        await server.drain(0.2)
+        await close(listener, server)
 
 
 def place(api: str, wire: Wire, folder: Path) -> Place:
