@@ -18,6 +18,7 @@ from tests.unit.call_rig import until
 
 from groundplan.gateway.app import connections
 from groundplan.gateway.call import trace
+from groundplan.gateway.http import server as http_server
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
 from groundplan.gateway.surfaces.answers import header_value, of_refusal
 
@@ -562,3 +563,10 @@ async def test_who_was_accepted_just_before_a_worker_stopped_listening_is_answer
         told = await asyncio.to_thread(theirs.recv, 4096)
     assert told.startswith(b"HTTP/1.1 200 ") and b"connection: close" in told.lower()
     await accepted
+
+
+async def test_whoever_arrives_is_waited_for_once(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker quiesces, and then drains: nobody can arrive between the two."""
+    await running.server.quiesce(5)
+    monkeypatch.setattr(http_server, "_ARRIVING_SECONDS", 60.0)
+    await asyncio.wait_for(running.server.drain(60), 20)

@@ -61,6 +61,7 @@ class Server:
         self.held = 0
         """Bytes of bodies that are being read or answered."""
         self.draining = False
+        self._arrived_at = 0.0
         self.date_line = b""
         self._sweeper: asyncio.TimerHandle | None = None
         self._awake = awake_of(loop)
@@ -116,9 +117,11 @@ class Server:
     async def quiesce(self, seconds: float) -> None:
         """Let running answers end, for at most `seconds`. A kept-alive connection is not closed under a client's next
         request: that is answered, says that it is the last, and only silence ends it."""
-        self.draining = True
-        end = self.now() + seconds
-        await asyncio.sleep(min(seconds, _ARRIVING_SECONDS))
+        now = self.now()
+        if not self.draining:
+            self.draining, self._arrived_at = True, now + _ARRIVING_SECONDS
+        end = now + seconds
+        await asyncio.sleep(min(seconds, max(0.0, self._arrived_at - now)))
         for connection in list(self.connections):
             connection.begin_drain()
         while self.connections and self.now() < end:  # noqa: ASYNC110 -- it has a deadline, and is not hot
