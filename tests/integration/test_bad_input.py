@@ -110,6 +110,7 @@ async def serving(database: Database, folder: Path, closed: int) -> AsyncIterato
         stack.start()
         await stack.ready()
         yield Scene(stack, model, stack.key())
+        await asyncio.to_thread(stack.stop)
     log = (stack.home.logs / "gateway.log").read_text()
     assert "Traceback" not in log, log[-3000:]
 
