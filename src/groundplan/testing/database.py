@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from psycopg import errors, sql
+from psycopg import Connection, errors, sql
 
 from groundplan.core.database import DATABASE, ROLES, Role, connect, database_url, embedded_url, role_name
 from groundplan.core.home import Home
@@ -76,36 +76,41 @@ class Cluster:
             # by its files: half of the computing of writing each page to the log as well
             create = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY FILE_COPY")
             admin.execute(create.format(sql.Identifier(name), owner, sql.Identifier(DATABASE)))
-            for role, own in roles.items():
-                # A DSN's roles are named after its database; these have the rights of the template's.
-                admin.execute(
-                    sql.SQL("CREATE ROLE {} NOLOGIN IN ROLE {}").format(
-                        sql.Identifier(own), sql.Identifier(role_name(DATABASE, role))
-                    )
+            # A DSN's roles are named after its database; these have the rights of the template's.
+            made = sql.SQL(
+                "CREATE ROLE {own} NOLOGIN IN ROLE {rights}; GRANT {own} TO {owner} WITH INHERIT FALSE, SET TRUE"
+            )
+            admin.execute(
+                sql.SQL("; ").join(
+                    made.format(own=sql.Identifier(own), rights=sql.Identifier(role_name(DATABASE, role)), owner=owner)
+                    for role, own in roles.items()
                 )
-                admin.execute(sql.SQL("GRANT {} TO {} WITH INHERIT FALSE, SET TRUE").format(sql.Identifier(own), owner))
-        try:
-            yield self._describe(name)
-        finally:
-            with connect(self.superuser_url("postgres"), autocommit=True) as admin:
-                drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-                deadline = time.monotonic() + _ENDING_SECONDS
-                while True:
-                    try:
-                        admin.execute(drop)
-                    except errors.ObjectInUse:
-                        if time.monotonic() > deadline:
-                            raise
-                    else:
-                        break
-                for own in roles.values():
-                    admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(own)))
+            )
+            try:
+                yield self._describe(name)
+            finally:
+                _drop(admin, name)
+                admin.execute(sql.SQL("DROP ROLE {}").format(sql.SQL(", ").join(map(sql.Identifier, roles.values()))))
 
     def _describe(self, name: str) -> Database:
         settings = dataclasses.replace(load_settings({}), database_url=None)
         template = {role: database_url(self.home, settings, role) for role in ROLES}
         urls = {role: url.replace(f"/{DATABASE}?", f"/{name}?") for role, url in template.items()}
         return Database(name, urls, urls["owner"].partition("?")[0], self.superuser_url(name))
+
+
+def _drop(admin: Connection[Any], name: str) -> None:
+    """However long sessions that are told to end take."""
+    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while True:
+        try:
+            admin.execute(drop)
+        except errors.ObjectInUse:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 @contextmanager
