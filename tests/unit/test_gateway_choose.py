@@ -268,3 +268,19 @@ async def test_each_beginning_of_a_conversation_has_its_home_in_every_api(
         homes = {text: await home(text) for text in (f"question {n}" for n in range(16))}
         assert len(set(homes.values())) > 1, "all conversations have one home"
         assert homes == {text: await home(text) for text in homes}
+
+
+async def test_by_an_alias_every_deployment_may_answer_though_one_bears_that_name(tmp_path: Path) -> None:
+    declared = {"assistant": {"aliases": ["gpt-4.1", "up-one", "Our GPT"]}, "other": {}}
+    async with call_rig(tmp_path, workloads=declared) as rig:
+        rig.play("one", mode="down")
+        for said in ("gpt-4.1", "up-one", "Our GPT"):
+            reply = await rig.chat(model=said)
+            assert (reply.status, reply.json["groundplan"]["deployment"]) == (200, "two")
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        head = b"GET /v1/models/Our%20GPT HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\n"
+        writer.write(head + b"connection: close\r\n\r\n")
+        assert parse(await reader.read()).json["id"] == "Our GPT"
+        writer.close()
+        assert (await rig.chat("other", model="gpt-4.1")).status == 404
+        assert (await rig.chat("other", model="up-one")).status == 503

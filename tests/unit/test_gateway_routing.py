@@ -126,6 +126,17 @@ def test_nothing_changes_without_routing_or_for_a_named_model() -> None:
         assert exchange.route is None
 
 
+@pytest.mark.parametrize(
+    ("model", "by"), [("auto", "rule code"), ("w", "rule code"), ("gpt-4.1", "rule code"), ("x", None)]
+)
+def test_its_name_and_its_aliases_leave_the_choice_to_a_workload(model: str, by: str | None) -> None:
+    exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
+    exchange.deployments = places("small", "large")
+    task = msgspec.structs.replace(routed(Routing(rules=[CODE])), aliases=["gpt-4.1"])
+    Routes().arrange(exchange, task, asked("refactor", model=model))
+    assert (exchange.route and exchange.route.by) == by
+
+
 def test_a_rule_whose_deployment_this_call_may_not_use_is_passed_over() -> None:
     exchange = arranged(Routes(), Routing(rules=[CODE]), asked("refactor"), places("small", "other"))
     assert (told(exchange).by, told(exchange).deployment) == ("order", "small")

@@ -556,6 +556,26 @@ def test_a_fallback_by_an_alias_is_the_model_that_it_stands_for() -> None:
     assert [finding.here for finding in verdict.findings if "fallback w" in finding.here]
 
 
+def test_callers_may_go_on_to_say_what_they_said() -> None:
+    """A name that none can be here is an alias of its workload, and so is a further name of the group."""
+    entry = "  - model_name: {}\n    litellm_params: {}\n"
+    named = {
+        "gpt-4.1": "{model: openai/gpt-4.1}",
+        "own/Llama 3": "{model: openai/gpt-4o}",
+        "plain": "{model: openai/o3}",
+    }
+    text = "model_list:\n" + "".join(entry.format(name, params) for name, params in named.items())
+    text += (
+        "router_settings:\n  model_group_alias: {gpt-4: gpt-4.1, old: {model: plain, hidden: true}, lost: nowhere}\n"
+    )
+    verdict = imported(text, owners={"": "a@b.example"})
+    workloads = validate_files(verdict.files, known_price=known).workloads
+    assert {name: list(item.aliases) for name, item in workloads.items()} == {
+        "gpt-4-1": ["gpt-4.1", "gpt-4"], "own-llama-3": ["own/Llama 3"], "plain": ["old"],
+    }  # fmt: skip
+    assert [f.here for f in verdict.findings if f.state == NEEDED and "alias lost" in f.here]
+
+
 def test_how_long_answers_may_be_is_told_and_a_foreign_section_once() -> None:
     text = model("x", "{model: openai/gpt-4o}")
     assert said(imported(text), CHANGED, "max_tokens") == ["config.yaml:1"]

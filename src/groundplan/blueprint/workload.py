@@ -22,6 +22,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     deployments: list[str]
     """Allowed deployments in order: the primary first, then the fallbacks."""
     embeddings: list[str] = []
+    aliases: list[str] = []
+    """What callers may say as `model` instead of its name."""
     also: list[str] = []
     """Deployments of further types (images, speech, transcription, rerank, moderation, realtime) that it may use."""
     budgets: list[str]
@@ -66,6 +68,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """None: answers are sent at once."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
+
+    def chooses(self, model: str) -> bool:
+        """Whether a call for `model` leaves it to us which deployment answers."""
+        return model == "auto" or model == self.name or model in self.aliases
 
     @property
     def places(self) -> list[str]:

@@ -174,5 +174,10 @@ Networks = Annotated[
     list_schema({"type": "string", "examples": ["10.0.0.0/8"]}),
 ]
 Lines = Annotated[tuple[Line, ...], LIST, list_schema({"type": "string"})]
+Aliases = Annotated[
+    tuple[Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")], ...],
+    LIST,
+    list_schema({"type": "string", "examples": ["gpt-4.1"]}),
+]
 People = Annotated[tuple[PersonRef, ...], LIST, list_schema({"type": "string", "examples": ["ana@acme.example"]})]
 Jurisdictions = Annotated[tuple[Jurisdiction, ...], LIST, list_schema({"type": "string", "examples": ["EU"]})]

@@ -17,6 +17,7 @@ from groundplan.catalog.calendar import Launches
 from groundplan.catalog.demand import PlacementRule
 from groundplan.catalog.experiment import ExperimentRule, ReplayRule
 from groundplan.catalog.fields import (
+    Aliases,
     Count,
     Date,
     Duration,
@@ -152,6 +153,9 @@ class WorkloadDoc(Strict):
     kind: Literal["workload"] = "workload"
     name: Name
     title: Line | None = None
+    aliases: Aliases = ()
+    """What callers may say as `model` instead of its name, such as the names by which another gateway knew it. They
+    leave the choice to it, also where a deployment or model is called so."""
     purpose: Line
     workflow: Name | None = None
     value: Line | None = None

@@ -69,6 +69,7 @@ def workload(
         team=item.team,
         deployments=chain(placement),
         embeddings=list(item.embeddings),
+        aliases=sorted(item.aliases),
         also=list(item.also),
         budgets=sorted(workspace.budgets_of(item.name)),
         grounding=_grounding(workspace, item),

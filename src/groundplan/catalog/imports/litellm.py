@@ -85,7 +85,7 @@ def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict
             hint="Models that were added in LiteLLM's UI are in its database: list them with its /model/info.",
         )  # fmt: skip
     entries = [entry for node in listed if (entry := reader.read(node)) is not None]
-    common = _common(config, asked, findings)
+    common = _common(config, asked, entries, findings)
     groups = _groups(entries)
     workloads = _workloads(groups, common)
     _settings(config, variables, findings)
@@ -128,7 +128,7 @@ def _groups(entries: list[Entry]) -> dict[str, list[Entry]]:
     return {group: sorted(members, key=lambda entry: entry.order) for group, members in found.items()}
 
 
-def _common(config: Config, asked: Asked, findings: list[Finding]) -> _Common:
+def _common(config: Config, asked: Asked, entries: list[Entry], findings: list[Finding]) -> _Common:
     attempts = _setting(config, "num_retries", findings, "limits.attempts of each workload, retries and one")
     deadline = _setting(config, "timeout", findings, "limits.deadline of each workload")
     other = _setting(config, "request_timeout", findings, "limits.deadline of each workload")
@@ -139,7 +139,7 @@ def _common(config: Config, asked: Asked, findings: list[Finding]) -> _Common:
         None if attempts is None else min(int(attempts) + 1, 10),
         None if not seconds else max(1, min(int(seconds * 1000), 86_400_000)),
         _fallbacks(config, findings),
-        _aliases(config, findings),
+        _aliases(config, {entry.group for entry in entries}, findings),
         budgets_of(config, asked, findings),
         _balance(config, findings),
     )  # fmt: skip
@@ -193,6 +193,7 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
         body: dict[str, Any] = {"kind": "workload", "name": unique(slug(group), names)}
         if body["name"] != group:
             body["title"] = one_line(group)
+        body |= _called(group, body["name"], common)
         body["purpose"] = f"Calls that LiteLLM served as {one_line(group)}"
         ready = [entry for entry in entries if not entry.missing]
         owner = common.asked.owners.get(group) or common.asked.owners.get("")
@@ -219,6 +220,13 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
             common.findings.append(Finding(NEEDED, one_line(group), here, "Complete one in deployments.yaml.", where))
         found.append((body, where))
     return found
+
+
+def _called(group: str, name: str, common: _Common) -> dict[str, list[str]]:
+    """What its callers say as `model`, and may go on to say, where that is not the workload's name."""
+    said = (group, *(alias for alias, other in common.aliases.items() if other == group))
+    found = [alias for alias in dict.fromkeys(said) if alias != name and one_line(alias) == alias]
+    return {"aliases": found} if found else {}
 
 
 def _places(ready: list[Entry]) -> dict[str, list[str]]:
@@ -365,16 +373,21 @@ def _balance(config: Config, findings: list[Finding]) -> str:
     return found
 
 
-def _aliases(config: Config, findings: list[Finding]) -> dict[str, str]:
+def _aliases(config: Config, groups: set[str], findings: list[Finding]) -> dict[str, str]:
     found = {}
     for section in TABLES:
         node = config.get(section, "model_group_alias")
         for key, alias in node.items() if node else ():
-            here = "a key leads to one workload, whatever model its caller names as `auto`"
-            todo = f"Give callers of {one_line(key)} a key of the workload, and let them ask for auto."
-            findings.append(Finding(CHANGED, f"{section}.model_group_alias", here, todo, alias.where_key))
             named = alias.get("model") if isinstance(alias.value, dict) else alias
-            found[key] = (named.text() if named is not None else None) or key
+            other = found[key] = (named.text() if named is not None else None) or key
+            what = f"{section}.model_group_alias"
+            if other in groups:
+                here = f"aliases: of the workload of {one_line(other)}; a key leads to one workload"
+                todo = f"Give callers of {one_line(key)} a key of it."
+                findings.append(Finding(CHANGED, what, here, todo, alias.where_key))
+            else:
+                here = f"alias {one_line(key)} is of no model of the list"
+                findings.append(Finding(NEEDED, what, here, "Declare it.", alias.where_key))
     return found
 
 

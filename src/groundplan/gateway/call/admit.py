@@ -137,9 +137,9 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
     if exchange.key is not None and exchange.key.models:
         allowed = of_key(exchange.key, allowed)
         if not allowed:
-            named, mine = f"the model '{ask.model[:80]}'", plan.workload.name
+            named, every = f"the model '{ask.model[:80]}'", f"any model of {plan.workload.name} for {needs}"
             raise Denied(
-                f"this key may not use {f'any model of {mine} for {needs}' if ask.model in ('auto', mine) else named}",
+                f"this key may not use {every if plan.workload.chooses(ask.model) else named}",
                 code="key_model",
                 hint=f"It may use: {', '.join(sorted(exchange.key.models))}.",
             )

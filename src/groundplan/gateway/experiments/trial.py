@@ -17,7 +17,7 @@ from groundplan.economics.experiment.verdict import CANDIDATE, Rule, arm
 from groundplan.gateway.guard.pieces import SURFACES
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.routing.conversation import begin, messages_of, named
-from groundplan.gateway.routing.route import AUTO, Route
+from groundplan.gateway.routing.route import Route
 
 if TYPE_CHECKING:
     from groundplan.blueprint.model import Workload
@@ -75,7 +75,7 @@ def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[s
         if exchange.endpoint in SHADOWED and _drawn(exchange, tried.share):
             exchange.trial = Trial(tried, None)
         return
-    if exchange.endpoint not in SURFACES or ask.model not in (AUTO, workload.name):
+    if exchange.endpoint not in SURFACES or not workload.chooses(ask.model):
         return
     candidate = next((place for place in exchange.deployments if place.name == tried.candidate), None)
     if candidate is None or len(exchange.deployments) < 2:

@@ -214,7 +214,8 @@ def _plan(
     for deployment in places:
         for name in {deployment.model, deployment.name}:
             names[name] = (*names.get(name, ()), deployment)
-    names["auto"] = names[workload.name] = places
+    for name in ("auto", workload.name, *workload.aliases):
+        names[name] = places
     for name in {d.upstream_model for d in places} - set(names):  # as callers know it who come from its provider
         names[name] = tuple(d for d in places if d.upstream_model == name)
     covering = tuple(budgets[name] for name in workload.budgets if name in budgets)

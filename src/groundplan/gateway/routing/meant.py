@@ -12,7 +12,6 @@ import msgspec
 
 from groundplan.gateway.awake import patient
 from groundplan.gateway.call.ground import ask_search
-from groundplan.gateway.routing.route import AUTO
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
 
@@ -28,7 +27,7 @@ SECONDS = 0.1
 async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload, ask: Ask) -> None:
     """Notes the embedding at the call, where its router wants one and it can be had."""
     routing = workload.routing
-    if routing is None or routing.router is None or ask.model not in (AUTO, workload.name) or not ask.query:
+    if routing is None or routing.router is None or not workload.chooses(ask.model) or not ask.query:
         return
     router = gateway.routes.router(routing.router, routing.digest)
     if router is None or router.full is None:

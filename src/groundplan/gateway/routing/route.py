@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Passage
     from groundplan.gateway.policy.snapshot import Catalog
 
-AUTO = "auto"
 REMEMBERED = 4096
 SUFFIX = ".router"
 AGAIN_SECONDS = 5.0
@@ -123,7 +122,7 @@ class Routes:
         them; `now`: by the clock of those; `found`: passages for it, None before anything is searched. Raises `Denied`
         (`route_barred`) where hard rules leave nobody."""
         routing = workload.routing
-        if routing is None or ask.model not in (AUTO, workload.name):
+        if routing is None or not workload.chooses(ask.model):
             return
         if exchange.catalog is not None and exchange.catalog.number > self._number:
             self._take(exchange.catalog)

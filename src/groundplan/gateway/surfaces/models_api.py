@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -57,7 +58,7 @@ def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthrop
         models = [{"type": "model", "id": name, "display_name": name, "created_at": _UNKNOWN} for name in names]
     else:
         models = [{"id": name, "object": "model", "created": 0, "owned_by": key.workload} for name in names]
-    wanted = path[len(_BELOW) :].decode("utf-8", "replace").replace("%2F", "/").replace("%2f", "/")
+    wanted = unquote_to_bytes(path[len(_BELOW) :]).decode("utf-8", "replace")
     if wanted:
         found = next((model for model in models if model["id"] == wanted), None)
         if found is None:

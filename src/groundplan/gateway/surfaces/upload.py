@@ -232,7 +232,9 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
     path = exchange.interface.codec(deployment).path(deployment)
     connection.send(target.upload(path, b"multipart/form-data; boundary=%b" % boundary, name, lines))
     connection.unfinished = True
-    names = {deployment.name, deployment.model, "auto"} | ({exchange.workload.name} if exchange.workload else set())
+    names = {deployment.name, deployment.model, "auto"}
+    if exchange.workload is not None:
+        names.update((exchange.workload.name, *exchange.workload.aliases))
     may = {"model": names, **exchange.interface.late(ask, deployment)}
     async for piece in upload.pieces(deployment.upstream_model, boundary, may):
         if connection.status or connection.lost:
