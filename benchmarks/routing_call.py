@@ -27,7 +27,6 @@ from groundplan.core.ids import new_id
 from groundplan.economics.routing.decide.choose import choose
 from groundplan.economics.routing.model import Floats, Router
 from groundplan.gateway.routing.meant import read_question
-from groundplan.gateway.routing.route import AUTO
 from groundplan.gateway.upstream.targets import Targets
 
 SEARCH = "search"
@@ -54,10 +53,10 @@ async def _asked(home: Home, child: int, router: Router, prompts: Sequence[str])
     loop = asyncio.get_running_loop()
     targets = Targets(home, loop)
     gateway = SimpleNamespace(loop=loop, routes=SimpleNamespace(router=lambda *_: router), targets=targets)
-    workload = SimpleNamespace(name="w", routing=SimpleNamespace(router="w@1", digest=None))
+    workload = SimpleNamespace(routing=SimpleNamespace(router="w@1", digest=None), chooses=lambda _: True)
 
     async def decided(prompt: str) -> bool:
-        ask = SimpleNamespace(model=AUTO, query=prompt)
+        ask = SimpleNamespace(model="auto", query=prompt)
         exchange = SimpleNamespace(id=str(new_id()).encode(), vector=None)
         await read_question(cast(Any, gateway), cast(Any, exchange), cast(Any, workload), cast(Any, ask))
         vector: Floats | None = exchange.vector

@@ -22,6 +22,7 @@ from groundplan.catalog.imports.litellm_models import Asked
 from groundplan.catalog.imports.providers import PROVIDERS, jurisdiction_of, split
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_OWNER, NO_PRICE, SECRET, Verdict
 from groundplan.catalog.loader import load_files
+from groundplan.catalog.model import DeploymentDoc
 from groundplan.cli.main import app
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.money import PICO
@@ -193,7 +194,7 @@ def test_the_verdict_counts_and_names_places() -> None:
     assert said(verdict, NO_EQUAL, "input_cost_per_second") == [f"config.yaml:{line('input_cost_per_second')}"]
     assert said(verdict, CHANGED, "context_window_fallbacks") == [f"config.yaml:{line('context_window_fallbacks')}"]
     assert said(everything(owners={"": "a@b.example"}), CHANGED, "vectors") == [f"config.yaml:{line('name: vectors')}"]
-    assert said(verdict, NEEDED, "virtual keys") and said(verdict, CARRIED, "supports_vision")
+    assert said(verdict, NEEDED, "virtual keys") and said(verdict, CHANGED, "supports_vision")
     assert said(verdict, NEEDED, "assistant")
     assert said(verdict, NO_OWNER, "far") == ["more.yaml:2"]
     assert all(f.here and f.where.line > 0 for f in verdict.findings)
@@ -478,10 +479,10 @@ def test_a_key_of_a_wildcard_model_is_told_though_the_model_is_not_taken() -> No
 
 def test_a_provider_that_is_not_known_needs_an_address() -> None:
     verdict = imported(model("x", "{model: nobody/some-model}"), owners={"": "a@b.example"}, prices={"x": "free"})
-    assert said(verdict, NEEDED, "model") and not validate_files(verdict.files).deployments
+    assert said(verdict, NEEDED, "api_base") and not validate_files(verdict.files).deployments
     text = model("x", "{model: nobody/some-model, api_base: 'https://a.example/v1'}")
     verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "free"})
-    assert validate_files(verdict.files).deployments["x-openai"].upstream_model == "nobody/some-model"
+    assert validate_files(verdict.files).deployments["x-nobody"].upstream_model == "some-model"
 
 
 def test_keys_beside_the_parameters_are_read_or_told() -> None:
@@ -616,6 +617,75 @@ def test_vertex_ai_is_addressed_by_project_and_location_or_says_what_is_missing(
     assert deployment.url == "https://europe-west1-aiplatform.googleapis.com/v1/projects/acme-1/locations/europe-west1"
     verdict = imported(model("x", more.replace(", vertex_project: acme-1", "")), owners={"": "a@b.example"})
     assert said(verdict, NEEDED, "x") and not validate_files(verdict.files, known_price=known).deployments
+
+
+def deployed(params: str, info: str = "{}", **asked: Any) -> DeploymentDoc:
+    """The one deployment of an entry with a price."""
+    asked = {"owners": {"": "a@b.example"}, "prices": {"x": "1/2"}, **asked}
+    (found,) = validate_files(imported(model("x", params, info), **asked).files, known_price=known).deployments.values()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("params", "url", "api", "upstream"),
+    [
+        ("model: azure_ai/grok-3, api_base: 'https://x.services.ai.azure.com/models/chat/completions?api-version=2024-05-01-preview'",
+         "https://x.services.ai.azure.com/openai/v1", "openai", "grok-3"),
+        ("model: azure_ai/mistral-large, api_base: 'https://m.eastus2.inference.ai.azure.com/v1/'",
+         "https://m.eastus2.inference.ai.azure.com/v1", "openai", "mistral-large"),
+        ("model: azure_ai/claude-sonnet-4-5, api_base: 'https://x.services.ai.azure.com/anthropic'",
+         "https://x.services.ai.azure.com/anthropic/v1", "anthropic", "claude-sonnet-4-5"),
+        ("model: azure/4o, api_base: 'https://x.openai.azure.com/openai/deployments/4o/chat/completions?api-version=2024-08-01-preview'",
+         "https://x.openai.azure.com/openai/v1", "openai", "4o"),
+        ("model: azure/o_series/o3-prod, api_base: 'https://x.openai.azure.com'",
+         "https://x.openai.azure.com/openai/v1", "openai", "o3-prod"),
+        ("model: bedrock/eu-central-1/anthropic.claude-v2:1", "https://bedrock-runtime.eu-central-1.amazonaws.com",
+         "bedrock", "anthropic.claude-v2:1"),
+        ("model: 'bedrock/converse/arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-pro-v1:0'",
+         "https://bedrock-runtime.us-east-1.amazonaws.com", "bedrock",
+         "arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-pro-v1:0"),
+        ("model: vertex_ai/gemini-2, vertex_ai_location: global, vertex_ai_project: acme",
+         "https://aiplatform.googleapis.com/v1/projects/acme/locations/global", "vertexai", "gemini-2"),
+        ("model: vertex_ai/mistral-small@001, vertex_location: global, vertex_project: acme",
+         "https://aiplatform.googleapis.com/v1/projects/acme/locations/global", "vertexai", "mistral-small@001"),
+        ("model: 'cloudflare/@cf/meta/llama', api_base: https://api.cloudflare.com/client/v4/accounts/1/ai/v1",
+         "https://api.cloudflare.com/client/v4/accounts/1/ai/v1", "openai", "@cf/meta/llama"),
+        ("model: meta-llama/llama-4, api_base: https://api.groq.com/openai/v1", "https://api.groq.com/openai/v1",
+         "openai", "meta-llama/llama-4"),
+        ("model: huggingface/org/llama, api_base: https://abc.endpoints.huggingface.cloud",
+         "https://abc.endpoints.huggingface.cloud/v1", "openai", "org/llama"),
+        ("model: huggingface/together/org/llama", "https://router.huggingface.co/v1", "openai", "org/llama:together"),
+        ("model: zai/glm-4.7", "https://api.z.ai/api/paas/v4", "openai", "glm-4.7"),
+    ],
+)  # fmt: skip
+def test_each_is_asked_where_and_by_the_name_by_which_its_provider_has_it(
+    params: str, url: str, api: str, upstream: str
+) -> None:
+    found = deployed(f"{{{params}}}")
+    assert (found.url, found.api, found.upstream_model) == (url, api, upstream)
+
+
+def test_no_key_goes_to_another_provider_than_its_own() -> None:
+    """One that is not known has no address; OpenAI's, which was written there, would have got its key."""
+    verdict = imported(model("x", "{model: strange/nova-2, api_key: os.environ/STRANGE}"), prices={"x": "1/2"})
+    assert said(verdict, NEEDED, "api_base") and "openai" not in verdict.files["deployments.yaml"]
+    assert "upstream_model: nova-2" in verdict.files["deployments.yaml"]
+
+
+def test_what_is_no_model_and_what_nothing_here_speaks_has_no_equal() -> None:
+    text = models(router="{model: auto_router/complexity_router}", y="{model: openai/gpt-4o}")
+    verdict = imported(text, owners={"": "a@b.example"})
+    assert said(verdict, NO_EQUAL, "model") == ["config.yaml:2"] and not said(verdict, NO_PRICE, "router")
+    claude = "{model: vertex_ai/claude-opus-4-5@20251101, vertex_location: us-east5, vertex_project: acme}"
+    verdict = imported(model("x", claude), owners={"": "a@b.example"}, prices={"x": "1/2"})
+    assert said(verdict, NO_EQUAL, "model") and not validate_files(verdict.files).deployments
+
+
+def test_what_may_be_sent_in_is_to_be_declared_and_told() -> None:
+    verdict = imported(model("x", "{model: openai/gpt-4o}", "{supports_vision: true, supports_web_search: true}"))
+    assert said(verdict, CHANGED, "supports_vision") and said(verdict, NO_EQUAL, "supports_web_search")
+    assert said(verdict, CHANGED, "accepts") == ["config.yaml:1"]
+    assert not said(imported(model("x", "{model: openai/text-embedding-3-small}")), CHANGED, "accepts")
 
 
 def test_names_of_models_are_split_as_the_proxy_splits_them() -> None:

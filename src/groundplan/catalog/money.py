@@ -205,7 +205,7 @@ class LimitDoc(Strict):
         str,
         StringConstraints(
             pattern=rf"^(company|user|key|(team|workload|deployment)/{_NAME}|key/[0-9a-f-]{{36}}"
-            r"|user/[a-z0-9._%+'@-]{1,254}|model/[A-Za-z0-9][A-Za-z0-9._:/-]{0,127})$"
+            r"|user/[a-z0-9._%+'@-]{1,254}|model/[A-Za-z0-9@][A-Za-z0-9._:/@-]{0,127})$"
         ),
     ]
     """company, team/NAME, workload/NAME, key/ID, user/EMAIL, model/NAME, deployment/NAME; or user, key: each of them"""

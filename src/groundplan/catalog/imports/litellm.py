@@ -101,6 +101,10 @@ def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict
     findings += _numbers_to_say(config)
     validate_files(written, known_price=asked.known_price)
     findings.append(Finding(CHANGED, "stage", _PILOTS, "Raise caps: of the company.", Where(main, 1)))
+    if any(entry.type == "chat" for entry in entries):
+        here = "images, sound and files in messages are refused until a deployment says what they count at most"
+        todo = "Write accepts: with image_tokens: or audio_tokens: of deployments that take them."
+        findings.append(Finding(CHANGED, "accepts", here, todo, Where(main, 1)))
     if not all(any(entry.max_output for entry in members) for members in groups.values()):
         here = f"an answer has at most {_MOST_OUTPUT} tokens where max_tokens: is not said, as all of it is reserved"
         findings.append(Finding(CHANGED, "max_tokens", here, "Raise limits.max_output: of workloads.", Where(main, 1)))

@@ -12,13 +12,13 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, get_args
 
+from groundplan.catalog.imports import litellm_addresses as addresses
 from groundplan.catalog.imports import litellm_prices, litellm_units, settings
 from groundplan.catalog.imports.litellm_credentials import PLACEHOLDERS, joined
 from groundplan.catalog.imports.litellm_findings import REPLACE, is_secret, told
 from groundplan.catalog.imports.naming import one_line, slug, unique
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.providers import (
-    PROVIDERS,
     UNKNOWN,
     Provider,
     host_of,
@@ -29,7 +29,6 @@ from groundplan.catalog.imports.providers import (
 )
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET, Finding
 from groundplan.catalog.model import DeploymentDoc
-from groundplan.catalog.rules.kinds import ENDPOINT
 from groundplan.core.money import plain
 
 TYPES = {
@@ -43,10 +42,10 @@ _GUESSED = (
     ("transcribe", "audio_transcription"), ("tts", "audio_speech"), ("dall-e", "image_generation"),
     ("gpt-image", "image_generation"), ("moderation", "moderation"), ("instruct", "chat"),
 )  # fmt: skip
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
-_URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
+_MODEL_NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
+_ROUTER = "auto_router/"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
-_REGION = ("region_name", "aws_region_name", "vertex_location", "watsonx_region_name")
+_REGION = ("region_name", "aws_region_name", "vertex_location", "vertex_ai_location", "watsonx_region_name")
 _OWN_URL = {"anthropic": "https://api.anthropic.com/v1", "cohere": "https://api.cohere.com/v2"}
 """docs.anthropic.com/en/api, docs.cohere.com/reference/rerank"""
 _BY_CODE = frozenset(
@@ -147,18 +146,24 @@ class EntryReader:
                       "Declare kind: deployment for each model that you use.", model)  # fmt: skip
             self._secrets(params, node.get("model_info"))
             return None
+        if name.startswith(_ROUTER):
+            self._say(NO_EQUAL, "model", "a router is no model: `auto` chooses among deployments of a workload",
+                      "Name its deployments at one workload, with routing:.", model)  # fmt: skip
+            return None
         params = joined(params, self._credentials, self._findings)
         return self._entry(node, params, model, group, name)
 
     def _entry(self, node: Node, params: Node, model: Node, group: str, name: str) -> Entry:
         info = node.get("model_info")
         named = params.get("custom_llm_provider")
-        provider_name, upstream = split(name, named.text() if named else None)
-        provider = PROVIDERS[provider_name]
+        provider_name, upstream = split(name, (named.text() if named else None) or self._asked_at(params))
+        provider = addresses.provider_of(provider_name, upstream)
+        region, upstream = addresses.placed(provider.api, upstream)
+        region = self._region(params) or region
         missing: list[str] = []
         kind = self._type(info, name, model, missing)
-        self._known_provider(name, named, params, model, missing)
-        url, private = self._url(params, provider, provider_name, kind, missing, model)
+        url, private = self._url(params, addresses.Place(provider, provider_name, region), kind, missing, model)
+        upstream = addresses.routed(provider_name, upstream, url)
         upstream, serves = self._serves(provider_name, upstream, info, model, at_home=private)
         body: dict[str, Any] = {"kind": "deployment", "name": unique(slug(f"{group}-{provider_name}"), self._names)}
         if slug(group) != group:
@@ -169,9 +174,9 @@ class EntryReader:
         if _MODEL_NAME.fullmatch(upstream) and _MODEL_NAME.fullmatch(canonical):
             body["upstream_model"] = upstream
         else:
-            missing.append("a model name of letters, digits and . _ : / -")
+            missing.append("a model name of letters, digits and . _ : / @ -")
         body |= {"type": kind} if kind != "chat" else {"serves": serves} if serves else {}
-        body |= self._api(provider, kind, model, missing)
+        body |= self._api(provider, upstream, kind, model, missing)
         body |= self._price(group, params, info, canonical, model, missing, kind=kind)
         body |= self._sizes(params, info)
         body |= self._bounds(group, body, kind, model, missing)
@@ -179,7 +184,7 @@ class EntryReader:
         for key, value in node.items():
             if key not in _ENTRY_KEYS and not value.empty:
                 self._findings.append(told(f"model_list.{one_line(key)}", key, settings.UNKNOWN, value))
-        site = self._site(params, provider_name, url, private, model)
+        site = self._site(provider_name, region, url, private, model)
         self._others(params, info)
         return Entry(
             group, node, body["name"], kind, int(self._number(params, "order") or 0), site, body, tuple(missing),
@@ -196,17 +201,6 @@ class EntryReader:
             for key, node in part.items() if part else ():
                 if is_secret(key, node):
                     self._say(SECRET, one_line(key), "a literal key: not copied", REPLACE, node)
-
-    def _known_provider(self, name: str, named: Node | None, params: Node, model: Node, missing: list[str]) -> None:
-        """Whose model it is has to be known, or its address."""
-        prefix, separator, _ = name.partition("/")
-        told_ = named.text() if named else None
-        strange = told_ if told_ and told_ not in PROVIDERS else prefix if separator and not told_ else None
-        if strange is None or strange in PROVIDERS or params.get("api_base") or params.get("base_url"):
-            return
-        missing.append("an address")
-        here = f"{one_line(strange)} is no provider that this import knows"
-        self._say(NEEDED, "model", here, "Write its OpenAI-compatible address: api_base.", model)
 
     def _type(self, info: Node | None, name: str, model: Node, missing: list[str]) -> str:
         node = info.get("mode") if info else None
@@ -237,32 +231,39 @@ class EntryReader:
                   "Callers of chat completions ask by responses, where it has nothing else.", model)  # fmt: skip
         return bare, ["responses"]
 
+    def _asked_at(self, params: Node) -> str | None:
+        """The provider whose own address the file names."""
+        node = params.get("api_base") or params.get("base_url")
+        url = self._resolved(node) if node is not None else None
+        return addresses.provider_at(url) if url else None
+
     def _url(
-        self, params: Node, provider: Provider, name: str, kind: str, missing: list[str], model: Node
+        self, params: Node, place: addresses.Place, kind: str, missing: list[str], model: Node
     ) -> tuple[str | None, bool]:
         """(URL, whether it is at an address of the user's choice)"""
         node = params.get("api_base") or params.get("base_url")
+        provider, name = place.provider, place.name
         own = _OWN_URL.get("cohere" if kind == "rerank" and name.startswith("cohere") else provider.api or "")
+        own = None if provider.own_host and provider.api else own
         if node is None:
-            url = self._placed(params, provider, own or provider.url or _region_url(provider, self._region(params)))
+            url = self._placed(params, place, own or provider.url or addresses.region_url(place))
             if url is None:
                 missing.append("an address")
-                self._say(NEEDED, "api_base", f"{name} has no address of its own that is known",
+                self._say(NEEDED, "api_base", f"{one_line(name)} has no address of its own that is known",
                           "Write url: of the deployment.", model)  # fmt: skip
             return url, provider.own_host
-        text = self._resolved(node)
-        if text is None or not _URL.fullmatch(text):
+        text = addresses.unversioned(self._resolved(node) or "")
+        if not addresses.URL.fullmatch(text):
             missing.append("an address")
             hint = f"Say --set {node.variable}=https://HOST." if node.variable else "Write https://HOST/PATH alone."
             self._say(NEEDED, "api_base", "the address is not in the file, or not one alone", hint, node)
             return None, True
-        url = _completed(text.rstrip("/"), provider)
-        if self._placed(params, provider, url) is None:
+        url = self._placed(params, place, addresses.completed(text.rstrip("/"), provider))
+        if url is None:
             missing.append("an address")
             self._say(NEEDED, "vertex_project", "the address does not name project and location",
                       "Write url: https://HOST/v1/projects/PROJECT/locations/LOCATION.", node)  # fmt: skip
             return None, True
-        url = self._placed(params, provider, url) or url
         same = host_of(url) == host_of(provider.url or own or "")
         if url != text.rstrip("/"):
             self._say(CHANGED, "api_base", "url: with the path of its API", "Check it once.", node)
@@ -270,15 +271,15 @@ class EntryReader:
             self._say(CARRIED, "api_base", "url: of the deployment", "", node)
         return url, not same
 
-    def _placed(self, params: Node, provider: Provider, url: str | None) -> str | None:
+    def _placed(self, params: Node, place: addresses.Place, url: str | None) -> str | None:
         """The address with project and location, where a provider is asked under them; None where they are unknown."""
-        if url is None or provider.api != "vertexai" or "/projects/" in url:
+        if url is None or place.provider.api != "vertexai" or "/projects/" in url:
             return url
-        node, region = params.get("vertex_project"), self._region(params)
+        node = params.get("vertex_project") or params.get("vertex_ai_project")
         project = self._resolved(node) if node is not None else None
-        if project is None or region is None or not re.fullmatch(r"[a-z0-9:.-]{2,63}", project):
+        if project is None or place.region is None or not re.fullmatch(r"[a-z0-9:.-]{2,63}", project):
             return None
-        return f"{url.removesuffix('/v1')}/v1/projects/{project}/locations/{region}"
+        return f"{url.removesuffix('/v1')}/v1/projects/{project}/locations/{place.region}"
 
     def _resolved(self, node: Node) -> str | None:
         if node.variable is None:
@@ -304,9 +305,7 @@ class EntryReader:
         node = params.get("api_key")
         if node is None:
             return (
-                {"key": f"env:{provider.key}"}
-                if (provider.key and not private) or provider.suffix == "/openai/v1"
-                else {}
+                {"key": f"env:{provider.key}"} if provider.key and (not private or provider.prices == "azure") else {}
             )
         variable = node.variable
         if variable is not None and _VARIABLE.fullmatch(variable):
@@ -322,10 +321,11 @@ class EntryReader:
                   f"Let the provider replace it, since it stood in a file; set {made}.", node)  # fmt: skip
         return {"key": f"env:{made}"}
 
-    def _api(self, provider: Provider, kind: str, model: Node, missing: list[str]) -> dict[str, str]:
+    def _api(self, provider: Provider, upstream: str, kind: str, model: Node, missing: list[str]) -> dict[str, str]:
         if provider.api is None:
             return {}
-        if provider.api in supported_apis() and kind in ("chat", "embeddings"):
+        spoken = provider.api in supported_apis() and not addresses.elsewhere(provider.api, upstream)
+        if spoken and kind in ("chat", "embeddings"):
             self._say(
                 CHANGED, "model", f"api: {provider.api} of the deployment, as it does not speak OpenAI's", "", model
             )
@@ -435,8 +435,7 @@ class EntryReader:
                 return text
         return None
 
-    def _site(self, params: Node, provider: str, url: str | None, private: bool, model: Node) -> dict[str, str]:
-        region = self._region(params)
+    def _site(self, provider: str, region: str | None, url: str | None, private: bool, model: Node) -> dict[str, str]:
         host = host_of(url) if url else ""
         at_home = private and bool(host) and is_private(host)
         law = jurisdiction_of(region) if region else UNKNOWN
@@ -473,22 +472,3 @@ _NUMBERS = {
     "max_input_tokens": "context of the deployment",
     "max_output_tokens": "max_output of the deployment",
 }
-
-
-def _completed(url: str, provider: Provider) -> str:
-    """The address with the path of the API, where a server has it below its own."""
-    url = ENDPOINT.sub("", url)
-    if provider.api == "anthropic":
-        url = url.removesuffix("/messages")
-    if provider.suffix == "/openai/v1":
-        return url.partition("/openai")[0] + provider.suffix
-    return url if not provider.suffix or url.endswith(provider.suffix) else url + provider.suffix
-
-
-def _region_url(provider: Provider, region: str | None) -> str | None:
-    """docs.aws.amazon.com/general/latest/gr/bedrock.html, cloud.google.com/vertex-ai/docs/reference/rest"""
-    if region is None or not re.fullmatch(r"[a-z0-9-]{2,40}", region):
-        return None
-    if provider.api == "bedrock":
-        return f"https://bedrock-runtime.{region}.amazonaws.com"
-    return f"https://{region}-aiplatform.googleapis.com" if provider.api == "vertexai" else None

@@ -73,6 +73,15 @@ PROVIDERS: dict[str, Provider] = {
     "dashscope": Provider(  # alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope
         "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"
     ),
+    "zai": Provider("https://api.z.ai/api/paas/v4", "ZAI_API_KEY", "zai"),  # docs.z.ai/guides/develop/openai
+    "meta_llama": Provider("https://api.llama.com/compat/v1", "LLAMA_API_KEY"),  # llama.developer.meta.com/docs
+    "ai21": Provider("https://api.ai21.com/studio/v1", "AI21_API_KEY"),  # docs.ai21.com/reference
+    "novita": Provider("https://api.novita.ai/v3/openai", "NOVITA_API_KEY", "novita"),  # novita.ai/docs
+    "nebius": Provider("https://api.studio.nebius.ai/v1", "NEBIUS_API_KEY"),  # docs.studio.nebius.com
+    "jina_ai": Provider("https://api.jina.ai/v1", "JINA_AI_API_KEY"),  # jina.ai/api-dashboard
+    "huggingface": Provider(  # huggingface.co/docs/inference-providers, and text-generation-inference's /v1
+        "https://router.huggingface.co/v1", "HF_TOKEN", suffix="/v1"
+    ),
     # learn.microsoft.com/azure/foundry/openai/api-version-lifecycle: the v1 API, which takes no api-version
     "azure": Provider(None, "AZURE_API_KEY", "azure", own_host=True, suffix="/openai/v1"),
     "azure_text": Provider(None, "AZURE_API_KEY", "azure", own_host=True, suffix="/openai/v1"),
@@ -95,26 +104,26 @@ PROVIDERS: dict[str, Provider] = {
     "sagemaker": Provider(None, None, None, api="sagemaker"),
     "sagemaker_chat": Provider(None, None, None, api="sagemaker"),
     "watsonx": Provider(None, "WATSONX_API_KEY", None, api="watsonx"),
-    "huggingface": Provider(None, "HUGGINGFACE_API_KEY", None, api="huggingface"),
     "replicate": Provider(None, "REPLICATE_API_KEY", None, api="replicate"),
     "voyage": Provider(None, "VOYAGE_API_KEY", "voyageai", api="voyage"),
-    "jina_ai": Provider(None, "JINA_AI_API_KEY", None, api="jina"),
 }  # fmt: skip
 
-_BEDROCK_ROUTES = ("converse/", "invoke/", "converse_like/")
+UNLISTED = Provider(own_host=True)
+"""One that is not known: OpenAI-compatible, at an address that somebody names."""
+_ROUTES = {"bedrock": ("converse/", "invoke/", "converse_like/"), "azure": ("o_series/", "gpt5_series/")}
+"""What a name begins with that says how to ask, and is no part of it."""
 
 
 def split(model: str, named: str | None = None) -> tuple[str, str]:
-    """(provider, what it calls the model) of `azure/eu/gpt-4o`; a name without a known prefix is OpenAI's, unless
-    `named` says whose it is."""
+    """(provider, what it calls the model) of `azure/eu/gpt-4o`; of a name without a prefix that is known it is the one
+    that `named` says, else the prefix, else OpenAI."""
     prefix, separator, rest = model.partition("/")
-    if separator and prefix in PROVIDERS:
+    if separator and (prefix in PROVIDERS or named is None):
         provider, name = prefix, rest
     else:
-        provider, name = named if named in PROVIDERS else "openai", model
-    if provider == "bedrock":
-        for route in _BEDROCK_ROUTES:
-            name = name.removeprefix(route)
+        provider, name = named or "openai", model
+    for route in _ROUTES.get(provider, ()):
+        name = name.removeprefix(route)
     return provider, name
 
 

@@ -198,6 +198,8 @@ GENERAL: dict[str, Rule] = {
 
 _ROUTED = Rule(CHANGED, "model `auto` chooses among deployments of a workload that are allowed to", "routing: of it")
 _APART = Rule(NO_EQUAL, "a limit counts tokens of question and answer together", "Write kind: limit, tokens: N/minute.")
+_SENT_IN = "it is taken where the deployment says so, and what it counts at most, as that is reserved"
+_BOUNDLESS = Rule(NO_EQUAL, "what has no bound of cost is refused at every upstream", "See docs/refused.md.")
 _PER_KEY = Rule(CHANGED, "a limit may cover each key", "Write kind: limit, covers: key.")
 ENTRY: dict[str, Rule] = {
     "tags": Rule(NO_EQUAL, "a key leads to one workload and its deployments", "Declare one workload for each tag."),
@@ -240,6 +242,13 @@ ENTRY: dict[str, Rule] = {
     "mock_timeout": Rule(NO_EQUAL, "a deployment is real", "Use url: local:scripted-SITE for a scripted one."),
     "mock_response": Rule(NO_EQUAL, "a deployment is real", "Use url: local:scripted-SITE for a scripted one."),
     "supports_system_message": _PASSED,
+    "supports_vision": Rule(CHANGED, _SENT_IN, "accepts: [image] and image_tokens: N of the deployment"),
+    "supports_pdf_input": Rule(CHANGED, _SENT_IN, "accepts: [file] and context: N of the deployment"),
+    "supports_audio_input": Rule(CHANGED, _SENT_IN, "accepts: [audio] and audio_tokens: N of the deployment"),
+    "supports_audio_output": _BOUNDLESS,
+    "supports_web_search": _BOUNDLESS,
+    "supports_url_context": _BOUNDLESS,
+    "supports_computer_use": _BOUNDLESS,
     "cache_control_injection_points": _PASSED,
     "guardrails": _GUARDRAIL,
 }  # fmt: skip

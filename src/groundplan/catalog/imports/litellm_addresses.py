@@ -1,0 +1,93 @@
+"""Where an entry of LiteLLM's list is asked: the address of its provider's API, and what its model's name says of that.
+
+Pure; what is told of it is `litellm_models`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from groundplan.catalog.imports.providers import PROVIDERS, UNLISTED, Provider, host_of
+from groundplan.catalog.rules.kinds import ENDPOINT
+
+URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
+_VERSION = re.compile(r"\?api-version=[A-Za-z0-9.-]{1,40}$", re.ASCII)
+_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]")
+_ALONE = (".models.ai.azure.com", ".inference.ai.azure.com")
+"""Hosts of one model each: learn.microsoft.com/azure/foundry-classic/how-to/deploy-models-serverless"""
+_AZURE_MESSAGES = Provider(None, "AZURE_AI_API_KEY", "azure", own_host=True, suffix="/anthropic/v1", api="anthropic")
+"""learn.microsoft.com/azure/foundry/foundry-models/how-to/use-foundry-models-claude"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    provider: Provider
+    name: str
+    region: str | None
+
+
+def provider_of(name: str, upstream: str) -> Provider:
+    """Who has a model; Azure has Claude in Anthropic's API."""
+    if name == "azure_ai" and upstream.lower().startswith("claude"):
+        return _AZURE_MESSAGES
+    return PROVIDERS.get(name, UNLISTED)
+
+
+def provider_at(url: str) -> str | None:
+    """Whose one address this is."""
+    known = ((name, each.url) for name, each in PROVIDERS.items() if each.url and not each.own_host)
+    return next((name for name, own in known if host_of(own) == host_of(url)), None)
+
+
+def elsewhere(api: str, upstream: str) -> bool:
+    """Whether a provider has a model in an API that is spoken here for none of its models: Claude at Vertex AI."""
+    return api == "vertexai" and upstream.lower().startswith(("claude", "anthropic/"))
+
+
+def unversioned(url: str) -> str:
+    """An address of Azure without its `?api-version=...`, which its v1 API does not take."""
+    return _VERSION.sub("", url)
+
+
+def completed(url: str, provider: Provider) -> str:
+    """The address with the path of the API, where a server has it below its own."""
+    url, suffix = ENDPOINT.sub("", url), provider.suffix
+    if provider.api == "anthropic":
+        url = url.removesuffix("/messages")
+    if provider.prices == "azure":
+        if host_of(url).endswith(_ALONE):
+            return url.removesuffix("/v1") + "/v1"
+        for path in ("/openai", "/anthropic", "/models"):
+            url = url.partition(path)[0]
+        return url + suffix
+    return url if not suffix or url.endswith(suffix) else url + suffix
+
+
+def placed(api: str | None, name: str) -> tuple[str | None, str]:
+    """(region, the rest) of a model's name at Bedrock, such as `eu-central-1/anthropic.claude-v2:1` or an ARN."""
+    if api != "bedrock":
+        return None, name
+    first, separator, rest = name.partition("/")
+    if separator and _REGION.fullmatch(first):
+        return first, rest
+    parts = name.split(":")
+    return (parts[3] if parts[0] == "arn" and len(parts) > 4 and _REGION.fullmatch(parts[3]) else None), name
+
+
+def routed(name: str, upstream: str, url: str | None) -> str:
+    """A model's name as it is asked for there: Hugging Face's router has `org/model:host`, LiteLLM `host/org/model`."""
+    host, _, model = upstream.partition("/")
+    there = name == "huggingface" and url == PROVIDERS[name].url and "/" in model
+    return f"{model}:{host}" if there else upstream
+
+
+def region_url(place: Place) -> str | None:
+    """docs.aws.amazon.com/general/latest/gr/bedrock.html, cloud.google.com/vertex-ai/docs/reference/rest"""
+    region, api = place.region, place.provider.api
+    if region is None or not re.fullmatch(r"[a-z0-9-]{2,40}", region):
+        return None
+    if api == "bedrock":
+        return f"https://bedrock-runtime.{region}.amazonaws.com"
+    host = "aiplatform" if region == "global" else f"{region}-aiplatform"
+    return f"https://{host}.googleapis.com" if api == "vertexai" else None
