@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.contract.ways import way_to
 from tests.integration.gates import gated
-from tests.integration.gateway_stack import Reply
+from tests.integration.gateway_stack import Reply, deployment
 from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
 
 from groundplan.blueprint.model import Hedge, Limit, ProviderKey
 from groundplan.gateway.call import race
 from groundplan.gateway.call.hedge import Hedges
 from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.latency import LEAST, Learned
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -79,6 +80,30 @@ async def test_the_hedge_wins_and_the_slow_one_is_cancelled_and_billed(tmp_path:
         slow = rig.gateway.times.of("one", stream).peak
         assert slow >= 40_000 or rig.gateway.awake.stood(0.0), "without the slowest a learned percentile sinks"
         await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_hedge_finds_out_whether_a_fallback_is_well_again(tmp_path: Path, stream: bool) -> None:
+    """Behind a deployment that answers, only slowly, nobody else would ever ask it, and nothing be hedged any more."""
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        rig.hold("one")
+        health, now = rig.gateway.health, asyncio.get_running_loop().time()
+        for _ in range(3):
+            health.failed("two", now - 60)
+        assert (await answer(rig, stream))["deployment"] == "two" and health.closed("two")
+
+
+def test_what_is_asked_beside_others_is_left_to_cool_off_and_then_tried_once_a_second() -> None:
+    health, both = Health(), [deployment("one", 1), deployment("two", 1)]
+    for _ in range(3):
+        health.failed("two", 10.0)
+    assert not health.may_ask("two", 10.9) and health.may_ask("one", 10.9)
+    health.order(both, 11.1)  # of a call that the first one answers: it has tried nothing
+    assert health.may_ask("two", 11.2) and not health.may_ask("two", 11.9) and health.may_ask("two", 12.3)
+    health.failed("two", 12.4)
+    assert not health.may_ask("two", 13.4)
+    health.succeeded("two", 13.5)
+    assert health.may_ask("two", 13.5) and health.may_ask("two", 13.5)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -135,9 +135,9 @@ def _affords(exchange: Exchange, deployment: Deployment, open_at: Deployment) ->
 
 def _fit(gateway: Gateway, deployment: Deployment) -> bool:
     return (
-        gateway.health.closed(deployment.name)
-        and gateway.loads.of(deployment).room
+        gateway.loads.of(deployment).room
         and bool(not_killed(gateway.live.policy, [deployment]))
+        and gateway.health.may_ask(deployment.name, gateway.loop.time())
     )
 
 

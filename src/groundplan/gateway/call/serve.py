@@ -155,7 +155,7 @@ class Course:
         else:
             order = gateway.health.order(exchange.deployments, now)
             if exchange.plan is not None and exchange.plan.ramp is not None and exchange.route is None:
-                order = self._going_over(order, exchange.plan.ramp)
+                order = self._going_over(order, exchange.plan.ramp, now)
         ask = exchange.ask
         if rule.on_broken_stream == "resume" and ask is not None and ask.stream and goes_on(exchange.endpoint):
             exchange.continuation = continuation(ask, exchange.endpoint)
@@ -197,13 +197,13 @@ class Course:
             chosen = [tried, *chosen]
         return [*chosen, *(d for d in order if d not in chosen)]
 
-    def _going_over(self, order: list[Deployment], ramp: Ramp) -> list[Deployment]:
+    def _going_over(self, order: list[Deployment], ramp: Ramp, now: float) -> list[Deployment]:
         """While its place changes, calls that are not yet to go over ask the place that served them before first."""
         gateway = self._gateway
         origin = next((d for d in order if d.name == ramp.origin), None)
-        if origin is None or order[0].name != ramp.to or not gateway.health.closed(origin.name):
+        if origin is None or order[0].name != ramp.to or gateway.balance.goes_over(self._workload.name, ramp.share):
             return order
-        if gateway.balance.goes_over(self._workload.name, ramp.share):
+        if not gateway.health.may_ask(origin.name, now):
             return order
         return [origin, *(d for d in order if d is not origin)]
 

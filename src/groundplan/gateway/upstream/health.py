@@ -69,11 +69,13 @@ class _Speed:
 class Health:
     """What is known against deployments, by name."""
 
-    __slots__ = ("_failures", "_opened", "_rests", "_speeds", "_until", "_why", "_windows")
+    __slots__ = ("_cooled", "_failures", "_opened", "_rests", "_speeds", "_until", "_why", "_windows")
 
     def __init__(self) -> None:
         self._failures: dict[str, int] = {}
         self._until: dict[str, float] = {}
+        self._cooled: dict[str, float] = {}
+        """The same for calls that ask it beside or instead of others, of which `order` knows nothing."""
         self._opened: dict[str, float] = {}
         self._why: dict[str, str] = {}
         self._windows: dict[str, _Window] = {}
@@ -115,6 +117,16 @@ class Health:
         """Whether nothing is known against it."""
         return name not in self._until
 
+    def may_ask(self, name: str, now: float) -> bool:
+        """Whether one that others stand before may be asked now: nothing is known against it, or its time is over and
+        this call finds out, one a second. Behind those that are well `order` alone would never have it tried."""
+        if name not in self._until:
+            return True
+        if self._cooled[name] > now:
+            return False
+        self._cooled[name] = now + PROBE_SECONDS
+        return True
+
     def failed(self, name: str, now: float, rest: float | None = None) -> None:
         """An attempt failed; `rest`: seconds for which the deployment itself asked to be left alone."""
         failures = self._failures.get(name, 0) + 1
@@ -136,6 +148,7 @@ class Health:
     def _open(self, name: str, now: float, seconds: float, why: str) -> None:
         self._opened.setdefault(name, now)
         self._until[name] = max(self._until.get(name, 0.0), now + seconds)
+        self._cooled[name] = max(self._cooled.get(name, 0.0), now + seconds)
         self._why[name] = why
 
     def rests(self, name: str, now: float, *, alone: bool = False) -> float:
@@ -182,7 +195,7 @@ class Health:
             self._close(name)
 
     def _close(self, name: str) -> None:
-        for book in (self._failures, self._until, self._opened, self._why, self._windows):
+        for book in (self._failures, self._until, self._cooled, self._opened, self._why, self._windows):
             book.pop(name, None)
 
     def timed(self, deployment: Deployment, siblings: Sequence[Deployment], microseconds: int, now: float) -> None:
