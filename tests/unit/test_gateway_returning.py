@@ -63,3 +63,18 @@ async def test_what_did_not_come_back_or_took_itself_back_is_not_waited_for(
     withdraw(home, "other")
     for name in ("other", "never"):
         assert await waits.back(name, loop.time() + 5) is False
+
+
+async def test_what_cannot_answer_now_is_asked_again_until_somebody_waited_in_vain(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(returning, "BACK_SECONDS", 0.5)
+    loop = asyncio.get_running_loop()
+    waits, began = Returning(home, loop), loop.time()
+    assert await waits.ready("search", began, began + 0.01) is False, "no time is left"
+    asked = 0
+    while await waits.ready("search", began, began + 0.5):
+        asked += 1
+    assert 1 <= asked <= 3
+    now = loop.time()
+    assert await waits.ready("search", now, now + 5) is False and loop.time() - now < 0.1

@@ -1,4 +1,4 @@
-"""Waiting for a local service whose process has ended, and which its supervisor starts again.
+"""Waiting for a local service that cannot answer now, or that has ended and is started again by its supervisor.
 
 One look for all who wait. What withdrew itself, or was never there, is waited for by nobody, and neither is what did
 not come back a moment ago. Starts nothing.
@@ -16,6 +16,8 @@ BACK_SECONDS = 2.5
 GONE_SECONDS = 10.0
 """What did not come back is not waited for again for so long."""
 _LOOK_SECONDS = 0.05
+_AGAIN_SECONDS = 0.15
+"""Until one that cannot answer just now is asked again."""
 
 
 class Returning:
@@ -39,6 +41,19 @@ class Returning:
             look = self._looks[name] = self._loop.create_task(self._look(name))
         done, _ = await asyncio.wait((look,), timeout=max(0.0, until - now))
         return bool(done) and look.result()
+
+    async def ready(self, name: str, since: float, until: float) -> bool:
+        """Whether a service that says since then that it cannot answer is to be asked again, after a pause: not beyond
+        `until`, and not where somebody waited in vain a moment ago."""
+        now = self._loop.time()
+        if self._gone.get(name, 0.0) > now:
+            return False
+        if now + _AGAIN_SECONDS > until:
+            if until - since >= BACK_SECONDS:  # whoever has less time has learned nothing
+                self._gone[name] = now + GONE_SECONDS
+            return False
+        await asyncio.sleep(_AGAIN_SECONDS)
+        return True
 
     async def _look(self, name: str) -> bool:
         until = self._loop.time() + BACK_SECONDS
