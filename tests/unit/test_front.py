@@ -15,19 +15,19 @@ from cryptography.x509 import Name, NameAttribute
 from cryptography.x509.oid import NameOID
 from tests.contract.ways import Authority
 
-from groundplan.gateway.http import front
+from groundplan.gateway.http import handshakes
 from groundplan.gateway.http.front import Front, Sockets, subject_of
-from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.surfaces.answers import of_refusal
 
 
 @asynccontextmanager
-async def serving(files: ServerFiles) -> AsyncIterator[tuple[Front, int]]:
+async def serving(files: ServerFiles, limits: Limits | None = None) -> AsyncIterator[tuple[Front, int]]:
     async def handle(request: Request, response: Response) -> None:
-        response.send(200, request.client.encode())
+        response.send(200, (response.peer if request.target == b"/peer" else request.client).encode())
 
-    server = Server(handle, of_refusal, asyncio.get_running_loop())
+    server = Server(handle, of_refusal, asyncio.get_running_loop(), limits)
     listening = socket.create_server(("127.0.0.1", 0))
     made = Front(server, Sockets(listening, files))
     await made.open()
@@ -47,11 +47,11 @@ def trusting(authority: Authority, identity: tuple[Path, Path] | None = None) ->
     return context
 
 
-async def asked(port: int, context: ssl.SSLContext) -> tuple[str, bytes]:
+async def asked(port: int, context: ssl.SSLContext, path: str = "/") -> tuple[str, bytes]:
     """(serial number of the certificate that was shown, body of the answer)"""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     try:
-        writer.write(b"GET / HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n")
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n".encode())
         answer = await asyncio.wait_for(reader.read(), 20)
         if not answer:
             raise ConnectionError("closed without an answer")
@@ -72,7 +72,7 @@ async def test_versions_before_tls_1_2_are_refused(tmp_path: Path) -> None:
 
 
 async def test_a_handshake_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(handshakes, "HANDSHAKE_SECONDS", 0.3)
     authority = Authority(tmp_path)
     async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"))) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -85,13 +85,37 @@ async def test_a_handshake_that_does_not_end_is_ended(tmp_path: Path, monkeypatc
         writer.close()
 
 
+async def test_whoever_connects_and_says_nothing_keeps_nobody_out(tmp_path: Path) -> None:
+    """Nor takes more files than are set aside for those who are on their way."""
+    authority = Authority(tmp_path)
+    async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1")), Limits(connections=100)) as (_, port):
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
+        context = trusting(authority)
+        answers = await asyncio.gather(*(asked(port, context, "/peer") for _ in range(20)))
+        assert {body for _, body in answers} == {b"127.0.0.1"}
+        ended = await asyncio.gather(*(_ended(reader) for reader, _ in silent))
+        assert ended.count(False) <= 64
+        for _, writer in silent:
+            writer.close()
+        assert (await asked(port, context))[1] == b""
+
+
+async def _ended(reader: asyncio.StreamReader) -> bool:
+    try:
+        return await asyncio.wait_for(reader.read(), 0.5) == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
 async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issue("gateway", "127.0.0.1")
     other, secret = authority.issue("renewed", "127.0.0.1")
     async with serving(ServerFiles(cert, key)) as (made, port):
         first, _ = await asked(port, trusting(authority))
-        assert not await made.renew(), "nothing has changed"
+        assert not made.renew(), "nothing has changed"
         ways: list[Callable[[], Any]] = [
             lambda: cert.write_bytes(other.read_bytes()),
             lambda: cert.write_text("-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n"),
@@ -100,11 +124,11 @@ async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(tmp_
         ]
         for spoil in ways:
             spoil()
-            assert not await made.renew()
+            assert not made.renew()
             assert (await asked(port, trusting(authority)))[0] == first
         cert.write_bytes(other.read_bytes())
         key.write_bytes(secret.read_bytes())
-        assert await made.renew()
+        assert made.renew()
         assert (await asked(port, trusting(authority)))[0] != first
 
 
@@ -120,7 +144,7 @@ async def test_an_authority_of_callers_that_was_taken_out_is_trusted_no_more(tmp
         with pytest.raises((OSError, EOFError)):
             await asked(port, trusting(authority))
         trusted.write_bytes(new.file.read_bytes())
-        assert await made.renew()
+        assert made.renew()
         assert (await asked(port, trusting(authority, successor)))[1] == b"CN=successor"
         with pytest.raises((OSError, EOFError)):
             await asked(port, trusting(authority, robot))

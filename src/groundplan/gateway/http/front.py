@@ -12,21 +12,21 @@ import logging
 import os
 import signal
 import socket
-import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home, write_atomically
+from groundplan.gateway.http.handshakes import Handshakes
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles, Stamp
 
 LEAVE = signal.SIGUSR2
 """Asks a worker, for which another one stands in, to leave: its calls end by themselves."""
+_BACKLOG = 2048
 LOOK_SECONDS = 2.0
 """How often the files of the certificate are looked at."""
-HANDSHAKE_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +46,7 @@ class Front:
         self._server = server
         self._sockets = sockets
         self._stamp: Stamp | None = None
-        self._public: asyncio.Server | None = None
+        self._public: asyncio.Server | Handshakes | None = None
         self._local: asyncio.Server | None = None
         self._refused: Stamp | None = None
         self._look = asyncio.Event()
@@ -56,24 +56,23 @@ class Front:
     async def open(self) -> None:
         """Begin to accept. Raises `Invalid` where certificate or key cannot be used."""
         files = self._sockets.files
-        if files is not None:
+        if files is None:
+            self._public = await self._accept(self._sockets.public)
+        else:
             self._stamp = files.stamp()
-        self._public = await self._accept(self._sockets.public, files.context() if files is not None else None)
+            context, copy = files.context(), _copy(self._sockets.public)
+            copy.listen(_BACKLOG)
+            self._public = Handshakes(self._server, copy, context)
         if self._sockets.local is not None:
-            self._local = await self._accept(self._sockets.local, None)
+            self._local = await self._accept(self._sockets.local)
 
-    async def _accept(self, listening: socket.socket, context: ssl.SSLContext | None) -> asyncio.Server:
-        copy = socket.socket(fileno=os.dup(listening.fileno()))
-        seconds = HANDSHAKE_SECONDS if context is not None else None
-        loop = self._server.loop
-        return await loop.create_server(
-            self._server.protocol, sock=copy, ssl=context, ssl_handshake_timeout=seconds, backlog=2048
-        )
+    async def _accept(self, listening: socket.socket) -> asyncio.Server:
+        return await self._server.loop.create_server(self._server.protocol, sock=_copy(listening), backlog=_BACKLOG)
 
-    async def renew(self) -> bool:
+    def renew(self) -> bool:
         """Take up changed files; whether there were any. Files that cannot be used leave everything as it is."""
         files = self._sockets.files
-        if files is None or self._public is None:
+        if files is None or not isinstance(self._public, Handshakes):
             return False
         try:
             found = files.stamp()
@@ -84,9 +83,7 @@ class Front:
         except Invalid as error:
             _log.warning("the certificate in use stays: %s", error)
             return False
-        before = self._public
-        self._public = await self._accept(self._sockets.public, context)
-        before.close()
+        self._public.context = context
         self._stamp, self._refused = found, None
         _log.info("the certificate in %s is shown from now on", files.cert)
         return True
@@ -98,7 +95,7 @@ class Front:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._look.wait()
             self._look.clear()
-            await self.renew()
+            self.renew()
 
     def look(self) -> None:
         """The files may have changed."""
@@ -110,6 +107,10 @@ class Front:
             if each is not None:
                 each.close()
         self._public = self._local = None
+
+
+def _copy(listening: socket.socket) -> socket.socket:
+    return socket.socket(fileno=os.dup(listening.fileno()))
 
 
 def subject_of(transport: asyncio.BaseTransport) -> str:
