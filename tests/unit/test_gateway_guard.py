@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import Rig, Stream, call_rig, until
+from tests.unit.call_rig import Fixed, Rig, Stream, call_rig, until
 
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
@@ -274,6 +274,20 @@ async def test_a_judge_is_a_call_of_its_own(
         assert len(await rig.settlements()) == 2, "the judge is metered as any call"
         made = [record for record in await rig.records() if isinstance(record, Reservation)]
         assert [each.purpose for each in made] == ["", "guardrail"], "and told apart from what it judges"
+
+
+async def test_a_judge_is_asked_though_its_callers_key_may_not_ask_it(tmp_path: Path) -> None:
+    """What a key may use is what its caller may name."""
+    judge = bp.Judge(deployment="two", question="Is it advice?", refuse_on="yes")
+    async with call_rig(tmp_path, workloads=guarded(judge=judge)) as rig:
+        rig.play("two", say="no")
+        live = rig.gateway.live
+        assert isinstance(live, Fixed)
+        narrow = {digest: replace(key, models=frozenset({"one"})) for digest, key in live.policy.keys.items()}
+        live.policy = replace(live.policy, keys=narrow)
+        assert (await rig.chat(max_tokens=100)).status == 200
+        assert error((await rig.chat(model="two")).body)["code"] == "key_model"
+        assert rig.models["two"].counted == 1
 
 
 async def test_checks_that_took_longer_than_their_budget_are_told(tmp_path: Path) -> None:

@@ -65,16 +65,12 @@ def identify(exchange: Exchange, policy: Policy, now: float) -> None:
         check_grants(catalog, policy, exchange.key, exchange.person, datetime.fromtimestamp(now, UTC).date())
 
 
-def inherit(exchange: Exchange, policy: Policy, now: float) -> None:
-    """The same for a call that the gateway makes itself: it has the key and the person of the one that it is for, which
-    came from where it may, and a line of a batch with no key. Raises `Unauthenticated`, `Denied`."""
-    exchange.policy = policy
-    key, catalog = exchange.key, exchange.catalog
-    if key is None:
+def inherit(exchange: Exchange, policy: Policy, now: float) -> None:  # noqa: ARG001 -- as `identify`
+    """The same for a call that the gateway makes within another one, and which is a part of it: it has its key and
+    person already, and what these may was asked when that one was admitted."""
+    if exchange.key is None:
         raise AssertionError("nobody's")
-    check_key(key, policy, now)
-    if catalog is not None and catalog.granted:
-        check_grants(catalog, policy, key, exchange.person, datetime.fromtimestamp(now, UTC).date())
+    exchange.policy = policy
 
 
 def check_grants(catalog: Catalog, policy: Policy, key: KeyEntry, person: str, today: date) -> None:

@@ -6,6 +6,7 @@ out, and the workload declares what then happens.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from groundplan.gateway.http.server import Request
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
     from groundplan.gateway.call.exchange import Exchange
+    from groundplan.gateway.policy.snapshot import KeyEntry
 
 LONGEST = 24_000
 """Characters of an answer that are shown to it; of a longer one the begin and the end."""
@@ -76,12 +78,17 @@ async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, p
     response = Collected()
     own = type(exchange)(new_id_bytes(), request, response, CHAT)
     own.of, own.purpose = str(exchange.call), purpose
-    own.key, own.person = exchange.key, exchange.person
+    own.key, own.person = _unrestricted(exchange.key), exchange.person
     unguarded(gateway, own)
     await gateway.conduct(own)
     if response.status != 200:
         return None
     return told(response.body, judge.refuse_on)
+
+
+def _unrestricted(key: KeyEntry | None) -> KeyEntry | None:
+    """Which models a key may use is about what its caller names, and not about who looks at the answer."""
+    return key if key is None or not key.models else replace(key, models=frozenset())
 
 
 def told(body: bytes, refuse_on: str) -> bool | None:
