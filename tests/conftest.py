@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from groundplan.core.settings import without_plugins
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
-from tests import crashed_worker, late_grammar, longest_first, made_database
+from tests import crashed_worker, late_grammar, longest_first, made_database, small_pages
 from tests.crashed_worker import FilesInTurn
 
 DAY_SECONDS, LATE_SECONDS = 86_400.0, 15.0
@@ -51,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "OPENBLAS_NUM_THREADS",
     ):  # those of several tests at once only wait for each other
         os.environ.setdefault(threads, "1")
+    if config.option.markexpr != "soak":
+        small_pages.forbid()
     gc.disable()  # what collecting tests makes stays: nothing of it is garbage
     if hasattr(config, "workerinput"):
         return

@@ -203,6 +203,7 @@ def _serve(control: socket.socket, loaded: str) -> None:
 def _load(module: str) -> None:
     sys.path.insert(0, str(Path(__file__).parents[2]))
     importlib.import_module("tests.late_grammar").put_off()
+    importlib.import_module("tests.small_pages")
     del sys.path[0]
     importlib.import_module("groundplan.core.settings").without_plugins()
     loaded = importlib.import_module(module)
@@ -234,6 +235,9 @@ def _be(module: str, arguments: list[str], environment: dict[str, str], log: int
     os.dup2(log, 2)
     for given in (log, out):
         os.close(given)
+    pages = importlib.import_module("tests.small_pages")
+    if pages.ALLOWED in environment:
+        pages.allow()
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()

@@ -10,11 +10,20 @@ import resource
 import subprocess
 import sys
 import weakref
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from tests import small_pages
 
 from groundplan.gateway import memory
+
+
+@pytest.fixture(autouse=True)
+def large_pages() -> Iterator[None]:
+    with small_pages.allowed():
+        yield
+
 
 _CROWD = """
 from groundplan.gateway.memory import give_back, resident
