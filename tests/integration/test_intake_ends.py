@@ -19,8 +19,9 @@ from tests.knowledge_intake import Given, Intake, source
 
 from groundplan.api.knowledge import ingest as api_ingest
 from groundplan.core.errors import NotFound, Unavailable
+from groundplan.core.home import Home
 from groundplan.knowledge import ingest as knowledge_ingest
-from groundplan.knowledge import service
+from groundplan.knowledge import remote, service
 from groundplan.knowledge.intake import run
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Job, Parsed
@@ -241,7 +242,7 @@ def test_a_source_that_takes_days_keeps_no_other_waiting(
     monkeypatch.setattr(service, "connector", opened)
     monkeypatch.setattr(api_ingest, "current_or_none", lambda _: blueprint)
     monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
-    monkeypatch.setattr(api_ingest, "RemoteEmbedder", lambda _: Still())
+    monkeypatch.setattr(api_ingest, "RemoteEmbedder", lambda _, stop: Still())  # noqa: ARG005
     monkeypatch.setattr(api_ingest, "PATIENCE_SECONDS", 0.3)
     indexing = api_ingest.Indexing(services)  # type: ignore[arg-type]
 
@@ -282,6 +283,34 @@ def test_a_source_that_takes_days_keeps_no_other_waiting(
     assert {"p0", "p1", "p2"} <= intake.live("slow")
 
 
+def test_a_stop_waits_for_no_search_service(
+    intake: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick" / "a.md").write_text("# A\n\nThirty days.\n")
+    blueprint = SimpleNamespace(sources=[source("quick")], review_days={}, terms=())
+    services = SimpleNamespace(
+        folder=lambda: tmp_path, transaction=nullcontext, home=Home(tmp_path / "home"),
+        settings=SimpleNamespace(models=tmp_path), clock=SimpleNamespace(now=lambda: datetime.now(UTC)),
+    )  # fmt: skip
+    waiting = threading.Event()
+
+    def noted(*_: Any) -> None:
+        waiting.set()
+
+    monkeypatch.setattr(service, "connector", lambda of, *_, **__: Folder(tmp_path / of.name))
+    monkeypatch.setattr(api_ingest, "current_or_none", lambda _: blueprint)
+    monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
+    monkeypatch.setattr(remote, "lookup", noted)
+    indexing = api_ingest.Indexing(services)  # type: ignore[arg-type]
+    indexing.start()
+    with caplog.at_level(logging.INFO):
+        assert waiting.wait(60), "words are there, and vectors are asked for"
+        indexing.stop()
+    assert not indexing._thread.is_alive()
+    assert "sources are not indexed yet" in caplog.text and intake.live("quick") == {"a.md"}
+
+
 def test_tries_get_rarer_and_nobody_who_asks_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     tries = 0
@@ -296,7 +325,7 @@ def test_tries_get_rarer_and_nobody_who_asks_waits(monkeypatch: pytest.MonkeyPat
                 enough.set()
             return super().wait(timeout if len(waits) < 9 else 120)
 
-    def away(_: Any, only: frozenset[str] | None, __: Any) -> None:
+    def away(_: Any, only: frozenset[str] | None, *__: Any) -> None:
         nonlocal tries
         assert only is None, "all sources are asked for"
         tries += 1

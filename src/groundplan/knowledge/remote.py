@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,11 +28,13 @@ _POLL_SECONDS = 0.1
 
 
 class RemoteEmbedder:
-    """An `Embedder` that asks the local service, waiting up to `patience` seconds for it to come up."""
+    """An `Embedder` that asks the local service, waiting up to `patience` seconds for it to come up, unless it is to
+    `stop`."""
 
-    def __init__(self, home: Home, patience: float = 60.0) -> None:
+    def __init__(self, home: Home, patience: float = 60.0, stop: Callable[[], bool] = lambda: False) -> None:
         self._home = home
         self._patience = patience
+        self._stop = stop
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """As `Encoder.embed`. Raises `Unavailable` (knowledge_service) where the service does not answer."""
@@ -40,7 +42,7 @@ class RemoteEmbedder:
         return np.stack(rows) if rows else np.zeros((0, DIMENSION), dtype=np.float32)
 
     def _some(self, texts: Sequence[str]) -> list[Vectors]:
-        endpoint = wait_for(self._home, SEARCH, self._patience)
+        endpoint = wait_for(self._home, SEARCH, self._patience, self._stop)
         reply = _sent(endpoint, PATH.decode(), embed_request(texts))
         try:
             answer = embed_answer(reply, len(texts))
@@ -64,11 +66,12 @@ def search(home: Home, request: SearchRequest) -> SearchAnswer:
     return msgspec.json.decode(post(endpoint, "/search", msgspec.to_builtins(request)), type=SearchAnswer)
 
 
-def wait_for(home: Home, name: str, patience: float) -> Endpoint:
-    """The announced service, after waiting for at most `patience` seconds; else `Unavailable` (knowledge_service)."""
+def wait_for(home: Home, name: str, patience: float, stop: Callable[[], bool] = lambda: False) -> Endpoint:
+    """The announced service, after waiting for at most `patience` seconds, or until it is to `stop`; else `Unavailable`
+    (knowledge_service)."""
     deadline = time.monotonic() + patience
     while (found := lookup(home, name)) is None:
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or stop():
             raise _unavailable("it is not running")
         time.sleep(_POLL_SECONDS)
     return found

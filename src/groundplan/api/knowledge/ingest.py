@@ -29,20 +29,23 @@ Between = Callable[[str], None]
 
 
 def ingest_current(
-    services: Services, only: frozenset[str] | None = None, between: Between | None = None
+    services: Services,
+    only: frozenset[str] | None = None,
+    between: Between | None = None,
+    ends: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Read all sources again, or those named in `only`; only what changed is indexed. `{"reports": [...]}`, empty where
-    there is nothing to read.
+    there is nothing to read. Once it `ends`, the embedding service is not waited for.
 
     Raises `Unavailable` where the database or the embedding service is.
     """
     with _one_at_a_time:
-        return _ingest(services, only, between)
+        return _ingest(services, only, between, ends=ends)
 
 
 def _ingest(
     services: Services, only: frozenset[str] | None, between: Between | None, busy: frozenset[str] = frozenset(),
-    stop: Callable[[], bool] = never,
+    stop: Callable[[], bool] = never, ends: Callable[[], bool] = never,
 ) -> dict[str, Any]:  # fmt: skip
     """But for the sources that are `busy`. `stop` ends what follows when all are taken over, to be gone on with."""
     folder = services.folder()
@@ -53,7 +56,7 @@ def _ingest(
     reports = ingest_sources(
         database_url(services.home, services.settings, "control"),
         blueprint.sources,
-        RemoteEmbedder(services.home),
+        RemoteEmbedder(services.home, stop=ends),
         Intake(
             folder,
             services.clock.now().date(),
@@ -159,7 +162,7 @@ class Indexing:
             try:
                 self._owed, self._reading = only is None, ("", 0.0)
                 if only is None or only:
-                    ingest_current(self._services, only, self._between)
+                    ingest_current(self._services, only, self._between, self._stop.is_set)
                 failures = 0
             except (GroundplanError, psycopg.Error) as error:
                 log.info("sources are not indexed yet: %s", error)
@@ -199,7 +202,7 @@ class Indexing:
         self._later = self._later or asked is None or not busy.isdisjoint(asked)
         try:
             if only is None or only - busy:
-                _ingest(self._services, only, self._between, busy, _for(taken))
+                _ingest(self._services, only, self._between, busy, _for(taken), self._stop.is_set)
         except (GroundplanError, psycopg.Error) as error:
             log.info("other sources are not indexed yet: %s", error)
             with self._lock:
