@@ -451,6 +451,25 @@ async def test_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(se
         assert (refused.status, refused.code) == (403, "killed")
 
 
+async def test_what_cannot_count_tokens_is_estimated_for_and_answers_as_before(setup: Setup) -> None:
+    """Many that speak Messages have no path for it; what has one has limits of its own there."""
+    asked = {"model": "scripted/native", "messages": [{"role": "user", "content": "a b c"}]}
+    headers = {"x_api_key": setup.key, "anthropic_version": "2023-06-01"}
+    for status, code in ((404, 200), (405, 200), (501, 200), (429, 503), (500, 503)):
+        setup.native.script = Script(
+            mode="error", status=status, only="POST /v1/messages/count_tokens", retry_after="60"
+        )
+        for _ in range(4):
+            counted = await setup.stack.post("/v1/messages/count_tokens", None, asked, **headers)
+            assert counted.status == code, (status, counted.body)
+            if code == 200:
+                facts = strict(MessageTokensCount, counted.body).model_extra["groundplan"]
+                assert facts["estimated"] and facts["deployment"] is None
+        setup.native.script = Script()
+        reply = await setup.ask(model="auto")
+        assert reply.json["groundplan"]["deployment"] == "native", (status, reply.body)
+
+
 @pytest.mark.parametrize("own", ["Mind the gap.", [{"type": "text", "text": "Mind the gap."}], None])
 async def test_the_workloads_prompt_and_cap_hold_for_both_kinds_of_upstream(
     setup: Setup, own: str | list[Any] | None

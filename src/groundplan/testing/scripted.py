@@ -340,7 +340,10 @@ class ScriptedModel:
             self._send(answer.whole(), response, mode)
 
     def _count_tokens(self, request: Request, response: Response) -> None:
-        """Costs nothing, so it is not counted."""
+        """Costs nothing, so it is not counted. Fails where `only` names it."""
+        if (self.script.only or "").endswith("/count_tokens") and self._mode() == "error":
+            response.send(self.script.status, error("the scripted model was told to fail", self.script.status))
+            return
         try:
             asked = msgspec.json.decode(request.body, type=Asked)
         except msgspec.DecodeError as problem:

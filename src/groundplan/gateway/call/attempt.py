@@ -219,7 +219,7 @@ class Attempt:
             failed = AttemptFailed(why, billed=False, status=status)
             failed.too_long = True
             raise failed
-        self._overload = status in _OVERLOAD
+        self._overload = status in _OVERLOAD and self.exchange.interface.billed
         if status in _ELSEWHERE or status < 400 or status >= 500:
             raise self._refused(connection, status)
 
@@ -236,7 +236,8 @@ class Attempt:
         failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, rest=rest)
         if self.deployment.api != "openai" and (ours := not_asked(status, self._refusal)) is not None:
             failed.reason, failed.hint = ours
-        if self.deployment.keys and status in RESTING and self._target is not None:
+        mine = status != 429 or self.exchange.interface.billed  # who only counts tokens has a limit of its own
+        if self.deployment.keys and status in RESTING and mine and self._target is not None:
             keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
             failed.other_key = keys.refused(self._target.index, status, now, rest)
             if rest is not None:

@@ -16,6 +16,8 @@ MEANT = {
     404: "it has no such path, or no such model", 405: "it has no such path",
 }  # fmt: skip
 """What a refusal of an upstream says about us: asking again does not help."""
+NO_PATH = frozenset({404, 405, 501})
+"""Of an upstream that does not have what it is asked for."""
 _PLACE = "url (it ends before /chat/completions, mostly with /v1) and upstream_model of"
 _CORRECT = {401: "key of", 402: "account of", 403: "key of", 404: _PLACE, 405: _PLACE}
 

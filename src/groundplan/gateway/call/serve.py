@@ -137,7 +137,7 @@ class Course:
     reason = "no deployment may be used now"
     """Why the last attempt failed."""
     _hint = ""
-    _status = 0
+    status = 0
     """What it answered, where it did."""
     relay: Relay | None = None
     """Of the stream of which the client has a part."""
@@ -368,7 +368,7 @@ class Course:
         exchange, deployment = self._exchange, self._exchange.deployment
         if deployment is None:
             raise AssertionError("no attempt was made")
-        self.reason, self._status = failed.reason, failed.status
+        self.reason, self.status = failed.reason, failed.status
         self._hint = failed.hint
         if failed.refusal is not None:
             self._refused(failed, failed.refusal)
@@ -418,6 +418,8 @@ class Course:
             self._full = [each for each in self._full if each.context_tokens > read]
         if failed.above_rate or failed.too_long:
             return
+        if failed.status and not self._exchange.interface.billed:
+            return  # to count tokens is another path there, with limits of its own, and says nothing of its answers
         now = gateway.loop.time()
         gateway.targets.forget(deployment.name)
         gateway.health.failed(deployment.name, now, failed.rest)
@@ -479,6 +481,6 @@ class Course:
         raise Unavailable(
             f"no deployment of {self._workload.name} could answer: {self.reason}{where}",
             code="upstream_failed",
-            hint=self._hint or hint_of(0 if last is None else self._status, "" if last is None else last.name),
+            hint=self._hint or hint_of(0 if last is None else self.status, "" if last is None else last.name),
             retry_after=after,
         )

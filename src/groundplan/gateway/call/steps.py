@@ -17,9 +17,10 @@ from groundplan.gateway.call.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, estimate
 from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.failed import NO_PATH
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import identify, inherit
-from groundplan.gateway.call.serve import at_hand, reserve, serve
+from groundplan.gateway.call.serve import Course, at_hand, reserve, serve
 from groundplan.gateway.experiments.trial import assign
 from groundplan.gateway.guard.run import guards, look_in
 from groundplan.gateway.policy import begun
@@ -69,7 +70,8 @@ async def run(
     if exchange.idempotency is not None and await _elsewhere(gateway, exchange, catalog):
         return
     if not _answered_here(gateway, exchange):
-        await (serve if exchange.route is None else served)(gateway, exchange)
+        way = serve if exchange.route is None else served
+        await (way if exchange.interface.billed else _count)(gateway, exchange)
 
 
 async def run_within(gateway: Gateway, exchange: Exchange) -> None:
@@ -102,6 +104,23 @@ def _answered_here(gateway: Gateway, exchange: Exchange) -> bool:
     else:
         return False
     return True
+
+
+async def _count(gateway: Gateway, exchange: Exchange) -> None:
+    """Ask a deployment that counts tokens itself. Many that speak an API have no path for that: then they are estimated
+    here, as for those that do not speak it."""
+    if exchange.workload is None:
+        raise AssertionError("not admitted")
+    course = Course(gateway, exchange, exchange.workload)
+    try:
+        await serve(gateway, exchange, course)
+    except Unavailable:
+        last = exchange.deployment
+        if exchange.ask is None or last is None or course.status not in NO_PATH:
+            raise
+        data = exchange.interface.counted(exchange.ask, last)
+        exchange.deployment = None
+        _answer_here(gateway, exchange, data)
 
 
 def _answer_here(gateway: Gateway, exchange: Exchange, data: bytes) -> None:

@@ -190,6 +190,10 @@ class Interface:
         """The answer of a surface that is not `billed`, where it is made here; None: a deployment is asked."""
         return None
 
+    def counted(self, ask: Ask, deployment: Deployment) -> bytes:  # noqa: ARG002
+        """The answer of a surface that is not `billed`, as it is estimated here for a deployment."""
+        raise AssertionError("only models answer this")
+
     async def prepare(self, gateway: Gateway, exchange: Exchange) -> None:
         """Of a surface that `keeps`: complete a request that goes on with something kept."""
 

@@ -285,13 +285,14 @@ class CountTokens(Messages):
         return self._native_count
 
     def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:
+        return None if deployments[0].api == "anthropic" else self.counted(ask, deployments[0])
+
+    def counted(self, ask: Ask, deployment: Deployment) -> bytes:
         """A token has four bytes on the average; images as declared. Marked as an estimate by its `groundplan`."""
-        first = deployments[0]
-        if first.api == "anthropic":
-            return None
         if FILE in ask.needs:
             raise _content("the tokens of a file cannot be counted here", "Name a model that its provider counts.")
-        tokens = -(-(ask.size + ask.hidden) // 4) + ask.images * first.image_tokens + first.input_overhead_tokens
+        images = ask.images * deployment.image_tokens
+        tokens = -(-(ask.size + ask.hidden) // 4) + images + deployment.input_overhead_tokens
         return b'{"input_tokens":%d}' % tokens
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002

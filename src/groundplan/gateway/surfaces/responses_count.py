@@ -79,14 +79,15 @@ class InputTokens(Responses):
         return self._own
 
     def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:
+        return None if _counts(deployments[0]) else self.counted(ask, deployments[0])
+
+    def counted(self, ask: Ask, deployment: Deployment) -> bytes:
         """Images as they are declared. Marked as an estimate by its `groundplan`."""
-        first = deployments[0]
-        if _counts(first):
-            return None
         if FILE in ask.needs:
             hint = "Name a model whose deployment serves input_tokens."
             raise Invalid("the tokens of a file cannot be counted here", code="content_unsupported", hint=hint)
-        tokens = -(-ask.size // BYTES_PER_TOKEN) + ask.images * first.image_tokens + first.input_overhead_tokens
+        images = ask.images * deployment.image_tokens
+        tokens = -(-ask.size // BYTES_PER_TOKEN) + images + deployment.input_overhead_tokens
         return b'{"object":"response.input_tokens","input_tokens":%d}' % tokens
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
