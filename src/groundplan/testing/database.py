@@ -10,13 +10,13 @@ import dataclasses
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from psycopg import Connection, errors, sql
+from psycopg import Connection, OperationalError, errors, sql
 
 from groundplan.core.database import DATABASE, ROLES, Role, connect, database_url, embedded_url, role_name
 from groundplan.core.home import Home
@@ -89,8 +89,11 @@ class Cluster:
             try:
                 yield self._describe(name)
             finally:
-                _drop(admin, name)
-                admin.execute(sql.SQL("DROP ROLE {}").format(sql.SQL(", ").join(map(sql.Identifier, roles.values()))))
+                try:
+                    _drop(admin, name, roles.values())
+                except OperationalError:  # a server that was stopped meanwhile, and runs again
+                    with connect(self.superuser_url("postgres"), autocommit=True) as again:
+                        _drop(again, name, roles.values())
 
     def _describe(self, name: str) -> Database:
         settings = dataclasses.replace(load_settings({}), database_url=None)
@@ -99,7 +102,7 @@ class Cluster:
         return Database(name, urls, urls["owner"].partition("?")[0], self.superuser_url(name))
 
 
-def _drop(admin: Connection[Any], name: str) -> None:
+def _drop(admin: Connection[Any], name: str, roles: Iterable[str]) -> None:
     """However long sessions that are told to end take."""
     drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
     deadline = time.monotonic() + _ENDING_SECONDS
@@ -110,7 +113,8 @@ def _drop(admin: Connection[Any], name: str) -> None:
             if time.monotonic() > deadline:
                 raise
         else:
-            return
+            break
+    admin.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.SQL(", ").join(map(sql.Identifier, roles))))
 
 
 @contextmanager
