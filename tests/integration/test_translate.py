@@ -363,12 +363,24 @@ async def test_embeddings_are_translated(setup: Setup) -> None:
         assert [len(each.embedding) for each in found.data] == [2, 2], kind
 
 
+@pytest.mark.parametrize("kind", ["gemini", "mistral", "ollama", "bedrock", "claude"])
+async def test_what_asks_for_nothing_is_refused_by_nobody_and_told_to_nobody(setup: Setup, kind: str) -> None:
+    """As clients send it with every request."""
+    idle = {
+        "presence_penalty": 0, "frequency_penalty": 0.0, "top_p": 1, "logprobs": False, "parallel_tool_calls": True,
+        "service_tier": "auto", "store": False, "tool_choice": "auto", "logit_bias": {}, "metadata": {}, "seed": None,
+    }  # fmt: skip
+    for more in (idle, {"store": True, "service_tier": "default"}):
+        served = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind, **more))
+        assert served.status == 200, served.body
+
+
 async def test_what_a_provider_has_no_word_for_is_refused_by_name_or_goes_elsewhere(setup: Setup) -> None:
     refusals: list[tuple[str, dict[str, Any]]] = [
         ("gemini", {"logit_bias": {"5": 1}}),
         ("gemini", {"parallel_tool_calls": False}),
         ("mistral", {"user": "u"}),
-        ("ollama", {"tool_choice": "auto"}),
+        ("ollama", {"tool_choice": "required"}),
         ("claude", {"seed": 5}),
         ("claude", {"later_field": 1}),
         ("ollama", {"n": 2}),

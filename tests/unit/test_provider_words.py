@@ -68,6 +68,17 @@ def test_a_whole_conversation_can_be_told_to_each(api: str) -> None:
     assert refused(api, messages=messages, tools=[tool(description="Look", strict=False)]) is None
 
 
+@pytest.mark.parametrize("api", APIS)
+def test_what_asks_for_what_is_done_unasked_is_refused_by_nobody(api: str) -> None:
+    idle: dict[str, Any] = {
+        "presence_penalty": 0, "frequency_penalty": 0.0, "top_p": 1.0, "n": 1, "logprobs": False, "logit_bias": {},
+        "parallel_tool_calls": True, "tool_choice": "auto", "service_tier": "auto", "store": True, "metadata": {},
+    }  # fmt: skip
+    assert refused(api, **idle) is None
+    for said in ({"logprobs": True}, {"service_tier": "flex"}, {"logit_bias": {"1": 1}}, {"metadata": {"a": "b"}}):
+        assert refused(api, **idle | said) == next(iter(said))
+
+
 @pytest.mark.parametrize(
     ("asked", "name"),
     [

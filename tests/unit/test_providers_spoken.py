@@ -494,7 +494,7 @@ async def test_an_address_of_vertex_ai_that_names_no_project_is_never_replaced_b
     ("api", "more", "name"),
     [
         ("cohere", {"response_format": {"type": "json_object"}}, "response_format"),
-        ("cohere", {"tool_choice": "auto"}, "tool_choice"),
+        ("cohere", {"tool_choice": "required"}, "tool_choice"),
         ("bedrock", {"seed": 1}, "seed"),
         ("groq", {"logit_bias": {"1": 1}}, "logit_bias"),
         ("azure", {"user": "u"}, "user"),

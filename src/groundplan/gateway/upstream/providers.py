@@ -42,6 +42,19 @@ _FIELDS: dict[str, frozenset[str]] = {
 _EMBEDDINGS = frozenset({"model", "input", "encoding_format"})
 EMBEDS = frozenset({"azure", "bedrock", "cohere", "gemini", "mistral", "ollama", "vertexai"})
 _NOTHING = (b"null", b"[]", b"{}")
+_ZERO = frozenset({b"0", b"0.0"})
+_UNASKED: dict[str, frozenset[bytes]] = {
+    "presence_penalty": _ZERO,
+    "frequency_penalty": _ZERO,
+    "top_p": frozenset({b"1", b"1.0"}),
+    "logprobs": frozenset({b"false"}),
+    "parallel_tool_calls": frozenset({b"true"}),
+    "service_tier": frozenset({b'"auto"', b'"default"'}),
+    "store": frozenset({b"false", b"true"}),
+    "tool_choice": frozenset({b'"auto"'}),
+}
+"""Values that ask for what is done unasked, as many clients send them with every request; what is stored is stored
+here."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -72,11 +85,16 @@ def target_line(deployment: Deployment, index: int = 0) -> bytes:
     return b"%b: %b\r\n" % (HEADER, data)
 
 
+def knows(api: str, *, embeddings: bool = False) -> frozenset[str]:
+    """Fields for which a provider has a word."""
+    return _EMBEDDINGS if embeddings else _FIELDS.get(api, frozenset())
+
+
 def unknown_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bool = False) -> str | None:
     """The first field that this provider cannot be told; None where it can be told all of them."""
-    known = _EMBEDDINGS if embeddings else _FIELDS.get(api, frozenset())
+    known = knows(api, embeddings=embeddings)
     for name, raw in fields.items():
-        if name not in known and bytes(raw) not in _NOTHING:
+        if name not in known and (said := bytes(raw)) not in _NOTHING and said not in _UNASKED.get(name, ()):
             return name
     if embeddings:
         return None

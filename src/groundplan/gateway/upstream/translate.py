@@ -26,7 +26,7 @@ from groundplan.gateway.http.tls import ClientContexts
 from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.blocking import THREADS, Blocking, for_one_call
-from groundplan.gateway.upstream.providers import VERTEX_URL, Place, cannot, unknown_field
+from groundplan.gateway.upstream.providers import VERTEX_URL, Place, cannot, knows, unknown_field
 from groundplan.gateway.upstream.retold import Chunks, completion, of_azure, plain
 from groundplan.gateway.upstream.reworded import reworded
 
@@ -321,7 +321,8 @@ def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
         why = cannot(name, place.api)
         body = error_body(why.message, why.code, why.hint, "invalid_request_error", **why.details)
         raise Failed(400, body)
-    return {name: value for name, value in asked.items() if value is not None}
+    known = knows(place.api, embeddings=embeddings)  # what else there is says nothing
+    return {name: value for name, value in asked.items() if value is not None and name in known}
 
 
 def _secret(place: Place) -> str:
