@@ -129,6 +129,8 @@ def test_what_else_is_said_of_a_stream_goes_on(codec: Any, asked: bytes) -> None
         ({"prediction": {"type": "content"}}, "field_unsupported"),
         ({"web_search_options": {}}, "field_unsupported"),
         ({"search_parameters": {"mode": "on"}}, "field_unsupported"),
+        ({"search_parameters": {}}, "field_unsupported"),
+        ({"enable_search": True}, "field_unsupported"),
         ({"plugins": [{"id": "web"}]}, "field_unsupported"),
         ({"moderation": {"model": "omni-moderation-latest"}}, "field_unsupported"),
         ({"models": ["dear/model"]}, "field_unsupported"),
@@ -146,6 +148,14 @@ def test_what_could_cost_more_than_its_bound_is_refused(more: dict[str, Any], co
     with pytest.raises(Invalid) as caught:
         chat_completions.read(chat(**more))
     assert caught.value.code == code and caught.value.hint
+
+
+def test_what_switches_nothing_on_is_refused_by_nobody() -> None:
+    idle = {"enable_search": False, "plugins": [], "models": [], "search_parameters": None, "fallbacks": []}
+    assert chat_completions.read(chat(**idle)).fields.keys() >= idle.keys()
+    body = {"model": "auto", "max_tokens": 5, "messages": [{"role": "user", "content": "a"}], "mcp_servers": []}
+    messages.read(json.dumps(body).encode(), {})
+    of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "background": False, **idle}).encode())
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,9 @@ QUERY_CHARACTERS = 4000
 _LONG = 52 << 10
 """Bytes that hold as many characters, each written as two escapes."""
 
+_IDLE = frozenset({b"null", b"false", b"[]"})
+"""Values that switch nothing on and name nobody, as clients send them of settings that are not used. An empty object is
+none: it may stand for all defaults, such as those of a search."""
 _USAGE_TOLD = b'{"include_usage":true}'
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -215,11 +218,11 @@ def read_fields(
 
 
 def refuse_fields(fields: Mapping[str, msgspec.Raw], names: frozenset[str]) -> None:
-    """Refuse each of these that is there and not null. Raises `Invalid`."""
+    """Refuse each of these that asks for something. Raises `Invalid`."""
     if names.isdisjoint(fields):
         return
     for name, raw in fields.items():
-        if name in names and bytes(raw) != b"null":
+        if name in names and bytes(raw) not in _IDLE:
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
 
 
