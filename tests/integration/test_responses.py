@@ -23,6 +23,7 @@ from tests.integration.sdk_types import strict
 from groundplan.blueprint.model import Keep, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces import responses_shape
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.ledger import response_store
 from groundplan.testing.database import Database
@@ -142,6 +143,14 @@ def events_of(data: bytes) -> list[Any]:
             assert name == f"event: {json.loads(text)['type']}"
             found.append(strict(ResponseStreamEvent, text, ours={"groundplan", "hint", "call_id"}))
     return found
+
+
+def test_what_its_caller_asked_is_told_back_also_where_the_upstream_tells_nothing_of_it() -> None:
+    asked = {"previous_response_id": b'"resp_1"', "instructions": b"null"}
+    for upstreams in ({}, {"previous_response_id": None, "instructions": "the workload's prompt"}):
+        response = responses_shape.fields_of(json.dumps({"id": "resp_2", **upstreams}))
+        told = json.loads(responses_shape.told_back(response, asked))
+        assert told == {"id": "resp_2", "previous_response_id": "resp_1", "instructions": None}
 
 
 @pytest.fixture

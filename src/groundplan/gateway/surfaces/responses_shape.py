@@ -27,8 +27,9 @@ def new_name(prefix: str) -> str:
 
 
 def told_back(response: Fields, asked: Mapping[str, bytes]) -> bytes:
-    """An upstream's response that tells back what its caller asked, where the upstream was asked otherwise."""
-    return _encode({**response, **{name: msgspec.Raw(value) for name, value in asked.items() if name in response}})
+    """An upstream's response that tells back what its caller asked, where the upstream was asked otherwise; also where
+    it tells nothing of that itself."""
+    return _encode({**response, **{name: msgspec.Raw(value) for name, value in asked.items()}})
 
 
 def event_told_back(event: Fields, asked: Mapping[str, bytes]) -> bytes:
