@@ -332,7 +332,7 @@ class EntryReader:
             return {"api": provider.api}
         missing.append("a translating deployment")
         self._say(NO_EQUAL, "model", "its provider does not speak the OpenAI API, and nothing here translates it",
-                  "It needs a translating deployment, or an OpenAI-compatible address: api_base.", model)  # fmt: skip
+                  "If it has an OpenAI-compatible address, complete the deployment with it.", model)  # fmt: skip
         return {}
 
     def _price(
