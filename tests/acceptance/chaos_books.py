@@ -327,16 +327,15 @@ def _killed(hurts: Iterable[Hurt], seen: Seen) -> bool:
 
 def _right(books: Books, seen: Seen) -> bool:
     """Whether it is a refusal of a gateway that its database is away from: restricted data without a grace, a slice
-    that is empty, sources whose permissions cannot be read, a start without a blueprint. A budget or limit that is
-    used up in the round has empty slices all the time, and a database on a busy machine may take longer than a caller
-    waits."""
+    that is empty, sources whose permissions cannot be read, a start without a blueprint. A budget that is used up in
+    the round has empty slices all the time, and a database on a busy machine may take longer than a caller waits."""
     always = books.may_refuse.get(seen.workload, frozenset())
     if seen.code == "policy_lease_expired":
         return seen.workload in books.restricted and _cut_off(books.hurts, seen)
     if seen.code == "budget_unreachable":
         return "budget_exhausted" in always or _cut_off(books.hurts, seen)
     if seen.code == "limit_unreachable":
-        return "rate_limit_exceeded" in always
+        return "rate_limit_exceeded" in always and _cut_off(books.hurts, seen)
     if seen.code == "grounding_unavailable":
         return seen.workload in books.grounded and _cut_off(books.hurts, seen, of=("up",))
     if seen.code == "not_ready":

@@ -152,7 +152,8 @@ def refused(code: str, at: float, *hurts: Hurt, workload: str = "w", replica: st
         ("grounding_unavailable", "sourced", (replace(KILLED, what="up", end=14.0),), (10.5, 16.9), (8.0, 17.2)),
         ("rate_limit_exceeded", "counted", (), (8.0,), ()),
         ("rate_limit_exceeded", "w", (), (), (8.0,)),
-        ("limit_unreachable", "counted", (), (8.0,), ()),
+        ("limit_unreachable", "counted", (AWAY,), (9.5, 14.9), (8.0, 15.2)),
+        ("limit_unreachable", "counted", (KILLED,), (10.5,), (8.5, 13.2)),
         ("limit_unreachable", "w", (AWAY,), (), (11.0,)),
     ],
 )

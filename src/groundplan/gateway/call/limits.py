@@ -50,11 +50,18 @@ class Short:
 
     quota: Quota
     need: int
+    period: str
+    """The window that it was asked of."""
 
     @property
     def never(self) -> bool:
         """It needs more than there is in a whole period."""
         return self.need > self.quota.limit
+
+    def over(self, now: float) -> bool:
+        """Whether that window has ended at `now` (seconds since the epoch): the next one has room."""
+        end = ends(self.period)
+        return end is not None and end.timestamp() <= now
 
 
 class Use(msgspec.Struct, eq=False):
@@ -118,8 +125,9 @@ async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Cover
         charges = [*once, *measured]
     empty = gateway.counters.reserve(token, charges)
     if empty is not None:
-        await _wait(gateway, exchange, quotas, charges, token, empty)
-        now = gateway.clock.seconds()
+        taken, now = await _wait(gateway, exchange, quotas, charges, token, empty), gateway.clock.seconds()
+        if not taken:
+            return await _admit(gateway, exchange, use, covering, amount, now)
     use.lines = _lines(gateway, spans, now)
     if not covering.measured:
         use.call = Held(token, quotas, once)
@@ -138,11 +146,15 @@ async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Cover
 
 async def _wait(
     gateway: Gateway, exchange: Exchange, quotas: tuple[Quota, ...], charges: list[Charge], token: Token, empty: Charge
-) -> None:
-    """Take all, of which `empty` is short here. Raises `Exhausted`, taking nothing."""
+) -> bool:
+    """Take all, of which `empty` is short here; False, with nothing taken: its window ended meanwhile, and the next one
+    is to be asked. Raises `Exhausted`, taking nothing."""
     short = await _acquire(gateway, exchange, quotas, charges, token, empty)
-    if short is not None:
-        raise refusal(gateway, short)
+    if short is None:
+        return True
+    if short.over(gateway.clock.seconds()):
+        return False
+    raise refusal(gateway, short)
 
 
 async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) -> None:
@@ -155,9 +167,10 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     if not covering.once:
         return
     spans, token = covering.at(gateway.clock.seconds()), (exchange.raw, CALL)
-    empty = gateway.counters.reserve(token, spans.once)
-    if empty is not None:
-        await _wait(gateway, exchange, covering.once, spans.once, token, empty)
+    while (empty := gateway.counters.reserve(token, spans.once)) is not None:
+        if await _wait(gateway, exchange, covering.once, spans.once, token, empty):
+            break
+        spans = covering.at(gateway.clock.seconds())
     exchange.use = Use(
         call=Held(token, covering.once, spans.once), lines=_lines(gateway, spans, gateway.clock.seconds())
     )
@@ -286,7 +299,10 @@ async def _take(
     empty = gateway.counters.reserve(token, charges)
     if empty is None:
         return held, None
-    return held, await _acquire(gateway, exchange, quotas, charges, token, empty, waits=waits, idle=idle)
+    short = await _acquire(gateway, exchange, quotas, charges, token, empty, waits=waits, idle=idle)
+    if short is not None and short.over(gateway.clock.seconds()):
+        return await _take(gateway, exchange, quotas, number, tokens, amount, waits=waits, idle=idle)
+    return held, short
 
 
 async def _acquire(
@@ -301,7 +317,7 @@ async def _acquire(
     idle: tuple[Quota, ...] = (),
 ) -> Short | None:
     """As `_take`, of which `empty` is short here: what is missing is fetched."""
-    shorts = [Short(q, charge.amount) for q, charge in zip(quotas, charges, strict=True)]
+    shorts = [Short(q, charge.amount, charge.period) for q, charge in zip(quotas, charges, strict=True)]
     if (never := next((each for each in shorts if each.never), None)) is not None:
         return never
     first = shorts[charges.index(empty)]
@@ -393,7 +409,7 @@ def refusal(gateway: Gateway, short: Short) -> GroundplanError:
     """429 with what is used up, and when it frees where waiting helps; 503 where PostgreSQL cannot be asked whether it
     is used up."""
     quota, now = short.quota, gateway.clock.seconds()
-    if not short.never and not _used_up(gateway, short, now):
+    if not short.never and not _used_up(gateway, short):
         hint = "PostgreSQL did not answer in time; try again."
         if not gateway.leases.connected:
             hint = "The gateway cannot reach PostgreSQL; see `groundplan status`."
@@ -406,7 +422,7 @@ def refusal(gateway: Gateway, short: Short) -> GroundplanError:
         )
     if quota.name.endswith(DAY_CALLS):
         return admit.too_many_calls(quota.declared, quota.limit, now)
-    span = current(quota.period, "", "UTC", now)
+    span = short.period
     end = ends(span)
     per = "at the same time" if quota.type == CONCURRENT else each_period(quota.period)
     details: dict[str, Any] = {
@@ -438,12 +454,12 @@ def refusal(gateway: Gateway, short: Short) -> GroundplanError:
     )
 
 
-def _used_up(gateway: Gateway, short: Short, now: float) -> bool:
+def _used_up(gateway: Gateway, short: Short) -> bool:
     """Whether that is known: by what PostgreSQL said, or by what this worker used itself."""
     quota, leases = short.quota, gateway.leases
     if not leases.connected:
         return False
-    span = current(quota.period, "", "UTC", now)
+    span = short.period
     spent = gateway.counters.spent(quota.name, span)
     return min(quota.limit - spent, leases.remaining(quota, span)) < short.need or leases.told_empty(quota.name, span)
 

@@ -1,0 +1,69 @@
+"""A call that waits for a limit while its window ends: the next window is asked, and nobody is told a wrong reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.call_rig import Closed, Rig, call_rig, rule
+
+from groundplan.blueprint.model import Limit
+from groundplan.gateway.budgets.periods import current
+from groundplan.ledger.model import Charge
+from groundplan.testing.clock import ManualClock
+
+LAST = datetime(2026, 11, 25, 12, 0, 59, 900_000, tzinfo=UTC)
+"""A tenth of a second before the minute is over."""
+
+
+class Slow(Closed):
+    """A lender that takes a while to say that nothing is left."""
+
+    def __init__(self, clock: ManualClock, seconds: float) -> None:
+        super().__init__()
+        self._clock, self._seconds = clock, seconds
+
+    async def acquire(
+        self, token: tuple[bytes, int], charges: Sequence[Charge], declared: Any, blueprint: int = 0
+    ) -> Charge | None:
+        short = await super().acquire(token, charges, declared, blueprint)
+        self._clock.advance(self._seconds)
+        return short
+
+
+def slow(rig: Rig, seconds: float) -> Closed:
+    clock = rig.gateway.clock
+    assert isinstance(clock, ManualClock)
+    clock.set_now(LAST)
+    rig.gateway.leases = lender = Slow(clock, seconds)
+    return lender
+
+
+def minute(rig: Rig) -> str:
+    return current("minute", "", "UTC", rig.gateway.clock.seconds())
+
+
+@pytest.mark.parametrize("covers", ["workload/assistant", "deployment/one"])
+@pytest.mark.parametrize("kind", ["requests", "tokens"])
+async def test_the_next_window_is_asked(tmp_path: Path, covers: str, kind: str) -> None:
+    limit = Limit(name="few", covers=covers, type=kind, amount=100_000, period="minute")
+    async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=[limit]) as rig:
+        lender, counters = slow(rig, 0.2), rig.gateway.counters
+        counters.grant(f"{kind}/few", "2026-11-25T12:01", 100_000)
+        reply = await rig.chat()
+        assert (reply.status, lender.asked) == (200, [f"{kind}/few"]), reply.body
+        assert minute(rig) == "2026-11-25T12:01" and counters.open_count == 0
+        assert counters.spent(f"{kind}/few", minute(rig)) > 0
+
+
+async def test_a_window_that_has_ended_is_no_reason(tmp_path: Path) -> None:
+    limit = Limit(name="few", covers="workload/assistant", type="requests", amount=1, period="minute")
+    async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=[limit]) as rig:
+        lender = slow(rig, 0.2)
+        reply = await rig.chat()
+        assert (reply.status, reply.code, len(lender.asked)) == (429, "rate_limit_exceeded", 2)
+        assert reply.json["error"]["frees_at"] == "2026-11-25T12:02:00+00:00"
+        assert rig.gateway.counters.open_count == 0
