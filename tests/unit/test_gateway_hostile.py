@@ -21,6 +21,8 @@ LIMITS = Limits(
     linger_seconds=0.05, sweep_seconds=0.05, held=16_000, connections=8, quiet_seconds=0.6,
 )  # fmt: skip
 HASTY = replace(LIMITS, head_seconds=0.4, body_seconds=0.4)
+LARGE = 16 << 20
+"""Bytes of an answer that no buffer of the system takes at once."""
 SMUGGLED = b"POST /smuggled HTTP/1.1\r\nhost: y\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -57,7 +59,7 @@ async def serving(limits: Limits) -> AsyncIterator[Running]:
             return
         if request.target == b"/wait":
             await made.gate.wait()
-        response.send(200, b"ok:" + request.body)
+        response.send(200, b"x" * LARGE if request.target == b"/large" else b"ok:" + request.body)
 
     loop = asyncio.get_running_loop()
     server = Server(handle, of_refusal, loop, limits)
@@ -312,6 +314,95 @@ async def test_connections_that_ask_nothing_keep_nobody_out(running: Running) ->
     for _, writer in (*once, *silent):
         writer.close()
     body.close()
+
+
+def key_is_good(request: Request) -> bool:
+    return request.headers.get(b"authorization") == b"Bearer good"
+
+
+GOOD = head("authorization: Bearer good", "content-length: 2", "connection: close") + b"hi"
+Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def opened(running: Running, data: bytes, many: int) -> list[Client]:
+    made = [await asyncio.open_connection("127.0.0.1", running.port, limit=1024) for _ in range(many)]
+    for _, writer in made:
+        writer.write(data)
+    return made
+
+
+def ended(clients: list[Client]) -> None:
+    for _, writer in clients:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        pytest.param(head("content-length: 100") + b"a", b"", id="a-body-that-does-not-come"),
+        pytest.param(
+            head("content-length: 100", "authorization: Bearer bad") + b"a", b"", id="of-a-key-that-is-unknown"
+        ),
+        pytest.param(b"GET\x00", b" 400 ", id="what-was-refused"),
+        pytest.param(head("content-length: 100000"), b" 413 ", id="too-large"),
+    ],
+)
+async def test_strangers_who_hold_connections_keep_nobody_out(data: bytes, why: bytes) -> None:
+    """Those that send a body slowly have half a minute for it, and those that were refused some seconds to read why."""
+    async with serving(replace(LIMITS, linger_seconds=20)) as running:
+        running.server.knows = key_is_good
+        strangers = await opened(running, data, 8)
+        for reader, _ in strangers:
+            if why:
+                assert why in await reader.readline()
+        await until(lambda: len(running.server.connections) == 8)
+        for _ in range(20):
+            assert (await said(running, GOOD)).endswith(b"ok:hi")
+            strangers += await opened(running, data, 1)
+        ended(strangers)
+
+
+async def test_a_body_of_a_known_caller_is_not_cut_off_for_strangers() -> None:
+    async with serving(LIMITS) as running:
+        running.server.knows = key_is_good
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(GOOD[:-1])
+        strangers = await opened(running, head("content-length: 100") + b"a", 7)
+        await until(lambda: len(running.server.connections) == 8)
+        for _ in range(20):
+            strangers += await opened(running, head("content-length: 100") + b"a", 1)
+            assert (await said(running, GOOD)).endswith(b"ok:hi")
+        writer.write(b"i")
+        assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"ok:hi")
+        writer.close()
+        ended(strangers)
+
+
+async def test_who_takes_no_answer_keeps_nobody_out_who_comes(running: Running) -> None:
+    takes_none = await opened(running, head("content-length: 0", target="/large"), 8)
+    for _, writer in takes_none:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await until(lambda: len(running.targets) == 8 and running.server.busy == 0)
+    for _ in range(20):
+        assert (await said(running, GOOD)).endswith(b"ok:hi")
+    ended(takes_none)
+
+
+async def test_who_has_just_come_stays_and_who_has_waited_longest_goes() -> None:
+    """Whoever asks at once and then waits has a minute more for its next request than a new one has for its head."""
+    async with serving(replace(LIMITS, idle_seconds=75)) as running:
+        waiting = await opened(running, head("content-length: 2") + b"hi", 7)
+        for reader, _ in waiting:
+            await reader.readuntil(b"ok:hi")
+        just_come, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        await until(lambda: len(running.server.connections) == 8)
+        more = await opened(running, b"", 3)
+        await until(lambda: running.server.held == 0 and len(running.server.connections) == 8)
+        await asyncio.sleep(0.05)
+        writer.write(GOOD)
+        assert (await asyncio.wait_for(just_come.read(), 20)).endswith(b"ok:hi")
+        writer.close()
+        ended([*waiting, *more])
 
 
 async def test_draining_answers_the_next_request_of_a_kept_connection_and_ends_it_with_that(running: Running) -> None:

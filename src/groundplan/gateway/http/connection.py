@@ -141,10 +141,17 @@ class Connection(RequestReader):
 
     @property
     def waits(self) -> bool:
-        """There is nothing to do for its client, who has not sent a whole head."""
+        """There is nothing to do for its client: he has not sent a whole head, has been told why it ends, or sends a
+        body without a key that is known."""
         transport = self.transport
-        idle = not (self._busy or self._closing) and self._phase != BODY
-        return idle and transport is not None and not transport.get_write_buffer_size()
+        if transport is None or self._busy or transport.get_write_buffer_size():
+            return False
+        return self._closing or self._phase != BODY or not self.server.is_known(self._request)
+
+    @property
+    def is_not_taken(self) -> bool:
+        """All of an answer is made, and its client has not taken it."""
+        return self.paused is not None and self._task is None
 
     @property
     def _busy(self) -> bool:
@@ -183,9 +190,10 @@ class Connection(RequestReader):
             return
         server = self.server
         limits = server.limits
-        self.deadline = server.now() + (limits.quiet_seconds if server.draining else limits.idle_seconds)
+        self.waits_since = now = server.now()
+        self.deadline = now + (limits.quiet_seconds if server.draining else limits.idle_seconds)
         if self.paused is not None:  # its client takes the answer more slowly than we wrote it
-            self.deadline = self.server.now() + self._seconds_for(transport)
+            self.deadline = now + self._seconds_for(transport)
         if not response.ended:
             transport.abort()
         elif self._request is request:

@@ -35,12 +35,15 @@ class RequestReader(asyncio.Protocol, ABC):
     __slots__ = (
         "_closing", "_grown", "_head_bytes", "_head_read", "_joined", "_length", "_offered", "_parser", "_parts",
         "_phase", "_queue", "_refusal", "_request", "_since", "_size", "_tunnel", "client", "deadline", "server",
+        "waits_since",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.client = ""
-        self.deadline = server.now() + server.limits.head_seconds
+        self.waits_since = now = server.now()
+        """When it was made, or its last request answered."""
+        self.deadline = now + server.limits.head_seconds
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
         """Read, and not begun yet."""

@@ -25,10 +25,12 @@ _ARRIVING_SECONDS = 0.05
 """What was accepted just before a worker stopped listening is a connection within this."""
 _ROOM = 16
 """A part of the connections that wait is closed at once, so that the next ones find room without a look at all."""
+_FULL_SECONDS = 0.1
+"""Where each of thousands is at work, nobody is looked for again so soon: to look at all takes milliseconds."""
 
 
-def _due(connection: Connection) -> float:
-    return connection.deadline
+def _since(connection: Connection) -> float:
+    return connection.waits_since
 
 
 class Server:
@@ -60,6 +62,7 @@ class Server:
         """Tells from its head whether a request's handler speaks WebSocket."""
         self.held = 0
         """Bytes of bodies that are being read or answered."""
+        self._full_until = 0.0
         self.draining = False
         self._arrived_at = 0.0
         self.date_line = b""
@@ -100,15 +103,26 @@ class Server:
         request.held += size
         return True
 
+    def is_known(self, request: Request) -> bool:
+        """Whether a request is of somebody whose body is read however many others there are."""
+        return self.knows is None or self.knows(request)
+
     def let_go(self, request: Request) -> None:
         """The body of a request is not needed any more."""
         self.held -= request.held
         request.held = 0
 
     def make_room(self, newest: Connection) -> bool:
-        """Of too many connections close those besides `newest` that have waited longest for a request; False where
-        each is at work. Whoever opens as many as there may be, and asks nothing, keeps nobody out."""
-        waiting = sorted((c for c in self.connections if c.waits and c is not newest), key=_due)
+        """Of too many connections close those besides `newest` that have waited longest for a request, or where there
+        are none for their answer to be taken; False where each is at work. Whoever opens as many as there may be, and
+        asks nothing with a key that is known, keeps nobody out."""
+        if self.now() < self._full_until:
+            return False
+        others = [c for c in self.connections if c is not newest]
+        waiting = [c for c in others if c.waits] or [c for c in others if c.is_not_taken]
+        if not waiting:
+            self._full_until = self.now() + _FULL_SECONDS
+        waiting.sort(key=_since)
         for connection in waiting[: len(waiting) // _ROOM + 1]:
             self.connections.discard(connection)
             connection.cut()
