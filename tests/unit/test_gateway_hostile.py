@@ -405,6 +405,26 @@ async def test_who_has_just_come_stays_and_who_has_waited_longest_goes() -> None
         ended([*waiting, *more])
 
 
+async def test_bodies_of_strangers_leave_half_of_the_room_to_who_is_known(running: Running) -> None:
+    running.server.knows = key_is_good
+    strangers = await opened(running, head("content-length: 4900") + b"a" * 1000, 3)
+    await until(lambda: running.server.held == 3000)
+    strangers[0][1].write(b"a" * 3000)
+    await until(lambda: running.server.held == 6000)
+    answer = await said(running, head("content-length: 4900"))
+    assert answer.startswith(b"HTTP/1.1 401 "), "and is told before it sends anything"
+    strangers[1][1].write(b"a" * 3000)
+    assert b"memory_full" in await asyncio.wait_for(strangers[1][0].read(), 20)
+    await until(lambda: running.server.held == 5000)
+    good = ("authorization: Bearer good", "connection: close")
+    known = head("content-length: 9000", *good) + b"a" * 9000
+    assert (await said(running, known)).endswith(b"ok:" + b"a" * 9000)
+    small = await said(running, head("content-length: 2", "connection: close") + b"hi")
+    assert small.endswith(b"ok:hi"), "there is room for it"
+    ended(strangers)
+    await until(lambda: running.server.held == 0)
+
+
 async def test_draining_answers_the_next_request_of_a_kept_connection_and_ends_it_with_that(running: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(head("content-length: 2") + b"hi")

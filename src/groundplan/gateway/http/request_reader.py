@@ -263,13 +263,14 @@ class RequestReader(asyncio.Protocol, ABC):
 
     def _unwanted(self, request: Request) -> Refusal | None:
         """Why the body that is to come is not read."""
-        length, limits = self._length, self.server.limits
+        length, server = self._length, self.server
+        limits = server.limits
         if length is not None and length > limits.body:
             return refusals.too_large_body(limits.body)
-        if length and not self.server.has_room(length):
+        if length and not server.has_room(length):
             return refusals.FULL  # what is only announced is not held yet: who sends nothing keeps nobody out
-        if (length is None or length > limits.stranger) and self.server.knows is not None:
-            return None if self.server.knows(request) else refusals.STRANGER
+        if length is None or length > limits.stranger or (length and server.is_scarce(length)):
+            return None if server.is_known(request) else refusals.STRANGER
         return None
 
     def _stream_body(self, request: Request) -> None:

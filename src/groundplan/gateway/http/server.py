@@ -49,6 +49,8 @@ class Server:
         self.loop = loop
         self.now = loop.time
         self.limits = limits or Limits()
+        self._plenty = self.limits.held // 2
+        """Bytes of bodies above which room is for callers who are known."""
         self.at_once = min(self.limits.body, self.limits.stranger)
         """Bytes of a body of which nothing is asked before it is taken."""
         self.connections: set[Connection] = set()
@@ -96,8 +98,9 @@ class Server:
         return self.held + size <= self.limits.held
 
     def hold(self, request: Request, size: int) -> bool:
-        """Count `size` more bytes of a body; False where all bodies together would be too many."""
-        if self.held + size > self.limits.held:
+        """Count `size` more bytes of a body; False where all bodies together would be too many, or where the rest of
+        the room is not for whoever sends it."""
+        if self.held + size > self._plenty and not (self.has_room(size) and self.is_known(request)):
             return False
         self.held += size
         request.held += size
@@ -106,6 +109,10 @@ class Server:
     def is_known(self, request: Request) -> bool:
         """Whether a request is of somebody whose body is read however many others there are."""
         return self.knows is None or self.knows(request)
+
+    def is_scarce(self, size: int) -> bool:
+        """Whether there is room for `size` more bytes of a body of callers who are known alone."""
+        return self.held + size > self._plenty
 
     def let_go(self, request: Request) -> None:
         """The body of a request is not needed any more."""
