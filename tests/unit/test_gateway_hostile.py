@@ -131,6 +131,9 @@ CHUNKED = "transfer-encoding: chunked"
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="http-2"),
         pytest.param(b"CONNECT other:443 HTTP/1.1\r\nhost: x\r\n\r\n", id="connect"),
         pytest.param(head("authorization: Bearer a", "authorization: Bearer b"), id="two-authorizations"),
+        pytest.param(head("x-api-key: a", "x-api-key: a"), id="two-keys"),
+        pytest.param(head("api-key: a", "Api-Key: b"), id="two-keys-of-azures-clients"),
+        pytest.param(head("groundplan-on-behalf-of: a@b.c", "groundplan-on-behalf-of: d@b.c"), id="two-people"),
     ],
 )
 async def test_request_smuggling_finds_no_second_request(running: Running, data: bytes) -> None:

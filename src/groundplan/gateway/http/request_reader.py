@@ -25,6 +25,14 @@ IDLE, _HEAD, BODY = 0, 1, 2
 _LISTS = frozenset({b"x-forwarded-for", b"tracestate", b"traceparent", b"anthropic-beta", b"sec-websocket-protocol"})
 """Headers whose lines are one list: each proxy may add its own, and clients name each thing by itself. A trace has one
 parent, and is none with two."""
+_ONCE = frozenset(
+    {
+        b"content-length", b"transfer-encoding", b"host", b"authorization", b"x-api-key", b"api-key",
+        b"groundplan-on-behalf-of",
+    }
+)  # fmt: skip
+"""Headers by which it is decided how much is read, and who asks for whom: of two of them somebody else may go by the
+other one."""
 _MANY = 1024
 """Pieces of a body that are made one: two bytes that come alone take fifty."""
 
@@ -181,7 +189,7 @@ class RequestReader(asyncio.Protocol, ABC):
         headers = self._request.headers
         if name in headers:
             self._head_bytes += len(name) + len(value) + 4
-            if name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
+            if name in _ONCE:
                 self._refuse(refusals.twice(name))
             elif name in _LISTS:
                 value = b"%b, %b" % (headers[name], value)
