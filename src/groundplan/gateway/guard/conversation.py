@@ -16,6 +16,7 @@ from groundplan.gateway.guard import media, pieces
 from groundplan.gateway.guard.pieces import Channel
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http.halves import value_of
+from groundplan.gateway.surfaces.realtime_events import pieces_of
 from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewritten
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
@@ -171,9 +172,7 @@ def _modalities(told: dict[str, Any]) -> list[Any] | None:
 def _media(event: dict[str, Any], kind: str) -> list[str]:
     """What of an event no check can look at."""
     found = ["audio"] if kind in _HEARD else []
-    item = event.get("item")
-    content = item.get("content") if isinstance(item, dict) else None
-    for part in content if isinstance(content, list) else []:
-        what = str(part.get("type", "")) if isinstance(part, dict) else ""
-        found += [name for name in ("audio", "image") if name in what]
+    for piece in pieces_of(event):
+        names = [str(piece.get("type", "")), *(name for name, value in piece.items() if value is not None)]
+        found += [what for what in ("audio", "image") if any(what in name for name in names)]
     return found

@@ -5,6 +5,7 @@ What an event begins, and what is billed for it, is the conversation's (`realtim
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ HINT = "See docs/tasks.md."
 BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
 """Events after which the model may begin a response."""
 _EVENT = frozenset({"type", "session", "response", "item", "audio"})
-_SESSION = frozenset({"audio", "input_audio_transcription", "tools", "prompt", "model", "turn_detection"})
+_SESSION = frozenset({"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection"})
 """Names in an event, and in what it says of a session or a response, by which anything is decided here."""
 CLEAR = '{"type":"input_audio_buffer.clear"}'
 
@@ -61,26 +62,35 @@ def read_client(text: str) -> dict[str, Any]:
 
 def check(event: dict[str, Any]) -> None:
     """Refuse what costs something beside responses. Raises `Invalid`."""
-    for part in (event.get("session"), event.get("response")):
-        if not isinstance(part, dict):
-            continue
+    for part in (_object(event.get("session")), _object(event.get("response"))):
         refuse_spellings(part, _SESSION)
-        audio = part.get("audio")
-        heard = audio.get("input") if isinstance(audio, dict) else None
-        if part.get("input_audio_transcription") or (isinstance(heard, dict) and heard.get("transcription")):
-            raise Invalid("transcription is not supported", code="field_unsupported", hint="Leave transcription out.")
-        _check_turns(part.get("turn_detection"), heard.get("turn_detection") if isinstance(heard, dict) else None)
+        heard = _object(_object(part.get("audio")).get("input"))
+        for told in (part.get("input_audio_transcription"), heard.get("transcription")):
+            if told is not None and told is not False:  # an empty object may stand for all defaults
+                hint = "Leave transcription out."
+                raise Invalid("transcription is not supported", code="field_unsupported", hint=hint)
+        _check_turns(part.get("turn_detection"), heard.get("turn_detection"))
         tools = part.get("tools")
         if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):
             raise Invalid("only tools of type function are supported", code="field_unsupported", hint=HINT)
         if part.get("prompt") is not None:
             hint = "It is kept at the provider, and may have tools of its own; send instructions."
             raise Invalid("prompt is not supported", code="field_unsupported", hint=hint)
-    item = event.get("item")
-    content = item.get("content") if isinstance(item, dict) else None
-    for piece in content if isinstance(content, list) else ():
-        if isinstance(piece, dict) and piece.get("type") == "input_image":
+    for piece in pieces_of(event):
+        if piece.get("type") == "input_image" or piece.get("image_url") is not None:
             image_bytes(str(piece.get("image_url", "")))
+
+
+def pieces_of(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What is sent in, piece by piece: of an item of the conversation, and of those that one response is made of."""
+    given = _object(event.get("response")).get("input")
+    for item in (event.get("item"), *(given if isinstance(given, list) else ())):
+        content = _object(item).get("content")
+        yield from (each for each in (content if isinstance(content, list) else ()) if isinstance(each, dict))
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _check_turns(*settings: object) -> None:

@@ -1,0 +1,90 @@
+"""Events of a conversation: what is sent in is looked at wherever an event has a place for it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from groundplan.blueprint.model import Guardrails
+from groundplan.core.errors import Denied, Invalid
+from groundplan.gateway.guard.conversation import ConversationGuard
+from groundplan.gateway.surfaces.realtime_events import check
+from groundplan.governance.guardrails.guard import Findings, Guard
+from groundplan.governance.guardrails.masks import Masks
+
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+ELSEWHERE = "http://169.254.169.254/latest/meta-data"
+
+
+def item(**piece: Any) -> dict[str, Any]:
+    return {"type": "message", "role": "user", "content": [piece]}
+
+
+def in_the_conversation(piece: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "conversation.item.create", "item": item(**piece)}
+
+
+def for_one_response(piece: dict[str, Any]) -> dict[str, Any]:
+    """As a response is made that is not of the conversation."""
+    return {"type": "response.create", "response": {"conversation": "none", "input": [item(**piece)]}}
+
+
+WAYS = [in_the_conversation, for_one_response]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "piece",
+    [
+        {"type": "input_image", "image_url": ELSEWHERE},
+        {"type": "input_image"},
+        {"type": "input_text", "text": "look", "image_url": ELSEWHERE},
+        {"type": "image_url", "image_url": {"url": ELSEWHERE}},
+    ],
+)
+def test_no_image_is_given_by_its_address(way: Any, piece: dict[str, Any]) -> None:
+    with pytest.raises(Invalid) as refused:
+        check(way(piece))
+    assert refused.value.code == "image_url"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_image_that_is_sent_itself_and_a_text_go_on(way: Any) -> None:
+    check(way({"type": "input_image", "image_url": PICTURE}))
+    check(way({"type": "input_text", "text": "hello", "image_url": None}))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "piece", [{"type": "input_audio", "audio": "AAAA"}, {"type": "input_image", "image_url": PICTURE}]
+)
+def test_what_no_check_can_look_at_is_named_where_the_workload_demands_it(way: Any, piece: dict[str, Any]) -> None:
+    rules = Guardrails(input={"personal_data": "mask"})
+    guarding = SimpleNamespace(guard=Guard.of(rules), masks=Masks(), findings=Findings())
+    guard, event = ConversationGuard(cast(Any, guarding)), way(piece)
+    with pytest.raises(Denied) as refused:
+        guard.sent(event, 100)
+    assert refused.value.code == "guardrail_unchecked"
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"audio": {"input": {"transcription": {"model": "whisper-1"}}}},
+        {"audio": {"input": {"transcription": {}}}},
+        {"input_audio_transcription": {}},
+    ],
+)
+def test_a_transcription_by_whatever_a_provider_takes_for_usual_is_refused(session: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match="transcription"):
+        check({"type": "session.update", "session": session})
+    for nothing in (None, False):
+        check({"type": "session.update", "session": {"audio": {"input": {"transcription": nothing}}}})
+
+
+def test_what_a_response_is_made_of_has_one_spelling() -> None:
+    with pytest.raises(Invalid) as refused:
+        check({"type": "response.create", "response": {"Input": [item(type="input_image", image_url=ELSEWHERE)]}})
+    assert refused.value.code == "duplicate_key"
