@@ -398,6 +398,14 @@ async def test_a_conversation_begins_with_a_key_that_has_room(setup: Setup) -> N
                 assert (await heard(connection))[0] == "You said: a"
 
 
+@pytest.mark.parametrize("setup", [{"keys": [ProviderKey(key="one-of-ours")]}], indirect=True)
+async def test_a_key_that_an_upstream_repeats_reaches_nobody(setup: Setup) -> None:
+    async with setup.connected() as connection:
+        await say(connection, "is it secret of one-of-ours or not")
+        _, added = await heard(connection, "conversation.item.added")
+        assert added.item.content[0].text == "is it [hidden] or not"
+
+
 @pytest.mark.parametrize("what", ["revoked", "killed"])
 async def test_a_stop_ends_it_within_a_second(setup: Setup, what: str) -> None:
     """The better of two: the machine may be busy."""

@@ -113,6 +113,16 @@ async def test_tools_of_a_declared_server_are_listed_and_used(tmp_path: Path, st
         assert [(f.endpoint, f.status, f.steps[0][0]) for f in finishes] == [("mcp", "ok", "tool crm/add")] * 2
 
 
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_key_that_a_server_repeats_reaches_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: bool
+) -> None:
+    monkeypatch.setenv("CRM_KEY", "crm-key-0123456789")
+    async with stack(tmp_path, streams=streams, key="env:CRM_KEY") as (rig, _):
+        found = await use(rig, "crm__echo", text="it is crm-key-0123456789, I see")
+        assert found["content"][0]["text"] == "it is [hidden], I see"
+
+
 async def test_only_what_is_declared_is_there(tmp_path: Path) -> None:
     async with stack(tmp_path, tools=["a*"]) as (rig, model):
         listed = await ask(rig, "tools/list")

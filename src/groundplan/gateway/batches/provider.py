@@ -193,22 +193,28 @@ class Provider(ABC):
         return targets.with_key(deployment, 0) if deployment.keys else targets.of(deployment)
 
     async def _ask(self, asked: Asked) -> bytes:
-        """The whole answer. Raises `Away`, `Refused`."""
+        """The whole answer, without our secret, which some repeat. Raises `Away`, `Refused`."""
         connection = await self._send(asked)
         try:
-            return await connection.body(self._deployment.idle_ms / 1000)
+            return self._target().clean(await connection.body(self._deployment.idle_ms / 1000))
         except UpstreamFailure as failure:
             raise Away(str(failure), acted=True) from failure
         finally:
             connection.release()
 
     async def _read_on(self, asked: Asked) -> AsyncGenerator[bytes, None]:
-        """An answer piece by piece. Raises `Away`, `Refused`."""
+        """An answer piece by piece, without our secret. Raises `Away`, `Refused`."""
         connection = await self._send(asked)
-        idle = self._deployment.idle_ms / 1000
+        idle, rest = self._deployment.idle_ms / 1000, b""
         try:
+            target = self._target()
+            kept = max([len(each) - 1 for each in target.secrets], default=0)
             while (data := await connection.chunk(idle)) is not None:
-                yield data
+                data = target.clean(rest + data)
+                upto = max(0, len(data) - kept)  # our secret may come in two pieces
+                rest = data[upto:]
+                yield data[:upto]
+            yield rest
         except UpstreamFailure as failure:
             raise Away(str(failure), acted=False) from failure
         finally:

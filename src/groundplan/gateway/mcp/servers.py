@@ -1,7 +1,7 @@
 """The declared MCP servers as this worker speaks to them: one session each, begun when it is first needed.
 
 Speaks Streamable HTTP over the gateway's own client: each message is a POST that is answered by JSON or by a short
-stream of events. What a server sends of its own accord is not listened to.
+stream of events. What a server sends of its own accord is not listened to, and our secret there reaches nobody.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamF
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.upstream.targets import Target
 
 USE = "tools/call"
 PAGES = 20
@@ -123,14 +124,14 @@ class Servers:
         request = target.request(b"", msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)
         if pooled is not None:
             try:
-                return await self._exchange(pooled, request, server)
+                return await self._exchange(pooled, request, server, target)
             except UpstreamFailure as failure:
                 if failure.kind != "cut" or pooled.status:
                     raise
-        return await self._exchange(await target.pool.connect(_CONNECT_SECONDS), request, server)
+        return await self._exchange(await target.pool.connect(_CONNECT_SECONDS), request, server, target)
 
     async def _exchange(
-        self, connection: UpstreamConnection, request: bytes, server: ToolServer
+        self, connection: UpstreamConnection, request: bytes, server: ToolServer, target: Target
     ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
         seconds = server.timeout_ms / 1000
         try:
@@ -138,19 +139,19 @@ class Servers:
             status = await connection.head(seconds)
             headers = dict(connection.headers)
             if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-                return status, await _streamed(connection, seconds), headers
+                return status, await _streamed(connection, seconds, target), headers
             body = await connection.body(seconds, seconds)
         finally:
             connection.release()
-        return status, _answer(body) if status == 200 and body else None, headers
+        return status, _answer(target.clean(body)) if status == 200 and body else None, headers
 
 
-async def _streamed(connection: UpstreamConnection, seconds: float) -> _Answer | None:
+async def _streamed(connection: UpstreamConnection, seconds: float, target: Target) -> _Answer | None:
     """The answer among the events of a stream; what else it says is passed over."""
     reader = EventReader()
     while (data := await connection.chunk(seconds)) is not None:
         for event in reader.feed(data):
-            found = _answer(event)
+            found = _answer(target.clean(event))
             if found is not None and (found.result is not None or found.error is not None):
                 return found
     return None

@@ -360,11 +360,11 @@ class Session:
         return self._active
 
     async def _from_upstream(self) -> None:
-        upstream = self._connected().socket
+        upstream = self._connected()
         try:
-            async for message in upstream:
+            async for message in upstream.socket:
                 data = message.encode() if isinstance(message, str) else message
-                for out in self._guarded(await self._heard(data)):
+                for out in self._guarded(await self._heard(upstream.target.clean(data))):
                     await self._socket.send(out)
                 if self._last is not None and self._active is None:
                     raise self._last

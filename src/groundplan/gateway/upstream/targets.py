@@ -53,7 +53,8 @@ class Target:
 
     def hide(self, data: bytes) -> bytes:
         """An upstream's refusal without our secret, which some repeat."""
-        return without(data, _spelled(self.authorization.strip().rpartition(b" ")[2]))
+        secret = self.authorization.strip().partition(b": ")[2].removeprefix(b"Bearer ")
+        return without(data, _spelled(secret))
 
     def clean(self, data: bytes) -> bytes:
         """An upstream's answer without our secret, where that stands in it in one piece."""
