@@ -7,13 +7,13 @@ from typing import Any, cast
 
 from tests.integration.gates import until
 from websockets.client import ClientProtocol
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
 from websockets.uri import parse_uri
 
 from groundplan.gateway.http.body_stream import BodyStream
 from groundplan.gateway.http.bounds import Limits
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.http.websocket import ServerSocket
+from groundplan.gateway.http.websocket import UNCOUNTED, ServerSocket
 
 
 class Source:
@@ -29,9 +29,15 @@ class Written:
     def __init__(self) -> None:
         self.data: list[bytes] = []
         self.full, self.gone, self.taken = False, False, asyncio.Event()
+        self.room = 1 << 20
+        """Bytes that may be held."""
 
     def raw(self, data: bytes) -> None:
         self.data.append(data)
+
+    def holds(self, request: Request, size: int) -> bool:
+        request.held = size if size <= self.room else 0
+        return size <= self.room
 
     async def drained(self) -> None:
         await self.taken.wait()
@@ -77,3 +83,23 @@ async def test_who_takes_no_pongs_is_heard_no_further() -> None:
     assert stream._size > 0 and not receiving.done()
     written.taken.set()
     assert await receiving == "hello"
+
+
+async def test_what_has_come_of_a_message_is_held_as_a_body_is() -> None:
+    """Of many conversations at once it would be gigabytes."""
+    socket, stream, written = connected()
+    told = "x" * (1 << 20)
+    data, half = frame(Opcode.TEXT, told.encode()), 700_000
+    stream.feed(data[:half])
+    receiving = asyncio.create_task(socket.receive())
+    await until(lambda: not stream._size)
+    assert 0 <= half - UNCOUNTED - socket._request.held < 20, "but for what frames it"
+    stream.feed(data[half:])
+    assert await receiving == told and socket._request.held == 0
+    written.room = 300_000
+    receiving = asyncio.create_task(socket.receive())
+    for at in range(0, half, 100_000):
+        stream.feed(data[at : at + 100_000])
+        await until(lambda: not stream._size or receiving.done())
+    assert await receiving is None and socket._request.held == 0
+    assert written.data[-1] == Frame(Opcode.CLOSE, Close(1013, "memory_full").serialize()).serialize(mask=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from groundplan.gateway.http.connection import Connection
+    from groundplan.gateway.http.request import Request
 
 _PHRASES = {s.value: s.phrase for s in HTTPStatus}
 STATUS_LINES = {n: f"HTTP/1.1 {n} {_PHRASES.get(n, '')}\r\n".encode("ascii") for n in range(100, 600)}
@@ -91,6 +92,13 @@ class Response:
         """Bytes of another protocol; `finish` when there are no more."""
         self.started = True
         self._connection.write(data)
+
+    def holds(self, request: Request, size: int) -> bool:
+        """Count `size` bytes as what is held for a request, instead of those that were; False where all of them
+        together would be too many."""
+        server = self._connection.server
+        server.let_go(request)
+        return server.hold(request, size)
 
     def finish(self) -> None:
         self.ended = True

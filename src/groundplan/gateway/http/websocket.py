@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from websockets.exceptions import ProtocolError
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request as WebSocketRequest
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -18,7 +18,8 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.http.server import Request, Response
 
 MESSAGE_BYTES = 16 << 20
-
+UNCOUNTED = 256 << 10
+"""Bytes of a message that are held until the rest of it is here, whatever else is held."""
 
 _SUBPROTOCOL = Subprotocol("realtime")
 
@@ -32,6 +33,7 @@ class ServerSocket:
     """See the module. `accept`, then `receive` until None; `send` and `close` at any time between."""
 
     def __init__(self, request: Request, response: Response) -> None:
+        self._request = request
         self._stream = request.stream
         self._response = response
         self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], select_subprotocol=_chosen, max_size=MESSAGE_BYTES)
@@ -71,12 +73,20 @@ class ServerSocket:
             for event in self._protocol.events_received():
                 if isinstance(event, Frame):
                     self._frame(event)
+            if not self._holds():
+                self._protocol.fail(CloseCode.TRY_AGAIN_LATER, "memory_full")
+                self.closed = True
             self._flush()
             if self._response.full:
                 await self._response.drained()  # whoever reads none of our pongs is asked nothing more
             if self._protocol.close_expected():
                 self.closed = True
         return self._messages.popleft()
+
+    def _holds(self) -> bool:
+        """Whether what has come of a message may be held until the rest is here."""
+        size = len(self._protocol.reader.buffer) + len(self._text) - UNCOUNTED
+        return (size <= 0 and not self._request.held) or self._response.holds(self._request, max(0, size))
 
     def _frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.CONT):
