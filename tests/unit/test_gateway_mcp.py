@@ -31,6 +31,11 @@ from groundplan.release.governed import tools
 from groundplan.testing.scripted_mcp import ScriptedMcp, start
 
 KEY = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
+NESTED = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"crm__echo","arguments":{"a":%b%b}}}' % (
+    b"[" * 900,
+    b"]" * 900,
+)
+"""Which is read, and is too deep for whoever looks at each text in it."""
 
 
 @asynccontextmanager
@@ -294,6 +299,7 @@ async def test_what_cannot_be_written_down_is_not_given_and_no_tool_is_used(tmp_
         (b'{"jsonrpc":"1.0","id":1,"method":"ping"}', "", "POST", "assistant", 400),
         (b"[]", "", "POST", "assistant", 400), (b"", "", "GET", "assistant", 405), (b"{}", "", "POST", "wrong", 401),
         (b'{"jsonrpc":"2.0","id":1,"method":"ping"}', "origin: https://evil.test\r\n", "POST", "assistant", 403),
+        pytest.param(NESTED, "", "POST", "assistant", 400, id="nested"),
     ],
 )  # fmt: skip
 async def test_what_is_wrong_is_told(

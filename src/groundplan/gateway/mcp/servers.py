@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.blueprint.model import ToolServer
-from groundplan.core.errors import Unavailable
+from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
+from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.mcp.wire import VERSIONS
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 
@@ -159,8 +160,9 @@ async def _streamed(connection: UpstreamConnection, seconds: float, target: Targ
 
 def _answer(data: bytes) -> _Answer | None:
     try:
+        refuse_depth(data)  # whoever looks at it goes down every level
         return _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (Invalid, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

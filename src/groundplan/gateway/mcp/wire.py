@@ -9,6 +9,7 @@ import msgspec
 
 from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.gateway.http.strict_json import refuse_depth
 
 VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
 """Of the protocol; the newest first."""
@@ -34,7 +35,8 @@ _decode = msgspec.json.Decoder(Message).decode
 
 
 def read(body: bytes) -> Message:
-    """Raises `Invalid` (`mcp_message`)."""
+    """Raises `Invalid` (`mcp_message`; `body_not_json`, `body_too_complex` for what is nested too deep)."""
+    refuse_depth(body)
     try:
         message = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
