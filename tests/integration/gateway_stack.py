@@ -251,7 +251,7 @@ class Stack:
 
     async def _ask(self, method: str, path: str, key: str | None, data: bytes, **headers: str) -> Reply:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        lines = [f"{method} {path} HTTP/1.1", "host: gateway", f"content-length: {len(data)}", "connection: close"]
+        lines = [f"{method} {path} HTTP/1.1", "host: localhost", f"content-length: {len(data)}", "connection: close"]
         lines += [f"authorization: Bearer {key}"] if key else []
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+import socket
 from pathlib import Path
 
 import msgspec
@@ -194,9 +195,9 @@ async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:
     assert total(found, deployment="two", state="closed") == 1
 
 
-async def ask(port: int, *lines: str, method: str = "GET") -> tuple[int, bytes]:
+async def ask(port: int, *lines: str, method: str = "GET", host: str = "localhost") -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = [f"{method} /metrics HTTP/1.1", "host: g", "connection: close", *lines]
+    head = [f"{method} /metrics HTTP/1.1", f"host: {host}", "connection: close", *lines]
     writer.write("\r\n".join(head).encode() + b"\r\n\r\n")
     raw = await reader.read()
     writer.close()
@@ -220,6 +221,11 @@ async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(
         assert parsed(text)["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "1"),): 1}
         assert set(parsed(text)["groundplan_gateway_running"]) == {(("worker", "0"),), (("worker", "1"),)}
         assert (await ask(rig.port, "x-forwarded-for: 10.0.0.1"))[0] == 403
+        for host in ("evil.example", "evil.example:8600", "127.0.0.1.evil.example", "[evil"):
+            assert (await ask(rig.port, host=host))[0] == 403, "a web page that rebinds its name"
+            assert (await ask(rig.port, "authorization: Bearer operator-secret", host=host))[0] == 200
+        for host in ("localhost:8600", "127.0.0.1:8600", "[::1]:8600", socket.gethostname()):
+            assert (await ask(rig.port, host=host))[0] == 200
         assert (await ask(rig.port, "authorization: Bearer wrong"))[0] == 403
         assert (await ask(rig.port, "content-length: 0", method="POST"))[0] == 405
         for token in ("operator-secret", "scraper-secret"):

@@ -2,8 +2,8 @@
 
 Each worker announces a small service of its own on loopback (`gateway-metrics-SLOT`), with a token; whoever answers a
 scrape asks the others, and adds what workers counted that are gone or being replaced (`departed`). On the gateway's
-port metrics are for this machine and for holders of a token: a request from elsewhere, or one that a proxy passed on,
-needs the operator's token or the one in GROUNDPLAN_METRICS_TOKEN.
+port metrics are for this machine and for holders of a token: a request from elsewhere, by another name, or one that a
+proxy passed on, needs the operator's token or the one in GROUNDPLAN_METRICS_TOKEN.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import hashlib
 import logging
 import re
 import secrets
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from ipaddress import ip_address
 
 import msgspec
 
@@ -179,7 +181,9 @@ async def scrape(gateway: Gateway, request: Request, response: Response) -> None
         hint = (
             "Send the operator's token, or the one that GROUNDPLAN_METRICS_TOKEN refers to, as Authorization: Bearer."
         )
-        error = Denied("metrics are for this machine, or with a token", code="metrics_denied", hint=hint)
+        error = Denied(
+            "metrics are for this machine by its own name, or with a token", code="metrics_denied", hint=hint
+        )
         status, data, lines = answers.of_error(error)
         response.send(status, data, lines)
         return
@@ -189,11 +193,23 @@ async def scrape(gateway: Gateway, request: Request, response: Response) -> None
 
 
 def _allowed(scrapes: Scrapes | None, request: Request, response: Response) -> bool:
-    """From this machine itself and not passed on by a proxy, or with a token."""
+    """From this machine itself, by a name of its own and not passed on by a proxy, or with a token."""
     scheme, _, bearer = request.headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer":
         return scrapes is not None and scrapes.admits(bearer.strip())
-    return response.peer in _LOCAL and not any(name in request.headers for name in _FORWARDED)
+    local = response.peer in _LOCAL and not any(name in request.headers for name in _FORWARDED)
+    return local and _is_ours(request.headers.get(b"host", b""))
+
+
+def _is_ours(host: bytes) -> bool:
+    """Whether a Host header names this machine: a web page that somebody here looks at may rebind its own name to this
+    address, and then reads what is answered."""
+    text = host.decode("latin-1").lower()
+    name = text.partition("]")[0][1:] if text.startswith("[") else text.partition(":")[0]
+    try:
+        return name in ("", "localhost", socket.gethostname().lower()) or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _id(token: str) -> str:
