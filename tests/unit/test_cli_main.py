@@ -185,6 +185,22 @@ def test_kill_works_on_files_alone(tmp_path: Path) -> None:
     assert [item["scope"] for item in held] == ["workload/assistant", "company"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_kill_that_root_writes_is_read_by_whoever_serves(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    os.chown(tmp_path / "run", 4242, 4242)
+    run("kill", "company", "-m", "leak", "--offline", "--home", str(tmp_path))
+    file = (tmp_path / "run" / "kill.json").stat()
+    assert (file.st_uid, file.st_gid, file.st_mode & 0o777) == (4242, 4242, 0o600)
+
+
+def test_a_kill_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "run" / "kill.json").mkdir(parents=True)
+    done = run("kill", "company", "-m", "leak", "--offline", "--home", str(tmp_path), "--json")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (69, "kill_unwritten") and "company is not stopped" in error["message"]
+
+
 def test_doctor_on_an_empty_machine(tmp_path: Path) -> None:
     done = run("doctor", "--home", str(tmp_path / "none"), "--json")
     value = json.loads(done.stdout)

@@ -7,6 +7,7 @@ reads each heartbeat; the next `up` takes it over into the live policy.
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -78,5 +79,14 @@ def _offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
         raise Invalid(
             f"{home.root} is not the HOME of an installation", code="home_missing", hint="Name it with --home."
         )
-    write_atomically(path, json.dumps(held).encode())
+    try:
+        write_atomically(path, json.dumps(held).encode())
+        if (owner := home.run.stat()).st_uid != os.geteuid():  # whoever is root here writes it for those who serve
+            os.chown(path, owner.st_uid, owner.st_gid)
+    except OSError as error:
+        raise Unavailable(
+            f"{scope} is not stopped: {path} cannot be written ({error.strerror})",
+            code="kill_unwritten",
+            hint="Free space there, or run this as the user of the installation; else stop its `groundplan up`.",
+        ) from error
     return {"scope": scope, "file": str(path), "effective": {"complete": False, "acknowledged": [], "waiting": []}}
