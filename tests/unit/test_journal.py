@@ -219,6 +219,28 @@ async def test_a_disk_that_is_slow_with_one_segment_refuses_nobody(
     await journal.close()
 
 
+async def test_a_worker_that_gets_no_thread_for_once_makes_its_segments_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would refuse every call once the segments that it has are full, and nobody would replace it."""
+    journal = open_journal(tmp_path)
+    await until(lambda: len(journal._spares.ready) == segments.AHEAD)
+    monkeypatch.setattr(segments, "_RETRY_S", 0.05)
+    start, refused = threading.Thread.start, list[threading.Thread]()
+
+    def scarce(thread: threading.Thread) -> None:
+        if thread.name == "journal-room" and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    journal._roll()
+    assert refused and len(journal._spares.ready) < segments.AHEAD
+    await until(lambda: len(journal._spares.ready) == segments.AHEAD)
+    await journal.close()
+
+
 async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,11 @@ class Spares:
             return
         self.making = True
         self._thread = threading.Thread(target=self._make, args=(self._next,), name="journal-room", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # this user may have no more threads now
+            self._thread = None
+            self._made(self._next, None)
 
     def _make(self, number: int) -> None:
         try:
