@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -239,6 +240,19 @@ async def test_a_worker_that_gets_no_thread_for_once_makes_its_segments_later(
     assert refused and len(journal._spares.ready) < segments.AHEAD
     await until(lambda: len(journal._spares.ready) == segments.AHEAD)
     await journal.close()
+
+
+def test_a_segment_takes_nothing_of_a_disk_that_has_no_room_for_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again each second: what is left would be gone for PostgreSQL, which may be on the same disk."""
+    disk = os.statvfs(tmp_path)
+    few = SimpleNamespace(f_blocks=disk.f_blocks, f_bavail=1, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: few)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        segments.allocate_segment(tmp_path, EPOCH, 1, 8192)
+    assert not list(tmp_path.iterdir())
+    os.close(segments.allocate_segment(tmp_path, EPOCH, 1, 4096))
 
 
 async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(

@@ -7,6 +7,7 @@ What is written into them, and when the next one is begun, is the journal's.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from collections import deque
@@ -26,7 +27,10 @@ AHEAD = 2
 
 def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
     """Make a segment of real zeros with its header, durable under its name; returns the open descriptor. Raises
-    OSError."""
+    OSError; where the disk has no room for all of it nothing is written: others need what is left."""
+    disk = os.statvfs(folder)
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     final = records.segment_path(folder, number)
     temporary = final.with_name(final.name + ".new")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
