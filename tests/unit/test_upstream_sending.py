@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from groundplan.gateway.upstream import http1_pool
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
@@ -115,3 +116,23 @@ async def test_what_is_withheld_never_goes_out_and_cost_nothing(seen: tuple[Seen
     assert not caught.value.sent
     await asyncio.sleep(0.05)
     assert kept.data == HEAD + b"abcd" and not sent.lost and withheld.lost
+
+
+async def test_connections_that_nobody_uses_any_more_are_closed(
+    seen: tuple[Seen, UpstreamPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a deployment that is asked no more they would take files until it closes them itself."""
+    monkeypatch.setattr(http1_pool, "IDLE_SECONDS", 0.6)
+    _, pool = seen
+    connections = [await pool.connect(5) for _ in range(3)]
+    for connection in connections[:2]:
+        pool.put(connection)
+    await asyncio.sleep(0.4)
+    pool.put(connections[2])
+    assert pool.open == 3
+    async with asyncio.timeout(20):
+        while pool.open == 3:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.01)
+    assert not connections[2].lost and pool.idle() is connections[2]
+    pool.put(connections[2])
+    await gone(pool)

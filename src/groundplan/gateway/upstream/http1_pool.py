@@ -55,6 +55,8 @@ class UpstreamPool:
         self._retired = False
         self._apart_until = 0.0
         self._idle: list[Http1Connection] = []
+        """Those that were used last come last."""
+        self._looks: asyncio.TimerHandle | None = None
         self._all: set[Http1Connection] = set()
         self.awake = awake_of(loop)
         self.awake.tell.add(self)
@@ -163,6 +165,19 @@ class UpstreamPool:
             return
         connection.idle_since = now
         self._idle.append(connection)
+        if self._looks is None:
+            self._looks = self.loop.call_later(IDLE_SECONDS, self._drop_old)
+
+    def _drop_old(self) -> None:
+        """Close those that nobody used for so long: after a crowd of calls there are hundreds, and each takes a file of
+        the few that this process may have open."""
+        oldest, idle = self.loop.time() - IDLE_SECONDS, self._idle
+        old = next((place for place, each in enumerate(idle) if each.idle_since > oldest), len(idle))
+        self._idle = idle[old:]
+        for connection in idle[:old]:
+            connection.abort()
+        first = self._idle[0].idle_since if self._idle else 0.0
+        self._looks = self.loop.call_at(first + IDLE_SECONDS, self._drop_old) if self._idle else None
 
     def forget(self, connection: Http1Connection) -> None:
         self._all.discard(connection)
@@ -170,6 +185,8 @@ class UpstreamPool:
             self._idle.remove(connection)
 
     def close(self) -> None:
+        if self._looks is not None:
+            self._looks.cancel()
         for connection in list(self._all):
             connection.abort()
         self._idle.clear()
