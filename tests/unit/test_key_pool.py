@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.call_rig import call_rig
 
-from groundplan.blueprint.model import ProviderKey
+from groundplan.blueprint.model import Deployment, ProviderKey, Rates
+from groundplan.core.home import Home
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.upstream.key_pool import BUSY_REST_S, LONGEST_REST_S, REFUSED_REST_S, SOONEST_S, KeyPool
+from groundplan.gateway.upstream.targets import Targets
 from groundplan.testing.scripted import ScriptedModel, start
 
 
@@ -97,3 +99,21 @@ def test_a_pool_rests_until_a_key_does_not(steps: list[tuple[int, float, float]]
         pool.refused(index, 429, now, after)
         assert pool.order(now + SOONEST_S + 1e-6), "a pause of hours is often garbage"
         assert pool.order(now + pool.rests(now) + 1e-6)
+
+
+async def test_what_is_known_of_a_key_is_not_known_of_the_one_that_took_its_place(tmp_path: Path) -> None:
+    """Whoever replaces a key that was refused need not wait until the old one would have rested enough."""
+    targets = Targets(Home(tmp_path), asyncio.get_running_loop())
+
+    def place(*keys: str) -> Deployment:
+        made = [ProviderKey(key=key) for key in keys]
+        return Deployment(
+            name="d", site="s", model="m", upstream_model="up", url="http://x/v1", rates=Rates(input=1, output=1),
+            keys=made,
+        )  # fmt: skip
+
+    pool = targets.keys(place("env:OLD", "env:OTHER"))
+    pool.refused(0, 429, 0.0, LONGEST_REST_S)
+    assert targets.keys(place("env:OLD", "env:OTHER")) is pool and pool.order(1.0) == [1]
+    assert targets.keys(place("env:NEW", "env:OTHER")).order(1.0) == [0, 1]
+    targets.close()

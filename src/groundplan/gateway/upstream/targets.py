@@ -6,9 +6,10 @@ Secrets are resolved for a few seconds at a time and never leave this module but
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from groundplan.blueprint.model import Deployment
+from groundplan.blueprint.model import Deployment, ProviderKey
 from groundplan.core.endpoints import KNOWN_SECONDS, lookup
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
@@ -91,7 +92,7 @@ class Targets:
         self._pools = Pools(loop)
         self._targets: dict[str, Target] = {}
         self._stopped = ""
-        self._keys: dict[str, KeyPool] = {}
+        self._keys: dict[str, tuple[Sequence[ProviderKey], KeyPool]] = {}
         self.returning = Returning(home, loop)
 
     def of(self, deployment: Deployment) -> Target:
@@ -106,9 +107,13 @@ class Targets:
 
     def keys(self, deployment: Deployment) -> KeyPool:
         """The pool of a deployment with several keys."""
-        pool = self._keys.get(deployment.name)
-        if pool is None or pool.size != len(deployment.keys):
-            pool = self._keys[deployment.name] = KeyPool(len(deployment.keys))
+        known = self._keys.get(deployment.name)
+        if known is not None and known[0] is deployment.keys:
+            return known[1]
+        pool = KeyPool(len(deployment.keys))
+        if known is not None and [each.key for each in known[0]] == [each.key for each in deployment.keys]:
+            pool = known[1]  # what is known of keys is not known of those that took their places
+        self._keys[deployment.name] = deployment.keys, pool
         return pool
 
     def with_key(self, deployment: Deployment, index: int | None) -> Target:
@@ -151,12 +156,12 @@ class Targets:
     def forget(self, name: str) -> None:
         """Look again next time: a local service may have moved."""
         self._targets.pop(name, None)
-        for index in range(self._keys[name].size if name in self._keys else 0):
+        for index in range(self._keys[name][1].size if name in self._keys else 0):
             self._targets.pop(f"{name}#{index}", None)
 
     def stale(self, name: str) -> None:
         """A kept-alive connection of this deployment was closed as it was used: use none of the others."""
-        names = [name, *(f"{name}#{index}" for index in range(self._keys[name].size if name in self._keys else 0))]
+        names = [name, *(f"{name}#{index}" for index in range(self._keys[name][1].size if name in self._keys else 0))]
         for target in [found for each in names if (found := self._targets.get(each)) is not None]:
             target.pool.drop_idle()
 
