@@ -181,6 +181,28 @@ def test_a_part_of_text_is_nothing_else_to_an_upstream_that_reads_parts_by_their
     assert chat_completions.read(chat(messages=[{"role": "user", "content": [nothing]}]))
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"image_url": "http://169.254.169.254/"}, {"file_url": "http://[::1]/"}, {"video_url": {"url": "http://a/"}},
+        {"audio_url": "http://a/"}, {"input_audio": {"data": "AAAA"}}, {"image_embeds": "AAAA"}, {"file_data": PDF},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["input_text", "output_text", "reasoning_text", "refusal", "input_image"])
+def test_a_part_of_a_responses_input_is_nothing_else_either(kind: str, beside: dict[str, Any]) -> None:
+    picture = {"image_url": "data:image/png;base64,AAAA"} if kind == "input_image" else {}
+    if picture.keys() & beside.keys():
+        return
+
+    def asked(part: dict[str, Any]) -> bytes:
+        return json.dumps({"model": "auto", "input": [{"role": "user", "content": [part]}]}).encode()
+
+    with pytest.raises(Invalid) as caught:
+        of(RESPONSES)(asked({"type": kind, "text": "a", **picture, **beside}))
+    assert caught.value.code == "content_unsupported" and next(iter(beside)) in str(caught.value)
+    assert of(RESPONSES)(asked({"type": kind, "text": "a", **picture, **dict.fromkeys(beside)}))
+
+
 def test_a_cache_of_prompts_is_written_at_the_price_that_is_known() -> None:
     for ttl in ({}, {"ttl": None}, {"ttl": "30m"}):
         chat_completions.read(chat(prompt_cache_options={"mode": "explicit", **ttl}))

@@ -6,6 +6,7 @@ kept there, work in the background). How responses are stored and found again is
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -67,6 +68,21 @@ class _Part(msgspec.Struct, frozen=True):
     file_data: str | None = None
     file_id: str | None = None
     file_url: str | None = None
+    video_url: msgspec.Raw = _NONE
+    audio_url: msgspec.Raw = _NONE
+    input_audio: msgspec.Raw = _NONE
+    image_embeds: msgspec.Raw = _NONE
+    audio_embeds: msgspec.Raw = _NONE
+    image_pil: msgspec.Raw = _NONE
+
+    def check(self) -> None:
+        """Raise `Invalid` for what some upstreams read, or fetch, of a part by its name whatever type it has."""
+        others = _others(self)
+        if others == _NO_OTHERS:
+            return
+        for name, given in zip(_NAMES, others, strict=True):
+            if given is not None and given != _NONE and name not in _OF.get(self.type, ()):
+                raise _content(f"content of type {self.type[:40]} that has {name}")
 
     def media_bytes(self) -> int:
         """Of the caller's body, that are the image or the file itself; 0 where it is named. Raises `Invalid`."""
@@ -78,6 +94,15 @@ class _Part(msgspec.Struct, frozen=True):
         if itself is not None:
             raise given_twice("the image" if self.type == "input_image" else "the file")
         return 0
+
+
+_OF = {"input_image": ("image_url",), "input_file": ("file_data", "file_url")}
+_NAMES = (
+    "image_url", "file_data", "file_url", "video_url", "audio_url", "input_audio", "image_embeds", "audio_embeds",
+    "image_pil",
+)  # fmt: skip
+_NO_OTHERS = (*[None] * 3, *[_NONE] * 6)
+_others = attrgetter(*_NAMES)
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -174,6 +199,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
         for part in _parts(item):
             if part.type not in _PARTS:
                 raise _content(f"content of type {part.type[:40]}")
+            part.check()
             if part.type in ("input_image", "input_file"):
                 image = part.type == "input_image"
                 images, length = images + image, length + part.media_bytes()
