@@ -42,6 +42,19 @@ def test_every_request_is_a_line_wherever_the_body_is_cut(
     ]
 
 
+def test_what_is_there_of_a_long_string_is_looked_at_once() -> None:
+    """An image of megabytes comes in hundreds of pieces: from its beginning each time it would take seconds."""
+    requests, said = Requests(), b"b" * 1000
+    requests.take(b'{"requests": [{"custom_id":"a","params":{"x":"')
+    for _ in range(20):
+        for piece in (said, b"\\", b'"', said, b"\\\\"):
+            assert requests.take(piece) == b""
+            assert len(requests._rest) - requests._scanned <= (piece == b"\\")
+    (line,) = requests.take(b'","y":"}"}}]}').splitlines()
+    requests.end()
+    assert json.loads(line)["body"] == {"x": f'{said.decode()}"{said.decode()}\\' * 20, "y": "}"}
+
+
 @pytest.mark.parametrize(
     "body",
     [

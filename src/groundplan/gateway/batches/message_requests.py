@@ -20,6 +20,8 @@ _MOST_HEAD = 4096
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\]]', re.DOTALL)
 """A string, the beginning of one that is not here whole, or a bracket."""
+_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+"""What is there of a string, up to its end or an escape that is cut."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _MOST = most_lines(MESSAGES_ENDPOINT)
 _FOLLOWS = {"head": b"", "first": b"{]", "comma": b"{", "request": b"", "next": b",]", "tail": b"}", "end": b""}
@@ -43,6 +45,8 @@ class Requests:
         self._rest = bytearray()
         self._expected = "head"
         self._begin = self._scanned = self._depth = 0
+        self._in_string = False
+        """What was looked at last is a string, such as an image, that is not here whole."""
         self._names: set[str] = set()
 
     @property
@@ -109,11 +113,14 @@ class Requests:
 
     def _request_end(self) -> int | None:
         """Past the request that has begun; None: it is not here whole."""
+        if self._in_string and not self._string_end():
+            return None
         for token in _TOKEN.finditer(self._rest, self._scanned):
             sign, after = self._rest[token.start()], token.end()
             if sign == 0x22:
                 if after - token.start() == 1:
-                    self._scanned = token.start()
+                    self._in_string, self._scanned = True, after
+                    self._string_end()
                     return None
                 continue
             self._depth += 1 if sign in b"{[" else -1
@@ -123,6 +130,17 @@ class Requests:
             self._scanned = after
         self._scanned = len(self._rest)
         return None
+
+    def _string_end(self) -> bool:
+        """Whether the string that is looked at ends here; what was looked at is not looked at again."""
+        found = _INSIDE.match(self._rest, self._scanned)
+        if found is None:
+            raise AssertionError("nothing matches, too")
+        self._scanned = found.end()
+        if self._rest[self._scanned : self._scanned + 1] != b'"':
+            return False
+        self._in_string, self._scanned = False, self._scanned + 1
+        return True
 
     def _line(self, data: bytes) -> bytes:
         number = len(self._names) + 1
