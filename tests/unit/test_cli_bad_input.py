@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,22 @@ def test_a_damaged_note_of_what_runs_counts_as_none(tmp_path: Path) -> None:
     for content in (b"\xff", b"[]", b"{", b'{"pid": "../../.."}', b""):
         (home.run / "up.json").write_bytes(content)
         assert run(home.root, "status") == (69, "not_running")
+
+
+def test_whoever_got_the_number_of_an_up_that_was_killed_is_not_asked_in_its_place(tmp_path: Path) -> None:
+    """To ask it to reload would end most programs."""
+    home = Home(tmp_path / "home")
+    home.create()
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        told = {"pid": other.pid, "began": "1", "gateway": "http://127.0.0.1:9/v1", "control": "http://127.0.0.1:9"}
+        (home.run / "up.json").write_text(json.dumps(told))
+        for command in ("reload", "status"):
+            assert run(home.root, command) == (69, "not_running")
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_nothing_is_not_asked(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from groundplan.cli.options import settings_for
 from groundplan.cli.output import problem_from
+from groundplan.core.endpoints import began
 from groundplan.core.errors import (
     Conflict,
     Denied,
@@ -42,9 +43,10 @@ def running(home: Home) -> dict[str, Any] | None:
         return None
     if not isinstance(value, dict) or not isinstance(value.get("control"), str):
         return None
-    if not Path(f"/proc/{value.get('pid')}").exists():
-        return None
-    return value
+    pid = value.get("pid")
+    now = began(pid) if isinstance(pid, int) else ""
+    # one that was killed leaves the file, and in a container another process may well get its number
+    return value if now and value.get("began", now) == now else None
 
 
 def found_running(home: Home) -> dict[str, Any]:

@@ -95,3 +95,12 @@ def lives(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def began(pid: int) -> str:
+    """When a process began, in ticks since the machine did; empty where /proc does not tell. Another one that got its
+    number since began later."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from groundplan.core.endpoints import began
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home, write_atomically
 from groundplan.gateway.http.handshakes import Handshakes
@@ -131,21 +132,13 @@ def tell_serving(home: Home) -> None:
     """This worker is ready."""
     path = serving_file(home, os.getpid())
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(path, f"{_begun(os.getpid())}\n".encode())
+    write_atomically(path, f"{began(os.getpid())}\n".encode())
 
 
 def is_serving(home: Home, pid: int) -> bool:
     """Whether the worker with this pid is ready. One that was killed leaves its file behind, and in a container the
     next one may well get its pid."""
     try:
-        return serving_file(home, pid).read_text().strip() == _begun(pid)
+        return serving_file(home, pid).read_text().strip() == began(pid)
     except OSError:
         return False
-
-
-def _begun(pid: int) -> str:
-    """When a process began, in ticks since the machine did; empty where /proc does not tell."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
