@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from groundplan.gateway.database import connect
+from groundplan.gateway.problem import Problem
 
 if TYPE_CHECKING:
     from groundplan.economics.semantic.regions import Learned
@@ -43,6 +44,7 @@ class Checks:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._problem = Problem(_log)
         self._waiting: dict[Key, Row] = {}
         self._read: dict[Key, Row] = {}
         self.edition = 0
@@ -86,11 +88,12 @@ class Checks:
                         await cursor.execute(_READ, (DAYS,))
                         found = await cursor.fetchall()
         except (psycopg.Error, OSError, TimeoutError) as error:
-            _log.warning("checks of answers by meaning wait for PostgreSQL: %s", error.__class__.__name__)
+            self._problem.tell("checks of answers by meaning wait for PostgreSQL: %s", error.__class__.__name__)
             for key, row in taken.items():
                 into = self._read if added else self._waiting
                 into[key] = _sum(into.get(key, _NOTHING), row)
             return
+        self._problem.over()
         self._take(found)
 
     def _take(self, rows: Sequence[Any]) -> None:

@@ -16,6 +16,7 @@ import psycopg
 from groundplan.core.clock import Clock
 from groundplan.core.money import to_decimal
 from groundplan.gateway.database import insert
+from groundplan.gateway.problem import Problem
 
 SECONDS = 2.0
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Tally:
     def __init__(self, url: str, clock: Clock) -> None:
         self._url = url
         self._clock = clock
+        self._problem = Problem(_log)
         self._waiting: dict[Key, Row] = {}
 
     def looked(self, workload: str, microseconds: int) -> None:
@@ -69,9 +71,11 @@ class Tally:
         try:
             await insert(self._url, _ADD, rows)
         except (psycopg.Error, OSError, TimeoutError) as error:
-            _log.warning("counts of answers by meaning wait for PostgreSQL: %s", error.__class__.__name__)
+            self._problem.tell("counts of answers by meaning wait for PostgreSQL: %s", error.__class__.__name__)
             for key, row in taken.items():
                 self._waiting[key] = _sum(self._waiting.get(key, _NOTHING), row)
+            return
+        self._problem.over()
 
     async def close(self) -> None:
         with suppress(asyncio.CancelledError):

@@ -18,6 +18,7 @@ import psycopg
 from psycopg.errors import CheckViolation, NotNullViolation
 
 from groundplan.core.errors import GroundplanError
+from groundplan.gateway.problem import Problem
 
 SECONDS = 1.0
 """Between two flushes."""
@@ -33,6 +34,7 @@ class KeptBeside(ABC, Generic[Fact]):
         self._what = what
         self._most = most
         self._lost = 0
+        self._problem = Problem(_log)
         self.waiting: deque[Fact] = deque()
 
     @abstractmethod
@@ -72,13 +74,14 @@ class KeptBeside(ABC, Generic[Fact]):
             await self.put(facts)
         except (GroundplanError, psycopg.Error, OSError, TimeoutError) as error:
             if not _hopeless(error):
-                _log.warning("%s wait for PostgreSQL: %s", self._what, error.__class__.__name__)
+                self._problem.tell("%s wait for PostgreSQL: %s", self._what, error.__class__.__name__)
                 return facts
             if len(facts) == 1:
                 self._lost += 1
                 return ()
             middle = len(facts) // 2
             return [*await self._put(facts[:middle]), *await self._put(facts[middle:])]
+        self._problem.over()
         return ()
 
     def _bound(self) -> None:

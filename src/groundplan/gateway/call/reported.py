@@ -16,6 +16,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from groundplan.blueprint.model import Deployment
+from groundplan.gateway.problem import Problem
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.wrapped import Wrapped
 
@@ -64,10 +65,11 @@ class _Known:
 class Reported:
     """Of one worker."""
 
-    __slots__ = ("_known", "_url", "_waiting")
+    __slots__ = ("_known", "_problem", "_url", "_waiting")
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._problem = Problem(_log)
         self._known: dict[str, _Known] = {}
         """By deployment."""
         self._waiting: dict[Version, None] = {}
@@ -120,8 +122,10 @@ class Reported:
                     async with connection.cursor() as cursor:
                         await cursor.executemany(_ADD, list(taken))
         except (psycopg.Error, OSError, TimeoutError) as error:
-            _log.warning("versions that upstreams report wait for PostgreSQL: %s", error.__class__.__name__)
+            self._problem.tell("versions that upstreams report wait for PostgreSQL: %s", error.__class__.__name__)
             self._waiting = taken | self._waiting
+            return
+        self._problem.over()
 
     async def close(self) -> None:
         with suppress(asyncio.CancelledError):

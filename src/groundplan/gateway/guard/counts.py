@@ -16,6 +16,7 @@ import psycopg
 
 from groundplan.core.clock import Clock
 from groundplan.gateway.database import insert
+from groundplan.gateway.problem import Problem
 
 SECONDS = 2.0
 _log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Counts:
     def __init__(self, url: str, clock: Clock) -> None:
         self._url = url
         self._clock = clock
+        self._problem = Problem(_log)
         self._waiting: dict[Key, tuple[int, int, UUID]] = {}
         self._seen: dict[UUID, dict[tuple[str, str, str], int]] = {}
 
@@ -66,10 +68,12 @@ class Counts:
         try:
             await insert(self._url, _ADD, [(*key, *value) for key, value in sorted(taken.items())])
         except (psycopg.Error, OSError, TimeoutError) as error:
-            _log.warning("what guardrails found waits for PostgreSQL: %s", error.__class__.__name__)
+            self._problem.tell("what guardrails found waits for PostgreSQL: %s", error.__class__.__name__)
             for key, (calls, finds, call) in taken.items():
                 more_calls, more_finds, last = self._waiting.get(key, (0, 0, call))
                 self._waiting[key] = (calls + more_calls, finds + more_finds, last)
+            return
+        self._problem.over()
 
     async def close(self) -> None:
         with suppress(asyncio.CancelledError):

@@ -20,6 +20,7 @@ from groundplan.core.home import Home
 from groundplan.gateway.guard import held_store
 from groundplan.gateway.guard.held_store import Waiting
 from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.problem import Problem
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
@@ -41,6 +42,7 @@ class Reviews:
         self._left: set[UUID] = set()
         """Whose callers went away, until the queue knows."""
         self._looking: asyncio.Task[None] | None = None
+        self._problem = Problem(_log)
         self._database = InThreads(url, "reviews", 2, _unreachable)
         self.in_thread = self._database.run
         """Raises `Unavailable` (`review_unavailable`)."""
@@ -133,8 +135,9 @@ class Reviews:
                     future = self._waiting.get(id)
                     if future is not None and not future.done():
                         future.set_result((state, reason))
+                self._problem.over()
             except Unavailable:
-                _log.warning("decisions of reviewers cannot be read now")
+                self._problem.tell("decisions of reviewers cannot be read now")
             await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -1,0 +1,59 @@
+"""While PostgreSQL is away, what waits for it is logged once and not at every try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+import pytest
+
+from groundplan.blueprint.model import Deployment, Rates
+from groundplan.core.clock import SystemClock
+from groundplan.core.errors import Unavailable
+from groundplan.gateway.caching.meaning_checks import Checks
+from groundplan.gateway.caching.meaning_tally import Tally
+from groundplan.gateway.call.kept_beside import KeptBeside
+from groundplan.gateway.call.reported import Reported
+from groundplan.gateway.guard.counts import Counts
+
+NOBODY = "postgresql://nobody@127.0.0.1:1/none"
+
+
+class Beside(KeptBeside[int]):
+    away = True
+
+    async def put(self, facts: Sequence[int]) -> None:  # noqa: ARG002 -- nobody has them
+        if self.away:
+            raise Unavailable("PostgreSQL is away", code="database_unavailable", hint="Wait.")
+
+
+def waits(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("for PostgreSQL" in each.getMessage() for each in caplog.records)
+
+
+async def test_what_waits_is_logged_once_for_as_long_as_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    facts = Beside("facts", 10)
+    for times in (1, 2):
+        facts.add(times)
+        facts.away = True
+        for _ in range(3):
+            await facts.flush()
+        assert waits(caplog) == times and list(facts.waiting) == [times]
+        facts.away = False
+        await facts.flush()
+        assert not facts.waiting
+
+
+async def test_so_is_what_each_part_of_a_worker_has_for_postgresql(caplog: pytest.LogCaptureFixture) -> None:
+    clock = SystemClock()
+    counts, tally, checks, reported = Counts(NOBODY, clock), Tally(NOBODY, clock), Checks(NOBODY), Reported(NOBODY)
+    counts.add(uuid4(), "assistant", {("input", "secrets", "blocked"): 1}, shadow=False)
+    tally.looked("assistant", 5)
+    place = Deployment(name="mini", site="here", model="m", upstream_model="m", url="http://x/v1", rates=Rates(input=1, output=1))
+    reported.look(place, b'{"model":"m-1"}')
+    for _ in range(3):
+        await counts.flush()
+        await tally.flush()
+        await checks.exchange()
+        await reported.flush()
+    assert waits(caplog) == 4
