@@ -8,7 +8,9 @@ import pytest
 
 from groundplan.blueprint.model import Deployment, Rates, Tls
 from groundplan.catalog.check import validate_files
+from groundplan.catalog.imports.providers import supported_apis
 from groundplan.core.errors import Invalid
+from groundplan.gateway.upstream.providers import EMBEDS
 from groundplan.release.reached import deployments
 
 START = """kind: company
@@ -139,6 +141,47 @@ def test_a_companys_proxy_is_never_passed_by() -> None:
     assert compiled(f"{gemini}proxy: direct\n", company).proxy is None
     anthropic = compiled(gemini.replace("gemini", "anthropic"), company)
     assert anthropic.proxy == "http://p.example:3128", "chat to Anthropic goes through it"
+
+
+VERTEX = "url: https://europe-west1-aiplatform.googleapis.com/v1/projects/p/locations/europe-west1\napi: vertexai\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ("anthropic/claude-sonnet-4-5", ""),
+        ("acme/one", "upstream_model: claude-opus-4-5@20251101\n"),
+        ("ai21/jamba-1.5-large", ""),
+    ],
+)
+def test_a_model_with_an_api_of_its_own_at_vertex_ai_is_refused_where_it_is_declared(model: str, more: str) -> None:
+    text = START.replace("acme/one", model).format(company="") + VERTEX + more
+    with pytest.raises(Invalid) as caught:
+        validate_files({"a.yaml": text})
+    (problem,) = caught.value.problems
+    declared = "upstream_model:" if more else "model:"
+    line = next(number for number, each in enumerate(text.splitlines(), 1) if each.startswith(declared))
+    assert problem.code == "vertex_model" and "api: anthropic" in problem.hint
+    assert problem.where is not None and (problem.where.file, problem.where.line) == ("a.yaml", line)
+
+
+def test_models_of_other_makers_that_are_spoken_to_at_vertex_ai_are_declared_as_they_are() -> None:
+    for model in ("gemini-2.5-flash", "mistral-small-2503", "meta/llama-4-scout"):
+        assert compiled(f"{VERTEX}upstream_model: {model}\n").upstream_model == model
+
+
+@pytest.mark.parametrize("more", ["key: env:VERTEX\n", "keys: [{key: env:VERTEX}]\n"])
+def test_a_key_that_nobody_would_use_is_told(more: str) -> None:
+    assert codes(VERTEX + more) == {"key_unused"}
+
+
+@pytest.mark.parametrize("api", sorted(supported_apis()))
+def test_embeddings_are_declared_only_where_they_can_be_asked_for(api: str) -> None:
+    url = VERTEX if api == "vertexai" else f"url: https://up.acme.example\napi: {api}\n"
+    if api in EMBEDS:
+        assert compiled(f"{url}type: embeddings\n").kind == "embeddings"
+    else:
+        assert codes(f"{url}type: embeddings\n") == {"api_not_openai"}
 
 
 def test_a_local_service_speaks_openais_api() -> None:

@@ -676,9 +676,19 @@ def test_what_is_no_model_and_what_nothing_here_speaks_has_no_equal() -> None:
     text = models(router="{model: auto_router/complexity_router}", y="{model: openai/gpt-4o}")
     verdict = imported(text, owners={"": "a@b.example"})
     assert said(verdict, NO_EQUAL, "model") == ["config.yaml:2"] and not said(verdict, NO_PRICE, "router")
-    claude = "{model: vertex_ai/claude-opus-4-5@20251101, vertex_location: us-east5, vertex_project: acme}"
-    verdict = imported(model("x", claude), owners={"": "a@b.example"}, prices={"x": "1/2"})
-    assert said(verdict, NO_EQUAL, "model") and not validate_files(verdict.files).deployments
+    for name in ("claude-opus-4-5@20251101", "jamba-1.5-large"):
+        there = f"{{model: vertex_ai/{name}, vertex_location: us-east5, vertex_project: acme}}"
+        verdict = imported(model("x", there), owners={"": "a@b.example"}, prices={"x": "1/2"})
+        assert said(verdict, NO_EQUAL, "model") and not validate_files(verdict.files).deployments
+
+
+def test_no_key_is_written_where_none_would_be_used() -> None:
+    """The client of Vertex AI has the credentials of the machine, and the workspace passes `check`."""
+    more = "model: vertex_ai/gemini-2, vertex_location: europe-west1, vertex_project: acme, api_key: "
+    for key, state in (("os.environ/VERTEX", CHANGED), (HIDDEN_WORD, SECRET)):
+        assert deployed(f"{{{more}{key}}}").key is None
+        verdict = imported(model("x", f"{{{more}{key}}}"), owners={"": "a@b.example"}, prices={"x": "1/2"})
+        assert said(verdict, state, "api_key") and HIDDEN_WORD not in "".join(verdict.files.values())
 
 
 def test_what_may_be_sent_in_is_to_be_declared_and_told() -> None:

@@ -40,11 +40,6 @@ def provider_at(url: str) -> str | None:
     return next((name for name, own in known if host_of(own) == host_of(url)), None)
 
 
-def elsewhere(api: str, upstream: str) -> bool:
-    """Whether a provider has a model in an API that is spoken here for none of its models: Claude at Vertex AI."""
-    return api == "vertexai" and upstream.lower().startswith(("claude", "anthropic/"))
-
-
 def unversioned(url: str) -> str:
     """An address of Azure without its `?api-version=...`, which its v1 API does not take."""
     return _VERSION.sub("", url)

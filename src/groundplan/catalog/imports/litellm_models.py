@@ -29,6 +29,7 @@ from groundplan.catalog.imports.providers import (
 )
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET, Finding
 from groundplan.catalog.model import DeploymentDoc
+from groundplan.catalog.rules.kinds import embeds, unspoken
 from groundplan.core.money import plain
 
 TYPES = {
@@ -303,6 +304,11 @@ class EntryReader:
 
     def _key(self, params: Node, provider: Provider, name: str, private: bool) -> dict[str, str]:
         node = params.get("api_key")
+        if provider.api == "vertexai":
+            if node is not None:
+                state = SECRET if node.variable is None else CHANGED
+                self._say(state, "api_key", settings.MACHINE, settings.GOOGLE, node)
+            return {}
         if node is None:
             return (
                 {"key": f"env:{provider.key}"} if provider.key and (not private or provider.prices == "azure") else {}
@@ -324,8 +330,8 @@ class EntryReader:
     def _api(self, provider: Provider, upstream: str, kind: str, model: Node, missing: list[str]) -> dict[str, str]:
         if provider.api is None:
             return {}
-        spoken = provider.api in supported_apis() and not addresses.elsewhere(provider.api, upstream)
-        if spoken and kind in ("chat", "embeddings"):
+        spoken = provider.api in supported_apis() and not unspoken(provider.api, upstream)
+        if spoken and (kind == "chat" or (kind == "embeddings" and embeds(provider.api))):
             self._say(
                 CHANGED, "model", f"api: {provider.api} of the deployment, as it does not speak OpenAI's", "", model
             )

@@ -44,7 +44,8 @@ _GUARDRAIL = Rule(
 )  # fmt: skip
 _SEPARATE = Rule(NO_EQUAL, "this kind of endpoint has no settings of its own", "Declare a deployment for each model.")
 _CLOUD = Rule(NO_EQUAL, "keys are bearer tokens by reference", "Put a gateway of the cloud's own in front, or its key.")
-_MACHINE = "without key: a deployment of Bedrock or Vertex AI is asked with the credentials of the machine"
+MACHINE = "without key: a deployment of Bedrock or Vertex AI is asked with the credentials of the machine"
+GOOGLE = "Set GOOGLE_APPLICATION_CREDENTIALS for the process that serves."
 
 SECTIONS: dict[str, Rule] = {
     "guardrails": _GUARDRAIL,
@@ -259,8 +260,8 @@ PREFIXES: tuple[tuple[str, Rule], ...] = (
     ("cache_params", _REDIS),
     ("langfuse_", _CALLBACK),
     ("s3_", _CALLBACK),
-    ("aws_", Rule(CHANGED, _MACHINE, "Give the process that serves a role, or AWS_ACCESS_KEY_ID and its secret.")),
-    ("vertex_", Rule(CHANGED, _MACHINE, "Set GOOGLE_APPLICATION_CREDENTIALS for the process that serves.")),
+    ("aws_", Rule(CHANGED, MACHINE, "Give the process that serves a role, or AWS_ACCESS_KEY_ID and its secret.")),
+    ("vertex_", Rule(CHANGED, MACHINE, GOOGLE)),
     ("azure_", _CLOUD),
     ("tenant_id", _CLOUD),
     ("client_id", _CLOUD),

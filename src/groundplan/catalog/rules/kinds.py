@@ -17,6 +17,10 @@ LOCAL_SERVICES = ("embedded", "embeddings")
 """What a URL `local:NAME` may name besides `scripted-SITE`."""
 ENDPOINT = re.compile(r"(?:/chat/completions|(?<=/v1)/(?:completions|responses|embeddings|messages))$")
 """With which a base URL that somebody copied may end."""
+_UNSPOKEN = ("claude", "anthropic/", "jamba", "ai21/")
+"""With which models at Vertex AI begin that have an API of their own there: Anthropic's and AI21's."""
+_NO_EMBEDDINGS = frozenset({"anthropic", "groq"})
+"""Providers whose own clients embed nothing."""
 _BY_TOKENS = "input: 0.40 USD/Mtok, output: 1.60 USD/Mtok"
 _PRICED = {
     type: f"input: 0 USD/Mtok, output: 0 USD/Mtok, {unit}"
@@ -116,6 +120,7 @@ def _spoken(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
         hint = "Write https://LOCATION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/LOCATION."
         where = workspace.where("deployment", doc.name, "url")
         yield Problem(f"{doc.name}: the url does not name project and location", "vertex_url", hint, where)
+    yield from _asked(workspace, doc)
     anthropic = doc.api == "anthropic"  # whose Messages, and batches of them, go there directly
     serves = [name for name in doc.serves if not (anthropic and name == "batches")]
     found = [("serves", bool(serves)), ("url", doc.url.startswith("local:"))]
@@ -140,6 +145,41 @@ def _spoken(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
                 else "Write https://HOST.",
                 workspace.where("deployment", doc.name, field),
             )
+
+
+def _asked(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
+    """What a provider's own client is never asked for, or with."""
+    if unspoken(doc.api, doc.name_upstream) or unspoken(doc.api, doc.model):
+        yield Problem(
+            f"{doc.name}: {doc.name_upstream} is asked at Vertex AI in an API of its own, which is not spoken here",
+            "vertex_model",
+            "Declare it where it is reached otherwise: Claude with api: anthropic or api: bedrock.",
+            workspace.where("deployment", doc.name, "upstream_model" if doc.upstream_model else "model"),
+        )
+    if doc.type == "embeddings" and not embeds(doc.api):
+        yield Problem(
+            f"{doc.name}: there are no embeddings through api: {doc.api}",
+            "api_not_openai",
+            "Leave api out where the provider has them at an OpenAI-shaped address.",
+            workspace.where("deployment", doc.name, "type"),
+        )
+    if doc.api == "vertexai" and (doc.key is not None or doc.keys):
+        yield Problem(
+            f"{doc.name}: Vertex AI is asked with the credentials of the machine, and with no key",
+            "key_unused",
+            "Leave it out, and set GOOGLE_APPLICATION_CREDENTIALS where `groundplan up` starts.",
+            workspace.where("deployment", doc.name, "key" if doc.key is not None else "keys"),
+        )
+
+
+def unspoken(api: str, upstream: str) -> bool:
+    """Whether a provider has a model in an API that is spoken here for none of its models."""
+    return api == "vertexai" and upstream.lower().startswith(_UNSPOKEN)
+
+
+def embeds(api: str) -> bool:
+    """Whether embeddings can be asked for in this API."""
+    return api not in _NO_EMBEDDINGS
 
 
 def _local(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
