@@ -10,11 +10,13 @@ import pytest
 from tests.unit.call_rig import BOUND, Rig, call_rig, until
 
 from groundplan.blueprint.model import Budget, Limit
+from groundplan.core.errors import Conflict
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.periods import current, ends
 from groundplan.gateway.call.admit import exhausted
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.server import Connection
+from groundplan.gateway.surfaces import messages_errors
 from groundplan.gateway.surfaces.answers import of_error
 
 NOW = 1_795_000_000.0
@@ -73,6 +75,14 @@ def test_a_budget_that_is_smaller_than_the_call_tells_no_time() -> None:
     assert "frees_at" not in never.details and never.retry_after is None and "raise the budget" in never.hint
     assert b"x-should-retry: false" in of_error(never)[2] and b"retry-after" not in of_error(never)[2]
     assert later.details["frees_at"] and later.retry_after is not None and "free again" in later.hint
+
+
+@pytest.mark.parametrize("code", ["response_finished", "batch_running", "file_in_use", "idempotency_replayed"])
+def test_what_has_happened_already_is_not_tried_again(code: str) -> None:
+    """Official clients repeat what is answered with 409, twice and after pauses, unless they are told not to."""
+    error = Conflict("it is over", code=code, hint="Ask for another one.")
+    for of in (of_error, messages_errors.of_error):
+        assert b"x-should-retry: false\r\n" in of(error, "")[2]
 
 
 @pytest.mark.parametrize("asked", [{"key": "nobody"}, {"max_tokens": "many"}, {}, {"stream": True}])

@@ -30,7 +30,6 @@ _TYPES = {
     429: "rate_limit_error",
 }
 _PARAMS = {"model_not_found": "model", "messages_empty": "messages", "copies_range": "n", "cap_range": "max_tokens"}
-_FINAL = ("idempotency_replayed", "idempotency_mismatch")
 _PATIENCE_S = 60.0
 """Longer than this no official client waits by itself; trying again before is in vain, and so it is where no time is
 told."""
@@ -63,7 +62,7 @@ def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-r
     if error.retry_after is not None:
         headers += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after))
     in_vain = error.status == 429 and (error.retry_after is None or error.retry_after > _PATIENCE_S)
-    if in_vain or (error.status == 409 and error.code in _FINAL):
+    if in_vain or error.status == 409:  # which is about what has happened already
         headers += b"x-should-retry: false\r\n"
     if call_id:
         id = call_id.encode("ascii")
