@@ -8,7 +8,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.gateway.surfaces.chat_pieces import OneByOne, PieceOfCall, PieceOfFunction
+from groundplan.gateway.surfaces.chat_pieces import OneByOne, PieceOfCall, PieceOfFunction, completion
 
 ARGUMENTS = st.dictionaries(st.text(max_size=3), st.text(max_size=5) | st.integers(), max_size=3).map(json.dumps)
 
@@ -60,6 +60,24 @@ def test_calls_that_come_in_turn_are_told_as_they_come(calls: list[str], data: s
         for piece in cut(data, number, number, text):
             assert order.after(piece) == [piece]
     assert order.rest() == []
+
+
+def test_a_call_without_an_id_gets_one_of_its_own() -> None:
+    """Gemini's OpenAI-shaped address has given empty ones, and others repeat an empty one in each piece."""
+    sent = [
+        PieceOfCall(number, id, PieceOfFunction(name, part))
+        for number in range(2)
+        for id, name, part in (("", "look", ""), ("", None, '{"a":'), (None, None, "1}"))
+    ]
+    (_, first, one), (_, second, two) = told(sent)
+    assert first and second and first != second and one == two == '{"a":1}'
+    whole = [PieceOfCall(0, "", PieceOfFunction("look", part)) for part in ('{"a":1}', '{"b":2}')]
+    end = PieceOfCall(0, "", PieceOfFunction("look", ""))
+    assert [(number, text) for number, _, text in told([*whole, end])] == [(0, '{"a":1}'), (1, '{"b":2}')]
+    for call in (b'{"id":"","function":{"name":"look"}}', b'{"function":{"name":"look","arguments":"{}"}}'):
+        data = b'{"id":"c","choices":[{"message":{"tool_calls":[%b,%b]},"finish_reason":"tool_calls"}]}' % (call, call)
+        calls = completion(data).choices[0].message.tool_calls
+        assert calls is not None and len({each.name for each in calls}) == 2
 
 
 def test_an_empty_piece_that_ends_a_call_after_the_next_one_began() -> None:

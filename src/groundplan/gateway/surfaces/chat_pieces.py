@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from groundplan.core.ids import new_id
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.surfaces.chat_chunk import size_of
 from groundplan.gateway.surfaces.interface import Malformed
@@ -25,15 +26,20 @@ class Function(msgspec.Struct, frozen=True):
     """JSON; nothing at all for a function that takes nothing, from some servers."""
 
 
+def _new_id() -> str:
+    """Of a call of a tool."""
+    return f"call_{new_id().hex}"
+
+
 class Call(msgspec.Struct, frozen=True):
-    id: str
     function: Function
+    id: str | None = None
     extra_content: Extra | None = None
 
     @property
     def name(self) -> str:
-        """Its id elsewhere."""
-        return marked(self.id, self.extra_content)
+        """Its id elsewhere; a new one each time where the upstream gave it none, as Gemini's OpenAI-shaped API does."""
+        return marked(self.id or _new_id(), self.extra_content)
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -150,13 +156,14 @@ class OneByOne:
 
     def after(self, piece: PieceOfCall) -> list[PieceOfCall]:
         """What can be told after one more piece."""
-        begins = bool(piece.id and piece.function.name) and piece.id not in self._ids
-        if begins or piece.index not in self._numbers:
+        id = piece.id
+        if self._begins(piece):
             self._ids.add(piece.id or "")
             self._numbers[piece.index] = self._count
             self._count += 1
+            id = piece.id or _new_id()
         number = self._numbers[piece.index]
-        piece = PieceOfCall(number, piece.id and marked(piece.id, piece.extra_content), piece.function)
+        piece = PieceOfCall(number, id and marked(id, piece.extra_content), piece.function)
         if number < self._open and not (piece.function.arguments or "").strip():
             return []  # an empty one to end a call that was told whole
         if number != self._open:
@@ -164,6 +171,15 @@ class OneByOne:
             return self._next()
         self._said.read(piece.function.arguments or "")
         return [piece, *self._next()] if self._waiting else [piece]
+
+    def _begins(self, piece: PieceOfCall) -> bool:
+        """Whether it is the first one of a call. One that has a name and no id is, where the call under its number is
+        whole: without ids nothing else tells them apart."""
+        number, named = self._numbers.get(piece.index), bool(piece.function.name)
+        if number is None or (named and piece.id):
+            return number is None or piece.id not in self._ids
+        more = bool((piece.function.arguments or "").strip())
+        return named and more and number == self._open and self._said.whole
 
     def rest(self) -> list[PieceOfCall]:
         """What is left: no more comes."""
