@@ -541,6 +541,21 @@ async def test_a_client_without_headers_names_its_key_among_the_subprotocols(set
         assert refused.value.response.status_code == 401
 
 
+async def test_a_client_of_the_earlier_api_gets_its_events(setup: Setup) -> None:
+    """OpenAI's clients say so in a header, or among the subprotocols where they have none."""
+    url = f"ws://127.0.0.1:{setup.stack.port}/v1/realtime?model=talker"
+    offered = ("realtime", f"openai-insecure-api-key.{setup.key}", "openai-beta.realtime-v1")
+    async with connect(url, subprotocols=[Subprotocol(each) for each in offered], proxy=None) as socket:
+        assert "session.created" in str(await socket.recv())
+    assert setup.model.last is not None and setup.model.last.headers[b"openai-beta"] == b"realtime=v1"
+    async with setup.client.beta.realtime.connect(model="talker") as connection:
+        assert (await connection.recv()).type == "session.created"
+    assert setup.model.last.headers[b"openai-beta"] == b"realtime=v1"
+    async with setup.connected():
+        pass
+    assert b"openai-beta" not in setup.model.last.headers
+
+
 async def test_a_client_that_goes_away_is_settled(setup: Setup) -> None:
     setup.model.script = Script(mode="stall", tokens=10)
     async with setup.connected() as connection:
@@ -601,6 +616,12 @@ async def test_what_is_no_conversation_is_refused(setup: Setup) -> None:
             async with connect(url + path, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None):
                 pass
         assert caught.value.response.status_code == status
+    for more, name in (({"call_id": "rtc_1"}, b"call_id"), ({"extra_query": {"intent": "transcription"}}, b"intent")):
+        with pytest.raises(InvalidStatus) as caught:
+            async with setup.client.realtime.connect(model="talker", **more):
+                pass
+        told = caught.value.response.body or b""
+        assert caught.value.response.status_code == 400 and b"field_unsupported" in told and name in told, told
     plain = await setup.stack.ask("GET", "/v1/realtime?model=talker", setup.key)
     assert plain.code == "upgrade_required"
     assert setup.model.counted == 0 and setup.records(Reservation) == []

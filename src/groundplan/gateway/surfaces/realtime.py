@@ -12,7 +12,6 @@ import asyncio
 import time
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs
 
 import msgspec
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -34,7 +33,7 @@ from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.policy import begun
 from groundplan.gateway.surfaces.answers import error_type, facts
 from groundplan.gateway.surfaces.interface import Codec, Interface
-from groundplan.gateway.surfaces.realtime_events import BEGINS, HINT, check, read_client, read_server, usage_of
+from groundplan.gateway.surfaces.realtime_events import BEGINS, HINT, check, read_client, read_server, usage_of, wanted
 from groundplan.gateway.surfaces.realtime_permission import Permission
 from groundplan.gateway.surfaces.realtime_upstream import Link, has_cleared, is_lost, link
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
@@ -113,8 +112,7 @@ class Session:
         self._gateway = gateway
         self._request = request
         self._response = response
-        query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"))
-        self._model = query.get("model", ["auto"])[-1]
+        self._model = wanted(request.target)
         self._trace = trace.of(request.headers)
         self._socket = ServerSocket(request, response)
         self._link: Link | None = None

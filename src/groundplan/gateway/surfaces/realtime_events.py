@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -38,6 +39,23 @@ class ServerEvent(msgspec.Struct, frozen=True):
 read_server = msgspec.json.Decoder(ServerEvent).decode
 _done = msgspec.json.Decoder(_Done).decode
 _client_event = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def wanted(target: bytes) -> str:
+    """The model that a conversation's address names; `auto` where it names none. Raises `Invalid` for whatever else is
+    asked for there: to join a call (`call_id`), or to transcribe only (`intent`)."""
+    query = parse_qs(target.partition(b"?")[2].decode("latin-1"))
+    if (other := next((name for name in query if name != "model"), None)) is not None:
+        hint = "Connect with model alone; transcribe by /v1/audio/transcriptions."
+        raise Invalid(f"{other[:60]} is not supported", code="field_unsupported", hint=hint)
+    return query.get("model", ["auto"])[-1]
+
+
+def beta(headers: dict[bytes, bytes]) -> dict[str, str]:
+    """The header of a client that speaks the API as it was before (`beta.realtime`): its events have other names."""
+    offered = headers.get(b"sec-websocket-protocol", b"")
+    asked = b"realtime=v1" in headers.get(b"openai-beta", b"") or b"openai-beta.realtime-v1" in offered
+    return {"OpenAI-Beta": "realtime=v1"} if asked else {}
 
 
 def usage_of(response: msgspec.Raw) -> Usage | None:

@@ -19,7 +19,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.websocket import MESSAGE_BYTES
-from groundplan.gateway.surfaces.realtime_events import CLEAR, read_server
+from groundplan.gateway.surfaces.realtime_events import CLEAR, beta, read_server
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
@@ -63,7 +63,8 @@ async def link(gateway: Gateway, exchange: Exchange, deployment: Deployment, tra
     name, _, value = target.authorization.decode("ascii").strip().partition(": ")
     context, server_name = pool.tls
     more: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_name}
-    headers = ({name: value} if name else {}) | ({} if trace is None else trace.onwards())
+    headers = ({name: value} if name else {}) | beta(exchange.request.headers)
+    headers |= {} if trace is None else trace.onwards()
     async with patient(deployment.connect_ms / 1000):
         socket = await _Straight(
             f"ws{pool.url[4:]}/realtime?model={quote(deployment.upstream_model, safe='')}",
