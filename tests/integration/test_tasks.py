@@ -329,6 +329,20 @@ async def test_what_is_reported_in_a_unit_without_a_price_costs_the_most(setup: 
     assert cost(known) == "0.003000000000", "its length is told beside them"
 
 
+async def test_it_may_be_said_behind_a_large_file_that_a_transcript_is_told_while_it_is_heard(setup: Setup) -> None:
+    """So clients for Node order a form whose fields are written so: `{file, model, stream}`."""
+    size = 2 << 20
+    for model, path, streams in (
+        ("scribe", "transcriptions", True), ("whisper", "transcriptions", False), ("scribe", "translations", False),
+    ):  # fmt: skip
+        asked = form(("model", model.encode(), None), ("file", bytes(size), "a.wav"), ("stream", b"true", None))
+        reply = await setup.stack.post(f"/v1/audio/{path}", setup.key, asked, content_type=FORM)
+        assert reply.status == 200, reply.body
+        assert reply.headers["content-type"].startswith("text/event-stream") == streams, (model, path)
+        told = events(reply.body)[-1] if streams else reply.json
+        assert told["text"] == f"I heard {size} bytes." and told["groundplan"]["cost_usd"]
+
+
 async def test_a_form_that_is_wrong_is_told(setup: Setup) -> None:
     sound = ("a.wav", bytes(100), "audio/wav")
     with pytest.raises(NotFoundError):
@@ -353,7 +367,7 @@ async def test_a_form_that_is_wrong_is_told(setup: Setup) -> None:
             [("model", b"ear", None), ("file", bytes(2 << 20), "a.wav"), ("url", b"http://127.0.0.1/x.wav", None)],
             "field_after_file",
         ),
-        ([("model", b"ear", None), ("file", bytes(2 << 20), "a.wav"), ("stream", b"true", None)], "field_after_file"),
+        ([("model", b"ear", None), ("file", bytes(2 << 20), "a.wav"), ("stream", b"odd", None)], "field_after_file"),
         ([("api_base", b"http://127.0.0.1", None), ("model", b"ear", None), ("file", b"x", "a")], "field_unsupported"),
         ([("model", b"ear", None), ("file", bytes(2 << 20), "a"), ("api_base", b"http://a", None)], "field_after_file"),
     ):

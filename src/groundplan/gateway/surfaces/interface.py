@@ -182,6 +182,10 @@ class Interface:
         """What decisive fields of a form may say behind its large files: the call is none that costs more by it."""
         return {}
 
+    def complete(self, ask: Ask) -> Ask:
+        """The same request, once a form that is read while it arrives was read to its end."""
+        return ask
+
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
         """Further fields of the `groundplan` object of an answer by `deployment`."""
         return {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
@@ -122,7 +123,12 @@ class Transcriptions(Interface):
         return found
 
     def late(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:  # noqa: ARG002
-        return {"response_format": _FORMATS}
+        return {"response_format": _FORMATS, "stream": ("true", "false")}
+
+    def complete(self, ask: Ask) -> Ask:
+        """It may be said behind a large file that the transcript is to be told while it is heard."""
+        stream = ask.upload is not None and ask.upload.said("stream") and self.streams
+        return ask if stream == ask.stream else replace(ask, stream=stream)
 
     def codec(self, deployment: Deployment) -> Codec:
         rates = deployment.rates
