@@ -20,6 +20,7 @@ from anthropic.types import (
 )
 from anthropic.types.messages import DeletedMessageBatch, MessageBatch, MessageBatchIndividualResponse
 from cohere.types import RerankResponse
+from cohere.v2.types import V2RerankResponse
 from openai.types import (
     Batch,
     Completion,
@@ -82,6 +83,7 @@ ROUTES: dict[str, Held] = {
     "POST /v1/moderations": Held(ModerationCreateResponse),
     # Cohere's type; which model it was and its tokens are told by Jina and vLLM
     "POST /v1/rerank": Held(RerankResponse, ours=_also("model", "usage")),
+    "POST /v2/rerank": Held(V2RerankResponse, ours=_also("model", "usage")),
     "POST /v1/images/generations": Held(ImagesResponse, events=ImageGenStreamEvent),
     "POST /v1/images/edits": Held(ImagesResponse, events=ImageEditStreamEvent),
     "POST /v1/images/variations": Held(ImagesResponse),

@@ -91,6 +91,7 @@ async def texts(world: World) -> None:
     documents = ["how to bake bread", "the opening hours"]
     for more in ({}, {"return_documents": True, "top_n": 1}):
         await world.ask("POST /v1/rerank", {"model": "sorter", "query": "hours", "documents": documents, **more})
+    await world.ask("POST /v2/rerank", {"model": "sorter", "query": "hours", "documents": documents})
 
 
 async def media(world: World) -> None:

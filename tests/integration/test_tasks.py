@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import cohere
 import httpx
 import pytest
 from openai import APIConnectionError, APIError, AsyncOpenAI, BadRequestError, NotFoundError, RateLimitError
@@ -120,6 +121,17 @@ async def test_rerank(setup: Setup) -> None:
         assert (await setup.post("/v1/rerank", **{**body, **wrong})).status == 400
     setup.model.script = Script(mode="malformed")
     assert (await setup.post("/v1/rerank", **body)).code == "upstream_failed"
+
+
+@pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated")
+async def test_coheres_own_client_is_content(setup: Setup) -> None:
+    """Its newer one asks /v2/rerank, the older one need not name a model."""
+    url, documents = f"http://127.0.0.1:{setup.stack.port}", ["how to bake bread", "the opening hours"]
+    newer = cohere.AsyncClientV2(api_key=setup.key, base_url=url)
+    found = await newer.rerank(model="sorter", query="opening hours", documents=documents, top_n=1)
+    assert [each.index for each in found.results] == [1]
+    older = await cohere.AsyncClient(api_key=setup.key, base_url=url).rerank(query="hours", documents=documents)
+    assert {each.index for each in older.results} == {0, 1}
 
 
 async def test_images_cost_what_their_class_costs(setup: Setup) -> None:
@@ -317,18 +329,6 @@ async def test_a_transcript_is_told_while_it_is_heard_and_costs_its_tokens(setup
     await spent(setup, "0.052532")  # nobody says how long it was, so it costs the most
 
 
-async def test_what_is_reported_in_a_unit_without_a_price_costs_the_most(setup: Setup) -> None:
-    """Tokens where minutes have a price, and seconds where tokens have one: taken for nothing, each would be free."""
-    sound = ("a.wav", bytes(96_000), "audio/wav")
-    seconds = await setup.client.audio.transcriptions.create(file=sound, model="scribe")
-    assert cost(seconds) == "0.049152000000" and json.loads(seconds.to_json())["groundplan"]["estimated"] is True
-    setup.model.script = Script(usage={"type": "tokens", "input_tokens": 150, "output_tokens": 4, "total_tokens": 154})
-    tokens = await setup.client.audio.transcriptions.create(file=sound, model="ear")
-    assert cost(tokens) == "0.060000000000" and json.loads(tokens.to_json())["groundplan"]["estimated"] is True
-    known = await setup.client.audio.transcriptions.create(file=sound, model="ear", response_format="verbose_json")
-    assert cost(known) == "0.003000000000", "its length is told beside them"
-
-
 async def test_it_may_be_said_behind_a_large_file_that_a_transcript_is_told_while_it_is_heard(setup: Setup) -> None:
     """So clients for Node order a form whose fields are written so: `{file, model, stream}`."""
     size = 2 << 20
@@ -341,6 +341,18 @@ async def test_it_may_be_said_behind_a_large_file_that_a_transcript_is_told_whil
         assert reply.headers["content-type"].startswith("text/event-stream") == streams, (model, path)
         told = events(reply.body)[-1] if streams else reply.json
         assert told["text"] == f"I heard {size} bytes." and told["groundplan"]["cost_usd"]
+
+
+async def test_what_is_reported_in_a_unit_without_a_price_costs_the_most(setup: Setup) -> None:
+    """Tokens where minutes have a price, and seconds where tokens have one: taken for nothing, each would be free."""
+    sound = ("a.wav", bytes(96_000), "audio/wav")
+    seconds = await setup.client.audio.transcriptions.create(file=sound, model="scribe")
+    assert cost(seconds) == "0.049152000000" and json.loads(seconds.to_json())["groundplan"]["estimated"] is True
+    setup.model.script = Script(usage={"type": "tokens", "input_tokens": 150, "output_tokens": 4, "total_tokens": 154})
+    tokens = await setup.client.audio.transcriptions.create(file=sound, model="ear")
+    assert cost(tokens) == "0.060000000000" and json.loads(tokens.to_json())["groundplan"]["estimated"] is True
+    known = await setup.client.audio.transcriptions.create(file=sound, model="ear", response_format="verbose_json")
+    assert cost(known) == "0.003000000000", "its length is told beside them"
 
 
 async def test_a_form_that_is_wrong_is_told(setup: Setup) -> None:

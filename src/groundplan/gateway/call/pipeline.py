@@ -62,6 +62,7 @@ _INTERFACES: dict[bytes, Interface] = {
     b"/v1/embeddings": EMBEDDINGS,
     b"/v1/moderations": MODERATIONS,
     b"/v1/rerank": RERANK,
+    b"/v2/rerank": RERANK,  # which Cohere's client asks
     b"/v1/images/generations": IMAGES,
     b"/v1/images/edits": IMAGE_EDITS,
     b"/v1/images/variations": IMAGE_VARIATIONS,

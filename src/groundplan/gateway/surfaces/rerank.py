@@ -34,9 +34,9 @@ _DOCUMENT_BYTES = 500
 
 
 class _Rerank(msgspec.Struct, frozen=True):
-    model: str
     query: str
     documents: list[str | dict[str, Any]]
+    model: str = "auto"
     top_n: int | None = None
 
 
@@ -102,7 +102,7 @@ def _searches(found: _Answer) -> int:
 
 
 class Rerank(Interface):
-    """`POST /v1/rerank`"""
+    """`POST /v1/rerank` and `/v2/rerank`, which ask the same."""
 
     name = "rerank"
     needs = "rerank"
