@@ -31,6 +31,12 @@ from groundplan.gateway.upstream.retold import Chunks, completion, of_azure, pla
 from groundplan.gateway.upstream.reworded import reworded
 
 MOST_CLIENTS = 64
+PATIENCE_SECONDS = 3600.0
+"""How long a provider's client may wait for an answer: longer than any call, which is ended by the gateway's own times.
+Some of them have a minute by default, and Anthropic's sends nothing that may take longer than it waits."""
+_BLOCKED_SECONDS = 600
+"""As that, of the client that blocks, whose threads nobody ends."""
+_CONNECT_SECONDS = 5.0
 _SUFFIXES = {
     "anthropic": ("/v1",),
     "cohere": ("/v1", "/v2"),
@@ -138,7 +144,7 @@ class Providers:
         url = place.url.rstrip("/")
         for suffix in _SUFFIXES.get(place.api, ()):
             url = url.removesuffix(suffix)
-        more = dict(_options(place.api, url))
+        more = _patience(place.api) | dict(_options(place.api, url))
         if way:
             own = importlib.import_module("anthropic").DefaultAsyncHttpxClient
             more["http_client"] = own(**way, trust_env=False)
@@ -287,6 +293,14 @@ def _together(found: list[dict[str, Any]]) -> dict[str, Any]:
     return {"object": "list", "model": first["model"], "data": data, "usage": counts}
 
 
+def _patience(api: str) -> dict[str, Any]:
+    """How a provider's own client is told to wait for as long as `PATIENCE_SECONDS`."""
+    if api in ("anthropic", "groq"):
+        return {"timeout": importlib.import_module(api).Timeout(PATIENCE_SECONDS, connect=_CONNECT_SECONDS)}
+    told = {"azure": "read_timeout", "cohere": "timeout", "mistral": "timeout_ms"}
+    return {told[api]: PATIENCE_SECONDS if api != "mistral" else int(1000 * PATIENCE_SECONDS)} if api in told else {}
+
+
 def _options(api: str, url: str) -> Iterator[tuple[str, Any]]:
     """Further arguments of a provider's own client; retries off where the library cannot turn them off."""
     if api in ("groq", "cohere"):  # the library leaves its own argument for the address unused
@@ -305,7 +319,8 @@ def _options(api: str, url: str) -> Iterator[tuple[str, Any]]:
         yield "event_hooks", {"request": [_trace_request]}
     elif api == "bedrock":
         config = importlib.import_module("botocore.config").Config
-        yield "config", config(retries={"total_max_attempts": 1}, max_pool_connections=THREADS)
+        once = {"total_max_attempts": 1}
+        yield "config", config(retries=once, max_pool_connections=THREADS, read_timeout=_BLOCKED_SECONDS)
 
 
 def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
