@@ -40,7 +40,8 @@ def test_reasoning_is_told_under_the_name_that_servers_give_it() -> None:
         ChatCompletion(
             id="c", choices=[Choice(index=0, message=message, finish_reason="stop")], created=1, model="m",
             object="chat.completion",
-        )
+        ),
+        "asked",
     )  # fmt: skip
     assert whole["choices"][0]["message"]["reasoning_content"] == "hm"
     streamed = told(chunk(role="assistant", reasoning=Reasoning(content="hm")), chunk(content="a"), chunk("stop"))

@@ -1,5 +1,5 @@
 """What the library makes of other providers' answers, as OpenAI tells it, so that OpenAI's clients can put it together.
-Pure, but for the time.
+Pure, but for the time and for new ids.
 """
 
 from __future__ import annotations
@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from groundplan.core.ids import new_id
+
 _TOTALS = frozenset({"prompt_tokens", "completion_tokens"})
 _DETAILS = {
     "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"}),
     "completion_tokens_details": frozenset({"reasoning_tokens", "audio_tokens"}),
 }
 """Counts that OpenAI has names for."""
+_NO_NAME = (None, "", "None")
+"""What the library calls a model that nobody told."""
 
 
 def plain(value: Any) -> dict[str, Any]:
@@ -22,9 +26,12 @@ def plain(value: Any) -> dict[str, Any]:
     return made
 
 
-def completion(found: Any) -> dict[str, Any]:
-    """A whole answer."""
+def completion(found: Any, model: str) -> dict[str, Any]:
+    """A whole answer. `model`: that was asked for, and is told where the provider tells none, as Bedrock does, whose
+    answers have no id either."""
     made = plain(found)
+    made["id"] = made.get("id") or f"chatcmpl-{new_id().hex}"
+    made["model"] = model if made.get("model") in _NO_NAME else made["model"]
     made["created"] = made.get("created") or int(time.time())
     for choice in made["choices"]:
         message = choice["message"]
@@ -92,7 +99,7 @@ class Chunks:
         self._usage = _larger(self._usage, made.pop("usage", None))
         if not self._base:
             self._base = {name: made.get(name) for name in ("id", "object")}
-            self._base["model"] = self._model if made.get("model") in (None, "", "None") else made["model"]
+            self._base["model"] = self._model if made.get("model") in _NO_NAME else made["model"]
             self._base["created"] = made.get("created") or int(time.time())
         choices, begins = made.get("choices") or [], False
         for choice in choices:

@@ -180,7 +180,7 @@ class Providers:
         try:
             found = await self._asked(place, secret, asked)
             if not asked.get("stream"):
-                return msgspec.json.encode(completion(found))
+                return msgspec.json.encode(completion(found, str(asked.get("model"))))
             try:
                 first = await anext(found, None)
             except BaseException:
