@@ -12,6 +12,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from tests.integration.sdk_types import strict
 
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
-from groundplan.gateway.upstream.providers import EMBEDS, Place
-from groundplan.gateway.upstream.translate import Failed, InContext, Providers
+from groundplan.gateway.upstream.providers import _MISTRALS, _OPENAI_SHAPED, EMBEDS, Place
+from groundplan.gateway.upstream.translate import PATIENCE_SECONDS, Failed, InContext, Providers
 
 pytestmark = [
     pytest.mark.skipif(find_spec("any_llm") is None, reason="needs groundplan[providers]"),
@@ -49,6 +50,7 @@ TOOL: Any = {
 OPENAI_USAGE: dict[str, Any] = {"prompt_tokens": USED[0], "completion_tokens": USED[1], "total_tokens": sum(USED)}
 CACHED = {**OPENAI_USAGE, "prompt_tokens_details": {"cached_tokens": 3}}
 CALL = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": '{"what": "it"}'}}
+LLAMA = "meta/llama-4-scout"
 PATHS = {"groq": "/openai/v1", "vertexai": "/v1/projects/p/locations/europe-west1"}
 """What operators write behind the host, where it is anything."""
 
@@ -133,9 +135,10 @@ class Wire:
         for delta in deltas:
             last = delta is deltas[-1]
             choice = {"index": 0, "delta": delta, "finish_reason": reason if last else None}
-            more: dict[str, Any] = {"x_groq": {"id": "q", "usage": OPENAI_USAGE}} if last else {}
-            if last and (body.get("stream_options") or body["model"] != "up-azure"):
-                more["usage"] = CACHED  # Azure tells it to whom asks for it
+            groq = last and body["model"] == "up-groq"
+            more: dict[str, Any] = {"x_groq": {"id": "q", "usage": OPENAI_USAGE}} if groq else {}
+            if last and (body.get("stream_options") or body["model"] not in ("up-azure", LLAMA)):
+                more["usage"] = CACHED  # Azure tells it to whom asks for it, and so does Vertex AI of others' models
             chunks.append({**base, "object": "chat.completion.chunk", "choices": [choice], **more})
         return b"text/event-stream", _sse(chunks) + b"data: [DONE]\n\n"
 
@@ -304,6 +307,7 @@ async def test_each_provider_is_asked_and_understood(tmp_path: Path, monkeypatch
             where = place(api, wire, tmp_path)
             answer = await whole(providers, where, asked(api, temperature=0.5))
             assert answer.choices[0].message.content == "You asked." and answer.choices[0].finish_reason == "stop", api
+            assert answer.id and answer.model, f"{api}: every answer has an id and a model"
             assert answer.usage is not None
             assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == USED, api
             assert wire.asked, f"{api} was asked somewhere else than at its declared address"
@@ -479,6 +483,69 @@ async def test_each_provider_is_part_of_the_trace(tmp_path: Path, monkeypatch: p
                 headers = wire.asked[-1][2]
                 carried = {name: headers[name.encode()].decode() for name in TRACE if name.encode() in headers}
                 assert carried == trace, api
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [("mistral-small-2503", "publishers/mistralai/models/mistral-small-2503:"), (LLAMA, "endpoints/openapi/")],
+)
+async def test_models_of_other_makers_at_vertex_ai_are_asked_there_in_their_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, path: str
+) -> None:
+    given = {**CALL, "id": "call_of_another_provider"}
+    messages = [
+        {"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": None, "tool_calls": [given]},
+        {"role": "tool", "tool_call_id": given["id"], "content": "here"},
+    ]  # fmt: skip
+    more = {"model": model, "messages": messages, "tools": [TOOL], "stream_options": {"include_usage": True}}
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        wire.tool, where = True, place("vertexai", wire, tmp_path)
+        for stream in (False, True):
+            body = asked("vertexai", **more, stream=stream)
+            if stream:
+                usage = (await streamed(providers, where, body))[-1].usage
+            else:
+                answer = await whole(providers, where, body)
+                usage = answer.usage
+                assert answer.choices[0].message.tool_calls
+            assert usage is not None and usage.prompt_tokens == USED[0], "it is told, and asked for where it has to be"
+            target, told, headers = wire.asked[-1]
+            assert target.startswith(f"/v1/projects/p/locations/europe-west1/{path}"), target
+            assert headers[b"authorization"] == b"Bearer adc-token" and told["tools"] == [TOOL]
+            call, result = told["messages"][1:]
+            assert call["tool_calls"][0]["id"] == result["tool_call_id"]
+            assert (len(result["tool_call_id"]) == 9) == model.startswith("mistral"), "as Mistral takes them"
+
+
+def test_models_of_other_makers_are_told_apart_as_the_library_does() -> None:
+    library = import_module("any_llm.providers.vertexai.vertexai")
+    assert set(library._PARTNER_MODEL_PREFIXES) == set(_OPENAI_SHAPED)
+    assert set(import_module("any_llm.providers.vertexai.mistral").MISTRAL_MODEL_PREFIXES) == set(_MISTRALS)
+
+
+async def test_a_whole_answer_of_claude_may_be_as_long_as_its_deployment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anthropic's client sends nothing that may take longer than it would wait by itself."""
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        answer = await whole(providers, place("anthropic", wire, tmp_path), asked("anthropic", max_tokens=64_000))
+        assert answer.choices[0].message.content == "You asked." and wire.body["max_tokens"] == 64_000
+
+
+async def test_clients_wait_as_long_as_calls_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some have a minute by default, whatever the times of a deployment and the deadline of a call are."""
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        for api in ("anthropic", "groq"):
+            timeout = (await providers.client(place(api, wire, tmp_path), SECRET)).client.timeout
+            assert (timeout.read, timeout.connect) == (PATIENCE_SECONDS, 5.0), api
+        others: dict[str, Callable[[Any], float]] = {
+            "bedrock": lambda made: made.client.meta.config.read_timeout,
+            "cohere": lambda made: made.client._client_wrapper.get_timeout(),
+            "mistral": lambda made: made.client.sdk_configuration.timeout_ms / 1000,
+            "azure": lambda made: made.chat_client._client._pipeline._transport.connection_config.read_timeout,
+        }
+        for api, waits in others.items():
+            assert waits(await providers.client(place(api, wire, tmp_path), SECRET)) >= 600, api
 
 
 async def test_an_address_of_vertex_ai_that_names_no_project_is_never_replaced_by_another(

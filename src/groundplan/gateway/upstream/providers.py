@@ -20,6 +20,12 @@ SERVICE = "translate"
 HEADER = b"groundplan-target"
 VERTEX_URL = re.compile(r"(https?://[^/]+)(?:/v1(?:beta1)?)?/projects/([^/]+)/locations/([^/]+)/?")
 """The address of a deployment of Vertex AI: host, project and location."""
+VERTEX_MISTRAL, VERTEX_OPENAI = "vertexai/mistral", "vertexai/openai"
+"""In whose words the library asks for models of other makers at Vertex AI."""
+_MISTRALS = ("mistral", "codestral")
+_OPENAI_SHAPED = (
+    "qwen", "openai/gpt-oss-", "deepseek-ai", "llama", "meta/llama", "minimaxai/", "moonshotai/", "zai-org/",
+)  # fmt: skip
 _CHAT = frozenset(
     {
         "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "n",
@@ -38,6 +44,8 @@ _FIELDS: dict[str, frozenset[str]] = {
     "mistral": _USUAL | _PENALTIES | {"parallel_tool_calls"},
     "ollama": _CHAT | _PENALTIES | {"top_p", "stop", "seed"},
     "vertexai": _USUAL | _PENALTIES | {"seed"},
+    VERTEX_MISTRAL: _USUAL | _PENALTIES,
+    VERTEX_OPENAI: _USUAL | _PENALTIES | {"seed"},
 }
 _EMBEDDINGS = frozenset({"model", "input", "encoding_format"})
 EMBEDS = frozenset({"azure", "bedrock", "cohere", "gemini", "mistral", "ollama", "vertexai"})
@@ -85,6 +93,15 @@ def target_line(deployment: Deployment, index: int = 0) -> bytes:
     return b"%b: %b\r\n" % (HEADER, data)
 
 
+def dialect(api: str, model: str) -> str:
+    """In whose words a model is asked, which at Vertex AI depends on who made it."""
+    if api != "vertexai":
+        return api
+    if model.startswith(_MISTRALS):
+        return VERTEX_MISTRAL
+    return VERTEX_OPENAI if model.lower().startswith(_OPENAI_SHAPED) else api
+
+
 def knows(api: str, *, embeddings: bool = False) -> frozenset[str]:
     """Fields for which a provider has a word."""
     return _EMBEDDINGS if embeddings else _FIELDS.get(api, frozenset())
@@ -125,10 +142,15 @@ def able(
             kept.append(deployment)
         elif embeddings and deployment.api not in EMBEDS:
             why = cannot("embeddings", deployment.api)
-        elif (name := unknown_field(deployment.api, fields, embeddings=embeddings)) is not None:
+        elif (name := _unknown_of(deployment, fields, embeddings=embeddings)) is not None:
             why = cannot(name, deployment.api)
         else:
             kept.append(deployment)
     if why is not None and not kept:
         raise why
     return tuple(kept)
+
+
+def _unknown_of(deployment: Deployment, fields: Mapping[str, msgspec.Raw], *, embeddings: bool) -> str | None:
+    api = dialect(deployment.api, deployment.upstream_model)
+    return unknown_field(api, fields, embeddings=embeddings)

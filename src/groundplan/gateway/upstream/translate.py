@@ -26,7 +26,15 @@ from groundplan.gateway.http.tls import ClientContexts
 from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.blocking import THREADS, Blocking, for_one_call
-from groundplan.gateway.upstream.providers import VERTEX_URL, Place, cannot, knows, unknown_field
+from groundplan.gateway.upstream.providers import (
+    VERTEX_OPENAI,
+    VERTEX_URL,
+    Place,
+    cannot,
+    dialect,
+    knows,
+    unknown_field,
+)
 from groundplan.gateway.upstream.retold import Chunks, completion, of_azure, plain
 from groundplan.gateway.upstream.reworded import reworded
 
@@ -155,6 +163,8 @@ class Providers:
         made = library.create(place.api, api_key=key, api_base=url, unified_exceptions=True, **more)
         if place.api == "bedrock":
             made.client.meta.events.register("before-call.bedrock-runtime", _trace_call)
+        if place.api == "vertexai":
+            made._mistral_client = _mistral_at_vertex(url)
         if place.api == "azure":
             made._convert_completion_response = of_azure(made._convert_completion_response)
             made._convert_completion_chunk_response = of_azure(made._convert_completion_chunk_response)
@@ -165,15 +175,17 @@ class Providers:
     ) -> bytes | AsyncIterator[bytes]:
         """The completion as JSON, or the chunks of a stream as JSON, usage in the last one. `trace`: headers that its
         provider gets, too. Raises `Failed`."""
-        asked = reworded(place.api, _read(place, body, embeddings=False))
+        asked = _read(place, body, embeddings=False)
+        spoken = dialect(place.api, str(asked.get("model")))
+        asked = reworded(spoken, asked)
         secret = _secret(place)
         cap = asked.pop("max_completion_tokens", None)
         if cap is not None:
             asked["max_tokens"] = min(cap, asked.get("max_tokens") or cap)
         asked.pop("n", None)
-        if place.api in ("anthropic", "gemini", "vertexai", "mistral", "ollama", "cohere", "groq", "bedrock"):
+        if spoken not in ("azure", VERTEX_OPENAI):
             asked.pop("stream_options", None)  # their streams report usage unasked
-        elif place.api == "azure" and asked.pop("stream_options", None):
+        elif spoken == "azure" and asked.pop("stream_options", None):
             asked["model_extras"] = _USAGE_TOLD
         _trace.set(trace)
         asked |= _with_trace(place.api, str(asked.get("model")), trace)
@@ -223,7 +235,10 @@ class Providers:
         """Let go of the providers' connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         held = [each for client in self._clients.values() for each in vars(client).values()]
-        for each in [*held, *(inner for each in held if (inner := getattr(each, "aio", None)) is not None)]:
+        below = [
+            found for each in held for name in ("aio", "client") if (found := getattr(each, name, None)) is not None
+        ]
+        for each in [*held, *below]:
             if hasattr(each, "__aexit__"):
                 await each.__aexit__(None, None, None)
             elif callable(end := getattr(each, "aclose", None) or getattr(each, "close", None)):
@@ -248,6 +263,18 @@ class Providers:
         except Exception as error:
             raise failed(error, secret, place) from error
         return msgspec.json.encode(_together([plain(found) for found in each]))
+
+
+def _mistral_at_vertex(url: str) -> Any:
+    """Mistral's models at Vertex AI, at the declared address: the library's own client for them has Google's in it."""
+    found = VERTEX_URL.fullmatch(url)
+    if found is None:
+        raise AssertionError("its options name project and location")
+    host, project, location = found.groups()
+    library = importlib.import_module("any_llm.providers.vertexai.mistral")
+    client = library.create_mistral_client(project, location, max_retries=0)
+    client.base_url = f"{host}/v1/projects/{project}/locations/{location}/publishers/mistralai/models"
+    return client
 
 
 class InContext(ThreadPoolExecutor):
@@ -326,8 +353,9 @@ def _options(api: str, url: str) -> Iterator[tuple[str, Any]]:
 def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
     """The request's values. Raises `Failed` for what the provider cannot be told."""
     try:
-        name = unknown_field(place.api, _fields(body), embeddings=embeddings)
         asked = _values(body)
+        spoken = dialect(place.api, str(asked.get("model")))
+        name = unknown_field(spoken, _fields(body), embeddings=embeddings)
     except msgspec.DecodeError as error:
         raise Failed(
             400, error_body(str(error), "body_not_json", "Send a JSON object.", "invalid_request_error")
@@ -336,7 +364,7 @@ def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
         why = cannot(name, place.api)
         body = error_body(why.message, why.code, why.hint, "invalid_request_error", **why.details)
         raise Failed(400, body)
-    known = knows(place.api, embeddings=embeddings)  # what else there is says nothing
+    known = knows(spoken, embeddings=embeddings)  # what else there is says nothing
     return {name: value for name, value in asked.items() if value is not None and name in known}
 
 
