@@ -17,6 +17,7 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages import MESSAGES
 from groundplan.gateway.upstream import call_ids
 from groundplan.gateway.upstream.call_ids import taken
+from groundplan.gateway.upstream.providers import VERTEX_MISTRAL
 from groundplan.gateway.upstream.reworded import reworded
 
 OPENAI, CLAUDE, KIMI, MISTRAL = (
@@ -25,6 +26,8 @@ OPENAI, CLAUDE, KIMI, MISTRAL = (
     "functions.look:0",
     "D681PevKs",
 )
+VLLM = "chatcmpl-tool-0123456789abcdef0123456789abcdef"
+"""Six signs more than OpenAI takes."""
 
 
 def told(api: str, *names: str) -> list[str]:
@@ -43,7 +46,8 @@ def told(api: str, *names: str) -> list[str]:
 @pytest.mark.parametrize(
     ("api", "taken"),
     [
-        ("mistral", {MISTRAL}), ("anthropic", {OPENAI, CLAUDE, MISTRAL}), ("bedrock", {OPENAI, CLAUDE, MISTRAL}),
+        ("mistral", {MISTRAL}), (VERTEX_MISTRAL, {MISTRAL}),
+        ("anthropic", {OPENAI, CLAUDE, MISTRAL}), ("bedrock", {OPENAI, CLAUDE, MISTRAL}),
         ("azure", {OPENAI, CLAUDE, KIMI, MISTRAL}), ("cohere", {OPENAI, CLAUDE, KIMI, MISTRAL}),
     ],
 )  # fmt: skip
@@ -76,7 +80,10 @@ def conversation(*names: str, messages: bool) -> bytes:
     [
         ({"url": "https://api.mistral.ai/v1"}, False, "mistral"),
         ({"model": "mistral/mistral-large-latest"}, False, "mistral"),
-        ({}, False, "openai"),
+        ({}, False, ""),
+        ({"model": "openai/gpt-4.1-mini"}, False, "openai.com"),
+        ({"url": "https://acme.openai.azure.com/openai/v1"}, False, "openai.com"),
+        ({"url": "https://api.openai.com.example/v1"}, False, ""),
         ({"api": "anthropic"}, True, "anthropic"),
     ],
 )
@@ -84,7 +91,7 @@ def test_requests_that_go_on_as_they_came_bear_ids_that_are_taken(
     place: dict[str, str], messages: bool, api: str
 ) -> None:
     asked = replace(deployment("one", 1), upstream_model="auto", **place)
-    names = (OPENAI, CLAUDE, KIMI, MISTRAL)
+    names = (OPENAI, CLAUDE, KIMI, MISTRAL, VLLM)
     interface: Interface = MESSAGES if messages else CHAT
 
     def forwarded(body: bytes) -> bytes:
@@ -99,4 +106,5 @@ def test_requests_that_go_on_as_they_came_bear_ids_that_are_taken(
 
 @pytest.mark.parametrize("odd", [b"[1]", b'[{"tool_calls":1,"tool_call_id":2}]', b'[{"content":[7,"tool_use_id"]}]'])
 def test_conversations_of_other_shapes_stay_as_they_are(odd: bytes) -> None:
-    assert call_ids.for_mistral(Raw(odd)) is None and call_ids.for_anthropic(odd) is None
+    mistral = replace(deployment("one", 1), url="https://api.mistral.ai/v1")
+    assert call_ids.for_chat(mistral, Raw(odd)) is None and call_ids.for_anthropic(odd) is None

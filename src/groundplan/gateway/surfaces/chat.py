@@ -325,8 +325,9 @@ class OpenAIChat:
             changes["stream_options"] = with_usage_told(ask.fields)
         if "store" in ask.fields:
             changes["store"] = b"false"
-        told = None
-        if call_ids.is_mistral(deployment) and (told := call_ids.for_mistral(ask.fields["messages"])) is not None:
+            if "metadata" in ask.fields and bytes(ask.fields["store"]) == b"true":
+                changes["metadata"] = None  # of what is stored, and taken with nothing else
+        if (told := call_ids.for_chat(deployment, ask.fields["messages"])) is not None:
             changes["messages"] = told
         if system:
             lead = _encode([{"role": "system", "content": text} for text in system])

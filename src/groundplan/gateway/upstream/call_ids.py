@@ -7,15 +7,26 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from functools import lru_cache, partial
 
 import msgspec
 
 from groundplan.blueprint.model import Deployment
+from groundplan.gateway.upstream.providers import VERTEX_MISTRAL
 
 _USUAL = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_TAKEN = {"anthropic": _USUAL, "bedrock": _USUAL, "mistral": re.compile(r"[A-Za-z0-9]{9}", re.ASCII)}
+_NINE = re.compile(r"[A-Za-z0-9]{9}", re.ASCII)
+_OPENAIS = "openai.com"
+_FORTY = re.compile(r".{0,40}", re.DOTALL)
+_TAKEN = {"anthropic": _USUAL, "bedrock": _USUAL, "mistral": _NINE, VERTEX_MISTRAL: _NINE, _OPENAIS: _FORTY}
+_CALLED = b'"tool_call_id"'
+_LONG = re.compile(rb'"tool_call_id"\s*:\s*"[^"]{41}').search
+_HOSTS = re.compile(r"https?://[^/]*(?:\.openai\.com|\.openai\.azure\.com|\.services\.ai\.azure\.com)(?:[:/]|\Z)")
 _RESULTS = re.compile(rb'"tool_use_id"\s*:\s*"([^"]*)"').findall
 _USUAL_RESULT = re.compile(rb"[A-Za-z0-9_-]{1,64}").fullmatch
+
+_DEPLOYMENTS = 256
+"""Of which it is remembered what they take."""
 
 _Objects = list[dict[str, msgspec.Raw]]
 _objects = msgspec.json.Decoder(_Objects).decode
@@ -31,14 +42,24 @@ def taken(api: str, name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:9]
 
 
-def is_mistral(deployment: Deployment) -> bool:
-    """Whether an OpenAI-shaped deployment takes such ids only as Mistral makes."""
-    return ".mistral.ai" in deployment.url or deployment.model.startswith(("mistral/", "mistralai/"))
+@lru_cache(_DEPLOYMENTS)
+def _whose(url: str, model: str) -> str:
+    """Who takes no other ids than its own at an OpenAI-shaped address, by that or by the model's name; empty: it is
+    not known of anybody."""
+    if ".mistral.ai" in url or model.startswith(("mistral/", "mistralai/")):
+        return "mistral"
+    return _OPENAIS if model.startswith(("openai/", "azure/")) or _HOSTS.match(url) is not None else ""
 
 
-def for_mistral(messages: msgspec.Raw) -> bytes | None:
-    """Messages of a chat with ids that Mistral takes; None where it takes all of them."""
-    return _exchanged(messages, _chat) if b'"tool_call_id"' in bytes(messages) else None
+def for_chat(deployment: Deployment, messages: msgspec.Raw) -> bytes | None:
+    """Messages of a chat with ids that an OpenAI-shaped deployment takes: Mistral's own form, or OpenAI's forty signs,
+    of which vLLM makes more. None where it takes all of them."""
+    api = _whose(deployment.url, deployment.model)
+    if not api or _CALLED not in (raw := bytes(messages)):
+        return None
+    if api == _OPENAIS and _LONG(raw) is None:
+        return None
+    return _exchanged(raw, partial(_chat, api))
 
 
 def for_anthropic(messages: bytes) -> bytes | None:
@@ -48,7 +69,7 @@ def for_anthropic(messages: bytes) -> bytes | None:
     return _exchanged(messages, _turn)
 
 
-def _exchanged(messages: bytes | msgspec.Raw, change: Callable[[dict[str, msgspec.Raw]], bool]) -> bytes | None:
+def _exchanged(messages: bytes, change: Callable[[dict[str, msgspec.Raw]], bool]) -> bytes | None:
     """What is of another shape than its API has it stays as it is: whoever is asked says what is wrong with it."""
     try:
         told = _objects(messages)
@@ -57,9 +78,9 @@ def _exchanged(messages: bytes | msgspec.Raw, change: Callable[[dict[str, msgspe
         return None
 
 
-def _chat(message: dict[str, msgspec.Raw]) -> bool:
-    changed = _change("mistral", message, "tool_call_id")
-    return _each(message, "tool_calls", lambda call: _change("mistral", call, "id")) or changed
+def _chat(api: str, message: dict[str, msgspec.Raw]) -> bool:
+    changed = _change(api, message, "tool_call_id")
+    return _each(message, "tool_calls", lambda call: _change(api, call, "id")) or changed
 
 
 def _turn(message: dict[str, msgspec.Raw]) -> bool:
