@@ -18,7 +18,8 @@ from groundplan.gateway.upstream.reworded import reworded
 
 APIS = ("anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai")
 ASKED = {"role": "user", "content": "Where is it?"}
-CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"what": "it"}'}}
+FUNCTION = {"name": "look", "arguments": '{"what": "it"}'}
+CALL = {"id": "c1", "type": "function", "function": FUNCTION}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 SIGNED = {"google": {"thought_signature": "x"}}
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": "here"}
@@ -58,6 +59,8 @@ def test_a_whole_conversation_can_be_told_to_each(api: str) -> None:
     """As official clients send it, who give back what they got."""
     said = {
         **CALLED, "refusal": None, "annotations": [], "audio": None, "function_call": None, "reasoning_content": "hm",
+        "parsed": {"a": 1},
+        "tool_calls": [{**CALL, "function": {**FUNCTION, "parsed_arguments": {"what": "it"}}}],
     }  # fmt: skip
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -66,6 +69,8 @@ def test_a_whole_conversation_can_be_told_to_each(api: str) -> None:
         {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": "now?"}]},
     ]  # fmt: skip
     assert refused(api, messages=messages, tools=[tool(description="Look", strict=False)]) is None
+    told = json.dumps(reworded(api, {"messages": messages})["messages"])
+    assert "parsed" not in told, "what a client made of an answer is no part of it"
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -75,8 +80,12 @@ def test_what_asks_for_what_is_done_unasked_is_refused_by_nobody(api: str) -> No
         "parallel_tool_calls": True, "tool_choice": "auto", "service_tier": "auto", "store": True, "metadata": {},
     }  # fmt: skip
     assert refused(api, **idle) is None
-    for said in ({"logprobs": True}, {"service_tier": "flex"}, {"logit_bias": {"1": 1}}, {"metadata": {"a": "b"}}):
+    for said in ({"logprobs": True}, {"service_tier": "flex"}, {"logit_bias": {"1": 1}}):
         assert refused(api, **idle | said) == next(iter(said))
+    assert refused(api, **idle | {"metadata": {"a": "b"}, "store": False}) == "metadata"
+    assert refused(api, **idle | {"metadata": {"a": "b"}}) is None, "it is of what is stored, which is here or nowhere"
+    assert refused(api, stream_options={"include_usage": True, "include_obfuscation": False}) is None
+    assert refused(api, stream_options={"include_obfuscation": True}) == "stream_options.include_obfuscation"
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,14 @@ _MESSAGE: dict[str, frozenset[str]] = {
     "system": frozenset({"role", "content"}),
     "developer": frozenset({"role", "content"}),
     "user": frozenset({"role", "content"}),
-    "assistant": frozenset({"role", "content", "refusal", "tool_calls", "reasoning_content", "extra_content"}),
+    "assistant": frozenset(
+        {"role", "content", "refusal", "tool_calls", "reasoning_content", "extra_content", "parsed"}
+    ),
     "tool": frozenset({"role", "content", "tool_call_id", "name"}),
 }
 """What is read of a message. The name of a tool's result is that of the call it answers, and earlier reasoning is given
-back to no provider but in `extra_content`."""
+back to no provider but in `extra_content`. What OpenAI's clients parse of an answer they send back beside it
+(`parsed`, `parsed_arguments`): it says what the content says, and is told to nobody."""
 _PARTS: dict[str, frozenset[str]] = {
     "text": frozenset({"type", "text"}),
     "image_url": frozenset({"type", "image_url"}),
@@ -40,6 +43,7 @@ _NOTED = {
 and is told to nobody else."""
 _PARSED = frozenset({"anthropic", "bedrock", "gemini", "ollama", "vertexai"})
 """Those to whom the arguments of an earlier call go as values."""
+_CALLED = frozenset({"name", "arguments", "parsed_arguments"})
 _FUNCTION = frozenset({"name", "description", "parameters", "strict"})
 _STRICT = frozenset({"azure", "cohere", "groq", "mistral"})
 """Those that can be bound to a tool's schema."""
@@ -59,14 +63,15 @@ _DESCRIBED = frozenset({"azure", "groq", "mistral"})
 
 
 def unknown(api: str, fields: Mapping[str, msgspec.Raw]) -> str | None:
-    """The first thing in the messages, tools, choice of a tool or format of the answer that this provider cannot be
-    told, by its name; None where it can be told all of it."""
+    """The first thing in the messages, tools, choice of a tool, format of the answer or options of its stream that this
+    provider cannot be told, by its name; None where it can be told all of it."""
     try:
         return (
             _messages(api, _value(fields, "messages"))
             or _tools(api, _value(fields, "tools"))
             or _choice(api, _value(fields, "tool_choice"))
             or _format(api, _value(fields, "response_format"), stream=_value(fields, "stream") is True)
+            or _streamed(_value(fields, "stream_options"))
         )
     except msgspec.DecodeError:
         return None  # whoever reads the request says what is wrong with it
@@ -182,7 +187,7 @@ def _calls(api: str, made: Any, calls: set[str]) -> str | None:
             return "tool_calls.id"
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             return "tool_calls.function"
-        if not _arguments(api, function.get("arguments")) or function.keys() - {"name", "arguments"}:
+        if not _arguments(api, function.get("arguments")) or function.keys() - _CALLED:
             return "tool_calls.function.arguments"
         calls.add(called)
     return None
@@ -274,4 +279,11 @@ def _format(api: str, wanted: Any, *, stream: bool) -> str | None:
         return "response_format: json_schema.schema"
     if isinstance(schema, dict) and schema.get("description") and api not in _DESCRIBED:
         return "response_format: json_schema.description"
+    return None
+
+
+def _streamed(options: Any) -> str | None:
+    for name, value in options.items() if isinstance(options, dict) else ():
+        if name != "include_usage" and value not in (None, False):
+            return f"stream_options.{name[:40]}"
     return None
