@@ -76,9 +76,10 @@ async def test_the_version_that_a_stored_stream_reports_is_looked_at(tmp_path: P
 
 async def test_where_content_is_not_kept_in_full_the_upstream_is_told_to_store_nothing(tmp_path: Path) -> None:
     async with storing(tmp_path, keep=Keep(content="redacted", seconds=60)) as (rig, shelf):
-        reply = await rig.chat(store=True)
+        reply = await rig.chat(store=True, metadata={"topic": "a"})
         assert rig.models["one"].last is not None
-        assert json.loads(rig.models["one"].last.body)["store"] is False
+        sent = json.loads(rig.models["one"].last.body)
+        assert sent["store"] is False and "metadata" not in sent, "which OpenAI takes of what it stores alone"
         assert "store" not in reply.json["groundplan"] and shelf.put_in == []
 
 

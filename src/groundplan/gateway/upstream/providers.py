@@ -112,6 +112,8 @@ def unknown_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bo
     known = knows(api, embeddings=embeddings)
     for name, raw in fields.items():
         if name not in known and (said := bytes(raw)) not in _NOTHING and said not in _UNASKED.get(name, ()):
+            if name == "metadata" and bytes(fields.get("store", b"")) == b"true":
+                continue  # it is of what would be stored there, and nothing is
             return name
     if embeddings:
         return None
