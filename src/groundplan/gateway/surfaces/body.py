@@ -14,6 +14,7 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates, refuse_spellings
+from groundplan.gateway.surfaces.messages_types import CacheControl
 from groundplan.gateway.surfaces.named_files import given_twice
 
 Read = TypeVar("Read")
@@ -37,6 +38,24 @@ class _File(msgspec.Struct, frozen=True):
     file_url: msgspec.Raw = _NONE
 
 
+class CacheOptions(msgspec.Struct, frozen=True):
+    """Of the cache of prompts at OpenAI, for a whole request or up to a part of it."""
+
+    ttl: str | None = None
+
+    def check(self, name: str = "prompt_cache_options") -> None:
+        """Raise `Invalid` for a cache that may cost more to write than the declared price says."""
+        if self.ttl not in (None, "30m"):
+            raise Invalid(
+                f"{name}.ttl {self.ttl[:20]!r} is not supported",
+                code="field_unsupported",
+                hint='A longer cache may have a price of its own; use "30m" or leave ttl out.',
+            )
+
+
+BREAKPOINT = "prompt_cache_breakpoint"
+
+
 class _Part(msgspec.Struct, frozen=True):
     type: str
     text: str = ""
@@ -48,9 +67,16 @@ class _Part(msgspec.Struct, frozen=True):
     image_embeds: msgspec.Raw = _NONE
     audio_embeds: msgspec.Raw = _NONE
     image_pil: msgspec.Raw = _NONE
+    prompt_cache_breakpoint: CacheOptions | None = None
+    cache_control: CacheControl | None = None
 
     def check(self) -> None:
-        """Raise `Invalid` for what some upstreams (vLLM) read, or fetch, of a part by its name whatever type it has."""
+        """Raise `Invalid` for what some upstreams (vLLM) read, or fetch, of a part by its name whatever type it
+        has, and for a cache that costs more than is declared."""
+        if self.prompt_cache_breakpoint is not None:
+            self.prompt_cache_breakpoint.check(BREAKPOINT)
+        if self.cache_control is not None:
+            self.cache_control.check()
         others = _others(self)
         if others == _NO_OTHERS:
             return
@@ -95,7 +121,7 @@ _TABLE = {
         """,
         "otherwise": """
         n_predict num_predict max_new_tokens max_length generation_config extra_body n_cmpl use_beam_search
-        num_beams chat_template mm_processor_kwargs media_io_kwargs deferred
+        num_beams chat_template mm_processor_kwargs media_io_kwargs deferred multi_agent
         """,
         "read": """
         model messages input prompt system instructions query documents stream stream_options stream_format
@@ -115,8 +141,8 @@ _TABLE = {
 """Names at the top of a body, in small letters: by the first ones some upstreams ask another model or provider than the
 one that is reserved for, search, or reach an address that the caller chooses; the next ones are to some the cap or the
 number of copies, whatever `max_tokens` and `n` say, or let a prompt or an image have more tokens than its bytes or its
-count bound; some surface reads the next ones, or refuses them by name; and nearly every body is made of these and the
-last."""
+count bound, or one answer be made by any number of agents; some surface reads the next ones, or refuses them by name;
+and nearly every body is made of these and the last."""
 
 
 def _names(*uses: str) -> frozenset[str]:
@@ -147,21 +173,6 @@ _parts = msgspec.json.Decoder(list[_Part])
 _text = msgspec.json.Decoder(str)
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _encode = msgspec.json.Encoder().encode
-
-
-class CacheOptions(msgspec.Struct, frozen=True):
-    """Of the cache of prompts at OpenAI."""
-
-    ttl: str | None = None
-
-    def check(self) -> None:
-        """Raise `Invalid` for a cache that may cost more to write than the declared price says."""
-        if self.ttl not in (None, "30m"):
-            raise Invalid(
-                f"prompt_cache_options.ttl {self.ttl[:20]!r} is not supported",
-                code="field_unsupported",
-                hint='A longer cache may have a price of its own; use "30m" or leave ttl out.',
-            )
 
 
 class Reasoning(msgspec.Struct, frozen=True):

@@ -32,6 +32,7 @@ from groundplan.gateway.surfaces.body import (
 )
 from groundplan.gateway.surfaces.chat_chunk import Chunk, read_chunk, without_usage
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
+from groundplan.gateway.surfaces.messages_types import CacheControl
 from groundplan.gateway.surfaces.named_files import NamedFile, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
 from groundplan.gateway.surfaces.upstream_json import STREAM, UNREADABLE, refuse_encoding, understood, with_choices
@@ -59,14 +60,21 @@ class _Message(msgspec.Struct, frozen=True):
     role: str
     content: msgspec.Raw = _ABSENT
     audio: msgspec.Raw = _ABSENT
+    cache_control: CacheControl | None = None
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = False
 
 
+class _Function(msgspec.Struct, frozen=True):
+    cache_control: CacheControl | None = None
+
+
 class _Tool(msgspec.Struct, frozen=True):
     type: str = ""
+    cache_control: CacheControl | None = None
+    function: _Function | None = None
 
 
 class _Chat(msgspec.Struct, frozen=True):
@@ -81,6 +89,7 @@ class _Chat(msgspec.Struct, frozen=True):
     tools: list[_Tool] | None = None
     service_tier: str | None = None
     prompt_cache_options: CacheOptions | None = None
+    cache_control: CacheControl | None = None
     reasoning: Reasoning | None = None
 
 
@@ -135,6 +144,8 @@ def read(body: bytes) -> Ask:
     query, images, media, heard, files = _ABSENT, 0, 0, 0, 0
     named: tuple[str, ...] = ()
     for message in chat.messages:
+        if message.cache_control is not None:
+            message.cache_control.check()
         content = message.content
         if message.role == "user":
             query = content
@@ -202,13 +213,25 @@ def _service(chat: _Chat) -> str:
             raise Invalid(f"{told} is not supported", code="field_unsupported", hint=hint)
     if chat.modalities and chat.modalities != ["text"]:
         raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
-    if chat.prompt_cache_options is not None:
-        chat.prompt_cache_options.check()
+    _check_caches(chat)
     if chat.reasoning is not None:
         chat.reasoning.check()
     if (service := SERVICES.get(chat.service_tier)) is None:
         raise Invalid("service_tier is not supported", code="field_unsupported", hint="Leave service_tier out.")
     return service
+
+
+def _check_caches(chat: _Chat) -> None:
+    """Of the whole prompt and its tools; parts and messages are looked at one by one. Raises `Invalid`."""
+    if chat.prompt_cache_options is not None:
+        chat.prompt_cache_options.check()
+    if chat.cache_control is not None:
+        chat.cache_control.check()
+    for tool in chat.tools or ():
+        if tool.cache_control is not None:
+            tool.cache_control.check()
+        if tool.function is not None and tool.function.cache_control is not None:
+            tool.function.cache_control.check()
 
 
 class ChatRelay(OpenAIRelay):

@@ -21,6 +21,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape, signatures
 from groundplan.gateway.surfaces.body import (
+    BREAKPOINT,
     OTHERWISE,
     CacheOptions,
     Reasoning,
@@ -74,9 +75,13 @@ class _Part(msgspec.Struct, frozen=True):
     image_embeds: msgspec.Raw = _NONE
     audio_embeds: msgspec.Raw = _NONE
     image_pil: msgspec.Raw = _NONE
+    prompt_cache_breakpoint: CacheOptions | None = None
 
     def check(self) -> None:
-        """Raise `Invalid` for what some upstreams read, or fetch, of a part by its name whatever type it has."""
+        """Raise `Invalid` for what some upstreams read, or fetch, of a part by its name whatever type it has, and for a
+        cache that costs more than is declared."""
+        if self.prompt_cache_breakpoint is not None:
+            self.prompt_cache_breakpoint.check(BREAKPOINT)
         others = _others(self)
         if others == _NO_OTHERS:
             return
