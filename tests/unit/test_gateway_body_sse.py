@@ -18,7 +18,14 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import EventReader, EventTooLarge, event, splice
 from groundplan.gateway.surfaces import chat as chat_completions
-from groundplan.gateway.surfaces import completions, embeddings, messages, responses
+from groundplan.gateway.surfaces import (
+    completions,
+    embeddings,
+    messages,
+    messages_to_chat,
+    responses,
+    responses_to_chat,
+)
 from groundplan.gateway.surfaces.body import ELSEWHERE, NAMED, READ_APART
 from groundplan.gateway.surfaces.chat import ChatRelay, CopiesRelay, OpenAIChat
 from groundplan.gateway.surfaces.chat_chunk import without_usage
@@ -31,6 +38,8 @@ from groundplan.gateway.surfaces.responses import RESPONSES
 from groundplan.gateway.surfaces.speech import SPEECH
 
 PDF = "data:application/pdf;base64,JVBERg=="
+HOUR = {"type": "ephemeral", "ttl": "1h"}
+"""As OpenRouter and LiteLLM take it in chat, for models of Anthropic."""
 PLACE = Deployment(
     name="d", site="s", model="m", upstream_model="up", url="http://x/v1", rates=Rates(input=1, output=1)
 )
@@ -139,6 +148,14 @@ def test_what_else_is_said_of_a_stream_goes_on(codec: Any, asked: bytes) -> None
         ({"modalities": ["text", "audio"]}, "field_unsupported"),
         ({"service_tier": "flex"}, "field_unsupported"),
         ({"prompt_cache_options": {"mode": "explicit", "ttl": "12h"}}, "field_unsupported"),
+        ({"cache_control": HOUR}, "field_unsupported"),
+        ({"messages": [{"role": "system", "content": "a", "cache_control": HOUR}]}, "field_unsupported"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": HOUR}]}]},
+            "field_unsupported",
+        ),
+        ({"tools": [{"type": "function", "function": {"name": "a"}, "cache_control": HOUR}]}, "field_unsupported"),
+        ({"tools": [{"type": "function", "function": {"name": "a", "cache_control": HOUR}}]}, "field_unsupported"),
         ({"reasoning": {"mode": "pro"}}, "field_unsupported"),
         ({"stream": "yes"}, "body_invalid"),
         ({"model": 3}, "body_invalid"),
@@ -209,6 +226,98 @@ def test_a_cache_of_prompts_is_written_at_the_price_that_is_known() -> None:
         of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "prompt_cache_options": ttl}).encode())
     with pytest.raises(Invalid, match="prompt_cache_options"):
         of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "prompt_cache_options": {"ttl": "12h"}}).encode())
+
+
+def test_a_part_of_a_prompt_is_cached_at_the_price_that_is_known() -> None:
+    """OpenAI's clients say it of each part, too."""
+
+    def asked(name: str, **ttl: str) -> tuple[bytes, bytes]:
+        part = {"text": "a", "prompt_cache_breakpoint": {"mode": "explicit", **ttl}}
+        item = {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", **part}]}
+        said = {"role": name, "content": [{"type": "input_text", **part}]}
+        body = chat(messages=[{"role": name, "content": [{"type": "text", **part}]}])
+        return body, json.dumps({"model": "auto", "input": [said] if name == "user" else [item]}).encode()
+
+    for name in ("user", "system"):
+        for ttl in ({}, {"ttl": "30m"}):
+            body, response = asked(name, **ttl)
+            assert chat_completions.read(body) and responses.read(response)
+        body, response = asked(name, ttl="12h")
+        for read, data in ((chat_completions.read, body), (responses.read, response)):
+            with pytest.raises(Invalid, match=r"prompt_cache_breakpoint\.ttl '12h'") as caught:
+                read(data)
+            assert caught.value.code == "field_unsupported"
+
+
+@pytest.mark.parametrize(("tier", "service"), [("fast", "priority"), ("priority", "priority"), ("default", "standard")])
+def test_fast_is_another_word_for_priority(tier: str, service: str) -> None:
+    assert chat_completions.read(chat(service_tier=tier)).service == service
+    response = responses.read(json.dumps({"model": "auto", "input": "a", "service_tier": tier}).encode())
+    assert response.service == service and ("priority" in response.needs) == (service == "priority")
+
+
+def test_metadata_of_what_is_to_be_stored_leaves_with_its_storing() -> None:
+    """OpenAI takes it with nothing else: "only allowed when 'store' is enabled"."""
+    for store, told in ((True, False), (False, True), (None, True)):
+        ask = chat_completions.read(chat(store=store, metadata={"topic": "a"}))
+        sent = json.loads(OpenAIChat().forward(ask, PLACE, 7, []))
+        assert sent["store"] is False and ("metadata" in sent) == told
+    sent = json.loads(OpenAIChat().forward(chat_completions.read(chat(metadata={"topic": "a"})), PLACE, 7, []))
+    assert sent["metadata"] == {"topic": "a"} and "store" not in sent
+
+
+def test_what_asks_for_nothing_is_refused_by_no_interface() -> None:
+    drawn = SimpleNamespace(body=b'{"model":null,"prompt":"a cat"}')
+    assert IMAGES.read(drawn).model == "auto"  # type: ignore[arg-type]
+    body: dict[str, Any] = {"model": "auto", "max_tokens": 5, "messages": [{"role": "user", "content": "a"}]}
+    tool = {
+        "name": "look", "input_schema": {"type": "object"}, "defer_loading": False, "input_examples": [],
+        "allowed_callers": ["direct"], "eager_input_streaming": False,
+    }  # fmt: skip
+    document = {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}
+    content = [{"type": "document", "source": document, "citations": {"enabled": False}, "context": None}]
+    told = {**body, "messages": [{"role": "user", "content": content}], "tools": [tool], "speed": "standard"}
+    ask = messages.read(json.dumps(told).encode(), {})
+    (made,) = messages_to_chat.Translation(ask.body).fields["tools"]
+    assert made == {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    for name, value in (("defer_loading", True), ("input_examples", [{}]), ("allowed_callers", ["code_execution"])):
+        with pytest.raises(Invalid, match=f"tools.{name}"):
+            messages_to_chat.Translation(json.dumps({**body, "tools": [{**tool, name: value}]}).encode())
+    with pytest.raises(Invalid, match="speed"):
+        messages.read(json.dumps({**body, "speed": "fast"}).encode(), {})
+
+
+def test_a_user_of_messages_is_one_that_chat_takes() -> None:
+    """Claude Code's has some 150 signs, and OpenAI takes 64."""
+    body = {"model": "auto", "max_tokens": 5, "messages": [{"role": "user", "content": "a"}]}
+    users = []
+    for name in ("ana", "u" * 64, "user_" + "f" * 140, "user_" + "f" * 140, "user_" + "e" * 140):
+        told = messages_to_chat.Translation(json.dumps({**body, "metadata": {"user_id": name}}).encode())
+        users.append(told.fields["user"])
+    assert users[:2] == ["ana", "u" * 64] and users[2] == users[3] != users[4]
+    assert max(map(len, users)) == 64
+
+
+def test_what_asks_a_response_for_nothing_is_no_obstacle_to_chat() -> None:
+    tool = {
+        "type": "function", "name": "look", "parameters": {"type": "object"}, "strict": False, "defer_loading": False,
+        "allowed_callers": ["direct"], "output_schema": None,
+    }  # fmt: skip
+    said = {"type": "output_text", "text": '{"a": 1}', "annotations": [], "logprobs": [], "parsed": {"a": 1}}
+    items = [
+        {"type": "message", "role": "assistant", "id": "m", "status": "completed", "content": [said]},
+        {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}", "parsed_arguments": {}},
+        {"type": "function_call_output", "call_id": "c", "output": "here"},
+    ]  # as OpenAI's client for Node gives back what it parsed
+    body = {"model": "auto", "input": items, "tools": [tool], "max_tool_calls": 3, "prompt_cache_retention": "24h"}
+    fields = responses_to_chat.Translation(json.dumps(body).encode()).fields
+    function = {"name": "look", "parameters": {"type": "object"}, "strict": False}
+    assert fields["tools"] == [{"type": "function", "function": function}] and "max_tool_calls" not in fields
+    assert fields["messages"][0]["content"] == '{"a": 1}' and fields["prompt_cache_retention"] == "24h"
+    assert "parsed" not in json.dumps(fields)
+    for more in ({"tools": [{**tool, "defer_loading": True}]}, {"stream_options": {"include_obfuscation": True}}):
+        with pytest.raises(Invalid, match="cannot be said"):
+            responses_to_chat.Translation(json.dumps({**body, **more}).encode())
 
 
 def test_an_answer_is_reasoned_for_once() -> None:

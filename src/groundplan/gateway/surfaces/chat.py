@@ -122,7 +122,7 @@ _UNBOUNDED = OTHERWISE | {
 }  # fmt: skip
 _TOOLS = ("function", "custom")
 _CAPS = ("max_tokens", "max_completion_tokens")
-SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY}
+SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY, "fast": PRIORITY}
 """The class of service that a `service_tier` asks for; others have no bound here."""
 
 

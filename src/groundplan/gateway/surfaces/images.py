@@ -41,7 +41,7 @@ _QUOTE = ord('"')
 
 class _Images(msgspec.Struct, frozen=True):
     prompt: str
-    model: str = "auto"
+    model: str | None = None
     n: int | None = None
     size: str | None = None
     quality: str | None = None
@@ -133,9 +133,9 @@ class Images(Interface):
         check_counts(count, partial, stream=bool(asked.stream))
         check_bounded([name for name, raw in fields.items() if raw != NULL], asked.output_format)
         return Ask(
-            fields=fields, model=asked.model, messages=1, query="", stream=bool(asked.stream), include_usage=False,
-            cap=0, copies=count, size=len(asked.prompt.encode()), typed=Made(asked.size, asked.quality, partial),
-            body=request.body,
+            fields=fields, model=asked.model or "auto", messages=1, query="", stream=bool(asked.stream),
+            include_usage=False, cap=0, copies=count, size=len(asked.prompt.encode()),
+            typed=Made(asked.size, asked.quality, partial), body=request.body,
         )  # fmt: skip
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:

@@ -44,7 +44,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
 _UNBOUNDED = OTHERWISE | {
-    "best_of", "n", "max_completion_tokens", "max_output_tokens", "container", "mcp_servers", "inference_geo", "speed",
+    "best_of", "n", "max_completion_tokens", "max_output_tokens", "container", "mcp_servers", "inference_geo",
 }  # fmt: skip
 _HEADERS = (
     (b"anthropic-beta", re.compile(rb"[A-Za-z0-9._, -]{1,800}")),
@@ -138,6 +138,9 @@ def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw
     refuse_fields(fields, _UNBOUNDED)
     if asked.context_management is not None:
         asked.context_management.check()
+    if asked.speed not in (None, "standard"):
+        hint = 'It has a price of its own; use "standard" or leave speed out.'
+        raise Invalid(f"speed {asked.speed[:20]!r} is not supported", code="field_unsupported", hint=hint)
     if not asked.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
     if cap < 0:

@@ -6,6 +6,7 @@ Nothing is dropped but `cache_control`, which is about a price and not about the
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from groundplan.gateway.upstream import providers
 
 MAX_STOPS = 4
 """Of OpenAI's chat."""
+LONGEST_USER = 64
+"""Of OpenAI's `user`; what is longer, as Claude Code's are, becomes one that is always the same."""
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _TEXT = frozenset({"type", "text", "cache_control", "citations"})
@@ -24,6 +27,9 @@ _DOCUMENT = frozenset({"type", "source", "title", "cache_control"})
 _USE = frozenset({"type", "id", "name", "input", "cache_control", "caller"})
 _RESULT = frozenset({"type", "tool_use_id", "content", "is_error", "cache_control"})
 _TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control", "strict"})
+_NOTHING = (None, False, [], {}, ["direct"], {"enabled": False})
+"""Values that say nothing of a block or a tool: that the model calls it itself and knows it at once, that nothing of it
+is cited."""
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -61,9 +67,9 @@ class Translation:
         for name, value in block.items():
             if name == "cache_control" and value is not None:
                 self.left_out.add(name)
-            if value is not None and name not in known:
+            if name not in known and value not in _NOTHING:
                 raise cannot(f"{where}.{name}")
-        if block.get("citations"):
+        if block.get("citations") not in _NOTHING:
             raise cannot(f"{where}.citations")
         if (block.get("caller") or {"type": "direct"}).get("type") != "direct":
             raise cannot(f"{where}.caller")
@@ -191,7 +197,7 @@ class Translation:
             if name != "user_id":
                 raise cannot(f"metadata.{name}")
             if value is not None:
-                self.fields["user"] = value
+                self.fields["user"] = value if len(value) <= LONGEST_USER else sha256(value.encode()).hexdigest()
 
     def put_tier(self, tier: str) -> None:
         if tier not in ("auto", "standard_only"):
@@ -251,4 +257,5 @@ _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
     "output_config": Translation.put_output,
     "output_format": Translation.put_format,
     "cache_control": Translation.leave_out,
+    "speed": _elsewhere,
 }

@@ -79,6 +79,7 @@ class CountAsked(msgspec.Struct, frozen=True):
     output_config: Any = None
     output_format: Any = None
     context_management: ContextManagement | None = None
+    speed: str | None = None
     cache_control: CacheControl | None = None
 
 

@@ -265,7 +265,7 @@ def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
         raise _unsupported("service_tier")
     for tool in asked.tools or ():
         if tool.type not in _TOOLS:
-            hint = "It runs at the provider and has no bound of cost; leave it out of tools."
+            hint = "Send functions and custom tools: what runs at a provider has no bound of cost."
             raise _unsupported(f"the tool {tool.type[:60]}", hint)
 
 

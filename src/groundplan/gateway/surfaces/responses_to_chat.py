@@ -13,17 +13,20 @@ from groundplan.gateway.upstream import providers
 
 _decode = msgspec.json.Decoder().decode
 _MESSAGE = frozenset({"type", "role", "content", "id", "status"})
-_CALL = frozenset({"type", "id", "call_id", "name", "arguments", "status"})
+_CALL = frozenset({"type", "id", "call_id", "name", "arguments", "status", "parsed_arguments"})
 _OUTPUT = frozenset({"type", "id", "call_id", "output", "status", "name"})
 _PARTS = {
     "input_text": frozenset({"type", "text"}),
-    "output_text": frozenset({"type", "text", "annotations", "logprobs"}),
+    "output_text": frozenset({"type", "text", "annotations", "logprobs", "parsed"}),
     "refusal": frozenset({"type", "refusal"}),
     "input_image": frozenset({"type", "image_url", "detail"}),
     "input_file": frozenset({"type", "filename", "file_data"}),
 }
 """What is said of an item or a part in chat, or is about it and no part of what was said: its id, its status, notes on
-an earlier answer."""
+an earlier answer, and what OpenAI's clients parsed of it."""
+_TOOL = ("name", "description", "parameters", "strict")
+_NOTHING = (None, False, [], {}, ["direct"])
+"""What of a tool says that it has nothing of its own: it is called by the model itself, which knows it at once."""
 
 
 def cannot(name: str) -> Invalid:
@@ -137,9 +140,12 @@ class Translation:
     def put_tools(self, tools: list[dict[str, Any]]) -> None:
         made = []
         for tool in tools:
-            function = {name: value for name, value in tool.items() if name != "type" and value is not None}
-            if tool["type"] != "function" or function.keys() - {"name", "description", "parameters", "strict"}:
-                raise cannot(f"tools: {str(tool['type'])[:40]}" if tool["type"] != "function" else "tools: its fields")
+            if tool["type"] != "function":
+                raise cannot(f"tools: {str(tool['type'])[:40]}")
+            for name, value in tool.items():
+                if name not in ("type", *_TOOL) and value not in _NOTHING:
+                    raise cannot(f"tools: {name[:40]}")
+            function = {name: tool[name] for name in _TOOL if tool.get(name) is not None}
             made.append({"type": "function", "function": function})
         if made:
             self.fields["tools"] = made
@@ -175,6 +181,10 @@ class Translation:
         if reasoning.get("effort"):
             self.fields["reasoning_effort"] = reasoning["effort"]
 
+    def put_stream_options(self, options: dict[str, Any]) -> None:
+        if options.get("include_obfuscation"):
+            raise cannot("stream_options.include_obfuscation")
+
     def put_include(self, include: list[str]) -> None:
         if include:
             raise cannot(f"include: {str(include[0])[:60]}")
@@ -207,7 +217,8 @@ _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
     "background": _ours,
     "previous_response_id": _ours,
     "max_output_tokens": _ours,
-    "stream_options": _ours,
+    "max_tool_calls": _ours,  # of tools that run at the provider, of which there are none
+    "stream_options": Translation.put_stream_options,
     "input": Translation.put_input,
     "tools": Translation.put_tools,
     "tool_choice": Translation.put_choice,
@@ -220,7 +231,7 @@ _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
         name: _same(name)
         for name in (
             "stream", "temperature", "top_p", "parallel_tool_calls", "service_tier", "user", "safety_identifier",
-            "prompt_cache_key",
+            "prompt_cache_key", "prompt_cache_retention",
         )
     },
 }  # fmt: skip
