@@ -27,7 +27,7 @@ _DOCUMENT = frozenset({"type", "source", "title", "cache_control"})
 _USE = frozenset({"type", "id", "name", "input", "cache_control", "caller"})
 _RESULT = frozenset({"type", "tool_use_id", "content", "is_error", "cache_control"})
 _TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control", "strict"})
-_NOTHING = (None, False, [], {}, ["direct"], {"enabled": False})
+_NOTHING: tuple[Any, ...] = (None, False, [], {}, ["direct"], {"enabled": False})
 """Values that say nothing of a block or a tool: that the model calls it itself and knows it at once, that nothing of it
 is cited."""
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}

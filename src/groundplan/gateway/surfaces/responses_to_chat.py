@@ -25,7 +25,7 @@ _PARTS = {
 """What is said of an item or a part in chat, or is about it and no part of what was said: its id, its status, notes on
 an earlier answer, and what OpenAI's clients parsed of it."""
 _TOOL = ("name", "description", "parameters", "strict")
-_NOTHING = (None, False, [], {}, ["direct"])
+_NOTHING: tuple[Any, ...] = (None, False, [], {}, ["direct"])
 """What of a tool says that it has nothing of its own: it is called by the model itself, which knows it at once."""
 
 
