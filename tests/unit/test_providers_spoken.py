@@ -57,10 +57,13 @@ PATHS = {"groq": "/openai/v1", "vertexai": "/v1/projects/p/locations/europe-west
 
 @dataclass
 class Wire:
-    """One HTTP server that answers as all of them do, by their paths. `tool`: answers call one."""
+    """One HTTP server that answers as all of them do, by their paths. `tool`: answers call one; `thought`: what
+    Cohere's models think before; `end`: how their answers end otherwise."""
 
     port: int = 0
     tool: bool = False
+    thought: str = ""
+    end: str = ""
     asked: list[tuple[str, dict[str, Any], dict[bytes, bytes]]] = field(default_factory=list)
 
     @property
@@ -145,11 +148,12 @@ class Wire:
     def _cohere(self, body: dict[str, Any]) -> tuple[bytes, Any]:
         tokens = {"input_tokens": USED[0], "output_tokens": USED[1]}
         usage = {"billed_units": tokens, "tokens": tokens}
-        reason = "TOOL_CALL" if self.tool else "COMPLETE"
+        reason = self.end or ("TOOL_CALL" if self.tool else "COMPLETE")
         if not body.get("stream"):
             message: dict[str, Any] = {"role": "assistant", "content": [{"type": "text", "text": "You asked."}]}
             if self.tool:
-                message = {"role": "assistant", "tool_plan": "I look.", "tool_calls": [CALL]}
+                thoughts = [{"type": "thinking", "thinking": self.thought}] if self.thought else []
+                message = {"role": "assistant", "tool_plan": "I look.", "tool_calls": [CALL], "content": thoughts}
             return b"", {"id": "c", "finish_reason": reason, "message": message, "usage": usage}
         events: list[dict[str, Any]] = [
             {"type": "message-start", "id": "c", "delta": {"message": {"role": "assistant", "content": []}}}
@@ -158,6 +162,7 @@ class Wire:
             empty = {**CALL, "function": {"name": "look", "arguments": ""}}
             piece = {"function": {"arguments": '{"what": "it"}'}}
             events += [
+                *({"type": "tool-plan-delta", "delta": {"message": {"tool_plan": text}}} for text in ("I ", "look.")),
                 {"type": "tool-call-start", "index": 0, "delta": {"message": {"tool_calls": empty}}},
                 {"type": "tool-call-delta", "index": 0, "delta": {"message": {"tool_calls": piece}}},
                 {"type": "tool-call-end", "index": 0},
@@ -320,6 +325,33 @@ async def test_each_provider_is_asked_and_understood(tmp_path: Path, monkeypatch
             last = chunks[-1].usage
             assert last is not None and (last.prompt_tokens, last.completion_tokens) == USED, api
         check_requests({path: (body, headers) for path, body, headers in wire.asked})
+
+
+async def test_what_cohere_plans_and_thinks_before_it_calls_a_tool_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library tells the plan in whole answers only, and thoughts in streams only."""
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        wire.tool, wire.thought, where = True, "Look for it.", place("cohere", wire, tmp_path)
+        body = await providers.chat(where, asked("cohere", tools=[TOOL]))
+        assert isinstance(body, bytes)
+        message = json.loads(body)["choices"][0]["message"]
+        assert message["content"] == "I look." and message["reasoning_content"] == wire.thought
+        chunks = await streamed(providers, where, asked("cohere", tools=[TOOL], stream=True))
+        assert "".join(each.choices[0].delta.content or "" for each in chunks if each.choices) == "I look."
+
+
+@pytest.mark.parametrize("end", ["ERROR", "TIMEOUT"])
+async def test_an_answer_that_cohere_did_not_finish_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        wire.end, where = end, place("cohere", wire, tmp_path)
+        with pytest.raises(Failed) as caught:
+            await whole(providers, where, asked("cohere"))
+        assert caught.value.status == 502 and end in caught.value.body.decode()
+        with pytest.raises(Failed, match="502"):
+            await streamed(providers, where, asked("cohere", stream=True))
 
 
 async def test_what_azure_read_from_its_cache_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,41 @@ def of_azure(told: Callable[..., Any]) -> Callable[..., Any]:
     return whole
 
 
+class BrokenOff(Exception):
+    """An answer that its provider did not finish, and says so at its end."""
+
+
+def of_cohere(told: Callable[..., Any]) -> Callable[..., Any]:
+    """The same of Cohere: what is planned in a stream before a tool is called, what was reasoned before in a whole
+    answer, and that an answer was not finished, which the library tells as its end. Raises `BrokenOff`."""
+
+    def whole(found: Any, **more: Any) -> Any:
+        streamed = getattr(found, "delta", None)
+        reason = getattr(found if streamed is None else streamed, "finish_reason", None)
+        if reason in ("ERROR", "TIMEOUT"):
+            raise BrokenOff(f"the answer ended with {reason}")
+        made = told(found, **more)
+        if getattr(found, "type", None) == "tool-plan-delta":
+            made.choices[0].delta.content = streamed.message.tool_plan
+        elif streamed is None and (parts := getattr(getattr(found, "message", None), "content", None)):
+            return _with_thoughts(made, "".join(each.thinking for each in parts if each.type == "thinking"))
+        return made
+
+    return whole
+
+
+def _with_thoughts(made: Any, thoughts: str) -> Any:
+    if not thoughts or made.choices[0].message.reasoning is not None:
+        return made
+    lacking = made.model_dump()
+    lacking["choices"][0]["message"]["reasoning"] = {"content": thoughts}
+    return type(made).model_validate(lacking)
+
+
+MENDED = {"azure": of_azure, "cohere": of_cohere}
+"""Providers whose answers the library does not tell in full."""
+
+
 def _end(choice: Any) -> dict[str, Any]:
     reason = choice.finish_reason
     return {"index": choice.index, "delta": {}, "finish_reason": getattr(reason, "value", reason)}

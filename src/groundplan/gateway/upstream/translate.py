@@ -35,7 +35,7 @@ from groundplan.gateway.upstream.providers import (
     knows,
     unknown_field,
 )
-from groundplan.gateway.upstream.retold import Chunks, completion, of_azure, plain
+from groundplan.gateway.upstream.retold import MENDED, Chunks, completion, plain
 from groundplan.gateway.upstream.reworded import reworded
 
 MOST_CLIENTS = 64
@@ -165,9 +165,9 @@ class Providers:
             made.client.meta.events.register("before-call.bedrock-runtime", _trace_call)
         if place.api == "vertexai":
             made._mistral_client = _mistral_at_vertex(url)
-        if place.api == "azure":
-            made._convert_completion_response = of_azure(made._convert_completion_response)
-            made._convert_completion_chunk_response = of_azure(made._convert_completion_chunk_response)
+        if (mended := MENDED.get(place.api)) is not None:
+            made._convert_completion_response = mended(made._convert_completion_response)
+            made._convert_completion_chunk_response = mended(made._convert_completion_chunk_response)
         return made
 
     async def chat(
