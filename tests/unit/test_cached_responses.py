@@ -107,3 +107,20 @@ def test_a_stream_of_an_upstreams_own_is_also_a_whole_answer() -> None:
     assert RESPONSES_RECAST.whole(events[:1]) is RESPONSES_RECAST.whole([b"x"]) is None
     assert not RESPONSES_RECAST.good(b'{"status":"incomplete"}', 1) and not RESPONSES_RECAST.good(b"[", 1)
     assert not COMPLETIONS_RECAST.good(b'{"choices":[]}', 1) and not COMPLETIONS_RECAST.good_events([b"x"], 1)
+
+
+@pytest.mark.parametrize("instructions", [None, "Be brief."])
+async def test_what_the_workload_says_to_its_model_is_in_no_form_of_an_answer_that_is_given_again(
+    tmp_path: Path, instructions: str | None
+) -> None:
+    own = {"serves": ["responses"]}
+    workloads = {"assistant": {"cache": CACHE, "system_prompt": "You are ours."}}
+    async with call_rig(tmp_path, ["one"], more={"one": own}, workloads=workloads) as rig:
+        more = {"input": "Where?"} | ({} if instructions is None else {"instructions": instructions})
+        first, second = [await post(rig, RESPONSES, **more, stream=True) for _ in range(2)]
+        whole = await post(rig, RESPONSES, **more)
+        assert rig.models["one"].counted == 1 and b'"cache":"exact"' in second.body
+        assert b"You are ours." not in first.body + second.body + whole.body
+        assert whole.json["instructions"] == instructions and whole.json["groundplan"]["cache"] == "exact"
+        told = [json.loads(line[6:]) for line in second.body.decode().split("\n") if line.startswith("data: {")]
+        assert {e["response"]["instructions"] for e in told if "response" in e} == {instructions}

@@ -431,7 +431,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         passages=passages,
         cost=min(exchange.cost, meter.charged(ask, place, exchange.usage)[0]),
         whole=flight.whole if flight.events is None else None,
-        events=flight.events,
+        events=None if flight.events is None else exchange.interface.as_told(ask, flight.events),
         query=ask.query[:QUERY] if passages else "",
         states={exchange.person: exchange.state} if exchange.state else {},
     )

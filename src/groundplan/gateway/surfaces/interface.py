@@ -186,6 +186,11 @@ class Interface:
         """The same request, once a form that is read while it arrives was read to its end."""
         return ask
 
+    def as_told(self, ask: Ask, events: tuple[bytes, ...]) -> tuple[bytes, ...]:  # noqa: ARG002
+        """Events of an upstream's stream as other callers that ask the same may have them: without what was asked of
+        the upstream for the workload, where it tells that back."""
+        return events
+
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
         """Further fields of the `groundplan` object of an answer by `deployment`."""
         return {}

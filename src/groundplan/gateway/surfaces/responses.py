@@ -35,7 +35,13 @@ from groundplan.gateway.surfaces.chat import FILE, SERVICES
 from groundplan.gateway.surfaces.chat_pieces import completion
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.named_files import NamedFile, given_twice, without, written
-from groundplan.gateway.surfaces.responses_stream import Rendered, ResponsesChatRelay, ResponsesRelay, Whole
+from groundplan.gateway.surfaces.responses_stream import (
+    Rendered,
+    ResponsesChatRelay,
+    ResponsesRelay,
+    Whole,
+    as_asked,
+)
 from groundplan.gateway.surfaces.responses_to_chat import Translation
 from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
 from groundplan.ledger.model import Usage
@@ -440,6 +446,10 @@ class Responses(ServedByChat):
             given = told(ask).given
             given = _input(ask) if given is None else given
             told(ask).stored = await responses_kept.keep(gateway, exchange, given, answer)
+
+    def as_told(self, ask: Ask, events: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        asked = told(ask).asked
+        return tuple(as_asked(data, asked) for data in events) if asked else events
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those that serve responses themselves, and the others where the request can be put into chat. Raises

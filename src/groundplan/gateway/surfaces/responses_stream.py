@@ -64,6 +64,14 @@ def _broken(number: int, reason: str, call_id: str) -> bytes:
     return named_event("error", _encode(told))
 
 
+def as_asked(data: bytes, asked: Mapping[str, bytes]) -> bytes:
+    """An event of an upstream's own stream, whose response tells back what its caller asked; any other as it is."""
+    if b'"response"' not in data or data == DONE:
+        return data
+    fields = shape.fields_of(data)
+    return shape.event_told_back(fields, asked) if bytes(fields.get("response", b"null")) != b"null" else data
+
+
 @runtime_checkable
 class Rendered(Protocol):
     """A relay that has the whole response once it is complete."""
