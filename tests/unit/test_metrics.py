@@ -95,8 +95,16 @@ def test_series_are_bounded_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch)
     for number in range(100):
         counted.call(("chat", f"w{number}", "d", "ok", 200), "none", 5, 4)
         counted.attempt((f"w{number}", "d", "ok"), Usage(input=1), 1, 5, 4, False)
-    assert len(counted.calls) == len(counted.attempts) == 11
-    assert sum(series.count for series in counted.calls.values()) == 100
+        counted.call(("chat", f"w{number}", "d", "ok", 200), "exact", 5, 4, streamed=f"m/{number}")
+        counted.ground(f"w{number}", "found")
+        counted.cite(f"w{number}", "supported")
+        counted.save(f"w{number}", 2)
+    assert len(counted.calls) == len(counted.attempts) == len(counted.first_tokens) == 11
+    for counts in (counted.cached, counted.grounded, counted.cited):
+        assert len(counts) == 11 and sum(counts.values()) == 100
+    assert len(counted.saved) == 11 and sum(counted.saved.values()) == 200
+    assert sum(sum(series.buckets) for series in counted.first_tokens.values()) == 100
+    assert sum(series.count for series in counted.calls.values()) == 200
     assert sum(series.tokens[0] for series in counted.attempts.values()) == 100
 
 
@@ -183,6 +191,22 @@ async def test_the_time_to_the_first_token_is_that_of_streams_a_model_made(rig: 
     assert 0.03 <= seconds < 5
     assert total(found["gen_ai_server_time_to_first_token_seconds_count"]) == 1
     assert total(found["groundplan_gateway_first_byte_seconds_count"]) == 2
+
+
+async def test_the_time_to_the_first_token_stays_with_the_model_that_was_asked(rig: Rig) -> None:
+    """Whatever is served under the name of its deployment later, or if nothing is any more: counters do not go back."""
+
+    def told() -> dict[tuple[tuple[str, str], ...], float]:
+        return parsed(render([("0", families(rig.gateway))]))["gen_ai_server_time_to_first_token_seconds_count"]
+
+    assert (await rig.chat(stream=True)).status == 200
+    before, catalog = told(), rig.gateway.live.catalog
+    assert catalog is not None
+    places = [msgspec.structs.replace(each, model="other/newer") for each in catalog.blueprint.deployments]
+    for deployments in (places, []):
+        changed = msgspec.structs.replace(catalog.blueprint, deployments=deployments)
+        rig.live.catalog = dataclasses.replace(catalog, blueprint=changed)
+        assert told() == before
 
 
 async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:

@@ -38,6 +38,8 @@ EXACT = "exact"
 """`cache` of a call that got an answer which was given before."""
 SEMANTIC = "semantic"
 """The same, to another question that means the same."""
+REPLAY = "replay"
+"""The same, to a request with the same `Idempotency-Key`."""
 NAMED = b"idempotency-key"
 """The header of requests that are to be answered once."""
 _TURNS, _TURN_SECONDS = 8, 0.02
@@ -64,7 +66,7 @@ async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
         exchange.idempotency = digest
         exchange.kept = []
         return None
-    return _checked(exchange, kept)
+    return _not_cut(kept)
 
 
 async def elsewhere(gateway: Gateway, exchange: Exchange) -> Kept | None:
@@ -84,7 +86,7 @@ async def elsewhere(gateway: Gateway, exchange: Exchange) -> Kept | None:
         kept = await fetch(holders, digest, _body_digest(exchange))
         if kept is not None:
             gateway.answers.keep(digest, kept)
-            return _checked(exchange, kept)
+            return _not_cut(kept)
         await asyncio.sleep(random.uniform(0.0, _TURN_SECONDS))
         exchange.waited += gateway.loop.time() - began
     raise forgotten()
@@ -101,14 +103,13 @@ def _body_digest(exchange: Exchange) -> bytes:
     return hashlib.sha256(exchange.endpoint.encode() + b"\0" + body).digest()
 
 
-def _checked(exchange: Exchange, kept: Kept) -> Kept:
+def _not_cut(kept: Kept) -> Kept:
     if kept.status == 0:
         raise Conflict(
             "the first call with this Idempotency-Key was cut off; it may have been billed",
             code="idempotency_replayed",
             hint="Use a new key to ask again.",
         )
-    exchange.cache = "replay"
     return kept
 
 
@@ -126,6 +127,7 @@ async def check_replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None
             code="idempotency_replayed",
             hint="The first call may have been billed; use a new key to ask again.",
         )
+    exchange.cache = REPLAY
 
 
 # answers that were given before --------------------------------------------------------------------------------------

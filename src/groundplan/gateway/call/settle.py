@@ -305,7 +305,8 @@ def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish) -> None:
         )
         limits.end_call(gateway, exchange.use, sent=used)
     labels = (exchange.endpoint, record.workload, record.deployment, status, exchange.http_status)
-    streamed = exchange.attempt_first_us > 0
+    place = exchange.deployment
+    streamed = place.model if place is not None and exchange.attempt_first_us > 0 else ""
     gateway.meters.call(labels, exchange.cache, record.duration_us, record.first_byte_us, streamed=streamed)
     if gateway.repeats is not None and status == "ok":
         gateway.repeats.note(exchange, record.at / 1000)

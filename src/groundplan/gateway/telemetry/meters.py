@@ -24,6 +24,8 @@ CallLabels = tuple[str, str, str, str, int]
 """(endpoint, workload, deployment, status, HTTP status)"""
 AttemptLabels = tuple[str, str, str]
 """(workload, deployment, outcome)"""
+TokenLabels = tuple[str, str, str, str]
+"""(endpoint, workload, deployment, the model that it was then)"""
 
 
 class Histogram:
@@ -48,14 +50,12 @@ class Histogram:
 class CallSeries:
     """Finished calls with the same labels; times of answered ones only."""
 
-    __slots__ = ("count", "duration", "first", "first_token")
+    __slots__ = ("count", "duration", "first")
 
     def __init__(self) -> None:
         self.count = 0
         self.duration = Histogram()
         self.first = Histogram()
-        self.first_token = Histogram()
-        """Of those that a model streamed."""
 
 
 class AttemptSeries:
@@ -75,11 +75,13 @@ class AttemptSeries:
 class Meters:
     """All counters of one worker since it started."""
 
-    __slots__ = ("attempts", "cached", "calls", "cited", "content_lost", "grounded", "saved", "streams")
+    __slots__ = ("attempts", "cached", "calls", "cited", "content_lost", "first_tokens", "grounded", "saved", "streams")
 
     def __init__(self) -> None:
         self.calls: dict[CallLabels, CallSeries] = {}
         self.attempts: dict[AttemptLabels, AttemptSeries] = {}
+        self.first_tokens: dict[TokenLabels, Histogram] = {}
+        """To the first byte of those that a model streamed."""
         self.cached: dict[tuple[str, str], int] = {}
         """(workload, result) -> calls that were answered without a model"""
         self.grounded: dict[tuple[str, str], int] = {}
@@ -93,8 +95,8 @@ class Meters:
         self.content_lost = 0
         """Calls whose content was to be kept and could not be."""
 
-    def call(self, labels: CallLabels, cache: str, duration_us: int, first_us: int, *, streamed: bool = False) -> None:
-        """One finished call. `first_us` 0: the client got no byte of an answer. `streamed`: by a deployment, now."""
+    def call(self, labels: CallLabels, cache: str, duration_us: int, first_us: int, *, streamed: str = "") -> None:
+        """One finished call. `first_us` 0: the client got no byte of an answer. `streamed`: by which model, now."""
         series = self.calls.get(labels)
         if series is None:
             series = self._new_call(labels)
@@ -104,21 +106,22 @@ class Meters:
             if first_us:
                 series.first.observe(first_us)
                 if streamed:
-                    series.first_token.observe(first_us)
+                    self._first_token(labels, streamed).observe(first_us)
         if cache != "none":
-            key = (labels[1], cache)
-            self.cached[key] = self.cached.get(key, 0) + 1
+            _count(self.cached, labels[1], cache)
 
     def ground(self, workload: str, result: str) -> None:
         """One search for a call: `found`, `abstained` (nothing reached the workload's floor) or `nothing`."""
-        self.grounded[workload, result] = self.grounded.get((workload, result), 0) + 1
+        _count(self.grounded, workload, result)
 
     def cite(self, workload: str, result: str) -> None:
         """One citation: `supported`, `unsupported`, or `undecided` where meaning could not be asked."""
-        self.cited[workload, result] = self.cited.get((workload, result), 0) + 1
+        _count(self.cited, workload, result)
 
     def save(self, workload: str, picodollars: int) -> None:
         """What an answer from the cache would have cost again."""
+        if workload not in self.saved and len(self.saved) >= MOST_SERIES:
+            workload = OTHER
         self.saved[workload] = self.saved.get(workload, 0) + picodollars
 
     def attempt(
@@ -160,7 +163,22 @@ class Meters:
             labels = (OTHER, OTHER, OTHER, labels[3], labels[4])
         return self.calls.setdefault(labels, CallSeries())
 
+    def _first_token(self, labels: CallLabels, model: str) -> Histogram:
+        key = (*labels[:3], model)
+        series = self.first_tokens.get(key)
+        if series is None:
+            key = key if len(self.first_tokens) < MOST_SERIES else (OTHER, OTHER, OTHER, OTHER)
+            series = self.first_tokens.setdefault(key, Histogram())
+        return series
+
     def _new_attempt(self, labels: AttemptLabels) -> AttemptSeries:
         if len(self.attempts) >= MOST_SERIES:
             labels = (OTHER, OTHER, labels[2])
         return self.attempts.setdefault(labels, AttemptSeries())
+
+
+def _count(counts: dict[tuple[str, str], int], workload: str, result: str) -> None:
+    key = (workload, result)
+    if key not in counts and len(counts) >= MOST_SERIES:
+        key = (OTHER, result)
+    counts[key] = counts.get(key, 0) + 1

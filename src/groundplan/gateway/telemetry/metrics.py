@@ -15,7 +15,7 @@ from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.telemetry.conventions import OPERATIONS, named_model
 from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, histogram, single
-from groundplan.gateway.telemetry.meters import TOKEN_CLASSES, AttemptSeries, CallSeries, Histogram
+from groundplan.gateway.telemetry.meters import TOKEN_CLASSES, AttemptSeries, CallSeries, Histogram, TokenLabels
 from groundplan.gateway.upstream.pressure import RANKS
 
 _P = "groundplan_gateway_"
@@ -56,9 +56,7 @@ def _calls(gateway: Gateway) -> list[Family]:
     ]  # fmt: skip
     duration = _merged(((_of_call(labels), series.duration) for labels, series in _answered(calls)))
     first = _merged(((_of_call(labels), series.first) for labels, series in _answered(calls)))
-    catalog = gateway.live.catalog
-    models = {each.name: each.model for each in catalog.blueprint.deployments} if catalog is not None else {}
-    tokens = _merged(((_of_genai(models, labels), series.first_token) for labels, series in _answered(calls)))
+    tokens = _merged((_of_genai(labels), series) for labels, series in gateway.meters.first_tokens.items())
     cached = [
         Sample([("workload", workload), ("result", result)], count)
         for (workload, result), count in sorted(gateway.meters.cached.items())
@@ -94,10 +92,10 @@ def _of_call(labels: tuple[str, ...]) -> Labels:
     return tuple(zip(("endpoint", "workload", "deployment"), labels, strict=True))
 
 
-def _of_genai(models: dict[str, str], labels: tuple[str, ...]) -> Labels:
+def _of_genai(labels: TokenLabels) -> Labels:
     """The labels of a metric that has the name of a convention: its attributes, and ours."""
-    endpoint, workload, name = labels
-    provider, model = named_model(models.get(name, ""))
+    endpoint, workload, name, served = labels
+    provider, model = named_model(served)
     return (
         ("gen_ai_operation_name", OPERATIONS.get(endpoint, endpoint)),
         ("gen_ai_provider_name", provider),
