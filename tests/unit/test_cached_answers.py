@@ -17,10 +17,12 @@ from tests.integration.gateway_stack import Reply
 from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 from tests.unit.raw_upstream import chunk
 
-from groundplan.blueprint.model import Cache, Guardrails, Limit, Rates, Semantic
+from groundplan.blueprint.model import Cache, Guardrails, Keep, Limit, Rates, Semantic
+from groundplan.core.home import Home
 from groundplan.economics import price
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.caching.answer_cache import Entry
+from groundplan.gateway.caching.cache_link import AnswerLink, Parcel, take_in
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.policy.snapshot import index
@@ -261,12 +263,51 @@ async def test_a_caller_may_ask_for_a_new_answer(tmp_path: Path) -> None:
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
 
 
-async def asked(rig: Rig, directive: str) -> dict[str, Any]:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_new_answer_takes_the_place_of_the_old_one_in_every_form(tmp_path: Path, stream: bool) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", say="old")
+        await rig.chat(stream=not stream)
+        rig.play("one", say="new")
+        await sent(rig, "no-cache", stream=stream)
+        assert counted(rig) == 2
+        assert (await rig.stream()).text == "new"
+        assert (await rig.chat()).json["choices"][0]["message"]["content"] == "new"
+        assert counted(rig) == 2
+
+
+async def test_of_the_answers_of_two_workers_the_newer_one_stands(tmp_path: Path) -> None:
+    workloads = {"assistant": {"cache": CACHE, "keep": Keep(content="full", seconds=60)}}
+    async with rigged(tmp_path, workloads=workloads) as rig:
+        link, told = AnswerLink(rig.gateway, Home(tmp_path)), list[bytes]()
+        link.push = lambda data: not told.append(data)  # type: ignore[method-assign, func-returns-value]
+        rig.play("one", say="old")
+        await rig.chat(stream=True)
+        rig.gateway.clock.advance(1)
+        rig.play("one", say="new")
+        await sent(rig, "no-cache")
+        old, new = (msgspec.msgpack.decode(each, type=Parcel).kept for each in told)
+        assert old is not None and new is not None and new.alone and not old.alone
+        whole = msgspec.structs.replace(old, stream=False, whole=new.whole, events=None)
+        for first, second in ((old, new), (whole, new), (new, whole)):
+            rig.gateway.cached._clear("assistant")
+            assert take_in(rig.gateway, first)
+            assert take_in(rig.gateway, second) is (second is new)
+            assert [entry.call for entry in rig.gateway.cached.entries("assistant")] == [new.call]
+            assert not take_in(rig.gateway, new), "it is there"
+
+
+async def sent(rig: Rig, directive: str, **more: Any) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    writer.write(rig.request().replace(b"host: g\r\n", b"host: g\r\ncache-control: %b\r\n" % directive.encode(), 1))
+    head = b"host: g\r\ncache-control: %b\r\n" % directive.encode()
+    writer.write(rig.request(**more).replace(b"host: g\r\n", head, 1))
     data = await reader.read()
     writer.close()
-    told = json.loads(data.partition(b"\r\n\r\n")[2])
+    return data
+
+
+async def asked(rig: Rig, directive: str) -> dict[str, Any]:
+    told = json.loads((await sent(rig, directive)).partition(b"\r\n\r\n")[2])
     found: dict[str, Any] = told.get("groundplan") or told["error"]
     return found
 

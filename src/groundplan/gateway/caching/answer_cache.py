@@ -59,6 +59,8 @@ class Entry:
     """By which its passages were found."""
     states: dict[str, str] = field(default_factory=dict)
     """Of the documents, up to which nothing bears on it, by person: who shares it may read different ones."""
+    alone: bool = False
+    """A new answer was asked for: of what was kept to the same, streamed or not, nothing stays beside it."""
 
     def state(self, person: str) -> str:
         """For a person for whom it was never looked, from where the last look for anybody was: where they may read
@@ -93,6 +95,8 @@ class Flight:
 
     key: Key
     landed: asyncio.Future[str]
+    fresh: bool = False
+    """Its caller wants a new answer."""
     whole: bytes | None = None
     events: tuple[bytes, ...] | None = None
 
@@ -184,7 +188,7 @@ class AnswerCache:
 
     def put(self, plan: Plan, entry: Entry) -> bool:
         """Keep an answer; False where it is too large, or made under a blueprint that holds no more. The one that was
-        there under its key is replaced."""
+        there under its key is replaced, and one that is to be `alone` replaces that of the other form, too."""
         rule = plan.workload.cache
         size = entry.size
         if rule is None or size * SHARE > min(rule.max_bytes, self._most):
@@ -198,9 +202,9 @@ class AnswerCache:
             self._clear(entry.workload)
             shelf = self._shelves[entry.workload] = _Shelf(terms=terms)
         shelf.most = rule.max_bytes
-        old = shelf.entries.get(entry.key)
-        if old is not None:
-            self._remove(shelf, old)
+        for key in (entry.key, (entry.key[0], not entry.key[1])) if entry.alone else (entry.key,):
+            if (old := shelf.entries.get(key)) is not None:
+                self._remove(shelf, old)
         shelf.entries[entry.key] = entry
         self._used[entry] = None
         shelf.size += size
@@ -268,9 +272,9 @@ class AnswerCache:
         """The call that makes this answer now, streamed or not."""
         return self._flights.get(key[0])
 
-    def lead(self, key: Key, loop: asyncio.AbstractEventLoop) -> Flight:
+    def lead(self, key: Key, loop: asyncio.AbstractEventLoop, *, fresh: bool = False) -> Flight:
         """This call makes it; it must `land`."""
-        flight = self._flights[key[0]] = Flight(key, loop.create_future())
+        flight = self._flights[key[0]] = Flight(key, loop.create_future(), fresh)
         return flight
 
     def land(self, flight: Flight, how: str) -> None:

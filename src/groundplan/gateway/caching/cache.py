@@ -146,7 +146,7 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
     if recast is not None and key is not None:
         seek = _Search(gateway, exchange, recast, key, recheck)
         if b"no-cache" in directives:
-            seek.lead()
+            seek.lead(fresh=True)
         elif await _found(gateway, exchange, seek):
             return True
     if b"only-if-cached" in directives:
@@ -232,11 +232,11 @@ class _Search:
             self.how = SEMANTIC
         return found
 
-    def lead(self) -> None:
+    def lead(self, *, fresh: bool = False) -> None:
         """This call makes the answer, unless another one does already."""
         cache, exchange = self._gateway.cached, self._exchange
         if cache.flight(self._key) is None:
-            exchange.flight = cache.lead(self._key, self._gateway.loop)
+            exchange.flight = cache.lead(self._key, self._gateway.loop, fresh=fresh)
 
     def again(self) -> bool:
         """After a wait: every check under the newest policy, where that changed. True: it is another answer that this
@@ -436,4 +436,5 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         events=None if flight.events is None else exchange.interface.as_told(ask, flight.events),
         query=ask.query[:QUERY] if passages else "",
         states={exchange.person: exchange.state} if exchange.state else {},
+        alone=flight.fresh,
     )

@@ -50,6 +50,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     query: str = ""
     state: str = ""
     """For `person`, or whoever it was made for."""
+    alone: bool = False
 
 
 class Parcel(msgspec.Struct, frozen=True, array_like=True):
@@ -91,6 +92,7 @@ def parcel(entry: Entry, exchange: Exchange, terms: bytes) -> Parcel | None:
             terms=terms,
             query=entry.query,
             state=entry.state(exchange.person),
+            alone=entry.alone,
         )
     )
 
@@ -110,7 +112,10 @@ def take_in(gateway: Gateway, kept: Kept) -> bool:
     if policy.cleared.get(kept.workload, 0) != kept.cleared or not policy.kills.isdisjoint(kept.subjects):
         return False
     key = (kept.digest, kept.stream)
-    if (kept.person and kept.person not in policy.active) or cache.get(kept.workload, key, now) is not None:
+    if kept.person and kept.person not in policy.active:
+        return False
+    old = cache.get(kept.workload, key, now)
+    if old is not None and old.made >= kept.made:
         return False
     return cache.put(
         plan,
@@ -129,6 +134,7 @@ def take_in(gateway: Gateway, kept: Kept) -> bool:
             events=None if kept.events is None else tuple(kept.events),
             query=kept.query,
             states={kept.person: kept.state} if kept.state else {},
+            alone=kept.alone,
         ),
     )
 
