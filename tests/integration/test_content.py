@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
 from tests.acceptance.stack import Answer, Stack, Upstream, request, wait_until
@@ -276,6 +277,50 @@ def test_what_may_not_be_kept_any_more_is_deleted(database: Database) -> None:
         told = conn.execute("SELECT subject FROM audit_entry WHERE action = 'content.delete'").fetchall()
     assert left == {stays} and not left & {past, full, old, gone}
     assert sorted(row[0] for row in told) == ["workload/removed", "workload/w", "workload/w"]
+
+
+def test_cached_answers_go_with_the_rule_that_let_them_be_kept(database: Database) -> None:
+    """They stand there in full, for other workers and the next start, until their own time is over."""
+
+    def left(*workloads: Workload) -> list[str]:
+        with psycopg.connect(database.urls["control"]) as conn:
+            sweep(conn, blueprint(*workloads))
+            return [row[0] for row in conn.execute("SELECT workload FROM answer ORDER BY number").fetchall()]
+
+    with psycopg.connect(database.superuser, autocommit=True) as conn:
+        for workload, age in (("w", 60), ("w", 7200), ("other", 60), ("removed", 60)):
+            conn.execute(
+                "INSERT INTO answer (call_id, workload, cleared, made_at, expires_at, size, subjects, sealed)"
+                " VALUES (%s, %s, 0, now() - make_interval(secs => %s), now() + interval '1 day', 9, '{}', 'x')",
+                (new_id(), workload, age),
+            )
+    assert left(keeps("w", "full", 86_400), keeps("other", "full", 86_400)) == ["w", "w", "other"]
+    assert left(keeps("w", "full", 3600), keeps("other", "redacted", 86_400)) == ["w"]
+    assert left(msgspec.structs.replace(keeps("w", "full", 3600), keep=None)) == []
+
+
+def test_questions_that_found_nothing_go_with_the_rule_that_let_them_be_kept(database: Database) -> None:
+    """That something was asked stays."""
+    person = new_id()
+
+    def left(*workloads: Workload) -> list[tuple[str, str | None]]:
+        with psycopg.connect(database.urls["control"]) as conn:
+            sweep(conn, blueprint(*workloads))
+            return conn.execute("SELECT workload, asked FROM knowledge_signal ORDER BY at, workload").fetchall()
+
+    with psycopg.connect(database.superuser, autocommit=True) as conn:
+        for workload, age, until in (("w", 7200, 9000), ("w", 3000, -5), ("w", 60, 9000), ("other", 30, 9000)):
+            conn.execute(
+                "INSERT INTO knowledge_signal (id, at, workload, kind, person_id, asked, expires_at) VALUES (%s,"
+                " now() - make_interval(secs => %s), %s, 'unanswered', %s, 'x', now() + make_interval(secs => %s))",
+                (new_id(), age, workload, person, until),
+            )
+    day = 86_400
+    assert left(keeps("w", "full", day), keeps("other", "redacted", day)) == [
+        ("w", "x"), ("w", None), ("w", "x"), ("other", "x"),
+    ]  # fmt: skip
+    assert left(keeps("w", "redacted", 3600)) == [("w", None), ("w", None), ("w", "x"), ("other", None)]
+    assert left() == [("w", None)] * 3 + [("other", None)]
 
 
 def test_an_erased_person_takes_the_content_along(database: Database, tmp_path: Path) -> None:

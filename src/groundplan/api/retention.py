@@ -1,4 +1,5 @@
-"""Deletes kept prompts and answers whose time is over, or that the served blueprint no longer allows to be kept."""
+"""Deletes kept prompts and answers whose time is over, or that the served blueprint no longer allows to be kept; with
+them cached answers, which stand there in full, and questions that found nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
+from groundplan.knowledge.signals import signal_store
 from groundplan.ledger import completion_store, content_store, response_store
 
 SWEEP_SECONDS = 30.0
@@ -26,6 +28,8 @@ def sweep(conn: Connection[Any], blueprint: Blueprint | None) -> dict[str, int]:
         for keep_only in (content_store.keep_only, response_store.keep_only, completion_store.keep_only):
             for workload, count in keep_only(conn, rules(blueprint)).items():
                 deleted[workload] = deleted.get(workload, 0) + count
+        content_store.forget_answers(conn, rules(blueprint))
+        signal_store.keep_only(conn, [(workload, seconds) for workload, _, seconds in rules(blueprint)])
     for workload, count in sorted(deleted.items()):
         record(conn, action="content.delete", actor=SYSTEM, subject=f"workload/{workload}", detail={"calls": count})
     return deleted

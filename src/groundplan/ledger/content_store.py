@@ -86,3 +86,13 @@ def counted(conn: Connection[Any], deleting: LiteralString, parameters: Sequence
     statement = f"WITH gone AS ({deleting}) SELECT workload, count(*) AS count FROM gone GROUP BY workload"
     with conn.cursor(row_factory=tuple_row) as cursor:
         return {workload: count for workload, count in cursor.execute(statement.encode(), parameters).fetchall()}
+
+
+def forget_answers(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> None:
+    """Delete cached answers of workloads that keep nothing in full now, and those that are older than they keep it."""
+    full = [(workload, seconds) for workload, may_be_full, seconds in rules if may_be_full]
+    conn.execute(
+        b"""DELETE FROM answer a WHERE NOT EXISTS (SELECT 1 FROM unnest(%s::text[], %s::bigint[]) r (workload, seconds)
+             WHERE r.workload = a.workload AND a.made_at + make_interval(secs => r.seconds) > now())""",
+        ([workload for workload, _ in full], [seconds for _, seconds in full]),
+    )

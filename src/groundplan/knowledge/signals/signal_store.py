@@ -74,6 +74,18 @@ def forget(conn: Conn, now: datetime) -> int:
     ).rowcount
 
 
+def keep_only(conn: Conn, kept: Sequence[tuple[str, int]]) -> None:
+    """What was asked is forgotten where its workload is not among `kept` (workload, seconds) any more, or it is older
+    than that is kept now."""
+    conn.execute(
+        """UPDATE knowledge_signal s SET asked = NULL, person_id = NULL, expires_at = NULL WHERE expires_at IS NOT NULL
+             AND (expires_at <= now() OR NOT EXISTS (
+               SELECT 1 FROM unnest(%s::text[], %s::bigint[]) r (workload, seconds)
+               WHERE r.workload = s.workload AND s.at + make_interval(secs => r.seconds) > now()))""",
+        ([workload for workload, _ in kept], [seconds for _, seconds in kept]),
+    )
+
+
 def missing_from(conn: Conn, sources: Sequence[str], words: Sequence[str]) -> tuple[str, str] | None:
     """(source, owner) of the source that is nearest to the words by the titles and paths of its documents; where no
     document names them, the first of the sources."""
