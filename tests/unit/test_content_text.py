@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -112,6 +113,26 @@ def test_a_prompt_of_tokens_is_not_kept_where_texts_are_redacted(name: str, toke
     texts: list[Any] = [["a", "b"], [{"role": "user", "content": "a"}], "a"]
     for each in texts:
         assert kept(json.dumps({name: each}).encode(), b"{}")["prompt"] == {name: each}
+
+
+def test_files_that_are_written_as_text_are_not_kept_where_texts_are_redacted() -> None:
+    """Nobody can tell what a picture or a document says; text in base64 has no shape that is known."""
+    card = base64.b64encode(f"pay with {CARD}".encode()).decode()
+    sound, picture = base64.b64encode(bytes(range(256)) * 9000).decode(), f"data:image/png;base64,{card}"
+    asked = json.dumps({"messages": [{"role": "user", "content": [
+        {"type": "text", "text": f"What is ![this]({picture})?"},
+        {"type": "image_url", "image_url": {"url": picture}},
+        {"type": "file", "file": {"filename": "a.txt", "file_data": f"data:text/plain;charset=utf-8;base64,{card}"}},
+        {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}},
+        {"type": "image_url", "image_url": {"url": "https://acme.example/a/picture.png"}},
+    ]}]}).encode()  # fmt: skip
+    answer = json.dumps({"data": [{"b64_json": sound[:5000]}]}).encode()
+    made = document(asked, answer, redacted=True)
+    assert card not in made.document and sound[:300] not in made.document and not made.cut
+    assert made.found == {"encoded_file": 5} and "https://acme.example/a/picture.png" in made.document
+    told = json.loads(made.document)["prompt"]["messages"][0]["content"]
+    assert told[0]["text"] == "What is ![this]([encoded_file])?"
+    assert card in document(asked, answer, redacted=False).document
 
 
 def test_what_is_spelled_token_by_token_is_not_kept_where_texts_are_redacted() -> None:

@@ -6,6 +6,7 @@ A streamed answer is put together again first, so that nothing hides in the cut 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _SPELLED = frozenset({"logprobs", "prompt_logprobs", "token_ids", "prompt_token_
 """Fields that tell a text again token by token, which in pieces has no shape that is known."""
 _VECTOR = "embedding"
 """A field that a text can be guessed from, as numbers or as base64."""
+_FILE = re.compile(r"data:[^,\s]{0,200};base64,[\w+/=-]*|(?<![\w+/-])[\w+/-]{256,}={0,2}", re.ASCII)
+"""A picture, a sound or a document that is written as text, of which nobody can tell here what it says."""
 _TOKENS = ("prompt", "input")
 """Fields of a request in which texts may be sent as their tokens."""
 _BEGINS = frozenset({"content_block_start", "response.output_item.added"})
@@ -84,6 +87,10 @@ class _Cleaner:
         return self.clean(value)
 
     def _text(self, text: str) -> str:
+        if self._redacted:
+            text, files = _FILE.subn("[encoded_file]", text)
+            if files:
+                self.found["encoded_file"] += files
         if len(text) > LONGEST_TEXT:
             self.cut = True
             text, rest = text[: _end(text) if self._redacted else LONGEST_TEXT], f"... ({len(text)} characters)"
