@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import psycopg
@@ -22,7 +23,9 @@ import pytest
 from psycopg_pool import ConnectionPool
 from tests.integration.test_api_control import Control, running
 
+from groundplan.api import live
 from groundplan.api.live import Calls
+from groundplan.api.routes.live import _events
 from groundplan.cli.client import read_events
 from groundplan.cli.tail import line
 from groundplan.core.ids import new_id
@@ -112,8 +115,55 @@ def test_each_call_is_told_once_in_the_order_of_arrival(control: Control, databa
 
 
 def test_nobody_waits_for_calls_of_what_is_not_served(control: Control) -> None:
-    found = control.ask("GET", "/api/calls/live?workload=asistant")
-    assert (found.status, found.code) == (404, "workload_unknown")
+    for name in ("workload", "deployment"):
+        found = control.ask("GET", f"/api/calls/live?{name}=asistant")
+        assert (found.status, found.code) == (404, f"{name}_unknown")
+    found = control.ask("GET", "/api/calls/live?status=error")
+    assert found.status == 422 and "refused" in str(found.body), "it says which words there are"
+
+
+def test_what_is_too_much_over_a_break_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "AT_ONCE", 3)
+    with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool:
+        calls, first = Calls(pool), UUID(put(database))
+        made = [put(database) for _ in range(2)]
+        with pool.connection() as conn:
+            few = calls.since(conn, first)
+            assert [row["id"] for row in few.rows] == made and not few.skipped
+            made = [*made, put(database)]
+            many = calls.since(conn, first)
+            assert [row["id"] for row in many.rows] == made and many.skipped
+
+
+def test_who_stood_still_hears_that_calls_went_by() -> None:
+    """As one who pages through what `groundplan tail` prints."""
+    nothing: Any = None
+    request: Any = Anybody()
+    calls, told = Calls(nothing), list[str]()
+    calls._thread = threading.current_thread()  # nobody looks
+
+    async def read() -> None:
+        async for text in _events(request, nothing, calls, {}):
+            told.append(text.partition("\n")[0])
+            if len(told) == 1:
+                calls._calls.append((1, {"id": "a"}))
+            elif len(told) == 2:
+                calls._calls.clear()
+                calls._calls.extend((number, {"id": str(number)}) for number in (5, 6))
+            elif len(told) == 5:
+                calls.stop()
+
+    asyncio.run(read())
+    assert told == ["retry: 1000", "id: a", "event: skipped", "id: 5", "id: 6"]
+
+
+class Anybody:
+    """A request that goes on."""
+
+    headers: ClassVar[dict[str, str]] = {}
+
+    async def is_disconnected(self) -> bool:
+        return False
 
 
 def test_a_call_that_was_slow_to_become_visible_is_not_missed(control: Control, database: Database) -> None:
@@ -239,11 +289,15 @@ def test_the_command_connects_again_when_the_control_process_restarts(
 
 def test_a_line_says_what_matters() -> None:
     call = {
-        "at": "2026-11-25T12:00:00.000+00:00", "status": "refused", "error_code": "budget_exhausted",
+        "at": "2026-11-25T12:00:00.000+00:00", "status": "refused", "error_code": "budget_exhausted", "cache": "none",
         "workload": "assistant", "deployment": None, "prompt_tokens": 0, "completion_tokens": 0,
         "cost_usd": "0.000000000000", "duration_ms": 1.2, "id": "x",
     }  # fmt: skip
     assert "refused budget_exhausted  assistant" in line(call) and line(call).endswith("1 ms  x")
+    assert line({**call, "at": "2026-11-25T12:00:00.000+02:00"}).startswith("10:00:00Z  "), "as the console has it"
+    assert line({**call, "status": "ok", "error_code": None})[11:20] == "ok       "
+    assert line({**call, "status": "ok", "error_code": None, "cache": "exact"})[11:20] == "ok exact "
+    assert line({**call, "status": "cancelled", "error_code": None})[11:20] == "cancelled"
 
 
 def test_events_are_read_as_the_standard_says() -> None:

@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -34,6 +35,15 @@ OVERLAP = timedelta(seconds=2)
 log = logging.getLogger(__name__)
 
 Pool = ConnectionPool[Connection[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Over a break: the calls, the ids of them and of what came just before, and whether there were more of them."""
+
+    rows: Sequence[dict[str, Any]]
+    told: frozenset[str]
+    skipped: bool
 
 
 class Calls:
@@ -80,15 +90,17 @@ class Calls:
         return self._number
 
     def after(self, number: int) -> list[tuple[int, dict[str, Any]]]:
-        """What was seen since then, in order."""
+        """What was seen since then, in order, as far as it is kept."""
         return [item for item in list(self._calls) if item[0] > number]
 
-    def since(self, conn: Connection[tuple[Any, ...]], call: UUID) -> tuple[list[dict[str, Any]], frozenset[str]]:
-        """What has arrived after a call that a watcher saw last, and the ids of that and of what came just before."""
+    def since(self, conn: Connection[tuple[Any, ...]], call: UUID) -> Missed:
+        """What has arrived after a call that a watcher saw last."""
         at = queries.arrival(conn, call)
         found = [] if at is None else queries.arrived(conn, at - OVERLAP, AT_ONCE)
         ids = [row["id"] for _, row in found]
-        return [row for _, row in found[ids.index(str(call)) + 1 if str(call) in ids else 0 :]], frozenset(ids)
+        seen = str(call) in ids
+        rows = [row for _, row in found[ids.index(str(call)) + 1 if seen else 0 :]]
+        return Missed(rows, frozenset(ids), skipped=len(found) == AT_ONCE and not seen)
 
     def stop(self) -> None:
         """End every watcher: the process is about to end."""

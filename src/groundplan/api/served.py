@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -10,7 +11,7 @@ from psycopg import Connection
 
 from groundplan.api import store
 from groundplan.blueprint import artifact
-from groundplan.blueprint.model import Blueprint, Workload
+from groundplan.blueprint.model import Blueprint, Deployment, Workload
 from groundplan.catalog.loader import load_served
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import NotFound
@@ -21,6 +22,8 @@ SEARCH = "search"
 TRANSLATE = "translate"
 """Reaches deployments that speak another API than OpenAI's."""
 LOCAL = "local:"
+_LISTED, _NEAR = 30, 3
+"""More than so many are not listed in a hint; so many of those that are meant at most."""
 _SERVED_BY_SEARCH = frozenset({"embeddings"})
 """Local names that the search service answers for."""
 
@@ -66,8 +69,23 @@ def known_workload(blueprint: Blueprint, name: str) -> Workload:
     for workload in blueprint.workloads:
         if workload.name == name:
             return workload
-    served = ", ".join(workload.name for workload in blueprint.workloads) or "none"
-    raise NotFound(f"no workload '{name[:80]}' is served", code="workload_unknown", hint=f"Served are: {served}.")
+    raise _not_served("workload", name, [each.name for each in blueprint.workloads])
+
+
+def known_deployment(blueprint: Blueprint, name: str) -> Deployment:
+    """The same of a deployment."""
+    for deployment in blueprint.deployments:
+        if deployment.name == name:
+            return deployment
+    raise _not_served("deployment", name, [each.name for each in blueprint.deployments])
+
+
+def _not_served(kind: str, name: str, served: list[str]) -> NotFound:
+    hint = f"Served are: {', '.join(served) or 'none'}."
+    if len(served) > _LISTED:
+        near = difflib.get_close_matches(name[:80], served, _NEAR)
+        hint = f"{len(served)} are served" + (f", among them {', '.join(near)}." if near else ".")
+    return NotFound(f"no {kind} '{name[:80]}' is served", code=f"{kind}_unknown", hint=hint)
 
 
 def translates(blueprint: Blueprint, *, installed: bool) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -66,12 +66,13 @@ def _follow(client: ControlClient, path: str, as_json: bool) -> None:
 
 
 def line(call: dict[str, Any]) -> str:
-    """Time, status, workload, who answered, tokens, cost, time taken, and the id for `groundplan why`."""
-    at = datetime.fromisoformat(call["at"]).astimezone()
-    status = call["status"] if call["status"] == "ok" else f"{call['status']} {call['error_code'] or ''}".strip()
+    """Time (UTC), status and cache, workload, who answered, tokens, cost, time taken, id for `groundplan why`."""
+    at = datetime.fromisoformat(call["at"]).astimezone(UTC)
+    ended = call["error_code"] if call["status"] != "ok" else call["cache"] if call["cache"] != "none" else None
+    status = call["status"] if ended is None else f"{call['status']} {ended}"
     taken = "" if call["duration_ms"] is None else f"{call['duration_ms']:.0f} ms"
     cells = (
-        f"{at:%H:%M:%S}",
+        f"{at:%H:%M:%S}Z",
         f"{status:<9}",
         f"{call['workload']:<24}",
         f"{call['deployment'] or '-':<20}",

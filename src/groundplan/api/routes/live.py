@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from fastapi import Request
@@ -15,13 +15,16 @@ from fastapi.responses import StreamingResponse
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Services, Using
-from groundplan.api.live import Calls
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.live import Calls, Missed
+from groundplan.api.served import current_blueprint, known_deployment, known_workload
 
 router = below_api("ledger")
 TURN_SECONDS = 0.1
 QUIET_SECONDS = 10.0
 """After so long without a call, a comment keeps the connection open."""
+Status = Literal["ok", "refused", "failed", "cancelled", "crashed"]
+_SKIPPED: Final = "event: skipped\ndata: {}\n\n"
+_NOTHING: Final = Missed((), frozenset(), skipped=False)
 
 
 @router.get("/calls/live", response_class=StreamingResponse)
@@ -30,7 +33,7 @@ async def live(
     services: Using,
     caller: SignedIn,
     workload: str | None = None,
-    status: str | None = None,
+    status: Status | None = None,
     deployment: str | None = None,
 ) -> StreamingResponse:
     """`data:` is a call as in GET /api/calls, `id:` its id: with it as Last-Event-ID nothing is missed over a break.
@@ -41,8 +44,8 @@ async def live(
     if not caller.operator and not caller.duties:
         asked["person_id"] = str(caller.person)
     wanted = {name: value for name, value in asked.items() if value is not None}
-    if workload is not None:
-        await run_in_threadpool(_check, services, workload)
+    if workload is not None or deployment is not None:
+        await run_in_threadpool(_check, services, workload, deployment)
     calls: Calls = request.app.state.live
     calls.check_room()
     return StreamingResponse(
@@ -52,30 +55,39 @@ async def live(
     )
 
 
-def _check(services: Services, workload: str) -> None:
+def _check(services: Services, workload: str | None, deployment: str | None) -> None:
     """Nobody waits for calls of what is not served. Raises `NotFound`."""
     with services.transaction() as conn:
-        known_workload(current_blueprint(conn), workload)
+        blueprint = current_blueprint(conn)
+    if workload is not None:
+        known_workload(blueprint, workload)
+    if deployment is not None:
+        known_deployment(blueprint, deployment)
 
 
 async def _events(request: Request, services: Services, calls: Calls, wanted: dict[str, str]) -> AsyncIterator[str]:
     with calls.watch():
         number, skipped, quiet = calls.number, calls.skipped, 0.0
         yield "retry: 1000\n\n"
-        missed, told = await run_in_threadpool(_missed, services, calls, request.headers.get("last-event-id"))
-        for row in missed:
+        missed = await run_in_threadpool(_missed, services, calls, request.headers.get("last-event-id"))
+        if missed.skipped:
+            yield _SKIPPED
+        for row in missed.rows:
             if text := _event(row, wanted):
                 yield text
         while not calls.stopping and not await request.is_disconnected():
             await asyncio.sleep(TURN_SECONDS)
             quiet += TURN_SECONDS
-            for number, row in calls.after(number):  # noqa: B007, B020 -- the number goes on from here
-                if row["id"] not in told and (text := _event(row, wanted)):
+            found = calls.after(number)
+            if found and found[0][0] > number + 1:  # a reader that stood still, as one who pages through it
+                yield _SKIPPED
+            for number, row in found:  # noqa: B007 -- the number goes on from here
+                if row["id"] not in missed.told and (text := _event(row, wanted)):
                     quiet = 0.0
                     yield text
             if calls.skipped > skipped:
                 skipped = calls.skipped
-                yield "event: skipped\ndata: {}\n\n"
+                yield _SKIPPED
             if quiet >= QUIET_SECONDS:
                 quiet = 0.0
                 yield ": quiet\n\n"
@@ -88,10 +100,10 @@ def _event(row: dict[str, Any], wanted: dict[str, str]) -> str:
     return f"id: {row['id']}\ndata: {json.dumps(row)}\n\n"
 
 
-def _missed(services: Services, calls: Calls, last: str | None) -> tuple[list[dict[str, Any]], frozenset[str]]:
+def _missed(services: Services, calls: Calls, last: str | None) -> Missed:
     try:
         call = UUID(last or "")
     except ValueError:
-        return [], frozenset()
+        return _NOTHING
     with services.transaction() as conn:
         return calls.since(conn, call)
