@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.test_metrics import parsed, total
 
+from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.telemetry import departed, scrape
@@ -207,3 +209,19 @@ async def test_what_a_worker_told_before_it_was_killed_is_not_taken_back(home: H
         await two._server.drain(0.1)
     await one.close()
     await two.close()
+
+
+async def test_a_worker_that_was_killed_is_not_missed_where_fewer_should_run_now(home: Home) -> None:
+    """An installation that was killed with all its workers and is started again with fewer."""
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    for name in ("1", "2"):
+        announce(home, f"{scrape.SERVICE}{name}", "http://127.0.0.1:9", "t")
+        path = home.run / "endpoints.d" / f"{scrape.SERVICE}{name}.json"
+        path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {gone.pid}'))
+    for workers, missed in ((0, {"1", "2"}), (3, {"1", "2"}), (2, {"1"}), (1, set[str]())):
+        counting, scrapes = Counting(), Scrapes(home, 0, None, workers)
+        await scrapes.open(counting.own)
+        found = parsed(await scrapes.everybody(counting.told()))["groundplan_gateway_worker_up"]
+        assert {dict(labels)["worker"] for labels, up in found.items() if not up} == missed, workers
+        await scrapes.close()

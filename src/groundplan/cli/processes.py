@@ -51,12 +51,17 @@ def shipper(home: Home) -> Process:
 
 
 def gateway(
-    home: Home, listeners: Listeners, slot: int, drain_seconds: float, leave_seconds: float = LEAVE_SECONDS
+    home: Home,
+    listeners: Listeners,
+    slot: int,
+    drain_seconds: float,
+    leave_seconds: float = LEAVE_SECONDS,
+    workers: int = 0,
 ) -> Process:
-    """Gateway worker `slot`; all workers accept from the same listening sockets."""
+    """Gateway worker `slot` of so many; all accept from the same listening sockets."""
     fds = [listeners.public.fileno()]
     arguments = ["--home", str(home.root), "--fd", str(fds[0]), "--slot", str(slot), "--drain", str(drain_seconds)]
-    arguments += ["--leave", str(leave_seconds)]
+    arguments += ["--leave", str(leave_seconds), "--workers", str(workers)]
     if listeners.local is not None:
         fds.append(listeners.local.fileno())
         arguments += ["--local-fd", str(fds[1])]

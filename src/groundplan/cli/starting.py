@@ -64,7 +64,7 @@ class Start:
     def workers(self, listeners: Listeners, count: int) -> list[Process]:
         """The processes of the gateway."""
         drain, leave = self.settings.drain_seconds, self.settings.reload_drain_seconds
-        return [processes.gateway(self.home, listeners, slot, drain, leave) for slot in range(count)]
+        return [processes.gateway(self.home, listeners, slot, drain, leave, count) for slot in range(count)]
 
     def again(self, supervisor: Supervisor, listeners: Listeners, count: int) -> tuple[list[Process], ...]:
         """What new code replaces, one after the other: the local services that run and are no models, then the gateway,

@@ -113,8 +113,10 @@ async def serve(
     leave_seconds: float = 600.0,
     segment_bytes: int = SEGMENT_BYTES,
     clock: Clock | None = None,
+    workers: int = 0,
 ) -> int:
-    """Serve until a signal, a failed journal or a fence; returns the exit code. `clock` is the machine's by default."""
+    """Serve until a signal, a failed journal or a fence; returns the exit code. `clock` is the machine's by default.
+    `workers`: how many should run; 0: not known."""
     loop = asyncio.get_running_loop()
     async with Parts() as parts:
         awake = awake_of(loop)
@@ -124,7 +126,7 @@ async def serve(
         journal = Journal.open(home.journal / str(epoch := new_id()), epoch, loop, segment_bytes)
         gateway, live, leases = _gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))
         await parts.keep(AnswerDesk(gateway.answers)).open()
-        gateway.scrapes = parts.keep(Scrapes(home, slot, load_settings().metrics_token))
+        gateway.scrapes = parts.keep(Scrapes(home, slot, load_settings().metrics_token, workers))
         await gateway.scrapes.open(lambda: gathered(gateway))
         _beside(parts, gateway, home, url)
         pipeline, runner = _request_path(parts, gateway, home, url, leases)
@@ -375,6 +377,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", required=True)
     parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
     parser.add_argument("--slot", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0, help="how many should run")
     parser.add_argument("--local-fd", type=int, help="an inherited socket of this machine, served in the clear")
     parser.add_argument("--tls-cert", type=Path, help="certificate chain that --fd shows")
     parser.add_argument("--tls-key", type=Path)
@@ -390,7 +393,8 @@ def main(argv: list[str] | None = None) -> int:
         _allow_files()
         home = Home(Path(arguments.home).absolute())
         sockets, size = _sockets(arguments), arguments.segment_bytes
-        return uvloop.run(serve(home, sockets, arguments.slot, arguments.drain, arguments.leave, size))
+        times = arguments.drain, arguments.leave
+        return uvloop.run(serve(home, sockets, arguments.slot, *times, size, workers=arguments.workers))
     except GroundplanError as error:
         print(error, file=sys.stderr)
         return error.exit_code

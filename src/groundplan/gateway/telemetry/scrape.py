@@ -54,9 +54,10 @@ _decode = msgspec.msgpack.Decoder(list[Family]).decode
 class Scrapes:
     """This worker's part in the metrics of its HOME. `open` it before the worker serves."""
 
-    def __init__(self, home: Home, slot: int, token: str | None) -> None:
-        """`token` is a secret reference."""
+    def __init__(self, home: Home, slot: int, token: str | None, workers: int = 0) -> None:
+        """`token` is a secret reference. `workers`: how many should run; 0: whoever is announced."""
         self.slot = slot
+        self._workers = workers
         self._home = home
         self._reference = token
         self._token = secrets.token_hex(32)
@@ -134,12 +135,17 @@ class Scrapes:
             pass  # a token that cannot be read opens nothing
         return [token for token in found if token]
 
+    def _should_run(self, name: str) -> bool:
+        """Not where there are fewer workers now than those of which one was killed before it could say so."""
+        return name == SHIPPER or not self._workers or int(name) < self._workers
+
     async def everybody(self, own: list[Family]) -> bytes:
         """The exposition of all workers, with what those before them counted; one that does not answer is told as
         down, and what it told last."""
         await self._write(own)
-        names = [name for name in known(self._home) if name != str(self.slot)]
-        places = [lookup(self._home, f"{SERVICE}{name}") for name in names]
+        announced = {name: lookup(self._home, f"{SERVICE}{name}") for name in known(self._home)}
+        names = [name for name in announced if name != str(self.slot) and (announced[name] or self._should_run(name))]
+        places = [announced[name] for name in names]
         others = await asyncio.gather(*map(_ask, places))
         asked = zip(places, others, strict=True)
         told = {_id(self._token), *(_id(place.token) for place, answer in asked if place and answer is not None)}
