@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -40,7 +41,7 @@ from groundplan.gateway.telemetry.genai_metrics import (
     GenAiMetrics,
 )
 from groundplan.gateway.telemetry.spans import spans, wanted
-from groundplan.gateway.telemetry.trace_export import TraceExport, header_lines, metrics_url
+from groundplan.gateway.telemetry.trace_export import AT_ONCE, TraceExport, header_lines, metrics_url
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -263,6 +264,7 @@ def test_the_first_chunk_is_counted_for_streams_that_came_to_their_end() -> None
         assert (named[FIRST_CHUNK].total if FIRST_CHUNK in named else 0) == chunk / 1e6
         found = spans(call)[-1].attributes
         assert found.get("gen_ai.response.time_to_first_chunk") == (chunk / 1e6 or None)
+        assert found.get("gen_ai.request.stream") is (True if chunk else None), "without it, it counts as none"
 
 
 def test_metrics_go_beside_the_traces_or_nowhere() -> None:
@@ -354,9 +356,9 @@ def test_a_collector_that_is_away_costs_spans_and_nothing_else() -> None:
     with receiver() as collector:
         collector.status = 400
         traces = TraceExport(collector.url, {})
-        traces.offer([ended()], new_id())
+        traces.offer([ended() for _ in range(AT_ONCE + 50)], new_id())
         traces.close()
-        assert traces.lost > 0 and not collector.bodies
+        assert traces.lost == AT_ONCE + 50 and not collector.bodies, "also of what still waited at the end"
 
 
 def test_a_call_that_makes_no_sense_never_fails_the_shipping() -> None:
@@ -365,6 +367,28 @@ def test_a_call_that_makes_no_sense_never_fails_the_shipping() -> None:
         traces.offer([ended("00-zz"), CallState(new_id().bytes, 1)], new_id())
         traces.close()
         assert traces.lost == 2 and not collector.bodies
+
+
+def test_metrics_are_of_whole_calls_whatever_ends_while_they_are_put_together() -> None:
+    """Calls end in the thread that ships them: a series that began meanwhile broke off the sending."""
+    with receiver() as collector:
+        traces = TraceExport(collector.url, {})
+        told, later, grown = traces._otel.counted, list[threading.Thread](), list[int]()
+
+        def counted(metrics: GenAiMetrics, *given: Any) -> Any:
+            before = len(metrics.series)
+            later.append(threading.Thread(target=traces.offer, args=([ended(model="x/later")], new_id())))
+            later[-1].start()
+            later[-1].join(0.2)
+            grown.append(len(metrics.series) - before)
+            return told(metrics, *given)
+
+        traces._otel = SimpleNamespace(counted=counted)
+        traces.offer([ended()], new_id())
+        traces.close()
+        later[0].join(10)
+        assert grown[0] == 0 and len(collector.metrics()) == 2
+        assert len(traces._metrics.series) == 4
 
 
 def test_headers_are_lines_and_are_never_repeated_in_an_error() -> None:

@@ -126,6 +126,7 @@ def _attempt(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started:
         finish = begin + settled.duration_us * 1000
         attributes |= _usage(settled.usage)
         if settled.first_chunk_us:
+            attributes["gen_ai.request.stream"] = True  # without it a request counts as one that is not streamed
             attributes["gen_ai.response.time_to_first_chunk"] = settled.first_chunk_us / 1e6
         if settled.http_status:
             attributes["http.response.status_code"] = settled.http_status

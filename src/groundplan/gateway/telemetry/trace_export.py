@@ -43,6 +43,8 @@ class TraceExport:
         self._otel = _sdk()
         self._convert, self._exporter = self._otel.Converter().convert, self._otel.exporter(url, headers, SEND_SECONDS)
         self._metrics = GenAiMetrics()
+        self._counting = threading.Lock()
+        """Whoever looks at the metrics sees whole calls."""
         self._counted = self._sent = 0
         """Calls in the metrics, and how many of them the collector knows of."""
         self._instance, self._began = str(new_id()), time.time_ns()
@@ -70,11 +72,12 @@ class TraceExport:
             return None
 
     def offer(self, calls: Iterable[CallState], epoch: UUID) -> None:
-        """Take ended calls over. Never waits, and never fails: the ledger comes first."""
+        """Take ended calls over. Never waits for a collector, and never fails: the ledger comes first."""
         for call in calls:
             if self._gauge is not None:
-                self._metrics.count(call)
-                self._counted += 1
+                with self._counting:
+                    self._metrics.count(call)
+                    self._counted += 1
             if len(self._waiting) < MOST_CALLS:
                 self._waiting.append((epoch, call))
             else:
@@ -83,6 +86,9 @@ class TraceExport:
     def close(self) -> None:
         self._stop.set()
         self._thread.join(SEND_SECONDS)
+        self.lost += len(self._waiting)
+        self._waiting.clear()
+        self._tell_lost()
 
     def _run(self) -> None:
         while not self._stop.wait(INTERVAL_S):
@@ -96,11 +102,12 @@ class TraceExport:
     def _tell(self) -> None:
         """All metrics since the start, where there is anything new in them: what one sending loses the next one has."""
         self._told_metrics = time.monotonic()
-        counted = self._counted
-        if self._gauge is None or counted == self._sent:
+        if self._gauge is None or self._counted == self._sent:
             return
         try:
-            found = self._otel.counted(self._metrics, self._instance, self._began, time.time_ns())
+            with self._counting:
+                counted = self._counted
+                found = self._otel.counted(self._metrics, self._instance, self._began, time.time_ns())
             if self._gauge.export(found).name == "SUCCESS":
                 self._sent = counted
         except Exception as error:  # noqa: BLE001 -- the thread's boundary
@@ -112,6 +119,9 @@ class TraceExport:
             if not self._export(batch):
                 self.lost += len(batch)
                 break
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
         if self.lost > self._told_lost:
             log.warning("traces were dropped", calls=self.lost - self._told_lost)
             self._told_lost = self.lost
