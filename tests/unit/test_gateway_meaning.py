@@ -30,6 +30,7 @@ from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.net import Done, net
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Learned, Regions
+from groundplan.gateway.caching import meaning
 from groundplan.gateway.caching.meaning import REST_SECONDS, SECONDS, Meanings
 from groundplan.gateway.caching.meaning_checks import Checks
 from groundplan.gateway.call.exchange import Passage
@@ -238,6 +239,23 @@ async def test_a_search_service_that_says_nothing_holds_up_one_call_for_a_moment
             for number in range(5):
                 assert await cache_of(rig, f"How can I reset {number} passwords for Jira?") == "none"
             assert loop.time() - begun < SECONDS
+
+
+async def test_a_worker_remembers_a_bounded_number_of_questions_those_asked_last(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the conversations that they are asked in; each takes some ten kilobytes."""
+    monkeypatch.setattr(meaning, "QUESTIONS", 4)
+    async with meaning_rig(tmp_path, encoder) as rig:
+        similar: Any = rig.gateway.cached.similar
+        for number in range(6):
+            before = [{"role": "system", "content": f"Answer in verse {number // 2}."}]
+            assert await cache_of(rig, f"How do I reset my Jira password of room {number}?", before=before) == "none"
+        assert [len(frame.keys) for frame in similar._frames.values()] == [2, 2] and similar._questions == 4
+        clock: Any = rig.gateway.clock
+        clock.advance(601)
+        assert await cache_of(rig, "How do I reset my Jira password of room 5?", before=before) == "none"
+        assert similar._questions == 4, "a question that is answered anew is the same one"
 
 
 async def test_an_answer_is_given_to_nobody_else_however_the_question_is_put(tmp_path: Path, encoder: Encoder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_of_those_that_came_last_the_likest_are_found(turns: list[int], asked: i
         for number, turn in enumerate(turns):
             frame.keep((str(number).encode(), False), said(turn))
         of = said(asked).vector
-        found = list(frame.nearest(of, most, 0.5))
+        found = list(islice(frame.nearest(of, 0.5), most))
         last = {(str(number).encode(), False): said(turn).vector for number, turn in list(enumerate(turns))[-20:]}
         assert len(frame.keys) == len(last)
         for key, each in found:
@@ -49,5 +50,14 @@ def test_of_questions_as_like_as_each_other_the_older_one_is_found_first() -> No
     frame = Frame()
     for name in (b"first", b"second", b"third"):
         frame.keep((name, False), said(0))
-    assert [key for key, _ in frame.nearest(said(0).vector, 2, 0.5)] == [(b"first", False), (b"second", False)]
-    assert not list(Frame().nearest(said(0).vector, 2, 0.5))
+    names = [key[0] for key, _ in frame.nearest(said(0).vector, 0.5)]
+    assert names == [b"first", b"second", b"third"]
+    assert not list(Frame().nearest(said(0).vector, 0.5))
+
+
+def test_a_question_that_is_answered_anew_takes_its_own_place() -> None:
+    """Once for each time it was it would crowd out those that are nearly as like."""
+    frame, turns = Frame(), (0, 1, 0, 2, 0)
+    grew = [frame.keep((b"%d" % turn, False), said(turn)) for turn in turns]
+    assert grew == [True, True, False, True, False]
+    assert [key[0] for key, _ in frame.nearest(said(0).vector, 0.5)] == [b"0", b"1", b"2"]

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
 QUESTION = 2000
 """Characters of the longest question that is compared."""
 FRAMES = 2000
+QUESTIONS = 10_000
+"""Of all frames of a worker; what was asked in longest ago goes first."""
 BEST = 3
-"""Of the likest questions, how many are judged."""
+"""Of the likest questions whose answers are still there, how many are judged."""
 SECONDS = 1.0
 """Longest that a call waits for what its question means, and never more than half of its deadline."""
 REST_SECONDS = 2.0
@@ -102,6 +105,7 @@ class Meanings:
         self._gateway = gateway
         self._dice = dice
         self._frames: OrderedDict[bytes, Frame] = OrderedDict()
+        self._questions = 0
         self._taught: dict[str, Taught] = {}
         self._rests = 0.0
         """Until then calls do without: the search service said nothing a moment ago."""
@@ -169,11 +173,12 @@ class Meanings:
         if frame is None:
             return None
         now = self._gateway.clock.now().timestamp()
-        judged = [
-            (kept, accept.judge(accept.shipped(), asked.said, said))
-            for key, said in frame.nearest(asked.said.vector, BEST, accept.LEAST_COSINE)
-            if (kept := self._gateway.cached.get(name, key, now)) is not None
-        ]
+        kept = (
+            (entry, said)
+            for key, said in frame.nearest(asked.said.vector, accept.LEAST_COSINE)
+            if (entry := self._gateway.cached.get(name, key, now)) is not None
+        )
+        judged = [(entry, accept.judge(accept.shipped(), asked.said, said)) for entry, said in islice(kept, BEST)]
         if not judged:
             return None
         entry, verdict = max(judged, key=lambda each: (not each[1].veto, each[1].score))
@@ -241,9 +246,10 @@ class Meanings:
 
         frame = self._frames.setdefault(asked.frame, Frame())
         self._frames.move_to_end(asked.frame)
-        frame.keep(entry.key, asked.said)
-        if len(self._frames) > FRAMES:
-            self._frames.popitem(last=False)
+        self._questions += frame.keep(entry.key, asked.said)
+        while len(self._frames) > FRAMES or self._questions > QUESTIONS:
+            _, gone = self._frames.popitem(last=False)
+            self._questions -= len(gone.keys)
         if exchange.match is not None:
             self._gateway.keep(self._compare(entry, exchange, exchange.match))
 

@@ -29,27 +29,31 @@ class Frame:
         self._vectors: NDArray[np.float32] | None = None
         self._oldest = 0
 
-    def keep(self, key: Key, said: Said) -> None:
-        """The question of an answer that is kept from now on."""
-        place = len(self.keys)
-        if place == KNOWN:
+    def keep(self, key: Key, said: Said) -> bool:
+        """The question of an answer that is kept from now on; whether it is one more than there were."""
+        before = place = len(self.keys)
+        if key in self.keys:
+            place = self.keys.index(key)
+            self._asked[place] = (said.reading, said.words)
+        elif place == KNOWN:
             place, self._oldest = self._oldest, (self._oldest + 1) % KNOWN
             self.keys[place], self._asked[place] = key, (said.reading, said.words)
         else:
             self.keys.append(key)
             self._asked.append((said.reading, said.words))
         self._room(place, said.vector)[place] = said.vector
+        return len(self.keys) > before
 
-    def nearest(self, vector: Vector, most: int, least: float) -> Iterator[tuple[Key, Said]]:
-        """The likest questions, the first of them first, each liker than `least`."""
+    def nearest(self, vector: Vector, least: float) -> Iterator[tuple[Key, Said]]:
+        """The questions that are liker than `least`, the likest first, and of those as like the one that came first."""
         if self._vectors is None:
             return
         likeness = self._vectors[: len(self.keys)] @ vector
-        order = np.argsort(-likeness, kind="stable")[:most].tolist()
-        for place in order:
-            if likeness[place] > least:
-                reading, words = self._asked[place]
-                yield self.keys[place], Said(reading, self._vectors[place], words)
+        for place in np.argsort(-likeness, kind="stable").tolist():
+            if not likeness[place] > least:
+                return
+            reading, words = self._asked[place]
+            yield self.keys[place], Said(reading, self._vectors[place], words)
 
     def _room(self, place: int, vector: Vector) -> NDArray[np.float32]:
         known = self._vectors
