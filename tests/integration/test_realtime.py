@@ -28,6 +28,7 @@ from tests.integration.gateway_stack import (
 )
 from tests.integration.patient import UNTOLD
 from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
@@ -502,6 +503,36 @@ async def test_an_upstream_that_breaks_off_is_told_and_settled(setup: Setup) -> 
         assert error.error.code == "stream_broken" and await closed(connection) == 1011
     (settlement,) = await setup.settled(1)
     assert (settlement.outcome, settlement.estimated, settlement.cost) == ("failed", True, int(BOUND * PICO))
+
+
+async def test_an_upstream_that_takes_nothing_any_more_is_given_up_in_its_time(setup: Setup) -> None:
+    """However much lies before it that it was sent, and the place of the conversation is free then."""
+    gone = asyncio.Event()
+
+    async def stuck(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()
+        await gone.wait()
+        connection.transport.abort()
+
+    async def pour(connection: AsyncRealtimeConnection) -> None:
+        while True:
+            await connection.input_audio_buffer.append(audio="A" * (1 << 20))
+
+    async with serve(stuck, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        more: dict[str, Any] = {"kind": "realtime", "rates": RATES, "max_output_tokens": 100, "idle_ms": 1000}
+        places = [deployment("talker", port, concurrent=1, **more)]
+        setup.stack.apply(blueprint(2, places, [workload("assistant", ["talker"], also=["talker"])]))
+        await setup.stack.ready(2)
+        for _ in range(2):
+            async with setup.connected() as connection:
+                pouring = asyncio.create_task(pour(connection))
+                assert await closed(connection) == 1011
+                pouring.cancel()
+                await asyncio.wait([pouring])
+        gone.set()
+    settled = await setup.settled(2)
+    assert {each.outcome for each in settled} == {"cancelled"}
 
 
 async def test_an_upstream_that_leads_elsewhere_is_not_followed(setup: Setup) -> None:

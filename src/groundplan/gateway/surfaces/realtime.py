@@ -35,7 +35,7 @@ from groundplan.gateway.surfaces.answers import error_type, facts
 from groundplan.gateway.surfaces.interface import Codec, Interface
 from groundplan.gateway.surfaces.realtime_events import BEGINS, HINT, check, read_client, read_server, usage_of, wanted
 from groundplan.gateway.surfaces.realtime_permission import Permission
-from groundplan.gateway.surfaces.realtime_upstream import Link, has_cleared, is_lost, link
+from groundplan.gateway.surfaces.realtime_upstream import Link, end, has_cleared, is_lost, link
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.pressure import Load
@@ -475,7 +475,7 @@ class Session:
         elif ready is not None:
             self._let_go(ready)
         if self._link is not None:
-            await self._link.socket.close()
+            await end(self._link.socket)
 
     def _leave(self) -> None:
         """Its place at the deployment is free."""

@@ -27,6 +27,7 @@ from groundplan.gateway.upstream.targets import Target
 
 PING_SECONDS = 20.0
 """How often an upstream is asked whether it is there, at least."""
+CLOSE_SECONDS = 2.0
 CLEAR_SECONDS = 1.0
 """How long an upstream may take to say that nothing waits in its buffer any more."""
 
@@ -73,7 +74,7 @@ async def link(gateway: Gateway, exchange: Exchange, deployment: Deployment, tra
             compression=None,
             proxy=None,
             open_timeout=None,
-            close_timeout=1.0,
+            close_timeout=CLOSE_SECONDS / 2,
             ping_interval=None,  # the library's own would count as its silence that we stood still
             max_size=MESSAGE_BYTES,
             **more,
@@ -87,13 +88,21 @@ async def is_lost(socket: ClientConnection, deployment: Deployment) -> None:
     seconds = min(PING_SECONDS, deployment.idle_ms / 1000)
     while True:
         await asyncio.sleep(seconds)
-        answered = await socket.ping()
         try:
             async with patient(seconds):
-                await answered
+                await (await socket.ping())  # to ask waits, too, where it takes nothing of what was sent before
         except TimeoutError:
             if socket.transport.is_reading():  # else the client takes nothing, and its answer waits behind the rest
                 return
+
+
+async def end(socket: ClientConnection) -> None:
+    """Close it; one that takes not even that is cut."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await socket.close()
+    except TimeoutError:
+        socket.transport.abort()
 
 
 async def has_cleared(socket: ClientConnection) -> bool:
