@@ -32,7 +32,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.journal import shipper as shipper_module
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import read_segment, segment_numbers, segment_path
-from groundplan.gateway.journal.shipper import Shipper, main, run
+from groundplan.gateway.journal.shipper import EpochShipper, Shipper, main, run
 from groundplan.ledger import archive, archive_store, rollup_store
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 from groundplan.testing.database import Database
@@ -337,6 +337,30 @@ async def test_shipped_segments_are_deleted_unless_a_call_in_them_is_open(instal
         installation.step(2)
     assert installation.rows("SELECT count(*), count(DISTINCT id) FROM call") == [(602, 602)]
     assert installation.rows("SELECT gaps, done FROM shipped") == [(0, True)]
+    await journal.close()
+
+
+async def test_what_a_dead_worker_left_is_taken_over_in_batches(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While PostgreSQL was away it may be more than fits into memory, or into one transaction."""
+    monkeypatch.setattr(shipper_module, "BATCH", 30)
+    journal, sizes = installation.journal(), list[int]()
+    for _ in range(100):
+        await room(journal)
+        one_call(journal)
+    ship = EpochShipper.ship
+
+    def noted(shipper: EpochShipper, *arguments: Any) -> None:
+        sizes.append(len(shipper._touched))
+        ship(shipper, *arguments)
+
+    monkeypatch.setattr(EpochShipper, "ship", noted)
+    with died(journal):
+        installation.step(20)
+    assert installation.rows("SELECT count(*) FROM call") == [(100,)] and sum(sizes) >= 100
+    assert max(sizes) <= 30, sizes
+    assert installation.rows("SELECT gaps, done FROM shipped") == [(0, True)] and not journal.folder.exists()
     await journal.close()
 
 

@@ -92,8 +92,10 @@ class EpochShipper:
         return max(self._known_gaps, len(self.tail.damaged))
 
     def read(self, *, dead: bool) -> int:
-        """Take new records into memory; returns how many."""
-        found = self.tail.read_rest() if dead else self.tail.read(BATCH)
+        """Take new records into memory; returns how many. Of one that is `dead`, what lies behind damage comes last."""
+        found = self.tail.read(BATCH)
+        if dead and len(found) < BATCH:
+            found += self.tail.read_rest()
         shipped, apply, touched = self._shipped, self.state.apply, self._touched
         for read in found:
             record = read.entry.record
@@ -296,13 +298,14 @@ class Shipper:
                 segment, offset, done, gaps = ledger_store.position(conn, epoch)
                 shipper = EpochShipper(folder, epoch, (segment, offset), gaps)
                 if done and lock is not None:
-                    shipper.read(dead=True)  # tells which segments are damaged
+                    while shipper.read(dead=True) >= BATCH:  # tells which segments are damaged
+                        pass
                     shipper.remove()
                     return BATCH
                 self._epochs[epoch] = shipper
             found = shipper.read(dead=lock is not None)
             shipper.ship(conn, self._context)
-            if lock is not None:
+            if lock is not None and found < BATCH:
                 self._close(conn, shipper)
                 return BATCH
             shipper.delete_shipped()
