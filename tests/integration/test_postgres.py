@@ -153,6 +153,16 @@ def test_one_that_stands_still_once_it_answered_is_waited_for(tmp_path: Path, mo
         again.join()
 
 
+def test_the_server_is_told_no_secret_of_our_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under root it runs as a user whom others may share, and who may read the environment of its processes."""
+    monkeypatch.setenv("PROVIDER_KEY", "sk-of-ours")
+    monkeypatch.setenv("PGDATA", "/nowhere")
+    with cleaned(Home(tmp_path / "home"), made=True) as home, EmbeddedPostgres(home) as server:
+        server.start()
+        told = Path(f"/proc/{server.pid}/environ").read_bytes().split(b"\0")
+        assert b"TZ=UTC" in told and not any(each.startswith((b"PROVIDER_KEY=", b"PGDATA=")) for each in told)
+
+
 def test_a_server_that_outlived_its_owner_is_stopped_first(tmp_path: Path) -> None:
     with cleaned(Home(tmp_path), made=True) as home:
         server = EmbeddedPostgres(home)

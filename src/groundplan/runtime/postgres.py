@@ -60,6 +60,9 @@ _TUNING: Final = {
 }
 
 
+_KEPT = frozenset({"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "USER", "LOGNAME"})
+
+
 class EmbeddedPostgres:
     """One server. `open` takes it for this process alone; then either `start` and `stop` it here, or give the
     supervisor `command`, `accepts` and `prepared`. Use as a context manager to be sure that it is closed.
@@ -335,8 +338,9 @@ class EmbeddedPostgres:
 
 
 def server_environment() -> dict[str, str]:
-    """Our environment without what would steer PostgreSQL's programs (PG*) or its language."""
-    kept = {name: value for name, value in child_environment().items() if not name.startswith(("PG", "LC_", "LANG"))}
+    """What PostgreSQL's programs need of our environment: nothing that would steer them, and no secrets, which whoever
+    runs as their user could read."""
+    kept = {name: value for name, value in child_environment().items() if name in _KEPT}
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
 
