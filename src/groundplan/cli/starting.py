@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,28 +151,29 @@ def _check_alive(supervisor: Supervisor) -> None:
 
 
 class Following:
-    """Starts local services that a later blueprint needs; models are fetched beside, so that supervision goes on."""
+    """Starts local services that a later blueprint needs. What they are is asked, and models are fetched, beside, so
+    that supervision goes on: the control process may take its time to answer, or hang."""
 
     def __init__(self, start: Start, supervisor: Supervisor, client: ControlClient) -> None:
         self._start = start
         self._supervisor = supervisor
         self._client = client.within(FOLLOW_SECONDS)
         self._due = time.monotonic() + FOLLOW_SECONDS
-        self._fetching: threading.Thread | None = None
+        self._looking: threading.Thread | None = None
         self._fetched: list[str] = []
 
     def tick(self) -> None:
         """Called every 0.1 s by the supervisor's loop."""
         while self._fetched:
             self._start.service(self._supervisor, self._fetched.pop())
-        if time.monotonic() < self._due or (self._fetching is not None and self._fetching.is_alive()):
+        if time.monotonic() < self._due or (self._looking is not None and self._looking.is_alive()):
             return
         self._due = time.monotonic() + FOLLOW_SECONDS
-        running = {state.name for state in self._supervisor.states()}
-        wanted = [name for name in self._wanted() if name not in running and processes.service(self._start.home, name)]
-        if wanted:
-            self._fetching = threading.Thread(target=self._fetch, args=(wanted,), daemon=True)
-            self._fetching.start()
+        running = frozenset(state.name for state in self._supervisor.states())
+        looking = threading.Thread(target=self._look, args=(running,), name="services", daemon=True)
+        with suppress(RuntimeError):  # this user may have no more threads now
+            looking.start()
+            self._looking = looking
 
     def _wanted(self) -> list[str]:
         try:
@@ -180,8 +182,10 @@ class Following:
             return []
         return list(status["services"])
 
-    def _fetch(self, names: list[str]) -> None:
-        for name in names:
+    def _look(self, running: frozenset[str]) -> None:
+        for name in self._wanted():
+            if name in running or processes.service(self._start.home, name) is None:
+                continue
             try:
                 self._start.models((name,))
             except GroundplanError as error:
