@@ -171,10 +171,14 @@ async def test_guardrails_hold_for_arguments_and_results(tmp_path: Path) -> None
         assert (await use(rig, "crm__echo", text="to ana@acme.example"))["content"][0]["text"] == "to [email]"
 
 
-async def test_a_server_that_does_not_answer_is_left_out_and_told(tmp_path: Path) -> None:
+async def test_a_server_that_does_not_answer_is_left_out_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with stack(tmp_path) as (rig, model):
         model.fails = True
-        assert (await ask(rig, "tools/list"))["tools"] == []
+        for _ in range(3):
+            assert (await ask(rig, "tools/list"))["tools"] == []
+        assert sum("tools of crm are left out" in each.getMessage() for each in caplog.records) == 1
         assert code(await use(rig, "crm__add")) == "tool_unavailable"
         model.fails = False
         assert (await use(rig, "crm__add", a=1, b=1))["content"][0]["text"] == "2"

@@ -88,6 +88,8 @@ class McpApi:
         self._home = home
         self._search = search
         self._servers = Servers(gateway)
+        self._left_out: set[str] = set()
+        """Servers whose tools were left out when they were asked last, which was logged."""
 
     async def handle(self, request: Request, response: Response) -> None:
         """Whatever happens, the caller gets an answer."""
@@ -164,10 +166,14 @@ class McpApi:
 
     async def _tools(self, server: ToolServer) -> list[dict[str, Any]]:
         try:
-            return await self._servers.listed(server, "tools/list", "tools")
+            found = await self._servers.listed(server, "tools/list", "tools")
         except (Unavailable, ServerError) as error:
-            _log.warning("tools of %s are left out: %s", server.name, error)
+            if server.name not in self._left_out:  # no log grows with what callers ask
+                self._left_out.add(server.name)
+                _log.warning("tools of %s are left out: %s", server.name, error)
             return []
+        self._left_out.discard(server.name)
+        return found
 
     async def _others(self, exchange: Exchange, kind: Kind) -> list[dict[str, Any]]:
         """Resources, templates of them or prompts that this caller may use."""

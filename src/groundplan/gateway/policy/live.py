@@ -122,7 +122,12 @@ class LiveView:
         """What others hold or have spent of a budget, as last seen."""
         self._users: dict[str, set[str]] = {}
         self._refused_blueprint = 0
-        self._connection: Connection | None = None
+        self._is_cut_off = False
+        self._anew = True
+        """The connection is another one, perhaps to a database that was restored, or lost what was committed last: what
+        is known may not be what it has under the same number."""
+        self._unreadable = False
+        """The file of kills cannot be read, which was logged."""
 
     # what the request path reads -------------------------------------------------------------------------------------
     def age(self) -> float:
@@ -160,6 +165,13 @@ class LiveView:
             self._own_stops.setdefault(scope, set()).add(str(call))
             self.read_kill_file()
 
+    def _note(self, problem: str = "") -> None:
+        """Log why live policy is not followed, or that it is again: not at every try, of which there are several a
+        second for as long as PostgreSQL is away."""
+        if bool(problem) != self._is_cut_off:
+            self._is_cut_off = bool(problem)
+            _log.log(logging.WARNING if problem else logging.INFO, problem or "live policy is followed again")
+
     def _told(self) -> None:
         if self.on_policy is not None:
             self.on_policy(self.policy)
@@ -171,7 +183,7 @@ class LiveView:
             try:
                 await self._follow()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                _log.warning("cut off from live policy: %s", error.__class__.__name__)
+                self._note(f"cut off from live policy: {error.__class__.__name__}")
             self.read_kill_file()
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
@@ -224,6 +236,7 @@ class LiveView:
             if not newer_policy and not newer_blueprint:
                 break
         self._confirmed = asked
+        self._note()
         if self.catalog is not None:
             self.loaded.set()
         if asked - self._slow_at >= _SLOW_SECONDS:
@@ -342,7 +355,11 @@ class LiveView:
         except FileNotFoundError:
             self._filed = frozenset()
         except (OSError, ValueError, KeyError, TypeError):
-            _log.error("%s cannot be read", self._kill_file)
+            if not self._unreadable:
+                _log.error("%s cannot be read", self._kill_file)
+            self._unreadable = True
+            return self._filed
+        self._unreadable = False
         return self._filed
 
     def _kills(self) -> frozenset[str]:
