@@ -5,7 +5,7 @@ Statements are those of the stores; what PostgreSQL tells by itself is `heard`'s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, LiteralString
 
@@ -27,6 +27,14 @@ _DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
 async def connect(url: str, *, autocommit: bool = True) -> Connection:
     """A connection within two seconds. Raises psycopg.Error, OSError."""
     return await AsyncConnection.connect(url, autocommit=autocommit, connect_timeout=_CONNECT_S)
+
+
+async def fetched(
+    connection: Connection, statement: LiteralString, parameters: Sequence[Any] | Mapping[str, Any], seconds: float
+) -> list[tuple[Any, ...]]:
+    """All rows of a statement, which are there within so many seconds. Raises psycopg.Error, TimeoutError."""
+    async with patient(seconds):
+        return list(await (await connection.execute(statement, parameters)).fetchall())
 
 
 async def insert(url: str, statement: LiteralString, rows: Sequence[Sequence[Any]]) -> None:

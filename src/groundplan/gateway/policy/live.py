@@ -13,10 +13,11 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -33,9 +34,10 @@ from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.budgets.periods import current
+from groundplan.gateway.database import fetched
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.heard import heard
-from groundplan.gateway.policy.address import networks
+from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.grants import groups_of
 from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Catalog, Excepted, KeyEntry, Policy, index
@@ -57,8 +59,6 @@ _STOP = (
 )
 _HEALTH = "UPDATE gateway SET health = %s WHERE epoch = %s"
 _NUMBER = "SELECT number FROM policy_epoch"
-_KEYS = """SELECT hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at,
-    coalesce(family, id)::text, networks, models, budget_usd, budget_period, purpose FROM api_key"""
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _KILLS = "SELECT scope, bool_or(streams) FROM kill_switch WHERE lifted_at IS NULL GROUP BY scope"
 _STOPPED = "SELECT scope, reason FROM kill_switch WHERE scope = ANY(%s)"
@@ -86,6 +86,7 @@ _EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share
 _USERS = "SELECT workload, person::text FROM people_seen(%s, %s)"
 
 Connection = AsyncConnection[tuple[Any, ...]]
+Rows = list[tuple[Any, ...]]
 
 
 class LiveView:
@@ -118,6 +119,8 @@ class LiveView:
         self._own_stops: dict[str, set[str]] = {}
         """What this worker stopped itself, with the ids of the calls that are why."""
         self._slow_at = float("-inf")
+        self._counted: tuple[Mapping[bytes, KeyEntry], list[Budget]] = ({}, [])
+        """Keys, and the budgets of those that have one of their own."""
         self._elsewhere: dict[tuple[str, str], int] = {}
         """What others hold or have spent of a budget, as last seen."""
         self._users: dict[str, set[str]] = {}
@@ -207,9 +210,9 @@ class LiveView:
                 await connection.execute("SET synchronous_commit = off")
                 await connection.execute("LISTEN groundplan_policy")
                 await connection.execute("LISTEN groundplan_blueprint")
+            self._anew = True
             while not self.fenced.is_set():
-                async with patient(STATEMENT_SECONDS):
-                    await self.refresh(connection)
+                await self.refresh(connection)
                 async for _ in heard(connection, HEARTBEAT_SECONDS):
                     pass
         finally:
@@ -222,17 +225,18 @@ class LiveView:
             asked = self._clock.monotonic()
             number = self.catalog.number if self.catalog else 0
             parameters = (max(0, self.policy.number), number, self.ready, self._epoch)
-            row = await (await connection.execute(_BEAT, parameters)).fetchone()
-            if row is None:
+            rows = await _asked(connection, _BEAT, parameters)
+            if not rows:
                 _log.error("epoch %s is fenced", self._epoch)
                 self.fenced.set()
                 return
-            newer_policy = row[0] != self.policy.number
-            newer_blueprint = row[1] > max(number, self._refused_blueprint)
+            policy, blueprint = rows[0]
+            newer_policy = self._anew or policy != self.policy.number
+            newer_blueprint = blueprint > max(number, self._refused_blueprint)
             if newer_policy:
                 await self._load_policy(connection, self.catalog)
             if newer_blueprint:
-                await self._load_blueprint(connection, row[1])
+                await self._load_blueprint(connection, blueprint)
             if not newer_policy and not newer_blueprint:
                 break
         self._confirmed = asked
@@ -248,29 +252,31 @@ class LiveView:
     async def _load_policy(self, connection: Connection, catalog: Catalog | None) -> None:
         """All of it in one snapshot of the database, so that the number fits the rows; of groups what `catalog` asks
         about."""
-        named = _groups_asked(catalog)
-        async with connection.transaction():
-            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            number_row = await (await connection.execute(_NUMBER)).fetchone()
-            keys = await (await connection.execute(_KEYS)).fetchall()
-            people = await (await connection.execute(_PEOPLE)).fetchall()
-            kills = await (await connection.execute(_KILLS)).fetchall()
-            cleared = await (await connection.execute(_CLEARED)).fetchall()
-            excepted = await (await connection.execute(_EXCEPTIONS)).fetchall()
-            tried = await (await connection.execute(_EXPERIMENTS)).fetchall()
-            parts = await (await connection.execute(_PARTS)).fetchall()
-            groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(catalog) else []
-            members = await (await connection.execute(_MEMBERS, (named,))).fetchall() if named else []
-            own = list(self._own_stops)
-            taken = await (await connection.execute(_STOPPED, (own,))).fetchall() if own else []
-            calls = [UUID(call) for scope in own for call in self._own_stops[scope]]
-            shipped = await (await connection.execute(_SHIPPED, (calls,))).fetchall() if calls else []
-        number = number_row[0] if number_row else 0
+        named, asked = _groups_asked(catalog), partial(_asked, connection)
+        await _say(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        numbers = await asked(_NUMBER)
+        number = numbers[0][0] if numbers else 0
+        known = NOTHING if self._anew else self.policy
+        keys = await key_store.load(connection, known, number, STATEMENT_SECONDS)
+        people = await asked(_PEOPLE)
+        kills = await asked(_KILLS)
+        cleared = await asked(_CLEARED)
+        excepted = await asked(_EXCEPTIONS)
+        tried = await asked(_EXPERIMENTS)
+        parts = await asked(_PARTS)
+        groups = await asked(_GROUPS) if _by_groups(catalog) else []
+        members = await asked(_MEMBERS, (named,)) if named else []
+        own = list(self._own_stops)
+        taken = await asked(_STOPPED, (own,)) if own else []
+        calls = [UUID(call) for scope in own for call in self._own_stops[scope]]
+        shipped = await asked(_SHIPPED, (calls,)) if calls else []
+        await _say(connection, "COMMIT")
+        self._anew = False
         self._database_kills = frozenset(scope for scope, _ in kills)
         self._give_over(taken, {call for (call,) in shipped})
         self.policy = Policy(
             number=number,
-            keys={bytes(row[0]): _key_entry(row) for row in keys},
+            keys=keys,
             people={email: person for person, email in people},
             active=frozenset(person for person, _ in people),
             kills=self._kills(),
@@ -286,13 +292,14 @@ class LiveView:
 
     async def _load_blueprint(self, connection: Connection, number: int) -> None:
         """Take up a higher number whose signature holds; anything else is refused, loudly, and the old one stays."""
-        row = await (await connection.execute(_BLUEPRINT, (number,))).fetchone()
-        if row is None:
+        rows = await _asked(connection, _BLUEPRINT, (number,))
+        if not rows:
             return
-        body = bytes(row[1])
+        _, held, signature = rows[0]
+        body = bytes(held)
         try:
             public = load_public(self._home, "blueprint").public_bytes_raw()
-            if not artifact.verify_signature(body, row[2], public):
+            if not artifact.verify_signature(body, signature, public):
                 raise ValueError("the signature does not fit")
             blueprint = artifact.decode(body)
             if blueprint.number != number:
@@ -315,7 +322,7 @@ class LiveView:
         """Publish how this worker sees the deployments, where it has changed."""
         health = self.health()
         if health != self._told_health:
-            await connection.execute(_HEALTH, (json.dumps(health), self._epoch))
+            await _say(connection, _HEALTH, (json.dumps(health), self._epoch))
             self._told_health = health
 
     async def _load_budgets(self, connection: Connection) -> None:
@@ -325,10 +332,13 @@ class LiveView:
         now, held = self._clock.seconds(), self._slices.reserved_each()
         asked = {key for key in held if key in self._elsewhere}
         budgets = [*self.catalog.blueprint.budgets]
-        budgets += [key.budget for key in self.policy.keys.values() if key.budget is not None]
+        keys = self.policy.keys
+        if keys is not self._counted[0]:  # there may be many, and few with a budget of their own
+            self._counted = keys, [key.budget for key in keys.values() if key.budget is not None and not key.revoked]
+        budgets += self._counted[1]
         asked |= {(each.name, current(each.period, each.starts, each.timezone, now)) for each in budgets}
         parameters = ([name for name, _ in asked], [period for _, period in asked])
-        rows = await (await connection.execute(_BUDGETS, parameters)).fetchall()
+        rows = await _asked(connection, _BUDGETS, parameters)
         held, elsewhere = self._slices.reserved_each(), {}
         for budget, period, granted in rows:
             own = self._slices.available(budget, period) + held.get((budget, period), 0)
@@ -342,7 +352,7 @@ class LiveView:
             return
         limited = [w.name for w in self.catalog.blueprint.workloads if w.people is not None]
         if limited:
-            rows = await (await connection.execute(_USERS, (limited, PEOPLE_DAYS))).fetchall()
+            rows = await _asked(connection, _USERS, (limited, PEOPLE_DAYS))
             for workload, person in rows:
                 self._users.setdefault(workload, set()).add(person)
 
@@ -392,6 +402,15 @@ class LiveView:
             self._told()
 
 
+async def _asked(connection: Connection, statement: LiteralString, parameters: Sequence[Any] = ()) -> Rows:
+    return await fetched(connection, statement, parameters, STATEMENT_SECONDS)
+
+
+async def _say(connection: Connection, statement: LiteralString, parameters: Sequence[Any] = ()) -> None:
+    async with patient(STATEMENT_SECONDS):
+        await connection.execute(statement, parameters)
+
+
 def _groups_asked(catalog: Catalog | None) -> list[str]:
     """Groups and teams whose members must be known, for grants and for rules."""
     if catalog is None:
@@ -417,24 +436,6 @@ def _given(row: tuple[Any, ...]) -> Given:
     _, state, expires, grace, price = row
     withdrawn, expired = state == "withdrawn", state == "expired"
     return Given(expires, grace or expires, withdrawn=withdrawn, expired=expired, price=price or {})
-
-
-def _key_entry(row: tuple[Any, ...]) -> KeyEntry:
-    _, key, workload, person, acts_for_others, revoked, expires, family, allowed, models, limit, period, purpose = row
-    name = f"key/{family}"
-    return KeyEntry(
-        id=key,
-        workload=workload,
-        person=person or "",
-        acts_for_others=acts_for_others,
-        revoked=revoked is not None,
-        expires=None if expires is None else expires.timestamp(),
-        budget=None if limit is None else Budget(name=name, covers=name, limit=from_decimal(limit), period=period),
-        family=family,
-        networks=networks(allowed),
-        models=frozenset(models),
-        purpose=purpose,
-    )
 
 
 def _experiment(row: tuple[Any, ...]) -> Experiment:

@@ -8,7 +8,6 @@ from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import check_grants, check_key
-from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 
 
 class Permission:
@@ -20,23 +19,21 @@ class Permission:
         self._gateway = gateway
         self._person = admitted.person
         self._key, self._plan = admitted.key, admitted.plan
-        self._seen: Policy | None = None
-        self._known: KeyEntry | None = None
-        """The key as `_seen` has it: it is looked for among all keys, which may be many."""
+        keys = gateway.live.policy.keys.items()
+        self._hash = next((hash for hash, each in keys if each.id == self._key.id), b"")
+        """Of the key, which is looked for once: there may be many."""
 
     def check(self, deployment: Deployment) -> None:
         """Raises `Denied`, `Unavailable` where it may not go on at this deployment."""
         gateway, workload = self._gateway, self._plan.workload.name
         policy, catalog = gateway.live.policy, gateway.live.catalog
-        if policy is not self._seen:
-            self._seen = policy
-            self._known = next((each for each in policy.keys.values() if each.id == self._key.id), None)
-        if self._known is None:
+        known = policy.keys.get(self._hash)
+        if known is None:
             raise Denied("this API key is no longer valid", code="invalid_api_key", hint="Use another key.")
-        check_key(self._known, policy, gateway.clock.now().timestamp())
-        admit.check_kills(policy, self._known, workload)
+        check_key(known, policy, gateway.clock.now().timestamp())
+        admit.check_kills(policy, known, workload)
         if catalog is not None and catalog.granted:
-            check_grants(catalog, policy, self._known, self._person, gateway.clock.now().date())
+            check_grants(catalog, policy, known, self._person, gateway.clock.now().date())
         admit.check_policy_age(self._plan, gateway.live.age())
         if catalog is not None and catalog.approved is not None:
             now = gateway.clock.seconds()

@@ -1,0 +1,104 @@
+"""The API keys of live policy: all of them when a worker starts, and later those that a change is about, since there
+may be a hundred thousand and calls wait while they are read.
+
+What a key may do is decided elsewhere; rows become entries here, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from groundplan.blueprint.model import Budget
+from groundplan.core.money import from_decimal
+from groundplan.gateway.awake import patient
+from groundplan.gateway.database import fetched
+from groundplan.gateway.policy.address import networks
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+
+AT_ONCE = 500
+"""Rows that are read before calls have a turn."""
+MOST_CHANGES = 200
+"""After more of them all keys are read."""
+_NO_KEYS = frozenset({"kill", "lift", "cache", "group", "membership", "duty", "experiment", "experiments"})
+"""Kinds of changes after which every key is what it was."""
+_COLUMNS = """hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at,
+    coalesce(family, id)::text, networks, models, budget_usd, budget_period, purpose"""
+_ALL = f"SELECT {_COLUMNS} FROM api_key"
+_SOME = f"""SELECT {_COLUMNS} FROM api_key
+    WHERE id = ANY(%(ids)s) OR id IN (SELECT replaced_by FROM api_key WHERE id = ANY(%(ids)s))"""
+_CHANGES = "SELECT kind, subject FROM policy_change WHERE number > %s LIMIT %s"
+
+Connection = AsyncConnection[tuple[Any, ...]]
+Keys = dict[bytes, KeyEntry]
+
+
+async def load(connection: Connection, known: Policy, number: int, seconds: float) -> Keys:
+    """The keys as of policy `number`, in whose transaction this is, from those of a policy that is `known`. Each
+    statement may take so many seconds. Raises psycopg.Error, TimeoutError."""
+    if not 0 <= known.number <= number:  # nothing is known, or of a database that was restored since
+        return await _all(connection, seconds)
+    changes = await fetched(connection, _CHANGES, (known.number, MOST_CHANGES + 1), seconds)
+    ids = _changed(changes)
+    if ids is None:
+        return await _all(connection, seconds)
+    if not ids:
+        return known.keys
+    return known.keys | _entries(await fetched(connection, _SOME, {"ids": ids}, seconds))
+
+
+def _changed(changes: list[tuple[Any, ...]]) -> list[UUID] | None:
+    """Ids of the keys that these changes are about; None: any may be another."""
+    if len(changes) > MOST_CHANGES:
+        return None
+    ids: list[UUID] = []
+    for kind, subject in changes:
+        if kind in _NO_KEYS:
+            continue
+        if kind != "key":
+            return None
+        try:
+            ids.append(UUID(subject.removeprefix("key/")))
+        except ValueError:
+            return None
+    return ids
+
+
+async def _all(connection: Connection, seconds: float) -> Keys:
+    found: Keys = {}
+    async with connection.cursor("api_keys") as cursor:
+        async with patient(seconds):
+            await cursor.execute(_ALL)
+        while True:
+            async with patient(seconds):
+                rows = await cursor.fetchmany(AT_ONCE)
+            if not rows:
+                return found
+            found |= _entries(rows)
+
+
+def _entries(rows: Iterable[tuple[Any, ...]]) -> Keys:
+    return {bytes(row[0]): _entry(*row[1:]) for row in rows}
+
+
+def _entry(
+    id: str, workload: str, person: str | None, acts_for_others: bool, revoked: Any, expires: Any, family: str,
+    allowed: list[str], models: list[str], limit: Any, period: str, purpose: str,
+) -> KeyEntry:  # fmt: skip
+    name = f"key/{family}"
+    return KeyEntry(
+        id=id,
+        workload=workload,
+        person=person or "",
+        acts_for_others=acts_for_others,
+        revoked=revoked is not None,
+        expires=None if expires is None else expires.timestamp(),
+        budget=None if limit is None else Budget(name=name, covers=name, limit=from_decimal(limit), period=period),
+        family=family,
+        networks=networks(allowed),
+        models=frozenset(models),
+        purpose=purpose,
+    )

@@ -1,0 +1,155 @@
+"""The keys of live policy, read by a worker: after any change they are what reading all of them anew would give."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from groundplan.core.clock import SystemClock
+from groundplan.core.errors import Conflict
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.policy import key_store
+from groundplan.gateway.policy.live import Connection, LiveView
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.identity import service
+from groundplan.identity.model import KeyTerms
+from groundplan.testing.database import Database
+
+
+@asynccontextmanager
+async def following(database: Database, folder: Path) -> AsyncIterator[tuple[LiveView, Connection]]:
+    view = LiveView(database.urls["gateway"], Home(folder), new_id(), SystemClock(), Slices())
+    async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
+        yield view, connection
+
+
+async def anew(database: Database, folder: Path) -> dict[bytes, KeyEntry]:
+    async with following(database, folder) as (view, connection):
+        await view._load_policy(connection, None)
+        return view.policy.keys
+
+
+class Company:
+    """Who makes, rotates and revokes keys; `made` are ids of those that can be rotated."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.made: list[UUID] = []
+        self.people: list[UUID] = []
+
+    def connected(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.database.urls["control"])
+
+    def make(self, **terms: Any) -> None:
+        person = random.choice([None, *self.people])
+        expires = random.choice([None, datetime.now(UTC) + timedelta(days=3)])
+        with self.connected() as conn:
+            made = service.create_key(conn, "operator", "assistant", person, KeyTerms(**terms), expires)
+        self.made.append(made[0])
+
+    def rotate(self) -> None:
+        with suppress(Conflict), self.connected() as conn:  # whose person has left
+            new, _, _ = service.rotate_key(conn, "operator", self._some(), timedelta(hours=1))
+            self.made.append(new.id)
+
+    def revoke(self) -> None:
+        with suppress(Conflict), self.connected() as conn:
+            service.revoke_key(conn, "operator", self._some())
+
+    def join(self) -> None:
+        address = f"{new_id().hex}@acme.example"
+        with self.connected() as conn:
+            service.add_person(conn, "operator", address, "P")
+            self.people.append(service.find_person(conn, address).id)
+
+    def leave(self) -> None:
+        self.join()
+        person = self.people.pop(0)
+        with self.connected() as conn:
+            service.create_key(conn, "operator", "assistant", person)
+        with self.connected() as conn:
+            service.deactivate_person(conn, "operator", person)
+
+    def kill(self) -> None:
+        with self.connected() as conn:
+            service.kill(conn, "operator", "workload/assistant", "for the test")
+
+    def _some(self) -> UUID:
+        if not self.made:
+            self.make()
+        return self.made.pop(random.randrange(len(self.made)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_keys_are_as_if_all_were_read_again(database: Database, tmp_path: Path, seed: int) -> None:
+    random.seed(seed)
+    company = Company(database)
+    company.make(networks=("10.0.0.0/8",), models=("m",), budget=10**12, budget_period="month", tags=("a",))
+    async with following(database, tmp_path) as (view, connection):
+        await view._load_policy(connection, None)
+        for _ in range(15):
+            for _ in range(random.choice((1, 1, 3))):
+                random.choice(
+                    (company.make, company.rotate, company.revoke, company.kill, company.join, company.leave)
+                )()
+            await view._load_policy(connection, None)
+            assert view.policy.keys == await anew(database, tmp_path)
+
+
+async def test_a_kill_reads_no_key(database: Database, tmp_path: Path) -> None:
+    company = Company(database)
+    for _ in range(3):
+        company.make()
+    async with following(database, tmp_path) as (view, connection):
+        await view._load_policy(connection, None)
+        before = view.policy.keys
+        company.kill()
+        await view._load_policy(connection, None)
+        assert view.policy.kills == {"workload/assistant"} and view.policy.keys is before
+        company.make()
+        await view._load_policy(connection, None)
+        assert view.policy.keys is not before and len(view.policy.keys) == 4, "who reads the old ones still has them"
+
+
+async def test_after_many_changes_and_by_hand_all_keys_are_read(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_store, "AT_ONCE", 2)
+    monkeypatch.setattr(key_store, "MOST_CHANGES", 3)
+    company = Company(database)
+    async with following(database, tmp_path) as (view, connection):
+        await view._load_policy(connection, None)
+        for _ in range(5):
+            company.make()
+        await view._load_policy(connection, None)
+        assert len(view.policy.keys) == 5
+        with company.connected() as conn:
+            conn.execute("UPDATE api_key SET revoked_at = now()")
+            conn.execute("SELECT next_policy_number('key', 'by hand', true)")
+        await view._load_policy(connection, None)
+        assert all(key.revoked for key in view.policy.keys.values())
+
+
+async def test_another_connection_may_be_to_a_database_that_has_other_keys(database: Database, tmp_path: Path) -> None:
+    """One that was restored, or a replica that lost what was committed last, may go on with the same numbers."""
+    company = Company(database)
+    company.make()
+    async with following(database, tmp_path) as (view, connection):
+        await view._load_policy(connection, None)
+        with psycopg.connect(database.superuser) as conn:
+            conn.execute("DELETE FROM api_key")
+        await view._load_policy(connection, None)
+        assert len(view.policy.keys) == 1, "of the same database it is known already"
+        view._anew = True
+        await view._load_policy(connection, None)
+        assert view.policy.keys == {}
