@@ -49,7 +49,9 @@ async def test_so_is_what_each_part_of_a_worker_has_for_postgresql(caplog: pytes
     counts, tally, checks, reported = Counts(NOBODY, clock), Tally(NOBODY, clock), Checks(NOBODY), Reported(NOBODY)
     counts.add(uuid4(), "assistant", {("input", "secrets", "blocked"): 1}, shadow=False)
     tally.looked("assistant", 5)
-    place = Deployment(name="mini", site="here", model="m", upstream_model="m", url="http://x/v1", rates=Rates(input=1, output=1))
+    place = Deployment(
+        name="mini", site="here", model="m", upstream_model="m", url="http://x/v1", rates=Rates(input=1, output=1)
+    )
     reported.look(place, b'{"model":"m-1"}')
     for _ in range(3):
         await counts.flush()
