@@ -412,6 +412,19 @@ async def test_errors_keep_their_status_and_no_secret(setup: Setup) -> None:
     assert SECRET not in log
 
 
+async def test_a_key_that_a_provider_repeats_reaches_nobody(setup: Setup, tmp_path: Path) -> None:
+    secret = "sk-secret-0123456789"
+    (tmp_path / "secret").write_text(secret)
+    messages = [{"role": "user", "content": f"is it {secret} or not"}]
+    for stream in (False, True):
+        found = await setup.stack.post(
+            "/v1/chat/completions", setup.key, {"model": "scripted/claude", "messages": messages, "stream": stream}
+        )
+        assert found.status == 200 and setup.claude.last is not None
+        assert setup.claude.last.headers[b"x-api-key"] == secret.encode()
+        assert secret.encode() not in found.body and b"[hidden]" in found.body, found.body
+
+
 async def test_messages_reach_other_providers_too(setup: Setup) -> None:
     body = {"model": "scripted/gemini", "max_tokens": 20, "messages": [{"role": "user", "content": "Where is it?"}]}
     reply = await setup.stack.post("/v1/messages", setup.key, body)

@@ -22,7 +22,7 @@ from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.relaying import OpenAIRelay
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, UpstreamConnection, UpstreamFailure
-from groundplan.gateway.upstream.targets import without
+from groundplan.gateway.upstream.hidden import without
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay

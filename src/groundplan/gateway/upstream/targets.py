@@ -15,13 +15,10 @@ from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.upstream.connection import Pool, UpstreamFailure
+from groundplan.gateway.upstream.hidden import sought, spelled, without
 from groundplan.gateway.upstream.key_pool import KeyPool
 from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
 from groundplan.gateway.upstream.returning import Returning
-
-HIDDEN = b"[hidden]"
-LEAST_SECRET = 16
-"""Characters of a secret that is looked for in answers: shorter ones (`EMPTY`, `test`) are words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +52,11 @@ class Target:
     def hide(self, data: bytes) -> bytes:
         """An upstream's refusal without our secret, which some repeat."""
         secret = self.authorization.strip().partition(b": ")[2].removeprefix(b"Bearer ")
-        return without(data, _spelled(secret))
+        return without(data, spelled(secret))
 
     def clean(self, data: bytes) -> bytes:
         """An upstream's answer without our secret, where that stands in it in one piece."""
         return without(data, self.secrets) if self.secrets else data
-
-
-def _spelled(secret: bytes) -> tuple[bytes, ...]:
-    """A secret as JSON may have it."""
-    if not secret:
-        return ()
-    return (secret,) if b"/" not in secret else (secret, secret.replace(b"/", b"\\/"))
-
-
-def without(data: bytes, secrets: tuple[bytes, ...]) -> bytes:
-    """What an upstream sent, without these."""
-    for each in secrets:
-        if data.find(each) >= 0:
-            data = data.replace(each, HIDDEN)
-    return data
 
 
 _MISSING = {
@@ -184,9 +166,8 @@ class Targets:
             raise UpstreamFailure("refused", "the secret is not fit for a header", sent=False, hint=hint)
         name = b"authorization: Bearer" if deployment is None or deployment.api != "anthropic" else b"x-api-key:"
         line = b"%b %b\r\n" % (name, secret.encode("ascii")) if secret else b""
-        secrets = _spelled(secret.encode("ascii")) if len(secret) >= LEAST_SECRET else ()
         until = self._loop.time() + KNOWN_SECONDS
-        return Target(pool, pool.host_header, line, until, deployment, secrets=secrets)
+        return Target(pool, pool.host_header, line, until, deployment, secrets=sought(secret))
 
     @property
     def stopped(self) -> bool:

@@ -26,6 +26,7 @@ from groundplan.gateway.http.tls import ClientContexts
 from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.blocking import THREADS, Blocking, for_one_call
+from groundplan.gateway.upstream.hidden import sought, without
 from groundplan.gateway.upstream.providers import (
     VERTEX_OPENAI,
     VERTEX_URL,
@@ -192,7 +193,7 @@ class Providers:
         try:
             found = await self._asked(place, secret, asked)
             if not asked.get("stream"):
-                return msgspec.json.encode(completion(found, str(asked.get("model"))))
+                return without(msgspec.json.encode(completion(found, str(asked.get("model")))), sought(secret))
             try:
                 first = await anext(found, None)
             except BaseException:
@@ -218,11 +219,11 @@ class Providers:
 
     async def _stream(self, chunks: Chunks, first: Any, rest: Any, of: tuple[str, Place]) -> AsyncIterator[bytes]:
         """Chunks, then how it ended and the usage on its own. Raises `Failed`."""
-        chunk = first
+        chunk, secrets = first, sought(of[0])
         try:
             while chunk is not None:
                 if (made := chunks.take(chunk)) is not None:
-                    yield msgspec.json.encode(made)
+                    yield without(msgspec.json.encode(made), secrets)
                 chunk = await anext(rest, None)
         except Exception as error:
             raise failed(error, *of) from error
