@@ -244,7 +244,7 @@ async def test_a_search_service_that_says_nothing_holds_up_one_call_for_a_moment
 async def test_a_worker_remembers_a_bounded_number_of_questions_those_asked_last(
     tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the conversations that they are asked in; each takes some ten kilobytes."""
+    """Whatever the conversations that they are asked in; each takes some twenty kilobytes."""
     monkeypatch.setattr(meaning, "QUESTIONS", 4)
     async with meaning_rig(tmp_path, encoder) as rig:
         similar: Any = rig.gateway.cached.similar

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 QUESTION = 2000
 """Characters of the longest question that is compared."""
 FRAMES = 2000
-QUESTIONS = 10_000
-"""Of all frames of a worker; what was asked in longest ago goes first."""
+QUESTIONS = 5_000
+"""Of all frames of a worker, some 20 kB each; what was asked in longest ago goes first."""
 BEST = 3
 """Of the likest questions whose answers are still there, how many are judged."""
 SECONDS = 1.0
