@@ -105,3 +105,11 @@ async def test_nothing_is_left_of_a_refused_call(tmp_path: Path, asked: dict[str
             await until(lambda: left(rig) == before)
         finally:
             gc.enable()
+
+
+def test_a_period_that_is_over_frees_at_no_time() -> None:
+    """Of a line of a batch, which belongs to the day on which that was begun."""
+    budget = Budget(name="daily", covers="company", limit=PICO, period="day")
+    day = current("day", "", "UTC", NOW - 86_400)
+    error = exhausted(budget, PICO // 2, day, 0, 0, NOW)
+    assert error.retry_after is None and error.details["frees_at"] is None and "order it again" in error.hint

@@ -24,7 +24,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
 from groundplan.gateway.call.identify import check_grants, check_key
 from groundplan.gateway.call.pipeline import Steps
-from groundplan.gateway.call.serve import at_hand, reserve, serve
+from groundplan.gateway.call.serve import Course, at_hand, reserve, serve
 from groundplan.gateway.call.steps import check_people
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
@@ -75,6 +75,15 @@ def _headers(batch: Batch) -> dict[bytes, bytes]:
     if batch.endpoint != MESSAGES_ENDPOINT:
         return {}
     return {name.encode("latin-1"): value.encode("latin-1") for name, value in (batch.metadata or {}).items()}
+
+
+def _course(gateway: Gateway, exchange: Exchange) -> Course:
+    """The attempts of a call, whose money is of the periods in which its batch was begun, whenever they are made."""
+    if exchange.workload is None:
+        raise AssertionError("not admitted")
+    course = Course(gateway, exchange, exchange.workload)
+    course.lasts = True
+    return course
 
 
 class BatchCalls:
@@ -224,7 +233,7 @@ class BatchCalls:
                     await ground(gateway, exchange)
                 sent = exchange.attempts
                 try:
-                    await serve(gateway, exchange)
+                    await serve(gateway, exchange, _course(gateway, exchange))
                 except GroundplanError as error:
                     if not self._passes(exchange, error, sent):
                         raise
@@ -247,7 +256,7 @@ class BatchCalls:
             self._gateway.slices.settle(exchange.token, 0)
             exchange.token = None
         if exchange.token is None:
-            await reserve(self._gateway, exchange, exchange.attempts, amount)
+            await reserve(self._gateway, exchange, exchange.attempts, amount, lasts=True)
 
     def _passes(self, exchange: Exchange, error: GroundplanError, sent: int) -> bool:
         """Whether it may be made later, with nothing billed so far: no deployment had room for it after `sent`

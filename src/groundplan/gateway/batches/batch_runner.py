@@ -29,6 +29,7 @@ from groundplan.gateway.batches.orders import CANCELLED, EXPIRED, WHY, Orders
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.lender import LOST
+from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
@@ -222,9 +223,12 @@ class BatchRunner:
         self._changed.set()
 
     async def _hold(self, connection: Connection, batch: Batch, checked: batch_check.Checked) -> int | None:
-        """The whole of it from every budget, calling back what workers hold idle; None, or what is left."""
+        """The whole of it from every budget in its present period, calling back what workers hold idle; None, or what
+        is left."""
         left: int | None = None
+        budgets = [budget for budget, _ in checked.charges]
         for _ in range(_RECALLS):
+            checked.charges = admit.dated(budgets, self._gateway.clock.seconds())
             async with connection.transaction():
                 left = await batch_store.hold(connection, batch.id, checked.charges, checked.blueprint, checked.total)
                 if left is None:

@@ -127,6 +127,12 @@ def seconds_left(end: float, now: float) -> int:
     return max(0, ceil(end - now))
 
 
+def is_over(key: str, now: float) -> bool:
+    """Whether a period has ended at `now`, in seconds since the epoch."""
+    end = ends(key)
+    return end is not None and end.timestamp() <= now
+
+
 def has_ended(key: str, now: str) -> bool:
     """Whether a period is over at `now`, an ISO time in UTC or its beginning (`2026-11-25`)."""
     if key in ENDLESS:

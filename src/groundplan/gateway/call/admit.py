@@ -14,7 +14,7 @@ from groundplan.blueprint.model import Budget, Deployment, Workload
 from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavailable
 from groundplan.core.money import format_usd, parse_usd, short_usd
 from groundplan.core.words import each
-from groundplan.gateway.budgets.periods import current, end_text, ends
+from groundplan.gateway.budgets.periods import current, end_text, ends, is_over
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.meter import takes
 from groundplan.gateway.policy.snapshot import PEOPLE_DAYS, RUNNING, Catalog, KeyEntry, Plan, Policy
@@ -267,9 +267,9 @@ def covering(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, 
     if key is not None and exchange.catalog is not None:
         if exchange.catalog.key_budgets:
             for id in {key.id, key.family or key.id}:
-                found += _dated(exchange.catalog.key_budgets.get(id, ()), now)
+                found += dated(exchange.catalog.key_budgets.get(id, ()), now)
         if key.budget is not None:
-            found += _dated((key.budget,), now)
+            found += dated((key.budget,), now)
     if not found:
         raise Denied(
             f"the workload {plan.workload.name} has no budget",
@@ -279,7 +279,8 @@ def covering(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, 
     return found
 
 
-def _dated(budgets: Sequence[Budget], now: float) -> tuple[tuple[Budget, str], ...]:
+def dated(budgets: Sequence[Budget], now: float) -> tuple[tuple[Budget, str], ...]:
+    """Each with its period at `now`, in seconds since the epoch."""
     return tuple((budget, current(budget.period, budget.starts, budget.timezone, now)) for budget in budgets)
 
 
@@ -308,6 +309,9 @@ def exhausted(budget: Budget, bound: int, period: str, left: int, unspent: int, 
         details |= {"frees_at": None, "remaining_usd": format_usd(unspent)}
         after = HELD_SECONDS
         hint = HELD
+    elif is_over(period, now):  # of what belongs to it for good
+        details["frees_at"] = None
+        hint = "Its period is over, in which this was begun: order it again."
     else:
         details["frees_at"] = None if end is None else end.isoformat()
         after = None if end is None else end.timestamp() - now

@@ -22,7 +22,7 @@ from groundplan.core.money import short_usd
 from groundplan.core.words import each as each_period
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
 from groundplan.gateway.budgets.limit_book import DAY_CALLS, Covering, LimitBook, Spans
-from groundplan.gateway.budgets.periods import current, end_text, ends, seconds_left
+from groundplan.gateway.budgets.periods import current, end_text, ends, is_over, seconds_left
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -60,8 +60,7 @@ class Short:
 
     def over(self, now: float) -> bool:
         """Whether that window has ended at `now` (seconds since the epoch): the next one has room."""
-        end = ends(self.period)
-        return end is not None and end.timestamp() <= now
+        return is_over(self.period, now)
 
 
 class Use(msgspec.Struct, eq=False):

@@ -14,6 +14,7 @@ from collections import deque
 
 from groundplan.blueprint.model import Budget, Deployment, Ramp, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, TooLarge, Unavailable
+from groundplan.gateway.budgets.periods import is_over
 from groundplan.gateway.call import admit, limits, retry, settle
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.begin import begin
@@ -28,18 +29,21 @@ from groundplan.gateway.surfaces.interface import Relay, final_usage
 from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts
 
 
-async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> None:
-    """Take `amount` from every covering budget, getting more of it where needed. Raises `Exhausted` within about 250
-    ms."""
-    if at_hand(gateway, exchange, attempt, amount):
-        return
-    token, charges = (exchange.raw, attempt), exchange.charge_list(amount)
-    budgets = [budget for budget, _ in exchange.charges]
-    number = exchange.catalog.number if exchange.catalog else 0
-    short = await gateway.leases.acquire(token, charges, budgets, number)
-    if short is not None:
-        raise _no_room(gateway, exchange, short.budget, amount)
-    exchange.token, exchange.reserved = token, amount
+async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: int, *, lasts: bool = False) -> None:
+    """Take `amount` from every covering budget, getting more of it where needed. A period that has ended without room
+    for it is no reason: the next one is asked, unless the call `lasts` longer than its periods, as those of batches.
+    Raises `Exhausted` within about 250 ms."""
+    token, number = (exchange.raw, attempt), exchange.catalog.number if exchange.catalog else 0
+    while not at_hand(gateway, exchange, attempt, amount):
+        budgets = [budget for budget, _ in exchange.charges]
+        short = await gateway.leases.acquire(token, exchange.charge_list(amount), budgets, number)
+        if short is None:
+            exchange.token, exchange.reserved = token, amount
+            return
+        now = gateway.clock.seconds()
+        if lasts or not is_over(short.period, now):
+            raise _no_room(gateway, exchange, short.budget, amount)
+        exchange.charges = admit.dated(budgets, now)
 
 
 def _no_room(gateway: Gateway, exchange: Exchange, short: str, amount: int) -> GroundplanError:
@@ -142,6 +146,8 @@ class Course:
     relay: Relay | None = None
     """Of the stream of which the client has a part."""
     code = "stream_broken"
+    lasts = False
+    """Its budgets stay those of the periods in which it was begun."""
 
     def __init__(self, gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
         now = gateway.loop.time()
@@ -327,7 +333,7 @@ class Course:
         `Exhausted`."""
         exchange = self._exchange
         dearest = max(exchange.bounds[other.name] for other in (deployment, *self.waiting, *self._full))
-        await reserve(self._gateway, exchange, exchange.attempts, dearest)
+        await reserve(self._gateway, exchange, exchange.attempts, dearest, lasts=self.lasts)
 
     def begin(self, deployment: Deployment) -> Attempt:
         """Journal the next attempt, for which there is a reservation. Raises `Unavailable`."""

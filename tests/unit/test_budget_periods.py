@@ -1,0 +1,181 @@
+"""A budget whose period ends while a call waits for it, or between its attempts: the next period is asked, and nobody
+is told a wrong time or a wrong reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.unit.call_rig import BOUND, LIMIT, Fixed, Rig, call_rig, rule
+from tests.unit.test_limit_windows import Slow
+
+from groundplan.blueprint.model import Budget
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id_bytes
+from groundplan.gateway.batches import batch_runner, batch_store
+from groundplan.gateway.batches.batch_check import Checked
+from groundplan.gateway.batches.batch_runner import BatchRunner
+from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.serve import reserve
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.ledger.model import Reservation
+from groundplan.testing.clock import ManualClock
+
+LAST = datetime(2026, 11, 25, 23, 59, 59, 900_000, tzinfo=UTC)
+"""A tenth of a second before the day is over."""
+DAILY = Budget(name="daily", covers="workload/assistant", limit=LIMIT, period="day")
+OLD, NEW = "2026-11-25", "2026-11-26"
+
+
+class OfADay(Slow):
+    """That says so of the daily budget only."""
+
+    def told_empty(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
+        return name == DAILY.name
+
+
+@asynccontextmanager
+async def daily(folder: Path, seconds: float = 0.2, budget: Budget = DAILY, **settings: Any) -> AsyncIterator[Rig]:
+    """A worker a moment before midnight, which takes `seconds` to hear that nothing is left."""
+    async with call_rig(folder, workloads={"assistant": rule(**settings)}) as rig:
+        live, clock = rig.gateway.live, rig.gateway.clock
+        assert isinstance(live, Fixed) and live.catalog is not None and isinstance(clock, ManualClock)
+        clock.set_now(LAST)
+        plan = rig.plan("assistant")
+        live.catalog.plans["assistant"] = replace(plan, budgets=(budget, *plan.budgets))
+        rig.gateway.leases = rig.lender = OfADay(clock, seconds)
+        yield rig
+
+
+def spent(rig: Rig, period: str) -> int:
+    return rig.slices.spent("daily", period)
+
+
+async def test_a_call_that_waits_over_midnight_is_of_the_new_day(tmp_path: Path) -> None:
+    async with daily(tmp_path) as rig:
+        rig.slices.grant("daily", NEW, LIMIT)
+        reply = await rig.chat()
+        assert (reply.status, rig.lender.asked) == (200, ["daily"]), reply.body
+        assert spent(rig, OLD) == 0 < spent(rig, NEW)
+        assert rig.slices.open_count == 0
+        made = [each for each in await rig.records() if isinstance(each, Reservation)]
+        assert [{charge.budget: charge.period for charge in each.charges} for each in made] == [
+            {"daily": NEW, "all": "total"}
+        ]
+
+
+async def test_a_day_that_has_ended_is_no_reason(tmp_path: Path) -> None:
+    async with daily(tmp_path) as rig:
+        reply = await rig.chat()
+        error = reply.json["error"]
+        assert (reply.status, reply.code, error["budget"]) == (429, "budget_exhausted", "daily")
+        assert error["frees_at"] == "2026-11-27T00:00:00+00:00"
+        assert 86_000 < int(reply.headers["retry-after"]) <= 86_400
+        assert len(rig.lender.asked) == 2 and rig.slices.open_count == 0
+
+
+async def test_a_day_that_goes_on_is_asked_once(tmp_path: Path) -> None:
+    async with daily(tmp_path, seconds=0.01) as rig:
+        reply = await rig.chat()
+        assert reply.json["error"]["frees_at"] == "2026-11-26T00:00:00+00:00"
+        assert (len(rig.lender.asked), reply.headers["retry-after"]) == (1, "1")
+
+
+async def test_a_day_of_a_time_zone_ends_there(tmp_path: Path) -> None:
+    """Oslo is an hour ahead of UTC in winter: its days end at 23:00."""
+    budget = Budget(name="daily", covers="workload/assistant", limit=LIMIT, period="day", timezone="Europe/Oslo")
+    async with daily(tmp_path, budget=budget) as rig:
+        clock = rig.gateway.clock
+        assert isinstance(clock, ManualClock)
+        clock.set_now(LAST.replace(hour=22))
+        rig.slices.grant("daily", "2026-11-25T23:00..2026-11-26T23:00", LIMIT)
+        assert (await rig.chat()).status == 200
+        assert spent(rig, "2026-11-25T23:00..2026-11-26T23:00") > 0
+
+
+async def test_an_attempt_after_midnight_is_paid_by_the_new_day_where_nothing_of_the_old_one_is_left(
+    tmp_path: Path,
+) -> None:
+    async with daily(tmp_path) as rig:
+        rig.slices.grant("daily", OLD, BOUND)
+        rig.slices.grant("daily", NEW, LIMIT)
+        rig.play("one", mode="error", status=502)
+        reply = await rig.chat()
+        assert (reply.status, reply.headers["groundplan-deployment"]) == (200, "two"), reply.body
+        assert spent(rig, OLD) == BOUND and 0 < spent(rig, NEW) <= BOUND
+        state = fold(await rig.records())
+        assert {key: amount for key, amount in state.spent.items() if key[0] == "daily"} == {
+            ("daily", OLD): spent(rig, OLD), ("daily", NEW): spent(rig, NEW),
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+async def test_what_a_batch_begun_before_midnight_holds_no_more_is_not_taken_of_the_new_day(
+    tmp_path: Path, lasts: bool
+) -> None:
+    async with daily(tmp_path) as rig:
+        rig.slices.grant("daily", NEW, LIMIT)
+        answer = Collected()
+        exchange = Exchange(new_id_bytes(), Request(0.0), answer, CHAT)
+
+        async def steps(gateway: Gateway, exchange: Exchange) -> None:
+            exchange.charges = [(DAILY, OLD)]
+            await reserve(gateway, exchange, 0, BOUND, lasts=lasts)
+            gateway.slices.settle((exchange.raw, 0), 0)
+
+        assert rig.gateway.conduct is not None
+        await rig.gateway.conduct(exchange, steps)
+        await asyncio.sleep(0)
+        if not lasts:
+            assert exchange.charges == ((DAILY, NEW),) and answer.status != 429
+            return
+        assert answer.status == 429 and b'"frees_at":null' in answer.body and b"order it again" in answer.body
+
+
+async def test_a_batch_that_waits_over_midnight_is_of_the_new_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def hold(connection: Any, id: UUID, charges: Sequence[tuple[Budget, str]], number: int, total: int) -> Any:
+        asked.append([period for _, period in charges])
+        return None if asked[-1] == [NEW] else 0
+
+    async def recall(*_: Any) -> None:
+        assert isinstance(clock, ManualClock)
+        clock.advance(0.2)
+
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[None]:
+        with suppress(psycopg.Rollback):
+            yield
+
+    async def connect(use: str = "look") -> Any:
+        return None
+
+    async with daily(tmp_path) as rig:
+        clock = rig.gateway.clock
+        assert isinstance(clock, ManualClock)
+        runner = BatchRunner(rig.gateway, cast(Any, None), cast(Any, None), "", Shelf(Home(tmp_path)))
+        monkeypatch.setattr(batch_store, "hold", hold)
+        monkeypatch.setattr(batch_store, "recall", recall)
+        monkeypatch.setattr(runner, "_connect", connect)
+        monkeypatch.setattr(batch_runner, "_RECALL_S", 0.0)
+        checked = Checked(charges=[(DAILY, OLD)], total=BOUND)
+        connection, batch = SimpleNamespace(transaction=transaction), SimpleNamespace(id=1)
+        left = await runner._hold(cast(Any, connection), cast(Any, batch), checked)
+        assert left is None and asked == [[OLD], [NEW]] and checked.charges == ((DAILY, NEW),)
