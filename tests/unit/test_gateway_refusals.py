@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import BOUND, Rig, call_rig, until
+from tests.unit.call_rig import BOUND, Closed, Rig, call_rig, until
 
 from groundplan.blueprint.model import Budget, Limit
 from groundplan.core.errors import Conflict
@@ -105,6 +105,25 @@ async def test_nothing_is_left_of_a_refused_call(tmp_path: Path, asked: dict[str
             await until(lambda: left(rig) == before)
         finally:
             gc.enable()
+
+
+class Untold(Closed):
+    """A lender that heard nothing of PostgreSQL."""
+
+    def told_empty(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
+        return False
+
+
+@pytest.mark.parametrize(("connected", "hint", "after"), [(True, "did not answer in time", 1), (False, "status", 2)])
+async def test_a_budget_of_which_nothing_was_heard_is_not_called_used_up(
+    tmp_path: Path, connected: bool, hint: str, after: int
+) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        rig.slices.release("all", "total")
+        rig.gateway.leases = rig.lender = Untold(connected=connected)
+        reply = await rig.chat()
+        assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "budget_unreachable", str(after))
+        assert hint in reply.json["error"]["hint"]
 
 
 def test_a_period_that_is_over_frees_at_no_time() -> None:

@@ -325,13 +325,21 @@ def exhausted(budget: Budget, bound: int, period: str, left: int, unspent: int, 
     )
 
 
-def out_of_reach(budget: Budget) -> Unavailable:
-    """The refusal of a call for whose budget PostgreSQL cannot be asked: whether it is used up is not known."""
+def unheard(*, connected: bool) -> tuple[str, float]:
+    """What to do where PostgreSQL did not answer, and after how many seconds. `connected`: it could be asked."""
+    if connected:
+        return "PostgreSQL did not answer in time; try again.", 1.0
+    return "The gateway cannot reach PostgreSQL; see `groundplan status`.", 2.0
+
+
+def out_of_reach(budget: Budget, *, connected: bool) -> Unavailable:
+    """The refusal of a call for whose budget PostgreSQL did not answer: whether it is used up is not known."""
+    hint, after = unheard(connected=connected)
     return Unavailable(
         f"this gateway has used what it held of the budget {budget.name} and cannot get more now",
         code="budget_unreachable",
-        hint="The gateway cannot reach PostgreSQL; see `groundplan status`.",
-        retry_after=2.0,
+        hint=hint,
+        retry_after=after,
         details={"budget": budget.name},
     )
 

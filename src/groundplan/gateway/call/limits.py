@@ -409,14 +409,12 @@ def refusal(gateway: Gateway, short: Short) -> GroundplanError:
     is used up."""
     quota, now = short.quota, gateway.clock.seconds()
     if not short.never and not _used_up(gateway, short):
-        hint = "PostgreSQL did not answer in time; try again."
-        if not gateway.leases.connected:
-            hint = "The gateway cannot reach PostgreSQL; see `groundplan status`."
+        hint, wait = admit.unheard(connected=gateway.leases.connected)
         return Unavailable(
             f"this gateway has used what it held of the limit {quota.declared} and cannot get more now",
             code="limit_unreachable",
             hint=hint,
-            retry_after=1.0 if gateway.leases.connected else 2.0,
+            retry_after=wait,
             details={"limit": quota.declared},
         )
     if quota.name.endswith(DAY_CALLS):

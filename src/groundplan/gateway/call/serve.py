@@ -51,7 +51,7 @@ def _no_room(gateway: Gateway, exchange: Exchange, short: str, amount: int) -> G
     it tells of the one that is free again last: whoever waits for another one is refused again."""
     budget, period = next(each for each in exchange.charges if each[0].name == short)
     if amount <= budget.limit and not gateway.leases.told_empty(short, period):
-        return admit.out_of_reach(budget)
+        return admit.out_of_reach(budget, connected=gateway.leases.connected)
     others = [each for each in exchange.charges if each[0].hard and _is_out(gateway, *each, amount)]
     unspent = gateway.leases.unspent
     lacking = [(*each, unspent(each[0].name, each[1])) for each in ((budget, period), *others)]
