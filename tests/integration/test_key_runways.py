@@ -15,6 +15,7 @@ from tests.integration.test_cost_book import TODAY, command
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
+from groundplan.ledger import days_store
 from groundplan.testing.database import Database
 
 YEAR = TODAY.strftime("%Y")
@@ -45,6 +46,22 @@ def granted(conn: Any, budget: str, limit: str, spent: str) -> None:
         (budget, YEAR, Decimal(limit)),
     )
     conn.execute("INSERT INTO charge_delta VALUES (%s, %s, %s)", (budget, YEAR, Decimal(spent)))
+
+
+def test_a_budget_that_is_declared_for_a_rotated_key_is_of_all_of_its_line(database: Database) -> None:
+    first, second, third = (new_id() for _ in range(3))
+    with connect(database.dsn, autocommit=True) as conn:
+        for key, family in ((first, None), (second, first), (third, first)):
+            conn.execute(
+                "INSERT INTO api_key (id, hash, prefix, workload, created_by, family)"
+                " VALUES (%s, %s, 'gp_', 'w', 't', %s)",
+                (key, key.bytes, family),
+            )
+        rows = [called(str(key), 1, "10") for key in (first, second, third)]
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+        for key in (first, second, third):
+            (costs,) = days_store.key_costs(conn, [str(key)], TODAY - timedelta(days=9)).values()
+            assert sum(costs.values()) == 30
 
 
 def test_budgets_of_keys_end_on_a_day_under_their_names(database: Database, tmp_path: Path) -> None:

@@ -98,3 +98,20 @@ def test_what_covers_a_call_is_counted_in_the_periods_of_its_time() -> None:
         ]
         assert all(at < end for *_, end in now.told)
     assert covering.at(AT) is covering.at(AT + 1), "looked up once in a minute"
+
+
+def test_what_is_declared_for_one_key_of_a_line_holds_for_all_of_it_as_it_grows() -> None:
+    """A key is declared by the id that it has now, which may be one that it was rotated to already."""
+    second = Limit(name="second", covers="key/k2", type=REQUESTS, amount=3, period="day")
+    third = Limit(name="third", covers="key/k3", type=REQUESTS, amount=3, period="day")
+    book = book_of([second, third], [], [])
+    assert book is not None
+    task = workload("assistant", None)
+
+    def covering(key: str, people: dict[str, str], *line: str) -> list[str]:
+        return [quota.declared for quota in book.of_caller(task, key, "", people, line).quotas]
+
+    assert covering("k1", {}) == [] == covering("k9", {}, "k8", "k9")
+    assert covering("k2", {}) == ["second"]
+    assert covering("k1", {}, "k1", "k2") == ["second"], "another policy, so other people"
+    assert covering("k1", {}, "k1", "k2", "k3") == ["second", "third"]

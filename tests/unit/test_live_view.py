@@ -3,31 +3,65 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.integration.gateway_stack import blueprint, deployment, workload
 
+from groundplan.blueprint.model import Budget
 from groundplan.core.clock import SystemClock
+from groundplan.core.errors import Denied
 from groundplan.core.home import Home
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.call.admit import covering
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy import live as live_module
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.surfaces.chat import CHAT
 
 
 def test_nobody_is_remembered_where_nobody_counts_people(tmp_path: Path) -> None:
-    live = LiveView("", Home(tmp_path), new_id(), SystemClock(), Slices())
+    view = LiveView("", Home(tmp_path), new_id(), SystemClock(), Slices())
     tasks = [workload("free", ["one"]), workload("pilot", ["one"], people=3)]
-    live.catalog = index(blueprint(1, [deployment("one", 1)], tasks))
+    view.catalog = index(blueprint(1, [deployment("one", 1)], tasks))
     for number in range(1000):
-        live.count("free", f"person {number}")
-        live.count("gone", f"person {number}")
+        view.count("free", f"person {number}")
+        view.count("gone", f"person {number}")
     for name in ("ana", "bob", "ana", ""):
-        live.count("pilot", name)
-    assert live._users == {"pilot": {"ana", "bob"}}
-    assert (live.people("pilot"), live.people("free")) == ({"ana", "bob"}, frozenset())
+        view.count("pilot", name)
+    assert view._users == {"pilot": {"ana", "bob"}}
+    assert (view.people("pilot"), view.people("free")) == ({"ana", "bob"}, frozenset())
+
+
+def test_each_key_knows_the_others_of_its_line() -> None:
+    first, second, third, other = (str(new_id()) for _ in range(4))
+    lines, line = {first: first, second: first, third: first, other: other}, tuple(sorted((first, second, third)))
+    rows: list[tuple[Any, ...]] = [
+        (id.encode(), id, "assistant", None, False, None, None, family, [], [], None, None, "")
+        for id, family in lines.items()
+    ]
+    keys = {key.id: key for key in key_store._lined(key_store._entries(rows)).values()}
+    assert {id: key.line for id, key in keys.items()} == {
+        first: line, second: line, third: line, other: (),
+    }  # fmt: skip
+    budget = Budget(name="second", covers=f"key/{second}", limit=1, period="total")
+    catalog = index(replace(blueprint(1, [], [workload("assistant", [])]), budgets=[budget]))
+    covered = []
+    for id, key in keys.items():
+        exchange = Exchange(new_id_bytes(), Request(0.0), Collected(), CHAT)
+        exchange.catalog, exchange.key = catalog, key
+        plan = catalog.plans["assistant"]
+        with suppress(Denied):  # no other budget covers it
+            covered += [(id, each.name) for each, _ in covering(exchange, plan, 0.0)]
+    assert covered == [(first, "second"), (second, "second"), (third, "second")]
 
 
 async def test_a_log_does_not_grow_with_how_long_postgresql_is_away(

@@ -97,12 +97,14 @@ def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) ->
 
 _LINES: LiteralString = """WITH wanted AS (SELECT DISTINCT unnest(%(keys)s::uuid[]) AS key),
     line AS (
-      SELECT w.key, k.id, k.revoked_at, k.expires_at FROM wanted w JOIN api_key k ON k.id = w.key
-      UNION SELECT w.key, k.id, k.revoked_at, k.expires_at FROM wanted w JOIN api_key k ON k.family = w.key),
+      SELECT w.key, k.id, k.revoked_at, k.expires_at FROM wanted w JOIN api_key o ON o.id = w.key
+        JOIN api_key k ON k.id = coalesce(o.family, o.id)
+      UNION SELECT w.key, k.id, k.revoked_at, k.expires_at FROM wanted w JOIN api_key o ON o.id = w.key
+        JOIN api_key k ON k.family = coalesce(o.family, o.id)),
     days AS (
       SELECT hour, key AS id, cost_usd FROM key_day WHERE hour >= %(since)s
       UNION ALL SELECT hour, key, cost_usd FROM person_delta WHERE hour >= %(since)s)"""
-"""Keys with those that they were rotated to, which are the same key, and what each cost on each day."""
+"""Keys with those that they were rotated to and from, which are the same key, and what each cost on each day."""
 
 
 def of_keys(

@@ -190,7 +190,7 @@ class BatchCalls:
         if catalog is None or catalog.limits is None or key is None or workload is None or policy is None:
             return False
         book = catalog.limits
-        callers = book.of_caller(workload, key.family or key.id, exchange.person, policy.people).quotas
+        callers = book.of_caller(workload, key.family or key.id, exchange.person, policy.people, key.line).quotas
         return bool(callers or book.of_deployment(deployment) or (deployment.keys and book.of_key(deployment, 0)))
 
     def forwarded(self, batch: Batch, deployment: Deployment, call: UUID, body: bytes, most: int) -> bytes:

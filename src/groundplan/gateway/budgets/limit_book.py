@@ -86,8 +86,8 @@ class LimitBook:
 
     by_cover: dict[str, tuple[Limit, ...]]
     """What is covered -> its limits; `user` and `key` are those of each."""
-    users: bool
-    """Some cover people by e-mail address."""
+    live: bool
+    """Some cover people by e-mail address or keys by their ids, of which live policy knows who they are."""
     calls: Mapping[str, Quota] = field(default_factory=dict)
     """By workload how many calls its callers may make a day, where that is declared."""
     most: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -96,13 +96,20 @@ class LimitBook:
     _places: dict[tuple[str, str, str], tuple[Quota, ...]] = field(default_factory=dict)
     _people: Mapping[str, str] | None = None
 
-    def of_caller(self, workload: Workload, key: str, person: str, people: Mapping[str, str]) -> Covering:
+    def of_caller(
+        self,
+        workload: Workload,
+        key: str,
+        person: str,
+        people: Mapping[str, str],
+        line: Sequence[str] = (),
+    ) -> Covering:
         """What covers a call whoever serves it: company, team, workload, key and user.
 
-        `key` and `person` are ids, `people` the ids of active people by e-mail address. Without a key nobody asked for
-        it, and it is none of the calls of a day.
+        `key` and `person` are ids, `people` the ids of active people by e-mail address, `line` those of all keys that
+        `key` was rotated to. Without a key nobody asked for it, and it is none of the calls of a day.
         """
-        if self.users and people is not self._people:
+        if self.live and people is not self._people:
             self._callers.clear()
             self._people = people
         asked = (workload.name, key, person)
@@ -110,9 +117,10 @@ class LimitBook:
         if found is None:
             if len(self._callers) >= _REMEMBERED:
                 self._callers.clear()
-            covers = ["company", f"workload/{workload.name}", f"key/{key}"]
+            covers = ["company", f"workload/{workload.name}"]
+            covers += dict.fromkeys(f"key/{id}" for id in (key, *line))
             covers += [f"team/{workload.team}"] if workload.team else []
-            if self.users and person:
+            if self.live and person:
                 covers += [f"user/{email}" for email, id in people.items() if id == person]
             each = [("key", key)] + ([("user", person)] if person else [])
             found_calls = self.calls.get(workload.name) if key else None
@@ -168,7 +176,7 @@ def book_of(
     by_cover: dict[str, tuple[Limit, ...]] = {}
     for limit in limits:
         by_cover[limit.covers] = (*by_cover.get(limit.covers, ()), limit)
-    book = LimitBook(by_cover, any(cover.startswith("user/") for cover in by_cover), calls)
+    book = LimitBook(by_cover, any(cover.startswith(("user/", "key/")) for cover in by_cover), calls)
     declared = [*calls.values()]
     declared += [_quota(limit, f"{limit.type}/{limit.name}") for limit in limits]
     declared += [quota for each in deployments for index in range(len(each.keys)) for quota in book.of_key(each, index)]

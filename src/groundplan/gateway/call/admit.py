@@ -266,7 +266,7 @@ def covering(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, 
     key = exchange.key
     if key is not None and exchange.catalog is not None:
         if exchange.catalog.key_budgets:
-            for id in {key.id, key.family or key.id}:
+            for id in {key.id, key.family or key.id, *key.line}:
                 found += dated(exchange.catalog.key_budgets.get(id, ()), now)
         if key.budget is not None:
             found += dated((key.budget,), now)

@@ -93,12 +93,17 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
     `amount`: the most that one attempt can cost, in picodollars. `now`: seconds since the epoch; returned as it is once
     all is taken.
     """
+    use = exchange.use = Use()
+    covering = _of_caller(exchange, book)
+    return await _admit(gateway, exchange, use, covering, amount, now)
+
+
+def _of_caller(exchange: Exchange, book: LimitBook) -> Covering:
+    """What covers its caller."""
     key, workload, policy = exchange.key, exchange.workload, exchange.policy
     if key is None or workload is None or policy is None:
         raise AssertionError("not identified")
-    use = exchange.use = Use()
-    covering = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
-    return await _admit(gateway, exchange, use, covering, amount, now)
+    return book.of_caller(workload, key.family or key.id, exchange.person, policy.people, key.line)
 
 
 async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:
@@ -159,10 +164,7 @@ async def _wait(
 async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) -> None:
     """Take one request and one concurrent call, no tokens and no cost, of every limit that covers the caller of a
     cached answer. Raises `Exhausted`, taking nothing."""
-    key, workload, policy = exchange.key, exchange.workload, exchange.policy
-    if key is None or workload is None or policy is None:
-        raise AssertionError("not identified")
-    covering = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
+    covering = _of_caller(exchange, book)
     if not covering.once:
         return
     spans, token = covering.at(gateway.clock.seconds()), (exchange.raw, CALL)

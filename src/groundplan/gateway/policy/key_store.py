@@ -7,6 +7,7 @@ What a key may do is decided elsewhere; rows become entries here, and nothing is
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -28,8 +29,9 @@ _NO_KEYS = frozenset({"kill", "lift", "cache", "group", "membership", "duty", "e
 _COLUMNS = """hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at,
     coalesce(family, id)::text, networks, models, budget_usd, budget_period, purpose"""
 _ALL = f"SELECT {_COLUMNS} FROM api_key"
-_SOME = f"""SELECT {_COLUMNS} FROM api_key
-    WHERE id = ANY(%(ids)s) OR id IN (SELECT replaced_by FROM api_key WHERE id = ANY(%(ids)s))"""
+_SOME = f"""WITH line AS (SELECT DISTINCT coalesce(family, id) AS first FROM api_key WHERE id = ANY(%(ids)s))
+    SELECT {_COLUMNS} FROM api_key WHERE id IN (SELECT first FROM line) OR family IN (SELECT first FROM line)"""
+"""With all others of their lines, of which one more or less changes what each of them says."""
 _CHANGES = "SELECT kind, subject FROM policy_change WHERE number > %s LIMIT %s"
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -47,7 +49,7 @@ async def load(connection: Connection, known: Policy, number: int, seconds: floa
         return await _all(connection, seconds)
     if not ids:
         return known.keys
-    return known.keys | _entries(await fetched(connection, _SOME, {"ids": ids}, seconds))
+    return known.keys | _lined(_entries(await fetched(connection, _SOME, {"ids": ids}, seconds)))
 
 
 def _changed(changes: list[tuple[Any, ...]]) -> list[UUID] | None:
@@ -76,12 +78,24 @@ async def _all(connection: Connection, seconds: float) -> Keys:
             async with patient(seconds):
                 rows = await cursor.fetchmany(AT_ONCE)
             if not rows:
-                return found
+                return _lined(found)
             found |= _entries(rows)
 
 
 def _entries(rows: Iterable[tuple[Any, ...]]) -> Keys:
     return {bytes(row[0]): _entry(*row[1:]) for row in rows}
+
+
+def _lined(keys: Keys) -> Keys:
+    """The same keys, each of which knows the others of its line; all of those are among them."""
+    lines: dict[str, list[str]] = {}
+    for key in keys.values():
+        if key.family != key.id:
+            lines.setdefault(key.family, [key.family]).append(key.id)
+    for hash, key in keys.items() if lines else ():
+        if (line := lines.get(key.family)) is not None:
+            keys[hash] = replace(key, line=tuple(sorted(line)))
+    return keys
 
 
 def _entry(

@@ -44,6 +44,8 @@ class KeyEntry:
     """Declared when it was made."""
     family: str = ""
     """Id of the first key of a line of rotated ones: their budget and limits are the same. Empty: its own."""
+    line: tuple[str, ...] = ()
+    """Ids of all keys of that line, where there are several: what is declared for one of them holds for all."""
     networks: tuple[Network, ...] = ()
     """From where it may be used; empty: from everywhere."""
     models: frozenset[str] = frozenset()
