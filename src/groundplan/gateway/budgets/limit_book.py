@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from groundplan.blueprint.model import Deployment, Limit, Workload
-from groundplan.gateway.budgets.leases import MEASURED, REQUESTS, TOKENS, Quota
+from groundplan.gateway.budgets.leases import CONCURRENT, MEASURED, REQUESTS, TOKENS, Quota
 from groundplan.gateway.budgets.periods import ENDLESS, spans
 from groundplan.ledger.model import Charge
 
@@ -103,16 +103,19 @@ class LimitBook:
         person: str,
         people: Mapping[str, str],
         line: Sequence[str] = (),
+        *,
+        within: bool = False,
     ) -> Covering:
         """What covers a call whoever serves it: company, team, workload, key and user.
 
         `key` and `person` are ids, `people` the ids of active people by e-mail address, `line` those of all keys that
-        `key` was rotated to. Without a key nobody asked for it, and it is none of the calls of a day.
+        `key` was rotated to. What nobody asked for is none of the calls of a day: a call without a key, and one
+        `within` another one, which is not one more at the same time either.
         """
         if self.live and people is not self._people:
             self._callers.clear()
             self._people = people
-        asked = (workload.name, key, person)
+        asked = (f"#{workload.name}" if within else workload.name, key, person)
         found = self._callers.get(asked)
         if found is None:
             if len(self._callers) >= _REMEMBERED:
@@ -123,9 +126,9 @@ class LimitBook:
             if self.live and person:
                 covers += [f"user/{email}" for email, id in people.items() if id == person]
             each = [("key", key)] + ([("user", person)] if person else [])
-            found_calls = self.calls.get(workload.name) if key else None
+            found_calls = self.calls.get(workload.name) if key and not within else None
             covering = [*(() if found_calls is None else (found_calls,)), *self._quotas(covers, each)]
-            found = self._callers[asked] = Covering(covering)
+            found = self._callers[asked] = Covering(q for q in covering if not (within and q.type == CONCURRENT))
         return found
 
     def of_deployment(self, deployment: Deployment) -> tuple[Quota, ...]:

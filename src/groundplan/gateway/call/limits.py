@@ -99,11 +99,12 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
 
 
 def _of_caller(exchange: Exchange, book: LimitBook) -> Covering:
-    """What covers its caller."""
+    """What covers its caller; what the gateway asks within a call is a part of that."""
     key, workload, policy = exchange.key, exchange.workload, exchange.policy
     if key is None or workload is None or policy is None:
         raise AssertionError("not identified")
-    return book.of_caller(workload, key.family or key.id, exchange.person, policy.people, key.line)
+    family, within = key.family or key.id, bool(exchange.of)
+    return book.of_caller(workload, family, exchange.person, policy.people, key.line, within=within)
 
 
 async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:

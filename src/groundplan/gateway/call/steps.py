@@ -42,7 +42,7 @@ async def run(
     exchange.trace = trace.of(exchange.request.headers)
     whose(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
-    if gateway.pressure.full(gateway.running):
+    if gateway.pressure.full(gateway.running) and not exchange.of:
         shed(gateway, exchange, catalog)
     exchange.interface.check_type(exchange.request.headers.get(b"content-type"))
     if exchange.request.stream is not None:
