@@ -186,6 +186,11 @@ def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deplo
     return max(bounds.values())
 
 
+def bounded(exchange: Exchange, deployments: list[Deployment]) -> list[Deployment]:
+    """Those that are bounded, once any is: what may be asked again since then, nothing is reserved for."""
+    return [each for each in deployments if each.name in exchange.bounds] if exchange.bounds else deployments
+
+
 def added_bytes(exchange: Exchange, workload: Workload) -> int:
     """The most that is put before the caller's own prompt."""
     added = len(workload.system_prompt.encode()) if workload.system_prompt else 0

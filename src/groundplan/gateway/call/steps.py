@@ -220,6 +220,7 @@ def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     if exchange.plan is None or exchange.ask is None:
         raise AssertionError("not checked")
     _choose(gateway, exchange, exchange.plan, exchange.ask, policy, now)
+    exchange.deployments = admit.bounded(exchange, exchange.deployments)
 
 
 def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *, used: bool = True) -> Policy:

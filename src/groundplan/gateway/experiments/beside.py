@@ -115,9 +115,10 @@ async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
 
 
 def _check(gateway: Gateway, own: Exchange, what: Beside) -> Policy:
-    """Every check of admission, under the newest policy. Raises as admission does."""
+    """Every check of admission, under the newest policy and by the blueprint that it began with. Raises as admission
+    does."""
     policy, now = gateway.live.policy, gateway.clock.seconds()
-    catalog = begun.newest(gateway.live.catalog, now)
+    catalog = own.catalog or begun.newest(gateway.live.catalog, now)
     own.catalog, own.policy = catalog, policy
     own.key, own.person = caller(own.request.headers, policy, now)
     if catalog.granted:
@@ -136,7 +137,7 @@ def _check(gateway: Gateway, own: Exchange, what: Beside) -> Policy:
         own.ask = own.interface.read(own.request)
         if not what.bare and guards(own, plan, policy):
             _guard(gateway, own, plan)
-    own.deployments = admit.choose(own, plan, own.ask, policy, now)
+    own.deployments = admit.bounded(own, admit.choose(own, plan, own.ask, policy, now))
     return policy
 
 
