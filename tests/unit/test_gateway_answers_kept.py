@@ -7,14 +7,15 @@ import os
 import resource
 import signal
 from dataclasses import replace
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import Fixed, call_rig
+from tests.unit.call_rig import Fixed, call_rig, rule
 
-from groundplan.blueprint.model import Deployment, Rates
+from groundplan.blueprint.model import Deployment, Limit, Rates
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.caching.idempotency import (
@@ -105,6 +106,30 @@ async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_
         rig.gateway.journal._seal("for the test")
         refused = await ask(ana)
         assert (refused.status, refused.code) == (503, "journal_unavailable"), "nothing is given unrecorded"
+
+
+async def test_an_answer_that_is_given_again_says_what_is_left_now(tmp_path: Path) -> None:
+    limit = Limit(name="few", covers="workload/assistant", type="requests", amount=9, period="day")
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": rule()}, limits=[limit]) as rig:
+        rig.gateway.counters.grant("requests/few", rig.gateway.clock.now().date().isoformat(), 9)
+
+        async def ask() -> Reply:
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(rig.request().replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1))
+            try:
+                return parse(await asyncio.wait_for(reader.read(), 20))
+            finally:
+                writer.close()
+
+        first, other, again = await ask(), await rig.chat(), await ask()
+        left = [Decimal(each.headers["groundplan-budget-remaining-usd"]) for each in (first, other, again)]
+        assert left[0] - left[1] == Decimal(other.headers["groundplan-cost-usd"]) > 0 == left[2] - left[1]
+        assert first.headers["x-ratelimit-limit-requests"] == "9" and "groundplan-replay" in again.headers
+        of_now = {"groundplan-budget-remaining-usd", "groundplan-replay", "date"}
+        lasting = {name: value for name, value in first.headers.items() if not name.startswith("x-ratelimit-")}
+        assert {n: v for n, v in again.headers.items() if n not in of_now} == {
+            n: v for n, v in lasting.items() if n not in of_now
+        }
 
 
 async def test_a_request_is_the_same_with_the_key_that_its_own_was_rotated_to(tmp_path: Path) -> None:

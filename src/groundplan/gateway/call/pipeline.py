@@ -296,7 +296,7 @@ def _keep(gateway: Gateway, exchange: Exchange) -> None:
         gateway.answers.forget(digest)
     elif exchange.kept:
         kind = exchange.kind or EVENT_STREAM
-        lines = answers.headers(exchange, cost=True)
+        lines, _ = answers.parted(answers.headers(exchange, cost=True))
         rests, cites = cache.rests_on(exchange), cache.cites_of(exchange)
         gateway.answers.keep(digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.kept), rests, cites))
     else:

@@ -270,6 +270,11 @@ async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: 
     identify(exchange, gateway.live.policy, now)
     _check(gateway, exchange, catalog, now, used=False)
     await cache.check_replay(gateway, exchange, kept)
+    if exchange.plan is None:
+        raise AssertionError("not checked")
+    exchange.charges = admit.covering(exchange, exchange.plan, now)
+    settle.remaining(gateway, exchange)
     settle.record(gateway, exchange, "ok", kept.status)
-    lines = kept.headers + b"groundplan-replay: true\r\n"
+    _, left = answers.parted(answers.headers(exchange, cost=False))
+    lines = kept.headers + left + b"groundplan-replay: true\r\n"
     exchange.response.send(kept.status, kept.body, lines, content_type=kept.content_type)

@@ -36,6 +36,7 @@ told."""
 _AMOUNTS = 256
 """That are remembered as text: an answer names each in a header and in its body, and costs are often the same."""
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
+_OF_NOW = (b"groundplan-budget-", b"x-ratelimit-")
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -150,6 +151,18 @@ def headers(exchange: Exchange, *, cost: bool) -> bytes:
     if exchange.crossed:
         lines += b"groundplan-budget-crossed: %b\r\n" % header_value(",".join(exchange.crossed))
     return lines if exchange.use is None else lines + exchange.use.lines
+
+
+def parted(lines: bytes) -> tuple[bytes, bytes]:
+    """Header lines that hold whenever an answer is given again, and those that say what was left of budgets and limits
+    when it was given."""
+    last, now = b"", b""
+    for line in lines.splitlines(keepends=True):
+        if line.startswith(_OF_NOW):
+            now += line
+        else:
+            last += line
+    return last, now
 
 
 def facts(exchange: Exchange, remaining: int | None) -> bytes:
