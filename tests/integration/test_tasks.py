@@ -37,6 +37,7 @@ from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
 from groundplan.gateway.journal.records import read_segment
+from groundplan.gateway.surfaces.image_forms import MOST_FILES
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -51,6 +52,7 @@ PRICES = {
         "rates": Rates(input=0, output=0, images={"1024x1024": CENT, "1024x1024/hd": 2 * CENT, "512x512": CENT // 2}),
     },
     "token-painter": {"kind": "images", "image_tokens": 60, "rates": Rates(input=PICO, output=100 * PICO)},
+    "editor": {"kind": "images", "rates": Rates(input=0, output=0, image=CENT // 4, images={"any": CENT})},
     "boundless": {"kind": "images", "rates": Rates(input=0, output=PICO)},
     "voice": {"kind": "speech", "rates": Rates(input=0, output=0, characters=15 * PICO)},
     "ear": {"kind": "transcription", "audio_seconds": 60, "rates": Rates(input=0, output=0, minute=6 * CENT)},
@@ -218,6 +220,24 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
         assert (reply.status, reply.code) == (400, "field_after_file"), name
     typed = await setup.stack.post("/v1/images/edits", setup.key, {}, content_type="application/json")
     assert (typed.status, typed.code) == (415, "content_type")
+
+
+async def test_images_that_are_sent_in_cost_what_each_does(setup: Setup) -> None:
+    """Also those behind a large one, of which there may be as many as were reserved for."""
+    image = ("a.png", base64.b64decode("iVBORw0KGgo="), "image/png")
+    edited = await setup.client.images.edit(image=[image, image], prompt="brighter", model="editor")
+    assert cost(edited) == "0.015000000000"
+    large = (("model", b"editor", None), ("image[]", bytes(2 << 20), "a.png"))
+    behind = form(*large, ("image[]", b"x", "b.png"), ("mask", b"x", "c.png"))
+    reply = await setup.stack.post("/v1/images/edits", setup.key, behind, content_type=FORM)
+    assert reply.status == 200 and reply.json["groundplan"]["cost_usd"] == "0.017500000000", reply.body
+    many = form(*large, *(("image[]", b"x", "b.png") for _ in range(MOST_FILES)))
+    reply = await setup.stack.post("/v1/images/edits", setup.key, many, content_type=FORM)
+    assert (reply.status, reply.code) == (400, "files_range"), reply.body
+    for name in ("reference_images", "prompt", "n"):
+        late = form(*large, (name, b"x", "b.png"))
+        reply = await setup.stack.post("/v1/images/edits", setup.key, late, content_type=FORM)
+        assert (reply.status, reply.code) == (400, "field_unsupported"), name
 
 
 async def test_speech_is_passed_on_as_it_comes(setup: Setup) -> None:

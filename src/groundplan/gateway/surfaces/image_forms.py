@@ -53,7 +53,7 @@ class ImageEdits(Images):
     """Variations have no streams."""
 
     async def receive(self, request: Request) -> None:
-        upload = request.form = Upload(_DECISIVE)
+        upload = request.form = Upload(_DECISIVE, (MOST_FILES, _FILES))
         await upload.begin(request)
 
     def read(self, request: Request) -> Ask:
@@ -67,7 +67,7 @@ class ImageEdits(Images):
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
         check_counts(count, partial, stream=stream)
         check_bounded(fields, fields.get("output_format"))
-        sent = len(upload.files) if upload.whole else MOST_FILES
+        sent = len(upload.files) if upload.whole else max(MOST_FILES, len(upload.files))
         size = len(fields["prompt"].encode()) if "prompt" in fields else 0 if upload.whole else MOST_PROMPT
         return Ask(
             fields={}, model=fields.get("model", "auto"), messages=1, query="", stream=stream, include_usage=False,

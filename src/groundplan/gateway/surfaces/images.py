@@ -95,21 +95,24 @@ class ImagesCodec(PlainCodec):
         last = f"{streamed}.completed"
         self._kind = Kind(_event, last, frozenset({f"{streamed}.partial_image", last}))
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+    def answer(self, data: bytes, ask: Ask) -> Answered:
         """A whole answer. Raises `Malformed`."""
         found = understood(_answer, data)
         if not found.data:
             raise malformed()
-        return Answered(data, self._used(None if found.usage is None else found.usage.usage(), len(found.data)))
+        told = None if found.usage is None else found.usage.usage()
+        return Answered(data, self._used(ask, told, len(found.data)))
 
-    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
-        return TypedRelay(self._kind, None, lambda told: self._used(told, 1))
+    def relay(self, ask: Ask) -> Relay:
+        return TypedRelay(self._kind, None, lambda told: self._used(ask, told, 1))
 
-    def _used(self, told: Usage | None, made: int) -> Usage | None:
-        """What so many images used, where it is known: one that is said to have no token is not."""
-        if told is not None and (told.output or not self._by_tokens):
-            return msgspec.structs.replace(told, images_made=made)
-        return None if self._by_tokens else Usage(images_made=made)
+    def _used(self, ask: Ask, told: Usage | None, made: int) -> Usage | None:
+        """What so many images used, and those that were sent in, where it is known: of one that is said to have no
+        token it is not."""
+        if self._by_tokens and (told is None or not told.output):
+            return None
+        sent = 0 if ask.upload is None else len(ask.upload.files)
+        return msgspec.structs.replace(told or Usage(), images_made=made, images=sent)
 
 
 class Images(Interface):

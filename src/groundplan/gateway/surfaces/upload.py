@@ -29,22 +29,25 @@ if TYPE_CHECKING:
 
 KEPT_BYTES = 1 << 20
 """Of a form's beginning: a form that is not larger can be tried again, and its fields may be in any order."""
+ONE_FILE = (1, frozenset({"file"}))
 _PIECE = 4096
 """Smaller ones are kept together with what follows them."""
 _WRITE_SECONDS = 30.0
 
 
 class Upload:
-    """A form of which the beginning was read. `decisive` are the fields that must be in it, where they are there."""
+    """A form of which the beginning was read. `decisive` are the fields that must be in it, where they are there;
+    `late` says how many files there may be in all, and in which fields, where some come behind it."""
 
-    def __init__(self, decisive: frozenset[str]) -> None:
+    def __init__(self, decisive: frozenset[str], late: tuple[int, frozenset[str]] = ONE_FILE) -> None:
         self._decisive = decisive
+        self._late = late
         self._kept: list[Event] = []
         self._rest: AsyncIterator[Event] | None = None
         self._consumed = False
         self.fields: dict[str, str] = {}
         self.files: list[str] = []
-        """Names of the fields that are files."""
+        """Names of the fields that are files, as far as they were read."""
         self.size = 0
         """Bytes that were kept."""
         self.texts_first = False
@@ -172,13 +175,26 @@ class Upload:
             raise model_missing()
 
     def _check_late(self, part: Part, may: Mapping[str, Container[str]]) -> Part | None:
-        """The part, where it is a decisive field. Raise `Invalid` for one that may not come so late."""
+        """The part, where it is a decisive field. Raise `Invalid` for one that may not come so late, and for a file too
+        many."""
         name = part.name
-        if part.filename is not None or not (self.texts_first or name in self._decisive or name in ELSEWHERE):
+        if part.filename is not None:
+            self._add_file(name)
+            return None
+        if not (self.texts_first or name in self._decisive or name in ELSEWHERE):
             return None
         if name not in may or name in self.fields or (self.texts_first and name != "model"):
             raise _too_late(name)
         return part
+
+    def _add_file(self, name: str) -> None:
+        most, fields = self._late
+        self.files.append(name)
+        if name not in fields:
+            hint = f"Send files in: {', '.join(sorted(fields))}."
+            raise Invalid(f"a file in {name[:60]} is not supported", code="field_unsupported", hint=hint)
+        if len(self.files) > most:
+            raise Invalid(f"the form has more than {most} files", code="files_range", hint="Send fewer.")
 
 
 def _too_late(name: str) -> Invalid:
