@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -21,9 +22,9 @@ from tests.integration.gateway_stack import blueprint
 from groundplan.blueprint.model import Budget
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.budgets import lease_client
+from groundplan.gateway.budgets import grant_store, lease_client, lender
 from groundplan.gateway.budgets.lease_client import LeaseClient
-from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.budgets.leases import REQUESTS, Quota, Slices
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.live import LiveView
@@ -554,3 +555,45 @@ async def test_a_soft_budget_refuses_nothing_and_counts_everything(database: Dat
 )
 def test_periods_end(period: str, ended: bool) -> None:
     assert has_ended(period, "2026-11-25") is ended
+
+
+async def test_a_grant_whose_answer_came_too_late_is_found_soon(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a PostgreSQL that stood still: it makes the grant as it goes on, and nobody waits for it any more."""
+    budget, grant = budget_of(10 * COST), grant_store.grant
+
+    async def late(*asked: Any) -> grant_store.Granted:
+        granted = await grant(*asked)
+        await asyncio.sleep(5)
+        return granted
+
+    async with worker(database, tmp_path) as one:
+        with monkeypatch.context() as patch:
+            patch.setattr(grant_store, "grant", late)
+            patch.setattr(lender, "_STATEMENT_S", 0.5)
+            assert not await one.fill(budget)
+            await until(lambda: not one.leases._accounts["assistant", MONTH].task)
+        held = granted(database, "assistant")
+        assert held > 0
+        await until(lambda: one.slices.available("assistant", MONTH) == granted(database, "assistant"))
+
+
+async def test_what_is_being_given_back_of_a_limit_while_a_worker_stops_is_told(
+    database: Database, tmp_path: Path
+) -> None:
+    """Else it would count as used until its window is over."""
+    quota = Quota("requests/test", REQUESTS, 100, "month", "test", "company")
+    async with worker(database, tmp_path) as one:
+        token, leases = (new_id().bytes, -1), one.leases
+        with patience():
+            assert await leases.acquire(token, [Charge(quota.name, MONTH, 1)], [quota], 1) is None
+        async with leases._lender.busy:
+            leases._start_giving((quota.name, MONTH))
+            await asyncio.sleep(0.05)  # it is taken out of the slice, and waits for the connection
+            for task in leases._giving:
+                task.cancel()
+            await asyncio.sleep(0)
+    with psycopg.connect(database.urls["owner"]) as conn:
+        row = conn.execute("SELECT granted FROM limit_span WHERE name = %s", (quota.name,)).fetchone()
+    assert row is not None and row[0] == 1

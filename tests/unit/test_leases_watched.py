@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 from groundplan.blueprint.model import Budget
+from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices, Token
 from groundplan.gateway.journal.journal import Journal
-from groundplan.ledger.model import Charge
+from groundplan.ledger.model import Charge, Release
 
 BUDGET = Budget(name="all", covers="company", limit=100, period="total")
 KEY = ("all", "total")
@@ -112,3 +113,20 @@ async def test_what_is_held_of_a_smaller_budget_is_given_back_as_it_is_freed(tmp
         one.free()
         await turns()
         assert one.slices.released(*KEY) == 100
+
+
+async def test_what_the_journal_has_no_room_for_is_held_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk may be full for a while: what cannot be written down as given back is for this worker's own calls."""
+    async with alone(tmp_path) as worker:
+        worker.free()
+        lender = worker.leases._lender
+
+        def full(record: Release) -> int:
+            raise Unavailable("there is no room in the journal", code="journal_unavailable", hint="Free some.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lender._journal, "release", full)
+            await lender.give_back(KEY)
+        assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (50, 0) and not lender.unconfirmed
+        await lender.give_back(KEY)
+        assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (0, 50) and lender.unconfirmed

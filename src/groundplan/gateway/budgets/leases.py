@@ -193,6 +193,12 @@ class Slices:
         found.released += amount
         return amount
 
+    def take_back(self, budget: str, period: str, amount: int) -> None:
+        """What was released and could not be given back."""
+        found = self._slices[budget, period]
+        found.available += amount
+        found.released -= amount
+
     def reserved(self, budget: str, period: str) -> int:
         """What open reservations hold. Walks over all of them: not for the request path."""
         return sum(

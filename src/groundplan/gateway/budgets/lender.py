@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -138,9 +138,8 @@ class Lender:
     async def grant(self, need: Need) -> int:
         """One statement; the amount that the slice grew by. Holds `busy`."""
         key, account = need.key, need.account
-        connection = await self.connect()
-        asked, number = account.declared, account.number
-        async with patient(_STATEMENT_S):
+        async with self._granting() as connection:
+            asked, number = account.declared, account.number
             granted = await grant_store.grant(connection, self._epoch, asked, key[1], number, self._wish(need))
         if not granted.amount and not is_quota(key[0]):
             async with patient(_STATEMENT_S):
@@ -150,12 +149,23 @@ class Lender:
     async def grant_limits(self, needs: Sequence[Need]) -> list[int]:
         """As `grant` for several limits in one commit, whose time is nearly all that a grant takes; in the order of
         their keys, so that no two workers wait for each other. Holds `busy`."""
-        connection = await self.connect()
-        asks = [(each, each.account.declared, each.account.number) for each in needs]
-        asked = [(quota, each.key[1], n, self._wish(each)) for each, quota, n in asks if isinstance(quota, Quota)]
-        async with patient(_STATEMENT_S):
+        async with self._granting() as connection:
+            asks = [(each, each.account.declared, each.account.number) for each in needs]
+            asked = [(quota, each.key[1], n, self._wish(each)) for each, quota, n in asks if isinstance(quota, Quota)]
             found = await grant_store.grant_limits(connection, self._epoch, asked)
         return [self._learned(each, n, granted) for (each, _, n), granted in zip(asks, found, strict=True)]
+
+    @asynccontextmanager
+    async def _granting(self) -> AsyncIterator[Connection]:
+        """The connection for a grant. One whose answer is not waited for any more may be made all the same, which the
+        next connection finds out."""
+        connection = await self.connect()
+        try:
+            async with patient(_STATEMENT_S):
+                yield connection
+        except (TimeoutError, asyncio.CancelledError):
+            await connection.close()
+            raise
 
     def _wish(self, need: Need) -> Wish:
         key, account = need.key, need.account
@@ -211,18 +221,26 @@ class Lender:
         try:
             if is_quota(key[0]):
                 self._returned.add(key)  # lost with this worker, it only counts as used
-            else:
-                record = Release(new_id().bytes, *key, amount)
-                sequence = self._journal.release(record)
-                self._pending[record.id] = record
-                if (waiting := self._journal.durable(sequence)) is not None:
-                    await waiting
+            elif (waiting := self._release(key, amount)) is not None:
+                await waiting
             async with self.busy:
                 await self.tell_releases()
         except (*LOST, Unavailable):
             # told again by the next tick, or by the shipper from the journal; a failed journal ends this epoch, and
             # recovery finds the amount unspent and returns it
             return
+
+    def _release(self, key: Key, amount: int) -> asyncio.Future[None] | None:
+        """Write it down, and what to wait for until that is durable. Raises `Unavailable`: it is still held, where the
+        journal has no room for it now."""
+        record = Release(new_id().bytes, *key, amount)
+        try:
+            sequence = self._journal.release(record)
+        except Unavailable:
+            self._slices.take_back(*key, amount)
+            raise
+        self._pending[record.id] = record
+        return self._journal.durable(sequence)
 
     async def tell_open(self, key: Key) -> None:
         """Tell what open calls hold of a budget of which another worker is short, where they hold anything."""
@@ -275,6 +293,11 @@ class Lender:
         self._returned.discard(key)
 
     async def close(self) -> None:
-        """Disconnect. What the database was not told is in the journal."""
-        if self._connection is not None:
-            await self._connection.close()
+        """Disconnect. What the database was not told is in the journal, or counts as used where it is no money."""
+        if self._connection is None:
+            return
+        if self.unconfirmed and self.connected:
+            with suppress(*LOST):
+                async with self.busy:
+                    await self.tell_releases()
+        await self._connection.close()
