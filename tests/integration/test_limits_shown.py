@@ -12,6 +12,7 @@ import pytest
 from tests.integration.gateway_stack import blueprint, workload
 
 from groundplan.api import store
+from groundplan.api.budgets import budget_use
 from groundplan.api.limits import limits_json
 from groundplan.api.routes import limits as limits_routes
 from groundplan.blueprint.model import Blueprint, Budget, Limit
@@ -162,3 +163,25 @@ def test_whoever_is_near_is_named_also_among_many(conn: psycopg.Connection[Any])
         span(conn, f"tokens/each/{subject}", "2026-11-25T14:33", 1000, 900, "2036-11-26")
     near = limits_routes.near_limits(conn, made, NOW)
     assert sorted(near) == sorted(f"each of {who} at 90 %" for who in ("ana@acme.example", "key gp_0...", "nobody"))
+
+
+def test_what_was_declared_anew_is_shown_before_a_gateway_has_asked(conn: psycopg.Connection[Any]) -> None:
+    """A budget that was raised since all of it was used up is not near its end, though nobody has called since."""
+    raised = Budget(name="raised", covers="company", limit=20 * PICO, period="month")
+    other = Budget(name="otherwise", covers="company", limit=PICO, period="day")
+    made = msgspec.structs.replace(
+        declared(Limit(name="daily", covers="company", type="requests", amount=400, period="day")),
+        budgets=[raised, other],
+    )
+    for name in ("raised", "otherwise", "gone"):
+        conn.execute(
+            "INSERT INTO budget_period (budget, period, limit_usd, granted_usd) VALUES (%s, '2026-11', 10, 10)", (name,)
+        )
+    span(conn, "requests/daily", "2026-11-25", 100, 100, "2036-11-26")
+    used = budget_use(conn, made, NOW)
+    assert {row["budget"]: row["limit_usd"] for row in used} == {
+        "raised": "20.000000000000", "otherwise": "10.000000000000", "gone": "10.000000000000",
+    }  # fmt: skip
+    assert [row["limit_usd"] for row in budget_use(conn, None, NOW)] == ["10.000000000000"] * 3
+    (limit,) = limits_json(made, store.limit_spans(conn), used, {})["limits"]
+    assert (limit["most"], limit["share"], limit["near"]) == (400, 0.25, False)

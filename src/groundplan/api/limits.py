@@ -19,7 +19,7 @@ def limits_json(
     used: Sequence[Mapping[str, Any]],
     who: Mapping[str, str],
 ) -> dict[str, Any]:
-    """`spans`: what gateways have taken (`store.limit_spans`); `used`: budgets (`queries.budget_use`); `who`: words for
+    """`spans`: what gateways have taken (`store.limit_spans`); `used`: budgets (`budgets.budget_use`); `who`: words for
     the ids of users, keys and experiments, which the `title` of a budget has. Those that are nearest come first.
 
     What is taken includes what gateways hold ready: at most an eighth of the rest, given back when others need it.
@@ -64,14 +64,15 @@ def _limit(
         name, covers = "calls_per_day", f"workload/{owner}"
     else:
         return None  # of an earlier blueprint
-    share = _share(Decimal(span["granted"]), Decimal(span["amount"]))
+    most = span["amount"] if found is None else found.amount  # also before a gateway asks
+    share = _share(Decimal(span["granted"]), Decimal(most))
     return {
         "limit": name,
         "covers": covers,
         "who": who.get(subject, subject) or covers,
         "counts": what,
         "per": period,
-        "most": _amount(what, span["amount"]),
+        "most": _amount(what, most),
         "taken": _amount(what, span["granted"]),
         "share": share,
         "near": share >= NEAR,

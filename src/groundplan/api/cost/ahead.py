@@ -9,6 +9,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from groundplan.api.budgets import budget_use
 from groundplan.api.cost import calendar as cost_calendar
 from groundplan.api.cost import key_runways
 from groundplan.api.cost.book import Days
@@ -19,7 +20,7 @@ from groundplan.core.money import PICO, format_usd, from_decimal
 from groundplan.economics.forecast.adoption import Adoption, adoption
 from groundplan.economics.forecast.model import DAY, Forecast, Series
 from groundplan.gateway.budgets.periods import key_at
-from groundplan.ledger import days_store, queries, rollup_store
+from groundplan.ledger import days_store, rollup_store
 
 ADOPTION_WEEKS = 26
 WHATS = ("cost", "calls", "tokens")
@@ -114,7 +115,7 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
     declared = {(each.name, key_at(each.period, each.starts, each.timezone, now)): each for each in blueprint.budgets}
     known = cost_calendar.declared(blueprint.calendar)
     covered, keys = [], []
-    for row in queries.budget_use(conn, now):
+    for row in budget_use(conn, blueprint, now):
         covers = "" if (mine := declared.get((row["budget"], row["period"]))) is None else mine.covers
         if covers.partition("/")[0] in ("company", "team", "workload"):
             covered.append((row, covers))

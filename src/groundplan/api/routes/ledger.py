@@ -12,12 +12,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from groundplan.api import call_choice
 from groundplan.api.access.door import below_api
+from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.charged import titled
 from groundplan.api.context import Using
 from groundplan.api.cost import meaning_saved
 from groundplan.api.cost import receipt as cost_receipt
 from groundplan.api.people import named
+from groundplan.api.served import current_or_none
 from groundplan.api.who import with_who
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
@@ -101,7 +103,8 @@ def cost(services: Using, _: Reader, workload: str | None = None, days: int | No
         summary = queries.cost_summary(conn, CallFilter(workload=workload, since=since))
         meant = meaning_saved.rows(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
         meant = [row for row in meant if workload in (None, row["workload"])]
-        return {**summary, "budgets": queries.budget_use(conn, services.clock.now()), "by_meaning": meant}
+        used = budget_use(conn, current_or_none(conn), services.clock.now())
+        return {**summary, "budgets": used, "by_meaning": meant}
 
 
 @router.get("/cost/days")

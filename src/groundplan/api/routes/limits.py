@@ -9,12 +9,12 @@ from psycopg import Connection
 
 from groundplan.api import store
 from groundplan.api.access.door import below_api
+from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.limits import limits_json
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
-from groundplan.ledger import queries
 
 router = below_api("limits")
 
@@ -39,7 +39,7 @@ def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime
 
 def _found(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> dict[str, Any]:
     spans = store.limit_spans(conn)
-    used = queries.budget_use(conn, at)
+    used = budget_use(conn, blueprint, at)
     ids = {span["name"].split("/", 2)[2] for span in spans if span["name"].count("/") > 1}
     ids |= {row["budget"].partition("/")[2] for row in used}
     return limits_json(blueprint, spans, used, store.names(conn, ids))

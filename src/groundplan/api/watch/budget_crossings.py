@@ -6,11 +6,11 @@ from __future__ import annotations
 from decimal import Decimal
 
 from groundplan.api import store
+from groundplan.api.budgets import budget_use
 from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
 from groundplan.core.money import from_text, short_usd
 from groundplan.core.words import period
-from groundplan.ledger import queries
 
 LOOK_SECONDS = 5.0
 
@@ -20,7 +20,7 @@ def look(services: Services) -> int:
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         soft = {b.name for b in blueprint.budgets if not b.hard} if blueprint else set()
-        used = queries.budget_use(conn, services.clock.now()) if soft else []
+        used = budget_use(conn, blueprint, services.clock.now()) if soft else []
         crossed = [
             (row["budget"], row["period"], _message(row))
             for row in used

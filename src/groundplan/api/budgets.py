@@ -1,0 +1,25 @@
+"""How far budgets are used in their present periods, each as it is declared now: PostgreSQL knows what a blueprint says
+only once a gateway has asked it for more of that budget."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.blueprint.model import Blueprint
+from groundplan.core.money import format_usd
+from groundplan.gateway.budgets.periods import key_at
+from groundplan.ledger import queries
+
+
+def budget_use(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> list[dict[str, Any]]:
+    """As `queries.budget_use`; a period in which a budget was declared otherwise is as it was."""
+    budgets = blueprint.budgets if blueprint is not None else []
+    limits = {(each.name, key_at(each.period, each.starts, each.timezone, at)): each.limit for each in budgets}
+    found = queries.budget_use(conn, at)
+    for row in found:
+        if (limit := limits.get((row["budget"], row["period"]))) is not None:
+            row["limit_usd"] = format_usd(limit)
+    return found
