@@ -50,17 +50,20 @@ INTERFACES: dict[str, Interface] = {
 }
 _PASSING = frozenset(
     {
-        "rate_limit_exceeded", "limit_unreachable", "calls_per_day", "overloaded", "not_ready", "policy_lease_expired",
-        "journal_unavailable",
+        "rate_limit_exceeded", "limit_unreachable", "calls_per_day", "budget_unreachable", "overloaded", "not_ready",
+        "policy_lease_expired", "journal_unavailable", "grounding_unavailable",
     }
 )  # fmt: skip
 """Refusals of calls that were not sent, which a batch outlasts."""
-UPSTREAM_FAILED = "upstream_failed"
+BUDGET_EXHAUSTED, UPSTREAM_FAILED = "budget_exhausted", "upstream_failed"
 _LONGEST_WAIT_S = 5.0
 
 
 def _is_passing(error: GroundplanError) -> bool:
-    """Whether a batch outlasts a refusal; no time makes room for what needs more than all of a limit."""
+    """Whether a batch outlasts a refusal; no time makes room for what needs more than all of a limit. Of budgets it
+    outlasts what open calls hold: what a worker held for its lines goes back with that."""
+    if error.code == BUDGET_EXHAUSTED:
+        return error.retry_after == admit.HELD_SECONDS
     never = isinstance(error, Exhausted) and error.retry_after is None
     return error.code in _PASSING and not never
 
@@ -220,19 +223,20 @@ class BatchCalls:
 
         async def made(gateway: Gateway, exchange: Exchange) -> None:
             exchange.request.body = await body()
-            grounded = False
+            counted = False
             while True:
                 amount = await self._admitted(exchange, batch)
                 if exchange.finished:
                     return
                 exchange.waited = 0.0  # nobody waits for it: its deadline begins when it is sent
-                await self._reserved(exchange, amount)
-                if not grounded:
-                    grounded = True
-                    self._count(exchange)
-                    await ground(gateway, exchange)
                 sent = exchange.attempts
                 try:
+                    await self._reserved(exchange, amount)
+                    if not counted:
+                        counted = True
+                        self._count(exchange)
+                    exchange.passages, exchange.grounded = [], None  # after a wait, what may be read by now
+                    await ground(gateway, exchange)
                     await serve(gateway, exchange, _course(gateway, exchange))
                 except GroundplanError as error:
                     if not self._passes(exchange, error, sent):

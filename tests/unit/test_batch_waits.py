@@ -1,0 +1,129 @@
+"""What a line of a batch outlasts before it is sent: budgets that PostgreSQL tells nothing of, or that open calls hold,
+where it lost its money with its worker; and a search that is away. After a wait it is searched for again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tests.unit.call_rig import LIMIT, Closed, Rig, call_rig
+
+from groundplan.core.errors import Unavailable
+from groundplan.core.ids import new_id
+from groundplan.gateway.batches import batch_calls
+from groundplan.gateway.batches.batch_calls import BatchCalls
+from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange, Passage
+from groundplan.gateway.call.serve import serve
+from groundplan.gateway.http.collected import Collected
+from groundplan.ledger.model import Charge
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_calls, "_LONGEST_WAIT_S", 0.01)
+
+
+async def made(rig: Rig) -> Collected:
+    """One line of a batch, and its answer."""
+    (key,) = rig.gateway.live.policy.keys.values()
+    now = rig.gateway.clock.now()
+    batch = Batch(
+        id=new_id(), workload="assistant", key=UUID(key.id), person="", endpoint="/v1/chat/completions",
+        input_file=new_id(), completion_window="24h", metadata=None, status="in_progress", created_at=now,
+        expires_at=now, in_progress_at=now, cancelling_at=None, ended_at=None, errors=[], output_file=None,
+        error_file=None, total=1, held_usd=0, charges=[["all", "total"]],
+    )  # fmt: skip
+    calls = BatchCalls(rig.gateway)
+    exchange = calls.exchange(batch, new_id(), b"")
+    exchange.charges = calls.budgets(batch)
+
+    async def body() -> bytes:
+        return rig.request().partition(b"\r\n\r\n")[2]
+
+    assert rig.gateway.conduct is not None
+    async with asyncio.timeout(20):
+        await rig.gateway.conduct(exchange, calls.steps(batch, body))
+    assert isinstance(exchange.response, Collected) and rig.slices.open_count == 0
+    return exchange.response
+
+
+class Late(Closed):
+    """A lender that has something the second time; it knows why it had nothing at first."""
+
+    def __init__(self, rig: Rig, *, told: bool, held: int) -> None:
+        super().__init__()
+        self._rig, self._told, self._held = rig, told, held
+
+    def told_empty(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
+        return self._told
+
+    def unspent(self, name: str, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
+        return self._held
+
+    async def acquire(
+        self, token: tuple[bytes, int], charges: Sequence[Charge], declared: Any, blueprint: int = 0
+    ) -> Charge | None:
+        short = await super().acquire(token, charges, declared, blueprint)
+        if len(self.asked) > 1:
+            for charge in charges:
+                self._rig.slices.grant(charge.budget, charge.period, charge.amount)
+            return self._rig.slices.reserve(token, charges)
+        return short
+
+
+@pytest.mark.parametrize(
+    ("told", "held", "status"), [(False, 0, 200), (True, LIMIT, 200), (True, 0, 429)], ids=["unknown", "held", "spent"]
+)
+async def test_a_line_waits_for_its_money_where_that_helps(tmp_path: Path, told: bool, held: int, status: int) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        rig.slices.release("all", "total")
+        rig.gateway.leases = rig.lender = Late(rig, told=told, held=held)
+        answer = await made(rig)
+        assert answer.status == status, answer.body
+        assert (len(rig.lender.asked), rig.models["one"].counted) == ((2, 1) if status == 200 else (1, 0))
+
+
+async def test_a_line_waits_for_a_search_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+
+    async def ground(gateway: Gateway, exchange: Exchange) -> bool:
+        searched.append(exchange.call)
+        if len(searched) == 1:
+            raise Unavailable("it is away", code="grounding_unavailable", hint="Wait.", retry_after=2.0)
+        return True
+
+    monkeypatch.setattr(batch_calls, "ground", ground)
+    async with call_rig(tmp_path, ["one"]) as rig:
+        answer = await made(rig)
+        assert (answer.status, len(searched), rig.models["one"].counted) == (200, 2, 1), answer.body
+
+
+async def test_what_may_not_be_read_any_more_after_a_wait_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line may wait for hours for its provider's pause: it is not sent with what was found before."""
+    rounds: list[list[str]] = []
+
+    async def ground(gateway: Gateway, exchange: Exchange) -> bool:
+        if not rounds:
+            exchange.passages = [
+                Passage(document="d", path="p", title="t", source="s", start_line=1, end_line=1, text="revoked since")
+            ]
+        return True
+
+    async def refused_once(gateway: Gateway, exchange: Exchange, course: Any) -> None:
+        rounds.append([passage.text for passage in exchange.passages])
+        if len(rounds) == 1:
+            raise Unavailable("there is no room", code="overloaded", hint="Wait.", retry_after=1.0)
+        await serve(gateway, exchange, course)
+
+    monkeypatch.setattr(batch_calls, "ground", ground)
+    monkeypatch.setattr(batch_calls, "serve", refused_once)
+    async with call_rig(tmp_path, ["one"]) as rig:
+        assert (await made(rig)).status == 200 and rounds == [["revoked since"], []]
