@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,19 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from tests.integration.gateway_stack import RATES, parse
+from tests.unit.call_rig import call_rig
 from tests.unit.test_catalog_check import BASE
 from tests.unit.test_price import SERVICES, all_rates, usages
 
 from groundplan.blueprint.model import Rates
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.money import Prices
-from groundplan.core.money import PICO
+from groundplan.core.money import PICO, format_usd
 from groundplan.economics.price import bound, cost
 from groundplan.economics.prices import listed
 from groundplan.economics.prices.windows import DAY, at_time, by_time
 from groundplan.economics.terms.split import split
 from groundplan.ledger.model import Usage
 from groundplan.release.priced import declared_or_listed
+from groundplan.testing.clock import ManualClock
 
 MINUTES = st.integers(0, DAY - 1)
 MINUTE_MS = 60_000
@@ -110,3 +116,19 @@ def test_hours_and_prices_that_cannot_be_are_refused(price: dict[str, Any], told
     declared = {"input": "1 USD/Mtok", "output": "2 USD/Mtok", **price}
     with pytest.raises(ValidationError, match=told):
         TypeAdapter(Prices).validate_python(declared)
+
+
+async def test_an_estimate_tells_the_most_of_the_day_and_what_is_likely_now(tmp_path: Path) -> None:
+    cheap = Rates(input=0, output=PICO)
+    night = by_time(RATES, [(0, 8 * 60, cheap)])
+    async with call_rig(tmp_path, ["one"], more={"one": {"rates": night}}) as rig:
+        clock = rig.gateway.clock
+        assert isinstance(clock, ManualClock)
+        for hour, rates in ((3, cheap), (12, RATES)):
+            clock.set_now(datetime(2026, 11, 25, hour, tzinfo=UTC))
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(rig.request().replace(b"\r\n", b"\r\ngroundplan-estimate: 1\r\n", 1))
+            told = json.loads(parse(await reader.read()).body)["deployments"][0]
+            writer.close()
+            assert told["most_usd"] == format_usd(20 * RATES.output // 10**6)
+            assert told["likely_usd"] == format_usd(20 * rates.output // 10**6)

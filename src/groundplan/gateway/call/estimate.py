@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from groundplan.blueprint.model import Deployment
 from groundplan.core.money import format_usd, maybe_usd
 from groundplan.economics import price
+from groundplan.economics.prices.windows import at_time
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -39,16 +41,19 @@ def estimate(gateway: Gateway, exchange: Exchange, plan: Plan, policy: Policy) -
             "most_usd": format_usd(most),
             "budget_remaining_usd": maybe_usd(left),
             "fits": left is None or most <= left,
-            "deployments": [_one(exchange, plan, index) for index in range(len(exchange.deployments))],
+            "deployments": [_one(exchange, plan, each, gateway.clock.seconds()) for each in exchange.deployments],
         }
     )
 
 
-def _one(exchange: Exchange, plan: Plan, index: int) -> dict[str, Any]:
-    """What it may cost and is likely to cost at one deployment, in the order in which they are asked."""
-    deployment, ask = exchange.deployments[index], exchange.ask
+def _one(exchange: Exchange, plan: Plan, place: Deployment, now: float) -> dict[str, Any]:
+    """What it may cost, and is likely to cost where it is sent `now`, at one of the deployments in the order in which
+    they are asked."""
+    ask, deployment = exchange.ask, place
     if ask is None:
         raise AssertionError("not read")
+    if place.rates.windows:
+        deployment = msgspec.structs.replace(place, rates=at_time(place.rates, int(now * 1000)))
     added = admit.added_bytes(exchange, plan.workload)
     usage, _ = exchange.interface.estimate(ask, deployment, added, 0, admit.output_cap(exchange, deployment))
     likely = msgspec.structs.replace(usage, input=min(usage.input, (ask.size + added) // BYTES_PER_TOKEN + 1))
