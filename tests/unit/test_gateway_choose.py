@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import random
@@ -66,10 +67,24 @@ def test_weighted_turns_are_exact_and_evenly_spread() -> None:
     assert longest <= 2
 
 
-def test_a_weight_of_zero_is_asked_last() -> None:
-    none = deployment("z", 1, weight=0)
-    balance = Balance()
-    assert all(balance.arrange("weighted", [none, A, B], facts())[-1].name == "z" for _ in range(50))
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "ordered"])
+def test_a_weight_of_zero_is_asked_last_in_every_mode(mode: str) -> None:
+    """However much runs at the others, however quick and cheap it is."""
+    none, balance = deployment("z", 1, weight=0), Balance()
+    known = facts({"a": 50, "b": 50}, {"a": 1e6, "b": 1e6}, {"a": 9, "b": 9})
+    for number in range(50):
+        asked = dataclasses.replace(known, prefix=b"%d" % number)
+        assert balance.arrange(mode, [none, A, B], asked)[-1].name == "z"
+    assert balance.arrange(mode, [none], known) == [none]
+
+
+def test_turns_go_on_for_calls_that_may_go_to_some_of_them_only() -> None:
+    """As those that name a model, beside those that leave it open."""
+    balance, found = Balance(), Counter[str]()
+    for _ in range(70):
+        found[balance.arrange("weighted", [A, B, C], facts())[0].name] += 1
+        balance.arrange("weighted", [A, B], facts())
+    assert 9 <= found["c"] <= 11, found
 
 
 def test_least_outstanding_counts_by_weight() -> None:
@@ -105,6 +120,18 @@ def test_a_prefix_has_one_home_and_loses_it_only_when_that_is_gone() -> None:
     assert all(count > 60 for count in Counter(homes.values()).values())
     without = {n: home(b"system prompt %d" % n, EVEN[:3]) for n in range(400)}
     assert all(without[n] == homes[n] for n in homes if homes[n] != "d")
+
+
+def test_a_popular_prefix_fills_its_home_up_to_its_share_by_weight() -> None:
+    balance, running = Balance(), {"a": 0, "b": 0}
+    large = next(prefix for n in range(99) if home_of(prefix := b"%d" % n) == "a")
+    for _ in range(120):
+        running[balance.arrange("prefix", [A, B], facts(running, prefix=large))[0].name] += 1
+    assert running["a"] >= 100, "five of six are its share"
+
+
+def home_of(prefix: bytes) -> str:
+    return Balance().arrange("prefix", [A, B], facts(prefix=prefix))[0].name
 
 
 def test_a_popular_prefix_spills_over_instead_of_sinking_its_home() -> None:

@@ -17,7 +17,8 @@ MODES = ("ordered", "weighted", "least-outstanding", "latency", "cheapest", "pre
 PREFIX_BYTES = 2048
 """Of the conversation's beginning: what providers' caches have in common."""
 BOUNDED = 1.25
-"""Times the mean load: a deployment above it is passed over, so that one popular prompt does not sink its home."""
+"""Times its share of the calls: a deployment above it is passed over, so that one popular prompt does not sink its
+home."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,11 @@ class Balance:
         return turn >= 100
 
     def arrange(self, mode: str, deployments: Sequence[Deployment], facts: Facts) -> list[Deployment]:
-        """The deployments with the one to ask first in front; the others are where it goes when that one fails."""
+        """The deployments with the one to ask first in front; the others are where it goes when that one fails. A
+        weight of 0 is asked only then, in every mode."""
+        shared = [d for d in deployments if d.weight > 0]
+        if 0 < len(shared) < len(deployments):
+            return [*self.arrange(mode, shared, facts), *(d for d in deployments if d.weight <= 0)]
         if len(deployments) < 2:
             return list(deployments)
         if mode == "weighted":
@@ -67,18 +72,14 @@ class Balance:
         return list(deployments)
 
     def _weighted(self, deployments: Sequence[Deployment], facts: Facts) -> list[Deployment]:
-        """Smooth turns: by their weights, and evenly spread. A weight of 0 is asked only when the others fail."""
+        """Smooth turns: by their weights, and evenly spread, also where some calls may go to a part of them only."""
         turns = self._turns.setdefault(facts.workload, {})
         total = 0
         for deployment in deployments:
             turns[deployment.name] = turns.get(deployment.name, 0) + deployment.weight
             total += deployment.weight
-        order = sorted(deployments, key=lambda d: (d.weight > 0, turns[d.name]), reverse=True)
+        order = sorted(deployments, key=lambda d: turns[d.name], reverse=True)
         turns[order[0].name] -= total
-        if len(turns) > len(deployments):
-            names = {deployment.name for deployment in deployments}
-            for name in [name for name in turns if name not in names]:
-                del turns[name]
         return order
 
 
@@ -99,10 +100,12 @@ def _affine(deployments: Sequence[Deployment], facts: Facts) -> list[Deployment]
     """The home of the conversation's beginning, and its next ones, by rendezvous hashing with weights; those with more
     than their share of calls come last."""
     scored = sorted(deployments, key=lambda d: _score(facts.prefix, d), reverse=True)
-    total = sum(facts.running(d.name) for d in deployments) + 1
-    most = math.ceil(BOUNDED * total / len(deployments))
-    free = [d for d in scored if facts.running(d.name) < most]
-    return free + [d for d in scored if facts.running(d.name) >= most]
+    total, weights = sum(facts.running(d.name) for d in deployments) + 1, sum(d.weight for d in deployments) or 1
+
+    def is_full(deployment: Deployment) -> bool:
+        return facts.running(deployment.name) >= math.ceil(BOUNDED * total * deployment.weight / weights)
+
+    return sorted(scored, key=is_full)
 
 
 def _score(prefix: bytes, deployment: Deployment) -> float:
