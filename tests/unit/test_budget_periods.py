@@ -27,7 +27,7 @@ from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.serve import reserve
+from groundplan.gateway.call.reserve import reserve
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.journal.recovery import fold

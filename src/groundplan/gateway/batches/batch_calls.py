@@ -24,7 +24,8 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
 from groundplan.gateway.call.identify import check_grants, check_key
 from groundplan.gateway.call.pipeline import Steps
-from groundplan.gateway.call.serve import Course, at_hand, reserve, serve
+from groundplan.gateway.call.reserve import at_hand, reserve
+from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.call.steps import check_people
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected

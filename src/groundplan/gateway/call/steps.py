@@ -20,7 +20,8 @@ from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.failed import NO_PATH
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import identify, inherit
-from groundplan.gateway.call.serve import Course, at_hand, reserve, serve
+from groundplan.gateway.call.reserve import at_hand, reserve
+from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.experiments.trial import assign
 from groundplan.gateway.guard.run import guards, look_in
 from groundplan.gateway.policy import begun

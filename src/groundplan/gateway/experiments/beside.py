@@ -23,7 +23,8 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import KEY_HEADERS, caller, check_grants
-from groundplan.gateway.call.serve import reserve, serve
+from groundplan.gateway.call.reserve import reserve
+from groundplan.gateway.call.serve import serve
 from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
