@@ -361,7 +361,7 @@ def test_a_failing_deployment_is_asked_last_and_tried_once_a_second() -> None:
     assert order(0.0) == "ab"
     health.failed("a", 0.0)
     assert order(0.5) == "ba"
-    assert order(1.1) == "ab" and order(1.2) == "ba"
+    assert order(1.1) == "ab" and health.may_ask("a", 1.1) and order(1.2) == "ba"
     health.failed("a", 1.3)
     assert order(3.2) == "ba" and order(3.4) == "ab"
     health.succeeded("a")

@@ -186,6 +186,23 @@ async def test_a_try_that_is_silent_leaves_time_for_the_others(tmp_path: Path, s
     assert "small was tried first, and others were asked, since it could not answer" in told(ends[0])["reason"]
 
 
+async def test_a_try_that_fails_again_and_again_holds_nobody_up(tmp_path: Path) -> None:
+    """It is asked last as any other, and one call at a time finds out whether it is well again."""
+    async with call_rig(tmp_path, NAMES, workloads=declared(schema=SCHEMA)) as rig:
+        rig.play("small", mode="error", status=500)
+        rig.play("large", say='{"ok":2}')
+        for _ in range(3):
+            assert (await rig.chat()).json["groundplan"]["deployment"] == "large"
+        rig.play("small", say='{"ok":1}')
+        reply = await rig.chat()
+        assert reply.json["groundplan"]["deployment"] == "large" and rig.models["small"].counted == 3
+        for when in ("_until", "_opened"):
+            getattr(rig.gateway.health, when)["small"] -= 60
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "small"
+        ends, _ = await settled(rig)
+    assert "it has failed lately" in told(ends[3])["reason"]
+
+
 async def test_a_judge_that_is_silent_leaves_time_for_the_others(tmp_path: Path) -> None:
     workloads = declared(judge=JUDGE)
     workloads["assistant"]["deadline_ms"] = 2000

@@ -65,7 +65,7 @@ def test_a_pause_doubles_up_to_its_most_and_never_undercuts_what_was_asked(
     wait = pause(settings, before, asked, lambda: dice)
     most = min(5.0, 0.2 * 2**before)
     assert most / 2 <= wait or (asked is not None and wait >= asked)
-    assert wait <= max(most, asked or 0.0)
+    assert wait <= most if asked is None else wait <= max(most / 2, asked) + most / 2
     assert asked is None or wait >= asked
 
 
@@ -126,7 +126,8 @@ def test_a_long_retry_after_is_believed_and_then_one_call_finds_out(asked: float
     assert health.rests("one", 100.0) == left and health.rests("one", 99.0 + left) == 1.0
     assert [place.name for place in health.order(places, 99.0 + left)] == ["two", "one"]
     assert health.rests("one", 100.0 + left) == 0.0
-    assert [place.name for place in health.order(places, 100.0 + left)] == ["one", "two"], "this call tries it"
+    assert [place.name for place in health.order(places, 100.0 + left)] == ["one", "two"]
+    assert health.may_ask("one", 100.0 + left), "this call tries it"
     assert [place.name for place in health.order(places, 100.0 + left)] == ["two", "one"], "others do not"
 
 
@@ -387,7 +388,7 @@ def test_three_failures_in_a_row_open_and_one_call_probes() -> None:
     health.failed("a", 10.0)
     assert names(health, 10.5) == ["b", "a"] and health.states(10.5) == {"a": "open"}
     assert health.states(11.5) == {"a": "half_open"}
-    assert names(health, 11.5) == ["a", "b"], "one call tries"
+    assert names(health, 11.5) == ["a", "b"] and health.may_ask("a", 11.5), "one call tries"
     assert names(health, 11.6) == ["b", "a"], "the others wait for how it ends"
     health.succeeded("a", 11.5)
     assert names(health, 11.7) == ["a", "b"] and health.states(11.7) == {}

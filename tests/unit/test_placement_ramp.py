@@ -146,7 +146,7 @@ async def test_the_gateway_sends_each_share_where_it_is_to_go(tmp_path: Path) ->
         gateway.play("old", mode="error", status=500)
         assert await shares(Ramp(origin="old", to="new", share=10), 6) == {"new": 6}, "a failing origin is invisible"
         gateway.play("old")
-        gateway.gateway.health._cooled["old"] = 0.0
+        gateway.gateway.health._until["old"] = 0.0
         assert (await shares(Ramp(origin="old", to="new", share=10), 6))["old"] >= 5, "one that is well again is asked"
         await gateway.books()
 

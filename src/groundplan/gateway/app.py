@@ -66,7 +66,7 @@ from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.policy.live import LiveView
-from groundplan.gateway.policy.snapshot import Policy
+from groundplan.gateway.policy.snapshot import Catalog, Policy
 from groundplan.gateway.rhythm import rest
 from groundplan.gateway.routing.route import Routes
 from groundplan.gateway.surfaces.answers import of_refusal
@@ -286,9 +286,7 @@ def _gateway(
     gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time())
     live.on_policy = lambda policy: heed(gateway, policy)
-    live.on_blueprint = lambda catalog: leases.declare(
-        catalog.blueprint.budgets, {} if catalog.limits is None else catalog.limits.most, catalog.number
-    )
+    live.on_blueprint = partial(_take_up, gateway, leases)
     parts.callback(answers.close)
     parts.callback(targets.close)
     for part in (live, journal, leases):
@@ -367,9 +365,17 @@ def heed(gateway: Gateway, policy: Policy) -> None:
 
 
 def told_health(health: Health, now: float) -> dict[str, str]:
-    """`open: why` or `half_open: why` of each deployment that is not well."""
+    """`open: why` or `half_open: why` of each deployment that is not well, or has lately not been."""
+    health.forget_old(now)
     reasons = health.reasons()
     return {name: f"{state}: {reasons.get(name, '')}" for name, state in health.states(now).items()}
+
+def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
+    """What a new blueprint changes beside the calls that come under it."""
+    most = {} if catalog.limits is None else catalog.limits.most
+    leases.declare(catalog.blueprint.budgets, most, catalog.number)
+    gateway.health.declare(catalog.blueprint.deployments)
+
 
 
 def main(argv: list[str] | None = None) -> int:

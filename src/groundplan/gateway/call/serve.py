@@ -160,7 +160,7 @@ class Course:
         origin = next((d for d in order if d.name == ramp.origin), None)
         if origin is None or order[0].name != ramp.to or gateway.balance.goes_over(self._workload.name, ramp.share):
             return order
-        if not gateway.health.may_ask(origin.name, now):
+        if not gateway.health.closed(origin.name) and gateway.health.due([origin], now) is None:
             return order
         return [origin, *(d for d in order if d is not origin)]
 
@@ -169,7 +169,7 @@ class Course:
     def first(self) -> Deployment | None:
         """Whoever is next where that needs no waiting, which is nearly always; None: ask `next`."""
         gateway, exchange = self._gateway, self._exchange
-        if not self.waiting or gateway.live.policy.kills or gateway.health.troubled:
+        if not self.waiting or gateway.live.policy.kills or not gateway.health.closed(self.waiting[0].name):
             return None
         deployment = self.waiting[0]
         if self._tries or exchange.waited or exchange.token is None or not gateway.loads.of(deployment).room:
@@ -192,6 +192,9 @@ class Course:
                 if not gateway.loads.of(deployment).room:
                     self._full.append(deployment)
                     continue
+                if self._is_put_off(deployment):
+                    waiting.append(deployment)
+                    continue
             elif self._full:
                 deployment = await gateway.loads.room(self._full, self._rule.priority, left)
                 self._full.remove(deployment)
@@ -200,6 +203,13 @@ class Course:
             if await self._takes(deployment):
                 return deployment
         return None
+
+    def _is_put_off(self, deployment: Deployment) -> bool:
+        """Whether one that is not well, or that another call finds out about, is to be asked after those that are."""
+        health, name = self._gateway.health, deployment.name
+        if name in self._repeated or health.may_ask(name, self._gateway.loop.time()):
+            return False
+        return any(health.closed(each.name) for each in self.waiting)
 
     async def _takes(self, deployment: Deployment) -> bool:
         """Whether it may be asked now; it has a try and money for it then. Its place is held while a limit or a budget
@@ -243,9 +253,12 @@ class Course:
     async def only(self, name: str) -> Deployment | None:
         """That deployment out of its turn, with money for it; None: it may not be asked now. Raises `Exhausted`."""
         found = self.leave_out(name)
-        if found is None or not self._gateway.loads.of(found).room or not await self._takes(found):
+        if found is None or not self._gateway.loads.of(found).room:
             return None
-        return found
+        if self._is_put_off(found):
+            self.reason = "it has failed lately, or is very slow"
+            return None
+        return found if await self._takes(found) else None
 
     async def _may(self, deployment: Deployment) -> bool:
         gateway, exchange = self._gateway, self._exchange
@@ -309,7 +322,10 @@ class Course:
         if not attempt.first_us:
             return
         if len(exchange.deployments) > 1:
-            gateway.health.timed(attempt.deployment, exchange.deployments, attempt.first_us, gateway.loop.time())
+            gateway.health.timed(
+                attempt.deployment, exchange.deployments, attempt.first_us, gateway.loop.time(),
+                streamed=attempt.streaming is not None,
+            )  # fmt: skip
         if rule.hedge is not None or rule.balance == "latency" or exchange.route is not None:
             stream = exchange.ask is not None and exchange.ask.stream
             gateway.times.of(attempt.deployment.name, stream).observe(attempt.first_us, gateway.loop.time())

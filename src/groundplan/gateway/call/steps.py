@@ -14,6 +14,7 @@ from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.call import admit, limits, settle, trace
 from groundplan.gateway.call.abstain import nothing_to_say, say_so
+from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, estimate
 from groundplan.gateway.call.exchange import Ask, Exchange
@@ -107,12 +108,23 @@ def _answered_here(gateway: Gateway, exchange: Exchange) -> bool:
     return True
 
 
+class _Counting(Course):
+    """Of a call that asks another path of a deployment, with limits and times of its own, than its answers come from:
+    it says nothing of those, neither bad nor good."""
+
+    def learn(self, attempt: Attempt) -> None:
+        attempt.first_us = 0
+
+    def answered(self, attempt: Attempt) -> None:
+        """Nothing is known of its answers by that."""
+
+
 async def _count(gateway: Gateway, exchange: Exchange) -> None:
     """Ask a deployment that counts tokens itself. Many that speak an API have no path for that: then they are estimated
     here, as for those that do not speak it."""
     if exchange.workload is None:
         raise AssertionError("not admitted")
-    course = Course(gateway, exchange, exchange.workload)
+    course = _Counting(gateway, exchange, exchange.workload)
     try:
         await serve(gateway, exchange, course)
     except Unavailable:

@@ -238,6 +238,7 @@ class Session:
                 reason = f"{deployment.name} has as many conversations as it may"
                 continue
             load.running, self._load = load.running + 1, load
+            gateway.health.may_ask(deployment.name, gateway.loop.time())  # whoever comes next waits for how this ends
             try:
                 if await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts):
                     self._link = await link(gateway, exchange, deployment, self._trace)

@@ -8,7 +8,8 @@ those that are well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from groundplan.blueprint.model import Deployment
 
@@ -32,6 +33,8 @@ SLOW_SAMPLES = 32
 """Answers before a deployment's speed is judged, and between two judgements."""
 SLOW_SECONDS = 10.0
 PROBE_SECONDS = 1.0
+FORGOTTEN_SECONDS = 600.0
+"""After which nothing is held any more against one that nobody has asked since it may be asked again."""
 
 
 class _Window:
@@ -69,39 +72,32 @@ class _Speed:
 class Health:
     """What is known against deployments, by name."""
 
-    __slots__ = ("_cooled", "_failures", "_opened", "_rests", "_speeds", "_until", "_why", "_windows")
+    __slots__ = ("_declared", "_failures", "_opened", "_rests", "_streams", "_until", "_whole", "_why", "_windows")
 
     def __init__(self) -> None:
         self._failures: dict[str, int] = {}
         self._until: dict[str, float] = {}
-        self._cooled: dict[str, float] = {}
-        """The same for calls that ask it beside or instead of others, of which `order` knows nothing."""
+        """Until when each that is not well is asked last, and then for one call at a time."""
         self._opened: dict[str, float] = {}
         self._why: dict[str, str] = {}
         self._windows: dict[str, _Window] = {}
-        self._speeds: dict[str, _Speed] = {}
+        self._whole: dict[str, _Speed] = {}
+        self._streams: dict[str, _Speed] = {}
         self._rests: dict[str, _Rest] = {}
+        self._declared: dict[str, tuple[Any, ...]] = {}
 
     def order(self, deployments: Sequence[Deployment], now: float) -> list[Deployment]:
-        """The same deployments, those that are cooling off last.
-
-        A deployment whose time is over is tried by one call; the others wait for how that ends, up to a second.
-        """
+        """The same deployments, those that are cooling off last. One whose time is over keeps its place: whoever asks
+        it finds out (`may_ask`)."""
         if not self._until:
             return list(deployments)
         ready, cooling = [], []
         for deployment in deployments:
-            until = self._until.get(deployment.name)
-            if until is not None and until > now:
-                cooling.append(deployment)
-                continue
-            if until is not None and len(deployments) > 1:
-                self._until[deployment.name] = now + PROBE_SECONDS
-            ready.append(deployment)
+            (cooling if self._until.get(deployment.name, 0.0) > now else ready).append(deployment)
         return ready + cooling
 
     def due(self, deployments: Sequence[Deployment], now: float) -> Deployment | None:
-        """The first that is to be tried by one call now. To be asked before `order`, which lets that one call do it."""
+        """The first whose time is over, so that one call is to find out whether it is well again."""
         for deployment in deployments:
             until = self._until.get(deployment.name)
             if until is not None and until <= now:
@@ -118,13 +114,14 @@ class Health:
         return name not in self._until
 
     def may_ask(self, name: str, now: float) -> bool:
-        """Whether one that others stand before may be asked now: nothing is known against it, or its time is over and
-        this call finds out, one a second. Behind those that are well `order` alone would never have it tried."""
-        if name not in self._until:
+        """Whether it may be asked now before others that are well: nothing is known against it, or its time is over and
+        this call finds out. Others wait for how that ends, up to a second."""
+        until = self._until.get(name)
+        if until is None:
             return True
-        if self._cooled[name] > now:
+        if until > now:
             return False
-        self._cooled[name] = now + PROBE_SECONDS
+        self._until[name] = now + PROBE_SECONDS
         return True
 
     def failed(self, name: str, now: float, rest: float | None = None) -> None:
@@ -148,7 +145,6 @@ class Health:
     def _open(self, name: str, now: float, seconds: float, why: str) -> None:
         self._opened.setdefault(name, now)
         self._until[name] = max(self._until.get(name, 0.0), now + seconds)
-        self._cooled[name] = max(self._cooled.get(name, 0.0), now + seconds)
         self._why[name] = why
 
     def rests(self, name: str, now: float, *, alone: bool = False) -> float:
@@ -189,38 +185,74 @@ class Health:
         window.total += 1
         self._failures.pop(name, None)
         rest = self._rests.get(name)
-        if rest is not None and began >= rest.asked:
+        if rest is not None:
+            if began < rest.asked:
+                return  # since then it has asked to be left alone
             del self._rests[name]
         if name in self._until and began >= self._opened[name]:
             self._close(name)
 
     def _close(self, name: str) -> None:
-        for book in (self._failures, self._until, self._cooled, self._opened, self._why, self._windows):
+        for book in (self._failures, self._until, self._opened, self._why, self._windows):
             book.pop(name, None)
 
-    def timed(self, deployment: Deployment, siblings: Sequence[Deployment], microseconds: int, now: float) -> None:
-        """Time until the first byte of one answer. `siblings`: all that could have given it."""
-        speed = self._speeds.get(deployment.name)
+    def declare(self, deployments: Iterable[Deployment]) -> None:
+        """What there is from now on: nothing is known of what is another one than before, or is there no more."""
+        before, self._declared = self._declared, {each.name: _place(each) for each in deployments}
+        for name in {*self._windows, *self._rests, *self._whole, *self._streams}:
+            if name not in self._declared or self._declared[name] != before.get(name):
+                for book in (self._rests, self._whole, self._streams):
+                    book.pop(name, None)
+                self._close(name)
+
+    def forget_old(self, now: float) -> None:
+        """What nobody has asked for long, as a fallback of what is well, is not held against anybody for ever."""
+        for name in [name for name, until in self._until.items() if until + FORGOTTEN_SECONDS < now]:
+            self._close(name)
+
+    def timed(
+        self,
+        deployment: Deployment,
+        siblings: Sequence[Deployment],
+        microseconds: int,
+        now: float,
+        *,
+        streamed: bool = False,
+    ) -> None:
+        """Time until the first byte of one answer, which says something beside those of its own kind: of a stream that
+        is its first token. `siblings`: all that could have given it."""
+        speeds = self._streams if streamed else self._whole
+        speed = speeds.get(deployment.name)
         if speed is None:
-            speed = self._speeds[deployment.name] = _Speed()
+            speed = speeds[deployment.name] = _Speed()
         speed.count += 1
         speed.mean += (microseconds - speed.mean) * max(0.05, 1 / speed.count)
         if speed.count % SLOW_SAMPLES == 0 and speed.mean > SLOW_LEAST_US:
-            self._judge(deployment, siblings, speed, now)
+            self._judge(deployment, siblings, speeds, now)
 
-    def _judge(self, deployment: Deployment, siblings: Sequence[Deployment], speed: _Speed, now: float) -> None:
+    def _judge(
+        self, deployment: Deployment, siblings: Sequence[Deployment], speeds: dict[str, _Speed], now: float
+    ) -> None:
         others = sorted(
             found.mean
             for other in siblings
             if other.model == deployment.model
             and other.name != deployment.name
             and self.closed(other.name)
-            and (found := self._speeds.get(other.name)) is not None
+            and (found := speeds.get(other.name)) is not None
             and found.count >= SLOW_SAMPLES
         )
-        if not others or speed.mean <= SLOW_FACTOR * others[len(others) // 2]:
+        if not others or speeds[deployment.name].mean <= SLOW_FACTOR * others[len(others) // 2]:
             return
         # it has its next judgement after as many new answers, of which a probe is the first
-        del self._speeds[deployment.name]
+        del speeds[deployment.name]
         self._windows.setdefault(deployment.name, _Window(now))
         self._open(deployment.name, now, SLOW_SECONDS, "far slower than others with the same model")
+
+
+def _place(deployment: Deployment) -> tuple[Any, ...]:
+    """Whatever makes it another one than before, of which nothing is known."""
+    return (
+        deployment.site, deployment.model, deployment.upstream_model, deployment.url, deployment.key, deployment.keys,
+        deployment.api, deployment.http, deployment.tls, deployment.proxy, deployment.proxy_key,
+    )  # fmt: skip

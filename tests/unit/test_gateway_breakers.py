@@ -1,0 +1,157 @@
+"""What is held against deployments: for how long, by whom it is looked into, and when nothing is known any more."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.integration.gateway_stack import deployment
+from tests.unit.call_rig import call_rig, rule
+from tests.unit.raw_upstream import asked
+
+from groundplan.blueprint.model import ProviderKey
+from groundplan.gateway.app import told_health
+from groundplan.gateway.call.serve import Course
+from groundplan.gateway.upstream.health import FORGOTTEN_SECONDS, SLOW_SAMPLES, Health
+
+ONE, TWO, THREE = (deployment(name, 1) for name in ("one", "two", "three"))
+
+
+def broken(name: str, at: float) -> Health:
+    """Three failures in a row, the last one then."""
+    health = Health()
+    for _ in range(3):
+        health.failed(name, at)
+    return health
+
+
+def test_a_fallback_that_others_stand_before_is_half_open_however_many_calls_they_answer() -> None:
+    """It was `open` for as long as there were calls, since each was taken for one that tries it."""
+    health = broken("two", 10.0)
+    for step in range(600):
+        now = 11.0 + step / 10
+        assert [place.name for place in health.order([ONE, TWO, THREE], now)] == ["one", "two", "three"]
+        assert health.states(now) == {"two": "half_open"}
+    assert health.order([TWO, THREE], 80.0) == [TWO, THREE] and health.may_ask("two", 80.0), "this call tries it"
+    assert health.order([TWO, THREE], 80.5) == [THREE, TWO] and health.states(80.5) == {"two": "open"}
+
+
+def test_what_nobody_asks_for_long_is_not_held_against_anybody_for_ever() -> None:
+    health = broken("two", 10.0)
+    assert told_health(health, 11.0 + FORGOTTEN_SECONDS) == {"two": "half_open: 3 failures in a row"}
+    assert told_health(health, 11.1 + FORGOTTEN_SECONDS) == {} and not health.troubled
+    health.failed("two", 1000.0, 300.0)
+    assert told_health(health, 1250.0) == {"two": "open: it asked to be called later"}
+    assert health.rests("two", 1250.0) == 50.0
+
+
+def test_one_that_is_due_is_so_until_a_call_asks_it() -> None:
+    health = broken("two", 10.0)
+    assert health.due([ONE, TWO], 10.5) is None
+    assert health.due([ONE, TWO], 11.5) is TWO and health.due([ONE, TWO], 11.6) is TWO
+    assert health.may_ask("two", 11.6) and health.due([ONE, TWO], 11.7) is None and not health.may_ask("two", 11.7)
+    assert health.due([ONE, TWO], 12.7) is TWO
+
+
+def test_what_asked_to_be_left_alone_since_then_is_not_well_by_an_older_answer() -> None:
+    health = broken("one", 10.0)
+    health.failed("one", 20.0, 30.0)
+    health.succeeded("one", 15.0)
+    assert not health.closed("one") and health.rests("one", 21.0) == 29.0
+    health.succeeded("one", 20.5)
+    assert health.closed("one") and health.rests("one", 21.0) == 0.0
+
+
+def test_nothing_is_known_of_what_a_blueprint_changes_or_takes_out() -> None:
+    health = Health()
+    health.declare([ONE, TWO, THREE])
+    for place in (ONE, TWO, THREE):
+        for _ in range(3):
+            health.failed(place.name, 10.0, 300.0)
+    health.declare([replace(ONE, weight=3), replace(TWO, key="env:RIGHT")])
+    assert set(health.states(11.0)) == {"one"}, "a share is no other place"
+    assert health.rests("two", 11.0) == health.rests("three", 11.0) == 0.0
+    health.declare([])
+    assert health.states(11.0) == {} and not health.troubled
+
+
+def test_streams_and_whole_answers_are_compared_apart() -> None:
+    """A deployment that is asked for whole answers is not slower than one that streams."""
+    places = [replace(place, model="m/same") for place in (ONE, TWO)]
+    health = Health()
+    for _ in range(2 * SLOW_SAMPLES):
+        health.timed(places[1], places, 200_000, 5.0, streamed=True)
+        health.timed(places[0], places, 9_000_000, 5.0, streamed=False)
+    assert health.states(5.0) == {}
+    for _ in range(SLOW_SAMPLES):
+        health.timed(places[0], places, 9_000_000, 5.0, streamed=True)
+    assert health.states(5.0) == {"one": "open"}
+
+
+# calls ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_calls_of_one_that_is_well_go_the_short_way_whatever_is_known_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def long_way(_: Course) -> None:
+        raise AssertionError("it looks for whom to ask")
+
+    async with call_rig(tmp_path) as rig:
+        health, now = rig.gateway.health, asyncio.get_running_loop().time()
+        for _ in range(3):
+            health.failed("two", now - 60)
+        monkeypatch.setattr(Course, "next", long_way)
+        for _ in range(3):
+            assert (await rig.chat()).json["groundplan"]["deployment"] == "one"
+        assert health.states(now) == {"two": "half_open"}
+
+
+async def test_one_call_at_a_time_asks_a_second_choice_that_may_be_well_again(tmp_path: Path) -> None:
+    """Also where the first choice fails: whoever comes next waits for how the first of them ends."""
+    async with call_rig(tmp_path, ["one", "two", "three"]) as rig:
+        health, now = rig.gateway.health, asyncio.get_running_loop().time()
+        for _ in range(3):
+            health.failed("two", now - 60)
+        rig.play("one", mode="error", status=503)
+        rig.play("two", mode="error", status=503, latency_ms=300)
+        found = await asyncio.gather(*(rig.chat() for _ in range(6)))
+        assert {reply.json["groundplan"]["deployment"] for reply in found} == {"three"}
+        assert rig.models["two"].counted <= 2, "the others do not wait for it"
+        await rig.books()
+
+
+async def test_counting_tokens_says_nothing_of_how_answers_are(tmp_path: Path) -> None:
+    """It is another path there: neither is a deployment well by it, nor its answers slow beside it."""
+    more = {"one": {"api": "anthropic", "billing_on_cancel": "full"}}
+    hedged = {"assistant": rule(hedge={"after_ms": 20_000, "at_most": 1.0})}
+    async with call_rig(tmp_path, ["one", "two"], more=more, workloads=hedged) as rig:
+        health, now = rig.gateway.health, asyncio.get_running_loop().time()
+        for _ in range(3):
+            health.failed("one", now - 60)
+        body: dict[str, Any] = {"model": "one", "messages": [{"role": "user", "content": "a b c"}]}
+        for _ in range(3):
+            reply = await asked(rig, "/v1/messages/count_tokens", body)
+            assert reply.status == 200 and reply.json["input_tokens"] == 7, reply.body
+        assert set(health.states(now)) == {"one"}
+        assert rig.gateway.times.of("one", False).peak == 0.0
+        assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._seen >= 3
+        assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._base == 0.0
+
+
+async def test_another_key_in_the_place_of_one_that_rests_is_used_at_once(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("old", "other", "new")]
+    for file in files:
+        file.write_text(file.name)
+    keys = [ProviderKey(key=f"file:{file}") for file in files]
+    async with call_rig(tmp_path / "home", ["one"], more={"one": {"keys": keys[:2]}}) as rig:
+        targets, now = rig.gateway.targets, asyncio.get_running_loop().time()
+        place = rig.plan("assistant").names["one"][0]
+        for index in range(2):
+            targets.keys(place).refused(index, 402, now, 600.0)
+        assert targets.keys(replace(place, weight=2)).order(now) == []
+        changed = replace(place, keys=[keys[2], keys[1]])
+        assert targets.keys(changed).order(now) == [0, 1]
