@@ -16,7 +16,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    GROUNDING,
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted,
+    workload,
+)
 from tests.integration.nursery import Worker, fork_program
 
 from groundplan.blueprint.content import Grounding
@@ -43,6 +52,16 @@ class Scene:
         begun = time.monotonic()
         reply = await self.stack.chat(self.keys[name])
         return reply.status, "" if reply.status == 200 else reply.code, time.monotonic() - begun
+
+    async def searched(self) -> Reply:
+        """A search by itself."""
+        return await self.stack.post("/api/knowledge/search", self.keys["patient"], {"query": "holidays"})
+
+    async def tool(self) -> Reply:
+        """The same as a tool."""
+        asked = {"name": "search", "arguments": {"query": "holidays"}}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": asked}
+        return await self.stack.post("/mcp", self.keys["patient"], body)
 
 
 @pytest.fixture
@@ -155,6 +174,7 @@ async def test_calls_wait_for_a_service_that_is_started_again_and_not_for_one_th
     scene.search.kill()
     scene.search.wait()
     calls = [asyncio.ensure_future(scene.took("patient")) for _ in range(20)]
+    beside = [asyncio.ensure_future(asking) for asking in (scene.searched(), scene.tool())]
     await asyncio.sleep(0.1)
     told = ["--home", str(scene.stack.home.root)]
     environment = child_environment({"GROUNDPLAN_DATABASE_URL": scene.stack.database.dsn})
@@ -162,6 +182,9 @@ async def test_calls_wait_for_a_service_that_is_started_again_and_not_for_one_th
     try:
         await announced(scene.stack, again)
         assert {(status, code) for status, code, _ in await asyncio.gather(*calls)} == {(200, "")}
+        searched, used = await asyncio.gather(*beside)
+        assert searched.status == 200 and searched.json["passages"] == [], searched.body
+        assert used.json["result"]["isError"] is False, used.body
     finally:
         again.kill()
         again.wait()
@@ -169,3 +192,5 @@ async def test_calls_wait_for_a_service_that_is_started_again_and_not_for_one_th
     assert (status, code) == (503, "grounding_unavailable") and seconds < BACK_SECONDS + SLACK
     status, code, seconds = await scene.took("patient")
     assert (status, code) == (503, "grounding_unavailable") and seconds < SLACK, "it did not come back a moment ago"
+    begun, refused = time.monotonic(), await scene.searched()
+    assert (refused.status, refused.code) == (503, "grounding_unavailable") and time.monotonic() - begun < SLACK

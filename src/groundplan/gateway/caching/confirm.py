@@ -78,14 +78,12 @@ async def _asked(
     if not exchange.person:
         return None
     workload = exchange.workload
-    asked = msgspec.json.encode(
-        ConfirmRequest(
-            person=exchange.person,
-            chunks=sorted({chunk for chunk, _ in cites}),
-            sources=sorted({source for _, source in cites}),
-            workload="" if workload is None else workload.name,
-            since=since,
-        )
+    asked = ConfirmRequest(
+        person=exchange.person,
+        chunks=sorted({chunk for chunk, _ in cites}),
+        sources=sorted({source for _, source in cites}),
+        workload="" if workload is None else workload.name,
+        since=since,
     )
     left = FOREVER if workload is None else workload.deadline_ms / 1000 - exchange.waited
-    return await heard(gateway, exchange, asked, _decode, b"/confirm", seconds=left)
+    return await heard(gateway, exchange, lambda: asked, _decode, b"/confirm", seconds=left)

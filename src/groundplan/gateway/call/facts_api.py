@@ -32,7 +32,7 @@ from groundplan.economics.tickets import Said, told_of
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
-from groundplan.gateway.call.ground import ask_search, cut_off
+from groundplan.gateway.call.ground import answer_of, cut_off, searched
 from groundplan.gateway.call.grounded import Grounded
 from groundplan.gateway.call.identify import caller, check_grants
 from groundplan.gateway.call.signals import Unsealed
@@ -43,7 +43,6 @@ from groundplan.gateway.policy import begun
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, Conflict, SearchRequest, Where
 from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import outcome_store, ticket_store
@@ -248,20 +247,23 @@ class FactsApi:
     async def search(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
         """(status, JSON with the passages that this person may read). Raises `GroundplanError`, `DecodeError`."""
         body = msgspec.json.decode(data, type=SearchBody)
-        grounding, sources = self._searched(body.workload, person, plan)
-        question = SearchRequest(
-            workload=plan.workload.name,
-            person=person,
-            query=body.query,
-            sources=sources,
-            k=body.passages,
-            synonyms=grounding.synonyms,
-            rerank=grounding.rerank,
-            max_bytes=SEARCH_BYTES,
-            floor=grounding.floor,
-            where=body.where,
-        )
+        grounding = self._grounding(body.workload, person, plan)
         id = new_id()
+
+        def question() -> SearchRequest:
+            return SearchRequest(
+                workload=plan.workload.name,
+                person=person,
+                query=body.query,
+                sources=searched(self._gateway, grounding),
+                k=body.passages,
+                synonyms=grounding.synonyms,
+                rerank=grounding.rerank,
+                max_bytes=SEARCH_BYTES,
+                floor=grounding.floor,
+                where=body.where,
+            )
+
         answer = await self._asked(question, id, b"/search")
         signals = self._gateway.signals
         if signals is not None and not msgspec.json.decode(answer, type=_Found).passages:
@@ -271,17 +273,22 @@ class FactsApi:
     async def _signal(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
         """Kept when it is answered. Who clicked is not; a question only where the workload keeps content."""
         body, signals = msgspec.json.decode(data, type=SignalBody), self._gateway.signals
-        _, sources = self._searched(body.workload, person, plan)
+        grounding = self._grounding(body.workload, person, plan)
         if signals is None:
             raise Unavailable("this gateway keeps no signals", code="signals_away", hint="Send it to the control port.")
         id = body.id or new_id()
         if body.question is not None:
             made = signals.unanswered(plan.workload, person, body.question, body.call or id, id)
         else:
-            wanted = ConfirmRequest(
-                person=person, chunks=[], documents=[str(body.document)], sources=sources, workload=plan.workload.name
-            )
-            answer = await self._asked(wanted, id, b"/confirm")
+            named = [str(body.document)]
+
+            def question() -> ConfirmRequest:
+                sources = searched(self._gateway, grounding)
+                return ConfirmRequest(
+                    person=person, chunks=[], documents=named, sources=sources, workload=plan.workload.name
+                )
+
+            answer = await self._asked(question, id, b"/confirm")
             if not msgspec.json.decode(answer, type=_Readable).documents:
                 hint = "Name one that a search has given you."
                 raise NotFound("no such document", code="document_unknown", hint=hint)
@@ -291,9 +298,9 @@ class FactsApi:
         kept = body.question is None or made.signal.asked is not None
         return 201, msgspec.json.encode({"id": str(id), "kept": kept})
 
-    def _searched(self, named: str | None, person: str, plan: Plan) -> tuple[Grounding, list[str]]:
-        """What the workload searches, and in which sources now. Raises `Denied`, `Invalid`."""
-        workload, killed = plan.workload, self._gateway.live.policy.kills
+    def _grounding(self, named: str | None, person: str, plan: Plan) -> Grounding:
+        """What the workload searches. Raises `Denied`, `Invalid`."""
+        workload = plan.workload
         if named not in (None, workload.name):
             hint = f"Leave `workload` out, or use a key of {named[:63]}." if named else "Leave it out."
             raise Denied(f"this key is for {workload.name}", code="workload_other", hint=hint)
@@ -306,15 +313,14 @@ class FactsApi:
             )
         if workload.grounding is None:
             raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
-        return workload.grounding, [one for one in workload.grounding.sources if f"source/{one}" not in killed]
+        return workload.grounding
 
-    async def _asked(self, question: SearchRequest | ConfirmRequest, id: UUID, path: bytes) -> bytes:
-        """What the local search service answers. Raises `Unavailable`."""
-        try:
-            return await ask_search(self._gateway, msgspec.json.encode(question), str(id).encode("ascii"), path)
-        except UpstreamFailure as failure:
-            self._gateway.targets.forget("search")
-            raise cut_off() from failure
+    async def _asked(self, question: Callable[[], msgspec.Struct], id: UUID, path: bytes) -> bytes:
+        """What the local search service answers, which is waited for as calls do. Raises `Unavailable`."""
+        found = await answer_of(self._gateway, str(id).encode("ascii"), question, bytes, path)
+        if found is None:
+            raise cut_off()
+        return found
 
 
 def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:

@@ -65,11 +65,16 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     if workload is None or ask is None or workload.grounding is None or not exchange.interface.grounded:
         return False
     grounding = workload.grounding
-    question = msgspec.json.encode(question_of(gateway, exchange, workload, grounding, ask.query))
     seconds = workload.deadline_ms / 1000 - exchange.waited
     if not grounding.required:
         seconds /= 2  # without any it is answered, too, which takes its time
-    found = await heard(gateway, exchange, question, _decode, seconds=seconds)
+    found = await heard(
+        gateway,
+        exchange,
+        lambda: question_of(gateway, exchange, workload, grounding, ask.query),
+        _decode,
+        seconds=seconds,
+    )
     if found is None:
         if not grounding.required:
             return False
@@ -134,9 +139,10 @@ async def found_now(gateway: Gateway, exchange: Exchange, query: str) -> Now | N
     if workload is None or workload.grounding is None:
         return None
     grounding = workload.grounding
-    question = msgspec.json.encode(question_of(gateway, exchange, workload, grounding, query))
     seconds = workload.deadline_ms / 1000 - exchange.waited
-    found = await heard(gateway, exchange, question, _decode, seconds=seconds)
+    found = await heard(
+        gateway, exchange, lambda: question_of(gateway, exchange, workload, grounding, query), _decode, seconds=seconds
+    )
     if found is None:
         return None
     passages = _fitting(found.passages[: grounding.passages], grounding.max_bytes)
@@ -169,34 +175,48 @@ def cut_off() -> Unavailable:
 async def heard(
     gateway: Gateway,
     exchange: Exchange,
-    question: bytes,
+    question: Callable[[], msgspec.Struct],
     read: Callable[[bytes], Heard],
     path: bytes = b"/search",
     *,
     seconds: float = FOREVER,
 ) -> Heard | None:
-    """What `read` makes of the local search service's answer to a call, which waits for it; None: it says nothing that
-    can be read. `seconds`: what the call has left. One that has ended is asked again as soon as it is back, and one
-    that cannot read PostgreSQL just now until it can, both for a moment only."""
+    """As `answer_of`, to a call, which waits for it. `seconds`: what the call has left."""
     began = gateway.loop.time()
-    until = began + min(seconds, BACK_SECONDS)
     try:
-        while True:
-            left = seconds - (gateway.loop.time() - began)
-            try:
-                return read(await ask_search(gateway, question, exchange.id, path, seconds=left))
-            except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError) as failure:
-                gateway.targets.forget("search")
-                kind = failure.kind if isinstance(failure, UpstreamFailure) else ""
-            waits = gateway.targets.returning
-            if kind in _ENDED:
-                goes_on = await waits.back("search", until)
-            else:
-                goes_on = kind == _UNREADY and await waits.ready("search", began, until)
-            if not goes_on:
-                return None
+        return await answer_of(gateway, exchange.id, question, read, path, seconds=seconds)
     finally:
         exchange.waited += gateway.loop.time() - began
+
+
+async def answer_of(
+    gateway: Gateway,
+    name: bytes,
+    question: Callable[[], msgspec.Struct],
+    read: Callable[[bytes], Heard],
+    path: bytes = b"/search",
+    *,
+    seconds: float = FOREVER,
+) -> Heard | None:
+    """What `read` makes of the local search service's answer; None: it says nothing that can be read. `name`: of what
+    this is; `seconds`: what its caller has left. One that has ended is asked again as soon as it is back, and one that
+    cannot read PostgreSQL just now until it can, both for a moment only; what it is asked is what holds then."""
+    began = gateway.loop.time()
+    until = began + min(seconds, BACK_SECONDS)
+    while True:
+        left = seconds - (gateway.loop.time() - began)
+        try:
+            return read(await ask_search(gateway, msgspec.json.encode(question()), name, path, seconds=left))
+        except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError) as failure:
+            gateway.targets.forget("search")
+            kind = failure.kind if isinstance(failure, UpstreamFailure) else ""
+        waits = gateway.targets.returning
+        if kind in _ENDED:
+            goes_on = await waits.back("search", until)
+        else:
+            goes_on = kind == _UNREADY and await waits.ready("search", began, until)
+        if not goes_on:
+            return None
 
 
 async def ask_search(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from groundplan.gateway.awake import patient
-from groundplan.gateway.call.ground import ask_search
-from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.call.ground import answer_of
 from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL, PersonalAnswer, PersonalRequest
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ async def asked(gateway: Gateway, name: bytes, text: str) -> list[str] | None:
         return None
     try:
         async with patient(SECONDS):
-            return _decode(await ask_search(gateway, msgspec.json.encode(PersonalRequest(text)), name, PERSONAL)).kinds
-    except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+            found = await answer_of(gateway, name, lambda: PersonalRequest(text), _decode, PERSONAL)
+    except TimeoutError:
         return None
+    return None if found is None else found.kinds
