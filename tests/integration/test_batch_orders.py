@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from openai import AsyncOpenAI
@@ -20,7 +21,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from tests.integration.test_batch_kill import insist, shipping
 from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, line, lines, order
 
-from groundplan.blueprint.model import Limit, Rates
+from groundplan.blueprint.model import Limit, PolicyRules, Rates
 from groundplan.core.money import PICO
 from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
@@ -319,6 +320,32 @@ async def test_what_is_stopped_ends_its_orders_at_the_provider_at_once(world: Wo
     failures = await contents(world.client, done.error_file_id)
     told = {(entry["error"]["code"], "had not made this call" in entry["error"]["message"]) for entry in failures}
     assert told == {(code, True)} or scope in ("company", "workload/assistant")
+    assert await world.settled() == (1, LINE)
+
+
+@pytest.mark.parametrize("code", ["batch_place_changed", "policy_denied"])
+async def test_what_a_release_takes_from_a_workload_ends_its_orders_there(world: World, code: str) -> None:
+    """Its deployment is not the workload's any more, or a rule refuses it."""
+    world.play(lines=1)
+    batch = await order(world.client, lines(5))
+    await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
+    world.stack.sql("UPDATE batch_order SET next_at = now() + interval '1 hour'")
+    await asyncio.sleep(1)
+    assert world.there[0].status == "in_progress"
+    places = [deployment(name, world.port, rates=BATCH_RATES, serves=world.serves) for name in ("one", "other")]
+    named = ["other"] if code == "batch_place_changed" else ["one", "other"]
+    made = blueprint(2, places, [workload("assistant", named)], limit=PICO // 100)
+    if code == "policy_denied":
+        text = 'forbid (principal, action == Action::"call", resource) when { context.deployment == "one" };'
+        rule = PolicyRules(name="p", text=text, owner="sam@acme.example", enforced=True)
+        made = msgspec.structs.replace(made, policies=[rule])
+    world.stack.apply(made)
+    await wait_for(lambda: world.there[0].status == "cancelled", 10)
+    done = await over(world, batch.id)
+    assert counted(done) == (1, 4) and done.status == "completed"
+    failures = await contents(world.client, done.error_file_id)
+    told = {(entry["error"]["code"], "had not made this call" in entry["error"]["message"]) for entry in failures}
+    assert told == {(code, True)}
     assert await world.settled() == (1, LINE)
 
 

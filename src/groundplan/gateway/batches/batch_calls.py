@@ -17,6 +17,7 @@ from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, Exhausted, GroundplanError, Invalid, Unauthenticated
 from groundplan.economics.price import BATCH, BATCHES, PRIORITY
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
+from groundplan.gateway.batches.order_store import Order
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.context import Gateway
@@ -159,17 +160,29 @@ class BatchCalls:
             check_grants(catalog, policy, key, batch.person, self._gateway.clock.now().date())
         return key, plan
 
-    def check(self, batch: Batch, deployment: Deployment) -> None:
-        """Whether a batch may still use its key, its workload and a deployment, whatever its calls ask. Raises as
-        admission does."""
+    def check(self, batch: Batch, order: Order) -> None:
+        """Whether a batch may still use its key, its workload and the deployment of an order, whatever its calls ask.
+        Of the company's rules those of today are asked about the time when it was ordered. Raises as admission does."""
+        deployment = order.deployment
         policy, now = self._gateway.live.policy, self._gateway.clock.seconds()
         catalog = begun.newest(self._gateway.live.catalog, now)
-        self._used(batch, catalog, policy, now)
+        key, plan = self._used(batch, catalog, policy, now)
         if not admit.not_killed(policy, [deployment]):
             hint = "Lift the kill switch, and order the batch again."
             raise Denied(f"the deployment {deployment.name} is stopped", code="killed", hint=hint)
         if catalog.approved is not None:
             catalog.approved.usable(policy, batch.workload, [deployment], now)
+        if catalog.number < order.blueprint:
+            return  # this worker has not heard yet of what it was ordered under
+        interface, begun_at = INTERFACES[batch.endpoint], order.created_at.timestamp()
+        places = [d for d in plan.allowed("auto", interface.needs) if d.name == deployment.name]
+        places = [d for d in places if d.site == deployment.site and (not key.models or admit.of_key(key, [d]))]
+        if not places:
+            hint = "Order the batch again: what may make its calls has changed."
+            told = f"{batch.workload} may not use the deployment {deployment.name} any more"
+            raise Denied(told, code="batch_place_changed", hint=hint)
+        if catalog.gate is not None:
+            catalog.gate.allowed(policy, batch.workload, key, batch.person, interface.name, places, begun_at)
 
     def place(self, exchange: Exchange) -> Deployment | None:
         """Where a checked call may be ordered at the provider's own batch endpoint; None: it is made as a call.

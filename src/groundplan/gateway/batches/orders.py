@@ -138,7 +138,7 @@ class Orders:
         if self._calls.known(batch) is None:
             return None  # as long as this worker has not heard of a new key
         try:
-            self._calls.check(batch, order.deployment)
+            self._calls.check(batch, order)
         except GroundplanError as error:
             return (
                 None if error.status == 503 else (error.code, f"{error.message}; the provider had not made this call")
