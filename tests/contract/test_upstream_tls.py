@@ -163,6 +163,34 @@ async def test_a_renewed_client_certificate_is_taken_up_and_calls_in_flight_go_o
 
 
 @pytest.mark.parametrize("version", [1, 2])
+async def test_whoever_is_answered_by_a_certificate_before_this_one_is_told_of_the_end_too(
+    pools: Pools, tmp_path: Path, version: int
+) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("client")
+    came = asyncio.Event()
+
+    async def stall(request: Request, response: Response) -> None:
+        came.set()
+        await asyncio.Event().wait()
+
+    async with http1(stall, server_context(authority, client_ca=authority.file)) as port:
+        tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
+        wire = Wire(f"https://127.0.0.1:{port}/v1", tls, version)
+        running = asyncio.create_task(asked(pools.of(wire)))
+        async with asyncio.timeout(PATIENCE):
+            await came.wait()
+        again, secret = authority.issue("renewed")
+        cert.write_bytes(again.read_bytes())
+        key.write_bytes(secret.read_bytes())
+        pools.of(wire)
+        pools.break_off("this gateway is being stopped")
+        with pytest.raises(UpstreamFailure, match="being stopped"):
+            async with asyncio.timeout(PATIENCE):
+                await running
+
+
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("meanwhile", ["another's key", "half a certificate", "no file"])
 async def test_files_that_cannot_be_used_any_more_change_nothing(
     pools: Pools, tmp_path: Path, version: int, meanwhile: str, caplog: pytest.LogCaptureFixture

@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.contract.h2_server import H2Server
 from tests.contract.ways import way_to
 from tests.integration.gates import gated
 from tests.integration.gateway_stack import Reply, deployment
@@ -355,7 +357,8 @@ async def test_a_drained_loser_that_is_refused_costs_what_a_refusal_costs(
         await rig.books()
 
 
-async def test_what_came_of_a_drained_loser_before_it_lost_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("http", [1, 2])
+async def test_what_came_of_a_drained_loser_before_it_lost_counts(tmp_path: Path, http: int) -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
     choice = {"index": 0, "message": {"role": "assistant", "content": "x" * 1000}, "finish_reason": "stop"}
     told = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
@@ -370,8 +373,11 @@ async def test_what_came_of_a_drained_loser_before_it_lost_counts(tmp_path: Path
         writer.write(told[500:])
         writer.close()
 
-    async with await asyncio.start_server(in_halves, "127.0.0.1", 0) as server:
-        at, drained = {"one": server.sockets[0].getsockname()[1]}, {"one": {"billing_on_cancel": "drain"}}
+    async with await asyncio.start_server(in_halves, "127.0.0.1", 0) as server, AsyncExitStack() as stack:
+        at = {"one": server.sockets[0].getsockname()[1]}
+        if http == 2:
+            at = {"one": (await stack.enter_async_context(H2Server(at["one"]).listening(None))).port}
+        drained = {"one": {"billing_on_cancel": "drain", "http": http}}
         async with call_rig(tmp_path, more=drained, workloads=HEDGED, ports=at) as rig:
             assert (await answer(rig, stream=False))["deployment"] == "two"
             goes_on.set()

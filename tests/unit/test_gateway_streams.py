@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -351,11 +352,20 @@ async def test_a_client_that_goes_away_cancels_upstream_within_100_ms(tmp_path: 
     )
 
 
-async def gone(tmp_path: Path, rule: str, *, told: bool = False, **script: Any) -> tuple[Settlement, Any]:
+async def gone(
+    tmp_path: Path, rule: str, *, told: bool = False, http: int = 1, **script: Any
+) -> tuple[Settlement, Any]:
     """`told`: the upstream says with each chunk how many tokens it was so far, as vLLM does where a caller asks so."""
     options = {"include_usage": True, "continuous_usage_stats": True}
     more: dict[str, Any] = {"stream_options": options} if told else {}
-    async with call_rig(tmp_path, ["one"], more={"one": {"billing_on_cancel": rule}}) as rig:
+    async with AsyncExitStack() as stack:
+        model, _, port = await stack.enter_async_context(upstream("behind"))
+        at = {"one": port}
+        if http == 2:
+            at = {"one": (await stack.enter_async_context(H2Server(port).listening(None))).port}
+        place = {"billing_on_cancel": rule, "http": http}
+        rig = await stack.enter_async_context(call_rig(tmp_path, ["one"], more={"one": place}, ports=at))
+        rig.models["one"] = model
         rig.play("one", **{"tokens": 12, "chunk_ms": 20, **script})
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request(stream=True, **more))
@@ -384,10 +394,11 @@ async def test_cancelled_and_billed_in_full(tmp_path: Path, told: bool) -> None:
     assert only.estimated and only.cost == BOUND
 
 
+@pytest.mark.parametrize("http", [1, 2])
 @pytest.mark.parametrize("told", [False, True])
-async def test_cancelled_and_drained(tmp_path: Path, told: bool) -> None:
+async def test_cancelled_and_drained(tmp_path: Path, told: bool, http: int) -> None:
     """Nobody listens any more, and its usage is what the upstream says at the end."""
-    only, _ = await gone(tmp_path, "drain", told=told)
+    only, _ = await gone(tmp_path, "drain", told=told, http=http)
     assert not only.estimated and only.usage.output == 12 and only.cost == 12 * 10_000_000
 
 

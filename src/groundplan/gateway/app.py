@@ -370,12 +370,12 @@ def told_health(health: Health, now: float) -> dict[str, str]:
     reasons = health.reasons()
     return {name: f"{state}: {reasons.get(name, '')}" for name, state in health.states(now).items()}
 
+
 def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
     """What a new blueprint changes beside the calls that come under it."""
     most = {} if catalog.limits is None else catalog.limits.most
     leases.declare(catalog.blueprint.budgets, most, catalog.number)
     gateway.health.declare(catalog.blueprint.deployments)
-
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, e
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.relaying import OpenAIRelay
-from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, UpstreamConnection, UpstreamFailure, still
 from groundplan.gateway.upstream.hidden import without
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Streaming:
                 left = by - now()
                 if left <= 0:
                     left = gateway.awake.left(since, seconds, connection.until)
-                data = await connection.chunk(max(LEAST, left))
+                data = await connection.chunk(still(left))
                 if data is None:
                     break
                 self._out = self._take(data)
@@ -159,7 +159,7 @@ class Streaming:
             # comments keep a connection open, and are no sign that an answer will come; what a model reasons is one,
             # also where the client's API does not tell it
             since = gateway.loop.time() if since is None else since
-            wait = max(LEAST, gateway.awake.left(since, idle))
+            wait = still(gateway.awake.left(since, idle))
 
     def _pump(self, data: bytes) -> bool:
         """Bytes of the upstream as they arrive; False where there is more to do than to pass them on."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from groundplan.gateway.awake import READ_SECONDS
+
 BODY_LIMIT = 64 << 20
 FOREVER = 1e9
 """Seconds: no bound."""
@@ -32,6 +34,14 @@ class UpstreamFailure(Exception):
         self.kind = kind
         self.sent = sent
         self.hint = hint
+
+
+def still(left: float) -> float:
+    """Seconds to wait of those that are `left`: a moment at least, for what is there already. Raises `UpstreamFailure`
+    where that has passed, too: what comes all the time, and is no sign of an answer, is silence."""
+    if left <= -READ_SECONDS:
+        raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True)
+    return max(LEAST, left)
 
 
 class UpstreamConnection(Protocol):

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import httptools
 
 from groundplan.gateway.awake import READ_SECONDS, Awake, patient
-from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, Sink, UpstreamFailure
+from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, Sink, UpstreamFailure, still
 
 HEAD_LIMIT = 64 << 10
 BUFFER_HIGH = 256 << 10
@@ -335,9 +335,10 @@ class Http1Connection(asyncio.Protocol):
         try:
             while (data := await self.chunk(min(seconds, most))) is not None:
                 parts.append(data)
-                most = max(LEAST, end - self._loop.time())
                 if self._taken > BODY_LIMIT:
                     raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
+                if not self._complete:
+                    most = still(end - self._loop.time())
         except asyncio.CancelledError:
             self._put_back(parts)  # the rest may be read on, to learn what it costs
             raise
@@ -350,9 +351,11 @@ class Http1Connection(asyncio.Protocol):
 
     # -- end of use ---------------------------------------------------------------------------------------------------
     def release(self) -> None:
-        """Back to the pool after a complete answer; anything else is closed."""
+        """Back to the pool after a complete answer; anything else is closed, and so is one whose request was answered
+        before it was taken: the next one would wait behind the rest of it."""
         self.busy = False
-        if self._complete and self.keep_alive and not self.unfinished and not self.lost and self._error is None:
+        whole = self._complete and not self.unfinished and self._full is None
+        if whole and self.keep_alive and not self.lost and self._error is None:
             self._clear()
             self._pool.put(self)
         else:

@@ -32,7 +32,7 @@ from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.http.tls import path_of
-from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, Sink, UpstreamFailure
+from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, Sink, UpstreamFailure, still
 from groundplan.gateway.upstream.http1 import HEAD_LIMIT
 from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS, split_url
 
@@ -76,6 +76,8 @@ class Http2Connection:
         self._reading: asyncio.Future[bytes | memoryview | bytearray] | None = None
         self._broken: UpstreamFailure | None = None
         self._total = 0
+        self._got: list[bytes] = []
+        """Of a whole body: whoever waited for it may have gone, and it be read on."""
         self._complete = False
         self.until = FOREVER
 
@@ -123,6 +125,8 @@ class Http2Connection:
         """Status of the answer, within `seconds`."""
         if self._broken is not None:
             raise self._broken
+        if self._response is not None:
+            return self.status
         sending, began = self._sending, self._pool.loop.time()
         if sending is None:
             raise UpstreamFailure("cut", "nothing was sent", sent=False)
@@ -181,14 +185,19 @@ class Http2Connection:
         while self._parts is not None and not self._complete:
             if self._broken is not None:
                 raise self._broken
-            self._reading = asyncio.ensure_future(anext(self._parts))
+            if self._reading is None:
+                self._reading = asyncio.ensure_future(anext(self._parts))
+            reading = self._reading
             try:
-                data = await self._within(seconds, self._reading)
+                # who waits may go while the answer is read on, to learn what it costs
+                data = await self._within(seconds, asyncio.shield(reading))
             except StopAsyncIteration:
                 self._complete = True
                 return None
             finally:
-                self._reading = None
+                if reading.done():
+                    self._reading = None
+                del reading  # as `_within` does
             if data:
                 self._total += len(data)
                 return bytes(data)
@@ -200,20 +209,22 @@ class Http2Connection:
 
     async def body(self, seconds: float, most: float = FOREVER) -> bytes:
         """The whole body; `seconds` may pass between two arrivals, and `most` until its end."""
-        parts: list[bytes] = []
+        parts = self._got
         now = asyncio.get_running_loop().time
         end = now() + most
         while (data := await self.chunk(min(seconds, most))) is not None:
             parts.append(data)
-            most = max(LEAST, end - now())
             if self._total > BODY_LIMIT:
                 raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
+            most = still(end - now())
         return b"".join(parts)
 
     def release(self) -> None:
         """The end of this call; an answer that is not complete is reset, so that the upstream stops working for it,
         also where nothing of it has come."""
         self._pool.calls.discard(self)
+        if self._reading is not None:
+            self._reading.cancel()
         sending, self._sending = self._sending, None
         if sending is None:
             return

@@ -12,6 +12,7 @@ import logging
 import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from groundplan.blueprint.model import Deployment, Tls
 from groundplan.core.errors import Invalid
@@ -59,6 +60,8 @@ class Pools:
         self._made: dict[Wire, tuple[object, Pool]] = {}
         self._told: set[Wire] = set()
         """Whose files cannot be used now, which was logged."""
+        self._before: WeakSet[Pool] = WeakSet()
+        """Those that others were made for, as long as anybody is answered by them."""
 
     def of(self, wire: Wire) -> Pool:
         """The pool for a way. Raises `Invalid` where its files, secret or client cannot be used and never could; files
@@ -87,6 +90,7 @@ class Pools:
         self._made[wire] = (basis, pool)
         if known is not None:
             known[1].retire()
+            self._before.add(known[1])
         return pool
 
     def _direct(self, url: str) -> UpstreamPool:
@@ -116,22 +120,23 @@ class Pools:
         name = wire.tls.server_name if wire.tls is not None else None
         return UpstreamPool(wire.url, self._loop, self._context(wire), server_name=name, proxy=_proxy(wire))
 
+    def _every(self) -> list[Pool]:
+        return [*self._plain.values(), *(made for _, made in self._made.values()), *self._before]
+
     def break_off(self, why: str) -> None:
         """Every answer that is waited for is cut."""
-        for pool in (*self._plain.values(), *(made for _, made in self._made.values())):
+        for pool in self._every():
             pool.break_off(why)
 
     def withhold(self, why: str) -> None:
         """No request goes out that waits for the end of this turn of the loop, as those without HTTP/2 do."""
-        for pool in (*self._plain.values(), *(made for _, made in self._made.values())):
+        for pool in self._every():
             if isinstance(pool, UpstreamPool):
                 pool.withhold(why)
 
     def close(self) -> None:
-        for pool in self._plain.values():
+        for pool in self._every():
             pool.close()
-        for _, made in self._made.values():
-            made.close()
 
 
 def _proxy(wire: Wire) -> Proxy | None:
