@@ -230,13 +230,19 @@ class Worker:
     def _tell_ready(self, *, ready: bool) -> None:
         self._gateway.ready = self._live.ready = ready
 
+    @property
+    def _busy(self) -> bool:
+        """Whether anything goes on: keyed calls outlive their connection, and so does what is read on to learn its
+        cost."""
+        return bool(self._runner.busy or self._gateway.running or self._gateway.background)
+
     async def _stay(self, seconds: float) -> None:
         """Let what was begun end by itself, however long its streams and conversations are, until `seconds` are over or
         it is asked to stop. Live policy and budgets hold for it meanwhile."""
         gateway = self._gateway
         ending, end = gateway.loop.create_task(self._server.quiesce(seconds)), gateway.loop.time() + seconds
         gateway.talks_until = end
-        while not (ending.done() and not self._runner.busy) and gateway.loop.time() < end:
+        while not (ending.done() and not self._busy) and gateway.loop.time() < end:
             if self._stop.is_set() or self._live.fenced.is_set() or not gateway.journal.healthy:
                 break
             self._live.read_kill_file()
@@ -252,12 +258,11 @@ class Worker:
         gateway = self._gateway
         end = gateway.loop.time() + seconds
         await self._server.quiesce(max(0.0, seconds - LAST_SECONDS))
-        while self._runner.busy and gateway.loop.time() < end - LAST_SECONDS:  # noqa: ASYNC110 -- it has a deadline
+        while self._busy and gateway.loop.time() < end - LAST_SECONDS:  # noqa: ASYNC110 -- it has a deadline
             await asyncio.sleep(0.02)
         gateway.targets.stop("this gateway is being stopped")
         await self._server.drain(min(seconds, LAST_SECONDS))
-        # keyed calls outlive their connection, and so does what is read on to learn its cost
-        while (gateway.running or gateway.background) and gateway.loop.time() < end:  # noqa: ASYNC110
+        while self._busy and gateway.loop.time() < end:  # noqa: ASYNC110 -- it has a deadline
             await asyncio.sleep(0.02)
 
 

@@ -1,0 +1,61 @@
+"""What goes on without a connection as its worker is asked to leave or to stop: it is neither cut nor charged for more
+than it was. Real processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.unit.call_rig import read_records
+
+from groundplan.gateway.http.front import LEAVE
+from groundplan.ledger.model import Finish, Settlement
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script
+
+TOKENS = 20
+
+
+def records(stack: Stack, kind: type[Any]) -> list[Any]:
+    folders = [folder for folder in stack.home.journal.iterdir() if folder.is_dir()]
+    return [each for folder in folders for each in read_records(folder) if isinstance(each, kind)]
+
+
+async def left(stack: Stack, key: str, *lines: str) -> None:
+    """A call whose client goes away once its answer has begun to be made."""
+    body = {"model": "auto", "messages": [{"role": "user", "content": "a b c"}], "max_tokens": TOKENS, "stream": True}
+    data = json.dumps(body).encode()
+    head = ["POST /v1/chat/completions HTTP/1.1", "host: g", f"authorization: Bearer {key}", *lines]
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write("\r\n".join([*head, f"content-length: {len(data)}", "", ""]).encode() + data)
+    await asyncio.wait_for(reader.readuntil(b"asked:"), 30)
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("number", [LEAVE, signal.SIGTERM])
+async def test_what_nobody_is_connected_for_goes_on_to_its_end(
+    database: Database, tmp_path: Path, number: signal.Signals
+) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        place = deployment("one", port, billing_on_cancel="drain")
+        stack.apply(blueprint(1, [place], [workload("assistant", ["one"])]))
+        stack.start()
+        await stack.ready()
+        key = stack.key()
+        model.script = Script(tokens=TOKENS, chunk_ms=150)
+        await left(stack, key)
+        await left(stack, key, "idempotency-key: once")
+        worker = stack.workers[0]
+        worker.send_signal(number)
+        assert await asyncio.to_thread(worker.wait, 30) == 0
+        ends = sorted((each.status, each.http_status) for each in records(stack, Finish))
+        assert ends == [("cancelled", 499), ("ok", 200)]
+        settled = records(stack, Settlement)
+        assert sorted(each.outcome for each in settled) == ["cancelled", "ok"]
+        assert {(each.usage.output, each.estimated) for each in settled} == {(TOKENS, False)}
