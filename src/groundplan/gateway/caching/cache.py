@@ -61,7 +61,9 @@ async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
         )
     whose = exchange.key.family or exchange.key.id  # whoever has the key that it was rotated to sends the same
     digest = hashlib.sha256(f"{whose}\0{exchange.person}\0".encode() + named).digest()
+    began = gateway.loop.time()
     kept = await gateway.answers.begin(digest, _body_digest(exchange), gateway.clock.now().timestamp())
+    exchange.waited += gateway.loop.time() - began
     if kept is None:
         exchange.idempotency = digest
         exchange.kept = []

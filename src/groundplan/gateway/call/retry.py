@@ -46,11 +46,11 @@ def pause(rule: Reliability, before: int, asked: float | None, dice: Callable[[]
 
     `before` attempts at it have been repeated already; `asked` is its own retry-after, which is never undercut; `dice`
     gives a number from 0 to 1. Half of the doubling time is fixed and half is left to chance, so that callers who
-    failed together do not come back together.
+    failed together do not come back together; the same half is added to what was asked of all of them.
     """
     most = min(rule.backoff_ms << min(before, 16), rule.max_backoff_ms) / 1000
-    jittered = most * (0.5 + 0.5 * dice())
-    return jittered if asked is None else max(asked, jittered)
+    chance = most * 0.5 * dice()
+    return most * 0.5 + chance if asked is None else max(asked, most * 0.5) + chance
 
 
 def repeats(rule: Reliability, before: int, wait: float, left: float, *, others: bool) -> bool:

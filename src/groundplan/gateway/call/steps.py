@@ -159,7 +159,9 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
     policy = _check(gateway, exchange, catalog, now)
     guarded = exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy)
     if guarded or exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
+        began = gateway.loop.time()
         await _complete(gateway, exchange, guarded=guarded)
+        exchange.waited += gateway.loop.time() - began
         now = gateway.clock.seconds()
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
