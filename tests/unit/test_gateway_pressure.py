@@ -378,6 +378,17 @@ async def test_refusals_for_want_of_room_teach_how_much_a_deployment_bears(tmp_p
         assert rig.gateway.loads.limits()["one"][0] == 0
 
 
+async def test_long_answers_are_no_sign_of_load_beside_streams_that_begin_soon(tmp_path: Path) -> None:
+    """How long a whole answer takes is how long a one was asked for."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        for _ in range(12):
+            await asyncio.gather(*(rig.stream() for _ in range(10)))
+        rig.play("one", latency_ms=900)
+        replies = await asyncio.gather(*(rig.chat() for _ in range(100)))
+        assert {reply.status for reply in replies} == {200}
+        assert rig.gateway.loads.limits()["one"] == (0, None)
+
+
 async def test_nothing_runs_any_more_after_every_way_to_end(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"], workloads={"assistant": rule(priority="high")}) as rig:
 

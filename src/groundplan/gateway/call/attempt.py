@@ -444,7 +444,9 @@ class Attempt:
         if connection is not None:
             connection.release()
         if load is not None:
-            self.gateway.loads.ended(load, self.first_us, self._overload)
+            # how long a whole chat takes is how long an answer it asked for
+            tells = self.streaming is not None or self.deployment.kind != "chat"
+            self.gateway.loads.ended(load, self.first_us, self._overload, tells)
 
 
 async def send_whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str) -> None:

@@ -1,9 +1,10 @@
 """How much is running and how much may: at each deployment by what it bears, in the worker by how late it is.
 
 The limit of a deployment falls by a third when it says that it has too much (429, 503) or became much slower under
-load. It rises with each answer to where it first fell, and from there by one for each round of answers; without such
-signs there is none but the declared one. Where everything is full, the less important wait behind or are refused. Times
-are arguments, in monotonic seconds; only `Pressure` looks at the loop itself. Knows no budgets and no people.
+load, as streams tell by their first token and what is no chat by all of its time. It rises with each answer to where it
+first fell, and from there by one for each round of answers; without such signs there is none but the declared one.
+Where everything is full, the less important wait behind or are refused. Times are arguments, in monotonic seconds; only
+`Pressure` looks at the loop itself. Knows no budgets and no people.
 """
 
 from __future__ import annotations
@@ -80,9 +81,9 @@ class Load:
         most = self.most
         return most is None or self.running < most
 
-    def ended(self, now: float, microseconds: int, overload: bool) -> None:
+    def ended(self, now: float, microseconds: int, overload: bool, tells: bool = True) -> None:
         """One call ended. `microseconds` until its first byte, 0 where none came; `overload`: it was refused for want
-        of room."""
+        of room; `tells`: that time is of how busy the deployment is, and not of how long an answer was asked for."""
         at = self.running
         self.running -= 1
         if overload:
@@ -95,7 +96,7 @@ class Load:
             elif at + 1 >= limit:
                 self.limit = limit + (1.0 if limit < self._turn else 1 / limit)
         self._seen += 1
-        if microseconds and not self._seen % SAMPLED:
+        if microseconds and tells and not self._seen % SAMPLED:
             self._learn(now, microseconds, at)
 
     def _decrease(self, now: float, at: int) -> None:
@@ -157,9 +158,9 @@ class Loads:
         """(running, most that may) by deployment."""
         return {name: (load.running, load.most) for name, load in self._loads.items()}
 
-    def ended(self, load: Load, microseconds: int, overload: bool) -> None:
+    def ended(self, load: Load, microseconds: int, overload: bool, tells: bool = True) -> None:
         """One call at a deployment ended; its place goes to whoever matters most, then has waited longest."""
-        load.ended(self._loop.time(), microseconds, overload)
+        load.ended(self._loop.time(), microseconds, overload, tells)
         if self._queue:
             self._hand_on(load)
 
