@@ -120,6 +120,7 @@ class Attempt:
             billed = failure.sent and exchange.attempt_sent
             failed = AttemptFailed(str(failure), billed=billed, stale=stale)
             failed.hint = failure.hint
+            failed.service_away = failure.kind == "refused" and not billed and self._is_translated()
             raise failed from failure
         except asyncio.CancelledError:
             self.cancel()
@@ -132,9 +133,12 @@ class Attempt:
             self._close()
             raise
 
+    def _is_translated(self) -> bool:
+        return self.deployment.api != "openai" and self.exchange.interface.codec(self.deployment).translated
+
     def _choose(self) -> Target:
         deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.use
-        if deployment.api != "openai" and self.exchange.interface.codec(deployment).translated:
+        if self._is_translated():
             return targets.through(SERVICE, deployment, None if use is None else use.keys.get(self.exchange.attempt))
         if not deployment.keys:
             return targets.of(deployment)
@@ -176,6 +180,10 @@ class Attempt:
         if self.status != 200:
             self._refusal = await self._body(connection)
             self._judge(connection)
+            if self.exchange.response.started:  # its client has a part of an answer, and wants no other one
+                failed = AttemptFailed(f"the upstream answered {self.status}", billed=False, status=self.status)
+                failed.refuses_rest = True
+                raise failed
             self.refused = True
         elif stream:
             await self._first(connection, since, seconds)

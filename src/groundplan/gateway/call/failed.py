@@ -49,6 +49,10 @@ class AttemptFailed(Exception):
         """What to do, where asking again does not help."""
         self.too_long = False
         """Its model cannot read as much: others may, whose context is larger."""
+        self.refuses_rest = False
+        """It refuses to go on with a stream that broke elsewhere: others may, and nothing is held against it."""
+        self.service_away = False
+        """Our own service that would have asked it was not there, which says nothing of the deployment."""
         self.other_key = False
         """The provider refused our key, and the deployment has another one that does not rest."""
         self.relay: Relay | None = None
@@ -57,6 +61,13 @@ class AttemptFailed(Exception):
         """It answered as it should, and a guardrail refuses the answer."""
         self.guarded: GuardedRelay | None = None
         """Of a stream that was refused before anything of it was sent."""
+
+    @property
+    def blames(self) -> bool:
+        """Whether it is held against the deployment."""
+        about_us = self.stale or self.other_key or self.service_away
+        about_this = self.above_rate or self.too_long or self.refuses_rest or self.refusal is not None
+        return not (about_us or about_this)
 
     @property
     def temporary(self) -> bool:

@@ -21,6 +21,7 @@ from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.failed import AttemptFailed
+from groundplan.gateway.upstream.providers import SERVICE
 
 HEDGE = "hedge"
 """Of the settlement of a second attempt; whichever comes after both is none."""
@@ -202,9 +203,9 @@ def _lost(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed: Attemp
     settle.attempt(gateway, mine, "failed" if failed.billed else "not_billed", failed.status, None)
     if mine is not exchange:
         exchange.add_cost(mine)
-    if not (failed.stale or failed.other_key or failed.above_rate or failed.too_long) and failed.refusal is None:
+    if failed.blames:
         gateway.health.failed(attempt.deployment.name, gateway.loop.time(), failed.rest)
-    gateway.targets.forget(attempt.deployment.name)
+    gateway.targets.forget(attempt.deployment.name if not failed.service_away else SERVICE)
 
 
 async def _stop(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task[None], Attempt]) -> None:

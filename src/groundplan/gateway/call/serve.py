@@ -27,6 +27,8 @@ from groundplan.gateway.call.resume import continuation, goes_on
 from groundplan.gateway.call.stream import break_off
 from groundplan.gateway.surfaces.interface import Relay, final_usage
 from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts
+from groundplan.gateway.upstream.providers import SERVICE
+from groundplan.gateway.upstream.returning import BACK_SECONDS
 
 
 async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = None) -> None:
@@ -53,8 +55,7 @@ async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = No
                 if not course.goes_on(failed):
                     await course.break_off(course.reason)
                     return
-                if course.wait:
-                    await asyncio.sleep(course.wait)
+                await course.pause()
             else:
                 course.answered(attempt)
                 return
@@ -89,6 +90,10 @@ class Course:
     """Why a deployment was not asked: with it the call could cost more than one may."""
     wait = 0.0
     """Seconds before the next attempt."""
+    _away: Deployment | None = None
+    """Asked in vain, since our own service was not there that asks it."""
+    _awaited = False
+    """That was waited for."""
     reason = "no deployment may be used now"
     """Why the last attempt failed."""
     _hint = ""
@@ -182,7 +187,8 @@ class Course:
     async def next(self) -> Deployment | None:
         """The deployment to ask now, with money for it; None: there is none, or no time and no attempt is left.
 
-        Raises `Exhausted`, and `Unavailable` (`overloaded`) where those that there are have no room for so long.
+        Raises `Exhausted`, `Denied` where the call itself was stopped meanwhile, and `Unavailable` (`overloaded`) where
+        those that there are have no room for so long.
         """
         gateway, waiting = self._gateway, self.waiting
         self.wait = 0.0
@@ -210,6 +216,17 @@ class Course:
         if name in self._repeated or health.may_ask(name, self._gateway.loop.time()):
             return False
         return any(health.closed(each.name) for each in self.waiting)
+
+    async def pause(self) -> None:
+        """As long as is due before the next attempt: where nobody else is left, also until our own service is back."""
+        if self.wait:
+            await asyncio.sleep(self.wait)
+        away, self._away = self._away, None
+        if away is None or self.waiting or self._full:
+            return
+        until = min(self._deadline, self._gateway.loop.time() + BACK_SECONDS)
+        if await self._gateway.targets.returning.back(SERVICE, until):
+            self.waiting.append(away)
 
     async def _takes(self, deployment: Deployment) -> bool:
         """Whether it may be asked now; it has a try and money for it then. Its place is held while a limit or a budget
@@ -264,6 +281,8 @@ class Course:
         gateway, exchange = self._gateway, self._exchange
         if exchange.plan is not None:
             await renewed(gateway, exchange.plan)
+        if exchange.key is not None:
+            admit.check_kills(gateway.live.policy, exchange.key, self._workload.name)
         if not admit.not_killed(gateway.live.policy, [deployment]):
             return False
         if self._is_at_rest(deployment):
@@ -347,6 +366,9 @@ class Course:
             self._refused(failed, failed.refusal)
             return False
         self._blame(deployment, failed)
+        upload = None if exchange.ask is None else exchange.ask.upload
+        if upload is not None and upload.passed_on:
+            self.waiting, self._full, self.wait = deque(), [], 0.0  # nobody else can have it
         more = bool(self.waiting or self._full) and self._tries < self._workload.attempts
         usage = final_usage(failed.relay) if failed.relay is not None else None
         outcome = "failed" if failed.billed else "not_billed"
@@ -378,6 +400,11 @@ class Course:
             self.waiting.appendleft(deployment)
             gateway.targets.stale(deployment.name)
             return
+        if failed.service_away:
+            gateway.targets.forget(SERVICE)
+            if not self._awaited:
+                self._tries, self._away, self._awaited = self._tries - 1, deployment, True
+            return
         changed = self._keys.get(deployment.name, 0)
         if failed.other_key and changed + 1 < len(deployment.keys):
             self._keys[deployment.name] = changed + 1
@@ -389,7 +416,7 @@ class Course:
             read = deployment.context_tokens
             self.waiting = deque(each for each in self.waiting if each.context_tokens > read)
             self._full = [each for each in self._full if each.context_tokens > read]
-        if failed.above_rate or failed.too_long:
+        if failed.above_rate or failed.too_long or failed.refuses_rest:
             return
         if failed.status and not self._exchange.interface.billed:
             return  # to count tokens is another path there, with limits of its own, and says nothing of its answers

@@ -125,6 +125,11 @@ class Upload:
         self._kept = made
 
     @property
+    def passed_on(self) -> bool:
+        """More of it than is kept went to an upstream: no other one can have it."""
+        return self._consumed
+
+    @property
     def whole(self) -> bool:
         """All of it is kept, so that it can be sent again."""
         return self._rest is None

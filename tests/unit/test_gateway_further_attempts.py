@@ -1,0 +1,334 @@
+"""What holds when a call is asked again, elsewhere or later: what it may still be, whose fault it was, how long it may
+take."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.gates import until
+from tests.integration.gateway_stack import Reply, parse
+from tests.unit.call_rig import Rig, call_rig, read_records, rule
+from tests.unit.raw_upstream import HI, ROLE, STREAM, answering, events, whole
+
+from groundplan.blueprint.model import Limit, Rates, Reliability
+from groundplan.core.endpoints import announce
+from groundplan.core.home import Home
+from groundplan.core.money import PICO
+from groundplan.gateway.call import pipeline, steps
+from groundplan.gateway.call.retry import pause
+from groundplan.gateway.upstream import returning
+from groundplan.ledger.model import Settlement
+
+RESUME = {"assistant": rule(on_broken_stream="resume")}
+
+
+# the rest of a stream ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [["one", "two"], ["one", "two", "three"]])
+async def test_a_refusal_of_the_rest_of_a_stream(tmp_path: Path, names: list[str]) -> None:
+    """It is no second answer in the middle of the first one: others go on, or the client is told."""
+    async with call_rig(tmp_path, names, workloads=RESUME) as rig:
+        rig.play("one", mode="cut", chunk_ms=3)
+        rig.play("two", mode="error", status=400)
+        stream = await rig.stream()
+        outcomes = [settled.outcome for settled in await rig.settlements()]
+        assert not rig.gateway.health._failures.get("two")
+        if len(names) == 3:
+            assert stream.text == "You asked: a b c d" and stream.done and not stream.errors
+            assert outcomes == ["failed", "not_billed", "ok"]
+        else:
+            (error,) = stream.errors
+            assert error["code"] == "stream_broken" and "answered 400" in error["message"] and not stream.done
+            assert outcomes == ["failed", "not_billed"]
+        await rig.books()
+
+
+# uploads -------------------------------------------------------------------------------------------------------------
+
+EAR = {"kind": "transcription", "audio_seconds": 60, "rates": Rates(input=0, output=0, minute=PICO // 100)}
+
+
+async def heard(rig: Rig, size: int) -> Reply:
+    """The answer to a form with so many bytes of sound."""
+    rig.server.streams = pipeline.streams
+    head = b'--xyz\r\nContent-Disposition: form-data; name="model"\r\n\r\nauto\r\n'
+    head += b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    data = head + bytes(size) + b"\r\n--xyz--\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(
+        b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
+        b"content-type: multipart/form-data; boundary=xyz\r\ncontent-length: %d\r\n\r\n" % len(data)
+    )
+    writer.write(data)
+    try:
+        return parse(await asyncio.wait_for(reader.read(), 20))
+    finally:
+        writer.close()
+
+
+async def test_a_form_that_was_passed_on_is_held_against_nobody_else(tmp_path: Path) -> None:
+    """Only who had it can be asked for it, and what it said is told."""
+    async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
+        rig.play("one", mode="error", status=500)
+        for _ in range(3):
+            reply = await heard(rig, 3 << 20)
+            assert (reply.status, reply.code) == (503, "upstream_failed")
+        message = reply.json["error"]["message"]
+        assert "passed on already" not in message and "answered 500 (one)" in message, message
+        assert "two" not in rig.gateway.health.states(0.0)
+        assert (await heard(rig, 3 << 20)).status == 200, "now the other one is asked first"
+
+
+async def test_a_form_that_is_kept_goes_to_the_next_one(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
+        rig.play("one", mode="error", status=500)
+        assert (await heard(rig, 1 << 10)).status == 200
+        assert [settled.outcome for settled in await rig.settlements()] == ["not_billed", "ok"]
+
+
+# what is stopped -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["workload/assistant", "company"])
+async def test_no_attempt_follows_once_its_workload_is_stopped(tmp_path: Path, scope: str) -> None:
+    settings = {"assistant": rule(same=2, backoff_ms=600, max_backoff_ms=600)}
+    async with call_rig(tmp_path, ["one"], workloads=settings) as rig:
+        rig.play("one", mode="error", status=503)
+        live: Any = rig.gateway.live
+        asked = asyncio.ensure_future(rig.chat())
+        await until(lambda: any(isinstance(each, Settlement) for each in read_records(rig.gateway.journal.folder)))
+        live.policy = dataclasses.replace(live.policy, kills=frozenset({scope}))
+        reply = await asked
+        assert (reply.status, reply.code, rig.models["one"].counted) == (403, "killed", 1)
+        await rig.books()
+
+
+async def test_a_stream_that_breaks_is_not_gone_on_with_once_its_workload_is_stopped(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, more={"one": {"idle_ms": 500}}, workloads=RESUME) as rig:
+        rig.play("one", mode="stall_late", chunk_ms=3)
+        live: Any = rig.gateway.live
+        asked = asyncio.ensure_future(rig.stream())
+        await until(lambda: rig.models["one"].counted == 1)
+        live.policy = dataclasses.replace(live.policy, kills=frozenset({"workload/assistant"}))
+        (error,) = (await asked).errors
+        assert error["code"] == "stream_broken" and "workload/assistant is stopped" in error["message"]
+        assert rig.models["two"].counted == 0
+        await rig.books()
+
+
+async def test_a_deployment_that_is_let_go_meanwhile_is_not_asked_without_money_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a call may cost was reserved for those that it could have asked then."""
+    dear = {"one": {"rates": Rates(input=0, output=1000 * PICO)}}
+    async with call_rig(tmp_path, more=dear) as rig:
+        live: Any = rig.gateway.live
+        stopped = dataclasses.replace(live.policy, kills=frozenset({"deployment/one"}))
+        let_go = dataclasses.replace(live.policy, number=2)
+        live.policy = stopped
+        at_hand = steps.at_hand
+
+        def reserved(*given: Any) -> bool:
+            live.policy = let_go
+            return at_hand(*given)
+
+        monkeypatch.setattr(steps, "at_hand", reserved)
+        reply = await rig.chat()
+        assert (reply.status, reply.json["groundplan"]["deployment"]) == (200, "two"), reply.body
+        await rig.books()
+
+
+# time ----------------------------------------------------------------------------------------------------------------
+
+
+def test_those_who_were_asked_to_come_later_do_not_all_come_at_once() -> None:
+    settings = Reliability(same=3, backoff_ms=400, max_backoff_ms=5000)
+    waits = [pause(settings, 0, 2.0, lambda n=n: n / 10) for n in range(11)]  # type: ignore[misc]
+    assert waits[0] == 2.0 and waits[-1] == pytest.approx(2.2) and waits == sorted(set(waits))
+
+
+async def test_who_waited_for_the_first_with_its_key_has_what_is_left_of_its_deadline(tmp_path: Path) -> None:
+    """The first one was refused before anything was sent, so the second one is made; its time had begun."""
+    settings = {"assistant": {"deadline_ms": 1500, "attempts": 1}}
+    slots = [Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")]
+    async with call_rig(tmp_path, ["one"], workloads=settings, limits=slots) as rig:
+        rig.gateway.counters.grant("concurrent/slots", "now", 0)
+
+        async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
+            await asyncio.sleep(1.0)
+            rig.gateway.counters.grant("concurrent/slots", "now", 1)
+            return charges[0]
+
+        rig.lender.acquire = acquire  # type: ignore[method-assign]
+        rig.play("one", latency_ms=1000)
+        data = rig.request().replace(b"connection: close", b"idempotency-key: once\r\nconnection: close")
+
+        async def ask() -> Reply:
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(data)
+            try:
+                return parse(await asyncio.wait_for(reader.read(), 20))
+            finally:
+                writer.close()
+
+        first = asyncio.ensure_future(ask())
+        await asyncio.sleep(0.1)
+        second = asyncio.ensure_future(ask())
+        assert (await first).status in (429, 503)
+        assert (await second).code == "upstream_failed", "half a second was left"
+
+
+# our own service -----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def service() -> AsyncIterator[int]:
+    """A translating service that says the same to everybody; its port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answering(whole()))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def ended(folder: Path) -> None:
+    """The translating service is announced, and its process is gone."""
+    home = Home(folder)
+    home.create()
+    announce(home, "translate", "http://127.0.0.1:1", "t")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    file = home.run / "endpoints.d" / "translate.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": gone.pid}))
+
+
+async def test_calls_wait_for_the_translating_service_where_nobody_else_is_left(tmp_path: Path) -> None:
+    ended(tmp_path)
+    async with service() as port, call_rig(tmp_path, ["one"], more={"one": {"api": "gemini"}}) as rig:
+        calls = [asyncio.ensure_future(rig.chat()) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        assert not any(call.done() for call in calls)
+        announce(Home(tmp_path), "translate", f"http://127.0.0.1:{port}", "t")
+        assert [reply.status for reply in await asyncio.gather(*calls)] == [200] * 5
+        assert not rig.gateway.health.troubled and not rig.gateway.health._failures
+        await rig.books()
+
+
+async def test_a_translating_service_that_is_away_is_no_fault_of_a_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(returning, "BACK_SECONDS", 0.2)
+    ended(tmp_path)
+    async with call_rig(tmp_path, more={"one": {"api": "gemini"}}) as rig:
+        for _ in range(4):
+            began = time.monotonic()
+            assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+            assert time.monotonic() - began < 0.2, "nobody waits where somebody else can be asked"
+        assert not rig.gateway.health.troubled and not rig.gateway.health._failures
+        rig.play("two", mode="error", status=503)
+        reply = await rig.chat()
+        assert (reply.status, reply.code) == (503, "upstream_failed")
+        await rig.books()
+
+
+# upstreams that answer early -----------------------------------------------------------------------------------------
+
+LARGE = [{"role": "user", "content": "long " * (2 << 20)}]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_an_upstream_that_answers_before_it_has_taken_the_request(tmp_path: Path, kept: bool) -> None:
+    """Its refusal reaches the caller, and no other call waits behind what it never takes."""
+    asked = 0
+    reads_on = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await reader.readuntil(b"\r\n\r\n")
+        asked += 1
+        if asked > 1:
+            writer.write(answering(whole()))
+            writer.close()
+            return
+        refusal = answering(b'{"error": {"message": "far too long"}}', b"413 Content Too Large")
+        writer.write(refusal if kept else refusal.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+        await writer.drain()
+        if kept:
+            await reads_on.wait()
+        writer.close()
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)  # what systems buffer is no part of this
+    server = await asyncio.start_server(refuse, sock=listening, limit=1024)
+    at = {"one": server.sockets[0].getsockname()[1]}
+    more = {"one": {"context_tokens": 20 << 20, "first_token_ms": 1500, "idle_ms": 1500}}
+    async with server, call_rig(tmp_path, ["one"], more=more, ports=at) as rig:
+        reply = await rig.chat(messages=LARGE)
+        assert (reply.status, reply.json["error"]["message"]) == (413, "far too long"), reply.body
+        assert (await rig.chat()).status == 200
+        reads_on.set()
+        assert [settled.outcome for settled in await rig.settlements()] == ["not_billed", "ok"]
+
+
+# upstreams that never stop -------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def flooding(begin: bytes, piece: bytes) -> AsyncIterator[int]:
+    """An upstream that says `begin`, and then `piece` again and again as fast as it is read; its port."""
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(begin)
+            while not writer.is_closing():
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0)
+        writer.close()
+
+    server = await asyncio.start_server(flood, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_an_endless_flood_of_comments_is_as_silent_as_nothing(tmp_path: Path, begun: bool) -> None:
+    """Also where no moment passes without one."""
+    begin = STREAM + (events(ROLE, HI) if begun else b"")
+    more = {"one": {"first_token_ms": 500, "idle_ms": 500}}
+    async with flooding(begin, b": still here\n\n") as port, call_rig(tmp_path, more=more, ports={"one": port}) as rig:
+        async with asyncio.timeout(10):
+            stream = await rig.stream()
+        if begun:
+            assert stream.text == "Hi " and "did not answer in time" in stream.errors[0]["message"]
+        else:
+            assert stream.facts["deployment"] == "two" and stream.done
+
+
+async def test_an_endless_body_ends_with_the_deadline(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 60000000\r\n\r\n"
+    settings = {"assistant": {"deadline_ms": 500, "attempts": 1}}
+    async with flooding(head, b" ") as port:
+        async with call_rig(tmp_path, ["one"], workloads=settings, ports={"one": port}) as rig:
+            began = time.monotonic()
+            assert (await rig.chat()).code == "upstream_failed"
+            assert time.monotonic() - began < 5
