@@ -129,11 +129,12 @@ async def test_rerank(setup: Setup) -> None:
 async def test_coheres_own_client_is_content(setup: Setup) -> None:
     """Its newer one asks /v2/rerank, the older one need not name a model."""
     url, documents = f"http://127.0.0.1:{setup.stack.port}", ["how to bake bread", "the opening hours"]
-    newer = cohere.AsyncClientV2(api_key=setup.key, base_url=url)
-    found = await newer.rerank(model="sorter", query="opening hours", documents=documents, top_n=1)
-    assert [each.index for each in found.results] == [1]
-    older = await cohere.AsyncClient(api_key=setup.key, base_url=url).rerank(query="hours", documents=documents)
-    assert {each.index for each in older.results} == {0, 1}
+    async with cohere.AsyncClientV2(api_key=setup.key, base_url=url) as newer:
+        found = await newer.rerank(model="sorter", query="opening hours", documents=documents, top_n=1)
+        assert [each.index for each in found.results] == [1]
+    async with cohere.AsyncClient(api_key=setup.key, base_url=url) as older:
+        told = await older.rerank(query="hours", documents=documents)
+        assert {each.index for each in told.results} == {0, 1}
 
 
 async def test_images_cost_what_their_class_costs(setup: Setup) -> None:
@@ -351,7 +352,7 @@ async def test_a_transcript_is_told_while_it_is_heard_and_costs_its_tokens(setup
 
 async def test_it_may_be_said_behind_a_large_file_that_a_transcript_is_told_while_it_is_heard(setup: Setup) -> None:
     """So clients for Node order a form whose fields are written so: `{file, model, stream}`."""
-    size = 2 << 20
+    size = 3 << 19  # of less than a minute
     for model, path, streams in (
         ("scribe", "transcriptions", True), ("whisper", "transcriptions", False), ("scribe", "translations", False),
     ):  # fmt: skip
