@@ -570,6 +570,9 @@ async def test_clients_wait_as_long_as_calls_do(tmp_path: Path, monkeypatch: pyt
         for api in ("anthropic", "groq"):
             timeout = (await providers.client(place(api, wire, tmp_path), SECRET)).client.timeout
             assert (timeout.read, timeout.connect) == (PATIENCE_SECONDS, 5.0), api
+        vertex = await providers.client(place("vertexai", wire, tmp_path), SECRET)
+        for other in (vertex._mistral_client, vertex._get_partner_provider().client):
+            assert (other.timeout.read, other.timeout.connect) == (PATIENCE_SECONDS, 5.0), "of other makers' models"
         others: dict[str, Callable[[Any], float]] = {
             "bedrock": lambda made: made.client.meta.config.read_timeout,
             "cohere": lambda made: made.client._client_wrapper.get_timeout(),

@@ -166,6 +166,8 @@ class Providers:
             made.client.meta.events.register("before-call.bedrock-runtime", _trace_call)
         if place.api == "vertexai":
             made._mistral_client = _mistral_at_vertex(url)
+            for each in (made._mistral_client, made._get_partner_provider().client):
+                each.timeout = _patience("openai")["timeout"]
         if (mended := MENDED.get(place.api)) is not None:
             made._convert_completion_response = mended(made._convert_completion_response)
             made._convert_completion_chunk_response = mended(made._convert_completion_chunk_response)
@@ -323,7 +325,7 @@ def _together(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _patience(api: str) -> dict[str, Any]:
     """How a provider's own client is told to wait for as long as `PATIENCE_SECONDS`."""
-    if api in ("anthropic", "groq"):
+    if api in ("anthropic", "groq", "openai"):
         return {"timeout": importlib.import_module(api).Timeout(PATIENCE_SECONDS, connect=_CONNECT_SECONDS)}
     told = {"azure": "read_timeout", "cohere": "timeout", "mistral": "timeout_ms"}
     return {told[api]: PATIENCE_SECONDS if api != "mistral" else int(1000 * PATIENCE_SECONDS)} if api in told else {}
