@@ -75,10 +75,11 @@ def of_cohere(told: Callable[..., Any]) -> Callable[..., Any]:
         if reason in ("ERROR", "TIMEOUT"):
             raise BrokenOff(f"the answer ended with {reason}")
         made = told(found, **more)
-        if getattr(found, "type", None) == "tool-plan-delta":
-            made.choices[0].delta.content = streamed.message.tool_plan
-        elif streamed is None and (parts := getattr(getattr(found, "message", None), "content", None)):
+        if streamed is None:
+            parts = getattr(getattr(found, "message", None), "content", None) or ()
             return _with_thoughts(made, "".join(each.thinking for each in parts if each.type == "thinking"))
+        if found.type == "tool-plan-delta":
+            made.choices[0].delta.content = streamed.message.tool_plan
         return made
 
     return whole
