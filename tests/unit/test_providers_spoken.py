@@ -58,7 +58,7 @@ PATHS = {"groq": "/openai/v1", "vertexai": "/v1/projects/p/locations/europe-west
 @dataclass
 class Wire:
     """One HTTP server that answers as all of them do, by their paths. `tool`: answers call one; `thought`: what
-    Cohere's models think before; `end`: how their answers end otherwise."""
+    Cohere's models think before; `end`: how answers end otherwise."""
 
     port: int = 0
     tool: bool = False
@@ -122,7 +122,7 @@ class Wire:
 
     def _openai(self, body: dict[str, Any]) -> tuple[bytes, Any]:
         """Groq, Azure and Mistral."""
-        reason = "tool_calls" if self.tool else "stop"
+        reason = self.end or ("tool_calls" if self.tool else "stop")
         base = {"id": "x", "created": 1, "model": "m"}
         if not body.get("stream"):
             message: dict[str, Any] = {"role": "assistant", "content": None if self.tool else "You asked."}
@@ -341,17 +341,27 @@ async def test_what_cohere_plans_and_thinks_before_it_calls_a_tool_is_told(
         assert "".join(each.choices[0].delta.content or "" for each in chunks if each.choices) == "I look."
 
 
-@pytest.mark.parametrize("end", ["ERROR", "TIMEOUT"])
-async def test_an_answer_that_cohere_did_not_finish_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+@pytest.mark.parametrize(("api", "end"), [("cohere", "ERROR"), ("cohere", "TIMEOUT"), ("mistral", "error")])
+async def test_an_answer_that_a_provider_did_not_finish_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, end: str
 ) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
-        wire.end, where = end, place("cohere", wire, tmp_path)
+        wire.end, where = end, place(api, wire, tmp_path)
         with pytest.raises(Failed) as caught:
-            await whole(providers, where, asked("cohere"))
+            await whole(providers, where, asked(api))
         assert caught.value.status == 502 and end in caught.value.body.decode()
         with pytest.raises(Failed, match="502"):
-            await streamed(providers, where, asked("cohere", stream=True))
+            await streamed(providers, where, asked(api, stream=True))
+
+
+async def test_an_answer_of_mistral_that_fills_its_context_ends_as_openai_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        wire.end, where = "model_length", place("mistral", wire, tmp_path)
+        assert (await whole(providers, where, asked("mistral"))).choices[0].finish_reason == "length"
+        chunks = await streamed(providers, where, asked("mistral", stream=True))
+        assert [each.choices[0].finish_reason for each in chunks if each.choices][-1] == "length"
 
 
 async def test_what_azure_read_from_its_cache_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
