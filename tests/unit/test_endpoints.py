@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -41,6 +42,19 @@ def test_an_announcement_ends_with_its_process_or_its_withdrawal(tmp_path: Path)
     announce(home, "embedded", "http://y", "t")
     withdraw(home, "embedded")
     assert lookup(home, "embedded") is None
+
+
+def test_whoever_got_the_number_of_a_service_that_was_killed_is_not_asked_in_its_place(tmp_path: Path) -> None:
+    """As in a container that is started again: processes get the numbers of those before them."""
+    home = Home(tmp_path)
+    announce(home, "search", "http://127.0.0.1:4242", "secret")
+    path = tmp_path / "run" / "endpoints.d" / "search.json"
+    told = json.loads(path.read_bytes())
+    path.write_text(json.dumps(told | {"began": "1"}))
+    assert lookup(home, "search") is None
+    del told["began"]  # as those announce that were started before an update
+    path.write_text(json.dumps(told))
+    assert lookup(home, "search") is not None
 
 
 @pytest.mark.parametrize("name", ["", "../up", "Search", "a/b", "-x", "x" * 64])

@@ -22,12 +22,22 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A living local service: base `url` without a trailing slash, bearer `token`, and the `pid` that announced it."""
+    """A living local service: base `url` without a trailing slash, bearer `token`, and the `pid` that announced it and
+    `began` then."""
 
     name: str
     url: str
     token: str
     pid: int
+    began: str = ""
+
+    @property
+    def lives(self) -> bool:
+        """Whether its process is there: that one, not another that got its number, as after a container's restart."""
+        if not lives(self.pid):
+            return False
+        now = began(self.pid)
+        return not now or not self.began or now == self.began
 
 
 def listen_locally() -> socket.socket:
@@ -42,7 +52,7 @@ def announce(home: Home, name: str, url: str, token: str) -> None:
     """Tell that this process serves `name` at `url`, instead of whoever did before. Raises `Invalid` for a bad name."""
     path = _path(home, name)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    body = {"name": name, "url": url.rstrip("/"), "token": token, "pid": os.getpid()}
+    body = {"name": name, "url": url.rstrip("/"), "token": token, "pid": os.getpid(), "began": began(os.getpid())}
     write_atomically(path, json.dumps(body).encode())
 
 
@@ -56,7 +66,7 @@ def withdraw(home: Home, name: str) -> None:
 def lookup(home: Home, name: str) -> Endpoint | None:
     """The announcement of `name`, or None where there is none, or its process is gone. Reads a file at each call."""
     found = announced(home, name)
-    return found if found is not None and lives(found.pid) else None
+    return found if found is not None and found.lives else None
 
 
 def announced(home: Home, name: str) -> Endpoint | None:
@@ -81,7 +91,8 @@ def _path(home: Home, name: str) -> Path:
 def _read(path: Path) -> Endpoint | None:
     try:
         body = json.loads(path.read_bytes())
-        return Endpoint(name=str(body["name"]), url=str(body["url"]), token=str(body["token"]), pid=int(body["pid"]))
+        name, url, token = (str(body[part]) for part in ("name", "url", "token"))
+        return Endpoint(name, url, token, int(body["pid"]), str(body.get("began", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

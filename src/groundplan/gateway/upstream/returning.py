@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from groundplan.core.endpoints import announced, lives
+from groundplan.core.endpoints import announced
 from groundplan.core.home import Home
 
 BACK_SECONDS = 2.5
@@ -62,7 +62,7 @@ class Returning:
             found = announced(self._home, name)
             if found is None:
                 return False
-            if lives(found.pid):
+            if found.lives:
                 return True
         self._gone[name] = self._loop.time() + GONE_SECONDS
         return False
