@@ -203,3 +203,18 @@ def test_it_follows_the_machine_again_when_that_has_caught_up() -> None:
     assert clock.now() == NOW + timedelta(seconds=10)
     machine.set_now(NOW + timedelta(hours=1))
     assert clock.now() == NOW + timedelta(hours=1)
+
+
+def test_a_clock_that_was_set_back_is_told_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Else nobody knows why keys are over that are not, after a clock was wrong for a moment."""
+    machine = ManualClock(NOW)
+    clock = OnwardClock(machine)
+    machine.set_now(NOW - timedelta(seconds=5))
+    clock.now()
+    assert not caplog.records
+    machine.set_now(NOW + timedelta(days=1))
+    clock.now()
+    machine.set_now(NOW)
+    for _ in range(3):
+        clock.now()
+    assert ["set back by 86400 s" in each.getMessage() for each in caplog.records] == [True]

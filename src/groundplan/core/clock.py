@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import UTC, datetime
 from typing import Protocol
+
+TOLD_SECONDS = 60.0
+"""A clock that was set back by more is told about: corrections of seconds are everyday."""
+_log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
@@ -37,6 +42,7 @@ class OnwardClock:
         self._latest = clock.seconds()
         self._since: float | None = None
         """`monotonic` at which the other clock was seen to be behind `_latest`; None while it is not."""
+        self._told = False
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.seconds(), UTC)
@@ -57,6 +63,13 @@ class OnwardClock:
             self._since = passed
         onward = self._latest + passed - self._since
         if now >= onward:
-            self._latest, self._since = now, None
+            self._latest, self._since, self._told = now, None, False
             return now
+        if onward - now > TOLD_SECONDS and not self._told:
+            self._told = True
+            _log.warning(
+                "this machine's clock was set back by %d s; periods, keys and limits go on from the latest time it "
+                "told until it has caught up: if that time was wrong, start `groundplan up` anew",
+                onward - now,
+            )
         return onward
