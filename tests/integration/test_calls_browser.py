@@ -203,6 +203,16 @@ def test_a_deployment_that_fails_is_shown_as_open_until_it_is_well(stack: Stack,
         request(port, "POST", "/control", {"mode": "ok"})
 
 
+def test_whoever_is_signed_out_meanwhile_is_told_so(stack: Stack, browser: Browser, cookie: Any) -> None:
+    """What goes on by itself would show the traffic of that moment for good."""
+    context = browser.new_context(storage_state=cookie, base_url=f"http://localhost:{stack.control_port}")
+    page = context.new_page()
+    page.goto("/calls")
+    context.clear_cookies()
+    page.wait_for_selector("main:has-text('groundplan login')", timeout=LIVE_MS)
+    context.close()
+
+
 def upstream_port(stack: Stack) -> int:
     text = (stack.workspace / "acme.yaml").read_text()
     return int(text.split("url: http://127.0.0.1:")[1].split("/")[0])

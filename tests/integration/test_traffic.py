@@ -107,6 +107,8 @@ def test_a_deployment_is_as_the_worst_living_worker_sees_it(
     with psycopg.connect(database.superuser) as conn:
         for health in ({"a": "open: it fails"}, {"a": "half_open: it was slow", "b": "half_open: "}):
             worker(conn, health)
+        for count in (9, 12):
+            worker(conn, {"d": f"open: {count} failures in a row"})
         worker(conn, {"c": "open"}, ago="1h")
         worker(conn, {"c": "open"}, state="stopped")
         call = new_id()
@@ -117,11 +119,11 @@ def test_a_deployment_is_as_the_worst_living_worker_sees_it(
                  (%s, 1, now(), 'a', 's', 'm', 'settled', 'failed', 1, 1, '{}', %s, NULL)""",
             (call, new_id(), call, new_id()),
         )
-        found = traffic.deployments(conn, datetime.now(UTC), 15, [(name, "s") for name in "abc"])
+        found = traffic.deployments(conn, datetime.now(UTC), 15, [(name, "s") for name in "abcd"])
     assert [(one["state"], one["workers_open"], one["workers"]) for one in found] == [
-        ("open", 2, 2), ("half_open", 1, 2), ("closed", 0, 2),
+        ("open", 2, 4), ("half_open", 1, 4), ("closed", 0, 4), ("open", 2, 4),
     ]  # fmt: skip
-    assert [one["why"] for one in found] == ["it fails", "", ""]
+    assert [one["why"] for one in found] == ["it fails", "", "", "12 failures in a row"], "each reason once"
     assert (found[0]["attempts"], found[0]["ok"], found[0]["failed"], found[0]["first_byte_p95_ms"]) == (2, 1, 1, 7)
     assert found[2]["attempts"] == 0 and found[2]["last_ok"] is None
 

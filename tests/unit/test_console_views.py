@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,15 @@ def test_a_refused_call_stops_at_the_step_that_refused_it() -> None:
     assert receipt.share_used(refused) == 0.0
 
 
+@pytest.mark.parametrize("how", ["exact", "semantic", "replay"])
+def test_a_call_that_was_answered_from_memory_was_admitted(how: str) -> None:
+    """Its gateway writes down one time for both."""
+    steps = [*CALL["steps"][:2], {"step": "cache", "ms": 0.5}, {"step": "settle", "ms": 0.6}]
+    for passages, grounded in (([], False), (CALL["passages"], True)):
+        shown = receipt.steps({**CALL, "cache": how, "attempts": [], "passages": passages, "steps": steps})
+        assert [step.reached for step in shown] == [True, True, True, grounded, False, True]
+
+
 AMOUNT = st.decimals(min_value=0, max_value=1000, places=12)
 DAY = st.sampled_from(["2026-10-31", "2026-11-01", "2026-11-24", "2026-11-25"])
 
@@ -106,7 +116,9 @@ def test_a_site_is_up_while_one_of_its_workloads_is_answered_there() -> None:
 def test_numbers_and_times_for_people() -> None:
     assert usd("0.002140000000") == "$0.00214" and usd(None) == "–"
     assert (usd("0.999862"), usd("-0.9995"), usd("0.9994")) == ("$1.00", "-$1.00", "$0.999"), "never as if a thousand"
-    assert when("2026-11-25T13:05:07.120+01:00") == "25 Nov 12:05:07" and when(None) == "–"
+    year = datetime.now(UTC).year
+    assert when(f"{year}-11-25T13:05:07.120+01:00") == "25 Nov 12:05:07" and when(None) == "–"
+    assert when(f"{year + 1}-11-25T13:05:07.120+01:00") == f"25 Nov {year + 1} 12:05:07", "content is kept for years"
     assert (milliseconds(None), milliseconds(0.05), milliseconds(54.0), milliseconds(4510.0)) == (
         "–", "50 µs", "54 ms", "4.51 s",
     )  # fmt: skip

@@ -98,3 +98,5 @@ def test_many_digits_are_in_groups_and_limits_of_money_are_money() -> None:
     page = templates.get_template("limits_part.html").render(limits=limits)
     shown = re.findall(r'data-label="(?:Used|Maximum)">([^<]*)<', page)
     assert shown == ["1,234,567", "20,000,000", "$1.50", "$1,234.00"]
+    many = templates.get_template("limits_part.html").render(limits=limits * 600)
+    assert many.count('data-label="Used"') == 100 and "1,100 more rows, none nearer to its maximum" in many

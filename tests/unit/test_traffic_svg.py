@@ -71,6 +71,14 @@ def test_a_call_is_one_row_for_each_step_and_attempt_on_one_scale() -> None:
         assert float(rect.attrib["x"].rstrip("%")) + float(rect.attrib["width"].rstrip("%")) <= 100.5
 
 
+def test_a_step_that_is_made_twice_in_a_row_is_one_row() -> None:
+    """A call that was answered from the cache looks for its key, then for its answer."""
+    told = {"identify": 0.2, "cache": 1.0}
+    steps = [{"step": name, "ms": ms} for name, ms in told.items()] + [{"step": "cache", "ms": 4.2}]
+    svg = ElementTree.fromstring(waterfall({"duration_ms": 4.2, "steps": steps, "attempts": []}))
+    assert [text.text for text in svg.findall("text")] == ["identify", "0.2 ms", "cache", "4.0 ms"]
+
+
 def test_names_never_become_markup() -> None:
     assert "<script" not in waterfall(call(attempt(0))) and "&lt;script" in waterfall(call(attempt(0)))
 
@@ -83,5 +91,5 @@ def test_a_call_from_before_has_its_steps_only_and_a_refused_one_nothing() -> No
 
 
 def test_spans_are_told_in_fitting_units() -> None:
-    assert [span(value) for value in (0.04, 9.9, 12.4, 1200)] == ["0.0 ms", "9.9 ms", "12 ms", "1.20 s"]
-    assert re.fullmatch(r"[0-9.]+ (ms|s)", span(0))
+    assert [span(value) for value in (0.04, 9.9, 12.4, 1200)] == ["40 µs", "9.9 ms", "12 ms", "1.20 s"]
+    assert re.fullmatch(r"[0-9.]+ (µs|ms|s)", span(0))

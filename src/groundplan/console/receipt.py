@@ -10,6 +10,7 @@ from groundplan.core.words import counted
 
 _IN_TIME = ("identify", "cache", "admit", "ground", "serve")
 """As they follow each other; a receipt shows them as they are told."""
+_AGAIN = ("exact", "semantic", "replay")
 STEPS = ("identify", "admit", "cache", "ground", "serve", "settle")
 WHAT = {
     "identify": "whose call it is",
@@ -50,6 +51,8 @@ def steps(call: dict[str, Any]) -> tuple[StepView, ...]:
         reached.add(refusing)
     elif call["attempts"]:  # a worker that died wrote no step down, but what was sent had passed these
         reached.update(_IN_TIME)
+    elif call["cache"] in _AGAIN:  # checked like any other, and its passages confirmed, before it was looked up
+        reached.update(("admit", "ground") if call["passages"] else ("admit",))
     return tuple(StepView(name, WHAT[name], name in reached, took.get(name), told[name]) for name in STEPS)
 
 

@@ -41,10 +41,11 @@ def usd(text: str | None) -> str:
 
 
 def when(text: str | None) -> str:
-    """An ISO time as `25 Nov 13:05:07`, UTC."""
+    """An ISO time as `25 Nov 13:05:07`, UTC; with its year where that is another one."""
     if not text:
         return "–"
-    return datetime.fromisoformat(text).astimezone(UTC).strftime("%d %b %H:%M:%S")
+    at = datetime.fromisoformat(text).astimezone(UTC)
+    return at.strftime("%d %b %H:%M:%S" if at.year == datetime.now(UTC).year else "%d %b %Y %H:%M:%S")
 
 
 def whole(number: int) -> str:

@@ -76,10 +76,13 @@ def waterfall(call: dict[str, Any]) -> Markup:
 
 
 def _step_bars(call: dict[str, Any]) -> list[Bar]:
-    bars, before = [], 0.0
+    """A step that is made twice in a row, as a look for a key and one for an answer, is one."""
+    bars: list[Bar] = []
+    before = 0.0
     for row in call["steps"]:
         end = max(before, float(row["ms"]))
-        bars.append(Bar(row["step"], span(end - before), before, end, (("wf-step", before, end),)))
+        begin = bars.pop().begin if bars and bars[-1].name == row["step"] else before
+        bars.append(Bar(row["step"], span(end - begin), begin, end, (("wf-step", begin, end),)))
         before = end
     return bars
 
@@ -123,7 +126,9 @@ def _row(bar: Bar, at: int, whole: float) -> str:
 
 
 def span(milliseconds: float) -> str:
-    """`0.4 ms`, `12 ms`, `1.20 s`"""
+    """`40 µs`, `0.4 ms`, `12 ms`, `1.20 s`"""
+    if milliseconds < 0.1:
+        return f"{milliseconds * 1000:.0f} µs"
     if milliseconds >= 1000:
         return f"{milliseconds / 1000:.2f} s"
     return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -102,13 +102,13 @@ def _deployment(
     """`told` is what each worker says: a state, and why after a colon."""
     seen = [text.partition(":")[0] for text in told]
     worst = next((state for state in ("open", "half_open") if state in seen), "closed")
-    whys = {text.partition(":")[2].strip() for text, state in zip(told, seen, strict=True) if state == worst}
+    whys = (text.partition(":")[2].strip() for text, state in zip(told, seen, strict=True) if state == worst)
     counts = row or {"attempts": 0, "ok": 0, "failed": 0, "last_ok": None}
     return {
         "name": name,
         "site": site,
         "state": worst if seen else "unknown",
-        "why": "; ".join(sorted(whys - {""})),
+        "why": "; ".join(_worst(whys)),
         "workers_open": sum(state != "closed" for state in seen),
         "workers": len(seen),
         "attempts": counts["attempts"],
@@ -117,6 +117,17 @@ def _deployment(
         "first_byte_p95_ms": first_byte,
         "last_ok": counts["last_ok"].isoformat() if counts["last_ok"] else None,
     }
+
+
+def _worst(whys: Iterable[str]) -> list[str]:
+    """Each reason once: of `3 failures in a row` of several workers that of the highest number."""
+    found: dict[str, tuple[int, str]] = {}
+    for why in whys:
+        number, _, words = why.partition(" ")
+        key, count = (words, int(number)) if number.isdecimal() else (why, 0)
+        if why:
+            found[key] = max(found.get(key, (0, "")), (count, why))
+    return sorted(why for _, why in found.values())
 
 
 def _times(since: datetime, end: datetime) -> list[datetime]:

@@ -45,7 +45,7 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
                 "ready": row["ready"],
                 "policy_ack": row["policy_ack"],
                 "health": row["health"],
-                "silent_s": round(row["silent_s"], 3),
+                "silent_s": max(0.0, round(row["silent_s"], 3)),  # it may have come after this transaction began
             }
             for row in workers
         ],

@@ -16,6 +16,9 @@ for (const part of document.querySelectorAll("[data-live]")) {
             shown = text;
             part.classList.toggle("swinging", part.querySelectorAll(".swung").length > swung);
           }
+        } else if (answer.status === 401) {
+          location.reload(); // signed out since: the page says so instead of showing what was
+          return;
         }
       } catch { /* the server is restarting: the next round tries again */ }
     }
