@@ -91,7 +91,8 @@ class Health:
         it finds out (`may_ask`)."""
         if not self._until:
             return list(deployments)
-        ready, cooling = [], []
+        ready: list[Deployment] = []
+        cooling: list[Deployment] = []
         for deployment in deployments:
             (cooling if self._until.get(deployment.name, 0.0) > now else ready).append(deployment)
         return ready + cooling
