@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from math import inf
 
+import psycopg
+
 from groundplan.economics.semantic.regions import GIVE, Learned, Regions
-from groundplan.gateway.caching.meaning_checks import Checks
+from groundplan.gateway.caching.meaning_checks import DAYS, Checks
 from groundplan.testing.database import Database
 
 TERMS = ("support", "2 0.01 3.5")
@@ -53,3 +55,20 @@ async def test_a_region_that_others_proved_gives_after_a_restart(database: Datab
     regions.load(after.known(TERMS))
     (region,) = regions.known.values()
     assert regions.decide(region, 3.1, 0.5) == GIVE
+
+
+async def test_a_region_that_was_forgotten_begins_anew(database: Database) -> None:
+    """What was right half a year ago is no evidence of what is right now."""
+    checks = Checks(database.urls["gateway"])
+    for first in (b"\x01", b"\x02"):
+        for wrong in (False, True):
+            checks.add(TERMS, first, wrong=wrong, raised=4.5)
+    await checks.exchange()
+    with psycopg.connect(database.superuser, autocommit=True) as conn:
+        conn.execute(
+            "UPDATE semantic_region SET at = now() - make_interval(days => %s) WHERE first = %s", (DAYS + 1, b"\x01")
+        )
+    for first in (b"\x01", b"\x02"):
+        checks.add(TERMS, first, wrong=False, raised=-inf)
+    await checks.exchange()
+    assert checks.known(TERMS) == [Learned(b"\x02", 3, 1, 4.5), Learned(b"\x01", 1, 0, -inf)]

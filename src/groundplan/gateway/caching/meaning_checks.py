@@ -31,10 +31,14 @@ Key = tuple[str, str, bytes]
 Row = tuple[int, int, float]
 """checked, wrong, least score"""
 _NOTHING: Row = (0, 0, -inf)
-_ADD = """INSERT INTO semantic_region AS s (workload, terms, first, checked, wrong, raised)
+_KNOWN = f"s.at > now() - interval '{DAYS} days'"
+_ADD = f"""INSERT INTO semantic_region AS s (workload, terms, first, checked, wrong, raised)
     VALUES (%s, %s, %s, %s, %s, %s)
-    ON CONFLICT (workload, terms, first) DO UPDATE SET checked = s.checked + EXCLUDED.checked,
-      wrong = s.wrong + EXCLUDED.wrong, raised = greatest(s.raised, EXCLUDED.raised), at = now()"""
+    ON CONFLICT (workload, terms, first) DO UPDATE SET
+      checked = CASE WHEN {_KNOWN} THEN s.checked ELSE 0 END + EXCLUDED.checked,
+      wrong = CASE WHEN {_KNOWN} THEN s.wrong ELSE 0 END + EXCLUDED.wrong,
+      raised = CASE WHEN {_KNOWN} THEN greatest(s.raised, EXCLUDED.raised) ELSE EXCLUDED.raised END, at = now()"""
+"""One that was forgotten begins anew."""
 _READ = """SELECT workload, terms, first, checked, wrong, raised FROM semantic_region
     WHERE at > now() - make_interval(days => %s) ORDER BY workload, terms, checked DESC, first"""
 
