@@ -26,6 +26,7 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.call import pipeline, steps
+from groundplan.gateway.call.reserve import at_hand
 from groundplan.gateway.call.retry import pause
 from groundplan.gateway.upstream import returning
 from groundplan.ledger.model import Settlement
@@ -138,7 +139,6 @@ async def test_a_deployment_that_is_let_go_meanwhile_is_not_asked_without_money_
         stopped = dataclasses.replace(live.policy, kills=frozenset({"deployment/one"}))
         let_go = dataclasses.replace(live.policy, number=2)
         live.policy = stopped
-        at_hand = steps.at_hand
 
         def reserved(*given: Any) -> bool:
             live.policy = let_go
