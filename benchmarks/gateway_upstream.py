@@ -7,11 +7,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
 import uvloop
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.gateway_clock import Clock
 
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
@@ -63,6 +70,7 @@ class Fixed(asyncio.Protocol):
     gap = GAP_SECONDS
     delay = 0.0
     """Seconds until an answer."""
+    clock: Clock
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -83,7 +91,7 @@ class Fixed(asyncio.Protocol):
             self.transport.write(self.head)
             self.step(0)
         elif self.delay:
-            asyncio.get_running_loop().call_later(self.delay, self.transport.write, self.whole)
+            self.clock.later(self.delay, self.transport.write, self.whole)
         else:
             self.transport.write(self.whole)
 
@@ -95,6 +103,7 @@ class Fixed(asyncio.Protocol):
 
 async def serve(port: int) -> None:
     loop = asyncio.get_running_loop()
+    Fixed.clock = Clock(loop)
     server = await loop.create_server(Fixed, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
