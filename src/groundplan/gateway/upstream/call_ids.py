@@ -55,7 +55,7 @@ def for_chat(deployment: Deployment, messages: msgspec.Raw) -> bytes | None:
     """Messages of a chat with ids that an OpenAI-shaped deployment takes: Mistral's own form, or OpenAI's forty signs,
     of which vLLM makes more. None where it takes all of them."""
     api = _whose(deployment.url, deployment.model)
-    if not api or _CALLED not in (raw := bytes(messages)):
+    if not api or (raw := bytes(messages)).find(_CALLED) < 0:
         return None
     if api == _OPENAIS and _LONG(raw) is None:
         return None
