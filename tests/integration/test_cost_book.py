@@ -76,7 +76,7 @@ baseline: {{minutes_per_case: 3}}
 kind: budget
 name: all-month
 covers: company
-limit: 300 USD/month
+limit: 0.05 USD/month
 """
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAYS = 60
@@ -159,7 +159,7 @@ def fill(dsn: str, newest: int = 1) -> None:
         month = TODAY.strftime("%Y-%m")
         year = TODAY.strftime("%Y")  # of when it was one of a year
         for budget, period, limit in (
-            ("assistant", month, 100_000), ("all-month", month, Decimal("0.05")), ("assistant", year, 7)
+            ("assistant", month, 100), ("all-month", month, Decimal("0.05")), ("assistant", year, 7)
         ):  # fmt: skip
             conn.execute(
                 """INSERT INTO budget_period (budget, period, limit_usd, granted_usd) VALUES (%s, %s, %s, 0)
@@ -499,7 +499,7 @@ def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     unknown = command(control, "forecast", "--workload", "nobody")["error"]
     assert (unknown["code"], "assistant" in unknown["hint"]) == ("workload_unknown", True)
     ahead = words(control, "forecast", "--days", "3")
-    assert re.search(r"3 days: \$\d+\.\d+ \(\$\d+\.\d+ to \$\d+\.\d+\), of calls", ahead) and "$100,000.00" in ahead
+    assert re.search(r"3 days: \$\d+\.\d+ \(\$\d+\.\d+ to \$\d+\.\d+\), of calls", ahead) and "$100.00" in ahead
     assert re.search(r"3 days: \d+\.\d+ .* calls\n", words(control, "forecast", "--days", "3", "--what", "calls"))
     worth = words(control, "outcomes", "--from", str((TODAY - timedelta(days=DAYS)).date()))
     assert "returned per dollar" in worth and "$2.00" in worth
