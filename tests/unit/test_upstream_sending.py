@@ -1,4 +1,4 @@
-"""When a request goes out: at once, at the end of the turn of the loop in which it was given, in order, or never."""
+"""When a request goes out: at the end of the turn of the loop in which it was given, in order, or never."""
 
 from __future__ import annotations
 
@@ -71,18 +71,6 @@ async def test_what_was_not_written_was_not_sent(seen: tuple[Seen, UpstreamPool]
         await connection.head(5)
     assert not caught.value.sent
     assert kept.data == b""
-
-
-async def test_a_request_of_few_goes_out_before_this_turn_of_the_loop_is_over(seen: tuple[Seen, UpstreamPool]) -> None:
-    kept, pool = seen
-    connection = await pool.connect(5)
-    connection.send(HEAD, at_once=True)
-    connection.send(b"abcd")
-    connection.abort()
-    with pytest.raises(UpstreamFailure) as caught:
-        await connection.head(5)
-    assert caught.value.sent
-    await until(kept, HEAD + b"abcd")
 
 
 async def test_what_was_written_counts_as_sent(seen: tuple[Seen, UpstreamPool]) -> None:

@@ -165,7 +165,7 @@ class Attempt:
             lines += target_line(deployment, target.index) if codec.translated else ask.lines
         head_and_body = target.request(codec.path(deployment), data, name, accept, lines)
         exchange.attempt_sent = True
-        connection.send(head_and_body, at_once=not self.gateway.journal.crowded)
+        connection.send(head_and_body)
         if ask.stream:
             self.gateway.journal.hasten()
 

@@ -331,7 +331,7 @@ class Course:
             exchange.token = (exchange.raw, exchange.attempts)
             gateway.slices.pass_on(token, exchange.token)
         upload = exchange.ask is not None and exchange.ask.upload is not None
-        soon = gateway.journal.crowded and deployment.http == 1 and deployment.proxy is None and not upload
+        soon = deployment.http == 1 and deployment.proxy is None and not upload
         sequence = begin(gateway, exchange, deployment, inherits=inherits, soon=soon)
         return Attempt(gateway, exchange, deployment, sequence, self._deadline)
 

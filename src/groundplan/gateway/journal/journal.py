@@ -168,12 +168,6 @@ class Journal:
         """Calls with a reservation and no finish."""
         return len(self._calls)
 
-    @property
-    def crowded(self) -> bool:
-        """So many calls are open that what they write and send in one turn of the loop is better done together than
-        each at once."""
-        return len(self._calls) >= CROWD
-
     # writing --------------------------------------------------------------------------------------------------------
 
     def reserve(self, record: Reservation, *, soon: bool = False) -> int:
@@ -235,7 +229,7 @@ class Journal:
                 self.counters.dropped += 1
                 raise
         if urgent and not self._wanted:
-            if reservations and not self.crowded and not self._syncing:
+            if reservations and len(self._calls) < CROWD and not self._syncing:
                 self._flush()
                 self._sync.ahead(self._current.descriptor, self._current.offset)
             if reservations or time.monotonic() >= self._quiet_from:
@@ -450,7 +444,7 @@ class Journal:
         self._durable_bytes = written
         self._quiet_from = time.monotonic() + QUIET_S
         self.counters.syncs += 1
-        if self._timer is not None and sequence == self._sequence and not self.crowded:
+        if self._timer is not None and sequence == self._sequence and len(self._calls) < CROWD:
             self._timer.cancel()  # nothing is left for it, and to be woken for nothing costs more than to cancel it
             self._timer = None
         for descriptor in retiring:
@@ -466,7 +460,7 @@ class Journal:
         waiters.extend(later)
         if later:
             self._wanted = True
-        if self.crowded and not self._closed:
+        if len(self._calls) >= CROWD and not self._closed:
             self._resting = True
             self._loop.call_later(REST_S, self._rested)
         elif self._wanted:

@@ -263,21 +263,17 @@ class Http1Connection(asyncio.Protocol):
         waiter = self._waiter = self._loop.create_future()
         return waiter
 
-    def send(self, data: bytes, *, at_once: bool = False) -> None:
+    def send(self, data: bytes) -> None:
         """Write one request, or a part of one. From here on it may be billed.
 
-        Unless it is to go `at_once`, what is sent first goes out at the end of this turn of the loop: an upstream on
-        the same machine is woken once for all requests of a turn, which costs this process less than a system call for
-        each.
+        What is sent first goes out at the end of this turn of the loop: an upstream on the same machine is woken once
+        for all requests of a turn, which costs this process less than a system call for each.
         """
         if self.transport is None:
             raise UpstreamFailure("cut", "the connection was closed before anything was sent", sent=False)
         if not self._written and not self._unsent:
             self._unsent = data
-            if at_once:
-                self._send_first()
-            else:
-                self._loop.call_soon(self._send_first)
+            self._loop.call_soon(self._send_first)
             return
         self._send_first()
         self.transport.write(data)

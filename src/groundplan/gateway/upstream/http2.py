@@ -81,7 +81,7 @@ class Http2Connection:
         self._complete = False
         self.until = FOREVER
 
-    def send(self, data: bytes, *, at_once: bool = False) -> None:  # noqa: ARG002 -- as http1's
+    def send(self, data: bytes) -> None:
         """Write one request, or more of its body. From here on it may be billed."""
         if self._missing >= 0:
             self._more(data)
