@@ -105,7 +105,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
 
 async def test_both_kinds_of_upstream_complete(setup: Setup) -> None:
     setup.chat.script = Script(tokens=4)
-    reply = await setup.ask(temperature=0.5, stop=["x"], best_of=1, echo=False)
+    reply = await setup.ask(temperature=0, seed=0, stop=["x"], best_of=1, echo=False, presence_penalty=0)
     assert reply.status == 200, reply.body
     found = strict(Completion, reply.body)
     assert found.usage is not None and found.usage.completion_tokens == 4
@@ -114,7 +114,8 @@ async def test_both_kinds_of_upstream_complete(setup: Setup) -> None:
     assert setup.chat.last is not None
     assert json.loads(setup.chat.last.body) == {
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where is it?"}],
-        "temperature": 0.5,
+        "temperature": 0,
+        "seed": 0,
         "stop": ["x"],
         "model": "up-chat",
         "max_tokens": 16,
@@ -182,6 +183,7 @@ async def test_what_chat_has_no_word_for_is_refused_by_name_or_goes_where_it_can
         {"echo": True},
         {"suffix": "z"},
         {"logprobs": 2},
+        {"logprobs": 0},
         {"best_of": 3},
         {"later": 1},
         {"prompt": ["a", "b"]},

@@ -50,7 +50,9 @@ _TO_CHAT = (
     "logit_bias", "user",
 )  # fmt: skip
 _FINISHES = {"length": "length", "content_filter": "content_filter"}
-_NOTHING = (b"null", b"false", b'""', b"0")
+_NOTHING = (b"null", b"false", b'""')
+_UNASKED = frozenset({("best_of", b"1"), ("presence_penalty", b"0"), ("frequency_penalty", b"0")})
+"""Values that ask for what is done unasked, as many clients send them."""
 _encode = msgspec.json.Encoder().encode
 
 _UNBOUNDED = OTHERWISE | {"max_completion_tokens", "max_output_tokens"}
@@ -311,12 +313,12 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
         raise _cannot("prompt: several")
     fields = {"messages": msgspec.Raw(_encode(_messages(ask, _text(prompts[0]))))}
     for name, raw in ask.fields.items():
-        if name in ("model", "prompt", "max_tokens") or bytes(raw) in _NOTHING:
+        said = bytes(raw)
+        if name in ("model", "prompt", "max_tokens") or said in _NOTHING or (name, said) in _UNASKED:
             continue
-        if name in _TO_CHAT:
-            fields[name] = raw
-        elif name != "best_of" or bytes(raw) != b"1":
+        if name not in _TO_CHAT:
             raise _cannot(name)
+        fields[name] = raw
     return fields
 
 
