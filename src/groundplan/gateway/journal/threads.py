@@ -1,12 +1,15 @@
 """Statements that a worker waits for beside its calls: a few connections, made at the first use and used in threads.
 
-The event loop never waits for a database here. What a failure means to a caller is said by whoever asks.
+The event loop never waits for a database here. What a failure means to a caller is said by whoever asks. Once none was
+to be had nobody waits for one for a moment, and then one of them finds out: there are few threads, and all would wait
+for each other.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
@@ -16,6 +19,7 @@ from groundplan.core.errors import Unavailable
 
 SECONDS = 2.0
 """Longest that a connection, or a statement, is waited for."""
+AWAY_SECONDS = 1.0
 _Found = TypeVar("_Found")
 
 
@@ -24,6 +28,8 @@ class InThreads:
 
     def __init__(self, url: str, name: str, most: int, unreachable: Callable[[], Unavailable]) -> None:
         self._unreachable = unreachable
+        self._away_until = 0.0
+        """No connection was to be had; 0: that is not known."""
         self._pool: ConnectionPool[Any] = ConnectionPool(
             url,
             kwargs={"autocommit": True, "connect_timeout": 2, "options": f"-c statement_timeout={int(SECONDS * 1000)}"},
@@ -39,16 +45,35 @@ class InThreads:
 
     async def run(self, work: Callable[[Any], _Found]) -> _Found:
         """What `work` makes of a connection. Raises `Unavailable`, and what `work` raises of its own."""
+        finds_out = self._finds_out()
+        self._check(finds_out=finds_out)
 
         def run() -> _Found:
+            self._check(finds_out=finds_out)  # it may have waited for a thread until that was known
             self._pool.open()
             with self._pool.connection() as conn:
+                self._away_until = 0.0
                 return work(conn)
 
         try:
             return await asyncio.to_thread(run)
-        except (psycopg.Error, PoolTimeout) as error:
+        except PoolTimeout as error:
+            self._away_until = monotonic() + AWAY_SECONDS
             raise self._unreachable() from error
+        except psycopg.Error as error:
+            raise self._unreachable() from error
+
+    def _finds_out(self) -> bool:
+        """Whether it was away a moment ago, and this one is to ask whether it still is."""
+        if not self._away_until or monotonic() < self._away_until:
+            return False
+        self._away_until = monotonic() + SECONDS + AWAY_SECONDS
+        return True
+
+    def _check(self, *, finds_out: bool) -> None:
+        """Raise what is raised while PostgreSQL is away, but for who is to find out."""
+        if self._away_until and not finds_out:
+            raise self._unreachable()
 
     async def close(self) -> None:
         await asyncio.to_thread(self._pool.close, 1.0)

@@ -1,0 +1,71 @@
+"""Statements in threads while PostgreSQL is away: nobody waits for those who wait before them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import pytest
+from psycopg_pool import PoolTimeout
+
+from groundplan.core.errors import Unavailable
+from groundplan.gateway.journal import threads
+from groundplan.gateway.journal.threads import InThreads
+
+AWAY = "postgresql://nobody@127.0.0.1:1/nothing"
+
+
+def unreachable() -> Unavailable:
+    return Unavailable("it is away", code="database_unavailable", hint="Try again.")
+
+
+async def test_a_crowd_waits_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By turns the last of them would wait for 7.5 s."""
+    monkeypatch.setattr(threads, "SECONDS", 0.5)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4))
+    database, began = InThreads(AWAY, "shelf", 4, unreachable), monotonic()
+    found = await asyncio.gather(*(database.run(lambda _: None) for _ in range(60)), return_exceptions=True)
+    assert all(isinstance(each, Unavailable) for each in found)
+    assert monotonic() - began < 3
+    await database.close()
+
+
+class Pool:
+    """A pool that has a connection, or none."""
+
+    def __init__(self) -> None:
+        self.away, self.asked = True, 0
+
+    def open(self) -> None:
+        """It is."""
+
+    @contextmanager
+    def connection(self) -> Iterator[str]:
+        self.asked += 1
+        if self.away:
+            raise PoolTimeout
+        yield "connection"
+
+
+async def test_one_finds_out_whether_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "AWAY_SECONDS", 0.05)
+    database, pool = InThreads(AWAY, "shelf", 4, unreachable), Pool()
+    database._pool = pool  # type: ignore[assignment]
+
+    async def asked(many: int) -> list[Any]:
+        return await asyncio.gather(*(database.run(str) for _ in range(many)), return_exceptions=True)
+
+    await asked(1)
+    await asked(5)
+    assert pool.asked == 1, "nobody waits for what is known to be away"
+    await asyncio.sleep(0.06)
+    await asked(5)
+    assert pool.asked == 2, "one of them finds out"
+    pool.away = False
+    await asyncio.sleep(0.06)
+    assert "connection" in await asked(5)
+    assert await asked(5) == ["connection"] * 5, "it is back for all"
