@@ -527,3 +527,13 @@ def test_tool_calls_count_as_output_and_pass_unchanged() -> None:
 def test_a_chunk_that_is_none_breaks_the_stream(data: bytes) -> None:
     with pytest.raises(Malformed):
         ChatRelay(include_usage=False).take(data)
+
+
+def test_files_that_many_messages_name_are_gathered_once() -> None:
+    """Each is added to those before it: as copies of all of them they would take many seconds."""
+    message = {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}, {"type": "text", "text": "x"}]}
+    body = json.dumps({"model": "m", "messages": [message] * 60_000}).encode()
+    began = time.perf_counter()
+    ask = chat_completions.read(body)
+    assert ask.files == ("f",) and ask.query == " x" and ask.needs == {"file"}
+    assert time.perf_counter() - began < 2

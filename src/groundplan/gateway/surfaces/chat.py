@@ -24,6 +24,7 @@ from groundplan.gateway.http.sse import DONE, END, event, splice
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
     CacheOptions,
+    Parts,
     Reasoning,
     message_parts,
     read_fields,
@@ -141,44 +142,52 @@ def read(body: bytes) -> Ask:
     service = _service(chat)
     if not chat.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
-    query, images, media, heard, files = _ABSENT, 0, 0, 0, 0
-    named: tuple[str, ...] = ()
+    question: msgspec.Raw | Parts = _ABSENT
+    images, media, heard, files = 0, 0, 0, 0
+    named: list[str] = []
     for message in chat.messages:
         if message.cache_control is not None:
             message.cache_control.check()
         content = message.content
         if message.role == "user":
-            query = content
+            question = content
         elif message.audio is not _ABSENT and bytes(message.audio) != b"null":
             hint = "What was said at the provider has no bound here; send its text as content."
             raise Invalid("a message that names audio by its id", code="content_unsupported", hint=hint)
         if memoryview(content)[0] == _QUOTE:
             continue  # only the newest question is ever read
         parts = message_parts(content, media=True, thoughts=message.role == "assistant")
+        if message.role == "user":
+            question = parts
         if parts.media_bytes:
             images, media, heard = images + parts.images, media + parts.media_bytes, heard + parts.audio_bytes
         if parts.files:
-            files, named = files + parts.files, named + parts.named
-    copies = 1 if chat.n is None else chat.n
-    if not 1 <= copies <= MAX_COPIES:
-        raise Invalid(f"n is {copies}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
+            files += parts.files
+            named += parts.named
     return Ask(
         fields=fields,
         model=chat.model,
         messages=len(chat.messages),
-        query=message_parts(query, media=True).text,
+        query=question.text if isinstance(question, Parts) else message_parts(question).text,
         stream=bool(chat.stream),
         include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
         cap=_cap(chat),
-        copies=copies,
+        copies=1 if chat.n is None else _counted(chat.n),
         size=len(body) - media,
         needs=_NOTHING if not (media or files) and service != PRIORITY else _needs(images, heard, files, service),
         images=images,
         audio_kib=-(-heard // 1024),
         service=service,
         body=body,
-        files=tuple(dict.fromkeys(named)) if named else named,
+        files=tuple(dict.fromkeys(named)) if named else (),
     )
+
+
+def _counted(count: int) -> int:
+    """Raises `Invalid`."""
+    if not 1 <= count <= MAX_COPIES:
+        raise Invalid(f"n is {count}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
+    return count
 
 
 def _cap(chat: _Chat) -> int | None:
