@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -143,3 +144,22 @@ def test_other_ids_are_left_alone(name: str) -> None:
     assert (own == name) == (found is None)
     assert plain("call_1__thought__CpcB") == "call_1__thought__CpcB"
     assert without(json.dumps({"id": name}).encode()) is None or "__gp_signed_" in name
+
+
+def test_an_id_of_any_length_is_read_once() -> None:
+    """Looked at from each of its marks to its end, one of a megabyte would keep a worker busy for minutes."""
+    name = "__gp_signed_a" * 20_000 + "!"
+    began = perf_counter()
+    assert signature(name) == (name, None)
+    raw = json.dumps([{"type": "function_call", "call_id": name}]).encode()
+    assert without(raw) == raw
+    assert perf_counter() - began < 1
+
+
+def test_a_mark_behind_another_one_is_the_one_that_is_read() -> None:
+    """Of a gateway behind a gateway, each gives back what it was given."""
+    inner = marked("call_1", msgspec.convert(SIGNED, Extra))
+    outer = marked(inner, msgspec.convert({"google": {"thought_signature": "sent"}}, Extra))
+    assert signature(outer) == (inner, {"google": {"thought_signature": "sent"}})
+    assert signature(inner) == ("call_1", SIGNED)
+    assert without(json.dumps({"id": outer}).encode()) == json.dumps({"id": inner}).encode()

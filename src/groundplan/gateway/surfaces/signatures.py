@@ -16,8 +16,8 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 
 _MARK = "__gp_signed_"
-_MARKED = re.compile(r"(.*?)__gp_signed_([A-Za-z0-9_-]+)\Z", re.DOTALL).match
-_ID = re.compile(rb'("(?:id|call_id|tool_use_id)"\s*:\s*"[^"\\]*?)__gp_signed_[A-Za-z0-9_-]+"').sub
+_TOLD = re.compile(r"[A-Za-z0-9_-]+", re.ASCII).fullmatch
+_IDS = re.compile(rb'("(?:id|call_id|tool_use_id)"\s*:\s*")([^"\\]*+)(?=")').sub
 _FIELD = b'"extra_content"'
 _SIGNED = frozenset({"gemini", "vertexai"})
 _decode = msgspec.json.Decoder().decode
@@ -49,14 +49,14 @@ def plain(name: str) -> str:
 
 def signature(name: str) -> tuple[str, dict[str, Any] | None]:
     """The id as the model gave it, and in chat's words what it was signed with; None: nothing that can be read."""
-    found = _MARKED(name)
-    if found is None:
+    own, mark, signed = name.rpartition(_MARK)
+    if not mark or _TOLD(signed) is None:
         return name, None
     try:
-        told = urlsafe_b64decode(found[2] + "=" * (-len(found[2]) % 4)).decode("utf-8", "surrogatepass")
+        told = urlsafe_b64decode(signed + "=" * (-len(signed) % 4)).decode("utf-8", "surrogatepass")
     except ValueError:
         return name, None
-    return found[1], {"google": {"thought_signature": told}}
+    return own, {"google": {"thought_signature": told}}
 
 
 def call(name: str, function: dict[str, Any]) -> dict[str, Any]:
@@ -86,4 +86,9 @@ def for_others(messages: msgspec.Raw) -> msgspec.Raw:
 def without(raw: bytes) -> bytes | None:
     """Items or messages with the ids of calls as their models gave them, for a provider that has those APIs itself and
     takes no long ones; None where nothing is to be changed."""
-    return _ID(rb'\1"', raw) if _MARK.encode() in raw else None
+    return _IDS(_unmarked, raw) if _MARK.encode() in raw else None
+
+
+def _unmarked(found: re.Match[bytes]) -> bytes:
+    own, mark, signed = found[2].rpartition(_MARK.encode())
+    return found[1] + (own if mark and _TOLD(signed.decode("utf-8", "replace")) is not None else found[2])
