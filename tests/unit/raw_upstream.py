@@ -86,9 +86,9 @@ async def good(rig: Rig, **more: Any) -> Settlement:
     return only
 
 
-async def asked(rig: Rig, path: str, body: dict[str, Any], key: str = "assistant") -> Reply:
+async def asked(rig: Rig, path: str, body: dict[str, Any] | bytes, key: str = "assistant") -> Reply:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    data = json.dumps(body).encode()
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
     writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
     try:

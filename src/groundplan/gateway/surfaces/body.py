@@ -220,12 +220,15 @@ def read_fields(
         return fields, typed
     except UnicodeDecodeError as error:
         raise Invalid("the body is not UTF-8", code="body_encoding", hint="Send JSON in UTF-8.") from error
-    except msgspec.ValidationError as error:
-        raise Invalid(
-            f"the body has a wrong field: {error}", code="body_invalid", hint="See the OpenAI API."
-        ) from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.") from error
+        raise not_read(error) from error
+
+
+def not_read(error: Exception) -> Invalid:
+    """The refusal of a body by what its decoder raised."""
+    if isinstance(error, msgspec.ValidationError):
+        return Invalid(f"the body has a wrong field: {error}", code="body_invalid", hint="See the OpenAI API.")
+    return Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.")
 
 
 def refuse_fields(fields: Mapping[str, msgspec.Raw], names: frozenset[str]) -> None:
@@ -329,7 +332,7 @@ def _decoded_text(raw: bytes) -> str:
     try:
         return _text.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.") from error
+        raise not_read(error) from error
 
 
 def _content_parts(raw: bytes) -> list[_Part]:
@@ -340,4 +343,4 @@ def _content_parts(raw: bytes) -> list[_Part]:
             f"the body has a wrong field: {error} in content", code="body_invalid", hint="See the OpenAI API."
         ) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.") from error
+        raise not_read(error) from error

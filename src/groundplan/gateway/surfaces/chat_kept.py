@@ -22,11 +22,13 @@ from groundplan.core.errors import GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.journal.threads import InThreads
 from groundplan.gateway.surfaces.chat import ChatCompletions, ChatRelay, CopiesRelay, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.responses_kept import may_keep, owner_of
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.ledger import completion_store
 from groundplan.ledger.completion_store import Owner, Row
@@ -50,7 +52,6 @@ _FIELDS = ("store", "metadata")
 """Of a request, that are about what is stored and not about the answer."""
 _MOST_PAIRS, _LONGEST_NAME, _LONGEST_VALUE = 16, 64, 512
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -192,7 +193,10 @@ async def _store(gateway: Gateway, exchange: Exchange, answer: bytes, metadata: 
     shelf, workload, key, deployment = gateway.completions, exchange.workload, exchange.key, exchange.deployment
     if shelf is None or workload is None or workload.keep is None or key is None or deployment is None:
         return False
-    completion = _decode(answer)
+    try:
+        completion = value_of(answer)
+    except UNREADABLE:
+        return False  # it has a number beyond all bounds
     id = completion.get("id")
     if not isinstance(id, str) or _ID.fullmatch(id) is None:
         return False

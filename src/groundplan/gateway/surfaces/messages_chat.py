@@ -8,14 +8,16 @@ from typing import Any
 
 import msgspec
 
-from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.core.errors import Invalid
 from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.body import not_read
 from groundplan.gateway.surfaces.by_chat import ByChat
 from groundplan.gateway.surfaces.chat_pieces import Said, completion
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages_chat_stream import MessagesChatRelay, reported, stop_reason
 from groundplan.gateway.surfaces.messages_to_chat import Translation
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.Encoder().encode
@@ -27,18 +29,19 @@ _CUT = ("length", "content_filter")
 class LazyTranslation:
     """A request's translation, made when it is first needed."""
 
-    __slots__ = ("_body", "_made", "_problem")
+    __slots__ = ("_body", "_made")
 
     def __init__(self, body: bytes) -> None:
         self._body = body
         self._made: Translation | None = None
-        self._problem: GroundplanError | None = None
 
     def translation(self) -> Translation:
         """Raises `Invalid`."""
         if self._made is None:
             try:
                 self._made = Translation(self._body)
+            except msgspec.DecodeError as error:
+                raise not_read(error) from error
             except (KeyError, TypeError, AttributeError) as error:
                 hint = "See Anthropic's Messages API."
                 raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
@@ -98,7 +101,7 @@ def _content(said: Said, *, cut: bool) -> list[dict[str, Any]]:
     for number, call in enumerate(calls, 1):
         try:
             arguments = _arguments(call.function.arguments or "{}")
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             if cut and number == len(calls):
                 break
             raise Malformed("the upstream called a tool with arguments that are no JSON object") from error

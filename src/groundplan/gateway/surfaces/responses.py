@@ -27,6 +27,7 @@ from groundplan.gateway.surfaces.body import (
     Reasoning,
     file_bytes,
     image_bytes,
+    not_read,
     read_fields,
     refuse_fields,
 )
@@ -184,6 +185,8 @@ class Told:
             try:
                 self._made = Translation(self._body)
                 self._made.asked["previous_response_id"] = self.previous
+            except msgspec.DecodeError as error:
+                raise not_read(error) from error
             except (KeyError, TypeError, AttributeError) as error:
                 hint = "See OpenAI's Responses API."
                 raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error

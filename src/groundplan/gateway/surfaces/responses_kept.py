@@ -16,9 +16,11 @@ import msgspec
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
+from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.journal.threads import InThreads
 from groundplan.gateway.surfaces.responses_shape import new_name
 from groundplan.gateway.surfaces.responses_to_chat import is_here
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger import response_store
 from groundplan.ledger.response_store import Row
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.policy.snapshot import KeyEntry
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -106,9 +107,12 @@ async def keep(gateway: Gateway, exchange: Exchange, given: object, answer: byte
     shelf, workload, key, deployment = gateway.responses, exchange.workload, exchange.key, exchange.deployment
     if shelf is None or workload is None or workload.keep is None or key is None or deployment is None:
         return False
-    response = _decode(answer)
+    try:
+        response = value_of(answer)
+    except UNREADABLE:
+        return False  # it has a number beyond all bounds
     asked = [item(each) for each in listed(given)]
-    sent = [each for each in response["output"] if is_here(each)]
+    sent = [each for each in response.get("output") or () if is_here(each)]
     kept = Kept(response, asked, [*listed(given), *sent])
     until = gateway.clock.now() + timedelta(seconds=workload.keep.seconds)
     row = Row(str(response["id"]), workload.name, owner_of(key), deployment.name, until, "")
@@ -134,9 +138,9 @@ def listed(given: object) -> list[dict[str, Any]]:
 def item(given: dict[str, Any]) -> dict[str, Any]:
     """An item as it is told back: with an id, and its content in parts."""
     made = {"id": new_name("item"), "status": "completed", **given, "type": given.get("type", "message")}
-    if made["type"] == "message" and isinstance(made["content"], str):
+    if made["type"] == "message" and isinstance(made.get("content"), str):
         part: dict[str, Any] = {"type": "input_text", "text": made["content"]}
-        if made["role"] == "assistant":
+        if made.get("role") == "assistant":
             part = {"type": "output_text", "text": made["content"], "annotations": [], "logprobs": []}
         made["content"] = [part]
     return made
