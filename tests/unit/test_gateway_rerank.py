@@ -44,3 +44,10 @@ def test_tokens_are_charged_beside_the_searches() -> None:
     ask = asked(*["x" * 600] * 100)
     cost = charged(both, ask, usage={"total_tokens": 7}, meta={"billed_units": {"search_units": 1}})
     assert cost == CENT + 7 * PICO // 1_000_000
+
+
+def test_a_document_counts_with_its_query() -> None:
+    """Cohere splits what has more than 500 tokens with the query, and bills each piece."""
+    body = {"model": "sorter", "query": "q" * 300, "documents": ["x" * 400] * 100}
+    ask = RERANK.read(Request(0.0, body=json.dumps(body).encode()))
+    assert RERANK.bound(ask, SORTER, 0, 0) == 2 * CENT

@@ -1,7 +1,8 @@
 """Rerank, as Cohere, Jina and vLLM have it: a query and documents, sorted by relevance. Sorts nothing itself.
 
 A price by request counts once for each search that the provider says it bills; at most, and where it says none, once
-for each hundred documents, a document counting once for each 500 tokens, as the providers do who charge so.
+for each hundred documents, a document counting once for each 500 tokens, the query among them, as the providers do
+who charge so.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _MEDIA = frozenset({"image", "image_url", "video", "video_url"})
 """Fields of documents that are no text."""
 _UNIT_DOCUMENTS = 100
 _DOCUMENT_BYTES = 500
-"""A document of so many bytes has at most 500 tokens, and counts once."""
+"""A document of so many bytes, with the query, has at most 500 tokens, and counts once."""
 
 
 class _Rerank(msgspec.Struct, frozen=True):
@@ -123,11 +124,13 @@ class Rerank(Interface):
             raise Invalid("a document is not text", code="content_unsupported", hint=hint)
         if asked.top_n is not None and asked.top_n < 1:
             raise Invalid("top_n is below 1", code="top_n_range", hint="Use at least 1.")
-        pieces = sum(-(-max(1, _length(document)) // _DOCUMENT_BYTES) for document in asked.documents)
+        query = len(asked.query.encode())
+        room = _DOCUMENT_BYTES - min(query, _DOCUMENT_BYTES // 2)  # of a longer query they read but the beginning
+        pieces = sum(-(-max(1, _length(document)) // room) for document in asked.documents)
         return Ask(
             fields=fields, model=asked.model, messages=len(asked.documents), query="", stream=False,
             include_usage=False, cap=0, copies=-(-pieces // _UNIT_DOCUMENTS),
-            size=len(request.body) + len(asked.query.encode()) * (len(asked.documents) - 1), body=request.body,
+            size=len(request.body) + query * (len(asked.documents) - 1), body=request.body,
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:
