@@ -362,6 +362,7 @@ async def test_what_has_no_bound_is_refused(setup: Setup) -> None:
         ({"input": []}, "input_empty"),
         ({"max_output_tokens": 0}, "cap_range"),
         ({"previous_response_id": "resp_x"}, "response_not_found"),
+        ({"previous_response_id": "resp_\0x"}, "response_not_found"),
         ({"previous_response_id": "../x"}, "response_not_found"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "content_unsupported"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "file_not_found"),

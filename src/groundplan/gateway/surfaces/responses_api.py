@@ -105,7 +105,7 @@ _INCLUDABLE: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
 async def earlier(gateway: Gateway, id: str, key: KeyEntry) -> Kept:
     """A stored response to go on with. Raises `NotFound`, `Unavailable`."""
     shelf: ResponseShelf | None = gateway.responses
-    kept = None if shelf is None else await shelf.find(id, key)
+    kept = None if shelf is None or "\0" in id else await shelf.find(id, key)  # nothing that is stored has U+0000
     if kept is None:
         raise not_found(id)
     return kept
