@@ -157,6 +157,22 @@ async def test_each_response_is_a_call_with_its_own_cost(setup: Setup) -> None:
     assert len({f.call for f in setup.records(Finish)}) == 2
 
 
+async def test_the_model_of_a_session_is_the_one_that_it_was_connected_with(setup: Setup) -> None:
+    """By the upstream's name of it; some upstreams go over to whichever one is named."""
+    async with setup.connected() as connection:
+        assert (await connection.recv()).type == "session.created"
+        for named in ("talker", "scripted/talker", "up-talker", "auto"):
+            session: Any = {"type": "realtime", "model": named, "instructions": "Be short."}
+            await connection.session.update(session=session)
+            updated: Any = await connection.recv()
+            assert (updated.type, updated.session.model) == ("session.updated", "up-talker"), named
+        for other in ("chat", "gpt-dearer", 7):
+            session = {"type": "realtime", "model": other}
+            await connection.session.update(session=session)
+            refused: Any = await connection.recv()
+            assert (refused.type, refused.error.code) == ("error", "field_unsupported")
+
+
 async def test_a_conversation_and_its_upstream_are_part_of_the_callers_trace(setup: Setup) -> None:
     parent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
     headers = {"traceparent": parent, "tracestate": "vendor=1"}

@@ -24,7 +24,7 @@ from groundplan.gateway.call import limits, settle, trace
 from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.call.identify import KEY_HEADERS, identify
+from groundplan.gateway.call.identify import identify
 from groundplan.gateway.call.steps import admit_call, shed
 from groundplan.gateway.guard.conversation import ConversationGuard, check_session
 from groundplan.gateway.http.server import Request, Response
@@ -33,7 +33,17 @@ from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.policy import begun
 from groundplan.gateway.surfaces.answers import error_type, facts
 from groundplan.gateway.surfaces.interface import Codec, Interface
-from groundplan.gateway.surfaces.realtime_events import BEGINS, HINT, check, read_client, read_server, usage_of, wanted
+from groundplan.gateway.surfaces.realtime_events import (
+    BEGINS,
+    HINT,
+    as_named,
+    check,
+    read_client,
+    read_server,
+    take_key,
+    usage_of,
+    wanted,
+)
 from groundplan.gateway.surfaces.realtime_permission import Permission
 from groundplan.gateway.surfaces.realtime_upstream import Link, end, has_cleared, is_lost, link
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
@@ -46,7 +56,6 @@ TELL_SECONDS = 1.0
 """In which a client is to take why its conversation ends."""
 POLICY, BROKEN, STOPPING = 1008, 1011, 1001
 """Close codes: not allowed any more, the upstream failed, this gateway is being stopped."""
-_KEY_PROTOCOL = b"openai-insecure-api-key."
 _encode = msgspec.json.encode
 
 
@@ -86,7 +95,7 @@ class Ended(Exception):
 
 async def converse(gateway: Gateway, request: Request, response: Response) -> None:
     """From the handshake to the end. Raises a `GroundplanError` where the conversation cannot begin."""
-    _take_key(request.headers)
+    take_key(request.headers)
     session = Session(gateway, request, response)
     try:
         await session.admit()
@@ -94,15 +103,6 @@ async def converse(gateway: Gateway, request: Request, response: Response) -> No
         await session.run()
     finally:
         await session.close()
-
-
-def _take_key(headers: dict[bytes, bytes]) -> None:
-    """OpenAI's client for WebSockets that take no headers names its key among the subprotocols."""
-    if any(name in headers for name in KEY_HEADERS):
-        return
-    for offered in headers.get(b"sec-websocket-protocol", b"").split(b","):
-        if offered.strip().startswith(_KEY_PROTOCOL):
-            headers[b"authorization"] = b"Bearer " + offered.strip().removeprefix(_KEY_PROTOCOL)
 
 
 class Session:
@@ -319,7 +319,7 @@ class Session:
                 check(event)
                 if kind == "response.create" and self._active is not None:
                     raise Invalid("a response is in progress", code="response_active", hint="Wait for response.done.")
-                if self._guard is not None and (made := self._guard.sent(event, len(text))) is not event:
+                if (made := self._passing(event, len(text))) is not event:
                     text = _encode(made).decode()
             except (msgspec.DecodeError, RecursionError) as error:
                 await self._error(Invalid(f"this is not an event: {error}", code="body_not_json", hint=HINT))
@@ -335,6 +335,13 @@ class Session:
                 await upstream.send(text)
             except ConnectionClosed as error:
                 raise self._broken() from error
+
+    def _passing(self, event: dict[str, Any], size: int) -> dict[str, Any]:
+        """An event of the client for the upstream; the same object if nothing changed. Raises `Invalid`, `Denied`."""
+        if self._first is None or self._first.plan is None or self._deployment is None:
+            raise AssertionError("not admitted")
+        made = as_named(event, self._first.plan, self._deployment)
+        return made if self._guard is None else self._guard.sent(made, size)
 
     async def _let_begin(self, kind: str) -> bool:
         """Whether an event goes on that may begin a response: with money for it, and after no last one. Raises

@@ -6,17 +6,22 @@ What an event begins, and what is billed for it, is the conversation's (`realtim
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.prices.reported import RealtimeUsage
+from groundplan.gateway.call.identify import KEY_HEADERS
 from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates, refuse_spellings
 from groundplan.gateway.surfaces.body import image_bytes
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.blueprint.model import Deployment
+    from groundplan.gateway.policy.snapshot import Plan
 
 HINT = "See docs/tasks.md."
 BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
@@ -24,6 +29,7 @@ BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio
 _EVENT = frozenset({"type", "session", "response", "item", "audio"})
 _SESSION = frozenset({"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection"})
 """Names in an event, and in what it says of a session or a response, by which anything is decided here."""
+_KEY_PROTOCOL = b"openai-insecure-api-key."
 CLEAR = '{"type":"input_audio_buffer.clear"}'
 
 
@@ -49,6 +55,15 @@ def wanted(target: bytes) -> str:
         hint = "Connect with model alone; transcribe by /v1/audio/transcriptions."
         raise Invalid(f"{other[:60]} is not supported", code="field_unsupported", hint=hint)
     return query.get("model", ["auto"])[-1]
+
+
+def take_key(headers: dict[bytes, bytes]) -> None:
+    """OpenAI's client for WebSockets that take no headers names its key among the subprotocols."""
+    if any(name in headers for name in KEY_HEADERS):
+        return
+    for offered in headers.get(b"sec-websocket-protocol", b"").split(b","):
+        if offered.strip().startswith(_KEY_PROTOCOL):
+            headers[b"authorization"] = b"Bearer " + offered.strip().removeprefix(_KEY_PROTOCOL)
 
 
 def beta(headers: dict[bytes, bytes]) -> dict[str, str]:
@@ -97,6 +112,24 @@ def check(event: dict[str, Any]) -> None:
     for piece in pieces_of(event):
         if piece.get("type") == "input_image" or piece.get("image_url") is not None:
             image_bytes(str(piece.get("image_url", "")))
+
+
+def as_named(event: dict[str, Any], plan: Plan, deployment: Deployment) -> dict[str, Any]:
+    """The event under the upstream's name of the model, where its session names one by another; else the same object.
+    Raises `Invalid` for any other model: some upstreams (LocalAI) go over to it, and money is reserved for this one."""
+    made = event
+    for place in ("session", "response"):
+        part = _object(event.get(place))
+        named = part.get("model")
+        if named is None or named == deployment.upstream_model:
+            continue
+        allowed = plan.allowed(named, deployment.kind) if isinstance(named, str) else ()
+        if all(each.name != deployment.name for each in allowed):
+            hint = f"Leave {place}.model out, or connect with it."
+            told = "the model of a conversation is the one that it was connected with"
+            raise Invalid(told, code="field_unsupported", hint=hint)
+        made = {**made, place: {**part, "model": deployment.upstream_model}}
+    return made
 
 
 def pieces_of(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
