@@ -504,7 +504,7 @@ def test_usage_inside_a_data_chunk_is_taken_out_for_a_client_that_did_not_ask() 
 
 
 def test_chunks_of_several_copies_keep_their_order() -> None:
-    relay = CopiesRelay(include_usage=False)
+    relay = CopiesRelay(include_usage=False, copies=2)
     other = chunk("other").replace(b'"index": 0', b'"index": 1')
     assert relay.take(other) == event(other) != event(chunk("other"))
     first = chunk(finish="stop")

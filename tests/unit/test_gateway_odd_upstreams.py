@@ -30,7 +30,7 @@ from tests.unit.raw_upstream import (
     whole,
 )
 
-from groundplan.blueprint.model import Guardrails
+from groundplan.blueprint.model import Guardrails, Keep
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.resume import continuation
@@ -395,6 +395,25 @@ async def test_an_upstream_that_makes_fewer_copies_than_asked(tmp_path: Path) ->
     late = chunk({}, None)  # some send an empty piece behind the end
     async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"), late, DONE)) as rig:
         await good(rig, n=2)
+
+
+async def test_a_copy_that_had_not_begun_when_the_stream_was_cut(tmp_path: Path) -> None:
+    """One after the other, as some servers make them; nothing says that the first one was all."""
+    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"))) as rig:
+        stream = await rig.stream(n=2)
+        assert not stream.done and "ended early" in stream.errors[0]["message"]
+        assert (await rig.settlements())[0].outcome == "failed"
+
+
+async def test_the_end_of_a_response_without_a_response(tmp_path: Path) -> None:
+    begun = b'{"type":"response.created","response":{"id":"r","object":"response"}}'
+    native = {"one": {"serves": ["responses"]}}
+    full = {"assistant": {"keep": Keep(content="full", seconds=60)}}
+    sent = STREAM + events(begun, b'{"type":"response.completed"}')
+    async with saying(tmp_path, sent, more=native, workloads=full) as rig:
+        reply = await asked(rig, "/v1/responses", {"model": "auto", "input": "x", "stream": True})
+        assert (reply.status, reply.code) == (503, "upstream_failed"), "nobody has anything of it yet"
+        assert (await rig.settlements())[0].outcome == "failed"
 
 
 # whole answers -------------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_what_changes_in_every_chunk_is_not_looked_for_for_ever() -> None:
 
 
 def test_each_of_several_copies_is_looked_at() -> None:
-    relay = CopiesRelay(include_usage=True)
+    relay = CopiesRelay(include_usage=True, copies=2)
     for _ in range(3):
         relay.take(chunk("x"))
         assert not relay.passes(event(chunk("x")))

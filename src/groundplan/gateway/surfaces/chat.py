@@ -297,11 +297,16 @@ class ChatRelay(OpenAIRelay):
             data = without_usage(data)
         earlier = event(self.held) if self.held is not None else b""
         self.held = None
-        if chunk.finishes() or self.complete or (not chunk.choices and self.finished):
+        if chunk.finishes() or self._even or (not chunk.choices and self.finished):
             self.finished, self.alike = True, None
             self.held = data
             return earlier
         return earlier + event(data)
+
+    @property
+    def _even(self) -> bool:
+        """Whether nothing that was begun has still to end."""
+        return self.finished
 
     @property
     def complete(self) -> bool:
@@ -314,12 +319,14 @@ class ChatRelay(OpenAIRelay):
 
 
 class CopiesRelay(ChatRelay):
-    """As its base, of several copies: it has ended well when each that was begun has."""
+    """As its base, of several copies: it has ended well when each has that was begun. Unless the upstream says that
+    nothing follows, as many have to be there as were asked for."""
 
-    __slots__ = ("_begun", "_ended")
+    __slots__ = ("_begun", "_copies", "_ended")
 
-    def __init__(self, include_usage: bool) -> None:
+    def __init__(self, include_usage: bool, copies: int) -> None:
         super().__init__(include_usage, looks=0)
+        self._copies = copies
         self._begun: set[int] = set()
         self._ended: set[int] = set()
 
@@ -333,8 +340,12 @@ class CopiesRelay(ChatRelay):
         return out
 
     @property
-    def complete(self) -> bool:
+    def _even(self) -> bool:
         return self.finished and self._begun == self._ended
+
+    @property
+    def complete(self) -> bool:
+        return self._even and (self.done or len(self._ended) >= self._copies)
 
 
 class OpenAIChat:
@@ -375,7 +386,7 @@ class OpenAIChat:
         return Answered(data, None if found.usage is None else found.usage.usage(named_tier(found.service_tier)))
 
     def relay(self, ask: Ask) -> ChatRelay:
-        return ChatRelay(ask.include_usage) if ask.copies == 1 else CopiesRelay(ask.include_usage)
+        return ChatRelay(ask.include_usage) if ask.copies == 1 else CopiesRelay(ask.include_usage, ask.copies)
 
 
 class ServiceChat(OpenAIChat):

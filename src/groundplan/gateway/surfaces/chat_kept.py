@@ -111,8 +111,8 @@ class KeptRelay(CopiesRelay):
 
     __slots__ = ("_came", "_room")
 
-    def __init__(self, include_usage: bool) -> None:
-        super().__init__(include_usage)
+    def __init__(self, include_usage: bool, copies: int) -> None:
+        super().__init__(include_usage, copies)
         self._came: list[bytes] = []
         self._room = MOST_BYTES
 
@@ -136,12 +136,12 @@ class _StoredOpenAIChat(OpenAIChat):
         return made if "store" in ask.fields else made.rstrip()[:-1] + b',"store":false}'
 
     def relay(self, ask: Ask) -> ChatRelay:
-        return KeptRelay(ask.include_usage)
+        return KeptRelay(ask.include_usage, ask.copies)
 
 
 class _StoredServiceChat(ServiceChat):
     def relay(self, ask: Ask) -> ChatRelay:
-        return KeptRelay(ask.include_usage)
+        return KeptRelay(ask.include_usage, ask.copies)
 
 
 class StoredChat(ChatCompletions):

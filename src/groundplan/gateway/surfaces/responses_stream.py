@@ -109,8 +109,10 @@ class ResponsesRelay:
         if self._asked and found.response is not None:
             data = understood(self._told_back, data, STREAM)
         if found.type in _LAST:
+            if found.response is None:
+                raise Malformed(STREAM)
             self._held, self._kind, self.response, self.done = data, found.type, found.response, True
-            if found.response is not None and found.response.usage is not None:
+            if found.response.usage is not None:
                 self.usage = found.response.counted()
             return b""
         self.output_bytes += len(found.delta.encode() if isinstance(found.delta, str) else bytes(found.delta))
