@@ -443,6 +443,35 @@ async def test_a_call_in_which_an_answer_was_cut_off_is_no_failure(tmp_path: Pat
         await rig.books()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("finish", "arguments", "told"),
+    [
+        ("length", '{"a": ', "incomplete"), ("content_filter", '{"a": ', "incomplete"), ("length", "", "completed"),
+        ("length", '{"a": 1}', "completed"), ("tool_calls", '{"a": 1}', "completed"),
+    ],
+)  # fmt: skip
+async def test_a_call_that_was_cut_off_is_told_as_incomplete(
+    tmp_path: Path, finish: str, arguments: str, told: str, stream: bool
+) -> None:
+    """A response tells what came of it; whoever goes by its status calls nothing with half of the arguments."""
+    calls = [
+        {"index": n, "id": f"c{n}", "type": "function", "function": {"name": "look", "arguments": text}}
+        for n, text in enumerate(('{"b": 2}', arguments))
+    ]
+    delta = {"role": "assistant", "content": "Hi", "tool_calls": calls}
+    sent = answering(whole(choices=[{"index": 0, "message": delta, "finish_reason": finish}]))
+    if stream:
+        sent = STREAM + events(ROLE, chunk(delta), chunk({}, finish), DONE)
+    async with saying(tmp_path, sent) as rig:
+        asks = {"model": "auto", "input": "x", "max_output_tokens": 9, "stream": stream}
+        reply = await asked(rig, "/v1/responses", asks)
+        lines = [line[6:] for line in reply.body.split(b"\n") if line.startswith(b"data: ")]
+        response = json.loads(lines[-1])["response"] if stream else reply.json
+        statuses = [(item["type"], item["status"]) for item in response["output"]]
+        assert statuses == [("message", "completed"), ("function_call", "completed"), ("function_call", told)]
+
+
 DEEP = nested(100_000)
 LOOKED_AT = {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}
 

@@ -342,7 +342,7 @@ class ResponsesByChat(ByChat):
         usage = None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
         response = responses_shape.begun(asked.translation().asked, asked.name, found.model or ask.model)
         finish = choice.finish_reason or "stop"
-        items = responses_shape.output(choice.message, "incomplete" if finish == "length" else "completed")
+        items = responses_shape.output(choice.message, finish)
         counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(items)) // 4))
         return Answered(_encode(responses_shape.ended(response, items, finish, counted)), usage)
 

@@ -116,12 +116,29 @@ def call(name: str, status: str, call_id: str, function: str, arguments: str) ->
     }
 
 
-def output(said: Said, status: str) -> list[dict[str, Any]]:
-    """The items of a whole answer; `status` is completed or incomplete."""
+def status_of(finish: str, arguments: str = "") -> str:
+    """Of the last item of an answer that ended so. A call that was cut is told by what it is made with: half of a JSON
+    object is no call."""
+    return "incomplete" if finish in _INCOMPLETE and not _is_object(arguments) else "completed"
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+def output(said: Said, finish: str) -> list[dict[str, Any]]:
+    """The items of a whole answer that ended so."""
     content = [text_part(text)] if (text := said.text) else []
     if said.refusal:
         content.append(refusal_part(said.refusal))
-    items = [message(new_name("msg"), status, content)] if content or not said.tool_calls else []
-    for each in said.tool_calls or ():
-        items.append(call(new_name("fc"), "completed", each.name, each.function.name, each.function.arguments or NONE))
+    calls = said.tool_calls or ()
+    status = "completed" if calls else status_of(finish)
+    items = [message(new_name("msg"), status, content)] if content or not calls else []
+    for number, each in enumerate(calls, 1):
+        told = each.function.arguments or NONE
+        status = status_of(finish, told) if number == len(calls) else "completed"
+        items.append(call(new_name("fc"), status, each.name, each.function.name, told))
     return items

@@ -245,8 +245,7 @@ class ResponsesChatRelay(MadeOfChat):
                 text = {"text": told, "logprobs": []}
             out.append(self._event(f"response.{self._kind}.done", **self._where(), **text))
             out.append(self._event("response.content_part.done", **self._where(), part=self._part()))
-        cut = self._finish in ("length", "content_filter") and self._kind != "call"
-        item = self._item("incomplete" if cut else "completed")
+        item = self._item(shape.status_of(self._finish, told if self._kind == "call" else ""))
         out.append(self._event("response.output_item.done", output_index=len(self._items), item=item))
         self._items.append(item)
         self._open = self._kind = ""
