@@ -572,6 +572,11 @@ async def test_an_upstream_that_leads_elsewhere_is_not_followed(setup: Setup) ->
                     pass
             assert refused.value.response.status_code == 503
             assert b"upstream_failed" in (refused.value.response.body or b"")
+    async with asyncio.timeout(30):
+        while not (told := setup.records(Finish)):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert [(f.status, f.http_status, f.error_code) for f in told] == [("refused", 503, "upstream_failed")]
+    assert setup.records(Reservation) == []
 
 
 async def test_a_client_without_headers_names_its_key_among_the_subprotocols(setup: Setup) -> None:

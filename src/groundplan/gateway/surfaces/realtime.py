@@ -256,12 +256,12 @@ class Session:
             self._let_go(exchange)  # a conversation in which nothing is asked for holds no money
             return
         self._no_room(exchange)
-        raise Unavailable(
-            f"no deployment could be reached: {reason}",
-            code="upstream_failed",
-            hint="Try again; `groundplan status` names deployments that fail.",
-            retry_after=1.0,
-        )
+        hint = "Try again; `groundplan status` names deployments that fail."
+        told = f"no deployment could be reached: {reason}"
+        error = Unavailable(told, code="upstream_failed", hint=hint, retry_after=1.0)
+        self._ready = None
+        settle.refuse(gateway, exchange, error)
+        raise error
 
     # the conversation ------------------------------------------------------------------------------------------------
 
