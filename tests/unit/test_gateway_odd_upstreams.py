@@ -397,6 +397,25 @@ async def test_an_upstream_that_makes_fewer_copies_than_asked(tmp_path: Path) ->
         await good(rig, n=2)
 
 
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("done", [True, False])
+async def test_an_upstream_that_makes_fewer_texts_than_asked(tmp_path: Path, native: bool, done: bool) -> None:
+    """The older completions, by its own or by its chat."""
+    texts = [{"index": 0, "text": "Hi ", "finish_reason": None}, {"index": 0, "text": "there", "finish_reason": "stop"}]
+    own = [json.dumps({"id": "c", "object": "text_completion", "choices": [each]}).encode() for each in texts]
+    chat = [ROLE, HI, THERE, chunk({}, "stop")]
+    sent = events(*(own if native else chat), *([DONE] if done else []))
+    serves = {"one": {"serves": ["completions"]}} if native else {}
+    async with saying(tmp_path, STREAM, sent, more=serves) as rig:
+        reply = await asked(rig, "/v1/completions", {"model": "auto", "prompt": "x", "n": 2, "stream": True})
+        *_, last = events_of(reply.body)
+        if done:
+            assert last == "[DONE]" and b'"groundplan":' in reply.body
+        else:
+            assert last["error"]["code"] == "stream_broken"
+        assert (await rig.settlements())[0].outcome == ("ok" if done else "failed")
+
+
 async def test_a_copy_that_had_not_begun_when_the_stream_was_cut(tmp_path: Path) -> None:
     """One after the other, as some servers make them; nothing says that the first one was all."""
     async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"))) as rig:

@@ -73,6 +73,7 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 class _Choice(msgspec.Struct, frozen=True):
+    index: int = 0
     text: str = ""
     finish_reason: str | None = None
 
@@ -147,16 +148,17 @@ def prompts_of(ask: Ask) -> list[Prompt]:
 
 
 class CompletionsRelay(OpenAIRelay):
-    """A stream of completions: the chunk that finishes the last text is held."""
+    """A stream of completions: the chunk that finishes the last text is held. It has ended well when each text has that
+    was begun. Unless the upstream says that nothing follows, as many have to be there as were asked for."""
 
-    __slots__ = ("_finished", "_held", "_include_usage", "_left", "_tier")
+    __slots__ = ("_begun", "_ended", "_held", "_include_usage", "_texts", "_tier")
 
     def __init__(self, include_usage: bool, texts: int) -> None:
         super().__init__()
         self._include_usage = include_usage
-        self._left = texts
-        """Texts that have not ended."""
-        self._finished = False
+        self._texts = texts
+        self._begun: set[int] = set()
+        self._ended: set[int] = set()
         self._held: bytes | None = None
         self._tier: object = None
         """Of service, as a chat last named it; completions themselves name none."""
@@ -172,15 +174,20 @@ class CompletionsRelay(OpenAIRelay):
                     return b""
                 data = without_usage(data)
         self.output_bytes += sum(len(choice.text.encode()) for choice in found.choices)
-        self._left -= sum(1 for choice in found.choices if choice.finish_reason)
-        self._finished = self._finished or self._left <= 0
+        self._begun.update(choice.index for choice in found.choices)
+        self._ended.update(choice.index for choice in found.choices if choice.finish_reason)
         earlier = b"" if self._held is None else event(self._held)
-        self._held = data if self._finished else None
-        return earlier if self._finished else earlier + event(data)
+        self._held = data if self._even else None
+        return earlier if self._even else earlier + event(data)
+
+    @property
+    def _even(self) -> bool:
+        """Whether nothing that was begun has still to end."""
+        return bool(self._ended) and self._begun == self._ended
 
     @property
     def complete(self) -> bool:
-        return self._finished
+        return self._even and (self.done or len(self._ended) >= self._texts)
 
     def last(self, facts: bytes) -> bytes:
         """The held chunk with the facts in it, and the end."""
