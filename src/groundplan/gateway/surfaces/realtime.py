@@ -258,10 +258,10 @@ class Session:
         self._no_room(exchange)
         hint = "Try again; `groundplan status` names deployments that fail."
         told = f"no deployment could be reached: {reason}"
-        error = Unavailable(told, code="upstream_failed", hint=hint, retry_after=1.0)
+        unreached = Unavailable(told, code="upstream_failed", hint=hint, retry_after=1.0)
         self._ready = None
-        settle.refuse(gateway, exchange, error)
-        raise error
+        settle.refuse(gateway, exchange, unreached)
+        raise unreached
 
     # the conversation ------------------------------------------------------------------------------------------------
 
