@@ -361,6 +361,8 @@ async def test_embeddings_are_translated(setup: Setup) -> None:
         assert reply.status == 200, (kind, reply.body)
         found = strict(CreateEmbeddingResponse, reply.body)
         assert [len(each.embedding) for each in found.data] == [2, 2], kind
+        facts = reply.json["groundplan"]  # Gemini says nothing of tokens here, and what it reads is not free
+        assert facts["estimated"] == (kind == "gemini") and float(facts["cost_usd"]) > 0, (kind, facts)
 
 
 @pytest.mark.parametrize("kind", ["gemini", "mistral", "ollama", "bedrock", "claude"])

@@ -12,7 +12,7 @@ from groundplan.gateway.upstream.account import meant, too_long
 from groundplan.gateway.upstream.providers import Place
 from groundplan.gateway.upstream.translate import Failed, Providers, failed
 
-pytest.importorskip("any_llm")
+types = pytest.importorskip("any_llm.types.completion")
 google = pytest.importorskip("google.genai.errors")
 ASKED = {"role": "user", "content": "Where is it?"}
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}]
@@ -141,3 +141,44 @@ def test_a_refusal_may_be_a_mere_text() -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"no", b'{"error":"x"}', b"\xff", b"[" * 3000])
 def test_any_other_refusal_means_what_it_says(body: bytes) -> None:
     assert meant(400, body) == 400
+
+
+class Vectors:
+    """A provider's client that embeds one text at a time, and fails at the second."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    async def aembedding(self, model: str, text: str, **_: Any) -> Any:
+        if text == "b":
+            refused = OSError("no")
+            refused.status_code = self.status  # type: ignore[attr-defined]
+            raise refused
+        row = types.Embedding(embedding=[0.5], index=0, object="embedding")
+        return types.CreateEmbeddingResponse(
+            data=[row], model=model, object="list", usage=types.Usage(prompt_tokens=1, total_tokens=1)
+        )
+
+
+@pytest.mark.parametrize("status", [400, 429, 500, 503])
+@pytest.mark.parametrize("api", ["bedrock", "gemini", "vertexai"])
+async def test_texts_before_one_that_failed_may_have_been_billed(
+    api: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the caller did wrong is told as that all the same."""
+    providers = Providers()
+
+    async def client(*_: Any) -> Vectors:
+        return Vectors(status)
+
+    monkeypatch.setattr(providers, "client", client)
+    try:
+        for texts, told in ((["b", "a"], status), (["a", "b"], 502 if status != 400 else 400)):
+            with pytest.raises(Failed) as caught:
+                body = json.dumps({"model": "m", "input": texts}).encode()
+                await providers.embed(Place("one", api, "http://127.0.0.1:9"), body)
+            assert caught.value.status == told, texts
+        found = await providers.embed(Place("one", api, "http://127.0.0.1:9"), b'{"model":"m","input":["a","c"]}')
+        assert json.loads(found)["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
+    finally:
+        await providers.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from any_llm.providers.gemini.base import GoogleProvider
 from any_llm.types.completion import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -12,10 +13,12 @@ from any_llm.types.completion import (
     Choice,
     ChoiceDelta,
     ChunkChoice,
+    CompletionUsage,
     Reasoning,
 )
+from google.genai.types import EmbedContentResponse
 
-from groundplan.gateway.upstream.retold import Chunks, completion
+from groundplan.gateway.upstream.retold import Chunks, completion, of_google
 
 
 def chunk(finish: Any = None, **delta: Any) -> ChatCompletionChunk:
@@ -67,3 +70,34 @@ def test_a_call_without_arguments_has_an_empty_object(finish: str, arguments: st
         for call in delta.get("tool_calls", ()):
             said[call["index"]] += call["function"]["arguments"]
     assert said == [arguments, '{"a": 1}'] and streamed[-1]["choices"][0]["finish_reason"] == finish
+
+
+@pytest.mark.parametrize(
+    ("said", "tokens"),
+    [
+        ({"embeddings": [{"values": [0.5], "statistics": {"token_count": 3.0}}]}, 3),
+        ({"embeddings": [{"values": [0.5]}], "usage_metadata": {"prompt_token_count": 4}}, 4),
+        ({"embeddings": [{"values": [0.5]}]}, 0),
+    ],
+)
+def test_what_google_read_for_vectors_is_told_where_it_says_so(said: dict[str, Any], tokens: int) -> None:
+    """The library never does: 0 is for whoever knows that nothing is embedded for nothing."""
+    told = of_google(GoogleProvider._convert_embedding_response)
+    made = told({"model": "m", "result": EmbedContentResponse.model_validate(said)})
+    assert (made.usage.prompt_tokens, made.usage.total_tokens) == (tokens, tokens)
+
+
+def test_usage_that_says_nothing_is_none() -> None:
+    """The library says 0 of what some providers did not say, and then it is counted by whoever gets the answer."""
+    nothing = CompletionUsage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
+    message = ChatCompletionMessage(role="assistant", content="a")
+    whole = ChatCompletion(
+        id="c", choices=[Choice(index=0, message=message, finish_reason="stop")], created=1, model="m",
+        object="chat.completion", usage=nothing,
+    )  # fmt: skip
+    assert "usage" not in completion(whole, "asked")
+    last = chunk("stop")
+    last.usage = nothing
+    assert all("usage" not in each for each in told(chunk(content="a"), last))
+    last.usage = CompletionUsage(prompt_tokens=0, completion_tokens=2, total_tokens=2)
+    assert told(chunk(content="a"), last)[-1]["usage"]["total_tokens"] == 2

@@ -68,7 +68,9 @@ class OpenAIEmbeddings:
         found = understood(_answer, data)
         if not found.data:
             raise Malformed("the upstream's answer has no content")
-        return Answered(data, found.usage.read_only() if found.usage is not None else None)
+        usage = found.usage.read_only() if found.usage is not None else None
+        # there is no input without a token: 0 is what servers say that count none
+        return Answered(data, usage if usage is not None and usage.input else None)
 
     def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         raise AssertionError("embeddings are not streamed")

@@ -4,6 +4,7 @@ Pure, but for the time and for new ids.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -39,8 +40,8 @@ def completion(found: Any, model: str) -> dict[str, Any]:
         message.setdefault("content", None)
         message.setdefault("refusal", None)
         choice.setdefault("logprobs", None)
-    if "usage" in made:
-        made["usage"] = _larger(None, made["usage"])
+    if (usage := _told(_larger(None, made.pop("usage", None)))) is not None:
+        made["usage"] = usage
     return made
 
 
@@ -103,6 +104,22 @@ def of_mistral(told: Callable[..., Any]) -> Callable[..., Any]:
             if choice.finish_reason == "model_length":
                 choice.finish_reason = "length"
         return told(found, **more)
+
+    return whole
+
+
+def of_google(told: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """How the library tells vectors of Google's, with the tokens that were read for them where Google says so: the
+    library says 0 whatever it was told."""
+
+    def whole(found: Any) -> Any:
+        made, result = told(found), found["result"]
+        known = [getattr(each, "statistics", None) for each in result.embeddings or ()]
+        counts = [getattr(each, "token_count", None) or 0 for each in known]
+        usage = getattr(result, "usage_metadata", None)
+        tokens = getattr(usage, "prompt_token_count", None) or (sum(counts) if all(counts) else 0)
+        made.usage.prompt_tokens = made.usage.total_tokens = math.ceil(tokens)
+        return made
 
     return whole
 
@@ -183,8 +200,8 @@ class Chunks:
             reason = "tool_calls" if self._reason == "stop" and self._calls else self._reason
             last = {"index": 0, "delta": self._role, "finish_reason": reason}
             told.append({**self._base, "choices": [last]})
-        if self._usage is not None:
-            told.append({**self._base, "choices": [], "usage": self._usage})
+        if (usage := _told(self._usage)) is not None:
+            told.append({**self._base, "choices": [], "usage": usage})
         return told
 
     def _number(self, call: dict[str, Any]) -> int:
@@ -218,3 +235,9 @@ def _larger(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str,
     if "prompt_tokens" in merged:
         merged["total_tokens"] = merged["prompt_tokens"] + merged.get("completion_tokens", 0)
     return merged
+
+
+def _told(usage: dict[str, Any] | None) -> dict[str, Any] | None:
+    """None, too, where it says that no token was read nor written: for some the library says so of what it was not
+    told, and no answer is made of none."""
+    return usage if usage is not None and usage.get("total_tokens") else None

@@ -36,7 +36,7 @@ from groundplan.gateway.upstream.providers import (
     knows,
     unknown_field,
 )
-from groundplan.gateway.upstream.retold import MENDED, Chunks, completion, plain
+from groundplan.gateway.upstream.retold import MENDED, Chunks, completion, of_google, plain
 from groundplan.gateway.upstream.reworded import reworded
 
 MOST_CLIENTS = 64
@@ -57,8 +57,9 @@ _SUFFIXES = {
 """What the providers' own clients add to a base URL themselves."""
 _AMBIENT = frozenset({"bedrock", "vertexai"})
 """Their machines' own credentials stand in where no key is declared."""
-_ONE_BY_ONE = frozenset({"gemini", "vertexai"})
-"""Several texts may be taken for the parts of one."""
+_GOOGLES = frozenset({"gemini", "vertexai"})
+_ONE_BY_ONE = _GOOGLES | {"bedrock"}
+"""Several texts may be taken for the parts of one, or are asked for one by one by the library, out of our sight."""
 _NEVER_SENT = frozenset(
     {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "EndpointConnectionError", "PoolTimeout"}
 )
@@ -168,6 +169,8 @@ class Providers:
             made._mistral_client = _mistral_at_vertex(url)
             for each in (made._mistral_client, made._get_partner_provider().client):
                 each.timeout = _patience("openai")["timeout"]
+        if place.api in _GOOGLES:
+            made._convert_embedding_response = of_google(made._convert_embedding_response)
         if (mended := MENDED.get(place.api)) is not None:
             made._convert_completion_response = mended(made._convert_completion_response)
             made._convert_completion_chunk_response = mended(made._convert_completion_chunk_response)
@@ -255,17 +258,22 @@ class Providers:
         asked = _read(place, body, embeddings=True)
         secret = _secret(place)
         model, inputs = asked.pop("model"), asked.pop("input")
-        alone = place.api in _ONE_BY_ONE and isinstance(inputs, list)
+        texts = inputs if place.api in _ONE_BY_ONE and isinstance(inputs, list) else [inputs]
+        each: list[dict[str, Any]] = []
         _trace.set(trace)
         asked |= _with_trace(place.api, model, trace, embeddings=True)
         try:
             client = await self.client(place, secret)
-            each = [await client.aembedding(model, one, **asked) for one in (inputs if alone else [inputs])]
+            for text in texts:
+                each.append(plain(await client.aembedding(model, text, **asked)))
         except Failed:
             raise
         except Exception as error:
-            raise failed(error, secret, place) from error
-        return msgspec.json.encode(_together([plain(found) for found in each]))
+            told = failed(error, secret, place)
+            if each and told.status not in (400, 413, 422):
+                told.status = 502  # those before it may have been billed
+            raise told from error
+        return msgspec.json.encode(_together(each))
 
 
 def _mistral_at_vertex(url: str) -> Any:
@@ -319,8 +327,9 @@ def _together(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Several answers with embeddings as one."""
     first, rows = found[0], [row for each in found for row in each["data"]]
     data = [{**row, "index": index} for index, row in enumerate(rows)]
-    counts = {name: sum(each["usage"][name] for each in found) for name in ("prompt_tokens", "total_tokens")}
-    return {"object": "list", "model": first["model"], "data": data, "usage": counts}
+    read = [each["usage"]["prompt_tokens"] or each["usage"]["total_tokens"] for each in found]
+    usage = dict.fromkeys(("prompt_tokens", "total_tokens"), sum(read) if all(read) else 0)  # 0: nobody counted
+    return {"object": "list", "model": first["model"], "data": data, "usage": usage}
 
 
 def _patience(api: str) -> dict[str, Any]:
