@@ -284,6 +284,13 @@ async def test_a_stream_that_breaks_off_there_is_told_or_goes_on(setup: Setup, b
         assert chunks[-1]["groundplan"]["deployment"] == "own"
 
 
+async def test_what_goes_wrong_before_the_first_word_is_told_as_it_is(setup: Setup) -> None:
+    """Of the head of an answer nothing is said, too, before there is anything of it."""
+    setup.claude.script = Script(mode="error_event", at=0)
+    reply = await setup.stack.post("/v1/chat/completions", setup.key, {**ask("claude"), "stream": True})
+    assert reply.code == "upstream_failed" and "the upstream answered 502" in reply.json["error"]["message"], reply.body
+
+
 async def test_tools_go_there_and_back(setup: Setup) -> None:
     for upstream in setup.fakes.values():
         upstream.tool = 1

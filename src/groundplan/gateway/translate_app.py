@@ -72,12 +72,12 @@ class Service:
             if isinstance(found, bytes):
                 response.send(200, found)
                 return
-            head = response.start(200, EVENT_STREAM)
-            async for chunk in found:
+            async for chunk in found:  # one that fails before it says anything is answered by its status
+                head = b"" if response.started else response.start(200, EVENT_STREAM)
                 response.write(b"data: %b\n\n" % chunk, head)
-                head = b""
                 if response.full:
                     await response.drained()
+            head = b"" if response.started else response.start(200, EVENT_STREAM)
             response.end(b"data: [DONE]\n\n", head)
         elif path.endswith(b"/embeddings"):
             response.send(200, await self._providers.embed(named, request.body, trace))
