@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from tests.unit.call_rig import call_rig
 
 from groundplan.blueprint.model import Deployment, ProviderKey, Rates
+from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.upstream.key_pool import BUSY_REST_S, LONGEST_REST_S, REFUSED_REST_S, SOONEST_S, KeyPool
+from groundplan.gateway.upstream.providers import SERVICE
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.testing.scripted import ScriptedModel, start
 
@@ -116,4 +118,24 @@ async def test_what_is_known_of_a_key_is_not_known_of_the_one_that_took_its_plac
     pool.refused(0, 429, 0.0, LONGEST_REST_S)
     assert targets.keys(place("env:OLD", "env:OTHER")) is pool and pool.order(1.0) == [1]
     assert targets.keys(place("env:NEW", "env:OTHER")).order(1.0) == [0, 1]
+    targets.close()
+
+
+async def test_a_deployment_may_be_called_as_a_local_service_is(tmp_path: Path) -> None:
+    """What is for the service never goes there, nor its own requests to the service."""
+    home, loop = Home(tmp_path), asyncio.get_running_loop()
+    announce(home, SERVICE, "http://127.0.0.1:1", "token-of-the-service")
+    targets = Targets(home, loop)
+
+    def place(name: str, api: str) -> Deployment:
+        return Deployment(
+            name=name, site="s", model="m", upstream_model="up", url="http://x/v1", rates=Rates(input=1, output=1),
+            api=api,
+        )  # fmt: skip
+
+    own, other = place(SERVICE, "openai"), place("other", "gemini")
+    for _ in range(2):
+        assert targets.of(own).host == b"x" and not targets.of(own).authorization
+        assert targets.through(SERVICE, other, None).host == b"127.0.0.1:1"
+        targets.forget(SERVICE)
     targets.close()

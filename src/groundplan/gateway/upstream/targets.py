@@ -73,6 +73,8 @@ class Targets:
         self._loop = loop
         self._pools = Pools(loop)
         self._targets: dict[str, Target] = {}
+        self._named: dict[str, Target] = {}
+        """Of local services and others that are no deployments: one of those may have the same name."""
         self._stopped = ""
         self._keys: dict[str, tuple[Sequence[ProviderKey], KeyPool]] = {}
         self.returning = Returning(home, loop)
@@ -129,15 +131,16 @@ class Targets:
 
     def named(self, name: str, url: str, key: str | None) -> Target:
         """The target at `url` (or `local:NAME`), found anew when what is known is not fresh."""
-        target = self._targets.get(name)
+        target = self._named.get(name)
         if target is None or target.until <= self._loop.time():
             target = self._find(url, key)
-            self._targets[name] = target
+            self._named[name] = target
         return target
 
     def forget(self, name: str) -> None:
         """Look again next time: a local service may have moved."""
         self._targets.pop(name, None)
+        self._named.pop(name, None)
         for index in range(self._keys[name][1].size if name in self._keys else 0):
             self._targets.pop(f"{name}#{index}", None)
 
