@@ -141,6 +141,32 @@ async def test_places_go_to_the_most_important_first_then_to_the_longest_waiting
     assert order == ["critical2", "high4", "normal1", "normal3", "low0"]
 
 
+async def test_whoever_has_just_left_is_given_no_place() -> None:
+    """Its client went away in the same turn of the loop, and its task has not heard of it yet: the place goes to the
+    next, and whoever gives it back hears nothing of it."""
+    loads = Loads(asyncio.get_running_loop())
+    loads.of(ONE).running = loads.of(TWO).running = 1
+    gone, after = (asyncio.ensure_future(waits(loads, "normal")) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    loads.ended(loads.of(ONE), 100, False)
+    assert await after == "normal a" and loads.of(ONE).running == 1 and loads.queued == 0
+
+
+async def test_whoever_has_just_left_makes_way_for_others() -> None:
+    loads = Loads(asyncio.get_running_loop())
+    loads.of(ONE).running = loads.of(TWO).running = 1
+    low = [asyncio.ensure_future(waits(loads, "low")) for _ in range(QUEUE_MOST)]
+    await asyncio.sleep(0)
+    low[-1].cancel()
+    high = loads.room([ONE, TWO], "high", 2.0)
+    assert high.send(None) is not None and loads.queued == QUEUE_MOST, "it waits"
+    high.close()
+    for each in low:
+        each.cancel()
+    await asyncio.wait(low)
+
+
 async def test_a_full_queue_lets_go_of_the_least_important() -> None:
     loads = Loads(asyncio.get_running_loop())
     loads.of(ONE).running = loads.of(TWO).running = 1

@@ -174,7 +174,7 @@ class Loads:
         for waiter in list(self._queue):
             if not load.room:
                 return
-            if load in waiter.loads:
+            if load in waiter.loads and not waiter.future.done():  # its client may have left this very moment
                 self._queue.remove(waiter)
                 load.running += 1
                 waiter.future.set_result(load)
@@ -222,7 +222,8 @@ class Loads:
     def _dismiss(self, waiter: _Waiter) -> None:
         if waiter in self._queue:
             self._queue.remove(waiter)
-            waiter.future.set_result(None)
+            if not waiter.future.done():
+                waiter.future.set_result(None)
 
     def _leave(self, waiter: _Waiter) -> None:
         """Its client went away; a place that is held for it goes to the next."""
