@@ -235,7 +235,10 @@ class Http2Connection:
         if self._missing > 0:
             self._body.put_nowait(None)
 
-    abort = release
+    def abort(self) -> None:
+        """As `release`; whoever waits for the answer is told that it ends here."""
+        self._broken = self._broken or UpstreamFailure("cut", "the connection was closed", sent=True)
+        self.release()
 
     def break_off(self, why: str) -> None:
         """End the answer here, as if the upstream had cut it."""
