@@ -8,6 +8,7 @@ import gc
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import Any
 import pytest
 from tests.contract.h2_server import H2Server
 from tests.contract.ways import Authority, ConnectProxy, http1, proxy, server_context
+from tests.integration.gateway_stack import deployment
 
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.upstream.connection import Pool, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http2 import Http2Connection
-from groundplan.gateway.upstream.pools import Pools, Wire
+from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: u\r\ncontent-length: 2\r\n\r\nhi"
 PATIENCE = 20.0
@@ -366,6 +368,14 @@ async def test_a_connection_that_does_not_come_about_in_time_was_not_billed(pool
         assert failed.kind == "connect_timeout" and not failed.sent
 
 
+async def test_as_long_as_is_declared_is_waited_for_a_proxy_that_speaks_tls(pools: Pools) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
+        made = deployment("a", 1, connect_ms=300, proxy=f"https://127.0.0.1:{listener.getsockname()[1]}")
+        began = time.perf_counter()
+        failed = await failure(pools.of(wire_of(made, "https://127.0.0.1:1/v1")))
+        assert (failed.kind, failed.sent) == ("connect_timeout", False) and time.perf_counter() - began < 1.8
+
+
 async def test_proxies_of_the_environment_are_not_read(
     pools: Pools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +425,30 @@ async def test_whoever_waits_is_told_when_connections_are_broken_off(
         await left.wait()
         with pytest.raises(UpstreamFailure, match="the deployment is stopped") as caught:
             await (waiting or waits(connection))
+        connection.release()
+        assert caught.value.kind == "cut" and caught.value.sent
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_whoever_waits_is_told_where_somebody_else_closes_the_connection(pools: Pools, version: int) -> None:
+    """As the kill of a stream does: it is the end of an answer, and nobody's cancellation."""
+    came = asyncio.Event()
+
+    async def stall(request: Request, response: Response) -> None:
+        response.write(b"data: {}\n\n", response.start(200, b"content-type: text/event-stream\r\n"))
+        came.set()
+        await asyncio.Event().wait()
+
+    async with http1(stall) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
+        pool = pools.of(Wire(f"http://127.0.0.1:{front.port if version == 2 else behind}/v1", None, version))
+        connection = await pool.connect(PATIENCE)
+        connection.send(REQUEST)
+        assert await connection.head(PATIENCE) == 200 and await connection.chunk(PATIENCE) is not None
+        waiting = asyncio.create_task(connection.chunk(PATIENCE))
+        await asyncio.sleep(0.05)
+        connection.abort()
+        with pytest.raises(UpstreamFailure) as caught:
+            await waiting
         connection.release()
         assert caught.value.kind == "cut" and caught.value.sent
 

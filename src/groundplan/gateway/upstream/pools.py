@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import logging
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How to get to an upstream. `proxy_key` is a secret reference; `connect_ms` matters to HTTP/2 only."""
+    """How to get to an upstream. `proxy_key` is a secret reference; `connect_ms` matters where it is `far` only."""
 
     url: str
     tls: Tls | None = None
@@ -44,10 +44,8 @@ class Wire:
 
 def wire_of(deployment: Deployment, url: str) -> Wire:
     """The way to a deployment that is at `url` now."""
-    return Wire(
-        url, deployment.tls, deployment.http, deployment.proxy, deployment.proxy_key,
-        deployment.connect_ms if deployment.http == 2 else 2000,
-    )  # fmt: skip
+    wire = Wire(url, deployment.tls, deployment.http, deployment.proxy, deployment.proxy_key)
+    return replace(wire, connect_ms=deployment.connect_ms) if wire.far else wire
 
 
 class Pools:
