@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces import chat
-from groundplan.gateway.upstream.providers import _FIELDS, unknown_field
+from groundplan.gateway.upstream.providers import _FIELDS, place, target_line, unknown_field
 from groundplan.gateway.upstream.reworded import reworded
 
 APIS = ("anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai")
@@ -270,3 +271,14 @@ def test_the_page_names_every_field_that_a_provider_can_be_told() -> None:
 
 
 _VALUES = {"auto", "required", "allowed_tools"}
+
+
+@pytest.mark.parametrize("name", ["gateway", "jürgen", "ключ", "鍵", "🔑", 'a "b" \\n'])
+def test_the_files_of_a_place_are_told_to_the_service_however_they_are_called(name: str) -> None:
+    made = Deployment(
+        name="d", site="s", model="m", upstream_model="up", url="http://x/v1", rates=Rates(input=1, output=1),
+        api="gemini", key=f"file:/home/{name}/key",
+    )  # fmt: skip
+    line = target_line(made)
+    assert line.isascii() and line.count(b"\r\n") == 1
+    assert place(line.partition(b": ")[2].strip()).key == made.key

@@ -6,6 +6,7 @@ The lists are what `any-llm` passes on for a provider: a field that it would lea
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -89,7 +90,7 @@ def target_line(deployment: Deployment, index: int = 0) -> bytes:
     way = (deployment.tls, deployment.proxy, deployment.proxy_key)
     data = _encode(Place(deployment.name, deployment.api, deployment.url, key, *way))
     if not data.isascii():
-        data = data.decode().encode("ascii", "backslashreplace")
+        data = json.dumps(msgspec.json.decode(data)).encode("ascii")  # a file may be called anything
     return b"%b: %b\r\n" % (HEADER, data)
 
 
