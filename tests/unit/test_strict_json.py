@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -256,6 +257,17 @@ def test_the_deepest_level_is_found_whatever_is_around_it(more: list[bytes], lev
             continue
         with pytest.raises(Invalid):
             refuse_depth(body)
+
+
+@pytest.mark.parametrize("end", [b"", b"\\"])
+def test_a_text_that_never_ends_takes_no_longer_than_another(end: bytes) -> None:
+    """Each escaped quote in it could begin one, too."""
+    body = b'{"a":[' + b"[]," * 600 + b'"' + b'\\"' * 200_000 + end
+    began = time.perf_counter()
+    refuse_depth(body)
+    assert time.perf_counter() - began < 5
+    with pytest.raises(Invalid, match="not JSON"):
+        chat.read(body)
 
 
 @pytest.mark.parametrize("size", [0, 5_000, 200_000])

@@ -33,7 +33,8 @@ MOST_PARTS = 500_000
 MOST_STRINGS = 1_000_000
 """Objects and lists in one body, and names and texts: more than any API takes, and as many as can be looked at while
 other calls wait."""
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+"""Also one without an end: looked for from each quote in it, that would take as long as the square of its length."""
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_MARKS = bytes(set(range(256)) - set(b"[]{}"))
 _AT_ONCE = 256
