@@ -476,6 +476,24 @@ async def test_a_body_that_is_passed_on_is_asked_for_once_it_is_read(
     writer.close()
 
 
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ("host: x\r\ncontent-encoding: gzip\r\n", b"body_compressed"),
+        ("host: x\r\nauthorization: a\r\nauthorization: b\r\n", b"duplicate_header"),
+        (f"host: x\r\nmore: {'m' * 3000}\r\n", b"headers_too_large"),
+        ("", b"host_missing"),
+    ],
+)
+async def test_what_is_wrong_with_a_head_is_told_at_once_where_its_body_would_be_passed_on(
+    running: Running, lines: str, code: bytes
+) -> None:
+    """As of any other request: nobody is asked for it, nor waits for a body that is not read."""
+    running.server.streams = lambda _: True
+    answer = await exchange(running, f"POST /read HTTP/1.1\r\n{lines}content-length: 2\r\n\r\nhi".encode(), 5)
+    assert code in answer and running.seen.requests == []
+
+
 async def test_a_slow_head_and_a_slow_body_are_cut_off(hasty: Running) -> None:
     for data in (b"GET / HT", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nabc"):
         answer = await exchange(hasty, data)

@@ -283,6 +283,8 @@ class RequestReader(asyncio.Protocol, ABC):
 
     def _stream_body(self, request: Request) -> None:
         """Its handler begins now and reads the body itself; the connection ends with the answer."""
+        if self._refusal is not None:
+            return  # of its head: nobody is asked
         if self._length is not None and self._length > self.server.limits.streamed:
             self._refuse(refusals.too_large_body(self.server.limits.streamed))
             return
