@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from groundplan.gateway.app import connections
 from groundplan.gateway.call import trace
 from groundplan.gateway.http import server as http_server
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
+from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.surfaces.answers import header_value, of_refusal
 
 LIMITS = Limits(
@@ -28,6 +30,7 @@ LIMITS = Limits(
 )  # fmt: skip
 WHOLE = 16 << 20
 """Bytes of an answer that no buffer of the system takes at once."""
+SIZES = {b"/whole": WHOLE, b"/some": 50_000}
 HASTY = replace(LIMITS, head_seconds=0.3, body_seconds=0.3, idle_seconds=0.5, write_seconds=0.3)
 
 
@@ -68,8 +71,8 @@ async def answer(running: Running, request: Request, response: Response) -> None
         response.send(200, request.headers[request.target[8:]], content_type=TEXT)
     elif request.target == b"/trace":
         response.send(200, str(trace.of(request.headers)).encode(), content_type=TEXT)
-    elif request.target == b"/whole":
-        response.send(200, b"x" * WHOLE)
+    elif request.target in SIZES:
+        response.send(200, b"x" * SIZES[request.target])
     elif request.target == b"/told":
         response.write(b"one ", response.start(200, TEXT))
         response.write(b"two ")
@@ -87,6 +90,20 @@ async def answer(running: Running, request: Request, response: Response) -> None
     elif request.target != b"/drop":
         await asyncio.sleep(0)
         response.send(200, b"ok:" + request.body, content_type=TEXT)
+
+
+async def talking(running: Running, request: Request, response: Response) -> None:
+    """Says much, to whoever listens."""
+    talk = ServerSocket(request, response)
+    talk.accept()
+    try:
+        for _ in range(1000):
+            await talk.send(b"x" * 65536)
+    except asyncio.CancelledError:
+        running.seen.cancelled += 1
+        raise
+    finally:
+        response.finish()
 
 
 async def waiting(running: Running) -> None:
@@ -111,6 +128,9 @@ async def serving(limits: Limits) -> AsyncIterator[Running]:
         made.seen.requests.append((request.method, request.target, request.body))
         if request.target == b"/abort":
             lose_all(made, response)
+            return
+        if request.target == b"/talk":
+            await talking(made, request, response)
             return
         if request.target == b"/wait":
             await waiting(made)
@@ -293,6 +313,41 @@ async def test_who_takes_nothing_of_a_whole_answer_is_cut_off(close: bool) -> No
         await until(lambda: running.seen.requests != [])
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await until(lambda: not running.server.connections)
+        writer.transport.abort()
+
+
+async def test_who_leaves_the_last_of_an_answer_is_cut_off_too(running: Running) -> None:
+    """Also where that is so little that nobody had to be told to wait."""
+    running.server.limits = replace(LIMITS, write_seconds=0.3)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", running.port))
+        await until(lambda: len(running.server.connections) == 1)
+        (connection,) = running.server.connections
+        assert connection.transport is not None
+        with socket.socket(fileno=os.dup(connection.transport.get_extra_info("socket").fileno())) as ours:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await loop.sock_sendall(client, post(path="/some"))
+        await until(lambda: running.seen.requests != [] and running.server.busy == 0)
+        assert connection.transport.get_write_buffer_size() and connection.paused is None
+        await until(lambda: not running.server.connections)
+
+
+async def test_who_takes_nothing_of_a_conversation_is_cut_off() -> None:
+    """However long what is said there may take."""
+    async with serving(replace(LIMITS, write_seconds=0.3)) as running:
+        running.server.upgrades = lambda _: True
+        _, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
+        key = "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        writer.write(
+            f"GET /talk HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n{key}\r\n".encode()
+        )
+        await until(lambda: running.seen.requests != [])
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await until(lambda: not running.server.connections)
+        assert running.seen.cancelled == 1
         writer.transport.abort()
 
 

@@ -201,8 +201,7 @@ class Connection(RequestReader):
             self._linger(transport)
         elif not response.keep_alive:
             self._closing = True
-            if self.paused is not None:
-                self.server.loop.call_later(self._seconds_for(transport), transport.abort)
+            self.deadline = now + self._seconds_for(transport)
             transport.close()
         elif self.paused is not None:
             self.pause_reading()  # it takes this answer before it asks for more
@@ -237,7 +236,7 @@ class Connection(RequestReader):
         self._linger(transport)
 
     def _linger(self, transport: asyncio.Transport) -> None:
-        self._size = 0
+        self._size, self.deadline = 0, float("inf")
         if transport.can_write_eof():
             transport.write_eof()
         if not transport.is_reading():
@@ -259,9 +258,9 @@ class Connection(RequestReader):
     def expire(self) -> None:
         """The deadline of the current phase has passed."""
         transport = self.transport
-        if transport is None or self._closing:
+        if transport is None:
             return
-        if self._task is None and self._phase != IDLE and self._refusal is None:
+        if self._task is None and self._phase != IDLE and self._refusal is None and not self._closing:
             self._refuse(refusals.LATE)
             self._answer_refusal()
         elif self._task is None or self.paused is not None:
@@ -274,5 +273,5 @@ class Connection(RequestReader):
 
     def begin_drain(self) -> None:
         """No more than one request: its answer will say that the connection ends. Without one, it ends soon."""
-        if self._task is None and self._phase == IDLE:
+        if self._task is None and self._phase == IDLE and not self._closing:
             self.deadline = min(self.deadline, self.server.now() + self.server.limits.quiet_seconds)
