@@ -275,6 +275,18 @@ def test_a_repetition_of_any_length_is_trimmed_whatever_the_pieces(text: str, ov
     assert goes_on(kept([text]), pieces) == rest
 
 
+@pytest.mark.parametrize("field", ["tool_calls", "function_call"])
+def test_pieces_that_name_no_call_have_begun_none(field: str) -> None:
+    """As some servers tell with each piece that there are none."""
+    made = continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
+    relay = made.relay(ChatRelay(False))
+    for value in ([], {}, None):
+        relay.take(chunk("a", **{field: value}))
+    assert made.refusal(relay) == ""
+    relay.take(chunk(**{field: [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}))
+    assert made.refusal(relay) == "a tool call had begun"
+
+
 def test_the_next_deployment_is_asked_for_the_rest_with_what_is_left_of_the_cap() -> None:
     made = kept(["a", "b", "c"])
     ask = made.rest(10)

@@ -84,16 +84,16 @@ class ContinuedChat(ContinuedChunks):
         for choice in chunk.get("choices") or []:
             delta = choice.get("delta")
             for name, value in (delta or {}).items():
-                if value is None or name == "role":
+                if not value or name == "role":
                     continue
                 if name == "content":
                     text += value
-                    pieces += bool(value)
+                    pieces += 1
                 elif name in ("tool_calls", "function_call"):
                     seam = "a tool call had begun"
                 elif name in ("reasoning_content", "reasoning"):
-                    pieces += bool(value)
-                elif value:
+                    pieces += 1
+                else:
                     seam = f"it had begun a {name[:40]}"
         sent.said.write(text)
         return replace(sent, pieces=pieces, seam=seam)
