@@ -106,6 +106,15 @@ def test_latency_prefers_the_quick_one_and_never_herds() -> None:
     assert Counter(firsts("latency", EVEN, 300, busy))["a"] < 100
 
 
+def test_latency_sends_no_crowd_to_one_of_which_nothing_is_known() -> None:
+    """A new one, or one that hangs: the first call finds out, and the others know no better of it than of the
+    slowest."""
+    peak = {"a": 10_000.0, "b": 50_000.0}
+    assert Counter(firsts("latency", [A, C], 50, facts(peak=peak))) == {"c": 50}
+    assert Counter(firsts("latency", [A, C], 50, facts({"c": 1}, peak))) == {"a": 50}
+    assert Counter(firsts("latency", [A, B, C], 300, facts({"a": 40, "c": 1}, peak)))["a"] == 0
+
+
 def test_cheapest_is_by_what_this_call_may_cost() -> None:
     order = Balance().arrange("cheapest", EVEN, facts(bounds={"a": 4, "b": 2, "c": 3, "d": 2}))
     assert [d.name for d in order] == ["b", "d", "c", "a"]

@@ -84,13 +84,17 @@ class Balance:
 
 
 def _quick(deployments: Sequence[Deployment], facts: Facts) -> list[Deployment]:
-    """Of two by chance the one that answers sooner by what it has to do: the best one is never overrun by all."""
+    """Of two by chance the one that answers sooner by what it has to do: the best one is never overrun by all. Of one
+    that has never answered the first call finds out, and to the others it is as slow as the slowest."""
     one = min(int(facts.dice() * len(deployments)), len(deployments) - 1)
     two = min(int(facts.dice() * (len(deployments) - 1)), len(deployments) - 2)
     two += two >= one
 
+    slowest = max(facts.peak(each.name) for each in deployments)
+
     def cost(deployment: Deployment) -> float:
-        return facts.peak(deployment.name) * (facts.running(deployment.name) + 1)
+        running = facts.running(deployment.name)
+        return (facts.peak(deployment.name) or (slowest if running else 0.0)) * (running + 1)
 
     first = min(deployments[one], deployments[two], key=cost)
     return [first, *sorted((d for d in deployments if d is not first), key=cost)]
