@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -17,7 +18,9 @@ from tests.unit.call_rig import Fixed, Rig, Stream, call_rig, until
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
 from groundplan.gateway.app import heed
+from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.guard.gate import gate_of
+from groundplan.gateway.upstream.http1 import BUFFER_HIGH, Http1Connection
 from groundplan.ledger.model import Reservation
 from groundplan.testing.scripted_stream import TOOL_PIECES
 
@@ -379,6 +382,32 @@ async def test_a_kill_for_security_ends_streams_with_an_error_event(tmp_path: Pa
         assert [each["code"] for each in got.errors] == ["killed"]
         assert rig.models["two"].counted == 0 and not rig.gateway.streams
         await rig.books()
+
+
+async def test_nothing_more_is_given_of_a_stream_that_a_kill_ends_though_much_of_it_is_here(tmp_path: Path) -> None:
+    """Its client takes it slowly, so that the upstream is ahead."""
+    much: dict[str, Any] = {"max_output_tokens": 100_000}
+    async with call_rig(tmp_path, ("one",), more={"one": much}, workloads={"assistant": much}) as rig:
+        rig.play("one", say="x" * 180_000)
+        with socket.socket() as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            own.connect(("127.0.0.1", rig.port))
+            own.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=own, limit=1024)
+            writer.write(rig.request(stream=True, max_tokens=60_000))
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            (running,) = cast(set[Attempt], rig.gateway.streams)
+            streaming, connection = running.streaming, running._connection
+            assert streaming is not None and isinstance(connection, Http1Connection)
+            await until(lambda: connection._size > BUFFER_HIGH)
+            before = streaming.relay.output_bytes
+            killed(rig, "company", streams=True)
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+            told = Stream(parse(head + await asyncio.wait_for(reader.read(), 20)))
+            writer.close()
+        assert streaming.relay.output_bytes == before
+        assert [each["code"] for each in told.errors] == ["killed"]
 
 
 async def test_other_streams_go_on_and_an_ordinary_kill_ends_none(tmp_path: Path) -> None:

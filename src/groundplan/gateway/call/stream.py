@@ -138,7 +138,7 @@ class Streaming:
             if exchange.response.started:
                 connection.pump(self._pump, idle, self._through)
             data = await connection.chunk(wait)
-            if data is None:
+            if data is None or self._failure is not None:
                 return
             out = self._take(data) if data else b""
             if out and exchange.response.started:
