@@ -278,6 +278,15 @@ async def test_what_cannot_be_continued_is_named_for_any_surface(
         await rig.books()
 
 
+@pytest.mark.parametrize("text", ["x", [], 3, {"format": "text"}, {"format": [1]}, {"format": {"type": 3}}])
+async def test_a_format_of_another_shape_is_for_the_upstream_to_refuse(tmp_path: Path, text: Any) -> None:
+    """A workload that resumes looks at it before anybody is asked."""
+    surface = SURFACES["responses"]
+    async with rigged(tmp_path, surface) as rig:
+        response_whole(await surface.stream(rig, text=text))
+        await rig.books()
+
+
 @pytest.mark.parametrize("kind", SURFACES)
 async def test_what_the_next_deployment_is_asked_has_what_is_left_of_the_cap(tmp_path: Path, kind: str) -> None:
     surface = SURFACES[kind]

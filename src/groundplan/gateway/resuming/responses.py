@@ -44,10 +44,9 @@ def forbidden(ask: Ask) -> str:
     """Why a stream that is asked so cannot be continued; empty where it can."""
     if asks(ask, "top_logprobs") or b"logprobs" in bytes(ask.fields.get("include", b"")):
         return "log probabilities cannot be continued"
-    text = ask.fields.get("text")
-    told = {} if text is None or bytes(text) == b"null" else _decode(bytes(text))
-    form = told.get("format") or {}
-    if form.get("type", "text") != "text":
+    told = msgspec.json.decode(ask.fields.get("text", b"null"))  # of another shape: whoever is asked says so
+    form = told.get("format") if isinstance(told, dict) else None
+    if form is not None and not (isinstance(form, dict) and form.get("type", "text") == "text"):
         return "structured output (text.format) cannot be continued"
     return ""
 
