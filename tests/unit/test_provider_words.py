@@ -119,6 +119,9 @@ def test_what_asks_for_what_is_done_unasked_is_refused_by_nobody(api: str) -> No
         (call(id=""), "messages: tool_calls.id"),
         (message(tool_call_id="other"), "messages: tool_call_id"),
         (message(later=1), "messages: later"),
+        (message(tool_call_id=["c1"]), "messages: tool_call_id"),
+        (assistant(tool_calls={"c1": CALL}), "messages: tool_calls"),
+        ({"tools": {"look": tool()}}, "tools"),
     ],
 )  # fmt: skip
 def test_what_nobody_has_a_word_for_is_refused_by_name(asked: dict[str, Any], name: str) -> None:
@@ -134,6 +137,7 @@ def test_what_nobody_has_a_word_for_is_refused_by_name(asked: dict[str, Any], na
         ("anthropic", {"response_format": {"type": "json_object"}}, "response_format json_object"),
         ("azure", {"response_format": {"type": "json_object"}}, "response_format json_object"),
         ("gemini", {"response_format": {"type": "grammar"}}, "response_format grammar"),
+        ("anthropic gemini mistral", {"response_format": {"type": ["text"]}}, "response_format ['text']"),
         ("groq", {"response_format": {"type": "json_object"}, "stream": True}, "response_format in a stream"),
         (
             "anthropic gemini ollama",

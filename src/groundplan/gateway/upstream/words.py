@@ -109,7 +109,8 @@ def _message(api: str, message: dict[str, Any], calls: set[str]) -> str | None:
     if found is None and not _noted(message.get("extra_content")):
         found = "extra_content"
     if found is None and role == "tool":
-        found = None if message.get("tool_call_id") in calls else "tool_call_id"
+        called = message.get("tool_call_id")
+        found = None if isinstance(called, str) and called in calls else "tool_call_id"
     return found if found is not None else _calls(api, message.get("tool_calls"), calls)
 
 
@@ -173,7 +174,9 @@ def _noted(extra: Any) -> bool:
 
 
 def _calls(api: str, made: Any, calls: set[str]) -> str | None:
-    for call in made if isinstance(made, list) else ():
+    if made and not isinstance(made, list):
+        return "tool_calls"
+    for call in made or ():
         kind = call.get("type", "function") if isinstance(call, dict) else None
         if kind != "function":
             return f"tool_calls of type {str(kind)[:40]}"
@@ -205,26 +208,32 @@ def _arguments(api: str, arguments: Any) -> bool:
 
 
 def _tools(api: str, tools: Any) -> str | None:
-    strict: set[bool] = set()
-    for tool in tools if isinstance(tools, list) else ():
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if kind != "function":
-            return f"tools: type {str(kind)[:40]}"
-        for name, value in tool.items():
-            if value is not None and name not in ("type", "function"):
-                return f"tools: {name[:40]}"
-        function = tool.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            return "tools: function"
-        for name, value in function.items():
-            if value is not None and name not in _FUNCTION:
-                return f"tools: function.{name[:40]}"
-        strict.add(function.get("strict") is True)
-        if function.get("strict") and api not in _STRICT:
-            return "tools: function.strict"
-        if (found := _schema(api, function.get("parameters"))) is not None:
-            return f"tools: function.parameters{found}"
+    if tools and not isinstance(tools, list):
+        return "tools"
+    for tool in tools or ():
+        if (found := _tool(api, tool)) is not None:
+            return f"tools: {found}"
+    strict = {tool["function"].get("strict") is True for tool in tools or ()}
     return "tools: function.strict" if api == "cohere" and len(strict) > 1 else None
+
+
+def _tool(api: str, tool: Any) -> str | None:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if kind != "function":
+        return f"type {str(kind)[:40]}"
+    for name, value in tool.items():
+        if value is not None and name not in ("type", "function"):
+            return str(name[:40])
+    function = tool.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return "function"
+    for name, value in function.items():
+        if value is not None and name not in _FUNCTION:
+            return f"function.{name[:40]}"
+    if function.get("strict") and api not in _STRICT:
+        return "function.strict"
+    found = _schema(api, function.get("parameters"))
+    return None if found is None else f"function.parameters{found}"
 
 
 def _schema(api: str, schema: Any) -> str | None:
@@ -268,7 +277,7 @@ def _format(api: str, wanted: Any, *, stream: bool) -> str | None:
     if wanted is None:
         return None
     kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if kind not in _FORMATS.get(api, _FORMATS_USUAL):
+    if not isinstance(kind, str) or kind not in _FORMATS.get(api, _FORMATS_USUAL):
         return f"response_format {str(kind)[:20]}"
     if kind == "text":
         return None
