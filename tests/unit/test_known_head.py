@@ -116,6 +116,14 @@ def test_only_digits_are_a_length(digits: bytes) -> None:
     assert known.again(data.replace(b"Content-Length:3", b"Content-Length:" + digits), 0.0) is None
 
 
+def test_nothing_of_a_body_stays_with_its_head() -> None:
+    """A connection that is kept and asks nothing holds no more than its head."""
+    known, data = KnownHead(), HEADS[1] % 3 + b"abc"
+    known.look(data, parsed(data)[1])
+    assert known._request is not None and known._request.body == b""
+    assert len(known._before) + len(known._after) < len(data) - 3
+
+
 def test_a_client_of_http_1_0_is_parsed_and_heads_that_never_come_again_are_given_up() -> None:
     known = KnownHead()
     old = b"POST / HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\nx"

@@ -46,7 +46,10 @@ class KnownHead:
         found = _length(data, 0, end)
         # of HTTP/1.0 a connection has to know that its client takes no chunks
         if found is not None and len(data) - end == int(found[1]) and data.endswith(b" HTTP/1.1", 0, line):
-            self._before, self._after, self._request = data[: found.start(1)], data[found.end(1) : end], request
+            self._before, self._after = data[: found.start(1)], data[found.end(1) : end]
+            method, target, client = request.method, request.target, request.client
+            # without its body, which would be held for as long as the connection
+            self._request = Request(0.0, method, target, request.headers, b"", request.keep_alive, client)
 
     def again(self, data: bytes, started: float) -> Request | None:
         """The request that `data` is, where it is one with the known head, and whole."""
