@@ -109,7 +109,9 @@ async def _ended(reader: asyncio.StreamReader) -> bool:
         return False
 
 
-async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(tmp_path: Path) -> None:
+async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issue("gateway", "127.0.0.1")
     other, secret = authority.issue("renewed", "127.0.0.1")
@@ -124,8 +126,9 @@ async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(tmp_
         ]
         for spoil in ways:
             spoil()
-            assert not made.renew()
+            assert not made.renew() and not made.renew()
             assert (await asked(port, trusting(authority)))[0] == first
+        assert sum("stays" in each.message for each in caplog.records) == len(ways), "each is logged once"
         cert.write_bytes(other.read_bytes())
         key.write_bytes(secret.read_bytes())
         assert made.renew()
@@ -160,3 +163,14 @@ def test_a_subject_is_one_line_of_printable_text() -> None:
     assert said.startswith("CN=robot??ERROR forged?[2J") and len(said) == 400 and said.isprintable()
     assert subject_of(asyncio.BaseTransport()) == ""
     assert Name([NameAttribute(NameOID.COMMON_NAME, "robot")]).rfc4514_string() == "CN=robot", "the usual spelling"
+
+
+@pytest.mark.parametrize("name", ["robot", "robot,O=acme", 'a "b" <c>; d+e\\', "#1", " a ", "jürgen"])
+def test_a_subject_reads_as_no_other_one(name: str) -> None:
+    class Shown(asyncio.BaseTransport):
+        def get_extra_info(self, asked: str, default: Any = None) -> Any:
+            subject = ((("organizationName", "evil"),), (("commonName", name),))
+            return {"subject": subject} if asked == "peercert" else default
+
+    parts = [NameAttribute(NameOID.ORGANIZATION_NAME, "evil"), NameAttribute(NameOID.COMMON_NAME, name)]
+    assert subject_of(Shown()) == Name(parts).rfc4514_string()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 from contextlib import suppress
@@ -26,6 +27,7 @@ from groundplan.gateway.http.tls import ServerFiles, Stamp
 LEAVE = signal.SIGUSR2
 """Asks a worker, for which another one stands in, to leave: its calls end by themselves."""
 _BACKLOG = 2048
+_SPECIAL, _ESCAPED = re.compile(r'[,+"\\<>;]|^[# ]| $'), r"\\\g<0>"
 LOOK_SECONDS = 2.0
 """How often the files of the certificate are looked at."""
 _log = logging.getLogger(__name__)
@@ -75,14 +77,18 @@ class Front:
         files = self._sockets.files
         if files is None or not isinstance(self._public, Handshakes):
             return False
+        found: Stamp = ()  # of files of which one is not there
         try:
             found = files.stamp()
+            if found == self._stamp:
+                self._refused = None
             if found in (self._stamp, self._refused):
                 return False
-            self._refused = found  # half a renewal is looked at again when its other half comes
             context = files.context()
         except Invalid as error:
-            _log.warning("the certificate in use stays: %s", error)
+            if found != self._refused:
+                self._refused = found  # half a renewal is looked at again when its other half comes
+                _log.warning("the certificate in use stays: %s", error)
             return False
         self._public.context = context
         self._stamp, self._refused = found, None
@@ -115,11 +121,15 @@ def _copy(listening: socket.socket) -> socket.socket:
 
 
 def subject_of(transport: asyncio.BaseTransport) -> str:
-    """The subject of the certificate that a client proved to own, such as `CN=robot,O=acme`; empty without one."""
+    """The subject of the certificate that a client proved to own, such as `CN=robot,O=acme`; empty without one. What
+    would read as another part of it is escaped (RFC 4514)."""
     shown = transport.get_extra_info("peercert") or {}
-    pairs = [pair for part in shown.get("subject", ()) for pair in part]
     short = {"commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C"}
-    text = ",".join(f"{short.get(name, name)}={value}" for name, value in reversed(pairs))
+    parts = (
+        "+".join(f"{short.get(name, name)}={_SPECIAL.sub(_ESCAPED, value)}" for name, value in part)
+        for part in reversed(shown.get("subject", ()))
+    )
+    text = ",".join(parts)
     return "".join(c if c.isprintable() else "?" for c in text)[:400]
 
 
