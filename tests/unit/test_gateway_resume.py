@@ -280,10 +280,12 @@ def test_pieces_that_name_no_call_have_begun_none(field: str) -> None:
     """As some servers tell with each piece that there are none."""
     made = continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
     relay = made.relay(ChatRelay(False))
-    for value in ([], {}, None):
+    nothing: tuple[Any, ...] = ([], {}, None)
+    for value in nothing:
         relay.take(chunk("a", **{field: value}))
     assert made.refusal(relay) == ""
-    relay.take(chunk(**{field: [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}))
+    begun: dict[str, Any] = {field: [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}
+    relay.take(chunk(**begun))
     assert made.refusal(relay) == "a tool call had begun"
 
 
