@@ -12,9 +12,13 @@ import logging
 import resource
 import secrets
 import signal
+import socket
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -26,18 +30,35 @@ from groundplan.core.settings import without_proxies
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import error_body, of_error, of_refusal
-from groundplan.gateway.upstream.blocking import THREADS
+from groundplan.gateway.upstream.blocking import THREADS, InContext
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
-from groundplan.gateway.upstream.translate import Failed, InContext, Providers
+from groundplan.gateway.upstream.translate import Failed, Providers
 
 MEMORY_BYTES = 3 << 30
 """That the service may have. The providers' clients read an answer whole and unpack it, however large it turns out to
 be: beyond this one it is an error of the call that asked for it, and nobody else on the machine is short of memory."""
 _STACK_BYTES = 2 << 20
 """Of each of its threads, which counts."""
+_LOOKUPS = 8
+"""Names that are looked up at the same time."""
 _log = logging.getLogger(__name__)
 _TRACE = ("traceparent", "tracestate")
 """Headers that go on to the provider."""
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Looks names up in threads of its own: all others may wait for answers of clients that block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lookups = ThreadPoolExecutor(_LOOKUPS, "name")
+
+    async def getaddrinfo(self, host: Any, port: Any, **how: int) -> Any:
+        return await self.run_in_executor(self._lookups, partial(socket.getaddrinfo, host, port, **how))
+
+    def close(self) -> None:
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+        super().close()
 
 
 class Service:
@@ -128,7 +149,8 @@ def main(argv: list[str] | None = None) -> int:
     most = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, MEMORY_BYTES)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     try:
-        asyncio.run(serve(Home(arguments.home.absolute()), arguments.drain))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(serve(Home(arguments.home.absolute()), arguments.drain))
     except GroundplanError as error:
         sys.stderr.write(f"translate: {error}\n")
         return error.exit_code

@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 THREADS = 128
@@ -91,3 +93,10 @@ def _next(chunks: Any) -> Any:
     except StopAsyncIteration:
         return _END
     raise AssertionError("it does not block")
+
+
+class InContext(ThreadPoolExecutor):
+    """Threads that work in the context of whoever gives them work: the library asks Bedrock in the loop's own."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(copy_context().run, fn, *args, **kwargs)

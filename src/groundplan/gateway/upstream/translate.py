@@ -11,9 +11,9 @@ import importlib
 import inspect
 import traceback
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar, copy_context
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -25,7 +25,7 @@ from groundplan.core.settings import resolve_secret
 from groundplan.gateway.http.tls import ClientContexts
 from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.upstream import account
-from groundplan.gateway.upstream.blocking import THREADS, Blocking, for_one_call
+from groundplan.gateway.upstream.blocking import THREADS, Blocking, InContext, for_one_call
 from groundplan.gateway.upstream.hidden import sought, without
 from groundplan.gateway.upstream.providers import (
     VERTEX_OPENAI,
@@ -113,7 +113,7 @@ class Providers:
         self._clients: OrderedDict[tuple[object, ...], Any] = OrderedDict()
         self._making = asyncio.Lock()
         self._contexts = ClientContexts()
-        self._threads = InContext(THREADS, "stream")
+        self._threads, self._maker = InContext(THREADS, "stream"), ThreadPoolExecutor(1, "client")
         try:
             self._library = importlib.import_module("any_llm")
         except ImportError as error:
@@ -126,14 +126,16 @@ class Providers:
     async def client(self, place: Place, secret: str) -> Any:
         """The client of a place. Raises whatever the library does where it cannot be made.
 
-        It is made in a thread: the first one of a provider loads its package, for which nobody else is to wait.
+        It is made in a thread of its own: the first one of a provider loads its package, for which nobody else is to
+        wait, and it waits for no answer of a client that blocks.
         """
         way = self._way(place)
         key = (place.api, place.url, secret, *way.values())
         if (client := self._clients.get(key)) is None:
             async with self._making:
                 if (client := self._clients.get(key)) is None:
-                    client = self._clients[key] = await asyncio.to_thread(self._made, place, secret, way)
+                    made = asyncio.get_running_loop().run_in_executor(self._maker, self._made, place, secret, way)
+                    client = self._clients[key] = await made
                     if len(self._clients) > MOST_CLIENTS:
                         self._clients.popitem(last=False)
         self._clients.move_to_end(key)
@@ -239,7 +241,8 @@ class Providers:
 
     async def close(self) -> None:
         """Let go of the providers' connections."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._maker):
+            threads.shutdown(wait=False, cancel_futures=True)
         held = [each for client in self._clients.values() for each in vars(client).values()]
         below = [
             found for each in held for name in ("aio", "client") if (found := getattr(each, name, None)) is not None
@@ -286,13 +289,6 @@ def _mistral_at_vertex(url: str) -> Any:
     client = library.create_mistral_client(project, location, max_retries=0)
     client.base_url = f"{host}/v1/projects/{project}/locations/{location}/publishers/mistralai/models"
     return client
-
-
-class InContext(ThreadPoolExecutor):
-    """Threads that work in the context of whoever gives them work: the library asks Bedrock in the loop's own."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return super().submit(copy_context().run, fn, *args, **kwargs)
 
 
 def _with_trace(api: str, model: str, trace: Mapping[str, str], *, embeddings: bool = False) -> dict[str, Any]:
