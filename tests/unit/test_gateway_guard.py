@@ -336,6 +336,35 @@ async def test_nothing_leaves_before_a_person_released_it(tmp_path: Path, stream
         await rig.books()
 
 
+async def test_a_streamed_answer_that_is_refused_as_a_whole_costs_what_it_used(tmp_path: Path) -> None:
+    """As one that is not streamed: all of it was there, with what it used."""
+
+    def refuse(_: str) -> None:
+        raise Denied("a reviewer refused the answer", code="review_refused", hint="Ask otherwise.")
+
+    async with call_rig(tmp_path, ("one",), workloads={"assistant": {"review": bp.Review()}}) as rig:
+        rig.gateway.reviews = Desk(refuse)  # type: ignore[assignment]
+        rig.play("one", say="a careful answer that a person looks at first")
+        for stream in (False, True):
+            assert (await rig.chat(**ASK, stream=stream)).status == 403
+        whole, streamed = await rig.settlements()
+        assert whole.cost == streamed.cost > 0 and whole.usage == streamed.usage
+        assert not streamed.estimated and streamed.flags == [] and streamed.outcome == whole.outcome
+        await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_whoever_looks_at_an_answer_takes_no_place_at_its_deployment(tmp_path: Path, stream: bool) -> None:
+    """Else a judge that is asked there would wait for the place of the answer that it is to judge."""
+    judge, more = bp.Judge(deployment="one", question="Is it advice?", refuse_on="yes"), {"one": {"concurrent": 1}}
+    async with call_rig(tmp_path, ("one",), more=more, workloads=guarded(judge=judge)) as rig:
+        rig.play("one", say="no")
+        reply = await rig.chat(max_tokens=100, stream=stream)
+        assert reply.status == 200, reply.body
+        assert rig.gateway.loads.running("one") == 0
+        await rig.books()
+
+
 async def test_a_call_without_anything_to_guard_has_no_guard(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ("one",)) as rig:
         answer = json.loads((await rig.chat()).body)

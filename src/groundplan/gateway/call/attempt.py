@@ -309,6 +309,8 @@ class Attempt:
             gateway.streams.add(self)
             try:
                 await streaming.rest(gateway, exchange, self.sequence)
+                self._vacate()  # whoever looks at it takes none there
+                await streaming.finish(gateway, exchange)
             except StreamBroken as broken:
                 failed = AttemptFailed(str(broken), billed=True, status=self.status)
                 failed.refusal = broken.refusal
@@ -340,6 +342,7 @@ class Attempt:
             sequence = settle.whole(gateway, exchange, outcome, self.status, answered.usage)
         else:
             settle.attempt(gateway, exchange, outcome, self.status, answered.usage)
+            self._close()  # whoever looks at it takes no place there
             answered = await self._looked_at(answered)
             exchange.first_byte = time.perf_counter_ns()
             sequence = settle.finish(gateway, exchange, "ok", 200)
@@ -447,10 +450,14 @@ class Attempt:
             self._close()
 
     def _close(self) -> None:
-        load, connection = self._load, self._connection
-        self._load = self._connection = None
+        connection, self._connection = self._connection, None
         if connection is not None:
             connection.release()
+        self._vacate()
+
+    def _vacate(self) -> None:
+        """Its place at the deployment is the next one's."""
+        load, self._load = self._load, None
         if load is not None:
             # how long a whole chat takes is how long an answer it asked for
             tells = self.streaming is not None or self.deployment.kind != "chat"

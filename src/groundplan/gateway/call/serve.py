@@ -387,7 +387,8 @@ class Course:
         if exchange.guard is not None and failed.guarded is not None:
             exchange.guard.adopt(failed.guarded)
             exchange.guard.count(exchange)
-        settle.cancelled(self._gateway, exchange, final_usage(failed.relay) if failed.relay is not None else None)
+        if exchange.attempt_started:  # else all of it was there before somebody refused it
+            settle.cancelled(self._gateway, exchange, final_usage(failed.relay) if failed.relay is not None else None)
         if failed.relay is None:
             raise refusal
         self.relay, self.code = failed.relay, refusal.code

@@ -96,7 +96,8 @@ class Streaming:
             raise StreamBroken("the upstream's stream ended early")
 
     async def rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
-        """Relay to the end and settle. Raises `StreamBroken`: the client has a part already."""
+        """Relay to the end of what the upstream says, and settle. Raises `StreamBroken`: the client may have a part
+        already."""
         self._exchange = exchange
         guard, guarded = exchange.guard, self.guarded
         self._connection.until = FOREVER  # what was promised is its beginning
@@ -108,8 +109,6 @@ class Streaming:
             await self._relay(gateway, exchange, sequence)
             if self._failure is not None:
                 raise self._failure
-            if guard is not None and guarded is not None and self.relay.complete:
-                await guard.finish(gateway, exchange, guarded)
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             raise _broken(self._failure or failure) from failure
         finally:
@@ -118,11 +117,21 @@ class Streaming:
                 guard.count(exchange)
         if not self.relay.complete:
             raise StreamBroken("the upstream's stream ended early")
-        relay = self.relay
-        settle.attempt(gateway, exchange, "ok", 200, relay.usage)
+        settle.attempt(gateway, exchange, "ok", 200, self.relay.usage)
+
+    async def finish(self, gateway: Gateway, exchange: Exchange) -> None:
+        """Look at what is looked at as a whole, and send the end. Raises `StreamBroken` where that refuses it."""
+        relay, guard, guarded = self.relay, exchange.guard, self.guarded
+        if guard is not None and guarded is not None:
+            try:
+                await guard.finish(gateway, exchange, guarded)
+            except Malformed as failure:
+                raise _broken(failure) from failure
+            finally:
+                guard.count(exchange)
         if exchange.passages:
             await self.look(gateway, exchange)
-        if exchange.interface.keeps and exchange.guard is None:
+        if exchange.interface.keeps and guard is None:
             await exchange.interface.keep(gateway, exchange, relay)
         last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
         await end(gateway, exchange, "ok", last, "")
