@@ -459,3 +459,16 @@ async def test_a_whole_answer_under_way_is_not_given_after_a_kill_for_security(t
         reply = await asked
         assert (reply.status, error(reply.body)["code"]) == (403, "killed")
         await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_somebody_looks_at_is_not_given_after_a_kill_for_security(
+    tmp_path: Path, stream: bool
+) -> None:
+    """Whoever looks at it may take minutes, and releases it then."""
+    async with call_rig(tmp_path, ("one",), workloads={"assistant": {"review": bp.Review()}}) as rig:
+        rig.gateway.reviews = Desk(lambda _: killed(rig, "workload/assistant", streams=True))  # type: ignore[assignment]
+        rig.play("one", say="a careful answer that a person looks at first")
+        reply = await rig.chat(**ASK, stream=stream)
+        assert (reply.status, error(reply.body)["code"]) == (403, "killed") and b"careful" not in reply.body
+        await rig.books()

@@ -26,7 +26,7 @@ from groundplan.gateway.call.recorded import Recorded
 from groundplan.gateway.call.reported import Looking
 from groundplan.gateway.call.retry import retry_after
 from groundplan.gateway.call.stream import StreamBroken, Streaming
-from groundplan.gateway.guard.severed import stopped
+from groundplan.gateway.guard.severed import refuse_stopped, stopped
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay, final_usage
@@ -356,14 +356,14 @@ class Attempt:
         _send_whole(exchange, 200, data, lines, answered.kind)
 
     async def _looked_at(self, answered: Answered) -> Answered:
-        """A settled answer as the client may get it. Raises what refuses it."""
+        """A settled answer as the client may get it. Raises what refuses it, also what stopped it meanwhile."""
         gateway, exchange, interface = self.gateway, self.exchange, self.exchange.interface
-        if gateway.live.policy.severed and (error := stopped(gateway.live.policy, exchange)) is not None:
-            raise error
+        refuse_stopped(gateway.live.policy, exchange)
         if exchange.guard is not None:
             answered = await exchange.guard.answer(gateway, exchange, answered)
         elif interface.keeps:
             await interface.keep(gateway, exchange, answered.data)
+        refuse_stopped(gateway.live.policy, exchange)
         if exchange.passages and not answered.kind:
             whole(gateway, exchange, answered.data)
         return answered

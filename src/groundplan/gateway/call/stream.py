@@ -125,7 +125,9 @@ class Streaming:
         if guard is not None and guarded is not None:
             try:
                 await guard.finish(gateway, exchange, guarded)
-            except Malformed as failure:
+                if self._failure is not None:
+                    raise self._failure  # stopped while somebody looked at it
+            except (Malformed, EventTooLarge) as failure:
                 raise _broken(failure) from failure
             finally:
                 guard.count(exchange)

@@ -39,6 +39,13 @@ def stopped(policy: Policy, exchange: Exchange) -> Denied | None:
     return None
 
 
+def refuse_stopped(policy: Policy, exchange: Exchange) -> None:
+    """Raise `Denied` where an answer under way must not go on: asked after each wait for whoever looks at it."""
+    error = stopped(policy, exchange)
+    if error is not None:
+        raise error
+
+
 def cut(policy: Policy, running: set[Running]) -> None:
     """End every stream that the policy stops."""
     if not policy.severed:

@@ -32,7 +32,7 @@ from groundplan.gateway.guard import judge
 from groundplan.gateway.guard.pieces import said
 from groundplan.gateway.guard.run import cites, unguarded
 from groundplan.gateway.guard.schema import misfit
-from groundplan.gateway.guard.severed import stopped
+from groundplan.gateway.guard.severed import refuse_stopped
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.routing.route import CASCADE
@@ -297,8 +297,7 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
     if ask is None:
         raise AssertionError("not admitted")
     exchange.deployment = spare.deployment
-    if gateway.live.policy.severed and (error := stopped(gateway.live.policy, exchange)) is not None:
-        raise error
+    refuse_stopped(gateway.live.policy, exchange)
     if bytes(ask.fields.get("logprobs", b"null")) in _OFF:
         answered = _without_logprobs(answered)
     if exchange.guard is not None:
@@ -307,6 +306,7 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
         exchange.flight.whole = answered.data
     if interface.keeps and exchange.guard is None:
         await interface.keep(gateway, exchange, answered.data)
+    refuse_stopped(gateway.live.policy, exchange)
     if exchange.passages:
         whole(gateway, exchange, answered.data)
     told = facts(exchange, settle.remaining(gateway, exchange))
