@@ -150,6 +150,32 @@ async def test_a_request_is_the_same_with_the_key_that_its_own_was_rotated_to(tm
         assert replayed == [False, True, False] and rig.models["one"].counted == 2
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_nobody_could_answer_and_cost_nothing_may_be_sent_again_with_its_key(
+    tmp_path: Path, stream: bool
+) -> None:
+    """Clients send the same again when they are told to come back. What may have been billed is not made twice."""
+    async with call_rig(tmp_path, ["one", "two"]) as rig:
+
+        async def ask() -> Reply:
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(rig.request(stream=stream).replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1))
+            try:
+                return parse(await asyncio.wait_for(reader.read(), 20))
+            finally:
+                writer.close()
+
+        for name in ("one", "two"):
+            rig.play(name, mode="error", status=429)
+        assert [(told.status, told.code) for told in (await ask(), await ask())] == [(503, "upstream_failed")] * 2
+        rig.play("one", mode="error", status=502)
+        assert (await ask()).status == 503
+        rig.play("one")
+        told = await ask()
+        assert (told.status, told.code) == (409, "idempotency_replayed"), "a 502 may have been billed"
+        await rig.books()
+
+
 async def test_another_worker_and_a_restarted_one_find_who_had_it_for_a_day(tmp_path: Path) -> None:
     first, second = made(tmp_path), made(tmp_path)
     assert await first.begin(ONE, BODY, NOW) is None

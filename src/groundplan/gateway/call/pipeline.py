@@ -55,8 +55,10 @@ from groundplan.gateway.surfaces.speech import SPEECH
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.telemetry.scrape import scrape
+from groundplan.ledger.model import Usage
 
 _log = logging.getLogger(__name__)
+_NOTHING = Usage()
 _INTERFACES: dict[bytes, Interface] = {
     b"/v1/chat/completions": CHAT,
     b"/v1/embeddings": EMBEDDINGS,
@@ -292,7 +294,7 @@ def _keep(gateway: Gateway, exchange: Exchange) -> None:
     digest = exchange.idempotency
     if digest is None:
         return
-    if exchange.attempt < 0:
+    if exchange.attempt < 0 or _did_nothing(exchange):
         gateway.answers.forget(digest)
     elif exchange.kept:
         kind = exchange.kind or EVENT_STREAM
@@ -301,6 +303,13 @@ def _keep(gateway: Gateway, exchange: Exchange) -> None:
         gateway.answers.keep(digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.kept), rests, cites))
     else:
         gateway.answers.keep(digest, Kept(0, b"", JSON, b""))
+
+
+def _did_nothing(exchange: Exchange) -> bool:
+    """Whether nothing that was asked was billed, for certain, and its client was told that it got no answer: it may
+    send the same once more."""
+    unbilled = not (exchange.cost or exchange.estimated or exchange.draining) and exchange.usage == _NOTHING
+    return unbilled and exchange.status == "failed" and not exchange.kept
 
 
 def _give_up(gateway: Gateway, exchange: Exchange) -> None:

@@ -178,14 +178,11 @@ async def _take_over(
         attempt.exchange = exchange
         for other in running.values():
             other.exchange = fork
-    others = list(running.values())
     try:
         await _stop(gateway, exchange, running)
     except asyncio.CancelledError:
         attempt.cancel()
         raise
-    for other in others:
-        exchange.add_cost(other.exchange)
 
 
 def _outlasted(gateway: Gateway, attempt: Attempt) -> None:
@@ -209,7 +206,7 @@ def _lost(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed: Attemp
 
 
 async def _stop(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task[None], Attempt]) -> None:
-    """Cancel what runs, and see that it is settled, however it ends."""
+    """Cancel what runs, and see that it is settled, however it ends; what it cost is the call's."""
     for task in running:
         task.cancel()
     if running:
@@ -222,4 +219,6 @@ async def _stop(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task
             settle.attempt(gateway, attempt.exchange, "failed", 0, None)
         else:
             attempt.cancel()
+        if attempt.exchange is not exchange:
+            exchange.add_cost(attempt.exchange)
     running.clear()
