@@ -24,8 +24,9 @@ from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy import live as live_module
 from groundplan.gateway.policy.live import LiveView
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.snapshot import PEOPLE_DAYS, index
 from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.testing import ManualClock
 
 
 def test_nobody_is_remembered_where_nobody_counts_people(tmp_path: Path) -> None:
@@ -39,6 +40,29 @@ def test_nobody_is_remembered_where_nobody_counts_people(tmp_path: Path) -> None
         view.count("pilot", name)
     assert view._users == {"pilot": {"ana", "bob"}}
     assert (view.people("pilot"), view.people("free")) == ({"ana", "bob"}, frozenset())
+
+
+async def test_who_has_not_asked_for_long_leaves_room_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a worker runs: as many count as PostgreSQL names, and those who asked here and are not there yet."""
+    clock, rows = ManualClock(), [("pilot", "ana"), ("pilot", "eve")]
+    view: Any = LiveView("", Home(tmp_path), new_id(), clock, Slices())
+    view.catalog = index(blueprint(1, [deployment("one", 1)], [workload("pilot", ["one"], people=3)]))
+
+    async def found(*_: Any) -> list[tuple[str, str]]:
+        return rows
+
+    monkeypatch.setattr(live_module, "_asked", found)
+    await view._load_people(None)
+    view.count("pilot", "bob")
+    assert view.people("pilot") == {"ana", "eve", "bob"}
+    rows.remove(("pilot", "ana"))
+    await view._load_people(None)
+    assert view.people("pilot") == {"eve", "bob"}, "the ledger may not have what was asked here a moment ago"
+    clock.advance((PEOPLE_DAYS + 1) * 86_400)
+    await view._load_people(None)
+    assert view.people("pilot") == {"eve"}
 
 
 def test_each_key_knows_the_others_of_its_line() -> None:

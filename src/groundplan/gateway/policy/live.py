@@ -47,6 +47,7 @@ HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
 _SLOW_SECONDS = 1.0
 """How often budgets and people are looked at."""
+_DAY_SECONDS = 86_400
 _NOBODY: frozenset[str] = frozenset()
 _log = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ class LiveView:
         self._elsewhere: dict[tuple[str, str], int] = {}
         """What others hold or have spent of a budget, as last seen."""
         self._users: dict[str, set[str]] = {}
+        self._asked: dict[str, dict[str, float]] = {}
+        """Who asked here, by workload, and when last (seconds since the epoch): PostgreSQL hears of it later."""
         self._refused_blueprint = 0
         self._is_cut_off = False
         self._anew = True
@@ -150,6 +153,7 @@ class LiveView:
         """One more call of somebody."""
         if person and self._counts_people(workload):
             self._users.setdefault(workload, set()).add(person)
+            self._asked.setdefault(workload, {})[person] = self._clock.seconds()
 
     def _counts_people(self, workload: str) -> bool:
         """Whether anybody asks how many they are: of others nobody is remembered."""
@@ -353,8 +357,19 @@ class LiveView:
         limited = [w.name for w in self.catalog.blueprint.workloads if w.people is not None]
         if limited:
             rows = await _asked(connection, _USERS, (limited, PEOPLE_DAYS))
-            for workload, person in rows:
-                self._users.setdefault(workload, set()).add(person)
+            self._users = self._people_of(limited, rows)
+
+    def _people_of(self, limited: Sequence[str], rows: Rows) -> dict[str, set[str]]:
+        """Those whom PostgreSQL names, and who asked here in as many days: whoever has not since is none of them."""
+        since, asked = self._clock.seconds() - PEOPLE_DAYS * _DAY_SECONDS, self._asked
+        self._asked = {
+            workload: {person: at for person, at in asked.get(workload, {}).items() if at >= since}
+            for workload in limited
+        }
+        found = {workload: set(people) for workload, people in self._asked.items()}
+        for workload, person in rows:
+            found[workload].add(person)
+        return found
 
     # `kill` beside a gateway without PostgreSQL ----------------------------------------------------------------------
     def _file_kills(self) -> frozenset[str]:
