@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tests.integration.gateway_stack import Reply
 from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 from tests.unit.raw_upstream import chunk
+from tests.unit.test_prices_begun import DATED, MIDNIGHT
 
 from groundplan.blueprint.model import Cache, Guardrails, Keep, Limit, Rates, Semantic
 from groundplan.core.home import Home
@@ -382,6 +384,18 @@ async def test_another_blueprint_of_the_workload_knows_no_old_answers(tmp_path: 
         view.catalog = index(msgspec.structs.replace(old, number=3, workloads=changed))
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
         assert len(rig.gateway.cached) == 1
+
+
+async def test_answers_are_kept_and_given_on_when_a_price_with_a_date_begins(tmp_path: Path) -> None:
+    """It begins in the worker, before a blueprint says so; what an answer says does not depend on what it cost."""
+    async with rigged(tmp_path, more={"one": {"rates": DATED}}) as rig:
+        clock: Any = rig.gateway.clock
+        clock.set_now(MIDNIGHT - timedelta(seconds=1))
+        await rig.chat()
+        clock.set_now(MIDNIGHT)
+        assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
+        asked = [(await rig.chat(n=2)).json["groundplan"]["cache"] for _ in range(2)]
+        assert asked == ["none", "exact"]
 
 
 async def test_an_exhausted_budget_still_gives_what_costs_nothing(tmp_path: Path) -> None:

@@ -10,18 +10,22 @@ import hashlib
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from groundplan.blueprint.model import Rates
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.policy.snapshot import Plan, Policy
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
+_FREE = Rates(input=0, output=0)
 _AMOUNTS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 
 
 def terms_of(plan: Plan) -> bytes:
-    """Digest of the workload and of every deployment that may answer for it, as the blueprint has them."""
-    places = {place.name: place for each in plan.names.values() for place in each}
+    """Digest of the workload and of every deployment that may answer for it, as the blueprint has them, but for what
+    they cost: a price with a date begins in the worker before any blueprint says so, and no answer is another by it."""
+    places = {place.name: replace(place, rates=_FREE) for each in plan.names.values() for place in each}
     return hashlib.sha256(msgspec.json.encode([plan.workload, [places[name] for name in sorted(places)]])).digest()
 
 
