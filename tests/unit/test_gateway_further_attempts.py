@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tests.integration.gates import until
 from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import Rig, call_rig, read_records, rule
+from tests.unit.call_rig import Fixed, Rig, call_rig, read_records, rule
 from tests.unit.raw_upstream import HI, ROLE, STREAM, answering, events, whole
 
 from groundplan.blueprint.model import Limit, Rates, Reliability
@@ -332,3 +332,25 @@ async def test_an_endless_body_ends_with_the_deadline(tmp_path: Path) -> None:
             began = time.monotonic()
             assert (await rig.chat()).code == "upstream_failed"
             assert time.monotonic() - began < 5
+
+
+async def test_a_new_connection_is_closed_where_nothing_may_be_sent_over_it_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease of policy ran out while it was made, by a worker that stood still."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        live, made = rig.gateway.live, list[int]()
+        assert isinstance(live, Fixed)
+        pool: Any = rig.gateway.targets.of(rig.plan("assistant").names["auto"][0]).pool
+
+        def stood(_: float) -> float:
+            made.append(pool.open)
+            live.seconds = 1e6 if pool.open else 0.0
+            return float(pool.open)
+
+        monkeypatch.setattr(rig.gateway.awake, "stood", stood)
+        reply = await rig.chat()
+        assert (reply.status, reply.code) == (503, "policy_lease_expired") and 1 in made
+        await until(lambda: not pool.open)
+        assert rig.models["one"].counted == 0
+        await rig.books()

@@ -96,7 +96,8 @@ class Attempt:
             connection = target.pool.idle() if upload is None else None
             pooled = connection is not None
             if connection is None:
-                connection = await target.pool.connect(self._within(self.deployment.connect_ms), self.deadline)
+                within = self._within(self.deployment.connect_ms)
+                connection = self._connection = await target.pool.connect(within, self.deadline)
                 exchange.attempt_connected = time.perf_counter_ns()
                 if exchange.plan is not None and self.gateway.awake.stood(self.began):
                     await renewed(self.gateway, exchange.plan)
