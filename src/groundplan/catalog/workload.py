@@ -102,7 +102,7 @@ class GroundingRule(Strict):
     """How near the best passage must be to the question (0 to 1); below that none is given, and the answer, without a
     model, is that nothing was found. `groundplan knowledge evaluate` shows what a floor does to your questions."""
     required: bool = True
-    """Refuse the call while permissions cannot be read."""
+    """Refuse the call while permissions cannot be read; else its model is told that nothing could be searched."""
     synonyms: bool = False
     """Also search for what the glossary says for the words of a question."""
     rerank: RerankRule | Literal[False] | None = None

@@ -43,6 +43,10 @@ _INTRODUCTION = (
 _NO_PASSAGES = (
     "No passage was found for this question in what this person may see. Say that you found nothing about it there."
 )
+_UNSEARCHED = (
+    "The documents for this question could not be searched just now, so no passage of them is given. Where the answer "
+    "depends on them, say that they could not be looked at."
+)
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -76,9 +80,10 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
         seconds=seconds,
     )
     if found is None:
-        if not grounding.required:
-            return False
-        raise cut_off()
+        if grounding.required:
+            raise cut_off()
+        exchange.grounded = Grounded((), (), unsearched=True)
+        return False
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
     gateway.meters.ground(workload.name, result)
     if not found.passages:
@@ -281,6 +286,7 @@ def system_messages(workload: Workload, passages: Sequence[Passage], grounded: G
     if grounded is not None and grounded.others:
         told = notes(grounded, passages, workload.grounding.max_bytes // NOTES_SHARE)
     if not passages:
-        return [*messages, f"{_NO_PASSAGES}\n{told}" if told else _NO_PASSAGES]
+        none = _UNSEARCHED if grounded is not None and grounded.unsearched else _NO_PASSAGES
+        return [*messages, f"{none}\n{told}" if told else none]
     blocks = "\n".join(_block(number, passage) for number, passage in enumerate(passages, 1))
     return [*messages, _INTRODUCTION + told + "\n" + blocks]

@@ -24,6 +24,8 @@ NOTES_SHARE = 3
 
 BY_WORDS = "documents were searched by words alone: the model that embeds questions is away"
 """Told to callers; what is wrong with it is a finding (`knowledge.index`)."""
+UNSEARCHED = "documents could not be searched: the search service or PostgreSQL is away"
+"""Told to callers, where a workload is answered without them then."""
 NOT_IN_ORDER = "the deployment is away or too slow: passages are in the order of words and vectors"
 """Told to callers; what it said stands in its own calls, and in the answer of a search."""
 
@@ -31,7 +33,7 @@ NOT_IN_ORDER = "the deployment is away or too slow: passages are in the order of
 class Grounded:
     """Of one call."""
 
-    __slots__ = ("abstained", "by_words", "citations", "conflicts", "newer", "steps")
+    __slots__ = ("abstained", "by_words", "citations", "conflicts", "newer", "steps", "unsearched")
 
     def __init__(
         self,
@@ -41,10 +43,12 @@ class Grounded:
         by_words: bool = False,
         steps: Sequence[Step] = (),
         abstained: bool = False,
+        unsearched: bool = False,
     ) -> None:
         """`by_words`: the model of the index was away, so meaning was not searched. `abstained`: nothing that was found
-        reached the workload's floor."""
+        reached the workload's floor. `unsearched`: nothing was looked for, since nobody could."""
         self.abstained = abstained
+        self.unsearched = unsearched
         self.steps = steps
         self.by_words = by_words
         self.conflicts = conflicts
@@ -72,8 +76,8 @@ class Grounded:
             told["conflicts"] = self.conflicts
         if self.newer:
             told["newer"] = self.newer
-        if self.by_words:
-            told["degraded"] = BY_WORDS
+        if self.by_words or self.unsearched:
+            told["degraded"] = UNSEARCHED if self.unsearched else BY_WORDS
         if self.steps:
             told["steps"] = [
                 msgspec.structs.replace(one, skipped=NOT_IN_ORDER) if one.skipped else one for one in self.steps
