@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import product
 
@@ -115,3 +116,20 @@ def test_what_is_declared_for_one_key_of_a_line_holds_for_all_of_it_as_it_grows(
     assert covering("k2", {}) == ["second"]
     assert covering("k1", {}, "k1", "k2") == ["second"], "another policy, so other people"
     assert covering("k1", {}, "k1", "k2", "k3") == ["second", "third"]
+
+
+def test_of_people_only_those_are_looked_for_whom_a_limit_names() -> None:
+    """There may be a hundred thousand, and after each change of policy every caller is looked up anew."""
+
+    class Many(dict[str, str]):
+        def __iter__(self) -> Iterator[str]:
+            raise AssertionError("all of them are gone through")
+
+        items = values = keys = __iter__  # type: ignore[assignment]
+
+    limits = [Limit(name="most", covers="user/ana@acme.example", type=REQUESTS, amount=3, period="day")]
+    book = book_of(limits, [], [])
+    assert book is not None
+    people = Many({"ana@acme.example": "p1", "ben@acme.example": "p2"})
+    asked = [book.of_caller(workload("assistant", None), "k", person, people) for person in ("p1", "p2", "")]
+    assert [len(each.quotas) for each in asked] == [1, 0, 0]

@@ -88,6 +88,8 @@ class LimitBook:
     """What is covered -> its limits; `user` and `key` are those of each."""
     live: bool
     """Some cover people by e-mail address or keys by their ids, of which live policy knows who they are."""
+    users: Sequence[str] = ()
+    """What it has of people by e-mail address: few are named, and there may be very many."""
     calls: Mapping[str, Quota] = field(default_factory=dict)
     """By workload how many calls its callers may make a day, where that is declared."""
     most: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -123,8 +125,8 @@ class LimitBook:
             covers = ["company", f"workload/{workload.name}"]
             covers += dict.fromkeys(f"key/{id}" for id in (key, *line))
             covers += [f"team/{workload.team}"] if workload.team else []
-            if self.live and person:
-                covers += [f"user/{email}" for email, id in people.items() if id == person]
+            if person:
+                covers += [cover for cover in self.users if people.get(cover.removeprefix("user/")) == person]
             each = [("key", key)] + ([("user", person)] if person else [])
             found_calls = self.calls.get(workload.name) if key and not within else None
             covering = [*(() if found_calls is None else (found_calls,)), *self._quotas(covers, each)]
@@ -179,7 +181,9 @@ def book_of(
     by_cover: dict[str, tuple[Limit, ...]] = {}
     for limit in limits:
         by_cover[limit.covers] = (*by_cover.get(limit.covers, ()), limit)
-    book = LimitBook(by_cover, any(cover.startswith(("user/", "key/")) for cover in by_cover), calls)
+    users = tuple(cover for cover in by_cover if cover.startswith("user/"))
+    live = bool(users) or any(cover.startswith("key/") for cover in by_cover)
+    book = LimitBook(by_cover, live, users, calls)
     declared = [*calls.values()]
     declared += [_quota(limit, f"{limit.type}/{limit.name}") for limit in limits]
     declared += [quota for each in deployments for index in range(len(each.keys)) for quota in book.of_key(each, index)]
