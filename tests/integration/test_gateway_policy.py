@@ -360,3 +360,18 @@ async def test_a_kill_in_home_is_heeded_while_the_database_hangs(stack: Stack) -
             await until(lambda: stack.chat(key), 200, "")
 
     await within_a_second(killed)
+
+
+async def test_a_blueprint_that_could_not_be_verified_is_taken_up_once_its_key_is_there(stack: Stack) -> None:
+    """The key may come to a new gateway after the gateway itself, and be corrected where it was another one."""
+    key = stack.home.keys / "blueprint.pub"
+    away = key.rename(key.with_name("away"))
+    stack.start()
+    person = stack.key("assistant")
+
+    async def asked() -> Reply:
+        return await stack.chat(person)
+
+    await until(asked, 503, "not_ready")
+    away.rename(key)
+    await until(asked, 200, "")

@@ -45,6 +45,8 @@ from groundplan.governance.model import Given
 
 HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
+_REFUSED_SECONDS = 5.0
+"""How often a blueprint that was refused is looked at again."""
 _SLOW_SECONDS = 1.0
 """How often budgets and people are looked at."""
 _DAY_SECONDS = 86_400
@@ -128,6 +130,8 @@ class LiveView:
         self._asked: dict[str, dict[str, float]] = {}
         """Who asked here, by workload, and when last (seconds since the epoch): PostgreSQL hears of it later."""
         self._refused_blueprint = 0
+        self._look_again = 0.0
+        """When it is looked at again: a key may come, or be corrected, after the worker has started."""
         self._is_cut_off = False
         self._anew = True
         """The connection is another one, perhaps to a database that was restored, or lost what was committed last: what
@@ -236,7 +240,7 @@ class LiveView:
                 return
             policy, blueprint = rows[0]
             newer_policy = self._anew or policy != self.policy.number
-            newer_blueprint = blueprint > max(number, self._refused_blueprint)
+            newer_blueprint = blueprint > number and (blueprint != self._refused_blueprint or asked >= self._look_again)
             if newer_policy:
                 await self._load_policy(connection, self.catalog)
             if newer_blueprint:
@@ -295,7 +299,8 @@ class LiveView:
         self._told()
 
     async def _load_blueprint(self, connection: Connection, number: int) -> None:
-        """Take up a higher number whose signature holds; anything else is refused, loudly, and the old one stays."""
+        """Take up a higher number whose signature holds; anything else is refused, loudly, and the old one stays. It is
+        looked at again after a while."""
         rows = await _asked(connection, _BLUEPRINT, (number,))
         if not rows:
             return
@@ -309,8 +314,9 @@ class LiveView:
             if blueprint.number != number:
                 raise ValueError(f"it says that it is number {blueprint.number}")
         except (GroundplanError, ValueError) as error:
-            self._refused_blueprint = number
-            _log.error("blueprint %d is refused: %s", number, error)
+            if number != self._refused_blueprint:
+                _log.error("blueprint %d is refused: %s", number, error)
+            self._refused_blueprint, self._look_again = number, self._clock.monotonic() + _REFUSED_SECONDS
             return
         if self.catalog is None or number > self.catalog.number:
             newer = replace(index(blueprint), gate=gate_of(blueprint), approved=approved_of(blueprint))
