@@ -172,6 +172,18 @@ async def test_who_cannot_be_tried_is_passed_over(tmp_path: Path) -> None:
     assert [s.outcome for call, s in attempts if call == ends[3].call] == ["not_billed", "ok"]
 
 
+async def test_nothing_is_tried_where_a_call_may_make_one_attempt_only(tmp_path: Path) -> None:
+    """What did not pass would leave none for the others, and its caller without an answer."""
+    settings = declared(schema=SCHEMA)
+    settings["assistant"]["attempts"] = 1
+    async with call_rig(tmp_path, NAMES, workloads=settings) as rig:
+        rig.play("small", say="no JSON")
+        rig.play("large", say='{"ok":1}')
+        assert text((await rig.chat()).body) == '{"ok":1}' and rig.models["small"].counted == 0
+        ends, _ = await settled(rig)
+    assert "one attempt only" in told(ends[0])["reason"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_try_that_is_silent_leaves_time_for_the_others(tmp_path: Path, stream: bool) -> None:
     """Of a deadline that is shorter than its own time limits it had all, and the call failed."""

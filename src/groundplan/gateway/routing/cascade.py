@@ -91,8 +91,11 @@ async def _tried(gateway: Gateway, exchange: Exchange, course: Course, rule: Cas
 
     Raises a `GroundplanError` where the call as a whole is to be refused.
     """
-    if not _affordable(exchange, rule):
-        _note(exchange, rule.first, "both answers together may cost more than one call may", ())
+    why = "" if _affordable(exchange, rule) else "both answers together may cost more than one call may"
+    if exchange.workload is not None and exchange.workload.attempts < 2:
+        why = "a call may make one attempt only"
+    if why:
+        _note(exchange, rule.first, why, ())
         course.leave_out(rule.first)
         return False, None
     deployment, answered = await _asked(gateway, exchange, course, rule)
