@@ -79,7 +79,7 @@ def test_a_long_wait_is_not_worth_it_where_another_deployment_can_be_asked() -> 
 
 
 async def test_the_same_deployment_is_tried_again_before_the_next_one(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, workloads={"assistant": rule(same=2, backoff_ms=20)}) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": rule(same=2, backoff_ms=20) | {"attempts": 4}}) as rig:
         rig.play("one", mode="error", status=503, times=2)
         reply = await rig.chat()
         assert reply.status == 200 and reply.json["groundplan"]["deployment"] == "one"
@@ -106,6 +106,18 @@ async def test_attempts_are_the_most_in_all(tmp_path: Path) -> None:
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "upstream_failed")
         assert rig.models["one"].counted + rig.models["two"].counted == 3
+        await rig.books()
+
+
+@pytest.mark.parametrize(("same", "attempts"), [(1, 2), (2, 3), (9, 3), (9, 4)])
+async def test_the_last_attempt_is_the_next_deployments(tmp_path: Path, same: int, attempts: int) -> None:
+    """However often the first is to be asked again: an outage stays invisible where another one could answer."""
+    settings = rule(same=same, backoff_ms=1) | {"attempts": attempts}
+    async with call_rig(tmp_path, workloads={"assistant": settings}) as rig:
+        rig.play("one", mode="error", status=503)
+        told = [await rig.chat() for _ in range(4)]
+        assert [reply.json["groundplan"]["deployment"] for reply in told] == ["two"] * 4
+        assert rig.models["one"].counted >= attempts - 1
         await rig.books()
 
 

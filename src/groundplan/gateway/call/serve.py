@@ -424,10 +424,10 @@ class Course:
         now = gateway.loop.time()
         gateway.targets.forget(deployment.name)
         gateway.health.failed(deployment.name, now, failed.rest)
-        if self._rule.same and failed.temporary and self._tries < self._workload.attempts:
+        others = bool(self.waiting or self._full)  # for whom the last attempt is kept
+        if self._rule.same and failed.temporary and self._tries + others < self._workload.attempts:
             before = self._repeated.get(deployment.name, 0)
             wait = retry.pause(self._rule, before, failed.rest, random.random)
-            others = bool(self.waiting or self._full)
             if retry.repeats(self._rule, before, wait, self._deadline - now, others=others):
                 self._repeated[deployment.name] = before + 1
                 self.waiting.appendleft(deployment)
