@@ -4,13 +4,15 @@ where it lost its money with its worker; and a search that is away. After a wait
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.unit.call_rig import LIMIT, Closed, Rig, call_rig
+from tests.unit.call_rig import BOUND, LIMIT, Closed, Rig, call_rig
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
@@ -21,7 +23,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.http.collected import Collected
-from groundplan.ledger.model import Charge
+from groundplan.ledger.model import Charge, Finish
 
 
 @pytest.fixture(autouse=True)
@@ -29,12 +31,12 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_calls, "_LONGEST_WAIT_S", 0.01)
 
 
-async def made(rig: Rig) -> Collected:
-    """One line of a batch, and its answer."""
-    (key,) = rig.gateway.live.policy.keys.values()
+async def made(rig: Rig, key: str = "", *, held: int = 0, gone: bool = False) -> Collected:
+    """One line of a batch, and its answer. `held`: what was set aside for it; `gone`: its file is."""
+    whose = key or next(iter(rig.gateway.live.policy.keys.values())).id
     now = rig.gateway.clock.now()
     batch = Batch(
-        id=new_id(), workload="assistant", key=UUID(key.id), person="", endpoint="/v1/chat/completions",
+        id=new_id(), workload="assistant", key=UUID(whose), person="", endpoint="/v1/chat/completions",
         input_file=new_id(), completion_window="24h", metadata=None, status="in_progress", created_at=now,
         expires_at=now, in_progress_at=now, cancelling_at=None, ended_at=None, errors=[], output_file=None,
         error_file=None, total=1, held_usd=0, charges=[["all", "total"]],
@@ -42,8 +44,14 @@ async def made(rig: Rig) -> Collected:
     calls = BatchCalls(rig.gateway)
     exchange = calls.exchange(batch, new_id(), b"")
     exchange.charges = calls.budgets(batch)
+    if held:
+        exchange.token, exchange.reserved = (exchange.raw, 0), held
+        charges = [Charge(budget.name, period, held) for budget, period in exchange.charges]
+        assert rig.slices.reserve(exchange.token, charges) is None
 
     async def body() -> bytes:
+        if gone:
+            raise Unavailable("it is gone", code="file_elsewhere", hint="Send it again.")
         return rig.request().partition(b"\r\n\r\n")[2]
 
     assert rig.gateway.conduct is not None
@@ -127,3 +135,22 @@ async def test_what_may_not_be_read_any_more_after_a_wait_is_not_sent(
     monkeypatch.setattr(batch_calls, "serve", refused_once)
     async with call_rig(tmp_path, ["one"]) as rig:
         assert (await made(rig)).status == 200 and rounds == [["revoked since"], []]
+
+
+@pytest.mark.parametrize("why", ["key_revoked", "invalid_api_key", "killed", "file_elsewhere"])
+async def test_what_was_set_aside_for_a_line_that_is_refused_goes_back(tmp_path: Path, why: str) -> None:
+    """Also where nothing was looked at but its key, or not even that."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        live: Any = rig.gateway.live
+        ((digest, key),) = live.policy.keys.items()
+        if why == "key_revoked":
+            live.policy = replace(live.policy, keys={digest: replace(key, revoked=True)})
+        elif why == "invalid_api_key":
+            live.policy = replace(live.policy, keys={})
+        elif why == "killed":
+            live.policy = replace(live.policy, kills=frozenset({"company"}))
+        answer = await made(rig, key.id, held=BOUND, gone=why == "file_elsewhere")
+        assert json.loads(answer.body)["error"]["code"] == why, answer.body
+        assert rig.slices.available("all", "total") == LIMIT
+        refused = [record for record in await rig.records() if isinstance(record, Finish)]
+        assert [record.error_code for record in refused] == (["killed"] if why == "killed" else [])

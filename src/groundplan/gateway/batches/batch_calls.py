@@ -124,9 +124,10 @@ class BatchCalls:
         gateway = self._gateway
         policy, now = gateway.live.policy, gateway.clock.seconds()
         catalog = begun.newest(gateway.live.catalog, now)
-        exchange.catalog, exchange.policy = catalog, policy
-        exchange.key, plan = self._used(batch, catalog, policy, now)
-        exchange.person, exchange.plan, exchange.workload = batch.person, plan, self._low(plan.workload)
+        exchange.catalog, exchange.policy, exchange.person = catalog, policy, batch.person
+        exchange.key = key = self._key(policy, batch)
+        exchange.plan = plan = self._used(batch, key, catalog, policy, now)
+        exchange.workload = self._low(plan.workload)
         ask = exchange.interface.read(exchange.request)
         if ask.stream:
             raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")
@@ -150,15 +151,15 @@ class BatchCalls:
         admit.check_cost(exchange, plan, amount)
         return amount
 
-    def _used(self, batch: Batch, catalog: Catalog, policy: Policy, now: float) -> tuple[KeyEntry, Plan]:
-        """The key and the workload of a batch, where they may be used. Raises as admission does."""
-        key, plan = self._key(policy, batch), catalog.plans.get(batch.workload)
+    def _used(self, batch: Batch, key: KeyEntry, catalog: Catalog, policy: Policy, now: float) -> Plan:
+        """The workload of a batch, where its key may use it. Raises as admission does."""
+        plan = catalog.plans.get(batch.workload)
         if plan is None:
             raise admit.undeclared(batch.workload)
         admit.check_use(catalog, policy, key, plan, self._gateway.live.age(), now)
         if catalog.granted:
             check_grants(catalog, policy, key, batch.person, self._gateway.clock.now().date())
-        return key, plan
+        return plan
 
     def check(self, batch: Batch, order: Order) -> None:
         """Whether a batch may still use its key, its workload and the deployment of an order, whatever its calls ask.
@@ -166,7 +167,8 @@ class BatchCalls:
         deployment = order.deployment
         policy, now = self._gateway.live.policy, self._gateway.clock.seconds()
         catalog = begun.newest(self._gateway.live.catalog, now)
-        key, plan = self._used(batch, catalog, policy, now)
+        key = self._key(policy, batch)
+        plan = self._used(batch, key, catalog, policy, now)
         if not admit.not_killed(policy, [deployment]):
             hint = "Lift the kill switch, and order the batch again."
             raise Denied(f"the deployment {deployment.name} is stopped", code="killed", hint=hint)

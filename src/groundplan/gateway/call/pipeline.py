@@ -204,6 +204,9 @@ class Pipeline:
         if exchange.key is not None:
             settle.refuse(gateway, exchange, error, "failed" if exchange.attempt >= 0 else "refused")
         else:
+            if exchange.token is not None:  # of a line of a batch, whose money was set aside before it was looked at
+                gateway.slices.settle(exchange.token, 0)
+                exchange.token = None
             gateway.meters.call((exchange.endpoint, "", "", "refused", error.status), "none", 0, 0)
         if exchange.response.started:
             return  # unfinished: the server cuts the connection
