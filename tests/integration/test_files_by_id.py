@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,7 +63,7 @@ def exchange(id: UUID) -> Exchange:
 async def stored(database: Database, shelf: Shelf, id: UUID, data: bytes) -> FilesById:
     """Whoever puts that file into calls."""
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncGenerator[bytes, None]:
         yield data
 
     @asynccontextmanager
@@ -151,7 +151,7 @@ async def test_files_leave_the_disk_room_for_the_journal(tmp_path: Path) -> None
     home.create()
     free = shutil.disk_usage(tmp_path).free
 
-    async def endless() -> AsyncIterator[bytes]:
+    async def endless() -> AsyncGenerator[bytes, None]:
         for _ in range(1000):
             yield bytes(1 << 20)
 

@@ -8,7 +8,7 @@ An upload is written while it arrives. Purposes that nothing here serves are ref
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import parse_qs
@@ -121,7 +121,7 @@ class Upload:
             raise Invalid(f"the purpose {purpose[:40]!r} is not served", code="purpose_unsupported", hint=hint)
         return StoredFile(id, workload, purpose, self._filename, size, at)
 
-    async def _file(self, events: AsyncIterator[multipart.Event]) -> AsyncIterator[bytes]:
+    async def _file(self, events: AsyncIterator[multipart.Event]) -> AsyncGenerator[bytes, None]:
         part: multipart.Part | None = None
         async for event in events:
             if isinstance(event, multipart.Part):

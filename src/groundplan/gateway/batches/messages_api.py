@@ -8,7 +8,7 @@ calls.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from uuid import UUID
@@ -165,7 +165,7 @@ async def _batch(connection: Connection, id: UUID, key: KeyEntry) -> Batch:
     return batch
 
 
-async def _lines(stream: BodyStream, requests: Requests) -> AsyncIterator[bytes]:
+async def _lines(stream: BodyStream, requests: Requests) -> AsyncGenerator[bytes, None]:
     """The input file of an order, while it arrives. Raises `Invalid`."""
     while data := await stream.read():
         if lines := requests.take(data):

@@ -7,10 +7,9 @@ Anthropic's `provider_messages`'s; when what is asked is `orders`'s.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +19,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.awake import patient
+from groundplan.gateway.batches.shelf import in_thread
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.account import meant
@@ -179,7 +179,7 @@ class Provider(ABC):
         """Ask for its end. What has ended already stays as it is."""
 
     @abstractmethod
-    def content(self, name: str) -> AsyncIterator[bytes]:
+    def content(self, name: str) -> AsyncGenerator[bytes, None]:
         """The bytes of a file of results, as OpenAI's."""
 
     @abstractmethod
@@ -292,7 +292,7 @@ async def _write_file(connection: Http1Connection, form: tuple[bytes, Path, byte
     connection.send(before)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        while data := await asyncio.to_thread(os.read, descriptor, _CHUNK):
+        while data := await in_thread(os.read, descriptor, _CHUNK):
             if connection.status or connection.lost:
                 return  # it has answered already: what it says is read next
             connection.send(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from uuid import UUID
 
@@ -110,7 +110,7 @@ class OpenAIBatches(UploadingProvider):
         files = [read(bytes(raw), _File) for raw in page.data]
         return next((file.id for file in files if file.filename == filename), None)
 
-    def content(self, name: str) -> AsyncIterator[bytes]:
+    def content(self, name: str) -> AsyncGenerator[bytes, None]:
         return self._read_on(Asked(b"GET", b"/files/%b/content" % name_in_path(name)))
 
     async def delete(self, name: str) -> None:

@@ -9,13 +9,15 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing, suppress
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 from uuid import UUID
 
 from groundplan.core.errors import TooLarge, Unavailable
 from groundplan.core.home import Home, sync_folder
+from groundplan.core.ids import new_id
 
 MOST_BYTES = 200 << 20
 CHUNK = 256 << 10
@@ -24,6 +26,8 @@ FREE_BYTES = 512 << 20
 _LOOK_BYTES = 16 << 20
 """Between two looks at the disk."""
 _ABANDONED_S = 3600
+P = ParamSpec("P")
+_Found = TypeVar("_Found")
 
 
 class Shelf:
@@ -54,25 +58,23 @@ class Shelf:
         except FileNotFoundError:
             return []
 
-    async def keep(self, id: UUID, chunks: AsyncIterator[bytes], most: int = MOST_BYTES) -> int:
+    async def keep(self, id: UUID, chunks: AsyncGenerator[bytes, None], most: int = MOST_BYTES) -> int:
         """Write a file of at most `most` bytes; returns its length. Raises `TooLarge`, `Unavailable`, and what `chunks`
         raises; then nothing is left."""
         await asyncio.to_thread(self.ready)
-        making, size, looked = self.files / f".{id}.new", 0, -_LOOK_BYTES
+        making, size, looked = self.files / f".{new_id()}.new", 0, -_LOOK_BYTES
         try:
             descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                async for chunk in chunks:
-                    size += len(chunk)
-                    if size > most:
-                        raise TooLarge(
-                            f"the file is larger than {most >> 20} MB", code="file_too_large", hint="Cut it into parts."
-                        )
-                    if size - looked > _LOOK_BYTES:
-                        looked = size
-                        await asyncio.to_thread(self._check_disk)
-                    await asyncio.to_thread(_write, descriptor, chunk)
-                await asyncio.to_thread(os.fsync, descriptor)
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        size += len(chunk)
+                        _check_size(size, most)
+                        if size - looked > _LOOK_BYTES:
+                            looked = size
+                            await asyncio.to_thread(self._check_disk)
+                        await in_thread(_write, descriptor, chunk)
+                await in_thread(os.fsync, descriptor)
             finally:
                 os.close(descriptor)
             await asyncio.to_thread(self._place, making, id)
@@ -107,7 +109,7 @@ class Shelf:
                 "the file's content is not at this gateway", code="file_elsewhere", hint="Ask where it was sent to."
             ) from error
         try:
-            while data := await asyncio.to_thread(os.read, descriptor, CHUNK):
+            while data := await in_thread(os.read, descriptor, CHUNK):
                 yield data
         finally:
             os.close(descriptor)
@@ -143,6 +145,22 @@ class Shelf:
             return time.time() - (self.batches / str(batch)).stat().st_mtime > 60
         except OSError:
             return False
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise TooLarge(f"the file is larger than {most >> 20} MB", code="file_too_large", hint="Cut it into parts.")
+
+
+async def in_thread(work: Callable[P, _Found], *arguments: P.args, **named: P.kwargs) -> _Found:
+    """What uses a descriptor, in a thread, to its end: whoever is cancelled meanwhile closes that, and another file or
+    connection may get its number at once."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 def _ids(names: Iterable[str]) -> list[UUID]:
