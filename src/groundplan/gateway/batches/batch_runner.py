@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
@@ -35,6 +35,8 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.database import connect
 from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.halves import readable
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger.model import Charge
 
 LOOK_S = 0.5
@@ -48,6 +50,8 @@ UNSENT = {
     EXPIRED: "the batch expired before this call",
 }
 INTERRUPTED = "the worker that made this call ended before it could keep the answer; the call is not made again"
+_ON_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+"""Between the values of a JSON text, as many upstreams indent theirs, a line break means what a space does."""
 _log = logging.getLogger(__name__)
 
 
@@ -167,7 +171,7 @@ class BatchRunner:
             self._problems.pop(id, None)
         except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
             raise
-        except (psycopg.Error, OSError, GroundplanError) as error:
+        except Exception as error:  # noqa: BLE001 -- the boundary of one batch: a newer release may have begun it
             self._note(error, id)
 
     async def _look_at(self, id: UUID) -> None:
@@ -356,17 +360,17 @@ def _unchecked(batch: Batch, *, late: bool) -> bool:
     return batch.status == "validating" and not late
 
 
-async def _results(connection: Connection, batch: UUID, ok: bool) -> AsyncIterator[bytes]:
-    async for results in batch_store.results(connection, batch, ok=ok):
-        yield b"".join(result.encode() + b"\n" for result in results)
+async def _results(connection: Connection, batch: UUID, ok: bool) -> AsyncGenerator[bytes, None]:
+    async with aclosing(batch_store.results(connection, batch, ok=ok)) as found:
+        async for results in found:
+            yield b"".join(result.encode() + b"\n" for result in results)
 
 
 def _result(line: Claimed, answer: Collected) -> bytes:
     """A line of the output or error file, as OpenAI writes it."""
     try:
-        body: Any = msgspec.Raw(answer.body)
-        msgspec.json.decode(answer.body)
-    except msgspec.DecodeError:
+        body: Any = msgspec.Raw(readable(answer.body.translate(_ON_ONE_LINE)))
+    except UNREADABLE:
         body = None
     return msgspec.json.encode(
         {

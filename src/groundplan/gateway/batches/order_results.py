@@ -21,7 +21,7 @@ from groundplan.gateway.batches.order_store import Order, OrderLine
 from groundplan.gateway.batches.provider import ProviderBatch
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.interface import Answered, Interface, Malformed
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE, understood
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Charge, Finish, Reservation, Settlement, Usage
 
 ORDERED, TWICE, UNTOLD = "provider_batch", "sent_twice", "no_usage"
@@ -73,8 +73,8 @@ class Results:
             with path.open("rb") as file:
                 for line in file:
                     try:
-                        self._places.setdefault(_result(line).custom_id, (number, place, len(line)))
-                    except UNREADABLE:
+                        self._places.setdefault(understood(_result, line).custom_id, (number, place, len(line)))
+                    except Malformed:
                         pass  # a line that nobody can read tells of no call; that call then has no result
                     place += len(line)
                     read += len(line)
@@ -88,7 +88,7 @@ class Results:
         number, place, length = found
         with self._paths[number].open("rb") as file:
             file.seek(place)
-            return _result(file.read(length))
+            return understood(_result, file.read(length))
 
 
 @dataclass(frozen=True, slots=True)

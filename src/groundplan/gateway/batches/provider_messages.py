@@ -7,7 +7,7 @@ of one that has ended say whose it was. So an order is never sent again while on
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
@@ -30,9 +30,10 @@ from groundplan.gateway.batches.provider import (
     name_in_path,
     read,
 )
+from groundplan.gateway.surfaces.interface import Malformed
 from groundplan.gateway.surfaces.messages import VERSION
 from groundplan.gateway.surfaces.messages_errors import status_of
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE, understood
 
 _PATH = b"/messages/batches"
 _VERSION = b"anthropic-version: %b\r\n" % VERSION
@@ -158,8 +159,8 @@ class MessageBatches(Provider):
         except Refused:
             return False  # deleted, or so old that its results are gone: none of ours that is waited for
         try:
-            return _result(head.partition(b"\n")[0]).custom_id.startswith(order.hex)
-        except UNREADABLE:
+            return understood(_result, head.partition(b"\n")[0]).custom_id.startswith(order.hex)
+        except Malformed:
             return False
 
     async def retrieve(self, name: str) -> ProviderBatch:
@@ -183,11 +184,12 @@ class MessageBatches(Provider):
     def _results(self, name: str) -> AsyncGenerator[bytes, None]:
         return self._read_on(Asked(b"GET", _at(name) + b"/results", lines=_VERSION))
 
-    async def content(self, name: str) -> AsyncIterator[bytes]:
+    async def content(self, name: str) -> AsyncGenerator[bytes, None]:
         rest = b""
-        async for piece in self._results(name):
-            *lines, rest = (rest + piece).split(b"\n")
-            yield b"".join(told_as_openai(line) for line in lines)
+        async with aclosing(self._results(name)) as pieces:
+            async for piece in pieces:
+                *lines, rest = (rest + piece).split(b"\n")
+                yield b"".join(told_as_openai(line) for line in lines)
         yield told_as_openai(rest)
 
     async def delete(self, name: str) -> None:
@@ -201,8 +203,8 @@ def _at(name: str) -> bytes:
 def told_as_openai(line: bytes) -> bytes:
     """A line of Anthropic's results as one of OpenAI's; nothing for one that cannot be read."""
     try:
-        found = _result(line)
-    except UNREADABLE:
+        found = understood(_result, line)
+    except Malformed:
         return b""
     told = found.result
     response: dict[str, object] | None = None

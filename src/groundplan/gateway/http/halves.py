@@ -29,3 +29,13 @@ def value_of(data: bytes) -> Any:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
         return msgspec.json.decode(without_halves(data, error))
+
+
+def readable(data: bytes) -> bytes:
+    """A JSON text as any decoder reads it: itself, or with such signs. Raises `DecodeError` where it is none."""
+    try:
+        msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        data = without_halves(data, error)
+        msgspec.json.decode(data)
+    return data
