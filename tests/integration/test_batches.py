@@ -320,6 +320,8 @@ async def test_wrong_input_fails_the_batch_with_its_lines(setup: Setup) -> None:
     assert marked.status == "completed", "as some editors begin a file"
     empty = await ended(setup.client, (await order(setup.client, b"\n\n")).id)
     assert empty.errors is not None and empty.errors.data is not None and empty.errors.data[0].code == "batch_empty"
+    odd = await ended(setup.client, (await order(setup.client, lines(1, model="x\0"))).id)
+    assert odd.errors is not None and ["'x\ufffd'" in e.message for e in odd.errors.data or ()] == [True]
 
 
 async def test_a_cancelled_batch_gives_back_what_it_holds(setup: Setup) -> None:
@@ -509,23 +511,34 @@ async def test_lines_that_wait_for_a_limit_are_made_by_whoever_comes_next(setup:
 
 
 async def test_a_batch_that_cannot_go_on_holds_up_no_other(setup: Setup) -> None:
-    """Its input is not there any more."""
+    """Its input is not there any more; or what a newer release wrote, before which this one is back, cannot be read."""
     lost = await setup.client.files.create(file=("calls.jsonl", lines(2)), purpose="batch")
     setup.model.script = Script(tokens=20, latency_ms=300)
     good = await order(setup.client, lines(2))
-    stack, id = setup.stack, uuid.UUID(int=1)
+    stack, ids = setup.stack, [uuid.UUID(int=1), uuid.UUID(int=2)]
     (stack.home.root / "files" / str(uuid.UUID(hex=lost.id.removeprefix("file-")))).unlink()
+    for id, status in zip(ids, ("validating", "in_progress"), strict=True):
+        stack.sql(
+            """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, status,
+                 created_at, expires_at, total) SELECT %s, workload, key_id, person, endpoint, %s, completion_window,
+                 %s, created_at, expires_at, 0 FROM batch WHERE id <> ALL(%s)""",
+            id, uuid.UUID(hex=lost.id.removeprefix("file-")), status, ids,
+        )  # fmt: skip
     stack.sql(
-        """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, status,
-             created_at, expires_at, total) SELECT %s, workload, key_id, person, endpoint, %s, completion_window,
-             'validating', created_at, expires_at, 0 FROM batch""",
-        id, uuid.UUID(hex=lost.id.removeprefix("file-")),
+        """INSERT INTO batch_order (id, batch_id, deployment, blueprint, next_at)
+           VALUES (%s, %s, '{"name": 1}', 1, now() + interval '1 hour')""",
+        new_id(), ids[1],
     )  # fmt: skip
-    (stack.home.root / "batches" / str(id)).touch()  # it comes before all others
+    for id in ids:
+        (stack.home.root / "batches" / str(id)).touch()  # they come before all others
     assert (await ended(setup.client, good.id)).status == "completed"
     assert (await ended(setup.client, (await order(setup.client, lines(2))).id)).status == "completed"
-    assert stack.sql("SELECT status FROM batch WHERE id = %s", id) == [("validating",)]
-    assert (stack.home.logs / "gateway.log").read_text().count(f"batch {id} waits") == 1
+    assert stack.sql("SELECT status FROM batch WHERE id = ANY(%s) ORDER BY id", ids) == [
+        ("validating",),
+        ("in_progress",),
+    ]
+    log = (stack.home.logs / "gateway.log").read_text()
+    assert [log.count(f"batch {id} waits") for id in ids] == [1, 1]
 
 
 async def test_what_an_upstream_refuses_with_may_be_any_json(setup: Setup) -> None:

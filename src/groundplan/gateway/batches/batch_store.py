@@ -6,7 +6,7 @@ running to done once. Who decides is `batch_runner`; what a line says is not kno
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -211,8 +211,7 @@ async def begin(
             state, call = ("pending", None) if line.order is None else ("ordered", new_id())
             ok, result = None, None
             if line.error is not None:
-                told = _encode(error_line(None, line.custom_id, *line.error)).replace(b"\\u0000", b"\\ufffd")
-                state, ok, result = "done", False, told.decode()
+                state, ok, result = "done", False, _encode(error_line(None, line.custom_id, *line.error)).decode()
             where, held = (line.place, line.length), to_decimal(line.bound)
             await copy.write_row(
                 (id, line.number, line.custom_id, *where, held, line.order, state, call, ok, result, *line.most)
@@ -226,8 +225,9 @@ async def begin(
 
 async def refuse(connection: Connection, id: UUID, errors: Sequence[dict[str, Any]]) -> None:
     """The batch cannot be begun."""
+    told = _encode(list(errors)).replace(b"\\u0000", b"\\ufffd").decode()  # jsonb has no NUL, what a caller says may
     await connection.execute(
-        "UPDATE batch SET status = 'failed', ended_at = now(), errors = %s WHERE id = %s", (Jsonb(list(errors)), id)
+        "UPDATE batch SET status = 'failed', ended_at = now(), errors = %s::jsonb WHERE id = %s", (told, id)
     )
 
 
@@ -274,7 +274,7 @@ async def end_line(connection: Connection, batch: UUID, line: Claimed, *, ok: bo
     await connection.execute(
         """UPDATE batch_line SET state = 'done', ok = %s, result = %s
            WHERE batch_id = %s AND number = %s AND call_id = %s AND state = 'running'""",
-        (ok, result.replace(b"\\u0000", b"\\ufffd").decode(), batch, line.number, line.call),
+        (ok, result.decode(), batch, line.number, line.call),
     )
 
 
@@ -350,7 +350,7 @@ async def unsent(connection: Connection, batch: UUID, code: str) -> bool:
     return row is not None and bool(row[0])
 
 
-async def results(connection: Connection, batch: UUID, *, ok: bool) -> AsyncIterator[list[str]]:
+async def results(connection: Connection, batch: UUID, *, ok: bool) -> AsyncGenerator[list[str], None]:
     """What the lines that went well, or the others, have to say, in order. Inside a transaction."""
     async with connection.cursor(name="results") as cursor:
         await cursor.execute(
