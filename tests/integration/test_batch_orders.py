@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid5
 
 import msgspec
 import psycopg
@@ -409,3 +410,57 @@ async def _journals(world: World) -> list[str]:
     await asyncio.sleep(0)
     live = {str(epoch) for (epoch,) in world.stack.sql("SELECT epoch FROM gateway WHERE state = 'live'")}
     return [path.name for path in world.stack.home.journal.iterdir() if path.is_dir() and path.name not in live]
+
+
+def _of_order(world: World, column: str) -> Any:
+    return world.stack.sql(f"SELECT {column} FROM batch_order")[0][0]
+
+
+async def test_a_provider_that_is_away_is_not_asked_more_often_since_the_batch_is_cancelled(world: World) -> None:
+    world.play(lines=1)
+    batch = await order(world.client, lines(3))
+    await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
+    world.play(lines=1, mode="error", status=503, only="GET /v1/batches/")
+    world.stack.sql("UPDATE batch_order SET tries = 12, next_at = now() + interval '1 hour'")
+    await world.client.batches.cancel(batch.id)
+    await wait_for(lambda: "503" in _of_order(world, "problem"), 10)
+    tries = _of_order(world, "tries")
+    await asyncio.sleep(4)
+    assert _of_order(world, "tries") == tries, "it is asked twice a second"
+    world.play(lines=1)
+    world.stack.sql("UPDATE batch_order SET next_at = now()")
+    done = await over(world, batch.id)
+    assert done.status == "cancelled" and counted(done) == (1, 2)
+
+
+async def test_an_order_whose_results_cannot_be_kept_says_so_and_loses_nothing(world: World) -> None:
+    world.play(mode="error", status=503, only="GET /v1/files/")
+    batch = await order(world.client, lines(3))
+    await wait_for(lambda: _status(world) == "completed")
+    in_the_way = world.stack.home.root / "files" / str(uuid5(_of_order(world, "id"), "0 output")) / "x"
+    in_the_way.mkdir(parents=True)
+    world.play()
+    await wait_for(lambda: "cannot be kept" in _of_order(world, "problem"), 20)
+    assert "waits" not in (world.stack.home.logs / "gateway.log").read_text()
+    in_the_way.rmdir()
+    in_the_way.parent.rmdir()
+    done = await over(world, batch.id)
+    assert done.status == "completed" and counted(done) == (3, 0)
+    assert await world.settled() == (3, 3 * LINE)
+
+
+async def test_what_a_provider_lost_of_an_order_that_was_ended_is_counted_at_its_bound(world: World) -> None:
+    world.play(lines=4)
+    batch = await order(world.client, lines(10))
+    await wait_for(lambda: bool(world.there) and world.there[0].completed == 4)
+    world.play(lines=4, mode="error", status=503, only="GET /v1/files/")
+    await world.client.batches.cancel(batch.id)
+    await wait_for(lambda: _status(world) == "cancelled" and world.there[0].output is not None)
+    assert world.there[0].output is not None
+    del world.model.batches.files[world.there[0].output]
+    world.play(lines=4)
+    done = await over(world, batch.id)
+    assert done.status == "cancelled" and counted(done) == (0, 10)
+    codes = [entry["error"]["code"] for entry in await contents(world.client, done.error_file_id)]
+    assert (codes.count("batch_line_lost"), codes.count("batch_cancelled")) == (4, 6)
+    assert await world.settled() == (4, 4 * LINE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -176,3 +178,38 @@ def test_a_journal_of_an_order_is_published_once_and_says_all(tmp_path: Path) ->
     assert state.spent == {("all", "total"): 200_000_000} and all(call.ended for call in state.calls.values())
     OrderJournal(home, new_id()).drop()
     assert [path.name for path in home.journal.iterdir()] == [str(one.order.id)]
+
+
+async def test_the_loop_waits_for_no_disk_while_the_costs_of_an_order_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large order they are tens of megabytes, and calls go on meanwhile."""
+    one, each, home = terms(), line(), Home(tmp_path)
+    home.create()
+    found = made(one, each, [given(tmp_path, answer(each.call))])
+    journal, fsync, dirty = OrderJournal(home, one.order.id), os.fsync, []
+
+    def told(descriptor: int) -> None:
+        dirty.append(threading.current_thread() is threading.main_thread())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", told)
+    for reservation, settlement in found.attempts:
+        journal.add(reservation, settlement, finish(one, each, found))
+    await journal.sync()
+    assert dirty == [False]
+    journal.publish()
+    (segment,) = (home.journal / str(one.order.id)).glob("*.seg")
+    assert len(read_segment(segment)[0]) == 3
+
+
+def test_half_of_a_character_costs_nobody_the_answer(tmp_path: Path) -> None:
+    """A model that is cut in the middle of an emoji, and a provider that writes its escapes one by one."""
+    one, each = terms(), line()
+    half = answer(each.call).replace(b'"content": "a"', b'"content": "a\\ud83d"')
+    found = made(one, each, [given(tmp_path, half)])
+    assert found.ok and settled(found) == [("ok", 100_000_000, ["provider_batch"])]
+    shown = json.loads(told(each, found, found.data))
+    assert shown["response"]["body"]["choices"][0]["message"]["content"] == "a\ufffd"
+    theirs = b'{"custom_id":"%b","result":{"type":"succeeded","message":{"content":[{"text":"\\ud83d"}]}}}'
+    assert b'[{"text":"\\ufffd"}]' in told_as_openai(theirs % each.call.hex.encode())

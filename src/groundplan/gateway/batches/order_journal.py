@@ -6,6 +6,7 @@ transaction of the shipper's and once, however often the same order is told. Who
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from uuid import UUID
@@ -38,6 +39,12 @@ class OrderJournal:
         self._write(SETTLEMENT, settlement)
         if finish is not None:
             self._write(FINISH, finish)
+
+    async def sync(self) -> None:
+        """What was added is on the disk, which takes its time where it is much; calls go on meanwhile. Raises
+        OSError."""
+        self._file.flush()
+        await asyncio.to_thread(os.fsync, self._file.fileno())
 
     def publish(self) -> None:
         """Durable under its name; nothing where that is there already. Raises OSError."""

@@ -6,7 +6,7 @@ for it. What is done in which state is `orders`'s.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -89,9 +89,11 @@ async def due(connection: Connection, batch: UUID) -> list[UUID]:
 
 
 async def waiting(connection: Connection, batch: UUID) -> list[Order]:
-    """Those that are not looked at for a while, and that nobody has ended."""
-    query: LiteralString = f"""SELECT {_COLUMNS} FROM batch_order WHERE batch_id = %s AND state <> 'ended'
-        AND cancelled_at IS NULL AND next_at > now() + interval '2 seconds' ORDER BY id"""
+    """Those that are not looked at for a while, and that looking at sooner may end: what cannot be told yet of one that
+    may have been sent, or what its provider has no answer for, is not known sooner."""
+    query: LiteralString = f"""SELECT {_COLUMNS} FROM batch_order WHERE batch_id = %s
+        AND (state = 'new' OR (state = 'sent' AND cancelled_at IS NULL AND problem = ''))
+        AND next_at > now() + interval '2 seconds' ORDER BY id"""
     return [_order(row) for row in await (await connection.execute(query, (batch,))).fetchall()]
 
 
@@ -179,7 +181,7 @@ async def known(connection: Connection, id: UUID, since: datetime) -> frozenset[
 # its lines -----------------------------------------------------------------------------------------------------------
 
 
-async def lines(connection: Connection, id: UUID) -> AsyncIterator[list[OrderLine]]:
+async def lines(connection: Connection, id: UUID) -> AsyncGenerator[list[OrderLine], None]:
     """The lines that are not done, in order, some at a time. Inside a transaction."""
     async with connection.cursor(name="lines") as cursor:
         await cursor.execute(
@@ -208,10 +210,7 @@ async def end_lines(connection: Connection, order: Order, done: Sequence[tuple[O
         await cursor.executemany(
             """UPDATE batch_line SET state = 'done', ok = %s, held_usd = 0, result = %s
                WHERE batch_id = %s AND number = %s AND state = 'ordered'""",
-            [
-                (ok, result.replace(b"\\u0000", b"\\ufffd").decode(), order.batch, line.number)
-                for line, ok, result in done
-            ],
+            [(ok, result.decode(), order.batch, line.number) for line, ok, result in done],
         )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid5
@@ -57,7 +58,8 @@ _LONGEST_PAUSE_S = 60.0
 _SOON_S = 0.5
 _DAY = timedelta(days=1)
 _TURN = 64 << 10
-_MOST_RESULT_BYTES = 1 << 30
+_MOST_RESULT_BYTES = 1 << 40
+"""Its disk bounds it: what a provider was paid for is taken, however much it is."""
 _log = logging.getLogger(__name__)
 
 
@@ -127,6 +129,9 @@ class Orders:
             told = f"the provider refused the order: {refused}"
             now = await order_store.find(connection, order.id) or order  # its input may be there by now
             await self._close(connection, batch, now, ("batch_order_refused", told))
+        except (GroundplanError, OSError) as error:  # of ours, such as a disk that is full
+            told = error.message if isinstance(error, GroundplanError) else str(error)
+            await order_store.wait(connection, order.id, _pause(order.tries), told)
 
     def _provider(self, order: Order) -> Provider:
         """How the order's deployment is spoken to."""
@@ -222,10 +227,10 @@ class Orders:
         more are ended."""
         size = 0
 
-        async def written() -> AsyncIterator[bytes]:
+        async def written() -> AsyncGenerator[bytes, None]:
             nonlocal size
-            async with connection.transaction():
-                async for lines in order_store.lines(connection, order.id):
+            async with connection.transaction(), aclosing(order_store.lines(connection, order.id)) as found:
+                async for lines in found:
                     refused = []
                     for line in lines:
                         data, error = await self._forwarded(batch, order, provider, line)
@@ -304,7 +309,7 @@ class Orders:
         await self._clean(order, provider, [file for file in (order.provider_file, *files) if file is not None])
 
     async def _fetch(self, order: Order, provider: Provider, number: int, state: ProviderBatch | None) -> Given:
-        paths = []
+        paths, lost = [], False
         for kind, name in (
             ("output", state.output_file_id if state else None),
             ("errors", state.error_file_id if state else None),
@@ -316,14 +321,15 @@ class Orders:
                 except Refused as refused:
                     if refused.status != 404:
                         raise
-                    continue  # its calls have no result then, and are counted at their bounds
+                    lost = True  # calls without a result are counted at their bounds then, also of one that was ended
+                    continue
                 paths.append(self._shelf.path(id))
         results, turn = Results(paths), 0
         for read in results.scan():
             if read - turn > _TURN:
                 turn = read
                 await asyncio.sleep(0)
-        return Given(state, results)
+        return Given(None if lost else state, results)
 
     async def _close(self, connection: Connection, batch: Batch, order: Order, why: Why) -> None:
         """Nothing of it was made: all that is held for it goes back."""
@@ -342,8 +348,8 @@ class Orders:
         every: list[tuple[OrderLine, Made]] = []
         journal = OrderJournal(self._shelf.home, order.id)
         try:
-            async with connection.transaction():
-                async for lines in order_store.lines(connection, order.id):
+            async with connection.transaction(), aclosing(order_store.lines(connection, order.id)) as found:
+                async for lines in found:
                     done = []
                     for line in lines:
                         made = order_results.made(terms, line, given, await self._asked(terms, line))
@@ -355,6 +361,7 @@ class Orders:
                         every.append((line, Made(made.ok, made.status, b"", made.error, made.attempts)))
                         await asyncio.sleep(0)
                     await order_store.end_lines(connection, order, done)
+                await journal.sync()
                 journal.publish()
                 await order_store.end(connection, order.id)
         except BaseException:
