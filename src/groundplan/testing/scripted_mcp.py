@@ -36,6 +36,10 @@ class ScriptedMcp:
         self.fails = False
         self.resources = {"crm://notes/one": "a note", "crm://secret/two": "hidden"}
         """Texts by address; any other address is a picture."""
+        self.answer: dict[str, Any] = {}
+        """Of any tool, where it is set."""
+        self.prompt: list[dict[str, Any]] = []
+        """Content of any prompt, where it is set."""
 
     async def handle(self, request: Request, response: Response) -> None:
         message = msgspec.json.decode(request.body)
@@ -73,7 +77,9 @@ class ScriptedMcp:
                 if name == "add"
                 else str(arguments.get("text", "done"))
             )
-            self._send(response, message, {"content": [{"type": "text", "text": told}], "isError": False})
+            self._send(
+                response, message, self.answer or {"content": [{"type": "text", "text": told}], "isError": False}
+            )
         elif (found := self._other(message)) is not None:
             self._send(response, message, found)
         else:
@@ -96,7 +102,7 @@ class ScriptedMcp:
             return {"prompts": [{"name": "greet"}, {"name": "leave"}]}
         if method == "prompts/get":
             told = f"{params['name']} {(params.get('arguments') or {}).get('who', '')}".strip()
-            return {"messages": [{"role": "user", "content": {"type": "text", "text": told}}]}
+            return {"messages": [{"role": "user", "content": self.prompt or {"type": "text", "text": told}}]}
         return None
 
     def _send(self, response: Response, message: dict[str, Any], value: Any, lines: bytes = b"") -> None:

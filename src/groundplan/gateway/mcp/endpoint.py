@@ -34,7 +34,7 @@ from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
-from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, checked, inward, offers, outward
+from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, checked, inward, offers, outward, part
 from groundplan.gateway.mcp.servers import ServerError, Servers
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.interface import Interface
@@ -373,15 +373,18 @@ class McpApi:
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
         if guard is None or guard.passages.empty:
             return result
-        masks, findings, kept = Masks(), Findings(), []
-        for part in result.get("content") or ():
-            text = part.get("text") if isinstance(part, dict) else None
-            if not isinstance(text, str):
-                kept.append(part)
-                continue
+        masks, findings = Masks(), Findings()
+
+        def look(text: str) -> str:
             seen = checked_passage(guard, text, masks, findings)
-            kept.append({**part, "text": "(left out by a guardrail)" if seen is None else seen})
+            return "(left out by a guardrail)" if seen is None else seen
+
+        content = result.get("content")
+        kept = [part(each, look, bytes_too=True) for each in content] if isinstance(content, list) else []
         made = {**result, "content": kept}
+        if use.server is not None:  # our own says there what it says in its content
+            for text in _texts(result.get("structuredContent")):
+                look(text)
         if findings.counted and not guard.shadow:
             made.pop("structuredContent", None)
         return made

@@ -87,13 +87,22 @@ def _content(each: dict[str, Any], server: str, look: Callable[[str], str], byte
 
 def _message(each: dict[str, Any], look: Callable[[str], str], bytes_too: bool) -> dict[str, Any]:
     content = each.get("content")
+    if isinstance(content, list):
+        return {**each, "content": [part(one, look, bytes_too=bytes_too) for one in content]}
+    return {**each, "content": part(content, look, bytes_too=bytes_too)}
+
+
+def part(content: Any, look: Callable[[str], str], *, bytes_too: bool) -> Any:
+    """One part of a message or of a tool's result, with its text, or that of the resource in it, looked at."""
+    if isinstance(content, str):
+        return look(content)
     if not isinstance(content, dict):
-        return each
-    if isinstance(content.get("text"), str):
-        return {**each, "content": {**content, "text": look(content["text"])}}
+        return content
     inner = content.get("resource")
+    if isinstance(content.get("text"), str):
+        content = {**content, "text": look(content["text"])}
+    elif not (isinstance(inner, dict) and isinstance(inner.get("text"), str)) and not bytes_too:
+        return {"type": "text", "text": "(left out: no guardrail of this workload can look at it)"}
     if isinstance(inner, dict) and isinstance(inner.get("text"), str):
-        return {**each, "content": {**content, "resource": {**inner, "text": look(inner["text"])}}}
-    if bytes_too:
-        return each
-    return {**each, "content": {"type": "text", "text": "(left out: no guardrail of this workload can look at it)"}}
+        content = {**content, "resource": {**inner, "text": look(inner["text"])}}
+    return content
