@@ -19,6 +19,8 @@ from groundplan.gateway.database import insert
 from groundplan.gateway.problem import Problem
 
 SECONDS = 2.0
+MOST_SEEN = 10_000
+"""Calls of which is remembered what was told: a call may go on for minutes."""
 _log = logging.getLogger(__name__)
 Key = tuple[date, str, str, str, str, bool]
 _ADD = """INSERT INTO guard_count AS g (day, workload, place, name, done, shadow, calls, finds, last_call, last_at)
@@ -39,10 +41,10 @@ class Counts:
 
     def add(self, call: UUID, workload: str, counted: Mapping[tuple[str, str, str], int], *, shadow: bool) -> None:
         """What was found in a call so far; told again, only what is new is added."""
-        before = self._seen.get(call, {})
-        if len(self._seen) > 10_000:
-            self._seen.clear()
+        before = self._seen.pop(call, {})
         self._seen[call] = dict(counted)
+        if len(self._seen) > MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
         day = self._clock.now().date()
         for (place, name, done), finds in counted.items():
             more = finds - before.get((place, name, done), 0)
@@ -64,7 +66,6 @@ class Counts:
         if not self._waiting:
             return
         taken, self._waiting = self._waiting, {}
-        self._seen = {}
         try:
             await insert(self._url, _ADD, [(*key, *value) for key, value in sorted(taken.items())])
         except (psycopg.Error, OSError, TimeoutError) as error:
