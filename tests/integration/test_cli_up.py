@@ -165,11 +165,34 @@ def test_from_nothing_to_a_governed_call_and_again(home: Path, workspace: Path) 
     assert not (home / "run" / "up.json").exists()
     assert cli("status", *place, code=69)["error"]["code"] == "not_running"
     assert cli("audit", "verify", *place)["ok"]
-    with started(home) as again:
+    with reloaded_meanwhile(home), started(home) as again:
         status = cli("status", *place)
         assert status["blueprint"] == 1, "without a workspace the last blueprint is served"
         assert cli("cost", *place)["total_usd"] == cost["total_usd"]
+        deadline = time.monotonic() + 60
+        while json.loads((home / "run" / "reload.json").read_text())["state"] != "done":
+            assert time.monotonic() < deadline, "what was asked for during the start is done after it"
+            time.sleep(0.1)
         del again
+
+
+@contextmanager
+def reloaded_meanwhile(home: Path) -> Iterator[None]:
+    """As soon as commands find what is being started, one asks it to reload."""
+    told = home / "run" / "up.json"
+
+    def ask() -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not told.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(json.loads(told.read_text())["pid"], signal.SIGUSR1)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    try:
+        yield
+    finally:
+        asking.join(START_SECONDS)
 
 
 def cli_up_error(home: Path) -> Any:

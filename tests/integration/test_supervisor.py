@@ -232,6 +232,25 @@ def test_a_signal_ends_run_and_stops_everything(tmp_path: Path, number: signal.S
     assert not lives(child)
 
 
+def test_a_reload_that_is_asked_for_during_the_start_or_the_end_ends_nobody(tmp_path: Path) -> None:
+    """Commands find an `up` as soon as it starts processes, minutes before it is ready."""
+    numbers = (signal.SIGUSR1, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        with Supervisor(Home(tmp_path)) as supervisor:
+            supervisor.heed_reloads()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert supervisor.reload_wanted() and not supervisor.reload_wanted()
+            with supervisor.signals():
+                os.kill(os.getpid(), signal.SIGUSR1)
+                assert supervisor.reload_wanted()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert supervisor.reload_wanted()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_a_listening_socket_is_inherited(tmp_path: Path) -> None:
     program = "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.accept()[0].sendall(b'hello')"
     listener = open_listener("127.0.0.1", 0)

@@ -108,6 +108,7 @@ def up(
         steps = stack.enter_context(Steps())
         start = Start(Home(settings.home), settings, folder, demo, steps)
         supervisor = stack.enter_context(Supervisor(start.home, notice=steps.say))
+        supervisor.heed_reloads()
         # what an `up` that was killed here left behind lets go of its ports when it has told its callers so
         left = (start.home.run / "up.json").exists()
         listeners = open_listeners(settings, serving.port, serving.control_port, patience=LEFT_SECONDS if left else 0.0)

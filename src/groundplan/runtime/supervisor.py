@@ -129,6 +129,11 @@ class _Child:
         return True
 
 
+def _reloading() -> tuple[signal.Signals, ...]:
+    """Signals that ask for a reload."""
+    return (signal.SIGUSR1,) if sys.stdin and sys.stdin.isatty() else (signal.SIGUSR1, signal.SIGHUP)
+
+
 class Supervisor:
     """The processes of one `up`. A context manager: holds HOME/lock inside, and stops everything at the end.
 
@@ -271,6 +276,12 @@ class Supervisor:
         """Make `run` return; for any thread and for signal handlers."""
         self._stopping.set()
 
+    def heed_reloads(self) -> None:
+        """From now on SIGUSR1 asks for a reload, and so does SIGHUP where no terminal is there to hang up: whoever
+        wants one finds us long before `run`, for which it waits. From the main thread."""
+        for number in _reloading():
+            signal.signal(number, lambda *_: self._reload.set())
+
     def reload_wanted(self) -> bool:
         """Whether a reload was asked for since this was asked last."""
         wanted = self._reload.is_set()
@@ -284,8 +295,8 @@ class Supervisor:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for a stop inside, SIGUSR1 for a reload, and so does SIGHUP where no terminal is there
-        to hang up; a second one changes nothing. May be nested."""
+        """SIGINT and SIGTERM ask for a stop inside, the signals of `heed_reloads` for a reload; a second one changes
+        nothing. May be nested."""
 
         def handle(number: int, _frame: FrameType | None) -> None:
             if number in (signal.SIGHUP, signal.SIGUSR1):
@@ -293,9 +304,7 @@ class Supervisor:
             else:
                 self.request_stop()
 
-        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
-        if not sys.stdin or not sys.stdin.isatty():
-            numbers.append(signal.SIGHUP)
+        numbers = (signal.SIGINT, signal.SIGTERM, *_reloading())
         before = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield
