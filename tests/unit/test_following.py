@@ -5,13 +5,18 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
+
+import groundplan.cli.reload
 from groundplan.cli.client import ControlClient
 from groundplan.cli.progress import Steps
+from groundplan.cli.reload import Reloading
 from groundplan.cli.starting import FOLLOW_SECONDS, Following, Start
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.runtime.supervisor import Supervisor
+from groundplan.runtime.supervisor import Process, Supervisor
 
 
 def test_a_control_process_that_hangs_keeps_nothing_from_being_started_again(tmp_path: Path) -> None:
@@ -29,3 +34,35 @@ def test_a_control_process_that_hangs_keeps_nothing_from_being_started_again(tmp
         asked, _ = silent.accept()
         with asked:
             assert asked.recv(100).startswith(b"GET /api/status ")
+
+
+def test_a_service_that_cannot_be_started_now_ends_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where this user may have no more processes; it is tried again."""
+    steps = Steps()
+    said: list[str] = []
+    monkeypatch.setattr(steps, "say", said.append)
+    home = Home(tmp_path)
+    start = Start(home, load_settings({}), None, False, steps)
+    following = Following(start, Supervisor(home), ControlClient("http://127.0.0.1:1", "token"))
+
+    def full(*_: object) -> NoReturn:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(start, "service", full)
+    following._fetched.append("search")
+    following.tick()
+    assert said == ["search cannot start yet: [Errno 11] Resource temporarily unavailable"]
+
+
+def test_a_reload_on_a_disk_that_is_full_ends_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    home = Home(tmp_path)
+    supervisor = Supervisor(home)
+    reloading = Reloading(home, supervisor, lambda: ([Process("gateway-0", ("sleep", "9"))],))
+    monkeypatch.setattr(groundplan.cli.reload, "write_atomically", full)
+    supervisor._reload.set()
+    reloading.tick()
+    reloading.tick()
+    assert not supervisor.reload_wanted() and not supervisor.replacing

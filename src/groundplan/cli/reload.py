@@ -12,6 +12,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -142,4 +143,5 @@ class Reloading:
 
     def _tell(self, state: str, *, message: str = "", replaced: dict[str, Any] | None = None) -> None:
         value = {"number": self._number, "state": state, "message": message, "replaced": replaced or {}}
-        write_atomically(_path(self._home), json.dumps(value).encode())
+        with suppress(OSError):  # on a disk that is full the command waits in vain, and `up` goes on
+            write_atomically(_path(self._home), json.dumps(value).encode())

@@ -165,7 +165,7 @@ class Following:
     def tick(self) -> None:
         """Called every 0.1 s by the supervisor's loop."""
         while self._fetched:
-            self._start.service(self._supervisor, self._fetched.pop())
+            self._begin(self._fetched.pop())
         if time.monotonic() < self._due or (self._looking is not None and self._looking.is_alive()):
             return
         self._due = time.monotonic() + FOLLOW_SECONDS
@@ -174,6 +174,12 @@ class Following:
         with suppress(RuntimeError):  # this user may have no more threads now
             looking.start()
             self._looking = looking
+
+    def _begin(self, name: str) -> None:
+        try:
+            self._start.service(self._supervisor, name)
+        except (GroundplanError, OSError) as error:  # the machine may have no room for one more process now
+            self._start.steps.say(f"{name} cannot start yet: {error}")
 
     def _wanted(self) -> list[str]:
         try:
