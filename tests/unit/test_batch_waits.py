@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 from tests.unit.call_rig import BOUND, LIMIT, Closed, Rig, call_rig
 
+from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_calls
@@ -31,8 +32,9 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_calls, "_LONGEST_WAIT_S", 0.01)
 
 
-async def made(rig: Rig, key: str = "", *, held: int = 0, gone: bool = False) -> Collected:
-    """One line of a batch, and its answer. `held`: what was set aside for it; `gone`: its file is."""
+async def made(rig: Rig, key: str = "", *, held: int = 0, gone: bool = False, **more: Any) -> Collected:
+    """One line of a batch, and its answer. `held`: what was set aside for it; `gone`: its file is; `more`: of its
+    body."""
     whose = key or next(iter(rig.gateway.live.policy.keys.values())).id
     now = rig.gateway.clock.now()
     batch = Batch(
@@ -52,7 +54,7 @@ async def made(rig: Rig, key: str = "", *, held: int = 0, gone: bool = False) ->
     async def body() -> bytes:
         if gone:
             raise Unavailable("it is gone", code="file_elsewhere", hint="Send it again.")
-        return rig.request().partition(b"\r\n\r\n")[2]
+        return rig.request(**more).partition(b"\r\n\r\n")[2]
 
     assert rig.gateway.conduct is not None
     async with asyncio.timeout(20):
@@ -154,3 +156,25 @@ async def test_what_was_set_aside_for_a_line_that_is_refused_goes_back(tmp_path:
         assert rig.slices.available("all", "total") == LIMIT
         refused = [record for record in await rig.records() if isinstance(record, Finish)]
         assert [record.error_code for record in refused] == (["killed"] if why == "killed" else [])
+
+
+async def test_what_a_guardrail_masked_is_in_the_answer_also_after_a_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    async def refused_once(gateway: Gateway, exchange: Exchange, course: Any) -> None:
+        tries.append(exchange.request.body)
+        if len(tries) == 1:
+            raise Unavailable("there is no room", code="overloaded", hint="Wait.", retry_after=1.0)
+        await serve(gateway, exchange, course)
+
+    monkeypatch.setattr(batch_calls, "serve", refused_once)
+    rules = {"assistant": {"guardrails": Guardrails(input={"personal_data": "mask"}, budget_ms=10_000)}}
+    async with call_rig(tmp_path, ["one"], workloads=rules) as rig:
+        asked = [{"role": "user", "content": "to ana@acme.example"}]
+        answer = json.loads((await made(rig, messages=asked)).body)
+        assert len(tries) == 2 and b"ana@" not in tries[0] + tries[1]
+        assert answer["choices"][0]["message"]["content"] == "You asked: to ana@acme.example"
+        (told,) = answer["groundplan"]["guardrails"]
+        assert (told["check"], told["done"], told["finds"]) == ("personal_data", "mask", 1)

@@ -238,10 +238,9 @@ class BatchCalls:
         """How a claimed line is made; `exchange` holds what was set aside for it already."""
 
         async def made(gateway: Gateway, exchange: Exchange) -> None:
-            exchange.request.body = await body()
-            counted = False
+            data, counted = await body(), False
             while True:
-                amount = await self._admitted(exchange, batch)
+                amount = await self._admitted(exchange, batch, data)
                 if exchange.finished:
                     return
                 exchange.waited = 0.0  # nobody waits for it: its deadline begins when it is sent
@@ -300,15 +299,16 @@ class BatchCalls:
             self.waiting.discard(exchange.call)
         self._check_ending(exchange, batch)
 
-    async def _admitted(self, exchange: Exchange, batch: Batch) -> int:
+    async def _admitted(self, exchange: Exchange, batch: Batch, data: bytes) -> int:
         """Wait for limits of use, and for a worker that has no time, until the batch expires. A call whose answer is
-        cached is finished then."""
+        cached is finished then. `data`: its body, of which guardrails know only in one look what they mask."""
         gateway = self._gateway
 
         def again() -> None:
             self.assess(exchange, batch, call=True)
 
         while True:
+            exchange.request.body = data
             try:
                 amount = self.assess(exchange, batch, call=True)
                 gateway.pressure.check("low", gateway.running)
