@@ -464,3 +464,16 @@ async def test_what_a_provider_lost_of_an_order_that_was_ended_is_counted_at_its
     codes = [entry["error"]["code"] for entry in await contents(world.client, done.error_file_id)]
     assert (codes.count("batch_line_lost"), codes.count("batch_cancelled")) == (4, 6)
     assert await world.settled() == (4, 4 * LINE)
+
+
+async def test_nothing_stays_at_the_provider_when_who_was_to_delete_it_is_killed(world: World) -> None:
+    world.play(mode="stall", only="DELETE /v1/files/")
+    done = await over(world, (await order(world.client, lines(3))).id)
+    assert done.status == "completed" and world.model.batches.files
+    await world.kill()
+    world.play()
+    world.stack.sql("UPDATE batch_order SET ended_at = now() - interval '2 minutes'")
+    await wait_for(lambda: world.model.batches.files == {})
+    kept = [uuid5(_of_order(world, "id"), name) for name in ("input", "0 output")]
+    await wait_for(lambda: not any((world.stack.home.root / "files" / str(id)).exists() for id in kept))
+    assert counted(done) == (3, 0) and len(await contents(world.client, done.output_file_id)) == 3

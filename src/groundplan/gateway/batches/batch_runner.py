@@ -41,7 +41,7 @@ from groundplan.ledger.model import Charge
 
 LOOK_S = 0.5
 SWEEP_S = 60.0
-"""How often it is looked for files that were deleted elsewhere."""
+"""How often it is looked for files that were deleted elsewhere, or that orders have left."""
 _RETRY_S = 0.5
 _RECALLS = 8
 _RECALL_S = 0.25
@@ -122,6 +122,7 @@ class BatchRunner:
     async def _sweep(self) -> None:
         if self._shelf.files.exists():
             await files_api.sweep(await self._connect(), self._shelf)
+            await self._orders.sweep(await self._connect())
 
     @property
     def busy(self) -> bool:

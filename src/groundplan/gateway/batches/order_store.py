@@ -217,3 +217,12 @@ async def end_lines(connection: Connection, order: Order, done: Sequence[tuple[O
 async def end(connection: Connection, id: UUID) -> None:
     """Its lines are done and its costs are told."""
     await connection.execute("UPDATE batch_order SET state = 'ended', ended_at = now() WHERE id = %s", (id,))
+
+
+async def ended_lately(connection: Connection) -> list[UUID]:
+    """Orders that have ended within a week, and not just now."""
+    rows = await connection.execute(
+        """SELECT id FROM batch_order WHERE state = 'ended'
+           AND ended_at BETWEEN now() - interval '7 days' AND now() - interval '1 minute'"""
+    )
+    return [id for (id,) in await rows.fetchall()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -60,6 +60,8 @@ _DAY = timedelta(days=1)
 _TURN = 64 << 10
 _MOST_RESULT_BYTES = 1 << 40
 """Its disk bounds it: what a provider was paid for is taken, however much it is."""
+INPUT = "input"
+"""Of the files of an order the one with its calls."""
 _log = logging.getLogger(__name__)
 
 
@@ -81,9 +83,11 @@ class Orders:
             await order_store.hurry(connection, hurried)
         for id in await order_store.due(connection, batch.id):
             if id not in self._working:
-                task = self._gateway.loop.create_task(self._work(batch, id, ending))
-                self._working[id] = task
-                task.add_done_callback(lambda _, id=id: self._working.pop(id, None))  # type: ignore[misc]
+                self._begin(id, self._work(batch, id, ending))
+
+    def _begin(self, id: UUID, work: Coroutine[None, None, None]) -> None:
+        task = self._working[id] = self._gateway.loop.create_task(work)
+        task.add_done_callback(lambda _: self._working.pop(id, None))
 
     async def close(self) -> None:
         """Leave everything as it is: whoever comes next goes on."""
@@ -161,7 +165,7 @@ class Orders:
         if file is None:
             await self._close(connection, batch, order, ("batch_line_refused", "no call of it may be made"))
             return
-        path, headers = self._shelf.path(_file(order, "input")), batch_calls.header_lines(batch)
+        path, headers = self._shelf.path(_file(order, INPUT)), batch_calls.header_lines(batch)
         await order_store.sending(connection, order.id)
         try:
             made = await provider.create(Input(order.id, batch.endpoint, path, file, headers))
@@ -185,7 +189,7 @@ class Orders:
             if uploading is None:
                 return ""
             await order_store.uploading(connection, order.id)
-            file = await uploading.upload(self._shelf.path(_file(order, "input")), name)
+            file = await uploading.upload(self._shelf.path(_file(order, INPUT)), name)
         await order_store.uploaded(connection, order.id, file)
         return file
 
@@ -215,7 +219,7 @@ class Orders:
             told = f"whether the provider has this order is known when its batch {found.open} has ended"
             await order_store.wait(connection, order.id, _pause(order.tries), told)
             return
-        longest = provider.longest(self._shelf.path(_file(order, "input")))
+        longest = provider.longest(self._shelf.path(_file(order, INPUT)))
         since = (self._gateway.clock.now() - order.sending_at).total_seconds() if order.sending_at else 0.0
         if since > longest:
             await order_store.not_sent(connection, order.id)
@@ -241,7 +245,7 @@ class Orders:
                         size += 1
                     await order_store.end_lines(connection, order, refused)
 
-        await self._shelf.keep(_file(order, "input"), written(), most=_MOST_RESULT_BYTES)
+        await self._shelf.keep(_file(order, INPUT), written(), most=_MOST_RESULT_BYTES)
         return size > 0
 
     async def _forwarded(
@@ -305,8 +309,7 @@ class Orders:
         provider, states, ending = how
         given = [await self._fetch(order, provider, number, state) for number, state in enumerate(states)]
         await self._tell(connection, batch, order, given, _not_made(states, ending))
-        files = [file for state in states if state is not None for file in (state.output_file_id, state.error_file_id)]
-        await self._clean(order, provider, [file for file in (order.provider_file, *files) if file is not None])
+        await self._clean(order, provider, states)
 
     async def _fetch(self, order: Order, provider: Provider, number: int, state: ProviderBatch | None) -> Given:
         paths, lost = [], False
@@ -334,7 +337,7 @@ class Orders:
     async def _close(self, connection: Connection, batch: Batch, order: Order, why: Why) -> None:
         """Nothing of it was made: all that is held for it goes back."""
         await self._tell(connection, batch, order, [], why)
-        await self._clean(order, self._provider(order), [f for f in (order.provider_file,) if f])
+        await self._clean(order, self._provider(order), [])
 
     async def _tell(
         self, connection: Connection, batch: Batch, order: Order, given: list[Given], not_made: Why
@@ -420,15 +423,39 @@ class Orders:
             outcome, status = ("ok", 200) if made.ok else ("failed", made.status or 502)
             meters.call_elsewhere((terms.interface.name, batch.workload, place, outcome, status))
 
-    async def _clean(self, order: Order, provider: Provider, names: list[str]) -> None:
-        """Leave nothing at the provider, nor here; what fails is told, and costs nothing but room."""
-        for kind in ("input", *(f"{n} {kind}" for n in range(8) for kind in ("output", "errors"))):
+    async def _clean(self, order: Order, provider: Provider, states: list[ProviderBatch | None]) -> None:
+        """Leave nothing at the provider, nor here. What fails is told, and tried again by `sweep`: for that the order's
+        input is the last to go."""
+        for kind in [f"{n} {kind}" for n in range(8) for kind in ("output", "errors")]:
             self._shelf.path(_file(order, kind)).unlink(missing_ok=True)
-        for name in names:
+        files = [file for state in states if state is not None for file in (state.output_file_id, state.error_file_id)]
+        left = False
+        for name in filter(None, (order.provider_file, *files)):
             try:
                 await provider.delete(name)
             except (Away, Refused) as problem:
-                _log.warning("a file of order %s stays at the provider: %s", order.id, problem)
+                left |= isinstance(problem, Away)
+                if isinstance(problem, Away) or problem.status != 404:
+                    _log.warning("a file of order %s stays at the provider: %s", order.id, problem)
+        if not left:
+            self._shelf.path(_file(order, INPUT)).unlink(missing_ok=True)
+
+    async def sweep(self, connection: Connection) -> None:
+        """Clean up after orders that have ended while whoever did so was killed, or their provider was away."""
+        for id in await order_store.ended_lately(connection):
+            if id not in self._working and self._shelf.path(uuid5(id, INPUT)).exists():
+                self._begin(id, self._tidy(id))
+
+    async def _tidy(self, id: UUID) -> None:
+        try:
+            async with await connect(self._url) as connection:
+                order = await order_store.find(connection, id) if await order_store.lock(connection, id) else None
+                if order is not None:
+                    provider = self._provider(order)
+                    states = [await _state(provider, name) for name in order.provider_batches]
+                    await self._clean(order, provider, states)
+        except (*LOST, OSError, Away, Refused) as problem:
+            _log.warning("files of order %s stay: %s: %s", id, problem.__class__.__name__, first_line(problem))
 
 
 async def _state(provider: Provider, name: str) -> ProviderBatch | None:
