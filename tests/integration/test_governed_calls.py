@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import psycopg
@@ -18,7 +18,7 @@ from groundplan.blueprint.model import Review
 from groundplan.core.audit.keys import create_keys
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import SystemClock
-from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid
+from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Slices
@@ -286,7 +286,7 @@ async def test_what_a_dead_worker_held_is_closed(database: Database, tmp_path: P
     await queue.desk.close()
 
 
-async def test_without_a_database_nothing_is_sent(tmp_path: Path) -> None:
+async def test_without_a_database_nothing_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path / "home")
     home.create()
     create_keys(home)
@@ -294,7 +294,16 @@ async def test_without_a_database_nothing_is_sent(tmp_path: Path) -> None:
     with pytest.raises(GroundplanError) as caught:
         await desk.in_thread(lambda conn: conn)
     assert caught.value.code == "review_unavailable"
+    tried: list[object] = []
+
+    async def away(work: object) -> NoReturn:
+        tried.append(work)
+        raise Unavailable("it is away", code="review_unavailable", hint="Wait.")
+
+    desk._left |= {new_id() for _ in range(3)}
+    monkeypatch.setattr(desk, "in_thread", away)
     await desk.close()
+    assert len(tried) == 1, "a worker that ends waits two seconds for each"
 
 
 async def test_what_guardrails_found_is_counted_once(database: Database) -> None:

@@ -51,8 +51,8 @@ class Reviews:
         """What waits is decided by nobody any more."""
         if self._looking is not None:
             self._looking.cancel()
-        for id in [*self._waiting, *self._left]:
-            with suppress(Unavailable):
+        with suppress(Unavailable):  # where one cannot be told, none can: a worker that ends waits for that once
+            for id in [*self._waiting, *self._left]:
                 await self.in_thread(lambda conn, id=id: held_store.close(conn, id, "gone"))  # type: ignore[misc]
         await self._database.close()
 
