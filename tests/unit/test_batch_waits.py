@@ -15,7 +15,7 @@ import pytest
 from tests.unit.call_rig import BOUND, LIMIT, Closed, Rig, call_rig
 
 from groundplan.blueprint.model import Guardrails
-from groundplan.core.errors import Unavailable
+from groundplan.core.errors import Denied, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_calls
 from groundplan.gateway.batches.batch_calls import BatchCalls
@@ -23,6 +23,7 @@ from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.serve import serve
+from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.http.collected import Collected
 from groundplan.ledger.model import Charge, Finish
 
@@ -32,17 +33,24 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_calls, "_LONGEST_WAIT_S", 0.01)
 
 
-async def made(rig: Rig, key: str = "", *, held: int = 0, gone: bool = False, **more: Any) -> Collected:
-    """One line of a batch, and its answer. `held`: what was set aside for it; `gone`: its file is; `more`: of its
-    body."""
-    whose = key or next(iter(rig.gateway.live.policy.keys.values())).id
+def batch_of(rig: Rig, key: str) -> Batch:
     now = rig.gateway.clock.now()
-    batch = Batch(
-        id=new_id(), workload="assistant", key=UUID(whose), person="", endpoint="/v1/chat/completions",
+    return Batch(
+        id=new_id(), workload="assistant", key=UUID(key), person="", endpoint="/v1/chat/completions",
         input_file=new_id(), completion_window="24h", metadata=None, status="in_progress", created_at=now,
         expires_at=now, in_progress_at=now, cancelling_at=None, ended_at=None, errors=[], output_file=None,
         error_file=None, total=1, held_usd=0, charges=[["all", "total"]],
     )  # fmt: skip
+
+
+def body_of(rig: Rig, **more: Any) -> bytes:
+    return rig.request(**more).partition(b"\r\n\r\n")[2]
+
+
+async def made(rig: Rig, key: str = "", *, held: int = 0, gone: bool = False, **more: Any) -> Collected:
+    """One line of a batch, and its answer. `held`: what was set aside for it; `gone`: its file is; `more`: of its
+    body."""
+    batch = batch_of(rig, key or next(iter(rig.gateway.live.policy.keys.values())).id)
     calls = BatchCalls(rig.gateway)
     exchange = calls.exchange(batch, new_id(), b"")
     exchange.charges = calls.budgets(batch)
@@ -54,7 +62,7 @@ async def made(rig: Rig, key: str = "", *, held: int = 0, gone: bool = False, **
     async def body() -> bytes:
         if gone:
             raise Unavailable("it is gone", code="file_elsewhere", hint="Send it again.")
-        return rig.request(**more).partition(b"\r\n\r\n")[2]
+        return body_of(rig, **more)
 
     assert rig.gateway.conduct is not None
     async with asyncio.timeout(20):
@@ -178,3 +186,22 @@ async def test_what_a_guardrail_masked_is_in_the_answer_also_after_a_wait(
         assert answer["choices"][0]["message"]["content"] == "You asked: to ana@acme.example"
         (told,) = answer["groundplan"]["guardrails"]
         assert (told["check"], told["done"], told["finds"]) == ("personal_data", "mask", 1)
+
+
+@pytest.mark.parametrize("done", ["mask", "block"])
+async def test_what_a_guardrail_finds_in_a_line_is_counted_once(tmp_path: Path, done: Any) -> None:
+    """It is looked at when the batch is checked, and when the line is made; of one that is refused only the first."""
+    rules = {"assistant": {"guardrails": Guardrails(input={"personal_data": done}, budget_ms=10_000)}}
+    async with call_rig(tmp_path, ["one"], workloads=rules) as rig:
+        rig.gateway.guard_counts = counts = Counts("", rig.gateway.clock)
+        asked = [{"role": "user", "content": "to ana@acme.example"}]
+        (key,) = rig.gateway.live.policy.keys.values()
+        calls = BatchCalls(rig.gateway)
+        checked = calls.exchange(batch := batch_of(rig, key.id), new_id(), body_of(rig, messages=asked))
+        if done == "block":
+            with pytest.raises(Denied):
+                calls.assess(checked, batch)
+        else:
+            calls.assess(checked, batch)
+            assert (await made(rig, messages=asked)).status == 200
+        assert [found[:2] for found in counts._waiting.values()] == [(1, 1)]

@@ -139,7 +139,7 @@ class BatchCalls:
             raise Invalid("a call in a batch goes on with no response", code="field_unsupported", hint=hint)
         exchange.ask = ask
         if guards(exchange, plan, policy):
-            begin(gateway, exchange, plan)
+            self._guard(exchange, plan, call=call)
             ask = exchange.ask  # as the guardrails leave it
         asked = ask.service
         if asked != PRIORITY:
@@ -150,6 +150,16 @@ class BatchCalls:
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
         admit.check_cost(exchange, plan, amount)
         return amount
+
+    def _guard(self, exchange: Exchange, plan: Plan, *, call: bool) -> None:
+        """What lets a line pass before its batch is begun is found again, and counted, when it is made."""
+        try:
+            begin(self._gateway, exchange, plan, counts=call)
+        except Denied:
+            if exchange.guard is not None:
+                exchange.guard.counts = True
+                exchange.guard.count(exchange)
+            raise
 
     def _used(self, batch: Batch, key: KeyEntry, catalog: Catalog, policy: Policy, now: float) -> Plan:
         """The workload of a batch, where its key may use it. Raises as admission does."""

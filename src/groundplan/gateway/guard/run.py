@@ -60,9 +60,11 @@ def guards(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
     return policy.tools_stopped
 
 
-def begin(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
-    """Check what is sent in; masks it where that is declared. Raises `Denied` (`guardrail_...`), `Invalid`."""
+def begin(gateway: Gateway, exchange: Exchange, plan: Plan, *, counts: bool = True) -> None:
+    """Check what is sent in; masks it where that is declared. `counts`: what lets it pass is counted, too, since nobody
+    looks at it again. Raises `Denied` (`guardrail_...`), `Invalid`."""
     guarding = exchange.guard = Guarding(gateway, exchange, plan.guard or NOTHING)
+    guarding.counts = counts
     if exchange.ask is not None:
         guarding.form(exchange, exchange.ask)
     looked_at = not guarding.guard.input.empty or exchange.endpoint == media.SPEECH
@@ -80,7 +82,7 @@ async def look_in(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
 class Guarding:
     """See the module."""
 
-    __slots__ = ("_gateway", "findings", "guard", "masks", "may_call", "reviewed", "spent_ns")
+    __slots__ = ("_gateway", "counts", "findings", "guard", "masks", "may_call", "reviewed", "spent_ns")
 
     def __init__(self, gateway: Gateway, exchange: Exchange, guard: Guard) -> None:
         self.guard = guard
@@ -89,6 +91,7 @@ class Guarding:
         self.spent_ns = 0
         """CPU and waiting of all checks, without the judge."""
         self.reviewed = False
+        self.counts = True
         self.may_call = _CallRule(gateway, exchange, guard)
         self._gateway = gateway
 
@@ -331,7 +334,7 @@ class Guarding:
     def count(self, exchange: Exchange) -> None:
         """Add what was found since to the worker's counts."""
         counts, workload = self._gateway.guard_counts, exchange.workload
-        if counts is not None and workload is not None and self.findings.counted:
+        if counts is not None and workload is not None and self.findings.counted and self.counts:
             counts.add(exchange.call, workload.name, self.findings.counted, shadow=self.guard.shadow)
 
     def _spend(self, begun: int, place: str) -> None:
