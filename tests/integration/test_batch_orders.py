@@ -477,3 +477,11 @@ async def test_nothing_stays_at_the_provider_when_who_was_to_delete_it_is_killed
     kept = [uuid5(_of_order(world, "id"), name) for name in ("input", "0 output")]
     await wait_for(lambda: not any((world.stack.home.root / "files" / str(id)).exists() for id in kept))
     assert counted(done) == (3, 0) and len(await contents(world.client, done.output_file_id)) == 3
+
+
+@pytest.mark.parametrize("what", ["GET /v1/batches/", "GET /v1/files/"], ids=["batch", "results"])
+async def test_what_a_provider_does_not_find_at_once_is_not_lost(world: World, what: str) -> None:
+    """Of what it told of itself a moment before, since not all of its machines know yet."""
+    batch = await made(world, lines(3), mode="error", status=404, only=what, times=2)
+    assert batch.status == "completed" and counted(batch) == (3, 0)
+    assert await world.settled() == (3, 3 * LINE)

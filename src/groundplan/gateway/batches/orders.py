@@ -57,6 +57,8 @@ WHY = {
 _LONGEST_PAUSE_S = 60.0
 _SOON_S = 0.5
 _DAY = timedelta(days=1)
+_MISSED_S = 20.0
+"""How long a provider may not know what it told of itself before that is lost."""
 _TURN = 64 << 10
 _MOST_RESULT_BYTES = 1 << 40
 """Its disk bounds it: what a provider was paid for is taken, however much it is."""
@@ -74,6 +76,8 @@ class Orders:
         self._shelf = shelf
         self._url = url
         self._working: dict[UUID, asyncio.Task[None]] = {}
+        self._missed: dict[tuple[UUID, str], float] = {}
+        """When a provider said first that it does not know something of an order, in the loop's time."""
         self.on_ended: Callable[[], None] = lambda: None
 
     async def look(self, connection: Connection, batch: Batch, ending: str) -> None:
@@ -269,7 +273,7 @@ class Orders:
         self, connection: Connection, batch: Batch, order: Order, provider: Provider, ending: Why | None
     ) -> None:
         """See how far the provider is. Raises `Away`, `Refused`."""
-        states = [(name, await _state(provider, name)) for name in order.provider_batches]
+        states = [(name, await self._state(order, provider, name)) for name in order.provider_batches]
         counts = [state.request_counts for _, state in states if state is not None and state.request_counts is not None]
         await order_store.progress(
             connection, order.id, sum(each.completed for each in counts), sum(each.failed for each in counts)
@@ -311,6 +315,23 @@ class Orders:
         await self._tell(connection, batch, order, given, _not_made(states, ending))
         await self._clean(order, provider, states)
 
+    async def _state(self, order: Order, provider: Provider, name: str) -> ProviderBatch | None:
+        """None where the provider knows nothing of it. Raises `Away`, `Refused`."""
+        try:
+            return await provider.retrieve(name)
+        except Refused as refused:
+            self._check_lost(order, name, refused)
+            return None
+
+    def _check_lost(self, order: Order, name: str, refused: Refused) -> None:
+        """Of what the provider has had: it is lost where it is not known any more. What it made a moment ago it may not
+        find everywhere yet, so `Away` is raised for a while; and `Refused` where it says something else."""
+        if refused.status != 404:
+            raise refused
+        now = self._gateway.loop.time()
+        if now - self._missed.setdefault((order.id, name), now) < _MISSED_S:
+            raise Away(f"the provider does not know {name[:100]}", acted=False) from refused
+
     async def _fetch(self, order: Order, provider: Provider, number: int, state: ProviderBatch | None) -> Given:
         paths, lost = [], False
         for kind, name in (
@@ -322,8 +343,7 @@ class Orders:
                 try:
                     await self._shelf.keep(id, provider.content(name), most=_MOST_RESULT_BYTES)
                 except Refused as refused:
-                    if refused.status != 404:
-                        raise
+                    self._check_lost(order, name, refused)
                     lost = True  # calls without a result are counted at their bounds then, also of one that was ended
                     continue
                 paths.append(self._shelf.path(id))
@@ -370,6 +390,7 @@ class Orders:
         except BaseException:
             journal.drop()
             raise
+        self._missed = {what: since for what, since in self._missed.items() if what[0] != order.id}
         for line, made in every:
             self._count(terms, made)
             if any(OVER_BOUND in settlement.flags for _, settlement in made.attempts):
@@ -452,20 +473,10 @@ class Orders:
                 order = await order_store.find(connection, id) if await order_store.lock(connection, id) else None
                 if order is not None:
                     provider = self._provider(order)
-                    states = [await _state(provider, name) for name in order.provider_batches]
+                    states = [await self._state(order, provider, name) for name in order.provider_batches]
                     await self._clean(order, provider, states)
         except (*LOST, OSError, Away, Refused) as problem:
             _log.warning("files of order %s stay: %s: %s", id, problem.__class__.__name__, first_line(problem))
-
-
-async def _state(provider: Provider, name: str) -> ProviderBatch | None:
-    """None where the provider knows nothing of it. Raises `Away`, `Refused`."""
-    try:
-        return await provider.retrieve(name)
-    except Refused as refused:
-        if refused.status != 404:
-            raise
-        return None
 
 
 def _not_made(states: list[ProviderBatch | None], ending: Why | None) -> Why:
