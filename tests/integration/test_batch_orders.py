@@ -24,6 +24,7 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, li
 
 from groundplan.blueprint.model import Limit, PolicyRules, Rates
 from groundplan.core.money import PICO
+from groundplan.gateway.batches.orders import AT_ONCE
 from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -485,3 +486,16 @@ async def test_what_a_provider_does_not_find_at_once_is_not_lost(world: World, w
     batch = await made(world, lines(3), mode="error", status=404, only=what, times=2)
     assert batch.status == "completed" and counted(batch) == (3, 0)
     assert await world.settled() == (3, 3 * LINE)
+
+
+async def test_many_orders_at_a_silent_provider_take_few_connections_of_postgresql(world: World) -> None:
+    world.play(mode="stall", only="GET /v1/batches")
+    batches = [await order(world.client, lines(1)) for _ in range(AT_ONCE + 6)]
+    await wait_for(lambda: world.stack.sql("SELECT count(*) FROM batch_order")[0][0] == len(batches))
+    await asyncio.sleep(1.5)
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%%batch_order%%'"
+    ((count,),) = world.stack.sql(query)
+    assert count <= AT_ONCE + 2, "with a hundred batches nothing else of the installation could connect"
+    world.play()
+    for batch in batches:
+        assert (await over(world, batch.id)).status == "completed"

@@ -25,7 +25,8 @@ from groundplan.gateway.batches import batch_check, batch_lines, batch_store, fi
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Claimed, Connection
 from groundplan.gateway.batches.file_store import StoredFile
-from groundplan.gateway.batches.orders import CANCELLED, EXPIRED, WHY, Orders
+from groundplan.gateway.batches.order_results import CANCELLED, EXPIRED, WHY
+from groundplan.gateway.batches.orders import Orders
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.lender import LOST

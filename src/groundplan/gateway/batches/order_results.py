@@ -27,7 +27,14 @@ from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Charge, Finish, Rese
 ORDERED, TWICE, UNTOLD = "provider_batch", "sent_twice", "no_usage"
 """Flags of an attempt that a provider made for a batch: always; where it made it once more; where it does not say what
 it used."""
-NOT_MADE = frozenset({"batch_expired", "batch_cancelled"})
+Why = tuple[str, str]
+"""(code, message) of calls that are not made any more."""
+CANCELLED, EXPIRED = "batch_cancelled", "batch_expired"
+WHY = {
+    CANCELLED: "the batch was cancelled before the provider made this call",
+    EXPIRED: "the batch expired before the provider made this call",
+}
+NOT_MADE = frozenset({EXPIRED, CANCELLED})
 """What a provider says of a call that it did not make."""
 _encode = msgspec.json.Encoder().encode
 
@@ -209,6 +216,17 @@ def _above(line: OrderLine, usage: Usage, cost: int) -> list[str]:
     if not (read or cost > line.held or 0 < line.most_output < usage.output):
         return []
     return [OVER_BOUND, OVER_INPUT] if read else [OVER_BOUND]
+
+
+def not_made(states: list[ProviderBatch | None], ending: Why | None) -> Why:
+    """What is told of calls that the provider did not make."""
+    if ending is not None:
+        return ending
+    first = next((state for state in states if state is not None), None)
+    if first is not None and first.status == "failed":
+        return "batch_order_failed", f"the provider did not begin the batch: {first.problem or 'it does not say why'}"
+    code = CANCELLED if first is not None and first.status == "cancelled" else EXPIRED
+    return code, WHY[code]
 
 
 def finish(terms: Terms, line: OrderLine, found: Made) -> Finish:

@@ -23,7 +23,7 @@ from groundplan.gateway.batches import batch_calls, batch_lines, batch_store, or
 from groundplan.gateway.batches.batch_calls import INTERFACES, BatchCalls
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.order_journal import OrderJournal
-from groundplan.gateway.batches.order_results import ASK, Given, Made, Results, Terms
+from groundplan.gateway.batches.order_results import ASK, WHY, Given, Made, Results, Terms, Why
 from groundplan.gateway.batches.order_store import NEW, SENDING, Connection, Order, OrderLine
 from groundplan.gateway.batches.provider import (
     Away,
@@ -47,13 +47,8 @@ from groundplan.gateway.surfaces.responses import RESPONSES, Told
 from groundplan.gateway.telemetry import content
 from groundplan.ledger.model import OVER_BOUND
 
-Why = tuple[str, str]
-"""(code, message) of calls that are not made any more."""
-CANCELLED, EXPIRED = "batch_cancelled", "batch_expired"
-WHY = {
-    CANCELLED: "the batch was cancelled before the provider made this call",
-    EXPIRED: "the batch expired before the provider made this call",
-}
+AT_ONCE = 16
+"""Orders that one worker works at: each has a connection to PostgreSQL meanwhile, also while its provider is silent."""
 _LONGEST_PAUSE_S = 60.0
 _SOON_S = 0.5
 _DAY = timedelta(days=1)
@@ -86,7 +81,7 @@ class Orders:
         if hurried := [order.id for order in waiting if ending or self._stopped(batch, order)]:
             await order_store.hurry(connection, hurried)
         for id in await order_store.due(connection, batch.id):
-            if id not in self._working:
+            if id not in self._working and len(self._working) < AT_ONCE:
                 self._begin(id, self._work(batch, id, ending))
 
     def _begin(self, id: UUID, work: Coroutine[None, None, None]) -> None:
@@ -312,7 +307,7 @@ class Orders:
         """Everything that the provider gave back: files here first, then its costs, then its results. Raises `Away`."""
         provider, states, ending = how
         given = [await self._fetch(order, provider, number, state) for number, state in enumerate(states)]
-        await self._tell(connection, batch, order, given, _not_made(states, ending))
+        await self._tell(connection, batch, order, given, order_results.not_made(states, ending))
         await self._clean(order, provider, states)
 
     async def _state(self, order: Order, provider: Provider, name: str) -> ProviderBatch | None:
@@ -464,7 +459,7 @@ class Orders:
     async def sweep(self, connection: Connection) -> None:
         """Clean up after orders that have ended while whoever did so was killed, or their provider was away."""
         for id in await order_store.ended_lately(connection):
-            if id not in self._working and self._shelf.path(uuid5(id, INPUT)).exists():
+            if id not in self._working and len(self._working) < AT_ONCE and self._shelf.path(uuid5(id, INPUT)).exists():
                 self._begin(id, self._tidy(id))
 
     async def _tidy(self, id: UUID) -> None:
@@ -477,17 +472,6 @@ class Orders:
                     await self._clean(order, provider, states)
         except (*LOST, OSError, Away, Refused) as problem:
             _log.warning("files of order %s stay: %s: %s", id, problem.__class__.__name__, first_line(problem))
-
-
-def _not_made(states: list[ProviderBatch | None], ending: Why | None) -> Why:
-    """What is told of calls that the provider did not make."""
-    if ending is not None:
-        return ending
-    first = next((state for state in states if state is not None), None)
-    if first is not None and first.status == "failed":
-        return "batch_order_failed", f"the provider did not begin the batch: {first.problem or 'it does not say why'}"
-    code = CANCELLED if first is not None and first.status == "cancelled" else EXPIRED
-    return code, WHY[code]
 
 
 def _pause(tries: int) -> float:
