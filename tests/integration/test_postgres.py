@@ -273,9 +273,28 @@ def test_the_supervisor_restarts_it_at_the_same_port(tmp_path: Path) -> None:
             except psycopg.OperationalError:
                 time.sleep(0.05)
         assert supervisor.states()[0].starts == 2
-        assert database_url(home, SETTINGS, "owner") == url
+        assert database_url(home, SETTINGS, "owner") == url and not supervisor.reload_wanted()
         with running_database(home, SETTINGS, steps.append) as none:
             assert none is None
+        pid = supervisor.states()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        with taken(int((home.postgres / "port").read_text())):
+            while database_url(home, SETTINGS, "owner") == url:
+                assert time.monotonic() < deadline + 30
+                supervisor.check()
+                time.sleep(0.01)
+        assert supervisor.reload_wanted(), "whoever runs knows only the port before"
+
+
+@contextmanager
+def taken(port: int) -> Iterator[None]:
+    """Somebody else listens there, as soon as nobody does."""
+    while True:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            yield
+            return
+        time.sleep(0.005)
 
 
 def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def start_database(supervisor: Supervisor, settings: Settings, progress: Callabl
         server.open()
         supervisor.start(server.process())
         server.prepared()
+        server.on_moved = supervisor.request_reload  # by which all who use it start anew
     migrate(database_url(home, settings, "owner"))
 
 

@@ -74,6 +74,8 @@ class EmbeddedPostgres:
     def __init__(
         self, home: Home, *, tuning: Mapping[str, str] | None = None, progress: Callable[[str], None] | None = None
     ) -> None:
+        self.on_moved: Callable[[], None] = lambda: None
+        """Called where it is to start at another port than before: whoever runs knows only that one."""
         self.home = home
         self.place: Place = find_place(home)
         self._tuning = {**_TUNING, **(tuning or {})}
@@ -140,8 +142,10 @@ class EmbeddedPostgres:
         The port stays the same from start to start as long as nobody else took it, so that connections can come back.
         """
         self.stop_leftovers()
-        self._port = _free_port(self._port)
+        before, self._port = self._port, _free_port(self._port)
         write_atomically(self.home.postgres / "port", f"{self._port}\n".encode())
+        if self._port != before:
+            self.on_moved()
         settings = {**self._tuning, "port": str(self._port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return (str(self.place.programs / "postgres"), "-D", self.place.seen(self.place.data), *options)

@@ -280,7 +280,11 @@ class Supervisor:
         """From now on SIGUSR1 asks for a reload, and so does SIGHUP where no terminal is there to hang up: whoever
         wants one finds us long before `run`, for which it waits. From the main thread."""
         for number in _reloading():
-            signal.signal(number, lambda *_: self._reload.set())
+            signal.signal(number, lambda *_: self.request_reload())
+
+    def request_reload(self) -> None:
+        """Whoever asks `reload_wanted` is told so, once; for any thread and for signal handlers."""
+        self._reload.set()
 
     def reload_wanted(self) -> bool:
         """Whether a reload was asked for since this was asked last."""
@@ -300,7 +304,7 @@ class Supervisor:
 
         def handle(number: int, _frame: FrameType | None) -> None:
             if number in (signal.SIGHUP, signal.SIGUSR1):
-                self._reload.set()
+                self.request_reload()
             else:
                 self.request_stop()
 
