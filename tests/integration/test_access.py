@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from tests.integration.test_api_control import Control, running
@@ -84,9 +86,10 @@ class World:
 def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Where somebody can prove to be there, so that nothing is left to the operator's token alone."""
     folder = tmp_path_factory.mktemp("access")
+    at = ("--workspace", str(folder / "workspace"))
     with (
         postgres_cluster.database() as database,
-        running(database, folder, "--workspace", str(folder / "workspace")) as control,
+        running(database, folder, *at, module="groundplan.console.app") as control,
     ):
         control.sign_in("ana@acme.example")
         yield World(control, database)
@@ -321,6 +324,24 @@ def test_a_leavers_duties_go_to_a_colleague_and_stay_there(world: World) -> None
     with connect(world.database.urls["control"]) as conn:
         assert store.successor(conn, "gone@acme.example") == "heir@acme.example"
         assert store.successor(conn, "heir@acme.example") is None
+
+
+def test_a_leavers_duties_are_given_in_the_console(world: World) -> None:
+    control = world.control
+    world.person("gone2", "finance")
+    world.person("heir2", "data")
+    officer = world.person("officer2", "compliance")
+    assert control.ask("DELETE", "/api/people/gone2@acme.example").status == 200
+    said = {"csrf": officer["X_CSRF_Token"], "person": "gone2@acme.example", "to": "heir2@acme.example"}
+    headers = {"Cookie": officer["Cookie"], "Content-Type": "application/x-www-form-urlencoded"}
+    connection = http.client.HTTPConnection("localhost", control.port, timeout=60)
+    connection.request("POST", "/do/handover", urlencode(said), headers)
+    reply = connection.getresponse()
+    assert reply.status == 303 and "finance" in str(reply.headers["location"]), (
+        reply.status,
+        reply.headers["location"],
+    )
+    connection.close()
 
 
 def test_what_a_leaver_could_use_ends_and_comes_back_with_nobody(world: World) -> None:

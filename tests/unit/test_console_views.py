@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from groundplan import console
 from groundplan.console import charts, cost, receipt
-from groundplan.console.client import Reply
+from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import AREAS, ground_plan
 from groundplan.console.render import in_order, milliseconds, page, page_of, ticks, usd, when
@@ -234,3 +236,16 @@ def test_a_name_that_turns_its_letters_round_shows_that_it_does() -> None:
 )
 def test_what_went_wrong_and_what_to_do_are_two_sentences(error: dict[str, str], told: str) -> None:
     assert Reply(500, {"error": error}, ()).problem == told
+
+
+def test_what_is_named_in_a_path_arrives_as_it_is_called() -> None:
+    """An e-mail address, of which the sign @ is encoded on the way."""
+    seen: list[tuple[str, bytes]] = []
+
+    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        seen.append((scope["path"], scope["raw_path"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    asyncio.run(Api(app, (), ("127.0.0.1", 1)).post("/api/people/ana%40acme.example/handover"))
+    assert seen == [("/api/people/ana@acme.example/handover", b"/api/people/ana%40acme.example/handover")]

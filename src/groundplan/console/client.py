@@ -9,7 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 Application = Callable[
     [
@@ -79,7 +79,7 @@ class Api:
             "http_version": "1.1",
             "scheme": "http",
             "method": method,
-            "path": path,
+            "path": unquote(path),  # as a server hands it on: @ of an e-mail address, not %40
             "raw_path": path.encode(),
             "query_string": text.encode(),
             "root_path": "",
