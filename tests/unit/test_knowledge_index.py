@@ -198,6 +198,10 @@ def test_an_embedding_names_a_served_workload_that_may_see_every_source() -> Non
     assert workspace.sources["handbook"].chunking.characters == 800
     assert "workload other is not declared" in refused("workload: index,", "workload: other,")
     assert "not among the embeddings" in refused("embeddings: [embed]", "embeddings: []")
+    governed = "path: ./handbook\ngoverned: {residency: [EU]}"
+    assert "handbook may be processed in EU only" in refused("path: ./handbook", governed)
+    there = BASE.replace("embeddings: [embed]", "embeddings: [embed]\nresidency: [SE]").replace("EU", "SE")
+    assert validate_files({"workspace.yaml": there.replace("path: ./handbook", governed)}).sources
     assert "not served" in refused("stage: pilot", "stage: proposed")
     told = refused("stage: pilot\nsensitivity: confidential", "stage: pilot\nsensitivity: internal")
     assert "source handbook is confidential" in told
@@ -207,3 +211,37 @@ def test_an_embedding_names_a_served_workload_that_may_see_every_source() -> Non
 def test_an_answer_says_that_its_documents_were_searched_by_words_alone() -> None:
     assert Grounded([], []).told() == b""
     assert b'"degraded":"documents were searched by words alone' in Grounded([], [], by_words=True).told()
+
+
+ASKED = """
+---
+kind: workload
+name: asked
+purpose: Answers
+stage: pilot
+sensitivity: confidential
+residency: [EU]
+sources: [handbook]
+owners: {business: ana@acme.example}
+---
+kind: budget
+name: asked
+covers: workload/asked
+limit: 5 USD/month
+"""
+
+
+def codes(text: str) -> set[str]:
+    with pytest.raises(Invalid) as caught:
+        validate_files({"workspace.yaml": text})
+    return {problem.code for problem in caught.value.problems}
+
+
+def test_questions_are_embedded_by_who_may_see_them_and_where_they_may_be() -> None:
+    inside = BASE.replace("embeddings: [embed]", "embeddings: [embed]\nresidency: [EU]") + ASKED
+    assert validate_files({"workspace.yaml": inside}).workloads
+    assert codes(BASE + ASKED) == {"embedding_residency"}
+    assert codes(inside.replace("embed]\nresidency: [EU]", "embed]\nresidency: [EU, US]")) == {"embedding_residency"}
+    more = "sensitivity: confidential\nresidency: [EU]\nsources"
+    assert codes(inside.replace(more, more.replace("confidential", "restricted"))) == {"embedding_sensitivity"}
+    assert validate_files({"workspace.yaml": BASE + ASKED.replace("pilot", "proposed")}).workloads, "nobody asks it"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.blueprint.content import Index, IndexEmbedding, Rerank
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Grounding, Rates, Site, Source, Workload
 from groundplan.placement.model import SENSITIVITY_ORDER, Demand
 from groundplan.placement.solve import monthly, refused, solve, verify
@@ -162,3 +163,26 @@ def test_the_verifier_finds_each_broken_rule(change: dict[str, object], message:
     assert verify(blueprint(WORKLOAD)) == []
     problems = verify(blueprint(msgspec.structs.replace(WORKLOAD, **change)))
     assert any(message in problem.message for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        ({}, []),
+        ({"residency": []}, ["index, which is sent some of it, may run elsewhere"]),
+        ({"residency": ["SE", "US"]}, ["index, which is sent some of it, may run elsewhere"]),
+        ({"sensitivity": "public"}, ["internal data to index, which may see less"]),
+    ],
+)
+@pytest.mark.parametrize("embeds", [True, False])
+def test_the_verifier_knows_who_is_sent_what(change: dict[str, object], messages: list[str], embeds: bool) -> None:
+    """Also where the one that embeds or reranks stays as it is served, as a change of it waits."""
+    given = {"name": "index", "residency": ["SE"], "deployments": ["gpt-eu"], "grounding": None, **change}
+    other = msgspec.structs.replace(WORKLOAD, **given)
+    sorts = Rerank(workload="index", deployment="own")
+    asked = msgspec.structs.replace(
+        WORKLOAD, grounding=Grounding(sources=["handbook"], rerank=None if embeds else sorts)
+    )
+    index = Index(embedding=IndexEmbedding(workload="index", deployment="own", dimensions=3) if embeds else None)
+    made = msgspec.structs.replace(blueprint(asked), workloads=[asked, other], index=index)
+    assert [problem.message for problem in verify(made)] == [f"workload assistant: {told}" for told in messages]

@@ -181,6 +181,10 @@ def test_a_reranker_is_a_deployment_of_a_served_workload_that_may_see_what_it_is
     assert "sorter is of type moderation" in refused("type: rerank", "type: moderation")
     assert "may see public only" in refused("sensitivity: confidential", "sensitivity: public")
     assert "may run anywhere" in refused("residency: [EU]\nalso", "also")
+    part = BASE.replace("residency: [EU]\nalso", "residency: [DE]\nalso").replace(
+        "jurisdiction: EU", "jurisdiction: DE"
+    )
+    assert validate_files({"workspace.yaml": part}), "Germany is in the EU"
     assert "at stage proposed" in refused(
         "stage: pilot\nsensitivity: confidential", "stage: proposed\nsensitivity: confidential"
     )

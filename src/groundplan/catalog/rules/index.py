@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from groundplan.catalog.index import RerankRule
 from groundplan.catalog.levels import SERVED_STAGES, sensitivity_rank
 from groundplan.catalog.model import WorkloadDoc
-from groundplan.catalog.workspace import Workspace
+from groundplan.catalog.workspace import Workspace, within
 from groundplan.core.errors import Problem
 
 Broken = frozenset[tuple[str, str]]
@@ -27,18 +28,25 @@ def index(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
     """What embeds and reranks is a served workload that has the deployment and may see what it is sent."""
     company = workspace.company
     at_index: Place = ("company", company.name, "index")
-    if (rule := company.index.embedding) is not None:
-        yield from _asked(workspace, broken, rule.workload, rule.deployment, "embeddings", (*at_index, "embedding"))
-        yield from _sources(workspace, rule.workload, (*at_index, "embedding", "workload"))
-    if (rerank := company.index.rerank) is not None:
+    embedding, rerank = company.index.embedding, company.index.rerank
+    if embedding is not None:
+        place: Place = (*at_index, "embedding")
+        yield from _asked(workspace, broken, embedding.workload, embedding.deployment, "embeddings", place)
+        yield from _sources(workspace, embedding.workload, (*place, "workload"))
+    if rerank is not None:
         yield from _asked(workspace, broken, rerank.workload, rerank.deployment, "also", (*at_index, "rerank"))
     for workload in workspace.workloads.values():
-        place: Place = ("workload", workload.name)
-        if own := workload.grounding.rerank:
-            place = (*place, "grounding", "rerank")
-            yield from _asked(workspace, broken, own.workload, own.deployment, "also", place)
-        if (found := reranker(workspace, workload)) is not None and workload.stage in SERVED_STAGES:
-            yield from _sent(workspace, workload, found, place if own else (*place, "sources"))
+        place = ("workload", workload.name)
+        own = workload.grounding.rerank
+        if own:
+            yield from _asked(workspace, broken, own.workload, own.deployment, "also", (*place, "grounding", "rerank"))
+        if not workload.sources or workload.stage not in SERVED_STAGES:
+            continue
+        if embedding is not None:
+            yield from _sent(workspace, workload, embedding.workload, _EMBEDDED, (*place, "sources"))
+        if (found := reranker(workspace, workload)) is not None:
+            at = (*place, "grounding", "rerank") if own else (*place, "sources")
+            yield from _sent(workspace, workload, found.workload, _RERANKED, at)
 
 
 def _asked(
@@ -77,6 +85,11 @@ def _asked(
         )
 
 
+def _inside(residency: Sequence[str], allowed: tuple[str, ...]) -> bool:
+    """Whether whoever runs in `residency` runs in what is `allowed` alone."""
+    return bool(residency) and all(within(each, allowed) for each in residency)
+
+
 def _sources(workspace: Workspace, name: str, place: Place) -> Iterator[Problem]:
     """What embeds may see every source."""
     workload = workspace.workloads.get(name)
@@ -89,27 +102,52 @@ def _sources(workspace: Workspace, name: str, place: Place) -> Iterator[Problem]
                 f"Raise the workload to sensitivity: {source.sensitivity}, so that only what may hold it embeds.",
                 workspace.where(*place),
             )
+        allowed = source.governed.residency
+        if workload is not None and allowed and not _inside(workload.residency, allowed):
+            yield Problem(
+                f"source {source.name} may be processed in {', '.join(allowed)} only, and its texts would go to "
+                f"{workload.name}, which may run elsewhere",
+                "source_residency",
+                f"Declare residency: [{', '.join(allowed)}] for {workload.name}.",
+                workspace.where(*place),
+            )
 
 
-def _sent(workspace: Workspace, workload: WorkloadDoc, rule: RerankRule, place: Place) -> Iterator[Problem]:
-    """What reranks for a workload may see what that one sees, and only where it may be seen."""
-    other = workspace.workloads.get(rule.workload)
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What of a workload is sent to another one."""
+
+    code: str
+    what: str
+    done: str
+    """What becomes of it there."""
+    otherwise: str = ""
+    """What else than declaring the other one differently would do."""
+
+
+_RERANKED = _Sent("rerank", "passages", "put in order", ", or say grounding: {rerank: false}")
+_EMBEDDED = _Sent("embedding", "questions", "embedded")
+
+
+def _sent(workspace: Workspace, workload: WorkloadDoc, name: str, sent: _Sent, place: Place) -> Iterator[Problem]:
+    """The other one may see what that one sees, and only where it may be seen."""
+    other = workspace.workloads.get(name)
     if other is None:
         return
     if sensitivity_rank(workload.sensitivity) > sensitivity_rank(other.sensitivity):
         yield Problem(
-            f"passages of {workload.name}, which are {workload.sensitivity}, would be put in order by {other.name}, "
+            f"{sent.what} of {workload.name}, which are {workload.sensitivity}, would be {sent.done} by {other.name}, "
             f"which may see {other.sensitivity} only",
-            "rerank_sensitivity",
-            f"Raise {other.name} to sensitivity: {workload.sensitivity}, or say grounding: {{rerank: false}}.",
+            f"{sent.code}_sensitivity",
+            f"Raise {other.name} to sensitivity: {workload.sensitivity}{sent.otherwise}.",
             workspace.where(*place),
         )
-    if workload.residency and (not other.residency or not set(other.residency) <= set(workload.residency)):
+    if workload.residency and not _inside(other.residency, workload.residency):
         allowed = ", ".join(sorted(workload.residency))
         yield Problem(
-            f"passages of {workload.name} stay in {allowed}, and {other.name}, which puts them in order, may run "
-            f"{'in ' + ', '.join(sorted(other.residency)) if other.residency else 'anywhere'}",
-            "rerank_residency",
-            f"Declare residency: [{allowed}] for {other.name}, or say grounding: {{rerank: false}}.",
+            f"{sent.what} of {workload.name} stay in {allowed}, and would be {sent.done} by {other.name}, which may "
+            f"run {'in ' + ', '.join(sorted(other.residency)) if other.residency else 'anywhere'}",
+            f"{sent.code}_residency",
+            f"Declare residency: [{allowed}] for {other.name}{sent.otherwise}.",
             workspace.where(*place),
         )

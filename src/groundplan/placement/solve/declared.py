@@ -118,6 +118,7 @@ def verify(blueprint: Blueprint) -> list[Problem]:
                 if allowed and (not workload.needs.purposes or set(workload.needs.purposes) - set(allowed)):
                     found.append(_broken(workload, f"{name} may be used for {', '.join(allowed)} only"))
         found += _verify_data(blueprint, workload)
+        found += _verify_sent(blueprint, workload)
         found += _verify_ramp(blueprint, workload)
     return found
 
@@ -154,6 +155,21 @@ def _verify_data(blueprint: Blueprint, workload: Workload) -> list[Problem]:
         found.append(_broken(workload, "it has no business owner"))
     if not workload.places:
         found.append(_broken(workload, "it has no deployment"))
+    return found
+
+
+def _verify_sent(blueprint: Blueprint, workload: Workload) -> list[Problem]:
+    """What is sent of it to workloads that embed and rerank: they may see it, where it may be seen."""
+    if workload.grounding is None:
+        return []
+    asked = {each.workload for each in (blueprint.index.embedding, workload.grounding.rerank) if each is not None}
+    found: list[Problem] = []
+    for other in (each for each in blueprint.workloads if each.name in asked):
+        if not _at_most(workload.sensitivity, other.sensitivity):
+            found.append(_broken(workload, f"{workload.sensitivity} data to {other.name}, which may see less"))
+        there = bool(other.residency) and all(_lawful(each, workload.residency) for each in other.residency)
+        if workload.residency and not there:
+            found.append(_broken(workload, f"{other.name}, which is sent some of it, may run elsewhere"))
     return found
 
 
