@@ -208,6 +208,8 @@ def test_who_asks_no_chat_model_needs_none() -> None:
     """A line that only speaks or listens, an index that only embeds."""
     text = ALONE.replace("TYPE", "transcription\nprice: free") + SERVED
     assert found(text.replace("MORE", "also: [d]")) == ()
+    (problem,) = found(text.replace("MORE", "also: [dd]"))
+    assert problem.code == "unknown_deployment" and "Did you mean d?" in problem.hint
     for more in ("value: much", "also: [d]\nprompt: hello\n---\nkind: prompt\nname: hello\ntext: Hello"):
         (problem,) = found(text.replace("MORE", more))
         assert problem.code == "no_deployment" and "under also" in problem.hint

@@ -95,6 +95,7 @@ def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
         "deployments": ("deployment",),
         "fallbacks": ("deployment",),
         "embeddings": ("deployment",),
+        "also": ("deployment",),
         "integrations": ("integration",),
         "includes": ("group", "team"),
         "workloads": ("workload",),
