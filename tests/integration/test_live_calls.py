@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -24,11 +25,14 @@ from psycopg_pool import ConnectionPool
 from tests.integration.test_api_control import Control, running
 
 from groundplan.api import live
+from groundplan.api.caller import Caller
 from groundplan.api.live import Calls
-from groundplan.api.routes.live import _events
+from groundplan.api.routes.live import AGAIN_SECONDS, _events
 from groundplan.cli.client import read_events
 from groundplan.cli.tail import line
 from groundplan.core.ids import new_id
+from groundplan.identity import service as identity
+from groundplan.identity import sessions
 from groundplan.testing.database import Cluster, Database
 
 
@@ -55,10 +59,12 @@ class Watcher:
     seen: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     begun: threading.Event = field(default_factory=threading.Event)
     """The stream has said something: from now on calls are told."""
+    over: threading.Event = field(default_factory=threading.Event)
 
     def run(self, connection: http.client.HTTPConnection) -> None:
         for _, call_id, data in read_events(self._heard(connection.getresponse())):
             self.seen.append((call_id, json.loads(data)))
+        self.over.set()
 
     def _heard(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         for told in response:
@@ -143,7 +149,7 @@ def test_who_stood_still_hears_that_calls_went_by() -> None:
     calls._thread = threading.current_thread()  # nobody looks
 
     async def read() -> None:
-        async for text in _events(request, nothing, calls, {}):
+        async for text in _events(request, nothing, calls, {}, OPERATOR):
             told.append(text.partition("\n")[0])
             if len(told) == 1:
                 calls._calls.append((1, {"id": "a"}))
@@ -155,6 +161,9 @@ def test_who_stood_still_hears_that_calls_went_by() -> None:
 
     asyncio.run(read())
     assert told == ["retry: 1000", "id: a", "event: skipped", "id: 5", "id: 6"]
+
+
+OPERATOR = Caller("operator", None, None, "local operator", operator=True)
 
 
 class Anybody:
@@ -214,6 +223,28 @@ def test_somebody_without_a_duty_sees_their_own_calls_only(control: Control, dat
         own = put(database, person=str(row[0]))
         watcher.until([own])
         assert UUID(watcher.seen[0][0])
+
+
+def test_whoever_is_signed_out_or_loses_their_duties_sees_no_more(control: Control, database: Database) -> None:
+    control.ask("POST", "/api/people", {"email": "ida@acme.example", "name": "Ida"})
+    with psycopg.connect(database.superuser, autocommit=True) as conn:
+        who = identity.find_person(conn, "ida@acme.example").id
+        secret = sessions.begin(conn, who, "passkey", datetime.now(UTC))
+        browser = {"Authorization": "", "Cookie": f"{sessions.COOKIE}_{control.port}={secret}"}
+        conn.execute("INSERT INTO duty (subject, duty, person_id) VALUES ('company', 'finance', %s)", (who,))
+        with watching(control, **browser) as watcher:
+            first = put(database)
+            watcher.until([first])
+            conn.execute("DELETE FROM duty WHERE person_id = %s", (who,))
+            time.sleep(AGAIN_SECONDS)
+            put(database)
+            own = put(database, person=str(who))
+            watcher.until([first, own])
+            assert control.ask("POST", "/api/people/ida@acme.example/sign-out", {}).status == 200
+            time.sleep(AGAIN_SECONDS)
+            put(database, person=str(who))
+            assert watcher.over.wait(10), "the stream ends"
+            assert [call for call, _ in watcher.seen] == [first, own]
 
 
 def test_a_stranger_sees_nothing(control: Control) -> None:

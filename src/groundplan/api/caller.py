@@ -84,6 +84,11 @@ def caller_of(request: Request, services: Using) -> Caller:
     return known
 
 
+def caller_by_now(request: Request, services: Services) -> Caller:
+    """The same, looked up again: for an answer that goes on after somebody was signed out, or lost a duty."""
+    return _caller(request, services)
+
+
 def _caller(request: Request, services: Services) -> Caller:
     header = request.headers.get("authorization", "")
     if header:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Final, Literal
 from uuid import UUID
 
+import psycopg
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from groundplan.api.access.door import below_api
-from groundplan.api.caller import SignedIn
+from groundplan.api.caller import Caller, SignedIn, caller_by_now
 from groundplan.api.context import Services, Using
 from groundplan.api.live import Calls, Missed
 from groundplan.api.served import current_blueprint, known_deployment, known_workload
+from groundplan.core.errors import Denied, Unauthenticated
 
 router = below_api("ledger")
 TURN_SECONDS = 0.1
 QUIET_SECONDS = 10.0
 """After so long without a call, a comment keeps the connection open."""
+AGAIN_SECONDS = 5.0
+"""Whoever watches for longer is looked up again before the next call is told."""
 Status = Literal["ok", "refused", "failed", "cancelled", "crashed"]
 _SKIPPED: Final = "event: skipped\ndata: {}\n\n"
 _NOTHING: Final = Missed((), frozenset(), skipped=False)
@@ -38,18 +43,17 @@ async def live(
 ) -> StreamingResponse:
     """`data:` is a call as in GET /api/calls, `id:` its id: with it as Last-Event-ID nothing is missed over a break.
 
-    `event: skipped` tells that more arrived than could be shown. Who holds no duty sees their own calls.
+    `event: skipped` tells that more arrived than could be shown. Who holds no duty sees their own calls. It ends for
+    whoever was signed out.
     """
-    asked = {"workload": workload, "status": status, "deployment": deployment}
-    if not caller.operator and not caller.duties:
-        asked["person_id"] = str(caller.person)
-    wanted = {name: value for name, value in asked.items() if value is not None}
+    named = {"workload": workload, "status": status, "deployment": deployment}
+    asked = {name: value for name, value in named.items() if value is not None}
     if workload is not None or deployment is not None:
         await run_in_threadpool(_check, services, workload, deployment)
     calls: Calls = request.app.state.live
     calls.check_room()
     return StreamingResponse(
-        _events(request, services, calls, wanted),
+        _events(request, services, calls, asked, caller),
         media_type="text/event-stream",
         headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
     )
@@ -65,24 +69,27 @@ def _check(services: Services, workload: str | None, deployment: str | None) -> 
         known_deployment(blueprint, deployment)
 
 
-async def _events(request: Request, services: Services, calls: Calls, wanted: dict[str, str]) -> AsyncIterator[str]:
+async def _events(
+    request: Request, services: Services, calls: Calls, asked: dict[str, str], caller: Caller
+) -> AsyncIterator[str]:
     with calls.watch():
         number, skipped, quiet = calls.number, calls.skipped, 0.0
+        watcher = _Watcher(request, services, asked, caller)
         yield "retry: 1000\n\n"
         missed = await run_in_threadpool(_missed, services, calls, request.headers.get("last-event-id"))
-        if missed.skipped:
-            yield _SKIPPED
-        for row in missed.rows:
-            if text := _event(row, wanted):
-                yield text
+        told = _SKIPPED * missed.skipped + "".join(_event(row, watcher.wanted) for row in missed.rows)
+        if told:
+            yield told
         while not calls.stopping and not await request.is_disconnected():
             await asyncio.sleep(TURN_SECONDS)
             quiet += TURN_SECONDS
             found = calls.after(number)
+            if found and not await watcher.may_see():
+                return
             if found and found[0][0] > number + 1:  # a reader that stood still, as one who pages through it
                 yield _SKIPPED
             for number, row in found:  # noqa: B007 -- the number goes on from here
-                if row["id"] not in missed.told and (text := _event(row, wanted)):
+                if row["id"] not in missed.told and (text := _event(row, watcher.wanted)):
                     quiet = 0.0
                     yield text
             if calls.skipped > skipped:
@@ -91,6 +98,29 @@ async def _events(request: Request, services: Services, calls: Calls, wanted: di
             if quiet >= QUIET_SECONDS:
                 quiet = 0.0
                 yield ": quiet\n\n"
+
+
+class _Watcher:
+    """Whoever asked, and what of that they may see."""
+
+    def __init__(self, request: Request, services: Services, asked: dict[str, str], caller: Caller) -> None:
+        self._request, self._services, self._asked = request, services, asked
+        self.wanted = self._known(caller)
+
+    def _known(self, caller: Caller) -> dict[str, str]:
+        self._looked = time.monotonic()
+        own = not caller.operator and not caller.duties
+        return {**self._asked, "person_id": str(caller.person)} if own else self._asked
+
+    async def may_see(self) -> bool:
+        """Whether they may still, as was found not long ago; where nobody can tell, they ask again and miss nothing."""
+        if time.monotonic() - self._looked < AGAIN_SECONDS:
+            return True
+        try:
+            self.wanted = self._known(await run_in_threadpool(caller_by_now, self._request, self._services))
+        except (Unauthenticated, Denied, psycopg.Error):
+            return False
+        return True
 
 
 def _event(row: dict[str, Any], wanted: dict[str, str]) -> str:
