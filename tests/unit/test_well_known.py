@@ -35,6 +35,11 @@ VERTEX = "https://europe-west1-aiplatform.googleapis.com/v1/projects/p/locations
         ("https://api.openai.com/v1/chat/completions", "https://api.openai.com/v1", "openai", "openai"),
         ("https://acme.openai.azure.com/openai/deployments/x/chat/completions", AZURE, "openai", "azure"),
         ("https://acme.openai.azure.com/openai/v1/", AZURE, "openai", "azure"),
+        ("https://openai-prod.openai.azure.com/openai/deployments/x", "https://openai-prod.openai.azure.com/openai/v1",
+         "openai", "azure"),
+        ("https://models.services.ai.azure.com/models", "https://models.services.ai.azure.com/openai/v1", "openai",
+         "azure"),
+        ("http://models", "http://models", "openai", None),
         ("https://generativelanguage.googleapis.com/v1beta", GEMINI, "openai", "google"),
         ("https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent", GEMINI, "openai",
          "google"),
@@ -91,6 +96,9 @@ def test_where_a_region_is_named_its_law_holds(tmp_path: Path) -> None:
     for name, region, law in (("a", "eu-central-1", "EU"), ("b", "us-east-1", "US"), ("c", "me-south-1", "UNKNOWN")):
         text = written(tmp_path / name, f"https://bedrock-runtime.{region}.amazonaws.com", model)
         assert f"jurisdiction: {law} " in text and "api: bedrock" in text and "\n# key: env:API_KEY" in text
+
+    written(tmp_path / "d", "https://bedrock-runtime.eu-central-1.amazonaws.com", f"global.{model}", price="3/15")
+    assert "jurisdiction: UNKNOWN " in (tmp_path / "d" / "groundplan.yaml").read_text()
 
 
 def test_an_address_of_vertex_ai_without_a_project_is_refused_by_its_option(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from groundplan.catalog import units, well_known
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.fields import is_email
-from groundplan.catalog.imports.providers import host_of, is_private
+from groundplan.catalog.imports.providers import UNKNOWN, anywhere, host_of, is_private
 from groundplan.catalog.well_known import Upstream
 from groundplan.core.errors import Conflict, Invalid, Problem
 from groundplan.core.money import format_usd, parse_usd
@@ -88,7 +89,8 @@ def _served(
             code="price_missing",
             hint="Add --price IN/OUT in USD per million tokens, such as 0.40/1.60, or --price free.",
         )
-    return _site(at), _deployment(at, name, key, _price(price), known_context(model))
+    law = UNKNOWN if anywhere(at.api, name) else at.jurisdiction
+    return _site(replace(at, jurisdiction=law)), _deployment(at, name, key, _price(price), known_context(model))
 
 
 _OPTIONS = {

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from groundplan.catalog.imports.providers import PROVIDERS, host_of, jurisdiction_of
+from groundplan.catalog.imports.providers import PROVIDERS, before, host_of, jurisdiction_of
 
-_ENDPOINT = re.compile(r"/(?:chat/completions|completions|responses|embeddings|messages|models|models/[^/]*:\w+)$")
+_ENDPOINT = re.compile(
+    r"(?<!/)/(?:chat/completions|completions|responses|embeddings|messages|models|models/[^/]*:\w+)$"
+)
 _VERSION = re.compile(r"/v\d+[a-z0-9]*$")
 _ALSO = {"api.cohere.com": "cohere", "dashscope.aliyuncs.com": "dashscope"}
 """Further hosts of providers."""
@@ -57,8 +59,7 @@ def upstream(url: str) -> Upstream:
         key = "ANTHROPIC_API_KEY" if official else "AZURE_API_KEY" if host.endswith(_AZURE) else None
         return Upstream(messages_address(url), "anthropic", "anthropic" if key else None, key)
     if host.endswith(_AZURE):
-        return Upstream(f"{url.partition('/openai')[0].partition('/models')[0]}/openai/v1", prices="azure",
-                        key="AZURE_API_KEY")  # fmt: skip
+        return Upstream(f"{before(url, '/openai', '/models')}/openai/v1", prices="azure", key="AZURE_API_KEY")
     shaped = any(part in f"/{path}" for part in _OPENAI_SHAPED)
     if (bedrock := _BEDROCK.fullmatch(host)) is not None:
         law = jurisdiction_of(bedrock[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from groundplan.catalog.imports.providers import PROVIDERS, UNLISTED, Provider, host_of
+from groundplan.catalog.imports.providers import PROVIDERS, UNLISTED, Provider, before, host_of
 from groundplan.catalog.rules.kinds import ENDPOINT
 
 URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
@@ -53,9 +53,7 @@ def completed(url: str, provider: Provider) -> str:
     if provider.prices == "azure":
         if host_of(url).endswith(_ALONE):
             return url.removesuffix("/v1") + "/v1"
-        for path in ("/openai", "/anthropic", "/models"):
-            url = url.partition(path)[0]
-        return url + suffix
+        return before(url, "/openai", "/anthropic", "/models") + suffix
     return url if not suffix or url.endswith(suffix) else url + suffix
 
 

@@ -6,10 +6,11 @@ written as a comment and told as a finding.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from groundplan.catalog.imports.providers import UNKNOWN as NOBODY_KNOWS
+from groundplan.catalog.imports.providers import jurisdiction_of
 from groundplan.catalog.imports.verdict import CARRIED, NEEDED, STATES, Finding
 from groundplan.catalog.imports.yaml_text import Value, document
 from groundplan.core.errors import Invalid, Where
@@ -68,25 +69,10 @@ class Found:
         }
 
 
-def jurisdiction_of(region: str | None) -> str | None:
-    """Of a provider's region, where its name says so."""
-    name = (region or "").partition(":")[2] or region or ""
-    for pattern, found in _LAWS:
-        if re.search(pattern, name):
-            return found
-    return None
-
-
-_LAWS = (
-    (r"^eu-(north|central|west-[13]|south)|europe-(north|central|southwest|west[13489])|sweden|germany|france|italy|poland"
-     r"|northeurope|westeurope|spain", "EU"),
-    (r"norway", "NO"),
-    (r"^eu-west-2|europe-west2|^uk", "GB"),
-    (r"switzerland|europe-west6|eu-central-2", "CH"),
-    (r"^us|eastus|westus|centralus", "US"),
-    (r"^ca-|canada|northamerica-northeast", "CA"),
-    (r"japan|^ap-northeast-1|asia-northeast1", "JP"),
-)  # fmt: skip
+def law_of(region: str | None) -> str | None:
+    """Whose law holds in a provider's region (`aws:eu-north-1`), where its name says so."""
+    found = jurisdiction_of((region or "").partition(":")[2] or region or "")
+    return None if found == NOBODY_KNOWS else found
 
 
 def sites(machines: Sequence[Machine], findings: Iterable[Finding], others: dict[str, int], from_: str) -> Found:
@@ -104,7 +90,7 @@ def sites(machines: Sequence[Machine], findings: Iterable[Finding], others: dict
     parts = []
     for name, group in sorted(by_site.items()):
         first = group[0]
-        law = next((m.jurisdiction for m in group if m.jurisdiction), None) or jurisdiction_of(first.region)
+        law = next((m.jurisdiction for m in group if m.jurisdiction), None) or law_of(first.region)
         if law is None:
             todo = f"Write whose law holds at {name} instead of {UNKNOWN}."
             told.append(Finding(NEEDED, f"site {name}", "its jurisdiction is not known", todo, first.where))

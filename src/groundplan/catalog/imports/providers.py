@@ -6,13 +6,15 @@ no OpenAI-compatible API under one address. Knows no configuration format.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import get_args
 from urllib.parse import urlsplit
 
 from groundplan.catalog.model import DeploymentDoc
 
-LOCAL = ("localhost", "127.", "10.", "192.168.", "host.docker.internal", "::1", *(f"172.{n}." for n in range(16, 32)))
+LOCAL = ("localhost", "host.docker.internal")
 UNKNOWN = "UNKNOWN"
 """A jurisdiction that no residency contains, so that data with a residency never goes there before somebody says."""
 
@@ -136,7 +138,11 @@ def supported_apis() -> frozenset[str]:
 
 def is_private(host: str) -> bool:
     """Whether `host` is this machine, a private network, or a name that only an internal network resolves."""
-    return host.startswith(LOCAL) or host.endswith((".local", ".internal", ".svc", ".lan")) or "." not in host
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        pass
+    return host in LOCAL or host.endswith((".local", ".internal", ".svc", ".lan")) or "." not in host
 
 
 def host_of(url: str) -> str:
@@ -146,26 +152,49 @@ def host_of(url: str) -> str:
         return ""
 
 
+def before(url: str, *paths: str) -> str:
+    """The address up to the first of these paths; a host whose name begins like one of them stays whole."""
+    scheme, separator, rest = url.partition("://")
+    for path in paths:
+        rest = rest.partition(path)[0]
+    return f"{scheme}{separator}{rest}"
+
+
+_ANYWHERE = re.compile(r"(?:^|/)global\.")
+
+
+def anywhere(api: str | None, model: str) -> bool:
+    """Whether a call is worked on in whichever region has room, wherever it was asked: Bedrock's global inference
+    profiles (docs.aws.amazon.com/bedrock/latest/userguide/cross-region-inference.html)."""
+    return api == "bedrock" and _ANYWHERE.search(model) is not None
+
+
 _REGIONS = (
-    (("eu", "europe", "westeurope", "northeurope", "swedencentral", "francecentral", "germanywest", "polandcentral",
-      "italynorth", "spaincentral"), "EU"),
-    (("uk",), "GB"), (("switzerland",), "CH"), (("norway",), "NO"),
-    (("us", "eastus", "westus", "centralus", "northcentralus", "southcentralus"), "US"),
+    (("eu-west-2", "europe-west2", "eu-gb", "uk"), "GB"),
+    (("eu-central-2", "europe-west6", "eu-zurich", "switzerland"), "CH"),
+    (("norway",), "NO"),
+    (("eu", "westeurope", "northeurope", "sweden", "france", "germany", "poland", "italy", "spain"), "EU"),
+    (("us", "eastus", "westus", "centralus", "northcentralus", "southcentralus", "westcentralus"), "US"),
     (("ca-", "canada", "northamerica-northeast"), "CA"),
-    (("japan", "ap-northeast-1", "ap-northeast-3", "asia-northeast"), "JP"),
+    (("japan", "ap-northeast-1", "ap-northeast-3", "asia-northeast1", "asia-northeast2"), "JP"),
+    (("korea", "ap-northeast-2", "asia-northeast3"), "KR"),
     (("australia", "ap-southeast-2"), "AU"),
     (("india", "ap-south-1", "asia-south1"), "IN"), (("brazil", "sa-east"), "BR"),
 )  # fmt: skip
+"""Beginnings of regions' names, the first that fits: London and Zurich are called as if they were in the EU."""
 
 
 def jurisdiction_of(region: str) -> str:
-    """Whose law holds in a cloud region by its name: `eu-west-1`, `swedencentral`, `us`. `UNKNOWN` where that is not
-    clear: London (`eu-west-2`, `europe-west2`) and Zurich (`eu-central-2`, `europe-west6`) are not in the EU."""
+    """Whose law holds in a cloud region, or a zone of it, by its name: `eu-west-1`, `swedencentral`, `us`. `UNKNOWN`
+    where that is not clear."""
     name = region.strip().lower()
-    outside = {"eu-west-2": "GB", "europe-west2": "GB", "eu-central-2": "CH", "europe-west6": "CH"}
-    if name in outside:
-        return outside[name]
     for beginnings, jurisdiction in _REGIONS:
-        if name.startswith(beginnings):
+        if any(_begins(name, each) for each in beginnings):
             return jurisdiction
     return UNKNOWN
+
+
+def _begins(name: str, beginning: str) -> bool:
+    """A number at the end of a beginning is a whole one: `europe-west12` is not `europe-west1`."""
+    rest = name.removeprefix(beginning)
+    return len(rest) < len(name) and not (beginning[-1].isdigit() and rest[:1].isdigit())
