@@ -19,7 +19,8 @@ from groundplan.catalog import units
 from groundplan.catalog.check import validate, validate_files
 from groundplan.catalog.imports.litellm import import_litellm
 from groundplan.catalog.imports.litellm_models import Asked
-from groundplan.catalog.imports.providers import PROVIDERS, jurisdiction_of, split
+from groundplan.catalog.imports.machines import law_of
+from groundplan.catalog.imports.providers import PROVIDERS, is_private, jurisdiction_of, split
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_OWNER, NO_PRICE, SECRET, Verdict
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.model import DeploymentDoc
@@ -639,6 +640,12 @@ def deployed(params: str, info: str = "{}", **asked: Any) -> DeploymentDoc:
          "https://x.openai.azure.com/openai/v1", "openai", "4o"),
         ("model: azure/o_series/o3-prod, api_base: 'https://x.openai.azure.com'",
          "https://x.openai.azure.com/openai/v1", "openai", "o3-prod"),
+        ("model: azure/4o, api_base: 'https://openai-prod.openai.azure.com/openai/deployments/4o'",
+         "https://openai-prod.openai.azure.com/openai/v1", "openai", "4o"),
+        ("model: azure_ai/grok-3, api_base: 'https://models-eu.services.ai.azure.com'",
+         "https://models-eu.services.ai.azure.com/openai/v1", "openai", "grok-3"),
+        ("model: azure_ai/claude-sonnet-4-5, api_base: 'https://anthropic.services.ai.azure.com/anthropic/v1/messages'",
+         "https://anthropic.services.ai.azure.com/anthropic/v1", "anthropic", "claude-sonnet-4-5"),
         ("model: bedrock/eu-central-1/anthropic.claude-v2:1", "https://bedrock-runtime.eu-central-1.amazonaws.com",
          "bedrock", "anthropic.claude-v2:1"),
         ("model: 'bedrock/converse/arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-pro-v1:0'",
@@ -703,9 +710,99 @@ def test_names_of_models_are_split_as_the_proxy_splits_them() -> None:
     assert split("gpt-4o") == ("openai", "gpt-4o")
     assert split("meta-llama/x", "groq") == ("groq", "meta-llama/x")
     assert split("bedrock/converse/anthropic.claude-v2:1") == ("bedrock", "anthropic.claude-v2:1")
-    assert [jurisdiction_of(r) for r in ("eu-west-1", "eu-west-2", "us-east-1", "europe-west6", "mars")] == [
-        "EU", "GB", "US", "CH", "UNKNOWN"
-    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("law", "regions"),
+    [
+        ("EU", ("eu-west-1", "europe-west1-b", "europe-west12", "europe-west3", "eu-central-1", "swedencentral",
+                "westeurope", "germanywestcentral", "eu-de")),
+        ("GB", ("eu-west-2", "europe-west2", "europe-west2-a", "uksouth", "eu-gb")),
+        ("CH", ("eu-central-2", "europe-west6", "europe-west6-c", "switzerlandnorth", "eu-zurich-1")),
+        ("US", ("us-east-1", "westcentralus", "us")),
+        ("JP", ("asia-northeast1", "asia-northeast2", "ap-northeast-3", "japaneast")),
+        ("KR", ("asia-northeast3", "ap-northeast-2", "koreacentral")),
+        ("UNKNOWN", ("mars", "global", "me-south-1")),
+    ],
+)  # fmt: skip
+def test_the_law_of_a_region_is_that_of_where_it_is(law: str, regions: tuple[str, ...]) -> None:
+    assert {region: jurisdiction_of(region) for region in regions} == dict.fromkeys(regions, law)
+    assert {law_of(f"cloud:{region}") for region in regions} == {None if law == "UNKNOWN" else law}
+
+
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [("10.1.2.3", True), ("127.0.0.1", True), ("::1", True), ("fd00::1", True), ("localhost", True), ("vllm", True),
+     ("model.internal", True), ("10.example.com", False), ("2606:4700::1111", False), ("8.8.8.8", False)],
+)  # fmt: skip
+def test_an_address_is_of_a_private_network_or_of_everybodys(host: str, private: bool) -> None:
+    assert is_private(host) == private
+
+
+def test_what_is_worked_on_anywhere_is_at_no_place_that_a_residency_includes() -> None:
+    """Bedrock's global inference profiles go to whichever region has room, whatever region they are asked in."""
+    text = models(
+        near="{model: bedrock/eu.anthropic.claude-haiku-4-5-20251001-v1:0, aws_region_name: eu-central-1}",
+        far="{model: bedrock/global.anthropic.claude-haiku-4-5-20251001-v1:0, aws_region_name: eu-central-1}",
+    )
+    verdict = imported(text, owners={"": "a@b.example"}, prices={"near": "1/5", "far": "1/5"})
+    workspace = validate_files(verdict.files, known_price=known)
+    laws = {name: workspace.sites[item.site].jurisdiction for name, item in workspace.deployments.items()}
+    assert laws == {"near-bedrock": "EU", "far-bedrock": "UNKNOWN"}
+    assert {item.url for item in workspace.deployments.values()} == {
+        "https://bedrock-runtime.eu-central-1.amazonaws.com"
+    }
+
+
+def test_of_two_prices_the_one_of_the_parameters_holds() -> None:
+    """As the proxy registers them."""
+    found = deployed(
+        "{model: openai/own, input_cost_per_token: 0.000001, output_cost_per_token: 0.000002}",
+        "{input_cost_per_token: 0.000005, cache_read_input_token_cost: 0.0000001, output_cost_per_token: null}",
+        prices={},
+    )
+    assert [(p.input, p.output, p.cache_read) for p in found.price] == [(10**12, 2 * 10**12, 10**11)]
+    found = deployed("{model: whisper-1, input_cost_per_second: 0.0001}", "{input_cost_per_second: 0.0002}", prices={})
+    assert [p.minute for p in found.price] == [6 * 10**9]
+
+
+def test_half_a_price_is_not_told_as_carried_over() -> None:
+    text = model("x", "{model: openai/gpt-4o, input_cost_per_token: 0.000001}")
+    verdict = imported(text, owners={"": "a@b.example"})
+    assert said(verdict, CHANGED, "input_cost_per_token") and not said(verdict, CARRIED, "input_cost_per_token")
+    (made,) = validate_files(verdict.files, known_price=known).deployments.values()
+    assert not made.price and said(verdict, CARRIED, "price"), "that of the list holds"
+
+
+@pytest.mark.parametrize(
+    ("info", "most"),
+    [("{max_output_tokens: 65536}", 65_536), ("{max_tokens: 128000}", 16_384), ("{max_tokens: 900}", 900),
+     ("{max_input_tokens: 1000, max_output_tokens: 65536}", 65_536), ("{}", 16_384), ("{max_input_tokens: 900}", 900)],
+)  # fmt: skip
+def test_an_answer_is_as_long_as_the_file_says(info: str, most: int) -> None:
+    assert deployed("{model: openai/gpt-4o}", info).max_output == most
+
+
+def test_fallbacks_that_come_to_nothing_are_not_told_as_carried_over() -> None:
+    text = models(a="{model: openai/gpt-4o}", b="{model: openai/o3}", e="{model: openai/text-embedding-3-small}")
+    text += (
+        "\nrouter_settings:\n  model_group_alias: {other: b}\n"
+        "  fallbacks: [{a: [b]}, {other: [a]}, {e: [b]}, {nobody: [a]}, {'*': [a]}]\n"
+    )
+    verdict = imported(text, owners={"": "a@b.example"})
+    told = {f.state: f.here for f in verdict.findings if f.what == "router_settings.fallbacks"}
+    assert set(told) == {CARRIED, CHANGED, NO_EQUAL, NEEDED}
+    assert "e is asked at its own deployments alone" in told[NO_EQUAL] and "nobody, which is no model" in told[NEEDED]
+    workloads = validate_files(verdict.files, known_price=known).workloads
+    assert {name: list(item.fallbacks) for name, item in workloads.items()} == {
+        "a": ["b-openai"], "b": ["a-openai"], "e": [],
+    }  # fmt: skip
+
+
+def test_a_budget_of_nothing_is_none_as_in_the_proxy() -> None:
+    text = model("x", "{model: openai/gpt-4o}") + "\nlitellm_settings:\n  max_budget: 0\n"
+    verdict = imported(text)
+    assert list(validate_files(verdict.files).budgets) == ["x"] and said(verdict, NEEDED, "budget")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ _BY_CODE = frozenset(
      "global_max_parallel_requests"}
 )  # fmt: skip
 _MOST_OUTPUT = 4096
+_OF_ALL = "fallbacks: of each workload that has none of its own"
 _PILOTS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
 _READ = frozenset({"model_list", "include", "environment_variables", *TABLES})
 _HAS_EQUAL = frozenset({"prometheus", "otel", "opentelemetry"})
@@ -138,12 +139,16 @@ def _common(config: Config, asked: Asked, entries: list[Entry], findings: list[F
     other = _setting(config, "request_timeout", findings, "limits.deadline of each workload")
     _setting(config, "stream_timeout", findings, "timeouts.first_token of a deployment; written only where it says so")
     seconds = deadline if deadline is not None else other
+    types: dict[str, set[str]] = {}
+    for entry in entries:
+        types.setdefault(entry.group, set()).add(entry.type)
+    aliases = _aliases(config, set(types), findings)
     return _Common(
         config, asked, findings,
         None if attempts is None else min(int(attempts) + 1, 10),
         None if not seconds else max(1, min(int(seconds * 1000), 86_400_000)),
-        _fallbacks(config, findings),
-        _aliases(config, {entry.group for entry in entries}, findings),
+        _fallbacks(config, types, aliases, findings),
+        aliases,
         budgets_of(config, asked, findings),
         _balance(config, findings),
     )  # fmt: skip
@@ -161,23 +166,40 @@ def _setting(config: Config, key: str, findings: list[Finding], here: str) -> An
     return numbers[0] if numbers else None
 
 
-def _fallbacks(config: Config, findings: list[Finding]) -> dict[str, tuple[str, ...]]:
+def _fallbacks(
+    config: Config, types: Mapping[str, set[str]], aliases: Mapping[str, str], findings: list[Finding]
+) -> dict[str, tuple[str, ...]]:
+    """`types`: of the deployments of each model name."""
     found: dict[str, tuple[str, ...]] = {}
+    also: dict[str, tuple[str, ...]] = {}
     for section in ("router_settings", "litellm_settings"):
         node = config.get(section, "fallbacks")
         for entry in node.entries() if node else ():
             for group, others in entry.items():
                 names = tuple(text for other in others.entries() if (text := _name(other, findings)) is not None)
-                found.setdefault(group, names)
-                findings.append(
-                    Finding(CARRIED, f"{section}.fallbacks", "fallbacks: of its workload", "", others.where_key)
-                )
+                of = group if group in types else aliases.get(group, group)
+                (found if of == group else also).setdefault(of, names)
+                state, here, todo = _taken_over(group, of, types.get(of))
+                findings.append(Finding(state, f"{section}.fallbacks", here, todo, others.where_key))
         node = config.get(section, "default_fallbacks")
         if node is not None:
             found.setdefault("*", tuple(text for other in node.entries() if (text := other.text()) is not None))
-            here = "fallbacks: of each workload that has none of its own"
-            findings.append(Finding(CARRIED, f"{section}.default_fallbacks", here, "", node.where_key))
-    return found
+            findings.append(Finding(CARRIED, f"{section}.default_fallbacks", _OF_ALL, "", node.where_key))
+    return also | found
+
+
+def _taken_over(group: str, of: str, types: set[str] | None) -> tuple[str, str, str]:
+    """(state, what is here, what to do) of fallbacks of a model name, which may be a further name `of` another."""
+    if group == "*":
+        return CARRIED, _OF_ALL, ""
+    if types is None:
+        return NEEDED, f"fallbacks of {one_line(group)}, which is no model of the list", "Declare it."
+    if "chat" not in types:
+        here = f"{one_line(group)} is asked at its own deployments alone, since only chat goes to another model"
+        return NO_EQUAL, here, "Give deployments of the same model the same model_name."
+    if of != group:
+        return CHANGED, f"fallbacks: of the workload of {one_line(of)}, where it has none of its own", ""
+    return CARRIED, "fallbacks: of its workload", ""
 
 
 def _name(node: Node, findings: list[Finding]) -> str | None:

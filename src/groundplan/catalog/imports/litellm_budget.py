@@ -51,7 +51,7 @@ def _company(config: Config, findings: list[Finding]) -> str | None:
     section = next((s for s in ("litellm_settings", "general_settings") if config.get(s, "max_budget")), None)
     node = config.get(section, "max_budget") if section else None
     amount = node.number() if node else None
-    if section is None or node is None or amount is None:
+    if section is None or node is None or not amount:  # 0 is none there, too
         return None
     if amount > _MOST:
         node.complain("an amount in USD below 9 million")

@@ -21,6 +21,7 @@ from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.providers import (
     UNKNOWN,
     Provider,
+    anywhere,
     host_of,
     is_private,
     jurisdiction_of,
@@ -57,6 +58,7 @@ _BY_CODE = frozenset(
 )  # fmt: skip
 _MOST_USD = Decimal(9_000_000)
 _SMALLEST = Decimal("0.000000000001")
+_OUTPUT = 16_384
 PERIODS = {
     "1d": "day", "24h": "day", "daily": "day", "30d": "month", "1mo": "month", "31d": "month", "monthly": "month",
     "7d": "week", "1w": "week", "weekly": "week", "90d": "quarter",
@@ -185,7 +187,8 @@ class EntryReader:
         for key, value in node.items():
             if key not in _ENTRY_KEYS and not value.empty:
                 self._findings.append(told(f"model_list.{one_line(key)}", key, settings.UNKNOWN, value))
-        site = self._site(provider_name, region, url, private, model)
+        there = "global" if anywhere(provider.api, upstream) else region
+        site = self._site(provider_name, there, url, private, model)
         self._others(params, info)
         return Entry(
             group, node, body["name"], kind, int(self._number(params, "order") or 0), site, body, tuple(missing),
@@ -384,10 +387,11 @@ class EntryReader:
         found: dict[str, Any] = {}
         most = self._number(info, "max_input_tokens") if info else None
         output = self._number(info, "max_output_tokens") if info else None
-        output = output or (self._number(info, "max_tokens") if info else None)
+        either = self._number(info, "max_tokens") if info and not output else None  # of an answer, or all that fits
         if most:
-            found["context"] = int(most + (output or 0))
-        found["max_output"] = max(1, min(int(output or 16_384), found.get("context", 16_384)))
+            found["context"] = int(most + (output or either or 0))
+        answer = int(output or min(either or _OUTPUT, _OUTPUT))
+        found["max_output"] = max(1, min(answer, found.get("context", answer)))
         wait = self._milliseconds(params, "stream_timeout")
         if wait is not None:
             found["timeouts"] = {"first_token": f"{wait}ms"}

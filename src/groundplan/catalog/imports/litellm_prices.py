@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal, localcontext
 from typing import Any
 
@@ -54,7 +54,7 @@ def is_price(key: str) -> bool:
 
 
 def written(params: Node | None, info: Node | None, *, kind: str) -> Written:
-    """The price in `litellm_params` or `model_info`; the latter wins, as in LiteLLM."""
+    """The price in `litellm_params` or `model_info`; the former wins, as in LiteLLM."""
     amounts: dict[str, dict[str, Decimal]] = {}
     above: list[int] = []
     findings: list[Finding] = []
@@ -73,7 +73,8 @@ def written(params: Node | None, info: Node | None, *, kind: str) -> Written:
         tier = amounts.setdefault(place.tier, {})
         tier[place.wanted] = max(tier.get(place.wanted, exact), exact)
         above += [place.above] if place.above else []
-    return Written(_price(amounts, above, embeddings=kind == "embeddings"), tuple(findings))
+    price = _price(amounts, above, embeddings=kind == "embeddings")
+    return Written(price, tuple(findings if price is not None else map(_left_out, findings)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,10 @@ class _Place:
 
 
 def _keys(params: Node | None, info: Node | None) -> Iterator[tuple[str, Node]]:
-    own = {key for key, node in info.items() if not node.empty} if info else set()
+    told = {key for key, node in params.items() if not node.empty} if params else set()
     for part in (params, info):
         for key, node in part.items() if part else ():
-            if is_price(key) and not node.empty and (part is info or key not in own):
+            if is_price(key) and not node.empty and (part is params or key not in told):
                 yield key, node
 
 
@@ -153,6 +154,14 @@ def _told(key: str, place: _Place, node: Node, *, exact: bool) -> Finding:
         here = f"{name}: finer than a picodollar for a million tokens, rounded up to one"
         return Finding(CHANGED, key, here, "", node.where_key)
     return Finding(CARRIED, key, f"{name} of the deployment, exact", "", node.where_key)
+
+
+def _left_out(found: Finding) -> Finding:
+    """Of what alone is no price."""
+    if found.state == NO_EQUAL:
+        return found
+    here = "left out: what input costs, and what output costs, together are a price"
+    return replace(found, state=CHANGED, here=here, todo="Write both as price: of the deployment.")
 
 
 def _unpriced(key: str, node: Node) -> Finding:

@@ -71,9 +71,9 @@ def written(kind: str, params: Node | None, info: Node | None) -> tuple[dict[str
 
 
 def _keys(unit: Unit, params: Node | None, info: Node | None) -> Iterator[tuple[str, Node]]:
-    """The latter wins, as in LiteLLM."""
+    """The former wins, as in LiteLLM."""
     for key in unit.keys:
-        found = [node for part in (info, params) if part is not None and (node := part.get(key)) and not node.empty]
+        found = [node for part in (params, info) if part is not None and (node := part.get(key)) and not node.empty]
         if found:
             yield key, found[0]
 
