@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from tests.integration.nursery import fork_program
+from typer.testing import CliRunner
 
 from groundplan.api.genesis import take_up_keys
+from groundplan.cli.main import app
 from groundplan.core.home import Home
 from groundplan.testing.database import Cluster, Database
 from groundplan.testing.passkey import SoftPasskey
@@ -302,6 +304,33 @@ def test_a_key_has_terms_of_its_own_and_is_rotated_once(control: Control) -> Non
     named = control.ask("POST", "/api/keys", {"workload": "assistant", "models": ["model"]})
     listed = {key["id"]: key["models"] for key in control.ask("GET", "/api/keys").body["keys"]}
     assert listed[named.body["id"]] == ["local"], "the upstream's name means the deployments that bear it"
+
+
+def test_every_key_is_listed_page_by_page(database: Database, tmp_path: Path) -> None:
+    """Each question of the playground makes one, and the one that is looked for is old."""
+    with running(database, tmp_path) as found:
+        first = found.ask("POST", "/api/keys", {"workload": "assistant", "tags": ["search"]}).body["id"]
+        with psycopg.connect(database.superuser, autocommit=True) as conn:
+            conn.execute(
+                """INSERT INTO api_key (id, hash, prefix, workload, created_at, created_by, family)
+                   SELECT md5(n::text)::uuid, sha256(n::text::bytea), 'gp_x', workload,
+                     created_at + n * interval '1 second', created_by, md5(n::text)::uuid
+                   FROM api_key, generate_series(1, 520) n WHERE id = %s""",
+                (first,),
+            )
+        page = found.ask("GET", "/api/keys").body
+        assert len(page["keys"]) == 500 and page["next"] == page["keys"][-1]["id"]
+        rest = found.ask("GET", f"/api/keys?before={page['next']}").body
+        assert rest["keys"][-1]["id"] == first and rest["next"] is None
+        assert len({key["id"] for key in (*page["keys"], *rest["keys"])}) == 521
+        assert [key["id"] for key in found.ask("GET", "/api/keys?tag=search").body["keys"]] == [first]
+        here = {
+            "GROUNDPLAN_URL": f"http://127.0.0.1:{found.port}",
+            "GROUNDPLAN_TOKEN": found.home.operator_token.read_text().strip(),
+        }
+        for options, number in (((), 521), (("--tag", "search"), 1)):
+            told = json.loads(CliRunner().invoke(app, ["keys", "list", "--json", *options], env=here).stdout)
+            assert len(told["keys"]) == number and told["keys"][-1]["id"] == first
 
 
 def test_limits_and_who_is_near_them_are_told(control: Control) -> None:

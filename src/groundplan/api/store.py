@@ -132,9 +132,16 @@ _KEYS = """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.created_at, k
   FROM api_key k LEFT JOIN person p ON p.id = k.person_id"""
 
 
-def keys(conn: Db, limit: int = 500) -> list[Row]:
-    """API keys, newest first; neither secret nor hash."""
-    return select(conn, _KEYS + " ORDER BY k.created_at DESC, k.id DESC LIMIT %s", (limit,))
+def keys(conn: Db, tag: str | None, before: UUID | None, limit: int) -> list[Row]:
+    """API keys, newest first; of a `tag`, made before the key `before`, where said. No secret, no hash."""
+    return select(
+        conn,
+        _KEYS
+        + """ WHERE (%(tag)s::text IS NULL OR %(tag)s = ANY(k.tags)) AND (%(before)s::uuid IS NULL
+                OR (k.created_at, k.id) < (SELECT created_at, id FROM api_key WHERE id = %(before)s))
+              ORDER BY k.created_at DESC, k.id DESC LIMIT %(limit)s""",
+        {"tag": tag, "before": before, "limit": limit},
+    )
 
 
 def key(conn: Db, key_id: UUID) -> Row:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
+from fastapi import Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -28,6 +29,7 @@ from groundplan.identity import service as identity
 from groundplan.identity.model import KeyTerms
 
 router = below_api("keys")
+PAGE = 500
 
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,62}$")]
@@ -160,9 +162,18 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
 
 
 @router.get("/keys")
-def list_keys(services: Using, _: Reader) -> dict[str, Any]:
+def list_keys(
+    services: Using,
+    _: Reader,
+    tag: Annotated[str | None, Query(max_length=63)] = None,
+    before: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
+) -> dict[str, Any]:
+    """Newest first, also those that are revoked or expired; continue with `before` = `next`."""
     with services.transaction() as conn:
-        return {"keys": store.keys(conn)}
+        found = store.keys(conn, tag, before, limit + 1)
+    shown = found[:limit]
+    return {"keys": shown, "next": str(shown[-1]["id"]) if len(found) > limit else None}
 
 
 @router.delete("/keys/{key_id}")
