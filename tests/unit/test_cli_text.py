@@ -17,6 +17,7 @@ from groundplan.api.ask import error_of
 from groundplan.cli.change import applied_text, plan_text, workspace_files
 from groundplan.cli.changes import fields_told
 from groundplan.cli.client import ControlClient
+from groundplan.cli.cost import limits_text
 from groundplan.cli.keys import effective_text
 from groundplan.cli.output import emit, note, print_error, problem_from, table, usd
 from groundplan.cli.status import status_text
@@ -239,3 +240,19 @@ def test_no_name_commands_a_terminal(capsys: pytest.CaptureFixture[str]) -> None
     for each in (told.out, told.err):
         assert not re.search(r"[\x07\x9b]|\x1b(?!\[(?:31|0)m)|\u202e", each)
     assert "c\\nd.md" in told.out and "e\\u202egpj.md" in told.out
+
+
+def test_limits_that_are_not_shown_are_counted() -> None:
+    row = {
+        "limit": "each",
+        "who": "ana",
+        "counts": "requests",
+        "per": "day",
+        "taken": 1,
+        "most": 9,
+        "near": False,
+        "frees_at": None,
+    }
+    text = limits_text([row] * 45)
+    assert text.count("ana") == 40 and text.endswith("\n5 more rows with --json, none nearer to its end")
+    assert "more row" not in limits_text([row] * 40)

@@ -45,7 +45,7 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
     if value["crashed_attempts"]:
         text += f"\n{counted(value['crashed_attempts'], 'attempt')} cut off by a crash, counted at the upper bound"
     if value["limits"]:
-        text += "\n\n" + table(("limit", "who", "counts", "taken", "of", "free again"), _limits(value["limits"]))
+        text += "\n\n" + limits_text(value["limits"])
     emit(value, as_json, text)
 
 
@@ -63,13 +63,16 @@ def _meant(row: dict[str, Any]) -> tuple[Any, ...]:
     return (row["workload"], row["looked"], row["given"], row["wrong_answers"], *amounts)
 
 
-def _limits(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+def limits_text(rows: list[dict[str, Any]]) -> str:
+    """Those that are nearest to their end, which come first, and how many others there are."""
     found = []
     for row in rows[:ROWS_SHOWN]:
         counts = row["counts"] if row["per"] == "now" else f"{row['counts']} {each(row['per'])}"
         near = " (near)" if row["near"] else ""
         found.append((row["limit"], row["who"], counts, f"{row['taken']}{near}", row["most"], row["frees_at"] or "-"))
-    return found
+    hidden = len(rows) - len(found)
+    more = f"\n{counted(hidden, 'more row')} with --json, none nearer to its end" if hidden else ""
+    return table(("limit", "who", "counts", "taken", "of", "free again"), found) + more
 
 
 @dataclass(frozen=True, slots=True)
