@@ -651,6 +651,13 @@ def deployed(params: str, info: str = "{}", **asked: Any) -> DeploymentDoc:
         ("model: 'bedrock/converse/arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-pro-v1:0'",
          "https://bedrock-runtime.us-east-1.amazonaws.com", "bedrock",
          "arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-pro-v1:0"),
+        ("model: bedrock/anthropic.claude-v2:1, "
+         "model_id: 'arn:aws:bedrock:eu-west-1:1:application-inference-profile/a1'",
+         "https://bedrock-runtime.eu-west-1.amazonaws.com", "bedrock",
+         "arn:aws:bedrock:eu-west-1:1:application-inference-profile/a1"),
+        ("model: bedrock/anthropic.claude-v2:1, aws_region_name: eu-west-1, "
+         "aws_bedrock_runtime_endpoint: 'https://vpce-1.bedrock-runtime.eu-west-1.vpce.amazonaws.com'",
+         "https://vpce-1.bedrock-runtime.eu-west-1.vpce.amazonaws.com", "bedrock", "anthropic.claude-v2:1"),
         ("model: vertex_ai/gemini-2, vertex_ai_location: global, vertex_ai_project: acme",
          "https://aiplatform.googleapis.com/v1/projects/acme/locations/global", "vertexai", "gemini-2"),
         ("model: vertex_ai/mistral-small@001, vertex_location: global, vertex_project: acme",

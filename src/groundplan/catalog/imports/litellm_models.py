@@ -54,7 +54,7 @@ _BY_CODE = frozenset(
     {"model", "api_base", "base_url", "api_key", "custom_llm_provider", "timeout", "stream_timeout", "num_retries",
      "max_retries", "max_tokens", "rpm", "tpm", "max_parallel_requests", "weight", "max_budget", "budget_duration",
      "max_completion_tokens", "max_input_tokens", "max_output_tokens", "order", "tags", "litellm_credential_name",
-     *_REGION}
+     "aws_bedrock_runtime_endpoint", *_REGION}
 )  # fmt: skip
 _MOST_USD = Decimal(9_000_000)
 _SMALLEST = Decimal("0.000000000001")
@@ -162,8 +162,9 @@ class EntryReader:
         provider_name, upstream = split(name, (named.text() if named else None) or self._asked_at(params))
         provider = addresses.provider_of(provider_name, upstream)
         region, upstream = addresses.placed(provider.api, upstream)
-        region = self._region(params) or region
         missing: list[str] = []
+        profile = self._profile(params, provider, missing)
+        region = self._region(params) or region or addresses.placed(provider.api, profile or "")[0]
         kind = self._type(info, name, model, missing)
         url, private = self._url(params, addresses.Place(provider, provider_name, region), kind, missing, model)
         upstream = addresses.routed(provider_name, upstream, url)
@@ -172,6 +173,7 @@ class EntryReader:
         if slug(group) != group:
             body["title"] = one_line(group)
         canonical = self._canonical(provider, provider_name, upstream, info, private)
+        upstream = profile or upstream
         body |= {"site": "", "model": canonical, "url": url or "https://HOST/v1"}
         body |= self._key(params, provider, body["name"], private)
         if _MODEL_NAME.fullmatch(upstream) and _MODEL_NAME.fullmatch(canonical):
@@ -235,9 +237,19 @@ class EntryReader:
                   "Callers of chat completions ask by responses, where it has nothing else.", model)  # fmt: skip
         return bare, ["responses"]
 
+    def _profile(self, params: Node, provider: Provider, missing: list[str]) -> str | None:
+        """The inference profile that is asked at Bedrock in place of the model that it has."""
+        node = params.get("model_id") if provider.api == "bedrock" else None
+        found = self._resolved(node) if node is not None else None
+        if node is not None and found is None:
+            missing.append("its inference profile")
+            self._say(NEEDED, "model_id", "which inference profile it is stands in a variable",
+                      f"Say --set {node.variable}=ARN.", node)  # fmt: skip
+        return found
+
     def _asked_at(self, params: Node) -> str | None:
         """The provider whose own address the file names."""
-        node = params.get("api_base") or params.get("base_url")
+        node = _address(params)
         url = self._resolved(node) if node is not None else None
         return addresses.provider_at(url) if url else None
 
@@ -245,7 +257,7 @@ class EntryReader:
         self, params: Node, place: addresses.Place, kind: str, missing: list[str], model: Node
     ) -> tuple[str | None, bool]:
         """(URL, whether it is at an address of the user's choice)"""
-        node = params.get("api_base") or params.get("base_url")
+        node = _address(params)
         provider, name = place.provider, place.name
         own = _OWN_URL.get("cohere" if kind == "rerank" and name.startswith("cohere") else provider.api or "")
         own = None if provider.own_host and provider.api else own
@@ -465,6 +477,10 @@ class EntryReader:
                 other = settings.PROVIDER_FIELD if part is params else settings.UNKNOWN
                 rule = settings.rule(settings.ENTRY, key) or other
                 self._findings.append(told(f"{name}.{one_line(key)}", key, rule, node))
+
+
+def _address(params: Node) -> Node | None:
+    return params.get("api_base") or params.get("base_url") or params.get("aws_bedrock_runtime_endpoint")
 
 
 _NUMBERS = {
