@@ -709,6 +709,12 @@ def test_what_may_be_sent_in_is_to_be_declared_and_told() -> None:
     verdict = imported(model("x", "{model: openai/gpt-4o}", "{supports_vision: true, supports_web_search: true}"))
     assert said(verdict, CHANGED, "supports_vision") and said(verdict, NO_EQUAL, "supports_web_search")
     assert said(verdict, CHANGED, "accepts") == ["config.yaml:1"]
+    priced = imported(
+        model("x", "{model: openai/gpt-4o}", "{tiered_pricing: [{range: [0, 32000], input_cost_per_token: 1}]}")
+    )
+    assert [f.here for f in priced.findings if f.what.endswith("tiered_pricing")] == [
+        "a price has one tier for long prompts"
+    ]
     assert not said(imported(model("x", "{model: openai/text-embedding-3-small}")), CHANGED, "accepts")
 
 

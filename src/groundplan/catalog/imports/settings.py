@@ -204,6 +204,8 @@ _BOUNDLESS = Rule(NO_EQUAL, "what has no bound of cost is refused at every upstr
 _PER_KEY = Rule(CHANGED, "a limit may cover each key", "Write kind: limit, covers: key.")
 ENTRY: dict[str, Rule] = {
     "tags": Rule(NO_EQUAL, "a key leads to one workload and its deployments", "Declare one workload for each tag."),
+    "tag_regex": Rule(NO_EQUAL, "a key leads to one workload and its deployments", "One workload for each tag."),
+    "tiered_pricing": Rule(NO_EQUAL, "a price has one tier for long prompts", "Write price: with long:, the dearest."),
     "access_groups": Rule(NO_EQUAL, "who may call is who has a key, or a grant", "Declare kind: grant."),
     "access_via_team_ids": Rule(NO_EQUAL, f"teams: {_DATABASE}", "Declare kind: team, and team: at workloads."),
     "organization": Rule(NO_EQUAL, "no headers of your own are sent upstream", "Use a key of that organisation."),
