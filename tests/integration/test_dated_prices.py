@@ -19,7 +19,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core import audit
 from groundplan.core.errors import NotFound, Problem
 from groundplan.core.money import PICO
-from groundplan.release import service, store
+from groundplan.release import issue, service, store
 from groundplan.release.issue import Signing
 from groundplan.release.priced import declared_or_listed
 from groundplan.release.units import workload_digest
@@ -82,6 +82,15 @@ def test_a_price_begins_on_its_day_with_a_signed_blueprint_of_the_same_content(
     assert one.deployments == two.deployments == ["own", "euro"], "where calls go is for whoever applies"
     assert service.apply(conn, signing, "operator", FILES).number == 3
     assert inputs(conn) == {"own": 3 * PICO, "euro": PICO * 12 // 10}
+
+
+def test_a_price_begins_also_where_what_is_served_breaks_a_rule_of_a_new_release(
+    conn: Conn, signing: Signing, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.genesis(conn, signing, FILES)
+    monkeypatch.setattr(issue, "verify", lambda _: [Problem("a new rule", "placement_invalid", "Mend it.")])
+    clock.time = datetime(2026, 12, 1, tzinfo=UTC)
+    assert service.reprice(conn, signing).number == 2 and inputs(conn)["own"] == 3 * PICO
 
 
 def test_going_back_undoes_what_somebody_changed_also_after_a_price_began(
