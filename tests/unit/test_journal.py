@@ -286,6 +286,21 @@ async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(
     await journal.close()
 
 
+@pytest.mark.parametrize("attempts", [0, 1, 6])
+async def test_a_finish_that_no_reader_would_believe_loses_its_sources(tmp_path: Path, attempts: int) -> None:
+    """However much room was set aside for it: it would be taken for damage, and with it whatever the worker holds."""
+    journal, call = open_journal(tmp_path), new_id().bytes
+    for attempt in range(attempts):
+        journal.reserve(reservation(call, attempt))
+        journal.settle(settlement(call, attempt))
+    journal.finish(finish(call, [(str(new_id()), "x" * 900, 1, 2)] * 18))
+    journal.reserve(reservation(new_id().bytes))
+    found = all_records(journal.folder)
+    assert [len(record.sources) for record in found if isinstance(record, Finish)] == [0]
+    assert isinstance(found[-1], Reservation) and journal.counters.shortened == 1 and not journal.counters.dropped
+    await journal.close()
+
+
 async def test_refused_calls_are_dropped_and_counted_when_there_is_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,11 +216,11 @@ class Journal:
         """
         reservations = self._calls.pop(record.call, 0)
         framed = frame(FINISH, self._sequence + 1, encode(record))
+        room = reservations * FINISH_ROOM
+        self._owed -= room
+        if len(framed) > MAX_FRAME or (len(framed) > room > 0 and self._room() < len(framed)):
+            framed = self._shortened(record)
         if reservations:
-            room = reservations * FINISH_ROOM
-            self._owed -= room
-            if len(framed) > room and (len(framed) > MAX_FRAME or self._room() < len(framed)):
-                framed = self._shortened(record)
             sequence = self._append(framed)
         else:
             try:
