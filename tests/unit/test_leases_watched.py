@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import psycopg
 import pytest
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
+from groundplan.gateway.budgets import lease_client
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices, Token
 from groundplan.gateway.journal.journal import Journal
@@ -130,3 +132,27 @@ async def test_what_the_journal_has_no_room_for_is_held_on(tmp_path: Path, monke
         assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (50, 0) and not lender.unconfirmed
         await lender.give_back(KEY)
         assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (0, 50) and lender.unconfirmed
+
+
+async def test_what_was_recalled_and_is_not_held_here_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of limits come and go by the minute, of other workers' users too."""
+    monkeypatch.setattr(lease_client, "_RECALL_S", 0.01)
+
+    async def over(one: Worker) -> None:
+        await asyncio.sleep(0.02)
+        with suppress(psycopg.OperationalError):  # there is none
+            await one.leases._tick(asyncio.get_running_loop().time())
+
+    async with alone(tmp_path) as one:
+        counters = one.leases._counters
+        for minute in range(60):
+            one.leases._recall(f"requests/each/ana 2026-11-25T14:{minute:02} {new_id()}")
+        one.leases._recall(f"all total {new_id()}")
+        await over(one)
+        assert not one.leases._recalled and not counters.watched and not one.slices.watched
+        assert await one.acquire(50) == Charge(*KEY, 50)
+        one.leases._recall(f"all total {new_id()}")
+        await over(one)
+        assert one.slices.watched == {KEY}, "it is known to be empty until something is freed"

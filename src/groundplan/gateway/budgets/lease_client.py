@@ -274,8 +274,7 @@ class LeaseClient:
                 async with asyncio.timeout(max(0.0, next_try - loop.time())):
                     await account.changed.wait()
         account.task = None
-        if not account.empty_need:
-            self._look_away(key, account)
+        self._look_away(key, account)
 
     async def _fetch(self, key: Key, account: Account, *, recall: bool) -> bool:
         """Ask the database once for what those who wait lack. Whether anything came."""
@@ -334,9 +333,11 @@ class LeaseClient:
         else:
             self._lender.book(key[0]).watched.discard(key)
 
-    def _look_away(self, key: Key, account: Account) -> None:
-        """Nobody waits for it any more: what is freed of it matters only where it is to be given back."""
-        if key not in self._recalled and not account.cut:
+    def _look_away(self, key: Key, account: Account | None) -> None:
+        """What is freed of it matters only while somebody waits for it, or it is known to be empty, or is to be given
+        back."""
+        wanted = account is not None and (account.waiters or account.empty_need or account.cut)
+        if key not in self._recalled and not wanted:
             self._lender.book(key[0]).watched.discard(key)
 
     def _start_giving(self, key: Key) -> None:
@@ -400,7 +401,9 @@ class LeaseClient:
                 await self._tick(asyncio.get_running_loop().time())
 
     async def _tick(self, now: float) -> None:
-        self._recalled = {key: until for key, until in self._recalled.items() if until > now}
+        for key in [key for key, until in self._recalled.items() if until <= now]:
+            del self._recalled[key]
+            self._look_away(key, self._accounts.get(key))
         at = self._lender.now()
         ended = [key for key in self._slices.granted_keys() if has_ended(key[1], at)] if at != self._minute else []
         ended += [key for key in self._take_up() if has_ended(key[1], at)]
