@@ -1,7 +1,8 @@
 """The SQL with which a worker is granted slices of budgets and limits, and gives them back.
 
-A grant is one statement, so nothing is held open while a worker is stopped. Returns of a budget count once by their
-id, those of a limit by their total. When and how much to ask for is `lease_client`'s business.
+Whatever is said is one message, so that a worker that is stopped (SIGSTOP, a frozen machine) keeps nobody from a row:
+PostgreSQL has all of it, or nothing. Returns of a budget count once by their id, those of a limit by their total. When
+and how much to ask for is `lease_client`'s business.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from psycopg import AsyncConnection
+from psycopg import AsyncClientCursor, AsyncConnection
+from psycopg.errors import UniqueViolation
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
@@ -30,11 +33,13 @@ RECALL_CHANNEL = "groundplan_recall"
 FREED_CHANNEL = "groundplan_freed"
 """`NAME PERIOD`: there is room again where somebody was refused."""
 
-# A worker that is stopped (SIGSTOP, a frozen machine) in the middle of a transaction must not keep others from the row.
-_NO_IDLE_TRANSACTION = "SET idle_in_transaction_session_timeout = '250ms'"
 _REGISTER = "INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, %s, %s, %s) ON CONFLICT (epoch) DO NOTHING"
 _GRANT_BUDGET = "SELECT amount, rest, contested FROM grant_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-_GRANT_LIMIT = "SELECT amount, rest, contested FROM grant_limit(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_GRANT_LIMITS = """SELECT g.amount, g.rest, g.contested FROM unnest(
+      %s::text[], %s::text[], %s::bigint[], %s::int[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bool[])
+    WITH ORDINALITY AS a(name, span, most, number, ends, need, wanting, headroom, recall, place),
+    grant_limit(%s, a.name, a.span, a.most, a.number, a.ends::timestamptz, a.need, a.wanting, a.headroom, a.recall) AS g
+    ORDER BY a.place"""
 _RETURN_LIMIT = "SELECT return_limit(%s, %s, %s, %s)"
 _HELD = """SELECT budget, period, granted_usd FROM budget_slice WHERE epoch = %s"""
 _TOTALS = """SELECT budget, period, granted_usd FROM budget_period
@@ -53,6 +58,13 @@ LOCK_PERIOD = "SELECT 1 FROM budget_period WHERE budget = %s AND period = %s FOR
 GIVE_BACK = "UPDATE budget_period SET granted_usd = granted_usd - %s WHERE budget = %s AND period = %s"
 SHRINK_SLICE = """UPDATE budget_slice SET released_usd = released_usd + %s
     WHERE epoch = %s AND budget = %s AND period = %s"""
+_RELEASE = """SELECT 1 FROM budget_period WHERE budget = %(budget)s AND period = %(period)s FOR UPDATE;
+    INSERT INTO budget_movement (id, epoch, budget, period, amount_usd, type)
+      VALUES (%(id)s, %(epoch)s, %(budget)s, %(period)s, %(amount)s, 'release');
+    UPDATE budget_period SET granted_usd = granted_usd - %(amount)s WHERE budget = %(budget)s AND period = %(period)s;
+    UPDATE budget_slice SET released_usd = released_usd + %(amount)s
+      WHERE epoch = %(epoch)s AND budget = %(budget)s AND period = %(period)s"""
+"""One message and one transaction, which fails where it was told before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,6 @@ async def connect(url: str, epoch: UUID, home: Path) -> Connection:
     """A connection of a worker that is known to the database. Raises psycopg.Error."""
     connection = await database.connect(url)
     try:
-        await connection.execute(_NO_IDLE_TRANSACTION)
         await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid()))
     except BaseException:
         await connection.close()
@@ -110,10 +121,8 @@ async def grant(
 ) -> Granted:
     """Ask once. Raises psycopg.Error."""
     if isinstance(declared, Quota):
-        asked = _of_limit(epoch, declared, period, blueprint, wish)
-        row = await (await connection.execute(_GRANT_LIMIT, asked)).fetchone()
-        assert row is not None
-        return Granted(int(row[0]), int(row[1]), bool(row[2]))
+        (granted,) = await grant_limits(connection, epoch, [(declared, period, blueprint, wish)])
+        return granted
     amounts = [to_decimal(amount) for amount in (wish.need, wish.wanting, wish.headroom)]
     asked = (
         new_id(), epoch, declared.name, period, to_decimal(declared.limit), blueprint, declared.hard, *amounts,
@@ -127,33 +136,29 @@ async def grant(
 async def grant_limits(
     connection: Connection, epoch: UUID, asks: Sequence[tuple[Quota, str, int, Wish]]
 ) -> list[Granted]:
-    """Ask once for several limits: (quota, period, number of the blueprint, wish). One commit for all of them, in which
-    their rows are taken in the order in which they are named. Raises psycopg.Error."""
-    async with connection.pipeline():
-        cursors = [
-            await connection.execute(_GRANT_LIMIT, _of_limit(epoch, quota, period, number, wish))
-            for quota, period, number, wish in asks
-        ]
-    rows = [await cursor.fetchone() for cursor in cursors]
-    return [Granted(int(row[0]), int(row[1]), bool(row[2])) for row in rows if row is not None]
+    """Ask once for several limits: (quota, period, number of the blueprint, wish). One statement, and so one commit,
+    for all of them; their rows are taken in the order in which they are named. Raises psycopg.Error."""
+    asked = [_of_limit(quota, period, number, wish) for quota, period, number, wish in asks]
+    columns = [list(column) for column in zip(*asked, strict=True)]
+    rows = await (await connection.execute(_GRANT_LIMITS, (*columns, epoch))).fetchall()
+    return [Granted(int(amount), int(rest), bool(contested)) for amount, rest, contested in rows]
 
 
-def _of_limit(epoch: UUID, quota: Quota, period: str, number: int, wish: Wish) -> Sequence[Any]:
+def _of_limit(quota: Quota, period: str, number: int, wish: Wish) -> Sequence[Any]:
     return (
-        epoch, quota.name, period, quota.limit, number, quota.ends(period),
+        quota.name, period, quota.limit, number, str(quota.ends(period)),
         wish.need, wish.wanting, wish.headroom, wish.recall,
     )  # fmt: skip
 
 
 async def tell_release(connection: Connection, epoch: UUID, record: Release) -> None:
-    """A durable release of a budget, in one short transaction."""
-    key, amount = (record.budget, record.period), to_decimal(record.amount)
-    async with connection.transaction():
-        await connection.execute(LOCK_PERIOD, key)
-        moved = await connection.execute(MOVE, (UUID(bytes=record.id), epoch, *key, amount, "release"))
-        if moved.rowcount == 1:
-            await connection.execute(GIVE_BACK, (amount, *key))
-            await connection.execute(SHRINK_SLICE, (amount, epoch, *key))
+    """A durable release of a budget."""
+    amount = to_decimal(record.amount)
+    values = {
+        "id": UUID(bytes=record.id), "epoch": epoch, "budget": record.budget, "period": record.period, "amount": amount,
+    }  # fmt: skip
+    with suppress(UniqueViolation):  # the shipper told it, or an answer was lost
+        await AsyncClientCursor(connection).execute(_RELEASE, values)
 
 
 async def tell_open(connection: Connection, epoch: UUID, key: Key, amount: int) -> None:

@@ -1,0 +1,100 @@
+"""A worker that is stopped while it tells PostgreSQL something of slices keeps nobody from them: what it says is one
+message, of which PostgreSQL has all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from tests.integration.test_limit_leases import quota
+
+from groundplan.blueprint.model import Budget
+from groundplan.core.ids import new_id
+from groundplan.gateway.budgets import grant_store
+from groundplan.gateway.budgets.grant_store import Connection, Granted, Wish
+from groundplan.gateway.budgets.leases import REQUESTS
+from groundplan.ledger.model import Release
+from groundplan.testing.database import Database
+
+BUDGET = Budget(name="all", covers="company", limit=100, period="total")
+ONE = Wish(1, 1, 0, True)
+
+
+class Line:
+    """Between a worker and PostgreSQL. From when it is `cut` on it passes one piece of what the worker sends, as where
+    the worker is stopped after that."""
+
+    def __init__(self) -> None:
+        self.cut = False
+        self.held = asyncio.Event()
+        """More was sent than that."""
+        self._passed = False
+
+    @asynccontextmanager
+    async def to(self, url: str) -> AsyncIterator[str]:
+        port = urlsplit(url).port
+        assert port is not None
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there, on = await asyncio.open_connection("127.0.0.1", port)
+            with suppress(OSError):
+                await asyncio.gather(self._on(reader, on), self._back(there, writer))
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        try:
+            yield url.replace(f":{port}/", f":{server.sockets[0].getsockname()[1]}/")
+        finally:
+            server.close()
+
+    async def _on(self, reader: asyncio.StreamReader, on: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 20):
+            if self.cut and self._passed:
+                self.held.set()
+                continue
+            self._passed = self.cut
+            on.write(data)
+            await on.drain()
+        on.close()
+
+    async def _back(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await there.read(1 << 20):
+            writer.write(data)
+        writer.close()
+
+
+@pytest.mark.parametrize("what", ["several limits", "a release"])
+async def test_a_worker_that_is_stopped_while_it_asks_keeps_nobody_from_a_slice(
+    database: Database, tmp_path: Path, what: str
+) -> None:
+    url, line, (one, two) = database.urls["gateway"], Line(), (new_id(), new_id())
+    limits = [quota(REQUESTS, 100, period) for period in ("day", "month")]
+    asks = [(each, "2099-01-01"[: {"day": 10, "month": 7}[each.period]], 1, ONE) for each in limits * 32]
+
+    async def stopped(connection: Connection) -> None:
+        if what == "a release":
+            await grant_store.tell_release(connection, one, Release(new_id().bytes, "all", "total", 1))
+        else:
+            await grant_store.grant_limits(connection, one, asks)
+
+    async def granted(connection: Connection) -> Granted:
+        if what == "a release":
+            return await grant_store.grant(connection, two, BUDGET, "total", 1, ONE)
+        return (await grant_store.grant_limits(connection, two, asks[:1]))[0]
+
+    async with line.to(url) as through:
+        first = await grant_store.connect(through, one, tmp_path)
+        second = await grant_store.connect(url, two, tmp_path)
+        assert (await grant_store.grant(first, one, BUDGET, "total", 1, ONE)).amount == 1
+        line.cut = True
+        stopping = asyncio.create_task(stopped(first))
+        await asyncio.wait([stopping, asyncio.create_task(line.held.wait())], timeout=0.2)
+        async with asyncio.timeout(20):
+            assert (await granted(second)).amount == 1
+        assert not line.held.is_set(), "it was one message"
+        await stopping
+        await first.close()
+        await second.close()
