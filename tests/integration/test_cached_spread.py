@@ -261,6 +261,29 @@ def test_an_answer_that_cannot_be_sealed_holds_no_other_up(database: Database, t
     assert row[0].startswith(f"sealed:{ours}:") and not store._waiting
 
 
+def test_an_answer_that_must_go_goes_once_postgresql_takes_it(database: Database, tmp_path: Path) -> None:
+    store, gone = AnswerStore(Home(tmp_path), ""), new_id()
+    with (
+        psycopg.connect(database.urls["shipper"], autocommit=True) as conn,
+        psycopg.connect(database.superuser) as busy,
+    ):
+        conn.execute(
+            "INSERT INTO answer (call_id, workload, cleared, made_at, expires_at, size, subjects, sealed)"
+            " VALUES (%s, 'w', 0, now(), now() + interval '1 hour', 1, '{}', 's')",
+            (gone,),
+        )
+        conn.execute("SET statement_timeout = 50")
+        busy.execute("LOCK TABLE answer")
+        store._put(Parcel(dropped=[gone.bytes]))
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            store._drain(conn)
+        busy.rollback()
+        conn.execute("SET statement_timeout = 0")
+        store._drain(conn)
+        assert not store._dropped
+        assert conn.execute("SELECT count(*) FROM answer").fetchone() == (0,)
+
+
 def kept_for(owner: str) -> Kept:
     now = time.time()
     return Kept(

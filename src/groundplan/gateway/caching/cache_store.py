@@ -159,8 +159,9 @@ class AnswerStore:
         if self._dropped:
             with self._changed:
                 dropped = [UUID(bytes=call) for call in self._dropped]
-                self._dropped.clear()
             conn.execute(b"DELETE FROM answer WHERE call_id = ANY(%s)", (dropped,))
+            for _ in dropped:  # only now: where PostgreSQL did not take it, it is told again
+                self._dropped.popleft()
 
     def _give(self, conn: Conn) -> None:
         """Every worker what is new to it."""
