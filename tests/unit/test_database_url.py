@@ -50,13 +50,20 @@ def test_a_dsn_takes_on_the_role_and_keeps_its_parameters(dsn: str) -> None:
     after = conninfo_to_dict(external_url(dsn, "search"))
     assert after.pop("options") == "-c role=acme_search"
     assert after.pop("application_name") == "groundplan_search"
-    assert after == before
+    assert {name: after[name] for name in before} == before
     assert "options" not in conninfo_to_dict(external_url(dsn, "owner"))
 
 
 def test_options_of_a_dsn_are_kept() -> None:
     found = conninfo_to_dict(external_url("postgresql://h/acme?options=-c%20work_mem%3D8MB", "control"))
     assert found["options"] == "-c work_mem=8MB -c role=acme_control"
+
+
+def test_that_a_server_is_gone_without_a_word_is_noticed_unless_the_dsn_says_otherwise() -> None:
+    """Else whoever listens goes on for two hours."""
+    found = conninfo_to_dict(external_url("postgresql://h/acme?keepalives_idle=60", "control"))
+    assert found["keepalives_idle"] == "60"
+    assert (found["keepalives_interval"], found["keepalives_count"], found["tcp_user_timeout"]) == ("5", "3", "20000")
 
 
 @pytest.mark.parametrize("dsn", ["nonsense", "postgresql://h", "host=h password=secret"])

@@ -26,6 +26,10 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 DATABASE: Final = "groundplan"
 """Name of the database in the embedded server; an external one may have any name."""
 
+_NOTICED: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+"""That a server is gone which never said so (a failover, a machine that lost its power) is known within half a minute:
+whoever listens would learn it after two hours, and whoever asked after a quarter of one."""
+
 
 def role_name(database: str, role: Role) -> str:
     """The PostgreSQL role behind `role` in a database of that name."""
@@ -66,7 +70,8 @@ def external_url(dsn: str, role: Role) -> str:
     if role != "owner":
         wanted = f"-c role={role_name(str(parameters['dbname']), role)}"
         parameters["options"] = " ".join(part for part in (parameters.get("options"), wanted) if part)
-    parameters.setdefault("application_name", f"groundplan_{role}")
+    for name, value in {"application_name": f"groundplan_{role}", **_NOTICED}.items():
+        parameters.setdefault(name, value)
     return "postgresql:///?" + urlencode({key: str(value) for key, value in parameters.items()}, quote_via=quote)
 
 
