@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import psycopg
@@ -15,6 +16,7 @@ import pytest
 from groundplan.blueprint.model import Budget
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
+from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets import lease_client
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices, Token
@@ -73,6 +75,63 @@ async def test_who_waits_goes_on_in_the_turn_in_which_something_is_freed(tmp_pat
         one.free()
         await turns()
         assert waiting.done() and await waiting is None
+
+
+class Noted(patient):
+    """Whom the test calls before their time."""
+
+    made: ClassVar[list[Noted]] = []
+
+    async def __aenter__(self) -> None:
+        await super().__aenter__()
+        self.made.append(self)
+
+
+@pytest.fixture
+def alarms(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
+    """Of callers, in the order in which they began to wait."""
+    monkeypatch.setattr(lease_client, "patient", Noted)
+    monkeypatch.setattr(Noted, "made", [])
+    return Noted.made
+
+
+async def test_who_is_promised_something_in_the_turn_in_which_its_time_is_over_has_it(
+    tmp_path: Path, alarms: list[Noted]
+) -> None:
+    """Else it is idle here, where others are refused for the want of it."""
+    async with alone(tmp_path) as one:
+        waiting = one.acquire(50)
+        await asyncio.sleep(0.05)
+        alarms[0]._over()
+        one.free()
+        assert await waiting is None and one.slices.available(*KEY) == 0
+        assert one.leases._accounts[KEY].promised == 0
+
+
+async def test_whose_time_is_over_takes_nothing_from_those_who_wait_on(tmp_path: Path, alarms: list[Noted]) -> None:
+    async with alone(tmp_path) as one:
+        first, second = one.acquire(50), one.acquire(50)
+        await asyncio.sleep(0.05)
+        alarms[0]._over()
+        asyncio.get_running_loop().call_soon(one.free)  # before the first one knows
+        await turns()
+        assert second.done() and await second is None
+        assert await first == Charge(*KEY, 50)
+        account = one.leases._accounts[KEY]
+        assert account.promised == 0 and not account.waiters
+
+
+async def test_nothing_is_fetched_ahead_while_callers_wait(tmp_path: Path) -> None:
+    """They are asked for, and would wait for that, too."""
+    async with alone(tmp_path) as one:
+        waiting = one.acquire(50)
+        await asyncio.sleep(0.05)
+        account, now = one.leases._accounts[KEY], asyncio.get_running_loop().time()
+        account.rate = 100.0
+        assert not one.leases._runs_low(KEY, account, now, "2026-11-25T14:33")
+        one.free()
+        assert await waiting is None
+        assert one.leases._runs_low(KEY, account, now, "2026-11-25T14:33")
 
 
 async def test_what_was_empty_is_not_once_something_is_freed(tmp_path: Path) -> None:

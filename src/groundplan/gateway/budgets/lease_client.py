@@ -246,6 +246,8 @@ class LeaseClient:
             async with patient(seconds):
                 return await future
         except TimeoutError:
+            if future.done() and not future.cancelled():
+                return future.result()  # there was enough in the turn in which its time was over
             if not empty:
                 account.refused(need, loop.time())
                 self._watch((account.declared.name, period))
@@ -294,11 +296,11 @@ class LeaseClient:
         left = self._usable(key, account)
         for waiter in list(account.waiters):
             need, future = waiter
-            if need > left:
-                continue
-            left -= need
-            account.waiters.remove(waiter)
-            if not future.done():
+            if future.done():
+                account.waiters.remove(waiter)  # its time was over in this turn
+            elif need <= left:
+                left -= need
+                account.waiters.remove(waiter)
                 account.promised += need
                 future.set_result(True)
         return bool(account.waiters)
@@ -488,10 +490,10 @@ class LeaseClient:
         return bool(waited) or key in self._moving or self._slices.available(*key) > 0
 
     def _runs_low(self, key: Key, account: Account, now: float, at: str) -> bool:
-        """Whether to fetch ahead: too little is left at its use, and nobody else is short."""
+        """Whether to fetch ahead: too little is left at its use, and nobody is short, here or elsewhere."""
         available = self._lender.book(key[0]).available(*key)
         if account.soft and available < 0:
             return True
-        if now < account.calm_until or has_ended(key[1], at) or key in self._recalled:
+        if account.waiters or now < account.calm_until or has_ended(key[1], at) or key in self._recalled:
             return False
         return account.rate > 0 and available < account.low(quota=is_quota(key[0]))
