@@ -242,6 +242,20 @@ async def test_one_worker_gives_another_what_it_keeps_and_nothing_without_the_to
     second.close()
 
 
+async def test_what_others_wrote_is_read_before_a_worker_serves(tmp_path: Path) -> None:
+    """Of a day it may take seconds, in which no call of the worker would go on."""
+    first, second = made(tmp_path), Answers(tmp_path, new_id(), NOW)
+    for number in range(100):
+        first.mark(sha256(bytes([number])).digest(), NOW)
+    desk = AnswerDesk(second)
+    await desk.open()
+    assert [reader.position for reader in second._others.values()] == [101 * 40]
+    assert second.mark(sha256(bytes([7])).digest(), NOW) == [HOLDER]
+    await desk.close()
+    first.close()
+    second.close()
+
+
 async def test_memory_is_bounded_by_time_and_size_but_the_key_stays_used(tmp_path: Path) -> None:
     answers = made(tmp_path)
     for digest, body, at in ((ONE, b"x", NOW), (TWO, bytes(MEMORY_BYTES + 1), NOW + 1)):

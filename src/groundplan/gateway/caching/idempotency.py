@@ -100,6 +100,12 @@ class Answers:
         except OSError as error:
             raise _unwritable() from error
 
+    def catch_up(self) -> None:
+        """Read what others wrote so far, before there are calls that would wait for it: of a day with a few keys a
+        second it takes seconds."""
+        with suppress(OSError):  # whoever needs it is refused
+            self._read_others(self._began)
+
     def _begin_file(self, holder: Holder) -> int:
         """Raises OSError."""
         number = f".{self._files}" if self._files else ""

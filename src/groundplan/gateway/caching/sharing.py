@@ -32,11 +32,12 @@ class AnswerDesk:
         self._token = secrets.token_bytes(32)
 
     async def open(self) -> None:
-        """Listen, and write down where."""
+        """Listen, write down where, and read what others wrote."""
         loop = asyncio.get_running_loop()
         self._server = Server(self._handle, of_refusal, loop)
         self._listener = await loop.create_server(self._server.protocol, "127.0.0.1", 0)
         self._answers.open(Holder(self._listener.sockets[0].getsockname()[1], self._token))
+        await asyncio.to_thread(self._answers.catch_up)
 
     async def close(self) -> None:
         self._listener.close()

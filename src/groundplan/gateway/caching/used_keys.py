@@ -84,7 +84,7 @@ class UsedKeys:
         self._newest.clear()
         before = self._runs[-1] if self._runs else None
         if before is not None and len(before.keys) < MOST and run.last - before.first <= SPAN_SECONDS:
-            keys = array("Q", sorted({*before.keys, *run.keys}))
+            keys = array("Q", sorted([*before.keys, *run.keys]))  # two that are sorted, which is quick
             run = _Run(keys, min(before.first, run.first), max(before.last, run.last))
             self._runs.pop()
         self._runs.append(run)
