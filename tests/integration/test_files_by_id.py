@@ -192,6 +192,25 @@ def test_each_surface_writes_files_as_if_they_had_been_sent() -> None:
     assert result["content"][0]["source"] == {"type": "base64", "media_type": PDF.kind, "data": PDF.data}
 
 
+@pytest.mark.parametrize(
+    ("interface", "field", "part", "odd"),
+    [
+        (CHAT, "messages", {"type": "file", "file": {"file_id": "f"}}, {"type": "file", "file": {"file_id": ["f"]}}),
+        (RESPONSES, "input", {"type": "input_file", "file_id": "f"}, {"type": "input_image", "file_id": {"f": 1}}),
+        (MESSAGES, "messages", {"type": "document", "source": {"type": "file", "file_id": "f"}},
+         {"type": "image", "source": {"type": "file", "file_id": ["f"]}}),
+    ],
+)  # fmt: skip
+def test_what_is_no_id_stays_as_it_is(interface: Interface, field: str, part: Any, odd: Any) -> None:
+    """In a field that no surface knows, and a provider may: what is wrong with it is for that to say."""
+    told = "source" if interface is RESPONSES else "output"
+    body = {"model": "auto", "max_tokens": 9, field: [{"role": "user", "content": [part], told: [odd]}]}
+    if interface is RESPONSES:
+        del body["max_tokens"]
+    (message,) = json.loads(bytes(interface.with_files(ask_of(interface, body), {"f": PDF}).fields[field]))
+    assert message[told] == [odd] and "JVBERi0=" in json.dumps(message["content"])
+
+
 def test_a_name_with_escapes_is_a_name() -> None:
     """Otherwise the id would go on as it is, to a provider that may know such a file of somebody else."""
     raw = json.dumps(chat({"type": "file", "file": {"file_id": "f"}})).encode().replace(b"file_id", b"file\\u005fid")

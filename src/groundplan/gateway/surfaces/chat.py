@@ -34,7 +34,7 @@ from groundplan.gateway.surfaces.body import (
 from groundplan.gateway.surfaces.chat_chunk import Chunk, read_chunk, without_usage
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.surfaces.messages_types import CacheControl
-from groundplan.gateway.surfaces.named_files import NamedFile, without, written
+from groundplan.gateway.surfaces.named_files import NamedFile, file_of, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
 from groundplan.gateway.surfaces.upstream_json import STREAM, UNREADABLE, refuse_encoding, understood, with_choices
 from groundplan.gateway.upstream import call_ids, providers
@@ -201,10 +201,10 @@ def _cap(chat: _Chat) -> int | None:
 
 
 def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
-    named = part.get("file") if part.get("type") == "file" else None
-    if not isinstance(named, dict) or (file := files.get(named.get("file_id") or "")) is None:
+    sent = part.get("file") if part.get("type") == "file" else None
+    if not isinstance(sent, dict) or (file := file_of(files, sent.get("file_id"))) is None:
         return part
-    return {**part, "file": {"filename": file.name, **without(named, "file_id", "file_data"), "file_data": file.url}}
+    return {**part, "file": {"filename": file.name, **without(sent, "file_id", "file_data"), "file_data": file.url}}
 
 
 def _needs(images: int, heard: int, files: int, service: str) -> frozenset[str]:

@@ -25,7 +25,7 @@ from groundplan.gateway.surfaces.messages_chat import LazyTranslation, MessagesB
 from groundplan.gateway.surfaces.messages_errors import ID_HEADER, of_error, of_foreign
 from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount
 from groundplan.gateway.surfaces.messages_types import Asked, Block, CountAsked
-from groundplan.gateway.surfaces.named_files import IMAGES, PDF, NamedFile, written
+from groundplan.gateway.surfaces.named_files import IMAGES, PDF, NamedFile, file_of, written
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _with_file(block: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[st
     source = block.get("source") if block.get("type") in ("image", "document") else None
     if not isinstance(source, dict) or source.get("type") != "file":
         return block
-    if (file := files.get(source.get("file_id") or "")) is None:
+    if (file := file_of(files, source.get("file_id"))) is None:
         return block
     file.check({PDF} if block["type"] == "document" else IMAGES)
     return {**block, "source": {"type": "base64", "media_type": file.kind, "data": file.data}}

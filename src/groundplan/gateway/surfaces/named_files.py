@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,11 @@ def _changed(value: Any, change: Change) -> Any:
     if not isinstance(value, dict):
         return value
     return change({name: _changed(each, change) if name in _INTO else each for name, each in value.items()})
+
+
+def file_of(files: Mapping[str, NamedFile], id: object) -> NamedFile | None:
+    """The file of this id. What was not looked at when a request was read may have anything for one."""
+    return files.get(id) if isinstance(id, str) else None
 
 
 def without(part: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from groundplan.gateway.surfaces.by_chat import ByChat, ServedByChat, able, serv
 from groundplan.gateway.surfaces.chat import FILE, SERVICES
 from groundplan.gateway.surfaces.chat_pieces import completion
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
-from groundplan.gateway.surfaces.named_files import NamedFile, given_twice, without, written
+from groundplan.gateway.surfaces.named_files import NamedFile, file_of, given_twice, without, written
 from groundplan.gateway.surfaces.responses_stream import (
     Rendered,
     ResponsesChatRelay,
@@ -371,7 +371,7 @@ def gone_on(ask: Ask, more: list[dict[str, Any]]) -> Ask:
 
 def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
     kind = part.get("type")
-    if kind not in ("input_image", "input_file") or (file := files.get(part.get("file_id") or "")) is None:
+    if kind not in ("input_image", "input_file") or (file := file_of(files, part.get("file_id"))) is None:
         return part
     rest = without(part, "file_id", "image_url", "file_data", "file_url")
     if kind == "input_image":
