@@ -5,22 +5,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
-from groundplan.gateway.translate_app import Loop
-from groundplan.gateway.upstream.blocking import InContext
+from groundplan.gateway.upstream.blocking import BLOCKS, THREADS, Threads
 from groundplan.gateway.upstream.providers import Place
 from groundplan.gateway.upstream.translate import Providers
 
 pytest.importorskip("any_llm")
 
 
-async def _others(answered: threading.Event) -> None:
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(InContext(2, "answer"))
+async def test_names_and_clients_of_others_wait_for_no_answer_that_blocks() -> None:
+    loop, answered = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(Threads())
     providers = Providers()
-    blocked = [loop.run_in_executor(None, answered.wait) for _ in range(3)]
+    BLOCKS.set(True)
+    blocked = [loop.run_in_executor(None, answered.wait) for _ in range(THREADS + 1)]
+    BLOCKS.set(False)
     try:
         async with asyncio.timeout(30):
             assert await loop.getaddrinfo("localhost", 80), "whoever is connected to has to be found"
@@ -32,6 +34,24 @@ async def _others(answered: threading.Event) -> None:
         await providers.close()
 
 
-def test_names_and_clients_of_others_wait_for_no_answer_that_blocks() -> None:
-    with asyncio.Runner(loop_factory=Loop) as runner:
-        runner.run(_others(threading.Event()))
+class Asked:
+    """A provider's client, and in which thread of the loop it works."""
+
+    async def acompletion(self, **_: Any) -> str:
+        return await asyncio.get_running_loop().run_in_executor(None, lambda: threading.current_thread().name)
+
+
+@pytest.mark.parametrize(("api", "threads"), [("bedrock", "answer"), ("gemini", "other")])
+async def test_whoever_blocks_is_asked_in_threads_of_its_own(
+    api: str, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.get_running_loop().set_default_executor(Threads())
+    providers = Providers()
+
+    async def client(*_: Any) -> Asked:
+        return Asked()
+
+    monkeypatch.setattr(providers, "client", client)
+    asked = asyncio.create_task(providers._asked(Place("one", api, "http://127.0.0.1:9"), "", {}))
+    assert (await asked).startswith(threads)
+    await providers.close()

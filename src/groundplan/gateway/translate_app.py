@@ -12,13 +12,9 @@ import logging
 import resource
 import secrets
 import signal
-import socket
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -30,7 +26,7 @@ from groundplan.core.settings import without_proxies
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import error_body, of_error, of_refusal
-from groundplan.gateway.upstream.blocking import THREADS, InContext
+from groundplan.gateway.upstream.blocking import Threads
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
 from groundplan.gateway.upstream.translate import Failed, Providers
 
@@ -39,26 +35,9 @@ MEMORY_BYTES = 3 << 30
 be: beyond this one it is an error of the call that asked for it, and nobody else on the machine is short of memory."""
 _STACK_BYTES = 2 << 20
 """Of each of its threads, which counts."""
-_LOOKUPS = 8
-"""Names that are looked up at the same time."""
 _log = logging.getLogger(__name__)
 _TRACE = ("traceparent", "tracestate")
 """Headers that go on to the provider."""
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """Looks names up in threads of its own: all others may wait for answers of clients that block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lookups = ThreadPoolExecutor(_LOOKUPS, "name")
-
-    async def getaddrinfo(self, host: Any, port: Any, **how: int) -> Any:
-        return await self.run_in_executor(self._lookups, partial(socket.getaddrinfo, host, port, **how))
-
-    def close(self) -> None:
-        self._lookups.shutdown(wait=False, cancel_futures=True)
-        super().close()
 
 
 class Service:
@@ -119,7 +98,7 @@ async def serve(home: Home, drain_seconds: float) -> None:
     """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT, and answers that run then for so long. Raises
     `Unavailable` without the library."""
     token, loop = secrets.token_urlsafe(32), asyncio.get_running_loop()
-    loop.set_default_executor(InContext(THREADS, "answer"))  # in which clients that block are called
+    loop.set_default_executor(Threads())
     providers = Providers()
     server = Server(Service(providers, token).handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0, backlog=256)
@@ -149,8 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     most = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, MEMORY_BYTES)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     try:
-        with asyncio.Runner(loop_factory=Loop) as runner:
-            runner.run(serve(Home(arguments.home.absolute()), arguments.drain))
+        asyncio.run(serve(Home(arguments.home.absolute()), arguments.drain))
     except GroundplanError as error:
         sys.stderr.write(f"translate: {error}\n")
         return error.exit_code

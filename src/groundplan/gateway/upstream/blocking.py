@@ -10,11 +10,14 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 THREADS = 128
 """Answers that may be waited for at the same time, and connections that are kept for them."""
+_OTHERS = 32
+BLOCKS: ContextVar[bool] = ContextVar("blocks", default=False)
+"""Whether the client that is asked blocks."""
 _END = object()
 
 
@@ -100,3 +103,19 @@ class InContext(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return super().submit(copy_context().run, fn, *args, **kwargs)
+
+
+class Threads(InContext):
+    """Of a loop. Who is asked while `BLOCKS` is set has others: nobody waits for one of those to look up a name, make a
+    client or renew a token."""
+
+    def __init__(self) -> None:
+        super().__init__(_OTHERS, "other")
+        self._blocked = InContext(THREADS, "answer")
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._blocked.submit(fn, *args, **kwargs) if BLOCKS.get() else super().submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._blocked.shutdown(wait, cancel_futures=cancel_futures)
+        super().shutdown(wait, cancel_futures=cancel_futures)

@@ -12,7 +12,6 @@ import inspect
 import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +24,7 @@ from groundplan.core.settings import resolve_secret
 from groundplan.gateway.http.tls import ClientContexts
 from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.upstream import account
-from groundplan.gateway.upstream.blocking import THREADS, Blocking, InContext, for_one_call
+from groundplan.gateway.upstream.blocking import BLOCKS, THREADS, Blocking, InContext, for_one_call
 from groundplan.gateway.upstream.hidden import sought, without
 from groundplan.gateway.upstream.providers import (
     VERTEX_OPENAI,
@@ -113,7 +112,7 @@ class Providers:
         self._clients: OrderedDict[tuple[object, ...], Any] = OrderedDict()
         self._making = asyncio.Lock()
         self._contexts = ClientContexts()
-        self._threads, self._maker = InContext(THREADS, "stream"), ThreadPoolExecutor(1, "client")
+        self._threads = InContext(THREADS, "stream")
         try:
             self._library = importlib.import_module("any_llm")
         except ImportError as error:
@@ -126,16 +125,14 @@ class Providers:
     async def client(self, place: Place, secret: str) -> Any:
         """The client of a place. Raises whatever the library does where it cannot be made.
 
-        It is made in a thread of its own: the first one of a provider loads its package, for which nobody else is to
-        wait, and it waits for no answer of a client that blocks.
+        It is made in a thread: the first one of a provider loads its package, for which nobody else is to wait.
         """
         way = self._way(place)
         key = (place.api, place.url, secret, *way.values())
         if (client := self._clients.get(key)) is None:
             async with self._making:
                 if (client := self._clients.get(key)) is None:
-                    made = asyncio.get_running_loop().run_in_executor(self._maker, self._made, place, secret, way)
-                    client = self._clients[key] = await made
+                    client = self._clients[key] = await asyncio.to_thread(self._made, place, secret, way)
                     if len(self._clients) > MOST_CLIENTS:
                         self._clients.popitem(last=False)
         self._clients.move_to_end(key)
@@ -215,6 +212,7 @@ class Providers:
     async def _asked(self, place: Place, secret: str, asked: dict[str, Any]) -> Any:
         """The library's answer. Raises whatever it does."""
         client = await self.client(place, secret)
+        BLOCKS.set(place.api == "bedrock")
         if place.api != "bedrock" or not asked.get("stream"):
             return await client.acompletion(**asked)
         client, held = for_one_call(client)
@@ -241,8 +239,7 @@ class Providers:
 
     async def close(self) -> None:
         """Let go of the providers' connections."""
-        for threads in (self._threads, self._maker):
-            threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         held = [each for client in self._clients.values() for each in vars(client).values()]
         below = [
             found for each in held for name in ("aio", "client") if (found := getattr(each, name, None)) is not None
@@ -267,6 +264,7 @@ class Providers:
         asked |= _with_trace(place.api, model, trace, embeddings=True)
         try:
             client = await self.client(place, secret)
+            BLOCKS.set(place.api == "bedrock")
             for text in texts:
                 each.append(plain(await client.aembedding(model, text, **asked)))
         except Failed:
