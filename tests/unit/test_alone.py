@@ -79,3 +79,22 @@ def test_plan_and_check_say_it_with_its_place_and_what_to_do(tmp_path: Path) -> 
     assert done.returncode == 0 and f"{first}\n{hint}" in done.stdout
     warnings = json.loads(run("check", str(tmp_path), "--json").stdout)["warnings"]
     assert [each["code"] for each in warnings] == ["no_effect"] * 4
+
+
+@pytest.mark.parametrize(
+    ("said", "first_token", "told_so"),
+    [
+        ("reliability: {deadline: 30s}\n", "30s", True),
+        ("limits: {deadline: 9s}\n", "10s", True),
+        ("reliability: {deadline: 31s}\n", "30s", False),
+        ("reliability: {deadline: 30s, hedge: {after: p95}}\n", "30s", False),
+        ("reliability: {deadline: 30s, attempts: 1}\n", "30s", False),
+        ("", "30s", False),
+    ],
+)
+def test_a_deadline_that_leaves_nobody_time_to_take_over_is_told(said: str, first_token: str, told_so: bool) -> None:
+    """A deployment that is reached and says nothing has all of a call's time then."""
+    patient = BOTH.replace("name: gpt-eu\n", f"name: gpt-eu\ntimeouts: {{first_token: {first_token}}}\n")
+    result = planned(declared(said + FALLBACK, patient))
+    found = [each for each in result.warnings if each.code == "no_time"]
+    assert bool(found) == told_so and (not found or "gpt-eu is silent" in found[0].message)

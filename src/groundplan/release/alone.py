@@ -19,6 +19,7 @@ _ADD = "Name another deployment in `deployments` or `fallbacks` that its rules a
 _ADD_OR_SAME = f"{_ADD} `reliability: {{{{retries: {{{{same: 1}}}}}}}}` asks the same one again."
 _PEER = "Name another deployment in `deployments`, since `fallbacks` share no calls, or leave `balance` out."
 _TRIES = "Write `attempts: 2` or more, or leave `{}` out."
+_SHORTER = "Write a shorter `timeouts: {{first_token: ...}}` at {}, a longer `deadline`, or a `hedge`."
 
 
 def warnings(workspace: Workspace, placements: Iterable[Placement]) -> tuple[Problem, ...]:
@@ -62,6 +63,24 @@ def without_effect(workspace: Workspace, item: doc.WorkloadDoc, placement: Place
     if attempts > 1 and _says_attempts(item) and not again and len(most) < 2:
         path = (_RULE if rule.attempts else _LIMITS, "attempts")
         yield _told(workspace, item, path, f"attempts: {attempts}", _only(most), _ADD_OR_SAME)
+    if attempts > 1 and rule.hedge is None:
+        yield from _no_time(workspace, item, most)
+
+
+def _no_time(workspace: Workspace, item: doc.WorkloadDoc, most: Sequence[str]) -> Iterator[Problem]:
+    """Where a deployment that is reached and says nothing has all the time of a call, and those behind it have none."""
+    deadline, named = item.reliability.deadline or item.limits.deadline, item.reliability.deadline is not None
+    silent = next((name for name in most[:-1] if _first_token(workspace, name) >= deadline), None)
+    if silent is not None:
+        told = f"where {silent} is silent, calls of {item.name} end before another deployment is asked: its "
+        told += "`timeouts.first_token` is no shorter than their `deadline`"
+        where = workspace.where("workload", item.name, _RULE if named else _LIMITS, "deadline")
+        yield Problem(told, "no_time", _SHORTER.format(silent), where)
+
+
+def _first_token(workspace: Workspace, deployment: str) -> int:
+    found = workspace.deployments.get(deployment)
+    return 0 if found is None else found.timeouts.first_token
 
 
 def _says_attempts(item: doc.WorkloadDoc) -> bool:
