@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tests.integration.gates import until
 from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import Fixed, Rig, call_rig, read_records, rule
+from tests.unit.call_rig import BOUND, Fixed, Rig, call_rig, read_records, rule
 from tests.unit.raw_upstream import HI, ROLE, STREAM, answering, events, whole
 
 from groundplan.blueprint.model import Limit, Rates, Reliability
@@ -354,3 +354,17 @@ async def test_a_new_connection_is_closed_where_nothing_may_be_sent_over_it_any_
         await until(lambda: not pool.open)
         assert rig.models["one"].counted == 0
         await rig.books()
+
+
+async def test_a_call_whose_time_went_by_before_anybody_was_asked_is_told_so(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"], limit=0, workloads={"assistant": {"deadline_ms": 50}}) as rig:
+
+        async def acquire(token: Any, charges: Any, *_: Any) -> None:
+            await asyncio.sleep(0.1)
+            rig.slices.grant("all", "total", 10 * BOUND)
+            assert rig.slices.reserve(token, charges) is None
+
+        rig.lender.acquire = acquire  # type: ignore[method-assign, assignment]
+        reply = await rig.chat()
+        assert (reply.status, reply.code) == (503, "upstream_failed") and rig.models["one"].counted == 0
+        assert "its deadline was over" in reply.json["error"]["message"]

@@ -208,6 +208,8 @@ class Course:
                 return None
             if await self._takes(deployment):
                 return deployment
+        if not self._tries and gateway.loop.time() >= self._deadline:
+            self.reason = "its deadline was over before one could be asked"
         return None
 
     def _is_put_off(self, deployment: Deployment) -> bool:
