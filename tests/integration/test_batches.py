@@ -321,7 +321,7 @@ async def test_wrong_input_fails_the_batch_with_its_lines(setup: Setup) -> None:
     empty = await ended(setup.client, (await order(setup.client, b"\n\n")).id)
     assert empty.errors is not None and empty.errors.data is not None and empty.errors.data[0].code == "batch_empty"
     odd = await ended(setup.client, (await order(setup.client, lines(1, model="x\0"))).id)
-    assert odd.errors is not None and ["'x\ufffd'" in e.message for e in odd.errors.data or ()] == [True]
+    assert odd.errors is not None and ["'x\ufffd'" in str(e.message) for e in odd.errors.data or ()] == [True]
 
 
 async def test_a_cancelled_batch_gives_back_what_it_holds(setup: Setup) -> None:
@@ -665,3 +665,21 @@ async def test_a_guardrail_of_another_process_looks_at_each_line_as_it_is_called
     (failure,) = await contents(setup.client, batch.error_file_id)
     assert (failure["custom_id"], failure["response"]["body"]["error"]["code"]) == ("c1", "guardrail_presidio")
     assert number not in json.dumps(failure) and setup.model.counted == 2 and len(bodies) == 3
+
+
+async def test_what_others_need_of_a_budget_waits_for_no_lines_of_a_batch(setup: Setup) -> None:
+    """They are written before its money is taken, for of a large batch that takes a second."""
+    await setup.client.chat.completions.create(model="auto", max_tokens=5, messages=[{"role": "user", "content": "x"}])
+    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%hold_batch%%'"
+    with psycopg.connect(setup.stack.database.urls["owner"]) as owner:
+        owner.execute("SELECT 1 FROM budget_period FOR UPDATE")
+        made = await order(setup.client, lines(3))
+        async with asyncio.timeout(20):
+            while not (found := setup.stack.sql(waiting)):  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.05)
+        written = setup.stack.sql(
+            "SELECT 1 FROM pg_locks WHERE pid = %s AND relation = 'batch_line'::regclass AND mode = 'RowExclusiveLock'",
+            found[0][0],
+        )
+    assert written == [(1,)]
+    assert (await ended(setup.client, made.id)).status == "completed"

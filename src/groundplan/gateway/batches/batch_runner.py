@@ -211,22 +211,37 @@ class BatchRunner:
             if locked is None or not _unchecked(locked, late=late):
                 return
             checked = await batch_check.check(self._gateway, self._calls, self._shelf, batch)
-            errors = checked.errors
             ending = CANCELLED if locked.status == "cancelling" else EXPIRED if late else ""
-            if ending:
+            if checked.errors:
+                await batch_store.refuse(connection, batch.id, checked.errors)
+            elif ending:
                 checked.refuse_all(ending, WHY[ending])
-            elif not errors and (left := await self._hold(connection, batch, checked)) is not None:
-                errors = batch_check.too_dear(checked, left)
+                await self._write(connection, batch, checked, held=False)
+            elif (left := await self._write(connection, batch, checked)) is not None:
+                (error,) = batch_check.too_dear(checked, left)
                 if batch.endpoint == MESSAGES_ENDPOINT:  # Anthropic's do not fail as a whole
-                    checked.refuse_all(errors[0]["code"], errors[0]["message"])
-                    errors = []
-            if errors:
-                await batch_store.refuse(connection, batch.id, errors)
-            else:
-                for each in checked.orders:
-                    await order_store.add(connection, batch.id, each.id, each.deployment, checked.blueprint, each.held)
-                await batch_store.begin(connection, batch.id, checked.lines, checked.charges, checked.total)
+                    checked.refuse_all(error["code"], error["message"])
+                    await self._write(connection, batch, checked, held=False)
+                else:
+                    await batch_store.refuse(connection, batch.id, [error])
         self._changed.set()
+
+    async def _write(
+        self, connection: Connection, batch: Batch, checked: batch_check.Checked, *, held: bool = True
+    ) -> int | None:
+        """Begin the batch; None, or what is left of a budget that has no room for it, with nothing written. Its lines
+        come before its money: they take their time, and while the money is taken all who need more of a budget wait."""
+        left: int | None = None
+        async with connection.transaction():
+            for each in checked.orders:
+                await order_store.add(connection, batch.id, each.id, each.deployment, checked.blueprint)
+            await batch_store.keep(connection, batch.id, checked.lines)
+            if held and (left := await self._hold(connection, batch, checked)) is not None:
+                raise psycopg.Rollback
+            for each in checked.orders:
+                await order_store.hold(connection, batch.id, each.id, each.held)
+            await batch_store.begin(connection, batch.id, len(checked.lines), checked.charges, checked.total)
+        return left
 
     async def _hold(self, connection: Connection, batch: Batch, checked: batch_check.Checked) -> int | None:
         """The whole of it from every budget in its present period, calling back what workers hold idle; None, or what

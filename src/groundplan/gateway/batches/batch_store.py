@@ -200,10 +200,8 @@ async def recall(connection: Connection, id: UUID, charges: Sequence[tuple[Budge
         await connection.execute("SELECT pg_notify(%s, %s)", (RECALL_CHANNEL, notice))
 
 
-async def begin(
-    connection: Connection, id: UUID, lines: Sequence[Line], charges: Sequence[tuple[Budget, str]], total: int
-) -> None:
-    """The batch is checked and its money is held: keep its lines. In the transaction that took the money."""
+async def keep(connection: Connection, id: UUID, lines: Sequence[Line]) -> None:
+    """The lines of a batch that is checked; in the transaction that begins it."""
     copying = """COPY batch_line (batch_id, number, custom_id, place, length, held_usd, order_id, state, call_id, ok,
         result, most_input, most_output) FROM STDIN"""
     async with connection.cursor() as cursor, cursor.copy(copying) as copy:
@@ -216,10 +214,16 @@ async def begin(
             await copy.write_row(
                 (id, line.number, line.custom_id, *where, held, line.order, state, call, ok, result, *line.most)
             )
+
+
+async def begin(
+    connection: Connection, id: UUID, lines: int, charges: Sequence[tuple[Budget, str]], total: int
+) -> None:
+    """So many lines of the batch are kept, and its money is held."""
     await connection.execute(
         """UPDATE batch SET status = CASE status WHEN 'validating' THEN 'in_progress' ELSE status END,
              in_progress_at = now(), total = %s, held_usd = %s, charges = %s WHERE id = %s""",
-        (len(lines), to_decimal(total), Jsonb([[b.name, period] for b, period in charges]), id),
+        (lines, to_decimal(total), Jsonb([[b.name, period] for b, period in charges]), id),
     )
 
 

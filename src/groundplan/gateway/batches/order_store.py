@@ -60,13 +60,17 @@ class OrderLine:
     most_output: int = 0
 
 
-async def add(connection: Connection, batch: UUID, id: UUID, deployment: Deployment, number: int, held: int) -> None:
-    """Write an order down and take its money over from the batch; in the transaction that begins the batch."""
+async def add(connection: Connection, batch: UUID, id: UUID, deployment: Deployment, number: int) -> None:
+    """Write an order down; in the transaction that begins the batch."""
     told = Jsonb(msgspec.to_builtins(deployment))
     await connection.execute(
         "INSERT INTO batch_order (id, batch_id, deployment, blueprint) VALUES (%s, %s, %s, %s)",
         (id, batch, told, number),
     )
+
+
+async def hold(connection: Connection, batch: UUID, id: UUID, held: int) -> None:
+    """Take the money of an order over from the batch; in that transaction, too."""
     await connection.execute("SELECT hold_order(%s, %s, %s)", (batch, id, to_decimal(held)))
 
 
