@@ -136,6 +136,7 @@ async def test_a_worker_killed_at_any_step_orders_once_and_loses_nothing(world: 
     world.play(line_ms=script.get("line_ms", 0))
     batch = await world.over(id)
     assert counts(batch) == {"succeeded": 8}
+    await wait_for(lambda: all(each.status == "ended" for each in world.there))
     assert world.model.counted == 16, "it was ordered twice"
     assert sorted(await results(world.asking, id)) == [f"c{n}" for n in range(8)]
     assert await world.settled() == (8, 8 * LINE)
