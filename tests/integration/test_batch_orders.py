@@ -424,7 +424,7 @@ async def test_a_provider_that_is_away_is_not_asked_more_often_since_the_batch_i
     world.play(lines=1, mode="error", status=503, only="GET /v1/batches/")
     world.stack.sql("UPDATE batch_order SET tries = 12, next_at = now() + interval '1 hour'")
     await world.client.batches.cancel(batch.id)
-    await wait_for(lambda: "503" in _of_order(world, "problem"), 10)
+    await wait_for(lambda: "503" in _of_order(world, "problem"))
     tries = _of_order(world, "tries")
     await asyncio.sleep(4)
     assert _of_order(world, "tries") == tries, "it is asked twice a second"
@@ -441,7 +441,7 @@ async def test_an_order_whose_results_cannot_be_kept_says_so_and_loses_nothing(w
     in_the_way = world.stack.home.root / "files" / str(uuid5(_of_order(world, "id"), "0 output")) / "x"
     in_the_way.mkdir(parents=True)
     world.play()
-    await wait_for(lambda: "cannot be kept" in _of_order(world, "problem"), 20)
+    await wait_for(lambda: "cannot be kept" in _of_order(world, "problem"))
     assert "waits" not in (world.stack.home.logs / "gateway.log").read_text()
     in_the_way.rmdir()
     in_the_way.parent.rmdir()
