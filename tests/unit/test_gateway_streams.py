@@ -17,7 +17,7 @@ from tests.contract.h2_server import H2Server
 from tests.unit.call_rig import BOUND, Rig, Stream, call_rig, until, upstream
 
 from groundplan.blueprint.model import Rates
-from groundplan.core.money import PICO
+from groundplan.core.money import MAX_AMOUNT, PICO
 from groundplan.ledger.model import Settlement
 
 ROOT = Path(__file__).parents[2]
@@ -268,6 +268,22 @@ async def test_usage_above_the_bound(rig: Rig) -> None:
     only = await good(rig, mode="miscount")
     assert only.cost > BOUND and only.flags == ["over_bound"]
     assert (await rig.chat()).code == "killed", "its workload is stopped in this worker at once"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_usage_that_costs_more_than_can_be_written_down(tmp_path: Path, stream: bool) -> None:
+    """It is recorded at the most that can, and stops the workload like any other above its bound."""
+    rates = Rates(input=0, output=600 * PICO, cache_read=0)
+    async with call_rig(tmp_path, ["one"], more={"one": {"rates": rates}}) as rig:
+        told = {"prompt_tokens": 4, "completion_tokens": 10**12, "total_tokens": 10**12 + 4}
+        rig.play("one", usage=told)
+        if stream:
+            assert (await rig.stream(stream_options={"include_usage": True})).done
+        else:
+            assert (await rig.chat()).status == 200
+        (only,) = await rig.settlements()
+        assert (only.cost, only.flags) == (MAX_AMOUNT, ["over_bound"])
+        assert (await rig.chat()).code == "killed"
 
 
 @pytest.mark.parametrize("rates", [Rates(input=0, output=0), Rates(input=PICO // 10**7, output=10 * PICO)])

@@ -17,7 +17,7 @@ from tests.integration.gateway_stack import deployment
 from groundplan.blueprint.model import Rates
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.core.money import PICO
+from groundplan.core.money import MAX_AMOUNT, PICO
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.order_journal import OrderJournal
 from groundplan.gateway.batches.order_results import Given, Made, Results, Terms, finish, made, told
@@ -36,7 +36,7 @@ HELD = 200_000_000
 """40 tokens at the batch's price."""
 
 
-def terms() -> Terms:
+def terms(rates: Rates = RATES) -> Terms:
     batch = Batch(
         id=new_id(), workload="assistant", key=new_id(), person="", endpoint="/v1/chat/completions",
         input_file=new_id(), completion_window="24h", metadata=None, status="in_progress", created_at=NOW,
@@ -45,7 +45,7 @@ def terms() -> Terms:
         charges=[["all", "total"]],
     )  # fmt: skip
     order = Order(
-        new_id(), batch.id, deployment("one", 1, rates=RATES), 1, "sent", NOW, 0, False, None, None, ["b"], None, ""
+        new_id(), batch.id, deployment("one", 1, rates=rates), 1, "sent", NOW, 0, False, None, None, ["b"], None, ""
     )
     return Terms(batch, order, CHAT, 1000, NOT_MADE)
 
@@ -141,6 +141,10 @@ def test_other_ends_of_a_call(tmp_path: Path) -> None:
     for most, flags in (((1, 20), []), ((1, 19), ["over_bound"]), ((0, 0), [])):
         bounded = replace(each, most_input=most[0], most_output=most[1])
         assert settled(made(one, bounded, [given(tmp_path, answer(each.call))]))[0][2] == ["provider_batch", *flags]
+    absurd = made(terms(Rates(input=0, output=600 * PICO)), each, [given(tmp_path, answer(each.call, 10**12))])
+    assert settled(absurd) == [("ok", MAX_AMOUNT, ["provider_batch", "over_bound"])], (
+        "the most that can be written down"
+    )
     long = replace(each, most_input=1)
     told_two = answer(each.call).replace(b'"prompt_tokens": 1', b'"prompt_tokens": 2')
     assert settled(made(one, long, [given(tmp_path, told_two)]))[0][2] == ["provider_batch", "over_bound", "over_input"]

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from groundplan.core.money import MAX_AMOUNT
 from groundplan.economics import price
 from groundplan.economics.price import BATCH
 from groundplan.gateway.batches.batch_store import Batch, error_line
@@ -194,7 +195,7 @@ def _attempt(found: Made, terms: Terms, line: OrderLine, how: tuple[str, int, Us
         cost = line.held
         flags.append(UNTOLD)
     elif outcome == "ok":
-        cost = price.cost(order.deployment.rates, usage, BATCH)
+        cost = min(MAX_AMOUNT, price.cost(order.deployment.rates, usage, BATCH))
         flags += _above(line, usage, cost)
     place = order.deployment
     reservation = Reservation(

@@ -12,6 +12,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
+from groundplan.core.money import MAX_AMOUNT
 from groundplan.economics import price
 from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.gateway.call import admit, limits, meter
@@ -131,7 +132,7 @@ def _count_attempt(gateway: Gateway, exchange: Exchange, settled: _Settled, *, k
 def _billed(
     exchange: Exchange, deployment: Deployment, outcome: str, usage: Usage | None
 ) -> tuple[Usage, int, list[str]]:
-    """What was used, the picodollars that it costs, and what is odd about it."""
+    """What was used, the picodollars that it costs (at most what can be written down), and what is odd about it."""
     flags = list(exchange.attempt_flags)
     if outcome == "not_billed":
         return Usage(), 0, flags
@@ -156,7 +157,7 @@ def _billed(
         flags.append(OVER_INPUT)
     if usage.output * LONGEST_TOKEN < exchange.output_bytes:
         flags.append("under_count")
-    return usage, cost, flags
+    return usage, min(cost, MAX_AMOUNT), flags
 
 
 def _above(exchange: Exchange, deployment: Deployment, usage: Usage) -> str:
@@ -181,7 +182,7 @@ def _above(exchange: Exchange, deployment: Deployment, usage: Usage) -> str:
 def _saved(exchange: Exchange, deployment: Deployment, usage: Usage) -> int:
     """Picodollars that the provider's own cache saved."""
     service = meter.service(exchange.ask, deployment, usage.service_tier) if exchange.ask is not None else ""
-    return price.saved_by_cache(deployment.rates, usage, service or price.STANDARD)
+    return min(MAX_AMOUNT, price.saved_by_cache(deployment.rates, usage, service or price.STANDARD))
 
 
 def cancelled(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None:
