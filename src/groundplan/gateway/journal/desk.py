@@ -22,6 +22,8 @@ LENGTH = struct.Struct("<I")
 """In front of each frame."""
 TOKEN_BYTES = 64
 """What a worker shows first, in hexadecimal."""
+TOKEN_SECONDS = 5.0
+"""In which it does: anybody on this machine may connect, and each who did has a thread."""
 
 
 class Desk:
@@ -78,7 +80,9 @@ class Desk:
     def _admit(self, connection: socket.socket) -> None:
         """Serve a worker that shows the token; no other one is told anything."""
         with connection, suppress(OSError, msgspec.MsgspecError):
+            connection.settimeout(TOKEN_SECONDS)
             if secrets.compare_digest(exactly(connection, TOKEN_BYTES), self._token.encode("ascii")):
+                connection.settimeout(None)
                 self._serve(connection)
 
 

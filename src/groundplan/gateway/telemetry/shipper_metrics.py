@@ -17,7 +17,7 @@ from groundplan.core.home import Home
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.exposition import Family, single
 from groundplan.gateway.telemetry.metrics import process_families
-from groundplan.gateway.telemetry.scrape import SERVICE, SHIPPER
+from groundplan.gateway.telemetry.scrape import ANSWER_SECONDS, SERVICE, SHIPPER
 from groundplan.gateway.telemetry.trace_export import TraceExport
 
 _P = "groundplan_shipper_"
@@ -62,6 +62,8 @@ class ShipperMetrics:
         token, families = secrets.token_hex(32), self.families
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = ANSWER_SECONDS  # anybody on this machine may connect, and has a thread
+
             def do_GET(self) -> None:
                 given = self.headers.get("authorization", "")
                 good = secrets.compare_digest(given.encode("latin-1"), f"Bearer {token}".encode())

@@ -1,0 +1,74 @@
+"""Where workers bring things: who shows the token is served for as long as it lasts, and nobody else stays."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from groundplan.core.endpoints import Endpoint, lookup
+from groundplan.core.home import Home
+from groundplan.gateway.journal import desk
+from groundplan.gateway.journal.desk import LENGTH, Desk
+from groundplan.gateway.telemetry import shipper_metrics
+from groundplan.gateway.telemetry.content_writer import ContentWriter
+from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
+    made.create()
+    return made
+
+
+@pytest.fixture
+def came(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """What was brought to a desk that is open."""
+    monkeypatch.setattr(desk, "TOKEN_SECONDS", 0.2)
+    found = list[bytes]()
+    opened = Desk(home, "desk", lambda connection: found.extend(opened.frames(connection, 100)), lambda: None)
+    opened.open()
+    yield found
+    opened.close()
+
+
+def connected(place: Endpoint | None) -> socket.socket:
+    assert place is not None
+    return socket.create_connection(("127.0.0.1", int(place.url.rpartition(":")[2])), timeout=10)
+
+
+def test_who_shows_no_token_is_sent_away(home: Home, came: list[bytes]) -> None:
+    for shown in (b"", b"x" * 10, b"x" * desk.TOKEN_BYTES):
+        with connected(lookup(home, "desk")) as silent:
+            silent.sendall(shown)
+            assert silent.recv(1) == b""
+    assert not came
+
+
+def test_a_worker_that_has_nothing_to_say_stays(home: Home, came: list[bytes]) -> None:
+    place = lookup(home, "desk")
+    with connected(place) as worker:
+        assert place is not None
+        worker.sendall(place.token.encode())
+        time.sleep(0.5)
+        worker.sendall(LENGTH.pack(5) + b"hello")
+        end = time.monotonic() + 10
+        while not came:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert came == [b"hello"]
+
+
+def test_who_asks_the_shipper_for_nothing_is_sent_away(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipper_metrics, "ANSWER_SECONDS", 0.2)
+    told = ShipperMetrics(home, Progress(), ContentWriter(home, ""), None)
+    told.open()
+    try:
+        with connected(lookup(home, "gateway-metrics-shipper")) as silent:
+            assert silent.recv(1) == b""
+    finally:
+        told.close()
