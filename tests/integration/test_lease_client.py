@@ -26,10 +26,11 @@ from groundplan.gateway.budgets import grant_store, lease_client, lender
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import REQUESTS, Quota, Slices
 from groundplan.gateway.budgets.periods import has_ended
+from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import index
-from groundplan.ledger.model import Charge
+from groundplan.ledger.model import Charge, Release
 from groundplan.testing.database import Database
 
 COST = 10**10
@@ -597,3 +598,32 @@ async def test_what_is_being_given_back_of_a_limit_while_a_worker_stops_is_told(
     with psycopg.connect(database.urls["owner"]) as conn:
         row = conn.execute("SELECT granted FROM limit_span WHERE name = %s", (quota.name,)).fetchone()
     assert row is not None and row[0] == 1
+
+
+async def test_the_shipper_locks_no_budget_for_what_its_holder_told(database: Database, tmp_path: Path) -> None:
+    """It runs after everybody else, and workers that wait for the budget would wait for it."""
+    budget, key = budget_of(1000 * COST), ("assistant", MONTH)
+    async with worker(database, tmp_path) as one:
+        with patience():
+            assert await one.call(budget, COST, COST)
+        held = one.slices.available(*key)
+        told = Release(new_id().bytes, *key, held // 2)
+        untold = Release(new_id().bytes, *key, held // 4)
+        for record in (told, untold):
+            one.slices.release(*key, keep=one.slices.available(*key) - record.amount)
+        async with one.leases._lender.busy:
+            await grant_store.tell_release(await one.leases._lender.connect(), one.epoch, told)
+        before = granted(database, "assistant")
+        with (
+            psycopg.connect(database.urls["shipper"], autocommit=True) as shipper,
+            psycopg.connect(database.superuser) as busy,
+        ):
+            shipper.execute("SET lock_timeout = 100")
+            busy.execute("SELECT 1 FROM budget_period FOR UPDATE")
+            with shipper.transaction():
+                ledger_store.apply_releases(shipper, one.epoch, [told])
+            busy.rollback()
+            for _ in range(2):
+                with shipper.transaction():
+                    ledger_store.apply_releases(shipper, one.epoch, [told, untold])
+        assert granted(database, "assistant") == before - untold.amount

@@ -183,9 +183,14 @@ def set_position(conn: Conn, epoch: UUID, place: tuple[int, int], gaps: int, *, 
 
 
 def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None:
-    """Give back what the worker released and perhaps could not tell any more; locks in one order for all."""
+    """Give back what the worker released and could not tell any more; locks in one order for all. For what it told,
+    which is nearly all, no budget is locked: workers would wait for this process, which everybody goes before."""
+    waiting = {UUID(bytes=record.id): record for record in releases}
+    told = conn.execute("SELECT id FROM budget_movement WHERE id = ANY(%s)", (list(waiting),)).fetchall()
+    for (id,) in told:
+        del waiting[id]
     _lock_briefly(conn)
-    for record in sorted(releases, key=lambda release: (release.budget, release.period)):
+    for record in sorted(waiting.values(), key=lambda release: (release.budget, release.period)):
         key, amount = (record.budget, record.period), to_decimal(record.amount)
         conn.execute(LOCK_PERIOD, key)
         moved = conn.execute(MOVE, (UUID(bytes=record.id), epoch, *key, amount, "release"))
