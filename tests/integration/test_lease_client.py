@@ -627,3 +627,33 @@ async def test_the_shipper_locks_no_budget_for_what_its_holder_told(database: Da
                 with shipper.transaction():
                     ledger_store.apply_releases(shipper, one.epoch, [told, untold])
         assert granted(database, "assistant") == before - untold.amount
+
+
+def test_what_a_dead_worker_held_goes_back_in_few_statements(database: Database) -> None:
+    """Each of thousands of keys may have a budget; until the last one is returned, workers wait for the first."""
+    epoch, keys = new_id(), [("company", MONTH), *((f"key/{n}", "2026-11-25") for n in range(50))]
+
+    class Counted(psycopg.Connection[tuple[Any, ...]]):
+        statements = 0
+
+        def execute(self, *asked: Any, **more: Any) -> psycopg.Cursor[tuple[Any, ...]]:
+            self.statements += 1
+            return super().execute(*asked, **more)
+
+    with psycopg.connect(database.urls["owner"]) as conn, conn.cursor() as cursor:
+        cursor.execute("INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, '', '', 1)", (epoch,))
+        cursor.executemany("INSERT INTO budget_period VALUES (%s, %s, 1, 0.5)", keys)
+        cursor.executemany(
+            "INSERT INTO budget_slice (epoch, budget, period, granted_usd, released_usd) VALUES (%s, %s, %s, 0.5, 0.1)",
+            [(epoch, *key) for key in keys],
+        )
+    with Counted.connect(database.urls["shipper"], autocommit=True) as shipper:
+        for back in (len(keys) * 4 * 10**11, 0):
+            with shipper.transaction():
+                ledger_store.fence(shipper, epoch)
+                assert ledger_store.return_unspent(shipper, epoch, write_off=False) == back
+        rows = shipper.execute("SELECT granted_usd FROM budget_period UNION SELECT released_usd FROM budget_slice")
+        assert sorted(rows.fetchall()) == [(Decimal("0.1"),), (Decimal("0.5"),)]
+        moved = shipper.execute("SELECT count(*), sum(amount_usd) FROM budget_movement WHERE type = 'recovered'")
+        assert moved.fetchone() == (len(keys), Decimal("20.4"))
+    assert shipper.statements < 30

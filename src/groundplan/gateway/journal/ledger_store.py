@@ -6,9 +6,9 @@ Every statement but COPY may be repeated: rows are keyed by (call, attempt), mov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID, uuid5
 
 import msgspec
@@ -18,7 +18,7 @@ from groundplan.core.copy_rows import copy_rows, copy_statement
 from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
 from groundplan.gateway.budgets.grant_store import GIVE_BACK, LOCK_PERIOD, MOVE, SHRINK_SLICE
-from groundplan.gateway.budgets.leases import is_quota
+from groundplan.gateway.budgets.leases import Key, is_quota
 from groundplan.gateway.journal.recovery import unspent
 from groundplan.ledger.model import Release
 
@@ -125,6 +125,31 @@ def _insert(table: str, columns: tuple[str, ...], conflict: str) -> Insert:
 INSERT_CALLS = _insert("call", _CALL, "ON CONFLICT (id) DO NOTHING")
 INSERT_ATTEMPTS = _insert("attempt", _ATTEMPT, _SETTLE_OPEN)
 INSERT_CHARGES = _insert("charge", _CHARGE, "ON CONFLICT DO NOTHING")
+
+
+_BACK: LiteralString = """unnest(%(ids)s::uuid[], %(budgets)s::text[], %(periods)s::text[], %(amounts)s::numeric[])
+    AS k (id, budget, period, usd)"""
+_LOCK_ALL: LiteralString = (
+    "SELECT 1 FROM budget_period p JOIN "
+    + _BACK
+    + " USING (budget, period) ORDER BY p.budget, p.period FOR UPDATE OF p"
+)
+_MOVE_ALL: LiteralString = (
+    """INSERT INTO budget_movement (id, epoch, budget, period, amount_usd, type)
+    SELECT k.id, %(epoch)s, k.budget, k.period, k.usd, 'recovered' FROM """
+    + _BACK
+    + " ON CONFLICT (id) DO NOTHING"
+)
+_GIVE_BACK_ALL: LiteralString = (
+    "UPDATE budget_period p SET granted_usd = p.granted_usd - k.usd FROM "
+    + _BACK
+    + " WHERE p.budget = k.budget AND p.period = k.period"
+)
+_SHRINK_ALL: LiteralString = (
+    "UPDATE budget_slice s SET released_usd = s.released_usd + k.usd FROM "
+    + _BACK
+    + " WHERE s.epoch = %(epoch)s AND s.budget = k.budget AND s.period = k.period"
+)
 
 
 def limit_idle_transactions(conn: Conn) -> None:
@@ -261,24 +286,29 @@ def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
            ORDER BY budget, period""",
         (epoch,),
     ).fetchall()
-    returned = 0
-    for budget, period, granted, released in slices:
-        key = (budget, period)
-        back = unspent(from_decimal(granted), from_decimal(released), spent.get(key, 0))
-        if write_off:
-            back = min(0, back)
-        conn.execute(LOCK_PERIOD, key)
-        if back:
-            amount = to_decimal(back)
-            conn.execute(MOVE, (uuid5(epoch, f"recovered {budget} {period}"), epoch, *key, amount, "recovered"))
-            conn.execute(GIVE_BACK, (amount, *key))
-            conn.execute(SHRINK_SLICE, (amount, epoch, *key))
-        conn.execute(
-            "UPDATE budget_slice SET closed = true WHERE epoch = %s AND budget = %s AND period = %s", (epoch, *key)
-        )
-        returned += back
+    back = {
+        (budget, period): unspent(from_decimal(granted), from_decimal(released), spent.get((budget, period), 0))
+        for budget, period, granted, released in slices
+    }
+    if write_off:
+        back = {key: min(0, amount) for key, amount in back.items()}
+    _return(conn, epoch, {key: amount for key, amount in back.items() if amount})
+    conn.execute("UPDATE budget_slice SET closed = true WHERE epoch = %s AND NOT closed", (epoch,))
     conn.execute("SELECT close_limits(%s)", (epoch,))
-    return returned
+    return sum(back.values())
+
+
+def _return(conn: Conn, epoch: UUID, back: Mapping[Key, int]) -> None:
+    """Amounts of slices to their budgets, in few statements however many they are: workers wait for some of these."""
+    values = {
+        "epoch": epoch,
+        "ids": [uuid5(epoch, f"recovered {budget} {period}") for budget, period in back],
+        "budgets": [budget for budget, _ in back],
+        "periods": [period for _, period in back],
+        "amounts": [to_decimal(amount) for amount in back.values()],
+    }
+    for statement in (_LOCK_ALL, _MOVE_ALL, _GIVE_BACK_ALL, _SHRINK_ALL):
+        conn.execute(statement, values)
 
 
 def _spent(conn: Conn, epoch: UUID) -> dict[tuple[str, str], int]:
