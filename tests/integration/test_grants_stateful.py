@@ -349,7 +349,7 @@ class GrantMachine(RuleBasedStateMachine):
             record = Release(new_id().bytes, *key, amount)
             worker.journal.append(record)
             for _ in range(told):
-                self._run(grant_store.tell_release(worker.connection, worker.epoch, record))
+                self._run(grant_store.tell_releases(worker.connection, worker.epoch, [record]))
                 self.model.release(worker.epoch, record)
 
     @rule(slot=worker, name=quota, told=st.integers(0, 2))
@@ -358,7 +358,7 @@ class GrantMachine(RuleBasedStateMachine):
         worker.counters.release(*key)
         total = worker.counters.released(*key)
         for _ in range(told):
-            self._run(grant_store.tell_return(worker.connection, worker.epoch, key, total))
+            self._run(grant_store.tell_returns(worker.connection, worker.epoch, {key: total}))
             self.model.give(worker.epoch, key[0], total)
 
     @rule(slot=worker)
@@ -404,10 +404,10 @@ class GrantMachine(RuleBasedStateMachine):
         ghost, connection = self.dead[-1], self.workers[0].connection
         assert self._ask(ghost, name, Wish(1, 1, 1, True)) == Granted(0, 0, False)
         assert self._ask(ghost, quota, Wish(1, 1, 1, True)) == Granted(0, 0, False)
-        self._run(grant_store.tell_return(connection, ghost.epoch, self._key(quota), most))
+        self._run(grant_store.tell_returns(connection, ghost.epoch, {self._key(quota): most}))
         for record in ghost.journal:
             if isinstance(record, Release):
-                self._run(grant_store.tell_release(connection, ghost.epoch, record))
+                self._run(grant_store.tell_releases(connection, ghost.epoch, [record]))
 
     # what holds -----------------------------------------------------------------------------------------------------
 

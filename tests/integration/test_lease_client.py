@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -612,7 +612,7 @@ async def test_the_shipper_locks_no_budget_for_what_its_holder_told(database: Da
         for record in (told, untold):
             one.slices.release(*key, keep=one.slices.available(*key) - record.amount)
         async with one.leases._lender.busy:
-            await grant_store.tell_release(await one.leases._lender.connect(), one.epoch, told)
+            await grant_store.tell_releases(await one.leases._lender.connect(), one.epoch, [told])
         before = granted(database, "assistant")
         with (
             psycopg.connect(database.urls["shipper"], autocommit=True) as shipper,
@@ -657,3 +657,33 @@ def test_what_a_dead_worker_held_goes_back_in_few_statements(database: Database)
         moved = shipper.execute("SELECT count(*), sum(amount_usd) FROM budget_movement WHERE type = 'recovered'")
         assert moved.fetchone() == (len(keys), Decimal("20.4"))
     assert shipper.statements < 30
+
+
+async def test_what_ends_for_many_at_once_is_given_back_in_few_messages(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each key may have a budget a day. One that was told before holds none of the others up."""
+    day, keys, messages = "2026-11-25", [f"key/{n:03}" for n in range(200)], list[int]()
+    tell = grant_store.tell_releases
+
+    async def told(connection: grant_store.Connection, epoch: UUID, records: Sequence[Release]) -> None:
+        messages.append(len(records))
+        if len(messages) == 1:
+            await tell(connection, epoch, records[7:8])
+        await tell(connection, epoch, records)
+
+    async with worker(database, tmp_path) as one:
+        with psycopg.connect(database.urls["owner"]) as conn, conn.cursor() as cursor:
+            cursor.executemany("INSERT INTO budget_period VALUES (%s, %s, 1, 0.5)", [(name, day) for name in keys])
+            cursor.executemany(
+                "INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, %s, %s, 0.5)",
+                [(one.epoch, name, day) for name in keys],
+            )
+        await one.leases.learn()
+        monkeypatch.setattr(grant_store, "tell_releases", told)
+        one.clock.moment += timedelta(days=1)
+        await until(lambda: not any(one.slices.available(name, day) for name in keys))
+        await until(lambda: not one.leases._lender.unconfirmed)
+        together = [number for number in messages if number > 1]  # the first ones once more, one by one
+        assert sum(together) == len(keys) and len(together) <= 8
+    assert {granted(database, name, day) for name in keys} == {0}

@@ -41,14 +41,19 @@ class Line:
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             there, on = await asyncio.open_connection("127.0.0.1", port)
+            passing = asyncio.gather(self._on(reader, on), self._back(there, writer))
+            ended.append(passing)
             with suppress(OSError):
-                await asyncio.gather(self._on(reader, on), self._back(there, writer))
+                await passing
+
+        ended = list[asyncio.Future[tuple[None, None]]]()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         try:
             yield url.replace(f":{port}/", f":{server.sockets[0].getsockname()[1]}/")
         finally:
             server.close()
+            await asyncio.gather(*ended, return_exceptions=True)
 
     async def _on(self, reader: asyncio.StreamReader, on: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 20):
@@ -58,12 +63,18 @@ class Line:
             self._passed = self.cut
             on.write(data)
             await on.drain()
-        on.close()
+        await close(on)
 
     async def _back(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await there.read(1 << 20):
             writer.write(data)
-        writer.close()
+        await close(writer)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 @pytest.mark.parametrize("what", ["several limits", "a release"])
@@ -76,7 +87,7 @@ async def test_a_worker_that_is_stopped_while_it_asks_keeps_nobody_from_a_slice(
 
     async def stopped(connection: Connection) -> None:
         if what == "a release":
-            await grant_store.tell_release(connection, one, Release(new_id().bytes, "all", "total", 1))
+            await grant_store.tell_releases(connection, one, [Release(new_id().bytes, "all", "total", 1)])
         else:
             await grant_store.grant_limits(connection, one, asks)
 

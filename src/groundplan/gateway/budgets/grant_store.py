@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,8 @@ _GRANT_LIMITS = """SELECT g.amount, g.rest, g.contested FROM unnest(
     WITH ORDINALITY AS a(name, span, most, number, ends, need, wanting, headroom, recall, place),
     grant_limit(%s, a.name, a.span, a.most, a.number, a.ends::timestamptz, a.need, a.wanting, a.headroom, a.recall) AS g
     ORDER BY a.place"""
-_RETURN_LIMIT = "SELECT return_limit(%s, %s, %s, %s)"
+_RETURN_LIMITS = """SELECT return_limit(%s, a.name, a.span, a.total)
+    FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS a(name, span, total)"""
 _HELD = """SELECT budget, period, granted_usd FROM budget_slice WHERE epoch = %s"""
 _TOTALS = """SELECT budget, period, granted_usd FROM budget_period
     WHERE (budget, period) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
@@ -64,7 +64,7 @@ _RELEASE = """SELECT 1 FROM budget_period WHERE budget = %(budget)s AND period =
     UPDATE budget_period SET granted_usd = granted_usd - %(amount)s WHERE budget = %(budget)s AND period = %(period)s;
     UPDATE budget_slice SET released_usd = released_usd + %(amount)s
       WHERE epoch = %(epoch)s AND budget = %(budget)s AND period = %(period)s"""
-"""One message and one transaction, which fails where it was told before."""
+"""One message and one transaction, also several of them, which fails where one was told before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +151,24 @@ def _of_limit(quota: Quota, period: str, number: int, wish: Wish) -> Sequence[An
     )  # fmt: skip
 
 
-async def tell_release(connection: Connection, epoch: UUID, record: Release) -> None:
-    """A durable release of a budget."""
-    amount = to_decimal(record.amount)
-    values = {
-        "id": UUID(bytes=record.id), "epoch": epoch, "budget": record.budget, "period": record.period, "amount": amount,
-    }  # fmt: skip
-    with suppress(UniqueViolation):  # the shipper told it, or an answer was lost
-        await AsyncClientCursor(connection).execute(_RELEASE, values)
+async def tell_releases(connection: Connection, epoch: UUID, records: Sequence[Release]) -> None:
+    """Durable releases of budgets, in the order of these."""
+    cursor = AsyncClientCursor(connection)
+    said = [cursor.mogrify(_RELEASE, _values(epoch, record)) for record in sorted(records, key=_place)]
+    try:
+        await cursor.execute(";".join(said).encode())
+    except UniqueViolation:  # the shipper told one, or an answer was lost
+        for record in records if len(records) > 1 else ():
+            await tell_releases(connection, epoch, [record])
+
+
+def _place(record: Release) -> Key:
+    return record.budget, record.period
+
+
+def _values(epoch: UUID, record: Release) -> dict[str, Any]:
+    key = {"budget": record.budget, "period": record.period}
+    return {**key, "id": UUID(bytes=record.id), "epoch": epoch, "amount": to_decimal(record.amount)}
 
 
 async def tell_open(connection: Connection, epoch: UUID, key: Key, amount: int) -> None:
@@ -172,9 +182,10 @@ async def open_elsewhere(connection: Connection, epoch: UUID, key: Key) -> int:
     return 0 if row is None else from_decimal(row[0])
 
 
-async def tell_return(connection: Connection, epoch: UUID, key: Key, total: int) -> None:
-    """All that this worker ever gave back of a quota in this span."""
-    await connection.execute(_RETURN_LIMIT, (epoch, *key, total))
+async def tell_returns(connection: Connection, epoch: UUID, totals: Mapping[Key, int]) -> None:
+    """All that this worker ever gave back of each quota in its span."""
+    names, spans = [name for name, _ in totals], [span for _, span in totals]
+    await connection.execute(_RETURN_LIMITS, (epoch, names, spans, list(totals.values())))
 
 
 async def rests(connection: Connection, keys: Sequence[Key]) -> dict[Key, int]:

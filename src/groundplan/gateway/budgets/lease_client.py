@@ -24,9 +24,9 @@ from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, REFILL_S, Account, Declared
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
-from groundplan.gateway.budgets.lender import Lender, Need
+from groundplan.gateway.budgets.lender import TOGETHER, Lender, Need
 from groundplan.gateway.budgets.periods import has_ended
-from groundplan.gateway.budgets.rounds import TOGETHER, Rounds
+from groundplan.gateway.budgets.rounds import Rounds
 from groundplan.gateway.database import connect
 from groundplan.gateway.heard import heard
 from groundplan.gateway.journal.journal import Journal
@@ -108,8 +108,7 @@ class LeaseClient:
         running.clear()
         for account in self._accounts.values():
             account.task = None
-        for key in (*self._slices.granted_keys(), *self._counters.granted_keys()):
-            await self._lender.give_back(key)
+        await self._give_back([*self._slices.granted_keys(), *self._counters.granted_keys()])
         await self._lender.close()
         self._slices.on_freed = self._counters.on_freed = None
 
@@ -342,6 +341,11 @@ class LeaseClient:
         if key not in self._recalled and not wanted:
             self._lender.book(key[0]).watched.discard(key)
 
+    async def _give_back(self, keys: Sequence[Key]) -> None:
+        """Of thousands of users and keys at once, as when a day ends."""
+        for at in range(0, len(keys), TOGETHER):
+            await self._lender.give_back(*keys[at : at + TOGETHER])
+
     def _start_giving(self, key: Key) -> None:
         self._start(self._lender.give_back(key))
 
@@ -409,9 +413,7 @@ class LeaseClient:
         at = self._lender.now()
         ended = [key for key in self._slices.granted_keys() if has_ended(key[1], at)] if at != self._minute else []
         ended += [key for key in self._take_up() if has_ended(key[1], at)]
-        for key in ended:
-            if self._slices.available(*key) > 0:
-                await self._lender.give_back(key)
+        await self._give_back([key for key in ended if self._slices.available(*key) > 0])
         if at != self._minute:
             self._left = [key for key in self._accounts if is_quota(key[0]) and has_ended(key[1], at)]
             self._forget_ended()

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequenc
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 
 import psycopg
@@ -34,6 +35,8 @@ from groundplan.ledger.model import Release
 
 log = logging.getLogger(__name__)
 
+TOGETHER = 64
+"""Limits that are asked for, or slices that are given back, in one commit."""
 _HEADROOM_CALLS = 16
 _GRANTED_FOR = timedelta(days=9)
 """How long it is known how much of a budget was granted: a line of a batch, which belongs to the period of its
@@ -212,16 +215,14 @@ class Lender:
         self._connection, self._problem = connection, ""
         return connection
 
-    async def give_back(self, key: Key) -> None:
-        """Release what is idle and nobody was promised: journal and disk where it is money, then the database."""
-        account = self._accounts.get(key)
-        amount = self.book(key[0]).release(*key, keep=account.promised if account else 0)
-        if not amount:
-            return
+    async def give_back(self, *keys: Key) -> None:
+        """Release what is idle of each and nobody was promised: journal and disk where it is money, then the
+        database."""
         try:
-            if is_quota(key[0]):
-                self._returned.add(key)  # lost with this worker, it only counts as used
-            elif (waiting := self._release(key, amount)) is not None:
+            released = [sequence for key in keys if (sequence := self._let_go(key)) is not None]
+            if not released:
+                return
+            if (waiting := self._journal.durable(max(released))) is not None:
                 await waiting
             async with self.busy:
                 await self.tell_releases()
@@ -230,9 +231,16 @@ class Lender:
             # recovery finds the amount unspent and returns it
             return
 
-    def _release(self, key: Key, amount: int) -> asyncio.Future[None] | None:
-        """Write it down, and what to wait for until that is durable. Raises `Unavailable`: it is still held, where the
-        journal has no room for it now."""
+    def _let_go(self, key: Key) -> int | None:
+        """What must be durable before the database is told; None where nothing is idle. Raises `Unavailable`: it is
+        still held, where the journal has no room for it now."""
+        account = self._accounts.get(key)
+        amount = self.book(key[0]).release(*key, keep=account.promised if account else 0)
+        if not amount:
+            return None
+        if is_quota(key[0]):
+            self._returned.add(key)  # lost with this worker, it only counts as used
+            return 0
         record = Release(new_id().bytes, *key, amount)
         try:
             sequence = self._journal.release(record)
@@ -240,7 +248,7 @@ class Lender:
             self._slices.take_back(*key, amount)
             raise
         self._pending[record.id] = record
-        return self._journal.durable(sequence)
+        return sequence
 
     async def tell_open(self, key: Key) -> None:
         """Tell what open calls hold of a budget of which another worker is short, where they hold anything."""
@@ -257,16 +265,17 @@ class Lender:
     async def tell_releases(self) -> None:
         """Tell the database every durable release that it has not confirmed. Holds `busy`."""
         connection = await self.connect()
-        for record in list(self._pending.values()):
+        while records := list(islice(self._pending.values(), TOGETHER)):
             async with patient(_STATEMENT_S):
-                await grant_store.tell_release(connection, self._epoch, record)
-            self._pending.pop(record.id, None)
-        for key in list(self._returned):
-            total = self._counters.released(*key)
+                await grant_store.tell_releases(connection, self._epoch, records)
+            for record in records:
+                self._pending.pop(record.id, None)
+        returned = sorted(self._returned)
+        for at in range(0, len(returned), TOGETHER):
+            totals = {key: self._counters.released(*key) for key in returned[at : at + TOGETHER]}
             async with patient(_STATEMENT_S):
-                await grant_store.tell_return(connection, self._epoch, key, total)
-            if total == self._counters.released(*key):
-                self._returned.discard(key)
+                await grant_store.tell_returns(connection, self._epoch, totals)
+            self._returned -= {key for key, total in totals.items() if total == self._counters.released(*key)}
 
     async def learn_rests(self, keys: Sequence[Key]) -> None:
         """What nobody holds of these quotas. Holds `busy`."""

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 
 from groundplan.gateway.budgets.account import Account
 from groundplan.gateway.budgets.leases import Key, is_quota
-from groundplan.gateway.budgets.lender import Lender, Need
-
-TOGETHER = 64
-"""Limits that are asked for in one commit."""
+from groundplan.gateway.budgets.lender import TOGETHER, Lender, Need
 
 
 @dataclass(slots=True)
