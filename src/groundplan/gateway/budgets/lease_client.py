@@ -335,8 +335,7 @@ class LeaseClient:
             self._lender.book(key[0]).watched.discard(key)
 
     def _look_away(self, key: Key, account: Account | None) -> None:
-        """What is freed of it matters only while somebody waits for it, or it is known to be empty, or is to be given
-        back."""
+        """Unless somebody waits for it, or it is known to be empty, or is to be given back."""
         wanted = account is not None and (account.waiters or account.empty_need or account.cut)
         if key not in self._recalled and not wanted:
             self._lender.book(key[0]).watched.discard(key)
