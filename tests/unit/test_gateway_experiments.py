@@ -20,7 +20,7 @@ from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig, until
 
 from groundplan.api import replays
 from groundplan.blueprint.experiment import DeclaredExperiment, Replay
-from groundplan.blueprint.model import Cache, Keep, Limit, Routing
+from groundplan.blueprint.model import Cache, Guardrails, Keep, Limit, Routing
 from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.economics.experiment.model import AB, CONVERSATION, SHADOW, Experiment
@@ -30,6 +30,7 @@ from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.experiments import beside
 from groundplan.gateway.experiments.compare import compare, text_of
 from groundplan.gateway.experiments.pairs import Pair, Pairs
+from groundplan.gateway.experiments.replays import PURPOSE, replayed
 from groundplan.gateway.experiments.trial import Mark, assign, told
 from groundplan.gateway.experiments.trials import Trials
 from groundplan.gateway.http.collected import Collected
@@ -191,6 +192,43 @@ async def test_what_a_judge_says_nothing_of_is_left_open_and_equal_answers_need_
         await rig.chat()
         await rest(rig)
         assert (pairs.waiting[-1].basis, pairs.waiting[-1].score, pairs.waiting[-1].said) == ("judge", 1.0, None)
+
+
+async def test_what_is_masked_before_models_is_masked_before_their_judge(tmp_path: Path) -> None:
+    email = "ana@acme.example"
+    workloads = {"assistant": {"guardrails": Guardrails(input={"personal_data": "mask"})}}
+    names = ("one", "two", "three")
+    async with trying(tmp_path, tried(judge="three"), names=names, workloads=workloads) as (rig, pairs):
+        rig.play("one", say="I wrote to <email_1>.")
+        rig.play("two", say="<email_1> has it.")
+        rig.play("three", say="SAME")
+        reply = await rig.chat(messages=[{"role": "user", "content": f"I am {email}"}], max_tokens=100)
+        assert reply.json["choices"][0]["message"]["content"] == f"I wrote to {email}."
+        await rest(rig)
+        assert pairs.waiting[-1].basis == "judge"
+        asked = [rig.models[name].last for name in names]
+        said = [request.body.decode() for request in asked if request is not None]
+    assert len(said) == 3 and all(email not in body and "<email_1>" in body for body in said)
+
+
+async def test_what_is_masked_is_masked_before_the_judge_of_a_replay(tmp_path: Path) -> None:
+    email, declared = "ana@acme.example", Guardrails(input={"personal_data": "mask"})
+    workloads = {"assistant": {"guardrails": declared}}
+    async with call_rig(tmp_path, workloads=workloads) as rig:
+        rig.play("one", say="<email_1> has it.")
+        rig.play("two", say="SAME")
+        asked = {"messages": [{"role": "user", "content": f"I am {email}"}], "max_tokens": 100}
+        request = Request(0.0)
+        request.headers = {b"authorization": b"Bearer assistant"}
+        request.body = json.dumps({
+            "run": str(new_id()), "call": str(new_id()), "endpoint": "chat.completions", "body": asked,
+            "answer": f"I wrote to {email}.", "candidate": "one", "judge": "two",
+        }).encode()  # fmt: skip
+        key = KeyEntry(str(new_id()), "assistant", "", False, False, None, purpose=PURPOSE)
+        status, data = await replayed(rig.gateway, request, key)
+        assert (status, json.loads(data)["basis"], json.loads(data)["score"]) == (200, "judge", 1.0)
+        said = [model.last.body.decode() for model in rig.models.values() if model.last is not None]
+    assert len(said) == 2 and all(email not in body and "<email_1>" in body for body in said)
 
 
 async def test_few_second_answers_are_made_while_their_judge_is_away(tmp_path: Path) -> None:

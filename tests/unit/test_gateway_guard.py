@@ -279,6 +279,19 @@ async def test_a_judge_is_a_call_of_its_own(
         assert [each.purpose for each in made] == ["", "guardrail"], "and told apart from what it judges"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_judge_is_a_model_and_sees_the_stand_in(tmp_path: Path, stream: bool) -> None:
+    judge = bp.Judge(deployment="two", question="Is it advice?", refuse_on="yes")
+    async with call_rig(tmp_path, workloads=guarded(input={"personal_data": "mask"}, judge=judge)) as rig:
+        rig.play("one", say="I wrote to <email_1>.")
+        rig.play("two", say="no")
+        reply = await rig.chat(model="one", stream=stream, **ASK)
+        assert reply.status == 200 and EMAIL in reply.body.decode()
+        request = rig.models["two"].last
+        assert request is not None
+        assert EMAIL not in request.body.decode() and "I wrote to <email_1>." in request.body.decode()
+
+
 async def test_a_judge_is_asked_though_its_callers_key_may_not_ask_it(tmp_path: Path) -> None:
     """What a key may use is what its caller may name."""
     judge = bp.Judge(deployment="two", question="Is it advice?", refuse_on="yes")

@@ -79,9 +79,11 @@ async def replayed(gateway: Gateway, request: Request, key: KeyEntry) -> tuple[i
     answered = own.status == "ok" and own.ask is not None
     found = NOT_COMPARED
     if answered and own.ask is not None:
-        told = text_of(own.response.body)  # type: ignore[attr-defined]  # Collected
+        told, was = text_of(own.response.body), asked.answer  # type: ignore[attr-defined]  # Collected
+        if own.guard is not None:  # what was masked before one model is not shown to another
+            told, was = own.guard.masks.hide(told), own.guard.masks.hide(was)
         judging = beside.Beside(tried, beside.JUDGE, mark, None, bare=True)
-        found = await compare(gateway, request.headers, own.ask.query, asked.answer, told, judging)
+        found = await compare(gateway, request.headers, own.ask.query, was, told, judging)
     result = Replayed(
         str(own.call), answered, found.basis, found.score, found.contradicted, own.cost, found.cost,
         found.code if answered else own.error_code, found.said,

@@ -88,11 +88,11 @@ class Trials:
         found = NOT_COMPARED
         if other.status == "ok" and shown.ask is not None and self._runs(tried):
             told = text_of(other.response.body)  # type: ignore[attr-defined]  # Collected
-            if shown.guard is not None:
-                told = shown.guard.masks.restore(told)
+            was = text_of(b"".join(shown.kept or ()))
+            if shown.guard is not None:  # what was masked before one model is not shown to another
+                told, was = shown.guard.masks.hide(told), shown.guard.masks.hide(was)
             what = beside.Beside(tried, beside.JUDGE, mark, beside.budget_of(tried), bare=True)
-            headers, kept = shown.request.headers, b"".join(shown.kept or ())
-            found = await compare(self._gateway, headers, shown.ask.query, text_of(kept), told, what)
+            found = await compare(self._gateway, shown.request.headers, shown.ask.query, was, told, what)
             if found is not NOT_COMPARED:
                 self._heed(tried, asked=found.score is not None or found.said is not None)
         self._pairs.add(

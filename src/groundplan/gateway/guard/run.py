@@ -283,7 +283,8 @@ class Guarding:
         if guard.presidio:
             await self._personal("output", guard.presidio, exchange.id, text)
         if guard.judge is not None:
-            found = await judge.asked(gateway, exchange, guard.judge, text, "guardrail")
+            shown = self.masks.hide(text)  # it is a model, too
+            found = await judge.asked(gateway, exchange, guard.judge, shown, "guardrail")
             if found is None and not guard.fail_open:
                 self._refuse("output", "failed", "judge")
             elif found:

@@ -48,6 +48,12 @@ class Masks:
             return text
         return _STAND_IN.sub(lambda match: self._values.get(match.group(), match.group()), text)
 
+    def hide(self, text: str) -> str:
+        """The text with the stand-ins in the place of the values: what another model may see of what was restored."""
+        for made, value in sorted(self._values.items(), key=lambda each: -len(each[1])):
+            text = text.replace(value, made)
+        return text
+
     def _stand_in(self, kind: str, value: str) -> str:
         known = self._numbers.get((kind, value))
         if known is not None:
