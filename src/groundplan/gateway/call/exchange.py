@@ -179,6 +179,8 @@ class Exchange:
     """The call that the gateway makes this one for, where it does so itself."""
     purpose: str = ""
     """Why: one of `ledger.model.PURPOSES`."""
+    judges: bool = False
+    """It is asked about an answer, without what its workload puts in front of questions."""
     saved: int = 0
     """Picodollars that the same answer cost when a model was asked for it."""
     guard: Guarding | None = None

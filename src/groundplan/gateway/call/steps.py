@@ -26,7 +26,7 @@ from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.experiments.trial import assign
 from groundplan.gateway.guard.run import guards, look_in
 from groundplan.gateway.policy import begun
-from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy
+from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy, bare
 from groundplan.gateway.routing.cascade import served
 from groundplan.gateway.routing.meant import read_question
 from groundplan.gateway.surfaces import answers, chat_kept
@@ -247,6 +247,8 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *
     plan = catalog.plans.get(key.workload)
     if plan is None:
         raise admit.undeclared(key.workload)
+    if exchange.judges:
+        plan = bare(plan)
     exchange.plan, exchange.workload = plan, plan.workload
     admit.check_use(catalog, policy, key, plan, gateway.live.age(), now)
     if used and plan.workload.people is not None:

@@ -1,4 +1,5 @@
-"""A model that looks at a whole answer: one call of the same workload, with the same key, budgets, limits and records.
+"""A model that looks at a whole answer: one call of the same workload, with the same key, budgets, limits and records,
+but without its prompt and documents.
 
 It answers yes or no. What it says is read leniently and never shown; where it does not say either, nothing was found
 out, and the workload declares what then happens.
@@ -77,7 +78,7 @@ async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, p
     request.headers[b"content-type"] = b"application/json"
     response = Collected()
     own = type(exchange)(new_id_bytes(), request, response, CHAT)
-    own.of, own.purpose = str(exchange.call), purpose
+    own.of, own.purpose, own.judges = str(exchange.call), purpose, True
     own.key, own.person = _unrestricted(exchange.key), exchange.person
     unguarded(gateway, own)
     await gateway.conduct(own)

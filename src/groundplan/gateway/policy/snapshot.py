@@ -7,10 +7,12 @@ A request keeps the values that it started with; whoever must see a change looks
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Ramp, Site, Workload
 from groundplan.economics.experiment.model import Experiment
@@ -148,6 +150,14 @@ class Plan:
     def allowed(self, model: str, kind: str) -> tuple[Deployment, ...]:
         """Deployments of a kind for what the caller asked for; empty when the workload has no such model."""
         return self._kinds.get((model, kind), ())
+
+
+def bare(plan: Plan) -> Plan:
+    """As whoever judges an answer is asked: without the workload's prompt and documents, which are for who answers."""
+    workload = plan.workload
+    if workload.system_prompt is None and workload.grounding is None:
+        return plan
+    return replace(plan, workload=structs.replace(workload, system_prompt=None, prompt=None, grounding=None))
 
 
 @dataclass(frozen=True, slots=True)
