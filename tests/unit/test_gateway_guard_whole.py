@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.call_rig import Rig, call_rig
-from tests.unit.test_gateway_guard import guarded
+from tests.unit.test_gateway_guard import ASK, error, guarded, post
 
 from groundplan.blueprint import model as bp
 from groundplan.gateway.call import ground
+from groundplan.gateway.guard import pieces
 
 PASSAGE = {
     "document": "d", "path": "leave.md", "title": "Leave", "source": "handbook", "start_line": 1, "end_line": 2,
@@ -61,4 +63,68 @@ async def test_a_judge_is_asked_about_the_answer_and_is_given_no_documents(
         assert [each["role"] for each in last(rig, "one")] == ["system", "system", "user"]
         assert [each["role"] for each in last(rig, "two")] == ["system", "user"]
         assert "You check answers" in last(rig, "two")[0]["content"]
+        await rig.books()
+
+
+SCHEMA = '{"type": "object", "required": ["ok"]}'
+TOOLS = [{"type": "function", "function": {"name": "lookup", "parameters": {}}}]
+
+
+TOOL_CALL = {"id": "t", "type": "function", "function": {"name": "lookup", "arguments": "{}"}}
+
+
+def completion(*messages: dict[str, Any]) -> str:
+    choices = [{"index": at, "message": each, "finish_reason": "stop"} for at, each in enumerate(messages)]
+    return json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": choices})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("rules", "say"), [({"schema": SCHEMA}, '{"ok": 1}'), ({"grounded": True}, "It is so [1].")])
+async def test_each_of_several_choices_is_checked_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool, rules: dict[str, Any], say: str
+) -> None:
+    """Two objects one behind the other are no JSON: with `n` each answer was refused."""
+    searching(monkeypatch, lambda _query: {"passages": [PASSAGE]})
+    declared = guarded(**rules)
+    declared["assistant"]["grounding"] = bp.Grounding(sources=["handbook"])
+    async with call_rig(tmp_path, ("one",), workloads=declared) as rig:
+        rig.play("one", say=say)
+        assert (await rig.chat(stream=stream, n=2, **ASK)).status == 200
+        rig.play("one", say="neither")
+        refused = await rig.chat(stream=stream, n=2, **ASK)
+        assert (refused.status, error(refused.body)["code"]) == (403, f"guardrail_{next(iter(rules))}")
+        await rig.books()
+
+
+def test_no_choice_is_excused_by_another_one() -> None:
+    good, bad, call = {"content": '{"ok": 1}'}, {"content": "no"}, {"content": None, "tool_calls": [TOOL_CALL]}
+    for messages, texts in (
+        ((good, bad), ['{"ok": 1}', "no"]), ((good, call), ['{"ok": 1}']), ((call, call), []),
+        (({"content": None}, call), [""]), (({**call, "content": "wait"},), ["wait"]),
+    ):  # fmt: skip
+        assert pieces.answers(json.loads(completion(*messages))) == texts
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"schema": SCHEMA},
+        {"grounded": True},
+        {"judge": bp.Judge(deployment="two", question="Is it polite?", refuse_on="no")},
+    ],
+)
+@pytest.mark.parametrize("messages", [False, True])
+async def test_an_answer_that_only_calls_a_function_says_nothing_to_look_at(
+    tmp_path: Path, stream: bool, messages: bool, rules: dict[str, Any]
+) -> None:
+    """Where functions are offered an answer is often no more than a call, and each of them was refused."""
+    async with call_rig(tmp_path, workloads=guarded(**rules)) as rig:
+        rig.play("one", tool=True, say=" ")
+        rig.play("two", say="no")
+        path = "/v1/messages" if messages else "/v1/chat/completions"
+        tools = [{"name": "look", "input_schema": {}}] if messages else TOOLS
+        status, body = await post(rig, path, {"model": "one", "stream": stream, "tools": tools, **ASK})
+        assert status == 200, body
+        assert re.search(rb'"name": ?"look"', body) and rig.models["two"].counted == 0
         await rig.books()

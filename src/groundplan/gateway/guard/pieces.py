@@ -51,7 +51,7 @@ def slots(event: Any) -> list[Slot]:
 
 
 def _of_choice(choice: dict[str, Any]) -> Iterator[Slot]:
-    place = str(choice.get("index", 0))
+    place = place_of(choice)
     if _text(choice, "text"):
         yield Slot((place, "text"), choice, "text")
     delta = choice.get("delta")
@@ -103,7 +103,7 @@ def ended(event: Any) -> set[str] | None:
     """First parts of the channels that this event ends; None: all of them."""
     if not isinstance(event, dict):
         return set()
-    found = {str(choice.get("index", 0)) for choice in _dicts(event.get("choices")) if choice.get("finish_reason")}
+    found = {place_of(choice) for choice in _dicts(event.get("choices")) if choice.get("finish_reason")}
     kind = event.get("type")
     if kind == "content_block_stop":
         found.add(str(event.get("index", 0)))
@@ -128,7 +128,7 @@ def rest_of(event: dict[str, Any], channel: Channel, text: str) -> dict[str, Any
         if slot.channel == channel:
             kept.append(slot)
     if made.get("choices") and kept:
-        made["choices"] = [choice for choice in _dicts(made["choices"]) if str(choice.get("index", 0)) == channel[0]]
+        made["choices"] = [choice for choice in _dicts(made["choices"]) if place_of(choice) == channel[0]]
     return made
 
 
@@ -144,6 +144,23 @@ def called(value: Any) -> Iterator[str]:
         for key, each in value.items():
             if key not in ("tools", "input", "metadata"):
                 yield from called(each)
+
+
+def callers(value: Any) -> set[str]:
+    """Which choices of an answer, or of an event, call a function; of a surface without choices the answer: ``."""
+    choices = _dicts(value.get("choices")) if isinstance(value, dict) else []
+    if not choices:
+        return {""} if any(called(value)) else set()
+    return {place_of(choice) for choice in choices if any(called(choice))}
+
+
+def places(event: Any) -> list[str]:
+    """The choices that an event has something of."""
+    return [place_of(choice) for choice in _dicts(event.get("choices"))] if isinstance(event, dict) else []
+
+
+def place_of(choice: dict[str, Any]) -> str:
+    return str(choice.get("index", 0))
 
 
 def _called(value: dict[str, Any]) -> str:
@@ -196,13 +213,23 @@ def without_logprobs(value: Any) -> Any:
     return value if all(changed[key] is each for key, each in value.items()) else changed
 
 
+def answers(value: Any) -> list[str]:
+    """The text of each choice of a whole answer, but of those that say nothing and call a function."""
+    calling = callers(value)
+    choices = _dicts(value.get("choices") if isinstance(value, dict) else None)
+    found = [(place_of(choice), _told(choice)) for choice in choices] or [("", said(value))]
+    return [text for place, text in found if text.strip() or place not in calling]
+
+
+def _told(choice: dict[str, Any]) -> str:
+    message = choice.get("message")
+    told = message.get("content") if isinstance(message, dict) else choice.get("text")
+    return told if isinstance(told, str) else "".join(_texts(told))
+
+
 def said(value: Any) -> str:
     """The text of a whole answer, as a person reads it: without reasoning and calls."""
-    parts: list[str] = []
-    for choice in _dicts(value.get("choices") if isinstance(value, dict) else None):
-        message = choice.get("message")
-        told = message.get("content") if isinstance(message, dict) else choice.get("text")
-        parts.append(told if isinstance(told, str) else "".join(_texts(told)))
+    parts = [_told(choice) for choice in _dicts(value.get("choices") if isinstance(value, dict) else None)]
     if isinstance(value, dict):
         blocks = [
             *_dicts(value.get("content")),

@@ -39,8 +39,8 @@ class GuardedRelay(Wrapped):
     """See the module."""
 
     __slots__ = (
-        "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call", "_respells", "_says",
-        "_texts", "_whole", "_windows", "heard", "refusal",
+        "_calling", "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call", "_places",
+        "_respells", "_says", "_texts", "_whole", "_windows", "heard", "refusal",
     )  # fmt: skip
 
     def __init__(self, inner: Relay, guard: Guard, masks: Masks, may_call: MayCall, *, whole: bool) -> None:
@@ -58,6 +58,10 @@ class GuardedRelay(Wrapped):
         """What is said may have to be said otherwise, or later."""
         self._held: list[bytes] = []
         self._texts: dict[Channel, list[str]] = {}
+        self._places: dict[str, None] = {}
+        """Its choices, where its surface has any."""
+        self._calling: set[str] = set()
+        """Those that call a function."""
         self._lead: list[bytes] = []
         self._says = False
         """Something was let go that is more than a beginning."""
@@ -66,9 +70,14 @@ class GuardedRelay(Wrapped):
         self.refusal: Denied | None = None
 
     @property
-    def text(self) -> str:
-        """What a person would read of the whole answer so far, as the model wrote it."""
-        return "\n".join("".join(parts) for channel, parts in self._texts.items() if pieces.is_said(channel))
+    def texts(self) -> list[str]:
+        """As `pieces.answers` of all of it so far: what a person would read, as the model wrote it."""
+        said = {channel: "".join(parts) for channel, parts in self._texts.items() if pieces.is_said(channel)}
+        found: dict[str, list[str]] = {place: [] for place in self._places or ("",)}
+        for channel, text in said.items():
+            found[channel[0] if self._places else ""].append(text)
+        told = {place: "\n".join(filter(None, texts)) for place, texts in found.items()}
+        return [text for place, text in told.items() if text.strip() or place not in self._calling]
 
     def take(self, data: bytes) -> bytes:
         """Raises `Malformed`, and `Stopped` where a check refuses."""
@@ -144,6 +153,7 @@ class GuardedRelay(Wrapped):
             raise Malformed("an event of the stream is no JSON that can be looked at") from error
         if self._respells and (bare := pieces.without_logprobs(event)) is not event:
             event, block = bare, _block(head, _encode(bare))
+        self._places.update(dict.fromkeys(pieces.places(event)))
         self._check_calls(event)
         ends = pieces.ended(event)
         self._says |= bool(ends) or (ends is None)
@@ -195,6 +205,7 @@ class GuardedRelay(Wrapped):
     def _check_calls(self, event: Any) -> None:
         for name in pieces.called(event):
             self._says = True
+            self._calling |= pieces.callers(event)
             why = self._may_call(name)
             if why:
                 self._findings.add("output", Hit("tools", "block", kind=name[:60]))

@@ -185,7 +185,7 @@ class Guarding:
         `Stopped`."""
         relay.finish()
         try:
-            await self._whole(gateway, exchange, self.masks.restore(relay.text))
+            await self._whole(gateway, exchange, [self.masks.restore(text) for text in relay.texts])
         except Denied as error:
             raise relay.stop(error) from error
         finally:
@@ -202,7 +202,7 @@ class Guarding:
         body = value_of(answered.data)
         try:
             made = self._checked(body)
-            await self._whole(gateway, exchange, pieces.said(made))
+            await self._whole(gateway, exchange, pieces.answers(made))
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         except Stopped as stopped:
@@ -229,7 +229,7 @@ class Guarding:
                 text = str(found.get("text", ""))
                 made = answered if found is body else Answered(_encode(found), answered.usage)
             self._spend(begun, "output")
-            await self._whole(gateway, exchange, text)
+            await self._whole(gateway, exchange, [text])
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         finally:
@@ -275,14 +275,15 @@ class Guarding:
         """`own`: the answer repeats what was sent in."""
         return self.masks.restore(text) if own else checked_answer(self.guard, text, self.masks, self.findings)
 
-    async def _whole(self, gateway: Gateway, exchange: Exchange, text: str) -> None:
-        """What needs the whole answer, and a person where one looks at it. Raises `Denied`, `Unavailable`."""
-        guard = self.guard
-        for check, kind in self._misses(exchange, text):
+    async def _whole(self, gateway: Gateway, exchange: Exchange, texts: list[str]) -> None:
+        """What needs the whole answer, and a person where one looks at it. `texts`: one for each choice, none where all
+        of them only call functions, which says nothing that these checks look at. Raises `Denied`, `Unavailable`."""
+        guard, text = self.guard, "\n".join(filter(None, texts))
+        for check, kind in self._misses(exchange, texts, text):
             self._refuse("output", check, kind)
-        if guard.presidio:
+        if guard.presidio and texts:
             await self._personal("output", guard.presidio, exchange.id, text)
-        if guard.judge is not None:
+        if guard.judge is not None and texts:
             shown = self.masks.hide(text)  # it is a model, too
             found = await judge.asked(gateway, exchange, guard.judge, shown, "guardrail")
             if found is None and not guard.fail_open:
@@ -306,12 +307,13 @@ class Guarding:
             else:
                 self.findings.add(place, Hit("presidio", "flag", kind=kind))
 
-    def _misses(self, exchange: Exchange, text: str) -> list[tuple[str, str]]:
+    def _misses(self, exchange: Exchange, texts: list[str], text: str) -> list[tuple[str, str]]:
         guard = self.guard
         found: list[tuple[str, str]] = []
-        if guard.schema is not None and (why := misfit(guard.schema, text)):
-            found.append(("schema", why))
-        if guard.grounded and not cites(text, len(exchange.passages)):
+        if guard.schema is not None:
+            why = next(filter(None, (misfit(guard.schema, each) for each in texts)), "")
+            found += [("schema", why)] if why else []
+        if guard.grounded and not all(cites(each, len(exchange.passages)) for each in texts):
             found.append(("grounded", ""))
         if guard.output.languages and (spoken := foreign(text, guard.output.languages)):
             found.append(("languages", spoken))
