@@ -257,8 +257,7 @@ class _Search:
         """Until the call that asks the same is over. False: this one goes its own way. Its end cancels nobody else."""
         now = self._gateway.loop.time()
         if not self._until:
-            workload = self._exchange.workload
-            self._until = now + (workload.deadline_ms / 1000 if workload is not None else 0.0)
+            self._until = now + self._patience()
         if self._until <= now:
             return False
         done, _ = await asyncio.wait((flight.landed,), timeout=self._until - now)
@@ -266,6 +265,16 @@ class _Search:
             done, _ = await asyncio.wait((flight.landed,), timeout=READ_SECONDS)
         self._exchange.waited += self._gateway.loop.time() - now
         return bool(done) and flight.landed.result() != UNFIT
+
+    def _patience(self) -> float:
+        """Seconds for which this call waits for others: a stream has the other half of its time for its own beginning,
+        since theirs may go on far beyond it."""
+        exchange = self._exchange
+        workload, ask = exchange.workload, exchange.ask
+        if workload is None or ask is None:
+            raise AssertionError("not checked")
+        seconds = workload.deadline_ms / 1000
+        return (seconds - exchange.waited) / 2 if ask.stream else seconds
 
     def _here(self) -> Entry | None:
         exchange = self._exchange
