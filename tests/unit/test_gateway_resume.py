@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, rule, until
+from tests.unit.test_gateway_guard import post
 
-from groundplan.blueprint.model import Cache, Rates
+from groundplan.blueprint.model import Cache, Guardrails, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.call.resume import INSTRUCTION, LEAST_OVERLAP, Continuation, Continued, continuation
 from groundplan.gateway.http.sse import DONE, EventReader, event
@@ -330,3 +331,25 @@ async def test_a_resumed_stream_is_not_given_again_from_the_cache(tmp_path: Path
         assert (rig.models["one"].counted, rig.models["two"].counted) == (2, 1)
         one_stream(await rig.stream())
         assert (rig.models["one"].counted, rig.models["two"].counted) == (2, 1), "the whole one is given again"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions"])
+async def test_whoever_goes_on_with_a_stream_sees_the_stand_in(tmp_path: Path, path: str) -> None:
+    """The client has the value, and what it has was sent on as the text so far."""
+    settings = {"guardrails": Guardrails(input={"personal_data": "mask"}, hold_bytes=16, budget_ms=10_000)}
+    workloads = {"assistant": {**settings, **rule(on_broken_stream="resume")}}
+    async with call_rig(tmp_path, workloads=workloads) as rig:
+        text = "I wrote to <email_1> " + "and so on " * 20
+        rig.play("one", say=text, mode="cut", at=20, chunk_ms=2)
+        rig.play("two", say=text)
+        email = "ana@acme.example"
+        asked = f"I am {email}"
+        field = {"/v1/responses": "input", "/v1/completions": "prompt"}.get(path, "messages")
+        body = {field: asked if field != "messages" else [{"role": "user", "content": asked}]}
+        cap = "max_output_tokens" if field == "input" else "max_tokens"
+        status, got = await post(rig, path, {"model": "auto", "stream": True, cap: 400, **body})
+        assert status == 200 and email in got.decode()
+        request = rig.models["two"].last
+        assert request is not None and b"I wrote to <email_1> and" in request.body
+        assert email not in request.body.decode()
+        await rig.books()

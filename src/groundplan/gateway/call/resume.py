@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import StringIO
 
 from msgspec.structs import replace
 
@@ -70,13 +71,16 @@ class Continuation:
         if sent is not None:
             self.sent = replace(sent, usage=sent.usage + usage)
 
-    def rest(self, most: int) -> Ask:
+    def rest(self, most: int, hide: Callable[[str], str] | None = None) -> Ask:
         """The caller's ask, for the rest of the answer, of which the whole may have `most` output tokens, or fewer
-        where the caller says so."""
-        if self.sent is None or not (self.sent.text or self.sent.pieces):
+        where the caller says so. `hide`: what of the text a model may see, where guardrails have masked any of it."""
+        sent = self.sent
+        if sent is None or not (sent.text or sent.pieces):
             return self.ask
+        if hide is not None:
+            sent = replace(sent, said=StringIO(hide(sent.text)))
         cap = most if self.ask.cap is None else min(self.ask.cap, most)
-        return self.form.rest(self.ask, self.sent, cap)
+        return self.form.rest(self.ask, sent, cap)
 
 
 def goes_on(endpoint: str) -> bool:

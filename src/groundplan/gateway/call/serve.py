@@ -448,7 +448,8 @@ class Course:
             self.reason = f"{self.reason}; {why_not}"
             return False
         kept.broke(relay, exchange.usage)
-        exchange.ask = kept.rest(self._workload.max_output_tokens)
+        guard = exchange.guard
+        exchange.ask = kept.rest(self._workload.max_output_tokens, None if guard is None else guard.masks.hide)
         left = [*self.waiting, *self._full]
         try:
             admit.set_bounds(exchange, plan, exchange.ask, left)
