@@ -211,13 +211,15 @@ async def test_what_is_masked_before_models_is_masked_before_their_judge(tmp_pat
     assert len(said) == 3 and all(email not in body and "<email_1>" in body for body in said)
 
 
-async def test_what_is_masked_is_masked_before_the_judge_of_a_replay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", ["ana@acme.example", "<email_1>"])
+async def test_what_is_masked_is_masked_before_the_judge_of_a_replay(tmp_path: Path, sent: str) -> None:
+    """A request is kept as the model saw it, its answer as the caller did."""
     email, declared = "ana@acme.example", Guardrails(input={"personal_data": "mask"})
     workloads = {"assistant": {"guardrails": declared}}
     async with call_rig(tmp_path, workloads=workloads) as rig:
         rig.play("one", say="<email_1> has it.")
         rig.play("two", say="SAME")
-        asked = {"messages": [{"role": "user", "content": f"I am {email}"}], "max_tokens": 100}
+        asked = {"messages": [{"role": "user", "content": f"I am {sent}"}], "max_tokens": 100}
         request = Request(0.0)
         request.headers = {b"authorization": b"Bearer assistant"}
         request.body = json.dumps({

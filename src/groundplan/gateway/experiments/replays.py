@@ -81,7 +81,7 @@ async def replayed(gateway: Gateway, request: Request, key: KeyEntry) -> tuple[i
     if answered and own.ask is not None:
         told, was = text_of(own.response.body), asked.answer  # type: ignore[attr-defined]  # Collected
         if own.guard is not None:  # what was masked before one model is not shown to another
-            told, was = own.guard.masks.hide(told), own.guard.masks.hide(was)
+            told, was = own.guard.masks.hide(told), own.guard.shown(was)
         judging = beside.Beside(tried, beside.JUDGE, mark, None, bare=True)
         found = await compare(gateway, request.headers, own.ask.query, was, told, judging)
     result = Replayed(

@@ -162,6 +162,13 @@ class Guarding:
         self._spend(begun, "passages")
         return kept
 
+    def shown(self, text: str) -> str:
+        """An answer that another call got, as a model may see it: like what is sent in. Empty where none may."""
+        try:
+            return checked_text(self.guard, self.masks.hide(text), self.masks, Findings())
+        except Refused:
+            return ""
+
     # on the way out --------------------------------------------------------------------------------------------------
 
     @property
