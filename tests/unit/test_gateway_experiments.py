@@ -31,7 +31,7 @@ from groundplan.gateway.experiments import beside
 from groundplan.gateway.experiments.compare import compare, text_of
 from groundplan.gateway.experiments.pairs import Pair, Pairs
 from groundplan.gateway.experiments.replays import PURPOSE, replayed
-from groundplan.gateway.experiments.trial import Mark, assign, told
+from groundplan.gateway.experiments.trial import Mark, asker, assign, told
 from groundplan.gateway.experiments.trials import Trials
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request, Response
@@ -387,6 +387,19 @@ def test_a_shadow_has_its_share_of_the_calls_whichever_are_kept(share: float) ->
     for those in drawn.values():
         deviation = math.sqrt(share * (1 - share) / len(those))
         assert abs(sum(those) / len(those) - share) < 6 * deviation
+
+
+@pytest.mark.parametrize("words", [None, b'[{"role":"user","content":"q"}]'])
+def test_whoever_rotates_its_key_stays_in_its_arm(words: bytes | None) -> None:
+    fields = {} if words is None else {"messages": msgspec.Raw(words)}
+    ask = Ask(fields, "auto", 1, "q", False, False, None, 1, 1)
+    exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
+    exchange.key = KeyEntry("first", "assistant", "", False, False, None)
+    before = asker(exchange, ask, CONVERSATION)
+    exchange.key = KeyEntry("second", "assistant", "", False, False, None, family="first")
+    assert asker(exchange, ask, CONVERSATION) == before
+    exchange.key = KeyEntry("third", "assistant", "", False, False, None)
+    assert asker(exchange, ask, CONVERSATION) != before
 
 
 def test_what_the_gateway_asks_itself_is_in_no_experiment() -> None:

@@ -93,10 +93,10 @@ def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[s
 
 
 def asker(exchange: Exchange, ask: Ask, split: str) -> str:
-    """Whom an arm is drawn for: the person, else the conversation, else the key."""
+    """Whom an arm is drawn for: the person, else the conversation, else the key, whatever it was rotated to."""
     if split != CONVERSATION and exchange.person:
         return f"person {exchange.person}"
-    key = exchange.key.id if exchange.key is not None else ""
+    key = "" if exchange.key is None else exchange.key.family or exchange.key.id
     name = named(exchange.request.headers)
     if name is not None:
         return f"conversation {key} {exchange.person} {name}"

@@ -138,7 +138,7 @@ def conversation(exchange: Exchange, ask: Ask) -> Conversation | None:
     key = exchange.key
     if key is None or len(turns(ask, exchange.endpoint)) < PREFIX_BYTES:
         return None
-    whose = f"{key.id}\0{exchange.person}"
+    whose = f"{key.family or key.id}\0{exchange.person}"
     name = named(exchange.request.headers)
     if name is not None:
         only = _digest(f"name\0{whose}\0{name}".encode())
