@@ -85,7 +85,7 @@ async def elsewhere(gateway: Gateway, exchange: Exchange) -> Kept | None:
         if not holders:
             return None
         began = gateway.loop.time()
-        kept = await fetch(holders, digest, _body_digest(exchange))
+        kept = await fetch(holders, digest, gateway.answers.asked(digest))  # guardrails may have changed it since
         if kept is not None:
             gateway.answers.keep(digest, kept)
             return _not_cut(kept)

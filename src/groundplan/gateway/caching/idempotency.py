@@ -146,6 +146,10 @@ class Answers:
             if kept is not None:
                 return kept
 
+    def asked(self, digest: bytes) -> bytes:
+        """What the request is, in a digest, for which this worker has the key just now."""
+        return self._entries[digest].body
+
     async def give(self, digest: bytes, body: bytes) -> Kept | None:
         """For another worker: the answer when it is there, None when it is not this worker's. Raises `Conflict`."""
         entry = self._entries.get(digest)

@@ -273,6 +273,7 @@ async def _elsewhere(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     kept = await cache.elsewhere(gateway, exchange)
     exchange.steps.append(("cache", (time.perf_counter_ns() - exchange.started) // 1000))
     if kept is not None:
+        exchange.route = exchange.trial = None  # nobody is asked
         await _replay(gateway, exchange, catalog, kept)
         return True
     if gateway.live.policy is not exchange.policy:
