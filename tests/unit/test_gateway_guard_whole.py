@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from tests.unit.call_rig import Rig, call_rig
-from tests.unit.test_gateway_guard import ASK, error, guarded, post
+from tests.unit.test_gateway_guard import ASK, Desk, error, guarded, post
 
 from groundplan.blueprint import model as bp
 from groundplan.gateway.call import ground
 from groundplan.gateway.guard import pieces
+from groundplan.testing.scripted_stream import TOOL_PIECES
 
 PASSAGE = {
     "document": "d", "path": "leave.md", "title": "Leave", "source": "handbook", "start_line": 1, "end_line": 2,
@@ -127,4 +128,26 @@ async def test_an_answer_that_only_calls_a_function_says_nothing_to_look_at(
         status, body = await post(rig, path, {"model": "one", "stream": stream, "tools": tools, **ASK})
         assert status == 200, body
         assert re.search(rb'"name": ?"look"', body) and rig.models["two"].counted == 0
+        await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+async def test_a_person_sees_the_functions_that_an_answer_calls(tmp_path: Path, stream: bool, path: str) -> None:
+    """An answer that only calls one was nothing to look at, and what was released was not seen."""
+    async with call_rig(tmp_path, ("one",), workloads={"assistant": {"review": bp.Review()}}) as rig:
+        desk = Desk(lambda _text: None)
+        rig.gateway.reviews = desk  # type: ignore[assignment]
+        rig.play("one", tool=True, say="Let me see")
+        shape = {"name": "look", "parameters": {}}
+        tools = {
+            "/v1/messages": {"name": "look", "input_schema": {}}, "/v1/responses": {"type": "function", **shape},
+        }.get(path, {"type": "function", "function": shape})  # fmt: skip
+        asked = {"input": "What is there?"} if path == "/v1/responses" else ASK
+        status, body = await post(rig, path, {"model": "auto", "stream": stream, "tools": [tools], **asked})
+        assert status == 200, body
+        (seen,) = desk.texts
+        said, call = seen.split("\n")
+        assert said == "Let me see" and call.startswith("calls look")
+        assert json.loads(call.removeprefix("calls look")) == json.loads("".join(TOOL_PIECES))
         await rig.books()

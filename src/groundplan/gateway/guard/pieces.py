@@ -7,6 +7,7 @@ however it is cut. What an event means besides is not looked at.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ _DELTAS = ("content", "reasoning_content", "reasoning", "refusal")
 _DETAILS = ("text", "summary")
 _BLOCK = ("text", "thinking", "partial_json")
 ARGUMENTS = "arguments"
+_OF_REQUEST = ("tools", "input", "metadata")
+"""Of an answer, what says again what was asked, or is given to a function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +145,27 @@ def called(value: Any) -> Iterator[str]:
         if name:
             yield name
         for key, each in value.items():
-            if key not in ("tools", "input", "metadata"):
+            if key not in _OF_REQUEST:
                 yield from called(each)
+
+
+def calls(value: Any) -> list[str]:
+    """What a whole answer calls functions with: of each its name, then what it is given."""
+    if isinstance(value, list):
+        return [call for each in value for call in calls(each)]
+    if not isinstance(value, dict):
+        return []
+    name = _called(value)
+    found = [f"{name}{_given(value)}"] if name else []
+    return found + [call for key, each in value.items() if key not in _OF_REQUEST for call in calls(each)]
+
+
+def _given(call: dict[str, Any]) -> str:
+    for holder in (call.get("function"), call.get("custom"), call.get("function_call"), call):
+        given = [holder[field] for field in (ARGUMENTS, "input") if field in holder] if isinstance(holder, dict) else []
+        if given:
+            return given[0] if isinstance(given[0], str) else json.dumps(given[0], ensure_ascii=False)
+    return ""
 
 
 def callers(value: Any) -> set[str]:

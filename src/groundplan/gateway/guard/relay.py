@@ -79,6 +79,11 @@ class GuardedRelay(Wrapped):
         told = {place: "\n".join(filter(None, texts)) for place, texts in found.items()}
         return [text for place, text in told.items() if text.strip() or place not in self._calling]
 
+    @property
+    def held(self) -> bytes:
+        """What is for the client and waits for the whole of it."""
+        return b"".join((*self._held, *self._lead))
+
     def take(self, data: bytes) -> bytes:
         """Raises `Malformed`, and `Stopped` where a check refuses."""
         out = self._inner.take(data)

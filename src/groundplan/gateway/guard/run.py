@@ -7,6 +7,7 @@ made. A call of a workload without guardrails, reviews and rules about tools has
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,7 @@ from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.surfaces.interface import Answered, Relay, Stopped
+from groundplan.gateway.telemetry import content_text
 from groundplan.governance.guardrails.guard import (
     NO_ROLES,
     Findings,
@@ -192,7 +194,8 @@ class Guarding:
         `Stopped`."""
         relay.finish()
         try:
-            await self._whole(gateway, exchange, [self.masks.restore(text) for text in relay.texts])
+            texts = [self.masks.restore(text) for text in relay.texts]
+            await self._whole(gateway, exchange, texts, lambda: _streamed_calls(relay.held))
         except Denied as error:
             raise relay.stop(error) from error
         finally:
@@ -209,7 +212,7 @@ class Guarding:
         body = value_of(answered.data)
         try:
             made = self._checked(body)
-            await self._whole(gateway, exchange, pieces.answers(made))
+            await self._whole(gateway, exchange, pieces.answers(made), lambda: pieces.calls(made))
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         except Stopped as stopped:
@@ -282,9 +285,12 @@ class Guarding:
         """`own`: the answer repeats what was sent in."""
         return self.masks.restore(text) if own else checked_answer(self.guard, text, self.masks, self.findings)
 
-    async def _whole(self, gateway: Gateway, exchange: Exchange, texts: list[str]) -> None:
-        """What needs the whole answer, and a person where one looks at it. `texts`: one for each choice, none where all
-        of them only call functions, which says nothing that these checks look at. Raises `Denied`, `Unavailable`."""
+    async def _whole(
+        self, gateway: Gateway, exchange: Exchange, texts: list[str], calls: Callable[[], list[str]] = list
+    ) -> None:
+        """What needs the whole answer, and a person where one looks at it, also at the `calls` of functions. `texts`:
+        one for each choice, none where all of them only call functions, which says nothing that these checks look at.
+        Raises `Denied`, `Unavailable`."""
         guard, text = self.guard, "\n".join(filter(None, texts))
         for check, kind in self._misses(exchange, texts, text):
             self._refuse("output", check, kind)
@@ -299,7 +305,9 @@ class Guarding:
                 self._refuse("output", "judge", "")
         if _reviews(exchange) and not self.reviewed and gateway.reviews is not None:
             self.reviewed = True
-            await gateway.reviews.hold(exchange, text)
+            await gateway.reviews.hold(
+                exchange, "\n".join(filter(None, (text, *(f"calls {each}" for each in calls()))))
+            )
 
     async def _personal(self, place: str, done: str, call: bytes, text: str) -> None:
         """Raises `Denied` where personal data is refused, or could not be looked for and that is to be refused."""
@@ -391,6 +399,12 @@ def _reviews(exchange: Exchange) -> bool:
     if rule is None:
         return False
     return int.from_bytes(exchange.raw[-4:], "big") % 10_000 < rule.share
+
+
+def _streamed_calls(data: bytes) -> list[str]:
+    """As `pieces.calls`, of a stream."""
+    told = content_text.answered(data)
+    return [text for place, text in told.items() if "call" in place.split(".")] if isinstance(told, dict) else []
 
 
 def cites(text: str, passages: int) -> bool:
