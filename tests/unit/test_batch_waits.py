@@ -14,12 +14,13 @@ from uuid import UUID
 import pytest
 from tests.unit.call_rig import BOUND, LIMIT, Closed, Rig, call_rig
 
-from groundplan.blueprint.model import Guardrails
+from groundplan.blueprint.model import Grounding, Guardrails
 from groundplan.core.errors import Denied, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_calls
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.call import ground
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.serve import serve
@@ -105,6 +106,21 @@ async def test_a_line_waits_for_its_money_where_that_helps(tmp_path: Path, told:
         answer = await made(rig)
         assert answer.status == status, answer.body
         assert (len(rig.lender.asked), rig.models["one"].counted) == ((2, 1) if status == 200 else (1, 0))
+
+
+async def test_a_line_that_nothing_was_found_for_asks_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def search(*_given: object, **_more: object) -> bytes:
+        return b'{"passages": [], "abstained": true}'
+
+    monkeypatch.setattr(ground, "ask_search", search)
+    workloads = {"assistant": {"grounding": Grounding(sources=["handbook"], floor=0.4)}}
+    async with call_rig(tmp_path, ["one"], workloads=workloads) as rig:
+        answer = await made(rig, held=BOUND)
+        told = json.loads(answer.body)
+        assert told["choices"][0]["message"]["content"] == "Not found in what you may see."
+        assert told["groundplan"]["abstained"] is True and float(told["groundplan"]["cost_usd"]) == 0
+        assert rig.models["one"].counted == 0
+        assert [each.status for each in await rig.records() if isinstance(each, Finish)] == ["ok"]
 
 
 async def test_a_line_waits_for_a_search_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.batches.order_store import Order
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit, limits
+from groundplan.gateway.call.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
@@ -89,6 +90,16 @@ def _course(gateway: Gateway, exchange: Exchange) -> Course:
     course = Course(gateway, exchange, exchange.workload)
     course.lasts = True
     return course
+
+
+async def _answer(gateway: Gateway, exchange: Exchange) -> None:
+    """From the documents, where its workload has any, as they may be read by now: it may have waited since."""
+    exchange.passages, exchange.grounded = [], None
+    await ground(gateway, exchange)
+    if nothing_to_say(exchange):
+        say_so(gateway, exchange)
+    else:
+        await serve(gateway, exchange, _course(gateway, exchange))
 
 
 class BatchCalls:
@@ -260,9 +271,7 @@ class BatchCalls:
                     if not counted:
                         counted = True
                         self._count(exchange)
-                    exchange.passages, exchange.grounded = [], None  # after a wait, what may be read by now
-                    await ground(gateway, exchange)
-                    await serve(gateway, exchange, _course(gateway, exchange))
+                    await _answer(gateway, exchange)
                 except GroundplanError as error:
                     if not self._passes(exchange, error, sent):
                         raise
