@@ -41,6 +41,7 @@ from groundplan.knowledge.embedding.encoder import Encoder, coarse
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.ledger.model import Finish
 from groundplan.runtime.models import MINILM, ensure
+from groundplan.testing import scripted
 
 RESET = "How do I reset my Jira password?"
 AGAIN = "What is the way to reset the Jira password?"
@@ -210,6 +211,24 @@ async def test_a_check_that_finds_another_answer_keeps_the_region_unproven(tmp_p
         await until(lambda: counts(rig).wrong == 1)
         assert await cache_of(rig, "How can I reset the password for Jira?") == "none"
         assert counts(rig).given == 0
+
+
+async def test_answers_that_call_functions_agree_where_their_calls_are_the_same(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were compared by nothing, and given where texts had proven the region."""
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    async with meaning_rig(tmp_path, encoder) as rig:
+        rig.play("one", tool=True, say=" ")
+        assert await cache_of(rig, RESET, tools=tools) == "none"
+        assert await cache_of(rig, AGAIN, tools=tools) == "none"
+        await until(lambda: counts(rig).checked == 1)
+        assert counts(rig).wrong == 0
+        assert await cache_of(rig, RESET, tools=tools, seed=1) == "none"
+        monkeypatch.setattr(scripted, "TOOL_PIECES", ('{"question": ', '"another"}'))
+        assert await cache_of(rig, AGAIN, tools=tools, seed=1) == "none"
+        await until(lambda: counts(rig).checked == 2)
+        assert counts(rig).wrong == 1
 
 
 async def test_cleared_answers_and_a_missing_search_service_ask_a_model(tmp_path: Path, encoder: Encoder) -> None:

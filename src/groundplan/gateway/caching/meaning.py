@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,7 @@ from groundplan.gateway.caching.cache_key import frame_digest
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.call.resume import ENDPOINT
+from groundplan.gateway.guard import pieces
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, embed_request
 
@@ -259,7 +260,7 @@ class Meanings:
         if one is None or other is None:
             return
         try:
-            same = one.split() == other.split() or await self._agree(one, other, exchange)
+            same = one.calls == other.calls and await self._agree(one.text, other.text, exchange)
         except (UpstreamFailure, msgspec.DecodeError):
             return
         taught, region = match.taught, match.region
@@ -278,6 +279,8 @@ class Meanings:
                 self.checks.add(taught.terms, kind, wrong=not same, raised=-inf)
 
     async def _agree(self, one: str, other: str, exchange: Exchange) -> bool:
+        if one.split() == other.split() or not (one and other):
+            return one.split() == other.split()
         from groundplan.economics.semantic import likeness, substitution  # noqa: PLC0415 -- numpy, only where it is used
         from groundplan.economics.semantic.guards import contradicts  # noqa: PLC0415 -- as above
         from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
@@ -310,27 +313,23 @@ def _rule(exchange: Exchange) -> Semantic | None:
     return workload.cache.semantic if plain else None
 
 
-class _Message(msgspec.Struct):
-    content: str | None = None
+class _Answer(NamedTuple):
+    """What one says, and the functions that it calls with what they are given."""
+
+    text: str
+    calls: list[str]
 
 
-class _Choice(msgspec.Struct):
-    message: _Message
+_body = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class _Answer(msgspec.Struct):
-    choices: list[_Choice]
-
-
-_answer = msgspec.json.Decoder(_Answer).decode
-
-
-def _said(exchange: Exchange, entry: Entry) -> str | None:
-    """The text of an answer; None where it has none."""
+def _said(exchange: Exchange, entry: Entry) -> _Answer | None:
+    """None where it has neither text nor calls."""
     recast: Any = exchange.interface.recast
     data = entry.whole if entry.whole is not None else recast.whole(entry.events or ())
     try:
-        choices = _answer(data or b"").choices
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        body = _body(data or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return choices[0].message.content if choices else None
+    answer = _Answer(pieces.said(body), ["".join(call.split()) for call in pieces.calls(body)])
+    return answer if answer.text or answer.calls else None
