@@ -419,6 +419,42 @@ def test_texts_are_found_in_answers_of_every_form() -> None:
     assert text_of(b"\xff\x00") == ""
 
 
+CALL = {"id": "t", "type": "function", "function": {"name": "pay", "arguments": '{"to":"Ana", "usd": 5}'}}
+USE = {"type": "tool_use", "id": "t", "name": "pay", "input": {"usd": 5, "to": "Ana"}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": [{"message": {"content": "I pay.", "tool_calls": [CALL]}}]},
+        {"type": "message", "content": [{"type": "text", "text": "I pay."}, USE]},
+        [
+            {"choices": [{"index": 0, "delta": {"content": "I pay."}}]},
+            {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **CALL}]}}]},
+        ],
+    ],
+)
+def test_the_functions_that_an_answer_calls_are_a_part_of_it(answer: Any) -> None:
+    """Two that say the same and call another function with something else were as good as each other."""
+    streamed = "".join(f"data: {json.dumps(each)}\n\n" for each in answer) if isinstance(answer, list) else ""
+    data = (streamed or json.dumps(answer)).encode()
+    assert text_of(data) == 'I pay.\ncalls pay{"to": "Ana", "usd": 5}'
+
+
+async def test_answers_that_call_something_else_are_not_equal(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried(judge="three"), names=("one", "two", "three")) as (rig, pairs):
+        rig.play("one", say="I see", tool=True)
+        rig.play("two", say="I see")
+        rig.play("three", say="A")
+        await rig.chat()
+        await rest(rig)
+        assert rig.models["three"].counted == 2 and pairs.waiting[-1].said == "A A"
+        rig.play("two", say="I see", tool=True)
+        await rig.chat()
+        await rest(rig)
+        assert rig.models["three"].counted == 2 and pairs.waiting[-1].score == 1.0
+
+
 def test_facts_that_wait_too_long_go() -> None:
     pairs = Pairs("")
     for _ in range(10_001):

@@ -331,5 +331,5 @@ def _said(exchange: Exchange, entry: Entry) -> _Answer | None:
         body = _body(data or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    answer = _Answer(pieces.said(body), ["".join(call.split()) for call in pieces.calls(body)])
+    answer = _Answer(pieces.said(body), [pieces.same_form(call) for call in pieces.calls(body)])
     return answer if answer.text or answer.calls else None

@@ -13,7 +13,7 @@ import msgspec
 from groundplan.economics.replay import pairwise
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.experiments import beside
-from groundplan.gateway.guard.pieces import said
+from groundplan.gateway.guard import pieces
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.telemetry.content_text import answered
 from groundplan.gateway.upstream.connection import UpstreamFailure
@@ -56,12 +56,15 @@ NOT_COMPARED = Comparison("none", None)
 
 
 def text_of(data: bytes) -> str:
-    """What an answer of any surface says, whole or streamed; empty where it is no text."""
+    """What an answer of any surface says, whole or streamed, and the functions that it calls; empty where it is
+    neither."""
     value = answered(data)
     if not isinstance(value, dict):
         return ""
-    texts = [text for place, text in value.items() if place.isdigit() and isinstance(text, str)]
-    return "\n".join(texts) if texts else said(value)
+    joined = {place: text for place, text in value.items() if place[:1].isdigit() and isinstance(text, str)}
+    texts = [text for place, text in joined.items() if place.isdigit()] if joined else [pieces.said(value)]
+    called = [text for place, text in joined.items() if "call" in place.split(".")] if joined else pieces.calls(value)
+    return "\n".join(filter(None, (*texts, *(f"calls {pieces.same_form(each)}" for each in called))))
 
 
 async def compare(
@@ -96,7 +99,7 @@ async def _verdict(
     own = await beside.ask(gateway, headers, CHAT, body, what)
     if own.status != "ok":
         return Verdict(None, own.cost, own.error_code or own.status)
-    text = said(_decode(own.response.body))  # type: ignore[attr-defined]  # Collected
+    text = pieces.said(_decode(own.response.body))  # type: ignore[attr-defined]  # Collected
     word = pairwise.told(text)
     return Verdict(word, own.cost) if word is not None else Verdict(None, own.cost, said=pairwise.instead(text, texts))
 

@@ -168,6 +168,15 @@ def _given(call: dict[str, Any]) -> str:
     return ""
 
 
+def same_form(call: str) -> str:
+    """One of `calls` so that those that say the same look the same, however their JSON is written."""
+    name, brace, given = call.partition("{")
+    try:
+        return f"{name}{json.dumps(json.loads(brace + given), ensure_ascii=False, sort_keys=True)}"
+    except (ValueError, RecursionError):
+        return call
+
+
 def callers(value: Any) -> set[str]:
     """Which choices of an answer, or of an event, call a function; of a surface without choices the answer: ``."""
     choices = _dicts(value.get("choices")) if isinstance(value, dict) else []
