@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.unit.call_rig import Rig, call_rig
-from tests.unit.test_gateway_guard import ASK, Desk, error, guarded, post
+from tests.unit.test_gateway_guard import ASK, EMAIL, Desk, error, guarded, post
 
 from groundplan.blueprint import model as bp
 from groundplan.gateway.call import ground
@@ -65,6 +65,25 @@ async def test_a_judge_is_asked_about_the_answer_and_is_given_no_documents(
         assert [each["role"] for each in last(rig, "two")] == ["system", "user"]
         assert "You check answers" in last(rig, "two")[0]["content"]
         await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_citation_says_where_it_is_in_what_the_caller_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """And not where it was in what the model said, with stand-ins."""
+    searching(monkeypatch, lambda _query: {"passages": [PASSAGE]})
+    declared = guarded(input={"personal_data": "mask"})
+    declared["assistant"]["grounding"] = bp.Grounding(sources=["handbook"])
+    async with call_rig(tmp_path, ("one",), workloads=declared) as rig:
+        rig.play("one", say="I wrote to <email_1>. Leave is 30 days [1].")
+        if stream:
+            got = await rig.stream(**ASK)
+            text, (cited,) = got.text, got.facts["citations"]
+        else:
+            answer = (await rig.chat(**ASK)).json
+            text, (cited,) = answer["choices"][0]["message"]["content"], answer["groundplan"]["citations"]
+        assert EMAIL in text and text[cited["start"] : cited["end"]].strip() == "Leave is 30 days [1]."
 
 
 SCHEMA = '{"type": "object", "required": ["ok"]}'

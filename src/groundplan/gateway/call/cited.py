@@ -109,7 +109,7 @@ class CitedStreaming(Streaming):
 
     async def look(self, gateway: Gateway, exchange: Exchange) -> None:
         """Before its end is sent: what its citations are worth."""
-        text = self.text()
+        text = self.text() if exchange.guard is None else exchange.guard.masks.restore(self.text())
         if exchange.continuation is not None and exchange.continuation.sent is not None:
             text = exchange.continuation.sent.text + text
         found = cited(text, exchange.passages)
