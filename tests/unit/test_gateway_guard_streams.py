@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai.lib.streaming._deltas import accumulate_delta
 from tests.unit.raw_upstream import (
     DONE,
     END,
@@ -183,6 +184,46 @@ async def test_what_a_message_thinks_is_looked_at_where_it_is_whole(tmp_path: Pa
         asks = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
         reply = await asked(rig, MESSAGES, asks)
         assert SECRET not in reply.body.decode() and b'"thinking":"it is [' in reply.body and b"fine" in reply.body
+
+
+SIGNED = {"google": {"thought_signature": "c2ln"}}
+NAMED: dict[str, Any] = {"index": 0, "type": "function", "function": {"name": "look", "arguments": ""}}
+MORE: dict[str, Any] = {"index": 0, "function": {"arguments": '{"a": "b"}'}}
+BEGINNINGS: list[list[dict[str, Any]]] = [
+    [{"role": "assistant", "content": "Hi there"}],
+    [{"content": "Hi", "extra_content": SIGNED}, {"content": " there"}],
+    [
+        {
+            "tool_calls": [
+                {**NAMED, "id": "t", "extra_content": SIGNED, "function": {**NAMED["function"], **MORE["function"]}}
+            ]
+        }
+    ],
+    [{"tool_calls": [NAMED]}, {"tool_calls": [MORE]}],
+    [{"function_call": NAMED["function"]}, {"function_call": MORE["function"]}],
+    [{"reasoning_details": [{"index": 0, "type": "reasoning.text", "id": "r", "text": "so it is"}]}],
+]
+
+
+def put_together(deltas: list[Any]) -> dict[object, object]:
+    """As OpenAI's client does."""
+    message: dict[object, object] = {}
+    for delta in json.loads(json.dumps(deltas)):
+        accumulate_delta(message, delta)
+    return message
+
+
+@pytest.mark.parametrize("deltas", BEGINNINGS)
+async def test_what_comes_with_a_text_that_is_held_back_is_told_once(
+    tmp_path: Path, deltas: list[dict[str, Any]]
+) -> None:
+    """Many upstreams say role, id and name in one event with the text, and clients put together what is said twice."""
+    sent = STREAM + events(*map(chunk, deltas), END, DONE)
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    async with saying(tmp_path, sent, workloads=rules) as rig:
+        told = (await rig.chat(stream=True)).body.decode().split("\n\n")
+    found = [json.loads(each.removeprefix("data: ")) for each in told if each.startswith("data: {")]
+    assert put_together([choice["delta"] for each in found for choice in each["choices"]]) == put_together(deltas)
 
 
 CALLS: list[dict[str, Any]] = [

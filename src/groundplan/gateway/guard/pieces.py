@@ -21,6 +21,8 @@ _BLOCK = ("text", "thinking", "partial_json")
 ARGUMENTS = "arguments"
 _OF_REQUEST = ("tools", "input", "metadata")
 """Of an answer, what says again what was asked, or is given to a function."""
+_PLACES = ("index", "type")
+"""Which of several things a piece is of, and of what kind: said with each piece, and never put together by clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,15 @@ def _of_calls(place: str, delta: dict[str, Any]) -> Iterator[Slot]:
 
 
 def begins(event: dict[str, Any]) -> bool:
-    """Whether an event says more than a piece of text: who speaks, which function is called."""
-    deltas = _dicts([choice.get("delta") for choice in _dicts(event.get("choices"))])
-    return any("role" in delta or any("id" in call for call in _dicts(delta.get("tool_calls"))) for delta in deltas)
+    """Whether an event says more than its pieces of text, of which nothing is left in it: who speaks, which function is
+    called, what a thought is signed with."""
+    return any(_tells(choice.get("delta")) for choice in _dicts(event.get("choices")))
+
+
+def _tells(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_tells(each) for name, each in value.items() if name not in _PLACES)
+    return any(map(_tells, value)) if isinstance(value, list) else value not in (None, "")
 
 
 def is_said(channel: Channel) -> bool:
@@ -120,19 +128,35 @@ def _closes(kind: str) -> bool:
 
 
 def rest_of(event: dict[str, Any], channel: Channel, text: str) -> dict[str, Any]:
-    """An event like the last one of a channel that has nothing but this text."""
+    """An event like the last one of a channel that has nothing but this text: what else that one said was told with it,
+    and clients would put both together."""
     made = copy.deepcopy(event)
     for choice in _dicts(made.get("choices")):
         choice.update({name: None for name in ("finish_reason", "logprobs") if name in choice})
     made.pop("usage", None)
-    kept: list[Any] = []
+    kept: Slot | None = None
     for slot in slots(made):
-        slot.holder[slot.name] = text if slot.channel == channel else ""
-        if slot.channel == channel:
-            kept.append(slot)
-    if made.get("choices") and kept:
+        own = kept is None and slot.channel == channel
+        slot.holder[slot.name] = text if own else ""
+        kept = slot if own else kept
+    if made.get("choices") and kept is not None:
         made["choices"] = [choice for choice in _dicts(made["choices"]) if place_of(choice) == channel[0]]
+        for choice in made["choices"]:
+            if "delta" in choice:
+                choice["delta"] = _only(choice["delta"], kept) or {}
     return made
+
+
+def _only(value: Any, slot: Slot) -> Any:
+    """Of a value what leads to a piece of text, and where that belongs; None where nothing does."""
+    if isinstance(value, list):
+        return [made for each in value if (made := _only(each, slot)) is not None] or None
+    if not isinstance(value, dict):
+        return None
+    found = {name: made for name, each in value.items() if (made := _only(each, slot)) is not None}
+    if value is slot.holder:
+        found[slot.name] = value[slot.name]
+    return {name: value[name] for name in _PLACES if name in value} | found if found else None
 
 
 def called(value: Any) -> Iterator[str]:
