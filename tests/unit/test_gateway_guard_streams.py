@@ -226,6 +226,73 @@ async def test_what_comes_with_a_text_that_is_held_back_is_told_once(
     assert put_together([choice["delta"] for each in found for choice in each["choices"]]) == put_together(deltas)
 
 
+def text_chunk(text: str, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+    return json.dumps(
+        {"id": "c", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
+    ).encode()
+
+
+LAST: list[tuple[str, bytes, bytes]] = [
+    (
+        "/v1/chat/completions",
+        chunk({"role": "assistant", "content": SECRET[:9]}),
+        chunk({"content": SECRET[9:]}, "stop"),
+    ),
+    ("/v1/completions", text_chunk(SECRET[:9]), text_chunk(SECRET[9:], "stop")),
+    ("/v1/completions", chunk({"content": SECRET[:9]}), chunk({"content": SECRET[9:]}, "stop")),
+]
+
+
+@pytest.mark.parametrize(("path", "first", "last"), LAST, ids=["chat", "completions", "completions by chat"])
+async def test_the_last_piece_of_a_text_is_looked_at_where_it_says_how_it_ended(
+    tmp_path: Path, path: str, first: bytes, last: bytes
+) -> None:
+    """As Gemini and Mistral do at their OpenAI-shaped addresses."""
+    more = {"one": {"serves": ["completions"]}} if b"text_completion" in last else {}
+    asks = {"model": "auto", "max_tokens": 90, "stream": True, "prompt": "x"}
+    if "chat" in path:
+        asks = {**asks, "messages": [{"role": "user", "content": "x"}]}
+        del asks["prompt"]
+    for rule in ("mask", "block"):
+        rules = {"assistant": {"guardrails": Guardrails(output={"secrets": rule}, budget_ms=10_000)}}
+        sent = STREAM + events(first, last, DONE)
+        async with saying(tmp_path / rule, sent, more=more, workloads=rules) as rig:
+            told = (await asked(rig, path, asks)).body.decode()
+        assert SECRET[9:] not in told and ("[api_key]" if rule == "mask" else "guardrail_secrets") in told
+        assert rule == "block" or told.count('"stop"') == 1
+
+
+async def test_what_needs_the_whole_answer_has_its_last_piece(tmp_path: Path) -> None:
+    rules = {"assistant": {"guardrails": Guardrails(schema='{"type": "object"}', budget_ms=10_000)}}
+    sent = STREAM + events(ROLE, chunk({"content": '{"a"'}), chunk({"content": ": 1}"}, "stop"), DONE)
+    async with saying(tmp_path, sent, workloads=rules) as rig:
+        stream = await rig.stream(max_tokens=90)
+        assert (stream.status, stream.text, stream.finish) == (200, '{"a": 1}', ["stop"])
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_stands_before_a_call_is_told_before_it(tmp_path: Path, together: bool) -> None:
+    """Clients take a text, and a call, for told once the next call begins, and read its arguments then."""
+    named = [
+        {**NAMED, "id": f"t{at}", "index": at, "function": {**NAMED["function"], **MORE["function"]}} for at in (0, 1)
+    ]
+    calls = [chunk({"tool_calls": named})] if together else [chunk({"tool_calls": [each]}) for each in named]
+    sent = STREAM + events(ROLE, HI, THERE, *calls, END, DONE)
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    async with saying(tmp_path, sent, workloads=rules) as rig:
+        stream = await rig.stream(max_tokens=90)
+    deltas = [choice["delta"] for each in stream.chunks for choice in each["choices"]]
+    pieces = [
+        (each["index"], each["function"].get("arguments", "")) for d in deltas for each in d.get("tool_calls", ())
+    ]
+    begun = next(place for place, delta in enumerate(deltas) if delta.get("tool_calls"))
+    second = next(place for place, (index, _) in enumerate(pieces) if index == 1)
+    assert stream.text == "Hi there" and not any(delta.get("content") for delta in deltas[begun:])
+    assert "".join(text for _, text in pieces[:second]) == MORE["function"]["arguments"]
+    assert "".join(text for _, text in pieces[second:]) == MORE["function"]["arguments"]
+
+
 CALLS: list[dict[str, Any]] = [
     {"function_call": {"name": "drop_tables", "arguments": "{}"}},
     {"tool_calls": [{"index": 0, "id": "t", "type": "custom", "custom": {"name": "drop_tables", "input": "all"}}]},

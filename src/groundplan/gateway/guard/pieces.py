@@ -93,6 +93,17 @@ def _of_calls(place: str, delta: dict[str, Any]) -> Iterator[Slot]:
             yield Slot((place, ARGUMENTS, number), called, name)
 
 
+def calls(event: Any) -> list[Channel]:
+    """The channels of calls of which an event of chat has a piece."""
+    choices = _dicts(event.get("choices") if isinstance(event, dict) else None)
+    return [
+        (str(choice.get("index", 0)), ARGUMENTS, str(call.get("index", 0)))
+        for choice in choices
+        if isinstance(choice.get("delta"), dict)
+        for call in _dicts(choice["delta"].get("tool_calls"))
+    ]
+
+
 def begins(event: dict[str, Any]) -> bool:
     """Whether an event says more than its pieces of text, of which nothing is left in it: who speaks, which function is
     called, what a thought is signed with."""
@@ -125,6 +136,29 @@ def ended(event: Any) -> set[str] | None:
 
 def _closes(kind: str) -> bool:
     return kind.endswith(".done") or kind in ("response.completed", "response.incomplete", "response.failed")
+
+
+def parted(event: Any) -> tuple[Any, Any] | None:
+    """An event of chat or completions that ends a choice and has text of it, in two: first what is said, then how it
+    ended; None for any other."""
+    ending = [each for each in _dicts(event["choices"]) if each.get("finish_reason")] if _has_choices(event) else []
+    if not any(slot.text for each in ending for slot in _of_choice(each)):
+        return None
+    first = {**event, "choices": [{**each, "finish_reason": None} for each in event["choices"]]}
+    last = {**event, "choices": [_bare(each) for each in ending]}
+    first.pop("usage", None)
+    return first, last
+
+
+def _has_choices(event: Any) -> bool:
+    choices = event.get("choices") if isinstance(event, dict) else None
+    return isinstance(choices, list) and all(isinstance(each, dict) for each in choices)
+
+
+def _bare(choice: dict[str, Any]) -> dict[str, Any]:
+    """How a choice ended, without what it says."""
+    nothing: dict[str, Any] = {"delta": {}, "text": "", "logprobs": None}
+    return choice | {name: value for name, value in nothing.items() if name in choice}
 
 
 def rest_of(event: dict[str, Any], channel: Channel, text: str) -> dict[str, Any]:

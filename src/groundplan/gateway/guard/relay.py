@@ -6,7 +6,8 @@ lets it go; where the whole answer is needed, nothing leaves before the end. Wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from groundplan.gateway.guard.pieces import Channel
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.governance.guardrails.checks import Checks
 from groundplan.governance.guardrails.guard import NO_ROLES, Findings, Guard, checked_answer, rewritten
@@ -25,6 +27,7 @@ from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
 
 _encode = msgspec.json.encode
+_ENDS = re.compile(rb'"finish_reason"\s*:\s*"')
 MayCall = Callable[[str], str]
 """Why a function may not be called; empty where it may."""
 
@@ -39,7 +42,7 @@ class GuardedRelay(Wrapped):
     """See the module."""
 
     __slots__ = (
-        "_calling", "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call", "_places",
+        "_calls", "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call", "_places",
         "_respells", "_says", "_texts", "_whole", "_windows", "heard", "refusal",
     )  # fmt: skip
 
@@ -50,6 +53,8 @@ class GuardedRelay(Wrapped):
         self._masks = masks
         self._findings = Findings()
         self._may_call = may_call
+        self._calls: set[Channel] = set()
+        """Those of calls that have begun."""
         self._windows: dict[Channel, Window] = {}
         self._last: dict[Channel, tuple[bytes, dict[str, Any]]] = {}
         """Of each channel the last event, with the line of its name."""
@@ -86,7 +91,7 @@ class GuardedRelay(Wrapped):
 
     def take(self, data: bytes) -> bytes:
         """Raises `Malformed`, and `Stopped` where a check refuses."""
-        out = self._inner.take(data)
+        out = b"".join([self._inner.take(each) for each in _parted(data)])
         if not out:
             return b""
         self.heard = True
@@ -99,7 +104,7 @@ class GuardedRelay(Wrapped):
     def finish(self) -> None:
         """The upstream has said everything: what windows hold back is judged. Raises `Stopped`."""
         try:
-            rest = self._flush(None)
+            rest = self._flush(self._windows)
             if rest:
                 self._held += [*self._lead, rest]
                 self._lead, self._says = [], True
@@ -160,11 +165,13 @@ class GuardedRelay(Wrapped):
             event, block = bare, _block(head, _encode(bare))
         self._places.update(dict.fromkeys(pieces.places(event)))
         self._check_calls(event)
-        ends = pieces.ended(event)
+        ends, slots = pieces.ended(event), pieces.slots(event)
         self._says |= bool(ends) or (ends is None)
-        before = self._flush(ends) if ends is None or ends else b""
-        slots = pieces.slots(event)
+        final = {slot.channel: slot for slot in slots}
+        over = self._over(event, ends, {*self._windows, *final})
+        before = self._flush(over - final.keys())
         if not slots:
+            self._forget(ends)
             whole = rewritten(event, self._full, NO_ROLES)
             return before + (block + b"\n\n" if whole is event else _block(head, _encode(whole)))
         left = ""
@@ -173,14 +180,34 @@ class GuardedRelay(Wrapped):
             self._texts.setdefault(slot.channel, []).append(slot.text)
             window = self._window(slot.channel)
             released = window.feed(slot.text)
-            if ends and slot.channel[0] in ends:
+            if slot.channel in over and final[slot.channel] is slot:
                 released += window.end()
             slot.holder[slot.name] = released
             left += released
+        self._forget(ends)
         self._says |= bool(left)
         if not left and not ends and not pieces.begins(event):
             return before
         return before + _block(head, _encode(event))
+
+    def _over(self, event: Any, ends: set[str] | None, channels: set[Channel]) -> set[Channel]:
+        """Those that have ended once this event is told: with what they are of, or because a call begins, before which
+        clients take all of the text and of earlier calls for told."""
+        begun: dict[str, Channel] = {}
+        for channel in pieces.calls(event):
+            if channel not in self._calls:
+                self._calls.add(channel)
+                begun[channel[0]] = channel
+        return {
+            each for each in channels if ends is None or each[0] in ends or each != begun.get(each[0], each)
+        }  # fmt: skip
+
+    def _forget(self, ends: set[str] | None) -> None:
+        """What is over is not looked at together with what comes."""
+        if ends is None:
+            self._windows.clear()
+        for channel in [each for each in self._windows if ends and each[0] in ends]:
+            del self._windows[channel]
 
     def _full(self, text: str, own: bool) -> str:
         """A whole text that an event says again."""
@@ -197,14 +224,15 @@ class GuardedRelay(Wrapped):
     def _tell(self, hit: Hit) -> None:
         self._findings.add("output", hit)
 
-    def _flush(self, ends: set[str] | None) -> bytes:
-        """What windows of channels that end still hold back."""
+    def _flush(self, channels: Collection[Channel]) -> bytes:
+        """What windows of channels that are over still hold back."""
         out = []
-        for channel in [key for key in self._windows if ends is None or key[0] in ends]:
-            rest = self._windows.pop(channel).end()
+        for channel in [each for each in self._windows if each in channels]:
+            rest = self._windows[channel].end()
             if rest:
                 head, event = self._last[channel]
                 out.append(_block(head, _encode(pieces.rest_of(event, channel, rest))))
+        self._says |= bool(out)
         return b"".join(out)
 
     def _check_calls(self, event: Any) -> None:
@@ -216,6 +244,18 @@ class GuardedRelay(Wrapped):
                 self._findings.add("output", Hit("tools", "block", kind=name[:60]))
                 if not self._guard.shadow:
                     raise Refused(Refusal("output", "tools", name[:60]))
+
+
+def _parted(data: bytes) -> tuple[bytes, ...]:
+    """An event of the upstream's, in two where it says its last piece of text and how it ended at once, as Gemini and
+    Mistral do: how it ended is held back until all of the text was looked at."""
+    if _ENDS.search(data) is None:
+        return (data,)
+    try:
+        parts = pieces.parted(value_of(data))
+    except UNREADABLE:
+        return (data,)  # whoever reads it says what is wrong with it
+    return (data,) if parts is None else (_encode(parts[0]), _encode(parts[1]))
 
 
 def _block(head: bytes, data: bytes) -> bytes:
