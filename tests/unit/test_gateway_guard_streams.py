@@ -293,6 +293,21 @@ async def test_what_stands_before_a_call_is_told_before_it(tmp_path: Path, toget
     assert "".join(text for _, text in pieces[second:]) == MORE["function"]["arguments"]
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_was_thought_is_told_before_the_answer(tmp_path: Path, together: bool) -> None:
+    thought = [chunk({"reasoning_content": each}) for each in ("so ", "it is")]
+    answer = [chunk({"reasoning_content": "", "content": each}) for each in ("Hi ", "there")]
+    if together:
+        thought, answer[0] = thought[:1], chunk({"reasoning_content": "it is", "content": "Hi "})
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    async with saying(tmp_path, STREAM + events(ROLE, *thought, *answer, END, DONE), workloads=rules) as rig:
+        stream = await rig.stream(max_tokens=90)
+    deltas = [choice["delta"] for each in stream.chunks for choice in each["choices"]]
+    said = next(place for place, delta in enumerate(deltas) if delta.get("content"))
+    assert stream.text == "Hi there"
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas[:said]) == "so it is"
+
+
 CALLS: list[dict[str, Any]] = [
     {"function_call": {"name": "drop_tables", "arguments": "{}"}},
     {"tool_calls": [{"index": 0, "id": "t", "type": "custom", "custom": {"name": "drop_tables", "input": "all"}}]},

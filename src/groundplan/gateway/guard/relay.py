@@ -14,7 +14,7 @@ import msgspec
 
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard import pieces
-from groundplan.gateway.guard.pieces import Channel
+from groundplan.gateway.guard.pieces import Channel, Slot
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
@@ -42,8 +42,8 @@ class GuardedRelay(Wrapped):
     """See the module."""
 
     __slots__ = (
-        "_calls", "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call", "_places",
-        "_respells", "_says", "_texts", "_whole", "_windows", "heard", "refusal",
+        "_begun", "_calling", "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call",
+        "_places", "_respells", "_says", "_texts", "_whole", "_windows", "heard", "refusal",
     )  # fmt: skip
 
     def __init__(self, inner: Relay, guard: Guard, masks: Masks, may_call: MayCall, *, whole: bool) -> None:
@@ -53,8 +53,8 @@ class GuardedRelay(Wrapped):
         self._masks = masks
         self._findings = Findings()
         self._may_call = may_call
-        self._calls: set[Channel] = set()
-        """Those of calls that have begun."""
+        self._begun: set[Channel] = set()
+        """Of the answer itself and of calls, those that have begun."""
         self._windows: dict[Channel, Window] = {}
         self._last: dict[Channel, tuple[bytes, dict[str, Any]]] = {}
         """Of each channel the last event, with the line of its name."""
@@ -168,7 +168,7 @@ class GuardedRelay(Wrapped):
         ends, slots = pieces.ended(event), pieces.slots(event)
         self._says |= bool(ends) or (ends is None)
         final = {slot.channel: slot for slot in slots}
-        over = self._over(event, ends, {*self._windows, *final})
+        over = self._over(event, ends, slots)
         before = self._flush(over - final.keys())
         if not slots:
             self._forget(ends)
@@ -190,17 +190,17 @@ class GuardedRelay(Wrapped):
             return before
         return before + _block(head, _encode(event))
 
-    def _over(self, event: Any, ends: set[str] | None, channels: set[Channel]) -> set[Channel]:
-        """Those that have ended once this event is told: with what they are of, or because a call begins, before which
-        clients take all of the text and of earlier calls for told."""
+    def _over(self, event: Any, ends: set[str] | None, slots: list[Slot]) -> set[Channel]:
+        """Channels that have ended once this event is told: with what they are of, or because the answer or a call
+        begins, before which clients take all that was thought, said and called for told."""
         begun: dict[str, Channel] = {}
-        for channel in pieces.calls(event):
-            if channel not in self._calls:
-                self._calls.add(channel)
+        said = [slot.channel for slot in slots if pieces.is_said(slot.channel) and slot.text]
+        for channel in (*said, *pieces.calls(event)):
+            if channel not in self._begun:
+                self._begun.add(channel)
                 begun[channel[0]] = channel
-        return {
-            each for each in channels if ends is None or each[0] in ends or each != begun.get(each[0], each)
-        }  # fmt: skip
+        channels = {*self._windows, *(slot.channel for slot in slots)}
+        return {each for each in channels if ends is None or each[0] in ends or each != begun.get(each[0], each)}
 
     def _forget(self, ends: set[str] | None) -> None:
         """What is over is not looked at together with what comes."""
