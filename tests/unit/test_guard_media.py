@@ -39,6 +39,12 @@ def test_a_transcript_is_checked_with_its_segments_and_loses_the_times_of_its_wo
     segments = [{"id": 0, "text": "write to"}, {"id": 1, "text": f" {EMAIL} soon"}]
     made = media.transcript({"text": f"write to {EMAIL} soon", "segments": segments, "words": [{"word": EMAIL}]}, out)
     assert EMAIL not in str(made) and "words" not in made and made["segments"][0] == segments[0]
+    spelled = {"logprobs": [{"token": EMAIL, "bytes": [97], "logprob": -0.1}]}
+    made = media.transcript({"text": f"write to {EMAIL} soon", **spelled}, out)
+    assert EMAIL not in str(made) and "logprobs" not in made
+    assert media.transcript(kept := {"text": "hello", "logprobs": [{"token": "hello"}]}, out) is kept
+    made = media.transcript({"text": EMAIL, "segments": [{"id": 0, "text": EMAIL, "tokens": [5, 6]}]}, out)
+    assert made["segments"] == [{"id": 0, "text": "[email]", "tokens": []}]
     across = [{"text": "write to ana@ac"}, {"text": "me.example soon"}]
     made = media.transcript({"text": f"write to {EMAIL} soon", "segments": across}, out)
     assert "segments" not in made and EMAIL not in made["text"]

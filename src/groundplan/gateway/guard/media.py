@@ -109,7 +109,8 @@ def form_texts(upload: Upload, change: Change) -> None:
 def transcript(body: Any, change: Change) -> Any:
     """A transcript with every text of it checked; the same object where nothing was changed. Raises `Refused`.
 
-    Where something was masked, the times of single words are left out, for they say it again.
+    Where something was masked, the times and log probabilities of single words are left out, and the tokens of
+    segments, for they say it again.
     """
     text = body.get("text") if isinstance(body, dict) else None
     if not isinstance(text, str):
@@ -128,7 +129,12 @@ def transcript(body: Any, change: Change) -> Any:
             del made["segments"]  # it stands across two of them
     if made == body:
         return body
-    made.pop("words", None)
+    for name in ("words", "logprobs"):
+        made.pop(name, None)
+    if isinstance(kept := made.get("segments"), list):
+        made["segments"] = [
+            each | {"tokens": []} if isinstance(each, dict) and each.get("tokens") else each for each in kept
+        ]
     return made
 
 
