@@ -93,7 +93,7 @@ def _of_calls(place: str, delta: dict[str, Any]) -> Iterator[Slot]:
             yield Slot((place, ARGUMENTS, number), called, name)
 
 
-def calls(event: Any) -> list[Channel]:
+def channels_of_calls(event: Any) -> list[Channel]:
     """The channels of calls of which an event of chat has a piece."""
     choices = _dicts(event.get("choices") if isinstance(event, dict) else None)
     return [

@@ -195,7 +195,7 @@ class GuardedRelay(Wrapped):
         begins, before which clients take all that was thought, said and called for told."""
         begun: dict[str, Channel] = {}
         said = [slot.channel for slot in slots if pieces.is_said(slot.channel) and slot.text]
-        for channel in (*said, *pieces.calls(event)):
+        for channel in (*said, *pieces.channels_of_calls(event)):
             if channel not in self._begun:
                 self._begun.add(channel)
                 begun[channel[0]] = channel
