@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from groundplan.core.ids import new_id
@@ -17,6 +17,13 @@ _DETAILS = {
     "completion_tokens_details": frozenset({"reasoning_tokens", "audio_tokens"}),
 }
 """Counts that OpenAI has names for."""
+_FINISHED = frozenset(
+    {
+        "FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST",
+        "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
+    }
+)  # fmt: skip
+"""Ends of Gemini's answers that OpenAI has a word for, and the one that says nothing."""
 _NO_NAME = (None, "", "None")
 """What the library calls a model that nobody told."""
 
@@ -68,14 +75,15 @@ class BrokenOff(Exception):
 
 def of_cohere(told: Callable[..., Any]) -> Callable[..., Any]:
     """The same of Cohere: what is planned in a stream before a tool is called, what was reasoned before in a whole
-    answer, and that an answer was not finished, which the library tells as its end. Raises `BrokenOff`."""
+    answer, the tokens that it bills, and that an answer was not finished, which the library tells as its end. Raises
+    `BrokenOff`."""
 
     def whole(found: Any, **more: Any) -> Any:
         streamed = getattr(found, "delta", None)
         reason = getattr(found if streamed is None else streamed, "finish_reason", None)
         if reason in ("ERROR", "TIMEOUT"):
             raise BrokenOff(f"the answer ended with {reason}")
-        made = told(found, **more)
+        made = _billed(told(found, **more), getattr(found if streamed is None else streamed, "usage", None))
         if streamed is None:
             parts = getattr(getattr(found, "message", None), "content", None) or ()
             return _with_thoughts(made, "".join(each.thinking for each in parts if each.type == "thinking"))
@@ -84,6 +92,19 @@ def of_cohere(told: Callable[..., Any]) -> Callable[..., Any]:
         return made
 
     return whole
+
+
+def _billed(made: Any, usage: Any) -> Any:
+    """With the tokens that Cohere bills, where it says so: the library tells all that its model read, with what Cohere
+    itself puts in front of each prompt, hundreds of tokens that nobody pays."""
+    units = getattr(usage, "billed_units", None)
+    if units is None or not (units.input_tokens or units.output_tokens):
+        return made
+    read, written = math.ceil(units.input_tokens or 0), math.ceil(units.output_tokens or 0)
+    told: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    if cached := min(int(usage.cached_tokens or 0), read):
+        told["prompt_tokens_details"] = {"cached_tokens": cached}
+    return type(made).model_validate({**made.model_dump(), "usage": told})
 
 
 def _with_thoughts(made: Any, thoughts: str) -> Any:
@@ -108,6 +129,37 @@ def of_mistral(told: Callable[..., Any]) -> Callable[..., Any]:
     return whole
 
 
+def of_gemini(told: Callable[..., Any]) -> Callable[..., Any]:
+    """The same of Gemini: an answer without a word, for which the library tells no choice, and an id of its own for
+    each, where the library tells the same one for all."""
+
+    def whole(found: Any, **more: Any) -> Any:
+        if isinstance(found, tuple):  # a chunk is none
+            answer: dict[str, Any] = found[0]
+            answer["id"] = ""
+            if not answer["choices"]:
+                message = {"role": "assistant", "content": ""}
+                answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        return told(found, **more)
+
+    return whole
+
+
+def finished(send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """What Gemini answers whole, where it finished it: the library tells a call of a tool that came out wrong, and all
+    else that it does not know, as an end like any other. Raises `BrokenOff`."""
+
+    async def sent(*given: Any, **more: Any) -> Any:
+        found = await send(*given, **more)
+        for candidate in (found.candidates or ())[:1]:
+            reason = getattr(candidate.finish_reason, "value", None)
+            if reason is not None and reason not in _FINISHED:
+                raise BrokenOff(f"the answer ended with {reason}")
+        return found
+
+    return sent
+
+
 def of_google(told: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """How the library tells vectors of Google's, with the tokens that were read for them where Google says so: the
     library says 0 whatever it was told."""
@@ -124,7 +176,13 @@ def of_google(told: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return whole
 
 
-MENDED = {"azure": of_azure, "cohere": of_cohere, "mistral": of_mistral}
+MENDED = {
+    "azure": of_azure,
+    "cohere": of_cohere,
+    "gemini": of_gemini,
+    "mistral": of_mistral,
+    "vertexai": of_gemini,
+}
 """Providers whose answers the library does not tell in full."""
 
 

@@ -35,7 +35,7 @@ from groundplan.gateway.upstream.providers import (
     knows,
     unknown_field,
 )
-from groundplan.gateway.upstream.retold import MENDED, Chunks, completion, of_google, plain
+from groundplan.gateway.upstream.retold import MENDED, Chunks, completion, finished, of_google, plain
 from groundplan.gateway.upstream.reworded import reworded
 
 MOST_CLIENTS = 64
@@ -170,6 +170,7 @@ class Providers:
                 each.timeout = _patience("openai")["timeout"]
         if place.api in _GOOGLES:
             made._convert_embedding_response = of_google(made._convert_embedding_response)
+            made._send_with_context_cache = finished(made._send_with_context_cache)
         if (mended := MENDED.get(place.api)) is not None:
             made._convert_completion_response = mended(made._convert_completion_response)
             made._convert_completion_chunk_response = mended(made._convert_completion_chunk_response)
