@@ -55,6 +55,49 @@ def call(**changed: Any) -> dict[str, Any]:
     return assistant(tool_calls=[{**CALL, **changed}])
 
 
+FORM = {"type": "object", "properties": {"kind": {"const": "a"}, "n": {"type": "integer", "minimum": 0}}}
+"""Of an answer; told to Anthropic with the constant as an enumeration."""
+OPEN = {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+def form(schema: Any, **more: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "f", "schema": schema, **more}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "lost"),
+    [
+        (OPEN, "additionalProperties"), ({"type": "object"}, "additionalProperties"),
+        ({"type": ["object", "null"]}, "additionalProperties"),
+        ({**FORM, "properties": {"names": {"type": "array", "items": OPEN}}}, "additionalProperties"),
+        ({"$defs": {"names": {"anyOf": [OPEN, {"type": "null"}]}}, **FORM}, "additionalProperties"),
+        ({**FORM, "patternProperties": {"^x": {}}}, "patternProperties"),
+        ({"anyOf": [FORM], "allOf": [FORM]}, "allOf"),
+    ],
+)  # fmt: skip
+def test_a_form_that_claude_could_only_fill_with_nothing_is_refused_by_name(schema: Any, lost: str) -> None:
+    """Anthropic's client closes each object, whatever its names were to be."""
+    assert refused("anthropic", **form(schema)) == f"response_format: json_schema.schema.{lost}"
+    assert refused("gemini", **form(schema)) is None
+
+
+@pytest.mark.parametrize(
+    "schema", [FORM, {**FORM, "additionalProperties": False}, {**FORM, "additionalProperties": True}]
+)
+def test_a_form_with_names_is_told_to_claude_with_its_constants(schema: Any) -> None:
+    assert refused("anthropic", **form(schema)) is None
+    told = reworded("anthropic", {"messages": [ASKED], **form(schema)})["response_format"]["json_schema"]
+    assert told["name"] == "f" and told["schema"]["properties"]["kind"] == {"enum": ["a"], "type": "string"}
+    assert told["schema"]["properties"]["n"] == schema["properties"]["n"]
+
+
+@pytest.mark.parametrize(("more", "strict"), [({}, False), ({"strict": None}, False), ({"strict": True}, True)])
+def test_azure_is_bound_to_a_form_where_the_caller_is(more: dict[str, Any], strict: bool) -> None:
+    """The library binds it to each, and Azure refuses forms that are not made for that."""
+    told = reworded("azure", {"messages": [ASKED], **form(FORM, **more)})["response_format"]["json_schema"]
+    assert told == {"name": "f", "schema": FORM, "strict": strict}
+
+
 @pytest.mark.parametrize("api", APIS)
 def test_a_whole_conversation_can_be_told_to_each(api: str) -> None:
     """As official clients send it, who give back what they got."""

@@ -18,6 +18,7 @@ _SIGNED = {"gemini": "google", "vertexai": "google", "mistral": "mistral"}
 _REASONS = frozenset({"groq", "mistral"})
 """Those that are given back what they thought."""
 _NAMED = frozenset({"azure", "groq"})
+_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _JPG = "data:image/jpg;"
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -26,8 +27,11 @@ _encode = msgspec.json.Encoder().encode
 def reworded(api: str, asked: dict[str, Any]) -> dict[str, Any]:
     """The same request. What is not in a shape that is known stays as it is."""
     made = {**asked, "messages": _messages(api, asked.get("messages") or [])}
-    if (asked.get("response_format") or {}).get("type") == "text":
+    wanted = asked.get("response_format") or {}
+    if wanted.get("type") == "text":
         del made["response_format"]  # which is what every model does unasked
+    elif wanted.get("type") == "json_schema" and api in ("anthropic", "azure"):
+        made["response_format"] = {**wanted, "json_schema": _format(api, wanted["json_schema"])}
     if api == "bedrock" and isinstance(asked.get("stop"), str):
         made["stop"] = [asked["stop"]]
     if api in _GOOGLES and asked.get("tools"):
@@ -35,6 +39,35 @@ def reworded(api: str, asked: dict[str, Any]) -> dict[str, Any]:
     if not made.get("tools"):
         made.pop("tools", None)
     return made
+
+
+def _format(api: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """A schema of an answer: the library binds Azure to each, also where the caller did not, and Anthropic's client
+    leaves a constant to the description."""
+    if api == "azure":
+        return {**wanted, "strict": wanted.get("strict") is True}
+    return {**wanted, "schema": _enumerated(wanted["schema"])}
+
+
+def _enumerated(schema: Any) -> Any:
+    """The same schema, with each constant as the only value of an enumeration."""
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: _below(name, value) for name, value in schema.items()}
+    if "const" in made and "enum" not in made:
+        value = made.pop("const")
+        made["enum"] = [value]
+        if "type" not in made and (kind := _KINDS.get(type(value))) is not None:
+            made["type"] = kind
+    return made
+
+
+def _below(name: str, value: Any) -> Any:
+    if name in ("properties", "$defs") and isinstance(value, dict):
+        return {each: _enumerated(schema) for each, schema in value.items()}
+    if name in ("anyOf", "oneOf", "allOf") and isinstance(value, list):
+        return [_enumerated(schema) for schema in value]
+    return _enumerated(value) if name == "items" else value
 
 
 def _declaration(function: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ _FORMATS: dict[str, frozenset[str]] = {
     "azure": frozenset({"text", "json_schema"}),
 }
 _FORMATS_USUAL = frozenset({"text", "json_object", "json_schema"})
+_WAYS = ("anyOf", "oneOf", "allOf")
 _DESCRIBED = frozenset({"azure", "groq", "mistral"})
 """Those that can be told what a schema is for."""
 
@@ -288,7 +289,28 @@ def _format(api: str, wanted: Any, *, stream: bool) -> str | None:
         return "response_format: json_schema.schema"
     if isinstance(schema, dict) and schema.get("description") and api not in _DESCRIBED:
         return "response_format: json_schema.description"
-    return None
+    lost = _unsaid(schema["schema"]) if kind == "json_schema" and api == "anthropic" else None
+    return None if lost is None else f"response_format: json_schema.schema.{lost}"
+
+
+def _unsaid(schema: Any) -> str | None:
+    """What of an answer's schema Anthropic has no word for, and its client would leave out or turn into something else:
+    it closes every object, so that one with names of its own choice could only be empty."""
+    if not isinstance(schema, dict):
+        return None
+    if len(ways := [name for name in _WAYS if name in schema]) > 1:
+        return ways[1]
+    more, kind = schema.get("additionalProperties"), schema.get("type")
+    closed = more is False or "properties" in schema
+    if isinstance(more, dict) or (not closed and (kind == "object" or (isinstance(kind, list) and "object" in kind))):
+        return "additionalProperties"
+    if "patternProperties" in schema:
+        return "patternProperties"
+    below = [
+        each for name in ("properties", "$defs") if isinstance(schema.get(name), dict) for each in schema[name].values()
+    ]
+    below += [each for name in _WAYS if isinstance(schema.get(name), list) for each in schema[name]]
+    return next((lost for each in [*below, schema.get("items")] if (lost := _unsaid(each)) is not None), None)
 
 
 def _streamed(options: Any) -> str | None:
