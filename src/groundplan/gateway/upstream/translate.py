@@ -37,6 +37,7 @@ from groundplan.gateway.upstream.providers import (
 )
 from groundplan.gateway.upstream.retold import MENDED, Chunks, completion, finished, of_google, plain
 from groundplan.gateway.upstream.reworded import reworded
+from groundplan.gateway.upstream.unredirected import HERE, stay
 
 MOST_CLIENTS = 64
 PATIENCE_SECONDS = 3600.0
@@ -153,7 +154,7 @@ class Providers:
         url = place.url.rstrip("/")
         for suffix in _SUFFIXES.get(place.api, ()):
             url = url.removesuffix(suffix)
-        more = _patience(place.api) | dict(_options(place.api, url))
+        more = _patience(place.api) | dict(_options(place.api, url)) | HERE.get(place.api, {})
         if way:
             own = importlib.import_module("anthropic").DefaultAsyncHttpxClient
             more["http_client"] = own(**way, trust_env=False)
@@ -171,6 +172,7 @@ class Providers:
         if place.api in _GOOGLES:
             made._convert_embedding_response = of_google(made._convert_embedding_response)
             made._send_with_context_cache = finished(made._send_with_context_cache)
+        stay(place.api, made)
         if (mended := MENDED.get(place.api)) is not None:
             made._convert_completion_response = mended(made._convert_completion_response)
             made._convert_completion_chunk_response = mended(made._convert_completion_chunk_response)
@@ -413,6 +415,8 @@ def _status(error: BaseException, field: str | None) -> int:
     status = _answered(error)
     if status is not None and 400 <= status < 600:
         return status
+    if status is not None and 300 <= status < 400:
+        return 503  # a redirect, which is not followed
     names = [type(each).__name__ for each in _chain(error)]
     if any(name in _NEVER_SENT for name in names):
         return 503
