@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from groundplan.gateway.upstream.account import meant, too_long
+from groundplan.gateway.upstream.failures import Failed, failed
 from groundplan.gateway.upstream.providers import Place
-from groundplan.gateway.upstream.translate import Failed, Providers, failed
+from groundplan.gateway.upstream.translate import Providers
 
 types = pytest.importorskip("any_llm.types.completion")
 google = pytest.importorskip("google.genai.errors")

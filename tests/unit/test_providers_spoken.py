@@ -29,8 +29,9 @@ from tests.integration.sdk_types import strict
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.upstream.blocking import InContext
+from groundplan.gateway.upstream.failures import Failed
 from groundplan.gateway.upstream.providers import _MISTRALS, _OPENAI_SHAPED, EMBEDS, Place
-from groundplan.gateway.upstream.translate import PATIENCE_SECONDS, Failed, Providers
+from groundplan.gateway.upstream.translate import PATIENCE_SECONDS, Providers
 
 pytestmark = [
     pytest.mark.skipif(find_spec("any_llm") is None, reason="needs groundplan[providers]"),

@@ -27,8 +27,9 @@ from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import error_body, of_error, of_refusal
 from groundplan.gateway.upstream.blocking import Threads
+from groundplan.gateway.upstream.failures import Failed
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
-from groundplan.gateway.upstream.translate import Failed, Providers
+from groundplan.gateway.upstream.translate import Providers
 
 MEMORY_BYTES = 3 << 30
 """That the service may have. The providers' clients read an answer whole and unpack it, however large it turns out to

@@ -1,7 +1,7 @@
 """OpenAI-shaped requests to other providers, through the library that speaks their APIs. Loaded by the translating
 service only: the library and the providers' clients are an extra, and stay out of the gateway's workers.
 
-Decides nothing about money: each failure becomes a status that says whether it may have been billed.
+Decides nothing about money: what a failure may have cost is said by `failures`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
@@ -23,8 +22,8 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.http.tls import ClientContexts
 from groundplan.gateway.surfaces.answers import error_body
-from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.blocking import BLOCKS, THREADS, Blocking, InContext, for_one_call
+from groundplan.gateway.upstream.failures import Failed, failed
 from groundplan.gateway.upstream.hidden import sought, without
 from groundplan.gateway.upstream.providers import (
     VERTEX_OPENAI,
@@ -60,50 +59,13 @@ _AMBIENT = frozenset({"bedrock", "vertexai"})
 _GOOGLES = frozenset({"gemini", "vertexai"})
 _ONE_BY_ONE = _GOOGLES | {"bedrock"}
 """Several texts may be taken for the parts of one, or are asked for one by one by the library, out of our sight."""
-_NEVER_SENT = frozenset(
-    {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "EndpointConnectionError", "PoolTimeout"}
-)
 _UNTRACED: Mapping[str, str] = MappingProxyType({})
 _trace: ContextVar[Mapping[str, str]] = ContextVar("trace", default=_UNTRACED)
 """Trace context of the request in hand, for clients that take no headers with a request."""
-_CONVERTING = {
-    "_convert_params": "",
-    "_convert_completion_params": "",
-    "_convert_messages": "messages",
-    "_convert_messages_for_anthropic": "messages",
-    "_convert_assistant": "messages",
-    "_convert_tool_result_content": "messages",
-    "_convert_images_for_bedrock": "messages",
-    "_convert_content_for_anthropic": "messages",
-    "_extract_images_from_message": "messages",
-    "_convert_tool_calls": "messages",
-    "_patch_messages": "messages",
-    "_copy_messages": "messages",
-    "_copy_tools": "tools",
-    "_convert_tool_spec": "tools",
-    "_convert_tools": "tools",
-    "_build_tool_config": "tools",
-    "prepare_tools": "tools",
-    "_convert_tool_choice": "tool_choice",
-    "_convert_response_format": "response_format",
-    "_preprocess_response_format": "response_format",
-}
-"""Functions of the library and the providers' clients in which nothing has been sent yet, and which field each is
-about. One that is not known here is taken for one that may have been billed."""
 _USAGE_TOLD = {"stream_options": {"include_usage": True}}
 """How Azure's client passes on what the library has no word for."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _values = msgspec.json.Decoder(dict[str, Any]).decode
-
-
-class Failed(Exception):
-    """What is answered instead."""
-
-    def __init__(self, status: int, body: bytes, retry_after: str | None = None) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
-        self.body = body
-        self.retry_after = retry_after
 
 
 class Providers:
@@ -379,120 +341,3 @@ def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
 
 def _secret(place: Place) -> str:
     return "" if place.key is None else resolve_secret(place.key)
-
-
-def failed(error: BaseException, secret: str, place: Place) -> Failed:
-    """What is answered for an error of the library or of a provider's client."""
-    field = _before_sending(error)
-    status = _status(error, field)
-    if status == 400 and field is None:
-        status = _of_account(error) or status
-    text = str(getattr(error, "message", None) or error)
-    if secret:
-        text = text.replace(secret, "...")
-    untold = field is not None or type(error).__name__ == "UnsupportedParameterError"
-    code = "field_untranslatable" if untold and status == 400 else "upstream_refused"
-    if status in (400, 413, 422) and _of_length(error):
-        code = account.TOO_LONG_CODES[0]
-    kind = "invalid_request_error" if status in (400, 422) else "api_error"
-    hint = "Check the request against what the model takes." if status in (400, 422) else "Try again later."
-    after = getattr(error, "retry_after", None) or _asked_pause(error)
-    details = {"field": field} if field else {}
-    body = error_body(f"{place.api}: {text[:1000]}", code, hint, kind, **details)
-    return Failed(status, body, None if after is None else str(after))
-
-
-def _asked_pause(error: BaseException) -> str | None:
-    """What Google asks for in its answer; its client keeps all of that."""
-    kept = [details for each in _chain(error) if isinstance(details := getattr(each, "details", None), dict)]
-    asked = next((found for each in kept if (found := account.asked_pause(msgspec.json.encode(each)))), None)
-    return None if asked is None else asked.decode()
-
-
-def _status(error: BaseException, field: str | None) -> int:
-    """The provider's own status where it answered with an error. Otherwise one of ours: 400 was refused before it was
-    sent, 503 never reached the provider, and 502 may have been worked on."""
-    status = _answered(error)
-    if status is not None and 400 <= status < 600:
-        return status
-    if status is not None and 300 <= status < 400:
-        return 503  # a redirect, which is not followed
-    names = [type(each).__name__ for each in _chain(error)]
-    if any(name in _NEVER_SENT for name in names):
-        return 503
-    if status is not None or "APIResponseValidationError" in names:
-        return 502
-    if names[0] == "MissingApiKeyError":
-        return 503
-    if names[0] in ("UnsupportedParameterError", "NotImplementedError") or field is not None:
-        return 400
-    return 502
-
-
-def _of_account(error: BaseException) -> int:
-    """As `account.said`, of what the provider answered."""
-    return next((status for message, code in _said(error) if (status := account.said(message, code))), 0)
-
-
-def _of_length(error: BaseException) -> bool:
-    """Whether the provider says that the prompt is longer than its model reads, as we or the library know it."""
-    if any(type(each).__name__ == "ContextLengthExceededError" for each in _chain(error)):
-        return True
-    return any(account.says_too_long(message, code) for message, code in _said(error))
-
-
-def _said(error: BaseException) -> Iterator[tuple[str, object]]:
-    """(message, code) of what the provider answered, as its client and the library have it."""
-    for each in _chain(error):
-        body = getattr(each, "body", None)
-        told = body.get("error", body) if isinstance(body, dict) else {"message": getattr(each, "message", None)}
-        if isinstance(told, dict) and isinstance(message := told.get("message"), str):
-            yield message, told.get("code")
-
-
-def _answered(error: BaseException) -> int | None:
-    """The status that the provider answered with; AWS's client has it in what it read."""
-    for each in _chain(error):
-        if isinstance(status := getattr(each, "status_code", None), int):
-            return status
-        read = getattr(each, "response", None)
-        told = read.get("ResponseMetadata") if isinstance(read, dict) else None
-        if isinstance(told, dict) and isinstance(status := told.get("HTTPStatusCode"), int):
-            return status
-    return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        each = waiting.pop(0)
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        original = getattr(each, "original_exception", None)
-        waiting += [original if isinstance(original, BaseException) else None, each.__cause__, each.__context__]
-
-
-def _before_sending(error: BaseException) -> str | None:
-    """The field of a request that was refused as it was converted, so that nothing of it was sent: empty where it is
-    not known which; None: it may have been sent."""
-    if _answered(error) is not None:
-        return None
-    for each in _chain(error):
-        names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(each.__traceback__)]
-        converting = [_CONVERTING[name] for name in names if name in _CONVERTING]
-        if converting:
-            return next((field for field in reversed(converting) if field), "")
-        if type(each).__name__ == "ParamValidationError" or str(getattr(each, "title", "")).endswith("Request"):
-            return ""  # a client's own look at what it is to send
-        if "acompletion" in names and "_acompletion" not in names and type(each).__name__ == "ValidationError":
-            return _first_field(each)
-    return None
-
-
-def _first_field(error: Any) -> str:
-    """What the library's own type of a request says is wrong with it."""
-    where = error.errors()[0]["loc"]
-    return str(where[0]) if where else ""

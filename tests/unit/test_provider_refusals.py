@@ -1,4 +1,5 @@
-"""Whoever answers with a redirect gets nothing sent elsewhere: neither a prompt nor a key."""
+"""What a provider answers that will not be asked now: it is asked once, since whoever asks it again is the gateway, and
+nobody is asked in its place, wherever it says that its callers are to go."""
 
 from __future__ import annotations
 
@@ -9,13 +10,17 @@ from pathlib import Path
 
 import pytest
 from tests.closing import close
-from tests.unit.test_providers_spoken import LLAMA, asked, place, spoken
+from tests.unit.test_providers_spoken import LLAMA, TRACE, asked, place, spoken
 
 from groundplan.gateway.http.server import Handler, Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
-from groundplan.gateway.upstream.translate import Failed
+from groundplan.gateway.upstream.failures import Failed
 
 pytest.importorskip("any_llm")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),
+]
 MODELS = {
     **{api: f"up-{api}" for api in ("anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama")},
     "vertexai": "gemini-2",
@@ -36,8 +41,6 @@ async def serving(handle: Handler) -> AsyncIterator[int]:
 
 @pytest.mark.parametrize(("api", "model"), CASES)
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated")
 async def test_no_client_of_a_provider_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, model: str, stream: bool
 ) -> None:
@@ -56,3 +59,27 @@ async def test_no_client_of_a_provider_goes_elsewhere(
         with pytest.raises(Failed) as failed:
             await providers.chat(place(api, wire, tmp_path), asked(api, model=model, stream=stream))
         assert failed.value.status == 503 and not reached, "and it is not billed"
+
+
+@pytest.mark.parametrize(("api", "model"), CASES)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_each_provider_is_asked_once_and_the_pause_that_it_asks_for_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, model: str, status: int
+) -> None:
+    """The library tells it of 429 only, and not of AWS's and Ollama's."""
+    asked_for = 0
+
+    async def busy(request: Request, response: Response) -> None:
+        nonlocal asked_for
+        asked_for += 1
+        head = b"content-type: application/json\r\nretry-after: 7\r\nx-request-id: inner\r\n"
+        response.end(b'{"message": "too busy"}', response.start(status, head))
+
+    async with spoken(tmp_path, monkeypatch) as (providers, wire), serving(busy) as port:
+        wire.port = port
+        for stream in (False, True):
+            with pytest.raises(Failed) as failed:
+                await providers.chat(place(api, wire, tmp_path), asked(api, model=model, stream=stream), TRACE)
+            assert (failed.value.status, failed.value.retry_after) == (status, "7")
+            assert "inner" not in failed.value.body.decode() and "too busy" in failed.value.body.decode()
+        assert asked_for == 2
