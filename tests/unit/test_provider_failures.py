@@ -4,6 +4,8 @@ is billed and nobody is blamed; anything else may have been worked on."""
 from __future__ import annotations
 
 import json
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from groundplan.gateway.upstream.translate import Providers
 
 types = pytest.importorskip("any_llm.types.completion")
 google = pytest.importorskip("google.genai.errors")
+library_errors = pytest.importorskip("any_llm.exceptions")
 ASKED = {"role": "user", "content": "Where is it?"}
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}]
 OLDER: dict[str, Any] = {"definitions": {}}
@@ -54,6 +57,50 @@ async def test_what_is_refused_as_it_is_converted_is_the_callers_and_was_not_sen
             assert error["code"] == "field_untranslatable" and error.get("field", "") == field, (api, error)
     finally:
         await providers.close()
+
+
+BEDROCK = "bedrock-runtime"
+
+
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        (f"{BEDROCK}.eu-north-1.amazonaws.com", "eu-north-1"), (f"{BEDROCK}-fips.us-west-2.amazonaws.com", "us-west-2"),
+        (f"{BEDROCK}.cn-north-1.amazonaws.com.cn", "cn-north-1"), (f"{BEDROCK}.us-east-1.api.aws", "us-east-1"),
+        (f"vpce-1.{BEDROCK}.eu-central-1.vpce.amazonaws.com", "eu-central-1"), ("models.acme.example", "ap-south-1"),
+    ],
+)  # fmt: skip
+async def test_bedrock_is_asked_for_the_region_of_its_address(
+    monkeypatch: pytest.MonkeyPatch, host: str, region: str
+) -> None:
+    """Whatever the environment says, which may say nothing; requests to another one are refused there."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
+    providers = Providers()
+    try:
+        found = await providers.client(Place("one", "bedrock", f"https://{host}"), "sk-x")
+        assert found.client.meta.region_name == region
+    finally:
+        await providers.close()
+
+
+async def test_what_cannot_be_signed_reached_nobody_and_is_not_billed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("PROVIDER", "sk-x")
+    providers, body = Providers(), json.dumps({"model": "m", "messages": [ASKED]}).encode()
+    try:
+        with pytest.raises(Failed) as caught:
+            await providers.chat(Place("one", "bedrock", "http://127.0.0.1:9", "env:PROVIDER"), body)
+        assert caught.value.status == 503 and b"region" in caught.value.body
+    finally:
+        await providers.close()
+    library = import_module("google.auth.exceptions")
+    for error in (library.RefreshError("invalid_grant"), library.ReauthFailError("again")):
+        wrapped = library_errors.ProviderError("it failed", original_exception=error, provider_name="vertexai")
+        assert failed(wrapped, "", Place("one", "vertexai", "https://v.example")).status == 503
 
 
 @pytest.mark.parametrize(("details", "asked"), [([{}, {"retryDelay": "20.5s"}], "20.5"), ([], None), (None, None)])

@@ -15,8 +15,16 @@ from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.providers import Place
 
 _NEVER_SENT = frozenset(
-    {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "EndpointConnectionError", "PoolTimeout"}
-)
+    {
+        "ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "EndpointConnectionError",
+        "PoolTimeout", "NoRegionError", "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError",
+        "TokenRetrievalError", "NoAuthTokenError", "SSOError", "LoginError", "ProfileNotFound", "RefreshError",
+        "DefaultCredentialsError",
+    }
+)  # fmt: skip
+"""Errors, and kinds of them, of a request that reached nobody: no connection, or nothing to sign it with."""
+_SIGNING = "_async_access_token"
+"""Where Google's client gets its token."""
 _CONVERTING = {
     "_convert_params": "",
     "_convert_completion_params": "",
@@ -110,7 +118,7 @@ def _status(error: BaseException, field: str | None) -> int:
     if status is not None and 300 <= status < 400:
         return 503  # a redirect, which is not followed
     names = [type(each).__name__ for each in _chain(error)]
-    if any(name in _NEVER_SENT for name in names):
+    if _unsent(error):
         return 503
     if status is not None or "APIResponseValidationError" in names:
         return 502
@@ -119,6 +127,14 @@ def _status(error: BaseException, field: str | None) -> int:
     if names[0] in ("UnsupportedParameterError", "NotImplementedError") or field is not None:
         return 400
     return 502
+
+
+def _unsent(error: BaseException) -> bool:
+    for each in _chain(error):
+        kinds = {kind.__name__ for kind in type(each).__mro__}
+        if kinds & _NEVER_SENT or any(f.f_code.co_name == _SIGNING for f, _ in traceback.walk_tb(each.__traceback__)):
+            return True
+    return False
 
 
 def _of_account(error: BaseException) -> int:

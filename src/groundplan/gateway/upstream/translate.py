@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
@@ -57,6 +58,8 @@ _SUFFIXES = {
 _AMBIENT = frozenset({"bedrock", "vertexai"})
 """Their machines' own credentials stand in where no key is declared."""
 _GOOGLES = frozenset({"gemini", "vertexai"})
+_REGION = re.compile(r"//(?:[^/]+\.)?bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.(?:[^/]+\.)?(?:amazonaws\.com|api\.aws)")
+"""The region in an address of Bedrock's, also of a private endpoint."""
 _ONE_BY_ONE = _GOOGLES | {"bedrock"}
 """Several texts may be taken for the parts of one, or are asked for one by one by the library, out of our sight."""
 _UNTRACED: Mapping[str, str] = MappingProxyType({})
@@ -317,6 +320,8 @@ def _options(api: str, url: str) -> Iterator[tuple[str, Any]]:
         yield "event_hooks", {"request": [_trace_request]}
     elif api == "bedrock":
         config = importlib.import_module("botocore.config").Config
+        if (region := _REGION.search(url)) is not None:  # requests are signed for one
+            yield "region_name", region[1]
         once = {"total_max_attempts": 1}
         yield "config", config(retries=once, max_pool_connections=THREADS, read_timeout=_BLOCKED_SECONDS)
 
