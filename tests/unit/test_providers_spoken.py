@@ -542,6 +542,21 @@ async def test_embeddings_of_each_provider(tmp_path: Path, monkeypatch: pytest.M
             assert [each.index for each in found.data] == [0, 1]
 
 
+async def test_embeddings_are_told_in_base64_as_openais_clients_ask_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library told no numbers of Azure's, could not read Mistral's, and asks Bedrock for numbers only."""
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        for api in sorted(EMBEDS):
+            body = json.dumps({"model": f"up-{api}", "input": ["a"], "encoding_format": "base64"}).encode()
+            (row,) = json.loads(await providers.embed(place(api, wire, tmp_path), body))["data"]
+            assert struct.unpack("<2f", base64.b64decode(row["embedding"])) == (0.5, 0.25), api
+            assert "encoding_format" not in wire.body, "numbers are what each of them gives"
+        with pytest.raises(Failed) as refused:
+            await providers.embed(place("azure", wire, tmp_path), body.replace(b"base64", b"hex"))
+        assert refused.value.status == 400 and b"encoding_format hex" in refused.value.body
+
+
 TRACE = {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01", "tracestate": "vendor=1"}
 
 

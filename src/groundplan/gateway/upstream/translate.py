@@ -7,9 +7,11 @@ Decides nothing about money: what a failure may have cost is said by `failures`.
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib
 import inspect
 import re
+import struct
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
@@ -222,10 +224,13 @@ class Providers:
         self._clients.clear()
 
     async def embed(self, place: Place, body: bytes, trace: Mapping[str, str] = _UNTRACED) -> bytes:
-        """Embeddings as JSON. `trace`: as of `chat`. Raises `Failed`."""
+        """Embeddings as JSON. Each provider is asked for numbers: not all have another form, and the library reads no
+        other. `trace`: as of `chat`. Raises `Failed`."""
         asked = _read(place, body, embeddings=True)
         secret = _secret(place)
-        model, inputs = asked.pop("model"), asked.pop("input")
+        model, inputs, form = asked.pop("model"), asked.pop("input"), asked.pop("encoding_format", "float")
+        if form not in ("float", "base64"):
+            raise _refused(f"encoding_format {str(form)[:20]}", place)
         texts = inputs if place.api in _ONE_BY_ONE and isinstance(inputs, list) else [inputs]
         each: list[dict[str, Any]] = []
         _trace.set(trace)
@@ -242,7 +247,7 @@ class Providers:
             if each and told.status not in (400, 413, 422):
                 told.status = 502  # those before it may have been billed
             raise told from error
-        return msgspec.json.encode(_together(each))
+        return msgspec.json.encode(_together(each, in_base64=form == "base64"))
 
 
 def _mistral_at_vertex(url: str) -> Any:
@@ -285,10 +290,13 @@ def _trace_call(params: dict[str, Any], **_: Any) -> None:
     params["headers"].update(_trace.get())
 
 
-def _together(found: list[dict[str, Any]]) -> dict[str, Any]:
+def _together(found: list[dict[str, Any]], *, in_base64: bool) -> dict[str, Any]:
     """Several answers with embeddings as one."""
     first, rows = found[0], [row for each in found for row in each["data"]]
     data = [{**row, "index": index} for index, row in enumerate(rows)]
+    for row in data if in_base64 else ():
+        numbers = row["embedding"]
+        row["embedding"] = base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode("ascii")
     read = [each["usage"]["prompt_tokens"] or each["usage"]["total_tokens"] for each in found]
     usage = dict.fromkeys(("prompt_tokens", "total_tokens"), sum(read) if all(read) else 0)  # 0: nobody counted
     return {"object": "list", "model": first["model"], "data": data, "usage": usage}
@@ -337,11 +345,14 @@ def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
             400, error_body(str(error), "body_not_json", "Send a JSON object.", "invalid_request_error")
         ) from error
     if name is not None:
-        why = cannot(name, place.api)
-        body = error_body(why.message, why.code, why.hint, "invalid_request_error", **why.details)
-        raise Failed(400, body)
+        raise _refused(name, place)
     known = knows(spoken, embeddings=embeddings)  # what else there is says nothing
     return {name: value for name, value in asked.items() if value is not None and name in known}
+
+
+def _refused(name: str, place: Place) -> Failed:
+    why = cannot(name, place.api)
+    return Failed(400, error_body(why.message, why.code, why.hint, "invalid_request_error", **why.details))
 
 
 def _secret(place: Place) -> str:
