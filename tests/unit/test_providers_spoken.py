@@ -60,12 +60,13 @@ PATHS = {"groq": "/openai/v1", "vertexai": "/v1/projects/p/locations/europe-west
 @dataclass
 class Wire:
     """One HTTP server that answers as all of them do, by their paths. `tool`: answers call one; `thought`: what
-    Cohere's models think before; `end`: how answers end otherwise."""
+    Cohere's models think before; `end`: how answers end otherwise; `refusal`: what one of OpenAI's says instead."""
 
     port: int = 0
     tool: bool = False
     thought: str = ""
     end: str = ""
+    refusal: str = ""
     asked: list[tuple[str, dict[str, Any], dict[bytes, bytes]]] = field(default_factory=list)
 
     @property
@@ -130,11 +131,15 @@ class Wire:
             message: dict[str, Any] = {"role": "assistant", "content": None if self.tool else "You asked."}
             if self.tool:
                 message["tool_calls"] = [CALL]
+            if self.refusal:
+                message |= {"content": None, "refusal": self.refusal}
             choice = {"index": 0, "message": message, "finish_reason": reason}
             return b"", {**base, "object": "chat.completion", "choices": [choice], "usage": CACHED}
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "You "}, {"content": "asked."}]
         if self.tool:
             deltas = [{"role": "assistant", "content": "", "tool_calls": [{**CALL, "index": 0}]}]
+        if self.refusal:
+            deltas = [{"role": "assistant"}, {"refusal": self.refusal}]
         deltas.append({})  # how OpenAI's models, Groq's and Mistral's end
         chunks = []
         for delta in deltas:
@@ -182,7 +187,7 @@ class Wire:
 
     def _bedrock(self, path: str) -> tuple[bytes, Any]:
         usage = {"inputTokens": USED[0], "outputTokens": USED[1], "totalTokens": sum(USED)}
-        reason = "tool_use" if self.tool else "end_turn"
+        reason = self.end or ("tool_use" if self.tool else "end_turn")
         use = {"toolUseId": "t1", "name": "look"}
         if not path.endswith("-stream"):
             content = [{"toolUse": {**use, "input": {"what": "it"}}}] if self.tool else [{"text": "You asked."}]
@@ -349,7 +354,7 @@ async def test_what_cohere_plans_and_thinks_before_it_calls_a_tool_is_told(
     ("api", "end"),
     [
         ("cohere", "ERROR"), ("cohere", "TIMEOUT"), ("mistral", "error"),
-        ("gemini", "MALFORMED_FUNCTION_CALL"), ("vertexai", "OTHER"),
+        ("gemini", "MALFORMED_FUNCTION_CALL"), ("vertexai", "OTHER"), ("bedrock", "malformed_tool_use"),
     ],
 )  # fmt: skip
 async def test_an_answer_that_a_provider_did_not_finish_is_none(
@@ -366,6 +371,34 @@ async def test_an_answer_that_a_provider_did_not_finish_is_none(
         else:
             with pytest.raises(Failed, match="502"):
                 await streamed(providers, where, asked(api, stream=True))
+
+
+@pytest.mark.parametrize(
+    ("api", "end", "told"),
+    [
+        ("bedrock", "max_tokens", "length"), ("bedrock", "end_turn", "tool_calls"),
+        ("cohere", "MAX_TOKENS", "length"), ("cohere", "COMPLETE", "tool_calls"),
+    ],
+)  # fmt: skip
+async def test_a_call_in_an_answer_that_ended_otherwise_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, end: str, told: str
+) -> None:
+    """As in streams: the library leaves it out of whole answers."""
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        wire.tool, wire.end, where = True, end, place(api, wire, tmp_path)
+        (choice,) = (await whole(providers, where, asked(api, tools=[TOOL]))).choices
+        (call,) = choice.message.tool_calls or []
+        assert call.type == "function" and call.function.name == "look" and choice.finish_reason == told
+        chunks = await streamed(providers, where, asked(api, tools=[TOOL], stream=True))
+        assert [each.choices[0].finish_reason for each in chunks if each.choices][-1] == told
+
+
+async def test_that_a_model_at_azure_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        wire.refusal, where = "I cannot.", place("azure", wire, tmp_path)
+        assert (await whole(providers, where, asked("azure"))).choices[0].message.refusal == "I cannot."
+        chunks = await streamed(providers, where, asked("azure", stream=True))
+        assert "".join(each.choices[0].delta.refusal or "" for each in chunks if each.choices) == "I cannot."
 
 
 @pytest.mark.parametrize("api", ["gemini", "vertexai"])

@@ -7,11 +7,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Any
+
+from groundplan.gateway.upstream.retold import check_bedrock
 
 THREADS = 128
 """Answers that may be waited for at the same time, and connections that are kept for them."""
@@ -37,7 +39,7 @@ class Client:
         self._stream = answered["stream"]
         if self._ended:
             self.end()
-        return answered
+        return {**answered, "stream": _whole(answered["stream"])}
 
     def end(self) -> None:
         """Close its connection: whoever waits for it is woken."""
@@ -51,6 +53,12 @@ class Client:
                 held.shutdown(socket.SHUT_RDWR)
         with suppress(Exception):
             stream.close()
+
+
+def _whole(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for event in events:
+        check_bedrock(event.get("messageStop", {}))
+        yield event
 
 
 def for_one_call(provider: Any) -> tuple[Any, Client]:

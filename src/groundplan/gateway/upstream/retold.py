@@ -24,6 +24,7 @@ _FINISHED = frozenset(
     }
 )  # fmt: skip
 """Ends of Gemini's answers that OpenAI has a word for, and the one that says nothing."""
+_MALFORMED = frozenset({"malformed_model_output", "malformed_tool_use"})
 _NO_NAME = (None, "", "None")
 """What the library calls a model that nobody told."""
 
@@ -54,10 +55,14 @@ def completion(found: Any, model: str) -> dict[str, Any]:
 
 def of_azure(told: Callable[..., Any]) -> Callable[..., Any]:
     """How the library tells an answer of Azure's, or a chunk of one, with what it leaves out: of the usage how much was
-    read from a cache or reasoned, and choices whose `delta` is empty, though OpenAI's models end with such a one."""
+    read from a cache or reasoned, choices whose `delta` is empty, though OpenAI's models end with such a one, and that
+    the model refused."""
 
     def whole(found: Any, **more: Any) -> Any:
         made = told(found, **more)
+        for each, choice in zip(found.choices or (), made.choices, strict=False):
+            if refusal := (each.get("message") or each.get("delta") or {}).get("refusal"):
+                (choice.message if hasattr(choice, "message") else choice.delta).refusal = refusal
         lacking: dict[str, Any] = {}
         if not made.choices and (ends := [_end(each) for each in found.choices or () if each.finish_reason]):
             lacking["choices"] = ends
@@ -73,19 +78,53 @@ class BrokenOff(Exception):
     """An answer that its provider did not finish, and says so at its end."""
 
 
+def of_bedrock(told: Callable[..., Any]) -> Callable[..., Any]:
+    """The same of Bedrock: calls of tools in an answer that ended otherwise, as at its cap, of which the library tells
+    nothing. Raises `BrokenOff`."""
+
+    def whole(found: dict[str, Any], **more: Any) -> Any:
+        check_bedrock(found)
+        content = found["output"]["message"]["content"]
+        if found.get("stopReason") == "tool_use" or not any("toolUse" in each for each in content):
+            return told(found, **more)
+        made = told({**found, "stopReason": "tool_use"}, **more)
+        _as_it_ended(made, told({**found, "output": {"message": {"content": []}}}, **more))
+        return made
+
+    return whole
+
+
+def check_bedrock(ended: dict[str, Any]) -> None:
+    """Raises `BrokenOff` where a model of Bedrock's said what cannot be read: the library tells it as an end like any
+    other."""
+    if (reason := ended.get("stopReason")) in _MALFORMED:
+        raise BrokenOff(f"the answer ended with {reason}")
+
+
+def _as_it_ended(made: Any, other: Any) -> None:
+    if (reason := other.choices[0].finish_reason) != "stop":
+        made.choices[0].finish_reason = reason
+
+
 def of_cohere(told: Callable[..., Any]) -> Callable[..., Any]:
     """The same of Cohere: what is planned in a stream before a tool is called, what was reasoned before in a whole
-    answer, the tokens that it bills, and that an answer was not finished, which the library tells as its end. Raises
-    `BrokenOff`."""
+    answer, the calls in one that ended at its cap, the tokens that it bills, and that an answer was not finished, which
+    the library tells as its end. Raises `BrokenOff`."""
 
     def whole(found: Any, **more: Any) -> Any:
         streamed = getattr(found, "delta", None)
-        reason = getattr(found if streamed is None else streamed, "finish_reason", None)
+        ended = found if streamed is None else streamed
+        reason = getattr(ended, "finish_reason", None)
         if reason in ("ERROR", "TIMEOUT"):
             raise BrokenOff(f"the answer ended with {reason}")
-        made = _billed(told(found, **more), getattr(found if streamed is None else streamed, "usage", None))
+        made = told(found, **more)
+        message = getattr(found, "message", None)
+        if reason != "TOOL_CALL" and getattr(message, "tool_calls", None):
+            other, made = made, told(found.model_copy(update={"finish_reason": "TOOL_CALL"}), **more)
+            _as_it_ended(made, other)
+        made = _billed(made, getattr(ended, "usage", None))
         if streamed is None:
-            parts = getattr(getattr(found, "message", None), "content", None) or ()
+            parts = getattr(message, "content", None) or ()
             return _with_thoughts(made, "".join(each.thinking for each in parts if each.type == "thinking"))
         if found.type == "tool-plan-delta":
             made.choices[0].delta.content = streamed.message.tool_plan
@@ -178,6 +217,7 @@ def of_google(told: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 MENDED = {
     "azure": of_azure,
+    "bedrock": of_bedrock,
     "cohere": of_cohere,
     "gemini": of_gemini,
     "mistral": of_mistral,
