@@ -261,6 +261,13 @@ def test_messages_are_in_the_words_of_the_library() -> None:
     assert reworded("ollama", {"messages": [refusal]})["messages"] == [{"role": "assistant", "content": "no"}]
 
 
+@pytest.mark.parametrize("api", APIS)
+def test_where_to_stop_is_told_as_a_list(api: str) -> None:
+    """One text is as good for OpenAI; Azure, Bedrock and Ollama refuse it."""
+    assert reworded(api, {"messages": [ASKED], "stop": "x"})["stop"] == ["x"]
+    assert reworded(api, {"messages": [ASKED], "stop": ["x", "y"]})["stop"] == ["x", "y"]
+
+
 def test_what_mistral_thought_comes_back_to_mistral_and_to_nobody_else() -> None:
     """In parts, as its own API says it, or in the library's words; signed or not."""
     thought = {"type": "thinking", "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}]}

@@ -32,8 +32,8 @@ def reworded(api: str, asked: dict[str, Any]) -> dict[str, Any]:
         del made["response_format"]  # which is what every model does unasked
     elif wanted.get("type") == "json_schema" and api in ("anthropic", "azure"):
         made["response_format"] = {**wanted, "json_schema": _format(api, wanted["json_schema"])}
-    if api == "bedrock" and isinstance(asked.get("stop"), str):
-        made["stop"] = [asked["stop"]]
+    if isinstance(asked.get("stop"), str):
+        made["stop"] = [asked["stop"]]  # each takes a list, and Azure, Bedrock and Ollama nothing else
     if api in _GOOGLES and asked.get("tools"):
         made["tools"] = [{"function_declarations": [_declaration(tool["function"]) for tool in asked["tools"]]}]
     if not made.get("tools"):
