@@ -256,7 +256,7 @@ def test_messages_are_in_the_words_of_the_library() -> None:
     assert made[2] == {"role": "tool", "tool_call_id": "c1", "content": "[1]"}
     made = reworded("bedrock", {"messages": [ASKED, said, result], "stop": "x"})
     assert made["messages"][2]["content"] == '{"result":[1]}' and made["stop"] == ["x"]
-    assert reworded("mistral", {"messages": [said]})["messages"][0]["reasoning_content"] == "hm"
+    assert reworded("mistral", {"messages": [said]})["messages"][0]["reasoning"] == "hm"
     refusal = {"role": "assistant", "content": None, "refusal": "no"}
     assert reworded("ollama", {"messages": [refusal]})["messages"] == [{"role": "assistant", "content": "no"}]
 
@@ -275,13 +275,14 @@ def test_what_mistral_thought_comes_back_to_mistral_and_to_nobody_else() -> None
     in_parts = {"role": "assistant", "content": [{**thought, "signature": "s", "closed": True}, text]}
     in_words = {"role": "assistant", "content": "a", "reasoning_content": "hm",
                 "extra_content": {"mistral": {"signature": "s"}}}  # fmt: skip
+    told = {"role": "assistant", "content": "a", "reasoning": "hm", "extra_content": in_words["extra_content"]}
     for said in (in_parts, in_words):
         assert refused("mistral", messages=[ASKED, said, ASKED]) is None
-        assert reworded("mistral", {"messages": [said]})["messages"] == [in_words]
+        assert reworded("mistral", {"messages": [said]})["messages"] == [told]
     assert reworded("gemini", {"messages": [in_words]})["messages"] == [{"role": "assistant", "content": "a"}]
     unsigned = {"role": "assistant", "content": [thought, text]}
     assert reworded("mistral", {"messages": [unsigned]})["messages"] == [
-        {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+        {"role": "assistant", "content": "a", "reasoning": "hm"}
     ]
     elsewhere: tuple[tuple[str, dict[str, Any]], ...] = (
         ("groq", unsigned),

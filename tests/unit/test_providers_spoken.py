@@ -538,6 +538,20 @@ async def test_what_came_of_a_tool_reaches_each_provider(tmp_path: Path, monkeyp
             assert any(c.choices and c.choices[0].finish_reason == "stop" for c in chunks) and has(wire.body), api
 
 
+async def test_what_a_model_thought_comes_back_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library reads Mistral's under one name only, and left it out under another."""
+    signed = {"extra_content": {"mistral": {"signature": "s"}}}
+    said = {"role": "assistant", "content": "a", "reasoning_content": "hm", **signed}
+    messages = [{"role": "user", "content": "q"}, said, {"role": "user", "content": "and?"}]
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        await whole(providers, place("mistral", wire, tmp_path), asked("mistral", messages=messages))
+        thought, text = wire.body["messages"][1]["content"]
+        assert thought == {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "signature": "s"}
+        assert text == {"type": "text", "text": "a"}
+        await whole(providers, place("groq", wire, tmp_path), asked("groq", messages=messages))
+        assert wire.body["messages"][1] == {"role": "assistant", "content": "a", "reasoning": "hm"}
+
+
 IMAGES: dict[str, Callable[[Any], bool]] = {
     "groq": lambda body: body["messages"][1]["content"][1]["image_url"]["url"] == IMAGE,
     "azure": lambda body: body["messages"][1]["content"][1]["image_url"]["url"] == IMAGE,

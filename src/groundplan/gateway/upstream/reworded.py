@@ -124,7 +124,7 @@ def _assistant(api: str, message: dict[str, Any]) -> dict[str, Any]:
     if calls:
         made["tool_calls"] = calls
     if api in _REASONS and thought:
-        made["reasoning_content"] = thought
+        made["reasoning"] = thought
     return _signed(api, {"extra_content": _signature(message.get("content")), **message}, made)
 
 
