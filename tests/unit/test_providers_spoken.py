@@ -589,6 +589,16 @@ async def test_embeddings_of_each_provider(tmp_path: Path, monkeypatch: pytest.M
             assert [each.index for each in found.data] == [0, 1]
 
 
+@pytest.mark.parametrize(("more", "told"), [({"input_type": "search_query"}, "search_query"), ({}, "search_document")])
+async def test_cohere_is_told_what_a_text_is_embedded_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str], told: str
+) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        body = json.dumps({"model": "up-cohere", "input": ["a"], **more}).encode()
+        await providers.embed(place("cohere", wire, tmp_path), body)
+        assert wire.body["input_type"] == told
+
+
 async def test_embeddings_are_told_in_base64_as_openais_clients_ask_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,9 @@ def dialect(api: str, model: str) -> str:
 
 def knows(api: str, *, embeddings: bool = False) -> frozenset[str]:
     """Fields for which a provider has a word."""
-    return _EMBEDDINGS if embeddings else _FIELDS.get(api, frozenset())
+    if embeddings:
+        return _EMBEDDINGS | {"input_type"} if api == "cohere" else _EMBEDDINGS
+    return _FIELDS.get(api, frozenset())
 
 
 def unknown_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bool = False) -> str | None:
