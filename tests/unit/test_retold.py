@@ -99,5 +99,25 @@ def test_usage_that_says_nothing_is_none() -> None:
     last = chunk("stop")
     last.usage = nothing
     assert all("usage" not in each for each in told(chunk(content="a"), last))
-    last.usage = CompletionUsage(prompt_tokens=0, completion_tokens=2, total_tokens=2)
-    assert told(chunk(content="a"), last)[-1]["usage"]["total_tokens"] == 2
+    last.usage = CompletionUsage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
+    assert told(chunk(content="a"), last)[-1]["usage"]["total_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "counted", "told"),
+    [("a", (11, 4), True), ("", (11, 0), True), ("a", (11, 0), False), ("a", (0, 4), False), ("", (0, 0), False)],
+)
+def test_usage_of_which_a_part_cannot_be_is_none(content: str, counted: tuple[int, int], told: bool) -> None:
+    """Ollama's of a prompt that it knew, and Gemini's of a stream that ended too early: it is counted here."""
+    read, written = counted
+    usage = CompletionUsage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
+    message = ChatCompletionMessage(role="assistant", content=content)
+    whole = ChatCompletion(
+        id="c", choices=[Choice(index=0, message=message, finish_reason="stop")], created=1, model="m",
+        object="chat.completion", usage=usage,
+    )  # fmt: skip
+    assert ("usage" in completion(whole, "asked")) is told
+    chunks = Chunks("asked")
+    for each in (chunk(role="assistant", content=content), chunk("stop").model_copy(update={"usage": usage})):
+        chunks.take(each)
+    assert any("usage" in each for each in chunks.end()) is told

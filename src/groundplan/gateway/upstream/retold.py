@@ -48,7 +48,8 @@ def completion(found: Any, model: str) -> dict[str, Any]:
         message.setdefault("content", None)
         message.setdefault("refusal", None)
         choice.setdefault("logprobs", None)
-    if (usage := _told(_larger(None, made.pop("usage", None)))) is not None:
+    spoke = any(_speaks(choice["message"]) for choice in made["choices"])
+    if (usage := _told(_larger(None, made.pop("usage", None)), spoke=spoke)) is not None:
         made["usage"] = usage
     return made
 
@@ -240,7 +241,19 @@ class Chunks:
     (or all of them 0), and tells the end of a call as the end of the answer.
     """
 
-    __slots__ = ("_bare", "_base", "_calls", "_ids", "_model", "_numbers", "_reason", "_role", "_said", "_usage")
+    __slots__ = (
+        "_bare",
+        "_base",
+        "_calls",
+        "_ids",
+        "_model",
+        "_numbers",
+        "_reason",
+        "_role",
+        "_said",
+        "_spoke",
+        "_usage",
+    )
 
     def __init__(self, model: str) -> None:
         """`model`: that was asked for."""
@@ -255,6 +268,7 @@ class Chunks:
         """Calls, by our numbers, of whose arguments nothing was said yet."""
         self._said: set[int] = set()
         self._calls = 0
+        self._spoke = False
         self._reason: str | None = None
         self._usage: dict[str, Any] | None = None
 
@@ -273,6 +287,7 @@ class Chunks:
             delta = choice["delta"]
             begins |= delta.pop("role", None) is not None and bool(self._role)
             _reasoning(delta)
+            self._spoke = self._spoke or _speaks(delta)
             for call in delta.get("tool_calls") or ():
                 call["index"] = self._number(call)
                 self._bare.add(call["index"])
@@ -298,7 +313,7 @@ class Chunks:
             reason = "tool_calls" if self._reason == "stop" and self._calls else self._reason
             last = {"index": 0, "delta": self._role, "finish_reason": reason}
             told.append({**self._base, "choices": [last]})
-        if (usage := _told(self._usage)) is not None:
+        if (usage := _told(self._usage, spoke=self._spoke)) is not None:
             told.append({**self._base, "choices": [], "usage": usage})
         return told
 
@@ -335,7 +350,13 @@ def _larger(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str,
     return merged
 
 
-def _told(usage: dict[str, Any] | None) -> dict[str, Any] | None:
-    """None, too, where it says that no token was read nor written: for some the library says so of what it was not
-    told, and no answer is made of none."""
-    return usage if usage is not None and usage.get("total_tokens") else None
+def _speaks(said: dict[str, Any]) -> bool:
+    return any(said.get(name) for name in ("content", "tool_calls", "reasoning_content"))
+
+
+def _told(usage: dict[str, Any] | None, *, spoke: bool) -> dict[str, Any] | None:
+    """None, too, where it says that no token was read, or none written of an answer that has some: for some the library
+    says so of what it was not told, or not yet, and no answer is made of none."""
+    if usage is None or not usage.get("prompt_tokens") or (spoke and not usage.get("completion_tokens")):
+        return None
+    return usage
