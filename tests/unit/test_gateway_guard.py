@@ -20,6 +20,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.app import heed
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.guard.gate import gate_of
+from groundplan.gateway.surfaces.responses_kept import Kept
 from groundplan.gateway.upstream.http1 import BUFFER_HIGH, Http1Connection
 from groundplan.ledger.model import Reservation
 from groundplan.testing.scripted_stream import TOOL_PIECES
@@ -247,6 +248,27 @@ def _text(events: list[dict[str, Any]]) -> str:
             found += event["delta"]
         found += "".join(choice.get("text") or "" for choice in event.get("choices") or ())
     return found.strip()
+
+
+async def test_what_a_response_goes_on_with_is_guarded_though_it_is_older_than_the_guardrails(tmp_path: Path) -> None:
+    """It is put in front of what is sent, and stands in no body."""
+    told = [{"type": "message", "role": "user", "content": f"I am {EMAIL}"}]
+
+    class Shelf:
+        async def find(self, id: str, key: object) -> Kept:  # noqa: ARG002 -- the shelf's signature
+            return Kept({}, [], told, "one")
+
+    body = {"model": "auto", "input": "Who am I?", "previous_response_id": "resp_1"}
+    for action, status in (("mask", 200), ("block", 403)):
+        async with call_rig(tmp_path / action, ("one",), workloads=guarded(input={"personal_data": action})) as rig:
+            rig.gateway.responses = Shelf()  # type: ignore[assignment]
+            rig.play("one", say="You are <email_1>.")
+            got, data = await post(rig, "/v1/responses", body)
+            assert got == status, data
+            if status == 200:
+                assert EMAIL not in seen(rig) and "I am <email_1>" in seen(rig) and EMAIL in data.decode()
+            else:
+                assert error(data)["code"] == "guardrail_personal_data" and rig.models["one"].counted == 0
 
 
 async def test_embeddings_are_guarded_on_the_way_in(tmp_path: Path) -> None:

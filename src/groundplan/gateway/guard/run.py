@@ -136,6 +136,19 @@ class Guarding:
         finally:
             self.count(exchange)
 
+    def earlier(self, exchange: Exchange, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Items that a request only names, of before there were guardrails, as the model may see them. Raises
+        `Denied`."""
+        begun = time.perf_counter_ns()
+        try:
+            made: dict[str, Any] = checked_body(self.guard, {"input": items}, 0, self.masks, self.findings)
+        except Refused as refused:
+            raise refusal_error(refused.refusal) from refused
+        finally:
+            self._spend(begun, "input")
+            self.count(exchange)
+        return list(made["input"])
+
     async def personal_in(self, exchange: Exchange) -> None:
         """Ask Presidio about what the model is to see of what is sent in, where that is declared. Raises `Denied`."""
         upload = exchange.ask.upload if exchange.ask is not None else None

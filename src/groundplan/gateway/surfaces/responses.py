@@ -427,7 +427,8 @@ class Responses(ServedByChat):
         kept = await responses_api.earlier(gateway, previous, key)
         fields: dict[str, Any] = {name: raw for name, raw in ask.fields.items() if name != "previous_response_id"}
         own = responses_kept.listed(_input(ask))
-        fields["input"] = [*responses_kept.unnamed(kept.items), *own]
+        items = responses_kept.unnamed(kept.items)
+        fields["input"] = [*(items if exchange.guard is None else exchange.guard.earlier(exchange, items)), *own]
         whole = self.read_body(_encode(fields))
         asked = told(whole)
         asked.previous, asked.pinned, exchange.ask = previous, kept.deployment, whole
