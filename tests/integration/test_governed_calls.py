@@ -341,7 +341,14 @@ async def test_a_dangerous_tool_is_used_once_for_each_approval(database: Databas
         for table in ("y", "x z"):
             assert code(await use(rig, "crm__delete_all", table=table, groundplan_retry_id=retry)) == "approval_other"
         assert model.used == []
-        done = await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)
+        live: Any = rig.gateway.live
+        before, (digest, key) = live.policy, next(iter(live.policy.keys.items()))
+        for line, told in (((), "approval_other"), ((key.id,), "")):
+            new = replace(key, id=str(new_id()), family=key.id if line else "", line=line)
+            live.policy = replace(before, keys={**before.keys, digest: new})
+            if told:
+                assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)) == told
+        done = await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)  # with the key it was rotated to
         assert done["isError"] is False and model.used == [("delete_all", {"table": "x"})]
         assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)) == "approval_refused"
         assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id="no")) == "retry_id"

@@ -62,12 +62,12 @@ def close(conn: Connection[Any], id: UUID, state: str) -> tuple[str, str]:
     return (row[0], row[1]) if row is not None else (state, "")
 
 
-def found(conn: Connection[Any], id: UUID, key: UUID) -> tuple[str, str, str, datetime] | None:
-    """(state, digest, reason, due) of a tool call that this key asked for."""
+def found(conn: Connection[Any], id: UUID, keys: Sequence[UUID]) -> tuple[str, str, str, datetime] | None:
+    """(state, digest, reason, due) of a tool call that one of these keys asked for."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         query = """SELECT state, digest, coalesce(reason, ''), due_at FROM held_call
-            WHERE id = %s AND key_id = %s AND kind = 'tool'"""
-        return cursor.execute(query, (id, key)).fetchone()
+            WHERE id = %s AND key_id = ANY(%s) AND kind = 'tool'"""
+        return cursor.execute(query, (id, list(keys))).fetchone()
 
 
 def use(conn: Connection[Any], id: UUID) -> bool:

@@ -421,7 +421,8 @@ class McpApi:
             id = UUID(use.retry)
         except ValueError as error:
             raise Invalid("the retry id is not valid", code="retry_id", hint="Send it as it was given.") from error
-        found = await desk.in_thread(lambda conn: held_store.found(conn, id, UUID(key.id)))
+        line = [UUID(each) for each in key.line or (key.id,)]  # whoever asked may have rotated its key since
+        found = await desk.in_thread(lambda conn: held_store.found(conn, id, line))
         if found is None or found[1] != digest:
             hint = "An approval is for one key, one tool and exactly these arguments."
             raise Denied("this approval is for something else", code="approval_other", hint=hint)
