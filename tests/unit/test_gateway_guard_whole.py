@@ -57,7 +57,7 @@ async def test_a_judge_is_asked_about_the_answer_and_is_given_no_documents(
     async with call_rig(tmp_path, workloads=rules) as rig:
         rig.play("one", say="Leave is 30 days [1].")
         rig.play("two", say="no")
-        question = {"messages": [{"role": "user", "content": "How much leave?"}], "max_tokens": 100}
+        question: dict[str, Any] = {"messages": [{"role": "user", "content": "How much leave?"}], "max_tokens": 100}
         reply = await rig.chat(model="one", stream=stream, **question)
         assert reply.status == 200 and b'"groundplan"' in reply.body
         assert asked == ["How much leave?"]
