@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -26,6 +27,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tests.closing import close
 from tests.integration.sdk_types import strict
 
+from groundplan.blueprint.model import RateDetails, Rates
+from groundplan.economics import price
+from groundplan.economics.prices.reported import ChatUsage
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.upstream.blocking import InContext
@@ -60,13 +64,15 @@ PATHS = {"groq": "/openai/v1", "vertexai": "/v1/projects/p/locations/europe-west
 @dataclass
 class Wire:
     """One HTTP server that answers as all of them do, by their paths. `tool`: answers call one; `thought`: what
-    Cohere's models think before; `end`: how answers end otherwise; `refusal`: what one of OpenAI's says instead."""
+    Cohere's models think before; `end`: how answers end otherwise; `refusal`: what one of OpenAI's says instead;
+    `drawn`: tokens of images in an answer of Gemini's."""
 
     port: int = 0
     tool: bool = False
     thought: str = ""
     end: str = ""
     refusal: str = ""
+    drawn: int = 0
     asked: list[tuple[str, dict[str, Any], dict[bytes, bytes]]] = field(default_factory=list)
 
     @property
@@ -214,7 +220,15 @@ class Wire:
             parts = [{"functionCall": {"name": "look", "args": {"what": "it"}}}]
         if self.end:
             parts = [{}]
-        usage = {"promptTokenCount": USED[0], "candidatesTokenCount": USED[1], "totalTokenCount": sum(USED)}
+        usage: dict[str, Any] = {
+            "promptTokenCount": USED[0],
+            "candidatesTokenCount": USED[1],
+            "totalTokenCount": sum(USED),
+        }
+
+        if self.drawn:
+            told = [{"modality": "TEXT", "tokenCount": USED[1]}, {"modality": "IMAGE", "tokenCount": self.drawn}]
+            usage = {**usage, "candidatesTokenCount": USED[1] + self.drawn, "candidatesTokensDetails": told}
 
         def answer(some: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
             candidate: dict[str, Any] = {"content": {"role": "model", "parts": some}, "index": 0}
@@ -399,6 +413,21 @@ async def test_that_a_model_at_azure_refused_is_told(tmp_path: Path, monkeypatch
         assert (await whole(providers, where, asked("azure"))).choices[0].message.refusal == "I cannot."
         chunks = await streamed(providers, where, asked("azure", stream=True))
         assert "".join(each.choices[0].delta.refusal or "" for each in chunks if each.choices) == "I cannot."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_images_that_gemini_draws_in_an_answer_are_charged_as_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        wire.drawn, where = 1290, place("gemini", wire, tmp_path)
+        made = await providers.chat(where, asked("gemini", stream=stream))
+        last = made if isinstance(made, bytes) else [chunk async for chunk in made][-1]
+        found = msgspec.convert(json.loads(last)["usage"], ChatUsage).usage()
+        assert found is not None and found.details is not None
+        assert (found.output, found.details.output_image) == (1294, 1290)
+        rates = Rates(input=0, output=2_500_000, details=RateDetails(output_image=30_000_000))
+        assert price.cost(rates, found) == 1290 * 30 + 10
 
 
 @pytest.mark.parametrize("api", ["gemini", "vertexai"])

@@ -33,6 +33,8 @@ class ChatInput(_Struct, frozen=True):
 class ChatOutput(_Struct, frozen=True):
     reasoning_tokens: Count = None
     audio_tokens: Count = None
+    image_tokens: Count = None
+    """Of models that draw as they write, Gemini's among them, where an image costs many times the price of words."""
 
 
 class ChatUsage(_Struct, frozen=True, omit_defaults=True):
@@ -77,6 +79,7 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
                 reasoning=out.reasoning_tokens or reasoning,
                 input_audio=into.audio_tokens or 0,
                 output_audio=out.audio_tokens or 0,
+                details=details(output_image=out.image_tokens) if out.image_tokens else None,
                 service_tier=tier,
             )
         )

@@ -14,9 +14,9 @@ from groundplan.core.ids import new_id
 _TOTALS = frozenset({"prompt_tokens", "completion_tokens"})
 _DETAILS = {
     "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"}),
-    "completion_tokens_details": frozenset({"reasoning_tokens", "audio_tokens"}),
+    "completion_tokens_details": frozenset({"reasoning_tokens", "audio_tokens", "image_tokens"}),
 }
-"""Counts that OpenAI has names for."""
+"""Counts that OpenAI has names for, and of images that were drawn, which have a price of their own."""
 _FINISHED = frozenset(
     {
         "FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST",
@@ -351,7 +351,7 @@ def _larger(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str,
 
 
 def _speaks(said: dict[str, Any]) -> bool:
-    return any(said.get(name) for name in ("content", "tool_calls", "reasoning_content"))
+    return any(said.get(name) for name in ("content", "tool_calls", "reasoning_content", "images"))
 
 
 def _told(usage: dict[str, Any] | None, *, spoke: bool) -> dict[str, Any] | None:
