@@ -350,6 +350,18 @@ async def test_each_provider_is_asked_and_understood(tmp_path: Path, monkeypatch
         check_requests({path: (body, headers) for path, body, headers in wire.asked})
 
 
+@pytest.mark.parametrize(("key", "told"), [(True, b"Bearer sk-secret"), (False, None)])
+async def test_ollama_gets_its_declared_key_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: bool, told: bytes | None
+) -> None:
+    """The library sends none, and Ollama's own client what the environment has."""
+    monkeypatch.setenv("OLLAMA_API_KEY", "sk-of-somebody-else")
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        where = place("ollama", wire, tmp_path)
+        await whole(providers, where if key else msgspec.structs.replace(where, key=None), asked("ollama"))
+        assert wire.asked[-1][2].get(b"authorization") == told
+
+
 async def test_what_cohere_plans_and_thinks_before_it_calls_a_tool_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import inspect
 import re
 import struct
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
@@ -132,6 +132,8 @@ class Providers:
         made = library.create(place.api, api_key=key, api_base=url, unified_exceptions=True, **more)
         if place.api == "bedrock":
             made.client.meta.events.register("before-call.bedrock-runtime", _trace_call)
+        if place.api == "ollama":
+            _sign(made.client._client.headers, secret)
         if place.api == "vertexai":
             made._mistral_client = _mistral_at_vertex(url)
             for each in (made._mistral_client, made._get_partner_provider().client):
@@ -248,6 +250,14 @@ class Providers:
                 told.status = 502  # those before it may have been billed
             raise told from error
         return msgspec.json.encode(_together(each, in_base64=form == "base64"))
+
+
+def _sign(headers: MutableMapping[str, str], secret: str) -> None:
+    """The declared key of an Ollama, for which the library has no use, and no other: its client sends any that the
+    environment has (`OLLAMA_API_KEY`), to whichever address."""
+    headers.pop("authorization", None)
+    if secret:
+        headers["authorization"] = f"Bearer {secret}"
 
 
 def _mistral_at_vertex(url: str) -> Any:
