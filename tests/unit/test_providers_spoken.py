@@ -362,6 +362,19 @@ async def test_ollama_gets_its_declared_key_and_no_other(
         assert wire.asked[-1][2].get(b"authorization") == told
 
 
+@pytest.mark.parametrize(("declared", "asked_at"), [("", "v1beta"), ("/v1beta", "v1beta"), ("/v1/", "v1")])
+@pytest.mark.parametrize("trace", [False, True])
+async def test_gemini_is_asked_at_the_version_of_its_api_that_its_address_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: str, asked_at: str, trace: bool
+) -> None:
+    """Google's client asks at v1 otherwise, which has fewer models."""
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        where = place("gemini", wire, tmp_path)
+        where = msgspec.structs.replace(where, url=where.url + declared)
+        await providers.chat(where, asked("gemini"), TRACE if trace else {})
+        assert wire.asked[-1][0] == f"/{asked_at}/models/up-gemini:generateContent"
+
+
 async def test_what_cohere_plans_and_thinks_before_it_calls_a_tool_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,10 +118,10 @@ class Providers:
         return {"verify": self._contexts.of(place.tls), "proxy": proxy}
 
     def _made(self, place: Place, secret: str, way: dict[str, Any]) -> Any:
-        url = place.url.rstrip("/")
+        url = declared = place.url.rstrip("/")
         for suffix in _SUFFIXES.get(place.api, ()):
             url = url.removesuffix(suffix)
-        more = _patience(place.api) | dict(_options(place.api, url)) | HERE.get(place.api, {})
+        more = _patience(place.api) | dict(_options(place.api, url, declared)) | HERE.get(place.api, {})
         if way:
             own = importlib.import_module("anthropic").DefaultAsyncHttpxClient
             more["http_client"] = own(**way, trust_env=False)
@@ -320,10 +320,13 @@ def _patience(api: str) -> dict[str, Any]:
     return {told[api]: PATIENCE_SECONDS if api != "mistral" else int(1000 * PATIENCE_SECONDS)} if api in told else {}
 
 
-def _options(api: str, url: str) -> Iterator[tuple[str, Any]]:
-    """Further arguments of a provider's own client; retries off where the library cannot turn them off."""
+def _options(api: str, url: str, declared: str) -> Iterator[tuple[str, Any]]:
+    """Further arguments of a provider's own client; retries off where the library cannot turn them off. `url`: without
+    what the client adds to what was `declared`."""
     if api in ("groq", "cohere"):  # the library leaves its own argument for the address unused
         yield "base_url", url
+    elif api == "gemini":  # its client asks at v1 by itself, which has no preview models
+        yield "http_options", {"api_version": "v1" if declared.endswith("/v1") else "v1beta"}
     elif api == "vertexai":
         found = VERTEX_URL.fullmatch(url)
         if found is None:
