@@ -24,6 +24,7 @@ from tests.unit.raw_upstream import (
     whole,
 )
 
+from groundplan.blueprint.guarding import CompanyEntity
 from groundplan.blueprint.model import Guardrails
 from groundplan.gateway.guard.counts import Counts
 
@@ -306,6 +307,27 @@ async def test_what_was_thought_is_told_before_the_answer(tmp_path: Path, togeth
     said = next(place for place, delta in enumerate(deltas) if delta.get("content"))
     assert stream.text == "Hi there"
     assert "".join(delta.get("reasoning_content", "") for delta in deltas[:said]) == "so it is"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("output", [{}, {"secrets": "mask"}])
+async def test_what_comes_back_into_json_leaves_it_json(tmp_path: Path, stream: bool, output: dict[str, str]) -> None:
+    """A value with a backslash, or several lines, in what a function is called with or an answer of a demanded form."""
+    account = CompanyEntity(name="account", pattern=r"ACME\\[a-z]+")
+    guardrails = Guardrails(input={"personal_data": "mask"}, output=output, entities=[account], budget_ms=10_000)
+    calls = [{"index": 0, "id": "t", "function": {"name": "f", "arguments": '{"who": "<account_1>"}'}}]
+    said = [{"content": '{"who": "<acc'}, {"content": 'ount_1>"}'}, {"tool_calls": calls}]
+    data = whole(choices=[{"index": 0, "message": put_together(said), "finish_reason": "stop"}])
+    sent = STREAM + events(ROLE, *map(chunk, said), END, DONE) if stream else answering(data)
+    async with saying(tmp_path, sent, workloads={"assistant": {"guardrails": guardrails}}) as rig:
+        asks = {"messages": [{"role": "user", "content": "Ask ACME\\bob"}], "max_tokens": 90}
+        if stream:
+            deltas = [choice["delta"] for each in (await rig.stream(**asks)).chunks for choice in each["choices"]]
+            message: Any = put_together(deltas)
+        else:
+            message = (await rig.chat(**asks)).json["choices"][0]["message"]
+    found = [message["content"], message["tool_calls"][0]["function"]["arguments"]]
+    assert [json.loads(each) for each in found] == [{"who": "ACME\\bob"}] * 2
 
 
 CALLS: list[dict[str, Any]] = [

@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import msgspec
+
 from groundplan.governance.guardrails.model import Hit
 
+_encode = msgspec.json.Encoder().encode
 _STAND_IN = re.compile(r"<([a-z_]{2,32})_([0-9]{1,6})>")
 LONGEST_STAND_IN = 42
 
@@ -42,11 +45,15 @@ class Masks:
             at = hit.end
         return "".join((*parts, text[at:]))
 
-    def restore(self, text: str) -> str:
-        """The text with the values back in it."""
+    def restore(self, text: str, *, json: bool | None = None) -> str:
+        """The text with the values back in it. `json`: it is a part of JSON, where they are written as in a string of
+        it; None: that is seen by how it begins."""
         if not self._values or "<" not in text:
             return text
-        return _STAND_IN.sub(lambda match: self._values.get(match.group(), match.group()), text)
+        values = self._values
+        if is_json(text) if json is None else json:
+            values = {name: _encode(value)[1:-1].decode() for name, value in values.items()}
+        return _STAND_IN.sub(lambda match: values.get(match.group(), match.group()), text)
 
     def hide(self, text: str) -> str:
         """The text with the stand-ins in the place of the values: what another model may see of what was restored."""
@@ -64,6 +71,11 @@ class Masks:
         self._numbers[kind, value] = made
         self._values[made] = value
         return made
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is an object of JSON, as what functions are called with and answers of a demanded form are."""
+    return text.lstrip().startswith("{")
 
 
 def unfinished(text: str) -> int:

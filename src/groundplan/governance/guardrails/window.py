@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from groundplan.governance.guardrails.checks import Checks
-from groundplan.governance.guardrails.masks import Masks, unfinished
+from groundplan.governance.guardrails.masks import Masks, is_json, unfinished
 from groundplan.governance.guardrails.model import Hit, Refusal
 
 BEFORE = 64
@@ -36,7 +36,7 @@ class Refused(Exception):
 class Window:
     """One text on its way. `tell` hears of every hit that was decided."""
 
-    __slots__ = ("_before", "_checks", "_hold", "_masks", "_shadow", "_tell", "_text", "size")
+    __slots__ = ("_before", "_checks", "_hold", "_json", "_masks", "_shadow", "_tell", "_text", "size")
 
     def __init__(
         self, checks: Checks, masks: Masks, hold: int, tell: Callable[[Hit], None], *, shadow: bool = False
@@ -47,6 +47,8 @@ class Window:
         self._tell = tell
         self._shadow = shadow
         self._before = ""
+        self._json: bool | None = None
+        """The text is JSON; None: nothing of it has come."""
         self._text = ""
         self.size = 0
         """Bytes so far."""
@@ -57,6 +59,8 @@ class Window:
         if self._checks.too_large(self.size) and not self._shadow:
             raise Refused(Refusal("output", "max_size"))
         self._text += text
+        if self._json is None and self._text.strip():
+            self._json = is_json(self._text)
         if not self._checks.by_part:
             cut = unfinished(self._text) if self._masks else len(self._text)
             return self._let_go(cut, [])
@@ -107,4 +111,4 @@ class Window:
         self._before = (self._before + text)[-BEFORE:]
         self._text = self._text[cut:]
         out = self._masks.mask(text, masked, keep=False) if masked else text
-        return self._masks.restore(out)
+        return self._masks.restore(out, json=self._json)
