@@ -316,11 +316,11 @@ async def test_what_comes_back_into_json_leaves_it_json(tmp_path: Path, stream: 
     account = CompanyEntity(name="account", pattern=r"ACME\\[a-z]+")
     guardrails = Guardrails(input={"personal_data": "mask"}, output=output, entities=[account], budget_ms=10_000)
     calls = [{"index": 0, "id": "t", "function": {"name": "f", "arguments": '{"who": "<account_1>"}'}}]
-    said = [{"content": '{"who": "<acc'}, {"content": 'ount_1>"}'}, {"tool_calls": calls}]
+    said: list[dict[str, Any]] = [{"content": '{"who": "<acc'}, {"content": 'ount_1>"}'}, {"tool_calls": calls}]
     data = whole(choices=[{"index": 0, "message": put_together(said), "finish_reason": "stop"}])
     sent = STREAM + events(ROLE, *map(chunk, said), END, DONE) if stream else answering(data)
     async with saying(tmp_path, sent, workloads={"assistant": {"guardrails": guardrails}}) as rig:
-        asks = {"messages": [{"role": "user", "content": "Ask ACME\\bob"}], "max_tokens": 90}
+        asks: dict[str, Any] = {"messages": [{"role": "user", "content": "Ask ACME\\bob"}], "max_tokens": 90}
         if stream:
             deltas = [choice["delta"] for each in (await rig.stream(**asks)).chunks for choice in each["choices"]]
             message: Any = put_together(deltas)
