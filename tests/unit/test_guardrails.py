@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +47,22 @@ def guard(**rules: object) -> Guard:
 
 def body(text: str, role: str = "user") -> dict[str, object]:
     return {"model": "m", "messages": [{"role": role, "content": text}], "user": EMAIL, "metadata": {"a": EMAIL}}
+
+
+def test_what_escapes_of_json_hide_is_masked_and_comes_back() -> None:
+    """As it stands in the arguments of an earlier call, which clients send back."""
+    account = CompanyEntity(name="account", pattern=r"ACME\\[a-z]+")
+    rules, masks, found = guard(input={"personal_data": "mask"}, entities=[account]), Masks(), Findings()
+    told = json.dumps({"who": "ACME\\bob", "at": 1.5})
+    call = {"id": "t", "type": "function", "function": {"name": "f", "arguments": told}}
+    sent = {"messages": [{"role": "user", "content": "ask ACME\\bob"}, {"role": "assistant", "tool_calls": [call]}]}
+    made = checked_body(rules, sent, 9, masks, found)
+    arguments = made["messages"][1]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(arguments) == {"who": "<account_1>", "at": 1.5} and "bob" not in str(made)
+    assert json.loads(masks.restore(arguments)) == json.loads(told)
+    assert found.counted == {("input", "personal_data", "mask"): 2}
+    for odd in (r'{"who": "\n"}', r"{no JSON \n", r'{"a":"\n","b":' + '{"a":' * 30_000 + "1" + "}" * 30_001):
+        assert checked_body(rules, body(odd), 9, Masks(), Findings())["messages"][0]["content"] == odd
 
 
 def test_what_is_masked_comes_back_and_the_same_value_has_one_stand_in() -> None:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from groundplan.blueprint.model import Guardrails, Judge
 from groundplan.governance.guardrails.checks import Checks, Company, denied
-from groundplan.governance.guardrails.masks import Masks
+from groundplan.governance.guardrails.masks import Masks, is_json
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused
 
@@ -134,11 +136,38 @@ def checked_body(guard: Guard, body: Any, size: int, masks: Masks, findings: Fin
             raise Refused(Refusal("input", "max_size"))
 
     def look(text: str, own: bool) -> str:
-        return _checked(guard, checks, text, masks, findings, inject=not own)
+        made = _checked(guard, checks, text, masks, findings, inject=not own)
+        return _in_json(guard, made, masks, findings, inject=not own) if "\\" in made and is_json(made) else made
 
     for text in texts(body):
         masks.avoid(text)
     return rewritten(body, look)
+
+
+def _in_json(guard: Guard, text: str, masks: Masks, findings: Findings, *, inject: bool) -> str:
+    """JSON with what its escapes hide checked, too: an earlier call is sent back with its arguments as a model or JSON
+    wrote them. The same text where nothing was masked. Raises `Refused`."""
+    found = Findings()
+    try:
+        value = msgspec.json.decode(text)
+        made = _strings(value, lambda each: _checked(guard, guard.input, each, masks, found, inject=inject))
+    except Refused:
+        findings.take(found)
+        raise
+    except (msgspec.DecodeError, RecursionError):
+        return text  # it is none after all, or none that anybody reads
+    if made == value:
+        return text
+    findings.take(found)
+    return msgspec.json.encode(made).decode()
+
+
+def _strings(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_strings(each, change) for each in value]
+    return {name: _strings(each, change) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def checked_passage(guard: Guard, text: str, masks: Masks, findings: Findings) -> str | None:
