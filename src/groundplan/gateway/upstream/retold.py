@@ -242,18 +242,8 @@ class Chunks:
     """
 
     __slots__ = (
-        "_bare",
-        "_base",
-        "_calls",
-        "_ids",
-        "_model",
-        "_numbers",
-        "_reason",
-        "_role",
-        "_said",
-        "_spoke",
-        "_usage",
-    )
+        "_bare", "_base", "_calls", "_ids", "_model", "_numbers", "_reason", "_role", "_said", "_spoke", "_usage",
+    )  # fmt: skip
 
     def __init__(self, model: str) -> None:
         """`model`: that was asked for."""
