@@ -638,7 +638,7 @@ class Waited:
 @FROM_NOTHING
 async def test_nobody_waits_while_the_client_of_another_provider_is_loaded(setup: Setup) -> None:
     assert (await setup.stack.post("/v1/chat/completions", setup.key, ask("bedrock"))).status == 200
-    setup.fakes["bedrock"].pause = 0.3
+    setup.fakes["bedrock"].pause = 0.15
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
     data = json.dumps(ask("bedrock", stream=True)).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
@@ -653,4 +653,4 @@ async def test_nobody_waits_while_the_client_of_another_provider_is_loaded(setup
         longest, at = max(longest, now - at), now
     writer.close()
     assert (await first).status == 200
-    assert longest < 1.2, f"a stream stood still for {longest:.1f} s"
+    assert longest < 0.9, f"a stream stood still for {longest:.1f} s"  # four events of its end say nothing: 0.6 s
