@@ -34,6 +34,21 @@ async def test_names_and_clients_of_others_wait_for_no_answer_that_blocks() -> N
         await providers.close()
 
 
+async def test_a_client_is_loaded_and_made_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one of a provider loads its package, which may take seconds."""
+    providers, going_on = Providers(), threading.Event()
+
+    def made(*_: Any) -> object:
+        assert going_on.wait(10), "the loop stood still until the client was made"
+        return object()
+
+    monkeypatch.setattr(providers, "_made", made)
+    making = asyncio.create_task(providers.client(Place("one", "gemini", "http://127.0.0.1:9"), ""))
+    await asyncio.sleep(0.05)
+    going_on.set()
+    assert await making is not None
+
+
 class Asked:
     """A provider's client, and in which thread of the loop it works."""
 
