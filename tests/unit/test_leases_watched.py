@@ -17,7 +17,7 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.awake import patient
-from groundplan.gateway.budgets import lease_client
+from groundplan.gateway.budgets import lease_client, recalls
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices, Token
 from groundplan.gateway.journal.journal import Journal
@@ -147,7 +147,7 @@ async def test_what_was_empty_is_not_once_something_is_freed(tmp_path: Path) -> 
 
 async def test_what_is_recalled_is_given_back_as_it_is_freed(tmp_path: Path) -> None:
     async with alone(tmp_path) as one:
-        one.leases._recall(f"all total {new_id()}")
+        one.leases._recalled.recall(f"all total {new_id()}")
         await turns()
         assert one.slices.released(*KEY) == 0
         one.free()
@@ -197,7 +197,7 @@ async def test_what_was_recalled_and_is_not_held_here_is_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows of limits come and go by the minute, of other workers' users too."""
-    monkeypatch.setattr(lease_client, "_RECALL_S", 0.01)
+    monkeypatch.setattr(recalls, "_RECALL_S", 0.01)
 
     async def over(one: Worker) -> None:
         await asyncio.sleep(0.02)
@@ -207,11 +207,11 @@ async def test_what_was_recalled_and_is_not_held_here_is_forgotten(
     async with alone(tmp_path) as one:
         counters = one.leases._counters
         for minute in range(60):
-            one.leases._recall(f"requests/each/ana 2026-11-25T14:{minute:02} {new_id()}")
-        one.leases._recall(f"all total {new_id()}")
+            one.leases._recalled.recall(f"requests/each/ana 2026-11-25T14:{minute:02} {new_id()}")
+        one.leases._recalled.recall(f"all total {new_id()}")
         await over(one)
-        assert not one.leases._recalled and not counters.watched and not one.slices.watched
+        assert not one.leases._recalled._until and not counters.watched and not one.slices.watched
         assert await one.acquire(50) == Charge(*KEY, 50)
-        one.leases._recall(f"all total {new_id()}")
+        one.leases._recalled.recall(f"all total {new_id()}")
         await over(one)
         assert one.slices.watched == {KEY}, "it is known to be empty until something is freed"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 
 from groundplan.catalog import units
-from groundplan.catalog.imports.litellm_models import PERIODS, Asked
+from groundplan.catalog.imports.litellm_models import Asked
+from groundplan.catalog.imports.litellm_numbers import PERIODS
 from groundplan.catalog.imports.node import Config
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, Finding
 from groundplan.catalog.scaffold import DEFAULT_BUDGET

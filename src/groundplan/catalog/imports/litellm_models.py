@@ -1,6 +1,6 @@
 """One entry of LiteLLM's `model_list` -> one deployment, or the reason why it is none, with everything said of it.
 
-What entries of the same name are together (a workload) is `litellm`.
+What entries of the same name are together (a workload) is `litellm`; sizes, times and rates are `litellm_numbers`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from groundplan.catalog.imports import litellm_addresses as addresses
 from groundplan.catalog.imports import litellm_prices, litellm_units, settings
 from groundplan.catalog.imports.litellm_credentials import PLACEHOLDERS, joined
 from groundplan.catalog.imports.litellm_findings import REPLACE, is_secret, told
+from groundplan.catalog.imports.litellm_numbers import Numbers
 from groundplan.catalog.imports.naming import one_line, slug, unique
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.providers import (
@@ -31,7 +32,6 @@ from groundplan.catalog.imports.providers import (
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET, Finding
 from groundplan.catalog.model import DeploymentDoc
 from groundplan.catalog.rules.kinds import embeds, unspoken
-from groundplan.core.money import plain
 
 TYPES = {
     "chat": "chat", "completion": "chat", "responses": "chat", "batch": "chat", "embedding": "embeddings",
@@ -56,15 +56,6 @@ _BY_CODE = frozenset(
      "max_completion_tokens", "max_input_tokens", "max_output_tokens", "order", "tags", "litellm_credential_name",
      "aws_bedrock_runtime_endpoint", *_REGION}
 )  # fmt: skip
-_MOST_USD = Decimal(9_000_000)
-_SMALLEST = Decimal("0.000000000001")
-_OUTPUT = 16_384
-PERIODS = {
-    "1d": "day", "24h": "day", "daily": "day", "30d": "month", "1mo": "month", "31d": "month", "monthly": "month",
-    "7d": "week", "1w": "week", "weekly": "week", "90d": "quarter",
-    "365d": "year", "1y": "year", "12mo": "year", "yearly": "year",
-}  # fmt: skip
-"""LiteLLM's duration -> period here."""
 _ENTRY_KEYS = frozenset({"model_name", "litellm_params", "model_info", "rpm", "tpm", "max_parallel_requests"})
 ALLOWED_TYPES = frozenset(get_args(DeploymentDoc.model_fields["type"].annotation))
 
@@ -127,6 +118,7 @@ class EntryReader:
         self._variables = variables
         self._findings = findings
         self._credentials = credentials
+        self._numbers = Numbers(findings)
         self._names: set[str] = set()
         self._unsure: set[str] = set()
 
@@ -183,19 +175,20 @@ class EntryReader:
         body |= {"type": kind} if kind != "chat" else {"serves": serves} if serves else {}
         body |= self._api(provider, upstream, kind, model, missing)
         body |= self._price(group, params, info, canonical, model, missing, kind=kind)
-        body |= self._sizes(params, info)
+        body |= self._numbers.sizes(params, info)
         body |= self._bounds(group, body, kind, model, missing)
-        limit = self._limit(params) | self._limit(node)
+        limit = self._numbers.limit(params) | self._numbers.limit(node)
         for key, value in node.items():
             if key not in _ENTRY_KEYS and not value.empty:
                 self._findings.append(told(f"model_list.{one_line(key)}", key, settings.UNKNOWN, value))
         there = "global" if anywhere(provider.api, upstream) else region
         site = self._site(provider_name, there, url, private, model)
         self._others(params, info)
+        numbers = self._numbers
         return Entry(
-            group, node, body["name"], kind, int(self._number(params, "order") or 0), site, body, tuple(missing),
-            self._milliseconds(params, "timeout"), self._attempts(params), self._cap(params),
-            self._number(params, "weight"), limit,
+            group, node, body["name"], kind, int(numbers.number(params, "order") or 0), site, body, tuple(missing),
+            numbers.milliseconds(params, "timeout"), numbers.attempts(params), numbers.cap(params),
+            numbers.number(params, "weight"), limit,
         )  # fmt: skip
 
     def _say(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
@@ -395,60 +388,6 @@ class EntryReader:
             self._say(NEEDED, one_line(group), lacks.here, lacks.todo.replace("MODEL", one_line(group)), model)
         return {}
 
-    def _sizes(self, params: Node, info: Node | None) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        most = self._number(info, "max_input_tokens") if info else None
-        output = self._number(info, "max_output_tokens") if info else None
-        either = self._number(info, "max_tokens") if info and not output else None  # of an answer, or all that fits
-        if most:
-            found["context"] = int(most + (output or either or 0))
-        answer = int(output or min(either or _OUTPUT, _OUTPUT))
-        found["max_output"] = max(1, min(answer, found.get("context", answer)))
-        wait = self._milliseconds(params, "stream_timeout")
-        if wait is not None:
-            found["timeouts"] = {"first_token": f"{wait}ms"}
-        return found
-
-    def _number(self, node: Node | None, key: str) -> Decimal | None:
-        value = node.get(key) if node else None
-        number = value.number() if value else None
-        if value is not None and number is not None:
-            self._say(CARRIED if key != "order" else CHANGED, key, _NUMBERS[key], "", value)
-        return number
-
-    def _milliseconds(self, params: Node, key: str) -> int | None:
-        number = self._number(params, key)
-        return max(1, min(-int(-number * 1000 // 1), 86_400_000)) if number else None
-
-    def _attempts(self, params: Node) -> int | None:
-        found = [self._number(params, key) for key in ("num_retries", "max_retries")]
-        told = [number for number in found if number is not None]
-        return min(int(told[0]) + 1, 10) if told else None
-
-    def _cap(self, params: Node) -> int | None:
-        number = self._number(params, "max_tokens") or self._number(params, "max_completion_tokens")
-        return max(1, int(number)) if number else None
-
-    def _limit(self, params: Node) -> dict[str, Any]:
-        """Rates, calls at once and money of this deployment, as a `limit` has them."""
-        found: dict[str, Any] = {}
-        for key, name, unit in (("rpm", "requests", "/minute"), ("tpm", "tokens", "/minute"),
-                                ("max_parallel_requests", "concurrent", "")):  # fmt: skip
-            number = self._number(params, key)
-            if number is not None and number >= 1:
-                found[name] = f"{int(number)}{unit}" if unit else int(number)
-        money, lasts = params.get("max_budget"), params.get("budget_duration")
-        amount = money.number() if money else None
-        period = PERIODS.get((lasts.text() or "").strip().lower()) if lasts else None
-        if money is not None and amount:
-            if period in ("day", "month") and amount < _MOST_USD:
-                found["cost"] = f"{plain(amount.quantize(_SMALLEST))} USD/{period}"
-                self._say(CARRIED, "max_budget", "cost: of a limit of this deployment", "", money)
-            else:
-                here = "the cost of a deployment can be limited for a minute, hour, day or month"
-                self._say(NO_EQUAL, "max_budget", here, "Write kind: limit, covers: deployment/NAME.", money)
-        return found
-
     def _region(self, params: Node) -> str | None:
         for key in _REGION:
             node = params.get(key)
@@ -481,20 +420,3 @@ class EntryReader:
 
 def _address(params: Node) -> Node | None:
     return params.get("api_base") or params.get("base_url") or params.get("aws_bedrock_runtime_endpoint")
-
-
-_NUMBERS = {
-    "rpm": "requests: of a limit of the deployment, exact across gateways",
-    "tpm": "tokens: of a limit of the deployment, exact across gateways",
-    "max_parallel_requests": "concurrent: of a limit of the deployment, exact across gateways",
-    "weight": "weight: of the deployment",
-    "order": "the order of deployments of the workload",
-    "timeout": "limits.deadline of the workload",
-    "stream_timeout": "timeouts.first_token of the deployment",
-    "num_retries": "limits.attempts of the workload",
-    "max_retries": "limits.attempts of the workload",
-    "max_tokens": "limits.max_output of the workload, max_output of the deployment",
-    "max_completion_tokens": "limits.max_output of the workload",
-    "max_input_tokens": "context of the deployment",
-    "max_output_tokens": "max_output of the deployment",
-}

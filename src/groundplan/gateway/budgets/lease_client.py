@@ -5,7 +5,7 @@ Everything here runs beside the request path; a caller comes here only when its 
 nothing left is remembered for a second, or until it says that there is room again: meanwhile of a budget one caller at
 a time waits (what another worker's call leaves over is journalled and given back before it can be used here), and the
 others are refused at once. Reserving itself is `leases`; what is said to PostgreSQL, and that none of it is lost, is
-`lender`'s; taking back what a dead worker held is the shipper's.
+`lender`'s; what PostgreSQL says unasked is heard by `recalls`; taking back what a dead worker held is the shipper's.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, REFILL_S, Account, Declared
-from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
 from groundplan.gateway.budgets.lender import TOGETHER, Lender, Need
 from groundplan.gateway.budgets.periods import has_ended
+from groundplan.gateway.budgets.recalls import Recalls
 from groundplan.gateway.budgets.rounds import Rounds
-from groundplan.gateway.database import connect
-from groundplan.gateway.heard import heard
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.rhythm import rest
 from groundplan.ledger.model import Charge
@@ -37,8 +35,6 @@ _RETRY_S = 0.015
 """After a fruitless try; up to four times as long when there were several."""
 _TRIES_PER_RECALL = 3
 _TICK_S = 0.05
-_RECALL_S = 1.2
-"""How long a worker keeps giving back what it frees after somebody asked: as long as that one is refused at once."""
 _CHECK_S = 0.5
 _OPEN_FOR = timedelta(hours=1)
 """How long all that is known of a budget's period stays after its end: calls of it may still go on."""
@@ -60,8 +56,6 @@ class LeaseClient:
         clock: Clock | None = None,
         counters: Slices | None = None,
     ) -> None:
-        self._url = url
-        self._epoch = journal.epoch
         self._slices = slices
         self._counters = counters or Slices()
         self._accounts: dict[Key, Account] = {}
@@ -77,7 +71,7 @@ class LeaseClient:
         """In which it was looked for periods that have ended."""
         self._left: list[Key] = []
         """Quotas of windows that have ended in which something is still reserved."""
-        self._recalled: dict[Key, float] = {}
+        self._recalled = Recalls(url, journal.epoch, self._lender, self._accounts, watch=self._watch, start=self._start)
         self._giving: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -94,7 +88,7 @@ class LeaseClient:
         with self._lender.noted():
             async with self._lender.busy:
                 await self._lender.connect()
-        self._tasks = [asyncio.create_task(self._run_ticks()), asyncio.create_task(self._run_recalls())]
+        self._tasks = [asyncio.create_task(self._run_ticks()), asyncio.create_task(self._recalled.run())]
 
     async def close(self) -> None:
         """Return what is not spent and disconnect. What the database does not hear is in the journal."""
@@ -355,50 +349,6 @@ class LeaseClient:
 
     # in the background ---------------------------------------------------------------------------------------------
 
-    async def _run_recalls(self) -> None:
-        while True:
-            with self._lender.noted():
-                async with await connect(self._url) as listener:
-                    await listener.execute(f"LISTEN {RECALL_CHANNEL}")
-                    await listener.execute(f"LISTEN {FREED_CHANNEL}")
-                    while True:
-                        async for notice in heard(listener):
-                            if notice.channel == FREED_CHANNEL:
-                                self._heard_freed(notice.payload)
-                            else:
-                                self._recall(notice.payload)
-            await asyncio.sleep(0.2)
-
-    def _heard_freed(self, payload: str) -> None:
-        name, _, period = payload.rpartition(" ")
-        account = self._accounts.get((name, period))
-        if account is not None:
-            account.empty_need, account.calm_until = 0, 0.0
-            account.freed = True
-            account.changed.set()
-
-    def _recall(self, payload: str) -> None:
-        """Another worker is short. Of two that are, the one with the older epoch is served first."""
-        parts = payload.rsplit(" ", 2)
-        if len(parts) != 3 or parts[2] == str(self._epoch):
-            return
-        key = (parts[0], parts[1])
-        account = self._accounts.get(key)
-        if account is not None and account.waiters and str(self._epoch) < parts[2]:
-            self._start(self._tell_open(key))
-            return
-        self._recalled[key] = asyncio.get_running_loop().time() + _RECALL_S
-        self._watch(key)
-        self._start(self._answer_recall(key))
-
-    async def _answer_recall(self, key: Key) -> None:
-        await self._lender.give_back(key)
-        await self._tell_open(key)
-
-    async def _tell_open(self, key: Key) -> None:
-        with self._lender.noted():
-            await self._lender.tell_open(key)
-
     async def _run_ticks(self) -> None:
         while True:
             await rest(_TICK_S)
@@ -406,8 +356,7 @@ class LeaseClient:
                 await self._tick(asyncio.get_running_loop().time())
 
     async def _tick(self, now: float) -> None:
-        for key in [key for key, until in self._recalled.items() if until <= now]:
-            del self._recalled[key]
+        for key in self._recalled.take_over(now):
             self._look_away(key, self._accounts.get(key))
         at = self._lender.now()
         ended = [key for key in self._slices.granted_keys() if has_ended(key[1], at)] if at != self._minute else []

@@ -1,0 +1,107 @@
+"""Numbers of one entry of LiteLLM's `model_list`: how much fits, how long it may take, how often it may be asked, as a
+deployment, its workload and its limit have them. What each becomes is told; prices are `litellm_prices`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from groundplan.catalog.imports.node import Node
+from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NO_EQUAL, Finding
+from groundplan.core.money import plain
+
+_MOST_USD = Decimal(9_000_000)
+_SMALLEST = Decimal("0.000000000001")
+_OUTPUT = 16_384
+PERIODS = {
+    "1d": "day", "24h": "day", "daily": "day", "30d": "month", "1mo": "month", "31d": "month", "monthly": "month",
+    "7d": "week", "1w": "week", "weekly": "week", "90d": "quarter",
+    "365d": "year", "1y": "year", "12mo": "year", "yearly": "year",
+}  # fmt: skip
+"""LiteLLM's duration -> period here."""
+_BECOMES = {
+    "rpm": "requests: of a limit of the deployment, exact across gateways",
+    "tpm": "tokens: of a limit of the deployment, exact across gateways",
+    "max_parallel_requests": "concurrent: of a limit of the deployment, exact across gateways",
+    "weight": "weight: of the deployment",
+    "order": "the order of deployments of the workload",
+    "timeout": "limits.deadline of the workload",
+    "stream_timeout": "timeouts.first_token of the deployment",
+    "num_retries": "limits.attempts of the workload",
+    "max_retries": "limits.attempts of the workload",
+    "max_tokens": "limits.max_output of the workload, max_output of the deployment",
+    "max_completion_tokens": "limits.max_output of the workload",
+    "max_input_tokens": "context of the deployment",
+    "max_output_tokens": "max_output of the deployment",
+}
+"""LiteLLM's key -> what it is here."""
+
+
+class Numbers:
+    """Reads them; collects findings."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        self._findings = findings
+
+    def sizes(self, params: Node, info: Node | None) -> dict[str, Any]:
+        """What fits a deployment, and how long its first token may take."""
+        found: dict[str, Any] = {}
+        most = self.number(info, "max_input_tokens") if info else None
+        output = self.number(info, "max_output_tokens") if info else None
+        either = self.number(info, "max_tokens") if info and not output else None  # of an answer, or all that fits
+        if most:
+            found["context"] = int(most + (output or either or 0))
+        answer = int(output or min(either or _OUTPUT, _OUTPUT))
+        found["max_output"] = max(1, min(answer, found.get("context", answer)))
+        wait = self.milliseconds(params, "stream_timeout")
+        if wait is not None:
+            found["timeouts"] = {"first_token": f"{wait}ms"}
+        return found
+
+    def number(self, node: Node | None, key: str) -> Decimal | None:
+        """That of one key, told; None where there is none."""
+        value = node.get(key) if node else None
+        number = value.number() if value else None
+        if value is not None and number is not None:
+            self._say(CARRIED if key != "order" else CHANGED, key, _BECOMES[key], "", value)
+        return number
+
+    def milliseconds(self, params: Node, key: str) -> int | None:
+        """Of a time in seconds, within a millisecond and a day."""
+        number = self.number(params, key)
+        return max(1, min(-int(-number * 1000 // 1), 86_400_000)) if number else None
+
+    def attempts(self, params: Node) -> int | None:
+        """How often a call is sent at most."""
+        found = [self.number(params, key) for key in ("num_retries", "max_retries")]
+        told = [number for number in found if number is not None]
+        return min(int(told[0]) + 1, 10) if told else None
+
+    def cap(self, params: Node) -> int | None:
+        """Tokens of one answer at most."""
+        number = self.number(params, "max_tokens") or self.number(params, "max_completion_tokens")
+        return max(1, int(number)) if number else None
+
+    def limit(self, params: Node) -> dict[str, Any]:
+        """Rates, calls at once and money of this deployment, as a `limit` has them."""
+        found: dict[str, Any] = {}
+        for key, name, unit in (("rpm", "requests", "/minute"), ("tpm", "tokens", "/minute"),
+                                ("max_parallel_requests", "concurrent", "")):  # fmt: skip
+            number = self.number(params, key)
+            if number is not None and number >= 1:
+                found[name] = f"{int(number)}{unit}" if unit else int(number)
+        money, lasts = params.get("max_budget"), params.get("budget_duration")
+        amount = money.number() if money else None
+        period = PERIODS.get((lasts.text() or "").strip().lower()) if lasts else None
+        if money is not None and amount:
+            if period in ("day", "month") and amount < _MOST_USD:
+                found["cost"] = f"{plain(amount.quantize(_SMALLEST))} USD/{period}"
+                self._say(CARRIED, "max_budget", "cost: of a limit of this deployment", "", money)
+            else:
+                here = "the cost of a deployment can be limited for a minute, hour, day or month"
+                self._say(NO_EQUAL, "max_budget", here, "Write kind: limit, covers: deployment/NAME.", money)
+        return found
+
+    def _say(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
+        self._findings.append(Finding(state, what, here, todo, node.where))
