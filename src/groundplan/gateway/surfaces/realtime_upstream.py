@@ -23,6 +23,7 @@ from groundplan.gateway.surfaces.realtime_events import CLEAR, beta, read_server
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.reach import is_address, opened
 from groundplan.gateway.upstream.targets import Target
 
 PING_SECONDS = 20.0
@@ -67,6 +68,8 @@ async def link(gateway: Gateway, exchange: Exchange, deployment: Deployment, tra
     headers = ({name: value} if name else {}) | beta(exchange.request.headers)
     headers |= {} if trace is None else trace.onwards()
     async with patient(deployment.connect_ms / 1000):
+        if not is_address(pool.place[0]):
+            more["sock"] = await opened(gateway.loop, *pool.place)
         socket = await _Straight(
             f"ws{pool.url[4:]}/realtime?model={quote(deployment.upstream_model, safe='')}",
             additional_headers=headers,

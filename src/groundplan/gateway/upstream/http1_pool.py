@@ -12,6 +12,7 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
+from groundplan.gateway.upstream.reach import connected
 from groundplan.gateway.upstream.tunnel import Proxy, TunnelRefused, open_tunnel
 
 IDLE_SECONDS = 20.0
@@ -66,6 +67,11 @@ class UpstreamPool:
         return len(self._all)
 
     @property
+    def place(self) -> tuple[str, int]:
+        """Host and port."""
+        return self._host, self._port
+
+    @property
     def tls(self) -> tuple[ssl.SSLContext | None, str | None]:
         """How its certificate is verified, and the name that it must bear."""
         return self._tls, self._server_name
@@ -110,13 +116,8 @@ class UpstreamPool:
         if self._proxy is not None:
             to = (self._host, self._port)
             return await open_tunnel(self._proxy, to, self._tls, self._server_name, lambda: Http1Connection(self))
-        _, connection = await self.loop.create_connection(
-            lambda: Http1Connection(self),
-            self._host,
-            self._port,
-            ssl=self._tls,
-            server_hostname=self._server_name,
-        )
+        to, tls, name = (self._host, self._port), self._tls, self._server_name
+        _, connection = await connected(self.loop, lambda: Http1Connection(self), *to, tls, name)
         return connection
 
     def retire(self) -> None:

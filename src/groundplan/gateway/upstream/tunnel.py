@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
+from groundplan.gateway.upstream.reach import connected
+
 _HEAD_LIMIT = 16 << 10
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
@@ -81,7 +83,7 @@ async def open_tunnel(
 ) -> P:
     """A connected protocol made by `make`, through `proxy`, inside TLS where a context is given. Raises `OSError`."""
     loop = asyncio.get_running_loop()
-    plain, opening = await loop.create_connection(lambda: _Opening(loop), proxy.host, proxy.port)
+    plain, opening = await connected(loop, lambda: _Opening(loop), proxy.host, proxy.port)
     try:
         plain.write(proxy.request(*to))
         await opening.answered

@@ -1,0 +1,153 @@
+"""A connection to a host by its name: the name is looked up, and of its addresses whichever takes it first is used.
+
+An event loop looks all names up in a few threads (libuv in two): names whose servers say nothing, which takes half a
+minute each, would hold up everybody else's. So each name has a thread of its own, and one for all who wait for it. And
+a loop tries one address after the other: behind one that says nothing none would be reached (RFC 8305 has the way out).
+Remembers nothing: a name may be of another machine the next moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from itertools import zip_longest
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+NEXT_SECONDS = 0.25
+"""How long one address may be silent before the next is tried beside it."""
+
+Place = tuple[socket.AddressFamily, Any]
+"""Family and address of a socket."""
+LookUp = Callable[[str, int], Sequence[Place]]
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+def look_up(host: str, port: int) -> list[Place]:
+    """All addresses of a name, families by turns, the preferred one first. Blocks; raises OSError."""
+    try:
+        found = [(each[0], each[4]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except UnicodeError as error:
+        raise socket.gaierror(socket.EAI_NONAME, "it is no name") from error
+    own = [each for each in found if each[0] == found[0][0]]
+    pairs = zip_longest(own, [each for each in found if each[0] != found[0][0]])
+    return [each for pair in pairs for each in pair if each is not None]
+
+
+class Names:
+    """The names that are being looked up for one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, way: LookUp = look_up) -> None:
+        self._loop = loop
+        self._way = way
+        self._looks: dict[tuple[str, int], asyncio.Future[Sequence[Place]]] = {}
+
+    async def of(self, host: str, port: int) -> Sequence[Place]:
+        """Addresses of a name. Raises OSError."""
+        look = self._looks.get((host, port))
+        if look is None:
+            look = self._loop.create_future()
+            try:
+                threading.Thread(target=self._look, args=(host, port, look), name="name", daemon=True).start()
+            except RuntimeError as error:  # this user may have no more threads now
+                raise OSError("no thread to look its name up") from error
+            self._looks[host, port] = look
+        return await asyncio.shield(look)
+
+    def _look(self, host: str, port: int, look: asyncio.Future[Sequence[Place]]) -> None:
+        found: Sequence[Place] | OSError
+        try:
+            found = self._way(host, port)
+        except OSError as error:
+            found = error
+        try:
+            self._loop.call_soon_threadsafe(self._looked, host, port, look, found)
+        except RuntimeError:
+            return  # the loop is closed: the process ends
+
+    def _looked(
+        self, host: str, port: int, look: asyncio.Future[Sequence[Place]], found: Sequence[Place] | OSError
+    ) -> None:
+        del self._looks[host, port]
+        if isinstance(found, OSError):
+            look.set_exception(found)
+            look.exception()  # whoever waited may have gone
+        else:
+            look.set_result(found)
+
+
+_known: WeakKeyDictionary[asyncio.AbstractEventLoop, Names] = WeakKeyDictionary()
+
+
+def names_of(loop: asyncio.AbstractEventLoop) -> Names:
+    """The names of this loop."""
+    found = _known.get(loop)
+    if found is None:
+        found = _known[loop] = Names(loop)
+    return found
+
+
+async def connected(
+    loop: asyncio.AbstractEventLoop,
+    make: Callable[[], P],
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+) -> tuple[asyncio.Transport, P]:
+    """A connection with the protocol that `make` makes, inside TLS where a context is given. Raises OSError."""
+    more: dict[str, Any] = (
+        {"host": host, "port": port} if is_address(host) else {"sock": await opened(loop, host, port)}
+    )
+    transport, protocol = await loop.create_connection(make, **more, ssl=tls, server_hostname=server_name)
+    return transport, protocol
+
+
+def is_address(host: str) -> bool:
+    """Whether there is nothing to look up."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def opened(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """A socket that is connected to the first address that took it. Raises OSError."""
+    left = deque(await names_of(loop).of(host, port))
+    trying: set[asyncio.Task[socket.socket]] = set()
+    failed: BaseException | None = None
+    try:
+        while left or trying:
+            if left:
+                trying.add(loop.create_task(_open(loop, *left.popleft())))
+            wait = NEXT_SECONDS if left else None
+            done, _ = await asyncio.wait(trying, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                error = each.exception()
+                if error is None:
+                    trying.discard(each)
+                    return each.result()
+                trying.discard(each)
+                failed = failed or error
+    finally:
+        for each in trying:
+            if not each.cancel() and each.exception() is None:
+                each.result().close()  # it was there in the same turn
+    raise failed or OSError("its name has no address")
+
+
+async def _open(loop: asyncio.AbstractEventLoop, family: socket.AddressFamily, place: Any) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        await loop.sock_connect(made, place)
+    except BaseException:
+        made.close()
+        raise
+    return made

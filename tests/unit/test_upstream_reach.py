@@ -1,0 +1,106 @@
+"""How a name becomes a connection: silent servers of one name, or a silent address, keep nobody from the others."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import pytest
+
+from groundplan.gateway.upstream import reach
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.reach import Names, Place, look_up, opened
+
+
+async def test_a_name_that_nobody_answers_for_holds_up_no_other() -> None:
+    said, asked = threading.Event(), []
+
+    def way(host: str, port: int) -> list[Place]:
+        asked.append(host)
+        if host == "silent":
+            said.wait(20)
+        return [(socket.AF_INET, ("127.0.0.1", port))]
+
+    names = Names(asyncio.get_running_loop(), way)
+    waiting = [asyncio.create_task(names.of("silent", 1)) for _ in range(20)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        assert await names.of("other", 2) == [(socket.AF_INET, ("127.0.0.1", 2))]
+        waiting[0].cancel()
+        said.set()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError) and found[1:] == [[(socket.AF_INET, ("127.0.0.1", 1))]] * 19
+    assert asked == ["silent", "other"], "all who wait for a name have one thread"
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """An address that takes no connection, and refuses none: so many wait there already."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        place = listener.getsockname()
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(place)
+        yield place
+
+
+@pytest.fixture
+def refused() -> tuple[str, int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place: tuple[str, int] = listener.getsockname()
+    return place
+
+
+def named(monkeypatch: pytest.MonkeyPatch, *places: tuple[str, int]) -> None:
+    """Whatever is looked up is there."""
+    found: Sequence[Place] = [(socket.AF_INET, place) for place in places]
+    names = Names(asyncio.get_running_loop(), lambda *_: found)
+    monkeypatch.setattr(reach, "names_of", lambda _: names)
+    monkeypatch.setattr(reach, "NEXT_SECONDS", 0.02)
+
+
+async def test_behind_an_address_that_says_nothing_the_next_is_reached(
+    monkeypatch: pytest.MonkeyPatch, silent: tuple[str, int], refused: tuple[str, int]
+) -> None:
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    there = server.sockets[0].getsockname()
+    for before in (silent, refused):
+        named(monkeypatch, before, there, silent)
+        pool = UpstreamPool("http://upstream.example/v1", loop)
+        connection = await pool.connect(10)
+        assert connection.transport is not None and connection.transport.get_extra_info("peername") == there
+        pool.close()
+    server.close()
+
+
+async def test_who_waits_for_a_silent_one_is_told_when_his_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, silent: tuple[str, int], refused: tuple[str, int]
+) -> None:
+    named(monkeypatch, silent)
+    pool = UpstreamPool("http://upstream.example/v1", asyncio.get_running_loop())
+    with pytest.raises(UpstreamFailure) as late:
+        await pool.connect(0.1)
+    named(monkeypatch, refused, refused)
+    with pytest.raises(UpstreamFailure, match="nothing listens") as caught:
+        await pool.connect(10)
+    assert (late.value.kind, caught.value.kind) == ("connect_timeout", "refused")
+    named(monkeypatch)
+    with pytest.raises(OSError, match="no address"):
+        await opened(asyncio.get_running_loop(), "upstream.example", 1)
+
+
+def test_families_take_turns_and_what_is_no_name_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    six, four = (socket.AF_INET6, ("::1", 1, 0, 0)), (socket.AF_INET, ("127.0.0.1", 1))
+    told = [(*each[:1], socket.SOCK_STREAM, 6, "", each[1]) for each in (six, six, four)]
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", lambda *_, **__: told)
+        assert look_up("host", 1) == [six, four, six]
+    with pytest.raises(socket.gaierror):
+        look_up(f"{'a' * 70}.example", 1)
