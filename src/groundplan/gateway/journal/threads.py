@@ -32,7 +32,8 @@ class InThreads:
         """No connection was to be had; 0: that is not known."""
         self._pool: ConnectionPool[Any] = ConnectionPool(
             url,
-            kwargs={"autocommit": True, "connect_timeout": 2, "options": f"-c statement_timeout={int(SECONDS * 1000)}"},
+            kwargs={"autocommit": True, "connect_timeout": 2},
+            configure=_configure,  # by a parameter of the address it would take the place of the role there
             min_size=0,
             max_size=most,
             timeout=SECONDS,
@@ -77,3 +78,7 @@ class InThreads:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._pool.close, 1.0)
+
+
+def _configure(conn: psycopg.Connection[Any]) -> None:
+    conn.execute(f"SET statement_timeout = {int(SECONDS * 1000)}".encode())
