@@ -1,14 +1,30 @@
-"""How gateways are connected to PostgreSQL."""
+"""PostgreSQL says nothing any more, and nobody closes the connection: a machine that is gone, or stands still."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+
+import pytest
+from tests.integration.quiet_way import QuietWay, quiet_way
 
 from groundplan.core.database import external_url
 from groundplan.core.errors import Unavailable
+from groundplan.gateway import database as reached
+from groundplan.gateway.journal import threads
 from groundplan.gateway.journal.threads import InThreads
 from groundplan.testing.database import Database
+
+AT_MOST = 3.0
+"""Seconds of a busy machine; without a bound it would be ten, or for ever."""
+
+
+@pytest.fixture
+def way(database: Database) -> Iterator[QuietWay]:
+    with quiet_way(database.urls["gateway"]) as made:
+        yield made
 
 
 @asynccontextmanager
@@ -16,6 +32,34 @@ async def in_threads(url: str) -> AsyncIterator[InThreads]:
     made = InThreads(url, "shelf", 1, lambda: Unavailable("it is away", code="database_unavailable", hint="Wait."))
     yield made
     await made.close()
+
+
+async def test_a_statement_that_nobody_waits_for_is_given_up_with_its_connection(way: QuietWay) -> None:
+    async with await reached.connect(way.url) as connection:
+        await connection.execute("SELECT 1")
+        began = time.monotonic()
+        with way.silent(), pytest.raises(TimeoutError):
+            await reached.fetched(connection, "SELECT 1", (), 0.05)
+        assert time.monotonic() - began < AT_MOST
+        assert connection.closed
+
+
+async def test_one_that_only_takes_long_leaves_its_connection_as_it_was(way: QuietWay) -> None:
+    async with await reached.connect(way.url) as connection:
+        with pytest.raises(TimeoutError):
+            await reached.fetched(connection, "SELECT pg_sleep(20)", (), 0.05)
+        assert await reached.fetched(connection, "SELECT 1", (), 20) == [(1,)]
+
+
+async def test_a_thread_does_not_wait_for_it_for_ever(way: QuietWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with in_threads(way.url) as database:
+        assert await database.run(lambda conn: conn.execute("SELECT 1").fetchone()) == (1,)
+        monkeypatch.setattr(threads, "SECONDS", 0.1)
+        monkeypatch.setattr(database._pool, "timeout", 0.1)
+        monkeypatch.setattr(threads, "UNHEARD_SECONDS", 0.1)
+        async with asyncio.timeout(20):
+            with way.silent(), pytest.raises(Unavailable):  # as it looks whether it is there
+                await database.run(lambda conn: conn.execute("SELECT 1").fetchone())
 
 
 async def test_threads_speak_as_the_gateways_role_wherever_the_database_is(database: Database) -> None:

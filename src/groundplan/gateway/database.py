@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, LiteralString
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, OperationalError
 from psycopg_pool import AsyncConnectionPool
 
 from groundplan.gateway.awake import patient
@@ -17,6 +17,8 @@ from groundplan.gateway.awake import patient
 Connection = AsyncConnection[Any]
 SECONDS = 3.0
 """Longest that a caller waits for PostgreSQL."""
+CANCEL_SECONDS = 0.3
+"""In which PostgreSQL takes it that a statement is to end, where it takes anything."""
 _CONNECT_S = 2
 _INSERT_S = 5.0
 _CONNECTIONS = 2
@@ -24,9 +26,20 @@ _DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
 
 
+class _Prompt(AsyncConnection[Any]):
+    """One that is not waited for by whoever waits no more: psycopg gives PostgreSQL ten seconds to end a statement."""
+
+    async def cancel_safe(self, *, timeout: float = CANCEL_SECONDS) -> None:
+        """End the statement, or else the connection."""
+        try:
+            await super().cancel_safe(timeout=min(timeout, CANCEL_SECONDS))
+        except OperationalError:
+            self.pgconn.finish()
+
+
 async def connect(url: str, *, autocommit: bool = True) -> Connection:
-    """A connection within two seconds. Raises psycopg.Error, OSError."""
-    return await AsyncConnection.connect(url, autocommit=autocommit, connect_timeout=_CONNECT_S)
+    """A connection within two seconds for each server that the address names. Raises psycopg.Error, OSError."""
+    return await _Prompt.connect(url, autocommit=autocommit, connect_timeout=_CONNECT_S)
 
 
 async def fetched(
@@ -51,6 +64,7 @@ class Pool:
     def __init__(self, url: str, name: str) -> None:
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
+            connection_class=_Prompt,
             kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
             min_size=0,
             max_size=_CONNECTIONS,

@@ -13,14 +13,32 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import RV, PQGen
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from groundplan.core.errors import Unavailable
 
 SECONDS = 2.0
 """Longest that a connection, or a statement, is waited for."""
+UNHEARD_SECONDS = 1.0
+"""After these more PostgreSQL, which ends a statement itself, stands still or is not reached any more."""
 AWAY_SECONDS = 1.0
 _Found = TypeVar("_Found")
+
+
+class _Heard(psycopg.Connection[Any]):
+    """One whose statements end also where PostgreSQL says nothing more."""
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Raises psycopg.Error; closed where there is no answer."""
+        most = SECONDS + UNHEARD_SECONDS
+        try:
+            return super().wait(gen, interval, most if timeout is None else min(timeout, most))
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
 
 
 class InThreads:
@@ -32,6 +50,7 @@ class InThreads:
         """No connection was to be had; 0: that is not known."""
         self._pool: ConnectionPool[Any] = ConnectionPool(
             url,
+            connection_class=_Heard,
             kwargs={"autocommit": True, "connect_timeout": 2},
             configure=_configure,  # by a parameter of the address it would take the place of the role there
             min_size=0,
