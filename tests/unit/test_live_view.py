@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from psycopg import AsyncConnection
 from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.blueprint.model import Budget
@@ -16,6 +17,7 @@ from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Denied
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id, new_id_bytes
+from groundplan.gateway import awake
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.call.admit import covering
 from groundplan.gateway.call.exchange import Exchange
@@ -106,3 +108,24 @@ async def test_a_log_does_not_grow_with_how_long_postgresql_is_away(
     (home.run / "kill.json").write_text('[{"scope": "company"}]')
     live.read_kill_file()
     assert live.policy.kills == {"company"}
+
+
+async def test_each_server_that_the_address_names_has_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound for all of them together is over when the first one, whose machine is gone, has had its own."""
+
+    class Reached(Exception):
+        """The last of them."""
+
+    async def connect(_: str) -> None:
+        await asyncio.sleep(0.05)
+        raise Reached
+
+    class Soon(awake.Alarm):
+        def __init__(self, loop: asyncio.AbstractEventLoop, _: float, *more: Any) -> None:
+            super().__init__(loop, 0.01, *more)
+
+    monkeypatch.setattr(awake, "Alarm", Soon)
+    monkeypatch.setattr(live_module, "connect", connect, raising=False)
+    monkeypatch.setattr(AsyncConnection, "connect", lambda *_, **__: connect(""))
+    with pytest.raises(Reached):
+        await LiveView("", Home(tmp_path), new_id(), SystemClock(), Slices())._follow()

@@ -34,7 +34,7 @@ from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.budgets.periods import current
-from groundplan.gateway.database import fetched
+from groundplan.gateway.database import connect, fetched
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.heard import heard
 from groundplan.gateway.policy import key_store
@@ -202,13 +202,11 @@ class LiveView:
         """Tell that this worker has stopped, if the database hears it."""
         with suppress(psycopg.Error, OSError, TimeoutError):
             async with patient(STATEMENT_SECONDS):
-                connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=1)
-                async with connection:
+                async with await connect(self._url) as connection:
                     await connection.execute(_STOP, (self._epoch,))
 
     async def _follow(self) -> None:
-        async with patient(2.0):
-            connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2)
+        connection = await connect(self._url)  # which bounds it: an address may name several servers
         try:
             async with patient(STATEMENT_SECONDS):
                 await connection.execute(
