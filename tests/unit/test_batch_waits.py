@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from tests.unit.call_rig import BOUND, LIMIT, Closed, Rig, call_rig
 
@@ -26,6 +27,7 @@ from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.policy.snapshot import index
 from groundplan.ledger.model import Charge, Finish
 
 
@@ -48,19 +50,22 @@ def body_of(rig: Rig, **more: Any) -> bytes:
     return rig.request(**more).partition(b"\r\n\r\n")[2]
 
 
-async def made(rig: Rig, key: str = "", *, held: int = 0, gone: bool = False, **more: Any) -> Collected:
-    """One line of a batch, and its answer. `held`: what was set aside for it; `gone`: its file is; `more`: of its
-    body."""
+async def made(
+    rig: Rig, key: str = "", *, held: int = 0, gone: bool = False, begun: Callable[[], None] = lambda: None, **more: Any
+) -> Collected:
+    """One line of a batch, and its answer. `held`: what was set aside for it; `gone`: its file is; `begun`: called
+    before it is made; `more`: of its body."""
     batch = batch_of(rig, key or next(iter(rig.gateway.live.policy.keys.values())).id)
     calls = BatchCalls(rig.gateway)
     exchange = calls.exchange(batch, new_id(), b"")
-    exchange.charges = calls.budgets(batch)
+    exchange.charges = calls.budgets(batch, rig.gateway.live.catalog)
     if held:
         exchange.token, exchange.reserved = (exchange.raw, 0), held
         charges = [Charge(budget.name, period, held) for budget, period in exchange.charges]
         assert rig.slices.reserve(exchange.token, charges) is None
 
     async def body() -> bytes:
+        begun()
         if gone:
             raise Unavailable("it is gone", code="file_elsewhere", hint="Send it again.")
         return body_of(rig, **more)
@@ -70,6 +75,29 @@ async def made(rig: Rig, key: str = "", *, held: int = 0, gone: bool = False, **
         await rig.gateway.conduct(exchange, calls.steps(batch, body))
     assert isinstance(exchange.response, Collected) and rig.slices.open_count == 0
     return exchange.response
+
+
+async def test_a_line_asks_for_its_budgets_as_they_are_declared_when_it_is_made(tmp_path: Path) -> None:
+    """It may have waited since another blueprint: with its number, what the one before declares would hold again."""
+    asked: list[tuple[int, int]] = []
+    async with call_rig(tmp_path, ["one"]) as rig:
+        live: Any = rig.gateway.live
+        first = live.catalog.blueprint
+        lower = [msgspec.structs.replace(budget, limit=2 * BOUND) for budget in first.budgets]
+        rig.slices.release("all", "total")
+
+        async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Charge | None:
+            asked.append((declared[0].limit, blueprint))
+            rig.slices.grant("all", "total", charges[0].amount)
+            return rig.slices.reserve(token, charges)
+
+        rig.lender.acquire = acquire  # type: ignore[method-assign]
+
+        def begun() -> None:
+            live.catalog = index(msgspec.structs.replace(first, number=2, budgets=lower))
+
+        assert (await made(rig, begun=begun)).status == 200
+        assert asked == [(2 * BOUND, 2)]
 
 
 class Late(Closed):

@@ -138,6 +138,8 @@ class BatchCalls:
         exchange.catalog, exchange.policy, exchange.person = catalog, policy, batch.person
         exchange.key = key = self._key(policy, batch)
         exchange.plan = plan = self._used(batch, key, catalog, policy, now)
+        if call:  # it may have waited since another blueprint, and asks for more under the number of this one
+            exchange.charges = self.budgets(batch, catalog)
         exchange.workload = self._low(plan.workload)
         ask = exchange.interface.read(exchange.request)
         if ask.stream:
@@ -368,18 +370,17 @@ class BatchCalls:
         gateway.live.count(workload.name, exchange.person)
         content.begin(exchange, workload)
 
-    def budgets(self, batch: Batch) -> list[tuple[Budget, str]]:
-        """The budgets and periods that a batch's calls belong to, as they are declared now.
+    def budgets(self, batch: Batch, catalog: Catalog | None) -> list[tuple[Budget, str]]:
+        """The budgets and periods that a batch's calls belong to, as a blueprint declares them.
 
-        One that is declared no more takes nothing but what the batch holds of it.
+        One that it declares no more takes nothing but what the batch holds of it.
         """
-        live = self._gateway.live
-        plan = live.catalog.plans.get(batch.workload) if live.catalog is not None else None
+        plan = catalog.plans.get(batch.workload) if catalog is not None else None
         declared = {budget.name: budget for budget in plan.budgets} if plan is not None else {}
-        if live.catalog is not None:
-            own = live.catalog.key_budgets.values()
+        if catalog is not None:
+            own = catalog.key_budgets.values()
             declared |= {budget.name: budget for budgets in own for budget in budgets}
-        key = self._known(live.policy, batch)
+        key = self._known(self._gateway.live.policy, batch)
         if key is not None and key.budget is not None:
             declared[key.budget.name] = key.budget
         gone = {name: Budget(name=name, covers="", limit=0, period="total") for name, _ in batch.charges}

@@ -290,7 +290,7 @@ class BatchRunner:
     def _begin(self, batch: Batch, line: Claimed) -> None:
         gateway = self._gateway
         exchange = self._calls.exchange(batch, line.call, b"")
-        exchange.charges = self._calls.budgets(batch)
+        exchange.charges = self._calls.budgets(batch, gateway.live.catalog)
         charges = [Charge(budget.name, period, line.held) for budget, period in exchange.charges]
         token = (line.call.bytes, 0)
         if line.held and charges and gateway.slices.reserve(token, charges) is None:
