@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,8 +25,9 @@ from groundplan.gateway.batches.order_results import Given, Made, Results, Terms
 from groundplan.gateway.batches.order_store import Order, OrderLine
 from groundplan.gateway.batches.provider import ProviderBatch
 from groundplan.gateway.batches.provider_messages import told_as_openai
-from groundplan.gateway.journal.records import read_segment
+from groundplan.gateway.journal.records import read_segment, segment_path
 from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.journal.tail import try_lock
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.ledger.model import Finish, Reservation, Settlement
 
@@ -205,6 +207,29 @@ async def test_the_loop_waits_for_no_disk_while_the_costs_of_an_order_are_writte
     journal.publish()
     (segment,) = (home.journal / str(one.order.id)).glob("*.seg")
     assert len(read_segment(segment)[0]) == 3
+
+
+@pytest.mark.parametrize("full", ["the disk", "files"])
+async def test_a_journal_of_an_order_for_which_there_is_no_room_holds_nothing(tmp_path: Path, full: str) -> None:
+    """It is tried again by the same worker, which would wait for the lock of the one before for ever."""
+    one, home = terms(), Home(tmp_path)
+    home.create()
+    making = home.journal / f".{one.order.id}.{os.getpid()}.new"
+    making.mkdir()
+    segment = segment_path(making, 1)
+    segment.symlink_to("/dev/full") if full == "the disk" else segment.mkdir()
+    with pytest.raises(OSError):
+        journal = OrderJournal(home, one.order.id)
+        try:
+            await journal.sync()
+        finally:
+            journal.drop()
+    making.mkdir(exist_ok=True)
+    lock = try_lock(making)
+    assert lock is not None
+    os.close(lock)
+    shutil.rmtree(making)
+    OrderJournal(home, one.order.id).publish()
 
 
 def test_half_of_a_character_costs_nobody_the_answer(tmp_path: Path) -> None:

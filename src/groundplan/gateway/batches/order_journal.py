@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+from contextlib import suppress
 from uuid import UUID
 
 from groundplan.core.home import Home, sync_folder
@@ -25,10 +26,14 @@ class OrderJournal:
         self._folder = home.journal / str(order)
         self._making = home.journal / f".{order}.{os.getpid()}.new"
         self._making.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(self._making / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._path = records.segment_path(self._making, 1)
-        self._file = self._path.open("wb")
+        self._lock = os.open(self._making / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the loop waits for nobody
+            self._file = self._path.open("wb")
+        except OSError:
+            os.close(self._lock)
+            raise
         self._file.write(records.segment_header(order, 1))
         self._sequence = 0
         self._closed = False
@@ -66,9 +71,11 @@ class OrderJournal:
         """Nothing of it is wanted; what is published stays."""
         if not self._closed:
             self._closed = True
-            self._file.close()
             os.close(self._lock)
-            self._remove()
+            with suppress(OSError):  # what a full disk did not take is written once more
+                self._file.close()
+            with suppress(OSError):
+                self._remove()
 
     def _remove(self) -> None:
         for path in (self._path, self._making / "lock"):
