@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.integration.gates import until
 from tests.integration.gateway_stack import Reply, parse
 from tests.unit.call_rig import BOUND, Fixed, Rig, call_rig, read_records, rule
@@ -28,7 +30,11 @@ from groundplan.core.money import PICO
 from groundplan.gateway.call import pipeline, steps
 from groundplan.gateway.call.reserve import at_hand
 from groundplan.gateway.call.retry import pause
+from groundplan.gateway.policy.approved import approved_of
+from groundplan.gateway.policy.snapshot import index
 from groundplan.gateway.upstream import returning
+from groundplan.governance.model import Given
+from groundplan.governance.parts import parts_of
 from groundplan.ledger.model import Settlement
 
 RESUME = {"assistant": rule(on_broken_stream="resume")}
@@ -102,17 +108,69 @@ async def test_a_form_that_is_kept_goes_to_the_next_one(tmp_path: Path) -> None:
 # what is stopped -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scope", ["workload/assistant", "company"])
-async def test_no_attempt_follows_once_its_workload_is_stopped(tmp_path: Path, scope: str) -> None:
+def changed(live: Any, what: str) -> None:
+    """Something that a call was admitted by holds no more."""
+    if what == "the key":
+        keys = {digest: dataclasses.replace(key, revoked=True) for digest, key in live.policy.keys.items()}
+        live.policy = dataclasses.replace(live.policy, keys=keys)
+    elif what == "residency":
+        newer = live.catalog.blueprint
+        works = [structs.replace(work, residency=["CH"]) for work in newer.workloads]
+        live.catalog = index(structs.replace(newer, number=2, workloads=works))
+    elif what == "an approval":
+        live.policy = dataclasses.replace(live.policy, parts={})
+    else:
+        live.policy = dataclasses.replace(live.policy, kills=frozenset({what}))
+
+
+CHANGES = [
+    ("workload/assistant", "killed"), ("company", "killed"), ("the key", "key_revoked"),
+    ("residency", "upstream_failed"), ("an approval", "upstream_failed"),
+]  # fmt: skip
+
+
+def approve(live: Any) -> None:
+    """All that the workload uses is approved for production."""
+    work = structs.replace(live.catalog.blueprint.workloads[0], stage="production")
+    made = structs.replace(live.catalog.blueprint, workloads=[work], approved_parts=["model"])
+    given = {part.digest: Given(date(9999, 1, 1), date(9999, 1, 1)) for part in parts_of(made, work)}
+    live.catalog = dataclasses.replace(index(made), approved=approved_of(made))
+    live.policy = dataclasses.replace(live.policy, parts=given)
+
+
+@pytest.mark.parametrize(("what", "code"), CHANGES)
+async def test_no_attempt_follows_once_it_is_stopped_revoked_or_kept_elsewhere(
+    tmp_path: Path, what: str, code: str
+) -> None:
     settings = {"assistant": rule(same=2, backoff_ms=600, max_backoff_ms=600)}
     async with call_rig(tmp_path, ["one"], workloads=settings) as rig:
         rig.play("one", mode="error", status=503)
         live: Any = rig.gateway.live
+        if what == "an approval":
+            approve(live)
         asked = asyncio.ensure_future(rig.chat())
         await until(lambda: any(isinstance(each, Settlement) for each in read_records(rig.gateway.journal.folder)))
-        live.policy = dataclasses.replace(live.policy, kills=frozenset({scope}))
+        changed(live, what)
         reply = await asked
-        assert (reply.status, reply.code, rig.models["one"].counted) == (403, "killed", 1)
+        assert (reply.code, rig.models["one"].counted) == (code, 1), reply.body
+        await rig.books()
+
+
+@pytest.mark.parametrize("what", [what for what, _ in CHANGES])
+async def test_nothing_is_hedged_once_it_is_stopped_revoked_or_kept_elsewhere(tmp_path: Path, what: str) -> None:
+    """The one that was sent before may answer."""
+    settings = {"assistant": rule(hedge={"after_ms": 100, "at_most": 1.0})}
+    async with call_rig(tmp_path, workloads=settings) as rig:
+        live: Any = rig.gateway.live
+        if what == "an approval":
+            approve(live)
+        gate = rig.hold("one")
+        asked = asyncio.ensure_future(rig.chat())
+        await until(lambda: rig.models["one"].counted == 1)
+        changed(live, what)
+        await asyncio.sleep(0.2)
+        gate.release()
+        assert (await asked).status == 200 and rig.models["two"].counted == 0
         await rig.books()
 
 

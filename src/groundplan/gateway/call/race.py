@@ -13,14 +13,15 @@ from collections import deque
 from collections.abc import Callable
 
 from groundplan.blueprint.model import Deployment, Hedge
-from groundplan.core.errors import Denied, Unavailable
+from groundplan.core.errors import Denied, GroundplanError, Unavailable
 from groundplan.gateway.call import limits, settle
-from groundplan.gateway.call.admit import check_next, not_killed
+from groundplan.gateway.call.admit import check_next, is_confirmed
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.failed import AttemptFailed
+from groundplan.gateway.call.lease import may_be_sent
 from groundplan.gateway.upstream.providers import SERVICE
 
 HEDGE = "hedge"
@@ -94,7 +95,7 @@ async def _second(
 ) -> Attempt | None:
     """A hedge, journalled; None where nobody is fit for it, a budget or limit has no room, both together may cost more
     than a call may, or the first is there."""
-    deployment = next((d for d in waiting if _fit(gateway, d)), None)
+    deployment = next((d for d in waiting if _fit(gateway, exchange, d)), None)
     if deployment is None or exchange.workload is None or not _affords(exchange, deployment, first[1].deployment):
         return None
     # whoever is asked after it may inherit its reservation
@@ -134,12 +135,15 @@ def _affords(exchange: Exchange, deployment: Deployment, open_at: Deployment) ->
     return True
 
 
-def _fit(gateway: Gateway, deployment: Deployment) -> bool:
-    return (
-        gateway.loads.of(deployment).room
-        and bool(not_killed(gateway.live.policy, [deployment]))
-        and gateway.health.may_ask(deployment.name, gateway.loop.time())
-    )
+def _fit(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
+    if not gateway.loads.of(deployment).room or exchange.plan is None:
+        return False
+    try:
+        if not is_confirmed(exchange.plan, gateway.live.age()) or not may_be_sent(gateway, exchange, deployment):
+            return False
+    except GroundplanError:
+        return False  # no call of its kind is: the one that was sent before may answer
+    return gateway.health.may_ask(deployment.name, gateway.loop.time())
 
 
 async def _first_of(

@@ -20,7 +20,7 @@ from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.failed import AttemptFailed, hint_of
-from groundplan.gateway.call.lease import renewed
+from groundplan.gateway.call.lease import may_be_sent, renewed
 from groundplan.gateway.call.race import HEDGE, race
 from groundplan.gateway.call.reserve import reserve
 from groundplan.gateway.call.resume import continuation, goes_on
@@ -283,11 +283,7 @@ class Course:
         gateway, exchange = self._gateway, self._exchange
         if exchange.plan is not None:
             await renewed(gateway, exchange.plan)
-        if exchange.key is not None:
-            admit.check_kills(gateway.live.policy, exchange.key, self._workload.name)
-        if not admit.not_killed(gateway.live.policy, [deployment]):
-            return False
-        if self._is_at_rest(deployment):
+        if not may_be_sent(gateway, exchange, deployment) or self._is_at_rest(deployment):
             return False
         if exchange.attempts and not self._affords(deployment):
             return False
