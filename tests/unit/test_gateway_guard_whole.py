@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import Rig, call_rig
+from msgspec import structs
+from tests.unit.call_rig import Rig, call_rig, until
 from tests.unit.test_gateway_guard import ASK, EMAIL, Desk, error, guarded, post
 
 from groundplan.blueprint import model as bp
 from groundplan.gateway.call import ground
 from groundplan.gateway.guard import pieces
+from groundplan.gateway.policy.snapshot import index
 from groundplan.testing.scripted_stream import TOOL_PIECES
 
 PASSAGE = {
@@ -64,6 +67,29 @@ async def test_a_judge_is_asked_about_the_answer_and_is_given_no_documents(
         assert [each["role"] for each in last(rig, "one")] == ["system", "system", "user"]
         assert [each["role"] for each in last(rig, "two")] == ["system", "user"]
         assert "You check answers" in last(rig, "two")[0]["content"]
+        await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("gone", ["judge", "workload"])
+async def test_an_answer_is_judged_by_the_blueprint_under_which_it_was_asked_for(
+    tmp_path: Path, gone: str, stream: bool
+) -> None:
+    """It was paid for by then: a newer one, under which the judge may not be asked any more, refuses nobody's."""
+    rules = guarded(judge=bp.Judge(deployment="two", question="Is it advice?", refuse_on="yes"))
+    async with call_rig(tmp_path, workloads=rules) as rig:
+        live: Any = rig.gateway.live
+        rig.play("two", say="no")
+        gate = rig.hold("one")
+        asked = asyncio.ensure_future(rig.chat(model="one", stream=stream))
+        await until(lambda: rig.models["one"].counted == 1)
+        made = live.catalog.blueprint
+        left = [] if gone == "workload" else [structs.replace(each, deployments=["one"]) for each in made.workloads]
+        live.catalog = index(structs.replace(made, number=2, workloads=left))
+        gate.release()
+        reply = await asked
+        assert reply.status == 200 and b"guardrail_" not in reply.body, reply.body
+        assert rig.models["two"].counted == 1
         await rig.books()
 
 

@@ -177,7 +177,9 @@ class Course:
         if not self.waiting or gateway.live.policy.kills or not gateway.health.closed(self.waiting[0].name):
             return None
         deployment = self.waiting[0]
-        if self._tries or exchange.waited or exchange.token is None or not gateway.loads.of(deployment).room:
+        if self._tries or exchange.waited or exchange.of:  # what is within another call may be of an older blueprint
+            return None
+        if exchange.token is None or not gateway.loads.of(deployment).room:
             return None
         if exchange.use is not None and (exchange.attempts or not limits.at_hand(gateway, exchange, deployment)):
             return None

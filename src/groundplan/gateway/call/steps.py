@@ -37,10 +37,11 @@ from groundplan.gateway.telemetry import content
 async def run(
     gateway: Gateway, exchange: Exchange, whose: Callable[[Exchange, Policy, float], None] = identify
 ) -> None:
-    """The six steps. Raises a `GroundplanError` when the call is refused or fails before its first byte."""
+    """The six steps, by the newest blueprint where the exchange has none. Raises a `GroundplanError` when the call is
+    refused or fails before its first byte."""
     steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
     now = gateway.clock.seconds()
-    exchange.catalog = catalog = begun.newest(gateway.live.catalog, now)
+    exchange.catalog = catalog = exchange.catalog or begun.newest(gateway.live.catalog, now)
     exchange.trace = trace.of(exchange.request.headers)
     whose(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
@@ -77,7 +78,7 @@ async def run(
 
 
 async def run_within(gateway: Gateway, exchange: Exchange) -> None:
-    """The same, for a call that the gateway makes itself within another one, whose key and person it has."""
+    """The same, for a call that the gateway makes itself within another one, whose key, person and blueprint it has."""
     await run(gateway, exchange, inherit)
 
 

@@ -79,7 +79,7 @@ async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, p
     response = Collected()
     own = type(exchange)(new_id_bytes(), request, response, CHAT)
     own.of, own.purpose, own.judges = str(exchange.call), purpose, True
-    own.key, own.person = _unrestricted(exchange.key), exchange.person
+    own.catalog, own.key, own.person = exchange.catalog, _unrestricted(exchange.key), exchange.person
     unguarded(gateway, own)
     await gateway.conduct(own)
     if response.status != 200:

@@ -280,7 +280,7 @@ async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> s
     response = Collected()
     own = type(exchange)(new_id_bytes(), request, response, exchange.interface)
     own.of, own.purpose = str(exchange.call), "cascade"
-    own.key, own.person = exchange.key, exchange.person
+    own.catalog, own.key, own.person = exchange.catalog, exchange.key, exchange.person
     unguarded(gateway, own)
     await gateway.conduct(own)
     if response.status != 200:
