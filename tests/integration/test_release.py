@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from psycopg.types.json import Jsonb
 
 from groundplan.blueprint.artifact import decode, verify_signature
 from groundplan.catalog.model import DUTIES
@@ -302,6 +303,21 @@ def test_rollback_makes_the_next_number_with_the_old_content(conn: Conn, signing
     for number, error in ((4, Conflict), (99, NotFound)):
         with pytest.raises(error):
             service.rollback(conn, signing, "operator", number)
+
+
+def test_what_this_release_takes_no_more_is_corrected_by_an_apply_and_gone_back_to(
+    database: Database, conn: Conn, signing: Signing
+) -> None:
+    service.genesis(conn, signing, ONLY_PILOT)
+    conn.commit()
+    former = BASE.replace("stage: pilot", "stage: pilot\nformerly: allowed") + "---\nkind: forgotten\nname: one\n"
+    with connect(database.urls["owner"]) as owner:
+        owner.execute("UPDATE blueprint SET sources = %s", (Jsonb({"a.yaml": former}),))
+    found = service.current(conn)
+    assert found is not None and found.workspace.workloads["assistant"].stage == "pilot"
+    assert not service.preview(conn, signing, ONLY_PILOT).differences
+    assert service.apply(conn, signing, "operator", {"a.yaml": BASE.replace("200 USD", "300 USD")}).number == 2
+    assert service.rollback(conn, signing, "operator").number == 3
 
 
 def test_a_withdrawn_approval_takes_the_workload_out_and_rollback_does_not_revive_it(

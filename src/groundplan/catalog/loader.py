@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -54,13 +54,22 @@ def load_files(files: Mapping[str, str]) -> Workspace:
 
 
 def load_served(files: Mapping[str, str]) -> Workspace:
-    """The same for what a blueprint was made of, which is asked for again and again: the newest few are remembered."""
+    """The workspace that a blueprint was made of. It was right by the rules of its release: what today's do not take is
+    left out, since nobody could correct it, and whoever compares with it would be refused for good.
+
+    It is asked for again and again: the newest few are remembered.
+    """
     return _load_served(tuple(sorted(files.items())))
 
 
 @lru_cache(maxsize=4)
 def _load_served(files: tuple[tuple[str, str], ...]) -> Workspace:
-    return load_files(dict(files))
+    reading = read_files(dict(files))
+    read = reading.workspace
+    if not reading.remains:
+        return read
+    company = next((doc for doc, _ in reading.remains.values() if isinstance(doc, CompanyDoc)), read.company)
+    return replace(read, company=company, documents=frozen({**reading.remains, **read.documents}))
 
 
 def _whole(reading: Reading) -> Workspace:

@@ -118,9 +118,8 @@ def ask_parts(
     """
     stored = newest(conn)
     served = served_by(stored)
-    result = planned(
-        conn, signing, load_files(stored.sources if files is None else files), served, governance.standing(conn)
-    )
+    workspace = served.workspace if files is None else load_files(files)
+    result = planned(conn, signing, workspace, served, governance.standing(conn))
     known = {item.workload for item in result.placements}
     if workload is not None and workload not in known:
         raise NotFound(

@@ -134,7 +134,7 @@ def rollback(
     store.lock(conn)
     stored = newest(conn)
     target = _target(conn, stored, to)
-    workspace, old = load_files(target.sources), decode(target.body)
+    workspace, old = load_served(target.sources), decode(target.body)
     served = served_by(stored)
     at = signing.clock.now()
     standing = governance.standing(conn)
