@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -66,3 +67,25 @@ def test_a_reload_on_a_disk_that_is_full_ends_nobody(tmp_path: Path, monkeypatch
     reloading.tick()
     reloading.tick()
     assert not supervisor.reload_wanted() and not supervisor.replacing
+
+
+@pytest.mark.parametrize("command", ["echo the schema is newer >> logs/schema.log; exit 75", "exit 0"])
+def test_a_reload_upgrades_the_schema_before_anything_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    home, done = Home(tmp_path), list[str]()
+    home.create()
+    supervisor = Supervisor(home)
+    monkeypatch.setattr(supervisor, "restart", done.append)
+    monkeypatch.setattr(supervisor, "replace", lambda process: done.append(process.name))
+    upgrading = subprocess.Popen(("sh", "-c", command), cwd=tmp_path)
+    reloading = Reloading(home, supervisor, lambda: ([Process("gateway-0", ("sleep", "9"))],), lambda: upgrading)
+    supervisor._reload.set()
+    reloading.tick()
+    assert done == []
+    upgrading.wait()
+    reloading.tick()
+    if upgrading.returncode:
+        assert done == [] and groundplan.cli.reload._noted(home)["message"] == "the schema is newer"
+    else:
+        assert done == ["shipper", "gateway-0"], "who reads journals is never older than who writes them"

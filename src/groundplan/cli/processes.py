@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +13,9 @@ from groundplan.api.served import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
 from groundplan.core.endpoints import KNOWN_SECONDS, lookup
 from groundplan.core.home import Home
-from groundplan.core.settings import LEAVE_SECONDS, crowd_allocator, load_settings
+from groundplan.core.settings import LEAVE_SECONDS, child_environment, crowd_allocator, load_settings
 from groundplan.gateway.http.front import LEAVE, is_serving
+from groundplan.runtime.child import spawn
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
 
@@ -34,6 +36,16 @@ def models_for(services: Iterable[str]) -> tuple[str, ...]:
 def module(name: str, *arguments: str) -> tuple[str, ...]:
     """The command line of one of our modules in this Python."""
     return (sys.executable, "-m", "groundplan.program", name, *arguments)
+
+
+def schema(home: Home) -> subprocess.Popen[bytes]:
+    """Started: what brings the database to the schema of the code that is installed now, and ends."""
+    command = module("groundplan.runtime.migrate", "--home", str(home.root))
+    return spawn(command, env=child_environment(), log=schema_log(home))
+
+
+def schema_log(home: Home) -> Path:
+    return home.logs / "schema.log"
 
 
 def control(home: Home, fd: int, workspace: Path | None, demo: bool) -> Process:

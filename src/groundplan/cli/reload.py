@@ -1,7 +1,9 @@
-"""`groundplan reload`: the local services and then the gateway workers of the code that is installed now take over, and
-those that ran let their answers end; then console, API and shipper start again.
+"""`groundplan reload`: the database is brought to the schema of the code that is installed now and the shipper starts
+again; the local services and then the gateway workers of that code take over, and those that ran let their answers end;
+then console and API start again.
 
-The models that run here and PostgreSQL stay as they are, and so does `up` itself.
+The models that run here and PostgreSQL stay as they are, and so does `up` itself. Workers of the code before go on for
+a while on the newer schema, as those of other machines do on a common database.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,13 +23,17 @@ import typer
 from groundplan.cli.client import found_running
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit
+from groundplan.cli.processes import schema_log
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.words import counted
+from groundplan.runtime.child import tail
 from groundplan.runtime.supervisor import Process, Supervisor
 
-BESIDE = ("control", "shipper")
-"""Processes that start again once the gateway's have been replaced."""
+READER = "shipper"
+"""Starts again before the gateway's are replaced: it reads what those before write, and all of what comes after."""
+LAST = "control"
+"""Starts again once they have been."""
 
 
 def reload(
@@ -69,19 +76,31 @@ def _noted(home: Home) -> dict[str, Any]:
 
 class Reloading:
     """The part of a reload that `up` does; `tick` is called all the time. `again` makes what is replaced, those of a
-    group together once the group before it is."""
+    group together once the group before it is; `schema` starts what upgrades the database before."""
 
-    def __init__(self, home: Home, supervisor: Supervisor, again: Callable[[], Iterable[Sequence[Process]]]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        supervisor: Supervisor,
+        again: Callable[[], Iterable[Sequence[Process]]],
+        schema: Callable[[], subprocess.Popen[bytes]] | None = None,
+    ) -> None:
         self._home = home
         self._supervisor = supervisor
         self._again = again
+        self._schema = schema
+        self._upgrading: subprocess.Popen[bytes] | None = None
         self._number = int(_noted(home).get("number", 0))
         self._groups: deque[Sequence[Process]] | None = None
         """Those that wait; None: none is under way."""
         self._before: dict[str, int | None] = {}
 
     def tick(self) -> None:
-        if self._groups is None:
+        if self._upgrading is not None:
+            if (code := self._upgrading.poll()) is not None:
+                self._upgrading = None
+                self._upgraded(code)
+        elif self._groups is None:
             if self._supervisor.reload_wanted():
                 self._begin()
         elif not self._supervisor.replacing:
@@ -91,8 +110,22 @@ class Reloading:
         self._number += 1
         self._before = {}
         self._tell("running")
+        if self._schema is None:
+            self._upgraded(0)
+            return
+        try:
+            self._upgrading = self._schema()
+        except (GroundplanError, OSError) as error:
+            self._fail(error)
+
+    def _upgraded(self, code: int) -> None:
+        if code != 0:
+            told = tail(schema_log(self._home), 1) or f"what upgrades the database ended with code {code}"
+            self._tell("failed", message=told)
+            return
         try:
             self._groups = deque(group for group in self._again() if group)
+            self._supervisor.restart(READER)
             self._replace(self._groups)
         except (GroundplanError, OSError) as error:
             self._fail(error)
@@ -117,8 +150,7 @@ class Reloading:
                 self._fail(error)
             return
         self._groups = None
-        for name in BESIDE:
-            self._supervisor.restart(name)
+        self._supervisor.restart(LAST)
         self._tell("done", replaced=replaced)
 
     def _fail(self, error: Exception) -> None:

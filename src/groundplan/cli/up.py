@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -120,7 +121,8 @@ def up(
         client = start.until_ready(supervisor, listeners, serving.workers)
         for line in told:
             note(f"! {line}")
-        reloading = Reloading(start.home, supervisor, lambda: start.again(supervisor, listeners, serving.workers))
+        again = partial(start.again, supervisor, listeners, serving.workers)
+        reloading = Reloading(start.home, supervisor, again, partial(processes.schema, start.home))
         _serve(start, supervisor, client, ready_line(listeners, as_json), tour, reloading)
         listeners.close_gateway()
         steps.say("stopping")

@@ -7,15 +7,21 @@ Alembic is not loaded.
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 
-from groundplan.core.database import ROLES, connect, first_line, role_name
-from groundplan.core.errors import Conflict, Denied, Invalid, Unavailable
+from groundplan.core.database import ROLES, connect, database_url, first_line, role_name
+from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.settings import load_settings
 
 OLDEST_SERVER: Final = 16
 """Oldest major version of PostgreSQL that the schema runs on."""
@@ -23,6 +29,8 @@ OLDEST_SERVER: Final = 16
 _SCRIPTS = Path(__file__).parent.parent / "migrations"
 _LOCK_KEY = 0x67726F756E64  # "ground"
 _LOCK_WAIT = "300s"
+_PATIENCE_SECONDS = 300.0
+"""How long a server is waited for that starts just now."""
 _CODES = {
     "ALTER DATABASE": "database_rights",
     "CREATE ROLE": "database_roles",
@@ -178,3 +186,26 @@ def _may_act_as(connection: psycopg.Connection[Any], name: str) -> bool:
         (name, name),
     ).fetchone()
     return bool(found and found[0])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m groundplan.runtime.migrate --home HOME`, of the code that is installed now, for an `up` that runs and
+    may be of older code. Waits for a server that starts just now."""
+    parser = argparse.ArgumentParser(prog="groundplan.runtime.migrate", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True)
+    home, settings = Home(parser.parse_args(arguments).home.absolute()), load_settings()
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            migrate(database_url(home, settings, "owner"))
+        except GroundplanError as error:
+            if error.code == "database_unavailable" and time.monotonic() < end:
+                time.sleep(0.5)
+                continue
+            sys.stderr.write(f"{error}\n")
+            return error.exit_code
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
