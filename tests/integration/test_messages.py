@@ -345,6 +345,9 @@ async def test_images_go_only_where_they_are_accepted(setup: Setup) -> None:
     [
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "field_unsupported"),
         ({"mcp_servers": [{}]}, "field_unsupported"),
+        ({"thread": {"type": "continue", "previous_message_id": "msg_1"}}, "field_unsupported"),
+        ({"compaction": {"type": "summarize"}}, "field_unsupported"),
+        ({"billing_policy": {"type": "billing_policy", "bill_to": "user_profile"}}, "field_unsupported"),
         ({"speed": "fast"}, "field_unsupported"),
         ({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, "field_unsupported"),
         ({"tools": [{**LOOK, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]}, "field_unsupported"),
@@ -395,11 +398,16 @@ async def test_the_official_client_for_node_is_content(setup: Setup, model: str)
     )
     assert found == {
         "tool": {"what": "it"}, "stop": "tool_use", "same": True, "ends": ["message_start", "message_stop"],
-        "refused": {
+        "ran": "tool_use", "refused": {
             "model": ["NotFoundError", 404, "model_not_found"], "cap": ["BadRequestError", 400, "cap_range"],
             "key": ["AuthenticationError", 401, "invalid_api_key"],
         },
     }  # fmt: skip
+    last = (setup.native if model == "scripted/native" else setup.chat).last
+    assert last is not None
+    asked = json.loads(last.body)
+    roles = ["user", "assistant", "user" if model == "scripted/native" else "tool"]
+    assert "thread" not in asked and [each["role"] for each in asked["messages"]] == roles, "nothing is held elsewhere"
 
 
 async def test_a_stream_that_breaks_ends_with_an_error_event(setup: Setup) -> None:

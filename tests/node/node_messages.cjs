@@ -1,6 +1,7 @@
 // Anthropic's official client for Node against a gateway: base URL, key and model are the arguments; prints what it got
 // as one line of JSON.
 const Anthropic = require("@anthropic-ai/sdk");
+const { betaTool } = require("@anthropic-ai/sdk/helpers/beta/json-schema");
 (async () => {
   const [baseURL, apiKey, model] = process.argv.slice(2);
   const client = new Anthropic({ baseURL, apiKey, maxRetries: 0 });
@@ -32,7 +33,9 @@ const Anthropic = require("@anthropic-ai/sdk");
   }
   const token = new Anthropic({ baseURL, apiKey: null, authToken: apiKey, maxRetries: 0 });
   const again = await token.messages.create(asked);
-  const seen = { whole: answer.content[0].text, text, tool: final.content.at(-1).input, stop: final.stop_reason };
+  const run = betaTool({ name: "look", description: "Look", inputSchema: tools[0].input_schema, run: () => "here" });
+  const ran = await client.beta.messages.toolRunner({ ...asked, tools: [run], max_iterations: 2 });
+  const seen = { ran: ran.stop_reason, whole: answer.content[0].text, text, tool: final.content.at(-1).input, stop: final.stop_reason };
   const same = answer._request_id === answer.groundplan.call_id;
   const ends = [kinds[0], kinds.at(-1)];
   console.log(

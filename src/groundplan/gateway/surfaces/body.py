@@ -128,7 +128,7 @@ _TABLE = {
         max_tokens max_completion_tokens max_output_tokens n best_of tools modalities service_tier store
         background previous_response_id audio prediction web_search_options moderation container mcp_servers
         inference_geo speed conversation context_management cache_control output_config output_format
-        encoding_format image background_options prompt_cache_options reasoning
+        encoding_format image background_options prompt_cache_options reasoning thread compaction billing_policy
         """,
         "ordinary": """
         temperature top_p stop seed user metadata frequency_penalty presence_penalty logprobs top_logprobs

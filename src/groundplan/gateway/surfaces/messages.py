@@ -45,7 +45,10 @@ _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
 _UNBOUNDED = OTHERWISE | {
     "best_of", "n", "max_completion_tokens", "max_output_tokens", "container", "mcp_servers", "inference_geo",
+    "compaction", "billing_policy",
 }  # fmt: skip
+_UNTHREADED = {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
+"""By which Anthropic's clients know that the same is to be sent whole."""
 _HEADERS = (
     (b"anthropic-beta", re.compile(rb"[A-Za-z0-9._, -]{1,800}")),
     (b"anthropic-user-profile-id", re.compile(rb"[\x21-\x7e]{1,200}")),
@@ -136,6 +139,11 @@ def read_count(body: bytes, headers: dict[bytes, bytes]) -> Ask:
 
 def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw], asked: CountAsked, cap: int) -> Ask:
     refuse_fields(fields, _UNBOUNDED)
+    if bytes(fields.get("thread", b"null")) != b"null":
+        hint = (
+            "Send the whole conversation in messages: what a provider holds of it has no bound, and is not looked at."
+        )
+        raise Invalid("thread is not supported", code="field_unsupported", hint=hint, details=_UNTHREADED)
     if asked.context_management is not None:
         asked.context_management.check()
     if asked.speed not in (None, "standard"):
