@@ -215,6 +215,11 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
     reply = await setup.stack.post("/v1/images/edits", setup.key, behind, content_type=FORM)
     assert reply.status == 200, reply.body
     assert reply.json["groundplan"]["cost_usd"] == "0.005000000000", "as some clients order it, at its own price"
+    for quality, price in ((b"hd", "0.020000000000"), (b"auto", "0.020000000000"), (b"low", "0.010000000000")):
+        behind = form(large[0], ("size", b"1024x1024", None), large[1], ("quality", quality, None))
+        reply = await setup.stack.post("/v1/images/edits", setup.key, behind, content_type=FORM)
+        assert reply.status == 200, "a dearer quality was reserved for, or its workload would be stopped"
+        assert reply.json["groundplan"]["cost_usd"] == price, quality
     for name, value in (("n", b"2"), ("size", b"64x64"), ("stream", b"true"), ("prompt", b"x" * (65 << 10))):
         late = form(*large, (name, value, None))
         reply = await setup.stack.post("/v1/images/edits", setup.key, late, content_type=FORM)

@@ -27,6 +27,8 @@ _DECISIVE = frozenset(
 )  # fmt: skip
 MOST_PROMPT = 64 << 10
 """Bytes of a prompt that comes behind a large image, for which as many tokens are reserved."""
+_ANY = "auto"
+"""A quality that may still be said: what is reserved for is the dearest that it can be."""
 _FILES = frozenset({"image", "image[]", "mask", "markup"})
 MOST_FILES = 17
 """OpenAI takes sixteen images, and a mask or what is drawn on the first of them (`markup`)."""
@@ -69,10 +71,11 @@ class ImageEdits(Images):
         check_bounded(fields, fields.get("output_format"))
         sent = len(upload.files) if upload.whole else max(MOST_FILES, len(upload.files))
         size = len(fields["prompt"].encode()) if "prompt" in fields else 0 if upload.whole else MOST_PROMPT
+        quality = fields.get("quality", None if upload.whole else _ANY)
         return Ask(
             fields={}, model=fields.get("model", "auto"), messages=1, query="", stream=stream, include_usage=False,
             cap=0, copies=count, size=size, images=sent, upload=upload,
-            typed=Made(fields.get("size"), fields.get("quality"), partial),
+            typed=Made(fields.get("size"), quality, partial),
         )  # fmt: skip
 
     def late(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:
