@@ -330,6 +330,19 @@ async def test_a_grant_whose_answer_was_lost_is_found_after_reconnecting(databas
         await until(lambda: one.slices.available("assistant", MONTH) == 10 * COST)
 
 
+async def test_a_server_that_may_not_write_any_more_is_left_for_the_one_that_may(
+    database: Database, tmp_path: Path
+) -> None:
+    """After a failover a connection may stay with the one that was the first before."""
+    budget = budget_of(1000 * COST)
+    async with worker(database, tmp_path) as one:
+        connection = one.leases._lender._connection
+        assert connection is not None
+        await connection.execute("SET default_transaction_read_only = on")
+        with patience():
+            assert await one.call(budget, COST, COST)
+
+
 async def test_a_fenced_worker_is_granted_nothing(database: Database, tmp_path: Path) -> None:
     budget = budget_of(10 * COST)
     async with worker(database, tmp_path) as one:

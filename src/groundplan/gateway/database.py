@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, OperationalError
+from psycopg.abc import RV, PQGen
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg_pool import AsyncConnectionPool
 
 from groundplan.gateway.awake import patient
@@ -27,7 +29,16 @@ _DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
 
 
 class _Prompt(AsyncConnection[Any]):
-    """One that is not waited for by whoever waits no more: psycopg gives PostgreSQL ten seconds to end a statement."""
+    """One that is not waited for by whoever waits no more: psycopg gives PostgreSQL ten seconds to end a statement. It
+    does not stay with a server that may write no more, as one to which connections are left after a failover."""
+
+    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Raises psycopg.Error; closed where nothing can be written, so that the next one is to the right server."""
+        try:
+            return await super().wait(gen, interval, timeout)
+        except ReadOnlySqlTransaction:
+            self.pgconn.finish()
+            raise
 
     async def cancel_safe(self, *, timeout: float = CANCEL_SECONDS) -> None:
         """End the statement, or else the connection."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import RV, PQGen
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -28,15 +29,16 @@ _Found = TypeVar("_Found")
 
 
 class _Heard(psycopg.Connection[Any]):
-    """One whose statements end also where PostgreSQL says nothing more."""
+    """One whose statements end also where PostgreSQL says nothing more, and which does not stay with a server that may
+    write no more (`database`)."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Raises psycopg.Error; closed where there is no answer."""
+        """Raises psycopg.Error; closed where there is no answer, or nothing can be written."""
         most = SECONDS + UNHEARD_SECONDS
         try:
             return super().wait(gen, interval, most if timeout is None else min(timeout, most))
-        except psycopg.OperationalError:
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        except (psycopg.OperationalError, ReadOnlySqlTransaction) as error:
+            if isinstance(error, ReadOnlySqlTransaction) or self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.pgconn.finish()
             raise
 
