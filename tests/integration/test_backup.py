@@ -224,7 +224,6 @@ def test_a_truncated_or_altered_archive_is_refused_untouched(home: Home, databas
         with pytest.raises(Invalid, match="archive_damaged"):
             restore(damaged, Home(tmp_path / f"home-{number}"), EMBEDDED)
         assert not (tmp_path / f"home-{number}").exists()
-    assert not list(tmp_path.glob(".groundplan-restore-*"))
 
 
 def test_a_member_that_would_leave_the_folder_is_refused(tmp_path: Path) -> None:
@@ -281,8 +280,12 @@ def test_only_an_empty_home_and_an_unused_database_are_restored_into(
     with pytest.raises(Conflict, match="restore_not_empty"):
         restore(archive, other, settings)
     assert not other.root.exists()
+    (other.root / "lost+found").mkdir(parents=True)  # of a disk that is mounted there
+    beside, seen = set(tmp_path.iterdir()), set[Path]()
     with postgres_cluster.database() as fresh:
-        restore(archive, other, fresh.settings(other.root))
+        restore(archive, other, fresh.settings(other.root), lambda _: seen.update(tmp_path.iterdir()))
+        assert seen == beside, "nothing of it is on another disk meanwhile"
+        assert (other.root / "lost+found").is_dir()
         with connect(fresh.urls["control"]) as control:
             assert control.execute(ROWS).fetchone() == (3, 1, 301)
 

@@ -40,7 +40,11 @@ from groundplan.runtime.store import dump_tables, load_tables
 
 Progress = Callable[[str], None]
 
-_LEFT_OUT: Final = {"postgres", "run", "logs", "search", "mirrors", "lock", "audit", "journal", "batches", INCOMPLETE}
+_FOUND: Final = "lost+found"
+"""A file system's own, in the folder where it is mounted."""
+_LEFT_OUT: Final = {
+    "postgres", "run", "logs", "search", "mirrors", "lock", "audit", "journal", "batches", INCOMPLETE, _FOUND
+}  # fmt: skip
 """Not copied as they are: remade at start, or taken with care."""
 
 _UPLOADS: Final = "files/"
@@ -97,28 +101,24 @@ def restore(archive: Path, home: Home, settings: Settings | None = None, progres
     (`home_not_empty`, `restore_not_empty`, `schema_newer`), `Invalid` (`archive_*`, `restore_mismatch`), `Unavailable`.
     """
     where = settings or load_settings()
-    if home.root.exists() and any(home.root.iterdir()):
+    if home.root.exists() and any(path.name != _FOUND for path in home.root.iterdir()):
         raise Conflict(
             f"{home.root} is not empty", code="home_not_empty", hint="Choose another --home, or move this one away."
         )
     made = not home.root.exists()
-    home.root.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".groundplan-restore-", dir=home.root.parent))
+    lock = own_home(home)
     try:
-        progress("checking the archive")
-        facts = unpack(archive, staging)
-        lock = own_home(home)
         (home.root / INCOMPLETE).touch(mode=0o600)
-        try:
-            _restore(home, where, staging, facts, progress)
-            (home.root / INCOMPLETE).unlink()
-        except BaseException:
-            _undo(home, where, made)
-            raise
-        finally:
-            os.close(lock)
+        staging = Path(tempfile.mkdtemp(prefix=".restore-", dir=home.root))  # HOME may be a disk of its own
+        progress("checking the archive")
+        _restore(home, where, staging, unpack(archive, staging), progress)
+        shutil.rmtree(staging)
+        (home.root / INCOMPLETE).unlink()
+    except BaseException:
+        _undo(home, where, made)
+        raise
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
 
 
 @contextmanager
@@ -173,9 +173,11 @@ def _complete_log(home: Home, control_url: str) -> None:
 
 
 def _undo(home: Home, settings: Settings, made: bool) -> None:
-    if settings.database_url is None:
+    if settings.database_url is None and home.postgres.exists():
         EmbeddedPostgres(home).remove()
     for path in home.root.iterdir():
+        if path.name == _FOUND:
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         else:
