@@ -662,7 +662,7 @@ async def test_what_is_no_conversation_is_refused(setup: Setup) -> None:
     for path, key, status in (
         ("/v1/realtime?model=talker", "gp_wrong", 401),
         ("/v1/realtime?model=unknown", setup.key, 404),
-        ("/v1/chat/completions", setup.key, 400),
+        ("/v1/chat/completions", setup.key, 426),
     ):
         with pytest.raises(InvalidStatus) as caught:
             async with connect(url + path, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None):

@@ -442,6 +442,14 @@ async def test_what_two_parsers_could_read_differently_is_refused(running: Runni
     assert running.seen.requests == []
 
 
+async def test_who_tries_websocket_first_is_told_to_go_on_by_http(running: Running) -> None:
+    """Codex does at /v1/responses; any other status ends its turn."""
+    upgrade = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: eA==\r\n"
+    answer = await exchange(running, f"GET /v1/responses HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 426 ") and b"\r\nupgrade: HTTP/1.1\r\n" in answer
+    assert b"upgrade_unsupported" in answer and running.seen.requests == []
+
+
 _JAVA = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -231,8 +232,10 @@ class Connection(RequestReader):
         self._closing = True
         self._parts.clear()
         self.server.let_go(self._request)
-        again = b"retry-after: %d\r\n" % refusal.retry_after if refusal.retry_after else b""
-        Response(self, keep_alive=False).send(refusal.status, self.server.refusal_body(refusal), again)
+        lines = b"retry-after: %d\r\n" % refusal.retry_after if refusal.retry_after else b""
+        if refusal.status == HTTPStatus.UPGRADE_REQUIRED:
+            lines += b"upgrade: HTTP/1.1\r\n"  # it has to say what to go over to
+        Response(self, keep_alive=False).send(refusal.status, self.server.refusal_body(refusal), lines)
         self._linger(transport)
 
     def _linger(self, transport: asyncio.Transport) -> None:

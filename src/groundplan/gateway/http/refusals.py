@@ -7,6 +7,10 @@ from groundplan.gateway.http.bounds import Limits, Refusal
 MALFORMED = Refusal(400, "malformed_request", "the request is not valid HTTP/1.1", "Check the client or a proxy.")
 TRAILER = Refusal(400, "trailer_unsupported", "a header follows the body", "Send all headers before the body.")
 UPGRADE = Refusal(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", "Send no Upgrade header.")
+NO_WEBSOCKET = Refusal(
+    426, "upgrade_unsupported", "no WebSocket is spoken at this path", "Send the same by HTTP, to the same path."
+)
+"""Of this status alone clients that try WebSocket first (Codex at /v1/responses) go on by HTTP."""
 AMBIGUOUS = Refusal(400, "ambiguous_length", "the length of the body is ambiguous", "Use Content-Length or chunked.")
 CHUNKED_EARLY = Refusal(400, "ambiguous_length", "only HTTP/1.1 has chunked bodies", "Use Content-Length.")
 HOST_MISSING = Refusal(400, "host_missing", "the Host header is missing", "Send HTTP/1.1 with Host.")

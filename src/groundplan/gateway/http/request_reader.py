@@ -233,8 +233,9 @@ class RequestReader(asyncio.Protocol, ABC):
         websocket = request.headers[b"upgrade"].strip().lower() == b"websocket"
         known = self.server.upgrades is not None and self.server.upgrades(request)
         body = b"content-length" in request.headers or b"transfer-encoding" in request.headers
-        if not (wants and websocket and known) or body or self._busy or self._refusal is not None:
-            self._refuse(refusals.UPGRADE)
+        alone = wants and websocket and not body and not self._busy
+        if not alone or not known or self._refusal is not None:
+            self._refuse(refusals.NO_WEBSOCKET if alone else refusals.UPGRADE)
             return
         self._tunnel = request.stream = BodyStream(self, self.server.loop, self.server.limits, patient=True)
         request.keep_alive = False
