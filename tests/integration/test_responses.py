@@ -37,6 +37,20 @@ LOOK: Any = {
     "strict": False,
     "parameters": {"type": "object"},
 }
+GROUP: Any = {"type": "namespace", "name": "files", "description": "Files", "tools": [LOOK]}
+SEARCH: Any = {
+    "type": "tool_search",
+    "execution": "client",
+    "description": "Find tools",
+    "parameters": {"type": "object"},
+}
+FOUND: Any = {
+    "type": "tool_search_output",
+    "execution": "client",
+    "call_id": "c",
+    "status": "completed",
+    "tools": [GROUP],
+}
 SCHEMA: Any = {"type": "json_schema", "name": "place", "schema": {"type": "object"}, "strict": True}
 USAGE = {
     "input_tokens": 50,
@@ -332,6 +346,9 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
         ({"truncation": "auto"}, "truncation 'auto'"),
         ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
         ({"tools": [{"type": "custom", "name": "x"}]}, "tools: custom"),
+        ({"tools": [GROUP]}, "tools: namespace"),
+        ({"tools": [SEARCH]}, "tools: tool_search"),
+        ({"input": [{"role": "user", "content": "a"}, FOUND]}, "input: an item of type tool_search_output"),
         ({"later_field": 1}, "later_field"),
         ({"text": {"format": {"type": "grammar", "syntax": "lark", "definition": "x"}}}, "text.format grammar"),
         ({"input": [{"role": "user", "content": "a", "later": 1}]}, "input.later"),
@@ -355,6 +372,10 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
 async def test_what_has_no_bound_is_refused(setup: Setup) -> None:
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"tools": [{"type": "web_search"}]}, "field_unsupported"),
+        ({"tools": [{**GROUP, "tools": [{"type": "web_search"}]}]}, "field_unsupported"),
+        ({"tools": [{**SEARCH, "execution": "server"}]}, "field_unsupported"),
+        ({"input": [{**FOUND, "tools": [{"type": "mcp", "server_label": "x"}]}]}, "field_unsupported"),
+        ({"input": [{**FOUND, "execution": "server"}]}, "content_unsupported"),
         ({"background": True}, "field_unsupported"),
         ({"conversation": "conv_1"}, "field_unsupported"),
         ({"prompt": {"id": "p"}}, "field_unsupported"),

@@ -6,7 +6,6 @@ kept there, work in the background). How responses are stored and found again is
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,12 +20,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape, signatures
 from groundplan.gateway.surfaces.body import (
-    BREAKPOINT,
     OTHERWISE,
-    CacheOptions,
-    Reasoning,
-    file_bytes,
-    image_bytes,
     not_read,
     read_fields,
     refuse_fields,
@@ -35,7 +29,7 @@ from groundplan.gateway.surfaces.by_chat import ByChat, ServedByChat, able, serv
 from groundplan.gateway.surfaces.chat import FILE, SERVICES
 from groundplan.gateway.surfaces.chat_pieces import completion
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
-from groundplan.gateway.surfaces.named_files import NamedFile, file_of, given_twice, without, written
+from groundplan.gateway.surfaces.named_files import NamedFile, file_of, without, written
 from groundplan.gateway.surfaces.responses_stream import (
     Rendered,
     ResponsesChatRelay,
@@ -44,6 +38,7 @@ from groundplan.gateway.surfaces.responses_stream import (
     as_asked,
 )
 from groundplan.gateway.surfaces.responses_to_chat import Translation
+from groundplan.gateway.surfaces.responses_types import Asked, Item, Part, unsupported
 from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
 from groundplan.ledger.model import Usage
 
@@ -58,104 +53,10 @@ _UNBOUNDED = OTHERWISE | {
     "best_of", "n", "max_tokens", "max_completion_tokens",
     "conversation", "prompt", "context_management", "image", "moderation", "background_options",
 }  # fmt: skip
-_TOOLS = ("function", "custom")
-_PARTS = frozenset(
-    {"input_text", "output_text", "refusal", "input_image", "input_file", "reasoning_text", "summary_text"}
-)
-_ITEMS = frozenset(
-    {"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"}
-)
 _NONE = msgspec.Raw(b"null")
 _encode = msgspec.json.Encoder().encode
-
-
-class _Part(msgspec.Struct, frozen=True):
-    type: str
-    text: str = ""
-    image_url: str | None = None
-    file_data: str | None = None
-    file_id: str | None = None
-    file_url: str | None = None
-    video_url: msgspec.Raw = _NONE
-    audio_url: msgspec.Raw = _NONE
-    input_audio: msgspec.Raw = _NONE
-    image_embeds: msgspec.Raw = _NONE
-    audio_embeds: msgspec.Raw = _NONE
-    image_pil: msgspec.Raw = _NONE
-    prompt_cache_breakpoint: CacheOptions | None = None
-
-    def check(self) -> None:
-        """Raise `Invalid` for what some upstreams read, or fetch, of a part by its name whatever type it has, and for a
-        cache that costs more than is declared."""
-        if self.prompt_cache_breakpoint is not None:
-            self.prompt_cache_breakpoint.check(BREAKPOINT)
-        others = _others(self)
-        if others == _NO_OTHERS:
-            return
-        for name, given in zip(_NAMES, others, strict=True):
-            if given is not None and given != _NONE and name not in _OF.get(self.type, ()):
-                raise _content(f"content of type {self.type[:40]} that has {name}")
-
-    def media_bytes(self) -> int:
-        """Of the caller's body, that are the image or the file itself; 0 where it is named. Raises `Invalid`."""
-        itself = self.image_url if self.type == "input_image" else self.file_data
-        if self.file_url is not None:
-            return file_bytes(None)
-        if self.file_id is None:
-            return image_bytes(itself or "") if self.type == "input_image" else file_bytes(itself)
-        if itself is not None:
-            raise given_twice("the image" if self.type == "input_image" else "the file")
-        return 0
-
-
-_OF = {"input_image": ("image_url",), "input_file": ("file_data", "file_url")}
-_NAMES = (
-    "image_url", "file_data", "file_url", "video_url", "audio_url", "input_audio", "image_embeds", "audio_embeds",
-    "image_pil",
-)  # fmt: skip
-_NO_OTHERS = (*[None] * 3, *[_NONE] * 6)
-_others = attrgetter(*_NAMES)
-
-
-class _Item(msgspec.Struct, frozen=True):
-    type: str = "message"
-    role: str = ""
-    content: str | list[_Part] | None = None
-    output: str | list[_Part] | None = None
-    encrypted_content: str | None = None
-
-    @property
-    def only_named(self) -> bool:
-        """Earlier reasoning of which nothing is here but its name."""
-        return self.type == "reasoning" and not self.encrypted_content and not self.content
-
-
-class _Tool(msgspec.Struct, frozen=True):
-    type: str
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A request as far as the gateway needs it."""
-
-    model: str
-    input: str | list[_Item] | None = None
-    stream: bool | None = None
-    max_output_tokens: int | None = None
-    tools: list[_Tool] | None = None
-    service_tier: str | None = None
-    prompt_cache_options: CacheOptions | None = None
-    reasoning: Reasoning | None = None
-    store: bool | None = None
-    background: bool | None = None
-    previous_response_id: str | None = None
-
-
 _asked = msgspec.json.Decoder(Asked)
 _whole = msgspec.json.Decoder(Whole).decode
-
-
-def _unsupported(name: str, hint: str | None = None) -> Invalid:
-    return Invalid(f"{name} is not supported", code="field_unsupported", hint=hint or f"Leave {name} out.")
 
 
 class Told:
@@ -206,13 +107,10 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
     query, images, length, needs, named, only_named = "", 0, 0, set[str](), list[str](), False
     items = [] if isinstance(asked.input, str) or asked.input is None else asked.input
     for item in items:
-        if item.type not in _ITEMS:
-            raise _content(f"an item of type {item.type[:40]}")
+        item.check()
         only_named = only_named or item.only_named
         text = ""
         for part in _parts(item):
-            if part.type not in _PARTS:
-                raise _content(f"content of type {part.type[:40]}")
             part.check()
             if part.type in ("input_image", "input_file"):
                 image = part.type == "input_image"
@@ -247,21 +145,15 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
     )
 
 
-def _parts(item: _Item) -> list[_Part]:
+def _parts(item: Item) -> list[Part]:
     found = item.content if isinstance(item.content, list) else []
     return found + item.output if isinstance(item.output, list) else found
-
-
-def _content(what: str) -> Invalid:
-    return Invalid(
-        f"{what} is not supported", code="content_unsupported", hint="Send text, images, files and functions."
-    )
 
 
 def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
     refuse_fields(fields, _UNBOUNDED)
     if asked.background:
-        raise _unsupported("background", "Leave it out, and stream the answer.")
+        raise unsupported("background", "Leave it out, and stream the answer.")
     if not asked.input and asked.previous_response_id is None:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of items.")
     if asked.max_output_tokens is not None and asked.max_output_tokens < 1:
@@ -271,11 +163,9 @@ def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
     if asked.reasoning is not None:
         asked.reasoning.check()
     if asked.service_tier not in SERVICES:
-        raise _unsupported("service_tier")
+        raise unsupported("service_tier")
     for tool in asked.tools or ():
-        if tool.type not in _TOOLS:
-            hint = "Send functions and custom tools: what runs at a provider has no bound of cost."
-            raise _unsupported(f"the tool {tool.type[:60]}", hint)
+        tool.check()
 
 
 def without_named(ask: Ask) -> dict[str, bytes | None]:

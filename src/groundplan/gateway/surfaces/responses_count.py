@@ -15,7 +15,8 @@ from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.by_chat import served_natively
 from groundplan.gateway.surfaces.chat import FILE
 from groundplan.gateway.surfaces.interface import Answered, Codec
-from groundplan.gateway.surfaces.responses import Asked, OpenAIResponses, Responses, read, without_named
+from groundplan.gateway.surfaces.responses import OpenAIResponses, Responses, read, without_named
+from groundplan.gateway.surfaces.responses_types import Asked
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
