@@ -560,6 +560,33 @@ async def test_a_refusal_that_is_about_our_account(tmp_path: Path, stream: bool)
         assert (reply.status, reply.body) == (400, repeated) and not rig.gateway.health.troubled
 
 
+GONE = b'{"error":{"message":"The model `m` has been decommissioned","code":"model_decommissioned"}}'
+FIREWORKS = b'{"error":{"message":"Account acme is suspended","code":"PRECONDITION_FAILED"}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "why"),
+    [
+        (b"400 Bad Request", GONE, "no such model"),
+        (b"410 Gone", b"{}", "no such model"),
+        (b"412 Precondition Failed", FIREWORKS, "not paid"),
+    ],
+)
+async def test_a_model_or_an_account_that_is_gone_is_no_mistake_of_the_caller(
+    tmp_path: Path, status: bytes, told: bytes, why: str
+) -> None:
+    async with saying(tmp_path, answering(told, status), fallback=True) as rig:
+        for _ in range(3):
+            assert (await rig.chat()).headers["groundplan-deployment"] == "two"
+        assert rig.gateway.health.troubled, "and others are asked first from now on"
+        assert [each.cost for each in await rig.settlements()][::2] == [0, 0, 0]
+    (tmp_path / "alone").mkdir()
+    async with saying(tmp_path / "alone", answering(told, status)) as rig:
+        reply = await rig.chat()
+        assert (reply.status, reply.code) == (503, "upstream_failed") and why in reply.json["error"]["message"]
+        assert reply.json["error"]["hint"].startswith("Correct the ")
+
+
 GROQ = (
     b'{"error":{"message":"Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 7014",'
     b'"type":"tokens","code":"rate_limit_exceeded"}}'

@@ -146,6 +146,15 @@ def test_an_answer_that_is_not_understood_may_have_been_billed() -> None:
         ({"message": "API key not valid. Please pass a valid API key."}, 401),
         ({"message": "You have reached your specified API usage limits. You will regain access on 2026-12-01."}, 402),
         ({"message": "This organization has been disabled."}, 403),
+        ({"code": "organization_restricted", "message": "Organization has been restricted."}, 403),
+        ({"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."}, 402),
+        ({"code": "model_decommissioned", "message": "The model `m` has been decommissioned"}, 404),
+        ({"code": "OperationNotSupported", "message": "The chatCompletion operation does not work with m"}, 404),
+        ({"code": "invalid_request_error", "message": "Model Not Exist"}, 404),
+        ({"code": "1500", "type": "invalid_model", "message": "Invalid model: m"}, 404),
+        ({"code": 400, "message": "m/m-1:free is not a valid model ID"}, 404),
+        ({"code": 400, "message": "no, m is not a valid model ID"}, 400),
+        ({"message": "{'error': '/chat/completions: Invalid model name passed in model=m. Call `/v1/models`'}"}, 404),
         ({"message": "No such tool: Your credit balance is too low"}, 400),
         ({"message": None}, 400),
     ],
@@ -179,6 +188,10 @@ def test_a_prompt_that_a_provider_finds_too_long_is_told_with_a_code(known_by: s
     refused.body = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
     told = failed(refused, "", Place("one", "anthropic", ""))
     assert told.status == 400 and bool(too_long(400, told.body)) == (known_by != "nothing")
+
+
+def test_what_nobody_asks_for_is_no_refusal_of_what_was_asked() -> None:
+    assert (meant(410, b"gone"), meant(412, b"{}"), meant(418, b"{}")) == (404, 402, 418)
 
 
 def test_a_refusal_may_be_a_mere_text() -> None:

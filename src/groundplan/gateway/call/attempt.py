@@ -19,7 +19,7 @@ from groundplan.gateway.call.binary_stream import BinaryStreaming, is_sound
 from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.failed import MEANT, AttemptFailed
+from groundplan.gateway.call.failed import MEANT, AttemptFailed, hint_of
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.recorded import Recorded
@@ -238,11 +238,11 @@ class Attempt:
         if (asked := connection.headers.get(b"retry-after") or asked_pause(self._refusal)) is not None:
             rest = retry_after(asked, self.gateway.clock.now())
         why = f"the upstream answered {self.status}"
-        if status != self.status:
-            why += ", about our account there"
-        elif status in MEANT:
+        if status in MEANT:
             why += f": {MEANT[status]}"
         failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, rest=rest)
+        if status != self.status:
+            failed.hint = hint_of(status, self.deployment.name)
         if self.deployment.api != "openai" and (ours := not_asked(status, self._refusal)) is not None:
             failed.reason, failed.hint = ours
         mine = status != 429 or self.exchange.interface.billed  # who only counts tokens has a limit of its own

@@ -1,17 +1,33 @@
-"""Refusals of a provider that are about our account there, or about how much its model can read, though their status
-says that the request is wrong. Pure.
+"""Refusals of a provider that are about our account there, about the model that we ask for, or about how much it can
+read, though their status says that the request is wrong. Pure.
 
 Only codes, and how a message begins, are looked at: further behind, a message may repeat what a caller sent.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
-UNKNOWN_KEY, UNPAID, NOT_ALLOWED, TOO_LARGE = 401, 402, 403, 413
-_CODES = {"billing_hard_limit_reached": UNPAID, "insufficient_quota": UNPAID}
+UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE = 401, 402, 403, 404, 413
+_STATUSES = {410: NO_MODEL, 412: UNPAID}
+"""How Azure and others say that a model is retired, and Fireworks that an account is not paid. Nothing that a caller
+sends has these for an answer."""
+_CODES = {
+    "billing_hard_limit_reached": UNPAID,
+    "insufficient_quota": UNPAID,
+    "Arrearage": UNPAID,
+    "organization_restricted": NOT_ALLOWED,
+    "model_terms_required": NOT_ALLOWED,
+    "model_decommissioned": NO_MODEL,
+    "model_not_available": NO_MODEL,
+    "model_not_found": NO_MODEL,
+    "unknown_model": NO_MODEL,
+    "OperationNotSupported": NO_MODEL,
+}
+"""The last one is Azure's, of a model that does not have, or has no longer, what its deployment is asked for."""
 _MESSAGES = (
     ("Your credit balance is too low", UNPAID),
     ("You have reached your specified API usage limits", UNPAID),
@@ -20,7 +36,15 @@ _MESSAGES = (
     ("API key not valid", UNKNOWN_KEY),
     ("API key expired", UNKNOWN_KEY),
     ("Incorrect API key provided", UNKNOWN_KEY),
+    ("Model Not Exist", NO_MODEL),
+    ("Invalid model: ", NO_MODEL),
+    ("Invalid model '", NO_MODEL),
+    ("Unknown Model, ", NO_MODEL),
 )
+_NO_MODEL = re.compile(
+    r"(?:400: )?(?:\{'error': ['\"])?/[a-z/]{1,40}: Invalid model name passed in|\S{1,200} is not a valid model ID\Z"
+).match
+"""As LiteLLM and OpenRouter say it."""
 
 _NOT_ASKED = ("secret_missing", "secret_unreadable", "providers_missing")
 TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
@@ -69,7 +93,9 @@ def asked_pause(data: bytes) -> bytes | None:
 
 def meant(status: int, data: bytes) -> int:
     """The status that such a refusal should have had; any other's own."""
-    error = _error(data) if status == 400 else None
+    if status != 400:
+        return _STATUSES.get(status, status)
+    error = _error(data)
     return status if error is None else said(error.message, error.code) or status
 
 
@@ -120,4 +146,5 @@ def said(message: str, code: object = None) -> int:
     """The status that an error with these words should have; 0: it is about the request."""
     if isinstance(code, str) and code in _CODES:
         return _CODES[code]
-    return next((status for begin, status in _MESSAGES if message.startswith(begin)), 0)
+    found = next((status for begin, status in _MESSAGES if message.startswith(begin)), 0)
+    return NO_MODEL if not found and _NO_MODEL(message) else found
