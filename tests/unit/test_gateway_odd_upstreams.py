@@ -36,7 +36,7 @@ from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.resume import continuation
 from groundplan.gateway.surfaces.answers import of_error
 from groundplan.gateway.surfaces.chat import ChatRelay, read
-from groundplan.gateway.upstream.account import not_asked
+from groundplan.gateway.upstream.account import meant, not_asked
 from groundplan.ledger.model import Usage
 
 
@@ -585,6 +585,25 @@ async def test_a_model_or_an_account_that_is_gone_is_no_mistake_of_the_caller(
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "upstream_failed") and why in reply.json["error"]["message"]
         assert reply.json["error"]["hint"].startswith("Correct the ")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b'{"code":"The caller does not have permission","error":"Content violates usage guidelines. Failed check: X"}',
+        b'{"error":{"message":"m requires moderation","code":403,"metadata":{"reasons":["x"],"flagged_input":"a"}}}',
+    ],
+)
+async def test_what_a_provider_does_not_answer_is_its_callers_matter(tmp_path: Path, told: bytes) -> None:
+    """It is told with the status of a key that may not do this. Whatever somebody asks, others are still answered
+    there."""
+    async with saying(tmp_path, answering(told, b"403 Forbidden"), fallback=True) as rig:
+        for _ in range(3):
+            reply = await rig.chat()
+            assert (reply.status, reply.body) == (403, told)
+        assert not rig.gateway.health._failures and rig.models["two"].counted == 0
+        await rig.books()
+    assert meant(403, b'{"error":{"message":"Your key may not do this","metadata":{}}}') == 403
 
 
 GROQ = (

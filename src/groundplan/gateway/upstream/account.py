@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE = 401, 402, 403, 404, 413
+REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE = 400, 401, 402, 403, 404, 413
 _STATUSES = {410: NO_MODEL, 412: UNPAID}
 """How Azure and others say that a model is retired, and Fireworks that an account is not paid. Nothing that a caller
 sends has these for an answer."""
@@ -46,6 +46,8 @@ _NO_MODEL = re.compile(
 ).match
 """As LiteLLM and OpenRouter say it."""
 
+_FLAGGED = "Content violates usage guidelines"
+"""How xAI begins to refuse what somebody asks, as if our key were not allowed to; OpenRouter says so in `metadata`."""
 _NOT_ASKED = ("secret_missing", "secret_unreadable", "providers_missing")
 TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
 _TOO_LONG = (
@@ -69,6 +71,7 @@ class _Error(msgspec.Struct, frozen=True):
     type: Any = None
     hint: Any = None
     details: Any = None
+    metadata: Any = None
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -92,11 +95,15 @@ def asked_pause(data: bytes) -> bytes | None:
 
 
 def meant(status: int, data: bytes) -> int:
-    """The status that such a refusal should have had; any other's own."""
-    if status != 400:
+    """The status that such a refusal should have had; any other's own. What was asked is its caller's matter (400)."""
+    if status not in (REFUSED, NOT_ALLOWED):
         return _STATUSES.get(status, status)
-    error = _error(data)
-    return status if error is None else said(error.message, error.code) or status
+    if (error := _error(data)) is None:
+        return status
+    if status == REFUSED:
+        return said(error.message, error.code) or status
+    flagged = isinstance(error.metadata, dict) and "flagged_input" in error.metadata
+    return REFUSED if flagged or error.message.startswith(_FLAGGED) else status
 
 
 def above_rate(status: int, data: bytes) -> bool:
