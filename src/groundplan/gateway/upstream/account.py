@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE = 400, 401, 402, 403, 404, 413
+REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE, BUSY = 400, 401, 402, 403, 404, 413, 429
 _STATUSES = {410: NO_MODEL, 412: UNPAID}
 """How Azure and others say that a model is retired, and Fireworks that an account is not paid. Nothing that a caller
 sends has these for an answer."""
@@ -48,6 +48,7 @@ _NO_MODEL = re.compile(
 
 _FLAGGED = "Content violates usage guidelines"
 """How xAI begins to refuse what somebody asks, as if our key were not allowed to; OpenRouter says so in `metadata`."""
+_LARGE = "Request too large for"
 _NOT_ASKED = ("secret_missing", "secret_unreadable", "providers_missing")
 TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
 _TOO_LONG = (
@@ -107,10 +108,12 @@ def meant(status: int, data: bytes) -> int:
 
 
 def above_rate(status: int, data: bytes) -> bool:
-    """Whether a request is too large for what our account may send in a minute, as Groq tells it: whoever else serves
-    the model may well take it, and a smaller one would be taken here."""
-    error = _error(data) if status == TOO_LARGE else None
-    return error is not None and error.code == "rate_limit_exceeded"
+    """Whether a request is too large for what our account may send in a minute, as Groq tells it, and OpenAI with the
+    status of too many: whoever else serves the model may well take it, and a smaller one would be taken here."""
+    error = _error(data) if status in (TOO_LARGE, BUSY) else None
+    if error is None or error.code != "rate_limit_exceeded":
+        return False
+    return status == TOO_LARGE or error.message.startswith(_LARGE)
 
 
 def too_long(status: int, data: bytes) -> str:
