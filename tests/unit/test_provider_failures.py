@@ -190,6 +190,23 @@ def test_a_prompt_that_a_provider_finds_too_long_is_told_with_a_code(known_by: s
     assert told.status == 400 and bool(too_long(400, told.body)) == (known_by != "nothing")
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"code": "invalid", "error": "This model's maximum prompt length is 131072 but the request contains 537812"},
+        {"error": {"message": "This endpoint's maximum context length is 65536 tokens. However", "code": 400}},
+        {"error": {"message": "You passed 30721 input tokens and requested 2048 output tokens. However", "code": 400}},
+        {"message": "The input (61709 tokens) is longer than the model's context length (40960 tokens)."},
+        {"error": {"message": "The prompt is too long: 262377, model maximum context length: 262143"}},
+        {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096", "error_type": "x"},
+        {"error": "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded"},
+    ],
+)
+def test_each_server_has_its_own_words_for_a_prompt_that_is_too_long(told: dict[str, Any]) -> None:
+    assert too_long(400, json.dumps(told).encode()) and too_long(422, json.dumps(told).encode())
+    assert not too_long(409, json.dumps(told).encode()) and not too_long(400, b'{"error":"You passed nothing"}')
+
+
 def test_what_nobody_asks_for_is_no_refusal_of_what_was_asked() -> None:
     assert (meant(410, b"gone"), meant(412, b"{}"), meant(418, b"{}")) == (404, 402, 418)
 

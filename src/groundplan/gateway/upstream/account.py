@@ -62,8 +62,25 @@ _TOO_LONG = (
     "Prompt contains",
     "the request exceeds the available context size",
     "too many tokens: total number of tokens",
+    "This model's maximum prompt length is",
+    "This endpoint's maximum context length is",
+    "'max_tokens' or 'max_completion_tokens' is too large",
+    "Requested token count exceeds the model's maximum context length",
+    "The prompt is too long",
+    "Input validation error: `inputs`",
+    "Invalid request: Your request exceeded model token limit",
+    "Range of input length should be",
+    "<400> InternalError.Algo.InvalidParameter: Range of input length should be",
+    "Prompt exceeds max length",
+    "Trying to keep the first",
+    "litellm.ContextWindowExceededError",
 )
-"""How OpenAI, vLLM, Anthropic, Gemini, Bedrock, Mistral, llama.cpp and Cohere begin to say it."""
+"""How OpenAI, vLLM, Anthropic, Gemini, Bedrock, Mistral, llama.cpp and Cohere begin to say it; xAI, OpenRouter, vLLM
+again, SGLang, Fireworks, TGI, Moonshot, DashScope, Z.ai, LM Studio and LiteLLM."""
+_COUNTED = re.compile(
+    r"You passed [\d,]+ input (?:tokens|characters)\b|The input \([\d,]+ tokens\) is longer than"
+).match
+"""As vLLM and SGLang do with the count."""
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -128,7 +145,7 @@ def too_long(status: int, data: bytes) -> str:
 
 def says_too_long(message: str, code: object = None) -> bool:
     """Whether an error with these words is about how much the model can read."""
-    return code in TOO_LONG_CODES or message.startswith(_TOO_LONG)
+    return code in TOO_LONG_CODES or message.startswith(_TOO_LONG) or _COUNTED(message) is not None
 
 
 def not_asked(status: int, data: bytes) -> tuple[str, str] | None:
