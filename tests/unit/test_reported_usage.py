@@ -73,6 +73,18 @@ def test_what_a_total_has_above_the_counts_was_generated_where_nobody_says_by_wh
     assert msgspec.convert(response | {"output_tokens": -1}, ResponsesUsage).usage() is None
 
 
+def test_what_a_cache_read_and_wrote_may_be_in_the_total_alone() -> None:
+    """As Portkey tells of Claude. It is of the prompt, and nothing of it was generated."""
+    told: dict[str, Any] = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 6030}
+    told |= {"cache_read_input_tokens": 5000, "cache_creation_input_tokens": 1000}
+    expected = Usage(input=6010, output=20, cache_read=5000, cache_write=1000)
+    assert msgspec.convert(told, ChatUsage).usage() == expected
+    assert msgspec.convert(told | {"total_tokens": 6031}, ChatUsage).usage() == Usage(
+        input=10, output=6021, cache_read=5000, cache_write=1000
+    ), "any other total is not known to be that"
+    assert msgspec.convert(told | {"prompt_tokens": -10, "total_tokens": 6010}, ChatUsage).usage() is None
+
+
 @pytest.mark.parametrize("name", ["cached_tokens", "cache_read_input_tokens"])
 def test_what_a_cache_read_is_told_beside_the_totals_too(name: str) -> None:
     told: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, name: 60}

@@ -42,7 +42,8 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
 
     Some providers leave what a model reasoned out of `completion_tokens`, with details (xAI) or without (Gemini): their
     `total_tokens` tells, and what it has above the two counts was generated. Some have classes beside the totals: what
-    a cache read (Moonshot, Together), also by Anthropic's names (Databricks, LiteLLM), and reasoning (SGLang).
+    a cache read (Moonshot, Together), also by Anthropic's names (Databricks, LiteLLM), and reasoning (SGLang). Where
+    the total is more by just what those names say (Portkey), the prompt's count leaves it out, as Anthropic's does.
     """
 
     prompt_tokens: Count = None
@@ -62,10 +63,13 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
         if told is None or said is None:
             return self._by_total(tier)
         into, out = self.prompt_tokens_details, self.completion_tokens_details
-        if (total := self.total_tokens) is not None and total > told + said and said >= 0:
-            said = total - told
         cached = _beside(self.cached_tokens or self.cache_read_input_tokens)
         written, reasoning = _beside(self.cache_creation_input_tokens), _beside(self.reasoning_tokens)
+        if (total := self.total_tokens) is not None and total > told + said and said >= 0:
+            if told >= 0 and total == told + said + cached + written:
+                told = total - said
+            else:
+                said = total - told
         if into is None and out is None and not (cached or written or reasoning):
             possible = 0 <= told < MAX_TOKENS and 0 <= said < MAX_TOKENS
             return Usage(input=told, output=said, service_tier=tier) if possible else None
