@@ -128,7 +128,9 @@ async def test_media_are_resumed_nowhere(tmp_path: Path) -> None:
         await rig.books()
 
 
-@pytest.mark.parametrize("usage", [{"input_tokens": -1, "output_tokens": -1}, {}, None])
+@pytest.mark.parametrize(
+    "usage", [{"input_tokens": -1, "output_tokens": -1}, {"input_tokens": 0, "output_tokens": 0}, {}, None]
+)
 async def test_media_without_usage_cost_their_most(media: Media, usage: dict[str, int] | None) -> None:
     media.rig.play("one", last={"usage": usage})
     whole(await media.ask(), media, "one")

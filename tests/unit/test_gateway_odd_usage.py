@@ -39,10 +39,12 @@ WRONG = [
     b"{}",
     b"[1]",
     b'"none"',
+    b'{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}',
+    b'{"prompt_tokens":0,"completion_tokens":3,"total_tokens":3}',
 ]
 
 
-@pytest.mark.parametrize("usage", WRONG)
+@pytest.mark.parametrize("usage", [*WRONG, b'{"prompt_tokens":5,"completion_tokens":0,"total_tokens":5}'])
 async def test_usage_that_cannot_be_read_costs_nobody_the_answer(tmp_path: Path, usage: bytes) -> None:
     async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, counted(usage), DONE)) as rig:
         only = await good(rig)

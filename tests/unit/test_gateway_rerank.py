@@ -46,6 +46,13 @@ def test_tokens_are_charged_beside_the_searches() -> None:
     assert cost == CENT + 7 * PICO // 1_000_000
 
 
+@pytest.mark.parametrize("usage", [None, {"total_tokens": 0}, {"prompt_tokens": 0}])
+def test_where_no_token_is_told_nothing_is(usage: dict[str, int] | None) -> None:
+    place = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0))
+    answer = {"results": [{"index": 0, "relevance_score": 1.0}], "usage": usage}
+    assert RERANK.codec(place).answer(json.dumps(answer).encode(), asked("x")).usage is None
+
+
 def test_a_document_counts_with_its_query() -> None:
     """Cohere splits what has more than 500 tokens with the query, and bills each piece."""
     body = {"model": "sorter", "query": "q" * 300, "documents": ["x" * 400] * 100}

@@ -138,6 +138,8 @@ def test_other_ends_of_a_call(tmp_path: Path) -> None:
     one, each = terms(), line()
     unreported = made(one, each, [given(tmp_path, answer(each.call, None))])
     assert unreported.ok and settled(unreported) == [("ok", HELD, ["provider_batch", "no_usage"])]
+    nothing = answer(each.call).replace(b'"prompt_tokens": 1', b'"prompt_tokens": 0')
+    assert settled(made(one, each, [given(tmp_path, nothing)])) == settled(unreported)
     dear = made(one, each, [given(tmp_path, answer(each.call, 50))])
     assert settled(dear) == [("ok", 250_000_000, ["provider_batch", "over_bound"])]
     for most, flags in (((1, 20), []), ((1, 19), ["over_bound"]), ((0, 0), [])):

@@ -379,7 +379,7 @@ class ScriptedModel:
         if mode == "miscount":
             completion = completion * 3 + 7
         if mode == "undercount":
-            completion = 0
+            completion = min(completion, 1)
         counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         if not read and not written:
             return counts

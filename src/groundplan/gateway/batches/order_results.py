@@ -171,7 +171,9 @@ def _add(
             answered = terms.interface.codec(terms.order.deployment).answer(bytes(result.response.body), ask)
         except Malformed as problem:
             found.error = ("batch_line_malformed", str(problem))
-        _attempt(found, terms, line, ("failed" if answered is None else "ok", status, _usage(answered)))
+        _attempt(
+            found, terms, line, ("failed" if answered is None else "ok", status, _usage(answered, terms.interface))
+        )
     else:
         _attempt(found, terms, line, ("not_billed", status, Usage()))
     if found.data and (found.ok or answered is None):
@@ -182,8 +184,10 @@ def _add(
         found.status, found.data = status, bytes(result.response.body)
 
 
-def _usage(answered: Answered | None) -> Usage | None:
-    return None if answered is None else answered.usage
+def _usage(answered: Answered | None, interface: Interface) -> Usage | None:
+    """What is reported; a prompt of no token is none."""
+    usage = None if answered is None else answered.usage
+    return None if usage is None or (interface.capped and not usage.input) else usage
 
 
 def _attempt(found: Made, terms: Terms, line: OrderLine, how: tuple[str, int, Usage | None]) -> None:

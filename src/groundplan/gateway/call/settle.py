@@ -84,6 +84,7 @@ def _write_attempt(
     deployment = exchange.deployment
     if deployment is None or exchange.token is None or not exchange.attempt_started:
         raise AssertionError("no attempt is open")
+    usage = _true(exchange, usage)
     estimated = usage is None and outcome != "not_billed"
     usage, cost, flags = _billed(exchange, deployment, outcome, usage)
     now, began = time.perf_counter_ns(), exchange.attempt_started
@@ -127,6 +128,13 @@ def _count_attempt(gateway: Gateway, exchange: Exchange, settled: _Settled, *, k
     if not keep_reservation and exchange.token is not None:
         gateway.slices.settle(exchange.token, cost)
         exchange.token = None
+
+
+def _true(exchange: Exchange, usage: Usage | None) -> Usage | None:
+    """A report; None where it cannot be one: of a prompt of no token, or of no token for an answer that came."""
+    if usage is None or not exchange.interface.capped:
+        return usage
+    return usage if usage.input and (usage.output or not exchange.output_bytes) else None
 
 
 def _billed(
@@ -193,6 +201,7 @@ def cancelled(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None
     if not exchange.attempt_sent:
         attempt(gateway, exchange, "not_billed", 0, None)
         return
+    usage = _true(exchange, usage)
     if usage is None and deployment.billing_on_cancel != "generated":
         exchange.output_bytes = 0  # it may go on without us, so what came so far bounds nothing
     attempt(gateway, exchange, "cancelled", 0, usage)

@@ -78,7 +78,8 @@ class RerankCodec(PlainCodec):
         if not found.results or any(not 0 <= result.index < ask.messages for result in found.results):
             raise malformed()
         usage = _usage(found)
-        usage = Usage() if usage is None and self._by_request else usage
+        if usage is None or not usage.input:  # there is no query without a token: 0 is what servers say that count none
+            usage = Usage() if self._by_request else None
         searches = _searches(found)
         if usage is not None and searches:
             usage = msgspec.structs.replace(usage, details=UsageDetails(searches=searches))

@@ -65,7 +65,13 @@ class SpeechCodec(PlainCodec):
         known = None if self._by_tokens else Usage(characters=ask.copies)
         if ask.binary:
             return BytesRelay(known)
-        return TypedRelay(_KIND, known, lambda told: told and msgspec.structs.replace(told, characters=ask.copies))
+        return TypedRelay(_KIND, known, lambda told: self._used(ask, told))
+
+    def _used(self, ask: Ask, told: Usage | None) -> Usage | None:
+        """What was reported; sound of no token is none."""
+        if told is None or (self._by_tokens and not told.output):
+            return None
+        return msgspec.structs.replace(told, characters=ask.copies)
 
 
 class Speech(Interface):
