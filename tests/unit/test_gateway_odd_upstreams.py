@@ -400,6 +400,39 @@ async def test_an_upstream_that_makes_fewer_copies_than_asked(tmp_path: Path) ->
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("done", [True, False])
 async def test_an_upstream_that_makes_fewer_texts_than_asked(tmp_path: Path, native: bool, done: bool) -> None:
+# what was not finished -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize("reason", ["error", "abort", "network_error", "insufficient_system_resource"])
+async def test_an_answer_that_was_not_finished(tmp_path: Path, path: str, reason: str) -> None:
+    """Also one of which its upstream says so in no error, but as if it were how a model ends: OpenRouter, Mistral, vLLM
+    as it is shut down, Z.ai, DeepSeek."""
+    asks: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9}
+    if path == "/v1/responses":
+        asks = {"input": "x", "max_output_tokens": 9}
+    if path == "/v1/completions":
+        asks = {"prompt": "x", "max_tokens": 9}
+    half = json.loads(whole())
+    half["choices"][0]["finish_reason"] = reason
+    cases = {
+        "whole": (answering(json.dumps(half).encode()),),
+        "before": (STREAM, events(chunk({}, reason), DONE)),
+        "within": (STREAM, events(ROLE, HI), events(chunk({}, reason), DONE)),
+    }
+    for name, pieces in cases.items():
+        (tmp_path / name).mkdir()
+        async with saying(tmp_path / name, *pieces, fallback=True) as rig:
+            reply = await asked(rig, path, {"model": "auto", "stream": name != "whole", **asks})
+            outcomes = [each.outcome for each in await rig.settlements()]
+            assert reply.status == 200 and outcomes == ["failed", "ok"][: 1 if name == "within" else 2]
+            if name == "within":
+                assert b"did not finish its answer" in reply.body
+            else:
+                assert reply.headers["groundplan-deployment"] == "two"
+            await rig.books()
+
+
     """The older completions, by its own or by its chat."""
     texts = [{"index": 0, "text": "Hi ", "finish_reason": None}, {"index": 0, "text": "there", "finish_reason": "stop"}]
     own = [json.dumps({"id": "c", "object": "text_completion", "choices": [each]}).encode() for each in texts]

@@ -35,7 +35,7 @@ from groundplan.gateway.surfaces.chat_chunk import Chunk, read_chunk, without_us
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.surfaces.messages_types import CacheControl
 from groundplan.gateway.surfaces.named_files import NamedFile, file_of, without, written
-from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
+from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed, refuse_unfinished
 from groundplan.gateway.surfaces.upstream_json import STREAM, UNREADABLE, refuse_encoding, understood, with_choices
 from groundplan.gateway.upstream import call_ids, providers
 from groundplan.ledger.model import Usage
@@ -94,8 +94,12 @@ class _Chat(msgspec.Struct, frozen=True):
     reasoning: Reasoning | None = None
 
 
+class _End(msgspec.Struct, frozen=True, gc=False):
+    finish_reason: Any = None
+
+
 class _Answer(msgspec.Struct, frozen=True):
-    choices: list[msgspec.Raw] | None = None
+    choices: list[_End] | None = None
     usage: meter.ReportedUsage | None = None
     service_tier: Any = None
 
@@ -297,7 +301,11 @@ class ChatRelay(OpenAIRelay):
             data = without_usage(data)
         earlier = event(self.held) if self.held is not None else b""
         self.held = None
-        if chunk.finishes() or self._even or (not chunk.choices and self.finished):
+        ends = chunk.finishes()
+        if ends:
+            for choice in chunk.choices:
+                refuse_unfinished(choice.finish_reason)
+        if ends or self._even or (not chunk.choices and self.finished):
             self.finished, self.alike = True, None
             self.held = data
             return earlier
@@ -382,6 +390,8 @@ class OpenAIChat:
         found = understood(_answer, data)
         if not found.choices:
             raise Malformed("the upstream's answer has no content")
+        for choice in found.choices:
+            refuse_unfinished(choice.finish_reason)
         refuse_encoding(data)
         return Answered(data, None if found.usage is None else found.usage.usage(named_tier(found.service_tier)))
 

@@ -11,7 +11,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.surfaces.chat_chunk import size_of
 from groundplan.gateway.surfaces.interface import Malformed
-from groundplan.gateway.surfaces.relaying import failed
+from groundplan.gateway.surfaces.relaying import failed, refuse_unfinished
 from groundplan.gateway.surfaces.signatures import Extra, marked
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 
@@ -243,6 +243,8 @@ def completion(data: bytes) -> Completion:
     found = understood(_completion, data)
     if not found.choices:
         raise Malformed("the upstream's answer has no content")
+    for choice in found.choices:
+        refuse_unfinished(choice.finish_reason)
     return found
 
 
@@ -251,4 +253,7 @@ def chunk(data: bytes) -> Chunk:
     found = understood(_chunk, data, STREAM)
     if bytes(found.error) != b"null":
         raise failed()
+    for choice in found.choices:
+        if choice.finish_reason:
+            refuse_unfinished(choice.finish_reason)
     return found

@@ -32,7 +32,7 @@ from groundplan.gateway.surfaces.chat import MAX_COPIES
 from groundplan.gateway.surfaces.chat_chunk import without_usage
 from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
-from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
+from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed, refuse_unfinished
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
@@ -174,6 +174,8 @@ class CompletionsRelay(OpenAIRelay):
                     return b""
                 data = without_usage(data)
         self.output_bytes += sum(len(choice.text.encode()) for choice in found.choices)
+        for choice in found.choices:
+            refuse_unfinished(choice.finish_reason)
         self._begun.update(choice.index for choice in found.choices)
         self._ended.update(choice.index for choice in found.choices if choice.finish_reason)
         earlier = b"" if self._held is None else event(self._held)
@@ -264,6 +266,8 @@ class OpenAICompletions:
         found = understood(_chunk, data)
         if not found.choices:
             raise Malformed("the upstream's answer has no content")
+        for choice in found.choices:
+            refuse_unfinished(choice.finish_reason)
         refuse_encoding(data)
         return Answered(data, found.usage.usage() if found.usage is not None else None)
 

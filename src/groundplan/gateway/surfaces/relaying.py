@@ -8,9 +8,19 @@ from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.surfaces.interface import Malformed
 from groundplan.ledger.model import Usage
 
+_UNFINISHED = frozenset({"error", "abort", "network_error", "overloaded_error", "insufficient_system_resource"})
+"""Why answers of status 200 end that were not finished, in the words of OpenRouter, LiteLLM and Mistral, of vLLM and
+SGLang where they are stopped, of Z.ai, Portkey and DeepSeek."""
+
 
 def failed() -> Malformed:
     return Malformed("the upstream reported an error in its stream")
+
+
+def refuse_unfinished(reason: object) -> None:
+    """Raise `Malformed` for an answer of which its upstream says that it could not finish it."""
+    if isinstance(reason, str) and reason in _UNFINISHED:
+        raise Malformed(f"the upstream did not finish its answer: {reason}")
 
 
 class OpenAIRelay:
