@@ -255,17 +255,40 @@ async def test_a_piece_behind_the_finish_reason_has_the_facts(tmp_path: Path) ->
         assert stream.chunks[-1]["choices"] == LATE["choices"] and stream.facts["deployment"] == "one"
 
 
+PROMPT = {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": []}
+"""What Azure says before all else, as soon as it has looked at the prompt."""
+
+
+async def test_what_is_told_of_the_prompt_is_no_first_byte(tmp_path: Path) -> None:
+    early = json.dumps(PROMPT).encode()
+    async with saying(tmp_path, STREAM, events(early), fallback=True) as rig:
+        stream = await rig.stream()
+        assert (stream.facts["deployment"], stream.finish, stream.errors) == ("two", ["stop"], [])
+    (tmp_path / "good").mkdir()
+    async with saying(tmp_path / "good", STREAM, events(early), events(*ANSWER)) as rig:
+        rig.gateway.reported = reported = Reported("")
+        reply = await rig.chat(stream=True)
+        assert reply.body.startswith(events(early, ROLE, HI))
+        assert [version[2] for version in reported._waiting] == ["m"], "the first event names none"
+        body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "stream": True}
+    (tmp_path / "messages").mkdir()
+    async with saying(tmp_path / "messages", STREAM, events(early), events(*ANSWER)) as rig:
+        reply = await asked(rig, "/v1/messages", body)
+        assert b'"id":"msg_c"' in reply.body and b'"model":"m"' in reply.body
+
+
 def test_also_where_a_stream_goes_on() -> None:
     asks = b'{"model": "auto", "messages": [{"role": "user", "content": "a"}], "stream": true}'
     story = continuation(read(asks))
     first = story.relay(ChatRelay(include_usage=False))
-    for data in (ROLE, HI):
+    for data in (json.dumps(PROMPT).encode(), ROLE, HI):
         first.take(data)
     story.broke(first, Usage())
     second = story.relay(ChatRelay(include_usage=False))
     told = [second.take(data) for data in (ROLE, THERE, chunk({}, "stop"), json.dumps(LATE).encode(), DONE)]
     end = events_of(second.last(b'{"cost":1}'))
     assert events_of(b"".join(told))[-1]["choices"][0]["finish_reason"] == "stop"
+    assert events_of(b"".join(told))[-1]["id"] == "c", "of the chunks that had text"
     assert end == [{**LATE, "groundplan": {"cost": 1}}, "[DONE]"]
 
 
@@ -377,29 +400,6 @@ async def test_an_event_that_cannot_be_remembered(tmp_path: Path, path: str, odd
         await rig.books()
 
 
-# copies --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("done", [True, False])
-async def test_one_copy_of_several_that_does_not_end(tmp_path: Path, done: bool) -> None:
-    sent = events(ROLE, HI, chunk({"content": "Ho"}, index=1), chunk({}, "stop"), *([DONE] if done else []))
-    async with saying(tmp_path, STREAM, sent) as rig:
-        stream = await rig.stream(n=2)
-        assert not stream.done and "ended early" in stream.errors[0]["message"]
-        (only,) = await rig.settlements()
-        assert only.outcome == "failed" and 0 < only.cost <= 2 * BOUND
-        await rig.books()
-
-
-async def test_an_upstream_that_makes_fewer_copies_than_asked(tmp_path: Path) -> None:
-    late = chunk({}, None)  # some send an empty piece behind the end
-    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"), late, DONE)) as rig:
-        await good(rig, n=2)
-
-
-@pytest.mark.parametrize("native", [True, False])
-@pytest.mark.parametrize("done", [True, False])
-async def test_an_upstream_that_makes_fewer_texts_than_asked(tmp_path: Path, native: bool, done: bool) -> None:
 # what was not finished -----------------------------------------------------------------------------------------------
 
 
@@ -433,6 +433,29 @@ async def test_an_answer_that_was_not_finished(tmp_path: Path, path: str, reason
             await rig.books()
 
 
+# copies --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_one_copy_of_several_that_does_not_end(tmp_path: Path, done: bool) -> None:
+    sent = events(ROLE, HI, chunk({"content": "Ho"}, index=1), chunk({}, "stop"), *([DONE] if done else []))
+    async with saying(tmp_path, STREAM, sent) as rig:
+        stream = await rig.stream(n=2)
+        assert not stream.done and "ended early" in stream.errors[0]["message"]
+        (only,) = await rig.settlements()
+        assert only.outcome == "failed" and 0 < only.cost <= 2 * BOUND
+        await rig.books()
+
+
+async def test_an_upstream_that_makes_fewer_copies_than_asked(tmp_path: Path) -> None:
+    late = chunk({}, None)  # some send an empty piece behind the end
+    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"), late, DONE)) as rig:
+        await good(rig, n=2)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("done", [True, False])
+async def test_an_upstream_that_makes_fewer_texts_than_asked(tmp_path: Path, native: bool, done: bool) -> None:
     """The older completions, by its own or by its chat."""
     texts = [{"index": 0, "text": "Hi ", "finish_reason": None}, {"index": 0, "text": "there", "finish_reason": "stop"}]
     own = [json.dumps({"id": "c", "object": "text_completion", "choices": [each]}).encode() for each in texts]
@@ -645,6 +668,7 @@ GROQ = (
 )
 
 
+@pytest.mark.parametrize("status", [b"413 Payload Too Large", b"429 Too Many Requests"])
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_request_that_is_above_a_minutes_tokens_goes_elsewhere(
     tmp_path: Path, stream: bool, status: bytes
@@ -706,7 +730,6 @@ SMALL = {"one": {"context_tokens": 8192}, "two": {"context_tokens": 128_000}}
         b'{"error":{"code":400,"message":"the request exceeds","type":"exceed_context_size_error","n_ctx":8192}}',
         b'[{"error":{"code":400,"message":"The input token count (9000) exceeds the maximum number of tokens."}}]',
     ],
-@pytest.mark.parametrize("status", [b"413 Payload Too Large", b"429 Too Many Requests"])
 )
 async def test_a_prompt_that_is_too_long_goes_to_whose_context_is_larger(
     tmp_path: Path, told: bytes, stream: bool

@@ -23,6 +23,8 @@ from groundplan.gateway.surfaces.wrapped import Wrapped
 EVERY = 1.0
 """Seconds between two answers of a deployment that are looked at, in one worker."""
 FLUSH_SECONDS = 1.0
+LOOKS = 3
+"""Events of a stream that are looked at."""
 LONGEST = 200
 MOST = 100
 """Versions of one deployment that are told in `DAY_SECONDS`."""
@@ -89,21 +91,22 @@ class Reported:
                 known.versions.clear()
         return True
 
-    def look(self, deployment: Deployment, data: bytes) -> None:
-        """Take up what an answer, or the first event of a stream, says of its version."""
+    def look(self, deployment: Deployment, data: bytes) -> bool:
+        """Take up what an answer, or an event of a stream, says of its version; whether it says any."""
         try:
             says = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return
+            return False
         named = says.model or (says.message or says.response or _Model()).model
         print_ = says.system_fingerprint or ""
         if not _shown(named) and not _shown(print_):
-            return
+            return False
         version = (deployment.name, deployment.upstream_model, _shown(named), _shown(print_))
         known = self._known.setdefault(deployment.name, _Known(0.0)).versions
         if version not in known and len(known) < MOST:
             known.add(version)
             self._waiting[version] = None
+        return True
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -138,17 +141,17 @@ def _shown(text: str) -> str:
 
 
 class Looking(Wrapped):
-    """The stream of an answer that is looked at, in its first event only."""
+    """The stream of an answer that is looked at, in its first events only: Azure's very first one names nothing."""
 
-    __slots__ = ("_deployment", "_reported")
+    __slots__ = ("_deployment", "_left", "_reported")
 
     def __init__(self, inner: Relay, reported: Reported, deployment: Deployment) -> None:
         super().__init__(inner)
-        self._reported: Reported | None = reported
+        self._reported = reported
         self._deployment = deployment
+        self._left = LOOKS
 
     def take(self, data: bytes) -> bytes:
-        if self._reported is not None:
-            self._reported.look(self._deployment, data)
-            self._reported = None
+        if self._left:
+            self._left = 0 if self._reported.look(self._deployment, data) else self._left - 1
         return self._inner.take(data)

@@ -34,6 +34,8 @@ class ContinuedChunks(Continued):
         if data == DONE:
             return
         chunk = _decode(data)
+        if self.sent is None and not chunk.get("choices"):
+            return  # what Azure tells of the prompt first has neither id nor model
         self.sent = self._noted(self.sent or Sent({name: chunk[name] for name in _KEPT if name in chunk}), chunk)
 
     def _next(self, data: bytes) -> bytes:

@@ -118,6 +118,8 @@ _copies = msgspec.json.Decoder(_Copies).decode
 _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 _QUOTE = ord('"')
+_MOST_EARLY = 64 << 10
+"""Bytes that are held back of what is told before the first choice."""
 LOOKS = 20
 """Chunks of one stream that are looked at for what the others have in common."""
 FILE = "file"
@@ -250,13 +252,15 @@ def _check_caches(chat: _Chat) -> None:
 class ChatRelay(OpenAIRelay):
     """A stream of chat chunks: what to hold back, what the usage is, whether it ended well."""
 
-    __slots__ = ("_looks", "finished", "held", "include_usage", "tier")
+    __slots__ = ("_early", "_looks", "finished", "held", "include_usage", "tier")
 
     def __init__(self, include_usage: bool, looks: int = LOOKS) -> None:
         """`looks`: at so many chunks for what the others have in common."""
         super().__init__()
         self.include_usage = include_usage
         self._looks = looks
+        self._early: bytes | None = b""
+        """What is told before the first choice; None: that has come."""
         self.held: bytes | None = None
         self.finished = False
         self.tier: object = None
@@ -278,7 +282,7 @@ class ChatRelay(OpenAIRelay):
             self.output_bytes += len(text) if text.isascii() else len(text.encode())
             if text and self._looks:
                 self._look(data)
-            return event(data)
+            return event(data) if self._early is None else self._begin() + event(data)
         if chunk.failed():
             raise failed()
         if chunk.usage is not None:
@@ -292,14 +296,24 @@ class ChatRelay(OpenAIRelay):
         if (found := Alike.of(data)) is not None:
             self.alike = found
 
+    def _begin(self) -> bytes:
+        """What was told before the first choice."""
+        early, self._early = self._early or b"", None
+        return early
+
     def _pass(self, data: bytes, chunk: Chunk) -> bytes:
         if not chunk.choices and chunk.usage is None and b'"choices"' not in data:
             return b""  # no chunk: an error that some servers tell in words of their own, or what no client reads
         if not chunk.choices and chunk.usage is not None and not self.include_usage:
             return b""
+        if not chunk.choices and self._early is not None and len(self._early) < _MOST_EARLY:
+            self._early += event(data)  # what Azure found in the prompt says nothing of an answer
+            return b""
         if chunk.usage is not None and not self.include_usage:
             data = without_usage(data)
         earlier = event(self.held) if self.held is not None else b""
+        if self._early is not None:
+            earlier = self._begin()
         self.held = None
         ends = chunk.finishes()
         if ends:

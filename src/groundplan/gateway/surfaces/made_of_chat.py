@@ -40,9 +40,9 @@ class MadeOfChat(ABC):
             self._tier = found.service_tier
         if found.usage is not None:
             self.usage = found.usage.usage(named_tier(self._tier)) or self.usage
-        out = [] if self._begun else self._begin(found)
-        self._begun = True
+        out: list[bytes] = []
         for choice in found.choices[:1]:
+            out += self._first(found)
             if choice.delta is not None:
                 self.output_bytes += choice.delta.thought
                 out += self._said(TEXT, choice.delta.text) + self._said(REFUSAL, choice.delta.refusal)
@@ -55,6 +55,13 @@ class MadeOfChat(ABC):
                     out += self._called(piece)
                 self._finished(choice)
         return b"".join(out)
+
+    def _first(self, found: Chunk) -> list[bytes]:
+        """The beginning, before the first choice: what Azure tells before that, of the prompt, has no id nor model."""
+        if self._begun:
+            return []
+        self._begun = True
+        return self._begin(found)
 
     @property
     def counted(self) -> Usage:
