@@ -88,6 +88,15 @@ def test_nothing_is_stored_at_a_provider(value: bool | None) -> None:
     assert "store" not in json.loads(OpenAIChat().forward(chat_completions.read(chat()), PLACE, 7, []))
 
 
+def test_mistrals_own_address_is_not_told_what_it_refuses() -> None:
+    """It tells usage unasked."""
+    asks = chat_completions.read(chat(stream=True, stream_options={"include_usage": True}, store=False))
+    place = msgspec.structs.replace(PLACE, url="https://api.mistral.ai/v1")
+    assert {"stream_options", "store"}.isdisjoint(json.loads(OpenAIChat().forward(asks, place, 7, [])))
+    other = msgspec.structs.replace(PLACE, url="https://proxy.example/.mistral.ai/v1")
+    assert {"stream_options", "store"} <= json.loads(OpenAIChat().forward(asks, other, 7, [])).keys()
+
+
 def test_only_one_cap_and_only_ours_is_sent() -> None:
     raw = b'{"max_tokens":900,"model":"a","messages":[{"role":"user","content":"x"}],"max_completion_tokens":8}'
     ask = chat_completions.read(raw)

@@ -25,7 +25,14 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.journal.threads import InThreads
-from groundplan.gateway.surfaces.chat import ChatCompletions, ChatRelay, CopiesRelay, OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.chat import (
+    ChatCompletions,
+    ChatRelay,
+    CopiesRelay,
+    OpenAIChat,
+    ServiceChat,
+    is_strict,
+)
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.responses_kept import may_keep, owner_of
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
@@ -133,7 +140,8 @@ class _StoredOpenAIChat(OpenAIChat):
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """Nothing is stored at the upstream, which is told so."""
         made = super().forward(ask, deployment, cap, system)
-        return made if "store" in ask.fields else made.rstrip()[:-1] + b',"store":false}'
+        known = "store" in ask.fields or is_strict(deployment)
+        return made if known else made.rstrip()[:-1] + b',"store":false}'
 
     def relay(self, ask: Ask) -> ChatRelay:
         return KeptRelay(ask.include_usage, ask.copies)
