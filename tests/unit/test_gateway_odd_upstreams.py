@@ -662,6 +662,33 @@ async def test_what_a_provider_does_not_answer_is_its_callers_matter(tmp_path: P
     assert meant(403, b'{"error":{"message":"Your key may not do this","metadata":{}}}') == 403
 
 
+SGLANG = b'{"error":{"object":"error","message":"The input (9000 tokens) is longer than the model\'s","code":%d}}'
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("code", "elsewhere"), [(400, False), (429, True), (502, True)])
+async def test_an_error_of_status_200_that_says_which_it_has(
+    tmp_path: Path, stream: bool, code: int, elsewhere: bool
+) -> None:
+    """What a caller asks wrongly keeps no other one away, and what was not worked on is not paid."""
+    told = SGLANG % code
+    pieces = (STREAM, events(told, DONE)) if stream else (answering(told),)
+    async with saying(tmp_path, *pieces, fallback=True) as rig:
+        reply = await rig.chat(stream=stream)
+        first = (await rig.settlements())[0]
+        assert (first.http_status, first.cost) == (code, BOUND if code == 502 else 0)
+        if elsewhere:
+            assert reply.headers["groundplan-deployment"] == "two" and rig.gateway.health._failures
+        else:
+            assert (reply.status, reply.body) == (400, told) and not rig.gateway.health._failures
+        await rig.books()
+
+
+async def test_an_error_of_status_200_about_the_prompt_goes_to_whoever_reads_more(tmp_path: Path) -> None:
+    async with saying(tmp_path, STREAM, events(SGLANG % 400, DONE), fallback=True, more=SMALL) as rig:
+        assert (await rig.stream()).facts["deployment"] == "two"
+
+
 GROQ = (
     b'{"error":{"message":"Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 7014",'
     b'"type":"tokens","code":"rate_limit_exceeded"}}'

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from groundplan.gateway.upstream.account import meant, too_long
+from groundplan.gateway.upstream.account import meant, told_status, too_long
 from groundplan.gateway.upstream.failures import Failed, failed
 from groundplan.gateway.upstream.providers import Place
 from groundplan.gateway.upstream.translate import Providers
@@ -197,6 +197,7 @@ def test_a_prompt_that_a_provider_finds_too_long_is_told_with_a_code(known_by: s
         {"error": {"message": "This endpoint's maximum context length is 65536 tokens. However", "code": 400}},
         {"error": {"message": "You passed 30721 input tokens and requested 2048 output tokens. However", "code": 400}},
         {"message": "The input (61709 tokens) is longer than the model's context length (40960 tokens)."},
+        {"message": "Input length (700001 tokens) exceeds the maximum allowed length (536826 tokens)."},
         {"error": {"message": "The prompt is too long: 262377, model maximum context length: 262143"}},
         {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096", "error_type": "x"},
         {"error": "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded"},
@@ -205,6 +206,23 @@ def test_a_prompt_that_a_provider_finds_too_long_is_told_with_a_code(known_by: s
 def test_each_server_has_its_own_words_for_a_prompt_that_is_too_long(told: dict[str, Any]) -> None:
     assert too_long(400, json.dumps(told).encode()) and too_long(422, json.dumps(told).encode())
     assert not too_long(409, json.dumps(told).encode()) and not too_long(400, b'{"error":"You passed nothing"}')
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ({"error": {"message": "Rate limit exceeded", "code": 429}}, 429),
+        ({"error": {"message": "m", "code": "400"}, "choices": None}, 400),
+        ({"error": {"message": "m", "code": 502}, "choices": [{"message": {"content": "half"}}]}, 0),
+        ({"error": {"message": "m", "code": 200}}, 0),
+        ({"error": {"message": "m", "code": "rate_limit_exceeded"}}, 0),
+        ({"error": {"message": "m", "code": True}}, 0),
+        ({"error": "busy"}, 0),
+        ({}, 0),
+    ],
+)
+def test_an_error_may_say_which_status_it_has(told: dict[str, Any], status: int) -> None:
+    assert told_status(json.dumps(told).encode()) == status and told_status(b"") == told_status(b"no") == 0
 
 
 def test_what_nobody_asks_for_is_no_refusal_of_what_was_asked() -> None:

@@ -32,7 +32,7 @@ from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay, final_usage
 from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
-from groundplan.gateway.upstream.account import above_rate, asked_pause, meant, not_asked, too_long
+from groundplan.gateway.upstream.account import above_rate, asked_pause, meant, not_asked, told_status, too_long
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
@@ -179,25 +179,19 @@ class Attempt:
         self.status = await connection.head(seconds)
         self.exchange.attempt_answered = time.perf_counter_ns()
         if self.status != 200:
-            self._refusal = await self._body(connection)
-            self._judge(connection)
-            if self.exchange.response.started:  # its client has a part of an answer, and wants no other one
-                failed = AttemptFailed(f"the upstream answered {self.status}", billed=False, status=self.status)
-                failed.refuses_rest = True
-                raise failed
-            self.refused = True
+            self._refuse(connection, self.status, await self._body(connection))
         elif stream:
             await self._first(connection, since, seconds)
         else:
             data = connection.whole()
-            self._understand(await self._body(connection) if data is None else data)
+            self._understand(connection, await self._body(connection) if data is None else data)
 
     async def _body(self, connection: UpstreamConnection) -> bytes:
         """All of an answer that is not streamed, before the call's deadline."""
         left = max(LEAST, self.deadline - self.gateway.loop.time())
         return await connection.body(self.deployment.idle_ms / 1000, left)
 
-    def _understand(self, data: bytes) -> None:
+    def _understand(self, connection: UpstreamConnection, data: bytes) -> None:
         exchange = self.exchange
         if exchange.ask is None:
             raise AssertionError("not admitted")
@@ -208,9 +202,23 @@ class Attempt:
                 refuse_depth(data)  # whoever looks at it goes down every level
             self._answered = exchange.interface.codec(self.deployment).answer(data, exchange.ask)
         except (Malformed, Invalid) as error:
+            if status := told_status(data):
+                self._refuse(connection, status, data)
+                return
             raise AttemptFailed(str(error), billed=True, status=self.status) from error
         if self.gateway.reported is not None and self.gateway.reported.due(self.deployment.name, self.began):
             self.gateway.reported.look(self.deployment, data)
+
+    def _refuse(self, connection: UpstreamConnection, status: int, refusal: bytes) -> None:
+        """It was answered with this error, which has or means that status. Raises `AttemptFailed` where that is not for
+        its client."""
+        self.status, self._refusal = status, refusal
+        self._judge(connection)
+        if self.exchange.response.started:  # its client has a part of an answer, and wants no other one
+            failed = AttemptFailed(f"the upstream answered {status}", billed=False, status=status)
+            failed.refuses_rest = True
+            raise failed
+        self.refused = True
 
     def _judge(self, connection: UpstreamConnection) -> None:
         """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
@@ -266,7 +274,7 @@ class Attempt:
         binary = exchange.ask.binary
         if not (is_sound(kind) if binary else kind.lower().startswith(b"text/event-stream")):
             if exchange.interface.may_answer_whole:
-                self._understand(await self._body(connection))
+                self._understand(connection, await self._body(connection))
                 return
             raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
@@ -288,6 +296,10 @@ class Attempt:
             await self.streaming.first(self.gateway, since, seconds)
         except StreamBroken as broken:
             exchange.output_bytes = relay.output_bytes
+            if status := told_status(broken.told):
+                self.streaming = None
+                self._refuse(connection, status, broken.told)
+                return
             failed = AttemptFailed(str(broken), billed=True, status=self.status)
             failed.refusal, failed.guarded = broken.refusal, guarded
             raise failed from broken

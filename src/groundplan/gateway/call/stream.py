@@ -19,7 +19,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, event
 from groundplan.gateway.surfaces.answers import facts, headers
-from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
+from groundplan.gateway.surfaces.interface import Declined, Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.relaying import OpenAIRelay
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, UpstreamConnection, UpstreamFailure, still
 from groundplan.gateway.upstream.hidden import without
@@ -35,6 +35,8 @@ class StreamBroken(Exception):
 
     refusal: Denied | None = None
     """A guardrail ended it."""
+    told: bytes = b""
+    """It began with this error, and there is nothing else of it."""
 
 
 class Streaming:
@@ -91,7 +93,10 @@ class Streaming:
                 if self._out or relay.output_bytes or (self.guarded is not None and self.guarded.heard):
                     return  # also where it reasons, and the client's API does not tell that
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
-            raise _broken(failure) from failure
+            broken = _broken(failure)
+            if isinstance(failure, Declined) and not relay.output_bytes:
+                broken.told = failure.data
+            raise broken from failure
         if not relay.complete:
             raise StreamBroken("the upstream's stream ended early")
 

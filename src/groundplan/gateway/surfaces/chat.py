@@ -291,7 +291,7 @@ class ChatRelay(OpenAIRelay):
                 self._look(data)
             return event(data) if self._early is None else self._begin() + event(data)
         if chunk.failed():
-            raise failed()
+            raise failed(data)
         if chunk.usage is not None:
             self.usage = chunk.usage.usage(named_tier(self.tier)) or self.usage
         self.output_bytes += chunk.output_bytes()

@@ -252,7 +252,7 @@ def chunk(data: bytes) -> Chunk:
     """One event of a stream. Raises `Malformed`, also for an error in it."""
     found = understood(_chunk, data, STREAM)
     if bytes(found.error) != b"null":
-        raise failed()
+        raise failed(data)
     for choice in found.choices:
         if choice.finish_reason:
             refuse_unfinished(choice.finish_reason)

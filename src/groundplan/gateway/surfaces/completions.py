@@ -166,7 +166,7 @@ class CompletionsRelay(OpenAIRelay):
     def _take(self, data: bytes) -> bytes:
         found = understood(_chunk, data, STREAM)
         if bytes(found.error) != b"null":
-            raise failed()
+            raise failed(data)
         if found.usage is not None:
             self.usage = found.usage.usage(named_tier(self._tier)) or self.usage
             if not self._include_usage:

@@ -38,6 +38,14 @@ class Stopped(Malformed):
         self.error = error
 
 
+class Declined(Malformed):
+    """An answer of status 200 that is an error: `data` says which."""
+
+    def __init__(self, message: str, data: bytes) -> None:
+        super().__init__(message)
+        self.data = data
+
+
 class Answered(msgspec.Struct, frozen=True):
     """A whole answer that was understood: its bytes for the client, and usage where the upstream reported any."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.sse import DONE, event
 from groundplan.gateway.surfaces.answers import error_body
-from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.interface import Declined, Malformed
 from groundplan.ledger.model import Usage
 
 _UNFINISHED = frozenset({"error", "abort", "network_error", "overloaded_error", "insufficient_system_resource"})
@@ -13,8 +13,9 @@ _UNFINISHED = frozenset({"error", "abort", "network_error", "overloaded_error", 
 SGLang where they are stopped, of Z.ai, Portkey and DeepSeek."""
 
 
-def failed() -> Malformed:
-    return Malformed("the upstream reported an error in its stream")
+def failed(data: bytes = b"") -> Malformed:
+    """`data`: the event that says so."""
+    return Declined("the upstream reported an error in its stream", data)
 
 
 def refuse_unfinished(reason: object) -> None:

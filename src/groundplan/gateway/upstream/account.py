@@ -79,6 +79,7 @@ _TOO_LONG = (
 again, SGLang, Fireworks, TGI, Moonshot, DashScope, Z.ai, LM Studio and LiteLLM."""
 _COUNTED = re.compile(
     r"You passed [\d,]+ input (?:tokens|characters)\b|The input \([\d,]+ tokens\) is longer than"
+    r"|Input length \([\d,]+ tokens\) exceeds"
 ).match
 """As vLLM and SGLang do with the count."""
 
@@ -98,7 +99,12 @@ class _Body(msgspec.Struct, frozen=True):
     """Where the error is not in one, as of older vLLM."""
 
 
+class _Answered(msgspec.Struct, frozen=True):
+    choices: Any = None
+
+
 _body = msgspec.json.Decoder(_Body | list[_Body]).decode
+_answered = msgspec.json.Decoder(_Answered).decode
 
 
 def asked_pause(data: bytes) -> bytes | None:
@@ -122,6 +128,16 @@ def meant(status: int, data: bytes) -> int:
         return said(error.message, error.code) or status
     flagged = isinstance(error.metadata, dict) and "flagged_input" in error.metadata
     return REFUSED if flagged or error.message.startswith(_FLAGGED) else status
+
+
+def told_status(data: bytes) -> int:
+    """The status that an error in the place of an answer says that it has, as OpenRouter and SGLang tell it with status
+    200; 0: it says none, or there is something of an answer."""
+    error = _error(data) if data else None
+    code = None if error is None or _answered(data).choices else error.code
+    if isinstance(code, str) and len(code) == 3 and code.isdecimal():
+        code = int(code)
+    return code if isinstance(code, int) and 400 <= code < 600 else 0
 
 
 def above_rate(status: int, data: bytes) -> bool:
