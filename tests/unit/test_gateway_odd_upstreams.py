@@ -358,6 +358,13 @@ async def test_pings_of_messages_keep_a_stream_open(tmp_path: Path) -> None:
         assert reply.body.count(b"event: ping") == 150 and b"event: message_stop" in reply.body
 
 
+@pytest.mark.parametrize("coding", [b"none", b"Identity"])
+async def test_what_is_said_not_to_be_compressed_is_not(tmp_path: Path, coding: bytes) -> None:
+    head = STREAM[:-2] + b"content-encoding: " + coding + b"\r\n\r\n"
+    async with saying(tmp_path, head, events(*ANSWER)) as rig:
+        await good(rig)
+
+
 async def test_trailers_change_nothing_of_the_head(tmp_path: Path) -> None:
     sent = events(*ANSWER)
     end = b"\r\n0\r\ncontent-type: text/html\r\nretry-after: 9\r\n\r\n"

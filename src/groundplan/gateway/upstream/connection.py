@@ -12,6 +12,8 @@ from typing import Protocol
 from groundplan.gateway.awake import READ_SECONDS
 
 BODY_LIMIT = 64 << 20
+PLAIN = frozenset({b"", b"identity", b"none"})
+"""Content-Encodings of what is not compressed; servers say `none` so that nobody compresses a stream of theirs."""
 FOREVER = 1e9
 """Seconds: no bound."""
 LEAST = 0.001

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import httptools
 
 from groundplan.gateway.awake import READ_SECONDS, Awake, patient
-from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, Sink, UpstreamFailure, still
+from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, PLAIN, Sink, UpstreamFailure, still
 
 HEAD_LIMIT = 64 << 10
 BUFFER_HIGH = 256 << 10
@@ -207,7 +207,7 @@ class Http1Connection(asyncio.Protocol):
         headers = self.headers
         self._fields = {}  # what follows the body changes nothing in what was said before it
         self._has_length = b"content-length" in headers or b"transfer-encoding" in headers
-        if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
+        if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in PLAIN:
             self._fail("malformed", "the upstream compressed its answer, which it was not asked to do")
             self._head_done = False
             self.abort()

@@ -32,7 +32,7 @@ from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.http.tls import path_of
-from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, Sink, UpstreamFailure, still
+from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, PLAIN, Sink, UpstreamFailure, still
 from groundplan.gateway.upstream.http1 import HEAD_LIMIT
 from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS, split_url
 
@@ -173,7 +173,7 @@ class Http2Connection:
             self.headers[name.lower().encode("latin-1")] = value.encode("utf-8", "replace")
         if size > HEAD_LIMIT:
             raise UpstreamFailure("malformed", "the head of the upstream's answer is too large", sent=True)
-        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        if self.headers.get(b"content-encoding", b"").lower() not in PLAIN:
             told = "the upstream compressed its answer, which it was not asked to do"
             raise UpstreamFailure("malformed", told, sent=True)
 
