@@ -696,6 +696,21 @@ async def test_an_error_of_status_200_about_the_prompt_goes_to_whoever_reads_mor
         assert (await rig.stream()).facts["deployment"] == "two"
 
 
+@pytest.mark.parametrize("code", ["tool_use_failed", "json_validate_failed"])
+async def test_an_answer_that_came_out_wrong_comes_from_elsewhere(tmp_path: Path, code: str) -> None:
+    """Its provider says so as if the request were wrong, and may bill what was made."""
+    told = b'{"error":{"message":"Failed to call a function","code":"%b","failed_generation":"<f"}}' % code.encode()
+    async with saying(tmp_path, answering(told, b"400 Bad Request"), fallback=True) as rig:
+        assert (await rig.chat()).headers["groundplan-deployment"] == "two"
+        first, _ = await rig.settlements()
+        assert (first.outcome, first.http_status, first.cost) == ("failed", 400, BOUND)
+        await rig.books()
+    (tmp_path / "alone").mkdir()
+    async with saying(tmp_path / "alone", answering(told, b"400 Bad Request")) as rig:
+        reply = await rig.chat()
+        assert (reply.status, reply.body) == (400, told)
+
+
 GROQ = (
     b'{"error":{"message":"Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 7014",'
     b'"type":"tokens","code":"rate_limit_exceeded"}}'

@@ -32,7 +32,7 @@ from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay, final_usage
 from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
-from groundplan.gateway.upstream.account import above_rate, asked_pause, meant, not_asked, told_status, too_long
+from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
@@ -202,7 +202,7 @@ class Attempt:
                 refuse_depth(data)  # whoever looks at it goes down every level
             self._answered = exchange.interface.codec(self.deployment).answer(data, exchange.ask)
         except (Malformed, Invalid) as error:
-            if status := told_status(data):
+            if status := account.told_status(data):
                 self._refuse(connection, status, data)
                 return
             raise AttemptFailed(str(error), billed=True, status=self.status) from error
@@ -222,20 +222,22 @@ class Attempt:
 
     def _judge(self, connection: UpstreamConnection) -> None:
         """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
-        status = meant(self.status, self._refusal)
-        if above_rate(status, self._refusal):
+        status = account.meant(self.status, self._refusal)
+        if account.above_rate(status, self._refusal):
             failed = AttemptFailed(
                 f"the upstream answered {status}, about a minute's tokens", billed=False, status=status
             )
             failed.above_rate = True
             raise failed
-        if (told := too_long(status, self._refusal)) and self._others_read_more():
+        if (told := account.too_long(status, self._refusal)) and self._others_read_more():
             if self._target is not None:
                 told = self._target.hide(told.encode()).decode(errors="replace")
             why = f"the upstream answered {status}: {' '.join(told.split())[:200]}"
             failed = AttemptFailed(why, billed=False, status=status)
             failed.too_long = True
             raise failed
+        if len(self.exchange.deployments) > 1 and account.came_out_wrong(status, self._refusal):
+            raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)
         self._overload = status in _OVERLOAD and self.exchange.interface.billed
         if status in _ELSEWHERE or status < 400 or status >= 500:
             raise self._refused(connection, status)
@@ -243,7 +245,7 @@ class Attempt:
     def _refused(self, connection: UpstreamConnection, status: int) -> AttemptFailed:
         """By a refusal that means this status, and is not about the caller's request."""
         rest = None
-        if (asked := connection.headers.get(b"retry-after") or asked_pause(self._refusal)) is not None:
+        if (asked := connection.headers.get(b"retry-after") or account.asked_pause(self._refusal)) is not None:
             rest = retry_after(asked, self.gateway.clock.now())
         why = f"the upstream answered {self.status}"
         if status in MEANT:
@@ -251,7 +253,7 @@ class Attempt:
         failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, rest=rest)
         if status != self.status:
             failed.hint = hint_of(status, self.deployment.name)
-        if self.deployment.api != "openai" and (ours := not_asked(status, self._refusal)) is not None:
+        if self.deployment.api != "openai" and (ours := account.not_asked(status, self._refusal)) is not None:
             failed.reason, failed.hint = ours
         mine = status != 429 or self.exchange.interface.billed  # who only counts tokens has a limit of its own
         if self.deployment.keys and status in RESTING and mine and self._target is not None:
@@ -296,7 +298,7 @@ class Attempt:
             await self.streaming.first(self.gateway, since, seconds)
         except StreamBroken as broken:
             exchange.output_bytes = relay.output_bytes
-            if status := told_status(broken.told):
+            if status := account.told_status(broken.told):
                 self.streaming = None
                 self._refuse(connection, status, broken.told)
                 return

@@ -50,6 +50,8 @@ _FLAGGED = "Content violates usage guidelines"
 """How xAI begins to refuse what somebody asks, as if our key were not allowed to; OpenRouter says so in `metadata`."""
 _LARGE = "Request too large for"
 _NOT_ASKED = ("secret_missing", "secret_unreadable", "providers_missing")
+_WRONG = ("tool_use_failed", "json_validate_failed")
+"""What Groq says of what its model made, as if the request were wrong."""
 TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
 _TOO_LONG = (
     "This model's maximum context length is",
@@ -147,6 +149,12 @@ def above_rate(status: int, data: bytes) -> bool:
     if error is None or error.code != "rate_limit_exceeded":
         return False
     return status == TOO_LARGE or error.message.startswith(_LARGE)
+
+
+def came_out_wrong(status: int, data: bytes) -> bool:
+    """Whether a model made an answer that its provider could not read: another one may make a better one."""
+    error = _error(data) if status == REFUSED else None
+    return error is not None and error.code in _WRONG
 
 
 def too_long(status: int, data: bytes) -> str:
