@@ -39,7 +39,6 @@ WRONG = [
     b"{}",
     b"[1]",
     b'"none"',
-    b'{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}',
     b'{"prompt_tokens":0,"completion_tokens":3,"total_tokens":3}',
 ]
 

@@ -185,9 +185,9 @@ def _add(
 
 
 def _usage(answered: Answered | None, interface: Interface) -> Usage | None:
-    """What is reported; a prompt of no token is none."""
+    """What is reported; an answer to a prompt of no token is none."""
     usage = None if answered is None else answered.usage
-    return None if usage is None or (interface.capped and not usage.input) else usage
+    return None if usage is None or (interface.capped and usage.output and not usage.input) else usage
 
 
 def _attempt(found: Made, terms: Terms, line: OrderLine, how: tuple[str, int, Usage | None]) -> None:

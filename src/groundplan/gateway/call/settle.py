@@ -131,8 +131,11 @@ def _count_attempt(gateway: Gateway, exchange: Exchange, settled: _Settled, *, k
 
 
 def _true(exchange: Exchange, usage: Usage | None) -> Usage | None:
-    """A report; None where it cannot be one: of a prompt of no token, or of no token for an answer that came."""
-    if usage is None or not exchange.interface.capped:
+    """A report; None where it cannot be one: of a prompt of no token, or of no token for an answer that came.
+
+    One of no token at all is taken at its word: that is how it is said that nothing is billed.
+    """
+    if usage is None or not exchange.interface.capped or not (usage.input or usage.output):
         return usage
     return usage if usage.input and (usage.output or not exchange.output_bytes) else None
 
@@ -163,7 +166,8 @@ def _billed(
         flags.append(OVER_BOUND)
     if above == "input":
         flags.append(OVER_INPUT)
-    if usage.output * LONGEST_TOKEN < exchange.output_bytes:
+    nothing = exchange.interface.capped and not (usage.input or usage.output)
+    if nothing or usage.output * LONGEST_TOKEN < exchange.output_bytes:
         flags.append("under_count")
     return usage, min(cost, MAX_AMOUNT), flags
 
