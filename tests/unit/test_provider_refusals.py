@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,12 @@ async def test_each_provider_is_asked_once_and_the_pause_that_it_asks_for_is_tol
             assert (failed.value.status, failed.value.retry_after) == (status, "7")
             assert "inner" not in failed.value.body.decode() and "too busy" in failed.value.body.decode()
         assert asked_for == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_google_is_followed_nowhere_by_the_client_that_it_has_without_aiohttp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """It asks through another one, which it makes itself."""
+    monkeypatch.setattr(import_module("google.genai._api_client"), "has_aiohttp", False)
+    await test_no_client_of_a_provider_goes_elsewhere(tmp_path, monkeypatch, "gemini", MODELS["gemini"], stream)
