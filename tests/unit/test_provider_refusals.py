@@ -93,3 +93,22 @@ async def test_google_is_followed_nowhere_by_the_client_that_it_has_without_aioh
     """It asks through another one, which it makes itself."""
     monkeypatch.setattr(import_module("google.genai._api_client"), "has_aiohttp", False)
     await test_no_client_of_a_provider_goes_elsewhere(tmp_path, monkeypatch, "gemini", MODELS["gemini"], stream)
+
+
+@pytest.mark.parametrize("api", sorted({*MODELS} - {"bedrock", "vertexai"}))
+async def test_no_call_waits_in_a_client_for_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str
+) -> None:
+    """Most of them make a hundred connections by themselves."""
+    here = asyncio.Barrier(101)
+
+    async def when_all_are_here(_: Request, response: Response) -> None:
+        await here.wait()
+        response.send(503, b"{}")
+
+    async with spoken(tmp_path, monkeypatch) as (providers, wire), serving(when_all_are_here) as port:
+        wire.port = port
+        where, body = place(api, wire, tmp_path), asked(api, model=MODELS[api])
+        async with asyncio.timeout(30):
+            found = await asyncio.gather(*(providers.chat(where, body) for _ in range(101)), return_exceptions=True)
+    assert all(isinstance(each, Failed) and each.status == 503 for each in found)

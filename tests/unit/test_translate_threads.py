@@ -43,7 +43,7 @@ async def test_a_client_is_loaded_and_made_beside_the_loop(monkeypatch: pytest.M
         return object()
 
     monkeypatch.setattr(providers, "_made", made)
-    making = asyncio.create_task(providers.client(Place("one", "gemini", "http://127.0.0.1:9"), ""))
+    making = asyncio.create_task(providers.client(Place("one", "bedrock", "http://127.0.0.1:9"), ""))
     await asyncio.sleep(0.05)
     going_on.set()
     assert await making is not None

@@ -125,6 +125,8 @@ def main(argv: list[str] | None = None) -> int:
     logs.configure(SERVICE)
     without_proxies()
     threading.stack_size(_STACK_BYTES)
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # each call takes two
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     most = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, MEMORY_BYTES)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))

@@ -39,6 +39,7 @@ from groundplan.gateway.upstream.providers import (
 )
 from groundplan.gateway.upstream.retold import MENDED, Chunks, completion, finished, of_google, plain
 from groundplan.gateway.upstream.reworded import reworded
+from groundplan.gateway.upstream.unqueued import spread
 from groundplan.gateway.upstream.unredirected import HERE, stay
 
 MOST_CLIENTS = 64
@@ -100,7 +101,9 @@ class Providers:
         if (client := self._clients.get(key)) is None:
             async with self._making:
                 if (client := self._clients.get(key)) is None:
-                    client = self._clients[key] = await asyncio.to_thread(self._made, place, secret, way)
+                    client = await asyncio.to_thread(self._made, place, secret, way)
+                    spread(place.api, client)
+                    self._clients[key] = client
                     if len(self._clients) > MOST_CLIENTS:
                         self._clients.popitem(last=False)
         self._clients.move_to_end(key)
