@@ -25,3 +25,9 @@ def test_each_dependency_is_named_in_the_code() -> None:
         name = re.split(r"[\[<>=]", line)[0]
         known = "|".join(map(re.escape, modules[canonical(name)]))
         assert re.search(rf"\b(?:import|from) (?:{known})\b|\"(?:{known})[\".]", code), f"nothing uses {name}"
+
+
+def test_azures_client_comes_with_what_it_asks_by() -> None:
+    """Its own package names that nowhere, and neither does the library; Google's client uses it where it is there."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert any(re.split(r"[\[<>=]", line)[0] == "aiohttp" for line in extras["providers"])

@@ -4,6 +4,7 @@ nobody is asked in its place, wherever it says that its callers are to go."""
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -112,3 +113,14 @@ async def test_no_call_waits_in_a_client_for_another_one(
         async with asyncio.timeout(30):
             found = await asyncio.gather(*(providers.chat(where, body) for _ in range(101)), return_exceptions=True)
     assert all(isinstance(each, Failed) and each.status == 503 for each in found)
+
+
+async def test_what_is_asked_by_a_package_that_is_not_there_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "azure.core.pipeline.transport._aiohttp", raising=False)
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        with pytest.raises(Failed) as failed:
+            await providers.chat(place("azure", wire, tmp_path), asked("azure"))
+    assert failed.value.status == 503 and b"groundplan[providers]" in failed.value.body and not wire.asked

@@ -92,10 +92,17 @@ class Providers:
             ) from error
 
     async def client(self, place: Place, secret: str) -> Any:
-        """The client of a place. Raises whatever the library does where it cannot be made.
+        """The client of a place. Raises `Failed` where it cannot be made: then nothing is sent."""
+        try:
+            return await self._client(place, secret)
+        except Failed:
+            raise
+        except Exception as error:
+            raise _unmade(error, secret, place) from error
 
-        It is made in a thread: the first one of a provider loads its package, for which nobody else is to wait.
-        """
+    async def _client(self, place: Place, secret: str) -> Any:
+        """It is made in a thread: the first one of a provider loads its package, for which nobody else is to wait.
+        Raises whatever the library does."""
         way = self._way(place)
         key = (place.api, place.url, secret, *way.values())
         if (client := self._clients.get(key)) is None:
@@ -364,6 +371,17 @@ def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
         raise _refused(name, place)
     known = knows(spoken, embeddings=embeddings)  # what else there is says nothing
     return {name: value for name, value in asked.items() if value is not None and name in known}
+
+
+def _unmade(error: Exception, secret: str, place: Place) -> Failed:
+    told = failed(error, secret, place)
+    told.status = 503 if told.status == 502 else told.status
+    missing = next((each for each in (error, error.__cause__) if isinstance(each, ImportError)), None)
+    if missing is not None:
+        hint = "Install the extra: pip install 'groundplan[providers]'."
+        why = f"a package that asks {place.api} is not installed: {missing}"
+        told.body = error_body(why[:400], "providers_missing", hint, "api_error")
+    return told
 
 
 def _refused(name: str, place: Place) -> Failed:
