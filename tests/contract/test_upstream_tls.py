@@ -22,6 +22,7 @@ from tests.integration.gateway_stack import deployment
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.upstream import http2
 from groundplan.gateway.upstream.connection import Pool, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http2 import Http2Connection
 from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
@@ -427,6 +428,33 @@ async def test_whoever_waits_is_told_when_connections_are_broken_off(
             await (waiting or waits(connection))
         connection.release()
         assert caught.value.kind == "cut" and caught.value.sent
+
+
+async def test_answers_that_nobody_reads_on_keep_no_later_one_from_coming_over_http2(
+    pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not read of them fills the window of their connection."""
+
+    async def large(request: Request, response: Response) -> None:
+        response.send(200, bytes(3 << 20) if request.target == b"/v1/large" else b"{}")
+
+    monkeypatch.setattr(http2, "STANDS_SECONDS", 0.05)
+    async with http1(large) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
+        pool, slow = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2)), list[UpstreamConnection]()
+        for _ in range(3):
+            slow.append(await pool.connect(PATIENCE))
+            slow[-1].send(REQUEST.replace(b"/v1/x", b"/v1/large"))
+            await slow[-1].head(PATIENCE)
+            assert await slow[-1].chunk(PATIENCE)
+        await asyncio.sleep(0.2)
+        for _ in range(2):
+            connection = await pool.connect(PATIENCE)
+            connection.send(REQUEST)
+            assert (await connection.head(PATIENCE), await connection.body(PATIENCE)) == (200, b"{}")
+            connection.release()
+        assert len(front.transports) == 2, "one connection for all that come after them"
+        for each in slow:
+            each.release()
 
 
 @pytest.mark.parametrize("version", [1, 2])

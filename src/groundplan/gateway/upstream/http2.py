@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -40,6 +41,9 @@ _OURS = frozenset({b"host", b"content-length", b"connection"})
 """Headers that HTTP/2 has other means for."""
 _BROKEN = (ConnectionError, RemoteProtocolError, ReadError, WriteError)
 """What the library raises where no answer comes, or not all of it."""
+STANDS_SECONDS = 1.0
+"""Who asks for nothing more of an answer for so long is slower than it. What he leaves fills the window that all
+answers of a connection have together (5 MiB), and then nothing more comes to anybody."""
 _LATE = "deadline has elapsed"
 """What it says of TCP, of which its error is that of a refused connection."""
 _NOWHERE = Proxy("http://127.0.0.1:1", no_proxy="*,0.0.0.0/0,::/0")
@@ -65,6 +69,9 @@ class Http2Connection:
 
     def __init__(self, pool: Http2Pool) -> None:
         self._pool = pool
+        self.transport = pool.transport
+        self._given_at = FOREVER
+        """Of the loop's clock: since when whoever reads has not come back for more."""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self._body: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -108,7 +115,7 @@ class Http2Connection:
         self._execute(self._request)
 
     def _execute(self, request: Request) -> asyncio.Future[Response]:
-        self._sending = sending = asyncio.ensure_future(self._pool.transport.execute(request))
+        self._sending = sending = asyncio.ensure_future(self.transport.execute(request))
         return sending
 
     def _more(self, data: bytes) -> None:
@@ -182,6 +189,7 @@ class Http2Connection:
 
     async def chunk(self, seconds: float) -> bytes | None:
         """Next bytes of the body; None at its end."""
+        self._given_at = FOREVER
         while self._parts is not None and not self._complete:
             if self._broken is not None:
                 raise self._broken
@@ -200,8 +208,13 @@ class Http2Connection:
                 del reading  # as `_within` does
             if data:
                 self._total += len(data)
+                self._given_at = self._pool.loop.time()
                 return bytes(data)
         return None
+
+    def stands(self, now: float) -> bool:
+        """Whether more of its answer comes than is read."""
+        return now - self._given_at > STANDS_SECONDS
 
     def whole(self) -> bytes | None:
         """None: a body is always waited for."""
@@ -262,7 +275,9 @@ class Http2Pool:
         authority = parts.netloc.rpartition("@")[2]
         self.host_header = authority.encode("ascii")
         self.origin = f"{parts.scheme}://{authority}"
-        self.transport = _transport(parts.scheme, far or Far())
+        self._made_of = parts.scheme, far or Far()
+        self.transport = _transport(*self._made_of)
+        """Of calls that begin now; those before have theirs until they end."""
         self.closed = False
         self.calls: set[Http2Connection] = set()
         self._ending: set[asyncio.Future[None]] = set()
@@ -274,6 +289,10 @@ class Http2Pool:
     async def connect(self, seconds: float, until: float = FOREVER) -> Http2Connection:  # noqa: ARG002 -- the pools' contract
         """One call's place. It connects when the request is sent, which `head` tells with `sent` False where it
         fails."""
+        now, used = self.loop.time(), self.transport
+        if any(call.stands(now) and call.transport is used for call in self.calls):
+            with suppress(Invalid):  # its files are not there any more: the pool goes on with what it has
+                self.transport = _transport(*self._made_of)
         return Http2Connection(self)
 
     def end(self, closing: Awaitable[None]) -> None:
