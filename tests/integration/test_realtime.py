@@ -33,7 +33,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from groundplan.blueprint import artifact
-from groundplan.blueprint.model import Grant, Limit, ProviderKey, Rates
+from groundplan.blueprint.model import Grant, Guardrails, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.http.front import LEAVE, serving_file
 from groundplan.gateway.journal.records import read_segment
@@ -508,6 +508,47 @@ async def test_a_conversation_ends_with_the_grant_of_its_person(setup: Setup) ->
         setup.stack.apply(replace(first, number=3, workloads=[replace(work, use=[Grant(name="hr", to=["hr"])])]))
         _, error = await heard(connection, "error")
         assert error.error.code == "use_not_granted"
+        assert await closed(connection) == 1008
+
+
+async def test_what_is_declared_or_stopped_meanwhile_holds_for_a_conversation(setup: Setup) -> None:
+    """It may go on for an hour, and is no exception from what every other call is held to."""
+    made = artifact.decode(bytes(setup.stack.sql("SELECT body FROM blueprint WHERE number = 1")[0][0]))
+    made = replace(made, budgets=[replace(budget, limit=PICO) for budget in made.budgets])
+    async with setup.connected() as connection:
+        await connection.response.create(response={"instructions": "call lookup"})
+        await heard(connection)
+        work = replace(made.workloads[0], guardrails=Guardrails(input={"secrets": "block"}))
+        setup.stack.apply(replace(made, number=2, workloads=[work]))
+        await setup.stack.ready(2)
+        secret: Any = [{"type": "input_text", "text": "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"}]
+        await connection.conversation.item.create(item={"type": "message", "role": "user", "content": secret})
+        assert (await heard(connection, "error"))[1].error.code == "guardrail_secrets"
+        await say(connection, "a")
+        assert (await heard(connection))[0] == "You said: a", "it goes on"
+        kill = "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), %s, 'r', 'b')"
+        setup.stack.policy("kill", "x", kill, "tool/lookup")
+        await acknowledged(setup.stack)
+        await connection.response.create(response={"instructions": "call lookup"})
+        assert (await heard(connection, "error"))[1].error.code == "guardrail_tools"
+        assert await closed(connection) == 1008
+    setup.stack.apply(replace(made, number=3))
+    await setup.stack.ready(3)
+    async with setup.connected() as connection:
+        await connection.response.create(response={"instructions": "call lookup"})
+        assert (await heard(connection, "error"))[1].error.code == "guardrail_tools", (
+            "where nothing else is guarded, too"
+        )
+    setup.stack.policy("lift", "x", "UPDATE kill_switch SET lifted_at = now()")
+    await acknowledged(setup.stack)
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection)
+        places = [replace(place, upstream_model=f"{place.upstream_model}-mini") for place in made.deployments]
+        setup.stack.apply(replace(made, number=4, deployments=places))
+        await setup.stack.ready(4)
+        await say(connection, "b")
+        assert (await heard(connection, "error"))[1].error.code == "deployment_changed", "its price is another model's"
         assert await closed(connection) == 1008
 
 

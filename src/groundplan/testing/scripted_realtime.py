@@ -2,8 +2,8 @@
 
 A committed audio buffer makes it respond of its own accord, as turn detection would; "turn" in the place of sound is
 heard as a whole turn, to which the response takes a while, and at "gone" it goes. A response with the instructions
-"refuse" is not made, which an error event says. It fails by cutting the connection in the middle of a response, or by
-not going on.
+"refuse" is not made, which an error event says; one with "call NAME" calls that function first. It fails by cutting the
+connection in the middle of a response, or by not going on.
 """
 
 from __future__ import annotations
@@ -54,17 +54,21 @@ class Conversation:
             elif kind == "response.create" and (event.get("response") or {}).get("instructions") == "refuse":
                 error = {"type": "invalid_request_error", "code": "refused", "message": "told to refuse", "param": None}
                 await self._send("error", error={**error, "event_id": event.get("event_id")})
-            elif kind in ("response.create", "input_audio_buffer.commit") and not await self._respond():
+            elif kind in ("response.create", "input_audio_buffer.commit") and not await self._respond(event):
                 return self._number
         return self._number
 
-    async def _respond(self) -> bool:
+    async def _respond(self, asked: dict[str, Any]) -> bool:
         self._number += 1
         name = f"resp_{self._number}"
         words = f"You said: {self._said}".split()
         words = words if self._tokens is None else (words * self._tokens)[: self._tokens]
         base = {"object": "realtime.response", "id": name, "output": []}
         await self._send("response.created", response={**base, "status": "in_progress", "usage": None})
+        _, calls, call = str((asked.get("response") or {}).get("instructions", "")).rpartition("call ")
+        if calls:
+            made = {"type": "function_call", "id": "item_3", "call_id": "call_1", "name": call, "arguments": "{}"}
+            await self._send("response.output_item.added", response_id=name, output_index=0, item=made)
         for number, word in enumerate(words):
             if self._mode == "cut" and number * 2 >= len(words):
                 return False

@@ -15,6 +15,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.guard import media, pieces
 from groundplan.gateway.guard.pieces import Channel
 from groundplan.gateway.guard.relay import refusal_error
+from groundplan.gateway.guard.run import NOTHING, Guarding, guards
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.surfaces.realtime_events import pieces_of
 from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewritten
@@ -22,14 +23,16 @@ from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
 
 if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
     from groundplan.gateway.call.exchange import Exchange
-    from groundplan.gateway.guard.run import Guarding
 
 _encode = msgspec.json.encode
 _SOUND = frozenset({"response.output_audio.delta", "response.audio.delta"})
 _HEARD = frozenset({"input_audio_buffer.append", "input_audio_buffer.commit"})
 _USER = frozenset({"user", "system"})
 """Roles of what was sent in, when an event of the upstream says it again."""
+_CALL = b"function_call"
+"""In every event that calls a function."""
 
 
 def check_session(exchange: Exchange) -> None:
@@ -49,28 +52,87 @@ def check_session(exchange: Exchange) -> None:
         )
 
 
-class ConversationGuard:
-    """Of one conversation."""
+class ConversationGuards:
+    """Those of one conversation, as they are declared by now: a blueprint or a stop may come while it goes on.
+    `exchange`: as whom it was admitted, and `check_session` let it begin."""
 
-    __slots__ = ("_guarding", "_last", "_silent", "_windows")
+    __slots__ = ("_catalog", "_exchange", "_gateway", "_guard", "_policy", "_silent")
+
+    def __init__(self, gateway: Gateway, exchange: Exchange) -> None:
+        self._gateway = gateway
+        self._exchange = exchange
+        self._guard = None if exchange.guard is None else ConversationGuard(exchange.guard)
+        self._catalog, self._policy = exchange.catalog, exchange.policy
+        self._silent = False
+        """The session was told to answer with text only."""
+
+    def sent(self, event: dict[str, Any], size: int) -> dict[str, Any]:
+        """An event of the client as the model may see it; the same object where nothing was masked. Raises `Denied`."""
+        guard, self._silent = self._newest(), _is_silent(event, self._silent)
+        try:
+            return event if guard is None else guard.sent(event, size, silent=self._silent)
+        finally:
+            self._count()
+
+    def answered(self, data: bytes) -> list[bytes]:
+        """Events for the client after one more event of the upstream. Raises `Denied`."""
+        guard = self._newest()
+        try:
+            return [data] if guard is None else guard.answered(data)
+        finally:
+            self._count()
+
+    def _newest(self) -> ConversationGuard | None:
+        """Raises `Denied` where what is demanded now no conversation can have."""
+        catalog, policy = self._gateway.live.catalog, self._gateway.live.policy
+        if catalog is self._catalog and policy is self._policy:
+            return self._guard
+        workload = self._exchange.workload
+        if catalog is not None and workload is not None and (plan := catalog.plans.get(workload.name)) is not None:
+            own = self._exchange.fork()
+            own.catalog, own.policy, own.plan, own.workload = catalog, policy, plan, plan.workload
+            if self._guard is not None or guards(own, plan, policy):
+                own.guard = newer = Guarding(self._gateway, own, plan.guard or NOTHING)
+                check_session(own)
+                if self._guard is None:
+                    self._guard = ConversationGuard(newer)
+                self._guard.go_on(newer)
+        self._catalog, self._policy = catalog, policy
+        return self._guard
+
+    def _count(self) -> None:
+        if self._guard is not None:
+            self._guard.count(self._exchange)
+
+
+class ConversationGuard:
+    """See the module."""
+
+    __slots__ = ("_guarding", "_last", "_windows")
 
     def __init__(self, guarding: Guarding) -> None:
         self._guarding = guarding
         self._windows: dict[Channel, Window] = {}
         self._last: dict[Channel, dict[str, Any]] = {}
-        self._silent = False
-        """The session was told to answer with text only."""
+
+    def go_on(self, newer: Guarding) -> None:
+        """By these checks from here on. What was masked is known as before."""
+        self._guarding.guard, self._guarding.may_call = newer.guard, newer.may_call
+
+    def count(self, exchange: Exchange) -> None:
+        """Add what was found since to the worker's counts."""
+        self._guarding.count(exchange)
 
     # what is sent in -------------------------------------------------------------------------------------------------
 
-    def sent(self, event: dict[str, Any], size: int) -> dict[str, Any]:
-        """An event of the client as the model may see it; the same object where nothing was masked. Raises `Denied`."""
+    def sent(self, event: dict[str, Any], size: int, *, silent: bool = False) -> dict[str, Any]:
+        """See `ConversationGuards`. `silent`: the session answers with text only."""
         guard, kind = self._guarding.guard, str(event.get("type", ""))
         if media.demanded_in(guard):
             for what in _media(event, kind):
                 self._unchecked("input", what)
         if media.demanded_out(guard) and "audio" not in guard.unchecked:
-            self._only_text(event, kind)
+            self._only_text(event, kind, silent=silent)
         if guard.input.empty or kind in _HEARD:
             return event
         try:
@@ -79,13 +141,10 @@ class ConversationGuard:
             raise refusal_error(refused.refusal) from refused
         return made
 
-    def _only_text(self, event: dict[str, Any], kind: str) -> None:
+    def _only_text(self, event: dict[str, Any], kind: str, *, silent: bool) -> None:
         """Refuse what would be answered with sound. Raises `Denied`."""
-        told = event.get("session" if kind == "session.update" else "response")
-        named = _modalities(told) if isinstance(told, dict) else None
-        if kind == "session.update" and named is not None:
-            self._silent = named == ["text"]
-        silent = named == ["text"] if kind == "response.create" and named is not None else self._silent
+        named = _modalities(event.get("response")) if kind == "response.create" else None
+        silent = silent if named is None else named == ["text"]
         if (kind == "response.create" or kind in _HEARD) and not silent:
             self._unchecked("output", "audio")
 
@@ -103,9 +162,9 @@ class ConversationGuard:
     # what is answered ------------------------------------------------------------------------------------------------
 
     def answered(self, data: bytes) -> list[bytes]:
-        """Events for the client after one more event of the upstream. Raises `Denied`."""
+        """See `ConversationGuards`."""
         guarding = self._guarding
-        if not guarding.guard.answers_matter(guarding.masks):
+        if not guarding.guard.answers_matter(guarding.masks) and _CALL not in data:
             return [data]
         event = value_of(data)
         if not isinstance(event, dict):
@@ -164,7 +223,15 @@ class ConversationGuard:
         return window
 
 
-def _modalities(told: dict[str, Any]) -> list[Any] | None:
+def _is_silent(event: dict[str, Any], before: bool) -> bool:
+    """Whether a session answers with text only after an event of the client's."""
+    named = _modalities(event.get("session")) if event.get("type") == "session.update" else None
+    return before if named is None else named == ["text"]
+
+
+def _modalities(told: object) -> list[Any] | None:
+    if not isinstance(told, dict):
+        return None
     found = told.get("output_modalities", told.get("modalities"))
     return found if isinstance(found, list) else None
 

@@ -55,7 +55,7 @@ def guards(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
     if plan.guard is not None or plan.workload.review is not None:
         return True
     ask, catalog = exchange.ask, exchange.catalog
-    if ask is None or _OFFERING.isdisjoint(ask.fields):
+    if ask is None or (_OFFERING.isdisjoint(ask.fields) and exchange.endpoint != media.CONVERSING):
         return False  # no function is offered, so none can be called
     if catalog is not None and catalog.gate is not None and catalog.gate.about_tools(plan.workload.name):
         return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.identify import identify
 from groundplan.gateway.call.steps import admit_call, shed
-from groundplan.gateway.guard.conversation import ConversationGuard, check_session
+from groundplan.gateway.guard.conversation import ConversationGuards, check_session
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.http.websocket import ServerSocket
@@ -127,7 +128,7 @@ class Session:
         """The upstream took what it heard for a turn, and has not said yet that it responds to it."""
         self._begins = False
         """The upstream said that it makes the response which is active."""
-        self._guard: ConversationGuard | None = None
+        self._guards: ConversationGuards | None = None
         self._last: Ended | None = None
         """There is no room for one more response: the one that is being made is heard to its end, and is the last."""
 
@@ -163,6 +164,9 @@ class Session:
         now = next((d for d in exchange.deployments if d.name == deployment.name), None)
         if now is None:
             raise Denied(f"{deployment.name} may not serve this any more", code="killed", hint="Connect again.")
+        if _place(now) != _place(deployment):  # the connection is to what it was, at what that costs
+            told = f"{deployment.name} is another one since this was connected"
+            raise Denied(told, code="deployment_changed", hint="Connect again.")
         self._deployment = now
 
     async def _begun(self) -> Exchange:
@@ -252,7 +256,7 @@ class Session:
             self._deployment = deployment
             self._socket.accept()
             self._first, self._ready = exchange, None
-            self._guard = None if exchange.guard is None else ConversationGuard(exchange.guard)
+            self._guards = ConversationGuards(gateway, exchange)
             self._let_go(exchange)  # a conversation in which nothing is asked for holds no money
             return
         self._no_room(exchange)
@@ -327,8 +331,6 @@ class Session:
             except (Invalid, Denied) as error:
                 await self._error(error, event.get("event_id"))
                 continue
-            finally:
-                self._count()
             if kind in BEGINS and not await self._let_begin(kind):
                 continue
             try:
@@ -338,10 +340,9 @@ class Session:
 
     def _passing(self, event: dict[str, Any], size: int) -> dict[str, Any]:
         """An event of the client for the upstream; the same object if nothing changed. Raises `Invalid`, `Denied`."""
-        if self._first is None or self._first.plan is None or self._deployment is None:
+        if self._first is None or self._first.plan is None or self._deployment is None or self._guards is None:
             raise AssertionError("not admitted")
-        made = as_named(event, self._first.plan, self._deployment)
-        return made if self._guard is None else self._guard.sent(made, size)
+        return self._guards.sent(as_named(event, self._first.plan, self._deployment), size)
 
     async def _let_begin(self, kind: str) -> bool:
         """Whether an event goes on that may begin a response: with money for it, and after no last one. Raises
@@ -389,18 +390,12 @@ class Session:
 
     def _guarded(self, data: bytes) -> list[bytes]:
         """What of an event the client gets. Raises `Ended` where a check refuses it."""
-        if self._guard is None:
-            return [data]
+        if self._guards is None:
+            raise AssertionError("not admitted")
         try:
-            return self._guard.answered(data)
+            return self._guards.answered(data)
         except Denied as error:
             raise Ended(POLICY, error) from error
-        finally:
-            self._count()
-
-    def _count(self) -> None:
-        if self._guard is not None and self._first is not None and self._first.guard is not None:
-            self._first.guard.count(self._first)
 
     async def _heard(self, data: bytes) -> bytes:
         """One event of the upstream, for the client. Raises `Ended`."""
@@ -494,6 +489,10 @@ class Session:
     async def _unanswered(self) -> bool:
         """Whether the upstream certainly makes no response to what was passed on to it."""
         return self._link is not None and not self._heeded and await has_cleared(self._link.socket)
+
+
+_place = attrgetter("site", "model", "upstream_model", "url")
+"""Of a deployment, whatever makes it another one than a conversation is connected to."""
 
 
 def _stopping() -> Ended:
