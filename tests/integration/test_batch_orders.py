@@ -25,6 +25,7 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, li
 from groundplan.blueprint.model import Limit, PolicyRules, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.batches.orders import AT_ONCE
+from groundplan.gateway.http.server import Request, Response
 from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -415,6 +416,42 @@ async def _journals(world: World) -> list[str]:
 
 def _of_order(world: World, column: str) -> Any:
     return world.stack.sql(f"SELECT {column} FROM batch_order")[0][0]
+
+
+@pytest.mark.parametrize("old", ["gone", "refused"])
+async def test_an_order_goes_on_with_the_key_that_its_providers_was_rotated_to(
+    world: World, tmp_path: Path, old: str
+) -> None:
+    """What was ordered with a key that opens nothing any more is fetched, and paid, all the same."""
+
+    def keyed(number: int, name: str) -> None:
+        place = deployment("one", world.port, rates=BATCH_RATES, serves=world.serves, key=f"file:{tmp_path / name}")
+        world.stack.apply(blueprint(number, [place], [workload("assistant", ["one"])], limit=PICO // 100))
+
+    for name in ("first", "second"):
+        (tmp_path / name).write_text(f"secret-of-the-{name}")
+    keyed(2, "first")
+    await world.stack.ready(2)
+    world.play(lines=1)
+    batch = await order(world.client, lines(3))
+    await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
+    if old == "gone":
+        (tmp_path / "first").unlink()
+    else:
+        answer = world.model._batch
+
+        async def checked(api: Any, target: bytes, request: Request, response: Response) -> None:
+            if request.headers[b"authorization"] != b"Bearer secret-of-the-second":
+                response.send(401, b"{}")
+            else:
+                await answer(api, target, request, response)
+
+        world.model._batch = checked  # type: ignore[method-assign, assignment]
+    keyed(3, "second")
+    world.play()
+    world.stack.sql("UPDATE batch_order SET next_at = now()")
+    assert counted(await over(world, batch.id, 20)) == (3, 0)
+    assert await world.settled() == (3, 3 * LINE)
 
 
 async def test_a_provider_that_is_away_is_not_asked_more_often_since_the_batch_is_cancelled(world: World) -> None:

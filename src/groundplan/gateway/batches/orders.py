@@ -138,8 +138,14 @@ class Orders:
 
     def _provider(self, order: Order) -> Provider:
         """How the order's deployment is spoken to."""
-        kind = MessageBatches if order.deployment.api == "anthropic" else OpenAIBatches
-        return kind(self._gateway, order.deployment)
+        deployment, catalog = order.deployment, self._gateway.live.catalog
+        kind = MessageBatches if deployment.api == "anthropic" else OpenAIBatches
+        places = () if catalog is None else catalog.blueprint.deployments
+        now = next((each for each in places if each.name == deployment.name), None)
+        instead = None
+        if now is not None and (now.url, now.api) == (deployment.url, deployment.api):
+            instead = msgspec.structs.replace(deployment, key=now.key, keys=now.keys)
+        return kind(self._gateway, deployment, instead if instead != deployment else None)
 
     def _stopped(self, batch: Batch, order: Order) -> Why | None:
         """Why what the order needs may not be used any more: its key, workload or deployment; None: it may."""

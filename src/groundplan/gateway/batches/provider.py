@@ -31,6 +31,7 @@ OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 JSON = b"content-type: application/json\r\n"
 _PASSING = frozenset({401, 402, 403, 408, 425, 429})
 """Refusals that are about our key, our account or about now, and certainly ended nothing and began nothing."""
+_OF_KEYS = frozenset({401, 403})
 _CHUNK = 256 << 10
 _WRITE_SECONDS = 30.0
 _FILE_SECONDS, _FILE_RATE = 5.0, 64 << 10
@@ -45,6 +46,10 @@ class Away(Exception):
     def __init__(self, reason: str, *, acted: bool) -> None:
         super().__init__(reason)
         self.acted = acted
+
+
+class KeyRefused(Away):
+    """Because of the key."""
 
 
 class Refused(Exception):
@@ -149,9 +154,11 @@ class Provider(ABC):
     joint = b""
     """What is between two calls in the file of an input."""
 
-    def __init__(self, gateway: Gateway, deployment: Deployment) -> None:
+    def __init__(self, gateway: Gateway, deployment: Deployment, instead: Deployment | None = None) -> None:
+        """`instead`: it with the key that it has now, which is asked with where its own opens nothing any more."""
         self._gateway = gateway
         self._deployment = deployment
+        self._instead = instead
 
     def longest(self, path: Path) -> float:  # noqa: ARG002 -- those whose orders hold the input itself look at it
         """Seconds after which a request that orders the input at `path` cannot be under way any more."""
@@ -221,12 +228,25 @@ class Provider(ABC):
             connection.release()
 
     async def _send(self, asked: Asked) -> UpstreamConnection:
-        """A connection whose answer has a good head. Always a new one, so that a stale one is never the reason."""
+        """A connection whose answer has a good head. Raises `Away`, `Refused`."""
+        try:
+            return await self._tried(asked)
+        except KeyRefused:
+            if self._instead is None:
+                raise
+            self._deployment, self._instead = self._instead, None
+            return await self._send(asked)
+
+    async def _tried(self, asked: Asked) -> UpstreamConnection:
+        """As `_send`. Always a new one, so that a stale one is never the reason."""
         deployment = self._deployment
         acted = False
         connection: UpstreamConnection | None = None
         try:
             target = self._target()
+        except UpstreamFailure as failure:  # there is no secret
+            raise KeyRefused(str(failure), acted=False) from failure
+        try:
             connection = await target.pool.connect(deployment.connect_ms / 1000)
             acted = True
             await _write(connection, target, asked)
@@ -244,6 +264,8 @@ class Provider(ABC):
             raise
         connection.release()
         about = meant(status, told)
+        if about in _OF_KEYS:
+            raise KeyRefused(f"the provider answered {status}", acted=False)
         if about in _PASSING or about >= 500 or about < 400:
             raise Away(f"the provider answered {status}", acted=about not in _PASSING)
         raise Refused(_said(told) or f"the provider answered {status}", status)
