@@ -245,7 +245,7 @@ def create_key(
 def rotate_key(conn: Connection[Any], actor: str, key_id: UUID, overlap: timedelta) -> tuple[ApiKey, str, datetime]:
     """(new key, its secret, when the old one ends): the same in all but the secret; both are good for `overlap`.
 
-    Raises `NotFound` (`unknown_key`), `Conflict` (`key_revoked`, `key_expired`, `key_rotated`).
+    Raises `NotFound` (`unknown_key`), `Conflict` (`key_revoked`, `key_expired`, `key_rotated`, `key_stopped`).
     """
     number = store.next_policy_number(conn, "key", f"key/{key_id}", True)
     now, old = datetime.now(UTC), store.api_key(conn, key_id)
@@ -259,6 +259,9 @@ def rotate_key(conn: Connection[Any], actor: str, key_id: UUID, overlap: timedel
         raise Conflict(
             f"the key was rotated already, to {old.replaced_by}", code="key_rotated", hint="Rotate that one, or wait."
         )
+    if (scope := f"key/{key_id}") in store.stopped(conn):
+        hint = f"Whoever stopped it knows why; `groundplan kill {scope} --lift -m WHY` comes first."
+        raise Conflict("the key is stopped, and its successor would not be", code="key_stopped", hint=hint)
     secret = make_key()
     new = replace(
         old, id=new_id(), prefix=key_prefix(secret), created_at=now, created_by=actor, expires_at=_renewed(old, now)
