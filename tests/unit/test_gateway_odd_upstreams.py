@@ -336,6 +336,41 @@ async def test_what_is_reasoned_and_not_told_is_no_stall(tmp_path: Path, path: s
         assert only.outcome == "ok"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+async def test_a_stream_that_has_only_begun_has_the_time_of_a_first_token(tmp_path: Path, path: str) -> None:
+    """Many tell at once that they have begun, and think for long before the first word."""
+    messages = {"messages": [{"role": "user", "content": "a"}]}
+    usage = {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
+    response = {"id": "r", "object": "response", "status": "completed", "model": "m", "output": [], "usage": usage}
+    asks: dict[str, tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]] = {
+        "/v1/chat/completions": (messages, [json.loads(ROLE)], [json.loads(HI), json.loads(END)], {}),
+        "/v1/responses": (
+            {"input": "a"},
+            [{"type": "response.created", "response": response | {"status": "in_progress"}}],
+            [{"type": "response.output_text.delta", "delta": "Hi "},
+             {"type": "response.completed", "response": response}],
+            {"serves": ["responses"]},
+        ),
+        "/v1/messages": (
+            messages | {"max_tokens": 9},
+            [{"type": "message_start", "message": message}],
+            [{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi "}},
+             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+             {"type": "message_stop"}],
+            {"api": "anthropic"},
+        ),
+    }  # fmt: skip
+    body, begin, rest, more = asks[path]
+    begun, said = (events(*(json.dumps(each).encode() for each in told)) for told in (begin, rest))
+    more = {"one": {"idle_ms": 60, "first_token_ms": 5000, **more}}
+    async with saying(tmp_path, STREAM + begun, *[b""] * 60, said, more=more) as rig:
+        reply = await asked(rig, path, {"model": "auto", "stream": True, **body})
+        assert b"stream_broken" not in reply.body and b"Hi " in reply.body, reply.body
+        (only,) = await rig.settlements()
+        assert only.outcome == "ok"
+
+
 async def test_pings_of_messages_keep_a_stream_open(tmp_path: Path) -> None:
     """Anthropic's models may think for long and tell nothing of it but these."""
     message: dict[str, Any] = {

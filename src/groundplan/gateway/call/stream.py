@@ -43,7 +43,7 @@ class Streaming:
     """One attempt's stream: `first` until there is something for the client, then `rest`."""
 
     __slots__ = (
-        "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_passing", "_plain", "_reader",
+        "_by", "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_passing", "_plain", "_reader",
         "guarded", "relay", "secrets",
     )  # fmt: skip
 
@@ -60,6 +60,8 @@ class Streaming:
         self._failure: Malformed | EventTooLarge | None = None
         """What is wrong with an event, to be raised by whoever waits."""
         self._exchange: Exchange | None = None
+        self._by = 0.0
+        """Of the loop's clock, until when its first token may come."""
         self._fed = False
         """The pump gave the client something."""
         self.relay = relay
@@ -78,7 +80,8 @@ class Streaming:
 
         Raises `StreamBroken`.
         """
-        relay, connection, now, by = self.relay, self._connection, gateway.loop.time, since + seconds
+        relay, connection, now = self.relay, self._connection, gateway.loop.time
+        self._by = by = since + seconds
         try:
             while not relay.done:
                 left = by - now()
@@ -148,10 +151,11 @@ class Streaming:
 
     async def _relay(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
         relay, connection, idle = self.relay, self._connection, self._deployment.idle_ms / 1000
-        wait, counted = idle, relay.output_bytes
+        counted = relay.output_bytes
+        wait = limit = idle if counted else self._until_first(gateway, idle)
         since: float | None = None  # when what is a sign of an answer came last, once anything else did
         while not relay.done:
-            if exchange.response.started:
+            if exchange.response.started and limit == idle:
                 connection.pump(self._pump, idle, self._through)
             data = await connection.chunk(wait)
             if data is None or self._failure is not None:
@@ -166,7 +170,8 @@ class Streaming:
                 await self._begin(gateway, exchange, sequence)
             said, counted = relay.output_bytes > counted, relay.output_bytes
             if out or self._fed or said or (self.guarded is not None and self.guarded.heard):
-                wait, since, self._fed = idle, None, False
+                wait = limit = idle if counted else self._until_first(gateway, idle)
+                since, self._fed = None, False
                 if self.guarded is not None:
                     self.guarded.heard = False
                 if exchange.response.full:
@@ -175,7 +180,12 @@ class Streaming:
             # comments keep a connection open, and are no sign that an answer will come; what a model reasons is one,
             # also where the client's API does not tell it
             since = gateway.loop.time() if since is None else since
-            wait = still(gateway.awake.left(since, idle))
+            wait = still(gateway.awake.left(since, limit))
+
+    def _until_first(self, gateway: Gateway, idle: float) -> float:
+        """Seconds for which an upstream may be silent that has told only that it has begun, as those of Responses do at
+        once: its first token has the time of one, however early that was told."""
+        return max(idle, self._by - gateway.loop.time())
 
     def _pump(self, data: bytes) -> bool:
         """Bytes of the upstream as they arrive; False where there is more to do than to pass them on."""
