@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import tempfile
 from pathlib import Path
 
@@ -66,3 +67,22 @@ def test_an_archive_appears_only_when_it_is_complete_and_replaces_nothing(tmp_pa
     with pytest.raises(Conflict, match="archive_exists"), write_archive(tmp_path / "archive", {}):
         pass
     assert (tmp_path / "archive").read_text() == "precious"
+
+
+def test_what_is_written_into_meanwhile_is_taken_without_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing, written, read = tmp_path / "segment", [100], os.pread
+    growing.write_bytes(b"x" * written[0] + bytes(20_000))
+
+    def busy(descriptor: int, size: int, at: int) -> bytes:
+        with growing.open("r+b") as file:
+            file.seek(written[0])
+            written[0] += file.write(b"x" * 3000)
+        return read(descriptor, size, at)
+
+    monkeypatch.setattr(os, "pread", busy)
+    with write_archive(tmp_path / "a", {}) as archive:
+        archive.add_growing("segment", growing)
+    (tmp_path / "out").mkdir()
+    unpack(tmp_path / "a", tmp_path / "out")
+    data = (tmp_path / "out" / "segment").read_bytes()
+    assert len(data) == 20_100 and b"\0" not in data.rstrip(b"\0")

@@ -24,6 +24,8 @@ from groundplan.core.home import sync_folder
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
 _BLOCK = 1 << 20
+_PAGE = 4096
+"""What a file system reads and writes as one."""
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError)
 _DAMAGE_NUMBERS = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 """Of an OSError: gzip reports a wrong checksum and a wrong header without a number; the others are names in an archive
@@ -41,6 +43,16 @@ class Writer:
         """Add a file as it is now (it may grow meanwhile: what it has at first is taken)."""
         with path.open("rb") as source:
             self._add(name, source, os.fstat(source.fileno()).st_size)
+
+    def add_growing(self, name: str, path: Path) -> None:
+        """Add a file that is written into meanwhile, one write behind the other: what is taken is a beginning of what
+        it gets. Read from its beginning on it could lack what came while it was, and have what came after that."""
+        with path.open("rb") as source:
+            data = bytearray(os.fstat(source.fileno()).st_size)
+            for at in reversed(range(0, len(data), _PAGE)):
+                part = os.pread(source.fileno(), min(_PAGE, len(data) - at), at)
+                data[at : at + len(part)] = part
+        self._add(name, io.BytesIO(data), len(data))
 
     def _add(self, name: str, source: IO[bytes], size: int) -> None:
         info = tarfile.TarInfo(name)

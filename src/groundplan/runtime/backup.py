@@ -48,6 +48,7 @@ _LEFT_OUT: Final = {
 """Not copied as they are: remade at start, or taken with care."""
 
 _UPLOADS: Final = "files/"
+_JOURNALS: Final = "journal/"
 _LOG_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
 
@@ -259,15 +260,19 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for path in sorted(folder.rglob("*")):
+    """The newest segment of a journal comes first: what was taken of one before it came before."""
+    for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_file() and not path.is_symlink():
             yield path.relative_to(folder).as_posix(), path
 
 
 def _add(archive: Writer, name: str, path: Path) -> None:
-    """An application may delete its files at any time; anything else must be there."""
+    """An application may delete its files at any time; anything else must be there. Journals are still written."""
     try:
-        archive.add(name, path)
+        if name.startswith(_JOURNALS):
+            archive.add_growing(name, path)
+        else:
+            archive.add(name, path)
     except FileNotFoundError:
         if not name.startswith(_UPLOADS):
             raise
