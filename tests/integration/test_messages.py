@@ -87,6 +87,7 @@ async def test_an_answer_is_a_message_and_is_charged_by_our_totals(setup: Setup,
     reply = await setup.ask(model=model)
     assert reply.status == 200, reply.body
     message = strict(Message, reply.body)
+    assert reply.json["content"][0].keys() == {"type", "text"}, "some clients take no null for what is not there"
     assert message.usage.input_tokens == 7
     assert message.usage.cache_read_input_tokens == 40
     assert message.usage.cache_creation_input_tokens == 100

@@ -94,9 +94,7 @@ class MessagesByChat(ByChat):
 def _content(said: Said, *, cut: bool) -> list[dict[str, Any]]:
     """The blocks that a message of chat means. A call in which the answer was `cut` off has no arguments that could be
     told as values, so it is left out; why the message ended tells it. Raises `Malformed`."""
-    content: list[dict[str, Any]] = [
-        {"type": "text", "text": text, "citations": None} for text in (said.text, said.refusal) if text
-    ]
+    content: list[dict[str, Any]] = [{"type": "text", "text": text} for text in (said.text, said.refusal) if text]
     calls = said.tool_calls or ()
     for number, call in enumerate(calls, 1):
         try:

@@ -80,7 +80,7 @@ class MessagesChatRelay(MadeOfChat):
         if not text:
             return []
         self.output_bytes += len(text.encode())
-        opened = [] if self._block == "text" else self._open("text", {"type": "text", "text": "", "citations": None})
+        opened = [] if self._block == "text" else self._open("text", {"type": "text", "text": ""})
         return [*opened, self._delta({"type": "text_delta", "text": text})]
 
     def _called(self, call: PieceOfCall) -> list[bytes]:
