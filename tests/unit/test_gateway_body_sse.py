@@ -287,8 +287,10 @@ def test_what_asks_for_nothing_is_refused_by_no_interface() -> None:
     content = [{"type": "document", "source": document, "citations": {"enabled": False}, "context": None}]
     told = {**body, "messages": [{"role": "user", "content": content}], "tools": [tool], "speed": "standard"}
     ask = messages.read(json.dumps(told).encode(), {})
-    (made,) = messages_to_chat.Translation(ask.body).fields["tools"]
-    assert made == {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    for eager in (b"false", b"true"):
+        said = ask.body.replace(b'"eager_input_streaming": false', b'"eager_input_streaming": ' + eager)
+        (made,) = messages_to_chat.Translation(said).fields["tools"]
+        assert made == {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     for name, value in (("defer_loading", True), ("input_examples", [{}]), ("allowed_callers", ["code_execution"])):
         with pytest.raises(Invalid, match=f"tools.{name}"):
             messages_to_chat.Translation(json.dumps({**body, "tools": [{**tool, name: value}]}).encode())

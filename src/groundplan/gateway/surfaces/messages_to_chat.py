@@ -26,7 +26,8 @@ _IMAGE = frozenset({"type", "source", "cache_control"})
 _DOCUMENT = frozenset({"type", "source", "title", "cache_control"})
 _USE = frozenset({"type", "id", "name", "input", "cache_control", "caller"})
 _RESULT = frozenset({"type", "tool_use_id", "content", "is_error", "cache_control"})
-_TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control", "strict"})
+_TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control", "strict", "eager_input_streaming"})
+"""Chat tells what a tool is called with while it is written, whether that is asked for or not."""
 _NOTHING: tuple[Any, ...] = (None, False, [], {}, ["direct"], {"enabled": False})
 """Values that say nothing of a block or a tool: that the model calls it itself and knows it at once, that nothing of it
 is cited."""
