@@ -392,6 +392,7 @@ async def test_what_has_no_bound_is_refused(setup: Setup) -> None:
     for more, code in refusals:
         refused = await setup.ask(**more)
         assert refused.code == code, refused.body
+        assert b"item_reference" not in json.dumps(more).encode() or b"store: false" in refused.body
     assert setup.chat.counted == 0 and not setup.own.asked
 
 
@@ -483,6 +484,10 @@ async def test_what_a_model_reasoned_and_nobody_stores_stands_in_no_ones_way(set
         sent = json.loads(setup.own.asked[-1])["input"]
         assert [item.get("type") for item in sent] == [None, "function_call", "function_call_output"]
         assert not any("id" in item for item in sent)
+        call: Any = {name: value for name, value in asked[2].items() if name != "id"}
+        refers: Any = [asked[0], {"type": "item_reference", "id": "rs_1"}, call, result]  # as the AI SDK sends it
+        assert (await client.responses.create(model="scripted/own", input=refers, tools=[tool])).output
+        assert json.loads(setup.own.asked[-1])["input"] == [refers[0], *refers[2:]]
         named = await client.responses.create(model="auto", previous_response_id=first.id, input=[result], tools=[tool])
         assert named.model_extra is not None and "left_out" not in named.model_extra["groundplan"]
         named_items = json.loads(setup.own.asked[-1])["input"]

@@ -25,6 +25,8 @@ _PARTS = {
 """What is said of an item or a part in chat, or is about it and no part of what was said: its id, its status, notes on
 an earlier answer, and what OpenAI's clients parsed of it."""
 _TOOL = ("name", "description", "parameters", "strict")
+REASONING = "rs_"
+"""How the ids of reasoning begin, which tell what a reference is to."""
 _NOTHING: tuple[Any, ...] = (None, False, [], {}, ["direct"])
 """What of a tool says that it has nothing of its own: it is called by the model itself, which knows it at once."""
 
@@ -43,6 +45,8 @@ def check(given: dict[str, Any], known: frozenset[str], where: str) -> None:
 
 def is_here(item: dict[str, Any]) -> bool:
     """Whether an item says itself what it is about: earlier reasoning is often but a name of what a provider keeps."""
+    if item.get("type") == "item_reference":
+        return False
     return item.get("type") != "reasoning" or bool(item.get("encrypted_content") or item.get("content"))
 
 

@@ -9,16 +9,23 @@ import msgspec
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces.body import BREAKPOINT, CacheOptions, Reasoning, file_bytes, image_bytes
 from groundplan.gateway.surfaces.named_files import given_twice
+from groundplan.gateway.surfaces.responses_to_chat import REASONING
 
 _TOOLS = ("function", "custom")
 _PARTS = frozenset(
     {"input_text", "output_text", "refusal", "input_image", "input_file", "reasoning_text", "summary_text"}
 )
 _ITEMS = frozenset(
-    {"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"}
-)
+    {
+        "message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning",
+        "item_reference",
+    }
+)  # fmt: skip
 _SEARCHES = frozenset({"tool_search_call", "tool_search_output"})
 """Of a search among tools. One that the caller makes costs no more than the bytes of what it found."""
+_REFERENCE = "items by reference (item_reference) are not supported; clients that are told store: false send them whole"
+"""The message says it, since most clients show nothing else."""
+_WHOLE = "Nothing is kept at a provider. AI SDK: providerOptions.openai.store = false, or openai.chat(model)."
 _NONE = msgspec.Raw(b"null")
 
 
@@ -109,11 +116,14 @@ class Item(msgspec.Struct, frozen=True):
     content: str | list[Part] | None = None
     output: str | list[Part] | None = None
     encrypted_content: str | None = None
+    id: str | None = None
     execution: str | None = None
     tools: list[Tool] | None = None
 
     def check(self) -> None:
         """Raise `Invalid` for one that is not said itself, or found tools that do not run at the caller."""
+        if self.type == "item_reference" and not self.only_named:
+            raise Invalid(_REFERENCE, code="content_unsupported", hint=_WHOLE)
         if self.type not in _ITEMS and not (self.type in _SEARCHES and self.execution == "client"):
             raise unsupported_content(f"an item of type {self.type[:40]}")
         for tool in self.tools or ():
@@ -122,6 +132,8 @@ class Item(msgspec.Struct, frozen=True):
     @property
     def only_named(self) -> bool:
         """Earlier reasoning of which nothing is here but its name."""
+        if self.type == "item_reference":
+            return (self.id or "").startswith(REASONING)
         return self.type == "reasoning" and not self.encrypted_content and not self.content
 
 
