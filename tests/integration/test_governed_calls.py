@@ -332,6 +332,9 @@ async def test_a_dangerous_tool_is_used_once_for_each_approval(database: Databas
         refused = await use(rig, "crm__delete_all", table="x")
         assert code(refused) == "approval_required" and model.used == []
         retry = refused["structuredContent"]["error"]["retry_id"]
+        assert f"groundplan_retry_id={retry}" in refused["content"][0]["text"], (
+            "which is all that most models are given"
+        )
         assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)) == "approval_required"
         with connect(database) as conn:
             (held,) = store.queue(conn, waiting=True)

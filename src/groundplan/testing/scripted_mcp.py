@@ -18,6 +18,7 @@ TOOLS = [
         "name": "add",
         "description": "Add two numbers.",
         "inputSchema": {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}},
+        "outputSchema": {"type": "object", "properties": {"sum": {"type": "number"}}, "required": ["sum"]},
     },
     {"name": "echo", "description": "Say it again.", "inputSchema": {"type": "object"}},
     {"name": "delete_all", "description": "Delete everything.", "inputSchema": {"type": "object"}},
@@ -77,9 +78,10 @@ class ScriptedMcp:
                 if name == "add"
                 else str(arguments.get("text", "done"))
             )
-            self._send(
-                response, message, self.answer or {"content": [{"type": "text", "text": told}], "isError": False}
-            )
+            made: dict[str, Any] = {"content": [{"type": "text", "text": told}], "isError": False}
+            if name == "add":
+                made["structuredContent"] = {"sum": float(told)}
+            self._send(response, message, self.answer or made)
         elif (found := self._other(message)) is not None:
             self._send(response, message, found)
         else:

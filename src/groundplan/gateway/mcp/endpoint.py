@@ -161,7 +161,7 @@ class McpApi:
                 name = str(tool["name"])
                 use = Use(exchange, server, name, {}, "")
                 if wire.offers(server, name) and self._refusal(use) is None:
-                    listed.append({**tool, "name": f"{server.name}{wire.SEPARATOR}{name}"})
+                    listed.append(wire.outward(server.name, tool))
         return listed
 
     async def _tools(self, server: ToolServer) -> list[dict[str, Any]]:
@@ -462,7 +462,7 @@ def _required(use: Use, id: UUID) -> Denied:
     return Denied(
         f"{use.name} is dangerous, so a person must approve this use first",
         code="approval_required",
-        hint=f"Call it again with the same arguments and {wire.RETRY_ARGUMENT} once it was approved.",
+        hint=f"Call it again with the same arguments and {wire.RETRY_ARGUMENT}={id} once it was approved.",
         details={"retry_id": str(id)},
     )
 

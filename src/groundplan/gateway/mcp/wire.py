@@ -95,6 +95,13 @@ def offers(server: ToolServer, tool: str) -> bool:
     return not server.tools or named(tool, server.tools)
 
 
+def outward(server: str, tool: dict[str, Any]) -> dict[str, Any]:
+    """A server's tool as callers see it. The form of its results is left out: what is refused here, or a guardrail
+    changed, does not have it, and clients end in an error of their own then, where a model should read why."""
+    kept = {name: value for name, value in tool.items() if name != "outputSchema"}
+    return {**kept, "name": f"{server}{SEPARATOR}{tool['name']}"}
+
+
 def digest(server: str, tool: str, arguments: dict[str, Any]) -> str:
     """What an approval is bound to."""
     told = msgspec.json.encode([server, tool, arguments], order="deterministic")
