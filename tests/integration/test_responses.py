@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
+from openai import APIError, APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types.responses import Response as ResponseObject
 from openai.types.responses import ResponseStreamEvent
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
@@ -155,7 +155,7 @@ def events_of(data: bytes) -> list[Any]:
         if part:
             name, _, text = part.partition("\ndata: ")
             assert name == f"event: {json.loads(text)['type']}"
-            found.append(strict(ResponseStreamEvent, text, ours={"groundplan", "hint", "call_id"}))
+            found.append(strict(ResponseStreamEvent, text, ours={"groundplan", "hint", "call_id", "error"}))
     return found
 
 
@@ -407,6 +407,10 @@ async def test_broken_streams_end_with_an_error_event(setup: Setup) -> None:
     reply = await setup.ask(model="scripted/chat", stream=True)
     assert events_of(reply.body)[-1].code == "stream_broken"
     async with setup.client() as client:
+        for model in ("scripted/own", "scripted/chat"):
+            with pytest.raises(APIError, match="the answer broke off"):
+                async for _ in await client.responses.create(model=model, input="Where is it?", stream=True):
+                    pass
         with pytest.raises(BadRequestError):
             await client.responses.create(model="auto", input="a", background=True)
 

@@ -76,7 +76,7 @@ def response_text(got: Got) -> str:
 def response_whole(got: Got) -> None:
     """One response: every event is OpenAI's, numbered without a gap, and the end has what was streamed."""
     for event in got.events:
-        strict(ResponseStreamEvent, json.dumps(event), ours={"groundplan", "hint", "call_id"})
+        strict(ResponseStreamEvent, json.dumps(event), ours={"groundplan", "hint", "call_id", "error"})
     assert [event["sequence_number"] for event in got.events] == list(range(len(got.events)))
     assert got.kinds.count("response.created") == 1 and got.kinds[-1] == "response.completed"
     ended, (begun,) = got.events[-1]["response"], got.of("response.created")

@@ -52,16 +52,11 @@ _response = msgspec.json.Decoder(_Last).decode
 
 
 def _broken(number: int, reason: str, call_id: str) -> bytes:
-    told = {
-        "type": "error",
-        "sequence_number": number,
-        "code": "stream_broken",
-        "message": f"the answer broke off: {reason}",
-        "param": None,
-        "hint": "What came so far is all there is; ask again.",
-        "call_id": call_id,
-    }
-    return named_event("error", _encode(told))
+    message, hint = f"the answer broke off: {reason}", "What came so far is all there is; ask again."
+    told = {"code": "stream_broken", "message": message, "param": None, "hint": hint, "call_id": call_id}
+    # by an `error` in it official clients know an event that ends a stream; of the other fields many make nothing
+    event = {"type": "error", "sequence_number": number, **told, "error": {"type": "api_error", **told}}
+    return named_event("error", _encode(event))
 
 
 def as_asked(data: bytes, asked: Mapping[str, bytes]) -> bytes:
