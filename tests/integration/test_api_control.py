@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -387,6 +388,19 @@ def test_apply_then_roll_back(fresh: Control) -> None:
 def test_a_soft_budget_is_marked_on_the_page_of_its_workload(database: Database, tmp_path: Path) -> None:
     with running(database, tmp_path, module="groundplan.console.app") as fresh:
         _marks_a_soft_budget(fresh)
+        _tells_what_is_spent_in_its_present_period(fresh, database)
+
+
+def _tells_what_is_spent_in_its_present_period(fresh: Control, database: Database) -> None:
+    """Not in that which it had when it was one of a day."""
+    (budget,) = fresh.ask("GET", "/api/workloads/assistant").body["budgets"]
+    with psycopg.connect(database.urls["owner"], autocommit=True) as conn:
+        for period, spent in (("%Y-%m", 40), ("%Y-%m-%d", 3)):
+            key = (budget["name"], datetime.now(UTC).strftime(period))
+            conn.execute("INSERT INTO budget_period (budget, period, limit_usd) VALUES (%s, %s, 100)", key)
+            conn.execute("INSERT INTO charge_total VALUES (%s, %s, %s)", (*key, spent))
+    (budget,) = fresh.ask("GET", "/api/workloads/assistant").body["budgets"]
+    assert (budget["period"], budget["spent_usd"]) == ("month", "40.000000000000")
 
 
 def _marks_a_soft_budget(fresh: Control) -> None:

@@ -16,6 +16,7 @@ from groundplan.blueprint.model import Blueprint, Placement
 from groundplan.catalog.model import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import format_usd, short_usd
+from groundplan.gateway.budgets.periods import key_at
 from groundplan.governance import service as governance
 from groundplan.ledger import queries, traffic
 from groundplan.ledger.store import CallFilter
@@ -162,12 +163,17 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
 
 
 def _budgets(conn: Connection[Any], seen: Picture, workload: str, now: datetime) -> list[dict[str, Any]]:
-    """Budgets that cover it, with their use; those that are only declared are not `served` and used by nobody."""
-    used = {row["budget"]: row for row in queries.budget_use(conn, now)}
+    """Budgets that cover it, with their use in the periods that they have now; those that are only declared are not
+    `served` and used by nobody."""
+    used = {(row["budget"], row["period"]): row for row in queries.budget_use(conn, now)}
     served = {budget.name: budget for budget in seen.blueprint.budgets}
     found: list[dict[str, Any]] = []
     for name in seen.workspace.budgets_of(workload):
         budget, doc = served.get(name), seen.workspace.budgets[name]
+        how = (doc.limit.period, doc.starts or "", doc.timezone)
+        if budget is not None:
+            how = (budget.period, budget.starts, budget.timezone)
+        mine = used.get((name, key_at(*how, now)), {})
         found.append(
             {
                 "name": name,
@@ -175,8 +181,8 @@ def _budgets(conn: Connection[Any], seen: Picture, workload: str, now: datetime)
                 "limit_usd": format_usd(budget.limit if budget else doc.limit.amount),
                 "period": budget.period if budget else doc.limit.period,
                 "hard": budget.hard if budget else doc.hard,
-                "spent_usd": used.get(name, {}).get("spent_usd", format_usd(0)),
-                "granted_usd": used.get(name, {}).get("granted_usd", format_usd(0)),
+                "spent_usd": mine.get("spent_usd", format_usd(0)),
+                "granted_usd": mine.get("granted_usd", format_usd(0)),
                 "served": budget is not None,
             }
         )
