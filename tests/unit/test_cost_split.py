@@ -62,6 +62,14 @@ def test_each_class_has_its_own_price() -> None:
     }  # fmt: skip
 
 
+def test_each_search_unit_of_a_rerank_is_a_request() -> None:
+    price = Rates(input=1_000_000, output=0, request=7)
+    assert split(price, Usage(input=30), 30 + 3 * 7) == {"input": (30, 30), "requests": (3, 21)}
+    assert split(price, Usage(), 2 * 7) == {"requests": (2, 14)}
+    assert split(price, Usage(input=30), 30 + 3 * 7 + 1) == {"input": (30, 30), "requests": (1, 7), "bound": (0, 15)}
+    assert split(price, Usage(input=30, output=1), 30 + 2 * 7)["bound"] == (0, 7), "no rerank"
+
+
 def test_a_batch_is_told_by_what_it_cost() -> None:
     price = Rates(input=4_000_000, output=0, batch=Rates(input=2_000_000, output=1_000_000))
     usage = Usage(input=10, output=10)

@@ -33,7 +33,7 @@ def explained(rates: Rates | None, usage: Usage, cost: int) -> tuple[Split, str]
     was: `batch`, `priority`, `long`, `by time`, several with blanks between; empty: the standard one.
 
     The class of service is the one at which the usage costs so much. What is beyond tokens is what was made, spoken or
-    heard, else `bound`. Without rates the whole is `bound`.
+    heard, the price of a request for each search unit of a rerank, else `bound`. Without rates the whole is `bound`.
     """
     if rates is None:
         return {BOUND: (0, cost)} if cost else {}, ""
@@ -53,6 +53,8 @@ def explained(rates: Rates | None, usage: Usage, cost: int) -> tuple[Split, str]
     if rest := cost - known if weights else cost:
         name = next((name for name in UNITS if getattr(usage, name)), BOUND)
         count = 0 if name == BOUND else int(getattr(usage, name))
+        if name == BOUND and taken.request and not usage.output and rest % taken.request == 0:
+            name, count, rest = "requests", 1 + rest // taken.request, made["requests"][1] + rest
         made[name] = (count, rest)
     return made, told
 
