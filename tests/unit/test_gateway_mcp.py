@@ -259,6 +259,8 @@ async def test_uses_count_as_requests(tmp_path: Path) -> None:
             assert (await use(rig, "crm__add", a=1, b=1))["content"][0]["text"] == "2"
         assert code(await use(rig, "crm__add", a=1, b=1)) == "rate_limit_exceeded"
         assert len(model.used) == 2
+        ended = [record.status for record in await rig.records() if isinstance(record, Finish)]
+        assert ended == ["refused", "ok", "ok", "refused"], "nobody was asked: no use that is paid for"
 
 
 async def test_the_search_of_a_workload_is_a_tool(tmp_path: Path) -> None:

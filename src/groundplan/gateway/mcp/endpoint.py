@@ -268,7 +268,7 @@ class McpApi:
             raise
         except GroundplanError as error:
             self._over(use, begun)
-            outcome = "refused" if isinstance(error, Denied | Invalid) else "failed"
+            outcome = "refused" if not use.asked or isinstance(error, Denied | Invalid) else "failed"
             settle.refuse(gateway, exchange, error, outcome)
             raise
         except BaseException as error:
