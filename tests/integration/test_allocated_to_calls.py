@@ -31,11 +31,20 @@ cost: 1 USD/day
 covers: deployment/vectors
 source: invoice 7
 from: 2026-01-01
+---
+kind: allocation
+name: watched
+term: capacity
+rate: 100 USD
+per: 1000 calls
+covers: deployment/vectors
+source: invoice 8
+from: 2026-01-01
 """
 
 
-def embedded(dsn: str, at: datetime) -> UUID:
-    """A call of one token, which also cost something by the request."""
+def embedded(dsn: str, at: datetime, cache: str = "none") -> UUID:
+    """A call of one token, which also cost something by the request; of a cache it asked nobody."""
     id, cost = new_id(), Decimal("0.001001")
     parts = {"input": [1, 1_000_000], "requests": [1, 1_000_000_000]}
     attempt: tuple[Any, ...] = (
@@ -44,24 +53,28 @@ def embedded(dsn: str, at: datetime) -> UUID:
     )  # fmt: skip
     call: tuple[Any, ...] = (
         id, at, "assistant", None, None, None, "embeddings", "ok", 200, None, "acme/vectors", "vectors", "here", cost,
-        cost, 1, 0, "none", 2, new_id(), False, 12.5, 3.5, {"sources": []}, 0, 0,
+        cost, 1, 0, cache, 2, new_id(), False, 12.5, 3.5, {"sources": []}, 0, 0,
     )  # fmt: skip
     with connect(dsn, autocommit=True) as conn:
-        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
+        if cache == "none":
+            ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
         ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, [call])
     return id
 
 
-def test_a_price_by_the_request_is_no_token_of_a_receipt(database: Database, tmp_path: Path) -> None:
+def test_receipts_together_carry_what_was_allocated(database: Database, tmp_path: Path) -> None:
     with running(database, tmp_path) as control:
         (control.workspace / "vectors.yaml").write_text(VECTORS)
         company = control.workspace / "acme.yaml"
         company.write_text(company.read_text().replace("[local]\n", "[local]\nembeddings: [vectors]\n"))
         assert control.ask("POST", "/api/apply", {"files": control.files()}).status in (200, 201)
         at = datetime.now(UTC).replace(hour=0, minute=0, second=1, microsecond=0) - timedelta(days=1)
-        calls = [embedded(database.dsn, at) for _ in range(2)]
+        calls = [embedded(database.dsn, at, cache) for cache in ("none", "none", "exact")]
         receipts = [control.ask("GET", f"/api/calls/{call}").body for call in calls]
-        assert {term["term"] for each in receipts for term in each["attempts"][0]["terms"]} == {"embedding"}
-        assert sum(Decimal(each["allocated"]["cost_usd"]) for each in receipts) == 1
+        assert {term["term"] for one in receipts[:2] for term in one["attempts"][0]["terms"]} == {"embedding"}
+        carried = [term for each in receipts for term in each["allocated"]["terms"]]
+        assert sum(Decimal(term["cost_usd"]) for term in carried if term["allocation"] == "rack") == 1
+        asked = [Decimal(term["cost_usd"]) for term in carried if term["allocation"] == "watched"]
+        assert asked == [Decimal("0.1"), Decimal("0.1")], "a cached answer asked nobody"
         why = [control.ask("GET", f"/api/why/{call}").body["facts"]["allocated"] for call in calls]
         assert why == [each["allocated"] for each in receipts]

@@ -26,6 +26,9 @@ from groundplan.economics.allocate.daily import allocated
 from groundplan.economics.allocate.divide import OF_ANSWERS, SAID
 from groundplan.economics.allocate.model import Line, Use
 
+_CACHED = ("exact", "semantic")
+"""Where an answer is from that nobody was asked for."""
+
 
 def beside(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[str, Any]:
     """{day, known, cost_usd, terms} of a receipt (`ledger.queries.receipt`, before it is explained: tokens are told by
@@ -99,7 +102,8 @@ def _weight(receipt: dict[str, Any], use: Use, rule: Allocation | None) -> tuple
                 "tokens of answers",
             )
         elif kind in ("deployment", "site") and rule.per == "1000 calls":
-            mine, all_of, by = int(receipt[kind] == name), use.asked.get(rule.covers, 0), f"calls at {name}"
+            there = receipt[kind] == name and not (receipt["cache"] in _CACHED and receipt["status"] == "ok")
+            mine, all_of, by = int(there), use.asked.get(rule.covers, 0), f"calls at {name}"
         elif kind in ("deployment", "site"):
             whole = use.by_deployment if kind == "deployment" else use.by_site
             mine, all_of, by = _tokens(receipt, kind, name), whole.get(name, 0), f"tokens at {name}"
