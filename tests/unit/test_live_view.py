@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,13 @@ async def test_each_server_that_the_address_names_has_its_time(tmp_path: Path, m
     monkeypatch.setattr(AsyncConnection, "connect", lambda *_, **__: connect(""))
     with pytest.raises(Reached):
         await LiveView("", Home(tmp_path), new_id(), SystemClock(), Slices())._follow()
+
+
+def test_policy_has_grown_old_while_the_machine_slept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To whoever revoked a key meanwhile it was said that it is effective."""
+    told = {time.CLOCK_MONOTONIC: 10.0, time.CLOCK_BOOTTIME: 10.0}
+    monkeypatch.setattr(time, "clock_gettime", told.__getitem__)
+    view = LiveView("", Home(tmp_path), new_id(), SystemClock(), Slices())
+    view._confirmed = view._clock.monotonic()
+    told[time.CLOCK_BOOTTIME] += 3600  # the other one stands still
+    assert view.age() == 3600

@@ -9,12 +9,14 @@ from typing import Protocol
 
 TOLD_SECONDS = 60.0
 """A clock that was set back by more is told about: corrections of seconds are everyday."""
+_ONWARDS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Others may be told meanwhile that a lease of this machine has run out."""
 _log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
     """`now` is aware UTC wall time, for people and periods, `seconds` the same in seconds since the epoch, for the
-    path of calls; `monotonic` is seconds that never go back."""
+    path of calls; `monotonic` is seconds that never go back, nor stand still while the machine sleeps."""
 
     def now(self) -> datetime: ...
 
@@ -30,7 +32,9 @@ class SystemClock:
         return datetime.now(UTC)
 
     seconds = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
+
+    def monotonic(self) -> float:
+        return time.clock_gettime(_ONWARDS)
 
 
 class OnwardClock:
