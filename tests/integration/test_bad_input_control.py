@@ -72,6 +72,13 @@ def test_fifty_megabytes_without_a_length(control: Control) -> None:
     told(parse(raw(control, lines, [chunk] * 50)), 413, "body_too_large")
 
 
+def test_a_head_that_does_not_end_is_not_kept(control: Control) -> None:
+    with socket.create_connection(("127.0.0.1", control.port), timeout=10) as connection, suppress(ConnectionError):
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-one: ")
+        connection.sendall(b"a" * MIB)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 4")
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b"null", b'"text"', b'{"workload": 7}', b'{"workload": "assistant"} trailing', b"[" * 100_000],

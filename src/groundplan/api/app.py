@@ -100,8 +100,8 @@ def run(make: Make, arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5, timeout_keep_alive=30,
-        server_header=False, limit_concurrency=200, h11_max_incomplete_event_size=64 << 10,
+        app, http="h11", log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5,
+        timeout_keep_alive=30, server_header=False, limit_concurrency=200, h11_max_incomplete_event_size=64 << 10,
     )  # fmt: skip
     listener = socket.socket(fileno=options.fd) if options.fd is not None else _listen(options.port)
     _Server(config, app.state.live).run(sockets=[listener])
