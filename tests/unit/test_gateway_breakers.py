@@ -16,6 +16,7 @@ from groundplan.blueprint.model import ProviderKey
 from groundplan.gateway.app import told_health
 from groundplan.gateway.call.serve import Course
 from groundplan.gateway.upstream.health import FORGOTTEN_SECONDS, SLOW_SAMPLES, Health
+from groundplan.gateway.upstream.latency import LEAST, Times
 
 ONE, TWO, THREE = (deployment(name, 1) for name in ("one", "two", "three"))
 
@@ -66,12 +67,16 @@ def test_what_asked_to_be_left_alone_since_then_is_not_well_by_an_older_answer()
 
 
 def test_nothing_is_known_of_what_a_blueprint_changes_or_takes_out() -> None:
-    health = Health()
+    health, times = Health(), Times()
     health.declare([ONE, TWO, THREE])
     for place in (ONE, TWO, THREE):
         for _ in range(3):
             health.failed(place.name, 10.0, 300.0)
-    health.declare([replace(ONE, weight=3), replace(TWO, key="env:RIGHT")])
+        for stream in (False, True) * LEAST:
+            times.of(place.name, stream).observe(9_000_000, 10.0)
+    times.forget(health.declare([replace(ONE, weight=3), replace(TWO, key="env:RIGHT")]))
+    slow = [name for name in ("one", "two", "three") for stream in (False, True) if times.of(name, stream).quantile(50)]
+    assert slow == ["one", "one"], "nobody is hedged, or kept from calls, by how slow another model was"
     assert set(health.states(11.0)) == {"one"}, "a share is no other place"
     assert health.rests("two", 11.0) == health.rests("three", 11.0) == 0.0
     health.declare([])

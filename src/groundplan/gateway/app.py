@@ -380,7 +380,7 @@ def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
     """What a new blueprint changes beside the calls that come under it."""
     most = {} if catalog.limits is None else catalog.limits.most
     leases.declare(catalog.blueprint.budgets, most, catalog.number)
-    gateway.health.declare(catalog.blueprint.deployments)
+    gateway.times.forget(gateway.health.declare(catalog.blueprint.deployments))
 
 
 def main(argv: list[str] | None = None) -> int:

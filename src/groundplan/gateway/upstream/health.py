@@ -197,14 +197,18 @@ class Health:
         for book in (self._failures, self._until, self._opened, self._why, self._windows):
             book.pop(name, None)
 
-    def declare(self, deployments: Iterable[Deployment]) -> None:
-        """What there is from now on: nothing is known of what is another one than before, or is there no more."""
-        before, self._declared = self._declared, {each.name: _place(each) for each in deployments}
-        for name in {*self._windows, *self._rests, *self._whole, *self._streams}:
-            if name not in self._declared or self._declared[name] != before.get(name):
-                for book in (self._rests, self._whole, self._streams):
-                    book.pop(name, None)
-                self._close(name)
+    def declare(self, deployments: Iterable[Deployment]) -> set[str]:
+        """What there is from now on: nothing is known of what is another one than before, or is there no more, which is
+        returned."""
+        before, now = self._declared, {each.name: _place(each) for each in deployments}
+        known = {*before, *self._windows, *self._rests, *self._whole, *self._streams}
+        others = {name for name in known if name not in now or now[name] != before.get(name)}
+        self._declared = now
+        for name in others:
+            for book in (self._rests, self._whole, self._streams):
+                book.pop(name, None)
+            self._close(name)
+        return others
 
     def forget_old(self, now: float) -> None:
         """What nobody has asked for long, as a fallback of what is well, is not held against anybody for ever."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Iterable
 
 _STEP = 1.1
 _BOUNDS = [int(1000 * _STEP**power) for power in range(126)]
@@ -77,3 +78,9 @@ class Times:
         if found is None:
             found = book[name] = Learned()
         return found
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These are others from now on."""
+        for name in names:
+            self._whole.pop(name, None)
+            self._streams.pop(name, None)
