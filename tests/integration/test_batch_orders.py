@@ -22,7 +22,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from tests.integration.test_batch_kill import insist, shipping
 from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, line, lines, order
 
-from groundplan.blueprint.model import Limit, PolicyRules, Rates
+from groundplan.blueprint.model import Guardrails, Limit, PolicyRules, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.batches.orders import AT_ONCE
 from groundplan.gateway.http.server import Request, Response
@@ -350,6 +350,21 @@ async def test_what_a_release_takes_from_a_workload_ends_its_orders_there(world:
     told = {(entry["error"]["code"], "had not made this call" in entry["error"]["message"]) for entry in failures}
     assert told == {(code, True)}
     assert await world.settled() == (1, LINE)
+
+
+async def test_what_is_guarded_by_now_is_not_ordered_unguarded(world: World) -> None:
+    """Its input may have been written, and put there, long before the provider takes the order."""
+    world.play(mode="error", status=429, only="POST /v1/batches")
+    batch = await order(world.client, lines(2))
+    await wait_for(lambda: world.state() == "new" and _of_order(world, "provider_file") is not None)
+    world.apply(2, guardrails=Guardrails(input={"secrets": "mask"}))
+    await world.stack.ready(2)
+    world.play()
+    done = await over(world, batch.id)
+    assert counted(done) == (0, 2) and not world.there and not world.model.batches.files
+    failures = await contents(world.client, done.error_file_id)
+    assert {entry["error"]["code"] for entry in failures} == {"batch_place_changed"}
+    assert await world.settled() == (0, LINE - LINE)
 
 
 @pytest.mark.soak

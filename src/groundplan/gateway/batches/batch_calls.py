@@ -17,7 +17,7 @@ from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, Exhausted, GroundplanError, Invalid, Unauthenticated
 from groundplan.economics.price import BATCH, BATCHES, PRIORITY
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
-from groundplan.gateway.batches.order_store import Order
+from groundplan.gateway.batches.order_store import NEW, Order
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.abstain import nothing_to_say, say_so
@@ -205,6 +205,10 @@ class BatchCalls:
         if not places:
             hint = "Order the batch again: what may make its calls has changed."
             told = f"{batch.workload} may not use the deployment {deployment.name} any more"
+            raise Denied(told, code="batch_place_changed", hint=hint)
+        if order.state == NEW and (plan.guard is not None or plan.workload.review is not None):
+            hint = "Order the batch again: its calls are then made one by one, with what checks them."
+            told = f"{batch.workload} has guardrails or a review that it did not have when this order was written"
             raise Denied(told, code="batch_place_changed", hint=hint)
         if catalog.gate is not None:
             catalog.gate.allowed(policy, batch.workload, key, batch.person, interface.name, places, begun_at)
