@@ -70,6 +70,20 @@ def test_overload_takes_a_third_of_what_runs_once_a_round_and_answers_give_it_ba
     assert load.most == pytest.approx(71, abs=1), "from there by one a round"
 
 
+def test_a_refusal_of_a_few_calls_says_nothing_of_how_many_may_run() -> None:
+    """As of a minute's requests that were used up: two hundred a moment later are none too many for it."""
+    load = Load()
+    run(load, int(FLOOR))
+    load.ended(1.0, 0, True)
+    assert load.most is None
+    run(load, 97)
+    load.ended(2.0, 0, True)
+    assert load.most == pytest.approx(70)
+    load.running = int(FLOOR)
+    load.ended(3.0, 0, True)
+    assert load.most == pytest.approx(70)
+
+
 def test_the_learned_limit_is_forgotten_after_a_quiet_time() -> None:
     load = Load()
     run(load, 10)

@@ -23,7 +23,7 @@ RANKS = {"critical": 0, "high": 1, "normal": 2, "low": 3}
 """The higher, the earlier it is refused."""
 DECREASE = 0.7
 FLOOR = 4.0
-"""A learned limit is never below: outages are the breaker's."""
+"""A learned limit is never below, and nothing is learned from so few: outages are the breaker's."""
 HOLD_SECONDS = 0.25
 """Answers to calls that were sent before a decrease say nothing about what holds after it."""
 SLOWER = 3.0
@@ -100,6 +100,8 @@ class Load:
             self._learn(now, microseconds, at)
 
     def _decrease(self, now: float, at: int) -> None:
+        if at <= FLOOR:
+            return  # so few are no load: what is refused is a rate, or a moment's outage, and no number at once
         if now - self._changed >= HOLD_SECONDS or self.limit is None:
             self._changed = now
             if self.limit is None:
