@@ -80,6 +80,7 @@ def nested(depth: int) -> bytes:
 async def good(rig: Rig, **more: Any) -> Settlement:
     stream = await rig.stream(**more)
     assert (stream.text, stream.finish, stream.done, stream.errors) == ("Hi there", ["stop"], True, [])
+    assert stream.headers["x-accel-buffering"] == "no"
     (only,) = await rig.settlements()
     assert only.outcome == "ok"
     await rig.books()

@@ -27,7 +27,8 @@ from groundplan.gateway.upstream.hidden import without
 if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay
 
-EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
+EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+"""Header lines; by the last one nginx, and proxies that read it, pass on each piece at once."""
 
 
 class StreamBroken(Exception):
