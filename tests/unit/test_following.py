@@ -11,13 +11,16 @@ from typing import NoReturn
 import pytest
 
 import groundplan.cli.reload
+import groundplan.cli.starting
 from groundplan.cli.client import ControlClient
+from groundplan.cli.listeners import open_listeners
 from groundplan.cli.progress import Steps
 from groundplan.cli.reload import Reloading
 from groundplan.cli.starting import FOLLOW_SECONDS, Following, Start
+from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.runtime.supervisor import Process, Supervisor
+from groundplan.runtime.supervisor import Process, State, Supervisor
 
 
 def test_a_control_process_that_hangs_keeps_nothing_from_being_started_again(tmp_path: Path) -> None:
@@ -89,3 +92,25 @@ def test_a_reload_upgrades_the_schema_before_anything_is_replaced(
         assert done == [] and groundplan.cli.reload._noted(home)["message"] == "the schema is newer"
     else:
         assert done == ["shipper", "gateway-0"], "who reads journals is never older than who writes them"
+
+
+def test_a_control_process_that_keeps_ending_at_the_start_is_told_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever calls it is not refused: its socket is `up`'s."""
+    home = Home(tmp_path)
+    home.create()
+    home.operator_token.write_text("token")
+    (home.logs / "control.log").write_text("MemoryError\n")
+    supervisor, looks = Supervisor(home), list[float]()
+    monkeypatch.setattr(supervisor, "check", lambda: looks.append(time.monotonic()))
+    monkeypatch.setattr(supervisor, "states", lambda: [State("control", None, 3 + len(looks), 3)])
+    monkeypatch.setattr(groundplan.cli.starting, "ASK_SECONDS", 0.1)
+    start = Start(home, load_settings({}), None, False, Steps())
+    listeners = open_listeners(start.settings, 0, 0)
+    try:
+        with pytest.raises(Unavailable, match="control keeps ending: MemoryError"):
+            start.until_ready(supervisor, listeners, 1)
+    finally:
+        listeners.close()
+    assert len(looks) == 2

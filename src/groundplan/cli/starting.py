@@ -31,6 +31,9 @@ from groundplan.runtime.supervisor import Process, Supervisor
 READY_SECONDS = 180.0
 READING = "sources are being indexed"
 """It takes as long as there is much to read and to embed."""
+ASK_SECONDS = 10.0
+"""How long an answer is waited for: one that died is called all the same, since its socket is ours, and meanwhile no
+process is looked after."""
 FOLLOW_SECONDS = 2.0
 MOST_DEATHS = 5
 
@@ -103,7 +106,7 @@ class Start:
         """Wait until control answers, all workers serve the current blueprint, local services are there and sources are
         read; where only reading takes longer it serves meanwhile."""
         client = ControlClient(listeners.control_url, read_token(self.home), timeout=60.0)
-        deadline = time.monotonic() + READY_SECONDS
+        asking, deadline = client.within(ASK_SECONDS), time.monotonic() + READY_SECONDS
         lacks = "the control process does not answer"
         while lacks:
             _check_alive(supervisor)
@@ -113,7 +116,7 @@ class Start:
             if time.monotonic() > deadline:
                 raise Unavailable(lacks, code="not_ready", hint=f"See {self.home.logs}.")
             time.sleep(0.03)
-            lacks = self.lacks(client, workers, {state.name: state.pid for state in supervisor.states()})
+            lacks = self.lacks(asking, workers, {state.name: state.pid for state in supervisor.states()})
         return client
 
     def lacks(self, client: ControlClient, workers: int, pids: Mapping[str, int | None]) -> str:
