@@ -217,3 +217,9 @@ def test_doctor_names_an_open_secret(tmp_path: Path) -> None:
     done = run("doctor", "--home", str(home), "--json")
     assert done.returncode == 1
     assert any(check["state"] == "bad" and str(key) in check["message"] for check in json.loads(done.stdout)["checks"])
+
+
+def test_whoever_starts_it_may_have_closed_its_standard_files() -> None:
+    opened = "main._open_standard_files(); raise SystemExit(socket.socket().fileno() < 3 or sys.stderr.isatty())"
+    program = (sys.executable, "-c", f"import socket, sys; from groundplan.cli import main; {opened}")
+    assert subprocess.run(("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *program), check=False).returncode == 0

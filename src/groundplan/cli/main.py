@@ -25,6 +25,8 @@ ABOUT = """The control plane for AI in production.
 Begin with `init DIR`, `up --workspace DIR` and `login`. All that an installation keeps is in its HOME: --home,
 GROUNDPLAN_HOME or ./.groundplan. With --json every command prints one JSON document.
 """
+LAST_STANDARD = 2
+"""Number of the last file that each program has open from its start on."""
 USAGE = 2
 """Exit code of a wrong command line."""
 SECTIONS: dict[str, dict[str, tuple[str, str, str]]] = {
@@ -152,6 +154,7 @@ def main() -> None:
     folder that cannot be used."""
     gc.set_threshold(*COLLECTED)
     without_plugins()
+    _open_standard_files()
     try:
         try:
             app()
@@ -173,6 +176,16 @@ def main() -> None:
         raise SystemExit(141) from None
     finally:
         gc.freeze()  # the process ends: nobody needs its garbage sorted
+
+
+def _open_standard_files() -> None:
+    """Some start their programs with them closed: a socket that is opened then would be taken for one of them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD:
+        continue
+    os.close(descriptor)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
 
 
 if __name__ == "__main__":
