@@ -549,6 +549,17 @@ async def test_what_is_declared_or_stopped_meanwhile_holds_for_a_conversation(se
         await setup.stack.ready(4)
         await say(connection, "b")
         assert (await heard(connection, "error"))[1].error.code == "deployment_changed", "its price is another model's"
+    setup.stack.apply(replace(made, number=5))
+    await setup.stack.ready(5)
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection)
+        work = replace(made.workloads[0], residency=["EU"])
+        sites = [replace(site, jurisdiction="US") for site in made.sites]
+        setup.stack.apply(replace(made, number=6, sites=sites, workloads=[work]))
+        error = (await heard(connection, "error"))[1].error
+        assert error.code == "deployment_changed", "nothing more is said to what is elsewhere"
+        assert await closed(connection) == 1008
         assert await closed(connection) == 1008
 
 

@@ -44,8 +44,13 @@ def may_be_sent(gateway: Gateway, exchange: Exchange, deployment: Deployment) ->
         return False
     if policy is not exchange.policy and not _is_approved(gateway, exchange, deployment, policy):
         return False
-    before, now = exchange.catalog, gateway.live.catalog
-    plan = None if now is None or now is before else now.plans.get(workload.name)
+    return may_hold(gateway, exchange, deployment)
+
+
+def may_hold(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
+    """Whether data of an admitted call's workload may be there by the newest blueprint, where that has the workload."""
+    before, now, workload = exchange.catalog, gateway.live.catalog, exchange.workload
+    plan = None if now is None or workload is None or now is before else now.plans.get(workload.name)
     if before is None or now is None or plan is None or now.number == before.number:
         return True
     sites = {site.name: site for site in (*before.blueprint.sites, *now.blueprint.sites)}

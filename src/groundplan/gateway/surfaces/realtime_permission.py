@@ -8,6 +8,7 @@ from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import check_grants, check_key
+from groundplan.gateway.call.lease import may_hold
 
 
 class Permission:
@@ -16,7 +17,7 @@ class Permission:
     def __init__(self, gateway: Gateway, admitted: Exchange) -> None:
         if admitted.key is None or admitted.plan is None:
             raise AssertionError("not admitted")
-        self._gateway = gateway
+        self._gateway, self._admitted = gateway, admitted
         self._person = admitted.person
         self._key, self._plan = admitted.key, admitted.plan
         keys = gateway.live.policy.keys.items()
@@ -41,3 +42,6 @@ class Permission:
             catalog.approved.usable(policy, workload, [deployment], now)
         if not admit.not_killed(policy, [deployment]):
             raise Denied(f"{deployment.name} is stopped", code="killed", hint="Connect again.")
+        if not may_hold(gateway, self._admitted, deployment):
+            told = f"{deployment.name} is not where the data of {workload} may be any more"
+            raise Denied(told, code="deployment_changed", hint="Connect again.")
