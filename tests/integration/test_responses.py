@@ -342,7 +342,8 @@ async def test_a_response_tells_its_callers_own_instructions_back(
 async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_can(setup: Setup) -> None:
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"top_logprobs": 5}, "top_logprobs"),
-        ({"include": ["reasoning.encrypted_content"]}, "include: reasoning.encrypted_content"),
+        ({"include": ["reasoning.encrypted_content", "message.output_text.logprobs"]},
+         "include: message.output_text.logprobs"),
         ({"truncation": "auto"}, "truncation 'auto'"),
         ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
         ({"tools": [{"type": "custom", "name": "x"}]}, "tools: custom"),
@@ -367,6 +368,10 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
         assert refused.json["error"]["field"] == name
         served = await setup.ask(**more)
         assert served.json["groundplan"]["deployment"] == "own"
+    wants = {"include": ["reasoning.encrypted_content"], "client_metadata": {"thread_id": "t"}}  # as Codex always does
+    assert (await setup.ask(**wants)).json["groundplan"]["deployment"] == "own"
+    chatted = await setup.ask(model="scripted/chat", **wants)
+    assert chatted.json["groundplan"]["left_out"] == ["include"], "a chat has no reasoning that could be included"
 
 
 async def test_what_has_no_bound_is_refused(setup: Setup) -> None:

@@ -37,7 +37,7 @@ from groundplan.gateway.surfaces.responses_stream import (
     Whole,
     as_asked,
 )
-from groundplan.gateway.surfaces.responses_to_chat import Translation
+from groundplan.gateway.surfaces.responses_to_chat import ENCRYPTED, Translation
 from groundplan.gateway.surfaces.responses_types import Asked, Item, Part, unsupported
 from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
 from groundplan.ledger.model import Usage
@@ -274,6 +274,10 @@ def _input(ask: Ask) -> object:
     return value
 
 
+def _wants_reasoning(ask: Ask) -> bool:
+    return "include" in ask.fields and ENCRYPTED.encode() in bytes(ask.fields["include"])
+
+
 native = served_natively("responses")
 
 
@@ -346,9 +350,12 @@ class Responses(ServedByChat):
         return tuple(as_asked(data, asked) for data in events) if asked else events
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """Those that serve responses themselves, and the others where the request can be put into chat. Raises
-        `Invalid`, `Conflict`."""
-        return able(ask, self.pinned(ask, deployments), native, chat_fields)
+        """Those that serve responses themselves, and the others where the request can be put into chat; who wants its
+        reasoning back is answered by a chat only where nobody else is there. Raises `Invalid`, `Conflict`."""
+        found = self.pinned(ask, deployments)
+        if _wants_reasoning(ask) and (own := tuple(deployment for deployment in found if native(deployment))):
+            return own
+        return able(ask, found, native, chat_fields)
 
     def pinned(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """The one that made the response which this one goes on with; otherwise all. Raises `Conflict`."""
@@ -362,12 +369,14 @@ class Responses(ServedByChat):
             )
         return found
 
-    def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
+    def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
         """Whether it was stored; told where the caller did not say that it should not be. And what its deployment was
         not told."""
         asked = told(ask)
         stored: dict[str, object] = {"store": asked.stored} if asked.store else {}
-        return stored | {"left_out": ["reasoning"]} if asked.only_named else stored
+        left_out = ["include"] if _wants_reasoning(ask) and not native(deployment) else []
+        left_out += ["reasoning"] if asked.only_named else []
+        return stored | {"left_out": left_out} if left_out else stored
 
     def speaks(self, deployment: Deployment) -> bool:
         return native(deployment)

@@ -25,6 +25,7 @@ _PARTS = {
 """What is said of an item or a part in chat, or is about it and no part of what was said: its id, its status, notes on
 an earlier answer, and what OpenAI's clients parsed of it."""
 _TOOL = ("name", "description", "parameters", "strict")
+ENCRYPTED = "reasoning.encrypted_content"
 REASONING = "rs_"
 """How the ids of reasoning begin, which tell what a reference is to."""
 _NOTHING: tuple[Any, ...] = (None, False, [], {}, ["direct"])
@@ -190,8 +191,9 @@ class Translation:
             raise cannot("stream_options.include_obfuscation")
 
     def put_include(self, include: list[str]) -> None:
-        if include:
-            raise cannot(f"include: {str(include[0])[:60]}")
+        for name in include:
+            if name != ENCRYPTED:  # of items of reasoning, of which what a chat says has none
+                raise cannot(f"include: {str(name)[:60]}")
 
     def put_truncation(self, truncation: str) -> None:
         if truncation != "disabled":
@@ -217,6 +219,7 @@ _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
     "model": _ours,
     "instructions": _ours,
     "metadata": _ours,
+    "client_metadata": _ours,  # of Codex, about itself
     "store": _ours,
     "background": _ours,
     "previous_response_id": _ours,
