@@ -28,6 +28,7 @@ from groundplan.core.database import ROLES, connect, database_url
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, child_environment, load_settings
+from groundplan.runtime import postgres
 from groundplan.runtime.child import Account
 from groundplan.runtime.database import running_database, start_database
 from groundplan.runtime.migrate import head, revision
@@ -297,14 +298,19 @@ def taken(port: int) -> Iterator[None]:
         time.sleep(0.005)
 
 
-def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:
+def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with cleaned(Home(tmp_path), made=True) as home:
         with running_database(home, SETTINGS, lambda _: None) as server:
             assert server is not None
             port = int((home.postgres / "port").read_text())
+        monkeypatch.setattr(postgres, "_SHARED_BYTES", 1 << 60)
         with socket.create_server(("127.0.0.1", port)), running_database(home, SETTINGS, lambda _: None):
             assert int((home.postgres / "port").read_text()) != port
             write(home, 1)
+            with connect(database_url(home, SETTINGS, "owner")) as owner:  # as in a container, with little room for it
+                assert owner.execute("SHOW dynamic_shared_memory_type").fetchone() == ("mmap",)
 
 
 def test_without_its_passwords_it_says_so(tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ _TUNING: Final = {
 }
 
 
+_SHARED = Path("/dev/shm")
+_SHARED_BYTES: Final = 256 << 20
+"""Queries over many calls take some megabytes for each process that works at one; a container has 64 of them unless it
+says more, which a few such queries at once use up, and then all of these fail."""
+
+
 _KEPT = frozenset({"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "USER", "LOGNAME"})
 
 
@@ -146,7 +152,7 @@ class EmbeddedPostgres:
         write_atomically(self.home.postgres / "port", f"{self._port}\n".encode())
         if self._port != before:
             self.on_moved()
-        settings = {**self._tuning, "port": str(self._port)}
+        settings = {**_shared_memory(), **self._tuning, "port": str(self._port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return (str(self.place.programs / "postgres"), "-D", self.place.seen(self.place.data), *options)
 
@@ -303,6 +309,7 @@ class EmbeddedPostgres:
                 "--locale-provider=builtin",
                 "--builtin-locale=C.UTF-8",
                 "--no-instructions",
+                *(f"--set={name}={value}" for name, value in _shared_memory().items()),
                 *(["--no-sync"] if self._tuning.get("fsync") == "off" else []),
             ],
             env=server_environment(),
@@ -346,6 +353,16 @@ def server_environment() -> dict[str, str]:
     runs as their user could read."""
     kept = {name: value for name, value in child_environment().items() if name in _KEPT}
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _shared_memory() -> dict[str, str]:
+    """Where processes of PostgreSQL share memory: in files of its folder where the machine has little room for that."""
+    try:
+        disk = os.statvfs(_SHARED)
+        room = disk.f_bavail * disk.f_frsize
+    except OSError:
+        room = 0
+    return {"dynamic_shared_memory_type": "posix" if room >= _SHARED_BYTES else "mmap"}
 
 
 def _recorded_port(home: Home) -> int:
