@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from tests.closing import close
 from tests.unit.test_providers_spoken import LLAMA, TRACE, asked, place, spoken
+from tests.unit.test_upstream_reach import saying_nothing
 
 from groundplan.gateway.http.server import Handler, Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.upstream import translate, unqueued
 from groundplan.gateway.upstream.failures import Failed
 
 pytest.importorskip("any_llm")
@@ -124,3 +126,17 @@ async def test_what_is_asked_by_a_package_that_is_not_there_costs_nothing(
         with pytest.raises(Failed) as failed:
             await providers.chat(place("azure", wire, tmp_path), asked("azure"))
     assert failed.value.status == 503 and b"groundplan[providers]" in failed.value.body and not wire.asked
+
+
+@pytest.mark.parametrize("api", sorted({*MODELS} - {"vertexai"}))
+async def test_one_that_takes_no_connection_is_not_waited_for_as_for_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str
+) -> None:
+    """And costs nothing."""
+    for module in (translate, unqueued):
+        monkeypatch.setattr(module, "CONNECT_SECONDS", 0.1)
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        with saying_nothing() as (_, wire.port), pytest.raises(Failed) as failed:
+            async with asyncio.timeout(30):
+                await providers.chat(place(api, wire, tmp_path), asked(api, model=MODELS[api]))
+    assert failed.value.status == 503

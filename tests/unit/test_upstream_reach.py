@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -37,8 +37,8 @@ async def test_a_name_that_nobody_answers_for_holds_up_no_other() -> None:
     assert asked == ["silent", "other"], "all who wait for a name have one thread"
 
 
-@pytest.fixture
-def silent() -> Iterator[tuple[str, int]]:
+@contextmanager
+def saying_nothing() -> Iterator[tuple[str, int]]:
     """An address that takes no connection, and refuses none: so many wait there already."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -47,6 +47,12 @@ def silent() -> Iterator[tuple[str, int]]:
             client = stack.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(place)
+        yield place
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    with saying_nothing() as place:
         yield place
 
 

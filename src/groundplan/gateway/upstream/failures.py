@@ -17,6 +17,7 @@ from groundplan.gateway.upstream.providers import Place
 _NEVER_SENT = frozenset(
     {
         "ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "EndpointConnectionError",
+        "ClientConnectorError", "ConnectionTimeoutError",
         "PoolTimeout", "NoRegionError", "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError",
         "TokenRetrievalError", "NoAuthTokenError", "SSOError", "LoginError", "ProfileNotFound", "RefreshError",
         "DefaultCredentialsError",

@@ -39,7 +39,7 @@ from groundplan.gateway.upstream.providers import (
 )
 from groundplan.gateway.upstream.retold import MENDED, Chunks, completion, finished, of_google, plain
 from groundplan.gateway.upstream.reworded import reworded
-from groundplan.gateway.upstream.unqueued import spread
+from groundplan.gateway.upstream.unqueued import CONNECT_SECONDS, spread
 from groundplan.gateway.upstream.unredirected import HERE, stay
 
 MOST_CLIENTS = 64
@@ -48,7 +48,6 @@ PATIENCE_SECONDS = 3600.0
 Some of them have a minute by default, and Anthropic's sends nothing that may take longer than it waits."""
 _BLOCKED_SECONDS = 600
 """As that, of the client that blocks, whose threads nobody ends."""
-_CONNECT_SECONDS = 5.0
 _SUFFIXES = {
     "anthropic": ("/v1",),
     "cohere": ("/v1", "/v2"),
@@ -325,7 +324,7 @@ def _together(found: list[dict[str, Any]], *, in_base64: bool) -> dict[str, Any]
 def _patience(api: str) -> dict[str, Any]:
     """How a provider's own client is told to wait for as long as `PATIENCE_SECONDS`."""
     if api in ("anthropic", "groq", "openai"):
-        return {"timeout": importlib.import_module(api).Timeout(PATIENCE_SECONDS, connect=_CONNECT_SECONDS)}
+        return {"timeout": importlib.import_module(api).Timeout(PATIENCE_SECONDS, connect=CONNECT_SECONDS)}
     told = {"azure": "read_timeout", "cohere": "timeout", "mistral": "timeout_ms"}
     return {told[api]: PATIENCE_SECONDS if api != "mistral" else int(1000 * PATIENCE_SECONDS)} if api in told else {}
 
@@ -354,7 +353,8 @@ def _options(api: str, url: str, declared: str) -> Iterator[tuple[str, Any]]:
         if (region := _REGION.search(url)) is not None:  # requests are signed for one
             yield "region_name", region[1]
         once = {"total_max_attempts": 1}
-        yield "config", config(retries=once, max_pool_connections=THREADS, read_timeout=_BLOCKED_SECONDS)
+        times = {"connect_timeout": CONNECT_SECONDS, "read_timeout": _BLOCKED_SECONDS}
+        yield "config", config(retries=once, max_pool_connections=THREADS, **times)
 
 
 def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
