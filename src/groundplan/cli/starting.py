@@ -48,10 +48,11 @@ class Start:
         self.demo = demo
         self.steps = steps
 
-    def database(self, supervisor: Supervisor) -> None:
-        """Start PostgreSQL (unless there is an external one) and bring its schema up to date."""
+    def database(self, supervisor: Supervisor, workers: int) -> None:
+        """Start PostgreSQL (unless there is an external one), with room for so many gateway workers, and bring its
+        schema up to date."""
         take_up_keys(self.home)
-        start_database(supervisor, self.settings, self.steps.say)
+        start_database(supervisor, self.settings, self.steps.say, workers)
         self.steps.say("database is ready")
 
     def declare(self) -> tuple[str, ...]:

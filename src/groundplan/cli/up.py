@@ -115,7 +115,7 @@ def up(
         listeners = open_listeners(settings, serving.port, serving.control_port, patience=LEFT_SECONDS if left else 0.0)
         stack.callback(listeners.close)
         stack.callback(supervisor.close)
-        start.database(supervisor)
+        start.database(supervisor, serving.workers)
         services = start.declare()
         start.processes(supervisor, listeners, serving.workers, services)
         client = start.until_ready(supervisor, listeners, serving.workers)

@@ -9,18 +9,21 @@ from groundplan.core.database import database_url
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 from groundplan.runtime.migrate import migrate
-from groundplan.runtime.postgres import EmbeddedPostgres
+from groundplan.runtime.postgres import EmbeddedPostgres, room_for
 from groundplan.runtime.supervisor import Supervisor
 
 
-def start_database(supervisor: Supervisor, settings: Settings, progress: Callable[[str], None]) -> None:
-    """Make the database answer at this program's schema; `supervisor` keeps the embedded server from now on.
+def start_database(
+    supervisor: Supervisor, settings: Settings, progress: Callable[[str], None], workers: int = 1
+) -> None:
+    """Make the database answer at this program's schema; `supervisor` keeps the embedded server, which has room for so
+    many gateway workers, from now on.
 
     Raises what `EmbeddedPostgres` and `migrate` raise. `database_url(home, settings, role)` holds afterwards.
     """
     home = supervisor.home
     if settings.database_url is None:
-        server = EmbeddedPostgres(home, progress=progress)
+        server = EmbeddedPostgres(home, tuning=room_for(workers), progress=progress)
         supervisor.after(server.close)
         server.open()
         supervisor.start(server.process())

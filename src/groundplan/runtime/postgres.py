@@ -44,6 +44,10 @@ REMOVE_SECONDS: Final = 15.0
 CONNECT_SECONDS = 10
 """For each try at a server that has just been started."""
 
+CONNECTIONS, CONNECTIONS_EACH = 60, 20
+"""Of everybody else, and for each gateway worker: it has four of its own and some more for batches and what is stored,
+and so has the one that takes over from it at a reload."""
+
 _TUNING: Final = {
     "shared_buffers": "128MB",
     "max_connections": "100",
@@ -353,6 +357,11 @@ def server_environment() -> dict[str, str]:
     runs as their user could read."""
     kept = {name: value for name, value in child_environment().items() if name in _KEPT}
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def room_for(workers: int) -> dict[str, str]:
+    """Server settings with which so many gateway workers get their connections."""
+    return {"max_connections": str(max(int(_TUNING["max_connections"]), CONNECTIONS + CONNECTIONS_EACH * workers))}
 
 
 def _shared_memory() -> dict[str, str]:
