@@ -6,7 +6,6 @@ Only the ready line goes to stdout. What processes there are is `processes.py`; 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings, resolve_secret
 from groundplan.economics.price import known_price
 from groundplan.release import alone
+from groundplan.runtime.processors import processors
 from groundplan.runtime.supervisor import Supervisor
 
 LEFT_SECONDS = 20.0
@@ -54,7 +54,7 @@ class Serving:
     ] = DEFAULT_CONTROL_PORT
     workers: Annotated[
         int, typer.Option("--gateway-workers", min=1, max=64, help="Number of gateway worker processes.")
-    ] = max(1, (os.cpu_count() or 2) // 2)
+    ] = min(64, max(1, processors() // 2))
 
 
 @dataclass(frozen=True, slots=True)
