@@ -718,13 +718,13 @@ async def test_an_epoch_is_opened_once_and_named_after_its_folder(tmp_path: Path
 
 
 def segment(count: int) -> tuple[bytes, list[records.Entry]]:
-    """A small segment with `count` records and some zeros, and what is in it."""
+    """A small segment with `count` records and pages of zeros, and what is in it."""
     data = records.segment_header(EPOCH, 1)
     for number in range(count):
         call = number.to_bytes(16, "big")
         record, kind = (reservation(call), 1) if number % 2 else (settlement(call), 2)
         data += records.frame(kind, number + 1, records.encode(record))
-    data += bytes(64)
+    data += bytes(10_000)
     reader = SegmentReader(data, EPOCH, 1, 0)
     return data, list(reader)
 

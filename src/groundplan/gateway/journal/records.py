@@ -39,6 +39,7 @@ FRAME_OVERHEAD = PREFIX_BYTES + BODY.size
 _HEAD = struct.Struct("<IIBQ")
 """Both."""
 _HEADER = struct.Struct("<8sII16s")
+_ZEROS = bytes(4096)
 
 encode = msgspec.msgpack.Encoder().encode
 _decoders: dict[int, msgspec.msgpack.Decoder[Record]] = {
@@ -126,9 +127,18 @@ def frame_at(data: bytes | memoryview, offset: int, base: int = 0) -> Entry | No
     return Entry(kind, sequence, record, base + end)
 
 
-def next_frame(data: bytes, offset: int, last_sequence: int | None) -> int | None:
-    """Offset of the first good record at or after `offset` whose sequence is beyond `last_sequence`."""
-    limit = len(data.rstrip(b"\0"))
+def written(data: bytes) -> int:
+    """How much of it comes before the zeros at its end: nearly all of most segments, so a page of them at a time."""
+    end = len(data)
+    while data.endswith(_ZEROS, 0, end):
+        end -= len(_ZEROS)
+    page = max(0, end - len(_ZEROS))
+    return page + len(data[page:end].rstrip(b"\0"))
+
+
+def next_frame(data: bytes, offset: int, limit: int, last_sequence: int | None) -> int | None:
+    """Offset of the first good record at or after `offset` and before `limit` whose sequence is beyond
+    `last_sequence`."""
     view = memoryview(data)
     while offset < limit:
         entry = frame_at(view, offset)
@@ -157,15 +167,17 @@ class SegmentReader:
     def __iter__(self) -> Iterator[Entry]:
         offset = self._start
         gap: int | None = None if self._header_good else 0
+        limit: int | None = None
         while True:
             entry = frame_at(self._view, offset)
             if entry is not None and self._follows(entry.sequence, gap is not None):
                 self._last, offset = entry.sequence, entry.end
                 yield entry if gap is None else msgspec.structs.replace(entry, after_gap=True)
                 continue
-            following = next_frame(self._data, offset, self._last)
+            limit = written(self._data) if limit is None else limit
+            following = next_frame(self._data, offset, limit, self._last)
             if following is None:
-                self.ending = self._close(offset, gap)
+                self.ending = self._close(offset, limit, gap)
                 return
             gap = offset if gap is None else gap
             offset = following
@@ -174,11 +186,10 @@ class SegmentReader:
         """Whether a record with this sequence may come next: the very next, or after damage any later one."""
         return self._last is None or sequence == self._last + 1 or (gap and sequence > self._last)
 
-    def _close(self, offset: int, gap: int | None) -> Ending:
+    def _close(self, offset: int, limit: int, gap: int | None) -> Ending:
         if gap is not None:
             return Ending(End.CORRUPT, gap)
-        rest_is_zero = not self._data[offset:].strip(b"\0")
-        return Ending(End.CLEAN if rest_is_zero else End.TORN, offset)
+        return Ending(End.CLEAN if limit <= offset else End.TORN, offset)
 
 
 def read_segment(path: Path, last_sequence: int | None = None) -> tuple[list[Entry], Ending]:
