@@ -186,8 +186,12 @@ def test_prompts_and_answers_are_bounded_by_what_is_declared_of_the_tokenizer() 
 
 def test_what_is_no_text_counts_whatever_the_tokenizer_makes_of_texts() -> None:
     few = place(ONE, tokens_per_byte=0.25)
-    ids = json.dumps({"model": "auto", "input": [list(range(10, 90))]}).encode()
-    assert EMBEDDINGS.bound(embeddings.read(ids), few, 0, 0) >= len(ids) > 80
+    ids = list(range(100_000, 100_080))
+    for told, most in ((ids, 80 + 16 * 3), ([ids, ids[:20]], 100 + 16 * 4)):
+        asked_for = embeddings.read(json.dumps({"model": "auto", "input": told}).encode())
+        assert EMBEDDINGS.bound(asked_for, few, 0, 0) == most, "each number is one token, however long it is written"
+    mixed = json.dumps({"model": "auto", "input": ["a", ids]}).encode()
+    assert EMBEDDINGS.bound(embeddings.read(mixed), few, 0, 0) == len(mixed)
     tool = {"name": "look", "input_schema": {"type": "object"}}
     asked = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20, "tools": [tool]}
     body = json.dumps(asked).encode()

@@ -44,11 +44,21 @@ def read(body: bytes) -> Ask:
     refuse_fields(fields, READ_APART)
     if not asked.input:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of texts.")
-    inputs = 1 if isinstance(asked.input, str) else len(asked.input)
+    inputs, tokens = _counted(asked.input)
     return Ask(
         fields=fields, model=asked.model, messages=inputs, query="", stream=False, include_usage=False, cap=0, copies=1,
-        size=len(body), body=body, typed=asked.input if has_tokens(asked.input) else None,
+        size=len(body), hidden=tokens, body=body, typed=asked.input if has_tokens(asked.input) else None,
     )  # fmt: skip
+
+
+def _counted(given: str | list[str | int | list[int]]) -> tuple[int, int]:
+    """How many inputs there are, and how many tokens where nothing else is given; 0 where a text is among them."""
+    if isinstance(given, str):
+        return 1, 0
+    if all(isinstance(each, int) for each in given):
+        return 1, len(given)
+    lists = [each for each in given if isinstance(each, list)]
+    return len(given), sum(map(len, lists)) if len(lists) == len(given) else 0
 
 
 class OpenAIEmbeddings:
@@ -116,7 +126,10 @@ class Embeddings(Interface):
 
 
 def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
-    """Tokens may be sent themselves; each has a byte at least, whatever the tokenizer makes of texts."""
+    """Tokens may be sent themselves: then they are counted. Beside texts each has a byte at least, whatever the
+    tokenizer makes of those."""
+    if ask.hidden:
+        return ask.hidden + meter.input_bound(deployment, added, ask.messages)
     size = ask.size + added
     return max(size, meter.input_bound(deployment, size, ask.messages))
 
