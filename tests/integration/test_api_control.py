@@ -295,9 +295,11 @@ def test_a_key_has_terms_of_its_own_and_is_rotated_once(control: Control) -> Non
     assert keys[old["id"]]["expires_at"] < keys[new.body["id"]]["expires_at"]
     again = control.ask("POST", f"/api/keys/{old['id']}/rotate", {})
     assert (again.status, again.code) == (409, "key_rotated")
-    control.ask("POST", "/api/kill", {"scope": f"key/{new.body['id']}", "reason": "it asks oddly"})
+    oddly = {"scope": f"key/{new.body['id']}", "reason": "it asks oddly"}
+    control.ask("POST", "/api/kill", oddly)
     stopped = control.ask("POST", f"/api/keys/{new.body['id']}/rotate", {})
     assert (stopped.status, stopped.code) == (409, "key_stopped"), "its successor would not be"
+    assert control.ask("POST", "/api/kill/lift", oddly).status == 200
     for wrong, code in (
         ({"budget": "20 USD"}, "key_terms"),
         ({"networks": ["nowhere"]}, "key_terms"),
