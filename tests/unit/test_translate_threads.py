@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from groundplan.core.endpoints import lookup
+from groundplan.core.home import Home
+from groundplan.gateway.translate_app import serve
 from groundplan.gateway.upstream.blocking import BLOCKS, THREADS, Threads
-from groundplan.gateway.upstream.providers import Place
+from groundplan.gateway.upstream.providers import SERVICE, Place
+from groundplan.gateway.upstream.reach import names_of
 from groundplan.gateway.upstream.translate import Providers
 
 pytest.importorskip("any_llm")
@@ -70,3 +75,16 @@ async def test_whoever_blocks_is_asked_in_threads_of_its_own(
     asked = asyncio.create_task(providers._asked(Place("one", api, "http://127.0.0.1:9"), "", {}))
     assert (await asked).startswith(threads)
     await providers.close()
+
+
+async def test_names_are_not_looked_up_in_threads_that_others_wait_for(tmp_path: Path) -> None:
+    """A crowd of calls to one that nobody answers for would have all of them."""
+    home, loop = Home(tmp_path), asyncio.get_running_loop()
+    home.create()
+    serving = asyncio.create_task(serve(home, 0.1))
+    async with asyncio.timeout(20):
+        while lookup(home, SERVICE) is None:  # noqa: ASYNC110 -- it is written by another module
+            await asyncio.sleep(0.01)
+    assert loop.getaddrinfo == names_of(loop).getaddrinfo
+    serving.cancel()
+    await asyncio.wait([serving])

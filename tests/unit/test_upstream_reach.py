@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -13,17 +13,22 @@ import pytest
 from groundplan.gateway.upstream import reach
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
-from groundplan.gateway.upstream.reach import Names, Place, look_up, opened
+from groundplan.gateway.upstream.reach import Found, Names, opened
+
+
+def at(*places: tuple[str, int]) -> Found:
+    """What is told of a name with these addresses."""
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
 
 
 async def test_a_name_that_nobody_answers_for_holds_up_no_other() -> None:
     said, asked = threading.Event(), []
 
-    def way(host: str, port: int) -> list[Place]:
+    def way(host: str, port: int, *_: int) -> Found:
         asked.append(host)
         if host == "silent":
             said.wait(20)
-        return [(socket.AF_INET, ("127.0.0.1", port))]
+        return at(("127.0.0.1", port))
 
     names = Names(asyncio.get_running_loop(), way)
     waiting = [asyncio.create_task(names.of("silent", 1)) for _ in range(20)]
@@ -65,8 +70,7 @@ def refused() -> tuple[str, int]:
 
 def named(monkeypatch: pytest.MonkeyPatch, *places: tuple[str, int]) -> None:
     """Whatever is looked up is there."""
-    found: Sequence[Place] = [(socket.AF_INET, place) for place in places]
-    names = Names(asyncio.get_running_loop(), lambda *_: found)
+    names = Names(asyncio.get_running_loop(), lambda *_: at(*places))
     monkeypatch.setattr(reach, "names_of", lambda _: names)
     monkeypatch.setattr(reach, "NEXT_SECONDS", 0.02)
 
@@ -102,11 +106,10 @@ async def test_who_waits_for_a_silent_one_is_told_when_his_time_is_over(
         await opened(asyncio.get_running_loop(), "upstream.example", 1)
 
 
-def test_families_take_turns_and_what_is_no_name_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_families_take_turns_and_what_is_no_name_is_not_there() -> None:
+    loop = asyncio.get_running_loop()
     six, four = (socket.AF_INET6, ("::1", 1, 0, 0)), (socket.AF_INET, ("127.0.0.1", 1))
-    told = [(*each[:1], socket.SOCK_STREAM, 6, "", each[1]) for each in (six, six, four)]
-    with monkeypatch.context() as patched:
-        patched.setattr(socket, "getaddrinfo", lambda *_, **__: told)
-        assert look_up("host", 1) == [six, four, six]
+    told = [(family, socket.SOCK_STREAM, 6, "", place) for family, place in (six, six, four)]
+    assert await Names(loop, lambda *_: told).of("host", 1) == [six, four, six]
     with pytest.raises(socket.gaierror):
-        look_up(f"{'a' * 70}.example", 1)
+        await Names(loop).of(f"{'a' * 70}.example", 1)

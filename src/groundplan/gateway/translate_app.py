@@ -29,6 +29,7 @@ from groundplan.gateway.surfaces.answers import error_body, of_error, of_refusal
 from groundplan.gateway.upstream.blocking import Threads
 from groundplan.gateway.upstream.failures import Failed
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
+from groundplan.gateway.upstream.reach import names_of
 from groundplan.gateway.upstream.translate import Providers
 
 MEMORY_BYTES = 3 << 30
@@ -100,6 +101,7 @@ async def serve(home: Home, drain_seconds: float) -> None:
     `Unavailable` without the library."""
     token, loop = secrets.token_urlsafe(32), asyncio.get_running_loop()
     loop.set_default_executor(Threads())
+    loop.getaddrinfo = names_of(loop).getaddrinfo  # type: ignore[method-assign]
     providers = Providers()
     server = Server(Service(providers, token).handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0, backlog=256)

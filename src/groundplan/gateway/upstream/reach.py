@@ -1,7 +1,7 @@
 """A connection to a host by its name: the name is looked up, and of its addresses whichever takes it first is used.
 
 An event loop looks all names up in a few threads (libuv in two): names whose servers say nothing, which takes half a
-minute each, would hold up everybody else's. So each name has a thread of its own, and one for all who wait for it. And
+minute each, would hold up everybody else's. So each name has a thread of its own, one for all who wait for it. And
 a loop tries one address after the other: behind one that says nothing none would be reached (RFC 8305 has the way out).
 Remembers nothing: a name may be of another machine the next moment.
 """
@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ipaddress import ip_address
 from itertools import zip_longest
 from typing import Any, TypeVar
@@ -24,56 +24,56 @@ NEXT_SECONDS = 0.25
 
 Place = tuple[socket.AddressFamily, Any]
 """Family and address of a socket."""
-LookUp = Callable[[str, int], Sequence[Place]]
+Found = list[Any]
+"""What `socket.getaddrinfo` returns."""
 P = TypeVar("P", bound=asyncio.Protocol)
-
-
-def look_up(host: str, port: int) -> list[Place]:
-    """All addresses of a name, families by turns, the preferred one first. Blocks; raises OSError."""
-    try:
-        found = [(each[0], each[4]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    except UnicodeError as error:
-        raise socket.gaierror(socket.EAI_NONAME, "it is no name") from error
-    own = [each for each in found if each[0] == found[0][0]]
-    pairs = zip_longest(own, [each for each in found if each[0] != found[0][0]])
-    return [each for pair in pairs for each in pair if each is not None]
 
 
 class Names:
     """The names that are being looked up for one loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, way: LookUp = look_up) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, way: Callable[..., Found] = socket.getaddrinfo) -> None:
         self._loop = loop
         self._way = way
-        self._looks: dict[tuple[str, int], asyncio.Future[Sequence[Place]]] = {}
+        self._looks: dict[tuple[Any, ...], asyncio.Future[Found]] = {}
 
-    async def of(self, host: str, port: int) -> Sequence[Place]:
-        """Addresses of a name. Raises OSError."""
-        look = self._looks.get((host, port))
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Found:
+        """As a loop's own, also in its place. Raises OSError."""
+        asked = (host, port, family, type, proto, flags)
+        look = self._looks.get(asked)
         if look is None:
             look = self._loop.create_future()
             try:
-                threading.Thread(target=self._look, args=(host, port, look), name="name", daemon=True).start()
+                threading.Thread(target=self._look, args=(asked, look), name="name", daemon=True).start()
             except RuntimeError as error:  # this user may have no more threads now
                 raise OSError("no thread to look its name up") from error
-            self._looks[host, port] = look
+            self._looks[asked] = look
         return await asyncio.shield(look)
 
-    def _look(self, host: str, port: int, look: asyncio.Future[Sequence[Place]]) -> None:
-        found: Sequence[Place] | OSError
+    async def of(self, host: str, port: int) -> list[Place]:
+        """All addresses of a name, families by turns, the preferred one first. Raises OSError."""
+        found = [(each[0], each[4]) for each in await self.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        own = [each for each in found if each[0] == found[0][0]]
+        pairs = zip_longest(own, [each for each in found if each[0] != found[0][0]])
+        return [each for pair in pairs for each in pair if each is not None]
+
+    def _look(self, asked: tuple[Any, ...], look: asyncio.Future[Found]) -> None:
+        found: Found | OSError
         try:
-            found = self._way(host, port)
+            found = self._way(*asked)
         except OSError as error:
             found = error
+        except UnicodeError:
+            found = socket.gaierror(socket.EAI_NONAME, "it is no name")
         try:
-            self._loop.call_soon_threadsafe(self._looked, host, port, look, found)
+            self._loop.call_soon_threadsafe(self._looked, asked, look, found)
         except RuntimeError:
             return  # the loop is closed: the process ends
 
-    def _looked(
-        self, host: str, port: int, look: asyncio.Future[Sequence[Place]], found: Sequence[Place] | OSError
-    ) -> None:
-        del self._looks[host, port]
+    def _looked(self, asked: tuple[Any, ...], look: asyncio.Future[Found], found: Found | OSError) -> None:
+        del self._looks[asked]
         if isinstance(found, OSError):
             look.set_exception(found)
             look.exception()  # whoever waited may have gone
