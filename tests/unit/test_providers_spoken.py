@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -268,6 +269,14 @@ def _frame(name: str, value: dict[str, Any]) -> bytes:
     return body + struct.pack(">I", crc32(body))
 
 
+@functools.cache
+def machine_key() -> str:
+    """Of a service account, the same for all: to make one takes longer than a test."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    none = serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, none).decode()
+
+
 @asynccontextmanager
 async def spoken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Providers, Wire]]:
     """The library, and a wire on loopback; Vertex AI's credentials are a file whose tokens come from there, too."""
@@ -275,11 +284,8 @@ async def spoken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     server = Server(wire.handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     wire.port = listener.sockets[0].getsockname()[1]
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     account = {
-        "type": "service_account", "project_id": "p", "private_key_id": "1", "private_key": key.decode(),
+        "type": "service_account", "project_id": "p", "private_key_id": "1", "private_key": machine_key(),
         "client_email": "a@b.example", "client_id": "1", "token_uri": f"http://127.0.0.1:{wire.port}/token",
     }  # fmt: skip
     (folder / "account.json").write_text(json.dumps(account))
