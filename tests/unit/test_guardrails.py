@@ -35,6 +35,7 @@ from groundplan.release.governed import guardrails, notes
 EMAIL, IBAN, CARD = "ana@acme.example", "DE89 3704 0044 0532 0130 00", "4111 1111 1111 1111"
 KEY = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
 PEM = "-----BEGIN EC " + "PRIVATE KEY-----\n" + "MHcCAQEEIB" * 80 + "\n-----END EC " + "PRIVATE KEY-----"
+SHAPE = CompanyEntity(name="shape", pattern=r"AB-\\7", secret=True)
 JWT = "eyJ" + "hbGciOiJIUzI1NiJ9" * 30 + ".eyJ" + "zdWIiOiIxMjM0In0" * 40 + "." + "dozjgNryP4J3jVmN" * 8
 
 
@@ -267,6 +268,39 @@ def test_no_cut_of_a_stream_lets_anything_out(parts: list[str], data: st.DataObj
     streamed = window(text, cuts, **rules)
     assert streamed == checked_answer(guard(**rules), text, Masks(), Findings())
     assert find(streamed) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("Müller is it", {"deny_output": ["müller"]}),
+        (f"keep\n{KEY}", {"output": {"secrets": "block"}}),
+        ("a 😀\\AB-\\7", {"output": {"secrets": "block"}, "entities": [SHAPE]}),
+    ],
+)
+def test_what_escapes_of_json_hide_in_an_answer_is_found(text: str, rules: dict[str, Any]) -> None:
+    """As in what functions are called with, of which a model writes any sign so."""
+    told = json.dumps({"to": text, "more": "x " * 200})
+    rules = {"entities": [], **rules}
+    with pytest.raises(Refused):
+        checked_answer(guard(**rules), told, Masks(), Findings())
+    with pytest.raises(Refused):
+        window(told, list(range(0, len(told), 5)), **rules)
+    assert checked_answer(guard(**rules), f"as {told}", Masks(), Findings()), "no JSON is read as it stands"
+    assert checked_passage(guard(passages={"secrets": "drop"}), json.dumps([f"a\n{KEY}"]), Masks(), Findings()) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_what_is_masked_in_json_leaves_json(data: st.DataObject) -> None:
+    rules: dict[str, Any] = {"output": {"personal_data": "mask"}, "links": []}
+    told = json.dumps(
+        {"to": f"write\n{EMAIL}\n\\ ä {EMAIL}ü", "at": ["http:\\/\\/evil.test/ä\n" + "\n" * 90, f"\t{IBAN}\n"]}
+    )
+    cuts = data.draw(st.lists(st.integers(0, len(told)), max_size=40))
+    streamed = window(told, cuts, **rules)
+    assert streamed == checked_answer(guard(**rules), told, Masks(), Findings())
+    assert json.loads(streamed)["to"].startswith("write\n[email]\n\\ ä [email]") and find(streamed) == []
 
 
 @pytest.mark.parametrize("secret", [KEY, JWT, PEM], ids=["key", "jwt", "pem"])

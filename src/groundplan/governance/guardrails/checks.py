@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from groundplan.blueprint.model import CompanyEntity
 from groundplan.core import detect
+from groundplan.governance.guardrails.escapes import Said
 from groundplan.governance.guardrails.injection import signs
 from groundplan.governance.guardrails.language import foreign
 from groundplan.governance.guardrails.model import Hit
@@ -59,23 +60,41 @@ class Checks:
         own = {"personal_data", "secrets"} & set(self.done)
         return bool(own) or self.deny is not None or self.links is not None
 
-    def look(self, text: str, *, inject: bool = True) -> list[Hit]:
-        """Everything found, in order and without overlaps where a place is named. `inject`: it may be an attempt."""
-        hits = self.places(text)
+    def look(self, text: str, *, inject: bool = True, json: bool = False) -> list[Hit]:
+        """Everything found, in order and without overlaps where a place is named. `inject`: it may be an attempt;
+        `json`: as of `places`."""
+        hits = self.places(text, json=json)
         if inject and "injection" in self.done and (found := signs(text)).labelled:
             hits.append(Hit("injection", self.done["injection"], kind=found.found[0]))
         if self.languages and (spoken := foreign(text, self.languages)):
             hits.append(Hit("languages", "block", kind=spoken))
         return hits
 
-    def places(self, text: str) -> list[Hit]:
-        """What has a place in the text: personal data, secrets, denied words, links."""
+    def places(self, text: str, *, json: bool = False) -> list[Hit]:
+        """What has a place in the text: personal data, secrets, denied words, links. `json`: it is JSON, or a part of
+        it, in which what its escapes hide is found, too."""
+        hits = self._places(text)
+        return _apart(self._said(text, hits) if json and "\\" in text else hits)
+
+    def _said(self, text: str, hits: list[Hit]) -> list[Hit]:
+        """What is found in JSON by what it says, and `hits`, found in it as it stands, that are something else. None of
+        them begins or ends within an escape: what is left of that would be read as another one."""
+        said = Said(text)
+        found = [replace(hit, start=said.place(hit.start), end=said.place(hit.end)) for hit in self._places(said.text)]
+        others = [
+            replace(hit, start=said.escape(hit.start)[0], end=max(hit.end, said.escape(hit.end - 1)[1]))
+            for hit in hits
+            if not any(each.check == hit.check and each.start < hit.end and hit.start < each.end for each in found)
+        ]
+        return found + others
+
+    def _places(self, text: str) -> list[Hit]:
         hits = self._entities(text)
         if self.deny is not None:
             hits += [Hit("deny", "block", m.start(), m.end()) for m in self.deny.finditer(text)]
         if self.links is not None and ("://" in text or "www." in text.lower()):
             hits += self._links(text, self.links)
-        return _apart(hits)
+        return hits
 
     def _entities(self, text: str) -> list[Hit]:
         personal, secret = self.done.get("personal_data"), self.done.get("secrets")

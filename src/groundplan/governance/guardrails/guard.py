@@ -40,6 +40,8 @@ TEXTS = frozenset(
 """Names of fields whose strings a model reads."""
 OWN_ROLES = frozenset({"system", "developer", "assistant"})
 """What the application says itself is no attempt."""
+_JSON = ("{", "[")
+"""How a passage begins that is JSON, as tools answer."""
 NO_ROLES: frozenset[str] = frozenset()
 """Of an answer: whoever speaks, it is checked."""
 
@@ -172,7 +174,7 @@ def _strings(value: Any, change: Callable[[str], str]) -> Any:
 
 def checked_passage(guard: Guard, text: str, masks: Masks, findings: Findings) -> str | None:
     """A passage as the model may see it; None: it is left out."""
-    hits = guard.passages.look(text)
+    hits = guard.passages.look(text, json=text.lstrip().startswith(_JSON))
     for hit in hits:
         findings.add("passages", hit)
     if guard.shadow:
@@ -185,7 +187,7 @@ def checked_passage(guard: Guard, text: str, masks: Masks, findings: Findings) -
 
 def checked_answer(guard: Guard, text: str, masks: Masks, findings: Findings) -> str:
     """A whole text of an answer as the caller may see it. Raises `Refused`."""
-    hits = guard.output.look(text, inject=False)
+    hits = guard.output.look(text, inject=False, json=is_json(text))
     for hit in hits:
         findings.add("output", hit)
     if guard.shadow:

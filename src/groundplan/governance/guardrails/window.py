@@ -79,7 +79,7 @@ class Window:
                 return ""  # a long run without a space is not looked at again with each of its pieces
         whole = self._before + self._text
         before = len(self._before)
-        hits = [hit for hit in self._checks.places(whole) if hit.end > before]
+        hits = [hit for hit in self._checks.places(whole, json=bool(self._json)) if hit.end > before]
         moved = True
         while moved:
             moved = False
