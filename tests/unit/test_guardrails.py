@@ -92,6 +92,7 @@ def test_a_stand_in_that_the_caller_wrote_is_given_to_nobody_else() -> None:
         {"input": [{"type": "function_call_output", "output": KEY}]}, {"documents": ["a", KEY], "query": "b"},
         {"messages": [{"content": [{"type": "tool_result", "content": [{"type": "text", "text": KEY}]}]}]},
         {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": KEY}}]}]},
+        {"messages": [{"content": [{"type": "text", "text": "", "citations": [{"cited_text": KEY, "title": "t"}]}]}]},
     ],
 )  # fmt: skip
 def test_texts_are_found_wherever_a_surface_has_them(sent: dict[str, object]) -> None:

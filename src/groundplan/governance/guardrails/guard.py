@@ -21,6 +21,7 @@ from groundplan.governance.guardrails.window import Refused
 TEXTS = frozenset(
     {
         "content",
+        "cited_text",
         "text",
         "input",
         "prompt",
