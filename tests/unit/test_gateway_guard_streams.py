@@ -187,6 +187,33 @@ async def test_what_a_message_thinks_is_looked_at_where_it_is_whole(tmp_path: Pa
         assert SECRET not in reply.body.decode() and b'"thinking":"it is [' in reply.body and b"fine" in reply.body
 
 
+async def test_what_was_thought_is_told_before_it_is_signed(tmp_path: Path) -> None:
+    """Clients show it as whole by then."""
+    piece = {"type": "content_block_delta", "index": 0}
+    told = [
+        {
+            "type": "message_start",
+            "message": {**BEGUN, "content": [], "usage": {"input_tokens": 3, "output_tokens": 1}},
+        },
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "thinking", "thinking": "", "signature": ""},
+        },
+        {**piece, "delta": {"type": "thinking_delta", "thinking": "it is so"}},
+        {**piece, "delta": {"type": "signature_delta", "signature": "c2ln"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+        {"type": "message_stop"},
+    ]
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    sent = STREAM + events(*(json.dumps(each).encode() for each in told))
+    async with saying(tmp_path, sent, more={"one": {"api": "anthropic"}}, workloads=rules) as rig:
+        asks = {"model": "auto", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+        body = (await asked(rig, MESSAGES, asks)).body
+        assert 0 < body.index(b"it is so") < body.index(b"c2ln") < body.index(b"content_block_stop")
+
+
 SIGNED = {"google": {"thought_signature": "c2ln"}}
 NAMED: dict[str, Any] = {"index": 0, "type": "function", "function": {"name": "look", "arguments": ""}}
 MORE: dict[str, Any] = {"index": 0, "function": {"arguments": '{"a": "b"}'}}

@@ -127,11 +127,17 @@ def ended(event: Any) -> set[str] | None:
         return set()
     found = {place_of(choice) for choice in _dicts(event.get("choices")) if choice.get("finish_reason")}
     kind = event.get("type")
-    if kind == "content_block_stop":
+    if kind == "content_block_stop" or _is_signature(event):
         found.add(str(event.get("index", 0)))
     elif isinstance(kind, str) and (kind in ("message_delta", "message_stop") or _closes(kind)):
         return None
     return found
+
+
+def _is_signature(event: dict[str, Any]) -> bool:
+    """Whether an event signs what was thought, which is over then."""
+    delta = event.get("delta")
+    return isinstance(delta, dict) and delta.get("type") == "signature_delta"
 
 
 def _closes(kind: str) -> bool:
