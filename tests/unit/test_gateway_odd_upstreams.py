@@ -30,7 +30,7 @@ from tests.unit.raw_upstream import (
     whole,
 )
 
-from groundplan.blueprint.model import Guardrails, Keep
+from groundplan.blueprint.model import Guardrails, Keep, Reliability
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.resume import continuation
@@ -780,6 +780,15 @@ async def test_a_request_that_is_above_a_minutes_tokens_goes_elsewhere(
             assert (reply.status, reply.body) == (413, own), "any other is about the request itself"
         else:
             assert reply.status == 200 and rig.gateway.health._failures, "or of how many there are"
+
+
+async def test_how_soon_a_request_is_refused_says_nothing_of_how_soon_one_is_answered(tmp_path: Path) -> None:
+    """Else who answers a mistake at once draws calls, and others are far slower than it."""
+    sharing = {"assistant": {"reliability": Reliability(balance="latency")}}
+    async with saying(tmp_path, answering(b"{}", b"400 Bad Request"), fallback=True, workloads=sharing) as rig:
+        told = [(await rig.chat()).status for _ in range(9)]
+        assert told.count(400) and rig.gateway.times.of("one", False).peak == 0
+        assert "one" not in rig.gateway.health._whole
 
 
 async def test_a_key_that_is_not_there_is_told_with_where_it_belongs(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class Attempt:
         self.status = 0
         self.streaming: Streaming | None = None
         self.first_us = 0
-        """From its begin until there was something for the client; 0: not yet, or this worker stood still meanwhile."""
+        """From its begin until there was an answer for the client; 0: not yet, or this worker stood still meanwhile."""
         self.refused = False
         """What it has for the client is that its upstream refuses the request, and did not work on it."""
         self._answered: Answered | None = None
@@ -112,8 +112,8 @@ class Attempt:
             self.first_us = first_us = (time.perf_counter_ns() - exchange.attempt_started) // 1000
             if self.streaming is not None:
                 exchange.attempt_first_us = first_us
-            if first_us > _LONG_US and self.gateway.awake.stood(self.began):
-                self.first_us = 0  # our time, of which nothing is learned about the deployment
+            if self.refused or (first_us > _LONG_US and self.gateway.awake.stood(self.began)):
+                self.first_us = 0  # our time, or a request's fault: nothing is learned of how soon it answers
         except UpstreamFailure as failure:
             known = self._connection
             stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
