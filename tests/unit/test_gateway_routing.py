@@ -29,10 +29,9 @@ from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.snapshot import KeyEntry, index
 from groundplan.gateway.routing.route import AGAIN_SECONDS, ENOUGH, Route, Routes
-from groundplan.gateway.routing.weigh import SLOW_SECONDS
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.surfaces.chat import CHAT
-from groundplan.gateway.upstream.latency import Times
+from groundplan.gateway.upstream.latency import SILENT_SECONDS, Times
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.ledger.model import Finish
 
@@ -278,12 +277,18 @@ def timed(**seconds: float) -> Times:
 def test_who_was_too_slow_only_takes_over_until_that_is_long_ago(folder: Path) -> None:
     routes, routing, both = Routes(folder), Routing(within_ms=1000), places("large", "small")
     times = timed(large=3.0, small=0.2)
-    for now, first in ((101.0, "small"), (100.0 + SLOW_SECONDS + 1, "large")):
+    again = 100.0 + SILENT_SECONDS + 1
+    for now, first in ((101.0, "small"), (again, "large")):
         exchange = routed_with(routes, routing, asked("hi"), both, times, now)
         assert exchange.deployments[0].name == first
         assert len(exchange.deployments) == 2
     exchange = routed_with(routes, Routing(within_ms=100), asked("hi"), both, times, 101.0)
     assert exchange.deployments[0].name == "large"
+    for microseconds, first in ((200_000, "large"), (3_000_000, "small")):
+        times = timed(large=3.0, small=0.2)
+        times.of("large", False).observe(microseconds, again)
+        exchange = routed_with(routes, routing, asked("hi"), both, times, again + 1)
+        assert exchange.deployments[0].name == first, "what it does when it is tried again decides"
 
 
 def routed_with(

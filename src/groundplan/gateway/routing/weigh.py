@@ -8,8 +8,6 @@ from groundplan.blueprint.model import Deployment, Routing
 from groundplan.core.money import PICO
 from groundplan.gateway.upstream.latency import Learned, Times
 
-SLOW_SECONDS = 120.0
-"""Times that are older say nothing: who was too slow is tried again."""
 TOKEN_BYTES = 4
 """Bytes of text that are about a token, where the worth of a cached prompt is estimated."""
 MILLION = 1_000_000
@@ -40,10 +38,10 @@ def able(
 
 
 def _slow(most_ms: int, seen: Learned, now: float) -> str:
-    p95 = seen.quantile(95) if now - seen.at <= SLOW_SECONDS else None
-    if p95 is None or p95 * 1000 <= most_ms:
+    took = seen.slow(now)
+    if took is None or took * 1000 <= most_ms:
         return ""
-    return f"it took {p95 * 1000:,.0f} ms to the first token lately, more than {most_ms:,} ms"
+    return f"it took {took * 1000:,.0f} ms to the first token lately, more than {most_ms:,} ms"
 
 
 def waiting(routing: Routing, places: Sequence[Deployment], times: Times | None, stream: bool) -> dict[str, float]:

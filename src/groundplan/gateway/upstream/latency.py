@@ -16,16 +16,20 @@ LEAST = 20
 _MOST = 2000
 """Samples at which old ones are halved, so that what was learned follows the deployment."""
 DECAY_SECONDS = 10.0
+SILENT_SECONDS = 120.0
+"""Times that are older say nothing of how slow it is now: who was too slow is tried again."""
 
 
 class Learned:
     """Times of one deployment."""
 
-    __slots__ = ("_counts", "_total", "at", "peak")
+    __slots__ = ("_all", "_lately", "_tried_again", "at", "peak")
 
     def __init__(self) -> None:
-        self._counts = [0.0] * (len(_BOUNDS) + 1)
-        self._total = 0.0
+        self._all, self._lately = _Counts(), _Counts()
+        """Whatever was seen, and what was since it was last silent for long."""
+        self._tried_again = False
+        """Enough was known of it before that."""
         self.peak = 0.0
         """Microseconds, as of `at`: jumps up with one slow answer, comes down slowly."""
         self.at = 0.0
@@ -36,11 +40,12 @@ class Learned:
 
     def observe(self, microseconds: int, now: float) -> None:
         """One more answer."""
-        self._counts[bisect_left(_BOUNDS, microseconds)] += 1
-        self._total += 1
-        if self._total >= _MOST:
-            self._counts = [count / 2 for count in self._counts]
-            self._total = sum(self._counts)
+        if now - self.at > SILENT_SECONDS and self._lately.total:
+            self._tried_again |= self._all.total >= LEAST
+            self._lately = _Counts()
+        place = bisect_left(_BOUNDS, microseconds)
+        self._all.add(place)
+        self._lately.add(place)
         if microseconds >= self.peak:
             self.peak = float(microseconds)
         else:
@@ -52,9 +57,36 @@ class Learned:
 
     def quantile(self, percent: int) -> float | None:
         """Seconds within which `percent` of the answers began; None while too few were seen."""
-        if self._total < LEAST:
+        return self._all.quantile(percent) if self._all.total >= LEAST else None
+
+    def slow(self, now: float) -> float | None:
+        """Seconds within which 95 % of its answers began lately; None while nothing is known of that. Of one that is
+        tried again, half of the first few: what it did before is no more than why nobody asked it."""
+        lately = self._lately
+        if now - self.at > SILENT_SECONDS or not (self._tried_again or lately.total >= LEAST):
             return None
-        wanted, seen = self._total * percent / 100, 0.0
+        return lately.quantile(95 if lately.total >= LEAST else 50)
+
+
+class _Counts:
+    """How many answers took how long."""
+
+    __slots__ = ("_counts", "total")
+
+    def __init__(self) -> None:
+        self._counts = [0.0] * (len(_BOUNDS) + 1)
+        self.total = 0.0
+
+    def add(self, place: int) -> None:
+        self._counts[place] += 1
+        self.total += 1
+        if self.total >= _MOST:
+            self._counts = [count / 2 for count in self._counts]
+            self.total = sum(self._counts)
+
+    def quantile(self, percent: int) -> float:
+        """In seconds."""
+        wanted, seen = self.total * percent / 100, 0.0
         for place, count in enumerate(self._counts):
             seen += count
             if seen >= wanted and count:
