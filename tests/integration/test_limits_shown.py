@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from tests.integration.gateway_stack import blueprint, workload
+from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.api import store
 from groundplan.api.budgets import budget_use
 from groundplan.api.limits import limits_json
 from groundplan.api.routes import limits as limits_routes
-from groundplan.blueprint.model import Blueprint, Budget, Limit
+from groundplan.blueprint.model import Blueprint, Budget, Limit, ProviderKey
 from groundplan.console.cost import budget
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -54,6 +54,9 @@ def test_the_nearest_come_first_and_what_is_over_or_undeclared_is_not_shown(conn
     made = msgspec.structs.replace(made, workloads=[workload("pilot", [], calls_per_day=50)])
     span(conn, "requests/pilot#calls", "2026-11-25", 50, 45, "2036-11-26")
     span(conn, "requests/retired#calls", "2026-11-25", 50, 45, "2036-11-26")
+    pool = [ProviderKey(key=f"env:{each}", tokens=[(1000, "day")]) for each in ("FIRST", "SECOND")]
+    made = msgspec.structs.replace(made, deployments=[deployment("gpt", 1, keys=pool)])
+    span(conn, f"tokens/gpt#{pool[1].mark}", "2026-11-25", 1000, 10, "2036-11-26")
     span(conn, "tokens/gpt#1", "2026-11-25", 1000, 10, "2036-11-26")
     span(conn, "requests/gone", "2026-11-25", 10, 10, "2036-11-26")
     span(conn, "requests/daily", "2026-11-24", 100, 100, "2006-11-25")

@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 from msgspec.structs import replace
 
-from groundplan.blueprint.model import Deployment, Limit, Workload
+from groundplan.blueprint.model import Deployment, Limit, ProviderKey, Workload
 from groundplan.economics.price import FREE
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Slices, is_quota
 from groundplan.gateway.budgets.limit_book import book_of
@@ -133,3 +133,19 @@ def test_of_people_only_those_are_looked_for_whom_a_limit_names() -> None:
     people = Many({"ana@acme.example": "p1", "ben@acme.example": "p2"})
     asked = [book.of_caller(workload("assistant", None), "k", person, people) for person in ("p1", "p2", "")]
     assert [len(each.quotas) for each in asked] == [1, 0, 0]
+
+
+def test_a_key_at_a_provider_has_its_count_wherever_it_stands() -> None:
+    """What is put before it, or taken away, gives it nobody else's."""
+    first, second, other = (ProviderKey(key=f"env:{name}", requests=[(3, "day")]) for name in ("A", "B", "C"))
+
+    def counted(*keys: ProviderKey) -> list[str]:
+        place = replace(deployment("one"), keys=list(keys))
+        book = book_of([], [place], [])
+        assert book is not None
+        return [book.of_key(place, index)[0].name for index in range(len(keys))]
+
+    one, two = counted(first, second)
+    assert (counted(second, first), counted(second)) == ([two, one], [two])
+    assert len({one, two, *counted(other)}) == 3
+    assert is_quota(one) and "env" not in one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -27,7 +27,8 @@ def limits_json(
     declared = blueprint.limits if blueprint else []
     counted = {each.name for each in blueprint.workloads if each.calls_per_day is not None} if blueprint else set()
     budgets = {budget.name: budget for budget in blueprint.budgets} if blueprint else {}
-    limits = [each for span in spans if (each := _limit(declared, counted, span, who)) is not None]
+    keys = dict(_keys(blueprint)) if blueprint else {}
+    limits = [each for span in spans if (each := _limit(declared, counted, keys, span, who)) is not None]
     money = []
     for row in used:
         budget = budgets.get(row["budget"])
@@ -48,8 +49,19 @@ def limits_json(
     return {"limits": _nearest(limits), "budgets": _nearest(money)}
 
 
+def _keys(blueprint: Blueprint) -> Iterator[tuple[str, tuple[str, str]]]:
+    """By what the use of each key at a provider is counted: how it is called, and where it stands."""
+    for place in blueprint.deployments:
+        for index, key in enumerate(place.keys):
+            yield f"{place.name}#{key.mark}", (f"{place.name}#{index}", f"key {index + 1} of deployment/{place.name}")
+
+
 def _limit(
-    declared: Sequence[Limit], counted: Collection[str], span: Mapping[str, Any], who: Mapping[str, str]
+    declared: Sequence[Limit],
+    counted: Collection[str],
+    keys: Mapping[str, tuple[str, str]],
+    span: Mapping[str, Any],
+    who: Mapping[str, str],
 ) -> dict[str, Any] | None:
     what, name, *each = span["name"].split("/", 2)
     period = "now" if what == "concurrent" else _PERIODS.get(len(span["span"]), "")
@@ -58,8 +70,8 @@ def _limit(
     owner, _, number = name.partition("#")
     if found is not None:
         covers = found.covers
-    elif number.isdigit():
-        covers = f"key {int(number) + 1} of deployment/{owner}"
+    elif name in keys:
+        name, covers = keys[name]
     elif number and owner in counted:
         name, covers = "calls_per_day", f"workload/{owner}"
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import msgspec
 
 from groundplan.blueprint.prices import Rates
@@ -36,6 +38,11 @@ class ProviderKey(msgspec.Struct, frozen=True, kw_only=True):
     requests: list[tuple[int, str]] = []
     """(most, period) of requests with it; periods are minute, hour, day and month"""
     tokens: list[tuple[int, str]] = []
+
+    @property
+    def mark(self) -> str:
+        """By which its use is counted, wherever it stands among others; where its secret is stays untold."""
+        return sha256(self.key.encode()).hexdigest()[:12]
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):

@@ -147,11 +147,12 @@ class LimitBook:
         asked = ("#", deployment.name, str(index))
         found = self._places.get(asked)
         if found is None:
-            key, name = deployment.keys[index], f"{deployment.name}#{index}"
+            key, told = deployment.keys[index], f"{deployment.name}#{index}"
+            name = f"{deployment.name}#{key.mark}"
             each = [(REQUESTS, most, period) for most, period in key.requests]
             each += [(TOKENS, most, period) for most, period in key.tokens]
             covers = f"key {index + 1} of deployment/{deployment.name}"
-            found = self._places[asked] = tuple(Quota(f"{t}/{name}", t, m, p, name, covers) for t, m, p in each)
+            found = self._places[asked] = tuple(Quota(f"{t}/{name}", t, m, p, told, covers) for t, m, p in each)
         return found
 
     def _quotas(self, covers: Iterable[str], each: Iterable[tuple[str, str]]) -> Iterable[Quota]:
