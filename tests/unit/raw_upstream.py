@@ -20,11 +20,15 @@ DONE = b"[DONE]"
 
 
 @asynccontextmanager
-async def saying(folder: Path, *pieces: bytes, fallback: bool = False, **settings: Any) -> AsyncIterator[Rig]:
-    """A worker whose first upstream answers with these bytes, a read each, and then closes."""
+async def saying(
+    folder: Path, *pieces: bytes, fallback: bool = False, both: bool = False, wait: float = 0.0, **settings: Any
+) -> AsyncIterator[Rig]:
+    """A worker whose first upstream answers with these bytes, a read each, and then closes; `both`: the second, too.
+    `wait`: seconds before it says anything."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(wait)
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
@@ -32,8 +36,9 @@ async def saying(folder: Path, *pieces: bytes, fallback: bool = False, **setting
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    at = {"one": server.sockets[0].getsockname()[1]}
-    async with call_rig(folder, ["one", "two"] if fallback else ["one"], ports=at, **settings) as rig:
+    names = ["one", "two"] if fallback or both else ["one"]
+    at = dict.fromkeys(names if both else names[:1], server.sockets[0].getsockname()[1])
+    async with call_rig(folder, names, ports=at, **settings) as rig:
         yield rig
     server.close()
 

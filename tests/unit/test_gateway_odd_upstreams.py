@@ -791,6 +791,27 @@ async def test_how_soon_a_request_is_refused_says_nothing_of_how_soon_one_is_ans
         assert "one" not in rig.gateway.health._whole
 
 
+async def test_what_nobody_does_with_a_model_is_no_model_that_is_not_there(tmp_path: Path) -> None:
+    """As OpenRouter tells it. Whoever asks for it goes elsewhere, and others are still asked there first."""
+    told = b'{"error":{"message":"No endpoints found that support tool use. To learn more, visit: x","code":404}}'
+    nowhere = b"404 Not Found"
+    async with saying(tmp_path, answering(told, nowhere), fallback=True) as rig:
+        for _ in range(4):
+            assert (await rig.chat()).headers["groundplan-deployment"] == "two"
+        assert not rig.gateway.health.troubled and not rig.gateway.health._failures
+        await rig.books()
+    for name in ("alone", "both", "none"):
+        (tmp_path / name).mkdir()
+        said = told.replace(b"that support tool use", b"for m") if name == "none" else told
+        async with saying(tmp_path / name, answering(said, nowhere), both=name == "both") as rig:
+            reply = await rig.chat()
+            assert (reply.status, reply.code) == {
+                "alone": (404, "404"), "both": (400, "request_unfit"), "none": (503, "upstream_failed"),
+            }[name]  # fmt: skip
+            assert bool(rig.gateway.health._failures) == (name == "none")
+            await rig.books()
+
+
 async def test_a_key_that_is_not_there_is_told_with_where_it_belongs(tmp_path: Path) -> None:
     """Asking again, as callers were told to, never helps."""
     async with call_rig(tmp_path, ["one"], more={"one": {"key": "env:NOT_THERE_AT_ALL"}}) as rig:

@@ -223,20 +223,17 @@ class Attempt:
     def _judge(self, connection: UpstreamConnection) -> None:
         """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
         status = account.meant(self.status, self._refusal)
+        others = len(self.exchange.deployments) > 1
         if account.above_rate(status, self._refusal):
-            failed = AttemptFailed(
-                f"the upstream answered {status}, about a minute's tokens", billed=False, status=status
-            )
-            failed.above_rate = True
-            raise failed
+            why = f"the upstream answered {status}, about a minute's tokens"
+            raise AttemptFailed(why, billed=False, status=status, above_rate=True)
         if (told := account.too_long(status, self._refusal)) and self._others_read_more():
-            if self._target is not None:
-                told = self._target.hide(told.encode()).decode(errors="replace")
-            why = f"the upstream answered {status}: {' '.join(told.split())[:200]}"
-            failed = AttemptFailed(why, billed=False, status=status)
-            failed.too_long = True
-            raise failed
-        if len(self.exchange.deployments) > 1 and account.came_out_wrong(status, self._refusal):
+            raise AttemptFailed(self._said(status, told), billed=False, status=status, too_long=True)
+        if told := account.unfit(status, self._refusal):
+            if others:
+                raise AttemptFailed(self._said(status, told), billed=False, status=status, unfit=True)
+            return
+        if others and account.came_out_wrong(status, self._refusal):
             raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)
         self._overload = status in _OVERLOAD and self.exchange.interface.billed
         if status in _ELSEWHERE or status < 400 or status >= 500:
@@ -263,6 +260,11 @@ class Attempt:
                 failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
             self._overload = self._overload and not failed.other_key
         return failed
+
+    def _said(self, status: int, told: str) -> str:
+        if self._target is not None:
+            told = self._target.hide(told.encode()).decode(errors="replace")
+        return f"the upstream answered {status}: {' '.join(told.split())[:200]}"
 
     def _others_read_more(self) -> bool:
         """Whether the call may go to somebody whose context is larger."""

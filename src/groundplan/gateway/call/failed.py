@@ -33,7 +33,16 @@ class AttemptFailed(Exception):
     """One attempt failed. `billed` unless it certainly was not; `rest` is the deployment's own retry-after."""
 
     def __init__(
-        self, reason: str, *, billed: bool, status: int = 0, stale: bool = False, rest: float | None = None
+        self,
+        reason: str,
+        *,
+        billed: bool,
+        status: int = 0,
+        stale: bool = False,
+        rest: float | None = None,
+        above_rate: bool = False,
+        too_long: bool = False,
+        unfit: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -42,13 +51,15 @@ class AttemptFailed(Exception):
         self.stale = stale
         """A kept-alive connection was closed as it was used; the deployment itself may be well."""
         self.rest = rest
-        self.above_rate = False
+        self.above_rate = above_rate
         """The request alone is more than our account there may send in a minute: others may take it, and nothing is
         held against a deployment that takes smaller ones."""
         self.hint = ""
         """What to do, where asking again does not help."""
-        self.too_long = False
+        self.too_long = too_long
         """Its model cannot read as much: others may, whose context is larger."""
+        self.unfit = unfit
+        """Nobody there does with its model what is asked: others may, and it may do anything else."""
         self.refuses_rest = False
         """It refuses to go on with a stream that broke elsewhere: others may, and nothing is held against it."""
         self.service_away = False
@@ -66,7 +77,7 @@ class AttemptFailed(Exception):
     def blames(self) -> bool:
         """Whether it is held against the deployment."""
         about_us = self.stale or self.other_key or self.service_away
-        about_this = self.above_rate or self.too_long or self.refuses_rest or self.refusal is not None
+        about_this = self.above_rate or self.too_long or self.unfit or self.refuses_rest or self.refusal is not None
         return not (about_us or about_this)
 
     @property

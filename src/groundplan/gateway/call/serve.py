@@ -86,6 +86,8 @@ class Course:
     """Whoever was asked last takes no request as large as this one."""
     _too_long = False
     """Whoever was asked last cannot read as much, and who is left can read more."""
+    _unfit = False
+    """Whoever was asked last does not do what is asked."""
     _too_dear: Denied | None = None
     """Why a deployment was not asked: with it the call could cost more than one may."""
     wait = 0.0
@@ -412,12 +414,12 @@ class Course:
             self._tries -= 1
             self.waiting.appendleft(deployment)
             return
-        self._above_rate, self._too_long = failed.above_rate, failed.too_long
+        self._above_rate, self._too_long, self._unfit = failed.above_rate, failed.too_long, failed.unfit
         if failed.too_long:
             read = deployment.context_tokens
             self.waiting = deque(each for each in self.waiting if each.context_tokens > read)
             self._full = [each for each in self._full if each.context_tokens > read]
-        if failed.above_rate or failed.too_long or failed.refuses_rest:
+        if failed.above_rate or failed.too_long or failed.unfit or failed.refuses_rest:
             return
         if failed.status and not self._exchange.interface.billed:
             return  # to count tokens is another path there, with limits of its own, and says nothing of its answers
@@ -480,6 +482,9 @@ class Course:
         if self._too_long and last is not None:
             hint = "Send a shorter prompt, or name a model that reads more."
             raise Invalid(f"the prompt is too long: {self.reason}{where}", code="context_length_exceeded", hint=hint)
+        if self._unfit and last is not None:
+            hint = "Leave it out, or name a model that can do it."
+            raise Invalid(f"{last.name} cannot do what is asked: {self.reason}", code="request_unfit", hint=hint)
         raise Unavailable(
             f"no deployment of {self._workload.name} could answer: {self.reason}{where}",
             code="upstream_failed",

@@ -48,6 +48,9 @@ _NO_MODEL = re.compile(
 
 _FLAGGED = "Content violates usage guidelines"
 """How xAI begins to refuse what somebody asks, as if our key were not allowed to; OpenRouter says so in `metadata`."""
+_UNFIT = "No endpoints found that "
+"""How OpenRouter begins to say that nobody serves a model with what is asked: tools, images, a parameter. Where nobody
+does at all, or under the data policy of our account, it goes on otherwise."""
 _LARGE = "Request too large for"
 _NOT_ASKED = ("secret_missing", "secret_unreadable", "providers_missing")
 _WRONG = ("tool_use_failed", "json_validate_failed")
@@ -149,6 +152,13 @@ def above_rate(status: int, data: bytes) -> bool:
     if error is None or error.code != "rate_limit_exceeded":
         return False
     return status == TOO_LARGE or error.message.startswith(_LARGE)
+
+
+def unfit(status: int, data: bytes) -> str:
+    """What a provider says where its model is there, but not with what is asked, in the words of one that is not there.
+    Empty: it says something else."""
+    error = _error(data) if status == NO_MODEL else None
+    return error.message if error is not None and error.message.startswith(_UNFIT) else ""
 
 
 def came_out_wrong(status: int, data: bytes) -> bool:
