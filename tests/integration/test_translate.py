@@ -42,6 +42,8 @@ KINDS = ("gemini", "mistral", "ollama")
 CHATS = (*KINDS, "bedrock")
 RATES = Rates(input=PICO, output=10 * PICO)
 SECRET = "sk-secret"
+STRAY = {"ANTHROPIC_CUSTOM_HEADERS": "authorization: Bearer sk-other", "GOOGLE_GENAI_USE_VERTEXAI": "true"}
+"""What else providers' own clients read in an environment."""
 LOOK: Any = {
     "type": "function",
     "function": {"name": "look", "description": "Look", "parameters": {"type": "object", "properties": {}}},
@@ -116,7 +118,9 @@ async def setup(database: Database, tmp_path: Path, request: pytest.FixtureReque
         with (stack.home.logs / "translate.log").open("ab") as log:
             # proxies that the environment names lead nowhere: they are not asked
             nowhere = dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
-            environment = {**os.environ, **nowhere, "AWS_DEFAULT_REGION": "eu-central-1"}
+            (tmp_path / "netrc").write_text("default login ana password sk-other\n")
+            stray = {**STRAY, "NETRC": str(tmp_path / "netrc"), "AWS_DEFAULT_REGION": "eu-central-1"}
+            environment = {**os.environ, **nowhere, **stray}
             arguments = ["--home", str(stack.home.root)]
             service: Worker | subprocess.Popen[bytes]
             if getattr(request, "param", "") == "from nothing":
@@ -184,6 +188,7 @@ async def test_each_provider_answers_as_openai_would(setup: Setup) -> None:
         assert reply.json["groundplan"]["deployment"] == kind
         assert not reply.json["groundplan"]["estimated"]
     path, body, headers = setup.fakes["gemini"].asked[0]
+    assert "publishers" not in path and b"authorization" not in headers, "nothing that only the environment names"
     assert path.endswith("/models/up-gemini:generateContent")
     assert headers[b"x-goog-api-key"] == SECRET.encode()
     assert body["generationConfig"] == {"temperature": 0.5, "maxOutputTokens": 20}
@@ -196,6 +201,7 @@ async def test_each_provider_answers_as_openai_would(setup: Setup) -> None:
     assert setup.claude.last is not None
     assert json.loads(setup.claude.last.body)["max_tokens"] == 20
     assert setup.claude.last.headers[b"x-api-key"] == SECRET.encode()
+    assert b"authorization" not in setup.claude.last.headers
 
 
 def _unpacked(size: int) -> bytes:

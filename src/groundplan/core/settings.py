@@ -19,6 +19,13 @@ DEFAULT_PORT = 8600
 DEFAULT_CONTROL_PORT = 8601
 LEAVE_SECONDS = 600.0
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy", "socks_proxy"})
+_OF_OTHERS = (
+    "ANTHROPIC_", "ANY_LLM_", "AZURE_", "CO_API_", "COHERE_", "GEMINI_", "GOOGLE_API_KEY", "GOOGLE_GEMINI_",
+    "GOOGLE_GENAI_", "GOOGLE_VERTEX_", "GROQ_", "MISTRAL_", "OLLAMA_", "OPENAI_",
+)  # fmt: skip
+"""How names begin of what providers' own clients read from the environment. What a machine is at its cloud (AWS's, and
+Google's application default credentials) is not among it: that stands in where no key is declared."""
+_put_aside: dict[str, str] = {}
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 
 
@@ -206,6 +213,15 @@ def without_proxies() -> None:
         del os.environ[name]
 
 
+def only_declared() -> None:
+    """Have libraries of others find nothing in the environment that is not declared: as further headers of each
+    request, another way of asking, a level of logs that tells prompts, or passwords for any host (`~/.netrc`). Secrets
+    are found all the same."""
+    for name in [name for name in os.environ if name.startswith(_OF_OTHERS)]:
+        _put_aside[name] = os.environ.pop(name)
+    os.environ["NETRC"] = os.devnull
+
+
 def resolve_secret(reference: str) -> str:
     """The secret behind `env:NAME` or `file:PATH`, without surrounding white space.
 
@@ -213,7 +229,7 @@ def resolve_secret(reference: str) -> str:
     """
     scheme, _, name = reference.partition(":")
     if scheme == "env" and name:
-        value = os.environ.get(name, "")
+        value = os.environ.get(name) or _put_aside.get(name, "")
     elif scheme == "file" and name:
         try:
             value = Path(name).read_text(encoding="utf-8")

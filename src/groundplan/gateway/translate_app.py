@@ -22,7 +22,7 @@ from groundplan.core import logs
 from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
-from groundplan.core.settings import without_proxies
+from groundplan.core.settings import only_declared, without_proxies
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import error_body, of_error, of_refusal
@@ -126,6 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logs.configure(SERVICE)
     without_proxies()
+    only_declared()
     threading.stack_size(_STACK_BYTES)
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # each call takes two
