@@ -25,6 +25,7 @@ from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
 from groundplan.gateway.mcp.endpoint import McpApi
+from groundplan.gateway.mcp.offered import Looker
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.ledger.model import Finish
 from groundplan.release.governed import tools
@@ -174,6 +175,17 @@ async def test_guardrails_hold_for_arguments_and_results(tmp_path: Path) -> None
         model.answer = {"content": [{"type": "resource", "resource": held}], "structuredContent": {"id": 7}}
         told = await use(rig, "crm__echo")
         assert told["content"][0]["resource"] == {**held, "text": "to [email]"} and "structuredContent" not in told
+        sent = [
+            {"type": "image", "data": "AAAA", "mimeType": "image/png"},
+            {"type": "resource_link", "uri": "x", "name": "n"},
+        ]
+        heard = {"type": "resource", "resource": {"uri": "x", "blob": "AAAA", "mimeType": "audio/wav"}}
+        model.answer = {"content": [*sent, heard]}
+        seen = (await use(rig, "crm__echo"))["content"]
+        assert seen[1] == sent[1] and ["no guardrail" in str(each) for each in seen] == [True, False, True]
+        some = Looker(str, frozenset({"image"}))
+        assert [some.part(each) for each in (*sent, heard)] == [*sent, seen[2]]
+        assert [Looker(str).part(each) for each in (*sent, heard)] == [*sent, heard]
         model.answer = {"content": [], "structuredContent": {"notes": ["to ana@acme.example"]}}
         assert await use(rig, "crm__echo") == {"content": []}
         model.answer = {"content": [{"type": "text", "text": "hi"}], "structuredContent": {"notes": ["hi"]}}

@@ -34,7 +34,7 @@ from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
-from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, checked, inward, offers, outward, part
+from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, Looker, checked, inward, offers, outward
 from groundplan.gateway.mcp.servers import ServerError, Servers
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.interface import Interface
@@ -231,14 +231,14 @@ class McpApi:
         found = await self._servers.ask(server, kind.gets, {field: name, **use.arguments})
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
         if guard is None or guard.passages.empty or guard.shadow:
-            return dict(checked(kind, server.name, found, str, bytes_too=True))
+            return dict(checked(kind, server.name, found, Looker(str)))
         masks, findings = Masks(), Findings()
 
         def look(text: str) -> str:
             seen = checked_passage(guard, text, masks, findings)
             return "(left out by a guardrail)" if seen is None else seen
 
-        return dict(checked(kind, server.name, found, look, bytes_too=False))
+        return dict(checked(kind, server.name, found, Looker(look, guard.unchecked)))
 
     async def _let(self, use: Use) -> None:
         """Kill switches, company rules and limits, and what is sent in. Raises `Denied`, `Exhausted`, `Unavailable`."""
@@ -379,8 +379,8 @@ class McpApi:
             seen = checked_passage(guard, text, masks, findings)
             return "(left out by a guardrail)" if seen is None else seen
 
-        content = result.get("content")
-        kept = [part(each, look, bytes_too=True) for each in content] if isinstance(content, list) else []
+        content, by = result.get("content"), Looker(look) if guard.shadow else Looker(look, guard.unchecked)
+        kept = [by.part(each) for each in content] if isinstance(content, list) else []
         made = {**result, "content": kept}
         if use.server is not None:  # our own says there what it says in its content
             for text in _texts(result.get("structuredContent")):

@@ -6,7 +6,7 @@ server's name as tools do. Rules, kill switches and approvals know them as `reso
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
@@ -18,6 +18,10 @@ from groundplan.gateway.mcp.wire import SEPARATOR, named, split
 SCHEME = "groundplan-mcp://"
 LONGEST = 4000
 """Characters of an address or a name."""
+EVERYTHING = frozenset({"image", "audio", "file"})
+_TOLD = ("text", "title", "description")
+"""Of a part what a model may read of it; of what is only linked, too."""
+_LEFT_OUT = "(left out: no guardrail of this workload can look at it)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,44 +69,58 @@ def inward(kind: Kind, params: dict[str, Any]) -> tuple[str, str]:
     return (server, unquote(rest)) if asked.startswith(SCHEME) else ("", asked)
 
 
-def checked(kind: Kind, server: str, result: dict[str, Any], look: Callable[[str], str], *, bytes_too: bool) -> Any:
-    """What a server gave, with every text of it looked at. `bytes_too`: what no check can look at may pass."""
+@dataclass(frozen=True, slots=True)
+class Looker:
+    """What is looked at. `passes`: what may pass though no check can look at it (`image`, `audio`, `file`)."""
+
+    look: Callable[[str], str]
+    passes: Collection[str] = EVERYTHING
+
+    def part(self, content: Any) -> Any:
+        """One part of a message or of a tool's result, with its texts, or that of the resource in it, looked at."""
+        if isinstance(content, str):
+            return self.look(content)
+        if not isinstance(content, dict):
+            return content
+        inner = content.get("resource")
+        told = [name for name in _TOLD if isinstance(content.get(name), str)]
+        made = {**content, **{name: self.look(content[name]) for name in told}}
+        if isinstance(inner, dict) and isinstance(inner.get("text"), str):
+            made["resource"] = {**inner, "text": self.look(inner["text"])}
+        elif inner is not None or "data" in content or not (told or "uri" in content):
+            return made if self._kind(content) in self.passes else {"type": "text", "text": _LEFT_OUT}
+        return made
+
+    def _kind(self, content: dict[str, Any]) -> str:
+        kind, inner = content.get("type"), content.get("resource")
+        return kind if kind in EVERYTHING else _medium(inner if isinstance(inner, dict) else content)
+
+
+def checked(kind: Kind, server: str, result: dict[str, Any], by: Looker) -> Any:
+    """What a server gave, with every text of it looked at."""
     if kind.what == "prompt":
-        messages = [_message(each, look, bytes_too) for each in result.get("messages") or () if isinstance(each, dict)]
+        messages = [_message(each, by) for each in result.get("messages") or () if isinstance(each, dict)]
         return {**result, "messages": messages}
-    contents = [_content(each, server, look, bytes_too) for each in result.get("contents") or ()
-                if isinstance(each, dict)]  # fmt: skip
+    contents = [_content(each, server, by) for each in result.get("contents") or () if isinstance(each, dict)]
     return {**result, "contents": contents}
 
 
-def _content(each: dict[str, Any], server: str, look: Callable[[str], str], bytes_too: bool) -> dict[str, Any]:
+def _content(each: dict[str, Any], server: str, by: Looker) -> dict[str, Any]:
     made = {**each, "uri": address(server, str(each.get("uri", "")))}
     if isinstance(each.get("text"), str):
-        made["text"] = look(each["text"])
-    elif "blob" in each and not bytes_too:
+        made["text"] = by.look(each["text"])
+    elif "blob" in each and _medium(each) not in by.passes:
         del made["blob"]
-        made |= {"mimeType": "text/plain", "text": "(left out: no guardrail of this workload can look at it)"}
+        made |= {"mimeType": "text/plain", "text": _LEFT_OUT}
     return made
 
 
-def _message(each: dict[str, Any], look: Callable[[str], str], bytes_too: bool) -> dict[str, Any]:
+def _medium(each: dict[str, Any]) -> str:
+    """What a blob is: an image, sound, or any other file."""
+    kind = str(each.get("mimeType", "")).partition("/")[0]
+    return kind if kind in EVERYTHING else "file"
+
+
+def _message(each: dict[str, Any], by: Looker) -> dict[str, Any]:
     content = each.get("content")
-    if isinstance(content, list):
-        return {**each, "content": [part(one, look, bytes_too=bytes_too) for one in content]}
-    return {**each, "content": part(content, look, bytes_too=bytes_too)}
-
-
-def part(content: Any, look: Callable[[str], str], *, bytes_too: bool) -> Any:
-    """One part of a message or of a tool's result, with its text, or that of the resource in it, looked at."""
-    if isinstance(content, str):
-        return look(content)
-    if not isinstance(content, dict):
-        return content
-    inner = content.get("resource")
-    if isinstance(content.get("text"), str):
-        content = {**content, "text": look(content["text"])}
-    elif not (isinstance(inner, dict) and isinstance(inner.get("text"), str)) and not bytes_too:
-        return {"type": "text", "text": "(left out: no guardrail of this workload can look at it)"}
-    if isinstance(inner, dict) and isinstance(inner.get("text"), str):
-        content = {**content, "resource": {**inner, "text": look(inner["text"])}}
-    return content
+    return {**each, "content": [by.part(one) for one in content] if isinstance(content, list) else by.part(content)}
