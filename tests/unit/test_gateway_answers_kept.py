@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import signal
@@ -10,10 +11,12 @@ from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import Reply, parse
 from tests.unit.call_rig import Fixed, Rig, call_rig, rule
+from tests.unit.raw_upstream import DONE, STREAM, answering, chunk, events, saying, whole
 
 from groundplan.blueprint.model import Deployment, Guardrails, Limit, Rates
 from groundplan.core.errors import Conflict, Unavailable
@@ -109,6 +112,31 @@ async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_
         rig.gateway.journal._seal("for the test")
         refused = await ask(ana)
         assert (refused.status, refused.code) == (503, "journal_unavailable"), "nothing is given unrecorded"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_calls_a_stopped_function_is_not_given_again(tmp_path: Path, stream: bool) -> None:
+    call = {"index": 0, "id": "t", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    said = json.loads(whole())
+    said["choices"][0] |= {"message": {"role": "assistant", "tool_calls": [call]}, "finish_reason": "tool_calls"}
+    sent = STREAM + events(chunk({"role": "assistant", "tool_calls": [call]}), chunk({}, "tool_calls"), DONE)
+    async with saying(tmp_path, sent if stream else answering(json.dumps(said).encode())) as rig:
+        tools = [{"type": "function", "function": {"name": name}} for name in ("look", "other")]
+
+        async def ask() -> Reply:
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            request = rig.request(stream=stream, tools=tools)
+            writer.write(request.replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1))
+            try:
+                return parse(await asyncio.wait_for(reader.read(), 20))
+            finally:
+                writer.close()
+
+        live: Any = rig.gateway.live
+        assert (await ask()).status == 200
+        for name, status in (("other", 200), ("look", 403)):
+            live.policy = replace(live.policy, kills=frozenset({f"tool/{name}"}))
+            assert (await ask()).status == status, name
 
 
 async def test_an_answer_that_is_given_again_says_what_is_left_now(tmp_path: Path) -> None:

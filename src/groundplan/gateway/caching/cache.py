@@ -31,7 +31,11 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import QUERY
 from groundplan.gateway.call.grounded import sources_of
 from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.guard import pieces
+from groundplan.gateway.http.halves import value_of
+from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.telemetry import content
 
 EXACT = "exact"
@@ -123,6 +127,8 @@ async def check_replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None
         raise Denied(
             "the deployment that made this answer is stopped", code="killed", hint="Use a new key to ask again."
         )
+    if policy.tools_stopped and exchange.endpoint in pieces.SURFACES:
+        _refuse_calls(kept.body, policy)
     if kept.cites and not await readable(gateway, exchange, kept.cites):
         raise Conflict(
             "the answer to this Idempotency-Key rests on passages that cannot be confirmed any more",
@@ -130,6 +136,19 @@ async def check_replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None
             hint="The first call may have been billed; use a new key to ask again.",
         )
     exchange.cache = REPLAY
+
+
+def _refuse_calls(body: bytes, policy: Policy) -> None:
+    """Raise `Denied` for an answer, or the events of one, that calls a function which is stopped."""
+    for data in [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")] or [body]:
+        try:
+            names = list(pieces.called(value_of(data)))
+        except UNREADABLE:
+            continue
+        if (name := next((each for each in names if f"tool/{each}" in policy.kills), None)) is not None:
+            raise Denied(
+                f"this answer calls {name[:60]}, which is stopped", code="killed", hint="Use a new key to ask again."
+            )
 
 
 # answers that were given before --------------------------------------------------------------------------------------
