@@ -791,6 +791,25 @@ async def test_how_soon_a_request_is_refused_says_nothing_of_how_soon_one_is_ans
         assert "one" not in rig.gateway.health._whole
 
 
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_model_that_thinks_is_given_up_only_for_somebody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """Where nobody says for how long its first word is waited for, and nobody else could say it."""
+    hasty = {"first_token_ms": 50, "idle_ms": 10}
+    monkeypatch.setattr("groundplan.gateway.call.attempt.FIRST_TOKEN_MS", 50)
+    slow = answering(whole())
+    async with saying(tmp_path, slow, fallback=not alone, wait=0.15, more={"one": hasty}) as rig:
+        reply = await rig.chat()
+        assert (reply.status, reply.headers["groundplan-deployment"]) == (200, "one" if alone else "two")
+        await rig.books()
+    monkeypatch.undo()
+    (tmp_path / "said").mkdir()
+    async with saying(tmp_path / "said", slow, wait=0.15, more={"one": hasty}) as rig:
+        reply = await rig.chat()
+        assert (reply.status, "limits.deadline" in reply.json["error"]["hint"]) == (503, True)
+
+
 async def test_what_nobody_does_with_a_model_is_no_model_that_is_not_there(tmp_path: Path) -> None:
     """As OpenRouter tells it. Whoever asks for it goes elsewhere, and others are still asked there first."""
     told = b'{"error":{"message":"No endpoints found that support tool use. To learn more, visit: x","code":404}}'

@@ -8,6 +8,9 @@ import msgspec
 
 from groundplan.blueprint.prices import Rates
 
+FIRST_TOKEN_MS = 30_000
+"""How long an upstream is waited for where nobody says how long."""
+
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
     """How a deployment's upstream is verified, and who we are to it. Files are references (`file:/path`)."""
@@ -85,7 +88,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     cap_field: str = "max_tokens"
     """Field that caps output at this upstream: `max_tokens` or `max_completion_tokens`."""
     connect_ms: int = 2000
-    first_token_ms: int = 30000
+    first_token_ms: int = FIRST_TOKEN_MS
     idle_ms: int = 15000
     tls: Tls | None = None
     http: int = 1

@@ -11,6 +11,7 @@ import asyncio
 import time
 
 from groundplan.blueprint.model import Deployment
+from groundplan.blueprint.places import FIRST_TOKEN_MS
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.gateway.awake import patient
 from groundplan.gateway.call import limits, settle
@@ -19,12 +20,13 @@ from groundplan.gateway.call.binary_stream import BinaryStreaming, is_sound
 from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.failed import MEANT, AttemptFailed, hint_of
+from groundplan.gateway.call.failed import MEANT, AttemptFailed, hint_of, hint_of_silence
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.recorded import Recorded
 from groundplan.gateway.call.reported import Looking
 from groundplan.gateway.call.retry import retry_after
+from groundplan.gateway.call.sent import send, send_whole
 from groundplan.gateway.call.stream import StreamBroken, Streaming
 from groundplan.gateway.guard.severed import refuse_stopped, stopped
 from groundplan.gateway.http.strict_json import refuse_depth
@@ -46,7 +48,6 @@ front of the model, which may well have been working."""
 _ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 409, 421, 424, 425, 429})
 """Refusals that are about us, the deployment or this moment, not about the caller's request: others may do better."""
 _OVERLOAD = frozenset({429, 503, 529})
-JSON = b"content-type: application/json\r\n"
 _DRAIN_SECONDS = 30.0
 _LONG_US = 100_000
 """What took longer is looked at: this worker itself may have stood still."""
@@ -56,13 +57,21 @@ class Attempt:
     """See the module. Begun already: `sequence` is its reservation in the journal."""
 
     __slots__ = (
-        "_answered", "_connection", "_load", "_overload", "_refusal", "_target", "began", "deadline", "deployment",
-        "exchange", "first_us", "gateway", "refused", "sequence", "status", "streaming",
+        "_alone", "_answered", "_connection", "_load", "_overload", "_refusal", "_target", "began", "deadline",
+        "deployment", "exchange", "first_us", "gateway", "refused", "sequence", "status", "streaming",
     )  # fmt: skip
 
     def __init__(
-        self, gateway: Gateway, exchange: Exchange, deployment: Deployment, sequence: int, deadline: float
+        self,
+        gateway: Gateway,
+        exchange: Exchange,
+        deployment: Deployment,
+        sequence: int,
+        deadline: float,
+        *,
+        alone: bool = False,
     ) -> None:
+        """`alone`: nobody is asked after it, whatever becomes of it."""
         self.gateway = gateway
         self.exchange = exchange
         self.deployment = deployment
@@ -75,6 +84,7 @@ class Attempt:
         """From its begin until there was an answer for the client; 0: not yet, or this worker stood still meanwhile."""
         self.refused = False
         """What it has for the client is that its upstream refuses the request, and did not work on it."""
+        self._alone = alone
         self._answered: Answered | None = None
         self._refusal = b""
         self._connection: UpstreamConnection | None = None
@@ -120,7 +130,7 @@ class Attempt:
             self._close()
             billed = failure.sent and exchange.attempt_sent
             failed = AttemptFailed(str(failure), billed=billed, stale=stale)
-            failed.hint = failure.hint
+            failed.hint = failure.hint or hint_of_silence(failure.kind, self.deployment.name)
             failed.service_away = failure.kind == "refused" and not billed and self._is_translated()
             raise failed from failure
         except asyncio.CancelledError:
@@ -175,7 +185,10 @@ class Attempt:
         stream = ask is not None and ask.stream
         first_ms = deployment.first_token_ms
         since = self.gateway.loop.time()
-        seconds = max(LEAST, min((first_ms if stream else first_ms + deployment.idle_ms) / 1000, self.deadline - since))
+        seconds = (first_ms if stream else first_ms + deployment.idle_ms) / 1000
+        if self._alone and first_ms == FIRST_TOKEN_MS:
+            seconds = self.deadline - since  # nothing is gained by giving up a model that thinks
+        seconds = max(LEAST, min(seconds, self.deadline - since))
         self.status = await connection.head(seconds)
         self.exchange.attempt_answered = time.perf_counter_ns()
         if self.status != 200:
@@ -370,7 +383,7 @@ class Attempt:
         lines = headers(exchange, cost=True)
         if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
             await pending
-        _send_whole(exchange, 200, data, lines, answered.kind)
+        send(exchange, 200, data, lines, answered.kind)
 
     async def _looked_at(self, answered: Answered) -> Answered:
         """A settled answer as the client may get it. Raises what refuses it, also what stopped it meanwhile."""
@@ -479,20 +492,3 @@ class Attempt:
             # how long a whole chat takes is how long an answer it asked for
             tells = self.streaming is not None or self.deployment.kind != "chat"
             self.gateway.loads.ended(load, self.first_us, self._overload, tells)
-
-
-async def send_whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str) -> None:
-    """A settled answer goes to the client once that is durable."""
-    exchange.first_byte = time.perf_counter_ns()
-    sequence = settle.finish(gateway, exchange, outcome, status, code)
-    lines = headers(exchange, cost=True)
-    if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
-        await pending
-    _send_whole(exchange, status, data, lines)
-
-
-def _send_whole(exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes = b"") -> None:
-    if exchange.kept is not None:
-        exchange.kept.append(data)
-        exchange.kind = kind or JSON
-    exchange.response.send(status, data, lines, content_type=kind or JSON)

@@ -29,6 +29,15 @@ def hint_of(status: int, deployment: str) -> str:
     return "Try again; `groundplan status` names deployments that fail, `groundplan why CALL` each attempt."
 
 
+def hint_of_silence(kind: str, deployment: str) -> str:
+    """What to do where the last deployment said nothing for as long as it may; empty where it failed in another way."""
+    if kind != "timeout":
+        return ""
+    return (
+        f"Try again, or raise `limits.deadline` and the `timeouts` of {deployment} where its model thinks for longer."
+    )
+
+
 class AttemptFailed(Exception):
     """One attempt failed. `billed` unless it certainly was not; `rest` is the deployment's own retry-after."""
 

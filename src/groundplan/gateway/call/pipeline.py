@@ -21,11 +21,11 @@ from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.call import settle
-from groundplan.gateway.call.attempt import JSON
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key
+from groundplan.gateway.call.sent import JSON
 from groundplan.gateway.call.steps import run, run_within
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight

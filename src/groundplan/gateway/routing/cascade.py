@@ -23,9 +23,9 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.economics.routing.decide import agree
 from groundplan.gateway.call import admit, settle
-from groundplan.gateway.call.attempt import send_whole
 from groundplan.gateway.call.cited import whole
 from groundplan.gateway.call.failed import AttemptFailed
+from groundplan.gateway.call.sent import send_whole
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.call.stream import end
 from groundplan.gateway.guard import judge

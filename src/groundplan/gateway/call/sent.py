@@ -1,0 +1,30 @@
+"""A whole answer on its way to the client, once what it cost is written."""
+
+from __future__ import annotations
+
+import time
+
+from groundplan.gateway.call import settle
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.surfaces.answers import headers
+
+JSON = b"content-type: application/json\r\n"
+
+
+async def send_whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str) -> None:
+    """A settled answer goes to the client once that is durable."""
+    exchange.first_byte = time.perf_counter_ns()
+    sequence = settle.finish(gateway, exchange, outcome, status, code)
+    lines = headers(exchange, cost=True)
+    if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+        await pending
+    send(exchange, status, data, lines)
+
+
+def send(exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes = b"") -> None:
+    """`lines`: further header lines; `kind`: that of its content, JSON unless said."""
+    if exchange.kept is not None:
+        exchange.kept.append(data)
+        exchange.kind = kind or JSON
+    exchange.response.send(status, data, lines, content_type=kind or JSON)
