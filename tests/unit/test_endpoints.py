@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.cli.client import running
 from groundplan.core.endpoints import announce, listen_locally, lookup, withdraw
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
+from groundplan.runtime.supervisor import Supervisor
 
 
 def test_what_is_announced_is_found_and_private(tmp_path: Path) -> None:
@@ -28,6 +31,17 @@ def test_what_is_announced_is_found_and_private(tmp_path: Path) -> None:
     path = tmp_path / "run" / "endpoints.d" / "search.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert found.name == "search"
+
+
+def test_a_copy_of_a_home_that_is_in_use_tells_of_none_of_its_processes(tmp_path: Path) -> None:
+    home, copied = Home(tmp_path / "home"), Home(tmp_path / "copy")
+    home.create()
+    announce(home, "search", "http://127.0.0.1:9", "secret")
+    Supervisor(home).announce("http://127.0.0.1:1/v1", "http://127.0.0.1:2")
+    (tmp_path / "other-name").symlink_to(home.root)
+    shutil.copytree(home.root, copied.root)
+    for where, found in ((home, True), (Home(tmp_path / "other-name"), True), (copied, False)):
+        assert (lookup(where, "search") is not None) is found and (running(where) is not None) is found
 
 
 def test_an_announcement_ends_with_its_process_or_its_withdrawal(tmp_path: Path) -> None:

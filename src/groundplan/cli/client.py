@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from groundplan.cli.options import settings_for
 from groundplan.cli.output import problem_from
-from groundplan.core.endpoints import began
+from groundplan.core.endpoints import began, is_of
 from groundplan.core.errors import (
     Conflict,
     Denied,
@@ -41,7 +41,7 @@ def running(home: Home) -> dict[str, Any] | None:
         value = json.loads((home.run / "up.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("control"), str):
+    if not isinstance(value, dict) or not isinstance(value.get("control"), str) or not is_of(value, home):
         return None
     pid = value.get("pid")
     now = began(pid) if isinstance(pid, int) else ""

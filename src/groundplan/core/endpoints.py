@@ -9,8 +9,10 @@ import json
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home, write_atomically
@@ -52,13 +54,13 @@ def announce(home: Home, name: str, url: str, token: str) -> None:
     """Tell that this process serves `name` at `url`, instead of whoever did before. Raises `Invalid` for a bad name."""
     path = _path(home, name)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    body = {"name": name, "url": url.rstrip("/"), "token": token, "pid": os.getpid(), "began": began(os.getpid())}
-    write_atomically(path, json.dumps(body).encode())
+    own = {"pid": os.getpid(), "began": began(os.getpid()), "home": identity(home)}
+    write_atomically(path, json.dumps({"name": name, "url": url.rstrip("/"), "token": token, **own}).encode())
 
 
 def withdraw(home: Home, name: str) -> None:
     """Take back this process's own announcement of `name`; a successor's is left alone."""
-    found = _read(_path(home, name))
+    found = announced(home, name)
     if found is not None and found.pid == os.getpid():
         _path(home, name).unlink(missing_ok=True)
 
@@ -71,7 +73,27 @@ def lookup(home: Home, name: str) -> Endpoint | None:
 
 def announced(home: Home, name: str) -> Endpoint | None:
     """The same, also where its process is gone: one that ended by itself has taken it back."""
-    return _read(_path(home, name))
+    try:
+        told = json.loads(_path(home, name).read_bytes())
+        said, url, token = (str(told[part]) for part in ("name", "url", "token"))
+        return Endpoint(said, url, token, int(told["pid"]), str(told.get("began", ""))) if is_of(told, home) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def identity(home: Home) -> str:
+    """Which folder of this machine HOME is, whatever path leads there; a copy is another one."""
+    try:
+        found = home.root.stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def is_of(told: Mapping[str, Any], home: Home) -> bool:
+    """Whether what a process told of itself in HOME is of this folder: one that was copied while it ran tells of those
+    that serve the other. Processes of before say nothing of it."""
+    return told.get("home", "") in ("", identity(home))
 
 
 def _folder(home: Home) -> Path:
@@ -86,15 +108,6 @@ def _path(home: Home, name: str) -> Path:
             hint="Use up to 63 lower-case letters, digits and hyphens.",
         )
     return _folder(home) / f"{name}.json"
-
-
-def _read(path: Path) -> Endpoint | None:
-    try:
-        body = json.loads(path.read_bytes())
-        name, url, token = (str(body[part]) for part in ("name", "url", "token"))
-        return Endpoint(name, url, token, int(body["pid"]), str(body.get("began", "")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def lives(pid: int) -> bool:

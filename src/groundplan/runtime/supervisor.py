@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
 
-from groundplan.core.endpoints import began
+from groundplan.core.endpoints import began, identity
 from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import child_environment
@@ -201,7 +201,8 @@ class Supervisor:
         """Write HOME/run/up.json, through which the commands find this `up`. `public`: the gateway's address for
         everybody else, where that is another one."""
         pid = os.getpid()
-        body = {"pid": pid, "began": began(pid), "gateway": gateway, "control": control, "public": public or gateway}
+        own = {"pid": pid, "began": began(pid), "home": identity(self.home)}
+        body = {**own, "gateway": gateway, "control": control, "public": public or gateway}
         write_atomically(self.home.run / "up.json", json.dumps(body).encode())
 
     def check(self) -> None:
