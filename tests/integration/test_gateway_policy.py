@@ -115,7 +115,7 @@ async def test_a_kill_in_home_works_without_the_database(stack: Stack) -> None:
     await within_a_second(killed)
 
 
-async def test_a_blueprint_is_taken_up_only_when_it_is_newer_and_signed(
+async def test_a_blueprint_is_taken_up_only_when_it_is_newer_signed_and_understood(
     stack: Stack, model: tuple[ScriptedModel, int]
 ) -> None:
     stack.start()
@@ -123,9 +123,12 @@ async def test_a_blueprint_is_taken_up_only_when_it_is_newer_and_signed(
     key = stack.key()
     place = deployment("one", model[1])
     stack.apply(blueprint(2, [place], [workload("assistant", ["one"], stage="retired")]), signed=False)
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(0.3)
     assert (await stack.chat(key)).json["groundplan"]["blueprint"] == 1
-    numbers = itertools.count(3)
+    stack.apply(blueprint(3, [place], [workload("assistant", ["one"], expires="once a newer program says so")]))
+    await asyncio.sleep(0.3)
+    assert (await stack.chat(key)).json["groundplan"]["blueprint"] == 1
+    numbers = itertools.count(4)
 
     async def taken_up(changed: Workload, code: str) -> float:
         stack.apply(blueprint(number := next(numbers), [place], [workload("assistant", ["one"])]))

@@ -27,7 +27,6 @@ from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Budget
 from groundplan.core.audit.keys import load_public
 from groundplan.core.clock import Clock
-from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.economics.experiment.model import Experiment
@@ -297,8 +296,8 @@ class LiveView:
         self._told()
 
     async def _load_blueprint(self, connection: Connection, number: int) -> None:
-        """Take up a higher number whose signature holds; anything else is refused, loudly, and the old one stays. It is
-        looked at again after a while."""
+        """Take up a higher number whose signature holds and that this program knows what to do with; anything else is
+        refused, loudly, and the old one stays. It is looked at again after a while."""
         rows = await _asked(connection, _BLUEPRINT, (number,))
         if not rows:
             return
@@ -311,13 +310,13 @@ class LiveView:
             blueprint = artifact.decode(body)
             if blueprint.number != number:
                 raise ValueError(f"it says that it is number {blueprint.number}")
-        except (GroundplanError, ValueError) as error:
+            newer = replace(index(blueprint), gate=gate_of(blueprint), approved=approved_of(blueprint))
+        except Exception as error:  # noqa: BLE001 -- a newer program may declare what this one makes nothing of
             if number != self._refused_blueprint:
-                _log.error("blueprint %d is refused: %s", number, error)
+                _log.error("blueprint %d is refused: %s: %s", number, error.__class__.__name__, error)
             self._refused_blueprint, self._look_again = number, self._clock.monotonic() + _REFUSED_SECONDS
             return
         if self.catalog is None or number > self.catalog.number:
-            newer = replace(index(blueprint), gate=gate_of(blueprint), approved=approved_of(blueprint))
             if _groups_asked(newer) or (_by_groups(newer) and not _by_groups(self.catalog)):
                 # before it is taken up, so that nobody is refused for a group that is not known yet
                 await self._load_policy(connection, newer)
