@@ -142,6 +142,8 @@ def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: 
         with connect(external_url(url, "search")) as search:
             assert search.execute("SELECT current_user").fetchone() == ("bare_admin_search",)
             assert search.execute("SELECT count(*) FROM document").fetchone() == (0,)
+            for name, value in (("tcp_keepalives_idle", "10"), ("idle_in_transaction_session_timeout", "5min")):
+                assert search.execute("SELECT current_setting(%s)", (name,)).fetchone() == (value,), "else for hours"
 
 
 def test_many_starts_at_once_upgrade_once(postgres_cluster: Cluster) -> None:

@@ -30,6 +30,16 @@ _NOTICED: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_
 """That a server is gone which never said so (a failover, a machine that lost its power) is known within half a minute:
 whoever listens would learn it after two hours, and whoever asked after a quarter of one."""
 
+_LET_GO: Final = {
+    "tcp_keepalives_idle": "10s",
+    "tcp_keepalives_interval": "5s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
+    "idle_in_transaction_session_timeout": "5min",
+}
+"""Asked of the server for each session. What a machine had locked that is gone without a word, it keeps for two hours
+otherwise, and what a process had that stands still, for as long as that does: meanwhile other replicas wait for it."""
+
 
 def role_name(database: str, role: Role) -> str:
     """The PostgreSQL role behind `role` in a database of that name."""
@@ -67,9 +77,11 @@ def embedded_url(port: int, user: str, password: str, database: str) -> str:
 def external_url(dsn: str, role: Role) -> str:
     """`dsn` (URI or keywords) as the role; `owner` stays the user that the DSN names."""
     parameters = dsn_parameters(dsn)
+    given = str(parameters.get("options") or "")
+    wanted = [f"-c {name}={value}" for name, value in _LET_GO.items() if name not in given]
     if role != "owner":
-        wanted = f"-c role={role_name(str(parameters['dbname']), role)}"
-        parameters["options"] = " ".join(part for part in (parameters.get("options"), wanted) if part)
+        wanted.append(f"-c role={role_name(str(parameters['dbname']), role)}")
+    parameters["options"] = " ".join([*([given] if given else []), *wanted])
     for name, value in {"application_name": f"groundplan_{role}", **_NOTICED}.items():
         parameters.setdefault(name, value)
     return "postgresql:///?" + urlencode({key: str(value) for key, value in parameters.items()}, quote_via=quote)

@@ -28,6 +28,8 @@ _LAST_MS: Final = 253_402_000_000_000
 def lock(conn: Connection[Any]) -> bool:
     """Whether nobody else archives now; until the end of the transaction."""
     row = conn.execute("SELECT pg_try_advisory_xact_lock(80, 2)").fetchone()
+    # a store that is far away takes its time for a day
+    conn.execute("SET LOCAL idle_in_transaction_session_timeout = '1h'")
     return bool(row and row[0])
 
 
