@@ -146,30 +146,35 @@ def many() -> NDArray[np.float32]:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
+@pytest.fixture(scope="module")
+def coded(many: NDArray[np.float32]) -> vectors.Coded:
+    return vectors.code(many)
+
+
 @pytest.mark.parametrize("share", [0.001, 0.05, 0.1, 0.3, 1.0])
-def test_the_nearest_that_may_be_seen_are_found(many: NDArray[np.float32], share: float) -> None:
-    assert _recall(many, share, 40) >= 0.95
+def test_the_nearest_that_may_be_seen_are_found(many: NDArray[np.float32], coded: vectors.Coded, share: float) -> None:
+    assert _recall(many, coded, share, 40) >= 0.95
 
 
 @pytest.mark.parametrize(("share", "least"), [(0.2, 0.95), (0.6, 0.75), (1.0, 0.6)])
 def test_where_half_of_the_bits_choose_first_the_other_half_is_looked_at(
-    many: NDArray[np.float32], share: float, least: float, monkeypatch: pytest.MonkeyPatch
+    many: NDArray[np.float32], coded: vectors.Coded, share: float, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # so few that it matters which; 8,192 of a million are found in the same way
     monkeypatch.setattr(vectors, "CHOSEN", (120, 240))
-    assert _recall(many, share, 10) >= least
+    assert _recall(many, coded, share, 10) >= least
 
 
-def test_among_fewer_rows_fewer_are_compared(many: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
-    coded = vectors.code(many)
+def test_among_fewer_rows_fewer_are_compared(
+    many: NDArray[np.float32], coded: vectors.Coded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     few = len(vectors.looked_at(coded, many[0], None, len(many), 10)[0])
     monkeypatch.setattr(vectors, "_MANY", len(many) - 1)
     assert 4096 <= few < 5000 and 6000 <= len(vectors.looked_at(coded, many[0], None, len(many), 10)[0]) < 8192
 
 
-def _recall(many: NDArray[np.float32], share: float, limit: int) -> float:
+def _recall(many: NDArray[np.float32], coded: vectors.Coded, share: float, limit: int) -> float:
     """Of the ten nearest, of those that may be seen."""
-    coded = vectors.code(many)
     random = np.random.default_rng(5)
     found = wanted = 0
     for question in many[random.integers(0, len(many), 10)]:
@@ -186,11 +191,13 @@ def _recall(many: NDArray[np.float32], share: float, limit: int) -> float:
 
 
 @pytest.mark.parametrize("count", [5_000, 20_000])
-def test_rows_that_were_hidden_since_they_were_counted_are_not_near(many: NDArray[np.float32], count: int) -> None:
+def test_rows_that_were_hidden_since_they_were_counted_are_not_near(
+    many: NDArray[np.float32], coded: vectors.Coded, count: int
+) -> None:
     mask = np.zeros(len(many), np.bool_)
-    assert vectors.nearest(vectors.code(many), many[0], mask, count, 40)[0].tolist() == []
+    assert vectors.nearest(coded, many[0], mask, count, 40)[0].tolist() == []
     mask[7] = True
-    assert vectors.nearest(vectors.code(many), many[0], mask, count, 40)[0].tolist() == [7]
+    assert vectors.nearest(coded, many[0], mask, count, 40)[0].tolist() == [7]
 
 
 def test_nothing_is_near_where_nothing_is_seen(many: NDArray[np.float32]) -> None:

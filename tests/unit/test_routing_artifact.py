@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from tests.unit.test_routing_model import entangled, made, placed
+from tests.unit.test_routing_model import known, made
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide.features import BUCKETS, SURFACE
@@ -19,8 +19,7 @@ from groundplan.economics.routing.versions.artifact import dump, load
 
 @pytest.fixture(scope="module")
 def knowing() -> Router:
-    matrix = entangled(400, 5)
-    return load(dump(train(matrix, placed(matrix, 5), (0.99,))))
+    return known()
 
 
 def as_kept(router: Router, **changes: Any) -> bytes:

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.test_routing_model import entangled, placed
+from tests.unit.test_routing_model import entangled, known
 
 from groundplan.economics.routing.decide.courtesy import without_courtesy
 from groundplan.economics.routing.decide.features import brief
 from groundplan.economics.routing.decide.predict import asked, predict
 from groundplan.economics.routing.learn import perturb
-from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.model import Router
 from groundplan.economics.routing.versions.artifact import dump, load
 
@@ -37,8 +36,7 @@ ASKED = [
 
 @pytest.fixture(scope="module")
 def router() -> Router:
-    matrix = entangled(400, 5)
-    return load(dump(train(matrix, placed(matrix, 5), (0.99,))))
+    return known()
 
 
 @given(st.lists(st.sampled_from(OPENS), max_size=3), st.sampled_from(ASKED), st.sampled_from(ENDS), st.booleans())

@@ -3,6 +3,7 @@ trained, and a choice explains itself."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import made_database
 
 from groundplan.cli.output import print_error
 from groundplan.core.errors import Invalid
@@ -25,7 +27,7 @@ from groundplan.economics.routing.decide.features import BUCKETS, SURFACE, brief
 from groundplan.economics.routing.decide.predict import blended, predict
 from groundplan.economics.routing.learn import grow
 from groundplan.economics.routing.learn import kernel as kernels
-from groundplan.economics.routing.learn.evaluate import apply, evaluate, kept_by, same_choice, strong_share
+from groundplan.economics.routing.learn.evaluate import Evaluation, apply, evaluate, kept_by, same_choice, strong_share
 from groundplan.economics.routing.learn.fit import LEAST_ROWS, train
 from groundplan.economics.routing.learn.matrix import folds_of, read_matrix
 from groundplan.economics.routing.learn.operate import error_of_mean, operating_points
@@ -279,10 +281,20 @@ def placed(matrix: Matrix, seed: int) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
+def known() -> Router:
+    """One of these, which is learned once for a run of the tests and read by whoever asks."""
+    kept = made_database.folder() / "known.router"
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            matrix = entangled(400, 5)
+            kept.write_bytes(dump(train(matrix, placed(matrix, 5), (0.99,))))
+    return load(kept.read_bytes())
+
+
 @pytest.fixture(scope="module")
 def knowing() -> Router:
-    matrix = entangled(400, 5)
-    return load(dump(train(matrix, placed(matrix, 5), (0.99,))))
+    return known()
 
 
 def test_with_few_prompts_the_regressions_stand_alone(knowing: Router) -> None:
@@ -473,8 +485,13 @@ def test_the_router_that_is_shipped_is_asked_otherwise_with_embeddings_of_the_ch
     assert by_words.again["spaces"] == by_words.first
 
 
-def test_the_same_choice_stands_beside_what_one_choice_for_all_would_score() -> None:
-    found = evaluate(made(400), None, (0.98,))
+@pytest.fixture(scope="module")
+def evaluated() -> Evaluation:
+    return evaluate(made(400), None, (0.98,))
+
+
+def test_the_same_choice_stands_beside_what_one_choice_for_all_would_score(evaluated: Evaluation) -> None:
+    found = evaluated
     assert 0.5 < found.one_choice < 0.95
     assert set(found.robust_away) == set(KINDS)
     noise = made(200)
@@ -529,8 +546,8 @@ def test_of_equals_the_cheaper_one_is_taken() -> None:
     assert best(np.array([[0.5, 0.5]]), np.array([[2.0, 1.0]]), 0.0, 1.0).tolist() == [1]
 
 
-def test_evaluation_saves_where_it_can_and_keeps_the_quality() -> None:
-    found = evaluate(made(400), None, (0.98,))
+def test_evaluation_saves_where_it_can_and_keeps_the_quality(evaluated: Evaluation) -> None:
+    found = evaluated
     ours = found.routed["0.98"]
     assert found.best == "large"
     assert ours.saved > 0.3

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.test_routing_model import entangled, placed
+from tests.unit.test_routing_model import entangled, known
 
 from groundplan.economics.routing.decide.features import hashed, plainly, surface, words_of
 from groundplan.economics.routing.decide.predict import predict
 from groundplan.economics.routing.learn import perturb
-from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.model import Router
 from groundplan.economics.routing.versions.artifact import dump, load
 
@@ -33,8 +32,7 @@ def read(text: str) -> tuple[dict[int, float], list[float]]:
 
 @pytest.fixture(scope="module")
 def router() -> Router:
-    matrix = entangled(400, 5)
-    return load(dump(train(matrix, placed(matrix, 5), (0.99,))))
+    return known()
 
 
 @given(st.lists(PIECES, min_size=1, max_size=30), st.data())
