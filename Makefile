@@ -35,8 +35,9 @@ check: setup-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# PEERS="--peer 'NAME=COMMAND' ..." measures other gateways beside ours; docs/performance.md has their commands.
 bench: setup-dev
-	$(BIN)/python benchmarks/gateway.py --all
+	$(BIN)/python benchmarks/gateway.py --all $(PEERS)
 	$(BIN)/python benchmarks/audit_append.py
 	$(BIN)/python benchmarks/policy.py
 	$(BIN)/python benchmarks/governed_path.py

@@ -1,9 +1,9 @@
 """What the gateway costs, measured from outside on a real installation: PostgreSQL, shipper, workers with their
 journals.
 
-    python benchmarks/gateway.py [--json] [--seconds 4] [--long 200000] [--cache] [--all] [--peer 'NAME=COMMAND']...
+    python benchmarks/gateway.py [--json] [--seconds 4] [--cache] [--long 200000] [--all] [--peer 'NAME=COMMAND']...
 
-Starts `gateway_suite`, whatever the current folder is.
+With `--all`, or any `--peer`, all of it. Starts `gateway_suite`, whatever the current folder is.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 
 from groundplan.blueprint import artifact
-from groundplan.blueprint.model import Blueprint, Budget, Deployment, Rates, Site, Workload
+from groundplan.blueprint.model import Blueprint, Budget, Deployment, Limit, Rates, Site, Workload
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.database import database_url
 from groundplan.core.home import Home
@@ -37,6 +37,11 @@ TICK = os.sysconf("SC_CLK_TCK")
 DISTURBED = 0.15
 """Share of the machine that other processes may take before a run counts as disturbed."""
 KEY = "gp_benchmark0000000000000000000000000000000000"
+LIMITS = [
+    Limit(name=kind, covers="workload/assistant", type=kind, amount=10**9, period=period)
+    for kind, period in (("requests", "minute"), ("tokens", "minute"), ("concurrent", "now"))
+]
+"""Which every call takes of, and none is refused by."""
 
 
 def free_port() -> int:
@@ -203,7 +208,7 @@ def blueprint(upstream: int) -> Blueprint:
     )  # fmt: skip
     return Blueprint(
         number=1, company="acme", separation="solo", sites=[Site(name="cloud", type="cloud", jurisdiction="EU")],
-        deployments=[place], sources=[], workloads=[workload], budgets=budgets, placements=[],
+        deployments=[place], sources=[], workloads=[workload], budgets=budgets, placements=[], limits=LIMITS,
     )  # fmt: skip
 
 

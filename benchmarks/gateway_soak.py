@@ -4,7 +4,8 @@
     benchmarks/gateway_soak.py --calls 1000000 --json    at full load, so many calls
 
 Both may be given. Afterwards the ledger must have each call once, at its cost, with nothing reserved. Governance is on:
-key, three budgets, journal with fdatasync, shipper, audit. Does not compare with other gateways (`gateway.py` does).
+key, three budgets and limits, journal with fdatasync, shipper, audit. Does not compare with other gateways
+(`gateway.py` does).
 """
 
 from __future__ import annotations

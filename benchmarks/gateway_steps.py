@@ -21,7 +21,7 @@ import uvloop
 from benchmarks.gateway_bed import HERE, Installation, blueprint, caught_up, children, closed, free_port, wait_http
 from msgspec import structs
 
-from groundplan.blueprint.model import Blueprint, Limit
+from groundplan.blueprint.model import Blueprint
 from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, crowd_allocator
 from groundplan.gateway import app
@@ -84,17 +84,13 @@ def leave_out(step: str) -> None:
 def declared(step: str, upstream: int, number: int) -> Blueprint:
     """The blueprint of a step."""
     made = structs.replace(blueprint(upstream), number=number)
-    if step == "key":
-        (workload,) = made.workloads
-        one = [budget for budget in made.budgets if budget.name == "assistant"]
-        return structs.replace(made, budgets=one, workloads=[structs.replace(workload, budgets=["assistant"])])
     if STEPS.index(step) < STEPS.index("limits"):
+        made = structs.replace(made, limits=[])
+    if step != "key":
         return made
-    kinds = (("requests", "minute"), ("tokens", "minute"), ("concurrent", "now"))
-    limits = [
-        Limit(name=kind, covers="workload/assistant", type=kind, amount=10**9, period=period) for kind, period in kinds
-    ]
-    return structs.replace(made, limits=limits)
+    (workload,) = made.workloads
+    one = [budget for budget in made.budgets if budget.name == "assistant"]
+    return structs.replace(made, budgets=one, workloads=[structs.replace(workload, budgets=["assistant"])])
 
 
 def measure_steps(made: Installation, seconds: float, number: int) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """All figures of the gateway in one run, as a table or as JSON. Run it as `python benchmarks/gateway.py`.
 
-Beside the gateway, in the same run: the upstream directly, nginx as a bare proxy (where installed), a bare ASGI
-pass-through, the least that counts as a gateway, and others that are named with their commands (`--peer`). A figure
-during which other processes took much of the machine is marked `disturbed`.
+Governance is on: key, three limits, three budgets, journal with fdatasync, ledger, audit, metrics. Beside the gateway,
+in the same run: the upstream directly, nginx as a bare proxy (where installed), a bare ASGI pass-through, the least
+that counts as a gateway, and others that are named with their commands (`--peer`); of those with a target it is said
+which are absent. A figure during which other processes took much of the machine is marked `disturbed`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from benchmarks.gateway_bed import (
 )
 from benchmarks.gateway_neighbours import NAMES
 from benchmarks.gateway_peers import Peer, declared, least, measure_peer, nginx, passthrough
+from benchmarks.gateway_soak import GROWTH_MIB
 from benchmarks.gateway_steps import measure_steps
 from benchmarks.gateway_streams import Round, allow_files
 from msgspec import structs
@@ -44,12 +47,16 @@ TARGETS = {
     "p50_added_20ms_ms": 0.4, "p50_added_20ms_random_ms": 0.4, "stream_cpu_ms": 0.45, "first_chunk_added_ms": 0.6,
     "rps_200kb": 1500, "cached_cpu_ms": 0.08, "governance_ratio": 2.5, "governance_ratio_forwarder": 2.5,
     "governance_adds": 2.5, "governance_adds_asgi": 2.5,
-    "start_s": 5.0, "idle_mib": 120, "streams_mib": 120,
+    "start_s": 5.0, "idle_mib": 120, "streams_mib": 120, "long_mib": 120, "long_growth_mib": GROWTH_MIB,
+    "lost_beside_neighbours": 0,
 }  # fmt: skip
 AT_LEAST = frozenset({"rps", "rps_c128", "rps_200kb"})
 PEER_TARGETS = {"litellm": 70.0, "portkey": 8.0, "mlflow": 5.0, "tensorzero": 1.0}
 SLOW_MS = 20
 OPEN_STREAMS = 2000
+LONG_CALLS = 1_000_000
+"""Over which memory is to be flat."""
+ABSENT = "absent: no command was named for it (--peer)"
 
 
 class Suite:
@@ -183,9 +190,12 @@ class Suite:
         self.calm()
 
     def long(self, calls: int) -> None:
-        """Memory over very many calls."""
-        load(self.made.port, "--conc", "32", "--secs", "3600", "--most", str(calls))
-        self.figures["long_calls"], self.figures["long_mib"] = calls, memory_mib(self.pids["worker"][0])
+        """Memory over very many calls: after the first third of them, and after all."""
+        memory = []
+        for part in (calls // 3, calls - calls // 3):
+            load(self.made.port, "--conc", "32", "--secs", "3600", "--most", str(part))
+            memory.append(memory_mib(self.pids["worker"][0]))
+        self.figures |= {"long_calls": calls, "long_third_mib": memory[0], "long_mib": memory[1]}
         self.calm()
 
     def steps(self) -> None:
@@ -195,7 +205,14 @@ class Suite:
         self.figures["steps"] = measure_steps(self.made, self.seconds, self.blueprints + 1)
 
     def peers(self, peers: list[Peer]) -> None:
-        self.figures["peers"] = {peer.name: measure_peer(self.made, peer, self.seconds) for peer in peers}
+        found = {peer.name: measure_peer(self.made, peer, self.seconds) for peer in peers}
+        self.figures["peers"] = found | unnamed(found)
+
+
+def unnamed(peers: Iterable[str]) -> dict[str, str]:
+    """Peers that have a target, and that nobody named a command for."""
+    named = {name.lower() for name in peers}
+    return {name: ABSENT for name in PEER_TARGETS if name not in named}
 
 
 def wait_listening(port: int) -> None:
@@ -209,14 +226,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         suite = Suite(Installation(stack, folder), arguments.seconds)
         suite.start()
         suite.basic()
-        if arguments.cache or arguments.all:
+        if arguments.cache:
             suite.cached()
         if arguments.all:
             for part in (suite.slow_upstream, suite.long_prompts, suite.open_streams, suite.neighbours):
                 part()
         if arguments.long:
             suite.long(arguments.long)
-        if arguments.peer:
+        if arguments.all:
             suite.peers(declared(arguments.peer, arguments.peer_path, arguments.peer_model, arguments.peer_header))
         if arguments.all:
             suite.two_workers()
@@ -242,6 +259,9 @@ def reached(figures: dict[str, Any]) -> dict[str, float]:
     }
     if "cached_c32" in figures:
         found["cached_cpu_ms"] = figures["cached_c32"]["worker_cpu_ms"]
+    if "long_mib" in figures:
+        found["long_mib"] = figures["long_mib"]
+        found["long_growth_mib"] = round(figures["long_mib"] - figures["long_third_mib"], 1)
     if "open_300_20ms" in figures:
         slow = figures["open_300_20ms"]["p50_ms"] - figures["open_300_20ms_direct"]["p50_ms"]
         found["p50_added_20ms_ms"] = round(slow, 3)
@@ -249,6 +269,7 @@ def reached(figures: dict[str, Any]) -> dict[str, float]:
         found["p50_added_20ms_random_ms"] = round(slow, 3)
         found["rps_200kb"] = figures["prompts_200kb"]["rps"]
         found["streams_mib"] = figures["open_streams"]["during_mib"]
+        found["lost_beside_neighbours"] = figures["neighbours"]["lost"]
         two = figures["two_workers_c128"]["worker_cpu_ms"]
         found["two_workers_ratio"] = round(two / figures["closed_c128"]["worker_cpu_ms"], 2)
         steps = figures["steps"]
@@ -273,7 +294,8 @@ def verdict(figures: dict[str, Any]) -> dict[str, Any]:
     for name, run in figures.get("peers", {}).items():
         for rate, level in (("rps", "c32"), ("rps_c128", "c128")):
             if isinstance(run, dict) and run[rate]:
-                times, target = round(figures[f"closed_{level}"]["rps"] / run[rate], 1), PEER_TARGETS.get(name, 1.0)
+                times = round(figures[f"closed_{level}"]["rps"] / run[rate], 1)
+                target = PEER_TARGETS.get(name.lower(), 1.0)
                 found[f"times {name} {level}"] = {"reached": times, "target": target, "met": times >= target}
     return found
 
@@ -299,18 +321,28 @@ def shown(figures: dict[str, Any]) -> None:
             print(f"{name:22} {json.dumps(run)}")
 
 
-def main() -> int:
+def asked(words: list[str] | None = None) -> argparse.Namespace:
+    """What is to be measured: everything, where other gateways are to stand beside it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--long", type=int, default=0, help="calls of a long run, after which memory is told")
+    parser.add_argument("--long", type=int, help=f"calls of a long run and its memory; with --all {LONG_CALLS:,}")
     parser.add_argument("--cache", action="store_true", help="also with every answer from the cache")
-    parser.add_argument("--all", action="store_true", help="everything but --long and --peer")
+    parser.add_argument("--all", action="store_true", help="everything, as with --peer")
     parser.add_argument("--peer", action="append", default=[], help="NAME=COMMAND with {port} and {upstream}")
     parser.add_argument("--peer-path", action="append", default=[], help="NAME=/path of its chat completions")
     parser.add_argument("--peer-model", action="append", default=[], help="NAME=model that it is asked for")
     parser.add_argument("--peer-header", action="append", default=[], help="NAME=header: value that it needs")
-    arguments = parser.parse_args()
+    found = parser.parse_args(words)
+    found.all = found.all or bool(found.peer)
+    found.cache = found.cache or found.all
+    if found.long is None:
+        found.long = LONG_CALLS if found.all else 0
+    return found
+
+
+def main() -> int:
+    arguments = asked()
     figures = measure(arguments)
     if arguments.json:
         print(json.dumps(figures))

@@ -1,4 +1,5 @@
-"""Other gateways in the benchmark: one that takes its time is waited for, one that is not there is told so."""
+"""The gateway's benchmark: all of it where other gateways are named, with limits like everything else, and a verdict on
+each goal. A peer that takes its time is waited for, one that is not there is told so."""
 
 from __future__ import annotations
 
@@ -7,10 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
-from benchmarks.gateway_bed import HERE, Installation
+from benchmarks.gateway_bed import HERE, Installation, blueprint
 from benchmarks.gateway_peers import Peer, measure_peer
+from benchmarks.gateway_steps import STEPS, declared
+from benchmarks.gateway_suite import ABSENT, TARGETS, asked, unnamed, verdict
 
 UPSTREAM = f"{sys.executable} {HERE / 'gateway_upstream.py'} --port"
 
@@ -42,3 +46,32 @@ def test_a_peer_that_cannot_start_is_told_absent(made: Installation) -> None:
     found = measure_peer(made, Peer("gone", "echo no such library; exit 3"), 0.5)
     assert found == "absent or failed (exit 3): no such library"
     assert time.monotonic() - began < 30
+
+
+def test_whoever_names_a_peer_gets_everything() -> None:
+    for words in (["--peer", "LiteLLM=litellm {port}", "--json"], ["--all"]):
+        told = asked(words)
+        assert (told.all, told.cache, told.long) == (True, True, 1_000_000)
+    short = asked(["--json", "--long", "9"])
+    assert (short.all, short.cache, short.long) == (False, False, 9) and not asked([]).long
+    assert unnamed(["LiteLLM", "own"]) == dict.fromkeys(("portkey", "mlflow", "tensorzero"), ABSENT)
+
+
+def test_each_goal_has_its_verdict_and_a_peer_its_own_however_its_name_is_written() -> None:
+    numbers = ("worker_cpu_ms", "asgi_cpu_ms", "least_cpu_ms", "p50_ms", "p99_ms", "first_p50_ms")
+    run: Any = dict.fromkeys(numbers, 0.05) | {"rps": 8000.0, "disturbed": False}
+    open_runs = ("open_300", "open_300_20ms", "open_300_20ms_random", "stream_open_50")
+    runs = ("closed_c32", "closed_c128", "two_workers_c128", "cached_c32", "stream_c16", "prompts_200kb", "asgi_c32")
+    figures: Any = dict.fromkeys((*runs, "least_c32", *open_runs, *(f"{each}_direct" for each in open_runs)), run)
+    figures |= {"steps": dict.fromkeys(STEPS, run), "neighbours": {"lost": 1}, "open_streams": {"during_mib": 90.0}}
+    memory = {"idle_mib": 50.0, "long_third_mib": 50.0, "long_mib": 59.0}
+    peers = {"LiteLLM": {"rps": 100.0, "rps_c128": 200.0}, "mlflow": "absent or failed (exit 3)"}
+    found = verdict(figures | memory | {"start_s": 1.0, "peers": peers})
+    assert found.keys() == {*TARGETS, "disturbed", "times LiteLLM c32", "times LiteLLM c128"}
+    missed = {name for name, each in found.items() if name != "disturbed" and not each["met"]}
+    assert missed == {"lost_beside_neighbours", "long_growth_mib", "times LiteLLM c128"}, "70 times is LiteLLM's goal"
+
+
+def test_what_is_measured_has_limits_and_the_steps_tell_what_they_take() -> None:
+    assert {limit.type for limit in blueprint(1).limits} == {"requests", "tokens", "concurrent"}
+    assert [step for step in STEPS[1:] if declared(step, 1, 2).limits] == list(STEPS[STEPS.index("limits") :])
