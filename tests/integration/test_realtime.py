@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -578,6 +579,7 @@ async def test_an_upstream_that_takes_nothing_any_more_is_given_up_in_its_time(s
     gone = asyncio.Event()
 
     async def stuck(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created"}')
         connection.transport.pause_reading()
         await gone.wait()
         connection.transport.abort()
@@ -601,6 +603,44 @@ async def test_an_upstream_that_takes_nothing_any_more_is_given_up_in_its_time(s
         gone.set()
     settled = await setup.settled(2)
     assert {each.outcome for each in settled} == {"cancelled"}
+
+
+@pytest.mark.parametrize("way", ["handshake", "event"])
+@pytest.mark.parametrize("setup", [{"keys": [ProviderKey(key="a"), ProviderKey(key="b")]}], indirect=True)
+async def test_a_key_that_is_refused_rests_and_another_one_or_deployment_takes_its_place(
+    setup: Setup, tmp_path: Path, way: str
+) -> None:
+    """OpenAI takes every connection, and refuses in its first event."""
+    asked: list[str] = []
+    bad: set[str] = set()
+    unknown = {"type": "invalid_request_error", "code": "invalid_api_key", "message": "Incorrect API key provided"}
+
+    def refuse(connection: ServerConnection, request: Any) -> Any:
+        asked.append(request.headers["authorization"].removeprefix("Bearer secret of "))
+        return connection.respond(401, "unknown") if way == "handshake" and asked[-1] in bad else None
+
+    async def first(connection: ServerConnection) -> None:
+        if asked[-1] in bad:
+            await connection.send(json.dumps({"type": "error", "error": unknown}))
+            await connection.close(3000, "invalid_request_error.invalid_api_key")
+            return
+        await connection.send('{"type":"session.created","session":{"id":"other"}}')
+        await connection.wait_closed()
+
+    async with serve(first, "127.0.0.1", 0, process_request=refuse) as server:
+        made = artifact.decode(bytes(setup.stack.sql("SELECT body FROM blueprint WHERE number = 1")[0][0]))
+        talker = next(each for each in made.deployments if each.name == "talker")
+        port = next(iter(server.sockets)).getsockname()[1]
+        refusing = replace(talker, name="first", url=f"http://127.0.0.1:{port}/v1")
+        work = replace(made.workloads[0], deployments=["first"], also=["first", "talker"])
+        setup.stack.apply(replace(made, number=2, deployments=[refusing, talker], workloads=[work]))
+        await setup.stack.ready(2)
+        for bad, wanted in (({"a"}, ["a", "b"]), ({"a"}, ["b"]), ({"a", "b"}, ["b"])):
+            asked.clear()
+            async with setup.client.realtime.connect(model=talker.model) as connection:
+                created: Any = await connection.recv()
+                assert (created.session.id == "other") == (bad != {"a", "b"}), "else the next deployment takes it up"
+            assert asked == wanted
 
 
 async def test_an_upstream_that_leads_elsewhere_is_not_followed(setup: Setup) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard.conversation import ConversationGuard
-from groundplan.gateway.surfaces.realtime_events import check
+from groundplan.gateway.surfaces.realtime_events import check, meant, read_server
 from groundplan.governance.guardrails.guard import Findings, Guard
 from groundplan.governance.guardrails.masks import Masks
 
@@ -88,3 +89,23 @@ def test_what_a_response_is_made_of_has_one_spelling() -> None:
     with pytest.raises(Invalid) as refused:
         check({"type": "response.create", "response": {"Input": [item(type="input_image", image_url=ELSEWHERE)]}})
     assert refused.value.code == "duplicate_key"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (
+            {"type": "invalid_request_error", "code": "invalid_api_key", "message": "Incorrect API key provided: sk"},
+            401,
+        ),
+        ({"type": "invalid_request_error", "code": "model_not_found"}, 404),
+        ({"type": "insufficient_quota", "code": "insufficient_quota"}, 402),
+        ({"type": "invalid_request_error", "code": "beta_api_shape_disabled"}, 0),
+        ({"type": "requests", "code": "rate_limit_exceeded"}, 429),
+        ({"type": "server_error", "code": None}, 503),
+        ("not an object", 503),
+    ],
+)
+def test_whose_matter_an_error_is(error: Any, status: int) -> None:
+    event = read_server(msgspec.json.encode({"type": "error", "error": error}))
+    assert meant(event.error) == status

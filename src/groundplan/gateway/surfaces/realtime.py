@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from operator import attrgetter
 from typing import Any
 
 import msgspec
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Data
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
-from groundplan.core.ids import new_id, new_id_bytes
-from groundplan.economics import price
+from groundplan.core.errors import Denied, GroundplanError, Invalid
+from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call import limits, settle, trace
 from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
@@ -32,11 +31,12 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.policy import begun
-from groundplan.gateway.surfaces.answers import error_type, facts
-from groundplan.gateway.surfaces.interface import Codec, Interface
+from groundplan.gateway.surfaces.answers import facts
+from groundplan.gateway.surfaces.realtime_ended import BROKEN, LOST, POLICY, Ended, broken, event_of, stopping
 from groundplan.gateway.surfaces.realtime_events import (
     BEGINS,
     HINT,
+    OVER,
     as_named,
     check,
     read_client,
@@ -45,53 +45,17 @@ from groundplan.gateway.surfaces.realtime_events import (
     usage_of,
     wanted,
 )
-from groundplan.gateway.surfaces.realtime_permission import Permission
-from groundplan.gateway.surfaces.realtime_upstream import Link, end, has_cleared, is_lost, link
+from groundplan.gateway.surfaces.realtime_permission import Permission, still
+from groundplan.gateway.surfaces.realtime_reach import Reached, reach
+from groundplan.gateway.surfaces.realtime_response import REALTIME
+from groundplan.gateway.surfaces.realtime_upstream import Link, end, has_cleared, is_lost
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
-from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.pressure import Load
 from groundplan.ledger.model import Usage
 
 LOOK_SECONDS = 0.2
 TELL_SECONDS = 1.0
 """In which a client is to take why its conversation ends."""
-POLICY, BROKEN, STOPPING = 1008, 1011, 1001
-"""Close codes: not allowed any more, the upstream failed, this gateway is being stopped."""
 _encode = msgspec.json.encode
-
-
-class Realtime(Interface):
-    """One response of a conversation."""
-
-    name = "realtime"
-    needs = "realtime"
-    selective = True
-
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
-        found = tuple(d for d in deployments if d.http == 1 and d.proxy is None)
-        if not found:
-            raise Invalid("no deployment can be reached by WebSocket", code="realtime_way", hint=HINT)
-        return found
-
-    def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
-        raise AssertionError("a conversation is no single request")
-
-    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        """As many tokens as the model takes and makes at all, at the price of the dearest."""
-        usage = Usage(input=deployment.context_tokens, output=deployment.max_output_tokens)
-        return usage, price.bound(deployment.rates, usage.input, usage.output)
-
-
-REALTIME = Realtime()
-
-
-class Ended(Exception):
-    """The conversation is over: `error` is told to the client, where there is one."""
-
-    def __init__(self, code: int, error: GroundplanError | None = None) -> None:
-        super().__init__(str(error or "closed"))
-        self.code = code
-        self.error = error
 
 
 async def converse(gateway: Gateway, request: Request, response: Response) -> None:
@@ -116,9 +80,8 @@ class Session:
         self._model = wanted(request.target)
         self._trace = trace.of(request.headers)
         self._socket = ServerSocket(request, response)
-        self._link: Link | None = None
+        self._reached: Reached | None = None
         self._deployment: Deployment | None = None
-        self._load: Load | None = None
         self._ready: Exchange | None = None
         self._active: Exchange | None = None
         self._first: Exchange | None = None
@@ -151,7 +114,7 @@ class Session:
             await admit_call(gateway, exchange, catalog, now)
             check_session(exchange)
             if self._deployment is not None:
-                self._still(exchange, self._deployment)
+                self._deployment = still(exchange, self._deployment)
         except GroundplanError as error:
             settle.refuse(gateway, exchange, error)
             raise
@@ -160,22 +123,13 @@ class Session:
             raise
         self._ready = exchange
 
-    def _still(self, exchange: Exchange, deployment: Deployment) -> None:
-        now = next((d for d in exchange.deployments if d.name == deployment.name), None)
-        if now is None:
-            raise Denied(f"{deployment.name} may not serve this any more", code="killed", hint="Connect again.")
-        if _place(now) != _place(deployment):  # the connection is to what it was, at what that costs
-            told = f"{deployment.name} is another one since this was connected"
-            raise Denied(told, code="deployment_changed", hint="Connect again.")
-        self._deployment = now
-
     async def _begun(self) -> Exchange:
         """What the next response has reserved, journalled and on the disk. Raises `Ended`."""
-        gateway, deployment = self._gateway, self._deployment
+        deployment = self._deployment
         async with self._busy:
             if self._ready is None:
                 if self._stops:
-                    raise _stopping()
+                    raise stopping()
                 try:
                     await self.admit()
                 except GroundplanError as error:
@@ -185,29 +139,23 @@ class Session:
                 raise AssertionError("not admitted")
             if not exchange.attempt_started:
                 await self._room(exchange, self._deployment or deployment)
-                sequence = begin(gateway, exchange, self._deployment or deployment, inherits=False)
+                sequence = begin(self._gateway, exchange, self._deployment or deployment, inherits=False)
                 exchange.attempt_sent = True
-                if (pending := gateway.journal.durable(sequence)) is not None:
+                if (pending := self._gateway.journal.durable(sequence)) is not None:
                     await pending
             return exchange
 
     async def _room(self, exchange: Exchange, deployment: Deployment) -> None:
         """Take what limits of the deployment, its model and the key there count of a response. Raises `Ended`."""
-        key = "" if self._link is None else self._link.key
-        if not await limits.admit_attempt(self._gateway, exchange, deployment, exchange.attempts, key=key):
+        if not await limits.admit_attempt(
+            self._gateway, exchange, deployment, exchange.attempts, key=self._connected().key
+        ):
             try:
-                self._no_room(exchange)
+                limits.check_room(self._gateway, exchange)
             except GroundplanError as error:
+                self._ready = None
+                settle.refuse(self._gateway, exchange, error)
                 raise Ended(POLICY, error) from error
-
-    def _no_room(self, exchange: Exchange) -> None:
-        """Raise `Exhausted`, written down, where a limit of a deployment has no room."""
-        try:
-            limits.check_room(self._gateway, exchange)
-        except GroundplanError as error:
-            self._ready = None
-            settle.refuse(self._gateway, exchange, error)
-            raise
 
     async def _settle(self, exchange: Exchange, outcome: str, usage: Usage | None, code: str = "") -> None:
         """One response is over; returns when that is on the disk."""
@@ -235,43 +183,23 @@ class Session:
         exchange = self._ready
         if exchange is None:
             raise AssertionError("not admitted")
-        gateway, reason = self._gateway, "none may be used now"
-        for deployment in gateway.health.order(exchange.deployments, gateway.loop.time()):
-            load = gateway.loads.of(deployment)
-            if not load.room:
-                reason = f"{deployment.name} has as many conversations as it may"
-                continue
-            load.running, self._load = load.running + 1, load
-            gateway.health.may_ask(deployment.name, gateway.loop.time())  # whoever comes next waits for how this ends
-            try:
-                if await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts):
-                    self._link = await link(gateway, exchange, deployment, self._trace)
-            except (UpstreamFailure, OSError, TimeoutError, WebSocketException) as error:
-                reason = f"{deployment.name} did not take the connection ({error.__class__.__name__})"
-                gateway.health.failed(deployment.name, gateway.loop.time(), None)
-            if self._link is None:
-                self._leave()
-                continue
-            gateway.health.succeeded(deployment.name)
-            self._deployment = deployment
-            self._socket.accept()
-            self._first, self._ready = exchange, None
-            self._guards = ConversationGuards(gateway, exchange)
-            self._let_go(exchange)  # a conversation in which nothing is asked for holds no money
-            return
-        self._no_room(exchange)
-        hint = "Try again; `groundplan status` names deployments that fail."
-        told = f"no deployment could be reached: {reason}"
-        unreached = Unavailable(told, code="upstream_failed", hint=hint, retry_after=1.0)
-        self._ready = None
-        settle.refuse(gateway, exchange, unreached)
-        raise unreached
+        try:
+            self._reached = await reach(self._gateway, exchange, self._trace)
+        except GroundplanError as error:
+            self._ready = None
+            settle.refuse(self._gateway, exchange, error)
+            raise
+        self._deployment = self._reached.deployment
+        self._socket.accept()
+        self._first, self._ready = exchange, None
+        self._guards = ConversationGuards(self._gateway, exchange)
+        self._let_go(exchange)  # a conversation in which nothing is asked for holds no money
 
     # the conversation ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Until one side closes, money is out, or somebody stops it."""
-        ways = (self._from_client(), self._from_upstream(), self._until_lost(), self._watch())
+        ways = (self._from_upstream(), self._from_client(), self._until_lost(), self._watch())
         loops = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
@@ -290,7 +218,7 @@ class Session:
         active = self._active
         if ended.code == BROKEN and active is not None:
             self._active = None
-            await self._settle(active, "failed", None, "stream_broken")
+            await self._settle(active, "failed", None, LOST)
 
     async def _tell(self, ended: Ended) -> None:
         if ended.error is not None:
@@ -300,18 +228,12 @@ class Session:
         self._socket.close(ended.code, ended.error.code if ended.error is not None else "")
 
     async def _error(self, error: GroundplanError, asked: object = None) -> None:
-        """`asked`: the id of the client's event that is refused, where it has one."""
-        told = {
-            "type": error_type(error), "code": error.code, "message": error.message, "hint": error.hint,
-            "param": None, "event_id": asked if isinstance(asked, str) else None,
-        }  # fmt: skip
-        event = {"type": "error", "event_id": f"event_{new_id().hex}", "error": told}
-        await self._socket.send(_encode(event))
+        await self._socket.send(event_of(error, asked))
 
     def _connected(self) -> Link:
-        if self._link is None:
+        if self._reached is None:
             raise AssertionError("not connected")
-        return self._link
+        return self._reached.link
 
     async def _from_client(self) -> None:
         upstream = self._connected().socket
@@ -336,7 +258,7 @@ class Session:
             try:
                 await upstream.send(text)
             except ConnectionClosed as error:
-                raise self._broken() from error
+                raise broken() from error
 
     def _passing(self, event: dict[str, Any], size: int) -> dict[str, Any]:
         """An event of the client for the upstream; the same object if nothing changed. Raises `Invalid`, `Denied`."""
@@ -367,17 +289,22 @@ class Session:
         return self._active
 
     async def _from_upstream(self) -> None:
-        upstream = self._connected()
+        upstream, first = self._connected(), self._reached.first if self._reached is not None else None
         try:
+            if first is not None:
+                await self._pass_on(first)
             async for message in upstream.socket:
-                data = message.encode() if isinstance(message, str) else message
-                for out in self._guarded(await self._heard(upstream.target.clean(data))):
-                    await self._socket.send(out)
-                if self._last is not None and self._active is None:
-                    raise self._last
+                await self._pass_on(message)
         except ConnectionClosed as error:
-            raise self._broken() from error
-        raise self._broken()
+            raise broken() from error
+        raise broken()
+
+    async def _pass_on(self, message: Data) -> None:
+        data = message.encode() if isinstance(message, str) else message
+        for out in self._guarded(await self._heard(self._connected().target.clean(data))):
+            await self._socket.send(out)
+        if self._last is not None and self._active is None:
+            raise self._last
 
     async def _until_lost(self) -> None:
         if self._deployment is None:
@@ -385,8 +312,8 @@ class Session:
         try:
             await is_lost(self._connected().socket, self._deployment)
         except ConnectionClosed as error:
-            raise self._broken() from error
-        raise self._broken()
+            raise broken() from error
+        raise broken()
 
     def _guarded(self, data: bytes) -> list[bytes]:
         """What of an event the client gets. Raises `Ended` where a check refuses it."""
@@ -402,23 +329,23 @@ class Session:
         try:
             event = read_server(data)
         except UNREADABLE as error:
-            raise self._broken() from error
+            raise broken() from error
         exchange = self._active
         if event.type == "input_audio_buffer.committed":
             self._heeded = True
-        if event.type.startswith("response."):
-            self._heeded, self._begins = False, event.type != "response.done"
-        if event.type.startswith("response.") and exchange is None:
+        if event.of_response:
+            self._heeded, self._begins = False, event.type != OVER
+        if event.of_response and exchange is None:
             exchange = self._take_up(await self._begun())  # the model's own turn detection began it
         if exchange is not None and not exchange.first_byte:
             exchange.first_byte = time.perf_counter_ns()
         if event.type == "error":
             await self._unmade()
             return self._connected().target.hide(data)
-        if event.type != "response.done" or exchange is None:
+        if event.type != OVER or exchange is None:
             return data
         self._active = None
-        await self._settle(exchange, "ok", usage_of(event.response))
+        await self._settle(exchange, "ok", usage_of(event))
         return splice(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
 
     @property
@@ -439,10 +366,6 @@ class Session:
             else:
                 await self._settle(active, "not_billed", Usage(), "upstream_refused")
 
-    def _broken(self) -> Ended:
-        hint = "What came so far is all there is; connect again."
-        return Ended(BROKEN, Unavailable("the upstream ended the conversation", code="stream_broken", hint=hint))
-
     async def _watch(self) -> None:
         """Live policy holds for what goes on, too."""
         gateway = self._gateway
@@ -452,7 +375,7 @@ class Session:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if self._stops and (self._active is None or gateway.targets.stopped):
-                raise _stopping()  # a response that is being made is heard to its end, while there is time
+                raise stopping()  # a response that is being made is heard to its end, while there is time
             try:
                 permission.check(self._deployment)
             except GroundplanError as error:
@@ -463,9 +386,10 @@ class Session:
         if self._socket.accepted:
             self._socket.close(1000, "")
             self._response.finish()
-        active, ready = self._active, self._ready
+        active, ready, reached = self._active, self._ready, self._reached
         self._active = self._ready = None
-        self._leave()
+        if reached is not None:
+            self._gateway.loads.give_back(reached.load)
         if active is not None:
             settle.cancelled(self._gateway, active, None)
             await self._settle(active, "cancelled", None)
@@ -477,23 +401,9 @@ class Session:
                 await self._settle(ready, "cancelled", None)
         elif ready is not None:
             self._let_go(ready)
-        if self._link is not None:
-            await end(self._link.socket)
-
-    def _leave(self) -> None:
-        """Its place at the deployment is free."""
-        if self._load is not None:
-            self._gateway.loads.give_back(self._load)
-        self._load = None
+        if reached is not None:
+            await end(reached.link.socket)
 
     async def _unanswered(self) -> bool:
         """Whether the upstream certainly makes no response to what was passed on to it."""
-        return self._link is not None and not self._heeded and await has_cleared(self._link.socket)
-
-
-_place = attrgetter("site", "model", "upstream_model", "url")
-"""Of a deployment, whatever makes it another one than a conversation is connected to."""
-
-
-def _stopping() -> Ended:
-    return Ended(STOPPING, Unavailable("this gateway is being stopped", code="stopping", hint="Connect again."))
+        return self._reached is not None and not self._heeded and await has_cleared(self._reached.link.socket)

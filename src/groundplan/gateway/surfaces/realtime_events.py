@@ -17,6 +17,7 @@ from groundplan.gateway.call.identify import KEY_HEADERS
 from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates, refuse_spellings
 from groundplan.gateway.surfaces.body import image_bytes
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
+from groundplan.gateway.upstream import account
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 HINT = "See docs/tasks.md."
 BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
 """Events after which the model may begin a response."""
+OVER = "response.done"
 _EVENT = frozenset({"type", "session", "response", "item", "audio"})
 _SESSION = frozenset({"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection"})
 """Names in an event, and in what it says of a session or a response, by which anything is decided here."""
@@ -33,17 +35,35 @@ _KEY_PROTOCOL = b"openai-insecure-api-key."
 CLEAR = '{"type":"input_audio_buffer.clear"}'
 
 
-class _Done(msgspec.Struct, frozen=True):
+_NULL = msgspec.Raw(b"null")
+_REFUSALS = {"invalid_api_key": account.UNKNOWN_KEY, "rate_limit_exceeded": account.BUSY}
+_FAILED = 503
+
+
+class _Used(msgspec.Struct, frozen=True):
     usage: RealtimeUsage | None = None
+
+
+class _Error(msgspec.Struct, frozen=True):
+    message: str = ""
+    code: Any = None
+    type: Any = None
 
 
 class ServerEvent(msgspec.Struct, frozen=True):
     type: str
-    response: msgspec.Raw = msgspec.Raw(b"null")
+    response: msgspec.Raw = _NULL
+    error: msgspec.Raw = _NULL
+
+    @property
+    def of_response(self) -> bool:
+        """Whether a response is being made, or was."""
+        return self.type.startswith("response.")
 
 
 read_server = msgspec.json.Decoder(ServerEvent).decode
-_done = msgspec.json.Decoder(_Done).decode
+_used = msgspec.json.Decoder(_Used).decode
+_error = msgspec.json.Decoder(_Error).decode
 _client_event = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -73,13 +93,30 @@ def beta(headers: dict[bytes, bytes]) -> dict[str, str]:
     return {"OpenAI-Beta": "realtime=v1"} if asked else {}
 
 
-def usage_of(response: msgspec.Raw) -> Usage | None:
-    """What a response is reported to have used, where that can be true."""
+def usage_of(event: ServerEvent) -> Usage | None:
+    """What a response is reported to have used by the event that ends it, where that can be true."""
     try:
-        told = _done(response).usage
+        told = _used(event.response).usage
     except UNREADABLE:
         return None
     return told.usage() if told is not None else None
+
+
+def meant(error: msgspec.Raw) -> int:
+    """The status that an upstream's error would have as an answer; 0: it is about what the client sent."""
+    try:
+        return _meant(_error(error))
+    except UNREADABLE:
+        return _FAILED
+
+
+def _meant(error: _Error | None) -> int:
+    if error is None:
+        return _FAILED
+    known = account.said(error.message, error.code) or (
+        _REFUSALS.get(error.code, 0) if isinstance(error.code, str) else 0
+    )
+    return known or (0 if error.type == "invalid_request_error" else _FAILED)
 
 
 def read_client(text: str) -> dict[str, Any]:

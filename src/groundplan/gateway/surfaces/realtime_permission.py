@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied
 from groundplan.gateway.call import admit
@@ -9,6 +11,20 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import check_grants, check_key
 from groundplan.gateway.call.lease import may_hold
+
+_place = attrgetter("site", "model", "upstream_model", "url")
+"""Of a deployment, whatever makes it another one than a conversation is connected to."""
+
+
+def still(exchange: Exchange, deployment: Deployment) -> Deployment:
+    """The deployment of a conversation as it is declared where its next response is admitted. Raises `Denied`."""
+    now = next((d for d in exchange.deployments if d.name == deployment.name), None)
+    if now is None:
+        raise Denied(f"{deployment.name} may not serve this any more", code="killed", hint="Connect again.")
+    if _place(now) != _place(deployment):  # the connection is to what it was, at what that costs
+        told = f"{deployment.name} is another one since this was connected"
+        raise Denied(told, code="deployment_changed", hint="Connect again.")
+    return now
 
 
 class Permission:

@@ -51,14 +51,19 @@ class Link:
     """Reference of the provider's key that it uses, where its deployment has several."""
 
 
-async def link(gateway: Gateway, exchange: Exchange, deployment: Deployment, trace: Trace | None) -> Link:
+def target_of(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> Target:
+    """Where a deployment is, with the key that is to be used there. Raises `UpstreamFailure`."""
+    if not deployment.keys:
+        return gateway.targets.of(deployment)
+    use = exchange.use
+    return gateway.targets.with_key(deployment, None if use is None else use.keys.get(exchange.attempts))
+
+
+async def link(
+    gateway: Gateway, exchange: Exchange, deployment: Deployment, target: Target, trace: Trace | None
+) -> Link:
     """Connect. Raises `UpstreamFailure`, `OSError`, `TimeoutError`, `WebSocketException`."""
-    targets, use = gateway.targets, exchange.use
-    if deployment.keys:
-        target = targets.with_key(deployment, None if use is None else use.keys.get(exchange.attempts))
-        key = deployment.keys[target.index].key
-    else:
-        target, key = targets.of(deployment), ""
+    key = deployment.keys[target.index].key if deployment.keys else ""
     pool = target.pool
     if not isinstance(pool, UpstreamPool):
         raise UpstreamFailure("refused", "it is not reached over HTTP/1.1", sent=False)

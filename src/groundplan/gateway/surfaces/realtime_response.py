@@ -1,0 +1,36 @@
+"""One response of a conversation, as the pipeline knows calls: what deployments can make it, and its bound. Pure."""
+
+from __future__ import annotations
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+from groundplan.economics import price
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.interface import Codec, Interface
+from groundplan.gateway.surfaces.realtime_events import HINT
+from groundplan.ledger.model import Usage
+
+
+class Realtime(Interface):
+    """One response of a conversation."""
+
+    name = "realtime"
+    needs = "realtime"
+    selective = True
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
+        found = tuple(d for d in deployments if d.http == 1 and d.proxy is None)
+        if not found:
+            raise Invalid("no deployment can be reached by WebSocket", code="realtime_way", hint=HINT)
+        return found
+
+    def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
+        raise AssertionError("a conversation is no single request")
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
+        """As many tokens as the model takes and may make, at the price of the dearest."""
+        usage = Usage(input=deployment.context_tokens, output=deployment.max_output_tokens)
+        return usage, price.bound(deployment.rates, usage.input, usage.output)
+
+
+REALTIME = Realtime()
