@@ -39,6 +39,7 @@ from groundplan.core.money import PICO
 from groundplan.gateway.http.front import LEAVE, serving_file
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.surfaces.realtime import LOOK_SECONDS, Session
+from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -162,11 +163,12 @@ async def test_the_model_of_a_session_is_the_one_that_it_was_connected_with(setu
     """By the upstream's name of it; some upstreams go over to whichever one is named."""
     async with setup.connected() as connection:
         assert (await connection.recv()).type == "session.created"
-        for named in ("talker", "scripted/talker", "up-talker", "auto"):
-            session: Any = {"type": "realtime", "model": named, "instructions": "Be short."}
+        for named, most, cap in (("talker", "inf", 100), ("scripted/talker", 5000, 100), ("auto", 7, 7)):
+            session: Any = {"type": "realtime", "model": named, "max_output_tokens": most}
             await connection.session.update(session=session)
             updated: Any = await connection.recv()
             assert (updated.type, updated.session.model) == ("session.updated", "up-talker"), named
+            assert updated.session.max_output_tokens == cap, "no longer one than is reserved for"
         for other in ("chat", "gpt-dearer", 7):
             session = {"type": "realtime", "model": other}
             await connection.session.update(session=session)
@@ -239,6 +241,7 @@ async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
     """What one of both reserved would else be held by nobody."""
     session, made = Session.__new__(Session), list[Any]()
     session._active = session._ready = session._last = None
+    session._told, session._deployment = Told(), deployment("x", 1)
 
     async def begun() -> Any:
         async with busy:

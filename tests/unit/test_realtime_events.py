@@ -11,7 +11,13 @@ import pytest
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard.conversation import ConversationGuard
-from groundplan.gateway.surfaces.realtime_events import check, meant, read_server
+from groundplan.gateway.surfaces.realtime_events import (
+    bounded,
+    check,
+    meant,
+    read_server,
+)
+from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.governance.guardrails.guard import Findings, Guard
 from groundplan.governance.guardrails.masks import Masks
 
@@ -89,6 +95,43 @@ def test_what_a_response_is_made_of_has_one_spelling() -> None:
     with pytest.raises(Invalid) as refused:
         check({"type": "response.create", "response": {"Input": [item(type="input_image", image_url=ELSEWHERE)]}})
     assert refused.value.code == "duplicate_key"
+
+
+@pytest.mark.parametrize("place", ["session", "response"])
+@pytest.mark.parametrize(
+    ("told", "left"), [(50, 50), (5000, 100), ("inf", None), (None, None), (True, None), (99.5, None)]
+)
+def test_no_answer_is_asked_for_that_is_longer_than_what_is_reserved(place: str, told: object, left: object) -> None:
+    """What is no number leaves the cap that the session has."""
+    for name in ("max_output_tokens", "max_response_output_tokens"):
+        event = {"type": "x", place: {name: told, "voice": "ash"}}
+        made = bounded(event, 100)[place]
+        assert made == {"voice": "ash"} | ({} if left is None else {name: left})
+    assert bounded(same := {"type": "x", place: {"voice": "ash"}}, 100) is same
+
+
+@pytest.mark.parametrize(
+    ("session", "name"),
+    [
+        ({"type": "realtime", "max_output_tokens": "inf"}, "max_output_tokens"),
+        ({"max_response_output_tokens": 4096}, "max_response_output_tokens"),
+        ({"max_output_tokens": 100}, ""),
+        ({"model": "grok"}, ""),
+    ],
+)
+def test_an_upstream_is_asked_for_the_cap_by_the_name_that_it_has(session: Any, name: str) -> None:
+    """APIs refuse each other's names. Its answer is no matter of the client's, whichever it is."""
+    told = Told()
+    asked = told.hear(read_server(msgspec.json.encode({"type": "session.created", "session": session})), 100)
+    updated = msgspec.json.encode({"type": "session.updated", "session": session})
+    assert told.is_ours(read_server(updated), updated) == bool(name)
+    assert not told.is_ours(read_server(updated), updated), "the next one is the client's"
+    if name:
+        sent = msgspec.json.decode(asked)
+        assert sent["session"] == {key: session[key] for key in ("type",) if key in session} | {name: 100}
+        told.hear(read_server(msgspec.json.encode({"type": "session.created", "session": session})), 100)
+        refused = msgspec.json.encode({"type": "error", "error": {"event_id": sent["event_id"], "message": "x"}})
+        assert told.is_ours(read_server(refused), refused)
 
 
 @pytest.mark.parametrize(

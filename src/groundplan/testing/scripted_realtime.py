@@ -32,12 +32,14 @@ class Conversation:
         """Until somebody closes; the responses that were made."""
         self._socket.accept()
         session = {"type": "realtime", "object": "realtime.session", "id": "sess_1", "model": "scripted"}
+        session["max_output_tokens"] = "inf"
         await self._send("session.created", session=session)
         while (text := await self._socket.receive()) is not None:
             event: dict[str, Any] = msgspec.json.decode(text)
             kind = event.get("type")
             if kind == "session.update":
-                await self._send("session.updated", session={**session, **event["session"]})
+                session |= event["session"]
+                await self._send("session.updated", session=session)
             elif kind == "conversation.item.create":
                 parts = event["item"].get("content") or []
                 self._said = " ".join(str(part.get("text", "")) for part in parts)

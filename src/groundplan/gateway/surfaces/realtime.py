@@ -38,6 +38,7 @@ from groundplan.gateway.surfaces.realtime_events import (
     HINT,
     OVER,
     as_named,
+    bounded,
     check,
     read_client,
     read_server,
@@ -48,6 +49,7 @@ from groundplan.gateway.surfaces.realtime_events import (
 from groundplan.gateway.surfaces.realtime_permission import Permission, still
 from groundplan.gateway.surfaces.realtime_reach import Reached, reach
 from groundplan.gateway.surfaces.realtime_response import REALTIME
+from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.gateway.surfaces.realtime_upstream import Link, end, has_cleared, is_lost
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger.model import Usage
@@ -82,6 +84,7 @@ class Session:
         self._socket = ServerSocket(request, response)
         self._reached: Reached | None = None
         self._deployment: Deployment | None = None
+        self._told = Told()
         self._ready: Exchange | None = None
         self._active: Exchange | None = None
         self._first: Exchange | None = None
@@ -264,7 +267,8 @@ class Session:
         """An event of the client for the upstream; the same object if nothing changed. Raises `Invalid`, `Denied`."""
         if self._first is None or self._first.plan is None or self._deployment is None or self._guards is None:
             raise AssertionError("not admitted")
-        return self._guards.sent(as_named(event, self._first.plan, self._deployment), size)
+        named = as_named(event, self._first.plan, self._deployment)
+        return self._guards.sent(bounded(named, self._most), size)
 
     async def _let_begin(self, kind: str) -> bool:
         """Whether an event goes on that may begin a response: with money for it, and after no last one. Raises
@@ -301,8 +305,9 @@ class Session:
 
     async def _pass_on(self, message: Data) -> None:
         data = message.encode() if isinstance(message, str) else message
-        for out in self._guarded(await self._heard(self._connected().target.clean(data))):
-            await self._socket.send(out)
+        if heard := await self._heard(self._connected().target.clean(data)):
+            for out in self._guarded(heard):
+                await self._socket.send(out)
         if self._last is not None and self._active is None:
             raise self._last
 
@@ -325,11 +330,15 @@ class Session:
             raise Ended(POLICY, error) from error
 
     async def _heard(self, data: bytes) -> bytes:
-        """One event of the upstream, for the client. Raises `Ended`."""
+        """One event of the upstream, for the client; empty: it is none of his. Raises `Ended`."""
         try:
             event = read_server(data)
         except UNREADABLE as error:
             raise broken() from error
+        if asked := self._told.hear(event, self._most):
+            await self._connected().socket.send(asked)
+        elif self._told.is_ours(event, data):
+            return b""
         exchange = self._active
         if event.type == "input_audio_buffer.committed":
             self._heeded = True
@@ -347,6 +356,13 @@ class Session:
         self._active = None
         await self._settle(exchange, "ok", usage_of(event))
         return splice(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
+
+    @property
+    def _most(self) -> int:
+        """Tokens of an answer that are reserved for."""
+        if self._deployment is None:
+            raise AssertionError("not connected")
+        return self._deployment.max_output_tokens
 
     @property
     def _stops(self) -> bool:

@@ -28,8 +28,12 @@ HINT = "See docs/tasks.md."
 BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
 """Events after which the model may begin a response."""
 OVER = "response.done"
+CAPS = ("max_output_tokens", "max_response_output_tokens")
+"""What the most tokens of an answer are called: now, and in the API as it was before."""
 _EVENT = frozenset({"type", "session", "response", "item", "audio"})
-_SESSION = frozenset({"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection"})
+_SESSION = frozenset(
+    {"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection", *CAPS}
+)
 """Names in an event, and in what it says of a session or a response, by which anything is decided here."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
 CLEAR = '{"type":"input_audio_buffer.clear"}'
@@ -53,6 +57,7 @@ class _Error(msgspec.Struct, frozen=True):
 class ServerEvent(msgspec.Struct, frozen=True):
     type: str
     response: msgspec.Raw = _NULL
+    session: msgspec.Raw = _NULL
     error: msgspec.Raw = _NULL
 
     @property
@@ -166,6 +171,24 @@ def as_named(event: dict[str, Any], plan: Plan, deployment: Deployment) -> dict[
             told = "the model of a conversation is the one that it was connected with"
             raise Invalid(told, code="field_unsupported", hint=hint)
         made = {**made, place: {**part, "model": deployment.upstream_model}}
+    return made
+
+
+def bounded(event: dict[str, Any], most: int) -> dict[str, Any]:
+    """The event with no more tokens of an answer than are reserved for; the same object where it has none. Whatever is
+    no number, as the usual `inf`, leaves what the session has, which is no more."""
+    made = event
+    for place in ("session", "response"):
+        part = _object(event.get(place))
+        above = [name for name in CAPS if name in part and not (type(part[name]) is int and part[name] <= most)]
+        if above:
+            part = dict(part)
+            for name in above:
+                if type(part[name]) is int:
+                    part[name] = most
+                else:
+                    del part[name]
+            made = {**made, place: part}
     return made
 
 

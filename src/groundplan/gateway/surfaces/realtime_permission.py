@@ -21,7 +21,8 @@ def still(exchange: Exchange, deployment: Deployment) -> Deployment:
     now = next((d for d in exchange.deployments if d.name == deployment.name), None)
     if now is None:
         raise Denied(f"{deployment.name} may not serve this any more", code="killed", hint="Connect again.")
-    if _place(now) != _place(deployment):  # the connection is to what it was, at what that costs
+    if _place(now) != _place(deployment) or now.max_output_tokens < deployment.max_output_tokens:
+        # the connection is to what it was, at what that costs, and its answers may be as long as was asked for
         told = f"{deployment.name} is another one since this was connected"
         raise Denied(told, code="deployment_changed", hint="Connect again.")
     return now
