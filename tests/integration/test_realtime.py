@@ -258,18 +258,24 @@ async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
     assert [each for each in made if each not in (session._active, session._ready)] == []
 
 
-@pytest.mark.parametrize("how", ["read", "unread", "gone"])
+@pytest.mark.parametrize("how", ["read", "unread", "gone", "asked"])
 async def test_what_was_heard_and_may_be_answered_costs_its_bound(setup: Setup, how: str) -> None:
-    """The upstream took what it heard for a turn, or nobody can tell whether it did: its response was not read yet."""
+    """The upstream took what it heard for a turn, or nobody can tell whether it did: its response was not read yet.
+    `asked`: it says that it responds to none unless it is asked to."""
     async with setup.connected() as connection:
         assert (await connection.recv()).type == "session.created"
+        if how == "asked":
+            listening: Any = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+            await connection.session.update(session=listening)
+            assert (await connection.recv()).type == "session.updated"
         await connection.input_audio_buffer.append(audio="gone" if how == "gone" else "turn")
-        if how == "read":
+        if how in ("read", "asked"):
             assert (await connection.recv()).type == "input_audio_buffer.committed"
         if how == "gone":
             assert await closed(connection) == 1011
     (settlement,) = await setup.settled(1)
-    assert (settlement.outcome, settlement.cost) == ("cancelled", int(BOUND * PICO))
+    wanted = ("not_billed", 0) if how == "asked" else ("cancelled", int(BOUND * PICO))
+    assert (settlement.outcome, settlement.cost) == wanted
 
 
 async def test_a_response_that_is_being_made_is_heard_to_its_end_when_this_gateway_is_stopped(setup: Setup) -> None:
@@ -458,7 +464,7 @@ async def stopped(setup: Setup, what: str, made: int) -> float:
         assert await closed(connection) == 1008
         took = asyncio.get_running_loop().time() - began
     settlement = (await setup.settled(made))[-1]
-    assert (settlement.outcome, settlement.cost) == ("cancelled", int(BOUND * PICO))
+    assert settlement.outcome == "cancelled" and settlement.cost == settlement.usage.output * 10_000_000 < BOUND * PICO
     return took
 
 
@@ -703,13 +709,19 @@ async def test_a_client_of_the_earlier_api_gets_its_events(setup: Setup) -> None
     assert b"openai-beta" not in setup.model.last.headers
 
 
-async def test_a_client_that_goes_away_is_settled(setup: Setup) -> None:
-    setup.model.script = Script(mode="stall", tokens=10)
+@pytest.mark.parametrize("mode", ["ok", "stall"])
+async def test_a_client_that_goes_away_is_settled(setup: Setup, mode: str) -> None:
+    """By what its response used until its upstream broke it off, where that says so."""
+    setup.model.script = Script(mode=mode, tokens=10, chunk_ms=200 if mode == "ok" else 0)
     async with setup.connected() as connection:
         await say(connection, "a")
         await heard(connection, "response.output_text.delta")
     (settlement,) = await setup.settled(1)
-    assert (settlement.outcome, settlement.cost) == ("cancelled", int(BOUND * PICO))
+    assert settlement.outcome == "cancelled"
+    if mode == "stall":
+        assert settlement.cost == BOUND * PICO
+    else:
+        assert 0 < settlement.cost == settlement.usage.output * 10_000_000 < BOUND * PICO
 
 
 async def test_what_is_billed_beside_responses_is_refused_by_name(setup: Setup) -> None:

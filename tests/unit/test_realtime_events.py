@@ -110,19 +110,24 @@ def test_no_answer_is_asked_for_that_is_longer_than_what_is_reserved(place: str,
     assert bounded(same := {"type": "x", place: {"voice": "ash"}}, 100) is same
 
 
+SPOKEN: dict[str, Any] = {"audio": {"input": {"turn_detection": {"type": "server_vad", "create_response": True}}}}
+
+
 @pytest.mark.parametrize(
-    ("session", "name"),
+    ("session", "name", "waits"),
     [
-        ({"type": "realtime", "max_output_tokens": "inf"}, "max_output_tokens"),
-        ({"max_response_output_tokens": 4096}, "max_response_output_tokens"),
-        ({"max_output_tokens": 100}, ""),
-        ({"model": "grok"}, ""),
+        ({"type": "realtime", "max_output_tokens": "inf", **SPOKEN}, "max_output_tokens", False),
+        ({"max_response_output_tokens": 4096, "turn_detection": None}, "max_response_output_tokens", True),
+        ({"max_output_tokens": 100, "audio": {"input": {"turn_detection": None}}}, "", True),
+        ({"turn_detection": {"type": "semantic_vad", "create_response": False}}, "", True),
+        ({"model": "grok"}, "", False),
     ],
 )
-def test_an_upstream_is_asked_for_the_cap_by_the_name_that_it_has(session: Any, name: str) -> None:
+def test_an_upstream_is_asked_for_the_cap_by_the_name_that_it_has(session: Any, name: str, waits: bool) -> None:
     """APIs refuse each other's names. Its answer is no matter of the client's, whichever it is."""
     told = Told()
     asked = told.hear(read_server(msgspec.json.encode({"type": "session.created", "session": session})), 100)
+    assert told.waits == waits
     updated = msgspec.json.encode({"type": "session.updated", "session": session})
     assert told.is_ours(read_server(updated), updated) == bool(name)
     assert not told.is_ours(read_server(updated), updated), "the next one is the client's"

@@ -2,13 +2,15 @@
 
 A committed audio buffer makes it respond of its own accord, as turn detection would; "turn" in the place of sound is
 heard as a whole turn, to which the response takes a while, and at "gone" it goes. A response with the instructions
-"refuse" is not made, which an error event says; one with "call NAME" calls that function first. It fails by cutting the
-connection in the middle of a response, or by not going on.
+"refuse" is not made, which an error event says; one with "call NAME" calls that function first.
+It is broken off by `response.cancel`. It fails by cutting the connection in the middle of a response, or by not going
+on.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -27,6 +29,8 @@ class Conversation:
         self._mode, self._pause, self._tokens = how
         self._said = ""
         self._number = 0
+        self._later: deque[dict[str, Any]] = deque()
+        """What came while it responded."""
 
     async def run(self) -> int:
         """Until somebody closes; the responses that were made."""
@@ -34,8 +38,7 @@ class Conversation:
         session = {"type": "realtime", "object": "realtime.session", "id": "sess_1", "model": "scripted"}
         session["max_output_tokens"] = "inf"
         await self._send("session.created", session=session)
-        while (text := await self._socket.receive()) is not None:
-            event: dict[str, Any] = msgspec.json.decode(text)
+        while (event := await self._next()) is not None:
             kind = event.get("type")
             if kind == "session.update":
                 session |= event["session"]
@@ -60,13 +63,33 @@ class Conversation:
                 return self._number
         return self._number
 
+    async def _next(self) -> dict[str, Any] | None:
+        if self._later:
+            return self._later.popleft()
+        text = await self._socket.receive()
+        return None if text is None else msgspec.json.decode(text, type=dict[str, Any])
+
+    async def _broken_off(self) -> bool:
+        """Whether that is asked for, or nobody is there any more, before the next piece is due."""
+        try:
+            async with asyncio.timeout(self._pause):
+                while (text := await self._socket.receive()) is not None:
+                    event = msgspec.json.decode(text, type=dict[str, Any])
+                    if event.get("type") == "response.cancel":
+                        return True
+                    self._later.append(event)
+        except TimeoutError:
+            return False
+        return True
+
     async def _respond(self, asked: dict[str, Any]) -> bool:
         self._number += 1
         name = f"resp_{self._number}"
         words = f"You said: {self._said}".split()
         words = words if self._tokens is None else (words * self._tokens)[: self._tokens]
-        base = {"object": "realtime.response", "id": name, "output": []}
+        base: dict[str, Any] = {"object": "realtime.response", "id": name, "output": []}
         await self._send("response.created", response={**base, "status": "in_progress", "usage": None})
+        status, count = "completed", len(words)
         _, calls, call = str((asked.get("response") or {}).get("instructions", "")).rpartition("call ")
         if calls:
             made = {"type": "function_call", "id": "item_3", "call_id": "call_1", "name": call, "arguments": "{}"}
@@ -78,16 +101,18 @@ class Conversation:
                 await asyncio.sleep(3600)
             place = {"response_id": name, "item_id": "item_2", "output_index": 0, "content_index": 0}
             await self._send("response.output_text.delta", delta=f"{word} ", **place)
-            await asyncio.sleep(self._pause)
+            if await self._broken_off():
+                status, count = "cancelled", number + 1
+                break
         into = len(self._said.split())
         usage = {
-            "total_tokens": into + len(words),
+            "total_tokens": into + count,
             "input_tokens": into,
-            "output_tokens": len(words),
+            "output_tokens": count,
             "input_token_details": {"cached_tokens": 0, "text_tokens": into, "audio_tokens": 0},
-            "output_token_details": {"text_tokens": len(words), "audio_tokens": 0},
+            "output_token_details": {"text_tokens": count, "audio_tokens": 0},
         }
-        await self._send("response.done", response={**base, "status": "completed", "usage": usage})
+        await self._send("response.done", response={**base, "status": status, "usage": usage})
         return True
 
     async def _send(self, kind: str, **more: Any) -> None:

@@ -50,7 +50,7 @@ from groundplan.gateway.surfaces.realtime_permission import Permission, still
 from groundplan.gateway.surfaces.realtime_reach import Reached, reach
 from groundplan.gateway.surfaces.realtime_response import REALTIME
 from groundplan.gateway.surfaces.realtime_session import Told
-from groundplan.gateway.surfaces.realtime_upstream import Link, end, has_cleared, is_lost
+from groundplan.gateway.surfaces.realtime_upstream import NOTHING, Link, end, is_lost, last_used
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger.model import Usage
 
@@ -341,7 +341,7 @@ class Session:
             return b""
         exchange = self._active
         if event.type == "input_audio_buffer.committed":
-            self._heeded = True
+            self._heeded = not self._told.waits
         if event.of_response:
             self._heeded, self._begins = False, event.type != OVER
         if event.of_response and exchange is None:
@@ -402,24 +402,27 @@ class Session:
         if self._socket.accepted:
             self._socket.close(1000, "")
             self._response.finish()
-        active, ready, reached = self._active, self._ready, self._reached
+        waiting, reached = ((self._active, True), (self._ready, False)), self._reached
         self._active = self._ready = None
         if reached is not None:
             self._gateway.loads.give_back(reached.load)
-        if active is not None:
-            settle.cancelled(self._gateway, active, None)
-            await self._settle(active, "cancelled", None)
-        if ready is not None and ready.attempt_started:
-            if await self._unanswered():
-                await self._settle(ready, "not_billed", Usage())
-            else:
-                settle.cancelled(self._gateway, ready, None)
-                await self._settle(ready, "cancelled", None)
-        elif ready is not None:
-            self._let_go(ready)
-        if reached is not None:
-            await end(reached.link.socket)
+        try:
+            for exchange, making in waiting:
+                if exchange is not None:
+                    await self._break_off(exchange, making=making)
+        finally:
+            if reached is not None:
+                await end(reached.link.socket)
 
-    async def _unanswered(self) -> bool:
-        """Whether the upstream certainly makes no response to what was passed on to it."""
-        return self._reached is not None and not self._heeded and await has_cleared(self._reached.link.socket)
+    async def _break_off(self, exchange: Exchange, *, making: bool) -> None:
+        """Settle a response that nobody waits for, or what is reserved for one."""
+        if not exchange.attempt_started:
+            self._let_go(exchange)
+            return
+        told = self._told.waits
+        used = await last_used(self._connected().socket, making=making, heeded=self._heeded, waits=told)
+        if used is NOTHING:
+            await self._settle(exchange, "not_billed", used)
+            return
+        settle.cancelled(self._gateway, exchange, used)
+        await self._settle(exchange, "cancelled", None)

@@ -36,7 +36,7 @@ _SESSION = frozenset(
 )
 """Names in an event, and in what it says of a session or a response, by which anything is decided here."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
-CLEAR = '{"type":"input_audio_buffer.clear"}'
+CLEAR, CANCEL = '{"type":"input_audio_buffer.clear"}', '{"type":"response.cancel"}'
 
 
 _NULL = msgspec.Raw(b"null")

@@ -1,4 +1,6 @@
-"""How long an upstream says that an answer may be, and that it is asked to be no longer than is reserved for. Pure."""
+"""What an upstream says of a session, for that is what holds there: whether it responds by itself, and how long an
+answer may be, which is asked to be no longer than what is reserved for one. Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +15,32 @@ _ASKED = "event_groundplan_cap"
 """Id of the event that asks for the cap."""
 _encode = msgspec.json.encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
+_UNTOLD = object()
 
 
 class Told:
-    """See the module."""
+    """See the module. `waits`: the upstream says that it makes no response of its own accord."""
 
-    __slots__ = ("_asked",)
+    __slots__ = ("_asked", "waits")
 
     def __init__(self) -> None:
+        self.waits = False
         self._asked = False
 
     def hear(self, event: ServerEvent, most: int) -> str:
         """One event of the upstream. Returns one for it, by which an answer has no more than `most` tokens; empty where
         that need not be asked, or nobody knows how: APIs refuse each other's names."""
-        if event.type != "session.created":
+        if event.type not in ("session.created", "session.updated"):
             return ""
         try:
             session = _object(event.session)
         except UNREADABLE:
             return ""
+        turns = _turns(session)
+        if turns is not _UNTOLD:
+            self.waits = turns is None or (isinstance(turns, dict) and turns.get("create_response") is False)
         name = next((name for name in CAPS if name in session), None)
-        if name is None:
+        if event.type != "session.created" or name is None:
             return ""
         cap = session[name]
         if type(cap) is int and cap <= most:
@@ -50,3 +57,12 @@ class Told:
         ours = event.type == "session.updated" or (event.type == "error" and _ASKED.encode() in data)
         self._asked = not ours
         return ours
+
+
+def _turns(session: dict[str, Any]) -> object:
+    """How it finds the ends of turns, where it says so: at one place now, at another one in the API as it was."""
+    audio = session.get("audio")
+    heard = audio.get("input") if isinstance(audio, dict) else None
+    if isinstance(heard, dict) and "turn_detection" in heard:
+        return heard["turn_detection"]
+    return session.get("turn_detection", _UNTOLD)

@@ -19,18 +19,20 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.websocket import MESSAGE_BYTES
-from groundplan.gateway.surfaces.realtime_events import CLEAR, beta, read_server
+from groundplan.gateway.surfaces.realtime_events import CANCEL, CLEAR, OVER, beta, read_server, usage_of
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.reach import is_address, opened
 from groundplan.gateway.upstream.targets import Target
+from groundplan.ledger.model import Usage
 
 PING_SECONDS = 20.0
 """How often an upstream is asked whether it is there, at least."""
 CLOSE_SECONDS = 2.0
-CLEAR_SECONDS = 1.0
-"""How long an upstream may take to say that nothing waits in its buffer any more."""
+LAST_SECONDS = 1.0
+"""How long an upstream may take to say what a response used that it broke off, or that nothing waits to be answered."""
+NOTHING = Usage()
 
 
 class _Straight(connect):
@@ -113,17 +115,25 @@ async def end(socket: ClientConnection) -> None:
         socket.transport.abort()
 
 
-async def has_cleared(socket: ClientConnection) -> bool:
-    """Whether the upstream says that it has thrown away what it heard, and took none of it for a turn before."""
+async def last_used(socket: ClientConnection, *, making: bool, heeded: bool, waits: bool) -> Usage | None:
+    """What a response has used that is being made, or is made of what was heard, once the upstream has broken it off;
+    `NOTHING` where it certainly makes none, None where nobody can tell. `heeded`: it took what it heard for a turn, to
+    which it responds; `waits`: it responds to none by itself."""
     try:
-        async with patient(CLEAR_SECONDS):
-            await socket.send(CLEAR)
+        async with patient(LAST_SECONDS):
+            if making or not heeded:
+                await socket.send(CANCEL if making else CLEAR)
             async for message in socket:
-                kind = read_server(message).type
-                if kind == "input_audio_buffer.cleared":
-                    return True
-                if kind == "input_audio_buffer.committed" or kind.startswith("response."):
-                    return False
+                event = read_server(message)
+                if event.type == OVER:
+                    return usage_of(event)
+                if event.type == "input_audio_buffer.committed":
+                    heeded |= not waits
+                elif event.type == "input_audio_buffer.cleared" and not (making or heeded):
+                    return NOTHING
+                elif event.of_response and not making:
+                    making = True
+                    await socket.send(CANCEL)
     except (ConnectionClosed, TimeoutError, *UNREADABLE):
-        return False
-    return False
+        return None
+    return None
