@@ -218,6 +218,18 @@ async def test_a_response_that_is_refused_costs_nothing_and_the_next_one_is_made
     assert len(costs) <= (1 if not listening else 3), "what was reserved for one is for the next one"
 
 
+async def test_a_response_that_fails_is_a_call_that_failed_and_the_next_one_is_made(setup: Setup) -> None:
+    async with setup.connected() as connection:
+        await connection.response.create(response={"instructions": "fail"})
+        _, failed = await heard(connection)
+        assert failed.response.status == "failed" and failed.model_extra["groundplan"]["cost_usd"] == "0.000000000000"
+        await say(connection, "a")
+        assert (await heard(connection))[0] == "You said: a"
+    failed, made = await setup.settled(2)
+    assert [(each.outcome, each.cost > 0) for each in (failed, made)] == [("failed", False), ("ok", True)]
+    assert [(f.status, f.error_code) for f in setup.records(Finish)] == [("failed", "upstream_failed"), ("ok", "")]
+
+
 async def test_a_conversation_after_a_refusal_costs_nothing(setup: Setup) -> None:
     async with setup.connected() as connection:
         await connection.response.create(response={"instructions": "refuse"})

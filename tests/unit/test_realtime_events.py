@@ -14,6 +14,7 @@ from groundplan.gateway.guard.conversation import ConversationGuard
 from groundplan.gateway.surfaces.realtime_events import (
     bounded,
     check,
+    failure_of,
     meant,
     read_server,
 )
@@ -157,3 +158,12 @@ def test_an_upstream_is_asked_for_the_cap_by_the_name_that_it_has(session: Any, 
 def test_whose_matter_an_error_is(error: Any, status: int) -> None:
     event = read_server(msgspec.json.encode({"type": "error", "error": error}))
     assert meant(event.error) == status
+    details = {"type": "failed", "error": error}
+    done = {"type": "response.done", "response": {"status": "failed", "status_details": details}}
+    assert failure_of(read_server(msgspec.json.encode(done))) == status
+
+
+@pytest.mark.parametrize("details", [None, "completed", {"type": "cancelled", "reason": "turn_detected"}])
+def test_a_response_that_did_not_fail(details: Any) -> None:
+    done = {"type": "response.done", "response": {"status": "completed", "status_details": details}}
+    assert failure_of(read_server(msgspec.json.encode(done))) is None

@@ -2,7 +2,7 @@
 
 A committed audio buffer makes it respond of its own accord, as turn detection would; "turn" in the place of sound is
 heard as a whole turn, to which the response takes a while, and at "gone" it goes. A response with the instructions
-"refuse" is not made, which an error event says; one with "call NAME" calls that function first.
+"refuse" is not made, which an error event says, one with "fail" fails; one with "call NAME" calls that function first.
 It is broken off by `response.cancel`. It fails by cutting the connection in the middle of a response, or by not going
 on.
 """
@@ -90,7 +90,11 @@ class Conversation:
         base: dict[str, Any] = {"object": "realtime.response", "id": name, "output": []}
         await self._send("response.created", response={**base, "status": "in_progress", "usage": None})
         status, count = "completed", len(words)
-        _, calls, call = str((asked.get("response") or {}).get("instructions", "")).rpartition("call ")
+        _, calls, call = (told := str((asked.get("response") or {}).get("instructions", ""))).rpartition("call ")
+        if told == "fail":
+            status, count, words = "failed", 0, []
+            error = {"type": "server_error", "code": None, "message": "told to fail"}
+            base["status_details"] = {"type": "failed", "error": error}
         if calls:
             made = {"type": "function_call", "id": "item_3", "call_id": "call_1", "name": call, "arguments": "{}"}
             await self._send("response.output_item.added", response_id=name, output_index=0, item=made)
@@ -104,7 +108,7 @@ class Conversation:
             if await self._broken_off():
                 status, count = "cancelled", number + 1
                 break
-        into = len(self._said.split())
+        into = len(self._said.split()) if status != "failed" else 0
         usage = {
             "total_tokens": into + count,
             "input_tokens": into,

@@ -37,9 +37,11 @@ from groundplan.gateway.surfaces.realtime_events import (
     BEGINS,
     HINT,
     OVER,
+    ServerEvent,
     as_named,
     bounded,
     check,
+    failure_of,
     read_client,
     read_server,
     take_key,
@@ -221,7 +223,13 @@ class Session:
         active = self._active
         if ended.code == BROKEN and active is not None:
             self._active = None
+            self._blame(active)
             await self._settle(active, "failed", None, LOST)
+
+    def _blame(self, exchange: Exchange) -> None:
+        """A response failed, and not by what its client sent: its deployment is asked last for a while if others do."""
+        if exchange.deployment is not None:
+            self._gateway.health.failed(exchange.deployment.name, self._gateway.loop.time(), None)
 
     async def _tell(self, ended: Ended) -> None:
         if ended.error is not None:
@@ -354,8 +362,20 @@ class Session:
         if event.type != OVER or exchange is None:
             return data
         self._active = None
-        await self._settle(exchange, "ok", usage_of(event))
+        await self._made(exchange, event)
         return splice(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
+
+    async def _made(self, exchange: Exchange, event: ServerEvent) -> None:
+        """A response is over, as its last event tells."""
+        failure, usage, deployment = failure_of(event), usage_of(event), exchange.deployment
+        if failure is None:
+            if deployment is not None:
+                self._gateway.health.succeeded(deployment.name)
+            await self._settle(exchange, "ok", usage)
+            return
+        if failure:
+            self._blame(exchange)
+        await self._settle(exchange, "failed", usage, "upstream_failed" if failure else "upstream_refused")
 
     @property
     def _most(self) -> int:

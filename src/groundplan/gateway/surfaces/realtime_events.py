@@ -54,6 +54,16 @@ class _Error(msgspec.Struct, frozen=True):
     type: Any = None
 
 
+class _Details(msgspec.Struct, frozen=True):
+    error: _Error | None = None
+
+
+class _Ended(msgspec.Struct, frozen=True):
+    status: Any = None
+    status_details: Any = None
+    """An object; of xAI a word."""
+
+
 class ServerEvent(msgspec.Struct, frozen=True):
     type: str
     response: msgspec.Raw = _NULL
@@ -69,6 +79,7 @@ class ServerEvent(msgspec.Struct, frozen=True):
 read_server = msgspec.json.Decoder(ServerEvent).decode
 _used = msgspec.json.Decoder(_Used).decode
 _error = msgspec.json.Decoder(_Error).decode
+_ended = msgspec.json.Decoder(_Ended).decode
 _client_event = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -105,6 +116,20 @@ def usage_of(event: ServerEvent) -> Usage | None:
     except UNREADABLE:
         return None
     return told.usage() if told is not None else None
+
+
+def failure_of(event: ServerEvent) -> int | None:
+    """As `meant`, of a response that failed; None: it did not."""
+    try:
+        told = _ended(event.response)
+    except UNREADABLE:
+        return None
+    if told.status != "failed":
+        return None
+    try:
+        return _meant(msgspec.convert(told.status_details, _Details).error)
+    except msgspec.ValidationError:
+        return _FAILED
 
 
 def meant(error: msgspec.Raw) -> int:
