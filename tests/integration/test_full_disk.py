@@ -7,6 +7,7 @@ room again. Needs a mount namespace: root has it, others where the system allows
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from websockets.asyncio.client import connect
 
 from groundplan.core.home import Home
 from groundplan.gateway.journal.segments import AHEAD
@@ -106,7 +108,8 @@ async def until_full(stack: Stack, key: str) -> int:
 async def test_a_full_disk_refuses_new_calls_settles_open_ones_and_recovers(database: Database, tmp_path: Path) -> None:
     async with scripted("primary") as (model, port), installation(database, tmp_path) as stack:
         place = deployment("primary", port, first_token_ms=30_000, idle_ms=30_000)
-        stack.apply(blueprint(1, [place], [workload("assistant", ["primary"])]))
+        talker = deployment("talker", port, kind="realtime")
+        stack.apply(blueprint(1, [place, talker], [workload("assistant", ["primary"], also=["talker"])]))
         start(stack, "2m")
         await stack.ready()
         key = stack.key()
@@ -124,6 +127,13 @@ async def test_a_full_disk_refuses_new_calls_settles_open_ones_and_recovers(data
         assert model.counted == answered + 4, "what was refused was never sent"
         assert unavailable(await stack.chat(key, headers={"idempotency_key": "one"}))
         assert model.counted == answered + 4
+        url = f"ws://127.0.0.1:{stack.port}/v1/realtime?model=talker"
+        async with connect(url, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None) as conversation:
+            await conversation.send('{"type":"response.create"}')
+            created, told = [json.loads(await conversation.recv()) for _ in range(2)]
+            await conversation.wait_closed()
+        assert created["type"] == "session.created" and told["error"]["code"] == "journal_unavailable"
+        assert conversation.close_code == 1011
         assert {reply.status for reply in await asyncio.gather(*open_calls)} == {200}, "open calls are answered"
         assert (await stack.ask("GET", "/livez", None)).status == 200
         assert stack.workers[0].poll() is None

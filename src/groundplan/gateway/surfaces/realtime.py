@@ -144,11 +144,22 @@ class Session:
                 raise AssertionError("not admitted")
             if not exchange.attempt_started:
                 await self._room(exchange, self._deployment or deployment)
-                sequence = begin(self._gateway, exchange, self._deployment or deployment, inherits=False)
-                exchange.attempt_sent = True
-                if (pending := self._gateway.journal.durable(sequence)) is not None:
-                    await pending
+                await self._write(exchange, self._deployment or deployment)
             return exchange
+
+    async def _write(self, exchange: Exchange, deployment: Deployment) -> None:
+        """Its reservation, on the disk. Raises `Ended` where that has no room."""
+        gateway = self._gateway
+        try:
+            sequence = begin(gateway, exchange, deployment, inherits=False)
+            if (pending := gateway.journal.durable(sequence)) is not None:
+                await pending
+        except GroundplanError as error:
+            if not exchange.attempt_started:
+                self._ready = None
+                settle.refuse(gateway, exchange, error)
+            raise Ended(BROKEN, error) from error
+        exchange.attempt_sent = True
 
     async def _room(self, exchange: Exchange, deployment: Deployment) -> None:
         """Take what limits of the deployment, its model and the key there count of a response. Raises `Ended`."""
@@ -213,18 +224,21 @@ class Session:
                 loop.cancel()
             results = await asyncio.gather(*loops, return_exceptions=True)
         for result in results:
-            if isinstance(result, Ended):
-                await self._failed(result)
-                await self._tell(result)
-            elif isinstance(result, Exception):
-                raise result
+            ended = Ended(BROKEN, result) if isinstance(result, GroundplanError) else result
+            if isinstance(ended, Ended):
+                await self._failed(ended)
+                await self._tell(ended)
+            elif isinstance(ended, Exception):
+                raise ended
 
     async def _failed(self, ended: Ended) -> None:
         active = self._active
         if ended.code == BROKEN and active is not None:
             self._active = None
-            self._blame(active)
-            await self._settle(active, "failed", None, LOST)
+            code = LOST if ended.error is None else ended.error.code
+            if code == LOST:
+                self._blame(active)
+            await self._settle(active, "failed", None, code)
 
     def _blame(self, exchange: Exchange) -> None:
         """A response failed, and not by what its client sent: its deployment is asked last for a while if others do."""
