@@ -239,27 +239,33 @@ async def test_a_conversation_after_a_refusal_costs_nothing(setup: Setup) -> Non
 
 
 async def test_what_the_model_begins_by_itself_is_paid_too(setup: Setup) -> None:
+    clock = asyncio.get_running_loop().time
     async with setup.connected() as connection:
         await connection.input_audio_buffer.append(audio="AAAA")
+        await asyncio.sleep(0.2)
+        began = clock()
         await connection.input_audio_buffer.commit()
         _, done = await heard(connection)
+        took = clock() - began
         assert done.model_extra["groundplan"]["cost_usd"] == "0.000020000000"
         await connection.input_audio_buffer.append(audio="AAAA")
     settlements = await setup.settled(2)
     assert [(s.outcome, s.cost) for s in settlements] == [("ok", 20_000_000), ("not_billed", 0)]
+    for microseconds in (settlements[0].duration_us, setup.records(Finish)[0].duration_us):
+        assert microseconds < took * 1e6, "that somebody was listened to is no time of the response"
 
 
 async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
     """What one of both reserved would else be held by nobody."""
     session, made = Session.__new__(Session), list[Any]()
     session._active = session._ready = session._last = None
-    session._told, session._deployment = Told(), deployment("x", 1)
+    session._told, session._turned, session._deployment = Told(), 0, deployment("x", 1)
 
     async def begun() -> Any:
         async with busy:
             if session._ready is None:
                 await asyncio.sleep(0.01)
-                made.append(SimpleNamespace(first_byte=1))
+                made.append(SimpleNamespace(first_byte=1, started=1, attempt_started=1))
                 session._ready = made[-1]
             return session._ready
 

@@ -96,6 +96,8 @@ class Session:
         """The upstream took what it heard for a turn, and has not said yet that it responds to it."""
         self._begins = False
         """The upstream said that it makes the response which is active."""
+        self._turned = 0
+        """When the turn ended to which it responds, where it says so."""
         self._guards: ConversationGuards | None = None
         self._last: Ended | None = None
         """There is no room for one more response: the one that is being made is heard to its end, and is the last."""
@@ -297,6 +299,7 @@ class Session:
         `Ended`."""
         if self._last is not None:
             return False
+        asked = time.perf_counter_ns()
         try:
             exchange = await self._begun()
         except Ended as ended:
@@ -305,13 +308,16 @@ class Session:
             self._last = ended
             return False
         if kind == "response.create":
-            self._take_up(exchange)
+            self._take_up(exchange, asked)
         return True
 
-    def _take_up(self, exchange: Exchange) -> Exchange:
-        """What is reserved is for the response that begins, unless the other side has begun one meanwhile."""
+    def _take_up(self, exchange: Exchange, since: int) -> Exchange:
+        """What is reserved is for the response that begins, unless the other side has begun one meanwhile. It takes its
+        time `since` it was asked for, not since somebody began to listen."""
         if self._active is None:
-            self._active, self._ready = exchange, None
+            self._active, self._ready, self._turned = exchange, None, 0
+            exchange.started = max(exchange.started, since)
+            exchange.attempt_started = max(exchange.attempt_started, since)
         return self._active
 
     async def _from_upstream(self) -> None:
@@ -363,11 +369,11 @@ class Session:
             return b""
         exchange = self._active
         if event.type == "input_audio_buffer.committed":
-            self._heeded = not self._told.waits
+            self._heeded, self._turned = not self._told.waits, time.perf_counter_ns()
         if event.of_response:
             self._heeded, self._begins = False, event.type != OVER
-        if event.of_response and exchange is None:
-            exchange = self._take_up(await self._begun())  # the model's own turn detection began it
+        if event.of_response and exchange is None:  # the model's own turn detection began it
+            exchange = self._take_up(await self._begun(), self._turned or time.perf_counter_ns())
         if exchange is not None and not exchange.first_byte:
             exchange.first_byte = time.perf_counter_ns()
         if event.type == "error":
