@@ -734,6 +734,9 @@ async def test_a_client_that_goes_away_is_settled(setup: Setup, mode: str) -> No
     async with setup.connected() as connection:
         await say(connection, "a")
         await heard(connection, "response.output_text.delta")
+        await connection.response.create(event_id="mine")
+        error = (await heard(connection, "error"))[1].error
+        assert (error.code, error.event_id) == ("conversation_already_has_active_response", "mine")
     (settlement,) = await setup.settled(1)
     assert settlement.outcome == "cancelled"
     if mode == "stall":

@@ -59,7 +59,10 @@ from groundplan.ledger.model import Usage
 LOOK_SECONDS = 0.2
 TELL_SECONDS = 1.0
 """In which a client is to take why its conversation ends."""
+ACTIVE = "conversation_already_has_active_response"
+"""OpenAI's code, by which clients know that the conversation goes on."""
 _encode = msgspec.json.encode
+_IN_PROGRESS = "a response is in progress"
 
 
 async def converse(gateway: Gateway, request: Request, response: Response) -> None:
@@ -271,7 +274,7 @@ class Session:
                 kind = str(event.get("type", ""))
                 check(event)
                 if kind == "response.create" and self._active is not None:
-                    raise Invalid("a response is in progress", code="response_active", hint="Wait for response.done.")
+                    raise Invalid(_IN_PROGRESS, code=ACTIVE, hint="Wait for response.done.")
                 if (made := self._passing(event, len(text))) is not event:
                     text = _encode(made).decode()
             except (msgspec.DecodeError, RecursionError) as error:
