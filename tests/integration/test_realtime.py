@@ -164,11 +164,12 @@ async def test_the_model_of_a_session_is_the_one_that_it_was_connected_with(setu
     async with setup.connected() as connection:
         assert (await connection.recv()).type == "session.created"
         for named, most, cap in (("talker", "inf", 100), ("scripted/talker", 5000, 100), ("auto", 7, 7)):
-            session: Any = {"type": "realtime", "model": named, "max_output_tokens": most}
+            session: Any = {"type": "realtime", "model": named, "max_output_tokens": most, "tracing": "auto"}
             await connection.session.update(session=session)
             updated: Any = await connection.recv()
             assert (updated.type, updated.session.model) == ("session.updated", "up-talker"), named
             assert updated.session.max_output_tokens == cap, "no longer one than is reserved for"
+            assert updated.session.tracing is None, "nothing is kept at a provider"
         for other in ("chat", "gpt-dearer", 7):
             session = {"type": "realtime", "model": other}
             await connection.session.update(session=session)

@@ -17,6 +17,7 @@ from groundplan.gateway.surfaces.realtime_events import (
     failure_of,
     meant,
     read_server,
+    untraced,
 )
 from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.governance.guardrails.guard import Findings, Guard
@@ -109,6 +110,12 @@ def test_no_answer_is_asked_for_that_is_longer_than_what_is_reserved(place: str,
         made = bounded(event, 100)[place]
         assert made == {"voice": "ash"} | ({} if left is None else {name: left})
     assert bounded(same := {"type": "x", place: {"voice": "ash"}}, 100) is same
+
+
+def test_nothing_is_kept_in_traces_at_a_provider() -> None:
+    event = {"type": "session.update", "session": {"type": "realtime", "tracing": "auto"}}
+    assert untraced(event)["session"] == {"type": "realtime"}
+    assert untraced(same := {"type": "session.update", "session": {"tracing": None}}) is same
 
 
 SPOKEN: dict[str, Any] = {"audio": {"input": {"turn_detection": {"type": "server_vad", "create_response": True}}}}

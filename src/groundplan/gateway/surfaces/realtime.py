@@ -45,6 +45,7 @@ from groundplan.gateway.surfaces.realtime_events import (
     read_client,
     read_server,
     take_key,
+    untraced,
     usage_of,
     wanted,
 )
@@ -295,7 +296,7 @@ class Session:
         if self._first is None or self._first.plan is None or self._deployment is None or self._guards is None:
             raise AssertionError("not admitted")
         named = as_named(event, self._first.plan, self._deployment)
-        return self._guards.sent(bounded(named, self._most), size)
+        return self._guards.sent(untraced(bounded(named, self._most)), size)
 
     async def _let_begin(self, kind: str) -> bool:
         """Whether an event goes on that may begin a response: with money for it, and after no last one. Raises

@@ -32,7 +32,7 @@ CAPS = ("max_output_tokens", "max_response_output_tokens")
 """What the most tokens of an answer are called: now, and in the API as it was before."""
 _EVENT = frozenset({"type", "session", "response", "item", "audio"})
 _SESSION = frozenset(
-    {"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection", *CAPS}
+    {"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection", "tracing", *CAPS}
 )
 """Names in an event, and in what it says of a session or a response, by which anything is decided here."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
@@ -215,6 +215,15 @@ def bounded(event: dict[str, Any], most: int) -> dict[str, Any]:
                     del part[name]
             made = {**made, place: part}
     return made
+
+
+def untraced(event: dict[str, Any]) -> dict[str, Any]:
+    """The event without a wish that the provider keep what is said, in its traces: nothing is kept there. The same
+    object where it has none."""
+    session = event.get("session")
+    if not isinstance(session, dict) or session.get("tracing") is None:
+        return event
+    return {**event, "session": {name: value for name, value in session.items() if name != "tracing"}}
 
 
 def pieces_of(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
