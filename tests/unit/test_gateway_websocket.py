@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import pytest
 from tests.integration.gates import until
 from websockets.client import ClientProtocol
 from websockets.frames import Close, Frame, Opcode
 from websockets.uri import parse_uri
 
+from groundplan.gateway.http import websocket
 from groundplan.gateway.http.body_stream import BodyStream
 from groundplan.gateway.http.bounds import Limits
 from groundplan.gateway.http.server import Request, Response
@@ -103,3 +105,19 @@ async def test_what_has_come_of_a_message_is_held_as_a_body_is() -> None:
         await until(lambda: not stream._size or receiving.done())
     assert await receiving is None and socket._request.held == 0
     assert written.data[-1] == Frame(Opcode.CLOSE, Close(1013, "memory_full").serialize()).serialize(mask=False)
+
+
+async def test_a_client_that_is_gone_without_a_word_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked, and one that says that it is there is not asked again at once."""
+    monkeypatch.setattr(websocket, "PING_SECONDS", 0.02)
+    socket, stream, written = connected()
+    receiving = asyncio.create_task(socket.receive())
+    lost = asyncio.create_task(socket.until_lost())
+    ping = Frame(Opcode.PING, b"").serialize(mask=False)
+    for number in (1, 2):
+        await until(lambda: written.data.count(ping) == number)  # noqa: B023 -- awaited in the same round
+        stream.feed(frame(Opcode.PONG))
+    assert not lost.done()
+    await lost
+    assert not receiving.done() and written.data.count(ping) == 3
+    receiving.cancel()

@@ -5,6 +5,7 @@ Binary messages are refused, since nobody here sends any. Who may connect, and w
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 
@@ -15,11 +16,14 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from groundplan.core.errors import Invalid
+from groundplan.gateway.awake import patient
 from groundplan.gateway.http.server import Request, Response
 
 MESSAGE_BYTES = 16 << 20
 UNCOUNTED = 256 << 10
 """Bytes of a message that are held until the rest of it is here, whatever else is held."""
+PING_SECONDS = 20.0
+"""A client that says nothing for so long is asked whether it is there, and has as long to say so."""
 
 _SUBPROTOCOL = Subprotocol("realtime")
 
@@ -42,6 +46,10 @@ class ServerSocket:
         self._text = bytearray()
         """Of the message that is coming."""
         self._messages: deque[str] = deque()
+        self._listens = False
+        """What comes is read, as soon as it is there."""
+        self._said = asyncio.Event()
+        """Something came since it was looked at."""
         self.closed = False
         self.accepted = False
 
@@ -66,7 +74,10 @@ class ServerSocket:
         while not self._messages:
             if self.closed or self._stream is None:
                 return None
+            self._listens = True
             data = await self._stream.read()
+            self._listens = False
+            self._said.set()
             if not data:
                 return None
             self._protocol.receive_data(data)
@@ -82,6 +93,22 @@ class ServerSocket:
             if self._protocol.close_expected():
                 self.closed = True
         return self._messages.popleft()
+
+    async def until_lost(self) -> None:
+        """Returns when the client is gone without a word, as a telephone that leaves its network: it says nothing, not
+        even that it is there, though it is listened to and takes what it is sent."""
+        while not self.closed:
+            await asyncio.sleep(PING_SECONDS)
+            if not self._said.is_set() and self._listens and not self._response.full:
+                self._protocol.send_ping(b"")
+                self._flush()
+                try:
+                    async with patient(PING_SECONDS):
+                        await self._said.wait()
+                except TimeoutError:
+                    if self._listens and not self._response.full:
+                        return
+            self._said.clear()
 
     def _holds(self) -> bool:
         """Whether what has come of a message may be held until the rest is here."""

@@ -221,7 +221,9 @@ class Session:
 
     async def run(self) -> None:
         """Until one side closes, money is out, or somebody stops it."""
-        ways = (self._from_upstream(), self._from_client(), self._until_lost(), self._watch())
+        ways = (
+            self._from_upstream(), self._from_client(), self._until_lost(), self._socket.until_lost(), self._watch(),
+        )  # fmt: skip
         loops = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
