@@ -145,6 +145,9 @@ def test_other_shapes_give_the_same_totals() -> None:
     talk = {"input_tokens": 9, "output_tokens": 4, "input_token_details": {"audio_tokens": 6}}
     assert bodies.read({"response": {"usage": talk}}, "openai", "realtime").input_audio == 6
     assert msgspec.convert(talk, RealtimeUsage).usage() == Usage(input=9, output=4, input_audio=6)
+    plural = {"input_tokens_details": {"audio_tokens": 6}, "output_tokens_details": {"audio_tokens": 3}}
+    told = msgspec.convert({"input_tokens": 9, "output_tokens": 4} | plural, RealtimeUsage).usage()
+    assert told == Usage(input=9, output=4, input_audio=6, output_audio=3), "as DashScope's sessions report it"
 
 
 @pytest.mark.parametrize("usage", [{"prompt_tokens": -1}, {"prompt_tokens": MAX_TOKENS}, {"prompt_tokens": "many"}, []])

@@ -346,18 +346,22 @@ class RealtimeOutput(_Struct, frozen=True):
 
 
 class RealtimeUsage(_Struct, frozen=True):
-    """`usage` of a response of a realtime session, and of a transcription that is counted in tokens."""
+    """`usage` of a response of a realtime session, and of a transcription that is counted in tokens. DashScope calls
+    the details as Responses do."""
 
     input_tokens: int = -1
     output_tokens: int = -1
     input_token_details: RealtimeInput | None = None
     output_token_details: RealtimeOutput | None = None
+    input_tokens_details: RealtimeInput | None = None
+    output_tokens_details: RealtimeOutput | None = None
 
     def usage(self) -> Usage | None:
         """None where a total is missing or a count cannot be true."""
         if self.input_tokens < 0 or self.output_tokens < 0:
             return None
-        into, out = self.input_token_details or RealtimeInput(), self.output_token_details or RealtimeOutput()
+        into = self.input_token_details or self.input_tokens_details or RealtimeInput()
+        out = self.output_token_details or self.output_tokens_details or RealtimeOutput()
         cached = into.cached_tokens_details or CachedByKind()
         return plausible(
             Usage(
