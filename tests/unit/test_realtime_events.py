@@ -18,10 +18,12 @@ from groundplan.gateway.surfaces.realtime_events import (
     meant,
     read_server,
     untraced,
+    usage_of,
 )
 from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.governance.guardrails.guard import Findings, Guard
 from groundplan.governance.guardrails.masks import Masks
+from groundplan.ledger.model import Usage
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 ELSEWHERE = "http://169.254.169.254/latest/meta-data"
@@ -174,3 +176,9 @@ def test_whose_matter_an_error_is(error: Any, status: int) -> None:
 def test_a_response_that_did_not_fail(details: Any) -> None:
     done = {"type": "response.done", "response": {"status": "completed", "status_details": details}}
     assert failure_of(read_server(msgspec.json.encode(done))) is None
+
+
+def test_what_vllm_transcribes_is_counted() -> None:
+    told = {"type": "transcription.done", "text": "hello", "usage": {"prompt_tokens": 40, "completion_tokens": 7}}
+    event = read_server(msgspec.json.encode(told))
+    assert event.of_response and usage_of(event) == Usage(input=40, output=7)

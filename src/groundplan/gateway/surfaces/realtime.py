@@ -35,8 +35,8 @@ from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.realtime_ended import BROKEN, LOST, POLICY, Ended, broken, event_of, stopping
 from groundplan.gateway.surfaces.realtime_events import (
     BEGINS,
+    ENDS,
     HINT,
-    OVER,
     ServerEvent,
     as_named,
     bounded,
@@ -377,7 +377,7 @@ class Session:
         if event.type == "input_audio_buffer.committed":
             self._heeded, self._turned = not self._told.waits, time.perf_counter_ns()
         if event.of_response:
-            self._heeded, self._begins = False, event.type != OVER
+            self._heeded, self._begins = False, event.type not in ENDS
         if event.of_response and exchange is None:  # the model's own turn detection began it
             exchange = self._take_up(await self._begun(), self._turned or time.perf_counter_ns())
         if exchange is not None and not exchange.first_byte:
@@ -385,7 +385,7 @@ class Session:
         if event.type == "error":
             await self._unmade()
             return self._connected().target.hide(data)
-        if event.type != OVER or exchange is None:
+        if event.type not in ENDS or exchange is None:
             return data
         self._active = None
         await self._made(exchange, event)

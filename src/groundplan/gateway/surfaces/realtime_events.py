@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.prices.reported import RealtimeUsage
+from groundplan.economics.prices.reported import ChatUsage, RealtimeUsage
 from groundplan.gateway.call.identify import KEY_HEADERS
 from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates, refuse_spellings
 from groundplan.gateway.surfaces.body import image_bytes
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 HINT = "See docs/tasks.md."
 BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
 """Events after which the model may begin a response."""
-OVER = "response.done"
+_BY_VLLM = "transcription."
+"""Begins the types of its events, which only transcribe; `response.` those of all others that are of a response."""
+ENDS = frozenset({"response.done", "transcription.done"})
 CAPS = ("max_output_tokens", "max_response_output_tokens")
 """What the most tokens of an answer are called: now, and in the API as it was before."""
-_EVENT = frozenset({"type", "session", "response", "item", "audio"})
+_EVENT = frozenset({"type", "session", "response", "item", "audio", "model"})
 _SESSION = frozenset(
     {"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection", "tracing", *CAPS}
 )
@@ -69,15 +71,17 @@ class ServerEvent(msgspec.Struct, frozen=True):
     response: msgspec.Raw = _NULL
     session: msgspec.Raw = _NULL
     error: msgspec.Raw = _NULL
+    usage: msgspec.Raw = _NULL
 
     @property
     def of_response(self) -> bool:
         """Whether a response is being made, or was."""
-        return self.type.startswith("response.")
+        return self.type.startswith(("response.", _BY_VLLM))
 
 
 read_server = msgspec.json.Decoder(ServerEvent).decode
 _used = msgspec.json.Decoder(_Used).decode
+_counted = msgspec.json.Decoder(ChatUsage).decode
 _error = msgspec.json.Decoder(_Error).decode
 _ended = msgspec.json.Decoder(_Ended).decode
 _client_event = msgspec.json.Decoder(dict[str, Any]).decode
@@ -112,7 +116,7 @@ def beta(headers: dict[bytes, bytes]) -> dict[str, str]:
 def usage_of(event: ServerEvent) -> Usage | None:
     """What a response is reported to have used by the event that ends it, where that can be true."""
     try:
-        told = _used(event.response).usage
+        told = _counted(event.usage) if event.type.startswith(_BY_VLLM) else _used(event.response).usage
     except UNREADABLE:
         return None
     return told.usage() if told is not None else None
@@ -185,17 +189,18 @@ def as_named(event: dict[str, Any], plan: Plan, deployment: Deployment) -> dict[
     """The event under the upstream's name of the model, where its session names one by another; else the same object.
     Raises `Invalid` for any other model: some upstreams (LocalAI) go over to it, and money is reserved for this one."""
     made = event
-    for place in ("session", "response"):
-        part = _object(event.get(place))
+    for place in ("session", "response", ""):  # vLLM's own clients name it in the event itself
+        part = _object(event.get(place)) if place else event
         named = part.get("model")
         if named is None or named == deployment.upstream_model:
             continue
         allowed = plan.allowed(named, deployment.kind) if isinstance(named, str) else ()
         if all(each.name != deployment.name for each in allowed):
-            hint = f"Leave {place}.model out, or connect with it."
+            hint = f"Leave {place or 'event'}.model out, or connect with it."
             told = "the model of a conversation is the one that it was connected with"
             raise Invalid(told, code="field_unsupported", hint=hint)
-        made = {**made, place: {**part, "model": deployment.upstream_model}}
+        renamed = {**part, "model": deployment.upstream_model}
+        made = {**made, place: renamed} if place else {**made, "model": deployment.upstream_model}
     return made
 
 

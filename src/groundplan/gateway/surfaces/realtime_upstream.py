@@ -19,7 +19,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.websocket import MESSAGE_BYTES
-from groundplan.gateway.surfaces.realtime_events import CANCEL, CLEAR, OVER, beta, read_server, usage_of
+from groundplan.gateway.surfaces.realtime_events import CANCEL, CLEAR, ENDS, beta, read_server, usage_of
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
@@ -125,7 +125,7 @@ async def last_used(socket: ClientConnection, *, making: bool, heeded: bool, wai
                 await socket.send(CANCEL if making else CLEAR)
             async for message in socket:
                 event = read_server(message)
-                if event.type == OVER:
+                if event.type in ENDS:
                     return usage_of(event)
                 if event.type == "input_audio_buffer.committed":
                     heeded |= not waits
