@@ -30,8 +30,9 @@ from tests.unit.raw_upstream import (
     whole,
 )
 
-from groundplan.blueprint.model import Guardrails, Keep, Reliability
+from groundplan.blueprint.model import Guardrails, Keep, Rates, Reliability
 from groundplan.core.errors import Invalid
+from groundplan.core.money import PICO
 from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.resume import continuation
 from groundplan.gateway.surfaces.answers import of_error
@@ -702,6 +703,13 @@ async def test_what_a_provider_does_not_answer_is_its_callers_matter(tmp_path: P
         assert not rig.gateway.health._failures and rig.models["two"].counted == 0
         await rig.books()
     assert meant(403, b'{"error":{"message":"Your key may not do this","metadata":{}}}') == 403
+    (tmp_path / "fee").mkdir()
+    rates = {"rates": Rates(input=0, output=0, flagged=PICO // 20)}
+    async with saying(tmp_path / "fee", answering(told, b"403 Forbidden"), more={"one": rates}) as rig:
+        assert (await rig.chat()).status == 403
+        (settled,) = await rig.settlements()
+        assert (settled.cost, settled.flags) == (PICO // 20, ["flagged"]), "and no more than was reserved"
+        await rig.books()
 
 
 SGLANG = b'{"error":{"object":"error","message":"The input (9000 tokens) is longer than the model\'s","code":%d}}'

@@ -14,6 +14,9 @@ from groundplan.catalog.check import validate_files
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.economics.unit_price import audio_price, image_price, speech_price
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS
+from groundplan.ledger.model import Usage
 from groundplan.release.priced import declared_or_listed
 from groundplan.release.reached import deployments
 
@@ -25,6 +28,9 @@ def compiled(deployment: str) -> Deployment:
     return found[0]
 
 
+ASK = Ask(
+    fields={}, model="auto", messages=1, query="", stream=False, include_usage=False, cap=None, copies=1, size=0
+)  # fmt: skip
 PRICES = {"1024x1024": 4, "1024x1024/hd": 8, "512x512/low": 1, "512x512/high": 3, "any": 12}
 
 
@@ -69,3 +75,9 @@ def test_what_is_declared_reaches_the_gateway() -> None:
     assert (ear.rates.minute, ear.audio_seconds) == (6 * PICO // 1000, 1800)
     with pytest.raises(Invalid, match="without a bound"):
         compiled(minutes)
+    least = compiled(minutes.replace("}", ", shortest: 10s, flagged: 0.05 USD}") + "audio: 5s\n")
+    assert (least.rates.shortest, least.rates.flagged) == (10, PICO // 20)
+    assert TRANSCRIPTIONS.bound(ASK, least, 0, 0) == least.rates.minute // 6
+    for seconds, place, charged in ((2.5, least, 10), (12, least, 12), (2.5, ear, 3)):
+        heard = b'{"text":"well","duration":%b}' % str(seconds).encode()
+        assert TRANSCRIPTIONS.codec(place).answer(heard, ASK).usage == Usage(seconds=charged)

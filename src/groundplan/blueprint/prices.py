@@ -44,6 +44,10 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """picodollars per million characters that are spoken"""
     minute: int = 0
     """picodollars for each minute of audio that is listened to"""
+    shortest: int = 0
+    """seconds that are charged of shorter audio, too"""
+    flagged: int = 0
+    """picodollars for each request that is refused for what it says"""
     long_above: int = 0
     long: Rates | None = None
     """What the whole call costs when its prompt has more than `long_above` tokens; may itself have a longer tier."""

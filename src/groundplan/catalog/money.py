@@ -15,6 +15,7 @@ from groundplan.catalog.fields import (
     Count,
     Date,
     DayWindow,
+    Duration,
     Limit,
     Line,
     MoneyRates,
@@ -100,6 +101,10 @@ class Price(Strict):
     """For a million characters that are spoken."""
     minute: Amount = 0
     """For each minute of audio that is listened to."""
+    shortest: Duration = 0
+    """What a provider charges for shorter audio, too, such as 10s."""
+    flagged: Amount = 0
+    """For each request that its provider refuses for what it says, where that has a fee, as at xAI."""
     long: LongPrice | None = None
     batch: ClassPrice | None = None
     """At the provider's batch endpoint. Without `serves: [batches]`: of the calls of which batches are made there."""
@@ -141,6 +146,7 @@ class Price(Strict):
                 self.images,
                 self.characters,
                 self.minute,
+                self.flagged,
                 self.long,
                 self.batch,
                 self.priority,

@@ -139,7 +139,7 @@ def price_of(rates: Rates) -> dict[str, int]:
     """Picodollars by class, those of longer prompts, batches and priority with that name before: `long.input`."""
     found = {
         "input": rates.input, "output": rates.output, "request": rates.request, "image": rates.image,
-        "characters": rates.characters, "minute": rates.minute,
+        "characters": rates.characters, "minute": rates.minute, "shortest": rates.shortest, "flagged": rates.flagged,
         **{name: amount for name in _FINER if (amount := getattr(rates, name)) is not None},
         **{f"images.{size}": amount for size, amount in rates.images.items()},
     }  # fmt: skip

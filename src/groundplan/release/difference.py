@@ -22,7 +22,10 @@ _MONEY = frozenset(
     }
 )  # fmt: skip
 """Fields that hold picodollars, told as dollars."""
-_EACH = {"request": "", "image": "", "search": "", "minute": "/minute", "characters": "/Mchar", "long_above": ""}
+_EACH = {
+    "request": "", "image": "", "search": "", "minute": "/minute", "characters": "/Mchar", "long_above": "",
+    "flagged": "", "shortest": "",
+}  # fmt: skip
 """Of a price, what does not cost by the million tokens -> by what it does; nothing of it is not told."""
 
 
@@ -168,7 +171,8 @@ def _text(name: str, value: Any) -> str:
         return _usd(value)
     if isinstance(value, int) and name.startswith("rates."):
         last = "image" if ".images." in name else name.rpartition(".")[2]
-        return f"{value} tokens" if last == "long_above" else f"{_usd(value)}{_EACH.get(last, '/Mtok')}"
+        counts = {"long_above": "tokens", "shortest": "seconds"}
+        return f"{value} {counts[last]}" if last in counts else f"{_usd(value)}{_EACH.get(last, '/Mtok')}"
     text = str(value)
     if len(text) <= _LONG:
         return text

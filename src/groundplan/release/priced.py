@@ -136,6 +136,8 @@ def _rates(price: doc.Price, source: str) -> bp.Rates:
         images=dict(sorted(price.images.items())),
         characters=price.characters,
         minute=price.minute,
+        shortest=-(-price.shortest // 1000),
+        flagged=price.flagged,
         source=source,
         effective=price.since.isoformat() if price.since else "",
     )

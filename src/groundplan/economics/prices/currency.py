@@ -49,8 +49,8 @@ def rates_in_usd(rates: Rates, rate: int) -> Rates:
         return int((Decimal(value) * rate / PICO).to_integral_value(ROUND_CEILING))
 
     counts = {
-        "long_above", "windows", "details", "long", "batch", "priority", "images", "source", "effective", "then",
-        "then_from",
+        "long_above", "shortest", "windows", "details", "long", "batch", "priority", "images", "source", "effective",
+        "then", "then_from",
     }  # fmt: skip
     plain = {
         name: usd(value)

@@ -182,7 +182,8 @@ def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deplo
     most = workload.max_output_tokens
     exchange.output_cap = most = most if ask.cap is None else min(ask.cap, most)
     for deployment in deployments:
-        bounds[deployment.name] = bound(ask, deployment, added, min(most, deployment.max_output_tokens))
+        most_here = bound(ask, deployment, added, min(most, deployment.max_output_tokens))
+        bounds[deployment.name] = max(most_here, deployment.rates.flagged)
     return max(bounds.values())
 
 

@@ -361,7 +361,7 @@ class Attempt:
         gateway, exchange, interface = self.gateway, self.exchange, self.exchange.interface
         answered = self._answered
         if answered is None:
-            settle.attempt(gateway, exchange, "not_billed", self.status, None)
+            settle.refused(gateway, exchange, self.status, self._refusal)
             refusal = self._refusal if self._target is None else self._target.hide(self._refusal)
             data = interface.of_upstream_refusal(refusal)
             await send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
@@ -404,7 +404,7 @@ class Attempt:
         gateway, exchange, answered = self.gateway, self.exchange, self._answered
         try:
             if answered is None:
-                settle.attempt(gateway, exchange, "not_billed", self.status, None, keep_reservation=True)
+                settle.refused(gateway, exchange, self.status, self._refusal, keep_reservation=True)
             else:
                 settle.attempt(gateway, exchange, "ok", self.status, answered.usage)
         finally:
@@ -425,7 +425,7 @@ class Attempt:
             self._close()
             return
         if self.refused:
-            settle.attempt(self.gateway, exchange, "not_billed", self.status, None)
+            settle.refused(self.gateway, exchange, self.status, self._refusal)
             self._close()
             return
         usage = self._usage()
@@ -476,7 +476,7 @@ class Attempt:
             if billed:
                 settle.cancelled(self.gateway, self.exchange, usage)
             else:
-                settle.attempt(self.gateway, self.exchange, "not_billed", self.status, None)
+                settle.refused(self.gateway, self.exchange, self.status, self._refusal)
             self._close()
 
     def _close(self) -> None:

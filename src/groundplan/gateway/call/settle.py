@@ -21,10 +21,13 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE, TICKET, feature_of, ticket_of
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.experiments.trial import told
+from groundplan.gateway.upstream import account
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Finish, Settlement, Usage
 
 CLIENT_GONE = 499
 """HTTP status in the ledger of a call whose client went away; never sent."""
+FLAGGED = "flagged"
+"""Of an attempt that was refused for what was asked, which had a fee."""
 LONGEST_TOKEN = 128
 """Bytes: an answer has more tokens than its bytes divided by this; an upstream that reports fewer is flagged."""
 
@@ -58,14 +61,29 @@ def attempt(
     usage: Usage | None,
     *,
     keep_reservation: bool = False,
+    fee: int = 0,
 ) -> int:
     """Settle the open attempt and return the journal's sequence. `usage` None: unreported, so our count or the bound.
 
-    `keep_reservation`: it was certainly not billed, and a retry takes the reservation over.
+    `keep_reservation`: it was certainly not billed, and a retry takes the reservation over. `fee`: picodollars that it
+    costs whatever was used.
     """
-    sequence, settled = _write_attempt(gateway, exchange, outcome, status, usage)
+    sequence, settled = _write_attempt(gateway, exchange, outcome, status, usage, fee)
     _count_attempt(gateway, exchange, settled, keep_reservation=keep_reservation)
     return sequence
+
+
+def refused(
+    gateway: Gateway, exchange: Exchange, status: int, refusal: bytes, *, keep_reservation: bool = False
+) -> None:
+    """Settle the open attempt, whose upstream refuses the request: it is not billed, but for the fee that it may have
+    where it is refused for what it says."""
+    place = exchange.deployment
+    fee = 0 if place is None else place.rates.flagged
+    if fee and account.flagged(status, refusal):
+        attempt(gateway, exchange, "failed", status, Usage(), fee=fee)
+    else:
+        attempt(gateway, exchange, "not_billed", status, None, keep_reservation=keep_reservation)
 
 
 def whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None) -> int | None:
@@ -79,14 +97,14 @@ def whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage
 
 
 def _write_attempt(
-    gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None
+    gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None, fee: int = 0
 ) -> tuple[int, _Settled]:
     deployment = exchange.deployment
     if deployment is None or exchange.token is None or not exchange.attempt_started:
         raise AssertionError("no attempt is open")
     usage = _true(exchange, usage)
     estimated = usage is None and outcome != "not_billed"
-    usage, cost, flags = _billed(exchange, deployment, outcome, usage)
+    usage, cost, flags = (Usage(), fee, [FLAGGED]) if fee else _billed(exchange, deployment, outcome, usage)
     now, began = time.perf_counter_ns(), exchange.attempt_started
     duration_us, started_us = (now - began) // 1000, (began - exchange.started) // 1000
     sequence = gateway.journal.settle(

@@ -85,11 +85,7 @@ class Transcriptions(Interface):
     _path = b"/audio/transcriptions"
 
     def __init__(self) -> None:
-        self._codecs = {
-            (tokens, minutes): TranscriptionCodec(self._path, Priced(tokens, minutes))
-            for tokens in (False, True)
-            for minutes in (False, True)
-        }
+        self._codecs: dict[Priced, TranscriptionCodec] = {}
 
     async def receive(self, request: Request) -> None:
         upload = request.form = Upload(_DECISIVE)
@@ -132,14 +128,17 @@ class Transcriptions(Interface):
 
     def codec(self, deployment: Deployment) -> Codec:
         rates = deployment.rates
-        return self._codecs[bool(rates.input or rates.output or rates.input_audio), bool(rates.minute)]
+        priced = Priced(bool(rates.input or rates.output or rates.input_audio), bool(rates.minute), rates.shortest)
+        codec = self._codecs.get(priced)
+        if codec is None:
+            codec = self._codecs[priced] = TranscriptionCodec(self._path, priced)
+        return codec
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         rates = deployment.rates
-        usage = Usage(seconds=deployment.audio_seconds)
+        usage = Usage(seconds=max(deployment.audio_seconds, rates.shortest))
         if rates.input or rates.output or rates.input_audio:
-            into, out = deployment.context_tokens, deployment.max_output_tokens
-            usage = Usage(input=into, output=out, seconds=deployment.audio_seconds)
+            usage = replace(usage, input=deployment.context_tokens, output=deployment.max_output_tokens)
         return usage, price.bound(rates, usage.input, usage.output) + audio_price(rates, usage.seconds)
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:  # noqa: ARG002 -- the contract's signature

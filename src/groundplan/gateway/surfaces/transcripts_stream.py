@@ -30,6 +30,8 @@ class Priced:
 
     tokens: bool
     minutes: bool
+    shortest: int = 0
+    """Seconds that are charged of less, too."""
 
     def used(self, told: Usage | None, seconds: Usage | None = None) -> Usage | None:
         """What was reported, or said of the length beside it; None where that lacks what has a price."""
@@ -39,7 +41,9 @@ class Priced:
         if told is None:
             return None if self.tokens or self.minutes else Usage()
         lacks = (self.tokens and not (told.input or told.output)) or (self.minutes and not told.seconds)
-        return None if lacks else told
+        if lacks:
+            return None
+        return msgspec.structs.replace(told, seconds=self.shortest) if 0 < told.seconds < self.shortest else told
 
 
 def seconds_used(seconds: float) -> Usage | None:

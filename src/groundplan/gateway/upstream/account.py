@@ -131,8 +131,18 @@ def meant(status: int, data: bytes) -> int:
         return status
     if status == REFUSED:
         return said(error.message, error.code) or status
-    flagged = isinstance(error.metadata, dict) and "flagged_input" in error.metadata
-    return REFUSED if flagged or error.message.startswith(_FLAGGED) else status
+    return REFUSED if _is_flagged(error) else status
+
+
+def flagged(status: int, data: bytes) -> bool:
+    """Whether a provider refuses a request for what it says."""
+    error = _error(data) if status in (REFUSED, NOT_ALLOWED) else None
+    return error is not None and _is_flagged(error)
+
+
+def _is_flagged(error: _Error) -> bool:
+    marked = isinstance(error.metadata, dict) and "flagged_input" in error.metadata
+    return marked or error.message.startswith(_FLAGGED)
 
 
 def told_status(data: bytes) -> int:
