@@ -69,6 +69,14 @@ def test_who_listens_at_a_price_by_tokens_says_how_many_fit() -> None:
     assert typed("transcription", tokens, "context: 16k\n") == typed("transcription", minutes, "audio: 30m\n") == []
 
 
+def test_who_searches_as_much_as_it_likes_has_a_price_that_bounds_it() -> None:
+    text = START.format(company="").replace("acme/one", "perplexity/sonar-deep-research").replace("price: free\n", "")
+    bounded = "price: {input: 2 USD/Mtok, output: 8 USD/Mtok, request: 2 USD}\n"
+    for price, codes in (("", ["search_unbounded"]), (bounded, [])):
+        found = problems(validate_files({"a.yaml": text + URL + price}), date(2026, 11, 1))
+        assert [told.code for told in found] == codes
+
+
 def test_a_prompt_above_the_lists_threshold_costs_what_the_provider_bills() -> None:
     """Whatever context was declared, or was not."""
     for lines in ("", "context: 8k\n"):

@@ -36,7 +36,8 @@ def answer_of(workspace: Workspace, item: doc.DeploymentDoc) -> int:
 
 
 def problems(workspace: Workspace, today: date, prices: Prices = declared_or_listed) -> Iterator[Problem]:
-    """Deployments that read files, hold conversations, listen or make images without a bound of what that costs."""
+    """Deployments that read files, hold conversations, listen, make images or search without a bound of what that
+    costs."""
     for name, item in workspace.deployments.items():
         found = prices(workspace, item, today)
         rates = None if isinstance(found, Problem) else found
@@ -50,6 +51,15 @@ def problems(workspace: Workspace, today: date, prices: Prices = declared_or_lis
             )
         if item.type == "images" and rates is not None and rates.source != FREE.source:
             yield from _images(workspace, item, rates)
+        fine = None if rates is None else rates.details
+        if fine is not None and fine.search and fine.citations is not None:
+            yield Problem(
+                f"deployment {name} searches and reads for an answer as much as it likes, each search at a price",
+                "search_unbounded",
+                "Name a model with a price for each request, such as perplexity/sonar-pro, or write a price of your "
+                "own with the most that one costs: price: {input: ..., output: ..., request: 2 USD}.",
+                workspace.where("deployment", name, "model"),
+            )
 
 
 def _takes_all(item: doc.DeploymentDoc, rates: Rates | None) -> str:

@@ -57,6 +57,7 @@ _STILL_COMPILES = frozenset(
         "price_missing",
         "price_twice",
         "prompt_version",
+        "search_unbounded",
         "site_not_trusted",
         "solo_with_others",
         "source_too_sensitive",
