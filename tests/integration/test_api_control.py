@@ -296,10 +296,12 @@ def test_a_key_has_terms_of_its_own_and_is_rotated_once(control: Control) -> Non
     again = control.ask("POST", f"/api/keys/{old['id']}/rotate", {})
     assert (again.status, again.code) == (409, "key_rotated")
     oddly = {"scope": f"key/{new.body['id']}", "reason": "it asks oddly"}
-    control.ask("POST", "/api/kill", oddly)
+    assert control.ask("POST", "/api/kill", oddly).body["others"] == [old["id"]], "which goes on for an hour"
+    leaked = {"scope": f"key/{old['id']}", "reason": "it leaked"}
+    assert control.ask("POST", "/api/kill", leaked).body["others"] == [], "the other one is stopped"
     stopped = control.ask("POST", f"/api/keys/{new.body['id']}/rotate", {})
     assert (stopped.status, stopped.code) == (409, "key_stopped"), "its successor would not be"
-    assert control.ask("POST", "/api/kill/lift", oddly).status == 200
+    assert [control.ask("POST", "/api/kill/lift", each).status for each in (oddly, leaked)] == [200, 200]
     for wrong, code in (
         ({"budget": "20 USD"}, "key_terms"),
         ({"networks": ["nowhere"]}, "key_terms"),

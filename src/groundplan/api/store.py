@@ -157,6 +157,19 @@ def key_or_none(conn: Db, key_id: UUID) -> Row | None:
     return rows[0] if rows else None
 
 
+def others_of_line(conn: Db, key_id: UUID) -> list[str]:
+    """Ids of the other keys that are good of those that this one was rotated to or from."""
+    rows = select(
+        conn,
+        """SELECT o.id FROM api_key k JOIN api_key o ON coalesce(o.family, o.id) = coalesce(k.family, k.id)
+           WHERE k.id = %s AND o.id <> k.id AND o.revoked_at IS NULL AND (o.expires_at IS NULL OR o.expires_at > now())
+             AND NOT EXISTS (SELECT 1 FROM kill_switch s WHERE s.lifted_at IS NULL AND s.scope = 'key/' || o.id)
+           ORDER BY o.created_at, o.id""",
+        (key_id,),
+    )
+    return [str(row["id"]) for row in rows]
+
+
 def kills(conn: Db) -> list[Row]:
     """What is stopped now."""
     return select(

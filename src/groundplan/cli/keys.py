@@ -117,7 +117,13 @@ def _terms(key: dict[str, Any]) -> str:
 def revoke(key_id: KeyArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Revoke a key, and show which gateways have acknowledged it. Exits with 69 until all have."""
     value = ControlClient.connect(home).delete(f"/api/keys/{key_id}")
-    tell_effective(f"key {key_id} is revoked", value, as_json)
+    tell_effective(f"key {key_id} is revoked{others_text(value)}", value, as_json)
+
+
+def others_text(value: dict[str, Any]) -> str:
+    """That what a key was rotated to or from is not stopped with it."""
+    others = value.get("others") or ()
+    return f" (its line goes on with {', '.join(others)})" if others else ""
 
 
 def tell_effective(what: str, value: dict[str, Any], as_json: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.keys import effective_text
+from groundplan.cli.keys import effective_text, others_text
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, note
 from groundplan.core.errors import Invalid, Unavailable
@@ -54,7 +54,7 @@ def kill(
     value = _offline(home_for(home), scope, reason) if offline else _told(home, scope, reason, streams)
     file = value.get("file")
     by_file = f"{scope} is stopped by {file}: workers of this HOME obey it at their next heartbeat" if file else None
-    emit(value, as_json, by_file or effective_text(f"{scope} is stopped", value["effective"]))
+    emit(value, as_json, by_file or effective_text(f"{scope} is stopped{others_text(value)}", value["effective"]))
     if not value["effective"]["complete"]:
         raise typer.Exit(Unavailable.exit_code)
 

@@ -178,9 +178,11 @@ def list_keys(
 
 @router.delete("/keys/{key_id}")
 def revoke_key(key_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Stop a key; says which gateways have taken note."""
+    """Stop a key; says which gateways have taken note, and which `others` go on that it was rotated to or from."""
     with services.transaction() as conn:
         row = store.key(conn, key_id)
         authorize(caller, "revoke", f"workload/{row['workload']}")
         number = identity.revoke_key(conn, caller.actor, key_id)
-    return {"id": str(key_id), "effective": effect_of(services, number, workload=row["workload"])}
+        others = store.others_of_line(conn, key_id)
+    effective = effect_of(services, number, workload=row["workload"])
+    return {"id": str(key_id), "effective": effective, "others": others}

@@ -60,14 +60,16 @@ def list_kills(services: Using, caller: Reader) -> dict[str, Any]:
 
 @router.post("/kill", status_code=201)
 def kill(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Stop a scope. Gateways acknowledge within a second; those cut off are named with until when they may serve."""
+    """Stop a scope. Gateways acknowledge within a second; those cut off are named with until when they may serve. Of a
+    key that was rotated, `others` are those of its line that go on."""
     authorize(caller, "stop", body.scope)
+    kind, _, name = body.scope.partition("/")
     with services.transaction() as conn:
         _check_known(conn, body.scope)
         number = identity.kill(conn, caller.actor, body.scope, body.reason, streams=body.streams)
-    kind, _, name = body.scope.partition("/")
+        others = store.others_of_line(conn, UUID(name)) if kind == "key" else []
     effective = effect_of(services, number, workload=name if kind == "workload" else None)
-    return {"scope": body.scope, "reason": body.reason, "effective": effective}
+    return {"scope": body.scope, "reason": body.reason, "effective": effective, "others": others}
 
 
 @router.post("/kill/lift")
