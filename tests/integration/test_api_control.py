@@ -663,7 +663,10 @@ def test_a_link_that_the_operator_made_approves_nothing_and_a_passkey_does(fresh
     sam = fresh.sign_in("sam@acme.example")
     assert fresh.ask("POST", approve, {}, **sam).status == 200
     assert fresh.ask("POST", approve, {}, **ana).body["blueprint"] == 2
-    (done,) = fresh.ask("GET", "/api/changes").body["changes"]
+    (done,) = (listed := fresh.ask("GET", "/api/changes").body)["changes"]
+    assert listed["next"] is None
+    older = fresh.ask("GET", f"/api/changes?limit=1&before={done['id']}").body
+    assert older == {"changes": [], "next": None}
     assert {row["proof"] for row in done["approvals"]} == {"passkey"}
 
 

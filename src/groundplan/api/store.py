@@ -87,14 +87,17 @@ def blueprint_bodies(conn: Db, numbers: list[int]) -> list[Row]:
     return select(conn, "SELECT digest, body FROM blueprint WHERE number = ANY(%s)", (numbers,))
 
 
-def changes(conn: Db, state: str | None = None, limit: int = 100) -> list[Row]:
-    """Requested changes, newest first, without their files."""
+def changes(conn: Db, state: str | None = None, limit: int = 100, before: UUID | None = None) -> list[Row]:
+    """Requested changes, newest first, without their files; of those that were asked for before the change `before`,
+    where said."""
     return select(
         conn,
         """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state, decided_at, blueprint,
                   expires_on, grace_until, seats, reason, renews
-           FROM change WHERE %s::text IS NULL OR state = %s ORDER BY requested_at DESC, id DESC LIMIT %s""",
-        (state, state, limit),
+           FROM change WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(before)s::uuid IS NULL
+             OR (requested_at, id) < (SELECT requested_at, id FROM change WHERE id = %(before)s))
+           ORDER BY requested_at DESC, id DESC LIMIT %(limit)s""",
+        {"state": state, "before": before, "limit": limit},
     )
 
 

@@ -95,7 +95,9 @@ async def _deployments(visitor: Visitor) -> dict[str, Any]:
 
 @router.get("/governance")
 async def governance(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, changes="/api/changes", checked="/api/audit/verification")
+    after = request.query_params.get("changes", "")
+    requested = f"/api/changes?before={quote(after, safe='')}" if after else "/api/changes"
+    found = await fetch(visitor, requested=requested, checked="/api/audit/verification")
     everything = request.query_params.get("calls") == "yes"
     before = request.query_params.get("before", "")
     query = {"limit": str(ENTRIES_SHOWN), **({} if everything else {"without": "call"})}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Request
+from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -25,6 +25,7 @@ from groundplan.governance.rulings import Answer, Approver
 
 router = below_api("changes")
 MOST_FILES = 1000
+PAGE = 100
 
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 FileText = Annotated[str, StringConstraints(max_length=1 << 20)]
@@ -101,10 +102,19 @@ def rollback(body: Rollback, request: Request, services: Using, caller: SignedIn
 
 
 @router.get("/changes")
-def list_changes(services: Using, caller: Reader, state: str | None = None) -> dict[str, Any]:
-    """Requested changes, newest first, with what they wait for and what was decided."""
+def list_changes(
+    services: Using,
+    caller: Reader,
+    state: str | None = None,
+    before: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
+) -> dict[str, Any]:
+    """Requested changes, newest first, with what they wait for and what was decided; continue with `before` =
+    `next`."""
     with services.transaction() as conn:
-        return {"changes": _named(conn, caller, with_approvals(conn, store.changes(conn, state)))}
+        found = store.changes(conn, state, limit + 1, before)
+        shown = _named(conn, caller, with_approvals(conn, found[:limit]))
+    return {"changes": shown, "next": str(shown[-1]["id"]) if len(found) > limit else None}
 
 
 @router.get("/changes/{change_id}")

@@ -18,6 +18,8 @@ from groundplan.ledger import finding_store
 router = below_api("inbox")
 SILENT_SECONDS = 1.0
 MOST = 200
+WAITING = 1000
+"""Of changes that wait for an approval."""
 
 
 @router.get("/inbox")
@@ -42,7 +44,7 @@ def inbox(services: Using, caller: SignedIn) -> dict[str, Any]:
 def _others(conn: Connection[Any], caller: Caller) -> list[dict[str, Any]]:
     """Approvals, then stops and silent gateways."""
     silent = [worker for worker in store.gateways(conn) if worker["silent_s"] > SILENT_SECONDS]
-    pending = with_holders(conn, caller, with_approvals(conn, store.changes(conn, "pending")))
+    pending = with_holders(conn, caller, with_approvals(conn, store.changes(conn, "pending", WAITING)))
     return [
         *map(_approval, pending),
         *map(_kill, store.kills(conn)),
