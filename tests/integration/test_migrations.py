@@ -21,7 +21,7 @@ from alembic.script import ScriptDirectory
 from psycopg import sql
 
 from groundplan.core.database import ROLES, connect, external_url, role_name
-from groundplan.core.errors import Conflict, Denied, Invalid
+from groundplan.core.errors import Conflict, Denied, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.governance import store as governance
 from groundplan.governance.policy import exception_store
@@ -154,6 +154,23 @@ def test_many_starts_at_once_upgrade_once(postgres_cluster: Cluster) -> None:
 
 def test_a_user_who_may_not_make_roles_is_told_what_to_ask_for(postgres_cluster: Cluster) -> None:
     with _bare_database(postgres_cluster, "bare_plain") as url, connect(url, autocommit=True) as admin:
+def test_a_step_that_waits_for_a_table_lets_others_use_it(
+    postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it keeps all others out who come later: gateways beside a backup, for as long as that takes."""
+    monkeypatch.setattr(upgrade, "TURN_SECONDS", 0.05)
+    scripts = Path(upgrade.__file__).parents[1] / "migrations"
+    with _bare_database(postgres_cluster, "bare_busy") as url:
+        before = migrate(url, "0339_summarized_once")
+        with connect(url) as backup:
+            backup.execute("SELECT count(*) FROM budget_slice")
+            with pytest.raises(Unavailable, match="migration_waits"):
+                upgrade.upgrade(url, "0345_open_calls_told", scripts, patience=0.01)
+            assert revision(url) == before
+        upgrade.upgrade(url, "0345_open_calls_told", scripts, patience=0.01)
+        assert migrate(url) == head()
+
+
         admin.execute("CREATE ROLE plain_user LOGIN PASSWORD 'pw'")
         try:
             plain = f"postgresql://plain_user:pw@127.0.0.1:{postgres_cluster.port}/bare_plain"
