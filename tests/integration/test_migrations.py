@@ -27,7 +27,7 @@ from groundplan.governance import store as governance
 from groundplan.governance.policy import exception_store
 from groundplan.ledger import rollup_store, ticket_store, traffic
 from groundplan.runtime import upgrade
-from groundplan.runtime.migrate import head, migrate, revision
+from groundplan.runtime.migrate import check_role, head, migrate, revision
 from groundplan.testing.database import Cluster, Database
 
 
@@ -139,8 +139,10 @@ def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: 
     with _bare_database(postgres_cluster, "bare_admin") as url:
         assert revision(url) is None
         assert migrate(url) == head()
+        check_role(external_url(url, "search"), "bare_admin_search")
+        with pytest.raises(Invalid, match="database_pooled"):
+            check_role(url, "bare_admin_search")
         with connect(external_url(url, "search")) as search:
-            assert search.execute("SELECT current_user").fetchone() == ("bare_admin_search",)
             assert search.execute("SELECT count(*) FROM document").fetchone() == (0,)
             for name, value in (("tcp_keepalives_idle", "10"), ("idle_in_transaction_session_timeout", "5min")):
                 assert search.execute("SELECT current_setting(%s)", (name,)).fetchone() == (value,), "else for hours"
@@ -152,8 +154,6 @@ def test_many_starts_at_once_upgrade_once(postgres_cluster: Cluster) -> None:
             assert set(pool.map(migrate, [url] * 4)) == {head()}
 
 
-def test_a_user_who_may_not_make_roles_is_told_what_to_ask_for(postgres_cluster: Cluster) -> None:
-    with _bare_database(postgres_cluster, "bare_plain") as url, connect(url, autocommit=True) as admin:
 def test_a_step_that_waits_for_a_table_lets_others_use_it(
     postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +171,8 @@ def test_a_step_that_waits_for_a_table_lets_others_use_it(
         assert migrate(url) == head()
 
 
+def test_a_user_who_may_not_make_roles_is_told_what_to_ask_for(postgres_cluster: Cluster) -> None:
+    with _bare_database(postgres_cluster, "bare_plain") as url, connect(url, autocommit=True) as admin:
         admin.execute("CREATE ROLE plain_user LOGIN PASSWORD 'pw'")
         try:
             plain = f"postgresql://plain_user:pw@127.0.0.1:{postgres_cluster.port}/bare_plain"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from groundplan.core.database import database_url
+from groundplan.core.database import database_url, dsn_parameters, role_name
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
-from groundplan.runtime.migrate import migrate
+from groundplan.runtime.migrate import check_role, migrate
 from groundplan.runtime.postgres import EmbeddedPostgres, room_for
 from groundplan.runtime.supervisor import Supervisor
 
@@ -19,7 +19,8 @@ def start_database(
     """Make the database answer at this program's schema; `supervisor` keeps the embedded server, which has room for so
     many gateway workers, from now on.
 
-    Raises what `EmbeddedPostgres` and `migrate` raise. `database_url(home, settings, role)` holds afterwards.
+    Raises what `EmbeddedPostgres`, `migrate` and `check_role` raise. `database_url(home, settings, role)` holds
+    afterwards.
     """
     home = supervisor.home
     if settings.database_url is None:
@@ -30,6 +31,9 @@ def start_database(
         server.prepared()
         server.on_moved = supervisor.request_reload  # by which all who use it start anew
     migrate(database_url(home, settings, "owner"))
+    if settings.database_url is not None:
+        name = str(dsn_parameters(settings.database_url)["dbname"])
+        check_role(database_url(home, settings, "search"), role_name(name, "search"))
 
 
 @contextmanager

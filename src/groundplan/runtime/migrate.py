@@ -64,6 +64,20 @@ def migrate(url: str, target: str | None = None) -> str:
     return wanted
 
 
+def check_role(url: str, role: str) -> None:
+    """That a connection to `url` acts as `role`. Raises `Invalid` (`database_pooled`), `Unavailable`."""
+    with connect(url) as connection:
+        row = connection.execute("SELECT current_user").fetchone()
+    found = row[0] if row else None
+    if found != role:
+        raise Invalid(
+            f"a connection as {role} acts as {found}: what stands before PostgreSQL drops what is asked for (options)",
+            code="database_pooled",
+            hint="Name PostgreSQL itself in GROUNDPLAN_DATABASE_URL. A pooler such as PgBouncer keeps neither roles, "
+            "nor the locks and notices of a session, by which replicas keep out of each other's way.",
+        )
+
+
 def head() -> str:
     """The revision that this program writes and reads."""
     return max(_known())
