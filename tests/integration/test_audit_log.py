@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,44 @@ def test_a_crash_before_the_database_knows_the_index_repeats_nothing(conn: Conn,
         log.append([entry.body for entry in store.unsequenced(conn, 280)])
     assert sequence(conn, home) == 280
     check(conn, home, 300)
+
+
+def test_another_home_goes_on_with_the_numbers_of_one_that_died(
+    conn: Conn, database: Database, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever commits meanwhile: a second entry under a number that was signed would be a fork, and end the log of the
+    first home for good."""
+    other = Home(tmp_path / "other")
+    shutil.copytree(home.root, other.root)
+    with connect(database.urls["control"]) as slow:
+        note(slow, 1)  # which commits late, and has the lower place in the queue
+        note(conn, 2)
+        with open_log(home) as log, monkeypatch.context() as dying:
+            dying.setattr(*_dies(store, "place"))
+            dying.setattr(*_dies(log, "append"))
+            with pytest.raises(_Died):
+                step(conn, log, {})
+        slow.commit()
+    assert sequence(conn, other) <= 1
+    check(conn, other, 2)
+    assert sequence(conn, home) == 2
+    check(conn, home, 2)
+    assert verify(home.audit).root == verify(other.audit).root
+
+
+class _Died(Exception):
+    pass
+
+
+def _dies(of: Any, name: str) -> tuple[Any, str, Callable[..., object]]:
+    """A step after which its process is gone."""
+    work = getattr(of, name)
+
+    def done(*given: Any) -> None:
+        work(*given)
+        raise _Died
+
+    return of, name, done
 
 
 def test_files_restored_from_an_older_backup_are_completed(conn: Conn, home: Home, tmp_path: Path) -> None:

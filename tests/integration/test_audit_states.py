@@ -29,6 +29,7 @@ EVENT = st.one_of(
     st.tuples(st.just("record"), st.integers(1, 150)),
     st.tuples(st.just("sequence"), st.integers(1, 150)),
     st.tuples(st.just("crash between files and database"), st.integers(1, 150)),
+    st.tuples(st.just("crash between database and files"), st.integers(1, 150)),
     st.tuples(st.just("crash between tiles and checkpoint"), st.integers(1, 150)),
     st.tuples(st.just("back up the files"), st.just(0)),
     st.tuples(st.just("restore the files"), st.just(0)),
@@ -52,6 +53,8 @@ class Installation:
             self.sequence(count)
         elif event == "crash between files and database":
             self.append(count)
+        elif event == "crash between database and files":
+            self.number(count)
         elif event == "crash between tiles and checkpoint":
             self.append_without_checkpoint(count)
         elif event == "back up the files" and self.files.exists():
@@ -70,6 +73,11 @@ class Installation:
         with AuditLog(self.files, KEY) as log:
             heal(self.conn, log)
             log.append([entry.body for entry in store.unsequenced(self.conn, count)])
+
+    def number(self, count: int) -> None:
+        with AuditLog(self.files, KEY) as log:
+            heal(self.conn, log)
+            store.place(self.conn, [entry.id for entry in store.unsequenced(self.conn, count)], log.checkpoint.size)
 
     def append_without_checkpoint(self, count: int) -> None:
         self.sequence(1)

@@ -1,8 +1,8 @@
 """The sequencer: takes recorded entries from PostgreSQL into the files of the log, one process at a time.
 
-A batch becomes durable in the files first and then gets its indexes in the database. Whatever crashes between, the next
-start heals: the files are the truth up to their checkpoint, and entries are recognised by their id. Does not record
-entries.
+A batch gets its indexes in the database first, where every HOME sees them, and then becomes durable in the files.
+Whatever crashes between, the next start heals, in this HOME or another one: what only the database has numbered is
+appended in the same order, and what only the files have is recognised by its id. Does not record entries.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -29,6 +29,8 @@ from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import Home
 
 BATCH = 4096
+_STANDS_STILL: LiteralString = "SET idle_session_timeout = '30s'"
+"""After which another process takes over from one that was stopped."""
 _log = logging.getLogger("groundplan.audit")
 
 
@@ -67,9 +69,9 @@ def step(conn: Connection[Any], log: AuditLog, orphans: dict[UUID, int], limit: 
     queued = store.unsequenced(conn, limit)
     fresh = [entry for entry in queued if entry.id not in orphans]
     if fresh:
-        first = log.checkpoint.size
+        # whoever goes on in another HOME, if this process does not, signs no other entry under these numbers
+        store.place(conn, [entry.id for entry in fresh], log.checkpoint.size)
         log.append([entry.body for entry in fresh])
-        store.place(conn, [entry.id for entry in fresh], first)
     for entry in queued:
         if entry.id in orphans:
             store.place(conn, [entry.id], orphans.pop(entry.id))
@@ -174,6 +176,7 @@ class Sequencer:
                 return
         if self._home is not None:
             self._key = load_private(self._home, "checkpoint")
+        conn.execute(_STANDS_STILL)
         with AuditLog(self._folder, self._key) as log:
             healed = heal(conn, log)
             if healed.repaired:
