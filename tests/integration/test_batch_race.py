@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -21,6 +22,7 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, li
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.batches import batch_store
+from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batch_store import Claimed, Connection
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
@@ -181,6 +183,33 @@ async def test_workers_that_claim_at_once_never_get_the_same_line(database: Data
         got = await asyncio.gather(*(_all(database.urls["gateway"], batch, worker) for worker in workers))
         numbers = sorted(line.number for lines in got for line in lines)
         assert numbers == list(range(1, 41)) and len({line.call for lines in got for line in lines}) == 40
+
+
+async def test_a_worker_that_is_stopped_while_it_moves_money_keeps_no_budget_from_the_others(
+    database: Database,
+) -> None:
+    """What `claim` had done, and did not commit, is undone, and its rows are free, once that is over."""
+    worker = new_id()
+    nothing: Any = SimpleNamespace()
+    runner = BatchRunner(nothing, nothing, nothing, database.urls["gateway"], nothing)
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        ordered(admin, worker)
+        admin.execute("INSERT INTO budget_period (budget, period, limit_usd, granted_usd) VALUES ('b', 'total', 9, 1)")
+        admin.execute(
+            "INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, 'b', 'total', 1)", (worker,)
+        )
+        admin.execute("SET lock_timeout = '10s'")
+        connection = await runner._connect()
+        assert await (await connection.execute("SHOW idle_in_transaction_session_timeout")).fetchone() == ("2s",)
+        await connection.execute("SET idle_in_transaction_session_timeout = '50ms'")
+        stopped = connection.transaction()
+        await stopped.__aenter__()
+        await connection.execute("SELECT move_hold(%s, NULL, 0.5)", (worker,))
+        admin.execute("UPDATE budget_period SET granted_usd = granted_usd WHERE budget = 'b'")  # waits for it
+        assert admin.execute("SELECT granted_usd FROM budget_period").fetchone() == (1,), "it was moved"
+        with pytest.raises(psycopg.Error):
+            await stopped.__aexit__(None, None, None)
+        await runner.close()
 
 
 async def _all(url: str, batch: Any, worker: Any) -> list[Claimed]:

@@ -161,6 +161,7 @@ class BatchRunner:
         if connection is None or connection.closed:
             connection = await connect(self._url)
             await connection.execute("SET synchronous_commit = on")
+            await connection.execute(batch_store.BRIEFLY)
             self._connections[use] = connection
         return connection
 
@@ -251,6 +252,7 @@ class BatchRunner:
         for _ in range(_RECALLS):
             checked.charges = admit.dated(budgets, self._gateway.clock.seconds())
             async with connection.transaction():
+                await connection.execute(batch_store.BRIEFLY)
                 left = await batch_store.hold(connection, batch.id, checked.charges, checked.blueprint, checked.total)
                 if left is None:
                     return None

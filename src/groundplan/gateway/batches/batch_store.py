@@ -31,6 +31,9 @@ _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b
     b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
     b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired"""
 
+BRIEFLY: LiteralString = "SET idle_in_transaction_session_timeout = '2s'"
+"""Whatever moves the money of a batch has the rows of its budgets until it is committed: a worker that is stopped just
+then keeps all others from these for no longer. Undone with a transaction that is."""
 _CODE: LiteralString = "CASE WHEN pg_input_is_valid(result, 'jsonb') THEN result::jsonb -> 'error' ->> 'code' END"
 """Of a line that was not made. What an upstream refuses with may hold numbers that PostgreSQL has no type for."""
 
