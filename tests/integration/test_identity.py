@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
+from groundplan.api.watch import gone_workers
 from groundplan.core.audit import OPERATOR
 from groundplan.core.audit import store as audit_store
 from groundplan.core.database import connect
@@ -307,6 +310,24 @@ def test_a_change_is_complete_when_nobody_serves_by_the_old_rules(conn: Conn) ->
     found = service.effective(conn, made)
     assert found.complete and [g.epoch for g in found.acknowledged] == [follows]
     assert [g.epoch for g in found.lapsed] == [gone]
+
+
+def test_a_worker_that_is_silent_for_a_day_has_no_places_among_calls_and_is_told_until_its_journal_is_there(
+    conn: Conn,
+) -> None:
+    gone, slow = gateway(conn, 0, 90_000.0), gateway(conn, 0, 80_000.0)
+    conn.execute("INSERT INTO limit_span (name, span, amount, granted, ends) VALUES ('l', 'now', 5, 5, 'infinity')")
+    for epoch, held in ((gone, 3), (slow, 2)):
+        conn.execute("INSERT INTO limit_slice (epoch, name, span, granted) VALUES (%s, 'l', 'now', %s)", (epoch, held))
+    services: Any = SimpleNamespace(transaction=lambda: nullcontext(conn))
+    told = "SELECT subject FROM finding WHERE kind = 'gateway.gone' AND closed_at IS NULL"
+    assert (gone_workers.look(services), gone_workers.look(services)) == (1, 0)
+    assert conn.execute("SELECT epoch FROM gateway WHERE state = 'live'").fetchall() == [(slow,)]
+    assert conn.execute("SELECT granted FROM limit_span").fetchone() == (2,)
+    assert conn.execute(told).fetchall() == [(f"gateway/{gone}",)]
+    conn.execute("INSERT INTO shipped (epoch, segment, position, done) VALUES (%s, 1, 64, true)", (gone,))
+    gone_workers.look(services)
+    assert conn.execute(told).fetchall() == []
 
 
 def test_gateways_cut_off_are_named_with_until_when_they_may_serve(conn: Conn) -> None:

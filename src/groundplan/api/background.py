@@ -33,6 +33,7 @@ from groundplan.api.watch import (
     approval_terms,
     budget_crossings,
     dated_prices,
+    gone_workers,
     kept_samples,
     model_changes,
     owners_left,
@@ -85,6 +86,7 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("trying rules in shadow", policy_shadow.LOOK_SECONDS, policy_shadow.look),
     ("checking rights", access_rights.LOOK_SECONDS, access_rights.look),
     ("checking duties", owners_left.LOOK_SECONDS, owners_left.look),
+    ("fencing workers that are gone", gone_workers.LOOK_SECONDS, gone_workers.look),
 )
 """Name, seconds between two rounds, and work of what is done again and again."""
 

@@ -356,6 +356,14 @@ def taken_up(conn: Connection[Any], blueprint: int, grace_s: float = DEFAULT_GRA
     return _effect(conn, blueprint, grace_s, lambda gateway: gateway.blueprint)
 
 
+def fence_silent(conn: Connection[Any], actor: str, seconds: float) -> list[UUID]:
+    """Gateway workers that were not heard of for so long are granted nothing any more, and end if they come back."""
+    fenced = store.fence_silent(conn, seconds)
+    for epoch in fenced:
+        record(conn, action="gateway.fenced", actor=actor, subject=f"gateway/{epoch}", detail={"silent_s": seconds})
+    return fenced
+
+
 def _effect(conn: Connection[Any], number: int, grace_s: float, has: Callable[[GatewayState], int]) -> Effect:
     now, gateways = store.live_gateways(conn, POLICY_LEASE_S, grace_s)
     behind = [gateway for gateway in gateways if has(gateway) < number]

@@ -283,6 +283,19 @@ def live_gateways(conn: Connection[Any], lease_s: float, grace_s: float) -> tupl
     return now, [GatewayState(*row) for row in found]
 
 
+def fence_silent(conn: Connection[Any], seconds: float) -> list[UUID]:
+    """Fence the workers that were not heard of for so long, and free their places among calls at the same time."""
+    found = rows(
+        conn,
+        """UPDATE gateway SET state = 'fenced', ready = false
+           WHERE state = 'live' AND heartbeat_at < now() - make_interval(secs => %s) RETURNING epoch""",
+        (seconds,),
+    )
+    for (epoch,) in found:
+        conn.execute("SELECT close_limits(%s)", (epoch,))
+    return [epoch for (epoch,) in found]
+
+
 def names(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID, str]:
     """The names of these people, also of those who have left."""
     return dict(rows(conn, "SELECT id, name FROM person WHERE id = ANY(%s)", (list(ids),)))
