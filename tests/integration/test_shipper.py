@@ -31,7 +31,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import shipper as shipper_module
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
-from groundplan.gateway.journal.records import read_segment, segment_numbers, segment_path
+from groundplan.gateway.journal.records import frame, read_segment, segment_numbers, segment_path
 from groundplan.gateway.journal.shipper import EpochShipper, Shipper, main, run
 from groundplan.ledger import archive, archive_store, rollup_store
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
@@ -218,6 +218,26 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(installation
     installation.step(2)
     assert installation.granted() == Decimal("1.75")
     await journal.close()
+
+
+async def test_what_a_newer_program_wrote_waits_for_it_and_keeps_nothing_else_waiting(
+    installation: Installation,
+) -> None:
+    """As after a release that was taken back: nothing is lost, nor written off, nor said to be damaged."""
+    newer, own = installation.journal(), installation.journal()
+    installation.lend(newer.epoch, 10 * USD)
+    one_call(newer)
+    newer._flush()
+    newer._write_if_room(frame(9, newer._sequence + 1, b"?"))
+    one_call(own)
+    shipper = Shipper(installation.home)
+    with died(newer):
+        installation.step(3, shipper)
+    assert installation.rows("SELECT epoch FROM call") == [(own.epoch,)], "all of an epoch comes in its order"
+    assert installation.rows("SELECT count(*) FROM finding") == [(0,)] and installation.granted() == 10
+    assert newer.folder.exists()
+    for journal in (newer, own):
+        await journal.close()
 
 
 async def test_what_was_given_back_is_not_remembered_once_it_is_shipped(installation: Installation) -> None:

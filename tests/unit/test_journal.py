@@ -799,6 +799,14 @@ def test_a_missing_segment_before_this_one_is_a_gap() -> None:
     assert entries
 
 
+@pytest.mark.parametrize(("kind", "payload"), [(9, b"?"), (records.RELEASE, records.encode(["r", 1]))])
+def test_what_a_newer_program_wrote_is_no_damage(kind: int, payload: bytes) -> None:
+    """After it was replaced by the one of before."""
+    data = records.segment_header(EPOCH, 1) + records.frame(kind, 1, payload)
+    with pytest.raises(Unavailable, match="journal_newer"):
+        list(SegmentReader(data + bytes(4096), EPOCH, 1, 0))
+
+
 def test_a_file_that_is_not_a_segment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid):
         read_segment(tmp_path / "x.seg")

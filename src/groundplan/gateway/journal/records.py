@@ -19,7 +19,7 @@ from zlib import crc32
 
 import msgspec
 
-from groundplan.core.errors import Invalid
+from groundplan.core.errors import Invalid, Unavailable
 from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 
 Record = Reservation | Settlement | Finish | Release
@@ -48,6 +48,10 @@ _decoders: dict[int, msgspec.msgpack.Decoder[Record]] = {
     FINISH: msgspec.msgpack.Decoder(Finish),
     RELEASE: msgspec.msgpack.Decoder(Release),
 }
+
+
+class Newer(Unavailable):
+    """A record was written whole, and this program cannot read it (`journal_newer`)."""
 
 
 class End(StrEnum):
@@ -109,7 +113,7 @@ def segment_numbers(folder: Path) -> list[int]:
 
 def frame_at(data: bytes | memoryview, offset: int, base: int = 0) -> Entry | None:
     """The record at `offset`, or None where there is none, or not all of it; `base` is where `data` begins in its
-    segment."""
+    segment. Raises `Newer`: whoever takes such a one for damage writes off what it tells."""
     if offset + FRAME_OVERHEAD > len(data):
         return None
     length, check, kind, sequence = _HEAD.unpack_from(data, offset)
@@ -119,12 +123,20 @@ def frame_at(data: bytes | memoryview, offset: int, base: int = 0) -> Entry | No
         return None
     decoder = _decoders.get(kind)
     if decoder is None:
-        return None
+        raise _newer(kind)
     try:
         record = decoder.decode(data[offset + FRAME_OVERHEAD : end])
-    except msgspec.MsgspecError:
-        return None
+    except msgspec.MsgspecError as error:
+        raise _newer(kind) from error
     return Entry(kind, sequence, record, base + end)
+
+
+def _newer(kind: int) -> Newer:
+    return Newer(
+        f"a journal has a record (type {kind}) that this program cannot read: a newer one wrote it",
+        code="journal_newer",
+        hint="Run the newer program on this HOME until `groundplan doctor` tells of no journal that waits.",
+    )
 
 
 def written(data: bytes) -> int:

@@ -17,8 +17,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -41,7 +42,7 @@ from groundplan.gateway.call import over_bound
 from groundplan.gateway.journal import archived_store, ledger_store
 from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
 from groundplan.gateway.journal.ledger_store import Conn
-from groundplan.gateway.journal.records import segment_numbers, segment_path
+from groundplan.gateway.journal.records import Newer, segment_numbers, segment_path
 from groundplan.gateway.journal.recovery import Attempt, CallState, EpochState
 from groundplan.gateway.journal.tail import EpochTail, try_lock
 from groundplan.gateway.telemetry.content_writer import ContentWriter
@@ -275,6 +276,8 @@ class Shipper:
         self._home = home
         self._context = Context(home, clock or SystemClock(), traces)
         self._epochs: dict[UUID, EpochShipper] = {}
+        self._newer: set[UUID] = set()
+        """Those that a newer program wrote, which this one looks at no more."""
 
     def step(self, conn: Conn) -> int:
         """One round over all journals; the most records that one of them had, `BATCH` where more waits.
@@ -284,11 +287,24 @@ class Shipper:
         most = 0
         for folder in sorted(self._home.journal.iterdir()):
             epoch = as_uuid(folder.name)
+            if epoch in self._newer:
+                continue
             if epoch is not None and folder.is_dir():
-                most = max(most, self._step_epoch(conn, folder, epoch))
+                with self._waiting_for_newer(epoch):
+                    most = max(most, self._step_epoch(conn, folder, epoch))
             elif folder.name.endswith(".new") and folder.is_dir():
                 remove_abandoned(folder)
         return most
+
+    @contextmanager
+    def _waiting_for_newer(self, epoch: UUID) -> Iterator[None]:
+        """What this program cannot read of an epoch waits, with all that its worker held; others go on."""
+        try:
+            yield
+        except Newer as error:
+            self._epochs.pop(epoch, None)
+            self._newer.add(epoch)
+            log.error("a journal waits", epoch=str(epoch), problem=str(error))
 
     def _step_epoch(self, conn: Conn, folder: Path, epoch: UUID) -> int:
         lock = try_lock(folder)
