@@ -30,6 +30,8 @@ class Fake:
     kind: str
     status: int = 200
     pause: float = 0.0
+    waits: float = 0.0
+    """Seconds before it says anything."""
     tool: int = 0
     """So many tools are called by the answer, in a stream of Bedrock's and Anthropic's after some words."""
     refuses: dict[bytes, int] = field(default_factory=dict)
@@ -37,7 +39,7 @@ class Fake:
     bomb: bytes = b""
     """Answered compressed, as it is."""
     left: int = 0
-    """Streams that were not read to their end."""
+    """Answers that were not read to their end."""
     breaks: str = ""
     """What becomes of a stream after its first words: `cut`, `stall`, `garbage`, or `ends` as if it were whole."""
 
@@ -62,6 +64,7 @@ class Fake:
             )
             return
         try:
+            await asyncio.sleep(self.waits)
             await getattr(self, f"_{self.kind}")(path, body, response)
         except asyncio.CancelledError:
             self.left += 1

@@ -448,28 +448,37 @@ async def test_messages_reach_other_providers_too(setup: Setup) -> None:
     assert (reply.json["usage"]["input_tokens"], reply.json["usage"]["output_tokens"]) == USED
 
 
-async def test_a_client_that_goes_away_ends_the_providers_stream_within_100_ms(setup: Setup) -> None:
+@pytest.mark.parametrize(("stream", "seen"), [(True, True), (True, False), (False, False)])
+async def test_a_client_that_goes_away_ends_the_providers_answer_within_100_ms(
+    setup: Setup, stream: bool, seen: bool
+) -> None:
+    """`seen`: it has a part of it."""
     for kind in CHATS:
-        setup.fakes[kind].pause, best = 3.0, 1.0
+        setup.fakes[kind].pause, setup.fakes[kind].waits, best = 3.0, 0.0 if seen else 3.0, 1.0
         for _ in range(25):  # the machine may be busy elsewhere; once is proof that nothing waits
-            best = min(best, await _leaves(setup, kind))
+            best = min(best, await _leaves(setup, kind, stream=stream, seen=seen))
             if best < 0.1:
                 break
         assert best < 0.1, kind
 
 
-async def _leaves(setup: Setup, kind: str) -> float:
+async def _leaves(setup: Setup, kind: str, *, stream: bool, seen: bool) -> float:
     """Seconds from the client's disconnect to the provider's."""
-    before = setup.fakes[kind].left
+    provider = setup.fakes[kind]
+    before, asked = provider.left, len(provider.asked)
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
-    data = json.dumps(ask(kind, stream=True)).encode()
+    data = json.dumps(ask(kind, stream=stream)).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
     writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
-    await asyncio.wait_for(reader.readuntil(b"data: "), 60)
+    if seen:
+        await asyncio.wait_for(reader.readuntil(b"data: "), 60)
+    async with asyncio.timeout(60):
+        while len(provider.asked) == asked:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.005)
     left = time.monotonic()
     writer.close()
-    async with asyncio.timeout(10):  # before the stream would be over by itself
-        while setup.fakes[kind].left == before:  # noqa: ASYNC110 -- what is waited for has no event
+    async with asyncio.timeout(10):  # before the answer would be over by itself
+        while provider.left == before:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.005)
     return time.monotonic() - left
 

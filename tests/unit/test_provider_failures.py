@@ -242,6 +242,8 @@ def test_any_other_refusal_means_what_it_says(body: bytes) -> None:
 class Vectors:
     """A provider's client that embeds one text at a time, and fails at the second."""
 
+    client = None
+
     def __init__(self, status: int) -> None:
         self.status = status
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -21,38 +22,91 @@ _OTHERS = 32
 BLOCKS: ContextVar[bool] = ContextVar("blocks", default=False)
 """Whether the client that is asked blocks."""
 _END = object()
+_call: ContextVar[Client | None] = ContextVar("call", default=None)
+"""For which this thread asks."""
+_owned = threading.Lock()
+"""Held while a connection goes from one call to another, or is closed for one."""
 
 
 class Client:
-    """AWS's client for one call: it remembers the stream, so that it can be ended while a thread waits for it."""
+    """AWS's client for one call: it remembers the connection and the stream, so that either can be ended while a thread
+    waits for it."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._connection: Any = None
         self._stream: Any = None
-        self._ended = False
+        self.ended = False
 
     def converse(self, **asked: Any) -> Any:
-        return self._client.converse(**asked)
+        return self._ask(self._client.converse, asked)
+
+    def invoke_model(self, **asked: Any) -> Any:
+        return self._ask(self._client.invoke_model, asked)
 
     def converse_stream(self, **asked: Any) -> Any:
-        answered = self._client.converse_stream(**asked)
+        answered = self._ask(self._client.converse_stream, asked)
         self._stream = answered["stream"]
-        if self._ended:
+        if self.ended:
             self.end()
         return {**answered, "stream": _whole(answered["stream"])}
 
+    def _ask(self, way: Callable[..., Any], asked: dict[str, Any]) -> Any:
+        _call.set(self)  # in the context of this thread alone
+        try:
+            return way(**asked)
+        finally:
+            self._connection = None
+
+    def takes(self, connection: Any) -> None:
+        """Its request goes out over this connection. Raises `ConnectionError` where nobody wants its answer."""
+        with _owned:
+            if self.ended:
+                raise ConnectionAbortedError("nobody waits for it any more")
+            self._connection, connection.asked_by = connection, self
+
     def end(self) -> None:
         """Close its connection: whoever waits for it is woken."""
-        self._ended = True
-        stream, self._stream = self._stream, None
-        if stream is None:
-            return
-        connection = getattr(getattr(stream, "_raw_stream", None), "connection", None)
-        with suppress(OSError):
-            if (held := getattr(connection, "sock", None)) is not None:
-                held.shutdown(socket.SHUT_RDWR)
-        with suppress(Exception):
-            stream.close()
+        with _owned:
+            self.ended = True
+            connection, stream, self._stream = self._connection, self._stream, None
+            if connection is not None and connection.asked_by is self:
+                _shut(connection)
+        if stream is not None:
+            _shut(getattr(getattr(stream, "_raw_stream", None), "connection", None))
+            with suppress(Exception):
+                stream.close()
+
+
+def _shut(connection: Any) -> None:
+    with suppress(OSError):
+        if (held := getattr(connection, "sock", None)) is not None:
+            held.shutdown(socket.SHUT_RDWR)
+
+
+class _Owned:
+    """A connection of AWS's client that is known to the call which uses it."""
+
+    asked_by: Client | None = None
+
+    def request(self, *args: Any, **more: Any) -> Any:
+        if (call := _call.get()) is not None:
+            call.takes(self)
+        return super().request(*args, **more)  # type: ignore[misc]
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        if self.asked_by is not None and self.asked_by.ended:
+            self.close()  # type: ignore[attr-defined]
+            raise ConnectionAbortedError("nobody waits for it any more")
+
+
+def known_to_calls(client: Any) -> None:
+    """Let calls of AWS's client end while they wait for an answer: their connections are known to them."""
+    pools = client._endpoint.http_session._manager.pool_classes_by_scheme
+    for scheme, pool in pools.items():
+        connection = type("Owned", (_Owned, pool.ConnectionCls), {})
+        pools[scheme] = type("OwnedPool", (pool,), {"ConnectionCls": connection})
 
 
 def _whole(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -61,11 +115,16 @@ def _whole(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield event
 
 
-def for_one_call(provider: Any) -> tuple[Any, Client]:
-    """The same provider of the library, with a client whose stream can be ended."""
+@contextmanager
+def for_one_call(provider: Any) -> Iterator[tuple[Any, Client]]:
+    """The same provider of the library, with a client that can be ended, and is where nobody waits any more."""
     one, client = copy.copy(provider), Client(provider.client)
     one.client = client
-    return one, client
+    try:
+        yield one, client
+    except BaseException:
+        client.end()
+        raise
 
 
 class Blocking:

@@ -14,6 +14,7 @@ import re
 import struct
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
+from contextlib import nullcontext
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +26,14 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.http.tls import ClientContexts
 from groundplan.gateway.surfaces.answers import error_body
-from groundplan.gateway.upstream.blocking import BLOCKS, THREADS, Blocking, InContext, for_one_call
+from groundplan.gateway.upstream.blocking import (
+    BLOCKS,
+    THREADS,
+    Blocking,
+    InContext,
+    for_one_call,
+    known_to_calls,
+)
 from groundplan.gateway.upstream.failures import Failed, failed
 from groundplan.gateway.upstream.hidden import sought, without
 from groundplan.gateway.upstream.providers import (
@@ -141,6 +149,7 @@ class Providers:
         made = library.create(place.api, api_key=key, api_base=url, unified_exceptions=True, **more)
         if place.api == "bedrock":
             made.client.meta.events.register("before-call.bedrock-runtime", _trace_call)
+            known_to_calls(made.client)
         if place.api == "ollama":
             _sign(made.client._client.headers, secret)
         if place.api == "vertexai":
@@ -194,14 +203,11 @@ class Providers:
         """The library's answer. Raises whatever it does."""
         client = await self.client(place, secret)
         BLOCKS.set(place.api == "bedrock")
-        if place.api != "bedrock" or not asked.get("stream"):
+        if place.api != "bedrock":
             return await client.acompletion(**asked)
-        client, held = for_one_call(client)
-        try:
-            return Blocking(await client.acompletion(**asked), held, self._threads)
-        except BaseException:
-            held.end()
-            raise
+        with for_one_call(client) as (one, held):
+            found = await one.acompletion(**asked)
+        return Blocking(found, held, self._threads) if asked.get("stream") else found
 
     async def _stream(self, chunks: Chunks, first: Any, rest: Any, of: tuple[str, Place]) -> AsyncIterator[bytes]:
         """Chunks, then how it ended and the usage on its own. Raises `Failed`."""
@@ -249,8 +255,9 @@ class Providers:
         try:
             client = await self.client(place, secret)
             BLOCKS.set(place.api == "bedrock")
-            for text in texts:
-                each.append(plain(await client.aembedding(model, text, **asked)))
+            with for_one_call(client) if place.api == "bedrock" else nullcontext((client, None)) as (one, _):
+                for text in texts:
+                    each.append(plain(await one.aembedding(model, text, **asked)))
         except Failed:
             raise
         except Exception as error:
