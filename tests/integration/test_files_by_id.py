@@ -15,10 +15,11 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 from psycopg import AsyncConnection
-from tests.integration.gateway_stack import RATES, Reply, parse
+from tests.integration.gateway_stack import RATES, Reply, parse, workload
 from tests.unit.call_rig import Rig, call_rig
 from tests.unit.test_gateway_experiments import books, rest, tried, trying
 
+from groundplan.blueprint.model import Reliability
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id, new_id_bytes
@@ -144,6 +145,13 @@ async def test_a_worker_holds_so_much_of_files_at_a_time(database: Database, tmp
     assert again.ask is not None and again.ask.files == () and again.held == MOST_BYTES // 3 * 4
     with pytest.raises(Unavailable):
         await files.put_in(exchange(id))
+    for each in running[1:3]:
+        files.release(each)
+    less = exchange(id)
+    less.workload = workload("less", ["one"], reliability=Reliability(priority="low"))
+    with pytest.raises(Unavailable):
+        await files.put_in(less)
+    await files.put_in(exchange(id))
 
 
 async def test_files_leave_the_disk_room_for_the_journal(tmp_path: Path) -> None:

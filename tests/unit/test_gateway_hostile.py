@@ -237,7 +237,7 @@ async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_agai
 
 async def test_a_large_body_of_a_stranger_is_not_read() -> None:
     async with serving(replace(LIMITS, stranger=1000)) as running:
-        running.server.knows = lambda request: request.headers.get(b"authorization") == b"Bearer good"
+        running.server.share = lambda request: request.headers.get(b"authorization") == b"Bearer good"
         for start in (head("content-length: 1001"), head(CHUNKED), head("content-length: 9000", "authorization: x")):
             answer = await said(running, start)
             assert answer.startswith(b"HTTP/1.1 401 ") and b'"code":"invalid_api_key"' in answer
@@ -353,7 +353,7 @@ def ended(clients: list[Client]) -> None:
 async def test_strangers_who_hold_connections_keep_nobody_out(data: bytes, why: bytes) -> None:
     """Those that send a body slowly have half a minute for it, and those that were refused some seconds to read why."""
     async with serving(replace(LIMITS, linger_seconds=20)) as running:
-        running.server.knows = key_is_good
+        running.server.share = key_is_good
         strangers = await opened(running, data, 8)
         for reader, _ in strangers:
             if why:
@@ -367,7 +367,7 @@ async def test_strangers_who_hold_connections_keep_nobody_out(data: bytes, why: 
 
 async def test_a_body_of_a_known_caller_is_not_cut_off_for_strangers() -> None:
     async with serving(LIMITS) as running:
-        running.server.knows = key_is_good
+        running.server.share = key_is_good
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         writer.write(GOOD[:-1])
         strangers = await opened(running, head("content-length: 100") + b"a", 7)
@@ -409,7 +409,7 @@ async def test_who_has_just_come_stays_and_who_has_waited_longest_goes() -> None
 
 
 async def test_bodies_of_strangers_leave_half_of_the_room_to_who_is_known(running: Running) -> None:
-    running.server.knows = key_is_good
+    running.server.share = key_is_good
     strangers = await opened(running, head("content-length: 4900") + b"a" * 1000, 3)
     await until(lambda: running.server.held == 3000)
     strangers[0][1].write(b"a" * 3000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.unit.call_rig import Rig, call_rig, rule, until
 
 from groundplan.blueprint.model import Limit
 from groundplan.core.errors import Unavailable
+from groundplan.gateway.call.pipeline import share
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.surfaces.realtime import Session
@@ -352,6 +354,23 @@ async def test_a_full_worker_refuses_low_before_the_body_is_read_and_serves_crit
         reply = await rig.chat("bulk", model=7)
         assert (reply.status, reply.code) == (503, "overloaded") and int(reply.headers["retry-after"]) >= 1
         assert (await rig.chat("vital")).status == 200
+
+
+async def test_the_last_of_the_room_for_bodies_is_for_what_matters_most(tmp_path: Path) -> None:
+    """Large requests of the less important keep nobody's out who matters more, and are refused before they are read."""
+    ranks = {name: rule(priority=name) for name in RANKS}
+    async with call_rig(tmp_path, workloads=ranks) as rig:
+        server = rig.server
+        server.share = partial(share, rig.gateway)
+        body = len(rig.request("critical").partition(b"\r\n\r\n")[2])
+        for held, who in ((0.69, []), (0.75, ["low"]), (0.85, ["normal", "low"]), (0.95, ["high", "normal", "low"])):
+            server.held = int(server.limits.held * held)
+            replies = {name: await rig.chat(name) for name in RANKS}
+            assert [name for name, reply in replies.items() if reply.status != 200] == who
+            assert {replies[name].code for name in who} <= {"memory_full"} and server.held >= body
+            assert all(int(replies[name].headers["retry-after"]) >= 1 for name in who)
+        assert (await rig.chat("nobody")).code == "invalid_api_key"
+        server.held = 0
 
 
 async def test_a_full_worker_takes_no_conversation_that_matters_less(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ from groundplan.gateway.caching.sharing import AnswerDesk
 from groundplan.gateway.call.cited_store import Citations
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
-from groundplan.gateway.call.pipeline import Pipeline, knows, streams, upgrades
+from groundplan.gateway.call.pipeline import Pipeline, share, streams, upgrades
 from groundplan.gateway.call.repeats import Repeats
 from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.signals import Signals
@@ -316,7 +316,7 @@ def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
     """Its HTTP, which is not listening yet."""
     files, held = resource.getrlimit(resource.RLIMIT_NOFILE)[0], load_settings().request_memory
     server = Server(pipeline.handle, of_refusal, gateway.loop, Limits(held=held, connections=connections(files)))
-    server.streams, server.upgrades, server.knows = streams, upgrades, partial(knows, gateway)
+    server.streams, server.upgrades, server.share = streams, upgrades, partial(share, gateway)
     return server
 
 

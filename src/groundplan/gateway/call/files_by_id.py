@@ -23,6 +23,7 @@ from groundplan.gateway.batches.file_store import CONTENT, Connection, StoredFil
 from groundplan.gateway.batches.files_api import file_id
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.surfaces.named_files import NamedFile
+from groundplan.gateway.upstream.pressure import RANKS, SHARES
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
@@ -72,11 +73,13 @@ class FilesById:
         exchange.held = 0
 
     def _hold(self, exchange: Exchange, size: int) -> None:
-        if self._held + size > HELD_BYTES:
+        workload = exchange.workload
+        share = 1.0 if workload is None else SHARES[RANKS[workload.reliability.priority]]
+        if self._held + size > HELD_BYTES * share:
             raise Unavailable(
                 "the files of running calls are all that is held at once",
                 code="memory_full",
-                hint="Try again.",
+                hint="Try again; the last of the room is for workloads of a higher `reliability.priority`.",
                 retry_after=1.0,
             )
         self._held += size

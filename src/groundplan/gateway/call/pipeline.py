@@ -55,6 +55,7 @@ from groundplan.gateway.surfaces.speech import SPEECH
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.telemetry.scrape import scrape
+from groundplan.gateway.upstream.pressure import RANKS, SHARES
 from groundplan.ledger.model import Usage
 
 _log = logging.getLogger(__name__)
@@ -268,16 +269,17 @@ def upgrades(request: Request) -> bool:
     return request.target.partition(b"?")[0] == REALTIME_PATH
 
 
-def knows(gateway: Gateway, request: Request) -> bool:
-    """Whether a request is of a caller with a key, which every path needs that reads a body; keys may not be known
-    yet."""
-    if gateway.live.catalog is None:
-        return True
+def share(gateway: Gateway, request: Request) -> float:
+    """Of all room for bodies, how much may be taken where the body of a request is still read: by the priority of its
+    workload; 0 of a caller without a key, which every path needs that reads a body. Keys may not be known yet."""
+    if (catalog := gateway.live.catalog) is None:
+        return 1.0
     try:
-        find_key(request.headers, gateway.live.policy, gateway.clock.seconds())
+        key = find_key(request.headers, gateway.live.policy, gateway.clock.seconds())
     except Unauthenticated:
-        return False
-    return True
+        return 0.0
+    plan = catalog.plans.get(key.workload)
+    return SHARES[-1 if plan is None else RANKS[plan.workload.reliability.priority]]
 
 
 def streams(request: Request) -> bool:

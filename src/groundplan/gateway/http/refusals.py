@@ -24,7 +24,7 @@ STRANGER = Refusal(
 )  # fmt: skip
 FULL = Refusal(
     503, "memory_full", "the bodies of running requests are all that is held at once",
-    "Try again in a second; other requests are as large.", 1,
+    "Try again in a second; the last of the room is for workloads of a higher `reliability.priority`.", 1,
 )  # fmt: skip
 
 

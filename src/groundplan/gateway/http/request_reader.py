@@ -278,9 +278,10 @@ class RequestReader(asyncio.Protocol, ABC):
             return refusals.too_large_body(limits.body)
         if length and not server.has_room(length):
             return refusals.FULL  # what is only announced is not held yet: who sends nothing keeps nobody out
-        if length is None or length > limits.stranger or (length and server.is_scarce(length)):
-            return None if server.is_known(request) else refusals.STRANGER
-        return None
+        scarce = length and server.is_scarce(length)
+        if (length is None or length > limits.stranger or scarce) and not server.is_known(request):
+            return refusals.STRANGER
+        return refusals.FULL if length and scarce and not server.has_room_of(request, length) else None
 
     def _stream_body(self, request: Request) -> None:
         """Its handler begins now and reads the body itself; the connection ends with the answer."""

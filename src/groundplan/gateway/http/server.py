@@ -58,8 +58,9 @@ class Server:
         """Reads who a client is from its certificate, where one is asked for."""
         self.streams: Callable[[Request], bool] | None = None
         """Tells from its head whether a request's body is read by its handler while it arrives."""
-        self.knows: Callable[[Request], bool] | None = None
-        """Tells from its head whether a request is of somebody whose large body may be read."""
+        self.share: Callable[[Request], float] | None = None
+        """Tells from its head of how much that is held all together there may be for a request's body to be read, where
+        that is more than half; 0: of nobody who is known."""
         self.upgrades: Callable[[Request], bool] | None = None
         """Tells from its head whether a request's handler speaks WebSocket."""
         self.held = 0
@@ -100,15 +101,20 @@ class Server:
     def hold(self, request: Request, size: int) -> bool:
         """Count `size` more bytes of a body; False where all bodies together would be too many, or where the rest of
         the room is not for whoever sends it."""
-        if self.held + size > self._plenty and not (self.has_room(size) and self.is_known(request)):
+        if self.held + size > self._plenty and not self.has_room_of(request, size):
             return False
         self.held += size
         request.held += size
         return True
 
+    def has_room_of(self, request: Request, size: int) -> bool:
+        """Whether `size` more bytes of the body of a request may be held where more than half is: the last of the room
+        is for what matters most."""
+        return self.held + size <= self.limits.held * (1.0 if self.share is None else self.share(request))
+
     def is_known(self, request: Request) -> bool:
-        """Whether a request is of somebody whose body is read however many others there are."""
-        return self.knows is None or self.knows(request)
+        """Whether a request is of somebody whose body is read however many strangers there are."""
+        return self.share is None or self.share(request) > 0
 
     def is_scarce(self, size: int) -> bool:
         """Whether there is room for `size` more bytes of a body of callers who are known alone."""

@@ -240,8 +240,8 @@ LATE_SECONDS = (4.0, 1.5, 0.5, 0.15)
 """By rank: so late must the loop be, several times in a row, before calls of that rank are refused."""
 IN_A_ROW = 5
 MOST_RUNNING = 8000
-RUNNING_SHARES = (1.0, 0.9, 0.8, 0.7)
-"""By rank: of `MOST_RUNNING`."""
+SHARES = (1.0, 0.9, 0.8, 0.7)
+"""By rank: of `MOST_RUNNING`, and of what bodies may take."""
 
 
 class Pressure:
@@ -252,7 +252,7 @@ class Pressure:
     def __init__(self, loop: asyncio.AbstractEventLoop, most_running: int = MOST_RUNNING) -> None:
         self._loop = loop
         self.most_running = most_running
-        self._few = most_running * RUNNING_SHARES[-1]
+        self._few = most_running * SHARES[-1]
         """No more running: nobody is refused."""
         self.level = len(RANKS)
         self._lags: deque[float] = deque([0.0] * IN_A_ROW, IN_A_ROW)
@@ -291,5 +291,5 @@ class Pressure:
         """Refuse a call of this priority early where the worker is too full for it. Raises `Unavailable`
         (`overloaded`)."""
         rank = RANKS[priority]
-        if rank >= self.level or running > self.most_running * RUNNING_SHARES[rank]:
+        if rank >= self.level or running > self.most_running * SHARES[rank]:
             raise overloaded("this gateway is", 1.0 + rank)
