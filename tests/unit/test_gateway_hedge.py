@@ -57,6 +57,16 @@ def test_a_percentile_is_learned_first() -> None:
     assert 0.02 <= (hedges.after("w", settings, learned) or 0) <= 0.023
 
 
+async def test_a_hedge_is_sent_after_the_percentile_that_calls_have_taught(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads={"assistant": rule(hedge={"percentile": 95, "at_most": 1.0})}) as rig:
+        for _ in range(LEAST):
+            assert (await rig.chat()).status == 200
+        assert rig.models["two"].counted == 0, "nothing was known"
+        rig.hold("one")
+        assert (await answer(rig, stream=False))["deployment"] == "two"
+        await rig.books()
+
+
 # who answers --------------------------------------------------------------------------------------------------------
 
 
