@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anthropic import AsyncAnthropic, beta_async_tool
 from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 from tests.integration import node_client
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, workload
-from tests.integration.patient import OpenAIs
+from tests.integration.patient import Anthropics, OpenAIs
 from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
@@ -42,7 +43,7 @@ class Echo:
         body = json.loads(request.body)
         message: dict[str, Any] = {"role": "assistant", "content": "It is here.", "refusal": None}
         reason = "stop"
-        if body.get("tools"):
+        if body.get("tools") and body["messages"][-1]["role"] != "tool":
             function = {"name": body["tools"][0]["function"]["name"], "arguments": '{"what":"it"}'}
             message |= {"content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
             reason = "tool_calls"
@@ -88,6 +89,12 @@ class Setup:
 
 class Place(BaseModel):
     place: str
+
+
+@beta_async_tool
+async def look(what: str) -> str:
+    """A tool that Anthropic's client runs by itself."""
+    return f"{what} is there"
 
 
 @pytest.fixture
@@ -137,6 +144,8 @@ async def test_the_official_clients_features_work(setup: Setup) -> None:
         assert answer.model_extra is not None and answer._request_id == answer.model_extra["groundplan"]["call_id"]
         parsed = await client.chat.completions.parse(model="auto", messages=user, response_format=Place)
         assert parsed.choices[0].message.parsed == Place(place="here")
+        told = await client.responses.parse(model="auto", input="Where is it?", text_format=Place)
+        assert told.output_parsed == Place(place="here")
         content: Any = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": IMAGE}}]
         await client.chat.completions.create(model="auto", messages=[{"role": "user", "content": content}])
         assert json.loads(setup.upstream.asked[-1])["messages"][0]["content"] == content
@@ -152,6 +161,11 @@ async def test_the_official_clients_features_work(setup: Setup) -> None:
         async for chunk in stream:
             seen |= {choice.index for choice in chunk.choices}
         assert seen == {0, 1, 2}
+    url = setup.url.removesuffix("/v1")
+    async with AsyncAnthropic(base_url=url, api_key=setup.key, max_retries=0, http_client=Anthropics()) as other:
+        ran = other.beta.messages.tool_runner(model="auto", max_tokens=20, messages=user, tools=[look])
+        assert [block.type for block in (await ran.until_done()).content] == ["text"]
+    assert json.loads(setup.upstream.asked[-1])["messages"][-1]["content"] == "it is there"
 
 
 async def test_answers_and_every_event_are_of_the_clients_types(setup: Setup) -> None:
@@ -307,6 +321,7 @@ async def test_what_nodes_official_client_sends_beside_plain_chat_works(setup: S
         "logprob": -0.5,
         "seen": "It is here.",
         "reader": "reader",
+        "ran": "It is here.",
     }
     asked = [json.loads(body) for body in setup.upstream.asked]
     assert asked[0]["tools"][0]["function"]["parameters"]["required"] == ["what"]
@@ -314,3 +329,4 @@ async def test_what_nodes_official_client_sends_beside_plain_chat_works(setup: S
     assert (asked[3]["n"], asked[3]["top_logprobs"]) == (3, 2)
     assert asked[4]["messages"][0]["content"][1]["image_url"]["url"] == IMAGE
     assert asked[5]["messages"][0]["content"][1]["file"]["file_data"] == FILE
+    assert asked[7]["messages"][-1] == {"role": "tool", "tool_call_id": "call_1", "content": "it is there"}

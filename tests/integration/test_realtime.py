@@ -17,6 +17,7 @@ import pytest
 from msgspec.structs import replace
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from tests.integration import node_client
 from tests.integration.gates import acknowledged
 from tests.integration.gateway_stack import (
     UNTOLD_TRIES,
@@ -711,6 +712,13 @@ async def test_a_client_without_headers_names_its_key_among_the_subprotocols(set
         with pytest.raises(InvalidStatus) as refused:
             await conversation
         assert refused.value.response.status_code == 401
+
+
+@node_client.needed
+async def test_nodes_official_client_talks(setup: Setup) -> None:
+    url = f"http://127.0.0.1:{setup.stack.port}/v1"
+    found = json.loads(await node_client.said("node_realtime.cjs", url, setup.key))
+    assert found == {"text": "You said: hello there", "status": "completed", "deployment": "talker"}
 
 
 async def test_a_client_of_the_earlier_api_gets_its_events(setup: Setup) -> None:

@@ -23,6 +23,9 @@ const OpenAI = require("openai");
   const file = { filename: "a.pdf", file_data: "data:application/pdf;base64,JVBERi0xLjQK" };
   const read = [{ role: "user", content: [{ type: "text", text: "What?" }, { type: "file", file }] }];
   const told = await client.chat.completions.create({ model: "scripted/reader", messages: read, max_tokens: 10 });
+  const look = { name: "look", description: "Look", parameters, parse: JSON.parse, function: ({ what }) => `${what} is there` };
+  const runner = client.chat.completions.runTools({ model: "auto", messages, tools: [{ type: "function", function: look }] });
+  const ran = await runner.finalContent();
   console.log(
     JSON.stringify({
       called: called.choices[0].message.tool_calls[0].function,
@@ -32,6 +35,7 @@ const OpenAI = require("openai");
       logprob: several.choices[2].logprobs.content[0].logprob,
       seen: seen.choices[0].message.content,
       reader: told.groundplan.deployment,
+      ran,
     }),
   );
 })();
