@@ -105,6 +105,8 @@ def test_a_stream_of_an_upstreams_own_is_also_a_whole_answer() -> None:
     found = RESPONSES_RECAST.whole(events)
     assert found is not None and msgspec.json.decode(found) == whole
     assert RESPONSES_RECAST.whole(events[:1]) is RESPONSES_RECAST.whole([b"x"]) is None
+    cut = events[1].replace(b'"status": "completed"', b'"status": "incomplete"')  # as vLLM ends what was cut
+    assert not RESPONSES_RECAST.good_events([events[0], cut], 1)
     assert not RESPONSES_RECAST.good(b'{"status":"incomplete"}', 1) and not RESPONSES_RECAST.good(b"[", 1)
     assert not COMPLETIONS_RECAST.good(b'{"choices":[]}', 1) and not COMPLETIONS_RECAST.good_events([b"x"], 1)
 

@@ -226,14 +226,15 @@ class ResponsesRecast:
             return False
 
     def good_events(self, events: Sequence[bytes], copies: int) -> bool:
-        """Of an upstream that speaks Responses, or chat completions."""
+        """Of an upstream that speaks Responses, or chat completions. vLLM tells an answer that was cut as completed,
+        and only its response says otherwise."""
         try:
-            found = [_response_event(data).type for data in events if data != DONE]
+            found = [_response_event(data) for data in events if data != DONE]
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
-        if not found or not found[0]:
+        if not found or not found[0].type:
             return CHAT_RECAST.good_events(events, copies)
-        return found[-1] == "response.completed"
+        return found[-1].type == "response.completed" and self.good(bytes(found[-1].response), copies)
 
     def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002
         return None
