@@ -316,8 +316,22 @@ def test_what_asks_a_response_for_nothing_is_no_obstacle_to_chat() -> None:
     }  # fmt: skip
     said = {"type": "output_text", "text": '{"a": 1}', "annotations": [], "logprobs": [], "parsed": {"a": 1}}
     items = [
-        {"type": "message", "role": "assistant", "id": "m", "status": "completed", "content": [said]},
-        {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}", "parsed_arguments": {}},
+        {
+            "type": "message",
+            "role": "assistant",
+            "id": "m",
+            "status": "completed",
+            "content": [said],
+            "phase": "commentary",
+        },
+        {
+            "type": "function_call",
+            "call_id": "c",
+            "name": "look",
+            "arguments": "{}",
+            "parsed_arguments": {},
+            "caller": {"type": "direct"},
+        },
         {"type": "function_call_output", "call_id": "c", "output": "here"},
     ]  # as OpenAI's client for Node gives back what it parsed
     body = {"model": "auto", "input": items, "tools": [tool], "max_tool_calls": 3, "prompt_cache_retention": "24h"}

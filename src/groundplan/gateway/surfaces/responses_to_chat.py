@@ -12,9 +12,11 @@ from groundplan.gateway.surfaces import signatures
 from groundplan.gateway.upstream import providers
 
 _decode = msgspec.json.Decoder().decode
-_MESSAGE = frozenset({"type", "role", "content", "id", "status"})
+_MESSAGE = frozenset({"type", "role", "content", "id", "status", "phase"})
 _CALL = frozenset({"type", "id", "call_id", "name", "arguments", "status", "parsed_arguments"})
 _OUTPUT = frozenset({"type", "id", "call_id", "output", "status", "name"})
+_SAYS_NOTHING: tuple[Any, ...] = (None, [], {}, {"type": "direct"})
+"""The last one of who calls a function: the model itself."""
 _PARTS = {
     "input_text": frozenset({"type", "text"}),
     "output_text": frozenset({"type", "text", "annotations", "logprobs", "parsed"}),
@@ -22,8 +24,8 @@ _PARTS = {
     "input_image": frozenset({"type", "image_url", "detail"}),
     "input_file": frozenset({"type", "filename", "file_data"}),
 }
-"""What is said of an item or a part in chat, or is about it and no part of what was said: its id, its status, notes on
-an earlier answer, and what OpenAI's clients parsed of it."""
+"""What is said of an item or a part in chat, or is about it and no part of what was said: its id, its status, whether
+it was the answer or said on the way to it (`phase`), notes on an earlier answer, and what OpenAI's clients parsed."""
 _TOOL = ("name", "description", "parameters", "strict")
 ENCRYPTED = "reasoning.encrypted_content"
 REASONING = "rs_"
@@ -40,7 +42,7 @@ def cannot(name: str) -> Invalid:
 def check(given: dict[str, Any], known: frozenset[str], where: str) -> None:
     """Raise `Invalid` for a field that is not among those `known`. What is null or empty says nothing."""
     for name, value in given.items():
-        if name not in known and value not in (None, [], {}):
+        if name not in known and value not in _SAYS_NOTHING:
             raise cannot(f"{where}.{name[:40]}")
 
 
