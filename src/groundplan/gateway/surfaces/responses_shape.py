@@ -10,11 +10,13 @@ import msgspec
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.surfaces.chat_pieces import Said
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger.model import Usage
 
 Fields = dict[str, msgspec.Raw]
 fields_of = msgspec.json.Decoder(Fields).decode
 _encode = msgspec.json.Encoder().encode
+_NOTHING = msgspec.Raw(b"null")
 NONE = "{}"
 """Arguments of a function that is called with nothing."""
 _TIERS = frozenset({"default", "flex", "scale", "priority"})
@@ -36,6 +38,22 @@ def event_told_back(event: Fields, asked: Mapping[str, bytes]) -> bytes:
     """The same of an event with a response in it."""
     response = fields_of(event["response"])
     return _encode({**event, "response": msgspec.Raw(told_back(response, asked))})
+
+
+def told_error(data: bytes) -> bytes:
+    """What an event says that went wrong, as the body of an error; empty where it does not say. It is told within the
+    event (OpenAI, Azure), within its response, or as the event's own fields."""
+    try:
+        event = fields_of(data)
+        response = event.get("response", _NOTHING)
+        for fields in (event, fields_of(response) if bytes(response) != b"null" else {}):
+            if bytes(error := fields.get("error", _NOTHING)) != b"null":
+                return _encode({"error": error})
+    except UNREADABLE:
+        return b""
+    if event.keys().isdisjoint(("code", "message")):
+        return b""
+    return _encode({"error": {name: event.get(name) for name in ("message", "type", "param", "code")}})
 
 
 def counts(usage: Usage) -> dict[str, Any]:

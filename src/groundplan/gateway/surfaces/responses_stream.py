@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from io import StringIO
 from typing import Any, Protocol, runtime_checkable
@@ -9,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from groundplan.economics.prices.reported import ResponsesUsage, named_tier
-from groundplan.gateway.http.sse import DONE, named_event, splice
+from groundplan.gateway.http.sse import DONE, MAX_EVENT, named_event, splice
 from groundplan.gateway.surfaces import responses_shape as shape
 from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, PieceOfChoice
 from groundplan.gateway.surfaces.interface import Malformed
@@ -19,6 +20,10 @@ from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 from groundplan.ledger.model import Usage
 
 _LAST = frozenset({"response.completed", "response.incomplete"})
+_BEGINS = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive"})
+"""What is told as soon as a request is accepted, and while it waits for a model."""
+_NAME = re.compile(r"[A-Za-z0-9_.:-]+").fullmatch
+"""Of an event; Open Responses has those of one maker begin with its name and a colon."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -37,7 +42,7 @@ class Whole(msgspec.Struct, frozen=True):
 
 
 class _Event(msgspec.Struct, frozen=True):
-    type: str
+    type: str = ""
     sequence_number: int = -1
     delta: str | msgspec.Raw = ""
     response: Whole | None = None
@@ -47,6 +52,7 @@ class _Last(msgspec.Struct, frozen=True):
     response: msgspec.Raw
 
 
+_NAMELESS = "the upstream's stream has an event without a name"
 _event = msgspec.json.Decoder(_Event).decode
 _response = msgspec.json.Decoder(_Last).decode
 
@@ -77,11 +83,13 @@ class Rendered(Protocol):
 class ResponsesRelay:
     """An upstream's own stream."""
 
-    __slots__ = ("_asked", "_held", "_kind", "_number", "done", "output_bytes", "response", "usage")
+    __slots__ = ("_asked", "_early", "_held", "_kind", "_number", "done", "output_bytes", "response", "usage")
 
     def __init__(self, asked: Mapping[str, bytes]) -> None:
         """`asked`: what its caller asked, where the upstream was asked otherwise."""
         self._asked = asked
+        self._early: bytes | None = b""
+        """What is told before anything else, and is no answer yet; None: that has come."""
         self._held: bytes | None = None
         self._kind = ""
         self._number = -1
@@ -96,22 +104,44 @@ class ResponsesRelay:
             self.done = True
             return b""
         found = understood(_event, data, STREAM)
-        if not found.type.replace(".", "").isidentifier():
-            raise Malformed("the upstream's stream has an event without a name")
-        if found.type in ("error", "response.failed"):
-            raise failed()
+        if found.type in ("", "error", "response.failed"):
+            return self._failed(found, data)
+        if _NAME(found.type) is None:
+            raise Malformed(_NAMELESS)
         self._number = max(self._number, found.sequence_number)
         if self._asked and found.response is not None:
             data = understood(self._told_back, data, STREAM)
         if found.type in _LAST:
-            if found.response is None:
-                raise Malformed(STREAM)
-            self._held, self._kind, self.response, self.done = data, found.type, found.response, True
-            if found.response.usage is not None:
-                self.usage = found.response.counted()
-            return b""
+            return self._ended(found, data)
         self.output_bytes += len(found.delta.encode() if isinstance(found.delta, str) else bytes(found.delta))
-        return named_event(found.type, data)
+        told = named_event(found.type, data)
+        return told if self._early is None else self._begun(found.type, told)
+
+    def _begun(self, kind: str, told: bytes) -> bytes:
+        early = self._early or b""
+        if kind in _BEGINS and len(early) < MAX_EVENT:
+            self._early = early + told
+            return b""
+        self._early = None
+        return early + told
+
+    def _ended(self, found: _Event, data: bytes) -> bytes:
+        """Raises `Malformed`."""
+        if found.response is None:
+            raise Malformed(STREAM)
+        self._held, self._kind, self.response, self.done = data, found.type, found.response, True
+        if found.response.usage is not None:
+            self.usage = found.response.counted()
+        return b""
+
+    def _failed(self, found: _Event, data: bytes) -> bytes:
+        """Raises `Malformed` with what went wrong. Nothing yet where the next event may say that, as at Azure."""
+        why = shape.told_error(data)
+        if not (found.type or why):
+            raise Malformed(_NAMELESS)
+        if found.type == "response.failed" and self._early is not None and not why:
+            return b""
+        raise failed(why)
 
     def _told_back(self, data: bytes) -> bytes:
         return shape.event_told_back(shape.fields_of(data), self._asked)
@@ -125,8 +155,8 @@ class ResponsesRelay:
         return bytes(_response(self._held or b"{}").response)
 
     def last(self, facts: bytes) -> bytes:
-        """The event that ends it, with the facts."""
-        return named_event(self._kind, splice(self._held or b"{}", b"groundplan", facts))
+        """The event that ends it, with the facts, and before it what is still held."""
+        return (self._early or b"") + named_event(self._kind, splice(self._held or b"{}", b"groundplan", facts))
 
     def broken(self, reason: str, call_id: str) -> bytes:
         return _broken(self._number + 1, reason, call_id)

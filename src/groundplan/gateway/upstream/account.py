@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE, BUSY = 400, 401, 402, 403, 404, 413, 429
+REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE, BUSY, AWAY = 400, 401, 402, 403, 404, 413, 429, 503
 _STATUSES = {410: NO_MODEL, 412: UNPAID}
 """How Azure and others say that a model is retired, and Fireworks that an account is not paid. Nothing that a caller
 sends has these for an answer."""
@@ -46,6 +46,22 @@ _NO_MODEL = re.compile(
 ).match
 """As LiteLLM and OpenRouter say it."""
 
+_TOLD = {
+    "rate_limit_exceeded": BUSY,
+    "too_many_requests": BUSY,
+    "server_is_overloaded": AWAY,
+    "slow_down": AWAY,
+    **dict.fromkeys(
+        (
+            "invalid_prompt", "cyber_policy", "bio_policy", "misalignment_policy_violation", "invalid_image",
+            "invalid_image_format", "invalid_base64_image", "image_too_large", "image_too_small", "image_parse_error",
+            "image_content_policy_violation", "invalid_image_mode", "image_file_too_large",
+            "unsupported_image_media_type", "empty_image_file",
+        ),
+        REFUSED,
+    ),
+}  # fmt: skip
+"""What OpenAI and Azure say in a stream of Responses, which they begin before they look at what is asked."""
 _FLAGGED = "Content violates usage guidelines"
 """How xAI begins to refuse what somebody asks, as if our key were not allowed to; OpenRouter says so in `metadata`."""
 _UNFIT = "No endpoints found that "
@@ -106,6 +122,7 @@ class _Body(msgspec.Struct, frozen=True):
 
 class _Answered(msgspec.Struct, frozen=True):
     choices: Any = None
+    output: Any = None
 
 
 _body = msgspec.json.Decoder(_Body | list[_Body]).decode
@@ -147,12 +164,18 @@ def _is_flagged(error: _Error) -> bool:
 
 def told_status(data: bytes) -> int:
     """The status that an error in the place of an answer says that it has, as OpenRouter and SGLang tell it with status
-    200; 0: it says none, or there is something of an answer."""
+    200, or has by its name; 0: it says none, or there is something of an answer."""
     error = _error(data) if data else None
-    code = None if error is None or _answered(data).choices else error.code
+    if error is None or (answered := _answered(data)).choices or answered.output:
+        return 0
+    code = error.code
     if isinstance(code, str) and len(code) == 3 and code.isdecimal():
         code = int(code)
-    return code if isinstance(code, int) and 400 <= code < 600 else 0
+    if isinstance(code, int):
+        return code if 400 <= code < 600 else 0
+    if says_too_long(error.message, code):
+        return REFUSED
+    return (_TOLD.get(code) or _CODES.get(code, 0)) if isinstance(code, str) else 0
 
 
 def above_rate(status: int, data: bytes) -> bool:

@@ -1,0 +1,99 @@
+"""Upstreams of Responses as OpenAI, Azure, vLLM and others answer: what they tell before they work, how they fail, and
+what they leave out or tell otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.gateway_stack import Reply
+from tests.integration.gateway_stack import events as events_of
+from tests.unit.call_rig import Rig
+from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
+
+NATIVE: dict[str, dict[str, Any]] = {name: {"serves": ["responses"]} for name in ("one", "two")}
+SMALL = {"one": {**NATIVE["one"], "context_tokens": 8192}, "two": {**NATIVE["two"], "context_tokens": 128_000}}
+BODY = {"model": "auto", "input": "a b", "stream": True}
+RESPONSE: dict[str, Any] = {"id": "r", "object": "response", "status": "in_progress", "model": "m", "output": []}
+USAGE = {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8}
+BUSY = {"type": "tokens", "code": "rate_limit_exceeded", "message": "Rate limit reached for m", "param": None}
+SHED = {"type": "service_unavailable_error", "code": "server_is_overloaded", "message": "Our servers are overloaded."}
+QUOTA = {"type": "insufficient_quota", "code": "insufficient_quota", "message": "You exceeded your current quota."}
+LONG = {"type": "invalid_request_error", "code": "context_length_exceeded", "message": "Your input is too long."}
+PROMPT = {"code": "invalid_prompt", "message": "Invalid prompt: flagged.", "param": None}
+
+
+def told(*each: dict[str, Any], first: int = 0) -> bytes:
+    return events(*(json.dumps({**one, "sequence_number": number}).encode() for number, one in enumerate(each, first)))
+
+
+def failing(error: dict[str, Any] | None) -> dict[str, Any]:
+    return {"type": "response.failed", "response": {**RESPONSE, "status": "failed", "error": error, "usage": None}}
+
+
+BEGUN = told(
+    {"type": "response.created", "response": RESPONSE},
+    {"type": "response.in_progress", "response": RESPONSE},
+    {"type": "keepalive"},
+)
+"""What OpenAI tells of a request that waits."""
+
+
+async def stream(rig: Rig, **more: Any) -> Reply:
+    return await asked(rig, "/v1/responses", BODY | more)
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        (b"", 200),
+        (told({"type": "error", "error": BUSY}, failing(BUSY), first=3), 429),
+        (told(failing(None), {"type": "error", "error": BUSY}, first=3), 429),
+        (told(failing(SHED), first=3), 503),
+        (told({"type": "error", "error": QUOTA}, first=3), 402),
+        (told({"type": "error", "error": LONG}, first=3), 400),
+        (events(b'{"error":{"message":"busy","code":"429"}}'), 429),
+        (told(failing({"code": "server_error", "message": "The server had an error."}), first=3), 200),
+        (told(failing(None), first=3), 200),
+    ],
+)
+async def test_a_response_that_has_only_begun_comes_from_elsewhere(tmp_path: Path, ends: bytes, status: int) -> None:
+    """OpenAI, Azure and vLLM begin a stream as soon as they have a request, and find out then whether they can answer.
+    What was not worked on is not paid."""
+    async with saying(tmp_path, STREAM + BEGUN, ends, fallback=True, more=SMALL) as rig:
+        reply = await stream(rig)
+        found = events_of(reply.body)
+        assert [each["type"] for each in found].count("response.created") == 1
+        assert found[-1]["type"] == "response.completed" and found[-1]["groundplan"]["deployment"] == "two"
+        first, second = await rig.settlements()
+        assert (first.http_status, first.outcome) == (status, "failed" if status == 200 else "not_billed")
+        assert second.outcome == "ok" and "resumed" not in second.flags
+        await rig.books()
+
+
+async def test_what_is_wrong_with_a_request_is_told_though_its_stream_had_begun(tmp_path: Path) -> None:
+    async with saying(tmp_path, STREAM + BEGUN, told({"type": "error", **PROMPT}), fallback=True, more=NATIVE) as rig:
+        reply = await stream(rig)
+        assert (reply.status, reply.code) == (400, "invalid_prompt"), "as where it is not streamed"
+        (only,) = await rig.settlements()
+        assert only.outcome == "not_billed" and not rig.gateway.health._failures
+    (tmp_path / "whole").mkdir()
+    failed = json.dumps(failing(PROMPT)["response"]).encode()
+    async with saying(tmp_path / "whole", answering(failed), more=NATIVE) as rig:
+        reply = await stream(rig, stream=False)
+        assert (reply.status, reply.code) == (400, "invalid_prompt")
+
+
+async def test_what_is_told_early_comes_with_what_follows_it(tmp_path: Path) -> None:
+    ended = {"type": "response.completed", "response": {**RESPONSE, "status": "completed", "usage": USAGE}}
+    said = {"type": "acme:step", "item": None}
+    async with saying(tmp_path, STREAM + BEGUN, told(said, ended, first=3), more=NATIVE) as rig:
+        reply = await stream(rig)
+        kinds = ["response.created", "response.in_progress", "keepalive", "acme:step", "response.completed"]
+        assert [each["type"] for each in events_of(reply.body)] == kinds
+        assert reply.body.startswith(b"event: response.created\n" + BEGUN[: BEGUN.index(b"\n")])
+    (tmp_path / "end").mkdir()
+    async with saying(tmp_path / "end", STREAM + BEGUN, told(ended, first=3), more=NATIVE) as rig:
+        assert [each["type"] for each in events_of((await stream(rig)).body)] == [*kinds[:3], kinds[-1]]
