@@ -97,3 +97,17 @@ async def test_what_is_told_early_comes_with_what_follows_it(tmp_path: Path) -> 
     (tmp_path / "end").mkdir()
     async with saying(tmp_path / "end", STREAM + BEGUN, told(ended, first=3), more=NATIVE) as rig:
         assert [each["type"] for each in events_of((await stream(rig)).body)] == [*kinds[:3], kinds[-1]]
+
+
+@pytest.mark.parametrize("kind", ["response.failed", "response.completed"])
+async def test_a_response_that_failed_costs_what_it_says(tmp_path: Path, kind: str) -> None:
+    """vLLM ends every stream with `response.completed`, also one that its server broke off."""
+    usage = {**USAGE, "output_tokens": 2, "total_tokens": 7}
+    last = {"type": kind, "response": {**RESPONSE, "status": "failed", "usage": usage}}
+    said = {"type": "response.output_text.delta", "delta": "Hi "}
+    async with saying(tmp_path, STREAM + BEGUN + told(said, first=3), told(last, first=4), more=NATIVE) as rig:
+        reply = await stream(rig)
+        assert events_of(reply.body)[-1]["code"] == "stream_broken"
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.usage.input, only.usage.output, only.estimated) == ("failed", 5, 2, False)
+        await rig.books()

@@ -129,6 +129,8 @@ class ResponsesRelay:
         """Raises `Malformed`."""
         if found.response is None:
             raise Malformed(STREAM)
+        if found.response.status in ("failed", "cancelled"):  # so vLLM ends what its server broke off
+            return self._failed(found, data)
         self._held, self._kind, self.response, self.done = data, found.type, found.response, True
         if found.response.usage is not None:
             self.usage = found.response.counted()
@@ -137,6 +139,9 @@ class ResponsesRelay:
     def _failed(self, found: _Event, data: bytes) -> bytes:
         """Raises `Malformed` with what went wrong. Nothing yet where the next event may say that, as at Azure."""
         why = shape.told_error(data)
+        if found.response is not None and (usage := found.response.counted()) is not None and usage.input:
+            self.usage, self.done = usage, True  # it was worked on, whatever else is told
+            raise failed()
         if not (found.type or why):
             raise Malformed(_NAMELESS)
         if found.type == "response.failed" and self._early is not None and not why:
