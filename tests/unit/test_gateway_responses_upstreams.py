@@ -13,6 +13,8 @@ from tests.integration.gateway_stack import events as events_of
 from tests.unit.call_rig import Rig
 from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
 
+from groundplan.gateway.call.reported import Reported
+
 NATIVE: dict[str, dict[str, Any]] = {name: {"serves": ["responses"]} for name in ("one", "two")}
 SMALL = {"one": {**NATIVE["one"], "context_tokens": 8192}, "two": {**NATIVE["two"], "context_tokens": 128_000}}
 BODY = {"model": "auto", "input": "a b", "stream": True}
@@ -111,3 +113,11 @@ async def test_a_response_that_failed_costs_what_it_says(tmp_path: Path, kind: s
         (only,) = await rig.settlements()
         assert (only.outcome, only.usage.input, only.usage.output, only.estimated) == ("failed", 5, 2, False)
         await rig.books()
+
+
+async def test_the_version_that_a_stream_reports_is_looked_at(tmp_path: Path) -> None:
+    ended = {"type": "response.completed", "response": {**RESPONSE, "status": "completed", "usage": USAGE}}
+    async with saying(tmp_path, STREAM + BEGUN, told(ended, first=3), more=NATIVE) as rig:
+        rig.gateway.reported = reported = Reported("")
+        assert (await stream(rig)).status == 200
+        assert [version[2] for version in reported._waiting] == ["m"]

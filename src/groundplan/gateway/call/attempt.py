@@ -32,7 +32,6 @@ from groundplan.gateway.guard.severed import refuse_stopped, stopped
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay, final_usage
-from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
@@ -296,7 +295,7 @@ class Attempt:
             raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
         reported = self.gateway.reported
-        if reported is not None and reported.due(self.deployment.name, self.began) and not isinstance(relay, Rendered):
+        if reported is not None and reported.due(self.deployment.name, self.began):
             relay = Looking(relay, reported, self.deployment)
         guarded = None if exchange.guard is None else exchange.guard.relay_around(relay, exchange)
         if guarded is not None:

@@ -107,9 +107,10 @@ class ContinuedResponse(Continued):
 
     def response_json(self) -> bytes:
         """The whole response, once it is complete."""
-        if not isinstance(self._inner, ResponsesRelay | ResponsesChatRelay):
+        inner = self.innermost
+        if not isinstance(inner, ResponsesRelay | ResponsesChatRelay):
             raise AssertionError("not a relay of responses")
-        whole = _decode(self._inner.response_json())
+        whole = _decode(inner.response_json())
         return _encode(whole if self._earlier is None or self.sent is None else self._whole(self.sent, whole))
 
     # the first attempt -----------------------------------------------------------------------------------------------

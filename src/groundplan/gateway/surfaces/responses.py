@@ -40,6 +40,7 @@ from groundplan.gateway.surfaces.responses_stream import (
 from groundplan.gateway.surfaces.responses_to_chat import ENCRYPTED, Translation
 from groundplan.gateway.surfaces.responses_types import Asked, Item, Part, unsupported
 from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
+from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -338,6 +339,8 @@ class Responses(ServedByChat):
         ask = exchange.ask
         if ask is None or not self.stores(exchange):
             return
+        if isinstance(answer, Wrapped) and not isinstance(answer, Rendered):
+            answer = answer.innermost
         if isinstance(answer, Rendered):
             answer = answer.response_json()
         if isinstance(answer, bytes):
