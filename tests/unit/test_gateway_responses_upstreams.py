@@ -13,6 +13,7 @@ from tests.integration.gateway_stack import events as events_of
 from tests.unit.call_rig import Rig
 from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
 
+from groundplan.blueprint.model import Guardrails
 from groundplan.gateway.call.reported import Reported
 
 NATIVE: dict[str, dict[str, Any]] = {name: {"serves": ["responses"]} for name in ("one", "two")}
@@ -121,3 +122,15 @@ async def test_the_version_that_a_stream_reports_is_looked_at(tmp_path: Path) ->
         rig.gateway.reported = reported = Reported("")
         assert (await stream(rig)).status == 200
         assert [version[2] for version in reported._waiting] == ["m"]
+
+
+async def test_what_a_model_reasoned_is_no_part_of_its_answer(tmp_path: Path) -> None:
+    """vLLM, llama.cpp and OpenRouter tell it as the content of an item."""
+    thought = {"type": "reasoning", "id": "rs", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": '{"ok": 1}'}]}
+    whole = {**RESPONSE, "status": "completed", "output": [thought, said], "usage": USAGE}
+    rules = {"assistant": {"guardrails": Guardrails(schema='{"type": "object"}')}}
+    body = json.dumps(whole).encode()
+    async with saying(tmp_path, answering(body), more=NATIVE, workloads=rules) as rig:
+        reply = await stream(rig, stream=False)
+        assert reply.status == 200 and reply.json["output"] == [thought, said]

@@ -328,7 +328,7 @@ def said(value: Any) -> str:
     if isinstance(value, dict):
         blocks = [
             *_dicts(value.get("content")),
-            *(b for o in _dicts(value.get("output")) for b in _dicts(o.get("content"))),
+            *(b for o in _dicts(value.get("output")) if o.get("type") != "reasoning" for b in _dicts(o.get("content"))),
         ]
         parts += [block["text"] for block in blocks if isinstance(block.get("text"), str)]
     return "\n".join(part for part in parts if part)
