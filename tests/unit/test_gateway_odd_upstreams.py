@@ -418,6 +418,7 @@ async def test_any_number_of_heads_before_the_answer(tmp_path: Path) -> None:
     ("path", "odd"),
     [
         ("/v1/responses", [{"type": "response.created"}, {"type": "response.content_part.added"}]),
+        ("/v1/responses", [{"type": "response.output_text.delta", "delta": "Hi "}]),
         (
             "/v1/responses",
             [{"type": "response.created", "response": {"id": "r"}}, {"type": "response.output_item.added"}],

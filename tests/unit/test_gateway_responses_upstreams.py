@@ -15,6 +15,11 @@ from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.gateway.call.reported import Reported
+from groundplan.gateway.call.resume import continuation
+from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
+from groundplan.gateway.surfaces.responses import read
+from groundplan.gateway.surfaces.responses_stream import ResponsesRelay
+from groundplan.ledger.model import Usage
 
 NATIVE: dict[str, dict[str, Any]] = {name: {"serves": ["responses"]} for name in ("one", "two")}
 SMALL = {"one": {**NATIVE["one"], "context_tokens": 8192}, "two": {**NATIVE["two"], "context_tokens": 128_000}}
@@ -134,3 +139,104 @@ async def test_what_a_model_reasoned_is_no_part_of_its_answer(tmp_path: Path) ->
     async with saying(tmp_path, answering(body), more=NATIVE, workloads=rules) as rig:
         reply = await stream(rig, stream=False)
         assert reply.status == 200 and reply.json["output"] == [thought, said]
+
+
+# going on at servers that tell less, or otherwise, than OpenAI -------------------------------------------------------
+
+
+def resumed(*later: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """What a client gets of a later attempt, and the response at its end. The first one broke in the middle of text."""
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+    part = {"type": "output_text", "text": "", "annotations": []}
+    where = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    story = continuation(read(json.dumps(BODY).encode()), ENDPOINT)
+    first = story.relay(ResponsesRelay({}))
+    begun: list[dict[str, Any]] = [
+        {"type": "response.created", "response": RESPONSE},
+        {"type": "response.output_item.added", "output_index": 0, "item": item},
+        {"type": "response.content_part.added", **where, "part": part},
+        {"type": "response.output_text.delta", **where, "delta": "It is "},
+    ]
+    for number, each in enumerate(begun):
+        first.take(json.dumps({**each, "sequence_number": number}).encode())
+    story.broke(first, Usage())
+    second = story.relay(ResponsesRelay({}))
+    assert isinstance(second, ContinuedResponse)
+    out = b"".join(second.take(json.dumps(each).encode()) for each in later)
+    kept = json.loads(second.response_json())
+    found = events_of(out + second.last(b"{}"))
+    assert [each["sequence_number"] for each in found] == list(range(4, 4 + len(found)))
+    assert kept["output"] == found[-1]["response"]["output"]
+    return found, found[-1]["response"]
+
+
+def message(text: str, **more: Any) -> dict[str, Any]:
+    part = {"type": "output_text", "text": text, "annotations": []}
+    return {"type": "message", "role": "assistant", "status": "completed", "content": [part] if text else [], **more}
+
+
+def call(**more: Any) -> dict[str, Any]:
+    return {"type": "function_call", "status": "completed", "name": "look", "arguments": "{}", **more}
+
+
+def test_a_response_goes_on_at_a_vllm_that_reasons() -> None:
+    """It counts the parts of all items, and has other ids in the whole than in the events."""
+    text: dict[str, Any] = {"item_id": "m", "output_index": 1, "content_index": 1}
+    thought = {"type": "reasoning", "id": "r", "summary": []}
+    whole = {**RESPONSE, "status": "completed", "usage": USAGE}
+    found, response = resumed(
+        {"type": "response.output_item.added", "output_index": 0, "item": thought},
+        {"type": "response.output_item.done", "output_index": 0, "item": thought},
+        {"type": "response.output_item.added", "output_index": 1, "item": message("", id="m")},
+        {"type": "response.content_part.added", **text, "part": {"type": "output_text", "text": ""}},
+        {"type": "response.output_text.delta", **text, "delta": "here."},
+        {"type": "response.output_item.done", "output_index": 1, "item": message("here.", id="m")},
+        {"type": "response.output_item.added", "output_index": 2, "item": call(id="f", call_id="c1")},
+        {"type": "response.output_item.done", "output_index": 2, "item": call(id="f", call_id="c1")},
+        {
+            "type": "response.completed",
+            "response": {**whole, "output": [thought, message("here.", id="n"), call(id="g", call_id="c2")]},
+        },
+    )
+    assert [each["content_index"] for each in found if each["type"] == "response.output_text.delta"] == [0]
+    (said, called) = response["output"]
+    assert said["content"][0]["text"] == "It is here." and called["call_id"] == "c1", "it is called once"
+
+
+def test_a_response_goes_on_at_a_llama_cpp() -> None:
+    """It numbers neither items nor parts, and its calls have no id but that of the call."""
+    whole = {**RESPONSE, "status": "completed", "usage": USAGE}
+    found, response = resumed(
+        {"type": "response.output_item.added", "item": message("", id="m")},
+        {"type": "response.content_part.added", "item_id": "m", "part": {"type": "output_text", "text": ""}},
+        {"type": "response.output_text.delta", "item_id": "m", "delta": "here."},
+        {"type": "response.output_item.added", "item": call(call_id="fc_1")},
+        {"type": "response.function_call_arguments.delta", "item_id": "fc_1", "delta": "{}"},
+        {"type": "response.output_text.done", "item_id": "m", "text": "here."},
+        {"type": "response.output_item.done", "item": message("here.", id="m")},
+        {"type": "response.output_item.done", "item": call(call_id="fc_1")},
+        {
+            "type": "response.completed",
+            "response": {**whole, "output": [message("here.", id="m"), call(call_id="fc_1")]},
+        },
+    )
+    kinds = [each["type"] for each in found]
+    assert kinds.count("response.output_item.added") == 1 and kinds.count("response.output_item.done") == 2
+    (said, called) = response["output"]
+    assert (said["id"], said["content"][0]["text"], called["call_id"]) == ("msg_1", "It is here.", "fc_1")
+
+
+def test_a_call_is_never_gone_on_with_though_a_model_thinks_behind_it() -> None:
+    thought = {"type": "reasoning", "id": "r", "summary": []}
+    story = continuation(read(json.dumps(BODY).encode()), ENDPOINT)
+    first = story.relay(ResponsesRelay({}))
+    begun: list[dict[str, Any]] = [
+        {"type": "response.created", "response": RESPONSE},
+        {"type": "response.output_item.added", "output_index": 0, "item": call(id="f", call_id="c")},
+        {"type": "response.output_item.done", "output_index": 0, "item": call(id="f", call_id="c")},
+        {"type": "response.output_item.added", "output_index": 1, "item": thought},
+        {"type": "response.output_item.done", "output_index": 1, "item": thought},
+    ]
+    for number, each in enumerate(begun):
+        first.take(json.dumps({**each, "sequence_number": number}).encode())
+    assert story.refusal(first) == "a tool call had begun"

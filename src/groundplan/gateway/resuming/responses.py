@@ -36,6 +36,7 @@ ENDPOINT = "responses"
 _HEAD = ("id", "created_at", "model", "previous_response_id", "metadata", "instructions", "max_output_tokens")
 _ENDS = ("response.completed", "response.incomplete")
 _BEGINS = ("response.created", "response.queued", "response.in_progress")
+_REASONS = "it had begun to reason"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.encode
 
@@ -81,6 +82,8 @@ class Items:
     """Of its text: `open` once it has begun, `said` once all of it was, `ended`; empty: not yet begun."""
     said: StringIO = field(default_factory=StringIO)
     """Text of that part, over all attempts."""
+    index: int = 0
+    """Of that part in its message: vLLM counts the parts of all items."""
     numbers: dict[int, int] = field(default_factory=dict)
     """Of items of the attempt that runs: the client's by its own. What is not in it is left out."""
 
@@ -92,12 +95,16 @@ class Items:
 class ContinuedResponse(Continued):
     """See the module."""
 
-    __slots__ = ("_before", "_merged")
+    __slots__ = ("_before", "_merged", "_names", "_part")
 
     def __init__(self, inner: Relay, sent: Sent | None) -> None:
         super().__init__(inner, sent)
         self._merged: int | None = None
         """This attempt's number of the message that goes on."""
+        self._part: int | None = None
+        """Its number of the part of that message; the text that goes on has no other one."""
+        self._names: list[str] = []
+        """Names of items that have begun at an upstream that does not number them, as llama.cpp."""
         self._before = ""
         """Text of that message when this attempt began."""
         if self.sent is not None:
@@ -121,6 +128,8 @@ class ContinuedResponse(Continued):
             self.sent = Sent({}, more=Items(found["response"]))
         if self.sent is not None:
             self.sent = self._noted(self.sent, found)
+        elif found["type"] not in (*_BEGINS, "keepalive"):
+            raise LookupError("a response that has not begun")
 
     def _noted(self, sent: Sent, found: dict[str, Any]) -> Sent:
         """What the client has after one more event, which bears the client's own numbers."""
@@ -130,7 +139,7 @@ class ContinuedResponse(Continued):
         if kind == "response.output_item.added":
             return self._begun(sent, found["item"])
         if kind == "response.content_part.added":
-            items.part, items.said = "open", StringIO()
+            items.part, items.said, items.index = "open", StringIO(), found.get("content_index", 0)
             good = found["part"]["type"] == "output_text"
             return sent if good else replace(sent, seam=f"it had begun a {str(found['part']['type'])[:40]}")
         if kind == "response.output_text.delta":
@@ -145,7 +154,7 @@ class ContinuedResponse(Continued):
             items.done.append(found["item"])
             thought = found["item"]["type"] == "reasoning"
             items.open = items.part = ""
-            return replace(sent, seam="") if thought else sent
+            return replace(sent, seam="") if thought and sent.seam == _REASONS else sent
         elif kind == "response.output_text.annotation.added":
             return replace(sent, seam="it had begun to cite")
         return sent
@@ -158,7 +167,7 @@ class ContinuedResponse(Continued):
             items.open = item["id"]
             return sent
         if kind == "reasoning":
-            return replace(sent, seam="it had begun to reason")
+            return replace(sent, seam=sent.seam or _REASONS)
         return replace(sent, seam="a tool call had begun")
 
     # later ones ------------------------------------------------------------------------------------------------------
@@ -171,6 +180,7 @@ class ContinuedResponse(Continued):
         if kind in _ENDS:
             before = self._ended(sent, "completed" if kind == _ENDS[0] else "incomplete")
             return before + self._tell({**found, "response": self._whole(sent, found["response"])})
+        found = self._numbered(found)
         if "output_index" not in found:
             return self._tell(found)
         if kind == "response.output_item.added":
@@ -181,6 +191,16 @@ class ContinuedResponse(Continued):
         if found["output_index"] == self._merged:
             return self._piece(sent, found)
         return self._tell({**found, "output_index": number})
+
+    def _numbered(self, found: dict[str, Any]) -> dict[str, Any]:
+        """An event of an item with the number of that, also where the upstream has none."""
+        item = found.get("item", {})
+        name = item.get("id") or item.get("call_id") or found.get("item_id")
+        if name is None or "output_index" in found:
+            return found
+        if name not in self._names:
+            self._names.append(name)
+        return {**found, "output_index": self._names.index(name)}
 
     def _item(self, sent: Sent, found: dict[str, Any]) -> bytes:
         """An item begins: it is the message that goes on, or one more, or reasoning that comes too late to be told."""
@@ -204,8 +224,9 @@ class ContinuedResponse(Continued):
             text = self._trim(found["delta"])
             return self._text(sent, text, found) if text else b""
         if kind == "response.content_part.added":
-            if found["part"]["type"] != "output_text" or found.get("content_index", 0):
+            if found["part"]["type"] != "output_text" or self._part is not None:
                 raise Malformed("the answer does not go on as text")
+            self._part = found.get("content_index", 0)
             return b"" if items.part == "open" else self._tell({**found, **self._where(items)})
         if kind == "response.output_item.done":
             return self._ended(sent, str(found["item"].get("status", "completed")))
@@ -218,7 +239,7 @@ class ContinuedResponse(Continued):
 
     @staticmethod
     def _where(items: Items) -> dict[str, Any]:
-        return {"item_id": items.open, "output_index": len(items.done), "content_index": 0}
+        return {"item_id": items.open, "output_index": len(items.done), "content_index": items.index}
 
     def _ended(self, sent: Sent, status: str) -> bytes:
         """The end of the message that is open, and before it what of its text was held and is new."""
@@ -245,12 +266,14 @@ class ContinuedResponse(Continued):
                 items.text if self._merged is None else self._before + self._new_text(response["output"][self._merged])
             )
             output.append(_message(items.open, text, "completed"))
-        known = {item["id"] for item in output}
+        known = {item.get("id") for item in output}
         output += [
             item
             for number, item in enumerate(response["output"])
-            if item["type"] != "reasoning" and number != self._merged and item["id"] not in known
-        ]
+            if item["type"] != "reasoning" and number != self._merged
+            # told by their numbers, too: vLLM has other ids in the whole than in the events
+            and items.numbers.get(number, len(items.done)) >= len(items.done) and item.get("id", number) not in known
+        ]  # fmt: skip
         head = {name: items.response[name] for name in _HEAD if name in items.response}
         usage = response.get("usage")
         if isinstance(usage, dict) and self._earlier is not None:
