@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from tests.unit.raw_upstream import (
     whole,
 )
 
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
 from groundplan.economics.prices.reported import ChatUsage
-from groundplan.ledger.model import Usage
+from groundplan.ledger.model import Finish, Reservation, Settlement, Usage
 
 WRONG = [
     b'{"prompt_tokens":-5,"completion_tokens":3,"total_tokens":-2}',
@@ -126,3 +129,56 @@ def test_a_count_that_is_missing_is_not_zero(reported: ChatUsage, usage: Usage |
 )
 def test_what_answers_without_tokens_may_tell_the_total_alone(reported: ChatUsage, tokens: int | None) -> None:
     assert reported.read_only() == (None if tokens is None else Usage(input=tokens))
+
+
+MANY = 10**6
+TOLD = {"prompt_tokens": 5, "completion_tokens": MANY, "total_tokens": MANY + 5}
+SAID, PICTURE = [{"role": "user", "content": "hello"}], {"b64_json": "AAAA"}
+RANKED = {"results": [{"index": 0, "relevance_score": 1.0}]}
+BY_TOKEN, BY_PIECE = Rates(input=PICO, output=PICO), Rates(input=0, output=0, request=PICO // 100, images={"any": 7})
+BEYOND: dict[str, tuple[str, dict[str, Any], bytes, dict[str, Any]]] = {
+    "chat": (CHAT, {"messages": SAID, "max_tokens": 20}, whole(usage=TOLD), {}),
+    "messages": (MESSAGES, {"messages": SAID, "max_tokens": 20}, whole(usage=TOLD), {}),
+    "responses": (RESPONSES, {"input": "hello", "max_output_tokens": 20}, whole(usage=TOLD), {}),
+    "completions": ("/v1/completions", {"prompt": "hello", "max_tokens": 20}, whole(usage=TOLD), {}),
+    "embeddings": (
+        "/v1/embeddings", {"input": "hello"},
+        json.dumps({"data": [{"index": 0, "embedding": [0.5]}], "usage": {"prompt_tokens": MANY}}).encode(),
+        {"kind": "embeddings"},
+    ),
+    "rerank by tokens": (
+        "/v1/rerank", {"query": "q", "documents": ["d"]},
+        json.dumps({**RANKED, "usage": {"total_tokens": MANY}}).encode(), {"kind": "rerank"},
+    ),
+    "rerank by searches": (
+        "/v1/rerank", {"query": "q", "documents": ["d"]},
+        json.dumps({**RANKED, "meta": {"billed_units": {"search_units": 2}}}).encode(),
+        {"kind": "rerank", "rates": BY_PIECE},
+    ),
+    "images by tokens": (
+        "/v1/images/generations", {"prompt": "a house"},
+        json.dumps({"data": [PICTURE], "usage": {"input_tokens": 2, "output_tokens": 600}}).encode(),
+        {"kind": "images", "image_tokens": 60},
+    ),
+    "more images": (
+        "/v1/images/generations", {"prompt": "a house"}, json.dumps({"data": [PICTURE] * 2}).encode(),
+        {"kind": "images", "rates": BY_PIECE},
+    ),
+}  # fmt: skip
+"""Path and body of a call, an answer that used more than was reserved for it, and what serves it."""
+
+
+@pytest.mark.parametrize("name", BEYOND)
+async def test_whatever_uses_more_than_its_bound_is_charged_flagged_and_stops_its_workload(
+    tmp_path: Path, name: str
+) -> None:
+    path, body, answer, place = BEYOND[name]
+    kind = "embeddings" if place.get("kind") == "embeddings" else "also"
+    more, workloads = {"one": {"rates": BY_TOKEN, **place}}, {"assistant": {kind: ["one"]}}
+    async with saying(tmp_path, answering(answer), more=more, workloads=workloads) as rig:
+        reply = await asked(rig, path, {"model": "auto", **body})
+        assert reply.status == 200, reply.body
+        assert (await asked(rig, path, {"model": "auto", **body})).json["error"]["code"] == "killed"
+        made, only = [each for each in await rig.records() if not isinstance(each, Finish)]
+        assert isinstance(made, Reservation) and isinstance(only, Settlement)
+        assert only.cost > made.bound and "over_bound" in only.flags

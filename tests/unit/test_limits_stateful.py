@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS, TOKENS, Slices, Token
+from groundplan.gateway.budgets.leases import CONCURRENT, COST, MEASURED, REQUESTS, TOKENS, Slices, Token
 from groundplan.ledger.model import Charge
 
-MOST = {f"{REQUESTS}/a": 12, f"{TOKENS}/a": 900, f"{CONCURRENT}/a": 3, f"{REQUESTS}/b": 7}
+MOST = {f"{REQUESTS}/a": 12, f"{TOKENS}/a": 900, f"{COST}/a": 700, f"{CONCURRENT}/a": 3, f"{REQUESTS}/b": 7}
 SPANS = ("2026-11-25T14:33", "2026-11-25T14:34")
 Span = tuple[str, str]
 
@@ -82,7 +82,9 @@ class LimitMachine(RuleBasedStateMachine):
     )
     def take(self, slot: int, names: set[str], tokens: int) -> object:
         worker, token = self.workers[slot], (new_id().bytes, -1)
-        charges = [Charge(*self.span(name), tokens if name.startswith(TOKENS) else 1) for name in sorted(names)]
+        charges = [
+            Charge(*self.span(name), tokens if name.partition("/")[0] in MEASURED else 1) for name in sorted(names)
+        ]
         before = [worker.counters.available(c.budget, c.period) for c in charges]
         short = worker.counters.reserve(token, charges)
         if short is not None:
