@@ -298,6 +298,10 @@ def taken(port: int) -> Iterator[None]:
         time.sleep(0.005)
 
 
+def refused(_: EmbeddedPostgres) -> None:
+    raise Conflict("its own is made", hint="")
+
+
 def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +309,15 @@ def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(
         with running_database(home, SETTINGS, lambda _: None) as server:
             assert server is not None
             port = int((home.postgres / "port").read_text())
+            copied = Home(tmp_path / "copy")
+            copied.postgres.mkdir(parents=True)
+            for name in ("port", "roles.json"):
+                shutil.copy(home.postgres / name, copied.postgres)
+            assert server.runs() and EmbeddedPostgres(copied).accepts(), "of a copy the other's answers"
+            with monkeypatch.context() as own, pytest.raises(Conflict, match="its own is made"):
+                own.setattr(EmbeddedPostgres, "open", refused)
+                with running_database(copied, SETTINGS, lambda _: None):
+                    pass
         monkeypatch.setattr(postgres, "_SHARED_BYTES", 1 << 60)
         with socket.create_server(("127.0.0.1", port)), running_database(home, SETTINGS, lambda _: None):
             assert int((home.postgres / "port").read_text()) != port

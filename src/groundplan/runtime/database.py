@@ -44,7 +44,7 @@ def running_database(
     for as long as this lasts. Yields that server, or None where it runs already or is external. Does not migrate.
     """
     server = None if settings.database_url is not None else EmbeddedPostgres(home, progress=progress)
-    if server is None or server.accepts():
+    if server is None or server.runs():
         yield None
         return
     with server:

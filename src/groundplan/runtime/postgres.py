@@ -184,6 +184,17 @@ class EmbeddedPostgres:
         except psycopg.OperationalError:
             return False
 
+    def runs(self) -> bool:
+        """Whether the server of this HOME answers, and somebody owns it. Of a HOME that was copied while it ran the
+        other's answers, by the same port and passwords."""
+        if not self.accepts():
+            return False
+        try:
+            os.close(take_lock(self.place.lock, lambda owner: Conflict(f"process {owner} owns it", hint="Ask it.")))
+        except Conflict:
+            return True
+        return False
+
     def prepared(self) -> None:
         """Make the roles, the database and its extension in a server that answers; safe to repeat."""
         passwords = self._passwords()
