@@ -356,7 +356,13 @@ async def test_slots_of_a_dead_worker_come_back_with_its_fencing_only(
         held = granted(database, requests)
         wall.at += timedelta(days=2)  # time gives nothing back
         assert not await two.take(slots, 1, 0)
-        with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
+        busy = "SELECT 1 FROM limit_span WHERE name = %s FOR UPDATE"
+        with (
+            psycopg.connect(database.urls["owner"]) as other,
+            psycopg.connect(database.urls["shipper"], autocommit=True) as conn,
+        ):
+            other.execute(busy, (requests.name,))  # another worker is granted of it
+            conn.execute("SET lock_timeout = '2s'")
             for _ in range(2):
                 with conn.transaction():
                     ledger_store.fence(conn, one.epoch)
