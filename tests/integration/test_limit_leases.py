@@ -19,7 +19,7 @@ import pytest
 from tests.integration.test_lease_client import patience, until
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.budgets import grant_store
+from groundplan.gateway.budgets import grant_store, lease_client
 from groundplan.gateway.budgets.account import REFILL_S
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS, TOKENS, Quota, Slices
@@ -154,6 +154,24 @@ async def test_a_busy_worker_holds_little_of_the_rest_of_a_day(database: Databas
                 held = one.counters.available(asked.name, span)
                 ahead.append(held / max(1, asked.limit - granted(database, asked) + held))
     assert max(ahead) <= 1 / 8 + 0.01
+
+
+@pytest.mark.parametrize(("kind", "used"), [(TOKENS, 5), (TOKENS, 0), (CONCURRENT, 0)])
+async def test_what_calls_reserved_and_did_not_use_does_not_stay_with_their_worker(
+    database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, kind: str, used: int
+) -> None:
+    """It would be lost with that one, for the rest of the day, and everybody look as if they had used it."""
+    monkeypatch.setattr(lease_client, "_IDLE_S", 0.1)
+    asked = quota(kind, 1000, "now" if kind == CONCURRENT else "day")
+    async with worker(database, tmp_path, wall) as one:
+        with patience(3.0):
+            assert all(await asyncio.gather(*(one.take(asked, 100, used, 0.1) for _ in range(8))))
+        spent, span = 8 * used, one.span(asked)
+        await until(lambda: granted(database, asked) <= spent + (1000 - spent) // 8)
+        assert spent + 100 <= granted(database, asked), "one more call has to ask nobody"
+        assert one.leases.remaining(asked, span) == 1000 - spent and one.counters.available(asked.name, span) >= 100
+        with patience(3.0):
+            assert await one.take(asked, 900, 900)
 
 
 async def test_many_callers_with_many_limits_wait_for_few_commits(

@@ -22,7 +22,8 @@ def limits_json(
     """`spans`: what gateways have taken (`store.limit_spans`); `used`: budgets (`budgets.budget_use`); `who`: words for
     the ids of users, keys and experiments, which the `title` of a budget has. Those that are nearest come first.
 
-    What is taken includes what gateways hold ready: at most an eighth of the rest, given back when others need it.
+    What is taken includes what gateways hold: what open calls may use, and beside it at most an eighth of the rest or
+    what one more call may, given back when others need it.
     """
     declared = blueprint.limits if blueprint else []
     counted = {each.name for each in blueprint.workloads if each.calls_per_day is not None} if blueprint else set()

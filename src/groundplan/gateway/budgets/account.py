@@ -96,6 +96,10 @@ class Account:
             return headroom
         return min(headroom, max(0, self.rest // _AHEAD_PART - max(0, available)))
 
+    def idle(self, available: int) -> int:
+        """How much of a limit a worker keeps that has so much idle: what it may hold ahead, at least one more call."""
+        return max(self.usual, (available + max(0, self.rest or 0)) // _AHEAD_PART)
+
     def is_empty(self, need: int, now: float) -> bool:
         """Whether PostgreSQL had nothing for one like it lately, or is being asked again whether it still has not."""
         return bool(self.empty_need) and need >= self.empty_need and (now < self.empty_until or bool(self.waiters))

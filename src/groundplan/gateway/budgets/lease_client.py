@@ -38,6 +38,8 @@ _TICK_S = 0.05
 _CHECK_S = 0.5
 _OPEN_FOR = timedelta(hours=1)
 """How long all that is known of a budget's period stays after its end: calls of it may still go on."""
+_IDLE_S = 1.0
+"""For how long what is given back of a limit has to lie idle."""
 _ASKED_S = 60.0
 """How long what is left of a quota is looked up for whoever asked about it."""
 
@@ -67,6 +69,8 @@ class LeaseClient:
         self._rounds = Rounds(self._lender, self._lacking, self._start_giving)
         self._moving: dict[Key, Account] = {}
         """Those that are used just now: of ten thousand users with a limit each, few are."""
+        self._idle: dict[Key, tuple[float, int]] = {}
+        """Limits that are used: until when it is looked what of them lies idle, and the least that did so far."""
         self._minute = ""
         """In which it was looked for periods that have ended."""
         self._left: list[Key] = []
@@ -339,6 +343,26 @@ class LeaseClient:
         for at in range(0, len(keys), TOGETHER):
             await self._lender.give_back(*keys[at : at + TOGETHER])
 
+    async def _give_back_idle(self, now: float) -> None:
+        """Of limits what calls reserved and did not use, once it lay idle for a while: what a worker holds is lost with
+        it, and counts as used for whoever looks who is near."""
+        keep: dict[Key, int] = {}
+        for key, (until, least) in list(self._idle.items()):
+            account, available = self._accounts.get(key), self._counters.available(*key)
+            most = 0 if account is None else account.idle(available)
+            if account is None or account.cut or available <= most:
+                del self._idle[key]
+            elif now < until:
+                self._idle[key] = (until, min(least, available))
+            else:
+                self._idle[key] = (now + _IDLE_S, available)
+                if (surplus := min(least, available) - most) > 0:
+                    keep[key] = available - surplus
+                    account.rest = (account.rest or 0) + surplus
+        for at in range(0, len(keep), TOGETHER):
+            keys = list(keep)[at : at + TOGETHER]
+            await self._lender.give_back(*keys, keep=keep)
+
     def _start_giving(self, key: Key) -> None:
         self._start(self._lender.give_back(key))
 
@@ -360,8 +384,10 @@ class LeaseClient:
             self._look_away(key, self._accounts.get(key))
         at = self._lender.now()
         ended = [key for key in self._slices.granted_keys() if has_ended(key[1], at)] if at != self._minute else []
-        ended += [key for key in self._take_up() if has_ended(key[1], at)]
+        ended += [key for key in self._take_up(now) if has_ended(key[1], at)]
         await self._give_back([key for key in ended if self._slices.available(*key) > 0])
+        if self._idle and self.connected:
+            await self._give_back_idle(now)
         if at != self._minute:
             self._left = [key for key in self._accounts if is_quota(key[0]) and has_ended(key[1], at)]
             self._forget_ended()
@@ -384,7 +410,7 @@ class LeaseClient:
         """What is fetched of it ahead at least."""
         return max(1, -self._lender.book(key[0]).available(*key)) if account.soft else 1
 
-    def _take_up(self) -> list[Key]:
+    def _take_up(self, now: float) -> list[Key]:
         """Learn how much of each is used a second, and leave those alone that are not used any more. Returns the
         budgets that were."""
         budgets = list(self._slices.used)
@@ -393,6 +419,8 @@ class LeaseClient:
                 self._moving[key] = account
                 if account.cut:
                     self._start_giving(key)  # also what a lost answer had granted
+        for key in self._counters.used:
+            self._idle.setdefault(key, (now + _IDLE_S, self._counters.available(*key)))
         self._slices.used.clear()
         self._counters.used.clear()
         for key, account in list(self._moving.items()):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 
@@ -215,11 +216,11 @@ class Lender:
         self._connection, self._problem = connection, ""
         return connection
 
-    async def give_back(self, *keys: Key) -> None:
-        """Release what is idle of each and nobody was promised: journal and disk where it is money, then the
-        database."""
+    async def give_back(self, *keys: Key, keep: Mapping[Key, int] = MappingProxyType({})) -> None:
+        """Release what is idle of each beyond what is to be kept (`keep`) and what somebody was promised: journal and
+        disk where it is money, then the database."""
         try:
-            released = [sequence for key in keys if (sequence := self._let_go(key)) is not None]
+            released = [sequence for key in keys if (sequence := self._let_go(key, keep.get(key, 0))) is not None]
             if not released:
                 return
             if (waiting := self._journal.durable(max(released))) is not None:
@@ -231,11 +232,11 @@ class Lender:
             # recovery finds the amount unspent and returns it
             return
 
-    def _let_go(self, key: Key) -> int | None:
+    def _let_go(self, key: Key, keep: int) -> int | None:
         """What must be durable before the database is told; None where nothing is idle. Raises `Unavailable`: it is
         still held, where the journal has no room for it now."""
         account = self._accounts.get(key)
-        amount = self.book(key[0]).release(*key, keep=account.promised if account else 0)
+        amount = self.book(key[0]).release(*key, keep=max(keep, account.promised if account else 0))
         if not amount:
             return None
         if is_quota(key[0]):
