@@ -47,6 +47,7 @@ from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+UPSTREAM_KEY = "sk-upstream-0123456789abcdef"
 
 CONVENTIONS = frozenset(
     {
@@ -154,9 +155,11 @@ def attributes(span: WireSpan) -> dict[str, Any]:
 async def test_spans_of_real_calls_reach_a_collector(database: Database, tmp_path: Path) -> None:
     secret = tmp_path / "headers"
     secret.write_text("x-api-key: collector-secret\n")
+    (tmp_path / "upstream").write_text(UPSTREAM_KEY)
     async with scripted("one") as (one, port_one), scripted("two") as (_, port_two):
         async with installation(database, tmp_path) as stack:
-            named = msgspec.structs.replace(deployment("one", port_one), model="openai/gpt-x")
+            place = deployment("one", port_one, key=f"file:{tmp_path / 'upstream'}")
+            named = msgspec.structs.replace(place, model="openai/gpt-x")
             places = [named, deployment("two", port_two)]
             stack.apply(blueprint(1, places, [workload("assistant", ["one", "two"])]))
             stack.start()
@@ -184,7 +187,7 @@ async def test_spans_of_real_calls_reach_a_collector(database: Database, tmp_pat
                 found = collector.spans()
                 assert collector.headers[0]["x-api-key"] == "collector-secret"
                 check_metrics(collector.metrics())
-                text = b"".join(collector.bodies)
+                text = b"".join((*collector.bodies, *collector.counted))
     check(found, text, key)
 
 
@@ -212,7 +215,8 @@ def check(found: list[WireSpan], text: bytes, key: str) -> None:
             assert name in CONVENTIONS or name.startswith("groundplan."), name
             if name == "gen_ai.operation.name":
                 assert value in OPERATIONS
-    assert key.encode() not in text and b"secret question" not in text
+    for kept in (key, UPSTREAM_KEY, "secret question", "collector-secret"):
+        assert kept.encode() not in text
 
 
 def check_metrics(found: dict[str, WireMetric]) -> None:
