@@ -32,7 +32,7 @@ from groundplan.knowledge.governed.share import By, share, withdraw
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.runtime import store
 from groundplan.runtime.archive import MANIFEST, unpack, write_archive
-from groundplan.runtime.backup import _add, backup, restore
+from groundplan.runtime.backup import _add, backup, forget_killed, restore
 from groundplan.runtime.migrate import head, revision
 from groundplan.runtime.owner import INCOMPLETE
 from groundplan.runtime.postgres import EmbeddedPostgres
@@ -156,7 +156,7 @@ def test_what_was_backed_up_from_a_dsn_comes_back_embedded_and_again(
     steps: list[str] = []
     backup(target, EMBEDDED, tmp_path / "c.backup", steps.append)
     assert "copying the database" in steps
-    assert not any(target.run.iterdir())
+    assert not list(target.run.glob("backup-*"))
 
 
 def test_entries_numbered_after_the_log_was_copied_are_appended_again(
@@ -335,7 +335,16 @@ def test_what_cannot_be_read_or_written_is_said(home: Home, database: Database, 
 
 def test_the_manifest_lists_every_file_with_its_digest(home: Home, database: Database, tmp_path: Path) -> None:
     archive = tmp_path / "a.backup"
-    backup(home, database.settings(home.root), archive, quiet)
+    (home.run / "backup-killed" / "tables").mkdir(parents=True)
+
+    def beside(_: str) -> None:
+        """An `up`, or a second backup, starts."""
+        forget_killed(home)
+        (own,) = home.run.glob("backup-*")
+        assert own.name != "backup-killed", "what one that was killed has left goes first"
+
+    backup(home, database.settings(home.root), archive, beside)
+    assert not list(home.run.glob("backup-*"))
     with tarfile.open(archive) as tar:
         names = tar.getnames()
         source = tar.extractfile(MANIFEST)

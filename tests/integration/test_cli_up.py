@@ -165,9 +165,11 @@ def test_from_nothing_to_a_governed_call_and_again(home: Path, workspace: Path) 
     assert not (home / "run" / "up.json").exists()
     assert cli("status", *place, code=69)["error"]["code"] == "not_running"
     assert cli("audit", "verify", *place)["ok"]
+    (home / "run" / "backup-killed" / "tables").mkdir(parents=True)
     with reloaded_meanwhile(home), started(home) as again:
         status = cli("status", *place)
         assert status["blueprint"] == 1, "without a workspace the last blueprint is served"
+        assert not (home / "run" / "backup-killed").exists()
         assert cli("cost", *place)["total_usd"] == cost["total_usd"]
         deadline = time.monotonic() + 60
         while json.loads((home / "run" / "reload.json").read_text())["state"] != "done":

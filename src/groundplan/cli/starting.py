@@ -23,6 +23,7 @@ from groundplan.core.endpoints import lookup
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
+from groundplan.runtime.backup import forget_killed
 from groundplan.runtime.child import tail
 from groundplan.runtime.database import start_database
 from groundplan.runtime.models import ensure
@@ -51,6 +52,7 @@ class Start:
     def database(self, supervisor: Supervisor, workers: int) -> None:
         """Start PostgreSQL (unless there is an external one), with room for so many gateway workers, and bring its
         schema up to date."""
+        forget_killed(self.home)
         take_up_keys(self.home)
         start_database(supervisor, self.settings, self.steps.say, workers)
         self.steps.say("database is ready")

@@ -9,13 +9,14 @@ after a restore the shipper takes over what they show, and books grants that onl
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -65,9 +66,7 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
             code="archive_write",
             hint="Name an archive in a folder that is there and writable.",
         )
-    home.run.mkdir(mode=0o700, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix="backup-", dir=home.run))
-    try:
+    with _staging(home) as staging:
         with _lost_told(), running_database(home, settings, progress):
             _note(database_url(home, settings, "control"), target, progress)
             progress("keeping the audit log")
@@ -82,8 +81,29 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
         with write_archive(target, facts) as archive:
             for name, path in (*_files(staging), *_own_files(home)):
                 _add(archive, name, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _staging(home: Home) -> Iterator[Path]:
+    """A folder for what is on its way; whoever has one holds `run/backup.lock`, with others."""
+    forget_killed(home)
+    with (home.run / "backup.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        folder = Path(tempfile.mkdtemp(prefix="backup-", dir=home.run))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_killed(home: Home) -> None:
+    """Delete what backups that were killed have left: all rows, and links that keep journals on the disk. While one is
+    under way, nothing."""
+    home.run.mkdir(mode=0o700, exist_ok=True)
+    with (home.run / "backup.lock").open("wb") as lock, suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for path in home.run.glob("backup-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _note(control: str, target: Path, progress: Progress) -> None:
