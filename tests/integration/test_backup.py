@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gzip
 import hashlib
 import json
@@ -322,7 +323,9 @@ def test_an_interrupted_restore_is_not_taken_for_an_installation(tmp_path: Path)
         pass
 
 
-def test_what_cannot_be_read_or_written_is_said(home: Home, database: Database, tmp_path: Path) -> None:
+def test_what_cannot_be_read_or_written_is_said(
+    home: Home, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = database.settings(home.root)
     with pytest.raises(Invalid, match="archive_missing"):
         restore(tmp_path / "none", Home(tmp_path / "x"), EMBEDDED)
@@ -330,7 +333,15 @@ def test_what_cannot_be_read_or_written_is_said(home: Home, database: Database, 
         backup(home, settings, tmp_path / "no" / "folder" / "a", quiet)
     with pytest.raises(GroundplanError, match="home_unknown"):
         backup(Home(tmp_path / "nothing"), settings, tmp_path / "a", quiet)
-    assert not any(home.run.iterdir())
+    monkeypatch.setattr("groundplan.runtime.backup.dump_tables", full)
+    with pytest.raises(Unavailable, match="archive_write") as told:
+        backup(home, settings, tmp_path / "a", quiet)
+    assert str(home.run) in told.value.hint
+    assert [path.name for path in home.run.iterdir()] == ["backup.lock"]
+
+
+def full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_the_manifest_lists_every_file_with_its_digest(home: Home, database: Database, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import typer
@@ -39,9 +39,9 @@ for module in sys.argv[1:]:
 """Loads each module where none of the others is loaded, and prints those that cannot be."""
 
 
-def from_nothing(*arguments: str) -> subprocess.CompletedProcess[str]:
+def from_nothing(*arguments: str, output: IO[str] | int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "groundplan.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -129,6 +129,17 @@ def test_a_misspelt_command_is_corrected() -> None:
     done = run("statsu")
     assert done.returncode == 2
     assert "status" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--version"], "system_refused"), (["status", "--json", "--home"], "not_running")]
+)
+def test_where_there_is_no_room_for_what_a_command_says_it_ends_with_an_error(
+    tmp_path: Path, arguments: list[str], code: str
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = from_nothing(*arguments, *([str(tmp_path)] if "--home" in arguments else []), output=full)
+    assert done.returncode == 69 and done.stderr.count(f"[{code}]") == 1 and "Traceback" not in done.stderr
 
 
 def test_without_up_commands_say_so_and_exit_69(tmp_path: Path) -> None:

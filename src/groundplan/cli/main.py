@@ -5,10 +5,12 @@ It holds no command itself; each lives in its own module and speaks to the HTTP 
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -25,6 +27,8 @@ ABOUT = """The control plane for AI in production.
 Begin with `init DIR`, `up --workspace DIR` and `login`. All that an installation keeps is in its HOME: --home,
 GROUNDPLAN_HOME or ./.groundplan. With --json every command prints one JSON document.
 """
+SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+"""Errors that say what this machine, or this user, has no more of."""
 LAST_STANDARD = 2
 """Number of the last file that each program has open from its start on."""
 USAGE = 2
@@ -151,7 +155,7 @@ def root(
 
 def main() -> None:
     """Entry of the console script: every error on purpose becomes one message and its exit code, and so does a file or
-    folder that cannot be used."""
+    folder that cannot be used, and a machine that is full."""
     gc.set_threshold(*COLLECTED)
     without_plugins()
     _open_standard_files()
@@ -159,7 +163,7 @@ def main() -> None:
         try:
             app()
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None and error.errno not in SCARCE:
                 raise
             raise unusable(error) from error
         except SystemExit as end:
@@ -167,7 +171,7 @@ def main() -> None:
                 print_error(wrong_usage(end.__context__), as_json=True)
             raise
     except GroundplanError as error:
-        print_error(error, as_json="--json" in sys.argv)
+        _tell(error)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -176,6 +180,20 @@ def main() -> None:
         raise SystemExit(141) from None
     finally:
         gc.freeze()  # the process ends: nobody needs its garbage sorted
+
+
+def _tell(error: GroundplanError) -> None:
+    """As asked for. Where standard output takes nothing, it goes where people read errors, and what is left for it
+    nowhere: Python would try to write that at its end."""
+    try:
+        print_error(error, as_json="--json" in sys.argv)
+    except OSError:
+        with suppress(OSError):
+            print_error(error, as_json=False)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_standard_files() -> None:

@@ -81,7 +81,15 @@ def problem_from(body: dict[str, Any]) -> Problem:
 
 
 def unusable(error: OSError) -> GroundplanError:
-    """The error of a file or folder that the system does not let us use, where no better word was found for it."""
+    """The error of a file or folder that the system does not let us use, where no better word was found for it. What a
+    write goes to, and what else there is no more of, it does not name."""
+    if error.filename is None:
+        return Unavailable(
+            f"the system refuses more: {error.strerror or type(error).__name__}",
+            code="system_refused",
+            hint="Look at free space where this writes to (`df`: HOME, TMPDIR, its output) and at this user's limits "
+            "(`ulimit -a`), then try again.",
+        )
     name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
     return Unavailable(
         f"{name} cannot be used: {error.strerror or type(error).__name__}",

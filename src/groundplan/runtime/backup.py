@@ -66,7 +66,7 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
             code="archive_write",
             hint="Name an archive in a folder that is there and writable.",
         )
-    with _staging(home) as staging:
+    with _staging(home) as staging, _full_told(home):
         with _lost_told(), running_database(home, settings, progress):
             _note(database_url(home, settings, "control"), target, progress)
             progress("keeping the audit log")
@@ -104,6 +104,21 @@ def forget_killed(home: Home) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for path in home.run.glob("backup-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _full_told(home: Home) -> Iterator[None]:
+    """A disk that is full, with what takes room on it; of the archive's own it is told by whoever writes that."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Unavailable(
+            f"the backup cannot be made: {error.strerror}",
+            code="archive_write",
+            hint=f"Until it is written, all rows of the database lie in {home.run}, too: free space there.",
+        ) from error
 
 
 def _note(control: str, target: Path, progress: Progress) -> None:
