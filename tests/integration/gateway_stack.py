@@ -10,13 +10,15 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import psycopg
+from psycopg import sql
 from tests.closing import close
 from tests.integration.nursery import Worker, fork_worker
 
@@ -39,7 +41,8 @@ PATIENT: dict[str, Any] = {"first_token_ms": 10_000, "idle_ms": 5_000, "connect_
 HASTY: dict[str, Any] = {"first_token_ms": 1000, "idle_ms": 500, "connect_ms": 500}
 """For an upstream that does not answer."""
 UNTOLD_TRIES = 8
-SEGMENT = 2 << 20
+Told = TypeVar("Told")
+SEGMENT = 1 << 19
 """Bytes of a segment of the journal; each worker writes two and makes them durable before it serves."""
 
 
@@ -111,7 +114,8 @@ class Stack:
     def apply(self, made: Blueprint, *, signed: bool = True) -> None:
         body = artifact.encode(made)
         signature = artifact.sign(body if signed else body + b" ", load_private(self.home, "blueprint"))
-        with psycopg.connect(self.database.urls["control"]) as connection:
+
+        def insert(connection: psycopg.Connection[Any]) -> None:
             connection.execute(
                 "INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_by, reason) "
                 "VALUES (%s, %s, %s, %s, 'k', '{}', 'operator', 'test')",
@@ -119,17 +123,34 @@ class Stack:
             )
             connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(made.number),))
 
+        self._as_control(insert)
+
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Over a connection that is kept, since tests look at some things again and again."""
+        """As who sees everything."""
+        return self._over_kept(lambda connection: _rows(connection.execute(statement.encode(), parameters)))
+
+    def _over_kept(self, work: Callable[[psycopg.Connection[Any]], Told]) -> Told:
+        """Over a connection that is kept: to be let in takes longer than most of what is asked."""
         if self._asking is not None:
             try:
-                return _rows(self._asking.execute(statement.encode(), parameters))
+                return work(self._asking)
             except psycopg.OperationalError:
                 if not self._asking.broken:
                     raise
             self._asking.close()  # somebody ended it
         self._asking = psycopg.connect(self.database.superuser, autocommit=True, prepare_threshold=None)
-        return _rows(self._asking.execute(statement.encode(), parameters))
+        return work(self._asking)
+
+    def _as_control(self, work: Callable[[psycopg.Connection[Any]], Told]) -> Told:
+        """In one transaction, with the rights of the control process and no others."""
+        role = sql.Identifier(urlsplit(self.database.urls["control"]).username or "")
+
+        def limited(connection: psycopg.Connection[Any]) -> Told:
+            with connection.transaction():
+                connection.execute(sql.SQL("SET LOCAL ROLE {}").format(role))
+                return work(connection)
+
+        return self._over_kept(limited)
 
     def hang(self) -> psycopg.Connection[Any]:
         """Lock what every heartbeat writes; close the connection to go on."""
@@ -145,11 +166,14 @@ class Stack:
 
     def policy(self, kind: str, subject: str, statement: str, *parameters: Any) -> int:
         """A change of live policy, as the control process makes it; its number."""
-        with psycopg.connect(self.database.urls["control"]) as connection:
+
+        def change(connection: psycopg.Connection[Any]) -> int:
             connection.execute(statement.encode(), parameters)
             row = connection.execute("SELECT next_policy_number(%s, %s, true)", (kind, subject)).fetchone()
-        assert row is not None
-        return int(row[0])
+            assert row is not None
+            return int(row[0])
+
+        return self._as_control(change)
 
     def behind(self, number: int | None = None) -> list[int]:
         """Pids of workers that run and have not acknowledged live policy up to `number`, by default all there is."""
