@@ -13,7 +13,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -88,7 +87,7 @@ class Upstream:
 
     folder: Path
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: Worker | None = None
 
     @property
     def url(self) -> str:
@@ -100,15 +99,14 @@ class Upstream:
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                *("-m", "groundplan.testing.scripted", "--home", str(self.folder), "--name", "scripted-upstream"),
-                *("--port", str(self.port), "--count-file", str(self.count_file)),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        arguments = ["--home", str(self.folder), "--name", "scripted-upstream", "--port", str(self.port)]
+        with Path(os.devnull).open("wb") as unheard:
+            self.process = fork_program(
+                "groundplan.testing.scripted",
+                [*arguments, "--count-file", str(self.count_file)],
+                unheard.fileno(),
+                os.environ,
+            )
 
         def answers() -> bool:
             with contextlib.suppress(OSError):

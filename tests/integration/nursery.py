@@ -3,13 +3,14 @@ computing that starting Python and importing costs each of them.
 
 `fork_worker` and `fork_program` are used as `subprocess.Popen` would be, `run_command` as `subprocess.run`; threads may
 share them. A nursery is started when the first of its programs is asked for and ends, with everything below it, when
-the process of the tests does. `up` starts everything from nothing, also where it is forked itself; how it and other
-commands start is tested where they are.
+the process of the tests does. What `up` starts is forked, too (`brood`); how it and other commands start from nothing
+is tested where they are.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -36,16 +37,26 @@ _NURSERIES = {
     "groundplan.gateway.search_app": "groundplan.console.app",
     "groundplan.console.app": "groundplan.console.app",
     "groundplan.api.app": "groundplan.console.app",
-    "groundplan.cli.main": "groundplan.cli.main",
+    "groundplan.cli.main": "groundplan.console.app",
+    "groundplan.testing.scripted": "groundplan.console.app",
 }
 """Which loaded module each program is forked beside; what else it needs, it loads itself."""
+_COMMANDS = "groundplan.cli.main"
+_STARTED_BY_UP = (
+    "groundplan.console.app", "groundplan.gateway.app", "groundplan.gateway.journal.shipper",
+    "groundplan.gateway.search_app", "groundplan.testing.scripted", "groundplan.testing.traffic",
+)  # fmt: skip
+"""What `up` starts of ours and is quick to load; a service that loads a library of its own starts from nothing."""
 _BESIDE = {
     "groundplan.gateway.translate_app": (
         "any_llm", *(f"any_llm.providers.{name}" for name in ("bedrock", "gemini", "mistral", "ollama"))
-    )
+    ),
+    "groundplan.console.app": (_COMMANDS, *_STARTED_BY_UP),
 }  # fmt: skip
-"""What a module loads as soon as it starts, or is asked: clients of providers take seconds of computing."""
-_COMMANDS = "groundplan.cli.main"
+"""What a module loads as soon as it starts, or is asked: clients of providers take seconds of computing. Beside the
+console all of an installation, most of which that has loaded anyway."""
+_ROOM = 600
+"""Bytes of a command line that a process may have which is forked from one."""
 _ASKING = threading.Lock()
 _CODE = struct.Struct("<i")
 _MOST = 1 << 18
@@ -142,7 +153,7 @@ def _nursery(owner: int, loaded: str) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST)
-    command = [sys.executable, str(Path(__file__)), str(theirs.fileno()), loaded]
+    command = [sys.executable, str(Path(__file__)), str(theirs.fileno()), loaded, " " * _ROOM]
     process = subprocess.Popen(
         command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )  # fmt: skip
@@ -204,14 +215,15 @@ def _load(module: str) -> None:
     sys.path.insert(0, str(Path(__file__).parents[2]))
     importlib.import_module("tests.late_grammar").put_off()
     importlib.import_module("tests.small_pages")
+    importlib.import_module("tests.unprepared")
+    importlib.import_module("tests.integration.brood")
     del sys.path[0]
     importlib.import_module("groundplan.core.settings").without_plugins()
-    loaded = importlib.import_module(module)
-    beside = set(_BESIDE.get(module, ()))
-    if module == _COMMANDS:
-        beside |= {f"groundplan.cli.{entry[0]}" for entry in loaded.COMMANDS.values()}
-    for name in sorted(beside):
-        importlib.import_module(name)
+    importlib.import_module(module)
+    for name in _BESIDE.get(module, ()):
+        loaded = importlib.import_module(name)
+        for entry in loaded.COMMANDS.values() if name == _COMMANDS else ():
+            importlib.import_module(f"groundplan.cli.{entry[0]}")
 
 
 def _tell_ends(ends: dict[int, int]) -> None:
@@ -242,15 +254,20 @@ def _be(module: str, arguments: list[str], environment: dict[str, str], log: int
     os.environ.update(environment)
     time.tzset()
     sys.argv[:] = [module, *arguments]
-    code = 1
+    importlib.import_module("tests.unprepared").heed(module)
+    brood = importlib.import_module("tests.integration.brood")
+    code, ends = 1, contextlib.ExitStack()
     try:
+        if module == _COMMANDS and arguments[:1] == ["up"]:
+            ends.callback(brood.take_over(_STARTED_BY_UP))
         loaded = importlib.import_module(module)
         code = (loaded.main() or 0) if module == _COMMANDS else loaded.main(arguments)
-    except SystemExit as end:
-        code = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
+    except SystemExit as left:
+        code = brood.told(left)
     except Exception:  # noqa: BLE001 -- what a program of its own would end with
         traceback.print_exc()
     finally:
+        ends.close()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
