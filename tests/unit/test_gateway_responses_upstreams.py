@@ -141,6 +141,20 @@ async def test_what_a_model_reasoned_is_no_part_of_its_answer(tmp_path: Path) ->
         assert reply.status == 200 and reply.json["output"] == [thought, said]
 
 
+async def test_what_is_to_be_sealed_and_is_not_is_looked_at(tmp_path: Path) -> None:
+    """Ollama tells what a model thought in the clear where others seal it, and reads it so when it is sent back."""
+    sealed = {"type": "reasoning", "id": "rs", "summary": [], "encrypted_content": "gAAAAABo_9-zZ=="}
+    clear = {**sealed, "encrypted_content": "Write to ana@acme.example."}
+    whole = {**RESPONSE, "status": "completed", "output": [sealed, clear], "usage": USAGE}
+    rules = Guardrails(input={"personal_data": "block"}, output={"personal_data": "mask"}, budget_ms=10_000)
+    body, workloads = json.dumps(whole).encode(), {"assistant": {"guardrails": rules}}
+    async with saying(tmp_path, answering(body), more=NATIVE, workloads=workloads) as rig:
+        refused = await stream(rig, stream=False, input=[clear, {"role": "user", "content": "a"}])
+        assert (refused.status, refused.code) == (403, "guardrail_personal_data"), refused.body
+        reply = await stream(rig, stream=False, input=[sealed, {"role": "user", "content": "a"}])
+        assert reply.json["output"][0] == sealed and "ana@" not in reply.json["output"][1]["encrypted_content"]
+
+
 # going on at servers that tell less, or otherwise, than OpenAI -------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ What needs a model or another process (the judge, Presidio) is the gateway's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,9 @@ TEXTS = frozenset(
     }
 )
 """Names of fields whose strings a model reads."""
+SEALED = "encrypted_content"
+"""What only its provider reads of what a model thought; Ollama has it in the clear under this name."""
+_sealed = re.compile(r"[\w+/=.:-]*", re.ASCII).fullmatch
 OWN_ROLES = frozenset({"system", "developer", "assistant"})
 """What the application says itself is no attempt."""
 _JSON = ("{", "[")
@@ -225,7 +229,7 @@ def rewritten(
     """The JSON value with every text of it changed; parts that stay are the same objects. `change` is told whether the
     application itself says the text: by its field, or by one of `roles`."""
     if isinstance(value, str):
-        return change(value, own or name in ("system", "instructions")) if name in TEXTS else value
+        return change(value, own or name in ("system", "instructions")) if _is_read(name, value) else value
     if isinstance(value, list):
         made = [rewritten(each, change, roles, name, own) for each in value]
         return value if all(a is b for a, b in zip(made, value, strict=True)) else made
@@ -235,6 +239,10 @@ def rewritten(
         changed = {key: rewritten(each, change, roles, _named(key, name, each), own) for key, each in value.items()}
         return value if all(changed[key] is each for key, each in value.items()) else changed
     return value
+
+
+def _is_read(name: str, text: str) -> bool:
+    return name in TEXTS or (name == SEALED and _sealed(text) is None)
 
 
 def _named(key: str, name: str, value: Any) -> str:
@@ -247,7 +255,7 @@ def _named(key: str, name: str, value: Any) -> str:
 def texts(value: Any, name: str = "") -> Iterable[str]:
     """Every text that a model would read."""
     if isinstance(value, str):
-        if name in TEXTS:
+        if _is_read(name, value):
             yield value
     elif isinstance(value, list):
         for each in value:
