@@ -92,6 +92,12 @@ async def test_what_is_wrong_with_a_request_is_told_though_its_stream_had_begun(
     async with saying(tmp_path / "whole", answering(failed), more=NATIVE) as rig:
         reply = await stream(rig, stream=False)
         assert (reply.status, reply.code) == (400, "invalid_prompt")
+    (tmp_path / "used").mkdir()
+    used = json.dumps({**failing(BUSY)["response"], "usage": USAGE}).encode()
+    async with saying(tmp_path / "used", answering(used), more=NATIVE) as rig:
+        await stream(rig, stream=False)
+        (only,) = await rig.settlements()
+        assert only.outcome == "failed" and only.cost > 0, "it was worked on"
 
 
 async def test_what_is_told_early_comes_with_what_follows_it(tmp_path: Path) -> None:

@@ -123,6 +123,13 @@ class _Body(msgspec.Struct, frozen=True):
 class _Answered(msgspec.Struct, frozen=True):
     choices: Any = None
     output: Any = None
+    usage: Any = None
+
+    @property
+    def worked(self) -> bool:
+        """Whether there is something of an answer, or anything was used."""
+        used = self.usage.values() if isinstance(self.usage, dict) else ()
+        return bool(self.choices or self.output) or any(type(each) is int and each > 0 for each in used)
 
 
 _body = msgspec.json.Decoder(_Body | list[_Body]).decode
@@ -164,9 +171,9 @@ def _is_flagged(error: _Error) -> bool:
 
 def told_status(data: bytes) -> int:
     """The status that an error in the place of an answer says that it has, as OpenRouter and SGLang tell it with status
-    200, or has by its name; 0: it says none, or there is something of an answer."""
+    200, or has by its name; 0: it says none, or it was worked on."""
     error = _error(data) if data else None
-    if error is None or (answered := _answered(data)).choices or answered.output:
+    if error is None or _answered(data).worked:
         return 0
     code = error.code
     if isinstance(code, str) and len(code) == 3 and code.isdecimal():
