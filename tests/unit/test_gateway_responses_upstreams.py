@@ -19,6 +19,7 @@ from groundplan.gateway.call.resume import continuation
 from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
 from groundplan.gateway.surfaces.responses import read
 from groundplan.gateway.surfaces.responses_stream import ResponsesRelay
+from groundplan.gateway.upstream.account import asked_pause
 from groundplan.ledger.model import Usage
 
 NATIVE: dict[str, dict[str, Any]] = {name: {"serves": ["responses"]} for name in ("one", "two")}
@@ -98,6 +99,19 @@ async def test_what_is_wrong_with_a_request_is_told_though_its_stream_had_begun(
         await stream(rig, stream=False)
         (only,) = await rig.settlements()
         assert only.outcome == "failed" and only.cost > 0, "it was worked on"
+
+
+async def test_a_pause_that_is_asked_for_in_a_stream_is_kept(tmp_path: Path) -> None:
+    """There is no header for it once a stream has begun."""
+    busy = {**BUSY, "message": "Rate limit reached for m: Limit 9, Used 9. Please try again in 20.5s. Visit https://x"}
+    async with saying(tmp_path, STREAM + BEGUN, told({"type": "error", "error": busy}, first=3), more=NATIVE) as rig:
+        for _ in range(2):
+            reply = await stream(rig)
+            assert reply.status == 503 and 18 <= int(reply.headers["retry-after"]) <= 21
+        assert len(await rig.settlements()) == 1
+    for words, seconds in (("350ms", b"0.350"), ("6m0s", b"360.000"), ("26 seconds", b"26.000"), ("a while", None)):
+        told_so = json.dumps({"error": {**BUSY, "message": f"Please try again in {words}."}}).encode()
+        assert asked_pause(told_so) == seconds
 
 
 async def test_what_is_told_early_comes_with_what_follows_it(tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ _COUNTED = re.compile(
     r"|Input length \([\d,]+ tokens\) exceeds"
 ).match
 """As vLLM and SGLang do with the count."""
+_again = re.compile(r"ry again in (?:(\d{1,3})m)?(\d{1,5}(?:\.\d{1,6})?) ?(m?)s").search
+"""Minutes, seconds or thousandths of them: `11.054s`, `6m0s`, `350ms`."""
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -137,14 +139,17 @@ _answered = msgspec.json.Decoder(_Answered).decode
 
 
 def asked_pause(data: bytes) -> bytes | None:
-    """Seconds, as a `retry-after` says them, that Google asks for in what it answers (`RetryInfo`)."""
-    error = _error(data)
-    details = None if error is None else error.details
-    for each in details if isinstance(details, list) else ():
+    """Seconds, as a `retry-after` says them, that are asked for in an answer: by Google (`RetryInfo`), and by OpenAI,
+    which says it in words, in a stream alone."""
+    if (error := _error(data)) is None:
+        return None
+    for each in error.details if isinstance(error.details, list) else ():
         delay = each.get("retryDelay") if isinstance(each, dict) else None
         if isinstance(delay, str) and delay.endswith("s"):
             return delay[:-1].encode()
-    return None
+    if error.code != "rate_limit_exceeded" or (found := _again(error.message)) is None:
+        return None
+    return b"%.3f" % (60 * int(found[1] or 0) + float(found[2]) / (1000 if found[3] else 1))
 
 
 def meant(status: int, data: bytes) -> int:
