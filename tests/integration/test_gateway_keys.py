@@ -59,8 +59,11 @@ async def test_networks_are_those_of_the_client_behind_a_trusted_proxy(stack: St
     assert (await stack.chat(secret, headers=inward)).status == 200
     outside = {"x_forwarded_for": "203.0.113.7, 198.51.100.1\r\nX-Forwarded-For: 127.0.0.1"}
     assert (await stack.chat(secret, headers=outside)).status == 403
-    assert (await stack.ask("GET", "/v1/models", secret)).status == 403
-    assert (await stack.ask("GET", "/v1/models", secret, b"", **inside)).status == 200
+    for path in ("models", "files", "batches", "messages/batches", "chat/completions", "responses/resp_1"):
+        assert (await stack.ask("GET", f"/v1/{path}", secret)).code == "key_network", path
+        assert (await stack.ask("GET", f"/v1/{path}", secret, b"", **inside)).status in (200, 404)
+    for path in ("/v1/messages", "/v1/embeddings", "/api/outcomes", "/mcp"):
+        assert b"network" in (await stack.post(path, secret, {})).body, path
 
 
 async def test_a_key_may_use_only_its_models(stack: Stack) -> None:
