@@ -78,6 +78,7 @@ async def test_a_hit_is_in_ledger_and_audit_after_a_kill(world: World) -> None:
     await asyncio.to_thread(stack.workers[0].wait)
     shipper = Shipper(stack.home)
     with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as conn:
+        conn.execute("UPDATE gateway SET heartbeat_at = heartbeat_at - interval '1 minute'")  # dead for as long
         for _ in range(3):
             shipper.step(conn)
     rows = stack.sql("SELECT id::text, status, cost_usd, saved_usd FROM call WHERE cache = 'exact'")

@@ -146,6 +146,7 @@ async def test_concurrent_calls_come_back_when_they_end_and_when_a_worker_dies(
         held = "SELECT coalesce(sum(granted), 0)::int FROM limit_span WHERE span = 'now'"
         assert stack.sql(held) == [(3,)]
         with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
+            conn.execute("UPDATE gateway SET heartbeat_at = heartbeat_at - interval '1 minute'")  # dead for as long
             shipper = Shipper(stack.home)
             for _ in range(4):
                 shipper.step(conn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,7 +73,11 @@ class Installation:
     def lend(self, epoch: UUID, amount: int, limit: int = 100 * USD) -> None:
         """What a grant leaves in the database."""
         usd = Decimal(amount).scaleb(-12)
-        self.rows("INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, 'h', 'h', 1)", epoch)
+        self.rows(
+            """INSERT INTO gateway (epoch, host, home, pid, heartbeat_at)
+               VALUES (%s, 'h', 'h', 1, now() - interval '1 minute')""",
+            epoch,
+        )
         self.rows(
             """INSERT INTO budget_period AS p (budget, period, limit_usd, granted_usd) VALUES ('b', %s, %s, %s)
                ON CONFLICT (budget, period) DO UPDATE SET granted_usd = p.granted_usd + EXCLUDED.granted_usd""",
@@ -217,6 +222,30 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(installation
     assert not journal.folder.exists()
     installation.step(2)
     assert installation.granted() == Decimal("1.75")
+    await journal.close()
+
+
+async def test_in_a_copy_of_a_home_nobody_closes_the_books_of_a_worker_that_lives(
+    installation: Installation, tmp_path: Path
+) -> None:
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    journal.reserve(reservation(new_id().bytes))
+    installation.step()
+    copy = Home(tmp_path / "copy")
+    shutil.copytree(installation.home.root, copy.root)
+    in_copy, folder = Shipper(copy), copy.journal / str(journal.epoch)
+    for later, there in (("0 s", True), ("0.5 s", True), ("1.5 s", False), ("1.7 s", False)):
+        installation.rows("UPDATE gateway SET heartbeat_at = now() + %s::interval", later)
+        installation.step(1, in_copy)
+        assert folder.exists() == there
+    assert installation.rows("SELECT state FROM gateway") == [("live",)]
+    assert installation.rows("SELECT count(*) FROM call") == [(0,)] and installation.granted() == 10
+    shutil.copytree(journal.folder, folder)
+    installation.step(1, in_copy)
+    installation.rows("UPDATE gateway SET heartbeat_at = now() - interval '3 s'")
+    installation.step(1, in_copy)
+    assert installation.rows("SELECT state FROM gateway") == [("fenced",)], "it moved, and its worker is dead"
     await journal.close()
 
 

@@ -261,6 +261,26 @@ def _book_grant(conn: Conn, epoch: UUID, key: tuple[str, str], amount: int) -> N
     conn.execute(MOVE, (new_id(), epoch, *key, usd, "grant"))
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """When a worker was heard of last, in seconds since the epoch by the database's clock, how long ago that is, and
+    from where."""
+
+    at: float
+    silent_s: float
+    host: str
+
+
+def heard_of(conn: Conn, epoch: UUID) -> Heard | None:
+    """None where it has told that it stopped, is fenced, or was never heard of."""
+    row = conn.execute(
+        """SELECT extract(epoch FROM heartbeat_at)::float8, extract(epoch FROM now() - heartbeat_at)::float8, host
+           FROM gateway WHERE epoch = %s AND state = 'live'""",
+        (epoch,),
+    ).fetchone()
+    return None if row is None else Heard(*row)
+
+
 def fence(conn: Conn, epoch: UUID) -> None:
     """Nothing is granted to this epoch any more; waits for a grant that is just being made."""
     conn.execute(

@@ -65,6 +65,8 @@ OPEN_AFTER_MS = 2000
 """An attempt that is open for longer is shown in the ledger as such."""
 COLLECTED = (100_000, 20, 50)
 """When garbage is looked for. A round makes and drops tens of thousands of objects, of which none is in a cycle."""
+ALIVE_S = 2.0
+"""A worker that lives tells it every fifth of a second."""
 _WAIT_S = 0.5
 _ABANDONED_S = 60
 
@@ -276,6 +278,8 @@ class Shipper:
         self._home = home
         self._context = Context(home, clock or SystemClock(), traces)
         self._epochs: dict[UUID, EpochShipper] = {}
+        self._heard: dict[UUID, float] = {}
+        """When the workers of journals that nobody here writes were heard of, in seconds since the epoch."""
         self._newer: set[UUID] = set()
         """Those that a newer program wrote, which this one looks at no more."""
 
@@ -310,6 +314,8 @@ class Shipper:
         lock = try_lock(folder)
         try:
             shipper = self._epochs.get(epoch)
+            if shipper is None and lock is not None and self._lives_elsewhere(conn, folder, epoch):
+                return 0
             if shipper is None:
                 segment, offset, done, gaps = ledger_store.position(conn, epoch)
                 shipper = EpochShipper(folder, epoch, (segment, offset), gaps)
@@ -329,6 +335,20 @@ class Shipper:
         finally:
             if lock is not None:
                 os.close(lock)
+
+    def _lives_elsewhere(self, conn: Conn, folder: Path, epoch: UUID) -> bool:
+        """Whether the worker of a journal whose lock is free was heard of a moment ago. It has just died; or HOME is a
+        copy of another one, whose worker goes on, and is heard of again: then the copy is deleted. What that one spends
+        from here on is in its own journal alone, so nobody else may close its books."""
+        heard = ledger_store.heard_of(conn, epoch)
+        if heard is None or abs(heard.silent_s) > ALIVE_S:  # later than now: by the clock of a server before this one
+            self._heard.pop(epoch, None)
+            return False
+        if heard.at > self._heard.setdefault(epoch, heard.at) + ALIVE_S / 2:
+            log.error("a copied journal is deleted: its worker goes on elsewhere", epoch=str(epoch), host=heard.host)
+            remove_folder(folder)
+            del self._heard[epoch]
+        return True
 
     def _close(self, conn: Conn, shipper: EpochShipper) -> None:
         del self._epochs[shipper.epoch]  # after a failure the epoch is read again from its files
