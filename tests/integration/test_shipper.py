@@ -269,6 +269,28 @@ async def test_what_a_newer_program_wrote_waits_for_it_and_keeps_nothing_else_wa
         await journal.close()
 
 
+async def test_what_a_standby_had_not_got_when_it_took_over_is_shipped_again(installation: Installation) -> None:
+    """The journals of workers that had just died, too: nothing else tells of their calls, and of what they held."""
+    journal, shipper = installation.journal(), Shipper(installation.home, kept_s=60.0)
+    installation.lend(journal.epoch, 10 * USD)
+    one_call(journal)
+    with died(journal):
+        installation.step(3, shipper)
+        assert (installation.rows("SELECT count(*) FROM call"), installation.granted()) == ([(1,)], Decimal("0.25"))
+        for table in ("call", "attempt", "charge", "shipped", "audit_entry"):
+            installation.rows(f"DELETE FROM {table}")
+        installation.rows("UPDATE gateway SET state = 'live'")
+        installation.rows("DELETE FROM budget_movement")
+        installation.rows("UPDATE budget_slice SET closed = false, released_usd = 0")
+        installation.rows("UPDATE budget_period SET granted_usd = 10")
+        installation.step(3, Shipper(installation.home, kept_s=60.0))
+        assert (installation.rows("SELECT count(*) FROM call"), installation.granted()) == ([(1,)], Decimal("0.25"))
+        assert journal.folder.exists()
+        installation.step(2, Shipper(installation.home, kept_s=0.0))
+    assert not journal.folder.exists()
+    await journal.close()
+
+
 async def test_what_was_given_back_is_not_remembered_once_it_is_shipped(installation: Installation) -> None:
     """Near the end of a budget each call that ends gives something back, for as long as a worker lives."""
     journal, shipper = installation.journal(), Shipper(installation.home)

@@ -12,7 +12,6 @@ import argparse
 import fcntl
 import gc
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -40,6 +39,7 @@ from groundplan.core.settings import load_settings
 from groundplan.gateway.caching.cache_store import AnswerStore
 from groundplan.gateway.call import over_bound
 from groundplan.gateway.journal import archived_store, ledger_store
+from groundplan.gateway.journal.folders import discard, remove_abandoned, remove_folder
 from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.records import Newer, segment_numbers, segment_path
@@ -67,8 +67,10 @@ COLLECTED = (100_000, 20, 50)
 """When garbage is looked for. A round makes and drops tens of thousands of objects, of which none is in a cycle."""
 ALIVE_S = 2.0
 """A worker that lives tells it every fifth of a second."""
+KEPT_S = 60.0
+"""How long a journal stays that was taken over into a database that may have a standby, to which the last transactions
+may not have come when it takes over."""
 _WAIT_S = 0.5
-_ABANDONED_S = 60
 
 log = get_logger()
 
@@ -76,13 +78,16 @@ log = get_logger()
 class EpochShipper:
     """One epoch: where its reader is, and which calls have not ended."""
 
-    def __init__(self, folder: Path, epoch: UUID, place: tuple[int, int], gaps: int) -> None:
+    def __init__(self, folder: Path, epoch: UUID, place: tuple[int, int], gaps: int, kept_s: float = 0.0) -> None:
         self.folder = folder
         self.epoch = epoch
         self.tail = EpochTail(folder, epoch)
         self.state = EpochState()
         self._shipped = place
         self._known_gaps = gaps
+        self._kept_s = kept_s
+        self._passed: dict[int, float] = {}
+        """Segments that are not needed any more, and since when."""
         self._touched: dict[bytes, CallState] = {}
         """In the order of the journal, which is nearly that of their ids: so they are written."""
         self._releases: list[Release] = []
@@ -154,14 +159,16 @@ class EpochShipper:
     def delete_shipped(self) -> None:
         """Delete the segments before the one being read that no call needs any more; damaged ones are set aside."""
         needed = min((call.segment for call in self.state.calls.values()), default=self.tail.segment)
+        now = time.monotonic()
         for number in segment_numbers(self.folder):
-            if number < min(needed, self.tail.segment):
-                _discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
+            if number < min(needed, self.tail.segment) and now - self._passed.setdefault(number, now) >= self._kept_s:
+                del self._passed[number]
+                discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
 
     def remove(self) -> None:
         """Delete the folder of a recovered epoch; damaged segments stay, set aside."""
         for number in segment_numbers(self.folder):
-            _discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
+            discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
         remove_folder(self.folder)
 
     def _moved(self) -> bool:
@@ -274,9 +281,14 @@ class Context:
 class Shipper:
     """All epochs of one HOME."""
 
-    def __init__(self, home: Home, clock: Clock | None = None, traces: TraceExport | None = None) -> None:
+    def __init__(
+        self, home: Home, clock: Clock | None = None, traces: TraceExport | None = None, kept_s: float = 0.0
+    ) -> None:
         self._home = home
         self._context = Context(home, clock or SystemClock(), traces)
+        self._kept_s = kept_s
+        self._over: dict[UUID, float] = {}
+        """Since when epochs are taken over whose folders stay for a while."""
         self._epochs: dict[UUID, EpochShipper] = {}
         self._heard: dict[UUID, float] = {}
         """When the workers of journals that nobody here writes were heard of, in seconds since the epoch."""
@@ -291,7 +303,7 @@ class Shipper:
         most = 0
         for folder in sorted(self._home.journal.iterdir()):
             epoch = as_uuid(folder.name)
-            if epoch in self._newer:
+            if epoch in self._newer or self._stays(epoch):
                 continue
             if epoch is not None and folder.is_dir():
                 with self._waiting_for_newer(epoch):
@@ -299,6 +311,10 @@ class Shipper:
             elif folder.name.endswith(".new") and folder.is_dir():
                 remove_abandoned(folder)
         return most
+
+    def _stays(self, epoch: UUID | None) -> bool:
+        """Whether its folder stays though it is taken over."""
+        return epoch in self._over and time.monotonic() < self._over[epoch] + self._kept_s
 
     @contextmanager
     def _waiting_for_newer(self, epoch: UUID) -> Iterator[None]:
@@ -318,8 +334,12 @@ class Shipper:
                 return 0
             if shipper is None:
                 segment, offset, done, gaps = ledger_store.position(conn, epoch)
-                shipper = EpochShipper(folder, epoch, (segment, offset), gaps)
+                shipper = EpochShipper(folder, epoch, (segment, offset), gaps, self._kept_s)
                 if done and lock is not None:
+                    self._over.setdefault(epoch, time.monotonic())
+                    if self._stays(epoch):
+                        return 0
+                    del self._over[epoch]
                     while shipper.read(dead=True) >= BATCH:  # tells which segments are damaged
                         pass
                     shipper.remove()
@@ -353,7 +373,10 @@ class Shipper:
     def _close(self, conn: Conn, shipper: EpochShipper) -> None:
         del self._epochs[shipper.epoch]  # after a failure the epoch is read again from its files
         returned = shipper.recover(conn, self._context)
-        shipper.remove()
+        if self._kept_s:
+            self._over[shipper.epoch] = time.monotonic()
+        else:
+            shipper.remove()
         log.info("epoch recovered", epoch=str(shipper.epoch), returned_picodollars=returned, gaps=shipper.gaps)
 
 
@@ -362,32 +385,10 @@ def _source(call: CallState) -> Finish | Reservation:
     return call.finish or next(iter(call.attempts.values())).reservation
 
 
-def _discard(segment: Path, *, damaged: bool) -> None:
-    """Delete a segment, or set it aside beside the journal for whoever looks into the damage."""
-    if damaged:
-        segment.replace(segment.parent.with_name(f"{segment.parent.name}.{segment.name}.quarantined"))
-    else:
-        segment.unlink(missing_ok=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete an epoch's folder, the lock last."""
-    for path in folder.iterdir():
-        if path.name != "lock":
-            path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Delete a journal that a worker was making when it died."""
-    if time.time() - folder.stat().st_mtime > _ABANDONED_S and (lock := try_lock(folder)) is not None:
-        remove_folder(folder)
-        os.close(lock)
-
-
 def run(
-    home: Home, url: str, stop: threading.Event, traces: TraceExport | None = None, progress: Progress | None = None
-) -> None:
+    home: Home, url: str, stop: threading.Event, traces: TraceExport | None = None, progress: Progress | None = None,
+    kept_s: float = 0.0,
+) -> None:  # fmt: skip
     """Ship until `stop`, then once more. Raises `Unavailable` where another shipper serves this HOME."""
     home.journal.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(home.journal / "shipper.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -402,7 +403,7 @@ def run(
     while True:
         try:
             with connect(url, autocommit=True) as conn:
-                _run_connected(conn, stop, Shipper(home, traces=traces), progress or Progress())
+                _run_connected(conn, stop, Shipper(home, traces=traces, kept_s=kept_s), progress or Progress())
             break
         except (psycopg.Error, GroundplanError, OSError) as error:
             problem = str(error).splitlines()[0] if str(error) else error.__class__.__name__
@@ -463,7 +464,7 @@ def main(arguments: list[str] | None = None) -> int:
         progress = Progress()
         told = ShipperMetrics(home, progress, content, traces)
         told.open()
-        run(home, url, stop, traces, progress)
+        run(home, url, stop, traces, progress, KEPT_S if load_settings().database_url is not None else 0.0)
     except GroundplanError as error:
         log.error("shipper stopped", problem=str(error))
         return error.exit_code
