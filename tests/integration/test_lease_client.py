@@ -28,6 +28,7 @@ from groundplan.gateway.budgets.leases import REQUESTS, Quota, Slices
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.journal.records import read_segment, segment_path
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import index
 from groundplan.ledger.model import Charge, Release
@@ -323,11 +324,60 @@ async def test_a_grant_whose_answer_was_lost_is_found_after_reconnecting(databas
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             conn.execute("UPDATE budget_period SET granted_usd = limit_usd")
             conn.execute("UPDATE budget_slice SET granted_usd = %s", (Decimal(10 * COST).scaleb(-12),))
-            conn.execute(
-                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                   WHERE datname = current_database() AND pid <> pg_backend_pid()"""
-            )
+            disconnect(conn)
         await until(lambda: one.slices.available("assistant", MONTH) == 10 * COST)
+
+
+def disconnect(conn: psycopg.Connection[Any]) -> None:
+    """Everybody else."""
+    conn.execute(
+        """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+           WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+    )
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+async def test_what_was_used_of_grants_that_the_database_lost_is_booked_and_nobody_spends_it_again(
+    database: Database, tmp_path: Path, all_of_it: bool
+) -> None:
+    """It was restored to before this worker began, or to its first call; or another one took over that lacks that."""
+    budget, token, key = budget_of(100 * COST), (new_id().bytes, 0), ("assistant", MONTH)
+    async with worker(database, tmp_path) as one:
+        with patience():
+            assert await one.call(budget, COST, COST)
+            first = granted(database, "assistant")
+            assert await one.call(budget, 60 * COST, 20 * COST)
+            assert await one.leases.acquire(token, [Charge(*key, 9 * COST)], [budget]) is None
+        await one.leases._lender.give_back(key)
+        given_back = one.slices.released(*key)
+        assert given_back >= 30 * COST
+        with psycopg.connect(database.superuser) as conn:
+            conn.execute("DELETE FROM budget_movement")
+            if all_of_it:
+                conn.execute("DELETE FROM budget_slice; DELETE FROM budget_period; DELETE FROM gateway")
+            else:
+                usd = Decimal(first).scaleb(-12)
+                conn.execute("UPDATE budget_slice SET granted_usd = %s, released_usd = 0", (usd,))
+                conn.execute("UPDATE budget_period SET granted_usd = %s", (usd,))
+        with psycopg.connect(database.superuser, autocommit=True) as conn:
+            disconnect(conn)
+        await until(lambda: not one.leases.connected)
+        await until(lambda: one.leases.connected)
+
+        def booked() -> int:
+            return granted(database, "assistant") - one.slices.available(*key)
+
+        await until(lambda: booked() == 30 * COST + given_back)
+        path = segment_path(one.journal.folder, 1)
+        releases = [each.record for each in read_segment(path)[0] if isinstance(each.record, Release)]
+        with psycopg.connect(database.urls["shipper"]) as conn:
+            ledger_store.apply_releases(conn, one.epoch, releases)
+        await until(lambda: booked() == 30 * COST)
+        with patience():
+            assert await one.call(budget, 70 * COST, 70 * COST), "it goes on"
+        assert not await one.call(budget, COST, COST), "and no further than its budget"
+        one.slices.settle(token, 9 * COST)
+    assert granted(database, "assistant") == 100 * COST
 
 
 async def test_a_server_that_may_not_write_any_more_is_left_for_the_one_that_may(

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.integration.test_lease_client import patience, until
+from tests.integration.test_lease_client import disconnect, patience, until
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store, lease_client
@@ -218,6 +218,42 @@ async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that
             await until(lambda: granted(database, few) <= 2)
             took = await asyncio.gather(*[one.take(few, 1, 0, 6.0) for _ in range(4)])
         assert sum(took) == 2
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+async def test_concurrent_calls_are_counted_anew_where_the_database_lost_some(
+    database: Database, tmp_path: Path, wall: Wall, all_of_it: bool
+) -> None:
+    """It was restored, or another one took over that lacks what was committed last."""
+    asked, key = quota(CONCURRENT, 4, "now"), (f"{CONCURRENT}/test", "now")
+    async with worker(database, tmp_path, wall) as one, worker(database, tmp_path, wall) as two:
+        with patience():
+            assert await one.take(asked, 1, 0)
+            first = granted(database, asked)
+            for _ in range(5):
+                assert await one.take(asked, 4, 0)
+                await one.leases._lender.give_back(key)
+            open_call = (new_id().bytes, -1)
+            assert await one.leases.acquire(open_call, [Charge(*key, 2)], [asked], 1) is None
+        assert one.counters.released(*key) > 4
+        with psycopg.connect(database.superuser) as conn:
+            if all_of_it:
+                conn.execute("DELETE FROM limit_slice; DELETE FROM limit_span")
+            else:
+                conn.execute("UPDATE limit_slice SET granted = %s, released = 0", (first,))
+                conn.execute("UPDATE limit_span SET granted = %s", (first,))
+        with psycopg.connect(database.superuser, autocommit=True) as conn:
+            disconnect(conn)
+        await until(lambda: not one.leases.connected)
+        await until(lambda: one.leases.connected and two.leases.connected)
+        with patience():
+            assert await one.take(asked, 1, 0), "it goes on"
+        await one.leases._lender.give_back(key)
+        assert not await two.take(asked, 3, 0), "two are open"
+        one.counters.settle_each(open_call, [0])
+        async with asyncio.timeout(20):
+            while not await two.take(asked, 4, 0):  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.02)
 
 
 async def test_a_lowered_limit_of_a_window_takes_back_what_was_held_ahead(

@@ -44,7 +44,10 @@ _RETURN_LIMITS = """SELECT return_limit(%s, a.name, a.span, a.total)
 _HELD = """SELECT budget, period, granted_usd FROM budget_slice WHERE epoch = %s"""
 _TOTALS = """SELECT budget, period, granted_usd FROM budget_period
     WHERE (budget, period) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
-_HELD_LIMITS = "SELECT name, span, granted FROM limit_slice WHERE epoch = %s AND NOT closed"
+_HELD_LIMITS = "SELECT name, span, granted, released FROM limit_slice WHERE epoch = %s AND NOT closed"
+_OWE = """SELECT a.name, a.span, g.amount FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::numeric[]) WITH ORDINALITY
+      AS a(id, name, span, usd, place),
+    grant_budget(a.id, %s, a.name, a.span, a.usd, 0, false, a.usd, a.usd, 0, false) AS g ORDER BY a.place"""
 _RESTS = """SELECT name, span, amount - granted FROM limit_span
     WHERE (name, span) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
 _TELL_OPEN = (
@@ -101,12 +104,26 @@ async def connect(url: str, epoch: UUID, home: Path) -> Connection:
     return connection
 
 
-async def held(connection: Connection, epoch: UUID) -> list[tuple[Key, int]]:
-    """All that was ever granted to this worker and may still be of use."""
-    budgets = await (await connection.execute(_HELD, (epoch,))).fetchall()
-    limits = await (await connection.execute(_HELD_LIMITS, (epoch,))).fetchall()
-    found = [((budget, period), from_decimal(amount)) for budget, period, amount in budgets]
-    return found + [((name, span), int(amount)) for name, span, amount in limits]
+async def held(connection: Connection, epoch: UUID) -> dict[Key, int]:
+    """All that was ever granted to this worker of budgets."""
+    rows = await (await connection.execute(_HELD, (epoch,))).fetchall()
+    return {(budget, period): from_decimal(amount) for budget, period, amount in rows}
+
+
+async def held_limits(connection: Connection, epoch: UUID) -> dict[Key, tuple[int, int]]:
+    """The same of quotas, where it may still be of use, and what of it was given back."""
+    rows = await (await connection.execute(_HELD_LIMITS, (epoch,))).fetchall()
+    return {(name, span): (int(granted), int(released)) for name, span, granted, released in rows}
+
+
+async def owe(connection: Connection, epoch: UUID, debts: Mapping[Key, int]) -> dict[Key, int]:
+    """What this worker has used of budgets, or given back, beyond what the database knows to be granted: it is granted
+    now, whatever is left, in the order of these. What was granted. The limit of a period that is new there is told by
+    the next grant."""
+    names, periods = [name for name, _ in debts], [period for _, period in debts]
+    asked = ([new_id() for _ in debts], names, periods, [to_decimal(amount) for amount in debts.values()], epoch)
+    rows = await (await connection.execute(_OWE, asked)).fetchall()
+    return {(name, period): from_decimal(amount) for name, period, amount in rows}
 
 
 async def totals(connection: Connection, keys: Sequence[Key]) -> dict[Key, int]:

@@ -132,7 +132,7 @@ class Lender:
         async with patient(_STATEMENT_S):
             found = await grant_store.held(connection, self._epoch)
             over = self.now(before=_GRANTED_FOR)
-            known = [each for each in found if not is_quota(each[0][0]) and not self._is_forgotten(each[0], over)]
+            known = [each for each in found.items() if not self._is_forgotten(each[0], over)]
             came = {key: amount for key, held in known if (amount := held - self._granted.get(key, 0))}
             totals = await grant_store.totals(connection, list(came)) if came else {}
         for key, amount in came.items():
@@ -205,16 +205,44 @@ class Lender:
                 account.empty_need = 0
 
     async def connect(self) -> Connection:
-        """The connection; a new one first learns of grants whose answer was lost. Holds `busy`."""
+        """The connection; a new one first learns of grants whose answer was lost, and of those that the database has
+        lost. Holds `busy`."""
         if self._connection is not None and not self._connection.closed:
             return self._connection
         connection = await grant_store.connect(self._url, self._epoch, self._home)
         now, over = self.now(), self.now(before=_GRANTED_FOR)
-        for key, granted in await grant_store.held(connection, self._epoch):
-            if not (is_quota(key[0]) and has_ended(key[1], now)) and not self._is_forgotten(key, over):
-                self._booked(key, granted - self._granted.get(key, 0))
+        found = await grant_store.held(connection, self._epoch)
+        lost = [key for key in self._slices.granted_keys() if self._granted.get(key, 0) > found.get(key, 0)]
+        for key in (*lost, *found):
+            if not self._is_forgotten(key, over):
+                self._booked(key, found.get(key, 0) - self._granted.get(key, 0))
+        await self._owe(connection, lost)
+        limits = await grant_store.held_limits(connection, self._epoch)
+        known = {key: (0, 0) for key in self._granted if is_quota(key[0])}
+        for key, (granted, released) in (known | limits).items():
+            if not has_ended(key[1], now):
+                self._booked_limit(key, granted, released)
         self._connection, self._problem = connection, ""
         return connection
+
+    async def _owe(self, connection: Connection, lost: Sequence[Key]) -> None:
+        """The database was restored, or is another one that lacks what was committed last. What is idle of grants that
+        it does not know is not used any more; what was used or given back of them is booked there, so that nobody
+        spends it again."""
+        if not lost:
+            return
+        log.error("%d budgets: the database has lost grants that it made; what was used of them is booked", len(lost))
+        debts = {key: -left for key in sorted(lost) if (left := self._slices.available(*key)) < 0}
+        if debts:
+            for key, amount in (await grant_store.owe(connection, self._epoch, debts)).items():
+                self._booked(key, amount)
+
+    def _booked_limit(self, key: Key, granted: int, released: int) -> None:
+        """As `_booked`, of all that was granted. Where the database has lost some of it, it does not know of all that
+        was given back either: that is there again."""
+        if granted < self._granted.get(key, 0):
+            self._counters.take_back(*key, self._counters.released(*key) - released)
+        self._booked(key, granted - self._granted.get(key, 0))
 
     async def give_back(self, *keys: Key, keep: Mapping[Key, int] = MappingProxyType({})) -> None:
         """Release what is idle of each beyond what is to be kept (`keep`) and what somebody was promised: journal and
