@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from tests.integration.gateway_stack import blueprint
 
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Conflict
@@ -19,8 +20,8 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.policy import key_store
-from groundplan.gateway.policy.live import Connection, LiveView
-from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.policy.live import _REGISTER, Connection, LiveView
+from groundplan.gateway.policy.snapshot import KeyEntry, index
 from groundplan.identity import service
 from groundplan.identity.model import KeyTerms
 from groundplan.testing.database import Database
@@ -140,7 +141,13 @@ async def test_after_many_changes_and_by_hand_all_keys_are_read(
         assert all(key.revoked for key in view.policy.keys.values())
 
 
-async def test_another_connection_may_be_to_a_database_that_has_other_keys(database: Database, tmp_path: Path) -> None:
+async def slow(*_: Any) -> dict[bytes, KeyEntry]:
+    raise TimeoutError
+
+
+async def test_another_connection_may_be_to_a_database_that_has_other_keys(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that was restored, or a replica that lost what was committed last, may go on with the same numbers."""
     company = Company(database)
     company.make()
@@ -151,5 +158,24 @@ async def test_another_connection_may_be_to_a_database_that_has_other_keys(datab
         await view._load_policy(connection, None)
         assert len(view.policy.keys) == 1, "of the same database it is known already"
         view._anew = True
-        await view._load_policy(connection, None)
+        await connection.execute(_REGISTER, (view._epoch, "", "", 1))
+        with monkeypatch.context() as patch, pytest.raises(TimeoutError):
+            patch.setattr(key_store, "load", slow)
+            await view.refresh(connection)
+        await connection.execute("ROLLBACK")
+        (acknowledged,) = await (await connection.execute("SELECT policy_ack FROM gateway")).fetchone() or ()
+        assert acknowledged == 0, "what it knows is not what another revocation here will have the number of"
+        await view.refresh(connection)
         assert view.policy.keys == {}
+
+
+async def test_a_worker_whose_blueprint_the_database_lost_starts_anew(database: Database, tmp_path: Path) -> None:
+    """Its number may be another blueprint's from now on."""
+    async with following(database, tmp_path) as (view, connection):
+        await connection.execute(_REGISTER, (view._epoch, "", "", 1))
+        view.catalog, view._signature, view._anew = index(blueprint(2, [], [])), "then", False
+        await view.refresh(connection)
+        assert not view.fenced.is_set()
+        view._anew = True  # the connection
+        await view.refresh(connection)
+        assert view.fenced.is_set()

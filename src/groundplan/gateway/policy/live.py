@@ -81,6 +81,7 @@ _MEMBERS = """WITH RECURSIVE inside(name, id) AS (
   SELECT inside.name, p.id::text FROM inside JOIN membership m ON m.group_id = inside.id
     JOIN person p ON p.id = m.person_id WHERE p.active"""
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
+_SIGNED = "SELECT signature FROM blueprint WHERE number = %s"
 _BUDGETS = """SELECT p.budget, p.period, p.granted_usd FROM unnest(%s::text[], %s::text[]) AS w(budget, period)
     JOIN budget_period p ON p.budget = w.budget AND p.period = w.period"""
 _EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd FROM experiment
@@ -128,6 +129,8 @@ class LiveView:
         self._users: dict[str, set[str]] = {}
         self._asked: dict[str, dict[str, float]] = {}
         """Who asked here, by workload, and when last (seconds since the epoch): PostgreSQL hears of it later."""
+        self._signature = ""
+        """Of the blueprint that is served."""
         self._refused_blueprint = 0
         self._look_again = 0.0
         """When it is looked at again: a key may come, or be corrected, after the worker has started."""
@@ -229,13 +232,17 @@ class LiveView:
         while True:
             asked = self._clock.monotonic()
             number = self.catalog.number if self.catalog else 0
-            parameters = (max(0, self.policy.number), number, self.ready, self._epoch)
+            acknowledged = 0 if self._anew else max(0, self.policy.number)
+            parameters = (acknowledged, number, self.ready, self._epoch)
             rows = await _asked(connection, _BEAT, parameters)
             if not rows:
                 _log.error("epoch %s is fenced", self._epoch)
                 self.fenced.set()
                 return
             policy, blueprint = rows[0]
+            if self._anew and self._signature and await self._is_lost(connection, number):
+                self.fenced.set()
+                return
             newer_policy = self._anew or policy != self.policy.number
             newer_blueprint = blueprint > number and (blueprint != self._refused_blueprint or asked >= self._look_again)
             if newer_policy:
@@ -253,6 +260,18 @@ class LiveView:
             await self._tell_health(connection)
             await self._load_budgets(connection)
             await self._load_people(connection)
+
+    async def _is_lost(self, connection: Connection, number: int) -> bool:
+        """Whether the database does not have what is served here: it may give the number to another blueprint, which
+        this worker would take for its own."""
+        rows = await _asked(connection, _SIGNED, (number,))
+        if rows and rows[0][0] == self._signature:
+            return False
+        _log.error(
+            "blueprint %d is not in the database, which was restored or lost what was committed last: this worker "
+            "starts anew", number,
+        )  # fmt: skip
+        return True
 
     async def _load_policy(self, connection: Connection, catalog: Catalog | None) -> None:
         """All of it in one snapshot of the database, so that the number fits the rows; of groups what `catalog` asks
@@ -320,7 +339,7 @@ class LiveView:
             if _groups_asked(newer) or (_by_groups(newer) and not _by_groups(self.catalog)):
                 # before it is taken up, so that nobody is refused for a group that is not known yet
                 await self._load_policy(connection, newer)
-            self.catalog = newer
+            self.catalog, self._signature = newer, signature
             self._slow_at = float("-inf")
             if self.on_blueprint is not None:
                 self.on_blueprint(newer)
