@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -73,11 +74,12 @@ class Installation:
     def lend(self, epoch: UUID, amount: int, limit: int = 100 * USD) -> None:
         """What a grant leaves in the database."""
         usd = Decimal(amount).scaleb(-12)
+        where = (socket.gethostname(), str(self.home.root))
         self.rows(
             """INSERT INTO gateway (epoch, host, home, pid, heartbeat_at)
-               VALUES (%s, 'h', 'h', 1, now() - interval '1 minute')""",
-            epoch,
-        )
+               VALUES (%s, %s, %s, 1, now() - interval '1 minute')""",
+            epoch, *where,
+        )  # fmt: skip
         self.rows(
             """INSERT INTO budget_period AS p (budget, period, limit_usd, granted_usd) VALUES ('b', %s, %s, %s)
                ON CONFLICT (budget, period) DO UPDATE SET granted_usd = p.granted_usd + EXCLUDED.granted_usd""",
@@ -403,12 +405,43 @@ async def test_shipped_segments_are_deleted_unless_a_call_in_them_is_open(instal
     journal.finish(finish(long))
     installation.step(2, shipper)
     assert segment_numbers(journal.folder)[0] > 1
+    assert installation.rows("SELECT gaps FROM shipped") == [(0,)]
+    installation.rows("DELETE FROM call")
+    installation.rows("UPDATE shipped SET segment = 1")  # the database is restored to an earlier moment
     one_call(journal)
+    installation.step()
+    (lost,) = installation.rows("SELECT kind, message FROM finding")
+    assert lost[0] == "journal_gap" and f"segments 1 to {segment_numbers(journal.folder)[0] - 1} of" in lost[1]
     with died(journal):
         installation.step(2)
-    assert installation.rows("SELECT count(*), count(DISTINCT id) FROM call") == [(602, 602)]
-    assert installation.rows("SELECT gaps, done FROM shipped") == [(0, True)]
+    assert installation.rows("SELECT count(*) FROM finding") == [(1,)]
+    assert installation.rows("SELECT gaps, done FROM shipped") == [(1, True)]
+    assert 2 <= installation.rows("SELECT count(*) FROM call")[0][0] < 602, "what is there is shipped again"
     await journal.close()
+
+
+async def test_a_worker_whose_journal_is_gone_is_written_off_once_all_had_time_to_connect_again(
+    installation: Installation,
+) -> None:
+    """It was taken over whole, before the database was restored to an earlier moment."""
+    gone, elsewhere = new_id(), new_id()
+    for epoch in (gone, elsewhere):
+        installation.lend(epoch, 10 * USD)
+    installation.rows("UPDATE gateway SET home = 'other' WHERE epoch = %s", elsewhere)
+    shipper, silent = Shipper(installation.home), "UPDATE gateway SET heartbeat_at = now() - interval '61 seconds'"
+    installation.rows(silent)
+    installation.step(1, shipper)
+    installation.rows("UPDATE gateway SET heartbeat_at = now()")
+    shipper._looked_ms = 0
+    installation.step(1, shipper)
+    assert installation.rows("SELECT count(*) FROM finding") == [(0,)]
+    installation.rows(silent)
+    shipper._looked_ms = 0
+    installation.step(2, shipper)
+    assert installation.rows("SELECT state FROM gateway WHERE epoch = %s", gone) == [("fenced",)]
+    assert installation.rows("SELECT subject FROM finding") == [(f"gateway/{gone}",)]
+    assert installation.rows("SELECT epoch, gaps, done FROM shipped") == [(gone, 1, True)]
+    assert installation.granted() == 20, "what it spent of its slices is not known"
 
 
 async def test_what_a_dead_worker_left_is_taken_over_in_batches(

@@ -6,6 +6,7 @@ Every statement but COPY may be repeated: rows are keyed by (call, attempt), mov
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -197,6 +198,17 @@ def position(conn: Conn, epoch: UUID) -> tuple[int, int, bool, int]:
     return (int(row[0]), int(row[1]), bool(row[2]), int(row[3])) if row else (0, 0, False, 0)
 
 
+def vanished(conn: Conn, home: str, there: Iterable[UUID]) -> list[UUID]:
+    """Workers of this HOME that were silent for a minute, of which not all was taken over, and that are not `there`:
+    their journals are deleted."""
+    rows = conn.execute(
+        """SELECT g.epoch FROM gateway g LEFT JOIN shipped s USING (epoch) WHERE g.host = %s AND g.home = %s
+             AND s.done IS NOT TRUE AND g.epoch <> ALL(%s) AND g.heartbeat_at < now() - interval '1 minute'""",
+        (socket.gethostname(), home, list(there)),
+    ).fetchall()
+    return [epoch for (epoch,) in rows]
+
+
 def set_position(conn: Conn, epoch: UUID, place: tuple[int, int], gaps: int, *, done: bool = False) -> None:
     """Say how far an epoch was taken over."""
     conn.execute(
@@ -352,16 +364,34 @@ def _sliced(conn: Conn, epoch: UUID) -> set[tuple[str, str]]:
 
 def report_gap(conn: Conn, epoch: UUID, segment: int) -> None:
     """A finding that records are missing in a segment of an epoch; once, however often it is told."""
+    _report(
+        conn,
+        epoch,
+        f"gap {segment}",
+        f"Records are missing in journal segment {segment:08d}: the disk returned damaged data.",
+        "The segment is kept beside the journal as .quarantined and the worker's budget slices are written off. "
+        "Compare the provider's invoice, and check the disk.",
+    )
+
+
+def report_lost(conn: Conn, epoch: UUID, segments: str) -> None:
+    """The same of what was taken over, and deleted, before the database was restored to an earlier moment."""
+    _report(
+        conn,
+        epoch,
+        f"lost {segments}",
+        f"Calls of a gateway worker are missing: the ledger had taken over {segments} of its journal, and the database "
+        "does not have that any more. It was restored, or another one took over that lacked what was committed last.",
+        "The worker's budget slices are written off, but what it had spent beyond them can be spent again. The audit "
+        "log in HOME tells of these calls; compare the provider's invoice (`groundplan cost reconcile`).",
+    )
+
+
+def _report(conn: Conn, epoch: UUID, what: str, message: str, hint: str) -> None:
     conn.execute(
         """INSERT INTO finding (id, kind, severity, subject, message, hint)
            VALUES (%s, 'journal_gap', 'high', %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
-        (
-            uuid5(epoch, f"gap {segment}"),
-            f"gateway/{epoch}",
-            f"Records are missing in journal segment {segment:08d}: the disk returned damaged data.",
-            "The segment is kept beside the journal as .quarantined and the worker's budget slices are written off. "
-            "Compare the provider's invoice, and check the disk.",
-        ),
+        (uuid5(epoch, what), f"gateway/{epoch}", message, hint),
     )
 
 

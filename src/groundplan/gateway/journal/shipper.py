@@ -61,6 +61,8 @@ SLOW_S = 0.3
 """A round that took so long found no idle core."""
 HURRY_S = 10.0
 """How long rounds wait for no idle core then."""
+LOST_AFTER_MS = 60_000
+"""How often it is looked for workers whose journals are gone."""
 OPEN_AFTER_MS = 2000
 """An attempt that is open for longer is shown in the ledger as such."""
 COLLECTED = (100_000, 20, 50)
@@ -84,7 +86,11 @@ class EpochShipper:
         self.tail = EpochTail(folder, epoch)
         self.state = EpochState()
         self._shipped = place
-        self._known_gaps = gaps
+        self._lost = (
+            f"segments {first} to {last}" if (first := max(1, place[0])) <= (last := self.tail.segment - 1) else ""
+        )
+        """What is deleted, and the database does not have (any more): it was taken over by one that was ahead."""
+        self._known_gaps = gaps + bool(self._lost)
         self._kept_s = kept_s
         self._passed: dict[int, float] = {}
         """Segments that are not needed any more, and since when."""
@@ -131,6 +137,8 @@ class EpochShipper:
                 ledger_store.apply_releases(conn, self.epoch, self._releases)
         with conn.transaction():
             context.write(conn, self.epoch, ended, closed, overdue)
+            if self._lost:
+                ledger_store.report_lost(conn, self.epoch, self._lost)
             for segment in self.tail.damaged - self._reported:
                 ledger_store.report_gap(conn, self.epoch, segment)
             ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps)
@@ -182,7 +190,7 @@ class EpochShipper:
         ]
 
     def _settled(self, ended: Iterable[CallState]) -> None:
-        self._told = self.tail.position
+        self._told, self._lost = self.tail.position, ""
         self._reported |= self.tail.damaged
         self._releases.clear()
         for summed in (self.state.releases, self.state.released, self.state.spent):
@@ -294,22 +302,28 @@ class Shipper:
         """When the workers of journals that nobody here writes were heard of, in seconds since the epoch."""
         self._newer: set[UUID] = set()
         """Those that a newer program wrote, which this one looks at no more."""
+        self._looked_ms = self._context.now_ms()
+        """When it was looked for workers whose journals are gone: not before all had time to connect again."""
 
     def step(self, conn: Conn) -> int:
         """One round over all journals; the most records that one of them had, `BATCH` where more waits.
 
         Raises psycopg errors and `Unavailable`.
         """
-        most = 0
+        most, there = 0, list[UUID]()
         for folder in sorted(self._home.journal.iterdir()):
             epoch = as_uuid(folder.name)
-            if epoch in self._newer or self._stays(epoch):
-                continue
             if epoch is not None and folder.is_dir():
+                there.append(epoch)
+                if epoch in self._newer or self._stays(epoch):
+                    continue
                 with self._waiting_for_newer(epoch):
                     most = max(most, self._step_epoch(conn, folder, epoch))
             elif folder.name.endswith(".new") and folder.is_dir():
                 remove_abandoned(folder)
+        if (now := self._context.now_ms()) > self._looked_ms + LOST_AFTER_MS:
+            self._looked_ms = now
+            self._write_off(conn, there)
         return most
 
     def _stays(self, epoch: UUID | None) -> bool:
@@ -325,6 +339,18 @@ class Shipper:
             self._epochs.pop(epoch, None)
             self._newer.add(epoch)
             log.error("a journal waits", epoch=str(epoch), problem=str(error))
+
+    def _write_off(self, conn: Conn, there: list[UUID]) -> None:
+        """Close the books of workers whose journals were taken over whole, and deleted, before the database was
+        restored to an earlier moment: nothing tells what they spent since."""
+        for epoch in ledger_store.vanished(conn, str(self._home.root), there):
+            with conn.transaction():
+                segment, offset, _, gaps = ledger_store.position(conn, epoch)
+                ledger_store.fence(conn, epoch)
+                ledger_store.return_unspent(conn, epoch, write_off=True)
+                ledger_store.report_lost(conn, epoch, "the rest")
+                ledger_store.set_position(conn, epoch, (segment, offset), gaps + 1, done=True)
+            log.error("the journal of an epoch is gone", epoch=str(epoch))
 
     def _step_epoch(self, conn: Conn, folder: Path, epoch: UUID) -> int:
         lock = try_lock(folder)
