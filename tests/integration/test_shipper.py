@@ -444,6 +444,31 @@ async def test_a_worker_whose_journal_is_gone_is_written_off_once_all_had_time_t
     assert installation.granted() == 20, "what it spent of its slices is not known"
 
 
+async def test_a_copy_of_a_journal_is_left_to_whoever_has_the_worker(installation: Installation) -> None:
+    """A HOME was copied while it ran, and served on the same database."""
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    one_call(journal)
+    journal.reserve(reservation(still_open := new_id().bytes))
+    installation.step()
+    copy = Home(installation.home.root.with_name("copy"))
+    shutil.copytree(installation.home.root, copy.root)
+    installation.step(2, Shipper(copy))
+    assert installation.rows("SELECT state FROM gateway") == [("live",)] and installation.granted() == 10
+    installation.rows("UPDATE gateway SET heartbeat_at = now() - interval '61 seconds'")  # that machine is away
+    installation.step(2, Shipper(copy))
+    assert installation.rows("SELECT state FROM gateway") == [("fenced",)] and installation.granted() == Decimal("1.25")
+    journal.settle(settlement(still_open))
+    journal.finish(finish(still_open))
+    late = one_call(journal)
+    with died(journal):
+        installation.step(3)
+    assert (UUID(bytes=late),) in installation.rows("SELECT id FROM call"), "what came after the copy is not lost"
+    assert installation.granted() == Decimal("1.5") and not journal.folder.exists()
+    assert installation.rows("SELECT done FROM shipped") == [(True,)]
+    await journal.close()
+
+
 async def test_what_a_dead_worker_left_is_taken_over_in_batches(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

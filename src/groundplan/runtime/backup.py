@@ -177,6 +177,8 @@ def _restore(home: Home, settings: Settings, staging: Path, facts: dict[str, Any
         migrate(owner, str(facts["schema"]))
         load_tables(owner, staging / "tables", facts)
         migrate(owner)
+        with connect(owner) as connection:  # of the workers that were heard of then none has this database
+            connection.execute("UPDATE gateway SET heartbeat_at = least(heartbeat_at, now() - interval '1 hour')")
         shutil.rmtree(staging / "tables")
         for path in staging.iterdir():
             _move(path, home.root / path.name)

@@ -209,6 +209,17 @@ def vanished(conn: Conn, home: str, there: Iterable[UUID]) -> list[UUID]:
     return [epoch for (epoch,) in rows]
 
 
+def serves_elsewhere(conn: Conn, epoch: UUID, home: str) -> bool:
+    """Whether this worker belongs to another HOME, or machine, and was heard of within a minute: what is here is a
+    copy of its journal, and whoever has that takes it over."""
+    row = conn.execute(
+        """SELECT 1 FROM gateway WHERE epoch = %s AND (host, home) <> (%s, %s) AND host <> ''
+             AND heartbeat_at > now() - interval '1 minute'""",
+        (epoch, socket.gethostname(), home),
+    ).fetchone()
+    return row is not None
+
+
 def set_position(conn: Conn, epoch: UUID, place: tuple[int, int], gaps: int, *, done: bool = False) -> None:
     """Say how far an epoch was taken over."""
     conn.execute(
@@ -314,8 +325,7 @@ def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
     for key in sorted(spent.keys() - _sliced(conn, epoch)):
         _book_grant(conn, epoch, key, spent[key])
     slices = conn.execute(
-        """SELECT budget, period, granted_usd, released_usd FROM budget_slice WHERE epoch = %s AND NOT closed
-           ORDER BY budget, period""",
+        "SELECT budget, period, granted_usd, released_usd FROM budget_slice WHERE epoch = %s ORDER BY budget, period",
         (epoch,),
     ).fetchall()
     back = {

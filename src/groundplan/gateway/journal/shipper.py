@@ -97,7 +97,7 @@ class EpochShipper:
         self._touched: dict[bytes, CallState] = {}
         """In the order of the journal, which is nearly that of their ids: so they are written."""
         self._releases: list[Release] = []
-        self._told = place
+        self._told = self._last = place
         self._reported: set[int] = set()
 
     @property
@@ -110,6 +110,8 @@ class EpochShipper:
         found = self.tail.read(BATCH)
         if dead and len(found) < BATCH:
             found += self.tail.read_rest()
+        if found:
+            self._last = max(self._last, (found[-1].segment, found[-1].entry.end))
         shipped, apply, touched = self._shipped, self.state.apply, self._touched
         for read in found:
             record = read.entry.record
@@ -159,7 +161,7 @@ class EpochShipper:
             ledger_store.fence(conn, self.epoch)
             context.write(conn, self.epoch, calls, opened, [])
             returned = ledger_store.return_unspent(conn, self.epoch, write_off=self.gaps > 0)
-            ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps, done=True)
+            ledger_store.set_position(conn, self.epoch, self._last, self.gaps, done=True)
         if context.traces is not None:
             context.traces.offer(calls, self.epoch)
         return returned
@@ -178,6 +180,11 @@ class EpochShipper:
         for number in segment_numbers(self.folder):
             discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
         remove_folder(self.folder)
+
+    @property
+    def has_new(self) -> bool:
+        """Whether anything was read that the database does not have."""
+        return bool(self._touched or self._releases)
 
     def _moved(self) -> bool:
         return self.tail.position > self._told or bool(self.tail.damaged - self._reported)
@@ -359,6 +366,8 @@ class Shipper:
             if shipper is None and lock is not None and self._lives_elsewhere(conn, folder, epoch):
                 return 0
             if shipper is None:
+                if lock is not None and ledger_store.serves_elsewhere(conn, epoch, str(self._home.root)):
+                    return 0
                 segment, offset, done, gaps = ledger_store.position(conn, epoch)
                 shipper = EpochShipper(folder, epoch, (segment, offset), gaps, self._kept_s)
                 if done and lock is not None:
@@ -368,7 +377,12 @@ class Shipper:
                     del self._over[epoch]
                     while shipper.read(dead=True) >= BATCH:  # tells which segments are damaged
                         pass
-                    shipper.remove()
+                    if shipper.has_new:  # its books were closed by whoever had a copy of a part of it
+                        shipper.ship(conn, self._context)
+                        self._epochs[epoch] = shipper
+                        self._close(conn, shipper)
+                    else:
+                        shipper.remove()
                     return BATCH
                 self._epochs[epoch] = shipper
             found = shipper.read(dead=lock is not None)
