@@ -302,8 +302,8 @@ class Shipper:
         self._home = home
         self._context = Context(home, clock or SystemClock(), traces)
         self._kept_s = kept_s
-        self._over: dict[UUID, float] = {}
-        """Since when epochs are taken over whose folders stay for a while."""
+        self._over: dict[UUID, tuple[float, EpochShipper]] = {}
+        """Epochs that are taken over and whose folders stay for a while, and since when."""
         self._epochs: dict[UUID, EpochShipper] = {}
         self._heard: dict[UUID, float] = {}
         """When the workers of journals that nobody here writes were heard of, in seconds since the epoch."""
@@ -322,7 +322,7 @@ class Shipper:
             epoch = as_uuid(folder.name)
             if epoch is not None and folder.is_dir():
                 there.append(epoch)
-                if epoch in self._newer or self._stays(epoch):
+                if epoch in self._newer or self._is_over(epoch):
                     continue
                 with self._waiting_for_newer(epoch):
                     most = max(most, self._step_epoch(conn, folder, epoch))
@@ -333,9 +333,19 @@ class Shipper:
             self._write_off(conn, there)
         return most
 
-    def _stays(self, epoch: UUID | None) -> bool:
-        """Whether its folder stays though it is taken over."""
-        return epoch in self._over and time.monotonic() < self._over[epoch] + self._kept_s
+    def _remove(self, shipper: EpochShipper) -> None:
+        if self._kept_s:
+            self._over[shipper.epoch] = time.monotonic(), shipper
+        else:
+            shipper.remove()
+
+    def _is_over(self, epoch: UUID) -> bool:
+        """Whether it is taken over: its folder stays for a while, and is deleted then."""
+        since, shipper = self._over.get(epoch, (0.0, None))
+        if shipper is not None and time.monotonic() >= since + self._kept_s:
+            del self._over[epoch]
+            shipper.remove()
+        return shipper is not None
 
     @contextmanager
     def _waiting_for_newer(self, epoch: UUID) -> Iterator[None]:
@@ -371,10 +381,6 @@ class Shipper:
                 segment, offset, done, gaps = ledger_store.position(conn, epoch)
                 shipper = EpochShipper(folder, epoch, (segment, offset), gaps, self._kept_s)
                 if done and lock is not None:
-                    self._over.setdefault(epoch, time.monotonic())
-                    if self._stays(epoch):
-                        return 0
-                    del self._over[epoch]
                     while shipper.read(dead=True) >= BATCH:  # tells which segments are damaged
                         pass
                     if shipper.has_new:  # its books were closed by whoever had a copy of a part of it
@@ -382,7 +388,7 @@ class Shipper:
                         self._epochs[epoch] = shipper
                         self._close(conn, shipper)
                     else:
-                        shipper.remove()
+                        self._remove(shipper)
                     return BATCH
                 self._epochs[epoch] = shipper
             found = shipper.read(dead=lock is not None)
@@ -413,10 +419,7 @@ class Shipper:
     def _close(self, conn: Conn, shipper: EpochShipper) -> None:
         del self._epochs[shipper.epoch]  # after a failure the epoch is read again from its files
         returned = shipper.recover(conn, self._context)
-        if self._kept_s:
-            self._over[shipper.epoch] = time.monotonic()
-        else:
-            shipper.remove()
+        self._remove(shipper)
         log.info("epoch recovered", epoch=str(shipper.epoch), returned_picodollars=returned, gaps=shipper.gaps)
 
 
