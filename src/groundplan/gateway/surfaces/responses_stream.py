@@ -22,6 +22,13 @@ from groundplan.ledger.model import Usage
 _LAST = frozenset({"response.completed", "response.incomplete"})
 _BEGINS = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive"})
 """What is told as soon as a request is accepted, and while it waits for a model."""
+_USUAL = frozenset(
+    {
+        "response.output_text.delta", "response.function_call_arguments.delta", "response.reasoning_text.delta",
+        "response.reasoning_summary_text.delta",
+    }
+)  # fmt: skip
+"""Nearly all of a stream."""
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+").fullmatch
 """Of an event; Open Responses has those of one maker begin with its name and a colon."""
 _encode = msgspec.json.Encoder().encode
@@ -106,7 +113,7 @@ class ResponsesRelay:
         found = understood(_event, data, STREAM)
         if found.type in ("", "error", "response.failed"):
             return self._failed(found, data)
-        if _NAME(found.type) is None:
+        if found.type not in _USUAL and _NAME(found.type) is None:
             raise Malformed(_NAMELESS)
         self._number = max(self._number, found.sequence_number)
         if self._asked and found.response is not None:
