@@ -232,6 +232,19 @@ async def test_a_response_that_fails_is_a_call_that_failed_and_the_next_one_is_m
     assert [(f.status, f.error_code) for f in setup.records(Finish)] == [("failed", "upstream_failed"), ("ok", "")]
 
 
+@pytest.mark.parametrize("setup", [{"keys": [ProviderKey(key="a"), ProviderKey(key="b")]}], indirect=True)
+async def test_a_key_that_its_provider_gives_no_response_rests(setup: Setup) -> None:
+    """OpenAI takes the connection of one whose quota is used up, and fails each of its responses."""
+    used = []
+    for told in ("limit", "a", "a"):
+        async with setup.connected() as connection:
+            await connection.response.create(response={"instructions": told})
+            await heard(connection)
+        assert setup.model.last is not None
+        used.append(setup.model.last.headers[b"authorization"].removeprefix(b"Bearer secret of "))
+    assert used == [b"a", b"b", b"b"]
+
+
 async def test_a_conversation_after_a_refusal_costs_nothing(setup: Setup) -> None:
     async with setup.connected() as connection:
         await connection.response.create(response={"instructions": "refuse"})

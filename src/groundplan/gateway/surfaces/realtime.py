@@ -248,10 +248,16 @@ class Session:
                 self._blame(active)
             await self._settle(active, "failed", None, code)
 
-    def _blame(self, exchange: Exchange) -> None:
-        """A response failed, and not by what its client sent: its deployment is asked last for a while if others do."""
-        if exchange.deployment is not None:
-            self._gateway.health.failed(exchange.deployment.name, self._gateway.loop.time(), None)
+    def _blame(self, exchange: Exchange, status: int = 0) -> None:
+        """A response failed, and not by what its client sent: its deployment is asked last for a while if others do; a
+        key that was refused (`status`) rests, while there is another one."""
+        gateway, deployment, used = self._gateway, exchange.deployment, self._connected().key
+        if deployment is None:
+            return
+        now, index = gateway.loop.time(), next((n for n, key in enumerate(deployment.keys) if key.key == used), None)
+        keys = gateway.targets.keys(deployment) if index is not None and status in RESTING else None
+        if keys is None or index is None or not keys.refused(index, status, now, None):
+            gateway.health.failed(deployment.name, now, None)
 
     async def _tell(self, ended: Ended) -> None:
         if ended.error is not None:
@@ -400,8 +406,9 @@ class Session:
             await self._settle(exchange, "ok", usage)
             return
         if failure:
-            self._blame(exchange)
-        await self._settle(exchange, "failed", usage, "upstream_failed" if failure else "upstream_refused")
+            self._blame(exchange, failure)
+        outcome = "not_billed" if usage is None and failure in RESTING else "failed"  # it was refused, not worked on
+        await self._settle(exchange, outcome, usage, "upstream_failed" if failure else "upstream_refused")
 
     @property
     def _most(self) -> int:

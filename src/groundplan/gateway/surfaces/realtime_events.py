@@ -171,7 +171,7 @@ def check(event: dict[str, Any]) -> None:
         heard = _object(_object(part.get("audio")).get("input"))
         for told in (part.get("input_audio_transcription"), heard.get("transcription")):
             if told is not None and told is not False:  # an empty object may stand for all defaults
-                hint = "Leave transcription out."
+                hint = "Leave transcription out; of OpenAI's agents set input_audio_transcription to None."
                 raise Invalid("transcription is not supported", code="field_unsupported", hint=hint)
         _check_turns(part.get("turn_detection"), heard.get("turn_detection"))
         tools = part.get("tools")
