@@ -82,6 +82,16 @@ def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None)
         yield from _dated(workspace, "model", name, model.price)
 
 
+_NO_CONVERSATION = [
+    (
+        "type",
+        "realtime_way",
+        "conversations go by http: 1 and through no proxy",
+        "Use http: 1, and proxy: direct where the company has a proxy.",
+    )
+]
+
+
 def _reached(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
     """TLS, HTTP version and proxy that fit the address and each other."""
     secure, tls = doc.url.startswith("https:"), doc.tls
@@ -100,6 +110,8 @@ def _reached(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
     if doc.type == "transcription" and other:
         hint = "Use http: 1, and a proxy that is reached by http, or proxy: direct."
         found.append(("type", "upload_way", "uploads go by http: 1 and through no proxy by https only", hint))
+    through = proxy not in (None, DIRECT) and not doc.url.startswith("local:")
+    found += _NO_CONVERSATION if doc.type == "realtime" and (doc.http != 1 or through) else []
     if "batches" in doc.serves and (doc.http != 1 or doc.type not in ("chat", "embeddings", "moderation")):
         hint = "Leave batches out of serves: its lines are then made as calls."
         found.append(("serves", "batches_unserved", f"no batches of {doc.type} over http: {doc.http}", hint))

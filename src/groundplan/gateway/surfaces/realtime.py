@@ -55,6 +55,7 @@ from groundplan.gateway.surfaces.realtime_response import REALTIME
 from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.gateway.surfaces.realtime_upstream import NOTHING, Link, end, is_lost, last_used
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
+from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.ledger.model import Usage
 
 LOOK_SECONDS = 0.2
