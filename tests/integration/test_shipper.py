@@ -32,6 +32,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import shipper as shipper_module
+from groundplan.gateway.journal import written
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import frame, read_segment, segment_numbers, segment_path
 from groundplan.gateway.journal.shipper import EpochShipper, Shipper, main, run
@@ -227,27 +228,22 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(installation
     await journal.close()
 
 
-async def test_in_a_copy_of_a_home_nobody_closes_the_books_of_a_worker_that_lives(
+async def test_a_clone_closes_no_books_of_a_worker_that_was_heard_of_a_moment_ago(
     installation: Installation, tmp_path: Path
 ) -> None:
+    """Its machine has the same name, and HOME the same path."""
     journal = installation.journal()
     installation.lend(journal.epoch, 10 * USD)
     journal.reserve(reservation(new_id().bytes))
     installation.step()
-    copy = Home(tmp_path / "copy")
-    shutil.copytree(installation.home.root, copy.root)
-    in_copy, folder = Shipper(copy), copy.journal / str(journal.epoch)
-    for later, there in (("0 s", True), ("0.5 s", True), ("1.5 s", False), ("1.7 s", False)):
-        installation.rows("UPDATE gateway SET heartbeat_at = now() + %s::interval", later)
-        installation.step(1, in_copy)
-        assert folder.exists() == there
-    assert installation.rows("SELECT state FROM gateway") == [("live",)]
-    assert installation.rows("SELECT count(*) FROM call") == [(0,)] and installation.granted() == 10
-    shutil.copytree(journal.folder, folder)
-    installation.step(1, in_copy)
-    installation.rows("UPDATE gateway SET heartbeat_at = now() - interval '3 s'")
-    installation.step(1, in_copy)
-    assert installation.rows("SELECT state FROM gateway") == [("fenced",)], "it moved, and its worker is dead"
+    clone = Home(tmp_path / "clone")
+    shutil.copytree(installation.home.root, clone.root)
+    installation.rows("UPDATE gateway SET home = %s", str(clone.root))
+    in_clone = Shipper(clone)
+    for ago, state in (("0 s", "live"), ("-1 s", "live"), ("3 s", "fenced")):
+        installation.rows("UPDATE gateway SET heartbeat_at = now() - %s::interval", ago)
+        installation.step(2, in_clone)
+        assert installation.rows("SELECT state FROM gateway") == [(state,)]
     await journal.close()
 
 
@@ -453,6 +449,7 @@ async def test_a_copy_of_a_journal_is_left_to_whoever_has_the_worker(installatio
     installation.step()
     copy = Home(installation.home.root.with_name("copy"))
     shutil.copytree(installation.home.root, copy.root)
+    installation.rows("UPDATE gateway SET heartbeat_at = now() - interval '30 seconds'")
     installation.step(2, Shipper(copy))
     assert installation.rows("SELECT state FROM gateway") == [("live",)] and installation.granted() == 10
     installation.rows("UPDATE gateway SET heartbeat_at = now() - interval '61 seconds'")  # that machine is away
@@ -585,7 +582,7 @@ async def test_rows_cut_between_two_rounds_are_written_once(
 ) -> None:
     """Of a call that is settled in one round and ends in the next, and of one that was shown as open before. A shipper
     that goes on knows what is there, and writes nothing a second time."""
-    monkeypatch.setattr(shipper_module, "record_many", lambda *_: pytest.fail("something was there already"))
+    monkeypatch.setattr(written, "record_many", lambda *_: pytest.fail("something was there already"))
     journal = installation.journal()
     shipper = Shipper(installation.home)
     call, shown = new_id().bytes, new_id().bytes

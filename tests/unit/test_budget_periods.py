@@ -164,8 +164,8 @@ async def test_a_batch_that_waits_over_midnight_is_of_the_new_day(
         with suppress(psycopg.Rollback):
             yield
 
-    async def connect(use: str = "look") -> Any:
-        return None
+    async def nothing(*_: Any) -> None:
+        pass
 
     async with daily(tmp_path) as rig:
         clock = rig.gateway.clock
@@ -173,9 +173,9 @@ async def test_a_batch_that_waits_over_midnight_is_of_the_new_day(
         runner = BatchRunner(rig.gateway, cast(Any, None), cast(Any, None), "", Shelf(Home(tmp_path)))
         monkeypatch.setattr(batch_store, "hold", hold)
         monkeypatch.setattr(batch_store, "recall", recall)
-        monkeypatch.setattr(runner, "_connect", connect)
+        monkeypatch.setattr(runner, "_connect", nothing)
         monkeypatch.setattr(batch_runner, "_RECALL_S", 0.0)
         checked = Checked(charges=[(DAILY, OLD)], total=BOUND)
-        connection, batch = SimpleNamespace(transaction=transaction), SimpleNamespace(id=1)
+        connection, batch = SimpleNamespace(transaction=transaction, execute=nothing), SimpleNamespace(id=1)
         left = await runner._hold(cast(Any, connection), cast(Any, batch), checked)
         assert left is None and asked == [[OLD], [NEW]] and checked.charges == ((DAILY, NEW),)

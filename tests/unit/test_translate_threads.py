@@ -57,6 +57,8 @@ async def test_a_client_is_loaded_and_made_beside_the_loop(monkeypatch: pytest.M
 class Asked:
     """A provider's client, and in which thread of the loop it works."""
 
+    client = None
+
     async def acompletion(self, **_: Any) -> str:
         return await asyncio.get_running_loop().run_in_executor(None, lambda: threading.current_thread().name)
 

@@ -252,7 +252,7 @@ class BatchRunner:
         for _ in range(_RECALLS):
             checked.charges = admit.dated(budgets, self._gateway.clock.seconds())
             async with connection.transaction():
-                await connection.execute(batch_store.BRIEFLY)
+                await connection.execute(batch_store.BRIEFLY_NOW)
                 left = await batch_store.hold(connection, batch.id, checked.charges, checked.blueprint, checked.total)
                 if left is None:
                     return None

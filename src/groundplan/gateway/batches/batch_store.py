@@ -33,7 +33,9 @@ _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b
 
 BRIEFLY: LiteralString = "SET idle_in_transaction_session_timeout = '2s'"
 """Whatever moves the money of a batch has the rows of its budgets until it is committed: a worker that is stopped just
-then keeps all others from these for no longer. Undone with a transaction that is."""
+then keeps all others from these for no longer."""
+BRIEFLY_NOW: LiteralString = "SET LOCAL idle_in_transaction_session_timeout = '2s'"
+"""The same in a transaction of a connection that others use for longer ones."""
 _CODE: LiteralString = "CASE WHEN pg_input_is_valid(result, 'jsonb') THEN result::jsonb -> 'error' ->> 'code' END"
 """Of a line that was not made. What an upstream refuses with may hold numbers that PostgreSQL has no type for."""
 

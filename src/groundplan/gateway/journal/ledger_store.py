@@ -209,12 +209,15 @@ def vanished(conn: Conn, home: str, there: Iterable[UUID]) -> list[UUID]:
     return [epoch for (epoch,) in rows]
 
 
-def serves_elsewhere(conn: Conn, epoch: UUID, home: str) -> bool:
-    """Whether this worker belongs to another HOME, or machine, and was heard of within a minute: what is here is a
-    copy of its journal, and whoever has that takes it over."""
+def is_heard(conn: Conn, epoch: UUID, home: str) -> bool:
+    """Whether the worker of a journal that nobody here writes was heard of a moment ago. It has just died; or HOME is a
+    copy of another one, whose worker goes on: what it spends from here on is in its own journal alone, so nobody else
+    may close its books. Where it has another HOME, or machine, whoever has that comes first. What was heard later than
+    now was so by the clock of a server before this one."""
     row = conn.execute(
-        """SELECT 1 FROM gateway WHERE epoch = %s AND (host, home) <> (%s, %s) AND host <> ''
-             AND heartbeat_at > now() - interval '1 minute'""",
+        """SELECT 1 FROM gateway WHERE epoch = %s AND state = 'live' AND heartbeat_at < now() + interval '2 seconds'
+             AND heartbeat_at > now() - CASE WHEN (host, home) = (%s, %s) OR host = '' THEN interval '2 seconds'
+                                             ELSE interval '1 minute' END""",
         (epoch, socket.gethostname(), home),
     ).fetchone()
     return row is not None
@@ -282,26 +285,6 @@ def _book_grant(conn: Conn, epoch: UUID, key: tuple[str, str], amount: int) -> N
         (epoch, *key, usd),
     )
     conn.execute(MOVE, (new_id(), epoch, *key, usd, "grant"))
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """When a worker was heard of last, in seconds since the epoch by the database's clock, how long ago that is, and
-    from where."""
-
-    at: float
-    silent_s: float
-    host: str
-
-
-def heard_of(conn: Conn, epoch: UUID) -> Heard | None:
-    """None where it has told that it stopped, is fenced, or was never heard of."""
-    row = conn.execute(
-        """SELECT extract(epoch FROM heartbeat_at)::float8, extract(epoch FROM now() - heartbeat_at)::float8, host
-           FROM gateway WHERE epoch = %s AND state = 'live'""",
-        (epoch,),
-    ).fetchone()
-    return None if row is None else Heard(*row)
 
 
 def fence(conn: Conn, epoch: UUID) -> None:

@@ -24,12 +24,7 @@ from uuid import UUID
 
 import psycopg
 
-from groundplan.blueprint.artifact import decode
-from groundplan.blueprint.model import Rates
 from groundplan.core import logs
-from groundplan.core.audit.entry import Acting, Entry
-from groundplan.core.audit.store import copy_new, keys_made_acting, record_many
-from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import GroundplanError, Unavailable
@@ -37,18 +32,18 @@ from groundplan.core.home import Home
 from groundplan.core.logger import get_logger
 from groundplan.core.settings import load_settings
 from groundplan.gateway.caching.cache_store import AnswerStore
-from groundplan.gateway.call import over_bound
-from groundplan.gateway.journal import archived_store, ledger_store
+from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.folders import discard, remove_abandoned, remove_folder
-from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
+from groundplan.gateway.journal.ledger_rows import as_uuid
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.records import Newer, segment_numbers, segment_path
 from groundplan.gateway.journal.recovery import Attempt, CallState, EpochState
 from groundplan.gateway.journal.tail import EpochTail, try_lock
+from groundplan.gateway.journal.written import Context
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
 from groundplan.gateway.telemetry.trace_export import TraceExport
-from groundplan.ledger.model import Finish, Release, Reservation
+from groundplan.ledger.model import Release
 
 BATCH = 5000
 """Records in one transaction, about."""
@@ -67,8 +62,6 @@ OPEN_AFTER_MS = 2000
 """An attempt that is open for longer is shown in the ledger as such."""
 COLLECTED = (100_000, 20, 50)
 """When garbage is looked for. A round makes and drops tens of thousands of objects, of which none is in a cycle."""
-ALIVE_S = 2.0
-"""A worker that lives tells it every fifth of a second."""
 KEPT_S = 60.0
 """How long a journal stays that was taken over into a database that may have a standby, to which the last transactions
 may not have come when it takes over."""
@@ -207,92 +200,6 @@ class EpochShipper:
             self.state.forget(call.call)
 
 
-class Context:
-    """What all epochs of one HOME share: the clock, the keys that seal personal fields, teams and prices."""
-
-    def __init__(self, home: Home, clock: Clock, traces: TraceExport | None = None) -> None:
-        self._home = home
-        self.traces = traces
-        self._clock = clock
-        self._keys: SubjectKeys | None = None
-        self._teams: dict[int, dict[str, str | None]] = {}
-        self._rates: dict[int, dict[str, Rates]] = {}
-        self._demo_keys: set[str] = set()
-        self._acting: dict[str, Acting] = {}
-        """Of the keys seen in a demo, those that were made while acting as somebody."""
-
-    def now_ms(self) -> int:
-        """Wall time in milliseconds, as in the journal."""
-        return int(self._clock.now().timestamp() * 1000)
-
-    def write(
-        self, conn: Conn, epoch: UUID, ended: list[CallState], closed: list[Attempt], opened: list[Attempt]
-    ) -> None:
-        """Rows and audit entries of calls and attempts, in the caller's transaction."""
-        for number in {a.reservation.blueprint for a in closed} | {_source(call).blueprint for call in ended}:
-            self._learn(conn, number)
-        self._learn_acting(conn, ended)
-        shown = [attempt_row(a, epoch, self._rates_of) for a in closed if a.shown]
-        attempts = [attempt_row(a, epoch, self._rates_of) for a in [*closed, *opened] if not a.shown]
-        charges = [row for attempt in closed for row in charge_rows(attempt)]
-        calls = [call_row(call, epoch, self._team, self._acting) for call in ended]
-        left = archived_store.left(conn, calls, attempts, self._clock.now())
-        facts = (
-            (ledger_store.INSERT_ATTEMPTS, left.attempts(attempts)),
-            (ledger_store.INSERT_CHARGES, left.attempts(charges)),
-            (ledger_store.INSERT_CALLS, left.calls(calls)),
-        )
-        entries = self._entries(conn, epoch, ended)
-        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, shown)
-        try:
-            with conn.transaction():
-                for insert, rows in facts:
-                    ledger_store.copy_new(conn, insert, rows)
-                copy_new(conn, entries)
-        except psycopg.errors.UniqueViolation:  # after a restart it is not known what was shown as open, or kept
-            for insert, rows in facts:
-                ledger_store.insert_rows(conn, insert, rows)
-            record_many(conn, entries)
-        over_bound.stop(conn, epoch, closed)
-
-    def _entries(self, conn: Conn, epoch: UUID, ended: list[CallState]) -> list[Entry]:
-        """The audit entries of calls, with whom they are about sealed once for each."""
-        sealed: dict[UUID, str] = {}
-
-        def seal(person: UUID, text: str) -> str:
-            if person not in sealed:
-                sealed[person] = self._sealing().seal(conn, person, text)
-            return sealed[person]
-
-        return [call_entry(call, epoch, seal, self._acting) for call in ended]
-
-    def _sealing(self) -> SubjectKeys:
-        if self._keys is None:
-            self._keys = SubjectKeys.of(self._home)
-        return self._keys
-
-    def _learn_acting(self, conn: Conn, ended: list[CallState]) -> None:
-        """Ask once about each key, and only about keys of a demo: elsewhere nobody acts as somebody else."""
-        sources = [_source(call) for call in ended]
-        new = {source.key for source in sources if source.demo} - self._demo_keys
-        if keys := [key for text in sorted(new) if (key := as_uuid(text)) is not None]:
-            self._acting.update(keys_made_acting(conn, keys))
-        self._demo_keys |= new
-
-    def _learn(self, conn: Conn, number: int) -> None:
-        """What a blueprint says of teams and prices, once."""
-        if number not in self._teams and (body := ledger_store.blueprint_body(conn, number)) is not None:
-            blueprint = decode(body)
-            self._teams[number] = {workload.name: workload.team for workload in blueprint.workloads}
-            self._rates[number] = {deployment.name: deployment.rates for deployment in blueprint.deployments}
-
-    def _rates_of(self, number: int, deployment: str) -> Rates | None:
-        return self._rates.get(number, {}).get(deployment)
-
-    def _team(self, number: int, workload: str) -> str | None:
-        return self._teams.get(number, {}).get(workload)
-
-
 class Shipper:
     """All epochs of one HOME."""
 
@@ -305,8 +212,6 @@ class Shipper:
         self._over: dict[UUID, tuple[float, EpochShipper]] = {}
         """Epochs that are taken over and whose folders stay for a while, and since when."""
         self._epochs: dict[UUID, EpochShipper] = {}
-        self._heard: dict[UUID, float] = {}
-        """When the workers of journals that nobody here writes were heard of, in seconds since the epoch."""
         self._newer: set[UUID] = set()
         """Those that a newer program wrote, which this one looks at no more."""
         self._looked_ms = self._context.now_ms()
@@ -373,10 +278,8 @@ class Shipper:
         lock = try_lock(folder)
         try:
             shipper = self._epochs.get(epoch)
-            if shipper is None and lock is not None and self._lives_elsewhere(conn, folder, epoch):
-                return 0
             if shipper is None:
-                if lock is not None and ledger_store.serves_elsewhere(conn, epoch, str(self._home.root)):
+                if lock is not None and ledger_store.is_heard(conn, epoch, str(self._home.root)):
                     return 0
                 segment, offset, done, gaps = ledger_store.position(conn, epoch)
                 shipper = EpochShipper(folder, epoch, (segment, offset), gaps, self._kept_s)
@@ -402,30 +305,11 @@ class Shipper:
             if lock is not None:
                 os.close(lock)
 
-    def _lives_elsewhere(self, conn: Conn, folder: Path, epoch: UUID) -> bool:
-        """Whether the worker of a journal whose lock is free was heard of a moment ago. It has just died; or HOME is a
-        copy of another one, whose worker goes on, and is heard of again: then the copy is deleted. What that one spends
-        from here on is in its own journal alone, so nobody else may close its books."""
-        heard = ledger_store.heard_of(conn, epoch)
-        if heard is None or abs(heard.silent_s) > ALIVE_S:  # later than now: by the clock of a server before this one
-            self._heard.pop(epoch, None)
-            return False
-        if heard.at > self._heard.setdefault(epoch, heard.at) + ALIVE_S / 2:
-            log.error("a copied journal is deleted: its worker goes on elsewhere", epoch=str(epoch), host=heard.host)
-            remove_folder(folder)
-            del self._heard[epoch]
-        return True
-
     def _close(self, conn: Conn, shipper: EpochShipper) -> None:
         del self._epochs[shipper.epoch]  # after a failure the epoch is read again from its files
         returned = shipper.recover(conn, self._context)
         self._remove(shipper)
         log.info("epoch recovered", epoch=str(shipper.epoch), returned_picodollars=returned, gaps=shipper.gaps)
-
-
-def _source(call: CallState) -> Finish | Reservation:
-    """What tells of it: its end, or else its first attempt."""
-    return call.finish or next(iter(call.attempts.values())).reservation
 
 
 def run(

@@ -1,0 +1,116 @@
+"""What is written of calls and attempts that ended: rows of the ledger and entries of the audit log, together.
+
+Which ones have ended is the shipper's to say.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import psycopg
+
+from groundplan.blueprint.artifact import decode
+from groundplan.blueprint.model import Rates
+from groundplan.core.audit.entry import Acting, Entry
+from groundplan.core.audit.store import copy_new, keys_made_acting, record_many
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.clock import Clock
+from groundplan.core.home import Home
+from groundplan.gateway.call import over_bound
+from groundplan.gateway.journal import archived_store, ledger_store
+from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
+from groundplan.gateway.journal.ledger_store import Conn
+from groundplan.gateway.journal.recovery import Attempt, CallState
+from groundplan.gateway.telemetry.trace_export import TraceExport
+from groundplan.ledger.model import Finish, Reservation
+
+
+class Context:
+    """What all epochs of one HOME share: the clock, the keys that seal personal fields, teams and prices."""
+
+    def __init__(self, home: Home, clock: Clock, traces: TraceExport | None = None) -> None:
+        self._home = home
+        self.traces = traces
+        self._clock = clock
+        self._keys: SubjectKeys | None = None
+        self._teams: dict[int, dict[str, str | None]] = {}
+        self._rates: dict[int, dict[str, Rates]] = {}
+        self._demo_keys: set[str] = set()
+        self._acting: dict[str, Acting] = {}
+        """Of the keys seen in a demo, those that were made while acting as somebody."""
+
+    def now_ms(self) -> int:
+        """Wall time in milliseconds, as in the journal."""
+        return int(self._clock.now().timestamp() * 1000)
+
+    def write(
+        self, conn: Conn, epoch: UUID, ended: list[CallState], closed: list[Attempt], opened: list[Attempt]
+    ) -> None:
+        """Rows and audit entries of calls and attempts, in the caller's transaction."""
+        for number in {a.reservation.blueprint for a in closed} | {_source(call).blueprint for call in ended}:
+            self._learn(conn, number)
+        self._learn_acting(conn, ended)
+        shown = [attempt_row(a, epoch, self._rates_of) for a in closed if a.shown]
+        attempts = [attempt_row(a, epoch, self._rates_of) for a in [*closed, *opened] if not a.shown]
+        charges = [row for attempt in closed for row in charge_rows(attempt)]
+        calls = [call_row(call, epoch, self._team, self._acting) for call in ended]
+        left = archived_store.left(conn, calls, attempts, self._clock.now())
+        facts = (
+            (ledger_store.INSERT_ATTEMPTS, left.attempts(attempts)),
+            (ledger_store.INSERT_CHARGES, left.attempts(charges)),
+            (ledger_store.INSERT_CALLS, left.calls(calls)),
+        )
+        entries = self._entries(conn, epoch, ended)
+        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, shown)
+        try:
+            with conn.transaction():
+                for insert, rows in facts:
+                    ledger_store.copy_new(conn, insert, rows)
+                copy_new(conn, entries)
+        except psycopg.errors.UniqueViolation:  # after a restart it is not known what was shown as open, or kept
+            for insert, rows in facts:
+                ledger_store.insert_rows(conn, insert, rows)
+            record_many(conn, entries)
+        over_bound.stop(conn, epoch, closed)
+
+    def _entries(self, conn: Conn, epoch: UUID, ended: list[CallState]) -> list[Entry]:
+        """The audit entries of calls, with whom they are about sealed once for each."""
+        sealed: dict[UUID, str] = {}
+
+        def seal(person: UUID, text: str) -> str:
+            if person not in sealed:
+                sealed[person] = self._sealing().seal(conn, person, text)
+            return sealed[person]
+
+        return [call_entry(call, epoch, seal, self._acting) for call in ended]
+
+    def _sealing(self) -> SubjectKeys:
+        if self._keys is None:
+            self._keys = SubjectKeys.of(self._home)
+        return self._keys
+
+    def _learn_acting(self, conn: Conn, ended: list[CallState]) -> None:
+        """Ask once about each key, and only about keys of a demo: elsewhere nobody acts as somebody else."""
+        sources = [_source(call) for call in ended]
+        new = {source.key for source in sources if source.demo} - self._demo_keys
+        if keys := [key for text in sorted(new) if (key := as_uuid(text)) is not None]:
+            self._acting.update(keys_made_acting(conn, keys))
+        self._demo_keys |= new
+
+    def _learn(self, conn: Conn, number: int) -> None:
+        """What a blueprint says of teams and prices, once."""
+        if number not in self._teams and (body := ledger_store.blueprint_body(conn, number)) is not None:
+            blueprint = decode(body)
+            self._teams[number] = {workload.name: workload.team for workload in blueprint.workloads}
+            self._rates[number] = {deployment.name: deployment.rates for deployment in blueprint.deployments}
+
+    def _rates_of(self, number: int, deployment: str) -> Rates | None:
+        return self._rates.get(number, {}).get(deployment)
+
+    def _team(self, number: int, workload: str) -> str | None:
+        return self._teams.get(number, {}).get(workload)
+
+
+def _source(call: CallState) -> Finish | Reservation:
+    """What tells of it: its end, or else its first attempt."""
+    return call.finish or next(iter(call.attempts.values())).reservation
