@@ -20,7 +20,8 @@ def main() -> int:
     if not noted.exists():
         print("no whole run was noted here: run `make test` first", file=sys.stderr)
         return 1
-    SECONDS.write_text(json.dumps(worth_knowing(json.loads(noted.read_text())), indent=0) + "\n")
+    lines = [f"{json.dumps(file)}: {took}" for file, took in worth_knowing(json.loads(noted.read_text())).items()]
+    SECONDS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     return 0
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import resource
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -20,12 +22,16 @@ from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
 from tests import crashed_worker, late_grammar, longest_first, made_database, small_pages
 from tests.crashed_worker import FilesInTurn
+from tests.integration import nursery
 
 DAY_SECONDS, LATE_SECONDS = 86_400.0, 15.0
 WHOLE = 5000
 """Tests of a run that is taken for a whole one."""
 _TOOK: defaultdict[str, float] = defaultdict(float)
-"""Seconds of each file."""
+_COMPUTED: defaultdict[str, float] = defaultdict(float)
+"""Seconds of each file, and of computing by it and what it started."""
+_COMPUTED_BEFORE = [0.0]
+"""Seconds of computing up to the end of the file before."""
 _OURS: list[tuple[AbstractContextManager[Cluster], Path]] = []
 """Servers that this worker runs, and who uses them."""
 _FAILED = pytest.StashKey[bool]()
@@ -102,17 +108,41 @@ def pytest_make_collect_report(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    seconds = longest_first.known_seconds()
-    items.sort(key=lambda item: (longest_first.place(item.nodeid, seconds), longest_first.file_of(item.nodeid)))
+    first = longest_first.places(longest_first.known_seconds())
+    items.sort(key=lambda item: (longest_first.place(item.nodeid, first), longest_first.file_of(item.nodeid)))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     _TOOK[longest_first.file_of(report.nodeid)] += report.duration
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    done = yield
+    file = longest_first.file_of(item.nodeid)
+    if nextitem is None or longest_first.file_of(nextitem.nodeid) != file:
+        now = _computed()
+        _COMPUTED[file] += now - _COMPUTED_BEFORE[0]
+        _COMPUTED_BEFORE[0] = now
+    return done
+
+
+def _computed() -> float:
+    """Seconds of computing by this process and all that it started and that has ended."""
+    ours = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in ours) + nursery.computed()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for file, seconds in getattr(node, "workeroutput", {}).get(longest_first.NOTED, {}).items():
+        _COMPUTED[file] += seconds
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+    _COMPUTED_BEFORE[0] = _computed()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -123,7 +153,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if cache is not None and not hasattr(session.config, "workerinput"):
         cache.set("groundplan/ended", int(exitstatus))
         if session.testscollected >= WHOLE:
-            cache.set(longest_first.NOTED, dict(_TOOK))
+            cache.set(longest_first.NOTED, {file: [seconds, _COMPUTED[file]] for file, seconds in _TOOK.items()})
+    elif hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[longest_first.NOTED] = dict(_COMPUTED)
     # here and not at the end of a test, which may take three minutes: another worker's last file may take longer
     for running, users in _OURS:
         _wait_for_others(users)

@@ -58,6 +58,7 @@ console all of an installation, most of which that has loaded anyway."""
 _ROOM = 600
 """Bytes of a command line that a process may have which is forked from one."""
 _ASKING = threading.Lock()
+_STARTED: list[int] = []
 _CODE = struct.Struct("<i")
 _MOST = 1 << 18
 """Bytes of arguments and environment."""
@@ -142,6 +143,15 @@ def run_command(
     return subprocess.CompletedProcess(["groundplan", *arguments], code, shown, told)
 
 
+def computed() -> float:
+    """Seconds of computing by the nurseries of this process and by all of theirs that has ended."""
+    ticks = 0
+    for pid in _STARTED:
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _written(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode()
@@ -158,6 +168,7 @@ def _nursery(owner: int, loaded: str) -> socket.socket:
         command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )  # fmt: skip
     theirs.close()
+    _STARTED.append(process.pid)
     atexit.register(_end, process, ours)
     return ours
 

@@ -1,27 +1,34 @@
-"""Files of tests that take long begin first, and what is known of them is of files that there are."""
+"""Files of tests that take long begin first, those that wait among those that compute, and what is known of them is of
+files that there are.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from tests.longest_first import known_seconds, place, worth_knowing
+from tests.longest_first import Took, known_seconds, place, places, worth_knowing
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_longest_file_begins_first_and_one_that_nobody_timed_last() -> None:
-    seconds = {"tests/a.py": 2.0, "tests/c.py": 90.0}
+    first = places({"tests/a.py": Took(2, 2), "tests/c.py": Took(90, 80)})
     tests = ["tests/a.py::test_1", "tests/a.py::test_2", "tests/b.py::test_1", "tests/c.py::test_1[x::y]"]
-    assert sorted(tests, key=lambda test: place(test, seconds)) == [tests[3], *tests[:3]]
+    assert sorted(tests, key=lambda test: place(test, first)) == [tests[3], *tests[:2], tests[2]]
+
+
+def test_those_that_wait_begin_among_those_that_compute() -> None:
+    known = {"w9": Took(9, 1), "w8": Took(8, 1), "c7": Took(7, 7), "c6": Took(6, 5), "c5": Took(5, 2), "w4": Took(4, 0)}
+    assert sorted(known, key=places(known).__getitem__) == ["w9", "c7", "c6", "w8", "c5", "w4"]
 
 
 def test_what_takes_no_time_is_not_kept(tmp_path: Path) -> None:
-    kept = worth_knowing({"tests/quick.py": 0.4, "tests/a.py": 2.4, "tests/b.py": 12.6})
-    assert list(kept.items()) == [("tests/b.py", 13), ("tests/a.py", 2)]
+    kept = worth_knowing({"tests/quick.py": (0.4, 0.4), "tests/a.py": (2.4, 1.6), "tests/b.py": (12.6, 0.3)})
+    assert list(kept.items()) == [("tests/b.py", [13, 0]), ("tests/a.py", [2, 2])]
     file = tmp_path / "seconds.json"
     file.write_text(json.dumps(kept))
-    assert known_seconds(file) == kept
+    assert known_seconds(file) == {"tests/b.py": (13, 0), "tests/a.py": (2, 2)}
 
 
 def test_every_file_that_is_known_is_there() -> None:
