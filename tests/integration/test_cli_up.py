@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from tests.contract.ways import Authority
-from tests.integration.nursery import run_command
+from tests.integration.nursery import Worker, fork_program, run_command
 
 from groundplan.core.home import Home
 from groundplan.runtime.postgres import EmbeddedPostgres
@@ -31,7 +31,7 @@ START_SECONDS = 120.0
 class Up:
     """A started `up`: its ready line, what it said, and the addresses from the line."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes] | Worker
     ready: str
     said: list[str]
 
@@ -58,37 +58,36 @@ def cli(*arguments: str, code: int | tuple[int, ...] = 0, alone: bool = False) -
 
 
 @contextmanager
-def started(home: Path, *arguments: str) -> Iterator[Up]:
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "groundplan.cli.main", "up", "--home", str(home)),
-            *("--port", "0", "--control-port", "0", "--gateway-workers", "1", *arguments),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "UPSTREAM_KEY": "sk-test"},
-    )
-    assert process.stdout is not None and process.stderr is not None
-    errors = process.stderr
+def started(home: Path, *arguments: str, alone: bool = True) -> Iterator[Up]:
+    """`alone`: it, and all that it starts, starts from nothing."""
+    told = ["up", "--home", str(home), "--port", "0", "--control-port", "0", "--gateway-workers", "1", *arguments]
+    environment = {**os.environ, "UPSTREAM_KEY": "sk-test"}
+    (out, shown), (errors, log) = os.pipe(), os.pipe()
+    process: subprocess.Popen[bytes] | Worker
+    if alone:
+        command = [sys.executable, "-m", "groundplan.cli.main", *told]
+        process = subprocess.Popen(command, stdout=shown, stderr=log, env=environment)
+    else:
+        process = fork_program("groundplan.cli.main", told, log, environment, out=shown)
+    for given in (shown, log):
+        os.close(given)
     said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(errors), daemon=True)
-    reader.start()
-    timer = threading.Timer(START_SECONDS, process.kill)
-    timer.start()
-    try:
-        line = process.stdout.readline()
-        timer.cancel()
-        assert line.startswith("ready "), f"{line!r}\n{''.join(said)}"
-        yield Up(process, line.strip(), said)
-    finally:
-        timer.cancel()
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(120)
-        reader.join(10)
-        process.stdout.close()
-        errors.close()
+    with os.fdopen(out) as lines, os.fdopen(errors) as words:
+        reader = threading.Thread(target=lambda: said.extend(words), daemon=True)
+        reader.start()
+        timer = threading.Timer(START_SECONDS, process.kill)
+        timer.start()
+        try:
+            line = lines.readline()
+            timer.cancel()
+            assert line.startswith("ready "), f"{line!r}\n{''.join(said)}"
+            yield Up(process, line.strip(), said)
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            process.wait(120)
+            reader.join(10)
 
 
 @pytest.fixture
@@ -237,7 +236,7 @@ def test_tls_with_client_certificates_and_a_reload(home: Path, workspace: Path, 
     context = ssl.create_default_context(cafile=str(authority.file))
     place = ("--home", str(home))
     tls = ("--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(authority.file))
-    with started(home, "--workspace", str(workspace), "--drain", "5", *tls) as up:
+    with started(home, "--workspace", str(workspace), "--drain", "5", *tls, alone=False) as up:
         assert up.gateway.startswith("https://127.0.0.1:")
         port = int(up.gateway.split(":")[2].partition("/")[0])
 

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,6 +98,20 @@ def test_only_the_ready_line_goes_to_stdout(scene: Scene) -> None:
 def test_a_key_and_its_id(scene: Scene) -> None:
     assert UUID(scene.key_told["id"]) and scene.key.startswith("gp_")
     assert scene.key_told["user"] == "you@company.example"
+
+
+@pytest.mark.parametrize(
+    ("program", "count"),
+    [("groundplan.gateway.app", 2), ("groundplan.gateway.journal.shipper", 1), ("groundplan.console.app", 1)],
+)
+def test_a_process_is_a_child_of_up_by_its_own_command(scene: Scene, program: str, count: int) -> None:
+    pids = scene.stack.pids(program)
+    assert len(pids) == count and scene.stack.process is not None
+    for pid in pids:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().split("\0")
+        assert command[:6] == [sys.executable, "-m", "groundplan.program", program, "--home", str(scene.stack.home)]
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        assert (parent, os.getsid(pid)) == (scene.stack.process.pid, pid)
 
 
 def test_cost(scene: Scene) -> None:
