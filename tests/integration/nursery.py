@@ -39,9 +39,10 @@ _NURSERIES = {
     "groundplan.api.app": "groundplan.console.app",
     "groundplan.cli.main": "groundplan.console.app",
     "groundplan.testing.scripted": "groundplan.console.app",
+    "-c": "groundplan.console.app",
 }
 """Which loaded module each program is forked beside; what else it needs, it loads itself."""
-_COMMANDS = "groundplan.cli.main"
+_COMMANDS, _GIVEN = "groundplan.cli.main", "-c"
 _STARTED_BY_UP = (
     "groundplan.console.app", "groundplan.gateway.app", "groundplan.gateway.journal.shipper",
     "groundplan.gateway.search_app", "groundplan.testing.scripted", "groundplan.testing.traffic",
@@ -141,6 +142,15 @@ def run_command(
             raise
         shown, told = (_written(file) for file in (out, log))
     return subprocess.CompletedProcess(["groundplan", *arguments], code, shown, told)
+
+
+def run_code(code: str, *arguments: str, timeout: float = 120) -> int:
+    """How `python -c CODE ARGUMENTS` ends."""
+    child = fork_program(_GIVEN, [code, *arguments], 2, os.environ)
+    try:
+        return child.wait(timeout)
+    finally:
+        child.kill()
 
 
 def computed() -> float:
@@ -271,8 +281,7 @@ def _be(module: str, arguments: list[str], environment: dict[str, str], log: int
     try:
         if module == _COMMANDS and arguments[:1] == ["up"]:
             ends.callback(brood.take_over(_STARTED_BY_UP))
-        loaded = importlib.import_module(module)
-        code = (loaded.main() or 0) if module == _COMMANDS else loaded.main(arguments)
+        code = _run(module, arguments)
     except SystemExit as left:
         code = brood.told(left)
     except Exception:  # noqa: BLE001 -- what a program of its own would end with
@@ -282,6 +291,16 @@ def _be(module: str, arguments: list[str], environment: dict[str, str], log: int
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _run(module: str, arguments: list[str]) -> int:
+    if module == _GIVEN:
+        given, *sys.argv[1:] = arguments
+        exec(compile(given, "<string>", "exec"), {"__name__": "__main__"})
+        return 0
+    loaded = importlib.import_module(module)
+    code: int = (loaded.main() or 0) if module == _COMMANDS else loaded.main(arguments)
+    return code
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests import knowledge_files as files
+from tests.integration.nursery import run_code
 
 from groundplan.blueprint.model import Governed, Source
 from groundplan.core.ids import new_id
@@ -411,8 +410,8 @@ def test_a_run_that_is_killed_anywhere_is_gone_on_with(world: World, database: D
         world.write(f"d{number % 7}/n{number:03}.md", f"# Note {number}\n\nThis is note {number}.\n")
     grown = [0]
     for statement in (4, 18, 24, 29, 34):
-        child = [sys.executable, "-c", CHILD, database.urls["control"], str(world.folder), str(statement)]
-        assert subprocess.run(child, timeout=120).returncode == -signal.SIGKILL
+        ended = run_code(CHILD, database.urls["control"], str(world.folder), str(statement))
+        assert ended == -signal.SIGKILL
         row = world.control.execute("SELECT count(*) FROM document").fetchone()
         assert row is not None
         grown.append(row[0])

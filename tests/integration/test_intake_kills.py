@@ -7,8 +7,6 @@ import os
 import pickle
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 from dulwich import porcelain
+from tests.integration.nursery import run_code
 from tests.knowledge_intake import Intake
 
 from groundplan.blueprint.model import Connector as Declared
@@ -176,7 +175,7 @@ class Killed:
         return self._connector.read(key)
 
 batch.BATCH = 20
-source, root = pickle.loads(sys.stdin.buffer.read())
+source, root = pickle.loads(bytes.fromhex(sys.argv[4]))
 conn = Dying.connect(sys.argv[1], autocommit=True)
 take_over(conn, source, Killed(opened(source, root, conn, mirrors=root / "mirrors"), int(sys.argv[2])))
 """
@@ -199,9 +198,9 @@ def test_a_killed_intake_is_gone_on_with(intake: Intake, tmp_path: Path, kind: s
     )  # fmt: skip
 
     def killed(read: int, statement: int) -> None:
-        child = [sys.executable, "-c", CHILD, intake.database.urls["control"], str(read), str(statement)]
-        done = subprocess.run(child, input=pickle.dumps((source, tmp_path)), timeout=120, env=dict(os.environ))
-        assert done.returncode == -signal.SIGKILL
+        given = pickle.dumps((source, tmp_path)).hex()
+        ended = run_code(CHILD, intake.database.urls["control"], str(read), str(statement), given)
+        assert ended == -signal.SIGKILL
 
     def ingest() -> IngestReport:
         connector = opened(source, tmp_path, intake.conn, mirrors=tmp_path / "mirrors")
