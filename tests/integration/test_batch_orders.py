@@ -423,10 +423,11 @@ async def test_a_worker_killed_at_any_step_orders_once_and_loses_nothing(world: 
 
 
 async def _journals(world: World) -> list[str]:
-    """Folders of journals that are left besides a living worker's."""
+    """Journals that are not taken over, besides a living worker's."""
     await asyncio.sleep(0)
-    live = {str(epoch) for (epoch,) in world.stack.sql("SELECT epoch FROM gateway WHERE state = 'live'")}
-    return [path.name for path in world.stack.home.journal.iterdir() if path.is_dir() and path.name not in live]
+    over = "SELECT epoch FROM gateway WHERE state = 'live' UNION SELECT epoch FROM shipped WHERE done"
+    known = {str(epoch) for (epoch,) in world.stack.sql(over)}
+    return [path.name for path in world.stack.home.journal.iterdir() if path.is_dir() and path.name not in known]
 
 
 def _of_order(world: World, column: str) -> Any:

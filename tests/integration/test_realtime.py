@@ -222,14 +222,17 @@ async def test_a_response_that_is_refused_costs_nothing_and_the_next_one_is_made
 
 async def test_a_response_that_fails_is_a_call_that_failed_and_the_next_one_is_made(setup: Setup) -> None:
     async with setup.connected() as connection:
-        await connection.response.create(response={"instructions": "fail"})
-        _, failed = await heard(connection)
-        assert failed.response.status == "failed" and failed.model_extra["groundplan"]["cost_usd"] == "0.000000000000"
+        for told in ("fail", "limit"):  # of what its provider's limit refuses it may say no usage
+            await connection.response.create(response={"instructions": told})
+            _, failed = await heard(connection)
+            assert failed.response.status == "failed"
+            assert failed.model_extra["groundplan"]["cost_usd"] == "0.000000000000", told
         await say(connection, "a")
         assert (await heard(connection))[0] == "You said: a"
-    failed, made = await setup.settled(2)
-    assert [(each.outcome, each.cost > 0) for each in (failed, made)] == [("failed", False), ("ok", True)]
-    assert [(f.status, f.error_code) for f in setup.records(Finish)] == [("failed", "upstream_failed"), ("ok", "")]
+    settlements = await setup.settled(3)
+    assert [s.outcome for s in settlements] == ["failed", "not_billed", "ok"]
+    failed = ("failed", "upstream_failed")
+    assert [(f.status, f.error_code) for f in setup.records(Finish)] == [failed, failed, ("ok", "")]
 
 
 @pytest.mark.parametrize("setup", [{"keys": [ProviderKey(key="a"), ProviderKey(key="b")]}], indirect=True)

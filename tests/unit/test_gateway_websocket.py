@@ -110,6 +110,7 @@ async def test_what_has_come_of_a_message_is_held_as_a_body_is() -> None:
 async def test_a_client_that_is_gone_without_a_word_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked, and one that says that it is there is not asked again at once."""
     monkeypatch.setattr(websocket, "PING_SECONDS", 0.02)
+    monkeypatch.setattr(websocket, "PONG_SECONDS", 0.1)
     socket, stream, written = connected()
     receiving = asyncio.create_task(socket.receive())
     lost = asyncio.create_task(socket.until_lost())

@@ -291,6 +291,12 @@ def test_what_escapes_of_json_hide_in_an_answer_is_found(text: str, rules: dict[
     assert checked_passage(guard(passages={"secrets": "drop"}), json.dumps([f"a\n{KEY}"]), Masks(), Findings()) is None
 
 
+def test_json_that_is_full_of_what_is_found_costs_no_more_than_its_length() -> None:
+    told, began = json.dumps({"to": f"{EMAIL}\n" * 5000}), time.process_time()
+    made = checked_answer(guard(output={"personal_data": "mask"}), told, Masks(), Findings())
+    assert json.loads(made) == {"to": "[email]\n" * 5000} and time.process_time() - began < 2
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_what_is_masked_in_json_leaves_json(data: st.DataObject) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
 from groundplan.gateway.translate_app import serve
-from groundplan.gateway.upstream.blocking import BLOCKS, THREADS, Threads
+from groundplan.gateway.upstream.blocking import BLOCKS, THREADS, Client, Threads, _Owned
 from groundplan.gateway.upstream.providers import SERVICE, Place
 from groundplan.gateway.upstream.reach import names_of
 from groundplan.gateway.upstream.translate import Providers
@@ -37,6 +38,28 @@ async def test_names_and_clients_of_others_wait_for_no_answer_that_blocks() -> N
         answered.set()
         await asyncio.wait(blocked)
         await providers.close()
+
+
+def test_a_connection_whose_call_was_ended_serves_the_next_one() -> None:
+    class Far:
+        def connect(self) -> None: ...
+
+        def request(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    connection: Any = type("Owned", (_Owned, Far), {})()
+
+    def converse() -> None:
+        connection.connect()  # as over TLS, before it is known whose request goes out
+        connection.request()
+
+    first, second = [Client(SimpleNamespace(converse=converse)) for _ in range(2)]
+    first.converse()
+    first.end()
+    second.converse()
+    with pytest.raises(ConnectionAbortedError):
+        first.converse()
 
 
 async def test_a_client_is_loaded_and_made_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

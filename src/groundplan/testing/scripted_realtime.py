@@ -2,9 +2,9 @@
 
 A committed audio buffer makes it respond of its own accord, as turn detection would; "turn" in the place of sound is
 heard as a whole turn, to which the response takes a while, and at "gone" it goes. A response with the instructions
-"refuse" is not made, which an error event says, one with "fail" fails; one with "call NAME" calls that function first.
-It is broken off by `response.cancel`. It fails by cutting the connection in the middle of a response, or by not going
-on.
+"refuse" is not made, which an error event says, one with "fail" or "limit" fails; one with "call NAME" calls that
+function first. It is broken off by `response.cancel`. It fails by cutting the connection in the middle of a response,
+or by not going on.
 """
 
 from __future__ import annotations
@@ -91,9 +91,10 @@ class Conversation:
         await self._send("response.created", response={**base, "status": "in_progress", "usage": None})
         status, count = "completed", len(words)
         _, calls, call = (told := str((asked.get("response") or {}).get("instructions", ""))).rpartition("call ")
-        if told == "fail":
+        if told in ("fail", "limit"):
             status, count, words = "failed", 0, []
-            error = {"type": "server_error", "code": None, "message": "told to fail"}
+            code = "rate_limit_exceeded" if told == "limit" else None
+            error = {"type": "server_error", "code": code, "message": "told to fail"}
             base["status_details"] = {"type": "failed", "error": error}
         if calls:
             made = {"type": "function_call", "id": "item_3", "call_id": "call_1", "name": call, "arguments": "{}"}
@@ -109,13 +110,14 @@ class Conversation:
                 status, count = "cancelled", number + 1
                 break
         into = len(self._said.split()) if status != "failed" else 0
-        usage = {
+        usage: dict[str, Any] | None = {
             "total_tokens": into + count,
             "input_tokens": into,
             "output_tokens": count,
             "input_token_details": {"cached_tokens": 0, "text_tokens": into, "audio_tokens": 0},
             "output_token_details": {"text_tokens": count, "audio_tokens": 0},
         }
+        usage = None if told == "limit" else usage
         await self._send("response.done", response={**base, "status": status, "usage": usage})
         return True
 

@@ -22,8 +22,9 @@ from groundplan.gateway.http.server import Request, Response
 MESSAGE_BYTES = 16 << 20
 UNCOUNTED = 256 << 10
 """Bytes of a message that are held until the rest of it is here, whatever else is held."""
-PING_SECONDS = 20.0
-"""A client that says nothing for so long is asked whether it is there, and has as long to say so."""
+PING_SECONDS, PONG_SECONDS = 20.0, 300.0
+"""A client that says nothing for so long is asked whether it is there, and how long it has to say so: one that plays
+what it hears as it reads comes to that only behind all that was said before."""
 
 _SUBPROTOCOL = Subprotocol("realtime")
 
@@ -103,7 +104,7 @@ class ServerSocket:
                 self._protocol.send_ping(b"")
                 self._flush()
                 try:
-                    async with patient(PING_SECONDS):
+                    async with patient(PONG_SECONDS):
                         await self._said.wait()
                 except TimeoutError:
                     if self._listens and not self._response.full:

@@ -96,7 +96,7 @@ class _Owned:
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
-        if self.asked_by is not None and self.asked_by.ended:
+        if (call := _call.get()) is not None and call.ended:
             self.close()  # type: ignore[attr-defined]
             raise ConnectionAbortedError("nobody waits for it any more")
 

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from urllib.parse import urlsplit
 
 from groundplan.blueprint.model import CompanyEntity
@@ -81,10 +83,14 @@ class Checks:
         them begins or ends within an escape: what is left of that would be read as another one."""
         said = Said(text)
         found = [replace(hit, start=said.place(hit.start), end=said.place(hit.end)) for hit in self._places(said.text)]
+        known: dict[str, list[Hit]] = {}
+        for each in found:
+            known.setdefault(each.check, []).append(each)
+        known = {check: _apart(each) for check, each in known.items()}
         others = [
             replace(hit, start=said.escape(hit.start)[0], end=max(hit.end, said.escape(hit.end - 1)[1]))
             for hit in hits
-            if not any(each.check == hit.check and each.start < hit.end and hit.start < each.end for each in found)
+            if not _meets(known.get(hit.check, []), hit)
         ]
         return found + others
 
@@ -142,6 +148,12 @@ def _allowed(link: str, hosts: frozenset[str]) -> bool:
     except ValueError:
         return False
     return any(host == known or host.endswith(f".{known}") for known in hosts)
+
+
+def _meets(apart: list[Hit], hit: Hit) -> bool:
+    """Whether one of several, in order and without overlaps, is about a part of the same text."""
+    place = bisect_right(apart, hit.start, key=attrgetter("end"))
+    return place < len(apart) and apart[place].start < hit.end
 
 
 def _apart(hits: list[Hit]) -> list[Hit]:

@@ -14,6 +14,7 @@ import msgspec
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|[\"\\/bfnrt])"
 )
+_SIGNS = {"\\n": "\n", '\\"': '"', "\\\\": "\\", "\\/": "/", "\\t": "\t", "\\r": "\r"}
 
 
 class Said:
@@ -27,7 +28,7 @@ class Said:
         """Where a stretch begins that is written as it is said: in `text`, and as it stands."""
         length = at = 0
         for found in _ESCAPE.finditer(written):
-            sign: str = msgspec.json.decode(f'"{found.group()}"')
+            sign = _SIGNS.get(found.group()) or msgspec.json.decode(f'"{found.group()}"', type=str)
             parts += (written[at : found.start()], sign)
             length, at = length + found.start() - at + len(sign), found.end()
             self._from.append(length)
