@@ -11,18 +11,20 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.contract.h2_server import H2Server
 from tests.contract.ways import Authority, ConnectProxy, http1, proxy, server_context
+from tests.integration.gates import until
 from tests.integration.gateway_stack import deployment
 
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.upstream import http2
+from groundplan.gateway.upstream import http2, room
 from groundplan.gateway.upstream.connection import Pool, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http2 import Http2Connection
 from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
@@ -455,6 +457,47 @@ async def test_answers_that_nobody_reads_on_keep_no_later_one_from_coming_over_h
         assert len(front.transports) == 2, "one connection for all that come after them"
         for each in slow:
             each.release()
+
+
+def _gives_back(share: room.Share, _: object) -> None:
+    share.give_back()
+
+
+async def test_answers_that_wait_for_room_keep_none_that_is_read_from_coming_over_http2(
+    pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the room could not give it back, and they would wait for each other; others may not have it."""
+
+    goes_on = asyncio.Event()
+
+    async def large(request: Request, response: Response) -> None:
+        response.write(b"a", response.start(200, b""))
+        if request.target == b"/v1/x":
+            await goes_on.wait()
+        response.end(bytes(5 << 20))
+
+    monkeypatch.setattr(http2, "STANDS_SECONDS", 0.05)
+    monkeypatch.setattr(room, "LOOK_SECONDS", 0.05)
+    async with http1(large) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
+        pool, shared = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2)), room.Room(1)
+        first, others = room.Share(shared), [room.Share(shared) for _ in range(3)]
+        calls = [await pool.connect(PATIENCE) for _ in (first, *others)]
+        for call in calls:
+            call.send(REQUEST if call is calls[0] else REQUEST.replace(b"/v1/x", b"/v1/large"))
+            await call.head(PATIENCE)
+        assert shared.take(first, 1 << 20) and len(front.transports) == 1
+        waiting = [asyncio.create_task(c.body(PATIENCE, PATIENCE, s)) for c, s in zip(calls[1:], others, strict=True)]
+        await until(lambda: shared.waiting == len(others))
+        await asyncio.sleep(0.15)
+        assert shared.waiting == len(others), "nobody is held up"
+        goes_on.set()
+        assert len(await calls[0].body(PATIENCE)) == 1 + (5 << 20)
+        first.give_back()
+        for share, task in zip(others, waiting, strict=True):
+            task.add_done_callback(partial(_gives_back, share))
+        assert [len(data) for data in await asyncio.gather(*waiting)] == [1 + (5 << 20)] * len(others)
+        for call in calls:
+            call.release()
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -65,8 +65,8 @@ class Settings:
     reload_drain_seconds: float = LEAVE_SECONDS
     """How long they may after a reload, beside the workers that have taken over. GROUNDPLAN_RELOAD_DRAIN_SECONDS."""
     request_memory: int = 256 << 20
-    """Most bytes that one gateway worker holds of the bodies of requests that it reads or answers.
-    GROUNDPLAN_REQUEST_MEMORY, in MiB."""
+    """Most bytes that one gateway worker holds of the bodies of requests that it reads or answers, and as many of large
+    answers that are not streamed. GROUNDPLAN_REQUEST_MEMORY, in MiB."""
     cache_memory: int = 256 << 20
     """Bytes of all answers that one gateway worker keeps to give them again. GROUNDPLAN_CACHE_MEMORY, in MiB."""
     console_url: str | None = None

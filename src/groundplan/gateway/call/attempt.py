@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from groundplan.blueprint.model import Deployment
 from groundplan.blueprint.places import FIRST_TOKEN_MS
@@ -20,14 +21,15 @@ from groundplan.gateway.call.binary_stream import BinaryStreaming, is_sound
 from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.failed import MEANT, AttemptFailed, hint_of, hint_of_silence
+from groundplan.gateway.call.failed import AttemptFailed, hint_of_silence
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.recorded import Recorded
+from groundplan.gateway.call.refusable import Refusable
 from groundplan.gateway.call.reported import Looking
-from groundplan.gateway.call.retry import retry_after
-from groundplan.gateway.call.sent import send, send_whole
+from groundplan.gateway.call.sent import send, send_large, send_whole
 from groundplan.gateway.call.stream import StreamBroken, Streaming
+from groundplan.gateway.guard.run import reviews
 from groundplan.gateway.guard.severed import refuse_stopped, stopped
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.answers import facts, headers
@@ -35,29 +37,23 @@ from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay, fi
 from groundplan.gateway.surfaces.upload import give_up, send_upload
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
-from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
 from groundplan.gateway.upstream.providers import SERVICE, target_line
+from groundplan.gateway.upstream.room import Share
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 
-_NOT_BILLED = frozenset({*range(300, 400), 401, 402, 403, 404, 405, 408, 409, 421, 425, 429, 500, 501, 503, 529})
-"""Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
-front of the model, which may well have been working."""
-_ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 409, 421, 424, 425, 429})
-"""Refusals that are about us, the deployment or this moment, not about the caller's request: others may do better."""
-_OVERLOAD = frozenset({429, 503, 529})
 _DRAIN_SECONDS = 30.0
 _LONG_US = 100_000
 """What took longer is looked at: this worker itself may have stood still."""
 
 
-class Attempt:
+class Attempt(Refusable):
     """See the module. Begun already: `sequence` is its reservation in the journal."""
 
     __slots__ = (
-        "_alone", "_answered", "_connection", "_load", "_overload", "_refusal", "_target", "began", "deadline",
-        "deployment", "exchange", "first_us", "gateway", "refused", "sequence", "status", "streaming",
+        "_alone", "_answered", "_connection", "_load", "_share", "began", "deadline", "first_us", "sequence",
+        "streaming",
     )  # fmt: skip
 
     def __init__(
@@ -82,13 +78,13 @@ class Attempt:
         self.first_us = 0
         """From its begin until there was an answer for the client; 0: not yet, or this worker stood still meanwhile."""
         self.refused = False
-        """What it has for the client is that its upstream refuses the request, and did not work on it."""
         self._alone = alone
         self._answered: Answered | None = None
-        self._refusal = b""
         self._connection: UpstreamConnection | None = None
         self._overload = False
         self._target: Target | None = None
+        self._share: Share | None = None
+        """Of the room for large answers, where it has one."""
         load = gateway.loads.of(deployment)
         load.running += 1
         self._load: Load | None = load
@@ -121,15 +117,18 @@ class Attempt:
             self.first_us = first_us = (time.perf_counter_ns() - exchange.attempt_started) // 1000
             if self.streaming is not None:
                 exchange.attempt_first_us = first_us
-            if self.refused or (first_us > _LONG_US and self.gateway.awake.stood(self.began)):
+            if self.refused or (
+                first_us > _LONG_US and (self.gateway.awake.stood(self.began) or (self._share and self._share.waited))
+            ):
                 self.first_us = 0  # our time, or a request's fault: nothing is learned of how soon it answers
         except UpstreamFailure as failure:
-            known = self._connection
+            known, share = self._connection, self._share
             stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
             self._close()
             billed = failure.sent and exchange.attempt_sent
             failed = AttemptFailed(str(failure), billed=billed, stale=stale)
             failed.hint = failure.hint or hint_of_silence(failure.kind, self.deployment.name)
+            failed.crowded = share is not None and share.excuses(failure.kind)
             failed.service_away = failure.kind == "refused" and not billed and self._is_translated()
             raise failed from failure
         except asyncio.CancelledError:
@@ -201,7 +200,16 @@ class Attempt:
     async def _body(self, connection: UpstreamConnection) -> bytes:
         """All of an answer that is not streamed, before the call's deadline."""
         left = max(LEAST, self.deadline - self.gateway.loop.time())
-        return await connection.body(self.deployment.idle_ms / 1000, left)
+        data = await connection.body(self.deployment.idle_ms / 1000, left, self)
+        if self._share is not None:
+            self._share.keep(len(data))
+        return data
+
+    async def grown(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
+        """As `Taker` says."""
+        if self._share is None:
+            self._share = Share(self.gateway.room)
+        return await self._share.grown(size, seconds, unless)
 
     def _understand(self, connection: UpstreamConnection, data: bytes) -> None:
         exchange = self.exchange
@@ -220,68 +228,6 @@ class Attempt:
             raise AttemptFailed(str(error), billed=True, status=self.status) from error
         if self.gateway.reported is not None and self.gateway.reported.due(self.deployment.name, self.began):
             self.gateway.reported.look(self.deployment, data)
-
-    def _refuse(self, connection: UpstreamConnection, status: int, refusal: bytes) -> None:
-        """It was answered with this error, which has or means that status. Raises `AttemptFailed` where that is not for
-        its client."""
-        self.status, self._refusal = status, refusal
-        self._judge(connection)
-        if self.exchange.response.started:  # its client has a part of an answer, and wants no other one
-            failed = AttemptFailed(f"the upstream answered {status}", billed=False, status=status)
-            failed.refuses_rest = True
-            raise failed
-        self.refused = True
-
-    def _judge(self, connection: UpstreamConnection) -> None:
-        """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
-        status = account.meant(self.status, self._refusal)
-        others = len(self.exchange.deployments) > 1
-        if account.above_rate(status, self._refusal):
-            why = f"the upstream answered {status}, about a minute's tokens"
-            raise AttemptFailed(why, billed=False, status=status, above_rate=True)
-        if (told := account.too_long(status, self._refusal)) and self._others_read_more():
-            raise AttemptFailed(self._said(status, told), billed=False, status=status, too_long=True)
-        if told := account.unfit(status, self._refusal):
-            if others:
-                raise AttemptFailed(self._said(status, told), billed=False, status=status, unfit=True)
-            return
-        if others and account.came_out_wrong(status, self._refusal):
-            raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)
-        self._overload = status in _OVERLOAD and self.exchange.interface.billed
-        if status in _ELSEWHERE or status < 400 or status >= 500:
-            raise self._refused(connection, status)
-
-    def _refused(self, connection: UpstreamConnection, status: int) -> AttemptFailed:
-        """By a refusal that means this status, and is not about the caller's request."""
-        rest = None
-        if (asked := connection.headers.get(b"retry-after") or account.asked_pause(self._refusal)) is not None:
-            rest = retry_after(asked, self.gateway.clock.now())
-        why = f"the upstream answered {self.status}"
-        if status in MEANT:
-            why += f": {MEANT[status]}"
-        failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, rest=rest)
-        if status != self.status:
-            failed.hint = hint_of(status, self.deployment.name)
-        if self.deployment.api != "openai" and (ours := account.not_asked(status, self._refusal)) is not None:
-            failed.reason, failed.hint = ours
-        mine = status != 429 or self.exchange.interface.billed  # who only counts tokens has a limit of its own
-        if self.deployment.keys and status in RESTING and mine and self._target is not None:
-            keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
-            failed.other_key = keys.refused(self._target.index, status, now, rest)
-            if rest is not None:
-                failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
-            self._overload = self._overload and not failed.other_key
-        return failed
-
-    def _said(self, status: int, told: str) -> str:
-        if self._target is not None:
-            told = self._target.hide(told.encode()).decode(errors="replace")
-        return f"the upstream answered {status}: {' '.join(told.split())[:200]}"
-
-    def _others_read_more(self) -> bool:
-        """Whether the call may go to somebody whose context is larger."""
-        mine = self.deployment.context_tokens
-        return any(each.context_tokens > mine for each in self.exchange.deployments)
 
     async def _first(self, connection: UpstreamConnection, since: float, seconds: float) -> None:
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
@@ -325,11 +271,12 @@ class Attempt:
     async def deliver(self) -> None:
         """What was opened goes to the client, settled. Raises `AttemptFailed` for an answer that cannot be used, and
         for a stream that breaks after its first byte."""
-        gateway, exchange, streaming = self.gateway, self.exchange, self.streaming
+        streaming = self.streaming
         try:
             if streaming is None:
                 await self._whole()
                 return
+            gateway, exchange = self.gateway, self.exchange
             if gateway.live.policy.severed and (error := stopped(gateway.live.policy, exchange)) is not None:
                 failed = AttemptFailed(error.message, billed=True, status=self.status)
                 failed.refusal = error
@@ -357,8 +304,8 @@ class Attempt:
 
     async def _whole(self) -> None:
         """A JSON answer: read, priced, settled and durable before the client gets any of it."""
-        gateway, exchange, interface = self.gateway, self.exchange, self.exchange.interface
-        answered = self._answered
+        gateway, exchange = self.gateway, self.exchange
+        interface, answered = exchange.interface, self._answered
         if answered is None:
             settle.refused(gateway, exchange, self.status, self._refusal)
             refusal = self._refusal if self._target is None else self._target.hide(self._refusal)
@@ -371,7 +318,7 @@ class Attempt:
             sequence = settle.whole(gateway, exchange, outcome, self.status, answered.usage)
         else:
             settle.attempt(gateway, exchange, outcome, self.status, answered.usage)
-            self._close()  # whoever looks at it takes no place there
+            self._leave()  # whoever looks at it takes no place there
             answered = await self._looked_at(answered)
             exchange.first_byte = time.perf_counter_ns()
             sequence = settle.finish(gateway, exchange, "ok", 200)
@@ -382,13 +329,19 @@ class Attempt:
         lines = headers(exchange, cost=True)
         if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
             await pending
-        send(exchange, 200, data, lines, answered.kind)
+        if self._share is None:
+            send(exchange, 200, data, lines, answered.kind)
+            return
+        self._leave()
+        await send_large(gateway, exchange, 200, data, lines, answered.kind)
 
     async def _looked_at(self, answered: Answered) -> Answered:
         """A settled answer as the client may get it. Raises what refuses it, also what stopped it meanwhile."""
         gateway, exchange, interface = self.gateway, self.exchange, self.exchange.interface
         refuse_stopped(gateway.live.policy, exchange)
         if exchange.guard is not None:
+            if self._share is not None and reviews(exchange):
+                self._share.give_back()  # a person may take hours
             answered = await exchange.guard.answer(gateway, exchange, answered)
         elif interface.keeps:
             await interface.keep(gateway, exchange, answered.data)
@@ -431,14 +384,14 @@ class Attempt:
         if usage is None and exchange.attempt_sent and self.deployment.billing_on_cancel == "drain":
             # what it holds is the background's from here on
             rest = Attempt.__new__(Attempt)
-            for name in Attempt.__slots__:
-                setattr(rest, name, getattr(self, name))
+            for name in (*Refusable.__slots__, *Attempt.__slots__):
+                if hasattr(self, name):
+                    setattr(rest, name, getattr(self, name))
             rest.exchange = exchange.fork()
             exchange.draining += exchange.bounds[self.deployment.name]
             if exchange.use is not None:
                 limits.read_on(exchange.use, exchange.attempt)
-            self._connection = None
-            self._load = None
+            self._connection = self._load = self._share = None
             exchange.token, exchange.attempt_started = None, 0
             self.gateway.keep(rest._drain())
             return
@@ -479,6 +432,16 @@ class Attempt:
             self._close()
 
     def _close(self) -> None:
+        """It is over, and nobody needs its answer any more."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+        self._vacate()
+        if self._share is not None:
+            self._share.give_back()
+
+    def _leave(self) -> None:
+        """Its upstream has done its part, and its answer is on its way."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release()

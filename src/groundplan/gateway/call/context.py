@@ -23,6 +23,7 @@ from groundplan.gateway.upstream.choose import Balance
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.latency import Times
 from groundplan.gateway.upstream.pressure import Loads, Pressure
+from groundplan.gateway.upstream.room import Room
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge
 
@@ -134,6 +135,8 @@ class Gateway:
     """The same, for chat completions."""
     files: FilesById | None = None
     """For calls that name files by their ids."""
+    room: Room = field(default_factory=Room)
+    """For large answers."""
     running: int = 0
     """Calls that were admitted and are not finished."""
     ready: bool = False

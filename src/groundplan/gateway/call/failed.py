@@ -75,6 +75,8 @@ class AttemptFailed(Exception):
         """Our own service that would have asked it was not there, which says nothing of the deployment."""
         self.other_key = False
         """The provider refused our key, and the deployment has another one that does not rest."""
+        self.crowded = False
+        """There was no room here for its answer in time, so it was not read."""
         self.relay: Relay | None = None
         """Of a stream of which the client has a part."""
         self.refusal: Denied | None = None
@@ -85,7 +87,7 @@ class AttemptFailed(Exception):
     @property
     def blames(self) -> bool:
         """Whether it is held against the deployment."""
-        about_us = self.stale or self.other_key or self.service_away
+        about_us = self.stale or self.other_key or self.service_away or self.crowded
         about_this = self.above_rate or self.too_long or self.unfit or self.refuses_rest or self.refusal is not None
         return not (about_us or about_this)
 

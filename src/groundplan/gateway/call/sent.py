@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from groundplan.gateway.caching import cache
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.surfaces.answers import headers
+from groundplan.gateway.upstream.connection import UNCOUNTED
 
 JSON = b"content-type: application/json\r\n"
 
@@ -19,7 +21,10 @@ async def send_whole(gateway: Gateway, exchange: Exchange, outcome: str, status:
     lines = headers(exchange, cost=True)
     if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
         await pending
-    send(exchange, status, data, lines)
+    if len(data) > UNCOUNTED:
+        await send_large(gateway, exchange, status, data, lines)
+    else:
+        send(exchange, status, data, lines)
 
 
 def send(exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes = b"") -> None:
@@ -28,3 +33,15 @@ def send(exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes
         exchange.kept.append(data)
         exchange.kind = kind or JSON
     exchange.response.send(status, data, lines, content_type=kind or JSON)
+
+
+async def send_large(
+    gateway: Gateway, exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes = b""
+) -> None:
+    """As `send`; returns when its client has all of it but a little, or is gone."""
+    if exchange.kept is not None:
+        exchange.kept.append(data)
+        exchange.kind = kind or JSON
+    if exchange.flight is not None:
+        cache.land(gateway, exchange)  # who asked the same does not wait for how fast this client reads
+    await exchange.response.send_slowly(status, data, lines, content_type=kind or JSON)

@@ -420,7 +420,7 @@ class Course:
             read = deployment.context_tokens
             self.waiting = deque(each for each in self.waiting if each.context_tokens > read)
             self._full = [each for each in self._full if each.context_tokens > read]
-        if failed.above_rate or failed.too_long or failed.unfit or failed.refuses_rest:
+        if failed.above_rate or failed.too_long or failed.unfit or failed.refuses_rest or failed.crowded:
             return
         if failed.status and not self._exchange.interface.billed:
             return  # to count tokens is another path there, with limits of its own, and says nothing of its answers

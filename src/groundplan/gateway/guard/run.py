@@ -125,9 +125,9 @@ class Guarding:
         try:
             if found and not guard.shadow:
                 raise media.refuse(found)
-            if endpoint in media.UNREAD and _reviews(exchange):
+            if endpoint in media.UNREAD and reviews(exchange):
                 raise media.no_review(exchange)
-            if endpoint in media.LISTENING and ask.stream and (media.demanded_out(guard) or _reviews(exchange)):
+            if endpoint in media.LISTENING and ask.stream and (media.demanded_out(guard) or reviews(exchange)):
                 raise media.no_stream()
             if ask.upload is not None and guard.looks_in:
                 media.form_texts(ask.upload, lambda text: checked_text(guard, text, self.masks, self.findings))
@@ -195,7 +195,7 @@ class Guarding:
         """The relay of one attempt's stream with the checks in it; None: of this surface nothing is looked at."""
         if exchange.endpoint not in pieces.SURFACES:
             return None
-        waits = self.whole or _reviews(exchange)
+        waits = self.whole or reviews(exchange)
         return GuardedRelay(inner, self.guard, self.masks, self.may_call, whole=waits)
 
     def adopt(self, relay: GuardedRelay) -> None:
@@ -316,7 +316,7 @@ class Guarding:
                 self._refuse("output", "failed", "judge")
             elif found:
                 self._refuse("output", "judge", "")
-        if _reviews(exchange) and not self.reviewed and gateway.reviews is not None:
+        if reviews(exchange) and not self.reviewed and gateway.reviews is not None:
             self.reviewed = True
             await gateway.reviews.hold(
                 exchange, "\n".join(filter(None, (text, *(f"calls {each}" for each in calls()))))
@@ -406,7 +406,7 @@ class _CallRule:
         return "" if verdict.allowed else verdict.code
 
 
-def _reviews(exchange: Exchange) -> bool:
+def reviews(exchange: Exchange) -> bool:
     """Whether a person looks at the answer of this call: drawn by its id, so that it stays the same."""
     rule = exchange.workload.review if exchange.workload is not None else None
     if rule is None:

@@ -30,3 +30,6 @@ class Collected(Response):
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"") -> None:  # noqa: ARG002
         self.started = self.ended = True
         self.status, self.body = status, body
+
+    async def send_slowly(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"") -> None:
+        self.send(status, body, headers, content_type)

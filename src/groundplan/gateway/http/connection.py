@@ -81,7 +81,7 @@ class Connection(RequestReader):
         if self._task is None and not self._closing and self.transport is not None:
             self._go_on(self.transport)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if not self.lost and self.transport is not None:
             self.transport.write(data)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _PHRASES = {s.value: s.phrase for s in HTTPStatus}
 STATUS_LINES = {n: f"HTTP/1.1 {n} {_PHRASES.get(n, '')}\r\n".encode("ascii") for n in range(100, 600)}
 """Of every status: upstreams answer with some that nobody has registered, such as 499."""
+_PIECE = 256 << 10
 _JSON = b"content-type: application/json\r\n"
 
 
@@ -54,6 +55,25 @@ class Response:
             b"%b%b%b%bcontent-length: %d\r\n%b%b"
             % (STATUS_LINES[status], self._connection.server.date_line, content_type, headers, len(body), end, body)
         )
+
+    async def send_slowly(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
+        """As `send`, of a large answer: a piece at a time as its client takes it, which has to be as quick as with a
+        body of that size. What is not taken is in `body` alone."""
+        connection, server = self._connection, self._connection.server
+        limits, now = server.limits, server.now
+        by = now() + limits.write_seconds + len(body) / limits.body_bytes_per_second
+        self.started = True
+        end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
+        told = (STATUS_LINES[status], server.date_line, content_type, headers, len(body), end)
+        connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
+        rest = memoryview(body)
+        while rest and not connection.lost:
+            connection.write(rest[:_PIECE])
+            rest = rest[_PIECE:]
+            while (paused := connection.paused) is not None:
+                connection.deadline = min(connection.deadline, by)
+                await paused.wait()
+        self.ended = True
 
     def start(self, status: int, headers: bytes) -> bytes:
         """Head of an answer whose length is not known; returned, to be written together with the first bytes. A client
@@ -127,6 +147,9 @@ class HeadResponse(Response):
         date = self._connection.server.date_line
         told = (STATUS_LINES[status], date, content_type, headers, len(body), end)
         self._connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
+
+    async def send_slowly(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
+        self.send(status, body, headers, content_type)
 
     def write(self, data: bytes, head: bytes = b"") -> None:  # noqa: ARG002 -- Response's signature
         self._connection.write(head)

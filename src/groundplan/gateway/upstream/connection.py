@@ -12,6 +12,8 @@ from typing import Protocol
 from groundplan.gateway.awake import READ_SECONDS
 
 BODY_LIMIT = 64 << 20
+UNCOUNTED = 1 << 20
+"""Bytes of a body for which nobody is asked for room: nearly all have fewer."""
 PLAIN = frozenset({b"", b"identity", b"none"})
 """Content-Encodings of what is not compressed; servers say `none` so that nobody compresses a stream of theirs."""
 FOREVER = 1e9
@@ -46,6 +48,15 @@ def still(left: float) -> float:
     return max(LEAST, left)
 
 
+class Taker(Protocol):
+    """Whoever reads a body that may be large, and sees that there is room for it."""
+
+    async def grown(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
+        """Returns once there is room for more than the `size` bytes that there are, within `seconds`; of how many they
+        may become before it is to be asked again. Nothing is read meanwhile, unless that holds others up."""
+        ...
+
+
 class UpstreamConnection(Protocol):
     """What every way to an upstream offers for one call; `sent` of a failure says whether it may have been billed.
 
@@ -68,7 +79,7 @@ class UpstreamConnection(Protocol):
     def pump(self, sink: Sink, seconds: float, through: Sink | None = None) -> None: ...
     async def chunk(self, seconds: float) -> bytes | None: ...
     def whole(self) -> bytes | None: ...
-    async def body(self, seconds: float, most: float = FOREVER) -> bytes: ...
+    async def body(self, seconds: float, most: float = FOREVER, taker: Taker | None = None) -> bytes: ...
     def release(self) -> None: ...
     def abort(self) -> None: ...
 

@@ -14,7 +14,16 @@ from typing import Protocol, cast
 import httptools
 
 from groundplan.gateway.awake import READ_SECONDS, Awake, patient
-from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, PLAIN, Sink, UpstreamFailure, still
+from groundplan.gateway.upstream.connection import (
+    BODY_LIMIT,
+    FOREVER,
+    PLAIN,
+    UNCOUNTED,
+    Sink,
+    Taker,
+    UpstreamFailure,
+    still,
+)
 
 HEAD_LIMIT = 64 << 10
 BUFFER_HIGH = 256 << 10
@@ -327,16 +336,20 @@ class Http1Connection(asyncio.Protocol):
         self._taken, self._size = self._size, 0
         return self._chunks.popleft()
 
-    async def body(self, seconds: float, most: float = FOREVER) -> bytes:
+    async def body(self, seconds: float, most: float = FOREVER, taker: Taker | None = None) -> bytes:
         """The whole body; `seconds` may pass between two arrivals, and `most` until its end: whoever sends a byte now
-        and then holds nobody up for longer."""
+        and then holds nobody up for longer. `taker` is asked for room for a large one: what comes meanwhile fills a
+        buffer, and then the sockets."""
         parts: list[bytes] = []
         end = self._loop.time() + most
+        room = BODY_LIMIT if taker is None else UNCOUNTED
         try:
             while (data := await self.chunk(min(seconds, most))) is not None:
                 parts.append(data)
                 if self._taken > BODY_LIMIT:
                     raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
+                if self._taken > room and taker is not None:
+                    room = await taker.grown(self._taken, end - self._loop.time())
                 if not self._complete:
                     most = still(end - self._loop.time())
         except asyncio.CancelledError:

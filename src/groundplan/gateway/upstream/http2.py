@@ -33,7 +33,16 @@ from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.http.tls import path_of
-from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, PLAIN, Sink, UpstreamFailure, still
+from groundplan.gateway.upstream.connection import (
+    BODY_LIMIT,
+    FOREVER,
+    PLAIN,
+    UNCOUNTED,
+    Sink,
+    Taker,
+    UpstreamFailure,
+    still,
+)
 from groundplan.gateway.upstream.http1 import HEAD_LIMIT
 from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS, split_url
 
@@ -44,6 +53,8 @@ _BROKEN = (ConnectionError, RemoteProtocolError, ReadError, WriteError)
 STANDS_SECONDS = 1.0
 """Who asks for nothing more of an answer for so long is slower than it. What he leaves fills the window that all
 answers of a connection have together (5 MiB), and then nothing more comes to anybody."""
+_STANDING = 2
+"""So many that are not read do not fill it: each has 2 MiB at most that were sent and not read."""
 _LATE = "deadline has elapsed"
 """What it says of TCP, of which its error is that of a refused connection."""
 _NOWHERE = Proxy("http://127.0.0.1:1", no_proxy="*,0.0.0.0/0,::/0")
@@ -74,6 +85,8 @@ class Http2Connection:
         """Of the loop's clock: since when whoever reads has not come back for more."""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
+        self._asked_at = FOREVER
+        """Since when whoever reads waits for more."""
         self._body: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._missing = -1
         self._request: Request | None = None
@@ -195,6 +208,7 @@ class Http2Connection:
                 raise self._broken
             if self._reading is None:
                 self._reading = asyncio.ensure_future(anext(self._parts))
+                self._asked_at = self._pool.loop.time()
             reading = self._reading
             try:
                 # who waits may go while the answer is read on, to learn what it costs
@@ -204,7 +218,7 @@ class Http2Connection:
                 return None
             finally:
                 if reading.done():
-                    self._reading = None
+                    self._reading, self._asked_at = None, FOREVER
                 del reading  # as `_within` does
             if data:
                 self._total += len(data)
@@ -216,19 +230,32 @@ class Http2Connection:
         """Whether more of its answer comes than is read."""
         return now - self._given_at > STANDS_SECONDS
 
+    def _holds_up(self) -> bool:
+        """Whether others fill the window of its connection with it, it stands longest of them, and somebody waits there
+        for more of an answer."""
+        now, mine = self._pool.loop.time(), [call for call in self._pool.calls if call.transport is self.transport]
+        standing = [call for call in mine if call.stands(now)]
+        if len(standing) <= _STANDING or any(call._given_at < self._given_at for call in standing):
+            return False
+        return any(now - call._asked_at > STANDS_SECONDS for call in mine)
+
     def whole(self) -> bytes | None:
         """None: a body is always waited for."""
         return None
 
-    async def body(self, seconds: float, most: float = FOREVER) -> bytes:
-        """The whole body; `seconds` may pass between two arrivals, and `most` until its end."""
+    async def body(self, seconds: float, most: float = FOREVER, taker: Taker | None = None) -> bytes:
+        """The whole body; `seconds` may pass between two arrivals, and `most` until its end. `taker` is asked for room
+        for a large one."""
         parts = self._got
+        room = BODY_LIMIT if taker is None else UNCOUNTED
         now = asyncio.get_running_loop().time
         end = now() + most
         while (data := await self.chunk(min(seconds, most))) is not None:
             parts.append(data)
             if self._total > BODY_LIMIT:
                 raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
+            if self._total > room and taker is not None:
+                room = await taker.grown(self._total, end - now(), self._holds_up)
             most = still(end - now())
         return b"".join(parts)
 

@@ -1,0 +1,103 @@
+"""What it means for a call that an upstream answered an attempt with an error: passed on to the caller, or a reason to
+ask somebody else, and whether it was billed.
+
+What its body says is read by `upstream.account`; who is asked next is `serve`'s.
+"""
+
+from __future__ import annotations
+
+from groundplan.blueprint.model import Deployment
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.failed import MEANT, AttemptFailed, hint_of
+from groundplan.gateway.call.retry import retry_after
+from groundplan.gateway.upstream import account
+from groundplan.gateway.upstream.connection import UpstreamConnection
+from groundplan.gateway.upstream.key_pool import RESTING
+from groundplan.gateway.upstream.targets import Target
+
+_NOT_BILLED = frozenset({*range(300, 400), 401, 402, 403, 404, 405, 408, 409, 421, 425, 429, 500, 501, 503, 529})
+"""Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
+front of the model, which may well have been working."""
+_ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 409, 421, 424, 425, 429})
+"""Refusals that are about us, the deployment or this moment, not about the caller's request: others may do better."""
+_OVERLOAD = frozenset({429, 503, 529})
+
+
+class Refusable:
+    """The part of an attempt that is about refusals."""
+
+    __slots__ = ("_overload", "_refusal", "_target", "deployment", "exchange", "gateway", "refused", "status")
+
+    gateway: Gateway
+    exchange: Exchange
+    deployment: Deployment
+    status: int
+    refused: bool
+    """What it has for the client is that its upstream refuses the request, and did not work on it."""
+    _refusal: bytes
+    """Not there before it is refused."""
+    _overload: bool
+    _target: Target | None
+
+    def _refuse(self, connection: UpstreamConnection, status: int, refusal: bytes) -> None:
+        """It was answered with this error, which has or means that status. Raises `AttemptFailed` where that is not for
+        its client."""
+        self.status, self._refusal = status, refusal
+        self._judge(connection)
+        if self.exchange.response.started:  # its client has a part of an answer, and wants no other one
+            failed = AttemptFailed(f"the upstream answered {status}", billed=False, status=status)
+            failed.refuses_rest = True
+            raise failed
+        self.refused = True
+
+    def _judge(self, connection: UpstreamConnection) -> None:
+        """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
+        status = account.meant(self.status, self._refusal)
+        others = len(self.exchange.deployments) > 1
+        if account.above_rate(status, self._refusal):
+            why = f"the upstream answered {status}, about a minute's tokens"
+            raise AttemptFailed(why, billed=False, status=status, above_rate=True)
+        if (told := account.too_long(status, self._refusal)) and self._others_read_more():
+            raise AttemptFailed(self._said(status, told), billed=False, status=status, too_long=True)
+        if told := account.unfit(status, self._refusal):
+            if others:
+                raise AttemptFailed(self._said(status, told), billed=False, status=status, unfit=True)
+            return
+        if others and account.came_out_wrong(status, self._refusal):
+            raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)
+        self._overload = status in _OVERLOAD and self.exchange.interface.billed
+        if status in _ELSEWHERE or status < 400 or status >= 500:
+            raise self._refused(connection, status)
+
+    def _refused(self, connection: UpstreamConnection, status: int) -> AttemptFailed:
+        """By a refusal that means this status, and is not about the caller's request."""
+        rest = None
+        if (asked := connection.headers.get(b"retry-after") or account.asked_pause(self._refusal)) is not None:
+            rest = retry_after(asked, self.gateway.clock.now())
+        why = f"the upstream answered {self.status}"
+        if status in MEANT:
+            why += f": {MEANT[status]}"
+        failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, rest=rest)
+        if status != self.status:
+            failed.hint = hint_of(status, self.deployment.name)
+        if self.deployment.api != "openai" and (ours := account.not_asked(status, self._refusal)) is not None:
+            failed.reason, failed.hint = ours
+        mine = status != 429 or self.exchange.interface.billed  # who only counts tokens has a limit of its own
+        if self.deployment.keys and status in RESTING and mine and self._target is not None:
+            keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
+            failed.other_key = keys.refused(self._target.index, status, now, rest)
+            if rest is not None:
+                failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
+            self._overload = self._overload and not failed.other_key
+        return failed
+
+    def _said(self, status: int, told: str) -> str:
+        if self._target is not None:
+            told = self._target.hide(told.encode()).decode(errors="replace")
+        return f"the upstream answered {status}: {' '.join(told.split())[:200]}"
+
+    def _others_read_more(self) -> bool:
+        """Whether the call may go to somebody whose context is larger."""
+        mine = self.deployment.context_tokens
+        return any(each.context_tokens > mine for each in self.exchange.deployments)

@@ -1,0 +1,134 @@
+"""What large answers that are not streamed may take of a worker's memory, all together, until their clients have them.
+
+An answer may have 64 MiB, and comes as fast as its upstream sends it: five hundred that come at once would be what no
+machine has. So what an answer needs beyond a little is asked for here as it comes, and whoever finds no room waits,
+reading nothing meanwhile, until others have given back theirs. One at a time goes beyond the limit, so that never all
+wait for each other. Knows no HTTP; who reads and who gives back is the attempt's. Bodies of requests have a room of
+their own, of the same size, in `http.server`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
+
+LOOK_SECONDS = 1.0
+"""How often one who waits looks whether that holds others up."""
+CROWDED = "crowded"
+"""The kind of failure of an answer for which there was no room in time."""
+
+
+class Room:
+    """Of one worker, in bytes. Changed by shares alone."""
+
+    __slots__ = ("_beyond", "_waiting", "held", "limit")
+
+    def __init__(self, limit: int = 256 << 20) -> None:
+        self.limit = limit
+        self.held = 0
+        self._beyond: Share | None = None
+        """Who alone may take more than there is."""
+        self._waiting: dict[asyncio.Future[None], tuple[Share, int]] = {}
+        """Who is to have how much, in the order in which they came. Where there are any, one is beyond the limit."""
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for room."""
+        return len(self._waiting)
+
+    def take(self, share: Share, size: int, *, forced: bool = False) -> bool:
+        """Have a share grow to `size` bytes; False: it has to wait. `forced`: also where there is no room."""
+        held = self.held + size - share.size
+        if held > self.limit and self._beyond is not share and not forced:
+            if self._beyond is not None:
+                return False
+            self._beyond = share
+        self.held, share.size = held, size
+        return True
+
+    def give_back(self, share: Share, size: int) -> None:
+        """A share needs no more than `size` bytes any more."""
+        self.held += size - share.size
+        share.size = size
+        if self._beyond is share or self.held <= self.limit:
+            self._beyond = share if size and self.held > self.limit else None
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Those who wait go on, one after another, as far as there is room."""
+        while self._waiting:
+            future, (share, size) = next(iter(self._waiting.items()))
+            if not self.take(share, size):
+                return
+            del self._waiting[future]
+            future.set_result(None)
+
+    def wait(self, share: Share, size: int) -> asyncio.Future[None] | None:
+        """Done once a share has `size` bytes; None: it has them."""
+        if (self._beyond is share or not self._waiting) and self.take(share, size):
+            return None
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[future] = share, size
+        return future
+
+    def leave(self, future: asyncio.Future[None]) -> None:
+        """Whoever waits for it does not any more; nothing where it is done."""
+        if self._waiting.pop(future, None) is not None:
+            self._hand_on()
+
+
+class Share:
+    """What one answer has of a room."""
+
+    __slots__ = ("_room", "size", "waited")
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self.size = 0
+        self.waited = False
+        """There was no room for it at once, so when it was there says nothing of its upstream."""
+
+    async def grown(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
+        """As `Taker`: room for `size` bytes and as many again, so that who sends little, or only says how much it will
+        send, has little.
+
+        Raises `UpstreamFailure` (`crowded`) where there is none within `seconds`. `unless` tells that others are held
+        up while this one reads nothing: then it is read on, room or not.
+        """
+        room, wanted = self._room, min(2 * size, BODY_LIMIT + 1)
+        if wanted <= self.size or (future := room.wait(self, wanted)) is None:
+            return self.size
+        self.waited = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        try:
+            while not future.done():
+                left = end - loop.time()
+                if left <= 0:
+                    raise UpstreamFailure(
+                        CROWDED, "other large answers took all the memory that there is for them", sent=True,
+                        hint="Try again, ask for less at once, or give answers more memory: GROUNDPLAN_REQUEST_MEMORY.",
+                    )  # fmt: skip
+                await asyncio.wait((future,), timeout=min(left, LOOK_SECONDS))
+                if unless is not None and not future.done() and unless():
+                    room.take(self, wanted, forced=True)
+                    break
+        finally:
+            room.leave(future)
+        return self.size
+
+    def keep(self, size: int) -> None:
+        """All of it is there, and has so many bytes."""
+        if size < self.size:
+            self._room.give_back(self, size)
+
+    def give_back(self) -> None:
+        """Nobody needs the answer any more. May be said again."""
+        if self.size:
+            self._room.give_back(self, 0)
+
+    def excuses(self, kind: str) -> bool:
+        """Whether a failure of that kind is ours: an upstream may give up whoever reads nothing."""
+        return kind == CROWDED or (self.waited and kind == "cut")

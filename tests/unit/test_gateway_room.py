@@ -1,0 +1,223 @@
+"""Large answers that are not streamed have one room in a worker: however many come at once, no more than that is held,
+everyone is answered, and each gives back what it had, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.contract.h2_server import H2Server
+from tests.unit.call_rig import BOUND, Rig, call_rig, until
+from tests.unit.raw_upstream import whole
+from tests.unit.test_gateway_guard import Desk
+
+from groundplan.blueprint.model import Cache, Review
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
+from groundplan.gateway.upstream.room import Room, Share
+
+MIB = 1 << 20
+USED = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+
+
+class Watched(Room):
+    """Knows what was held at most."""
+
+    most = 0
+
+    def take(self, share: Share, size: int, *, forced: bool = False) -> bool:
+        taken = super().take(share, size, forced=forced)
+        self.most = max(self.most, self.held)
+        return taken
+
+
+@asynccontextmanager
+async def answering(folder: Path, size: int, limit: int, http: int = 1, **more: Any) -> AsyncIterator[Rig]:
+    """A worker whose upstream answers with `size` bytes, of which it does not tell how many there are."""
+    body = whole(pad="a" * size, usage=USED)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n" + body)
+        writer.close()
+
+    settings = {"one": {"http": http, **more.pop("more", {})}}
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, AsyncExitStack() as stack:
+        port = server.sockets[0].getsockname()[1]
+        if http == 2:
+            port = (await stack.enter_async_context(H2Server(port).listening(None))).port
+        async with call_rig(folder, ["one"], ports={"one": port}, more=settings, **more) as rig:
+            rig.gateway.room = Watched(limit)
+            yield rig
+
+
+def full(rig: Rig) -> Share:
+    """The share of somebody who has all of the room, and more."""
+    share = Share(rig.gateway.room)
+    assert rig.gateway.room.take(share, rig.gateway.room.limit + 1)
+    return share
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["grow", "grow", "keep", "leave", "end"])), max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tuple[int, str]]) -> None:
+    async def run() -> None:
+        room, limit = Room(8 * MIB), 8 * MIB
+        shares = [Share(room) for _ in range(6)]
+        waits: dict[int, asyncio.Future[None]] = {}
+        for who, step in [*steps, *((who, step) for step in ("leave", "end") for who in range(6))]:
+            share = shares[who]
+            if step == "leave" and who in waits:
+                room.leave(waits.pop(who))
+            elif who in waits:
+                continue  # it reads nothing meanwhile
+            elif step == "grow" and (future := room.wait(share, min(2 * share.size + MIB, BODY_LIMIT))) is not None:
+                waits[who] = future
+            elif step == "keep":
+                share.keep(share.size * 3 // 4)
+            elif step == "end":
+                share.give_back()
+                share.give_back()
+            waits = {each: future for each, future in waits.items() if not future.done()}
+            assert room.held == sum(each.size for each in shares) <= limit + BODY_LIMIT
+            assert room.waiting == len(waits)
+            if waits:
+                assert any(each.size for at, each in enumerate(shares) if at not in waits), "all wait for each other"
+        assert (room.held, room.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("http", [1, 2])
+async def test_many_large_answers_at_once_are_all_given_and_few_are_held(tmp_path: Path, http: int) -> None:
+    async with answering(tmp_path, 3 * MIB, 12 * MIB, http) as rig:
+        replies = await asyncio.gather(*(rig.chat() for _ in range(24)))
+        assert [reply.status for reply in replies] == [200] * 24
+        assert all(len(reply.body) > 3 * MIB and parse_usage(reply.body) == 3 for reply in replies)
+        room: Any = rig.gateway.room
+        assert 6 * MIB < room.most <= 12 * MIB + 8 * MIB and (room.held, room.waiting) == (0, 0)
+        await rig.books()
+
+
+def parse_usage(body: bytes) -> int:
+    return int(body.rpartition(b'"completion_tokens": ')[2].partition(b",")[0])
+
+
+async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tmp_path: Path) -> None:
+    async with answering(tmp_path, 16 * MIB, 4 * MIB) as rig:
+        rig.server.limits = replace(rig.server.limits, write_seconds=5.0, body_bytes_per_second=4 * MIB)
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
+        writer.write(rig.request())
+        room = rig.gateway.room
+        await until(lambda: any(each.paused is not None for each in rig.server.connections))
+        assert 16 * MIB < room.held < 17 * MIB, "what there is of it, all of which waits for its client"
+        (slow,) = rig.server.connections
+        assert slow.transport is not None and slow.transport.get_write_buffer_size() < MIB
+        assert slow.deadline <= rig.server.now() + 5.0
+        assert not rig.gateway.loads.of(rig.plan("assistant").names["auto"][0]).running, "it keeps no place there"
+        waits = asyncio.create_task(rig.chat())
+        await until(lambda: room.waiting == 1)
+        slow.expire()
+        assert (await waits).status == 200
+        await until(lambda: not rig.gateway.running)
+        assert (room.held, room.waiting) == (0, 0)
+        writer.close()
+        assert sorted(each.outcome for each in await rig.settlements()) == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("http", [1, 2])
+@pytest.mark.parametrize("billing", ["bill", "drain"])
+async def test_a_client_that_leaves_while_its_answer_waits(tmp_path: Path, http: int, billing: str) -> None:
+    more = {"billing_on_cancel": billing}
+    async with answering(tmp_path, 3 * MIB, MIB, http, more=more) as rig:
+        room, others = rig.gateway.room, full(rig)
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request())
+        await until(lambda: room.waiting == 1)
+        writer.transport.abort()
+        await until(lambda: not rig.gateway.running and room.waiting == (billing == "drain"))
+        others.give_back()
+        await until(lambda: not rig.gateway.background)
+        assert (room.held, room.waiting) == (0, 0)
+        assert sum((await rig.books()).spent.values()) == (BOUND if billing == "bill" else 3 * 10_000_000)
+
+
+async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_reads(tmp_path: Path) -> None:
+    cache = Cache(seconds=60, max_bytes=256 * MIB, scope="workload")
+    async with answering(tmp_path, 8 * MIB, 4 * MIB, workloads={"assistant": {"cache": cache}}) as rig:
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
+        writer.write(rig.request())
+        await until(lambda: any(each.paused is not None for each in rig.server.connections))
+        reply = await rig.chat()
+        assert (reply.status, b'"cache":"exact"' in reply.body) == (200, True)
+        writer.transport.abort()
+        await until(lambda: not rig.gateway.running)
+        assert rig.gateway.room.held == 0
+
+
+async def test_an_answer_that_a_person_looks_at_takes_no_room(tmp_path: Path) -> None:
+    """Which may take hours."""
+    async with answering(tmp_path, 3 * MIB, 4 * MIB, workloads={"assistant": {"review": Review()}}) as rig:
+        rig.gateway.reviews = desk = Desk(lambda _: None)  # type: ignore[assignment]
+        desk.decide = lambda _: seen.append(rig.gateway.room.held)
+        seen: list[int] = []
+        assert (await rig.chat()).status == 200
+        assert seen == [0] and rig.gateway.room.held == 0
+
+
+async def test_an_answer_without_room_until_its_deadline_is_nobodys_failure(tmp_path: Path) -> None:
+    """Small ones need none."""
+    declared = {"assistant": {"deadline_ms": 300}}
+    async with answering(tmp_path, 3 * MIB, MIB, workloads=declared) as rig:
+        others = full(rig)
+        refused = await rig.chat()
+        assert refused.status == 503 and b"took all the memory" in refused.body
+        assert b"GROUNDPLAN_REQUEST_MEMORY" in refused.body
+        assert not rig.gateway.health._failures and rig.gateway.room.held == others.size
+        others.give_back()
+        assert (await rig.chat()).status == 200
+    (tmp_path / "small").mkdir()
+    async with answering(tmp_path / "small", MIB * 3 // 4, MIB, workloads=declared) as rig:
+        full(rig)
+        assert (await rig.chat()).status == 200
+
+
+async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
+    """Neither of the upstream, which may not be silent for so long, nor of how soon it answers."""
+    async with answering(tmp_path, 3 * MIB, MIB, more={"idle_ms": 50}) as rig:
+        room, others = rig.gateway.room, full(rig)
+        waits = asyncio.create_task(rig.chat())
+        await until(lambda: room.waiting == 1)
+        await asyncio.sleep(0.15)
+        others.give_back()
+        assert (await waits).status == 200
+        assert (
+            not rig.gateway.health._failures and not rig.gateway.loads.of(rig.plan("assistant").names["auto"][0])._base
+        )
+
+
+async def test_whoever_waits_leaves_the_queue_where_its_time_is_over() -> None:
+    room = Room(MIB)
+    first, late, next_ = Share(room), Share(room), Share(room)
+    assert await first.grown(MIB, 1.0) == first.size == 2 * MIB
+    with pytest.raises(UpstreamFailure, match="took all the memory") as caught:
+        await late.grown(MIB, 0.01)
+    assert late.excuses(caught.value.kind) and late.excuses("cut") and not late.excuses("timeout")
+    waits = asyncio.create_task(next_.grown(MIB, 1.0))
+    await asyncio.sleep(0)
+    assert (room.waiting, late.size) == (1, 0)
+    first.give_back()
+    assert await waits == room.held == 2 * MIB
+
+
+async def test_what_is_kept_instead_of_sent_is_kept_at_once() -> None:
+    kept = Collected()
+    await kept.send_slowly(200, b"{}")
+    assert (kept.status, kept.body, kept.ended) == (200, b"{}", True)
