@@ -758,7 +758,8 @@ async def test_a_client_that_goes_away_is_settled(setup: Setup, mode: str) -> No
     setup.model.script = Script(mode=mode, tokens=10, chunk_ms=200 if mode == "ok" else 0)
     async with setup.connected() as connection:
         await say(connection, "a")
-        await heard(connection, "response.output_text.delta")
+        for _ in range(5 if mode == "stall" else 1):  # of which it makes half
+            await heard(connection, "response.output_text.delta")
         await connection.response.create(event_id="mine")
         error = (await heard(connection, "error"))[1].error
         assert (error.code, error.event_id) == ("conversation_already_has_active_response", "mine")

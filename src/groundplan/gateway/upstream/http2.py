@@ -55,6 +55,8 @@ STANDS_SECONDS = 1.0
 answers of a connection have together (5 MiB), and then nothing more comes to anybody."""
 _STANDING = 2
 """So many that are not read do not fill it: each has 2 MiB at most that were sent and not read."""
+_LITTLE = 64 << 10
+"""Bytes that come through a window which is nearly full, a few at a time, and help nobody."""
 _LATE = "deadline has elapsed"
 """What it says of TCP, of which its error is that of a refused connection."""
 _NOWHERE = Proxy("http://127.0.0.1:1", no_proxy="*,0.0.0.0/0,::/0")
@@ -86,7 +88,8 @@ class Http2Connection:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self._asked_at = FOREVER
-        """Since when whoever reads waits for more."""
+        """Since when whoever reads has got no more than a little."""
+        self._little = 0
         self._body: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._missing = -1
         self._request: Request | None = None
@@ -208,7 +211,8 @@ class Http2Connection:
                 raise self._broken
             if self._reading is None:
                 self._reading = asyncio.ensure_future(anext(self._parts))
-                self._asked_at = self._pool.loop.time()
+                if self._asked_at == FOREVER:
+                    self._asked_at = self._pool.loop.time()
             reading = self._reading
             try:
                 # who waits may go while the answer is read on, to learn what it costs
@@ -218,10 +222,13 @@ class Http2Connection:
                 return None
             finally:
                 if reading.done():
-                    self._reading, self._asked_at = None, FOREVER
+                    self._reading = None
                 del reading  # as `_within` does
             if data:
                 self._total += len(data)
+                self._little += len(data)
+                if self._little >= _LITTLE:
+                    self._little, self._asked_at = 0, FOREVER
                 self._given_at = self._pool.loop.time()
                 return bytes(data)
         return None
@@ -232,12 +239,12 @@ class Http2Connection:
 
     def _holds_up(self) -> bool:
         """Whether others fill the window of its connection with it, it stands longest of them, and somebody waits there
-        for more of an answer."""
+        for more of an answer. What trickles through a window that is nearly full counts for nothing."""
         now, mine = self._pool.loop.time(), [call for call in self._pool.calls if call.transport is self.transport]
         standing = [call for call in mine if call.stands(now)]
         if len(standing) <= _STANDING or any(call._given_at < self._given_at for call in standing):
             return False
-        return any(now - call._asked_at > STANDS_SECONDS for call in mine)
+        return any(call._reading is not None and now - call._asked_at > STANDS_SECONDS for call in mine)
 
     def whole(self) -> bytes | None:
         """None: a body is always waited for."""
