@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +26,7 @@ def list_changes(
     as_json: JsonOption = False,
 ) -> None:
     """List changes, newest first, with the approvals they wait for and how long they hold."""
-    value = {"changes": list(_every(ControlClient.connect(home), state))}
+    value = {"changes": list(ControlClient.connect(home).every("/api/changes", "changes", state=state))}
     rows = [
         (
             each["id"],
@@ -43,17 +42,6 @@ def list_changes(
         as_json,
         table(("id", "about", "state", "waits for", "holds until"), rows, "No change matches."),
     )
-
-
-def _every(client: ControlClient, state: str | None) -> Iterator[dict[str, Any]]:
-    """Page by page."""
-    before: str | None = None
-    while True:
-        page = client.get("/api/changes", state=state, before=before)
-        yield from page["changes"]
-        before = page.get("next")
-        if before is None:
-            return
 
 
 @app.command()

@@ -87,6 +87,16 @@ class ControlClient:
         given = {name: value for name, value in query.items() if value is not None}
         return self.send("GET", f"{path}?{_encoded(given)}" if given else path)
 
+    def every(self, path: str, name: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """All that `path` lists under `name`, page by page: each begins `before` what the one before it ended with."""
+        before: str | None = None
+        while True:
+            page = self.get(path, before=before, **query)
+            yield from page[name]
+            before = page.get("next")
+            if before is None:
+                return
+
     def post(self, path: str, body: Any = None) -> Any:
         return self.send("POST", path, {} if body is None else body)
 

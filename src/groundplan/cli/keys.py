@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -85,23 +84,16 @@ def list_keys(
     as_json: JsonOption = False,
 ) -> None:
     """List all keys, without their secrets."""
-    found = [key for key in _every(ControlClient.connect(home), tag) if tag is None or tag in key["tags"]]
+    found = [
+        key
+        for key in ControlClient.connect(home).every("/api/keys", "keys", tag=tag)
+        if tag is None or tag in key["tags"]
+    ]
     rows = [
         (k["id"], k["workload"], k["user"] or "-", k["prefix"], k["state"], k["expires_at"] or "-", _terms(k))
         for k in found
     ]
     emit({"keys": found}, as_json, table(("id", "workload", "user", "begins", "state", "expires", "terms"), rows, NONE))
-
-
-def _every(client: ControlClient, tag: str | None) -> Iterator[dict[str, Any]]:
-    """Page by page: each question of `ask` and of the playground has had a key of its own, so there are many."""
-    before: str | None = None
-    while True:
-        page = client.get("/api/keys", tag=tag, before=before)
-        yield from page["keys"]
-        before = page.get("next")
-        if before is None:
-            return
 
 
 def _terms(key: dict[str, Any]) -> str:
