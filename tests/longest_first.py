@@ -19,7 +19,7 @@ NOTED = "groundplan/seconds"
 """Where pytest's cache has what the files of the newest whole run took."""
 WAITS_BELOW, AT_ONCE = 1 / 3, 2
 """Share of its time that a file computes which mostly waits: whoever computes has half a processor where two are shared
-by four workers. After each of these begin so many of the others, of which there are more."""
+by five workers. After each of these begin so many of the others, of which there are more."""
 
 
 class Took(NamedTuple):
