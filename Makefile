@@ -19,8 +19,8 @@ setup-dev: $(VENV)/.installed-dev
 $(VENV)/.installed: requirements/run.txt pyproject.toml scripts/setup.sh
 	@sh scripts/setup.sh "$(PYTHON)" $(VENV) requirements/run.txt && touch $@
 
-$(VENV)/.installed-dev: requirements/dev.txt pyproject.toml scripts/setup.sh scripts/node.sh tests/node/package-lock.json
-	@sh scripts/setup.sh "$(PYTHON)" $(VENV) requirements/dev.txt && $(BIN)/python scripts/models.py && sh scripts/node.sh $(VENV) && touch $@ $(VENV)/.installed
+$(VENV)/.installed-dev: requirements/dev.txt requirements/clients.txt pyproject.toml scripts/setup.sh scripts/clients.sh scripts/node.sh tests/node/package-lock.json
+	@sh scripts/setup.sh "$(PYTHON)" $(VENV) requirements/dev.txt && $(BIN)/python scripts/models.py && sh scripts/clients.sh $(VENV) && sh scripts/node.sh $(VENV) && touch $@ $(VENV)/.installed
 
 run: setup
 	@exec $(BIN)/groundplan up --workspace examples/company --home $(HOME_DIR) --port $(PORT) --control-port $(CONTROL_PORT) --demo --tour

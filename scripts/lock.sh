@@ -9,3 +9,5 @@ for extra in run dev; do
     $option pyproject.toml requirements/build.in -o requirements/$extra.txt
 done
 rm -f requirements/build.in
+printf 'anthropic>=2\n' | uv pip compile --quiet --universal --python-version 3.11 --no-deps --generate-hashes --no-emit-index-url \
+  --no-annotate --no-header - -o requirements/clients.txt

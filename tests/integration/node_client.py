@@ -18,12 +18,15 @@ needed = pytest.mark.skipif(
 )
 
 
-async def said(script: str, *arguments: str) -> str:
-    """What a script of tests/node prints; it must end well."""
+async def said(script: str, *arguments: str, authority: Path | None = None) -> str:
+    """What a script of tests/node prints; it must end well. `authority`: whose certificates it believes, too."""
+    environment = {"NODE_PATH": str(_MODULES)}
+    if authority is not None:
+        environment["NODE_EXTRA_CA_CERTS"] = str(authority)
     file = Path(__file__).parents[1] / "node" / script
     child = await asyncio.create_subprocess_exec(
         str(_NODE), str(file), *arguments,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={"NODE_PATH": str(_MODULES)},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment,
     )  # fmt: skip
     printed, problem = await child.communicate()
     assert child.returncode == 0, problem.decode()

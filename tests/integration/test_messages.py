@@ -107,7 +107,8 @@ async def test_models_are_listed_as_each_client_reads_them(setup: Setup) -> None
         assert [model.id for model in behind.data] == ids[1:2] and behind.last_id == ids[1]
         before = await client.models.list(limit=1, before_id=ids[2])
         assert [model.id for model in before.data] == ids[1:2] and before.has_more
-        for wrong in ({"limit": 0}, {"after_id": ids[0], "before_id": ids[1]}):
+        later: dict[str, Any] = {"extra_query": {"lifecycle": "next"}}
+        for wrong in ({"limit": 0}, {"after_id": ids[0], "before_id": ids[1]}, later):
             with pytest.raises(BadRequestError):
                 await client.models.list(**wrong)
         one = await client.models.retrieve("scripted/native")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from msgspec.structs import replace
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from tests.contract.ways import Authority
 from tests.integration import node_client
 from tests.integration.gates import acknowledged
 from tests.integration.gateway_stack import (
@@ -731,9 +733,27 @@ async def test_a_client_without_headers_names_its_key_among_the_subprotocols(set
 
 
 @node_client.needed
-async def test_nodes_official_client_talks(setup: Setup) -> None:
-    url = f"http://127.0.0.1:{setup.stack.port}/v1"
-    found = json.loads(await node_client.said("node_realtime.cjs", url, setup.key))
+async def test_nodes_official_client_talks(setup: Setup, tmp_path: Path) -> None:
+    """It talks over TLS only, which ends before the gateway here, as at a load balancer."""
+    authority = Authority(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("gateway", "127.0.0.1"))
+
+    async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, onward = await asyncio.open_connection("127.0.0.1", setup.stack.port)
+        await asyncio.gather(passed(reader, onward), passed(there, writer))
+
+    async with await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context) as front:
+        url = f"https://127.0.0.1:{front.sockets[0].getsockname()[1]}/v1"
+        said = await node_client.said("node_realtime.cjs", url, setup.key, authority=authority.file)
+        found = json.loads(said)
     assert found == {"text": "You said: hello there", "status": "completed", "deployment": "talker"}
 
 

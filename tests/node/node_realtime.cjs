@@ -3,8 +3,7 @@
 const OpenAI = require("openai");
 const { OpenAIRealtimeWebSocket } = require("openai/realtime/websocket");
 const client = new OpenAI({ baseURL: process.argv[2], apiKey: process.argv[3] });
-const onURL = (url) => (url.protocol = "ws:"); // the gateway of a test has no certificate
-const talk = new OpenAIRealtimeWebSocket({ model: "talker", onURL, dangerouslyAllowBrowser: true }, client);
+const talk = new OpenAIRealtimeWebSocket({ model: "talker", dangerouslyAllowBrowser: true }, client);
 let text = "";
 talk.on("error", (error) => {
   throw error;

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import anthropic
@@ -25,12 +27,17 @@ SERVED = re.compile(
 """Held against the clients' types by test_conformance."""
 
 
+def _place(library: ModuleType) -> Path:
+    assert library.__file__ is not None
+    return Path(library.__file__).parent
+
+
 def endpoints() -> set[tuple[str, str]]:
     """(method, path) of all that the clients' own code asks; an id is `ID`."""
     found = set()
-    for library, prefix in ((openai, "/v1"), (anthropic, "")):
-        assert library.__file__ is not None
-        for file in (Path(library.__file__).parent / "resources").rglob("*.py"):
+    newest = Path(sys.prefix) / "clients" / "anthropic"  # beside an older one that is imported
+    for library, prefix in ((_place(openai), "/v1"), (_place(anthropic), ""), (newest, "")):
+        for file in (library / "resources").rglob("*.py"):
             for method, path in ASKED.findall(file.read_text()):
                 found.add((method, prefix + re.sub(r"\{\w+\}", "ID", path)))
     return found

@@ -64,6 +64,16 @@ async def listed(
     return [StoredFile(*row) for row in await rows.fetchall()]
 
 
+async def named(connection: Connection, workload: str, ids: Sequence[UUID]) -> list[StoredFile]:
+    """Those of these files of a workload that are not deleted, the newest first."""
+    query: LiteralString = (
+        f"SELECT {_COLUMNS} FROM api_file WHERE id = ANY(%s) AND workload = %s AND purpose <> %s"
+        " AND deleted_at IS NULL ORDER BY id DESC"
+    )
+    rows = await connection.execute(query, (list(ids), workload, MESSAGES))
+    return [StoredFile(*row) for row in await rows.fetchall()]
+
+
 async def delete(connection: Connection, id: UUID) -> bool:
     """Mark it as deleted, unless a batch that has not ended reads it; whether it is."""
     done = await connection.execute(

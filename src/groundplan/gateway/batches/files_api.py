@@ -47,6 +47,20 @@ def query_of(target: bytes) -> dict[str, str]:
     return {name: values[-1] for name, values in found.items()}
 
 
+def each_of(target: bytes, names: Sequence[str]) -> list[str]:
+    """All values of parameters with one of these names, each once."""
+    found = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
+    return list(dict.fromkeys(value for name in names for value in found.get(name, ())))
+
+
+def known_id(text: str) -> UUID | None:
+    """A file's id; None for what is none."""
+    try:
+        return id_of(text, "file-")
+    except ValueError:
+        return None
+
+
 def file_id(text: str) -> UUID:
     """Raises `NotFound`."""
     return _id(text, "file-", "file")

@@ -18,7 +18,9 @@ from groundplan.gateway.batches.files_api import Caller
 
 PURPOSE = "user_data"
 _PAGE = "page_"
-_UNSUPPORTED = ("before_id", "ids", "ids[]", "scope_id")
+_UNSUPPORTED = ("before_id", "scope_id")
+_IDS = ("ids", "ids[]")
+MOST_IDS = 100
 
 
 def file_json(file: StoredFile) -> dict[str, Any]:
@@ -38,7 +40,10 @@ def deleted_json(file: StoredFile) -> dict[str, Any]:
 
 
 async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes:
-    """The newest first, in pages behind a cursor, or behind the id of a file. Raises `Invalid`, `NotFound`."""
+    """The newest first: those whose ids are named, or pages behind a cursor or the id of a file. Raises `Invalid`,
+    `NotFound`."""
+    if ids := files_api.each_of(target, _IDS):
+        return await _named(connection, caller, ids, files_api.query_of(target))
     query, limit = files_api.page_of(target, files_api.MOST_LISTED, 20)
     if (unsupported := next((name for name in _UNSUPPORTED if name in query), None)) is not None:
         hint = "Leave it out; go on behind a page with after_id or page."
@@ -46,7 +51,20 @@ async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes
     last = query.get("page", "").removeprefix(_PAGE) or query.get("after_id")
     after = files_api.file_id(last) if last else None
     found = await file_store.listed(connection, caller.workload, None, after, limit + 1, newest_first=True)
-    more, shown = len(found) > limit, [file_json(file) for file in found[:limit]]
+    return _page(found[:limit], more=len(found) > limit)
+
+
+async def _named(connection: Connection, caller: Caller, ids: list[str], query: dict[str, str]) -> bytes:
+    """Those of these ids that the caller may see, on one page. Raises `Invalid`."""
+    if "page" in query or "limit" in query or len(ids) > MOST_IDS:
+        hint = f"Name up to {MOST_IDS} ids, without page and limit."
+        raise Invalid("these ids cannot be listed", code="page_invalid", hint=hint)
+    named = [found for text in ids if (found := files_api.known_id(text)) is not None]
+    return _page(await file_store.named(connection, caller.workload, named), more=False)
+
+
+def _page(files: list[StoredFile], *, more: bool) -> bytes:
+    shown = [file_json(file) for file in files]
     first, end = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
     return msgspec.json.encode(
         {

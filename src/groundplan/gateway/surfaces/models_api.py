@@ -14,6 +14,7 @@ from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.surfaces import answers, messages_errors
+from groundplan.gateway.surfaces.messages import VERSION
 from groundplan.gateway.surfaces.stored_api import Query, check_method, last, query_of
 from groundplan.gateway.surfaces.unserved import not_served
 
@@ -21,6 +22,10 @@ PATH = b"/v1/models"
 _BELOW = PATH + b"/"
 _UNKNOWN = "1970-01-01T00:00:00Z"
 """When a model came out, as Anthropic writes what it does not tell."""
+_MODEL = {"type": "model", "created_at": _UNKNOWN}
+_STAGE = {"lifecycle": "active"}
+"""What it has since the version of Anthropic's API that follows `messages.VERSION`; versions are dates."""
+_STAGES = ("active", "deprecated", "retired")
 MOST_LISTED = 1000
 _encode = msgspec.json.Encoder().encode
 
@@ -55,7 +60,8 @@ def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthrop
         names = [name for name in names if admit.of_key(key, plan.names[name])]
     models: list[dict[str, Any]]
     if anthropic:
-        models = [{"type": "model", "id": name, "display_name": name, "created_at": _UNKNOWN} for name in names]
+        model = _MODEL | _STAGE if request.headers[b"anthropic-version"] > VERSION else _MODEL
+        models = [{**model, "id": name, "display_name": name} for name in names]
     else:
         models = [{"id": name, "object": "model", "created": 0, "owned_by": key.workload} for name in names]
     wanted = unquote_to_bytes(path[len(_BELOW) :]).decode("utf-8", "replace")
@@ -71,7 +77,14 @@ def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthrop
 
 
 def _page(models: list[dict[str, Any]], query: Query) -> dict[str, Any]:
-    """A page of them in Anthropic's words; all, unless it says how many. Raises `Invalid`, `NotFound`."""
+    """A page of them in Anthropic's words; all, unless it says how many, or at which stage of their life. What may be
+    called is active: the stages are the provider's own. Raises `Invalid`, `NotFound`."""
+    stages = [*query.get("lifecycle", ()), *query.get("lifecycle[]", ())]
+    if (unknown := next((stage for stage in stages if stage not in _STAGES), None)) is not None:
+        hint = f"Use {', '.join(_STAGES)}; or leave lifecycle out."
+        raise Invalid(f"lifecycle is {unknown[:20]!r}", code="field_unsupported", hint=hint)
+    if stages and "active" not in stages:
+        models = []
     text, after, before = (last(query, name) for name in ("limit", "after_id", "before_id"))
     if after is not None and before is not None:
         raise Invalid("after_id and before_id are both there", code="page_invalid", hint="Send one of them.")
