@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import anthropic
@@ -69,7 +70,7 @@ def batches(client: Any, model: str) -> dict[str, Any]:
 
 
 def refused(client: Any) -> dict[str, list[str]]:
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "model": lambda: client.messages.create(model="none", max_tokens=5, messages=ASKED),
         "speed": lambda: client.messages.create(model="auto", max_tokens=5, messages=ASKED, speed="fast"),
         "organization": lambda: list(client.organization.users.list()),

@@ -171,9 +171,9 @@ async def test_files_are_anthropics_for_its_client(setup: Setup) -> None:
         assert isinstance(gone.value.body, dict) and gone.value.body["error"]["code"] == "file_not_found"
     with pytest.raises(BadRequestError, match="is not supported"):
         await setup.client.beta.files.list(before_id="a")
-    for more in ({"limit": 5}, {"page": "page_a"}, {"ids": [str(n) for n in range(101)]}):
+    for ids, more in ((["a"], {"limit": "5"}), (["a"], {"page": "page_a"}), ([str(n) for n in range(101)], {})):
         with pytest.raises(BadRequestError, match="these ids cannot be listed"):
-            await setup.client.files.list(**{"ids": ["a"], **more})
+            await setup.client.files.list(ids=ids, extra_query=more)
     with pytest.raises(BadRequestError, match="expires_in_seconds is not supported"):
         await setup.client.files.upload(file=("a.pdf", b"a"), expires_in_seconds=3600)
 

@@ -51,7 +51,7 @@ async def test_anthropics_newest_client_does_all_that_is_served(database: Databa
         native.script = chat.script = Script(tokens=7)
         models = ("scripted/native", "scripted/chat")
         told = await said("anthropic_newest.py", f"http://127.0.0.1:{stack.port}", stack.key(), *models)
-        assert native.last.headers[b"anthropic-version"] == b"2026-10-21"
+        assert native.last is not None and native.last.headers[b"anthropic-version"] == b"2026-10-21"
     assert int(told["version"].partition(".")[0]) >= 2
     for answers in told["answers"].values():
         assert answers["text"] and answers["text"] == answers["streamed"] == answers["instructed"]
