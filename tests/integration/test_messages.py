@@ -19,6 +19,7 @@ from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
+from groundplan.gateway.surfaces.messages import read
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -266,16 +267,87 @@ async def test_what_is_not_spliced_reaches_an_own_upstream_byte_for_byte(setup: 
     assert setup.native.last.headers[b"anthropic-user-profile-id"] == b"uprof_1"
 
 
+async def test_what_claude_code_asks_is_said_in_chat(setup: Setup) -> None:
+    """Of an agent at work, in the words of its version 2.1.332."""
+    asked: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "text", "text": "Look it up", "cache_control": {"type": "ephemeral"}}]},
+        {"role": "system", "content": [
+            {"type": "text", "text": "# Environment"},
+            {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "gone"}},
+            {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "look"}},
+            {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "look"}},
+        ]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "By another model", "signature": "c2ln"},
+                {"type": "redacted_thinking", "data": "YQ=="},
+                {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}, "caller": {"type": "direct"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_1", "content": [
+                    {"type": "text", "text": "Found:"}, {"type": "tool_reference", "tool_name": "deploy"}
+                ]},
+                {"type": "text", "text": "Go on"},
+            ],
+        },
+    ]  # fmt: skip
+    told: dict[str, Any] = {
+        "messages": asked,
+        "tools": [LOOK, {**LOOK, "name": "later", "defer_loading": True}, {**LOOK, "name": "gone"}],
+        "thinking": {"type": "adaptive", "display": "omitted"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    }
+    reply = await setup.ask(model="scripted/chat", output_config={"effort": "high"}, **told)
+    assert reply.status == 200, reply.body
+    assert reply.json["groundplan"]["left_out"] == ["cache_control", "defer_loading", "thinking"]
+    assert setup.chat.last is not None
+    said = json.loads(setup.chat.last.body)
+    assert [each["role"] for each in said["messages"]] == ["user", "system", "assistant", "tool", "user"]
+    assert b"another model" not in setup.chat.last.body and "reasoning_effort" not in said
+    assert said["messages"][3]["content"] == "Found:\nThere is the tool deploy."
+    assert [each["function"]["name"] for each in said["tools"]] == ["look", "later"]
+    assert (await setup.ask(model="scripted/chat", output_config={"effort": "max"})).status == 200
+    assert json.loads(setup.chat.last.body)["reasoning_effort"] == "max"
+    assert (await setup.ask(model="scripted/native", **told)).status == 200
+    assert setup.native.last is not None and json.loads(setup.native.last.body)["messages"] == asked
+
+
+async def test_a_tool_that_is_named_is_read_again_where_it_is_and_none_is_defined_there(setup: Setup) -> None:
+    """Each reference is another definition in the prompt, which is reserved for; rules about tools look at `tools`."""
+    large = {**LOOK, "description": "Look " * 400}
+    named = {"type": "tool_reference", "tool_name": "look"}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "find", "input": {}}
+
+    def asked(references: int) -> dict[str, Any]:
+        result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [named] * references}
+        said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": [use]}]
+        return {"tools": [large], "messages": [*said, {"role": "user", "content": [result]}]}
+
+    assert (await setup.ask(model="scripted/native", **asked(1))).status == 200
+    once, thrice = [read(json.dumps(body(**asked(count))).encode(), {}).hidden for count in (1, 3)]
+    assert thrice - once >= 2 * len(large["description"])
+    inline = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": LOOK}}
+    refused = await setup.ask(messages=[*asked(1)["messages"], {"role": "system", "content": [inline]}])
+    assert (refused.status, refused.code) == (400, "content_unsupported"), refused.body
+
+
 @pytest.mark.parametrize(
     ("more", "field"),
     [
         ({"top_k": 5}, "top_k"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
         ({"stop_sequences": list("abcde")}, "stop_sequences: more than 4"),
-        ({"output_config": {"effort": "low"}}, "output_config.effort"),
-        ({"context_management": {"edits": []}}, "context_management"),
+        ({"output_config": {"task_budget": {"total": 9}}}, "output_config.task_budget"),
+        (
+            {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
+            "context_management.edits 'clear_tool_uses_20250919'",
+        ),
         ({"max_tokens": 0}, "max_tokens 0"),
-        ({"tools": [{**LOOK, "defer_loading": True}]}, "tools.defer_loading"),
+        ({"tools": [{**LOOK, "allowed_callers": ["code_execution_20250825"]}]}, "tools.allowed_callers"),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools: bash_20250124"),
         (
             {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},

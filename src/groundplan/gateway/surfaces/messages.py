@@ -24,7 +24,7 @@ from groundplan.gateway.surfaces.interface import Codec
 from groundplan.gateway.surfaces.messages_chat import LazyTranslation, MessagesByChat, chat_fields, translation_of
 from groundplan.gateway.surfaces.messages_errors import ID_HEADER, of_error, of_foreign
 from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount
-from groundplan.gateway.surfaces.messages_types import Asked, Block, CountAsked
+from groundplan.gateway.surfaces.messages_types import Asked, Block, Changed, CountAsked
 from groundplan.gateway.surfaces.named_files import IMAGES, PDF, NamedFile, file_of, written
 from groundplan.ledger.model import Usage
 
@@ -35,12 +35,19 @@ if TYPE_CHECKING:
 
 _messages = msgspec.json.Decoder(Asked)
 _count = msgspec.json.Decoder(CountAsked)
+_tools = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_tool = msgspec.json.Decoder(Changed).decode
 _BLOCKS = frozenset(
-    {"text", "image", "document", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result"}
-)
+    {
+        "text", "image", "document", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result",
+        "tool_reference", "tool_addition", "tool_removal",
+    }
+)  # fmt: skip
 """Content whose cost is bounded by its bytes, or by a count of its own."""
 _encode = msgspec.json.Encoder().encode
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
+_REFERENCE = "tool_reference"
+"""Names a tool of `tools`, whose definition the model reads in its place."""
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
 _UNBOUNDED = OTHERWISE | {
@@ -60,9 +67,11 @@ VERSION = b"2023-06-01"
 class _Seen:
     """What a walk over the content found: text of the newest user, images, files, bytes that are no tokens."""
 
-    __slots__ = ("files", "images", "media_bytes", "named", "query")
+    __slots__ = ("files", "images", "media_bytes", "named", "query", "tools")
 
     def __init__(self) -> None:
+        self.tools: list[str] = []
+        """Names of tools that are read where a reference to one stands."""
         self.query = ""
         self.images = 0
         self.files = 0
@@ -82,9 +91,20 @@ class _Seen:
                 texts.append(block.text)
             elif block.type in ("image", "document"):
                 self._source(block)
+            elif block.type == _REFERENCE:
+                self.tools.append(block.tool_name)
+            elif block.tool is not None:
+                self._change(block.tool)
             if isinstance(block.content, list):
                 self.blocks(block.content)
         return " ".join(texts)
+
+    def _change(self, tool: Changed) -> None:
+        """Only of what is in `tools`, since that is what rules about tools look at."""
+        if tool.type != _REFERENCE:
+            hint = "Define it in tools, and name it by a tool_reference."
+            raise _content(f"a change of tools by {tool.type[:40]} is not supported", hint)
+        self.tools.append(tool.name)
 
     def _source(self, block: Block) -> None:
         source = block.source
@@ -172,7 +192,7 @@ def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw
         cap=cap,
         copies=1,
         size=len(body) - seen.media_bytes,
-        hidden=_hidden(asked),
+        hidden=_hidden(asked) + (_read_again(fields, seen.tools) if seen.tools else 0),
         needs=frozenset(name for name, count in (("image", seen.images), (FILE, seen.files)) if count),
         images=seen.images,
         service=STANDARD if bytes(fields.get("service_tier", b"")) == b'"standard_only"' else AUTO,
@@ -210,6 +230,13 @@ def _hidden(asked: CountAsked) -> int:
             )
         added += TOOL_TOKENS
     return added
+
+
+def _read_again(fields: dict[str, msgspec.Raw], names: list[str]) -> int:
+    """Bytes of the definitions of tools where references to them stand, beside those of `tools` itself."""
+    tools = _tools(fields["tools"]) if bytes(fields.get("tools", b"null")) != b"null" else []
+    sizes = {_tool(tool).name: len(bytes(tool)) for tool in tools}
+    return sum(sizes.get(name, 0) for name in names)
 
 
 def header_lines_of(headers: dict[bytes, bytes]) -> bytes:

@@ -1,6 +1,7 @@
 """A request for a message, said in OpenAI's chat: what can be said is, what cannot is refused by its name.
 
-Nothing is dropped but `cache_control`, which is about a price and not about the answer; the caller is told of it. Pure.
+Left out, and told to the caller, is what nothing depends on there: `cache_control`, which is about a price; what
+another model thought earlier; that tools are known only once they are searched for. Pure.
 """
 
 from __future__ import annotations
@@ -28,6 +29,16 @@ _USE = frozenset({"type", "id", "name", "input", "cache_control", "caller"})
 _RESULT = frozenset({"type", "tool_use_id", "content", "is_error", "cache_control"})
 _TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control", "strict", "eager_input_streaming"})
 """Chat tells what a tool is called with while it is written, whether that is asked for or not."""
+_LATER = "defer_loading"
+"""Of a tool: the model is told of it once it was searched for. In chat it knows all tools from the beginning."""
+_THOUGHT = frozenset({"thinking", "redacted_thinking"})
+"""Blocks that only the model reads which wrote them."""
+_USUAL_EFFORT = "high"
+"""What Anthropic's models do where nothing is said of it."""
+_REFERENCE = frozenset({"type", "tool_name", "cache_control"})
+_CHANGE = frozenset({"type", "tool", "cache_control"})
+_CHANGES = ("tool_addition", "tool_removal")
+"""Blocks that offer a tool from there on, or withdraw it."""
 _NOTHING: tuple[Any, ...] = (None, False, [], {}, ["direct"], {"enabled": False})
 """Values that say nothing of a block or a tool: that the model calls it itself and knows it at once, that nothing of it
 is cited."""
@@ -42,13 +53,15 @@ def cannot(name: str) -> Invalid:
 class Translation:
     """A request in chat: `fields` of it but for model and caps, and the names that were left out."""
 
-    __slots__ = ("fields", "left_out", "messages")
+    __slots__ = ("_withdrawn", "fields", "left_out", "messages")
 
     def __init__(self, body: bytes) -> None:
         """Raises `Invalid` (`field_untranslatable`)."""
         self.fields: dict[str, Any] = {}
         self.messages: list[dict[str, Any]] = []
         self.left_out: set[str] = set()
+        self._withdrawn: set[str] = set()
+        """Names of tools that are not offered at the end of the conversation."""
         asked: dict[str, Any] = _decode(body)
         for name, value in asked.items():
             if value is not None:
@@ -58,6 +71,8 @@ class Translation:
                 put(self, value)
         if asked["messages"][-1]["role"] == "assistant":
             raise cannot("messages: the beginning of the answer, as its last message,")
+        if self._withdrawn:
+            self._withdraw()
         system = asked.get("system")
         if system:
             self.messages.insert(0, {"role": "system", "content": self._system(system)})
@@ -68,7 +83,9 @@ class Translation:
         for name, value in block.items():
             if name == "cache_control" and value is not None:
                 self.left_out.add(name)
-            if name not in known and value not in _NOTHING:
+            if name == _LATER and value is True and known is _TOOL:
+                self.left_out.add(name)
+            elif name not in known and value not in _NOTHING:
                 raise cannot(f"{where}.{name}")
         if block.get("citations") not in _NOTHING:
             raise cannot(f"{where}.citations")
@@ -104,7 +121,9 @@ class Translation:
         calls: list[dict[str, Any]] = []
         for block in blocks:
             kind = block["type"]
-            if kind == "text":
+            if kind in _THOUGHT:
+                self.left_out.add("thinking")
+            elif kind == "text":
                 self.check(block, _TEXT, "text")
                 if calls:
                     raise cannot("messages: text after a tool_use")
@@ -127,38 +146,60 @@ class Translation:
                 if parts:
                     raise cannot("messages: a tool_result after other content")
                 self.messages.append(self._result(block))
-            elif kind == "text":
-                self.check(block, _TEXT, "text")
-                parts.append({"type": "text", "text": block["text"]})
-            elif kind == "image" and role == "user":
-                self.check(block, _IMAGE, "image")
-                source = block["source"]
-                url = f"data:{source['media_type']};base64,{source['data']}"
-                parts.append({"type": "image_url", "image_url": {"url": url}})
-            elif kind == "document" and role == "user" and block["source"].get("type") == "base64":
-                self.check(block, _DOCUMENT, "document")
-                data = f"data:{block['source']['media_type']};base64,{block['source']['data']}"
-                file = {"filename": block.get("title") or "document.pdf", "file_data": data}
-                parts.append({"type": "file", "file": file})
+            elif kind in _CHANGES and role == "system":
+                self._change(block)
             else:
-                raise cannot(f"messages: a {kind[:40]} block of the {role}")
+                parts.append(self._part(role, block))
         if len(parts) == 1 and parts[0]["type"] == "text":
             self.messages.append({"role": role, "content": parts[0]["text"]})
         elif parts:
             self.messages.append({"role": role, "content": parts})
 
+    def _part(self, role: str, block: dict[str, Any]) -> dict[str, Any]:
+        kind = block["type"]
+        if kind == "text":
+            self.check(block, _TEXT, "text")
+            return {"type": "text", "text": block["text"]}
+        if kind == "image" and role == "user":
+            self.check(block, _IMAGE, "image")
+            source = block["source"]
+            url = f"data:{source['media_type']};base64,{source['data']}"
+            return {"type": "image_url", "image_url": {"url": url}}
+        if kind == "document" and role == "user" and block["source"].get("type") == "base64":
+            self.check(block, _DOCUMENT, "document")
+            data = f"data:{block['source']['media_type']};base64,{block['source']['data']}"
+            return {"type": "file", "file": {"filename": block.get("title") or "document.pdf", "file_data": data}}
+        raise cannot(f"messages: a {kind[:40]} block of the {role}")
+
+    def _change(self, block: dict[str, Any]) -> None:
+        """Of tools, which chat has none in the middle of: what is offered at the end is offered."""
+        self.check(block, _CHANGE, block["type"])
+        name = block["tool"]["name"]
+        if block["type"] == "tool_removal":
+            self._withdrawn.add(name)
+        else:
+            self._withdrawn.discard(name)
+
     def _result(self, block: dict[str, Any]) -> dict[str, Any]:
         self.check(block, _RESULT, "tool_result")
         content = block.get("content") or ""
         if not isinstance(content, str):
-            for part in content:
-                if part["type"] != "text":
-                    raise cannot(f"tool_result: a {part['type'][:40]} block")
-                self.check(part, _TEXT, "text")
-            content = "\n".join(part["text"] for part in content)
+            content = "\n".join(self._told(part) for part in content)
         if block.get("is_error"):
             content = f"Error: {content}"
         return {"role": "tool", "tool_call_id": signatures.plain(block["tool_use_id"]), "content": content}
+
+    def _told(self, part: dict[str, Any]) -> str:
+        """A part of a result in words."""
+        kind = part["type"]
+        if kind == "tool_reference":  # of a search among tools, which are all known here
+            self.check(part, _REFERENCE, kind)
+            return f"There is the tool {part['tool_name']}."
+        if kind != "text":
+            raise cannot(f"tool_result: a {kind[:40]} block")
+        self.check(part, _TEXT, "text")
+        text: str = part["text"]
+        return text
 
     # the other fields ------------------------------------------------------------------------------------------------
 
@@ -181,6 +222,11 @@ class Translation:
             made.append({"type": "function", "function": function})
         if made:
             self.fields["tools"] = made
+
+    def _withdraw(self) -> None:
+        kept = [each for each in self.fields.pop("tools", ()) if each["function"]["name"] not in self._withdrawn]
+        if kept:
+            self.fields["tools"] = kept
 
     def put_choice(self, choice: dict[str, Any]) -> None:
         kind = choice.get("type")
@@ -207,13 +253,23 @@ class Translation:
             self.fields["service_tier"] = "default"
 
     def put_thinking(self, thinking: dict[str, Any]) -> None:
-        if thinking.get("type") != "disabled":
+        """That a model decides itself how much it thinks is what models do in chat where nothing is said."""
+        if thinking.get("type") not in ("disabled", "adaptive"):
             raise cannot("thinking")
+
+    def put_context(self, management: dict[str, Any]) -> None:
+        """Thoughts are cleared there, since none are told; nothing else is."""
+        for edit in management.get("edits") or ():
+            if not str(edit.get("type")).startswith("clear_thinking_"):
+                raise cannot(f"context_management.edits {str(edit.get('type'))[:40]!r}")
 
     def put_output(self, output: dict[str, Any]) -> None:
         for name, value in output.items():
-            if value is not None and name != "format":
+            if value is not None and name not in ("format", "effort"):
                 raise cannot(f"output_config.{name}")
+        effort = output.get("effort")
+        if effort not in (None, _USUAL_EFFORT):
+            self.fields["reasoning_effort"] = effort
         form = output.get("format")
         if form is not None:
             schema = {"name": "answer", "schema": form["schema"], "strict": True}
@@ -255,6 +311,7 @@ _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
     "metadata": Translation.put_metadata,
     "service_tier": Translation.put_tier,
     "thinking": Translation.put_thinking,
+    "context_management": Translation.put_context,
     "output_config": Translation.put_output,
     "output_format": Translation.put_format,
     "cache_control": Translation.leave_out,

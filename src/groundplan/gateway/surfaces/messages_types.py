@@ -33,12 +33,21 @@ class Source(msgspec.Struct, frozen=True):
     content: str | list[Block] | None = None
 
 
+class Changed(msgspec.Struct, frozen=True):
+    """The tool that a block offers or withdraws."""
+
+    type: str = ""
+    name: str = ""
+
+
 class Block(msgspec.Struct, frozen=True):
     type: str
     text: str = ""
     source: Source | str | None = None
     content: str | list[Block] | None = None
     cache_control: CacheControl | None = None
+    tool_name: str = ""
+    tool: Changed | None = None
 
 
 class Message(msgspec.Struct, frozen=True):
