@@ -409,6 +409,15 @@ async def test_images_go_only_where_they_are_accepted(setup: Setup) -> None:
     assert setup.chat.last is not None
     part = json.loads(setup.chat.last.body)["messages"][0]["content"][0]
     assert part == {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": content[:1]}
+    answered = [{**result, "is_error": False}, {"type": "text", "text": "Is it red?"}]
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": [use]}]
+    seen = await setup.ask(model="auto", messages=[*said, {"role": "user", "content": answered}], tools=[LOOK])
+    assert seen.json["groundplan"]["deployment"] == "eyes"
+    told = json.loads(setup.chat.last.body)["messages"][-2:]
+    assert told[0] == {"role": "tool", "tool_call_id": "toolu_1", "content": "The image is below."}
+    assert told[1] == {"role": "user", "content": [part, {"type": "text", "text": "Is it red?"}]}
     source = {"type": "url", "url": "http://169.254.169.254/"}
     address = [{"role": "user", "content": [{"type": "image", "source": source}]}]
     assert (await setup.ask(messages=address)).code == "image_url"

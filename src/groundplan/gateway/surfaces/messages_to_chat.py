@@ -36,6 +36,7 @@ _THOUGHT = frozenset({"thinking", "redacted_thinking"})
 _USUAL_EFFORT = "high"
 """What Anthropic's models do where nothing is said of it."""
 _REFERENCE = frozenset({"type", "tool_name", "cache_control"})
+_SHOWN = ("image", "document")
 _CHANGE = frozenset({"type", "tool", "cache_control"})
 _CHANGES = ("tool_addition", "tool_removal")
 """Blocks that offer a tool from there on, or withdraw it."""
@@ -140,16 +141,18 @@ class Translation:
 
     def _user(self, role: str, blocks: list[dict[str, Any]]) -> None:
         parts: list[dict[str, Any]] = []
+        shown: list[dict[str, Any]] = []
         for block in blocks:
             kind = block["type"]
             if kind == "tool_result" and role == "user":
                 if parts:
                     raise cannot("messages: a tool_result after other content")
-                self.messages.append(self._result(block))
+                self.messages.append(self._result(block, shown))
             elif kind in _CHANGES and role == "system":
                 self._change(block)
             else:
                 parts.append(self._part(role, block))
+        parts = shown + parts
         if len(parts) == 1 and parts[0]["type"] == "text":
             self.messages.append({"role": role, "content": parts[0]["text"]})
         elif parts:
@@ -180,18 +183,22 @@ class Translation:
         else:
             self._withdrawn.discard(name)
 
-    def _result(self, block: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, block: dict[str, Any], shown: list[dict[str, Any]]) -> dict[str, Any]:
+        """In chat results are text: what else is in one is `shown` by the user behind them."""
         self.check(block, _RESULT, "tool_result")
         content = block.get("content") or ""
         if not isinstance(content, str):
-            content = "\n".join(self._told(part) for part in content)
+            content = "\n".join(self._told(part, shown) for part in content)
         if block.get("is_error"):
             content = f"Error: {content}"
         return {"role": "tool", "tool_call_id": signatures.plain(block["tool_use_id"]), "content": content}
 
-    def _told(self, part: dict[str, Any]) -> str:
+    def _told(self, part: dict[str, Any], shown: list[dict[str, Any]]) -> str:
         """A part of a result in words."""
         kind = part["type"]
+        if kind in _SHOWN:
+            shown.append(self._part("user", part))
+            return f"The {kind} is below."
         if kind == "tool_reference":  # of a search among tools, which are all known here
             self.check(part, _REFERENCE, kind)
             return f"There is the tool {part['tool_name']}."
