@@ -11,9 +11,9 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.caching.recast import EMBEDDINGS_RECAST
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.body import READ_APART, has_tokens, read_fields, refuse_fields
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
+from groundplan.gateway.surfaces.plain_codec import PlainCodec
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
@@ -35,7 +35,6 @@ class _Answer(msgspec.Struct, frozen=True):
 
 _embeddings = msgspec.json.Decoder(_Embeddings)
 _answer = msgspec.json.Decoder(_Answer).decode
-_encode = msgspec.json.Encoder().encode
 
 
 def read(body: bytes) -> Ask:
@@ -61,17 +60,11 @@ def _counted(given: str | list[str | int | list[int]]) -> tuple[int, int]:
     return len(given), sum(map(len, lists)) if len(lists) == len(given) else 0
 
 
-class OpenAIEmbeddings:
+class OpenAIEmbeddings(PlainCodec):
     """Embeddings as OpenAI-shaped upstreams speak them."""
 
-    translated = False
-
-    def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
-        return b"/embeddings"
-
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
-        """The caller's bytes with the upstream's name of the model."""
-        return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
+    def __init__(self) -> None:
+        super().__init__(b"/embeddings")
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
@@ -81,9 +74,6 @@ class OpenAIEmbeddings:
         usage = found.usage.read_only() if found.usage is not None else None
         # there is no input without a token: 0 is what servers say that count none
         return Answered(data, usage if usage is not None and usage.input else None)
-
-    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
-        raise AssertionError("embeddings are not streamed")
 
 
 class ServiceEmbeddings(OpenAIEmbeddings):
