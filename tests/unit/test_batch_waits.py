@@ -248,4 +248,4 @@ async def test_what_a_guardrail_finds_in_a_line_is_counted_once(tmp_path: Path, 
         else:
             calls.assess(checked, batch)
             assert (await made(rig, messages=asked)).status == 200
-        assert [found[:2] for found in counts._waiting.values()] == [(1, 1)]
+        assert [found[:2] for found in counts.waiting.values()] == [(1, 1)]

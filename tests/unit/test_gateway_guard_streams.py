@@ -385,7 +385,7 @@ async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str) -> Non
         rig.gateway.guard_counts = counts = Counts("", rig.gateway.clock)
         stream = await rig.stream()
         assert stream.status == (200 if before else 403) and SECRET not in stream.raw.decode()
-        assert [(*key[1:], finds[:2]) for key, finds in counts._waiting.items()] == [
+        assert [(*key[1:], finds[:2]) for key, finds in counts.waiting.items()] == [
             ("assistant", "output", "secrets", "block", False, (1, 1))
         ]
         await rig.books()
@@ -402,7 +402,7 @@ async def test_what_is_found_before_the_first_byte_is_told_and_counted_once(tmp_
         assert stream.text == f"ask [email] {more}Hi "
         (told,) = stream.facts["guardrails"]
         assert (told["check"], told["finds"]) == ("personal_data", 1)
-        assert [finds[:2] for finds in counts._waiting.values()] == [(1, 1)]
+        assert [finds[:2] for finds in counts.waiting.values()] == [(1, 1)]
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])

@@ -106,7 +106,7 @@ async def test_a_hedge_that_a_check_refuses_at_once_is_no_fault_of_its_deploymen
             go.set()
             stream = await asked
             assert (stream.status, stream.text, stream.done) == (200, "Hi there", True)
-            assert stream.facts["guardrails"] == [] and not counts._waiting, "of an answer that nobody got"
+            assert stream.facts["guardrails"] == [] and not counts.waiting, "of an answer that nobody got"
             assert "two" not in rig.gateway.health._windows, "its breaker counted an answer that was refused"
             await rig.books()
 

@@ -270,7 +270,7 @@ async def test_what_is_told_of_the_prompt_is_no_first_byte(tmp_path: Path) -> No
         rig.gateway.reported = reported = Reported("")
         reply = await rig.chat(stream=True)
         assert reply.body.startswith(events(early, ROLE, HI))
-        assert [version[2] for version in reported._waiting] == ["m"], "the first event names none"
+        assert [version[2] for version in reported.waiting] == ["m"], "the first event names none"
         body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "stream": True}
     (tmp_path / "messages").mkdir()
     async with saying(tmp_path / "messages", STREAM, events(early), events(*ANSWER)) as rig:

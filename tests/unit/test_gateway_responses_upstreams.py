@@ -146,7 +146,7 @@ async def test_the_version_that_a_stream_reports_is_looked_at(tmp_path: Path) ->
     async with saying(tmp_path, STREAM + BEGUN, told(ended, first=3), more=NATIVE) as rig:
         rig.gateway.reported = reported = Reported("")
         assert (await stream(rig)).status == 200
-        assert [version[2] for version in reported._waiting] == ["m"]
+        assert [version[2] for version in reported.waiting] == ["m"]
 
 
 async def test_what_a_model_reasoned_is_no_part_of_its_answer(tmp_path: Path) -> None:

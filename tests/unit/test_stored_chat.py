@@ -71,7 +71,7 @@ async def test_the_version_that_a_stored_stream_reports_is_looked_at(tmp_path: P
         rig.play("one", fingerprint="fp_7")
         stream = await rig.stream(store=True)
         assert stream.facts["store"] is True and len(shelf.put_in) == 1
-        assert [version[3] for version in reported._waiting] == ["fp_7"]
+        assert [version[3] for version in reported.waiting] == ["fp_7"]
 
 
 async def test_where_content_is_not_kept_in_full_the_upstream_is_told_to_store_nothing(tmp_path: Path) -> None:

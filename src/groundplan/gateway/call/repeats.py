@@ -11,7 +11,6 @@ with media, long ones, and those that the gateway makes itself.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
@@ -36,8 +35,6 @@ MOST: Final = 1_000
 """Bodies that may wait."""
 LONGEST: Final = 32 << 10
 TAIL: Final = 128
-EVERY: Final = 5.0
-"""Seconds between two flushes."""
 AT_ONCE: Final = 20
 """Digests after which the thread lets the loop of the calls go on."""
 _DAY_SECONDS: Final = 86_400
@@ -69,14 +66,11 @@ class Request:
 class Repeats(KeptBeside[Request]):
     """Of one worker. It connects at the first one."""
 
+    every = 5.0
+
     def __init__(self, url: str) -> None:
         super().__init__("requests to be compared", MOST)
         self._database = InThreads(url, "repeats", 1, _unreachable)
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY)
-            await self.flush()
 
     def note(self, exchange: Exchange, now: float) -> None:
         """A call that was answered at `now` (seconds since the epoch), where it is one of those that are looked at."""

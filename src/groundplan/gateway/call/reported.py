@@ -7,29 +7,25 @@ governance's.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from contextlib import suppress
+from collections.abc import Sequence
 
 import msgspec
-import psycopg
-from psycopg import AsyncConnection
 
 from groundplan.blueprint.model import Deployment
-from groundplan.gateway.problem import Problem
+from groundplan.gateway.call.kept_beside import KeptBeside
+from groundplan.gateway.database import insert
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.wrapped import Wrapped
 
 EVERY = 1.0
 """Seconds between two answers of a deployment that are looked at, in one worker."""
-FLUSH_SECONDS = 1.0
 LOOKS = 3
 """Events of a stream that are looked at."""
 LONGEST = 200
 MOST = 100
 """Versions of one deployment that are told in `DAY_SECONDS`."""
 DAY_SECONDS = 86_400.0
-_log = logging.getLogger(__name__)
+_MOST_WAITING = 10_000
 _ADD = """INSERT INTO model_reported AS r (deployment, asked, model, fingerprint, first_at, last_at)
     VALUES (%s, %s, %s, %s, clock_timestamp(), clock_timestamp())
     ON CONFLICT (deployment, asked, model, fingerprint) DO UPDATE SET last_at = clock_timestamp()"""
@@ -64,18 +60,14 @@ class _Known:
         self.versions: set[Version] = set()
 
 
-class Reported:
-    """Of one worker."""
-
-    __slots__ = ("_known", "_problem", "_url", "_waiting")
+class Reported(KeptBeside[Version]):
+    """Of one worker. They wait in the order in which they were reported: what comes later is the newer version."""
 
     def __init__(self, url: str) -> None:
+        super().__init__("versions that upstreams report", _MOST_WAITING)
         self._url = url
-        self._problem = Problem(_log)
         self._known: dict[str, _Known] = {}
         """By deployment."""
-        self._waiting: dict[Version, None] = {}
-        """In the order in which they were reported: what comes later is the newer version."""
 
     def due(self, deployment: str, now: float) -> bool:
         """Whether its next answer is to be looked at. `now`: seconds of a clock that only goes on."""
@@ -105,34 +97,11 @@ class Reported:
         known = self._known.setdefault(deployment.name, _Known(0.0)).versions
         if version not in known and len(known) < MOST:
             known.add(version)
-            self._waiting[version] = None
+            self.add(version)
         return True
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Tell what is new; what cannot be told waits on."""
-        if not self._waiting:
-            return
-        taken, self._waiting = self._waiting, {}
-        try:
-            async with asyncio.timeout(5.0):
-                async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as connection:
-                    async with connection.cursor() as cursor:
-                        await cursor.executemany(_ADD, list(taken))
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            self._problem.tell("versions that upstreams report wait for PostgreSQL: %s", error.__class__.__name__)
-            self._waiting = taken | self._waiting
-            return
-        self._problem.over()
-
-    async def close(self) -> None:
-        with suppress(asyncio.CancelledError):
-            await self.flush()
+    async def put(self, facts: Sequence[Version]) -> None:
+        await insert(self._url, _ADD, facts)
 
 
 def _shown(text: str) -> str:
