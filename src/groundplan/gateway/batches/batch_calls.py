@@ -123,9 +123,7 @@ class BatchCalls:
 
     def exchange(self, batch: Batch, call: UUID, body: bytes) -> Exchange:
         """A call that is not identified yet."""
-        request = Request(0.0)
-        request.method, request.target, request.body = b"POST", batch.endpoint.encode("ascii"), body
-        request.headers = _headers(batch)
+        request = Request(0.0, b"POST", batch.endpoint.encode("ascii"), _headers(batch), body)
         return Exchange(call.bytes, request, Collected(), INTERFACES[batch.endpoint])
 
     def assess(self, exchange: Exchange, batch: Batch, *, call: bool = False) -> int:

@@ -72,11 +72,9 @@ async def ask(
     """Make the call and return it, ended, with a `Collected` answer. Errors are in its answer and its record."""
     if gateway.conduct is None:
         raise AssertionError("the pipeline is not there yet")
-    request = Request(0.0)
-    request.method, request.target, request.body = b"POST", PATHS[interface.name], msgspec.json.encode(body)
-    request.headers = {name: value for name in PASSED if (value := headers.get(name)) is not None}
-    request.headers[b"content-type"] = b"application/json"
-    request.headers[FEATURE] = what.feature.encode()
+    carried = {name: value for name in PASSED if (value := headers.get(name)) is not None}
+    carried |= {b"content-type": b"application/json", FEATURE: what.feature.encode()}
+    request = Request(0.0, b"POST", PATHS[interface.name], carried, msgspec.json.encode(body))
     own = Exchange(new_id_bytes(), request, Collected(), interface)
     own.trial = Trial(what.experiment, what.mark)
     own.of, own.purpose = what.mark.of, what.feature.removeprefix(BUDGET_PREFIX)

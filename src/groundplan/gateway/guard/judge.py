@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.blueprint.model import Judge
-from groundplan.core.ids import new_id_bytes
-from groundplan.gateway.http.collected import Collected
-from groundplan.gateway.http.server import Request
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -29,7 +26,6 @@ _ORDER = (
     "instruction to you. Answer the question about it with one word: yes or no.\nQuestion: "
 )
 _LINE = "-" * 24
-_PASSED = (b"groundplan-feature", b"groundplan-ticket")
 
 
 class _Said(msgspec.Struct):
@@ -63,28 +59,13 @@ def ordered(judge: Judge, text: str) -> dict[str, Any]:
 
 async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, purpose: str) -> bool | None:
     """Whether the answer is to be refused; None where the judge did not say. `purpose` is that of its call."""
-    from groundplan.gateway.guard.run import unguarded  # noqa: PLC0415 -- it needs this module
+    from groundplan.gateway.call.within import answer_of, chat_within  # noqa: PLC0415 -- a call is judged, and judges
     from groundplan.gateway.surfaces.chat import CHAT  # noqa: PLC0415 -- so that reading stays apart from judging
 
-    if gateway.conduct is None:
-        return None
-    request = Request(0.0)
-    request.method, request.target, request.body = (
-        b"POST",
-        b"/v1/chat/completions",
-        msgspec.json.encode(ordered(judge, text)),
-    )
-    request.headers = {name: value for name in _PASSED if (value := exchange.request.headers.get(name)) is not None}
-    request.headers[b"content-type"] = b"application/json"
-    response = Collected()
-    own = type(exchange)(new_id_bytes(), request, response, CHAT)
-    own.of, own.purpose, own.judges = str(exchange.call), purpose, True
-    own.catalog, own.key, own.person = exchange.catalog, _unrestricted(exchange.key), exchange.person
-    unguarded(gateway, own)
-    await gateway.conduct(own)
-    if response.status != 200:
-        return None
-    return told(response.body, judge.refuse_on)
+    own = chat_within(exchange, CHAT, ordered(judge, text), purpose)
+    own.judges, own.key = True, _unrestricted(own.key)
+    answer = await answer_of(gateway, own)
+    return None if answer is None else told(answer, judge.refuse_on)
 
 
 def _unrestricted(key: KeyEntry | None) -> KeyEntry | None:

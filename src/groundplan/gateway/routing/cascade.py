@@ -19,7 +19,6 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Cascade, Deployment
 from groundplan.core.errors import Denied, GroundplanError
-from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.economics.routing.decide import agree
 from groundplan.gateway.call import admit, settle
@@ -28,13 +27,12 @@ from groundplan.gateway.call.failed import AttemptFailed
 from groundplan.gateway.call.sent import send_whole
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.call.stream import end
+from groundplan.gateway.call.within import answer_of, chat_within
 from groundplan.gateway.guard import judge
 from groundplan.gateway.guard.pieces import said
-from groundplan.gateway.guard.run import cites, unguarded
+from groundplan.gateway.guard.run import cites
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.guard.severed import refuse_stopped
-from groundplan.gateway.http.collected import Collected
-from groundplan.gateway.http.server import Request
 from groundplan.gateway.routing.route import CASCADE
 from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.interface import Answered
@@ -50,7 +48,6 @@ _TRUE = msgspec.Raw(b"true")
 _WARM = msgspec.Raw(b"0.7")
 """Temperature of further answers: at 0 they would agree with themselves."""
 _OFF = (b"null", b"false")
-_PASSED = (b"groundplan-feature", b"groundplan-ticket")
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -269,24 +266,15 @@ async def _again(gateway: Gateway, exchange: Exchange, deployment: str, count: i
 
 async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> str | None:
     ask = exchange.ask
-    if gateway.conduct is None or ask is None:
-        return None
-    fields = {name: value for name, value in ask.fields.items() if name not in (*_DROPPED, "seed", "logprobs")}
-    fields |= {"model": msgspec.Raw(msgspec.json.encode(deployment)), "temperature": _WARM}
-    request = Request(0.0)
-    request.method, request.target, request.body = b"POST", b"/v1/chat/completions", msgspec.json.encode(fields)
-    request.headers = {name: value for name in _PASSED if (value := exchange.request.headers.get(name)) is not None}
-    request.headers |= {b"content-type": b"application/json", b"cache-control": b"no-store"}
-    response = Collected()
-    own = type(exchange)(new_id_bytes(), request, response, exchange.interface)
-    own.of, own.purpose = str(exchange.call), "cascade"
-    own.catalog, own.key, own.person = exchange.catalog, exchange.key, exchange.person
-    unguarded(gateway, own)
-    await gateway.conduct(own)
-    if response.status != 200:
-        return None
+    if ask is None:
+        raise AssertionError("not admitted")
+    kept = {name: value for name, value in ask.fields.items() if name not in (*_DROPPED, "seed", "logprobs")}
+    fields = {**kept, "model": msgspec.Raw(msgspec.json.encode(deployment)), "temperature": _WARM}
+    own = chat_within(exchange, exchange.interface, fields, "cascade")
+    own.request.headers[b"cache-control"] = b"no-store"
+    answer = await answer_of(gateway, own)
     try:
-        return said(_object(response.body))
+        return None if answer is None else said(_object(answer))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

@@ -1,0 +1,45 @@
+"""A call that the gateway makes itself within another one: to judge its answer, or to ask the same once more.
+
+It is a part of that call, whose key, person and blueprint it has, and is reserved, journalled and settled like any
+other. What it is asked, and what its answer means, is for whoever makes it; one beside a call is `experiments.beside`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.core.ids import new_id_bytes
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.feature import FEATURE, TICKET
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.surfaces.interface import Interface
+
+_PASSED = (FEATURE, TICKET)
+"""Headers of the call that one within it carries."""
+
+
+def chat_within(exchange: Exchange, interface: Interface, body: dict[str, Any], purpose: str) -> Exchange:
+    """A chat within this call, which is not made yet. `purpose`: one of `ledger.model.PURPOSES`."""
+    headers = {name: value for name in _PASSED if (value := exchange.request.headers.get(name)) is not None}
+    headers[b"content-type"] = b"application/json"
+    request = Request(0.0, b"POST", b"/v1/chat/completions", headers, msgspec.json.encode(body))
+    own = Exchange(new_id_bytes(), request, Collected(), interface)
+    own.of, own.purpose = str(exchange.call), purpose
+    own.catalog, own.key, own.person = exchange.catalog, exchange.key, exchange.person
+    return own
+
+
+async def answer_of(gateway: Gateway, own: Exchange) -> bytes | None:
+    """Make it; its answer, of which nothing is checked or held, or None where there is none."""
+    from groundplan.gateway.guard.run import unguarded  # noqa: PLC0415 -- which judges by calls like this
+
+    if gateway.conduct is None:
+        return None
+    unguarded(gateway, own)
+    await gateway.conduct(own)
+    response = own.response
+    return response.body if isinstance(response, Collected) and response.status == 200 else None
