@@ -102,7 +102,7 @@ class Pipeline:
         mcp: Mcp | None = None,
     ) -> None:
         self._gateway = gateway
-        gateway.conduct = self._own
+        gateway.conduct = self.conduct
         self._facts = facts
         self._batches = batches
         self._mcp = mcp
@@ -114,7 +114,7 @@ class Pipeline:
         interface = _INTERFACES.get(path)
         if interface is None or request.method != b"POST":
             return self._uncalled(interface, path, request, response)
-        steps = self._steps(Exchange(new_id_bytes(), request, response, interface), counts=1)
+        steps = self._steps(Exchange(new_id_bytes(), request, response, interface), run, counts=1)
         return steps if cache.NAMED not in request.headers else _outlive(steps)
 
     async def _uncalled(self, interface: Interface | None, path: bytes, request: Request, response: Response) -> None:
@@ -158,20 +158,17 @@ class Pipeline:
         finally:
             gateway.running -= 1
 
-    async def _own(self, exchange: Exchange, steps: Steps | None = None) -> None:
-        """A call that the gateway itself makes, within the one that it is for or, with `steps`, beside it."""
-        await self._steps(exchange, run_within if steps is None else steps)
-
-    async def conduct(self, exchange: Exchange, steps: Steps) -> None:
-        """Another way through the steps, for a call that no client waits for; it ends in the journal all the same."""
+    async def conduct(self, exchange: Exchange, steps: Steps = run_within) -> None:
+        """A call that the gateway itself makes, within the one that it is for or by other `steps`; it ends in the
+        journal like any other."""
         await self._steps(exchange, steps)
 
-    async def _steps(self, exchange: Exchange, steps: Steps | None = None, *, counts: int = 0) -> None:
+    async def _steps(self, exchange: Exchange, steps: Steps, *, counts: int = 0) -> None:
         """`counts`: 1 for a call that a client made, which is one of those that run."""
         gateway, error = self._gateway, None
         gateway.running += counts
         try:
-            await (run if steps is None else steps)(gateway, exchange)
+            await steps(gateway, exchange)
         except GroundplanError as caught:
             error = caught
         except asyncio.CancelledError:
