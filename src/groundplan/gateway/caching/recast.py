@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from groundplan.gateway.http.sse import DONE
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -51,7 +52,7 @@ class _Lost(Exception):
     """Something would be."""
 
 
-_ODD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Lost, LookupError, TypeError, AttributeError)
+_ODD = (*UNREADABLE, _Lost, LookupError, TypeError, AttributeError)
 """What a shape that is not known here raises."""
 
 
@@ -74,6 +75,16 @@ def _rest_is_empty(fields: dict[str, Any], known: Sequence[str]) -> None:
             raise _Lost
 
 
+class _AsItCame:
+    """Answers of which none is made in another form than the one in which it came."""
+
+    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002 -- the protocol's signature
+        return None
+
+    def whole(self, events: Sequence[bytes]) -> bytes | None:  # noqa: ARG002 -- the protocol's signature
+        return None
+
+
 class ChatRecast:
     """Chat completions."""
 
@@ -87,7 +98,7 @@ class ChatRecast:
     def good(self, data: bytes, copies: int) -> bool:
         try:
             choices = _ends(data).choices
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
         return len(choices) == copies and all(choice.finish_reason in _FINISHED for choice in choices)
 
@@ -97,7 +108,7 @@ class ChatRecast:
             for data in events:
                 if data != DONE:
                     ends.update({c.index: c.finish_reason for c in _ends(data).choices if c.finish_reason})
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
         return len(ends) == copies and _FINISHED.issuperset(ends.values())
 
@@ -114,7 +125,7 @@ class ChatRecast:
             return None
 
 
-class EmbeddingsRecast:
+class EmbeddingsRecast(_AsItCame):
     """Embeddings, which have one form."""
 
     irrelevant = frozenset({"user"})
@@ -124,12 +135,6 @@ class EmbeddingsRecast:
 
     def good_events(self, events: Sequence[bytes], copies: int) -> bool:  # noqa: ARG002
         return False
-
-    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002
-        return None
-
-    def whole(self, events: Sequence[bytes]) -> bytes | None:  # noqa: ARG002
-        return None
 
 
 class _Stop(msgspec.Struct):
@@ -145,59 +150,47 @@ _stop = msgspec.json.Decoder(_Stop).decode
 _message_event = msgspec.json.Decoder(_MessageEvent).decode
 
 
-class MessagesRecast:
-    """Anthropic's Messages, each given again in the form in which it came."""
+class MessagesRecast(_AsItCame):
+    """Anthropic's Messages."""
 
     irrelevant = frozenset({"metadata", "stream", "max_tokens"})
 
     def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
         try:
             return _stop(data).stop_reason in _STOPPED
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
 
     def good_events(self, events: Sequence[bytes], copies: int) -> bool:
         """Of an upstream that speaks Messages, or chat completions."""
         try:
             found = [_message_event(data) for data in events if data != DONE]
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
         if not found or not found[0].type:
             return CHAT_RECAST.good_events(events, copies)
         stops = [each.delta.stop_reason for each in found if each.type == "message_delta" and each.delta is not None]
         return found[-1].type == "message_stop" and bool(stops) and stops[-1] in _STOPPED
 
-    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002
-        return None
 
-    def whole(self, events: Sequence[bytes]) -> bytes | None:  # noqa: ARG002
-        return None
-
-
-class CompletionsRecast:
-    """The older completions, each given again in the form in which it came; by an upstream's own or by its chat."""
+class CompletionsRecast(_AsItCame):
+    """The older completions, by an upstream's own or by its chat."""
 
     irrelevant = frozenset({"user", "stream", "stream_options", "max_tokens"})
 
     def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- `best_of` makes more than are told
         try:
             choices = _ends(data).choices
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
         return bool(choices) and all(choice.finish_reason == "stop" for choice in choices)
 
     def good_events(self, events: Sequence[bytes], copies: int) -> bool:  # noqa: ARG002
         try:
             ends = [c.finish_reason for data in events if data != DONE for c in _ends(data).choices if c.finish_reason]
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
         return bool(ends) and all(end == "stop" for end in ends)
-
-    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002
-        return None
-
-    def whole(self, events: Sequence[bytes]) -> bytes | None:  # noqa: ARG002
-        return None
 
 
 class _Response(msgspec.Struct):
@@ -213,7 +206,7 @@ _response = msgspec.json.Decoder(_Response).decode
 _response_event = msgspec.json.Decoder(_ResponseEvent).decode
 
 
-class ResponsesRecast:
+class ResponsesRecast(_AsItCame):
     """OpenAI's Responses. An answer tells its request's settings back, so whatever it tells makes requests different:
     `user` and `metadata` of one caller never reach another. A stream of an upstream's own is given as a whole, too."""
 
@@ -222,7 +215,7 @@ class ResponsesRecast:
     def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
         try:
             return _response(data).status == "completed"
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
 
     def good_events(self, events: Sequence[bytes], copies: int) -> bool:
@@ -230,19 +223,16 @@ class ResponsesRecast:
         and only its response says otherwise."""
         try:
             found = [_response_event(data) for data in events if data != DONE]
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
         if not found or not found[0].type:
             return CHAT_RECAST.good_events(events, copies)
         return found[-1].type == "response.completed" and self.good(bytes(found[-1].response), copies)
 
-    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002
-        return None
-
     def whole(self, events: Sequence[bytes]) -> bytes | None:
         try:
             found = [_response_event(data) for data in events if data != DONE]
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
         return bytes(found[-1].response) if found and found[-1].type == "response.completed" else None
 
