@@ -23,16 +23,9 @@ from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.experiment.model import AB, Experiment
-from groundplan.gateway.caching.idempotency import (
-    DAY_SECONDS,
-    ENTRY_BYTES,
-    MEMORY_BYTES,
-    MEMORY_SECONDS,
-    Answers,
-    Holder,
-    Kept,
-)
+from groundplan.gateway.caching.idempotency import ENTRY_BYTES, MEMORY_BYTES, MEMORY_SECONDS, Answers, Holder, Kept
 from groundplan.gateway.caching.sharing import AnswerDesk, fetch
+from groundplan.gateway.caching.used_keys import DAY_SECONDS
 from groundplan.gateway.upstream.health import Health
 from groundplan.ledger.model import Finish
 

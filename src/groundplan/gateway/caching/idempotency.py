@@ -19,8 +19,7 @@ from pathlib import Path
 from uuid import UUID
 
 from groundplan.core.errors import Conflict, Unavailable
-from groundplan.gateway.caching.used_keys import DAY_SECONDS as DAY_SECONDS
-from groundplan.gateway.caching.used_keys import NEVER, UsedKeys
+from groundplan.gateway.caching.used_keys import DAY_SECONDS, NEVER, UsedKeys
 
 MEMORY_SECONDS = 600.0
 MEMORY_BYTES = 32 << 20

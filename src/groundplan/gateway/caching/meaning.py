@@ -24,8 +24,8 @@ from groundplan.gateway.caching.answer_cache import Entry
 from groundplan.gateway.caching.cache_key import frame_digest
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
-from groundplan.gateway.call.resume import ENDPOINT
 from groundplan.gateway.guard import pieces
+from groundplan.gateway.resuming.chat import ENDPOINT
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, embed_request
 

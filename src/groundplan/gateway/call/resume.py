@@ -13,13 +13,9 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.resuming import chat, completions, messages, responses
-from groundplan.gateway.resuming.chat import ENDPOINT
-from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, LONGEST_OVERLAP, Continued, Sent
+from groundplan.gateway.resuming.story import Continued, Sent
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.ledger.model import Usage
-
-__all__ = ["ENDPOINT", "INSTRUCTION", "LEAST_OVERLAP", "LONGEST_OVERLAP", "Continuation", "Continued", "Sent"]
-__all__ += ["continuation", "goes_on"]
 
 
 @dataclass(frozen=True, slots=True)
