@@ -441,7 +441,8 @@ class GrantMachine(RuleBasedStateMachine):
             for name in (*BUDGETS, *QUOTAS):
                 book, key = worker.counters if name in QUOTAS else worker.slices, self._key(name)
                 had = self.model.slices.get((worker.epoch, key[0]), Slice())
-                assert book.granted(*key) == worker.booked[name] <= had.granted
+                held = book.available(*key) + book.reserved_each().get(key, 0) + book.spent(*key)
+                assert held + book.released(*key) == worker.booked[name] <= had.granted
                 if name in BUDGETS:
                     assert book.spent(*key) == self.model.spent[worker.epoch, key[0]]
 

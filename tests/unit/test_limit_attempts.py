@@ -181,7 +181,7 @@ async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: P
         reply = await rig.chat(stream=stream)
         assert reply.status == 200 and rig.models["two"].counted == 1
         counters = rig.gateway.counters
-        assert counters.open_count == 1 and counters.reserved("cost/money", day(rig)) == BOUND
+        assert counters.open_count == 1 and counters.reserved_each()["cost/money", day(rig)] == BOUND
         one.release()
         await until(lambda: not rig.gateway.background)
         await counted(rig, room)

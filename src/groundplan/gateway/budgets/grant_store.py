@@ -97,11 +97,16 @@ async def connect(url: str, epoch: UUID, home: Path) -> Connection:
     """A connection of a worker that is known to the database. Raises psycopg.Error."""
     connection = await database.connect(url)
     try:
-        await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid()))
+        await register(connection, epoch, home)
     except BaseException:
         await connection.close()
         raise
     return connection
+
+
+async def register(connection: Connection, epoch: UUID, home: Path) -> None:
+    """From here on the worker is known to the database; whoever of it connects first says so."""
+    await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid()))
 
 
 async def held(connection: Connection, epoch: UUID) -> dict[Key, int]:

@@ -106,7 +106,7 @@ class LeaseClient:
         running.clear()
         for account in self._accounts.values():
             account.task = None
-        await self._give_back([*self._slices.granted_keys(), *self._counters.granted_keys()])
+        await self._lender.give_back(*self._slices.granted_keys(), *self._counters.granted_keys())
         await self._lender.close()
         self._slices.on_freed = self._counters.on_freed = None
 
@@ -338,11 +338,6 @@ class LeaseClient:
         if key not in self._recalled and not wanted:
             self._lender.book(key[0]).watched.discard(key)
 
-    async def _give_back(self, keys: Sequence[Key]) -> None:
-        """Of thousands of users and keys at once, as when a day ends."""
-        for at in range(0, len(keys), TOGETHER):
-            await self._lender.give_back(*keys[at : at + TOGETHER])
-
     async def _give_back_idle(self, now: float) -> None:
         """Of limits what calls reserved and did not use, once it lay idle for a while: what a worker holds is lost with
         it, and counts as used for whoever looks who is near."""
@@ -359,9 +354,7 @@ class LeaseClient:
                 if (surplus := min(least, available) - most) > 0:
                     keep[key] = available - surplus
                     account.rest = (account.rest or 0) + surplus
-        for at in range(0, len(keep), TOGETHER):
-            keys = list(keep)[at : at + TOGETHER]
-            await self._lender.give_back(*keys, keep=keep)
+        await self._lender.give_back(*keep, keep=keep)
 
     def _start_giving(self, key: Key) -> None:
         self._start(self._lender.give_back(key))
@@ -385,7 +378,7 @@ class LeaseClient:
         at = self._lender.now()
         ended = [key for key in self._slices.granted_keys() if has_ended(key[1], at)] if at != self._minute else []
         ended += [key for key in self._take_up(now) if has_ended(key[1], at)]
-        await self._give_back([key for key in ended if self._slices.available(*key) > 0])
+        await self._lender.give_back(*(key for key in ended if self._slices.available(*key) > 0))
         if self._idle and self.connected:
             await self._give_back_idle(now)
         if at != self._minute:

@@ -104,9 +104,7 @@ class Slices:
         Raises `Conflict` when the token already holds a reservation.
         """
         if token in self._open:
-            raise Conflict(
-                "the attempt already holds a reservation", code="reservation_exists", hint="Use a new attempt."
-            )
+            raise _taken()
         slices = self._slices
         for taken, charge in enumerate(charges):
             found = slices.get((charge.budget, charge.period))
@@ -131,9 +129,7 @@ class Slices:
         """A retry takes over the reservation of an attempt that was certainly not billed. Raises `Conflict` if there is
         none."""
         if new_token in self._open:
-            raise Conflict(
-                "the attempt already holds a reservation", code="reservation_exists", hint="Use a new attempt."
-            )
+            raise _taken()
         self._open[new_token] = self._take(old_token)
 
     def part(self, token: Token, charges: Sequence[Charge], other: Token, others: Sequence[Charge]) -> None:
@@ -199,17 +195,8 @@ class Slices:
         found.available += amount
         found.released -= amount
 
-    def reserved(self, budget: str, period: str) -> int:
-        """What open reservations hold. Walks over all of them: not for the request path."""
-        return sum(
-            charge.amount
-            for charges in self._open.values()
-            for charge in charges
-            if charge.budget == budget and charge.period == period
-        )
-
     def reserved_each(self) -> dict[Key, int]:
-        """The same of all that open reservations are from, in one walk."""
+        """What open reservations hold of each. Walks over all of them: not for the request path."""
         held: dict[Key, int] = {}
         for charges in self._open.values():
             for charge in charges:
@@ -247,13 +234,6 @@ class Slices:
                 crossed = (*crossed, budget.name)
         return least, crossed
 
-    def granted(self, budget: str, period: str) -> int:
-        """All that was ever granted to this worker."""
-        found = self._slices.get((budget, period))
-        if found is None:
-            return 0
-        return found.available + self.reserved(budget, period) + found.spent + found.released
-
     def released(self, budget: str, period: str) -> int:
         """All that this worker ever gave back."""
         found = self._slices.get((budget, period))
@@ -275,6 +255,10 @@ class Slices:
         if charges is None:
             raise _unknown()
         return charges
+
+
+def _taken() -> Conflict:
+    return Conflict("the attempt already holds a reservation", code="reservation_exists", hint="Use a new attempt.")
 
 
 def _unknown() -> Conflict:

@@ -246,7 +246,11 @@ class Lender:
 
     async def give_back(self, *keys: Key, keep: Mapping[Key, int] = MappingProxyType({})) -> None:
         """Release what is idle of each beyond what is to be kept (`keep`) and what somebody was promised: journal and
-        disk where it is money, then the database."""
+        disk where it is money, then the database. There may be thousands, as when a day ends."""
+        for at in range(0, len(keys), TOGETHER):
+            await self._give_back(keys[at : at + TOGETHER], keep)
+
+    async def _give_back(self, keys: Sequence[Key], keep: Mapping[Key, int]) -> None:
         try:
             released = [sequence for key in keys if (sequence := self._let_go(key, keep.get(key, 0))) is not None]
             if not released:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import socket
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +29,7 @@ from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.awake import patient
+from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.database import connect, fetched
@@ -52,7 +51,6 @@ _DAY_SECONDS = 86_400
 _NOBODY: frozenset[str] = frozenset()
 _log = logging.getLogger(__name__)
 
-_REGISTER = """INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, %s, %s, %s) ON CONFLICT (epoch) DO NOTHING"""
 _BEAT = """UPDATE gateway SET heartbeat_at = now(), policy_ack = %s, blueprint = %s, ready = %s
     WHERE epoch = %s AND state = 'live'
     RETURNING (SELECT number FROM policy_epoch), (SELECT coalesce(max(number), 0) FROM blueprint)"""
@@ -211,9 +209,7 @@ class LiveView:
         connection = await connect(self._url)  # which bounds it: an address may name several servers
         try:
             async with patient(STATEMENT_SECONDS):
-                await connection.execute(
-                    _REGISTER, (self._epoch, socket.gethostname(), str(self._home.root), os.getpid())
-                )
+                await register(connection, self._epoch, self._home.root)
                 # a heartbeat that is lost is sent again; its flush would delay the journal on the same disk
                 await connection.execute("SET synchronous_commit = off")
                 await connection.execute("LISTEN groundplan_policy")
