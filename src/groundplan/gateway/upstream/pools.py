@@ -41,6 +41,10 @@ class Wire:
         """Whether it needs more than HTTP/1.1 over TCP, TLS and a plain proxy."""
         return self.http == 2 or (self.proxy is not None and self.proxy.startswith("https:"))
 
+    def credentials(self) -> str:
+        """`user:password` for its proxy; empty: none. Raises `Invalid`."""
+        return "" if self.proxy_key is None else resolve_secret(self.proxy_key)
+
 
 def wire_of(deployment: Deployment, url: str) -> Wire:
     """The way to a deployment that is at `url` now."""
@@ -99,7 +103,7 @@ class Pools:
 
     def _basis(self, wire: Wire) -> object:
         """Equal as long as a pool for the way need not be made anew."""
-        credentials = resolve_secret(wire.proxy_key) if wire.proxy_key is not None else ""
+        credentials = wire.credentials()
         if not wire.far:
             return self._context(wire), credentials
         tls = wire.tls
@@ -141,8 +145,7 @@ def _proxy(wire: Wire) -> Proxy | None:
     if wire.proxy is None:
         return None
     parts = urlsplit(wire.proxy)
-    credentials = resolve_secret(wire.proxy_key) if wire.proxy_key is not None else ""
-    return Proxy(parts.hostname or "", parts.port or 80, credentials)
+    return Proxy(parts.hostname or "", parts.port or 80, wire.credentials())
 
 
 def _far(wire: Wire, loop: asyncio.AbstractEventLoop) -> Pool:
@@ -154,7 +157,6 @@ def _far(wire: Wire, loop: asyncio.AbstractEventLoop) -> Pool:
             code="extra_missing",
             hint="Install groundplan[http2].",
         ) from error
-    credentials = resolve_secret(wire.proxy_key) if wire.proxy_key is not None else ""
-    far = http2.Far(wire.tls, wire.proxy, credentials, wire.connect_ms / 1000, wire.http)
+    far = http2.Far(wire.tls, wire.proxy, wire.credentials(), wire.connect_ms / 1000, wire.http)
     pool: Pool = http2.Http2Pool(wire.url, loop, far)
     return pool

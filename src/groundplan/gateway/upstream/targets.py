@@ -139,16 +139,20 @@ class Targets:
 
     def forget(self, name: str) -> None:
         """Look again next time: a local service may have moved."""
-        self._targets.pop(name, None)
         self._named.pop(name, None)
-        for index in range(self._keys[name][1].size if name in self._keys else 0):
-            self._targets.pop(f"{name}#{index}", None)
+        for each in self._names(name):
+            self._targets.pop(each, None)
 
     def stale(self, name: str) -> None:
         """A kept-alive connection of this deployment was closed as it was used: use none of the others."""
-        names = [name, *(f"{name}#{index}" for index in range(self._keys[name][1].size if name in self._keys else 0))]
-        for target in [found for each in names if (found := self._targets.get(each)) is not None]:
-            target.pool.drop_idle()
+        for each in self._names(name):
+            if (target := self._targets.get(each)) is not None:
+                target.pool.drop_idle()
+
+    def _names(self, deployment: str) -> list[str]:
+        """Under which its targets are known: its own, and those of its several keys."""
+        keys = self._keys[deployment][1].size if deployment in self._keys else 0
+        return [deployment, *(f"{deployment}#{index}" for index in range(keys))]
 
     def _find(self, url: str, key: str | None, deployment: Deployment | None = None) -> Target:
         secret = ""
