@@ -441,14 +441,14 @@ async def test_lines_wait_for_a_deployment_that_has_no_room_for_them(setup: Setu
     setup.model.script = Script(tokens=20, latency_ms=1500 if why == "room" else 600)
     if why == "pause":
         setup.model.script = Script(tokens=20, mode="error", status=429, retry_after="2", times=3, latency_ms=50)
-    batch = await ended(setup.client, (await order(setup.client, lines(8))).id)
+    batch = await ended(setup.client, (await order(setup.client, lines(4))).id)
     assert batch.status == "completed" and batch.request_counts is not None
-    assert (batch.request_counts.completed, batch.request_counts.failed) == (8, 0)
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (4, 0)
     ship(setup.stack)
     made_once = "SELECT count(*), count(DISTINCT call_id) FROM attempt WHERE outcome = 'ok'"
-    assert setup.stack.sql(made_once) == [(8, 8)]
+    assert setup.stack.sql(made_once) == [(4, 4)]
     ((spent,),) = setup.stack.sql("SELECT sum(cost_usd) FROM call")
-    assert Decimal(spent) == 8 * LINE
+    assert Decimal(spent) == 4 * LINE
 
 
 async def test_a_line_that_waits_keeps_nobody_waiting_who_asks_the_same(setup: Setup) -> None:
