@@ -39,7 +39,7 @@ def _no_room(gateway: Gateway, exchange: Exchange, short: str, amount: int) -> G
     budget, period, open_ = max(lacking, key=lambda each: admit.frees(each[0], each[1], amount, each[2]))
     now, left = gateway.clock.now().timestamp(), gateway.live.remaining(budget, period)
     if gateway.leases.told_empty(budget.name, period):
-        left = max(left, open_)  # what others held idle was called back, and was gone when it was looked for the rest
+        left = open_  # PostgreSQL was asked just now; what is told of other workers is older
     return admit.exhausted(budget, amount, period, left, open_, now)
 
 
