@@ -441,6 +441,7 @@ async def test_nothing_is_exceeded_while_workers_are_killed_in_the_middle_of_tra
             await asyncio.gather(*calling)
             assert model.counted <= 70 and statuses.count(200) <= 70
             await asyncio.to_thread(stack.stop)
+            stack.sql("UPDATE gateway SET heartbeat_at = heartbeat_at - interval '1 minute'")  # dead for as long
             for _ in range(4):
                 shipper.step(conn)
         spent = stack.sql("SELECT budget, granted_usd, limit_usd FROM budget_period ORDER BY 1")
