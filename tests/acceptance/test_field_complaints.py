@@ -1,5 +1,6 @@
 """What users of gateways complain about, each as a test on real processes: budgets that leak or block falsely, costs
-that are wrong, streams that break, memory that grows, databases that deadlock, caches that leak, usage that is lost.
+that are wrong, streams that break, memory that grows, databases that deadlock, caches that leak, usage that is lost,
+agents that call in a loop.
 
 All of it runs on one installation; the last test restarts it.
 """
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,7 @@ from tests.acceptance.field_world import (
     world,
 )
 from tests.acceptance.stack import Answer, request, wait_until
+from tests.integration.nursery import run_command
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 AUDIO = (
@@ -104,6 +107,50 @@ def most(field: World, key: str, endpoint: str) -> Decimal:
     answer = post(field, key, endpoint, groundplan_estimate="1")
     assert answer.status == 200, answer.body
     return Decimal(answer.body["most_usd"])
+
+
+# Agents that call in a loop
+
+
+SAID_S = 150.0
+"""Within which the finding is there, the interval of the watch and a busy machine included: minutes, not days."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One that made every answer part of its next question until its budget had no more room."""
+
+    key: str
+    budget: Decimal
+    answered: int
+    refusal: Answer
+
+
+@pytest.fixture(scope="module")
+def agent(started: World) -> Agent:
+    started.one.control(**NORMAL)
+    budget = Decimal("0.02")
+    key = started.key(budget=budget)
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Reconcile the ledger. " + "step " * 40}]
+    for answered in range(500):
+        body = {"model": "auto", "messages": messages, "max_tokens": 20}
+        reply = started.post(key, "/v1/chat/completions", body, groundplan_feature="reconciler")
+        if reply.status != 200:
+            return Agent(key, budget, answered, reply)
+        messages.append(reply.body["choices"][0]["message"])
+        messages.append({"role": "user", "content": "That did not work, try again. " + "detail " * 30})
+    pytest.fail("nothing stopped the agent")
+
+
+def test_an_agent_in_a_loop_is_stopped_by_its_budget(field: World, agent: Agent) -> None:
+    error = agent.refusal.body["error"]
+    assert agent.answered >= 10 and agent.refusal.status == 429
+    assert set(error) >= {"message", "type", "param", "code", "hint"}
+    assert error["code"] == "budget_exhausted"
+    assert Decimal(error["remaining_usd"]) < Decimal(error["needed_usd"].removeprefix("$"))
+    assert chat(field, agent.key, "again " * 1500).status == 429
+    assert chat(field, field.key()).status == 200, "the budget of one key stops nobody else"
+    assert field.spent(agent.key, agent.answered) <= agent.budget
 
 
 # Budgets that leak, and budgets that block falsely
@@ -236,8 +283,8 @@ def test_a_token_limit_is_never_passed_by_what_is_reserved(field: World) -> None
 def test_tokens_of_each_class_cost_exactly_their_price(field: World, name: str) -> None:
     shape, key = SHAPES[name], field.key("exact")
     field.one.control(mode="ok", usage=reported(shape))
-    for more in ({}, {"stream": True}):
-        answer = chat(field, key, "x" * 12_000, model="scripted-dear", max_tokens=600, **more)
+    asked = partial(chat, field, key, "x" * 12_000, model="scripted-dear", max_tokens=600)
+    for answer in (asked(), asked(stream=True)):
         assert answer.status == 200, answer.body
         (attempt,) = field.attempts(answer.headers["groundplan-call-id"])
         assert attempt["cost_usd"] == price(shape)
@@ -262,9 +309,9 @@ def test_usage_in_the_words_of_messages_costs_exactly_the_same(field: World) -> 
     told = {"input_tokens": 34, "output_tokens": 77, "cache_read_input_tokens": 701, "cache_creation_input_tokens": 333}
     field.one.control(mode="ok", tokens=77, usage=told)
     wanted = price({"input": 34, "output": 77, "cache_read": 701, "cache_write": 333})
-    for more in ({}, {"stream": True}):
-        body = {"model": "scripted-claude", "max_tokens": 600, "messages": [{"role": "user", "content": "x" * 2000}]}
-        answer = field.post(key, "/v1/messages", body | more)
+    body = {"model": "scripted-claude", "max_tokens": 600, "messages": [{"role": "user", "content": "x" * 2000}]}
+    answers = [field.post(key, "/v1/messages", {**body, "stream": stream}) for stream in (False, True)]
+    for answer in answers:
         assert answer.status == 200, answer.body
         (attempt,) = field.attempts(answer.headers["groundplan-call-id"])
         assert attempt["cost_usd"] == wanted and shown(field, answer) == [wanted] * 2
@@ -485,6 +532,30 @@ def shown_of(field: World, workload: str) -> Decimal:
     """What a workload cost, as the page of its costs says."""
     found = {each["workload"]: each["total_usd"] for each in field.control_api("GET", "/api/cost")["by_workload"]}
     return Decimal(found.get(workload, 0))
+
+
+def test_an_agent_in_a_loop_is_named(field: World, agent: Agent) -> None:
+    """Who, for what, and what it did. Among the last ones: what is unusual is looked for once a minute."""
+    keys = field.control_api("GET", "/api/keys")["keys"]
+    prefix = next(each["prefix"] for each in keys if agent.key.startswith(each["prefix"]))
+
+    def found() -> Any:
+        rows = field.control_api("GET", "/api/cost/anomalies")["anomalies"]
+        return next((row for row in rows if row["detail"]["kind"] == "runaway" and prefix in row["message"]), None)
+
+    told = wait_until(found, SAID_S, "the loop is named")
+    seen = told["detail"]["loop"]
+    assert (told["subject"], told["severity"]) == ("workload/assistant", "high")
+    assert (seen["team"], seen["feature"], seen["calls"]) == ("field", "reconciler", agent.answered)
+    assert seen["growing"] and seen["last_tokens"] > 2 * seen["first_tokens"] > 0
+    assert seen["budget"].startswith("key/") and Decimal(seen["limit_usd"]) == agent.budget
+    assert Decimal(seen["cost_usd"]) <= agent.budget
+    assert f"(key {prefix}) of team field, feature reconciler, made" in told["message"]
+    assert f"its own budget of ${agent.budget}" in told["message"] and "calls a minute" in told["message"]
+    assert told["id"] in {each["id"] for each in field.stack.cli("cost", "anomalies")["anomalies"]}
+    shown = run_command(("cost", "anomalies", "--home", str(field.stack.home)), os.environ, 60)
+    assert f"(key {prefix})" in shown.stdout and "stopped it at" in shown.stdout, shown.stderr
+    assert "groundplan keys revoke" in shown.stdout
 
 
 def budgets(field: World) -> list[tuple[str, Decimal, str]]:
