@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.acceptance.stack import Stack, Upstream, init_workspace, request, wait_until
+from tests.acceptance.stack import Answer, Stack, Upstream, init_workspace, request, wait_until
 from tests.integration.nursery import run_command
 from tests.made_database import lay_out
 
@@ -144,26 +144,32 @@ def test_the_doctor_names_the_database(scene: Scene) -> None:
     assert done.code == 1 and any(check["name"] == "postgres" and check["hint"] for check in bad)
 
 
-def test_the_api_is_unavailable_and_says_when_to_come_back(scene: Scene) -> None:
-    token = (scene.stack.home / "operator.token").read_text().strip()
-    headers = {"authorization": f"Bearer {token}"}
-    for method, path, body in (
-        ("GET", "/api/status", None),
-        ("GET", "/api/calls", None),
-        ("POST", "/api/keys", {"workload": "assistant"}),
-        ("POST", "/api/kill", {"scope": "company", "reason": "x"}),
-    ):
-        answer = request(scene.stack.control_port, method, path, body, headers)
-        assert (answer.status, answer.code) == (503, "database_unavailable"), (path, answer)
+ASKED: dict[str, Any] = {
+    "/api/status": None, "/api/calls": None, "/api/keys": {"workload": "assistant"},
+    "/api/kill": {"scope": "company", "reason": "x"},
+}  # fmt: skip
+PAGES = ("/", "/governance")
+
+
+def test_the_api_and_the_console_are_unavailable_and_say_when_to_come_back(scene: Scene) -> None:
+    """All at once, as the commands."""
+    port, token = scene.stack.control_port, (scene.stack.home / "operator.token").read_text().strip()
+    api = {"authorization": f"Bearer {token}"}
+    browser = {"cookie": f"groundplan_session_{port}=x", "accept": "text/html"}
+
+    def ask(path: str) -> Answer:
+        body = ASKED[path]
+        return request(port, "GET" if body is None else "POST", path, body, api)
+
+    with ThreadPoolExecutor(len(ASKED) + len(PAGES)) as threads:
+        answers = threads.map(ask, ASKED)
+        pages = threads.map(lambda path: request(port, "GET", path, headers=browser), PAGES)
+    for asked, answer in zip(ASKED, answers, strict=True):
+        assert (answer.status, answer.code) == (503, "database_unavailable"), (asked, answer)
         assert answer.headers["retry-after"] and answer.body["error"]["hint"]
-
-
-def test_a_page_of_the_console_says_so_too(scene: Scene) -> None:
-    cookie = {"cookie": f"groundplan_session_{scene.stack.control_port}=x", "accept": "text/html"}
-    for path in ("/", "/governance"):
-        answer = request(scene.stack.control_port, "GET", path, headers=cookie)
-        assert answer.status in (401, 503), answer
-        assert b"Traceback" not in answer.body and b"psycopg" not in answer.body
+    for page in pages:
+        assert page.status in (401, 503), page
+        assert b"Traceback" not in page.body and b"psycopg" not in page.body
 
 
 def test_when_it_is_back_nothing_is_missing(scene: Scene) -> None:
