@@ -668,6 +668,25 @@ async def test_without_a_database_nothing_is_lost(installation: Installation, mo
     await journal.close()
 
 
+async def test_a_round_for_which_no_core_was_idle_waits_for_none_the_next_time(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends a transaction that stands still, as it would each time on a machine that has too much to do."""
+    stop, threads = threading.Event(), list[str]()
+
+    def step(_shipper: Shipper, _conn: psycopg.Connection[Any]) -> int:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        if len(threads) == 1:
+            raise psycopg.errors.IdleInTransactionSessionTimeout
+        stop.set()
+        return 0
+
+    monkeypatch.setattr(Shipper, "step", step)
+    monkeypatch.setattr(shipper_module, "_WAIT_S", 0.01)
+    await asyncio.to_thread(run, installation.home, installation.database.urls["shipper"], stop)
+    assert threads[0] == "calm" and "calm" not in threads[1:]
+
+
 async def test_the_process_ships_within_a_second_and_ends_when_told(installation: Installation) -> None:
     journal = installation.journal()
     environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": installation.database.dsn}

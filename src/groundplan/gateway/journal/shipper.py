@@ -326,13 +326,14 @@ def run(
         raise Unavailable(
             "another shipper serves this HOME", code="shipper_running", hint="Stop it, or use another --home."
         ) from error
-    last_problem = ""
+    last_problem, hurry = "", 0.0
     while True:
         try:
             with connect(url, autocommit=True) as conn:
-                _run_connected(conn, stop, Shipper(home, traces=traces, kept_s=kept_s), progress or Progress())
+                _run_connected(conn, stop, Shipper(home, traces=traces, kept_s=kept_s), progress or Progress(), hurry)
             break
         except (psycopg.Error, GroundplanError, OSError) as error:
+            hurry = time.monotonic() + HURRY_S  # PostgreSQL gives up a round that waits too long for an idle core
             problem = str(error).splitlines()[0] if str(error) else error.__class__.__name__
             if problem != last_problem:
                 log.warning("waiting", problem=problem)
@@ -342,10 +343,11 @@ def run(
     os.close(lock)
 
 
-def _run_connected(conn: Conn, stop: threading.Event, shipper: Shipper, progress: Progress) -> None:
-    """With one connection; what is in memory is thrown away with it, so that a failure needs no unwinding."""
+def _run_connected(conn: Conn, stop: threading.Event, shipper: Shipper, progress: Progress, hurry: float = 0.0) -> None:
+    """With one connection; what is in memory is thrown away with it, so that a failure needs no unwinding. Until
+    `hurry` no round waits for an idle core."""
     ledger_store.limit_idle_transactions(conn)
-    found, hurry = 0, 0.0
+    found = 0
     # A round of half a second keeps a core for several milliseconds, which calls would wait for; what piles up must not
     # wait for an idle core. The scheduling class belongs to a thread and cannot be left again, hence the second one.
     with ThreadPoolExecutor(1, "calm", initializer=_run_when_idle) as calm:
