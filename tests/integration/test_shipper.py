@@ -267,7 +267,10 @@ async def test_what_a_newer_program_wrote_waits_for_it_and_keeps_nothing_else_wa
         await journal.close()
 
 
-async def test_what_a_standby_had_not_got_when_it_took_over_is_shipped_again(installation: Installation) -> None:
+@pytest.mark.parametrize("unheard", [False, True])
+async def test_what_a_standby_had_not_got_when_it_took_over_is_shipped_again(
+    installation: Installation, unheard: bool
+) -> None:
     """The journals of workers that had just died, too: nothing else tells of their calls, and of what they held."""
     journal, shipper = installation.journal(), Shipper(installation.home, kept_s=60.0)
     installation.lend(journal.epoch, 10 * USD)
@@ -281,11 +284,36 @@ async def test_what_a_standby_had_not_got_when_it_took_over_is_shipped_again(ins
         installation.rows("DELETE FROM budget_movement")
         installation.rows("UPDATE budget_slice SET closed = false, released_usd = 0")
         installation.rows("UPDATE budget_period SET granted_usd = 10")
-        installation.step(3, Shipper(installation.home, kept_s=60.0))
+        if unheard:  # nothing had to be written since
+            shipper._over = {epoch: (float("-inf"), each) for epoch, (_, each) in shipper._over.items()}
+        else:
+            shipper = Shipper(installation.home, kept_s=60.0)
+        installation.step(3, shipper)
         assert (installation.rows("SELECT count(*) FROM call"), installation.granted()) == ([(1,)], Decimal("0.25"))
         assert journal.folder.exists()
         installation.step(2, Shipper(installation.home, kept_s=0.0))
     assert not journal.folder.exists()
+    await journal.close()
+
+
+async def test_no_segment_is_deleted_whose_calls_a_standby_has_not(installation: Installation) -> None:
+    journal, shipper = installation.journal(), Shipper(installation.home, kept_s=0.01)
+    while journal._current.number < 3:
+        await room(journal)
+        one_call(journal)
+    installation.step(2, shipper)
+    first, count = segment_numbers(journal.folder)[0], installation.rows("SELECT count(*) FROM call")
+    for table in ("call", "attempt", "charge", "shipped", "audit_entry"):
+        installation.rows(f"DELETE FROM {table}")
+    await asyncio.sleep(0.02)
+    installation.step(1, shipper)
+    assert segment_numbers(journal.folder)[0] == first == 1
+    installation.step(2, shipper)
+    assert installation.rows("SELECT count(*) FROM call") == count
+    await asyncio.sleep(0.02)
+    installation.step(1, shipper)
+    assert segment_numbers(journal.folder)[0] == 3
+    assert installation.rows("SELECT count(*) FROM finding") == [(0,)]
     await journal.close()
 
 

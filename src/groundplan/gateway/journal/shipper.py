@@ -159,14 +159,27 @@ class EpochShipper:
             context.traces.offer(calls, self.epoch)
         return returned
 
-    def delete_shipped(self) -> None:
-        """Delete the segments before the one being read that no call needs any more; damaged ones are set aside."""
+    def delete_shipped(self, conn: Conn) -> bool:
+        """Delete the segments before the one being read that no call needs any more; damaged ones are set aside. False:
+        the database has lost what was in them."""
         needed = min((call.segment for call in self.state.calls.values()), default=self.tail.segment)
         now = time.monotonic()
-        for number in segment_numbers(self.folder):
-            if number < min(needed, self.tail.segment) and now - self._passed.setdefault(number, now) >= self._kept_s:
-                del self._passed[number]
-                discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
+        passed = [number for number in segment_numbers(self.folder) if number < min(needed, self.tail.segment)]
+        over = [number for number in passed if now - self._passed.setdefault(number, now) >= self._kept_s]
+        if over and not self.is_taken_over(conn):
+            return False
+        for number in over:
+            del self._passed[number]
+            discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
+        return True
+
+    def is_taken_over(self, conn: Conn, *, done: bool = False) -> bool:
+        """Whether the database has what it took over, where that is a while ago: another one may have taken its place,
+        which is heard of only by whoever asks. `done`: all of it."""
+        if not self._kept_s:
+            return True
+        segment, offset, over, _ = ledger_store.position(conn, self.epoch)
+        return over if done else (segment, offset) >= self._told
 
     def remove(self) -> None:
         """Delete the folder of a recovered epoch; damaged segments stay, set aside."""
@@ -227,7 +240,7 @@ class Shipper:
             epoch = as_uuid(folder.name)
             if epoch is not None and folder.is_dir():
                 there.append(epoch)
-                if epoch in self._newer or self._is_over(epoch):
+                if epoch in self._newer or self._is_over(conn, epoch):
                     continue
                 with self._waiting_for_newer(epoch):
                     most = max(most, self._step_epoch(conn, folder, epoch))
@@ -244,11 +257,13 @@ class Shipper:
         else:
             shipper.remove()
 
-    def _is_over(self, epoch: UUID) -> bool:
+    def _is_over(self, conn: Conn, epoch: UUID) -> bool:
         """Whether it is taken over: its folder stays for a while, and is deleted then."""
         since, shipper = self._over.get(epoch, (0.0, None))
         if shipper is not None and time.monotonic() >= since + self._kept_s:
             del self._over[epoch]
+            if not shipper.is_taken_over(conn, done=True):
+                return False
             shipper.remove()
         return shipper is not None
 
@@ -299,7 +314,8 @@ class Shipper:
             if lock is not None and found < BATCH:
                 self._close(conn, shipper)
                 return BATCH
-            shipper.delete_shipped()
+            if not shipper.delete_shipped(conn):
+                del self._epochs[epoch]  # it is read again from what the database has
             return found
         finally:
             if lock is not None:
