@@ -338,9 +338,19 @@ def disconnect(conn: psycopg.Connection[Any]) -> None:
 
 @pytest.mark.parametrize("all_of_it", [True, False])
 async def test_what_was_used_of_grants_that_the_database_lost_is_booked_and_nobody_spends_it_again(
-    database: Database, tmp_path: Path, all_of_it: bool
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_of_it: bool
 ) -> None:
-    """It was restored to before this worker began, or to its first call; or another one took over that lacks that."""
+    """It was restored to before this worker began, or to its first call; or another one took over that lacks that, and
+    has no peace yet."""
+    owe, broken = grant_store.owe, list[Any]()
+
+    async def broken_off(*asked: Any) -> Any:
+        if not broken:
+            broken.append(asked)
+            raise psycopg.OperationalError
+        return await owe(*asked)
+
+    monkeypatch.setattr(grant_store, "owe", broken_off)
     budget, token, key = budget_of(100 * COST), (new_id().bytes, 0), ("assistant", MONTH)
     async with worker(database, tmp_path) as one:
         with patience():

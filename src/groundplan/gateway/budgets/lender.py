@@ -91,6 +91,8 @@ class Lender:
         self._pending: dict[bytes, Release] = {}
         self._returned: set[Key] = set()
         """Quotas of which something was given back that the database has not confirmed."""
+        self._lost: set[Key] = set()
+        """Budgets of which the database has lost grants, until what was used of them is booked there."""
         self._problem = ""
 
     @property
@@ -210,32 +212,42 @@ class Lender:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         connection = await grant_store.connect(self._url, self._epoch, self._home)
+        try:
+            await self._compare(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection, self._problem = connection, ""
+        return connection
+
+    async def _compare(self, connection: Connection) -> None:
+        """Learn what the database knows to be granted. May be repeated after any failure."""
         now, over = self.now(), self.now(before=_GRANTED_FOR)
         found = await grant_store.held(connection, self._epoch)
         lost = [key for key in self._slices.granted_keys() if self._granted.get(key, 0) > found.get(key, 0)]
         for key in (*lost, *found):
             if not self._is_forgotten(key, over):
                 self._booked(key, found.get(key, 0) - self._granted.get(key, 0))
-        await self._owe(connection, lost)
+        self._lost.update(lost)
+        if self._lost:
+            await self._owe(connection)
         limits = await grant_store.held_limits(connection, self._epoch)
         known = {key: (0, 0) for key in self._granted if is_quota(key[0])}
         for key, (granted, released) in (known | limits).items():
             if not has_ended(key[1], now):
                 self._booked_limit(key, granted, released)
-        self._connection, self._problem = connection, ""
-        return connection
 
-    async def _owe(self, connection: Connection, lost: Sequence[Key]) -> None:
+    async def _owe(self, connection: Connection) -> None:
         """The database was restored, or is another one that lacks what was committed last. What is idle of grants that
         it does not know is not used any more; what was used or given back of them is booked there, so that nobody
         spends it again."""
-        if not lost:
-            return
-        log.error("%d budgets: the database has lost grants that it made; what was used of them is booked", len(lost))
-        debts = {key: -left for key in sorted(lost) if (left := self._slices.available(*key)) < 0}
+        told = "%d budgets: the database has lost grants that it made; what was used of them is booked"
+        log.error(told, len(self._lost))
+        debts = {key: -left for key in sorted(self._lost) if (left := self._slices.available(*key)) < 0}
         if debts:
             for key, amount in (await grant_store.owe(connection, self._epoch, debts)).items():
                 self._booked(key, amount)
+        self._lost.clear()
 
     def _booked_limit(self, key: Key, granted: int, released: int) -> None:
         """As `_booked`, of all that was granted. Where the database has lost some of it, it does not know of all that
