@@ -444,6 +444,34 @@ async def test_shipped_segments_are_deleted_unless_a_call_in_them_is_open(instal
     await journal.close()
 
 
+async def test_a_call_whose_beginning_is_gone_is_told_and_counts_at_its_bound(installation: Installation) -> None:
+    """The database was restored to a moment at which it went on, and the segment in which it began is deleted since."""
+    journal, shipper = installation.journal(), Shipper(installation.home)
+    installation.lend(journal.epoch, 100 * USD)
+    journal.reserve(changed(reservation(long := new_id().bytes), at=1))
+    while journal._current.number < 2:
+        await room(journal)
+        one_call(journal)
+    installation.step(1, shipper)
+    (moment,) = installation.rows("SELECT segment, position FROM shipped")
+    journal.settle(settlement(long))
+    journal.finish(finish(long))
+    installation.step(2, shipper)
+    assert segment_numbers(journal.folder)[0] == moment[0] == 2
+    installation.rows("DELETE FROM charge WHERE call_id = %s", UUID(bytes=long))
+    installation.rows("UPDATE attempt SET state = 'open', cost_usd = 0 WHERE call_id = %s", UUID(bytes=long))
+    installation.rows("UPDATE shipped SET segment = %s, position = %s", *moment)
+    with died(journal):
+        installation.step(3)
+    ended = "SELECT state, cost_usd, flags, parts FROM attempt WHERE call_id = %s"
+    assert installation.rows(ended, UUID(bytes=long)) == [("crashed", 1, ["crash"], {"bound": [0, USD]})]
+    ((message,),) = installation.rows("SELECT message FROM finding WHERE kind = 'journal_gap'")
+    assert "taken over segments of its journal in which they began, and" in message
+    assert installation.rows("SELECT gaps, done FROM shipped") == [(1, True)]
+    assert installation.granted() == 100, "what it had spent is not known"
+    await journal.close()
+
+
 async def test_a_worker_whose_journal_is_gone_is_written_off_once_all_had_time_to_connect_again(
     installation: Installation,
 ) -> None:
@@ -452,6 +480,12 @@ async def test_a_worker_whose_journal_is_gone_is_written_off_once_all_had_time_t
     for epoch in (gone, elsewhere):
         installation.lend(epoch, 10 * USD)
     installation.rows("UPDATE gateway SET home = 'other' WHERE epoch = %s", elsewhere)
+    installation.rows(
+        """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, reserved_usd, cost_usd, usage,
+             epoch, workload) SELECT gen_random_uuid(), 0, now(), 'd', 's', 'm', 'open', 'open', 3, 0, '{}', e, 'assistant'
+           FROM unnest(%s::uuid[]) e""",
+        [gone, elsewhere],
+    )
     shipper, silent = Shipper(installation.home), "UPDATE gateway SET heartbeat_at = now() - interval '61 seconds'"
     installation.rows(silent)
     installation.step(1, shipper)
@@ -466,6 +500,7 @@ async def test_a_worker_whose_journal_is_gone_is_written_off_once_all_had_time_t
     assert installation.rows("SELECT subject FROM finding") == [(f"gateway/{gone}",)]
     assert installation.rows("SELECT epoch, gaps, done FROM shipped") == [(gone, 1, True)]
     assert installation.granted() == 20, "what it spent of its slices is not known"
+    assert sorted(installation.rows("SELECT state, cost_usd FROM attempt")) == [("crashed", 3), ("open", 0)]
 
 
 async def test_a_copy_of_a_journal_is_left_to_whoever_has_the_worker(installation: Installation) -> None:

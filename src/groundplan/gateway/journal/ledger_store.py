@@ -296,6 +296,18 @@ def fence(conn: Conn, epoch: UUID) -> None:
     )
 
 
+def end_open(conn: Conn, epoch: UUID) -> None:
+    """What is shown as open of a worker that is dead, and is not in its journal (any more), counts at its bound: nobody
+    will tell more of it. What it held of budgets is written off."""
+    conn.execute(
+        """UPDATE attempt SET state = 'crashed', outcome = 'crashed', cost_usd = reserved_usd, estimated = true,
+             flags = '{crash}', parts = CASE WHEN reserved_usd = 0 THEN '{}'
+               ELSE jsonb_build_object('bound', jsonb_build_array(0, (reserved_usd * 1e12)::bigint)) END
+           WHERE epoch = %s AND state = 'open'""",
+        (epoch,),
+    )
+
+
 def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
     """Close the slices of a fenced epoch whose calls are all in the ledger; what was not spent goes back.
 
@@ -373,8 +385,8 @@ def report_lost(conn: Conn, epoch: UUID, segments: str) -> None:
         conn,
         epoch,
         f"lost {segments}",
-        f"Calls of a gateway worker are missing: the ledger had taken over {segments} of its journal, and the database "
-        "does not have that any more. It was restored, or another one took over that lacked what was committed last.",
+        f"Calls of a gateway worker are missing: the ledger had taken over {segments}, and the database does not have "
+        "that any more. It was restored, or another one took over that lacked what was committed last.",
         "The worker's budget slices are written off, but what it had spent beyond them can be spent again. The audit "
         "log in HOME tells of these calls; compare the provider's invoice (`groundplan cost reconcile`).",
     )

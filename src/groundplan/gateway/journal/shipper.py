@@ -43,7 +43,7 @@ from groundplan.gateway.journal.written import Context
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
 from groundplan.gateway.telemetry.trace_export import TraceExport
-from groundplan.ledger.model import Release
+from groundplan.ledger.model import Release, Settlement
 
 BATCH = 5000
 """Records in one transaction, about."""
@@ -80,7 +80,9 @@ class EpochShipper:
         self.state = EpochState()
         self._shipped = place
         self._lost = (
-            f"segments {first} to {last}" if (first := max(1, place[0])) <= (last := self.tail.segment - 1) else ""
+            f"segments {first} to {last} of its journal"
+            if (first := max(1, place[0])) <= (last := self.tail.segment - 1)
+            else ""
         )
         """What is deleted, and the database does not have (any more): it was taken over by one that was ahead."""
         self._known_gaps = gaps + bool(self._lost)
@@ -105,7 +107,7 @@ class EpochShipper:
             found += self.tail.read_rest()
         if found:
             self._last = max(self._last, (found[-1].segment, found[-1].entry.end))
-        shipped, apply, touched = self._shipped, self.state.apply, self._touched
+        shipped, apply, touched, whole = self._shipped, self.state.apply, self._touched, True
         for read in found:
             record = read.entry.record
             new = (read.segment, read.entry.end) > shipped
@@ -115,8 +117,12 @@ class EpochShipper:
                     self._releases.append(record)
             elif new:
                 touched[call.call] = call
+                whole = whole and not (isinstance(record, Settlement) and record.attempt not in call.attempts)
             elif call.ended and call.call not in touched:
                 self.state.forget(call.call)
+        if not (whole or self.gaps):
+            self._lost = "segments of its journal in which they began"
+            self._known_gaps += 1
         return len(found)
 
     def ship(self, conn: Conn, context: Context) -> None:
@@ -153,6 +159,8 @@ class EpochShipper:
         with conn.transaction():
             ledger_store.fence(conn, self.epoch)
             context.write(conn, self.epoch, calls, opened, [])
+            if self.gaps:
+                ledger_store.end_open(conn, self.epoch)
             returned = ledger_store.return_unspent(conn, self.epoch, write_off=self.gaps > 0)
             ledger_store.set_position(conn, self.epoch, self._last, self.gaps, done=True)
         if context.traces is not None:
@@ -284,8 +292,9 @@ class Shipper:
             with conn.transaction():
                 segment, offset, _, gaps = ledger_store.position(conn, epoch)
                 ledger_store.fence(conn, epoch)
+                ledger_store.end_open(conn, epoch)
                 ledger_store.return_unspent(conn, epoch, write_off=True)
-                ledger_store.report_lost(conn, epoch, "the rest")
+                ledger_store.report_lost(conn, epoch, "the rest of its journal")
                 ledger_store.set_position(conn, epoch, (segment, offset), gaps + 1, done=True)
             log.error("the journal of an epoch is gone", epoch=str(epoch))
 
