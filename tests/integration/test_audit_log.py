@@ -18,6 +18,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from groundplan.api.audit import lost_stops
 from groundplan.core.audit import OPERATOR, SYSTEM, Entry, record, record_many, store
 from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
@@ -28,6 +29,7 @@ from groundplan.core.database import Role, connect
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.ledger import finding_store
 from groundplan.testing.database import Database
 
 Conn = psycopg.Connection[tuple[Any, ...]]
@@ -203,20 +205,49 @@ def test_files_restored_from_an_older_backup_are_completed(conn: Conn, home: Hom
     check(conn, home, 300)
 
 
-def test_a_database_restored_from_an_older_backup_does_not_repeat_entries(
-    conn: Conn, database: Database, home: Home
+def test_what_a_database_lost_of_the_log_it_has_again(
+    conn: Conn, database: Database, home: Home, tmp_path: Path
 ) -> None:
-    entries = [Entry(new_id(), datetime.now(UTC), "call", SYSTEM, f"call/{n}", {}) for n in range(10)]
+    """It was restored to an earlier moment, or a replica took over that lacked what was committed last; another HOME
+    goes on from it."""
+    entries = [Entry(new_id(), datetime.now(UTC), "call", SYSTEM, f"call/{n}", {}) for n in range(9)]
+    entries.append(Entry(new_id(), datetime.now(UTC), "key.revoked", SYSTEM, "key/7", {"policy": 3}))
     record_many(conn, entries)
+    other = Home(tmp_path / "other")
+    shutil.copytree(home.root, other.root)
     sequence(conn, home)
     with connect(database.urls["owner"], autocommit=True) as owner:
         owner.execute("DELETE FROM audit_entry WHERE leaf_index >= 4")
     record_many(conn, [Entry(new_id(), datetime.now(UTC), "call", SYSTEM, "call/new", {})])
+    with open_log(home) as log:
+        assert heal(conn, log, lost_stops.tell).orphans == {}
+    (told,) = finding_store.findings(conn)
+    assert told["severity"] == "critical" and told["message"].endswith("not in force: key.revoked key/7.")
+    assert sequence(conn, home) == 0
+    assert record_many(conn, entries) == 0, "which a journal may tell again"
+    check(conn, home, 11)
+    sequence(conn, other)
+    check(conn, other, 11)
+    with connect(database.urls["owner"], autocommit=True) as owner:
+        owner.execute("DELETE FROM audit_entry WHERE leaf_index = 5")
+        note(conn, 1)
+        owner.execute("UPDATE audit_entry SET leaf_index = 5 WHERE leaf_index IS NULL")
+    with open_log(home) as log, pytest.raises(Conflict, match="another in the database"):
+        heal(conn, log)
+
+
+def test_a_new_database_under_an_old_log_gets_none_of_its_entries(conn: Conn, database: Database, home: Home) -> None:
+    entries = [Entry(new_id(), datetime.now(UTC), "call", SYSTEM, f"call/{n}", {}) for n in range(10)]
+    record_many(conn, entries)
+    sequence(conn, home)
+    with connect(database.urls["owner"], autocommit=True) as owner:
+        owner.execute("DELETE FROM audit_entry")
+    record_many(conn, [Entry(new_id(), datetime.now(UTC), "call", SYSTEM, "call/new", {})])
     sequence(conn, home)
     with open_log(home) as log:
         healed = heal(conn, log)
-        assert sorted(healed.orphans.values()) == [4, 5, 6, 7, 8, 9]
-        assert record_many(conn, entries) == 6
+        assert sorted(healed.orphans.values()) == list(range(10))
+        assert record_many(conn, entries) == 10
         step(conn, log, healed.orphans)
     check(conn, home, 11)
 

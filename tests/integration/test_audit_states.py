@@ -33,6 +33,7 @@ EVENT = st.one_of(
     st.tuples(st.just("crash between tiles and checkpoint"), st.integers(1, 150)),
     st.tuples(st.just("back up the files"), st.just(0)),
     st.tuples(st.just("restore the files"), st.just(0)),
+    st.tuples(st.just("lose the newest in the database"), st.integers(1, 150)),
 )
 
 
@@ -47,8 +48,9 @@ class Installation:
 
     def happen(self, event: str, count: int) -> None:
         if event == "record":
-            for _ in range(count):
-                self.recorded.append(record(self.conn, action="test", actor=SYSTEM, subject="x", detail={}))
+            self.recorded += [
+                record(self.conn, action="test", actor=SYSTEM, subject="x", detail={}) for _ in range(count)
+            ]
         elif event == "sequence":
             self.sequence(count)
         elif event == "crash between files and database":
@@ -64,6 +66,16 @@ class Installation:
             shutil.rmtree(self.files, ignore_errors=True)
             if self.backup.exists():
                 shutil.copytree(self.backup, self.files)
+
+        elif event == "lose the newest in the database" and self.files.exists():
+            self.lose(count)
+
+    def lose(self, count: int) -> None:
+        with AuditLog(self.files, KEY) as log:
+            heal(self.conn, log)
+            size = log.checkpoint.size
+            self.conn.execute("DELETE FROM audit_entry WHERE leaf_index >= %s", (max(1, size - count),))
+            heal(self.conn, log)
 
     def sequence(self, count: int) -> None:
         with AuditLog(self.files, KEY) as log:
@@ -108,7 +120,7 @@ class Installation:
 
 @pytest.fixture
 def conn(database: Database) -> Iterator[Conn]:
-    with connect(database.urls["control"], autocommit=True) as conn:
+    with connect(database.urls["owner"], autocommit=True) as conn:  # who may delete
         yield conn
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import psycopg
 
 from groundplan.api import held, replays
-from groundplan.api.audit import siem, witnesses
+from groundplan.api.audit import lost_stops, siem, witnesses
 from groundplan.api.context import Services
 from groundplan.api.cost import upkeep as costs
 from groundplan.api.every import Every
@@ -101,6 +101,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
         services.home.audit,
         load_private(services.home, "checkpoint"),
         home=services.home,
+        tell=lost_stops.tell,
     )
     sequencer.start()
     stack.callback(sequencer.stop)

@@ -2,13 +2,14 @@
 
 A batch gets its indexes in the database first, where every HOME sees them, and then becomes durable in the files.
 Whatever crashes between, the next start heals, in this HOME or another one: what only the database has numbered is
-appended in the same order, and what only the files have is recognised by its id. Does not record entries.
+appended in the same order, and what only the files have is entered there again. Does not record entries otherwise.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg import Connection
 
 from groundplan.core.audit import store
-from groundplan.core.audit.entry import decode
+from groundplan.core.audit.entry import Entry, decode
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.rotate import Rotation, rotate
@@ -31,27 +32,33 @@ from groundplan.core.home import Home
 BATCH = 4096
 _STANDS_STILL: LiteralString = "SET idle_session_timeout = '30s'"
 """After which another process takes over from one that was stopped."""
+Tell = Callable[[Connection[Any], Sequence[Entry]], None]
 _log = logging.getLogger("groundplan.audit")
 
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """How many entries `heal` repaired, and the indexes of those the files have and the database lacks (`orphans`)."""
+    """How many entries `heal` repaired, and the indexes of those that the files have and another database than the one
+    that they were written beside has not (`orphans`)."""
 
     repaired: int
     orphans: dict[UUID, int]
 
 
-def heal(conn: Connection[Any], log: AuditLog) -> Healed:
+def heal(conn: Connection[Any], log: AuditLog, tell: Tell | None = None) -> Healed:
     """Bring files and database to the same state after a crash or a restore.
 
-    Entries that only the files have numbered get their indexes; entries that only the database has numbered are
-    appended again, in the same order. Raises `Conflict` (`audit_diverged`) where the two tell different stories.
+    Entries that only the files have numbered get their indexes, and those that the database has lost are entered again,
+    of which `tell` hears in that transaction; entries that only the database has numbered are appended again, in the
+    same order. Raises `Conflict` (`audit_diverged`) where the two tell different stories.
     """
     size, numbered = log.checkpoint.size, store.next_leaf(conn)
     _check_same_story(conn, log, min(size, numbered))
     complete = store.sequenced(conn) == numbered
-    repaired, orphans = _number(conn, log, numbered if complete else 0)
+    with conn.transaction():
+        repaired, orphans, lost = _number(conn, log, numbered if complete else 0)
+        if lost and tell is not None:
+            tell(conn, lost)
     while log.checkpoint.size < numbered:
         at = log.checkpoint.size
         rows = store.sequenced_from(conn, at, BATCH)
@@ -78,16 +85,28 @@ def step(conn: Connection[Any], log: AuditLog, orphans: dict[UUID, int], limit: 
     return len(queued)
 
 
-def _number(conn: Connection[Any], log: AuditLog, start: int) -> tuple[int, dict[UUID, int]]:
-    """Give entries of the files their indexes in the database: (how many lacked one, those not there at all)."""
-    size, repaired, orphans = log.checkpoint.size, 0, {}
+def _number(conn: Connection[Any], log: AuditLog, start: int) -> tuple[int, dict[UUID, int], list[Entry]]:
+    """Give entries of the files their indexes in the database: (how many lacked one, those not there at all, those that
+    it had lost and has again, but for calls)."""
+    size, repaired, orphans, lost = log.checkpoint.size, 0, dict[UUID, int](), list[Entry]()
+    own = [index for index, _ in store.sequenced_from(conn, 0, 1)] == [0]  # a new one has not even the first
     for bundle in range(start // WIDTH, -(-size // WIDTH)):
         first = bundle * WIDTH
-        ids = [decode(data).id for data in log.tiles.entries(bundle, min(WIDTH, size - first))]
-        repaired += store.place(conn, ids, first)
-        known = store.known(conn, ids)
-        orphans.update({id: first + at for at, id in enumerate(ids) if id not in known})
-    return repaired, orphans
+        bodies = log.tiles.entries(bundle, min(WIDTH, size - first))
+        entries = [decode(data) for data in bodies]
+        repaired += store.place(conn, [entry.id for entry in entries], first)
+        known = store.known(conn, [entry.id for entry in entries])
+        missing = [at for at, entry in enumerate(entries) if entry.id not in known]
+        if own:
+            try:
+                store.enter(conn, [(first + at, entries[at], bodies[at]) for at in missing])
+            except psycopg.errors.UniqueViolation as error:
+                raise _diverged(f"of entries {first} and later one is another in the database") from error
+            repaired += len(missing)
+            lost += [entries[at] for at in missing if entries[at].action != store.CALL]
+        else:
+            orphans.update({entries[at].id: first + at for at in missing})
+    return repaired, orphans, lost
 
 
 def _check_same_story(conn: Connection[Any], log: AuditLog, size: int) -> None:
@@ -114,8 +133,9 @@ class Sequencer:
     """
 
     def __init__(
-        self, url: str, folder: Path, key: Ed25519PrivateKey, interval: float = 0.5, home: Home | None = None
-    ) -> None:
+        self, url: str, folder: Path, key: Ed25519PrivateKey, interval: float = 0.5, home: Home | None = None,
+        tell: Tell | None = None,
+    ) -> None:  # fmt: skip
         self._url = url
         self._folder = folder
         self._key = key
@@ -123,6 +143,8 @@ class Sequencer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit-sequencer", daemon=True)
         self.problem: str | None = None
+        self._tell = tell
+        """Hears of what the database had lost, and has again."""
         self._home = home
         """Whose key is read again each time, so that it may be rotated meanwhile."""
         self._asked = threading.Event()
@@ -178,7 +200,7 @@ class Sequencer:
             self._key = load_private(self._home, "checkpoint")
         conn.execute(_STANDS_STILL)
         with AuditLog(self._folder, self._key) as log:
-            healed = heal(conn, log)
+            healed = heal(conn, log, self._tell)
             if healed.repaired:
                 _log.warning("audit log and database were brought together: %d entries", healed.repaired)
             self.problem = None

@@ -118,6 +118,23 @@ def record_many(conn: Connection[Any], entries: Sequence[Entry]) -> int:
         return cursor.rowcount
 
 
+def enter(conn: Connection[Any], entries: Sequence[tuple[int, Entry, bytes]]) -> None:
+    """Entries that stand in the files of the log, at their indexes, as the bytes that they are there. Raises
+    `psycopg.errors.UniqueViolation` where another one has such an index."""
+    if entries:
+        conn.execute(
+            """INSERT INTO audit_entry (leaf_index, id, at, action, actor, subject, body)
+               SELECT * FROM unnest(%s::bigint[], %s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::text[],
+                 %s::bytea[])""",
+            [
+                list(column)
+                for column in zip(
+                    *((at, e.id, e.at, e.action, str(e.actor), e.subject, body) for at, e, body in entries), strict=True
+                )
+            ],
+        )
+
+
 def copy_new(conn: Connection[Any], entries: Sequence[Entry]) -> None:
     """Add many entries that are not there yet. Raises `psycopg.errors.UniqueViolation` where one is."""
     if entries:

@@ -1,0 +1,43 @@
+"""A finding about what was stopped, revoked or withdrawn and is in force again, since the database went back to an
+earlier moment: the files of the audit log have it. Nothing is decided again here: whoever did may have undone it since.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from psycopg import Connection
+
+from groundplan.core.audit.entry import Entry
+from groundplan.ledger import finding_store
+from groundplan.ledger.finding import Finding
+
+KIND: Final = "decisions.lost"
+_ENDS: Final = frozenset({"kill", "revoked", "left", "withdrawn", "removed"})
+"""Last words of actions that take something away from somebody."""
+_NAMED = 20
+log = logging.getLogger("groundplan.api.audit.lost_stops")
+
+
+def tell(conn: Connection[Any], lost: Sequence[Entry]) -> None:
+    """Of these entries, which the database had lost. In the caller's transaction."""
+    stops = [entry for entry in lost if entry.action.rpartition(".")[2] in _ENDS]
+    if not stops:
+        return
+    named = ", ".join(f"{entry.action} {entry.subject}" for entry in stops[:_NAMED])
+    more = f" and {len(stops) - _NAMED} more" if len(stops) > _NAMED else ""
+    message = f"The database went back to an earlier moment, and what was decided since is not in force: {named}{more}."
+    log.error("%s", message)
+    found = Finding(
+        kind=KIND,
+        subject="company",
+        severity="critical",
+        mark=str(stops[0].id),
+        message=message,
+        hint="Decide again what still holds, by `groundplan keys revoke` and `groundplan kill` first. "
+        "`groundplan audit list` has all of it, and who decided it.",
+        detail={"entries": [str(entry.id) for entry in stops]},
+    )
+    finding_store.tell(conn, found)
