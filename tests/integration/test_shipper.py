@@ -481,8 +481,9 @@ async def test_a_worker_whose_journal_is_gone_is_written_off_once_all_had_time_t
         installation.lend(epoch, 10 * USD)
     installation.rows("UPDATE gateway SET home = 'other' WHERE epoch = %s", elsewhere)
     installation.rows(
-        """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, reserved_usd, cost_usd, usage,
-             epoch, workload) SELECT gen_random_uuid(), 0, now(), 'd', 's', 'm', 'open', 'open', 3, 0, '{}', e, 'assistant'
+        """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, reserved_usd, cost_usd,
+             usage, epoch, workload)
+           SELECT gen_random_uuid(), 0, now(), 'd', 's', 'm', 'open', 'open', 3, 0, '{}', e, 'assistant'
            FROM unnest(%s::uuid[]) e""",
         [gone, elsewhere],
     )
@@ -737,7 +738,7 @@ async def test_a_round_for_which_no_core_was_idle_waits_for_none_the_next_time(
     """PostgreSQL ends a transaction that stands still, as it would each time on a machine that has too much to do."""
     stop, threads = threading.Event(), list[str]()
 
-    def step(_shipper: Shipper, _conn: psycopg.Connection[Any]) -> int:
+    def step(_shipper: Shipper, _conn: psycopg.Connection[Any], **_: object) -> int:
         threads.append(threading.current_thread().name.partition("_")[0])
         if len(threads) == 1:
             raise psycopg.errors.IdleInTransactionSessionTimeout
@@ -748,6 +749,22 @@ async def test_a_round_for_which_no_core_was_idle_waits_for_none_the_next_time(
     monkeypatch.setattr(shipper_module, "_WAIT_S", 0.01)
     await asyncio.to_thread(run, installation.home, installation.database.urls["shipper"], stop)
     assert threads[0] == "calm" and "calm" not in threads[1:]
+
+
+async def test_what_a_dead_worker_held_waits_for_no_idle_core(installation: Installation) -> None:
+    """While its budgets are locked, callers of other workers wait for them."""
+    journal, shipper = installation.journal(), Shipper(installation.home)
+    installation.lend(journal.epoch, 10 * USD)
+    one_call(journal)
+    journal._flush()
+    with died(journal), psycopg.connect(installation.database.urls["shipper"], autocommit=True) as conn:
+        assert shipper.step(conn, calm=True) == shipper_module.BATCH, "the next round comes at once, and is not calm"
+        assert installation.granted() == 10
+        shipper.step(conn)
+        assert installation.granted() == Decimal("0.25")
+        shipper._looked_ms = 0
+        assert (shipper.step(conn, calm=True), shipper._looked_ms) == (shipper_module.BATCH, 0)
+    await journal.close()
 
 
 async def test_the_process_ships_within_a_second_and_ends_when_told(installation: Installation) -> None:

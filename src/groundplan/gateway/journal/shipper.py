@@ -238,9 +238,10 @@ class Shipper:
         self._looked_ms = self._context.now_ms()
         """When it was looked for workers whose journals are gone: not before all had time to connect again."""
 
-    def step(self, conn: Conn) -> int:
+    def step(self, conn: Conn, *, calm: bool = False) -> int:
         """One round over all journals; the most records that one of them had, `BATCH` where more waits.
 
+        `calm`: it may stand still at any place, so it locks no budget: what dead workers held waits for another one.
         Raises psycopg errors and `Unavailable`.
         """
         most, there = 0, list[UUID]()
@@ -251,10 +252,12 @@ class Shipper:
                 if epoch in self._newer or self._is_over(conn, epoch):
                     continue
                 with self._waiting_for_newer(epoch):
-                    most = max(most, self._step_epoch(conn, folder, epoch))
+                    most = max(most, self._step_epoch(conn, folder, epoch, calm=calm))
             elif folder.name.endswith(".new") and folder.is_dir():
                 remove_abandoned(folder)
         if (now := self._context.now_ms()) > self._looked_ms + LOST_AFTER_MS:
+            if calm:
+                return BATCH
             self._looked_ms = now
             self._write_off(conn, there)
         return most
@@ -298,9 +301,11 @@ class Shipper:
                 ledger_store.set_position(conn, epoch, (segment, offset), gaps + 1, done=True)
             log.error("the journal of an epoch is gone", epoch=str(epoch))
 
-    def _step_epoch(self, conn: Conn, folder: Path, epoch: UUID) -> int:
+    def _step_epoch(self, conn: Conn, folder: Path, epoch: UUID, *, calm: bool) -> int:
         lock = try_lock(folder)
         try:
+            if lock is not None and calm:
+                return BATCH
             shipper = self._epochs.get(epoch)
             if shipper is None:
                 if lock is not None and ledger_store.is_heard(conn, epoch, str(self._home.root)):
@@ -374,12 +379,13 @@ def _run_connected(conn: Conn, stop: threading.Event, shipper: Shipper, progress
     ledger_store.limit_idle_transactions(conn)
     found = 0
     # A round of half a second keeps a core for several milliseconds, which calls would wait for; what piles up must not
-    # wait for an idle core. The scheduling class belongs to a thread and cannot be left again, hence the second one.
+    # wait for an idle core, nor may what workers wait for while it is locked. The scheduling class belongs to a thread
+    # and cannot be left again, hence the second one.
     with ThreadPoolExecutor(1, "calm", initializer=_run_when_idle) as calm:
         while not stop.is_set():
             began = time.monotonic()
             if found < CALM and began >= hurry:
-                found = calm.submit(shipper.step, conn).result()
+                found = calm.submit(shipper.step, conn, calm=True).result()
                 if time.monotonic() - began > SLOW_S:
                     hurry = time.monotonic() + HURRY_S
             else:
