@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import shutil
@@ -574,6 +575,39 @@ async def test_damage_is_quarantined_and_the_slices_are_written_off(installation
     assert len(kept) == 1 and kept[0].stat().st_size == SMALLEST_SEGMENT
     assert installation.rows("SELECT state FROM attempt WHERE state = 'crashed'") == [("crashed",)]
     await journal.close()
+
+
+async def test_a_page_that_the_disk_does_not_give_is_damage_and_what_cannot_be_read_keeps_nothing_else_waiting(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, foreign, shipper = installation.journal(), installation.journal(), Shipper(installation.home)
+    installation.lend(broken.epoch, 100 * USD)
+    for _ in range(30):
+        one_call(broken)
+    one_call(foreign)
+    whole = os.pread
+
+    def pread(descriptor: int, size: int, offset: int) -> bytes:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.parent == foreign.folder:
+            raise PermissionError(errno.EACCES, "denied")
+        if path == segment_path(broken.folder, 1) and offset < 8192 and offset + size > 4096:
+            raise OSError(errno.EIO, "unreadable")
+        return whole(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    with died(foreign), died(broken):
+        installation.step(3, shipper)
+        assert list(shipper.unread) == [foreign.epoch]
+        assert installation.rows("SELECT epoch, gaps, done FROM shipped") == [(broken.epoch, 1, True)]
+        assert 10 < installation.rows("SELECT count(*) FROM call")[0][0] < 30, "records around it are used"
+        assert installation.granted() == 100 and len(list(installation.home.journal.glob("*.quarantined"))) == 1
+        monkeypatch.undo()
+        installation.step(3, shipper)
+        assert installation.rows("SELECT gaps FROM shipped WHERE done AND epoch = %s", foreign.epoch) == [(0,)]
+        assert shipper.unread == {}
+    for journal in (broken, foreign):
+        await journal.close()
 
 
 async def test_damage_under_a_living_worker_is_found_when_it_goes_on_to_the_next_segment(

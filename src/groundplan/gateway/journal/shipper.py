@@ -235,6 +235,8 @@ class Shipper:
         self._epochs: dict[UUID, EpochShipper] = {}
         self._newer: set[UUID] = set()
         """Those that a newer program wrote, which this one looks at no more."""
+        self.unread: dict[UUID, str] = {}
+        """Why those are not read that could not be in the last round; they are tried in each."""
         self._looked_ms = self._context.now_ms()
         """When it was looked for workers whose journals are gone: not before all had time to connect again."""
 
@@ -251,7 +253,7 @@ class Shipper:
                 there.append(epoch)
                 if epoch in self._newer or self._is_over(conn, epoch):
                     continue
-                with self._waiting_for_newer(epoch):
+                with self._waiting(epoch):
                     most = max(most, self._step_epoch(conn, folder, epoch, calm=calm))
             elif folder.name.endswith(".new") and folder.is_dir():
                 remove_abandoned(folder)
@@ -279,14 +281,21 @@ class Shipper:
         return shipper is not None
 
     @contextmanager
-    def _waiting_for_newer(self, epoch: UUID) -> Iterator[None]:
-        """What this program cannot read of an epoch waits, with all that its worker held; others go on."""
+    def _waiting(self, epoch: UUID) -> Iterator[None]:
+        """What this program, or this user, cannot read of an epoch waits, with all that its worker held; others go
+        on."""
+        before = self.unread.pop(epoch, "")
         try:
             yield
         except Newer as error:
             self._epochs.pop(epoch, None)
             self._newer.add(epoch)
             log.error("a journal waits", epoch=str(epoch), problem=str(error))
+        except OSError as error:
+            self._epochs.pop(epoch, None)
+            self.unread[epoch] = str(error)
+            if before != str(error):
+                log.error("a journal waits", epoch=str(epoch), problem=str(error))
 
     def _write_off(self, conn: Conn, there: list[UUID]) -> None:
         """Close the books of workers whose journals were taken over whole, and deleted, before the database was
@@ -390,7 +399,8 @@ def _run_connected(conn: Conn, stop: threading.Event, shipper: Shipper, progress
                     hurry = time.monotonic() + HURRY_S
             else:
                 found = shipper.step(conn)
-            progress.round()
+            if not shipper.unread:
+                progress.round()
             stop.wait(PAUSE_S if found >= BATCH else INTERVAL_S)
         shipper.step(conn)
 

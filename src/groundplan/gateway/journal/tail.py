@@ -6,6 +6,7 @@ writer is dead, is it judged. Reads files, writes none and knows no database.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -26,6 +27,9 @@ from groundplan.gateway.journal.records import (
 )
 
 _CHUNK = 1 << 20
+_PAGE = 4096
+_UNREADABLE = b"\xff" * _PAGE
+"""In place of a page that the disk does not give (any more). No record begins so."""
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):
@@ -81,7 +85,7 @@ class EpochTail:
         except FileNotFoundError:
             return
         try:
-            data = os.pread(descriptor, _CHUNK, self.offset)
+            data, _ = _given(descriptor, _CHUNK, self.offset)
         finally:
             os.close(descriptor)
         base, offset, last, segment = self.offset, self.offset, self.last, self.segment
@@ -97,8 +101,7 @@ class EpochTail:
         return next((number for number in segment_numbers(self.folder) if number > self.segment), None)
 
     def _head(self, number: int) -> bytes:
-        with segment_path(self.folder, number).open("rb") as file:
-            return file.read(HEADER_BYTES + PREFIX.size + MAX_FRAME)
+        return _read(segment_path(self.folder, number), HEADER_BYTES + PREFIX.size + MAX_FRAME)[0]
 
     def _written_later(self) -> bool:
         """Whether anything was written to a later segment: those made ahead of need are zeros."""
@@ -129,14 +132,46 @@ class EpochTail:
     def _judge(self, found: list[Read], *, last_segment: bool) -> None:
         """Read what lies behind damage, and note the damage. A torn end is one only where nothing was written after
         it."""
-        data = segment_path(self.folder, self.segment).read_bytes()
+        data, whole = _read(segment_path(self.folder, self.segment))
         reader = SegmentReader(data, self.epoch, self.segment, self.last, self.offset)
         for entry in reader:
             found.append(Read(entry, self.segment))
             self.last, self.offset = entry.sequence, entry.end
         assert reader.ending is not None
-        if reader.ending.end is End.CORRUPT or (reader.ending.end is End.TORN and not last_segment):
+        torn = reader.ending.end is End.TORN and not last_segment
+        if torn or not whole or reader.ending.end is End.CORRUPT:
             self.damaged.add(self.segment)
+
+
+def _read(path: Path, size: int | None = None) -> tuple[bytes, bool]:
+    """As `_given`, of the beginning of a file or all of it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return _given(descriptor, os.fstat(descriptor).st_size if size is None else size, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _given(descriptor: int, size: int, offset: int) -> tuple[bytes, bool]:
+    """What the disk gives of a file, and whether that is all there is: a page that it does not give is damage like any
+    other. Raises OSError for what is wrong with more than a page."""
+    try:
+        return os.pread(descriptor, size, offset), True
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    end, pages, whole = min(offset + size, os.fstat(descriptor).st_size), list[bytes](), True
+    while offset < end:
+        most = min(end, offset - offset % _PAGE + _PAGE) - offset
+        try:
+            pages.append(os.pread(descriptor, most, offset))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            pages.append(_UNREADABLE[:most])
+            whole = False
+        offset += most
+    return b"".join(pages), whole
 
 
 def try_lock(folder: Path) -> int | None:
