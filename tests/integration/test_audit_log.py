@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -298,8 +299,19 @@ def test_the_sequencer_takes_entries_while_they_come_and_another_waits(
     check(conn, home, 601)
 
 
-def test_the_sequencer_survives_a_lost_connection(conn: Conn, database: Database, home: Home) -> None:
+def test_the_sequencer_survives_a_lost_connection_and_threads_that_it_does_not_get(
+    conn: Conn, database: Database, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sequencer = Sequencer(database.urls["control"], home.audit, load_private(home, "checkpoint"), interval=0.05)
+    submit, refused = ThreadPoolExecutor.submit, list[object]()
+
+    def no_thread(pool: ThreadPoolExecutor, *work: Any) -> Any:
+        if not refused:
+            refused.append(pool)
+            raise RuntimeError("can't start new thread")
+        return submit(pool, *work)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", no_thread)
     sequencer.start()
     note(conn, 1)
     eventually(lambda: store.waiting(conn) == 0)

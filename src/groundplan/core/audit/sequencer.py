@@ -185,7 +185,7 @@ class Sequencer:
             try:
                 with connect(self._url, autocommit=True) as conn:
                     self._sequence(conn)
-            except (psycopg.Error, GroundplanError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 -- the boundary of this thread: nobody else writes the log
                 if self.problem != str(error):
                     _log.error("the audit log is not being written: %s", error)
                 self.problem = str(error)
