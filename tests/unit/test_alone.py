@@ -98,3 +98,6 @@ def test_a_deadline_that_leaves_nobody_time_to_take_over_is_told(said: str, firs
     result = planned(declared(said + FALLBACK, patient))
     found = [each for each in result.warnings if each.code == "no_time"]
     assert bool(found) == told_so and (not found or "gpt-eu is silent" in found[0].message)
+    assert result.blueprint is not None
+    times = {each.name: each.first_token_declared for each in result.blueprint.deployments}
+    assert times == {"gpt-eu": True, "gpt-us": False}, "which is kept, also where it is as long as it is unless said"

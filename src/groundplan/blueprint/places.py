@@ -89,6 +89,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """Field that caps output at this upstream: `max_tokens` or `max_completion_tokens`."""
     connect_ms: int = 2000
     first_token_ms: int = FIRST_TOKEN_MS
+    first_token_declared: bool = False
+    """Somebody says so, also where that is as long as it is unless said."""
     idle_ms: int = 15000
     tls: Tls | None = None
     http: int = 1

@@ -67,6 +67,7 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         cap_field=item.cap_field or ("max_completion_tokens" if _REASONS.match(item.model) else "max_tokens"),
         connect_ms=item.timeouts.connect,
         first_token_ms=item.timeouts.first_token,
+        first_token_declared="first_token" in item.timeouts.model_fields_set,
         idle_ms=item.timeouts.idle,
         weight=item.weight,
         concurrent=item.limits.concurrent,
