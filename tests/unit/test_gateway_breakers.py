@@ -57,6 +57,15 @@ def test_one_that_is_due_is_so_until_a_call_asks_it() -> None:
     assert health.due([ONE, TWO], 12.7) is TWO
 
 
+def test_one_that_takes_calls_and_says_nothing_is_tried_by_fewer_and_fewer() -> None:
+    """Each of them waits for as long as it may for a first word, which is half a minute unless said."""
+    health = broken("two", 10.0)
+    times = [11.0 + step for step in range(30)]
+    assert [at for at in times if health.may_ask("two", at)] == [11.0, 12.0, 14.0, 18.0, 26.0]
+    health.failed("two", 41.0)
+    assert [at for at in range(41, 50) if health.may_ask("two", at)] == [43, 44, 46], "that was one of them"
+
+
 def test_what_asked_to_be_left_alone_since_then_is_not_well_by_an_older_answer() -> None:
     health = broken("one", 10.0)
     health.failed("one", 20.0, 30.0)

@@ -33,6 +33,8 @@ SLOW_SAMPLES = 32
 """Answers before a deployment's speed is judged, and between two judgements."""
 SLOW_SECONDS = 10.0
 PROBE_SECONDS = 1.0
+"""How long others wait for how a call ends that finds out, which is doubled with each one that has no end by then: one
+that takes calls and says nothing would hold up one each second for as long as its first word is waited for."""
 FORGOTTEN_SECONDS = 600.0
 """After which nothing is held any more against one that nobody has asked since it may be asked again."""
 
@@ -72,12 +74,16 @@ class _Speed:
 class Health:
     """What is known against deployments, by name."""
 
-    __slots__ = ("_declared", "_failures", "_opened", "_rests", "_streams", "_until", "_whole", "_why", "_windows")
+    __slots__ = (
+        "_declared", "_failures", "_opened", "_rests", "_streams", "_trying", "_until", "_whole", "_why", "_windows",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._failures: dict[str, int] = {}
         self._until: dict[str, float] = {}
         """Until when each that is not well is asked last, and then for one call at a time."""
+        self._trying: dict[str, int] = {}
+        """How many calls found out about each that is not well since the last one of them failed."""
         self._opened: dict[str, float] = {}
         self._why: dict[str, str] = {}
         self._windows: dict[str, _Window] = {}
@@ -116,19 +122,22 @@ class Health:
 
     def may_ask(self, name: str, now: float) -> bool:
         """Whether it may be asked now before others that are well: nothing is known against it, or its time is over and
-        this call finds out. Others wait for how that ends, up to a second."""
+        this call finds out. Others wait for how that ends, up to a second, and longer after each that did not end."""
         until = self._until.get(name)
         if until is None:
             return True
         if until > now:
             return False
-        self._until[name] = now + PROBE_SECONDS
+        trying = self._trying.get(name, 0)
+        self._trying[name] = trying + 1
+        self._until[name] = now + min(LONGEST_SECONDS, PROBE_SECONDS * 2 ** min(8, trying))
         return True
 
     def failed(self, name: str, now: float, rest: float | None = None) -> None:
         """An attempt failed; `rest`: seconds for which the deployment itself asked to be left alone."""
         failures = self._failures.get(name, 0) + 1
         self._failures[name] = failures
+        self._trying.pop(name, None)
         window = self._windows.get(name)
         if window is None or now - window.began > WINDOW_SECONDS:
             window = self._windows[name] = _Window(now)
@@ -194,7 +203,7 @@ class Health:
             self._close(name)
 
     def _close(self, name: str) -> None:
-        for book in (self._failures, self._until, self._opened, self._why, self._windows):
+        for book in (self._failures, self._until, self._trying, self._opened, self._why, self._windows):
             book.pop(name, None)
 
     def declare(self, deployments: Iterable[Deployment]) -> set[str]:
