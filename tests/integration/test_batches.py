@@ -429,14 +429,20 @@ async def test_lines_that_wait_for_a_limit_end_with_their_batch(setup: Setup, en
 
 
 ONE_AT_A_TIME = Limit(name="one", covers="deployment/one", type="concurrent", amount=1, period="now")
+ONE_A_DAY = Limit(name="one", covers="deployment/one", type="requests", amount=1, period="day")
 
 
 @pytest.mark.parametrize("why", ["limit", "room", "pause"])
 async def test_lines_wait_for_a_deployment_that_has_no_room_for_them(setup: Setup, why: str) -> None:
-    """A limit of it is used up, as many run there as may, or it asked to be called later."""
-    place = deployment("one", setup.model_port, rates=BATCH_RATES, **({"concurrent": 1} if why == "room" else {}))
-    made = blueprint(2, [place], [workload("assistant", ["one"])], limit=PICO // 100)
-    setup.stack.apply(msgspec.structs.replace(made, limits=[ONE_AT_A_TIME] if why == "limit" else []))
+    """A limit of it is used up, as many run there as may, or it asked to be called later while another one has no
+    room for the rest of the day."""
+    places = [
+        deployment(name, setup.model_port, rates=BATCH_RATES, **({"concurrent": 1} if why == "room" else {}))
+        for name in (("one", "two") if why == "pause" else ("one",))
+    ]
+    made = blueprint(2, places, [workload("assistant", [each.name for each in places])], limit=PICO // 100)
+    limits = {"limit": [ONE_AT_A_TIME], "pause": [ONE_A_DAY]}.get(why, [])
+    setup.stack.apply(msgspec.structs.replace(made, limits=limits))
     await setup.stack.ready(2)
     setup.model.script = Script(tokens=20, latency_ms=1500 if why == "room" else 600)
     if why == "pause":

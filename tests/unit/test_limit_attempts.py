@@ -136,6 +136,32 @@ async def test_what_covers_a_deployment_is_counted_and_given_back_where_it_is_at
         assert counters.available("concurrent/concurrent", "now") == 1
 
 
+@pytest.mark.parametrize(
+    ("period", "other", "told"),
+    [
+        ("day", "failed", (503, "1")),
+        ("day", "rests", (503, "20")),
+        ("minute", "failed", (429, "60")),
+        ("day", "", (429, "43200")),
+    ],
+)
+async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_to_wait_for(
+    tmp_path: Path, period: str, other: str, told: tuple[int, str]
+) -> None:
+    """Whoever failed for a moment was not to be asked again before the next day, in which the first has room again."""
+    limit = Limit(name="few", covers="deployment/one", type="requests", amount=1, period=period)
+    names = ["one", "two"] if other else ["one"]
+    async with call_rig(tmp_path, names, workloads={"assistant": rule()}, limits=[limit]) as rig:
+        if other == "rests":
+            rig.gateway.health.failed("two", asyncio.get_running_loop().time(), 20.0)
+        elif other:
+            rig.play("two", mode="error", status=503)
+        reply = await rig.chat()
+        assert (reply.status, reply.headers["retry-after"]) == told
+        assert reply.code == {503: "upstream_failed", 429: "rate_limit_exceeded"}[reply.status]
+        assert rig.gateway.counters.open_count == 0
+
+
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_nobody_waits_until_a_hedge_may_be_sent(tmp_path: Path, leaves: bool) -> None:
     """The limit of its deployment has to be asked for when the first one answers, or the client leaves: it holds

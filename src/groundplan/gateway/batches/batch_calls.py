@@ -302,12 +302,13 @@ class BatchCalls:
 
     def _passes(self, exchange: Exchange, error: GroundplanError, sent: int) -> bool:
         """Whether it may be made later, with nothing billed so far: no deployment had room for it after `sent`
-        attempts, or all of them asked to be called later."""
+        attempts, or all that had asked to be called later."""
         if exchange.cost or exchange.estimated or exchange.draining or exchange.response.started:
             return False
         if error.code == UPSTREAM_FAILED:
-            health, now = self._gateway.health, self._gateway.loop.time()
-            return all(health.rests(each.name, now) for each in exchange.deployments)
+            health, now, use = self._gateway.health, self._gateway.loop.time(), exchange.use
+            passed = () if use is None else use.passed
+            return all(each.name in passed or health.rests(each.name, now) for each in exchange.deployments)
         return exchange.attempts == sent and _is_passing(error)
 
     async def _wait(self, exchange: Exchange, batch: Batch, error: GroundplanError) -> None:

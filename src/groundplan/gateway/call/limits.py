@@ -85,6 +85,8 @@ class Use(msgspec.Struct, eq=False):
     """`x-ratelimit-*` header lines."""
     no_room: Short | None = None
     """For which a deployment was passed over."""
+    passed: tuple[str, ...] = ()
+    """Deployments that were."""
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int, now: float) -> float:
@@ -221,8 +223,10 @@ async def admit_attempt(
                 use.bearer = attempt
             return True
         short = missing if short is None or not missing.never else short
-    if not beside and (use.no_room is None or (short is not None and not short.never)):
-        use.no_room = short  # of several the one for which waiting helps
+    if not beside:
+        use.passed = (*use.passed, deployment.name)
+        if use.no_room is None or (short is not None and not short.never):
+            use.no_room = short  # of several the one for which waiting helps
     return False
 
 
@@ -358,10 +362,16 @@ def _tokens(exchange: Exchange, deployment: Deployment) -> int:
     return exchange.interface.most_tokens(ask, deployment, added, cap)
 
 
-def check_room(gateway: Gateway, exchange: Exchange) -> None:
-    """No deployment could answer: raise `Exhausted` where one was passed over for a limit."""
-    if exchange.use is not None and exchange.use.no_room is not None:
-        raise refusal(gateway, exchange.use.no_room)
+def check_room(gateway: Gateway, exchange: Exchange, others: float | None = None) -> None:
+    """No deployment could answer: raise `Exhausted` where one was passed over for a limit. `others`: seconds after
+    which one may answer that was not; what of the others' own frees later than that, and than in a minute, is no
+    reason to wait for."""
+    use = exchange.use
+    if use is None or use.no_room is None:
+        return
+    error, own = refusal(gateway, use.no_room), use.no_room.quota in use.measured
+    if own or others is None or (error.retry_after is not None and error.retry_after <= max(others, LONG_S)):
+        raise error
 
 
 def end_attempt(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: int) -> None:

@@ -470,11 +470,14 @@ class Course:
         """Nobody could answer. Raises what is to be told."""
         if self._too_dear is not None:
             raise self._too_dear
-        limits.check_room(self._gateway, self._exchange)
-        now = self._gateway.loop.time()
-        health = self._gateway.health
-        rests = (health.rests(each.name, now, alone=True) for each in self._exchange.deployments)
+        now, health, use = self._gateway.loop.time(), self._gateway.health, self._exchange.use
+        passed = () if use is None else use.passed
+        rests = [
+            health.rests(each.name, now, alone=True) for each in self._exchange.deployments if each.name not in passed
+        ]
         after = max(1.0, min(rests, default=0.0))
+        in_vain = self._above_rate or self._too_long or self._unfit or not (rests and (self._tries or any(rests)))
+        limits.check_room(self._gateway, self._exchange, None if in_vain else after)
         last = self._exchange.deployment
         where = "" if last is None else f" ({last.name})"
         if self._above_rate and last is not None:

@@ -54,7 +54,7 @@ class _Refused(Exception):
 async def reach(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> Reached:
     """Connect to the first deployment that answers. Raises `Unavailable`, or `Exhausted` where a limit of one has no
     room; no place is held then."""
-    reason, health = "none may be used now", gateway.health
+    reason, health, failed = "none may be used now", gateway.health, False
     for deployment in health.order(exchange.deployments, gateway.loop.time()):
         load = gateway.loads.of(deployment)
         if not load.room:
@@ -69,13 +69,14 @@ async def reach(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> Re
             told, rest = (str(error), error.rest) if isinstance(error, _Refused) else (type(error).__name__, None)
             reason = f"{deployment.name} did not take the connection ({told})"
             health.failed(deployment.name, gateway.loop.time(), rest)
+            failed = True
         finally:
             if made is None:
                 gateway.loads.give_back(load)
         if made is not None:
             health.succeeded(deployment.name)
             return Reached(made[0], deployment, load, made[1])
-    limits.check_room(gateway, exchange)
+    limits.check_room(gateway, exchange, 1.0 if failed else None)
     hint = "Try again; `groundplan status` names deployments that fail."
     told = f"no deployment could be reached: {reason}"
     raise Unavailable(told, code="upstream_failed", hint=hint, retry_after=1.0)
