@@ -66,6 +66,8 @@ def test_somebody_else_is_not_covered_or_has_a_count_of_their_own(cover: str) ->
     else:
         assert len(mine) == 1 and theirs == []
     assert found(limit, "assistant", "core", "k1", "", "one") == ([] if cover.startswith("user") else mine)
+    nobodys = found(limit, "assistant", "core", "", "", "one")
+    assert nobodys == ([] if cover.startswith(("user", "key")) else mine), "what nobody asked for, as a shadow is"
 
 
 def test_the_calls_of_a_day_are_one_count_for_all_who_call_a_workload_and_none_for_what_nobody_asked() -> None:

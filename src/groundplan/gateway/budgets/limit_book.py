@@ -127,7 +127,7 @@ class LimitBook:
             covers += [f"team/{workload.team}"] if workload.team else []
             if person:
                 covers += [cover for cover in self.users if people.get(cover.removeprefix("user/")) == person]
-            each = [("key", key)] + ([("user", person)] if person else [])
+            each = [(cover, who) for cover, who in (("key", key), ("user", person)) if who]
             found_calls = self.calls.get(workload.name) if key and not within else None
             covering = [*(() if found_calls is None else (found_calls,)), *self._quotas(covers, each)]
             found = self._callers[asked] = Covering(q for q in covering if not (within and q.type == CONCURRENT))
