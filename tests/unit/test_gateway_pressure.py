@@ -111,6 +111,27 @@ def test_a_deployment_that_becomes_much_slower_under_load_gets_less() -> None:
     assert load.most is not None and load.most < 20
 
 
+async def test_another_model_in_the_place_of_a_quick_one_is_not_slow_for_it() -> None:
+    """It had four calls at a time for minutes, until it was known how slow it always is."""
+    loads = Loads(asyncio.get_running_loop())
+    load = loads.of(deployment("c", 3))
+    run(load, 20)
+    for n in range(400):
+        run(load, 1)
+        load.ended(n / 100, 50_000, False)
+    run(load, 1)
+    load.ended(4.0, 0, True)
+    assert not load.room
+    waiting = asyncio.ensure_future(loads.room([deployment("c", 3)], "normal", 2.0))
+    await asyncio.sleep(0)
+    loads.forget(["c", "new"])
+    assert (await waiting).name == "c" and load.most is None and load.running == 20
+    for n in range(200):
+        run(load, 1)
+        load.ended(10 + n / 100, 2_000_000, False)
+    assert load.most is None
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 200), st.floats(0, 2)), max_size=200))
 def test_at_least_one_call_may_always_run_some_time(story: list[tuple[bool, int, float]]) -> None:
     load, now = Load(), 0.0

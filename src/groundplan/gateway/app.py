@@ -381,7 +381,9 @@ def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
     """What a new blueprint changes beside the calls that come under it."""
     most = {} if catalog.limits is None else catalog.limits.most
     leases.declare(catalog.blueprint.budgets, most, catalog.number)
-    gateway.times.forget(gateway.health.declare(catalog.blueprint.deployments))
+    others = gateway.health.declare(catalog.blueprint.deployments)
+    gateway.times.forget(others)
+    gateway.loads.forget(others)
 
 
 def main(argv: list[str] | None = None) -> int:

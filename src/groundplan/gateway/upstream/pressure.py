@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from groundplan.blueprint.model import Deployment
@@ -99,6 +99,12 @@ class Load:
         if microseconds and tells and not self._seen % SAMPLED:
             self._learn(now, microseconds, at)
 
+    def forget(self) -> None:
+        """It is another one from now on, which nothing is known of; what runs there goes on."""
+        self.limit = None
+        self._seen = 0
+        self._recent = self._base = 0.0
+
     def _decrease(self, now: float, at: int) -> None:
         if at <= FLOOR:
             return  # so few are no load: what is refused is a rate, or a moment's outage, and no number at once
@@ -150,6 +156,12 @@ class Loads:
         """Calls at a deployment."""
         load = self._loads.get(name)
         return 0 if load is None else load.running
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These are others from now on."""
+        for load in [found for name in names if (found := self._loads.get(name)) is not None]:
+            load.forget()
+            self._hand_on(load)
 
     @property
     def queued(self) -> int:
