@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.contract.h2_server import H2Server
+from tests.integration.gateway_stack import parse
 from tests.unit.call_rig import BOUND, Rig, call_rig, until
 from tests.unit.raw_upstream import whole
-from tests.unit.test_gateway_guard import Desk
+from tests.unit.test_gateway_guard import Desk, killed
 
 from groundplan.blueprint.model import Cache, Review
 from groundplan.gateway.http.collected import Collected
@@ -132,6 +133,22 @@ async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tm
         assert sorted(each.outcome for each in await rig.settlements()) == ["ok", "ok"]
 
 
+async def test_a_kill_for_security_ends_an_answer_that_is_on_its_way(tmp_path: Path) -> None:
+    """Its client may take a quarter of an hour for it."""
+    async with answering(tmp_path, 8 * MIB, 4 * MIB) as rig:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
+        writer.write(rig.request())
+        await until(lambda: any(each.paused is not None for each in rig.server.connections))
+        killed(rig, "workload/assistant")
+        assert len(rig.server.connections) == len(rig.gateway.streams) == 1, "answers under way go on"
+        killed(rig, "workload/assistant", streams=True)
+        await until(lambda: not rig.gateway.running)
+        assert (rig.gateway.room.held, rig.gateway.streams) == (0, set())
+        with suppress(ConnectionError):
+            assert len(await reader.read()) < 8 * MIB
+        writer.close()
+
+
 @pytest.mark.parametrize("http", [1, 2])
 @pytest.mark.parametrize("billing", ["bill", "drain"])
 async def test_a_client_that_leaves_while_its_answer_waits(tmp_path: Path, http: int, billing: str) -> None:
@@ -149,14 +166,23 @@ async def test_a_client_that_leaves_while_its_answer_waits(tmp_path: Path, http:
         assert sum((await rig.books()).spent.values()) == (BOUND if billing == "bill" else 3 * 10_000_000)
 
 
-async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_reads(tmp_path: Path) -> None:
-    cache = Cache(seconds=60, max_bytes=256 * MIB, scope="workload")
-    async with answering(tmp_path, 8 * MIB, 4 * MIB, workloads={"assistant": {"cache": cache}}) as rig:
+@pytest.mark.parametrize("how", ["exact"])
+async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_reads(tmp_path: Path, how: str) -> None:
+    """Also who asks again with its Idempotency-Key, since it has lost its connection, which nobody here has noticed."""
+    cache = {"cache": Cache(seconds=60, max_bytes=256 * MIB, scope="workload")} if how == "exact" else {}
+    async with answering(tmp_path, 8 * MIB, 4 * MIB, workloads={"assistant": cache}) as rig:
+        asked = rig.request()
+        if how == "replay":
+            asked = asked.replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
-        writer.write(rig.request())
+        writer.write(asked)
         await until(lambda: any(each.paused is not None for each in rig.server.connections))
-        reply = await rig.chat()
-        assert (reply.status, b'"cache":"exact"' in reply.body) == (200, True)
+        reader, again = await asyncio.open_connection("127.0.0.1", rig.port)
+        again.write(asked)
+        reply = parse(await asyncio.wait_for(reader.read(), 5))
+        again.close()
+        assert reply.status == 200 and len(reply.body) > 8 * MIB
+        assert rig.gateway.meters.cached == {("assistant", how): 1}
         writer.transport.abort()
         await until(lambda: not rig.gateway.running)
         assert rig.gateway.room.held == 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from groundplan.core.errors import Denied
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.guard.severed import refuse_stopped
 from groundplan.gateway.surfaces.answers import headers
 from groundplan.gateway.upstream.connection import UNCOUNTED
 
@@ -38,10 +40,31 @@ def send(exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes
 async def send_large(
     gateway: Gateway, exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes = b""
 ) -> None:
-    """As `send`; returns when its client has all of it but a little, or is gone."""
+    """As `send`; returns when its client has all of it but a little, or is gone. Raises `Denied` where a kill ends it
+    that came while it was written down."""
+    refuse_stopped(gateway.live.policy, exchange)
     if exchange.kept is not None:
         exchange.kept.append(data)
         exchange.kind = kind or JSON
     if exchange.flight is not None:
         cache.land(gateway, exchange)  # who asked the same does not wait for how fast this client reads
-    await exchange.response.send_slowly(status, data, lines, content_type=kind or JSON)
+    leaving = _Leaving(exchange)
+    gateway.streams.add(leaving)
+    try:
+        await exchange.response.send_slowly(status, data, lines, content_type=kind or JSON)
+    finally:
+        gateway.streams.discard(leaving)
+
+
+class _Leaving:
+    """A large answer on its way to its client."""
+
+    __slots__ = ("exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+
+    def sever(self, error: Denied) -> None:  # noqa: ARG002 -- as that of a stream
+        """A kill ends it. There is no place for an error in it: its connection is cut, so that it does not look
+        complete."""
+        self.exchange.response.cut()

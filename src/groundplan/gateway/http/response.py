@@ -123,6 +123,10 @@ class Response:
     def finish(self) -> None:
         self.ended = True
 
+    def cut(self) -> None:
+        """End its connection in the middle of it."""
+        self._connection.cut()
+
     @property
     def full(self) -> bool:
         """The client reads more slowly than we write: `await drained()` before the next chunk."""
