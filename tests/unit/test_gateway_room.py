@@ -166,7 +166,7 @@ async def test_a_client_that_leaves_while_its_answer_waits(tmp_path: Path, http:
         assert sum((await rig.books()).spent.values()) == (BOUND if billing == "bill" else 3 * 10_000_000)
 
 
-@pytest.mark.parametrize("how", ["exact"])
+@pytest.mark.parametrize("how", ["exact", "replay"])
 async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_reads(tmp_path: Path, how: str) -> None:
     """Also who asks again with its Idempotency-Key, since it has lost its connection, which nobody here has noticed."""
     cache = {"cache": Cache(seconds=60, max_bytes=256 * MIB, scope="workload")} if how == "exact" else {}

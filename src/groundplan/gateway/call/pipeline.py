@@ -19,15 +19,13 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
 from groundplan.gateway.caching import cache
-from groundplan.gateway.caching.idempotency import Kept
+from groundplan.gateway.caching.remembered import give_up, remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key
-from groundplan.gateway.call.sent import JSON
 from groundplan.gateway.call.steps import run, run_within
-from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
@@ -56,10 +54,8 @@ from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS, TRANSLATI
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.telemetry.scrape import scrape
 from groundplan.gateway.upstream.pressure import RANKS, SHARES
-from groundplan.ledger.model import Usage
 
 _log = logging.getLogger(__name__)
-_NOTHING = Usage()
 _INTERFACES: dict[bytes, Interface] = {
     b"/v1/chat/completions": CHAT,
     b"/v1/embeddings": EMBEDDINGS,
@@ -189,7 +185,7 @@ class Pipeline:
         if error is not None:
             self._failed(exchange, error)
             error = None  # it knows this frame: together they would keep all of the call until garbage is looked for
-        _keep(gateway, exchange)
+        remember(gateway, exchange)
         if exchange.kept is not None:
             content.offer(gateway, exchange)
         if exchange.trial is not None and gateway.trials is not None:
@@ -291,31 +287,8 @@ async def _outlive(steps: Coroutine[None, None, None]) -> None:
     await asyncio.shield(asyncio.get_running_loop().create_task(steps))
 
 
-def _keep(gateway: Gateway, exchange: Exchange) -> None:
-    """Remember the answer where one was sent for; otherwise let the next request with this key be the first."""
-    digest = exchange.idempotency
-    if digest is None:
-        return
-    if exchange.attempt < 0 or _did_nothing(exchange):
-        gateway.answers.forget(digest)
-    elif exchange.kept:
-        kind = exchange.kind or EVENT_STREAM
-        lines, _ = answers.parted(answers.headers(exchange, cost=True))
-        rests, cites = cache.rests_on(exchange), cache.cites_of(exchange)
-        gateway.answers.keep(digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.kept), rests, cites))
-    else:
-        gateway.answers.keep(digest, Kept(0, b"", JSON, b""))
-
-
-def _did_nothing(exchange: Exchange) -> bool:
-    """Whether nothing that was asked was billed, for certain, and its client was told that it got no answer: it may
-    send the same once more."""
-    unbilled = not (exchange.cost or exchange.estimated or exchange.draining) and exchange.usage == _NOTHING
-    return unbilled and exchange.status == "failed" and not exchange.kept
-
-
 def _give_up(gateway: Gateway, exchange: Exchange) -> None:
     if exchange.idempotency is not None and exchange.attempt >= 0:
-        gateway.answers.keep(exchange.idempotency, Kept(0, b"", JSON, b""))
+        give_up(gateway, exchange.idempotency)
     elif exchange.idempotency is not None:
         gateway.answers.forget(exchange.idempotency)

@@ -6,6 +6,7 @@ import time
 
 from groundplan.core.errors import Denied
 from groundplan.gateway.caching import cache
+from groundplan.gateway.caching.remembered import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -46,8 +47,10 @@ async def send_large(
     if exchange.kept is not None:
         exchange.kept.append(data)
         exchange.kind = kind or JSON
+    # who asks the same does not wait for how fast this client reads
     if exchange.flight is not None:
-        cache.land(gateway, exchange)  # who asked the same does not wait for how fast this client reads
+        cache.land(gateway, exchange)
+    remember(gateway, exchange)
     leaving = _Leaving(exchange)
     gateway.streams.add(leaving)
     try:

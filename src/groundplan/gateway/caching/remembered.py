@@ -1,0 +1,45 @@
+"""What becomes of an `Idempotency-Key` once its call is over: the answer is kept, or the key is free again.
+
+How it is kept is `idempotency`'s, and who gets it again `cache`'s.
+"""
+
+from __future__ import annotations
+
+from groundplan.gateway.caching import cache
+from groundplan.gateway.caching.idempotency import Kept
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.surfaces import answers
+from groundplan.ledger.model import Usage
+
+_NOTHING = Usage()
+
+
+def remember(gateway: Gateway, exchange: Exchange) -> None:
+    """Keep the answer to a call with an `Idempotency-Key` where one was sent for; otherwise the next request with this
+    key is the first. May be said again."""
+    digest, exchange.idempotency = exchange.idempotency, None
+    if digest is None:
+        return
+    if exchange.attempt < 0 or _did_nothing(exchange):
+        gateway.answers.forget(digest)
+    elif exchange.kept:
+        kind = exchange.kind or EVENT_STREAM
+        lines, _ = answers.parted(answers.headers(exchange, cost=True))
+        rests, cites = cache.rests_on(exchange), cache.cites_of(exchange)
+        gateway.answers.keep(digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.kept), rests, cites))
+    else:
+        give_up(gateway, digest)
+
+
+def give_up(gateway: Gateway, digest: bytes) -> None:
+    """The answer to the key of which this is the digest will not be there, and may have been billed."""
+    gateway.answers.keep(digest, Kept(0, b"", b"", b""))
+
+
+def _did_nothing(exchange: Exchange) -> bool:
+    """Whether nothing that was asked was billed, for certain, and its client was told that it got no answer: it may
+    send the same once more."""
+    unbilled = not (exchange.cost or exchange.estimated or exchange.draining) and exchange.usage == _NOTHING
+    return unbilled and exchange.status == "failed" and not exchange.kept
