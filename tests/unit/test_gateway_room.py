@@ -40,13 +40,19 @@ class Watched(Room):
 
 
 @asynccontextmanager
-async def answering(folder: Path, size: int, limit: int, http: int = 1, **more: Any) -> AsyncIterator[Rig]:
-    """A worker whose upstream answers with `size` bytes, of which it does not tell how many there are."""
+async def answering(
+    folder: Path, size: int, limit: int, http: int = 1, *, status: int = 200, ends: bool = True, **more: Any
+) -> AsyncIterator[Rig]:
+    """A worker whose upstream answers with `size` bytes, of which it does not tell how many there are; `ends`: and are
+    the end of it."""
     body = whole(pad="a" * size, usage=USED)
+    head = b"HTTP/1.1 %d Told\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n" % status
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n" + body)
+        writer.write(head + body)
+        if not ends:
+            await reader.read()
         writer.close()
 
     settings = {"one": {"http": http, **more.pop("more", {})}}
@@ -229,6 +235,23 @@ async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("http", [1, 2])
+@pytest.mark.parametrize("waits", [True, False])
+async def test_an_answer_that_waited_for_room_and_came_too_late_is_nobodys_failure(
+    tmp_path: Path, http: int, waits: bool
+) -> None:
+    """A crowd of such would open the breaker of a deployment that is well."""
+    declared = {"assistant": {"deadline_ms": 300}}
+    async with answering(tmp_path, 3 * MIB, MIB, http, ends=False, workloads=declared) as rig:
+        room, others = rig.gateway.room, full(rig) if waits else None
+        late = asyncio.create_task(rig.chat())
+        if others is not None:
+            await until(lambda: room.waiting == 1)
+            others.give_back()
+        assert ((await late).status, bool(rig.gateway.health._failures)) == (503, not waits)
+        assert room.held == 0
+
+
 async def test_whoever_waits_leaves_the_queue_where_its_time_is_over() -> None:
     room = Room(MIB)
     first, late, next_ = Share(room), Share(room), Share(room)
@@ -236,6 +259,7 @@ async def test_whoever_waits_leaves_the_queue_where_its_time_is_over() -> None:
     with pytest.raises(UpstreamFailure, match="took all the memory") as caught:
         await late.grown(MIB, 0.01)
     assert late.excuses(caught.value.kind) and late.excuses("cut") and not late.excuses("timeout")
+    assert late.excuses("timeout", late=True) and not first.excuses("timeout", late=True)
     waits = asyncio.create_task(next_.grown(MIB, 1.0))
     await asyncio.sleep(0)
     assert (room.waiting, late.size) == (1, 0)

@@ -122,13 +122,13 @@ class Attempt(Refusable):
             ):
                 self.first_us = 0  # our time, or a request's fault: nothing is learned of how soon it answers
         except UpstreamFailure as failure:
-            known, share = self._connection, self._share
+            known = self._connection
             stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
             self._close()
             billed = failure.sent and exchange.attempt_sent
             failed = AttemptFailed(str(failure), billed=billed, stale=stale)
             failed.hint = failure.hint or hint_of_silence(failure.kind, self.deployment.name)
-            failed.crowded = share is not None and share.excuses(failure.kind)
+            failed.crowded = self._excused(failure.kind)
             failed.service_away = failure.kind == "refused" and not billed and self._is_translated()
             raise failed from failure
         except asyncio.CancelledError:
@@ -141,6 +141,11 @@ class Attempt(Refusable):
         except BaseException:
             self._close()
             raise
+
+    def _excused(self, kind: str) -> bool:
+        """Whether a failure of that kind is ours, since its answer had to wait for room."""
+        late = self.gateway.loop.time() >= self.deadline
+        return self._share is not None and self._share.excuses(kind, late=late)
 
     def _is_translated(self) -> bool:
         return self.deployment.api != "openai" and self.exchange.interface.codec(self.deployment).translated

@@ -76,7 +76,7 @@ class AttemptFailed(Exception):
         self.other_key = False
         """The provider refused our key, and the deployment has another one that does not rest."""
         self.crowded = False
-        """There was no room here for its answer in time, so it was not read."""
+        """There was no room here for its answer in time, so it was not read, or not to its end."""
         self.relay: Relay | None = None
         """Of a stream of which the client has a part."""
         self.refusal: Denied | None = None

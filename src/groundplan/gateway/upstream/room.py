@@ -129,6 +129,7 @@ class Share:
         if self.size:
             self._room.give_back(self, 0)
 
-    def excuses(self, kind: str) -> bool:
-        """Whether a failure of that kind is ours: an upstream may give up whoever reads nothing."""
-        return kind == CROWDED or (self.waited and kind == "cut")
+    def excuses(self, kind: str, *, late: bool = False) -> bool:
+        """Whether a failure of that kind is ours: an upstream may give up whoever reads nothing, and has less time for
+        the rest. `late`: that was until the call's deadline."""
+        return kind == CROWDED or (self.waited and (kind == "cut" or (late and kind == "timeout")))
