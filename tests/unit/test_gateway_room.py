@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.contract.h2_server import H2Server
 from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import BOUND, Rig, call_rig, until
+from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 from tests.unit.raw_upstream import whole
 from tests.unit.test_gateway_guard import Desk, killed
 
@@ -55,12 +55,12 @@ async def answering(
             await reader.read()
         writer.close()
 
-    settings = {"one": {"http": http, **more.pop("more", {})}}
+    settings, names = {"one": {"http": http, **more.pop("more", {})}}, more.pop("names", ["one"])
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, AsyncExitStack() as stack:
         port = server.sockets[0].getsockname()[1]
         if http == 2:
             port = (await stack.enter_async_context(H2Server(port).listening(None))).port
-        async with call_rig(folder, ["one"], ports={"one": port}, more=settings, **more) as rig:
+        async with call_rig(folder, names, ports={"one": port}, more=settings, **more) as rig:
             rig.gateway.room = Watched(limit)
             yield rig
 
@@ -233,6 +233,19 @@ async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
         assert (
             not rig.gateway.health._failures and not rig.gateway.loads.of(rig.plan("assistant").names["auto"][0])._base
         )
+
+
+async def test_nobody_else_is_asked_beside_an_answer_that_waits_for_room(tmp_path: Path) -> None:
+    """Which would wait, too, and is paid for."""
+    declared = {"assistant": rule(hedge={"after_ms": 20, "at_most": 1.0})}
+    async with answering(tmp_path, 3 * MIB, MIB, names=["one", "two"], workloads=declared) as rig:
+        room, others = rig.gateway.room, full(rig)
+        waits = asyncio.create_task(rig.chat())
+        await until(lambda: room.waiting == 1)
+        await asyncio.sleep(0.1)
+        others.give_back()
+        assert (await waits).status == 200 and rig.models["two"].counted == 0
+        assert len(await rig.settlements()) == 1
 
 
 @pytest.mark.parametrize("http", [1, 2])

@@ -117,9 +117,7 @@ class Attempt(Refusable):
             self.first_us = first_us = (time.perf_counter_ns() - exchange.attempt_started) // 1000
             if self.streaming is not None:
                 exchange.attempt_first_us = first_us
-            if self.refused or (
-                first_us > _LONG_US and (self.gateway.awake.stood(self.began) or (self._share and self._share.waited))
-            ):
+            if self.refused or (first_us > _LONG_US and (self.gateway.awake.stood(self.began) or self.delayed)):
                 self.first_us = 0  # our time, or a request's fault: nothing is learned of how soon it answers
         except UpstreamFailure as failure:
             known = self._connection
@@ -141,6 +139,11 @@ class Attempt(Refusable):
         except BaseException:
             self._close()
             raise
+
+    @property
+    def delayed(self) -> bool:
+        """Its answer had to wait for room here, so how long it takes says nothing of its upstream."""
+        return self._share is not None and self._share.waited
 
     def _excused(self, kind: str) -> bool:
         """Whether a failure of that kind is ours, since its answer had to wait for room."""

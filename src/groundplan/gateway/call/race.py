@@ -50,7 +50,9 @@ async def race(
     running = {opening: first}
     try:
         await _slow(gateway, opening, after)
-        second = None if opening.done() else await _meanwhile(gateway, exchange, waiting, (opening, first))
+        second = (
+            None if opening.done() or first.delayed else await _meanwhile(gateway, exchange, waiting, (opening, first))
+        )
         if second is not None:
             hedged()
             running[gateway.loop.create_task(second.open())] = second
@@ -193,7 +195,7 @@ def _outlasted(gateway: Gateway, attempt: Attempt) -> None:
     """The first attempt took longer than this. It is learned, too: else none of the slowest were, whose share decides
     when to hedge."""
     ask, now = attempt.exchange.ask, gateway.loop.time()
-    if ask is not None and not gateway.awake.stood(attempt.began):
+    if ask is not None and not attempt.delayed and not gateway.awake.stood(attempt.began):
         times = gateway.times.of(attempt.deployment.name, ask.stream)
         times.observe(int((now - attempt.began) * 1e6), now)
 
