@@ -318,6 +318,7 @@ class Attempt(Refusable):
             settle.refused(gateway, exchange, self.status, self._refusal)
             refusal = self._refusal if self._target is None else self._target.hide(self._refusal)
             data = interface.of_upstream_refusal(refusal)
+            self._leave()
             await send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
             return
         outcome, policy = "ok" if interface.billed else "not_billed", gateway.live.policy
@@ -340,8 +341,10 @@ class Attempt(Refusable):
         if self._share is None:
             send(exchange, 200, data, lines, answered.kind)
             return
+        kind, self._answered = answered.kind, None
+        del answered  # what was counted is one answer, not also what it was made of
         self._leave()
-        await send_large(gateway, exchange, 200, data, lines, answered.kind)
+        await send_large(gateway, exchange, 200, data, lines, kind)
 
     async def _looked_at(self, answered: Answered) -> Answered:
         """A settled answer as the client may get it. Raises what refuses it, also what stopped it meanwhile."""
