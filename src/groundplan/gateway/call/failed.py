@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from groundplan.core.errors import Denied
 from groundplan.gateway.surfaces.interface import Relay
@@ -38,6 +38,12 @@ def hint_of_silence(kind: str, deployment: str) -> str:
     )
 
 
+About = Literal["above_rate", "too_long", "unfit"]
+"""What is wrong with a request for a deployment that may do well with others, and others with it: it alone is more than
+our account there may send in a minute; its model cannot read as much; nobody there does with the model what is
+asked."""
+
+
 class AttemptFailed(Exception):
     """One attempt failed. `billed` unless it certainly was not; `rest` is the deployment's own retry-after."""
 
@@ -49,9 +55,7 @@ class AttemptFailed(Exception):
         status: int = 0,
         stale: bool = False,
         rest: float | None = None,
-        above_rate: bool = False,
-        too_long: bool = False,
-        unfit: bool = False,
+        about: About | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -60,15 +64,10 @@ class AttemptFailed(Exception):
         self.stale = stale
         """A kept-alive connection was closed as it was used; the deployment itself may be well."""
         self.rest = rest
-        self.above_rate = above_rate
-        """The request alone is more than our account there may send in a minute: others may take it, and nothing is
-        held against a deployment that takes smaller ones."""
+        self.about = about
+        """It is about this request, which others may take."""
         self.hint = ""
         """What to do, where asking again does not help."""
-        self.too_long = too_long
-        """Its model cannot read as much: others may, whose context is larger."""
-        self.unfit = unfit
-        """Nobody there does with its model what is asked: others may, and it may do anything else."""
         self.refuses_rest = False
         """It refuses to go on with a stream that broke elsewhere: others may, and nothing is held against it."""
         self.service_away = False
@@ -88,7 +87,7 @@ class AttemptFailed(Exception):
     def blames(self) -> bool:
         """Whether it is held against the deployment."""
         about_us = self.stale or self.other_key or self.service_away or self.crowded
-        about_this = self.above_rate or self.too_long or self.unfit or self.refuses_rest or self.refusal is not None
+        about_this = self.about is not None or self.refuses_rest or self.refusal is not None
         return not (about_us or about_this)
 
     @property

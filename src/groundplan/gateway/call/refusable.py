@@ -57,12 +57,12 @@ class Refusable:
         others = len(self.exchange.deployments) > 1
         if account.above_rate(status, self._refusal):
             why = f"the upstream answered {status}, about a minute's tokens"
-            raise AttemptFailed(why, billed=False, status=status, above_rate=True)
+            raise AttemptFailed(why, billed=False, status=status, about="above_rate")
         if (told := account.too_long(status, self._refusal)) and self._others_read_more():
-            raise AttemptFailed(self._said(status, told), billed=False, status=status, too_long=True)
+            raise AttemptFailed(self._said(status, told), billed=False, status=status, about="too_long")
         if told := account.unfit(status, self._refusal):
             if others:
-                raise AttemptFailed(self._said(status, told), billed=False, status=status, unfit=True)
+                raise AttemptFailed(self._said(status, told), billed=False, status=status, about="unfit")
             return
         if others and account.came_out_wrong(status, self._refusal):
             raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)

@@ -19,7 +19,7 @@ from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.call.failed import AttemptFailed, hint_of
+from groundplan.gateway.call.failed import About, AttemptFailed, hint_of
 from groundplan.gateway.call.lease import may_be_sent, renewed
 from groundplan.gateway.call.race import HEDGE, race
 from groundplan.gateway.call.reserve import reserve
@@ -82,12 +82,8 @@ class Course:
     """The attempts of one call: what was tried, what may still be."""
 
     # what follows is asked only once something went wrong, and is not set before
-    _above_rate = False
-    """Whoever was asked last takes no request as large as this one."""
-    _too_long = False
-    """Whoever was asked last cannot read as much, and who is left can read more."""
-    _unfit = False
-    """Whoever was asked last does not do what is asked."""
+    _about: About | None = None
+    """Why whoever was asked last does not take this request. Where that is too long, who is left can read more."""
     _too_dear: Denied | None = None
     """Why a deployment was not asked: with it the call could cost more than one may."""
     wait = 0.0
@@ -415,12 +411,12 @@ class Course:
             self._tries -= 1
             self.waiting.appendleft(deployment)
             return
-        self._above_rate, self._too_long, self._unfit = failed.above_rate, failed.too_long, failed.unfit
-        if failed.too_long:
+        self._about = failed.about
+        if failed.about == "too_long":
             read = deployment.context_tokens
             self.waiting = deque(each for each in self.waiting if each.context_tokens > read)
             self._full = [each for each in self._full if each.context_tokens > read]
-        if failed.above_rate or failed.too_long or failed.unfit or failed.refuses_rest or failed.crowded:
+        if failed.about is not None or failed.refuses_rest or failed.crowded:
             return
         if failed.status and not self._exchange.interface.billed:
             return  # to count tokens is another path there, with limits of its own, and says nothing of its answers
@@ -480,13 +476,13 @@ class Course:
         limits.check_room(self._gateway, self._exchange, None if in_vain else after)
         last = self._exchange.deployment
         where = "" if last is None else f" ({last.name})"
-        if self._above_rate and last is not None:
+        if self._about == "above_rate" and last is not None:
             hint = f"Send a shorter prompt, ask for fewer tokens, or raise what {last.name} may be sent in a minute."
             raise TooLarge(f"{last.name} takes no request as large as this one", code="above_rate", hint=hint)
-        if self._too_long and last is not None:
+        if self._about == "too_long" and last is not None:
             hint = "Send a shorter prompt, or name a model that reads more."
             raise Invalid(f"the prompt is too long: {self.reason}{where}", code="context_length_exceeded", hint=hint)
-        if self._unfit and last is not None:
+        if self._about == "unfit" and last is not None:
             hint = "Leave it out, or name a model that can do it."
             raise Invalid(f"{last.name} cannot do what is asked: {self.reason}", code="request_unfit", hint=hint)
         raise Unavailable(
