@@ -22,6 +22,7 @@ from tests.unit.test_gateway_guard import Desk, killed
 
 from groundplan.blueprint.model import Cache, Review
 from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.surfaces import responses_api
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
 from groundplan.gateway.upstream.room import Room, Share
 
@@ -200,6 +201,38 @@ async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_r
         writer.transport.abort()
         await until(lambda: not rig.gateway.running)
         assert rig.gateway.room.held == 0
+
+
+@pytest.mark.parametrize("how", ["exact", "replay", "stored"])
+async def test_what_is_given_again_is_not_handed_to_the_connection_of_a_client_that_does_not_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Where over TLS nobody sees it, so that who takes it slowly is cut off as idle."""
+
+    async def stored(*_: object) -> dict[str, str]:
+        return {"pad": "a" * 8 * MIB}
+
+    monkeypatch.setattr(responses_api, "answer", stored)
+    cache = {"cache": Cache(seconds=60, max_bytes=256 * MIB, scope="workload")} if how == "exact" else {}
+    async with answering(tmp_path, 8 * MIB, 4 * MIB, workloads={"assistant": cache}) as rig:
+        asked = rig.request().replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", how == "replay")
+        if how == "stored":
+            asked = b"GET /v1/responses/resp_1 HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\n\r\n"
+        else:
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(asked)
+            assert len(await reader.read()) > 8 * MIB
+            writer.close()
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
+        writer.write(asked)
+        await until(lambda: any(each.paused is not None for each in rig.server.connections))
+        (slow,) = rig.server.connections
+        assert slow.transport is not None and slow.transport.get_write_buffer_size() < MIB
+        assert how == "stored" or rig.gateway.meters.cached == {("assistant", how): 1}
+        if how != "stored":
+            killed(rig, "company", streams=True)
+            await until(lambda: not rig.gateway.running)
+        writer.transport.abort()
 
 
 async def test_an_answer_that_a_person_looks_at_takes_no_room(tmp_path: Path) -> None:

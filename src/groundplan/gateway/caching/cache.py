@@ -30,6 +30,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import QUERY
 from groundplan.gateway.call.grounded import sources_of
+from groundplan.gateway.call.leaving import leave
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.guard import pieces
 from groundplan.gateway.http.halves import value_of
@@ -37,6 +38,7 @@ from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.telemetry import content
+from groundplan.gateway.upstream.connection import UNCOUNTED
 
 EXACT = "exact"
 """`cache` of a call that got an answer which was given before."""
@@ -187,7 +189,7 @@ async def _found(gateway: Gateway, exchange: Exchange, seek: _Search) -> bool:
                     limits.end_call(gateway, exchange.use, sent=False)
                     exchange.use = None
                 continue
-        give(gateway, exchange, found, seek.form, seek.how)
+        await give(gateway, exchange, found, seek.form, seek.how)
         return True
     return False
 
@@ -341,7 +343,9 @@ def _place(exchange: Exchange, entry: Entry) -> Deployment | None:
     return None
 
 
-def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str = EXACT) -> None:
+async def give(
+    gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str = EXACT
+) -> None:
     """Send a cached answer. The call is in the journal before (it survives a kill), and the sync of the disk is asked
     for but not awaited: nothing was spent, so a loss of power may cost the record of a call that cost nothing.
 
@@ -369,14 +373,15 @@ def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple
         gateway.cached.similar.given(entry)
     lines, facts = answers.headers(exchange, cost=True), answers.facts(exchange, left)
     response = exchange.response
-    if isinstance(form, bytes):
-        data = exchange.interface.with_facts(form, facts)
-        response.send(200, data, lines)
-    else:
-        data = _stream(exchange, form, facts)
-        response.end(data, response.start(200, EVENT_STREAM + lines))
+    data = exchange.interface.with_facts(form, facts) if isinstance(form, bytes) else _stream(exchange, form, facts)
     if exchange.kept is not None:
         exchange.kept.append(data)
+    if not isinstance(form, bytes):
+        response.end(data, response.start(200, EVENT_STREAM + lines))
+    elif len(data) > UNCOUNTED:
+        await leave(gateway, exchange, 200, data, lines)
+    else:
+        response.send(200, data, lines)
 
 
 def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> bytes:

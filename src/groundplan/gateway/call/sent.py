@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 
-from groundplan.core.errors import Denied
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.remembered import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.leaving import JSON, leave
 from groundplan.gateway.guard.severed import refuse_stopped
 from groundplan.gateway.surfaces.answers import headers
 from groundplan.gateway.upstream.connection import UNCOUNTED
-
-JSON = b"content-type: application/json\r\n"
 
 
 async def send_whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str) -> None:
@@ -51,23 +49,4 @@ async def send_large(
     if exchange.flight is not None:
         cache.land(gateway, exchange)
     remember(gateway, exchange)
-    leaving = _Leaving(exchange)
-    gateway.streams.add(leaving)
-    try:
-        await exchange.response.send_slowly(status, data, lines, content_type=kind or JSON)
-    finally:
-        gateway.streams.discard(leaving)
-
-
-class _Leaving:
-    """A large answer on its way to its client."""
-
-    __slots__ = ("exchange",)
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-
-    def sever(self, error: Denied) -> None:  # noqa: ARG002 -- as that of a stream
-        """A kill ends it. There is no place for an error in it: its connection is cut, so that it does not look
-        complete."""
-        self.exchange.response.cut()
+    await leave(gateway, exchange, status, data, lines, kind or JSON)

@@ -21,6 +21,7 @@ from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.failed import NO_PATH
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import identify, inherit
+from groundplan.gateway.call.leaving import leave
 from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.experiments.trial import assign
@@ -296,4 +297,4 @@ async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: 
     settle.record(gateway, exchange, "ok", kept.status)
     _, left = answers.parted(answers.headers(exchange, cost=False))
     lines = kept.headers + left + b"groundplan-replay: true\r\n"
-    exchange.response.send(kept.status, kept.body, lines, content_type=kept.content_type)
+    await leave(gateway, exchange, kept.status, kept.body, lines, kept.content_type)

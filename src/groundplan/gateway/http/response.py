@@ -57,8 +57,11 @@ class Response:
         )
 
     async def send_slowly(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
-        """As `send`, of a large answer: a piece at a time as its client takes it, which has to be as quick as with a
-        body of that size. What is not taken is in `body` alone."""
+        """As `send`, a large answer a piece at a time as its client takes it, which has to be as quick as with a body
+        of that size. What is not taken is in `body` alone."""
+        if len(body) <= _PIECE:
+            self.send(status, body, headers, content_type)
+            return
         connection, server = self._connection, self._connection.server
         limits, now = server.limits, server.now
         by = now() + limits.write_seconds + len(body) / limits.body_bytes_per_second

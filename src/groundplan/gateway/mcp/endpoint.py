@@ -122,7 +122,7 @@ class McpApi:
             body = await self._answer(exchange, message)
         except ServerError as error:
             body = wire.failure(message.id, int(error.code) if isinstance(error.code, int) else -32603, str(error))
-        response.send(200, body)
+        await response.send_slowly(200, body)
 
     async def _answer(self, exchange: Exchange, message: wire.Message) -> bytes:
         if message.method == "initialize":

@@ -32,7 +32,7 @@ async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request
     """Answer one request, whatever happens."""
     try:
         key, _, _ = admitted(gateway, request, response.peer)
-        response.send(200, _encode(await answer(gateway, path, request, key)))
+        await response.send_slowly(200, _encode(await answer(gateway, path, request, key)))
         return
     except GroundplanError as caught:
         error = caught
