@@ -24,6 +24,7 @@ from groundplan.blueprint.model import Cache, Review
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.surfaces import responses_api
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
+from groundplan.gateway.upstream.pressure import RANKS
 from groundplan.gateway.upstream.room import Room, Share
 
 MIB = 1 << 20
@@ -79,7 +80,7 @@ def full(rig: Rig) -> Share:
 def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tuple[int, str]]) -> None:
     async def run() -> None:
         room, limit = Room(8 * MIB), 8 * MIB
-        shares = [Share(room) for _ in range(6)]
+        shares = [Share(room, each % 4) for each in range(6)]
         waits: dict[int, asyncio.Future[None]] = {}
         for who, step in [*steps, *((who, step) for step in ("leave", "end") for who in range(6))]:
             share = shares[who]
@@ -98,6 +99,8 @@ def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tup
             assert room.held == sum(each.size for each in shares) <= limit + BODY_LIMIT
             assert room.waiting == len(waits)
             if waits:
+                ranks = [each.share.rank for each in room._waiting]
+                assert ranks == sorted(ranks), "the more important go first"
                 assert any(each.size for at, each in enumerate(shares) if at not in waits), "all wait for each other"
         assert (room.held, room.waiting) == (0, 0)
 
@@ -162,6 +165,25 @@ async def test_a_kill_for_security_ends_an_answer_that_is_on_its_way(tmp_path: P
         with suppress(ConnectionError):
             assert len(await reader.read()) < 8 * MIB
         writer.close()
+
+
+async def test_the_last_of_the_room_is_for_what_matters_most(tmp_path: Path) -> None:
+    """Large answers to clients that take them slowly keep out none that matters more."""
+    declared = {name: rule(priority=name) for name in ("low", "critical")}
+    async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads=declared) as rig:
+        room = rig.gateway.room
+        others = [Share(room, RANKS["low"]) for _ in range(2)]
+        assert all(room.take(each, size * MIB) for each, size in zip(others, (26, 4), strict=True))
+        waits = asyncio.create_task(rig.chat("low"))
+        await until(lambda: room.waiting == 1)
+        assert (await rig.chat("critical")).status == 200 and room.waiting == 1
+        room.take(others[0], 38 * MIB, forced=True)
+        last = asyncio.create_task(rig.chat("critical"))
+        await until(lambda: room.waiting == 2)
+        others[0].give_back()
+        assert (await last).status == (await waits).status == 200
+        others[1].give_back()
+        assert (room.held, room.waiting) == (0, 0)
 
 
 @pytest.mark.parametrize("http", [1, 2])

@@ -37,7 +37,7 @@ from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay, fi
 from groundplan.gateway.surfaces.upload import give_up, send_upload
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
-from groundplan.gateway.upstream.pressure import Load
+from groundplan.gateway.upstream.pressure import RANKS, Load
 from groundplan.gateway.upstream.providers import SERVICE, target_line
 from groundplan.gateway.upstream.room import Share
 from groundplan.gateway.upstream.targets import Target
@@ -216,7 +216,9 @@ class Attempt(Refusable):
     async def grown(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
         """As `Taker` says."""
         if self._share is None:
-            self._share = Share(self.gateway.room)
+            workload = self.exchange.workload
+            rank = RANKS["normal" if workload is None else workload.reliability.priority]
+            self._share = Share(self.gateway.room, rank)
         return await self._share.grown(size, seconds, unless)
 
     def _understand(self, connection: UpstreamConnection, data: bytes) -> None:

@@ -2,17 +2,21 @@
 
 An answer may have 64 MiB, and comes as fast as its upstream sends it: five hundred that come at once would be what no
 machine has. So what an answer needs beyond a little is asked for here as it comes, and whoever finds no room waits,
-reading nothing meanwhile, until others have given back theirs. One at a time goes beyond the limit, so that never all
-wait for each other. Knows no HTTP; who reads and who gives back is the attempt's. Bodies of requests have a room of
-their own, of the same size, in `http.server`.
+reading nothing meanwhile, until others have given back theirs. The more important go first, and have the last of it.
+One at a time goes beyond the limit, so that never all wait for each other. Knows no HTTP; who reads and who gives back
+is the attempt's. Bodies of requests have a room of their own, of the same size, in `http.server`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from collections.abc import Callable
+from operator import attrgetter
+from typing import NamedTuple
 
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
+from groundplan.gateway.upstream.pressure import SHARES
 
 LOOK_SECONDS = 1.0
 """How often one who waits looks whether that holds others up."""
@@ -23,15 +27,16 @@ CROWDED = "crowded"
 class Room:
     """Of one worker, in bytes. Changed by shares alone."""
 
-    __slots__ = ("_beyond", "_waiting", "held", "limit")
+    __slots__ = ("_beyond", "_came", "_waiting", "held", "limit")
 
     def __init__(self, limit: int = 256 << 20) -> None:
         self.limit = limit
         self.held = 0
         self._beyond: Share | None = None
-        """Who alone may take more than there is."""
-        self._waiting: dict[asyncio.Future[None], tuple[Share, int]] = {}
-        """Who is to have how much, in the order in which they came. Where there are any, one is beyond the limit."""
+        """Who alone may take more than there is for it."""
+        self._waiting: list[_Waiter] = []
+        """The most important first, then the longest waiting. Where there are any, one is beyond the limit."""
+        self._came = 0
 
     @property
     def waiting(self) -> int:
@@ -41,7 +46,7 @@ class Room:
     def take(self, share: Share, size: int, *, forced: bool = False) -> bool:
         """Have a share grow to `size` bytes; False: it has to wait. `forced`: also where there is no room."""
         held = self.held + size - share.size
-        if held > self.limit and self._beyond is not share and not forced:
+        if held > self.limit * share.part and self._beyond is not share and not forced:
             if self._beyond is not None:
                 return False
             self._beyond = share
@@ -52,40 +57,61 @@ class Room:
         """A share needs no more than `size` bytes any more."""
         self.held += size - share.size
         share.size = size
-        if self._beyond is share or self.held <= self.limit:
-            self._beyond = share if size and self.held > self.limit else None
+        beyond = self._beyond
+        if beyond is not None and (not beyond.size or self.held <= self.limit * beyond.part):
+            self._beyond = None
         self._hand_on()
 
     def _hand_on(self) -> None:
         """Those who wait go on, one after another, as far as there is room."""
         while self._waiting:
-            future, (share, size) = next(iter(self._waiting.items()))
-            if not self.take(share, size):
+            first = self._waiting[0]
+            if not self.take(first.share, first.size):
                 return
-            del self._waiting[future]
-            future.set_result(None)
+            del self._waiting[0]
+            first.future.set_result(None)
 
     def wait(self, share: Share, size: int) -> asyncio.Future[None] | None:
         """Done once a share has `size` bytes; None: it has them."""
-        if (self._beyond is share or not self._waiting) and self.take(share, size):
+        first = not self._waiting or self._waiting[0].share.rank > share.rank
+        if (self._beyond is share or first) and self.take(share, size):
             return None
         future = asyncio.get_running_loop().create_future()
-        self._waiting[future] = share, size
+        self._came += 1
+        insort(self._waiting, _Waiter((share.rank, self._came), share, size, future), key=_place)
         return future
 
     def leave(self, future: asyncio.Future[None]) -> None:
         """Whoever waits for it does not any more; nothing where it is done."""
-        if self._waiting.pop(future, None) is not None:
-            self._hand_on()
+        for at, waiter in enumerate(self._waiting):
+            if waiter.future is future:
+                del self._waiting[at]
+                self._hand_on()
+                return
+
+
+class _Waiter(NamedTuple):
+    """Who is to have how much."""
+
+    place: tuple[int, int]
+    share: Share
+    size: int
+    future: asyncio.Future[None]
+
+
+_place = attrgetter("place")
 
 
 class Share:
-    """What one answer has of a room."""
+    """What one answer has of a room. `rank` is its workload's (`pressure.RANKS`)."""
 
-    __slots__ = ("_room", "size", "waited")
+    __slots__ = ("_room", "part", "rank", "size", "waited")
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, rank: int = 0) -> None:
         self._room = room
+        self.rank = rank
+        self.part = SHARES[rank]
+        """Of the room, beyond which the rest is for those that matter more."""
         self.size = 0
         self.waited = False
         """There was no room for it at once, so when it was there says nothing of its upstream."""
