@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.http.sse import EventReader, EventTooLarge, event, splice
+from groundplan.gateway.http.sse import EventReader, EventTooLarge, ending, event, splice
 from groundplan.gateway.surfaces import chat as chat_completions
 from groundplan.gateway.surfaces import (
     completions,
@@ -497,6 +497,9 @@ def test_splice_adds_one_field_and_changes_nothing_else(value: dict[str, Any]) -
     spliced = splice(raw, b"groundplan_x", b'{"a":1}')
     assert json.loads(spliced) == {**value, "groundplan_x": {"a": 1}}
     assert spliced.startswith(raw[:-1])
+    for spaced in (raw, raw[:-1] + b" \n}\n", b"[]", b""):
+        kept, end = ending(spaced, b"groundplan_x", b'{"a":1}')
+        assert spaced[:kept] + end == splice(spaced, b"groundplan_x", b'{"a":1}')
 
 
 def chunk(content: str | None = None, finish: str | None = None, usage: bool = False, choices: bool = True) -> bytes:

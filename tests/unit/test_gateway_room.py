@@ -4,6 +4,7 @@ everyone is answered, and each gives back what it had, however it ends."""
 from __future__ import annotations
 
 import asyncio
+import json
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -245,12 +246,19 @@ async def test_what_is_given_again_is_not_handed_to_the_connection_of_a_client_t
             writer.write(asked)
             assert len(await reader.read()) > 8 * MIB
             writer.close()
-        _, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
+        tracemalloc.start()
         writer.write(asked)
         await until(lambda: any(each.paused is not None for each in rig.server.connections))
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert how == "stored" or taken < 4 * MIB, "however many get it, it is there once"
         (slow,) = rig.server.connections
         assert slow.transport is not None and slow.transport.get_write_buffer_size() < MIB
         assert how == "stored" or rig.gateway.meters.cached == {("assistant", how): 1}
+        if how == "exact":
+            again = (await rig.chat()).body
+            assert len(json.loads(again)["pad"]) == 8 * MIB and b'"cache":"exact"' in again[-1024:]
         if how != "stored":
             killed(rig, "company", streams=True)
             await until(lambda: not rig.gateway.running)

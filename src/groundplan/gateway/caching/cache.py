@@ -373,15 +373,21 @@ async def give(
         gateway.cached.similar.given(entry)
     lines, facts = answers.headers(exchange, cost=True), answers.facts(exchange, left)
     response = exchange.response
-    data = exchange.interface.with_facts(form, facts) if isinstance(form, bytes) else _stream(exchange, form, facts)
+    if isinstance(form, bytes) and len(form) > UNCOUNTED:
+        kept, end = exchange.interface.end_with_facts(form, facts)
+        if exchange.kept is not None:
+            exchange.kept += (form[:kept], end)
+        # however many get it at once, and take it slowly, it is there once
+        await leave(gateway, exchange, 200, memoryview(form)[:kept], lines, end=end)
+        return
+    if isinstance(form, bytes):
+        data = exchange.interface.with_facts(form, facts)
+        response.send(200, data, lines)
+    else:
+        data = _stream(exchange, form, facts)
+        response.end(data, response.start(200, EVENT_STREAM + lines))
     if exchange.kept is not None:
         exchange.kept.append(data)
-    if not isinstance(form, bytes):
-        response.end(data, response.start(200, EVENT_STREAM + lines))
-    elif len(data) > UNCOUNTED:
-        await leave(gateway, exchange, 200, data, lines)
-    else:
-        response.send(200, data, lines)
 
 
 def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> bytes:

@@ -23,12 +23,19 @@ class _Leaving:
 
 
 async def leave(
-    gateway: Gateway, exchange: Exchange, status: int, data: bytes, lines: bytes, content_type: bytes = JSON
+    gateway: Gateway,
+    exchange: Exchange,
+    status: int,
+    data: bytes | memoryview,
+    lines: bytes,
+    content_type: bytes = JSON,
+    end: bytes = b"",
 ) -> None:
-    """Returns when the client has all of it but a little, or is gone; at once where it is no large one."""
+    """Returns when the client has all of it but a little, or is gone; at once where it is no large one. `end` follows
+    `data`."""
     leaving = _Leaving(exchange)
     gateway.streams.add(leaving)
     try:
-        await exchange.response.send_slowly(status, data, lines, content_type)
+        await exchange.response.send_slowly(status, data, lines, content_type, end)
     finally:
         gateway.streams.discard(leaving)

@@ -31,5 +31,12 @@ class Collected(Response):
         self.started = self.ended = True
         self.status, self.body = status, body
 
-    async def send_slowly(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"") -> None:
-        self.send(status, body, headers, content_type)
+    async def send_slowly(
+        self,
+        status: int,
+        body: bytes | memoryview,
+        headers: bytes = b"",
+        content_type: bytes = b"",
+        end: bytes = b"",
+    ) -> None:
+        self.send(status, b"".join((body, end)), headers, content_type)

@@ -56,23 +56,33 @@ class Response:
             % (STATUS_LINES[status], self._connection.server.date_line, content_type, headers, len(body), end, body)
         )
 
-    async def send_slowly(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
+    async def send_slowly(
+        self,
+        status: int,
+        body: bytes | memoryview,
+        headers: bytes = b"",
+        content_type: bytes = _JSON,
+        end: bytes = b"",
+    ) -> None:
         """As `send`, a large answer a piece at a time as its client takes it, which has to be as quick as with a body
-        of that size. What is not taken is in `body` alone."""
-        if len(body) <= _PIECE:
-            self.send(status, body, headers, content_type)
+        of that size. What is not taken is in `body` alone, which a little `end` may follow."""
+        size = len(body) + len(end)
+        if size <= _PIECE:
+            self.send(status, b"".join((body, end)), headers, content_type)
             return
         connection, server = self._connection, self._connection.server
         limits, now = server.limits, server.now
-        by = now() + limits.write_seconds + len(body) / limits.body_bytes_per_second
+        by = now() + limits.write_seconds + size / limits.body_bytes_per_second
         self.started = True
-        end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
-        told = (STATUS_LINES[status], server.date_line, content_type, headers, len(body), end)
+        last = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
+        told = (STATUS_LINES[status], server.date_line, content_type, headers, size, last)
         connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
         rest = memoryview(body)
         while rest and not connection.lost:
             connection.write(rest[:_PIECE])
             rest = rest[_PIECE:]
+            if not rest:
+                connection.write(end)
             while (paused := connection.paused) is not None:
                 connection.deadline = min(connection.deadline, by)
                 await paused.wait()
@@ -155,8 +165,15 @@ class HeadResponse(Response):
         told = (STATUS_LINES[status], date, content_type, headers, len(body), end)
         self._connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
 
-    async def send_slowly(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
-        self.send(status, body, headers, content_type)
+    async def send_slowly(
+        self,
+        status: int,
+        body: bytes | memoryview,
+        headers: bytes = b"",
+        content_type: bytes = _JSON,
+        end: bytes = b"",
+    ) -> None:
+        self.send(status, b"".join((body, end)), headers, content_type)
 
     def write(self, data: bytes, head: bytes = b"") -> None:  # noqa: ARG002 -- Response's signature
         self._connection.write(head)

@@ -105,3 +105,15 @@ def splice(data: bytes, name: bytes, value: bytes) -> bytes:
     inner = head[:-1].rstrip()
     comma = b"" if inner.endswith(b"{") else b","
     return b'%b%b"%b":%b}' % (inner, comma, name, value)
+
+
+def ending(data: bytes, name: bytes, value: bytes) -> tuple[int, bytes]:
+    """As `splice`, for a large one that is not to be made a second time: how many bytes of `data` stay, and what
+    follows them."""
+    kept = len(data.rstrip()) - 1
+    if data[kept : kept + 1] != b"}":
+        return len(data), b""
+    while data[kept - 1 : kept].isspace():
+        kept -= 1
+    comma = b"" if data[kept - 1 : kept] == b"{" else b","
+    return kept, b'%b"%b":%b}' % (comma, name, value)

@@ -12,7 +12,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, WrongType
-from groundplan.gateway.http.sse import splice
+from groundplan.gateway.http.sse import ending, splice
 from groundplan.gateway.surfaces import answers
 from groundplan.ledger.model import Usage
 
@@ -241,6 +241,10 @@ class Interface:
     def with_facts(self, data: bytes, facts: bytes) -> bytes:
         """A whole answer with the `groundplan` object in it."""
         return splice(data, b"groundplan", facts)
+
+    def end_with_facts(self, data: bytes, facts: bytes) -> tuple[int, bytes]:
+        """Of a large one: how many bytes of it stay, and what follows them."""
+        return ending(data, b"groundplan", facts)
 
     def of_error(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
         """(status, body, header lines) of an error in this surface's shape."""
