@@ -44,7 +44,8 @@ async def stack(tmp_path: Path, *, streams: bool = False, **more: Any) -> AsyncI
     """A worker with one declared MCP server, `crm`."""
     model = ScriptedMcp(streams=streams)
     listener, server, port = await start(model)
-    declared = {"url": f"http://127.0.0.1:{port}/mcp", "owner": "sam@acme.example", "workloads": ["assistant"], **more}
+    at = more.pop("at", "/mcp")
+    declared = {"url": f"http://127.0.0.1:{port}{at}", "owner": "sam@acme.example", "workloads": ["assistant"], **more}
     settings: dict[str, Any] = {key: declared.pop(key) for key in ("guardrails", "grounding") if key in declared}
     limits, waits = declared.pop("limits", ()), declared.pop("waits", None)
 
@@ -118,6 +119,18 @@ async def test_tools_of_a_declared_server_are_listed_and_used(tmp_path: Path, st
         assert model.asked.count("initialize") == 2
         finishes = [record for record in await rig.records() if isinstance(record, Finish)]
         assert [(f.endpoint, f.status, f.steps[0][0]) for f in finishes] == [("mcp", "ok", "tool crm/add")] * 2
+
+
+@pytest.mark.parametrize(("at", "path"), [("", b"/"), ("/mcp", b"/mcp/"), ("/mcp", b"/other")])
+async def test_a_server_at_the_root_or_behind_a_slash_is_reached(tmp_path: Path, at: str, path: bytes) -> None:
+    async with stack(tmp_path, at=at) as (rig, model):
+        model.path = path
+        told = [await use(rig, "crm__echo", text="here") for _ in range(2)]
+        if path == b"/other":
+            assert [code(each) for each in told] == ["tool_unavailable"] * 2 and "(307)" in str(told)
+        else:
+            assert [each["content"][0]["text"] for each in told] == ["here"] * 2
+            assert model.asked.count("initialize") == 1
 
 
 @pytest.mark.parametrize("streams", [False, True])

@@ -35,6 +35,8 @@ class ScriptedMcp:
         self.used: list[tuple[str, dict[str, Any]]] = []
         self.session = 1
         self.fails = False
+        self.path = b"/mcp"
+        """Where it is; elsewhere it redirects there, as what is mounted below an address does."""
         self.resources = {"crm://notes/one": "a note", "crm://secret/two": "hidden"}
         """Texts by address; any other address is a picture."""
         self.answer: dict[str, Any] = {}
@@ -43,6 +45,9 @@ class ScriptedMcp:
         """Content of any prompt, where it is set."""
 
     async def handle(self, request: Request, response: Response) -> None:
+        if request.target != self.path:
+            response.send(307, b"", b"location: %b\r\n" % self.path)
+            return
         message = msgspec.json.decode(request.body)
         self.asked.append(message["method"])
         if self.fails:

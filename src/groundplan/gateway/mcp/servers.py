@@ -25,6 +25,8 @@ USE = "tools/call"
 PAGES = 20
 """Of a list of tools that are read."""
 _CONNECT_SECONDS = 3.0
+_ELSEWHERE = frozenset({307, 308, 404, 405})
+"""Statuses of a server whose address ends with a slash where it is declared without one."""
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~:+/=")
 
 
@@ -52,6 +54,8 @@ class Servers:
         self._gateway = gateway
         self._sessions: dict[str, bytes] = {}
         """Header lines of a session that was begun, by server and address."""
+        self._slashed: set[str] = set()
+        """Servers that are at their declared address with a slash behind it."""
         self._next = 0
 
     async def listed(self, server: ToolServer, method: str, key: str, field: str = "name") -> list[dict[str, Any]]:
@@ -99,6 +103,13 @@ class Servers:
             "protocolVersion": VERSIONS[0], "capabilities": {}, "clientInfo": {"name": "groundplan", "version": "1"},
         }  # fmt: skip
         status, answer, headers = await self._send(server, "initialize", params, b"")
+        if status in _ELSEWHERE:
+            # declared addresses have no slash at their end, and what is mounted below one is there with it alone
+            self._slashed ^= {known}
+            again, answer, headers = await self._send(server, "initialize", params, b"")
+            if again != 200:
+                self._slashed ^= {known}
+            status = again if again == 200 else status
         if status != 200 or answer is None or answer.result is None:
             raise UpstreamFailure("malformed", f"it began no session ({status})", sent=True)
         version = str(answer.result.get("protocolVersion", VERSIONS[0])).encode()
@@ -119,10 +130,11 @@ class Servers:
         if not notify:
             message["id"] = self._next
         target = self._gateway.targets.named(f"mcp:{server.name}", server.url, server.key)
+        path = b"/" if not target.pool.prefix or f"{server.name} {server.url}" in self._slashed else b""
         # a use is not tried again, so it never meets a connection that its server is just closing
         pooled = None if method == USE else target.pool.idle()
         accept = b"application/json, text/event-stream"
-        request = target.request(b"", msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)
+        request = target.request(path, msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)
         if pooled is not None:
             try:
                 return await self._exchange(pooled, request, server, target)
