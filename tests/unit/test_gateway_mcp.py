@@ -235,6 +235,27 @@ async def test_a_use_is_not_tried_again(tmp_path: Path) -> None:
         assert model.used == [("add", {})]
 
 
+async def test_what_a_server_asks_or_answers_somebody_else_in_a_stream_is_no_answer(tmp_path: Path) -> None:
+    async with stack(tmp_path, streams=True) as (rig, model):
+        model.before = [
+            {"jsonrpc": "2.0", "id": 1, "method": "ping"},
+            {"jsonrpc": "2.0", "id": "e", "method": "elicitation/create", "params": {}},
+            {"jsonrpc": "2.0", "id": 99, "result": {"content": [{"type": "text", "text": "of somebody else"}]}},
+        ]
+        model.awaits = 2
+        assert (await use(rig, "crm__echo"))["content"][0]["text"] == "done"
+        ping, asked = sorted(model.heard, key=lambda told: "error" in told)
+        assert ping == {"jsonrpc": "2.0", "id": 1, "result": {}}
+        assert (asked["id"], asked["error"]["code"]) == ("e", -32601)
+
+
+async def test_a_stream_that_says_nothing_is_over_in_time(tmp_path: Path) -> None:
+    async with stack(tmp_path, streams=True, timeout_ms=100) as (rig, model):
+        model.trickles = True
+        assert code(await use(rig, "crm__echo")) == "tool_unavailable"
+        model.trickles = False
+
+
 SLOTS = bp.Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")
 TWICE = bp.Limit(name="twice", covers="workload/assistant", type="requests", amount=2, period="day")
 

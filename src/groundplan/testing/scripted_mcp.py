@@ -43,12 +43,26 @@ class ScriptedMcp:
         """Of any tool, where it is set."""
         self.prompt: list[dict[str, Any]] = []
         """Content of any prompt, where it is set."""
+        self.before: list[dict[str, Any]] = []
+        """Messages before the answer of each use, where answers are event streams."""
+        self.awaits = 0
+        """How many of them are answered before a use is, and what came."""
+        self.heard: list[dict[str, Any]] = []
+        self._heard = asyncio.Condition()
+        self.trickles = False
+        """A use is never answered, and its stream never silent."""
 
     async def handle(self, request: Request, response: Response) -> None:
         if request.target != self.path:
             response.send(307, b"", b"location: %b\r\n" % self.path)
             return
         message = msgspec.json.decode(request.body)
+        if "method" not in message:
+            self.heard.append(message)
+            response.send(202, b"")
+            async with self._heard:
+                self._heard.notify_all()
+            return
         self.asked.append(message["method"])
         if self.fails:
             response.send(503, b"{}")
@@ -61,8 +75,25 @@ class ScriptedMcp:
             response.send(404, b"{}")
         elif "id" not in message:
             response.send(202, b"")
+        elif self.streams and message["method"] == "tools/call" and (self.before or self.trickles):
+            await self._talks(message, response)
         else:
             self._answer(message, response)
+
+    async def _talks(self, message: dict[str, Any], response: Response) -> None:
+        """Say more than the answer, as servers with long work or questions do."""
+        head = response.start(200, b"content-type: text/event-stream\r\n")
+        response.write(
+            b": hi\n\n" + b"".join(b"data: %b\n\n" % msgspec.json.encode(each) for each in self.before), head
+        )
+        while self.trickles:
+            response.write(b": ping\r\n\r\n")
+            await asyncio.sleep(0.01)
+        async with self._heard:
+            await self._heard.wait_for(lambda: len(self.heard) >= self.awaits)
+        value = {"content": [{"type": "text", "text": "done"}]}
+        data = msgspec.json.encode({"jsonrpc": "2.0", "id": message["id"], "result": value})
+        response.end(b"data: %b\n\n" % data)
 
     def forget(self) -> None:
         """As after a restart: sessions are not known any more."""

@@ -1,11 +1,17 @@
 """The declared MCP servers as this worker speaks to them: one session each, begun when it is first needed.
 
-Speaks Streamable HTTP over the gateway's own client: each message is a POST that is answered by JSON or by a short
-stream of events. What a server sends of its own accord is not listened to, and our secret there reaches nobody.
+Speaks Streamable HTTP over the gateway's own client: each message is a POST that is answered by JSON or by a stream of
+events, within the declared time. What a server asks there itself (a person, a model) nobody here has, and it is told
+so; what it tells is passed over. Our secret in what it sends reaches nobody.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +21,7 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.mcp.wire import VERSIONS
-from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure, still
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
 USE = "tools/call"
 PAGES = 20
 """Of a list of tools that are read."""
+MOST_ASKED = 20
+"""Requests of a server to which it gets an answer, while it answers one."""
 _CONNECT_SECONDS = 3.0
 _ELSEWHERE = frozenset({307, 308, 404, 405})
 """Statuses of a server whose address ends with a slash where it is declared without one."""
@@ -31,12 +39,16 @@ _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 class _Answer(msgspec.Struct):
+    """A message of a server; with a `method` it asks something itself, or tells something."""
+
     id: int | str | None = None
+    method: str | None = None
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
+_Ask = Callable[[_Answer], None]
 
 
 class ServerError(Exception):
@@ -129,45 +141,90 @@ class Servers:
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
         if not notify:
             message["id"] = self._next
+        return await self._post(server, message, lines, once=method == USE)
+
+    async def _post(
+        self, server: ToolServer, message: dict[str, Any], lines: bytes, *, once: bool = False
+    ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
+        """`once`: a use is not tried again, so it never meets a connection that its server is just closing."""
         target = self._gateway.targets.named(f"mcp:{server.name}", server.url, server.key)
         path = b"/" if not target.pool.prefix or f"{server.name} {server.url}" in self._slashed else b""
-        # a use is not tried again, so it never meets a connection that its server is just closing
-        pooled = None if method == USE else target.pool.idle()
+        pooled = None if once else target.pool.idle()
         accept = b"application/json, text/event-stream"
         request = target.request(path, msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)
+        one = _Post(server, target, request, message.get("id"), partial(self._reply, server, lines))
         if pooled is not None:
             try:
-                return await self._exchange(pooled, request, server, target)
+                return await one.over(pooled)
             except UpstreamFailure as failure:
                 if failure.kind != "cut" or pooled.status:
                     raise
-        return await self._exchange(await target.pool.connect(_CONNECT_SECONDS), request, server, target)
+        return await one.over(await target.pool.connect(_CONNECT_SECONDS))
 
-    async def _exchange(
-        self, connection: UpstreamConnection, request: bytes, server: ToolServer, target: Target
-    ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
-        seconds = server.timeout_ms / 1000
+    def _reply(self, server: ToolServer, lines: bytes, asked: _Answer) -> None:
+        """To what a server asks while it answers: it may wait for that, so it hears at once that nobody here does it,
+        or that we are there."""
+        told: dict[str, Any] = {"jsonrpc": "2.0", "id": asked.id}
+        if asked.method == "ping":
+            message = told | {"result": {}}
+        else:
+            message = told | {"error": {"code": -32601, "message": f"the gateway has no {str(asked.method)[:60]}"}}
+        self._gateway.keep(self._told(server, message, lines))
+
+    async def _told(self, server: ToolServer, message: dict[str, Any], lines: bytes) -> None:
+        """Send what has no answer, if that can be done."""
+        with suppress(UpstreamFailure, EventTooLarge):
+            await self._post(server, message, lines)
+
+
+@dataclass(slots=True)
+class _Post:
+    """One message and what comes back. `id`: of a request; `reply` is told what its server asks meanwhile."""
+
+    server: ToolServer
+    target: Target
+    request: bytes
+    id: Any
+    reply: _Ask
+
+    async def over(self, connection: UpstreamConnection) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
+        """(status, answer, headers), within the declared time, however much comes meanwhile. Raises
+        `UpstreamFailure`."""
+        loop, seconds = asyncio.get_running_loop(), self.server.timeout_ms / 1000
+        by = loop.time() + seconds
         try:
-            connection.send(request)
+            connection.send(self.request)
             status = await connection.head(seconds)
             headers = dict(connection.headers)
             if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-                return status, await _streamed(connection, seconds, target), headers
-            body = await connection.body(seconds, seconds)
+                return status, await self._streamed(connection, by) if self.id is not None else None, headers
+            left = still(by - loop.time())
+            body = await connection.body(left, left)
         finally:
             connection.release()
-        return status, _answer(target.clean(body)) if status == 200 and body else None, headers
+        return status, _answer(self.target.clean(body)) if status == 200 and body else None, headers
 
+    async def _streamed(self, connection: UpstreamConnection, by: float) -> _Answer | None:
+        """The answer among the events of a stream."""
+        reader, loop, asked = EventReader(), asyncio.get_running_loop(), 0
+        while (data := await connection.chunk(still(by - loop.time()))) is not None:
+            for event in reader.feed(data):
+                found = _answer(self.target.clean(event))
+                if found is None:
+                    continue
+                if found.method is None:
+                    if self._is_ours(found):
+                        return found
+                elif found.id is not None and asked < MOST_ASKED:
+                    asked += 1
+                    self.reply(found)
+        return None
 
-async def _streamed(connection: UpstreamConnection, seconds: float, target: Target) -> _Answer | None:
-    """The answer among the events of a stream; what else it says is passed over."""
-    reader = EventReader()
-    while (data := await connection.chunk(seconds)) is not None:
-        for event in reader.feed(data):
-            found = _answer(target.clean(event))
-            if found is not None and (found.result is not None or found.error is not None):
-                return found
-    return None
+    def _is_ours(self, found: _Answer) -> bool:
+        """Whether it answers this request, or says of it that it cannot be read; some write numbers as text."""
+        if found.id is None:
+            return found.error is not None
+        return str(found.id) == str(self.id) and (found.result is not None or found.error is not None)
 
 
 def _answer(data: bytes) -> _Answer | None:
