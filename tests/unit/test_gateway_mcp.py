@@ -23,7 +23,7 @@ from groundplan.gateway.call.facts_api import SearchBody
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.mcp import wire
+from groundplan.gateway.mcp import servers, wire
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.mcp.offered import Looker
 from groundplan.knowledge.retrieval.wire import Where
@@ -47,6 +47,7 @@ async def stack(tmp_path: Path, *, streams: bool = False, **more: Any) -> AsyncI
     at = more.pop("at", "/mcp")
     declared = {"url": f"http://127.0.0.1:{port}{at}", "owner": "sam@acme.example", "workloads": ["assistant"], **more}
     settings: dict[str, Any] = {key: declared.pop(key) for key in ("guardrails", "grounding") if key in declared}
+    used: dict[str, dict[str, Any]] = {name: {} for name in declared["workloads"]} | {"assistant": settings}
     limits, waits = declared.pop("limits", ()), declared.pop("waits", None)
 
     async def when_let(request: Request, response: Response) -> None:
@@ -55,7 +56,7 @@ async def stack(tmp_path: Path, *, streams: bool = False, **more: Any) -> AsyncI
         await model.handle(request, response)
 
     server.handler = when_let
-    async with call_rig(tmp_path, ("one",), workloads={"assistant": settings}, limits=limits) as rig:
+    async with call_rig(tmp_path, ("one",), workloads=used, limits=limits) as rig:
         live: Any = rig.gateway.live
         made = msgspec.structs.replace(live.catalog.blueprint, tools=[bp.ToolServer(name="crm", **declared)])
         live.catalog = replace(live.catalog, blueprint=made)
@@ -85,8 +86,8 @@ async def post(rig: Rig, body: Any, headers: str = "", method: str = "POST", key
     return int(first.split()[1]), json.loads(rest) if rest else None
 
 
-async def ask(rig: Rig, method: str, **params: Any) -> Any:
-    status, told = await post(rig, {"jsonrpc": "2.0", "id": 7, "method": method, "params": params})
+async def ask(rig: Rig, method: str, key: str = "assistant", **params: Any) -> Any:
+    status, told = await post(rig, {"jsonrpc": "2.0", "id": 7, "method": method, "params": params}, key=key)
     assert status == 200 and told["id"] == 7, told
     return told.get("result", told.get("error"))
 
@@ -233,6 +234,37 @@ async def test_a_use_is_not_tried_again(tmp_path: Path) -> None:
         await ask(rig, "tools/list")
         assert code(await use(rig, "crm__add", a=1, b=1)) == "tool_unavailable"
         assert model.used == [("add", {})]
+
+
+@pytest.mark.parametrize("stateless", [False, True])
+async def test_each_caller_has_a_session_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stateless: bool
+) -> None:
+    async with stack(tmp_path, workloads=["assistant", "other", "third"]) as (rig, model):
+        model.stateless = stateless
+        at_once = [ask(rig, "tools/call", key, name="crm__echo") for key in ("assistant", "assistant", "other")]
+        assert all(each["content"] for each in await asyncio.gather(*at_once))
+        await ask(rig, "tools/call", "other", name="crm__echo")
+        begun = model.asked.count("initialize")
+        assert (begun, len(set(model.inside))) == ((2, 2) if not stateless else (begun, 1)), model.inside
+        if stateless:
+            return
+        monkeypatch.setattr(servers, "MOST_SESSIONS", 2)
+        await ask(rig, "tools/call", "third", name="crm__echo")
+        assert model.inside[-1] == b"s-3"
+        await until(lambda: len(model.sessions) == 2)  # the one that was not used for longest is ended there
+        api: Any = rig.server.handler.__self__  # type: ignore[attr-defined]
+        await api._mcp.close()
+        assert model.sessions == set()
+
+
+async def test_a_session_is_begun_anew_where_it_is_not_known_any_more(tmp_path: Path) -> None:
+    async with stack(tmp_path) as (rig, model):
+        for model.unknown in (404, 400):
+            assert (await use(rig, "crm__echo", text="x"))["content"][0]["text"] == "x"
+            model.forget()
+        assert (await use(rig, "crm__echo", text="x"))["content"][0]["text"] == "x"
+        assert model.asked.count("initialize") == 3 and len(model.used) == 3
 
 
 async def test_what_a_server_asks_or_answers_somebody_else_in_a_stream_is_no_answer(tmp_path: Path) -> None:

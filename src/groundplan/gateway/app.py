@@ -308,7 +308,7 @@ def _request_path(
     gateway.completions = parts.keep(CompletionShelf(home, url))
     batches, facts = parts.keep(BatchesApi(gateway, url, shelf)), parts.keep(FactsApi(gateway, url))
     facts.replay = replayed
-    pipeline = Pipeline(gateway, facts, batches, McpApi(gateway, home, facts.search))
+    pipeline = Pipeline(gateway, facts, batches, parts.keep(McpApi(gateway, home, facts.search)))
     return pipeline, BatchRunner(gateway, leases, pipeline, url, shelf)
 
 

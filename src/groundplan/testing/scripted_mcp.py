@@ -33,7 +33,14 @@ class ScriptedMcp:
         self.streams = streams
         self.asked: list[str] = []
         self.used: list[tuple[str, dict[str, Any]]] = []
-        self.session = 1
+        self.sessions: set[bytes] = set()
+        """Those that it knows; it makes one for each `initialize`, unless it is `stateless`."""
+        self.stateless = False
+        self.unknown = 404
+        """Its status for a session that it does not know."""
+        self._made = 0
+        self.inside: list[bytes] = []
+        """The session of each use."""
         self.fails = False
         self.path = b"/mcp"
         """Where it is; elsewhere it redirects there, as what is mounted below an address does."""
@@ -56,13 +63,21 @@ class ScriptedMcp:
         if request.target != self.path:
             response.send(307, b"", b"location: %b\r\n" % self.path)
             return
-        message = msgspec.json.decode(request.body)
-        if "method" not in message:
-            self.heard.append(message)
-            response.send(202, b"")
-            async with self._heard:
-                self._heard.notify_all()
+        session = request.headers.get(b"mcp-session-id", b"")
+        if request.method == b"DELETE":
+            self.sessions.discard(session)
+            response.send(200, b"")
             return
+        message = msgspec.json.decode(request.body)
+        if "method" in message:
+            await self._asked(request, session, message, response)
+            return
+        self.heard.append(message)
+        response.send(202, b"")
+        async with self._heard:
+            self._heard.notify_all()
+
+    async def _asked(self, request: Request, session: bytes, message: dict[str, Any], response: Response) -> None:
         self.asked.append(message["method"])
         if self.fails:
             response.send(503, b"{}")
@@ -70,14 +85,19 @@ class ScriptedMcp:
             response.send(401, b"{}")
         elif message["method"] == "initialize":
             value = {"protocolVersion": message["params"]["protocolVersion"], "capabilities": {"tools": {}}}
-            self._send(response, message, value, b"mcp-session-id: s-%d\r\n" % self.session)
-        elif request.headers.get(b"mcp-session-id") != b"s-%d" % self.session:
-            response.send(404, b"{}")
+            self._made += 1
+            if not self.stateless:
+                self.sessions.add(b"s-%d" % self._made)
+            self._send(response, message, value, b"" if self.stateless else b"mcp-session-id: s-%d\r\n" % self._made)
+        elif not self.stateless and session not in self.sessions:
+            response.send(self.unknown, b"{}")
         elif "id" not in message:
             response.send(202, b"")
         elif self.streams and message["method"] == "tools/call" and (self.before or self.trickles):
             await self._talks(message, response)
         else:
+            if message["method"] == "tools/call":
+                self.inside.append(session)
             self._answer(message, response)
 
     async def _talks(self, message: dict[str, Any], response: Response) -> None:
@@ -97,7 +117,7 @@ class ScriptedMcp:
 
     def forget(self) -> None:
         """As after a restart: sessions are not known any more."""
-        self.session += 1
+        self.sessions.clear()
 
     def _answer(self, message: dict[str, Any], response: Response) -> None:
         if message["method"] == "tools/list":

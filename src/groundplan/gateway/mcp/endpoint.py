@@ -11,31 +11,28 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from groundplan.blueprint.model import ToolServer
-from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.home import Home
-from groundplan.core.ids import new_id, new_id_bytes
+from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import admitted, note_read
-from groundplan.gateway.guard import held_store, personal
+from groundplan.gateway.guard import personal
 from groundplan.gateway.guard.gate import Whose
-from groundplan.gateway.guard.held_store import Waiting
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
+from groundplan.gateway.mcp.approvals import approved
 from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, Looker, checked, inward, offers, outward
 from groundplan.gateway.mcp.servers import ServerError, Servers
+from groundplan.gateway.mcp.use import Use, caller_of
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.governance.guardrails.guard import Findings, checked_passage, rewritten
@@ -46,8 +43,6 @@ from groundplan.governance.policy.calls import Tool
 from groundplan.governance.policy.cedar import denied
 from groundplan.knowledge.retrieval.wire import NOT_GIVEN
 
-WAITS = timedelta(hours=1)
-"""How long a dangerous call waits for a person."""
 _log = logging.getLogger(__name__)
 Search = Callable[[bytes, str, Any], Awaitable[tuple[int, bytes]]]
 
@@ -63,23 +58,6 @@ class _Tools(Interface):
 TOOLS = _Tools()
 
 
-@dataclass(slots=True)
-class Use:
-    """One use of a tool on its way. `server` is None for the gateway's own."""
-
-    exchange: Exchange
-    server: ToolServer | None
-    tool: str
-    arguments: dict[str, Any]
-    retry: str
-    asked: bool = False
-    """Whoever has it was asked for it, and may have acted: it counts as a request."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.server.name}/{self.tool}" if self.server is not None else self.tool
-
-
 class McpApi:
     """`handle` answers one request to /mcp. `search` is knowledge's, as the facts API serves it."""
 
@@ -90,6 +68,9 @@ class McpApi:
         self._servers = Servers(gateway)
         self._left_out: set[str] = set()
         """Servers whose tools were left out when they were asked last, which was logged."""
+
+    async def close(self) -> None:
+        await self._servers.close()
 
     async def handle(self, request: Request, response: Response) -> None:
         """Whatever happens, the caller gets an answer."""
@@ -153,7 +134,7 @@ class McpApi:
         if workload is None:
             raise AssertionError("not identified")
         servers = self._servers_of(exchange)
-        found = await asyncio.gather(*(self._tools(server) for server in servers))
+        found = await asyncio.gather(*(self._tools(server, exchange) for server in servers))
         search = workload.grounding is not None and self._refusal(Use(exchange, None, wire.SEARCH_TOOL, {}, "")) is None
         listed = [wire.search_tool(workload.name)] if search else []
         for server, tools in zip(servers, found, strict=True):
@@ -164,9 +145,9 @@ class McpApi:
                     listed.append(wire.outward(server.name, tool))
         return listed
 
-    async def _tools(self, server: ToolServer) -> list[dict[str, Any]]:
+    async def _tools(self, server: ToolServer, exchange: Exchange) -> list[dict[str, Any]]:
         try:
-            found = await self._servers.listed(server, "tools/list", "tools")
+            found = await self._servers.listed(server, "tools/list", "tools", caller_of(exchange))
         except (Unavailable, ServerError) as error:
             if server.name not in self._left_out:  # no log grows with what callers ask
                 self._left_out.add(server.name)
@@ -179,7 +160,8 @@ class McpApi:
         """Resources, templates of them or prompts that this caller may use."""
         listed: list[dict[str, Any]] = []
         servers = self._servers_of(exchange)
-        for server, found in zip(servers, await asyncio.gather(*(self._of(s, kind) for s in servers)), strict=True):
+        every = await asyncio.gather(*(self._of(server, kind, exchange) for server in servers))
+        for server, found in zip(servers, every, strict=True):
             for entry in found:
                 name = str(entry[kind.field])
                 use = Use(exchange, server, f"{kind.what}:{name}", {}, "")
@@ -187,10 +169,10 @@ class McpApi:
                     listed.append(outward(server.name, kind, entry))
         return listed
 
-    async def _of(self, server: ToolServer, kind: Kind) -> list[dict[str, Any]]:
+    async def _of(self, server: ToolServer, kind: Kind, exchange: Exchange) -> list[dict[str, Any]]:
         """What a server has of a kind; one that does not know it, or does not answer, has none."""
         try:
-            return await self._servers.listed(server, kind.lists, kind.key, kind.field)
+            return await self._servers.listed(server, kind.lists, kind.key, caller_of(exchange), kind.field)
         except (Unavailable, ServerError):
             return []
 
@@ -225,10 +207,11 @@ class McpApi:
             raise NotFound(f"there is no {kind.what} {name[:100]}", code=f"{kind.what}_unknown", hint=hint)
         await self._let(use)
         if wire.named(use.tool, server.dangerous):
-            await self._approved(use)
+            await approved(self._gateway, self._home, use)
         use.asked = True
         field = "uri" if kind.what == "resource" else "name"
-        found = await self._servers.ask(server, kind.gets, {field: name, **use.arguments})
+        asked = {field: name, **use.arguments}
+        found = await self._servers.ask(server, kind.gets, asked, caller_of(use.exchange))
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
         if guard is None or guard.passages.empty or guard.shadow:
             return dict(checked(kind, server.name, found, Looker(str)))
@@ -324,9 +307,10 @@ class McpApi:
             use.asked = True
             return await self._searched(use)
         if wire.named(use.tool, server.dangerous):
-            await self._approved(use)
+            await approved(self._gateway, self._home, use)
         use.asked = True
-        result = await self._servers.ask(server, "tools/call", {"name": use.tool, "arguments": use.arguments})
+        asked = {"name": use.tool, "arguments": use.arguments}
+        result = await self._servers.ask(server, "tools/call", asked, caller_of(exchange))
         return self._checked_result(use, result)
 
     def _refusal(self, use: Use) -> Denied | None:
@@ -405,66 +389,6 @@ class McpApi:
         texts += [_newer(each) for each in found.get("newer", ())]
         content = [{"type": "text", "text": text} for text in texts] or [{"type": "text", "text": "Nothing was found."}]
         return self._checked_result(use, {"content": content, "structuredContent": found, "isError": False})
-
-    # approval --------------------------------------------------------------------------------------------------------
-
-    async def _approved(self, use: Use) -> None:
-        """Take the approval that was given for exactly this, else ask for one. Raises `Denied` (`approval_required`,
-        `approval_refused`), `Unavailable`."""
-        desk, key, server = self._gateway.reviews, use.exchange.key, use.server
-        if desk is None or key is None or server is None:
-            raise Unavailable("approvals cannot be reached now", code="review_unavailable", hint="Try again.")
-        digest = wire.digest(server.name, use.tool, use.arguments)
-        if not use.retry:
-            raise await self._ask_approval(use, digest)
-        try:
-            id = UUID(use.retry)
-        except ValueError as error:
-            raise Invalid("the retry id is not valid", code="retry_id", hint="Send it as it was given.") from error
-        line = [UUID(each) for each in key.line or (key.id,)]  # whoever asked may have rotated its key since
-        found = await desk.in_thread(lambda conn: held_store.found(conn, id, line))
-        if found is None or found[1] != digest:
-            hint = "An approval is for one key, one tool and exactly these arguments."
-            raise Denied("this approval is for something else", code="approval_other", hint=hint)
-        state, _, reason, _ = found
-        if state == "waiting":
-            raise _required(use, id)
-        if state != "released" or not await desk.in_thread(lambda conn: held_store.use(conn, id)):
-            told = f": {reason}" if reason else ""
-            raise Denied(
-                f"this use of {use.name} is not approved ({state}){told}", code="approval_refused",
-                hint="Ask again without the retry id, or ask whoever decides.",
-            )  # fmt: skip
-
-    async def _ask_approval(self, use: Use, digest: str) -> Denied:
-        exchange, desk, server = use.exchange, self._gateway.reviews, use.server
-        key, workload, person = exchange.key, exchange.workload, exchange.person
-        if desk is None or key is None or workload is None or server is None:
-            raise AssertionError("not identified")
-        id, due = new_id(), self._gateway.clock.now() + WAITS
-        told = msgspec.json.format(msgspec.json.encode(use.arguments), indent=2).decode()
-
-        def put(conn: Any) -> None:
-            sealed = SubjectKeys.of(self._home).seal(conn, UUID(person or key.id), told[:100_000])
-            held_store.put(
-                conn,
-                Waiting(
-                    id, "tool", workload.name, UUID(key.id), UUID(person) if person else None, self._gateway.epoch,
-                    use.name, sealed, "", due, digest=digest,
-                ),
-            )  # fmt: skip
-
-        await desk.in_thread(put)
-        return _required(use, id)
-
-
-def _required(use: Use, id: UUID) -> Denied:
-    return Denied(
-        f"{use.name} is dangerous, so a person must approve this use first",
-        code="approval_required",
-        hint=f"Call it again with the same arguments and {wire.RETRY_ARGUMENT}={id} once it was approved.",
-        details={"retry_id": str(id)},
-    )
 
 
 def _texts(value: Any) -> list[str]:

@@ -1,4 +1,5 @@
-"""The declared MCP servers as this worker speaks to them: one session each, begun when it is first needed.
+"""The declared MCP servers as this worker speaks to them, each caller in a session of its own where a server keeps any:
+what a tool remembers there is nobody else's. A session is begun when it is first needed.
 
 Speaks Streamable HTTP over the gateway's own client: each message is a POST that is answered by JSON or by a stream of
 events, within the declared time. What a server asks there itself (a person, a model) nobody here has, and it is told
@@ -8,6 +9,7 @@ so; what it tells is passed over. Our secret in what it sends reaches nobody.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +34,12 @@ PAGES = 20
 """Of a list of tools that are read."""
 MOST_ASKED = 20
 """Requests of a server to which it gets an answer, while it answers one."""
+MOST_SESSIONS = 1000
+"""Of one worker at all servers together."""
+IDLE_SECONDS = 600.0
+"""After which a session that nobody uses is ended, once another one begins."""
 _CONNECT_SECONDS = 3.0
+_END_SECONDS = 1.0
 _ELSEWHERE = frozenset({307, 308, 404, 405})
 """Statuses of a server whose address ends with a slash where it is declared without one."""
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~:+/=")
@@ -59,24 +66,51 @@ class ServerError(Exception):
         self.code = told.get("code", -32603)
 
 
+@dataclass(slots=True)
+class _Session:
+    """`lines` are the header lines by which a server knows it; `busy`: how many requests it answers in it now."""
+
+    server: ToolServer
+    lines: bytes
+    used: float
+    busy: int = 0
+
+    @property
+    def kept(self) -> bool:
+        """Whether the server keeps anything of it."""
+        return b"mcp-session-id" in self.lines
+
+
 class Servers:
     """Of one worker."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._sessions: dict[str, bytes] = {}
-        """Header lines of a session that was begun, by server and address."""
+        self._sessions: OrderedDict[tuple[str, str], _Session] = OrderedDict()
+        """By server and address, and by caller where it keeps sessions; those that were used last come last."""
+        self._beginning: dict[tuple[str, str], asyncio.Task[_Session]] = {}
         self._slashed: set[str] = set()
         """Servers that are at their declared address with a slash behind it."""
         self._next = 0
 
-    async def listed(self, server: ToolServer, method: str, key: str, field: str = "name") -> list[dict[str, Any]]:
+    async def close(self) -> None:
+        """Tell servers that their sessions are over, as far as they hear it at once."""
+        ending = [asyncio.ensure_future(self._end(each)) for each in self._sessions.values() if each.kept]
+        self._sessions.clear()
+        if ending:
+            _, late = await asyncio.wait(ending, timeout=_END_SECONDS)
+            for each in late:
+                each.cancel()
+
+    async def listed(
+        self, server: ToolServer, method: str, key: str, caller: str, field: str = "name"
+    ) -> list[dict[str, Any]]:
         """All that a server lists with a method, under `key`, of which each has a `field`. Raises `Unavailable`,
         `ServerError`."""
         found: list[dict[str, Any]] = []
         cursor: Any = None
         for _ in range(PAGES):
-            page = await self.ask(server, method, {"cursor": cursor} if cursor else {})
+            page = await self.ask(server, method, {"cursor": cursor} if cursor else {}, caller)
             found += [
                 each for each in page.get(key) or () if isinstance(each, dict) and isinstance(each.get(field), str)
             ]
@@ -85,23 +119,21 @@ class Servers:
                 break
         return found
 
-    async def ask(self, server: ToolServer, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """The result of one request. Raises `Unavailable` (`tool_unavailable`), `ServerError`."""
-        known = f"{server.name} {server.url}"
+    async def ask(self, server: ToolServer, method: str, params: dict[str, Any], caller: str) -> dict[str, Any]:
+        """The result of one request of a caller. Raises `Unavailable` (`tool_unavailable`), `ServerError`."""
         try:
-            lines = self._sessions.get(known)
-            if lines is None:
-                lines = await self._begin(server, known)
-            status, answer, _ = await self._send(server, method, params, lines)
-            if status == 404:
-                lines = await self._begin(server, known)
-                status, answer, _ = await self._send(server, method, params, lines)
+            session = await self._session(server, caller)
+            status, answer = await self._within(session, method, params)
+            # some answer 400 for a session that they do not know any more; neither has looked at the request
+            if status == 404 or (status == 400 and session.kept):
+                self._forget(session)
+                session = await self._session(server, caller)
+                status, answer = await self._within(session, method, params)
         except (UpstreamFailure, EventTooLarge) as failure:
-            self._sessions.pop(known, None)
             self._gateway.targets.forget(f"mcp:{server.name}")
             raise _unavailable(server, str(failure) or "its answer is too large") from failure
         if status not in (200, 202):
-            self._sessions.pop(known, None)
+            self._forget(session)
             raise _unavailable(server, f"it answered {status}")
         if answer is None:
             raise _unavailable(server, "it answered nothing")
@@ -109,7 +141,74 @@ class Servers:
             raise ServerError(answer.error)
         return answer.result or {}
 
-    async def _begin(self, server: ToolServer, known: str) -> bytes:
+    async def _within(self, session: _Session, method: str, params: dict[str, Any]) -> tuple[int, _Answer | None]:
+        session.busy += 1
+        try:
+            status, answer, _ = await self._send(session.server, method, params, session.lines)
+        finally:
+            session.busy -= 1
+            session.used = self._gateway.loop.time()
+        return status, answer
+
+    # sessions --------------------------------------------------------------------------------------------------------
+
+    async def _session(self, server: ToolServer, caller: str) -> _Session:
+        """That of a caller, which may have to begin. Raises `UpstreamFailure`."""
+        known = f"{server.name} {server.url}"
+        for key in ((known, ""), (known, caller)):
+            if (session := self._sessions.get(key)) is not None:
+                session.server = server
+                self._sessions.move_to_end(key)
+                return session
+        key = known, caller
+        task = self._beginning.get(key)
+        if task is None:
+            self._leave_old()
+            task = self._beginning[key] = self._gateway.loop.create_task(self._begin(server, known))
+            task.add_done_callback(partial(self._begun, key))
+        return await asyncio.shield(task)  # others may wait for it
+
+    def _begun(self, key: tuple[str, str], task: asyncio.Task[_Session]) -> None:
+        self._beginning.pop(key, None)
+        if not task.cancelled() and task.exception() is None:
+            session = task.result()
+            self._sessions[key if session.kept else (key[0], "")] = session
+
+    def _leave_old(self) -> None:
+        """Before another one begins, end those that nobody has used for long, and the oldest of too many."""
+        before = self._gateway.loop.time() - IDLE_SECONDS
+        for key, session in list(self._sessions.items()):
+            if session.used > before and len(self._sessions) < MOST_SESSIONS:
+                return
+            if not session.busy:
+                del self._sessions[key]
+                self._gateway.keep(self._end(session))
+
+    def _forget(self, session: _Session) -> None:
+        """Its server does not take it any more."""
+        for key in [key for key, each in self._sessions.items() if each is session]:
+            del self._sessions[key]
+
+    async def _end(self, session: _Session) -> None:
+        """Tell its server, which may keep much of it, if that can be done."""
+        if not session.kept:
+            return
+        with suppress(UpstreamFailure):
+            server = session.server
+            target = self._gateway.targets.named(f"mcp:{server.name}", server.url, server.key)
+            told = target.pool.prefix, self._path(server, target), target.host, target.authorization, session.lines
+            connection = target.pool.idle() or await target.pool.connect(_CONNECT_SECONDS)
+            try:
+                connection.send(b"DELETE %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\n%b\r\n" % told)
+                await connection.head(_END_SECONDS)
+                await connection.body(_END_SECONDS, _END_SECONDS)
+            finally:
+                connection.release()
+
+    def _path(self, server: ToolServer, target: Target) -> bytes:
+        return b"/" if not target.pool.prefix or f"{server.name} {server.url}" in self._slashed else b""
+
+    async def _begin(self, server: ToolServer, known: str) -> _Session:
         """A new session. Raises `UpstreamFailure`."""
         params = {
             "protocolVersion": VERSIONS[0], "capabilities": {}, "clientInfo": {"name": "groundplan", "version": "1"},
@@ -129,9 +228,10 @@ class Servers:
         session = headers.get(b"mcp-session-id", b"")
         if session and set(session) <= _SAFE:
             lines += b"mcp-session-id: %b\r\n" % session
-        self._sessions[known] = lines
         await self._send(server, "notifications/initialized", {}, lines, notify=True)
-        return lines
+        return _Session(server, lines, self._gateway.loop.time())
+
+    # messages --------------------------------------------------------------------------------------------------------
 
     async def _send(
         self, server: ToolServer, method: str, params: dict[str, Any], lines: bytes, *, notify: bool = False
@@ -148,7 +248,7 @@ class Servers:
     ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
         """`once`: a use is not tried again, so it never meets a connection that its server is just closing."""
         target = self._gateway.targets.named(f"mcp:{server.name}", server.url, server.key)
-        path = b"/" if not target.pool.prefix or f"{server.name} {server.url}" in self._slashed else b""
+        path = self._path(server, target)
         pooled = None if once else target.pool.idle()
         accept = b"application/json, text/event-stream"
         request = target.request(path, msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)

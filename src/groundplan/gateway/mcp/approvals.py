@@ -1,0 +1,82 @@
+"""Dangerous uses wait for a person: each is asked for, and made once as exactly that was approved."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.errors import Denied, Invalid, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.guard import held_store
+from groundplan.gateway.guard.held_store import Waiting
+from groundplan.gateway.mcp import wire
+from groundplan.gateway.mcp.use import Use
+
+WAITS = timedelta(hours=1)
+"""How long a dangerous call waits for a person."""
+
+
+async def approved(gateway: Gateway, home: Home, use: Use) -> None:
+    """Take the approval that was given for exactly this, else ask for one. Raises `Denied` (`approval_required`,
+    `approval_refused`), `Unavailable`."""
+    desk, key, server = gateway.reviews, use.exchange.key, use.server
+    if desk is None or key is None or server is None:
+        raise Unavailable("approvals cannot be reached now", code="review_unavailable", hint="Try again.")
+    digest = wire.digest(server.name, use.tool, use.arguments)
+    if not use.retry:
+        raise await _ask(gateway, home, use, digest)
+    try:
+        id = UUID(use.retry)
+    except ValueError as error:
+        raise Invalid("the retry id is not valid", code="retry_id", hint="Send it as it was given.") from error
+    line = [UUID(each) for each in key.line or (key.id,)]  # whoever asked may have rotated its key since
+    found = await desk.in_thread(lambda conn: held_store.found(conn, id, line))
+    if found is None or found[1] != digest:
+        hint = "An approval is for one key, one tool and exactly these arguments."
+        raise Denied("this approval is for something else", code="approval_other", hint=hint)
+    state, _, reason, _ = found
+    if state == "waiting":
+        raise _required(use, id)
+    if state != "released" or not await desk.in_thread(lambda conn: held_store.use(conn, id)):
+        told = f": {reason}" if reason else ""
+        raise Denied(
+            f"this use of {use.name} is not approved ({state}){told}", code="approval_refused",
+            hint="Ask again without the retry id, or ask whoever decides.",
+        )  # fmt: skip
+
+
+async def _ask(gateway: Gateway, home: Home, use: Use, digest: str) -> Denied:
+    exchange, desk, server = use.exchange, gateway.reviews, use.server
+    key, workload, person = exchange.key, exchange.workload, exchange.person
+    if desk is None or key is None or workload is None or server is None:
+        raise AssertionError("not identified")
+    id, due = new_id(), gateway.clock.now() + WAITS
+    told = msgspec.json.format(msgspec.json.encode(use.arguments), indent=2).decode()
+
+    def put(conn: Any) -> None:
+        sealed = SubjectKeys.of(home).seal(conn, UUID(person or key.id), told[:100_000])
+        held_store.put(
+            conn,
+            Waiting(
+                id, "tool", workload.name, UUID(key.id), UUID(person) if person else None, gateway.epoch,
+                use.name, sealed, "", due, digest=digest,
+            ),
+        )  # fmt: skip
+
+    await desk.in_thread(put)
+    return _required(use, id)
+
+
+def _required(use: Use, id: UUID) -> Denied:
+    return Denied(
+        f"{use.name} is dangerous, so a person must approve this use first",
+        code="approval_required",
+        hint=f"Call it again with the same arguments and {wire.RETRY_ARGUMENT}={id} once it was approved.",
+        details={"retry_id": str(id)},
+    )

@@ -1,0 +1,31 @@
+"""One use of what an MCP server has. Types only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from groundplan.blueprint.model import ToolServer
+from groundplan.gateway.call.exchange import Exchange
+
+
+@dataclass(slots=True)
+class Use:
+    """One use of a tool on its way. `server` is None for the gateway's own."""
+
+    exchange: Exchange
+    server: ToolServer | None
+    tool: str
+    arguments: dict[str, Any]
+    retry: str
+    asked: bool = False
+    """Whoever has it was asked for it, and may have acted: it counts as a request."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.server.name}/{self.tool}" if self.server is not None else self.tool
+
+
+def caller_of(exchange: Exchange) -> str:
+    """Whose session at a server it is: a key's, for whom it acts now."""
+    return f"{exchange.key.id if exchange.key is not None else ''} {exchange.person}"
