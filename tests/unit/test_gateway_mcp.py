@@ -286,6 +286,8 @@ async def test_a_stream_that_says_nothing_is_over_in_time(tmp_path: Path) -> Non
         model.trickles = True
         assert code(await use(rig, "crm__echo")) == "tool_unavailable"
         model.trickles = False
+        await until(lambda: len(model.ids) == 2)
+        assert model.ids[0] == model.ids[1], "its server hears that nobody waits for it"
 
 
 SLOTS = bp.Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")
@@ -319,6 +321,7 @@ async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path,
             goes_on.set()
             told = await use(rig, "crm__add", a=1, b=1)
         await until(lambda: rig.gateway.running == 0)
+        await until(lambda: len(model.ids) == (1 if how == "gone" else 0))
         goes_on.set()
         assert rig.gateway.counters.available("concurrent/slots", "now") == 1
         (ended,) = [record for record in await rig.records() if isinstance(record, Finish)]

@@ -39,6 +39,8 @@ class ScriptedMcp:
         self.unknown = 404
         """Its status for a session that it does not know."""
         self._made = 0
+        self.ids: list[Any] = []
+        """Of each use that trickles, and of each request that was cancelled."""
         self.inside: list[bytes] = []
         """The session of each use."""
         self.fails = False
@@ -92,6 +94,8 @@ class ScriptedMcp:
         elif not self.stateless and session not in self.sessions:
             response.send(self.unknown, b"{}")
         elif "id" not in message:
+            if message["method"] == "notifications/cancelled":
+                self.ids.append(message["params"]["requestId"])
             response.send(202, b"")
         elif self.streams and message["method"] == "tools/call" and (self.before or self.trickles):
             await self._talks(message, response)
@@ -106,6 +110,7 @@ class ScriptedMcp:
         response.write(
             b": hi\n\n" + b"".join(b"data: %b\n\n" % msgspec.json.encode(each) for each in self.before), head
         )
+        self.ids += [message["id"]] if self.trickles else []
         while self.trickles:
             response.write(b": ping\r\n\r\n")
             await asyncio.sleep(0.01)

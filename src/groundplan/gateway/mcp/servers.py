@@ -241,7 +241,16 @@ class Servers:
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
         if not notify:
             message["id"] = self._next
-        return await self._post(server, message, lines, once=method == USE)
+        try:
+            return await self._post(server, message, lines, once=method == USE)
+        except (UpstreamFailure, EventTooLarge, asyncio.CancelledError) as over:
+            waits = not isinstance(over, UpstreamFailure) or over.kind == "timeout"
+            if waits and not notify and b"mcp-session-id" in lines:
+                # in MCP the end of a connection is none of its request, which goes on for nobody
+                told = {"requestId": message["id"], "reason": "nobody waits for it any more"}
+                gone = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": told}
+                self._gateway.keep(self._told(server, gone, lines))
+            raise
 
     async def _post(
         self, server: ToolServer, message: dict[str, Any], lines: bytes, *, once: bool = False
