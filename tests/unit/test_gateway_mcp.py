@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -25,7 +26,7 @@ from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import servers, wire
 from groundplan.gateway.mcp.endpoint import McpApi
-from groundplan.gateway.mcp.offered import Looker
+from groundplan.gateway.mcp.offered import RESOURCES, Looker, offers, plain
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.ledger.model import Finish
 from groundplan.release.governed import tools
@@ -441,6 +442,50 @@ async def test_resources_and_prompts_pass_under_the_same_permissions(tmp_path: P
             assert status == 400 or told["error"]["data"]["code"] == "resource_unknown"
         finishes = [record for record in await rig.records() if isinstance(record, Finish)]
         assert [f.status for f in finishes] == ["ok", "ok", "ok", "refused", "refused", "refused"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "crm://x/notes/../secret/two", "crm://x/notes/%2e%2E/secret/two", "crm://x/notes/a/..%2F..%2Fsecret/two",
+        "crm://x/notes\\..\\secret\\two", "crm://x/notes/.\t./secret/two", "CRM://x/secret/./two", " crm://x/secret/%74wo",
+    ],
+)  # fmt: skip
+async def test_what_a_server_takes_for_another_address_passes_no_rule(tmp_path: Path, uri: str) -> None:
+    """Official servers read an address as browsers do, or decode it."""
+    address = "groundplan-mcp://crm/" + quote(uri, safe="")
+    async with stack(tmp_path, dangerous=["resource:crm://x/secret/two"]) as (rig, model):
+        assert (await ask(rig, "resources/read", uri=address))["data"]["code"] == "review_unavailable"
+        live: Any = rig.gateway.live
+        live.policy = replace(live.policy, kills=frozenset({"tool/crm/resource:crm://x/secret/two"}))
+        assert (await ask(rig, "resources/read", uri=address))["data"]["code"] == "killed"
+        live.policy = replace(live.policy, kills=frozenset())
+        text = '@id("p") @owner("s") forbid (principal, action == Action::"use_tool", resource)'
+        held = bp.PolicyRules(
+            name="p", text=text + ' when { context.tool == "resource:crm://x/secret/two" };', owner="", enforced=True
+        )
+        made = msgspec.structs.replace(live.catalog.blueprint, policies=[held])
+        live.catalog = replace(live.catalog, blueprint=made, gate=gate_of(made))
+        assert (await ask(rig, "resources/read", uri=address))["data"]["code"] == "policy_denied"
+        server = msgspec.structs.replace(made.tools[0], resources=["crm://x/notes/*"], dangerous=[])
+        live.catalog = replace(live.catalog, blueprint=msgspec.structs.replace(made, tools=[server]), gate=None)
+        assert (await ask(rig, "resources/read", uri=address))["data"]["code"] == "resource_unknown"
+        assert model.used == []
+
+
+def test_addresses_that_are_the_same_are_known() -> None:
+    for uri in (
+        "crm://notes/one",
+        "file:///C:/My%20Notes/a.md",
+        "urn:a:B",
+        "memo://Insights",
+        "crm://orders/{id}",
+        "x",
+    ):
+        assert plain(uri) == uri
+    assert plain("HTTPS://Acme.Example/a/b/../%7Ec/.?q=%2f") == "https://acme.example/a/~c/?q=%2F"
+    server = bp.ToolServer(name="s", url="", owner="", workloads=[], resources=["https://Acme.Example/*"])
+    assert offers(server, RESOURCES, "https://Acme.Example/a b")
 
 
 async def test_only_declared_resources_and_prompts_are_there_and_their_texts_are_checked(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
 from groundplan.gateway.mcp.approvals import approved
-from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, Looker, checked, inward, offers, outward
+from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, Looker, checked, inward, offers, others, outward
 from groundplan.gateway.mcp.servers import ServerError, Servers
 from groundplan.gateway.mcp.use import Use, caller_of
 from groundplan.gateway.surfaces import answers
@@ -164,7 +164,7 @@ class McpApi:
         for server, found in zip(servers, every, strict=True):
             for entry in found:
                 name = str(entry[kind.field])
-                use = Use(exchange, server, f"{kind.what}:{name}", {}, "")
+                use = _named(exchange, server, kind, name)
                 if offers(server, kind, name) and self._refusal(use) is None:
                     listed.append(outward(server.name, kind, entry))
         return listed
@@ -193,7 +193,7 @@ class McpApi:
         arguments = {key: value for key, value in message.params.items() if key == "arguments"}
         meta = message.params.get("_meta")
         retry = meta.get(wire.RETRY_META) if isinstance(meta, dict) else None
-        use = Use(exchange, server, f"{kind.what}:{name}", arguments, str(retry or ""))
+        use = _named(exchange, server, kind, name, arguments, str(retry or ""))
         try:
             return wire.result(message.id, await self._conducted(use, self._gotten(use, kind, name)))
         except GroundplanError as error:
@@ -206,7 +206,7 @@ class McpApi:
             hint = f"{kind.lists} shows those that this key may use."
             raise NotFound(f"there is no {kind.what} {name[:100]}", code=f"{kind.what}_unknown", hint=hint)
         await self._let(use)
-        if wire.named(use.tool, server.dangerous):
+        if use.dangerous:
             await approved(self._gateway, self._home, use)
         use.asked = True
         field = "uri" if kind.what == "resource" else "name"
@@ -306,7 +306,7 @@ class McpApi:
         if server is None:
             use.asked = True
             return await self._searched(use)
-        if wire.named(use.tool, server.dangerous):
+        if use.dangerous:
             await approved(self._gateway, self._home, use)
         use.asked = True
         asked = {"name": use.tool, "arguments": use.arguments}
@@ -316,17 +316,21 @@ class McpApi:
     def _refusal(self, use: Use) -> Denied | None:
         """What of kill switches and company rules refuses a use."""
         exchange, server, policy = use.exchange, use.server, self._gateway.live.policy
-        scopes = {f"tool/{use.tool}", f"tool/{use.name}", *({f"tool/{server.name}"} if server else ())}
+        scopes = {f"tool/{name}" for name in use.names}
+        if server is not None:
+            scopes |= {f"tool/{server.name}/{name}" for name in use.names} | {f"tool/{server.name}"}
         if not policy.kills.isdisjoint(scopes):
             return Denied(f"the tool {use.name} is stopped", code="killed", hint="Somebody stopped it.")
         catalog, key, workload = exchange.catalog, exchange.key, exchange.workload
         if catalog is None or catalog.gate is None or key is None or workload is None:
             return None
-        dangerous = server is not None and wire.named(use.tool, server.dangerous)
-        tool = Tool(use.tool, server.name if server else "", dangerous)
-        whose = Whose(workload.name, key, exchange.person)
-        verdict = catalog.gate.tool(policy, whose, tool, self._gateway.clock.seconds())
-        return None if verdict.allowed else denied(verdict, f"this use of {use.name} by {workload.name}")
+        whose, now = Whose(workload.name, key, exchange.person), self._gateway.clock.seconds()
+        for name in use.names:
+            tool = Tool(name, server.name if server else "", use.dangerous)
+            verdict = catalog.gate.tool(policy, whose, tool, now)
+            if not verdict.allowed:
+                return denied(verdict, f"this use of {use.name} by {workload.name}")
+        return None
 
     async def _check_arguments(self, use: Use) -> None:
         """What the workload blocks on the way in is blocked here too; nothing is masked, since a tool needs values."""
@@ -389,6 +393,15 @@ class McpApi:
         texts += [_newer(each) for each in found.get("newer", ())]
         content = [{"type": "text", "text": text} for text in texts] or [{"type": "text", "text": "Nothing was found."}]
         return self._checked_result(use, {"content": content, "structuredContent": found, "isError": False})
+
+
+def _named(
+    exchange: Exchange, server: ToolServer | None, kind: Kind, name: str, arguments: dict[str, Any] | None = None,
+    retry: str = "",
+) -> Use:  # fmt: skip
+    """The use of a resource or a prompt."""
+    known = tuple(f"resource:{each}" for each in others(name)) if kind.what == "resource" else ()
+    return Use(exchange, server, f"{kind.what}:{name}", arguments or {}, retry, others=known)
 
 
 def _texts(value: Any) -> list[str]:

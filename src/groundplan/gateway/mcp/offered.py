@@ -6,6 +6,7 @@ server's name as tools do. Rules, kill switches and approvals know them as `reso
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,13 @@ LONGEST = 4000
 EVERYTHING = frozenset({"image", "audio", "file"})
 _TOLD = ("text", "title", "description")
 """Of a part what a model may read of it; of what is only linked, too."""
+_ESCAPED = re.compile("%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
+_PASSED_OVER = {9: None, 10: None, 13: None}
+"""Characters that are none of an address, wherever they stand."""
+_EDGES = "".join(map(chr, range(33)))
+_BY_HOST = frozenset({"http", "https", "ws", "wss", "ftp", "file"})
+"""Schemes whose hosts are the same in any case."""
 _LEFT_OUT = "(left out: no guardrail of this workload can look at it)"
 
 
@@ -44,8 +52,50 @@ GETS = {each.gets: each for each in (RESOURCES, PROMPTS)}
 
 def offers(server: ToolServer, kind: Kind, name: str) -> bool:
     """Whether a thing of a server may be seen at all: as declared, or all where its tools are not restricted either."""
-    patterns = server.resources if kind.what == "resource" else server.prompts
-    return named(name, patterns) if patterns else not server.tools
+    if kind.what != "resource":
+        return named(name, server.prompts) if server.prompts else not server.tools
+    if not server.resources:
+        return not server.tools
+    patterns = [*server.resources, *map(plain, server.resources)]
+    return named(name, server.resources) and all(named(each, patterns) for each in others(name))
+
+
+def others(uri: str) -> tuple[str, ...]:
+    """What else a server may take an address for: most read it as browsers do, some decode all of it."""
+    return tuple(dict.fromkeys(each for each in (plain(uri), plain(unquote(uri))) if each != uri))
+
+
+def plain(uri: str) -> str:
+    """An address without what makes no difference: `FILE:///a/./b/../%63` is `file:///a/c`."""
+    text = uri.translate(_PASSED_OVER).strip(_EDGES)
+    scheme, colon, rest = text.partition(":")
+    if not colon:
+        return text
+    end = min((at for at in (rest.find("?"), rest.find("#")) if at >= 0), default=len(rest))
+    rest, query = _ESCAPED.sub(_unescaped, rest[:end]), _ESCAPED.sub(_unescaped, rest[end:])
+    scheme, rest = scheme.lower(), rest.replace("\\", "/")
+    host, path = "", rest
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        host, path = "//" + (host.lower() if scheme in _BY_HOST else host), slash + path
+    return f"{scheme}:{host}{_walked(path) if path.startswith('/') else path}{query}"
+
+
+def _walked(path: str) -> str:
+    parts = path.split("/")
+    made: list[str] = []
+    for part in parts[1:]:
+        if part == "..":
+            del made[-1:]
+        elif part != ".":
+            made.append(part)
+    return "/" + "/".join(made) + ("/" if parts[-1] in (".", "..") and made else "")
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    """Letters, digits and a few marks mean the same escaped or not."""
+    one = chr(int(found[1], 16))
+    return one if one in _UNRESERVED else found[0].upper()
 
 
 def outward(server: str, kind: Kind, entry: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from groundplan.blueprint.model import ToolServer
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.mcp.wire import named
 
 
 @dataclass(slots=True)
@@ -20,6 +21,18 @@ class Use:
     retry: str
     asked: bool = False
     """Whoever has it was asked for it, and may have acted: it counts as a request."""
+
+    others: tuple[str, ...] = ()
+    """What else its server may take it for: rules hold for these, too."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.tool, *self.others)
+
+    @property
+    def dangerous(self) -> bool:
+        server = self.server
+        return server is not None and any(named(name, server.dangerous) for name in self.names)
 
     @property
     def name(self) -> str:
