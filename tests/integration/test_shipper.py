@@ -202,6 +202,10 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(installation
     journal.settle(settlement(passed, cost=0, outcome="not_billed"))
     journal.reserve(reservation(passed, 1, amount=0, bound=USD // 2))
     journal.release(Release(new_id().bytes, "b", MONTH, 2 * USD))
+    tool = changed(reservation(new_id().bytes, bound=0), deployment="", site="", model="tool crm/add", charges=[])
+    journal.reserve(changed(tool, call=new_id().bytes))
+    journal.reserve(tool)
+    journal.finish(finish(tool.call))
     installation.step()
     assert installation.rows("SELECT state FROM gateway") == [("live",)], "the lock is held: it may only be stopped"
     with died(journal):
@@ -213,16 +217,21 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(installation
     ]
     assert installation.rows("SELECT state FROM gateway") == [("fenced",)]
     assert installation.rows("SELECT status, cost_usd FROM call ORDER BY status, cost_usd") == [
+        ("crashed", Decimal(0)),
         ("crashed", Decimal("0.5")),
         ("crashed", Decimal(1)),
+        ("ok", Decimal(0)),
         ("ok", Decimal("0.25")),
     ]
+    query = "SELECT model, deployment, detail -> 'steps' -> 0 ->> 0 FROM call WHERE cost_usd = 0 ORDER BY status"
+    uses = [(None, None, "tool crm/add"), (None, "d0", "serve")]
+    assert installation.rows(query) == uses, "a use of a tool was about to be made"
     crashed = installation.rows("SELECT call_id, number, cost_usd, flags FROM attempt WHERE state = 'crashed'")
     assert sorted(crashed, key=lambda row: str(row[0])) == [
         (UUID(bytes=cut), 0, Decimal(1), ["crash"]),
         (UUID(bytes=passed), 1, Decimal("0.5"), ["crash"]),
     ]
-    assert installation.rows("SELECT count(*) FROM audit_entry") == [(3,)]
+    assert installation.rows("SELECT count(*) FROM audit_entry") == [(5,)]
     assert not journal.folder.exists()
     installation.step(2)
     assert installation.granted() == Decimal("1.75")

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 from tests.closing import close
-from tests.unit.call_rig import Rig, call_rig, until
+from tests.unit.call_rig import Rig, call_rig, read_records, until
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog.loader import load_files
@@ -28,7 +28,7 @@ from groundplan.gateway.mcp import servers, wire
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.mcp.offered import RESOURCES, Looker, offers, plain
 from groundplan.knowledge.retrieval.wire import Where
-from groundplan.ledger.model import Finish
+from groundplan.ledger.model import Finish, Reservation
 from groundplan.release.governed import tools
 from groundplan.testing.scripted_mcp import ScriptedMcp, start
 
@@ -317,6 +317,9 @@ async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path,
             head = b"POST /mcp HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\ncontent-length: %d\r\n\r\n"
             writer.write(head % len(data) + data)
             await until(lambda: rig.gateway.counters.available("concurrent/slots", "now") == 0)
+            await until(lambda: model.asked.count("initialize") == 1 and rig.gateway.journal.open_calls == 1)
+            (begun,) = [each for each in read_records(rig.gateway.journal.folder) if isinstance(each, Reservation)]
+            assert (begun.model, begun.bound) == ("tool crm/add", 0), "it is known of also if the worker dies now"
             writer.transport.abort()
         else:
             goes_on.set()
@@ -325,6 +328,7 @@ async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path,
         await until(lambda: len(model.ids) == (1 if how == "gone" else 0))
         goes_on.set()
         assert rig.gateway.counters.available("concurrent/slots", "now") == 1
+        assert (rig.gateway.journal.open_calls, rig.gateway.journal._owed) == (0, 0)
         (ended,) = [record for record in await rig.records() if isinstance(record, Finish)]
         expected = {"answered": ("ok", ""), "error": ("failed", "tool_error"), "gone": ("cancelled", "client_gone"),
                     "server error": ("failed", "tool_unavailable")}  # fmt: skip

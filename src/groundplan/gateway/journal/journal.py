@@ -172,7 +172,7 @@ class Journal:
 
     def reserve(self, record: Reservation, *, soon: bool = False) -> int:
         """Write a reservation, with room for its settlement and finish set aside, and ask for a sync. Returns the
-        sequence.
+        sequence. Without a deployment it is a use of a tool, which has no settlement.
 
         `soon`: together with all others of this turn of the loop, before anything runs that is called soon after this.
         What is sent then goes out behind it; `on_failure` is told where it could not be written.
@@ -185,13 +185,14 @@ class Journal:
         framed = frame(RESERVATION, self._sequence + 1, encode(record))
         if len(framed) > MAX_FRAME:
             raise Invalid("the reservation is too long", code="journal_record", hint="Shorten the names in it.")
-        if not self._has_room(len(framed) + SETTLEMENT_ROOM + FINISH_ROOM):
+        room = SETTLEMENT_ROOM + FINISH_ROOM if record.deployment else FINISH_ROOM
+        if not self._has_room(len(framed) + room):
             self._spares.fill()
             raise _unavailable("there is no room in the journal")
         sequence = self._append(framed) if soon else self._write(framed)
         if self._failure is not None:
             raise _unavailable(self._failure)
-        self._owed += SETTLEMENT_ROOM + FINISH_ROOM
+        self._owed += room
         self._calls[record.call] = self._calls.get(record.call, 0) + 1
         if not self._wanted and self._timer is None:
             self._timer = self._loop.call_later(RESERVATION_SYNC_S, self._want_sync_if_due)

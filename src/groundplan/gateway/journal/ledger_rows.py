@@ -123,9 +123,7 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
 
     `acting` has the keys that were made while acting as somebody in a demo.
     """
-    lead, end = leading_attempt(call), call.finish
-    source = end or (lead.reservation if lead else None)
-    assert source is not None, "a call has at least one record"
+    lead, end, source = leading_attempt(call), call.finish, call.source
     settled = [attempt.settlement for attempt in call.attempts.values() if attempt.settlement is not None]
     prompt = completion = prefix = 0
     flags: list[str] = []
@@ -134,7 +132,7 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
         prefix += one.saved
         flags += one.flags
     detail = {
-        "steps": end.steps if end else [],
+        "steps": end.steps if end else [(call.use.model, 0)] if call.use else [],
         "sources": used(end) if end else [],
         "flags": sorted(set(flags)) if flags else flags,
         "key": source.key,
@@ -195,9 +193,7 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
 
     `acting` has the keys that were made while acting as somebody in a demo.
     """
-    lead, end = leading_attempt(call), call.finish
-    source = end or (lead.reservation if lead else None)
-    assert source is not None, "a call has at least one record"
+    end, source = call.finish, call.source
     person = as_uuid(source.person)
     id = UUID(bytes=call.call)
     detail = {
@@ -242,9 +238,10 @@ def _attempt_detail(attempt: Attempt) -> dict[str, Any]:
 
 
 def _began(call: CallState) -> int:
-    """Milliseconds: when the first attempt was made; for a call that was refused, when it ended."""
+    """Milliseconds: when the first attempt was made; for a call that was refused, when it began."""
     times = [attempt.reservation.at for attempt in call.attempts.values()]
     if times:
         return min(times)
-    assert call.finish is not None
+    if call.finish is None:
+        return call.source.at
     return call.finish.at - call.finish.duration_us // 1000

@@ -59,6 +59,13 @@ class CallState:
     """Where its first record is: a segment is kept until its calls have ended."""
     attempts: dict[int, Attempt] = field(default_factory=dict)
     finish: Finish | None = None
+    use: Reservation | None = None
+    """Of a tool, which was about to be made; `model` says which."""
+
+    @property
+    def source(self) -> Finish | Reservation:
+        """What tells of it: its end, or else what it began with."""
+        return self.finish or self.use or next(iter(self.attempts.values())).reservation
 
     @property
     def ended(self) -> bool:
@@ -131,6 +138,9 @@ class EpochState:
         self.calls.pop(call, None)
 
     def _reserve(self, call: CallState, record: Reservation) -> None:
+        if not record.deployment:
+            call.use = record
+            return
         if record.attempt in call.attempts:
             return
         inherited = not any(charge.amount for charge in record.charges) and record.bound > 0

@@ -155,7 +155,7 @@ class EpochShipper:
         """The worker is dead and everything was shipped: close its books in one transaction. Returns picodollars
         returned."""
         opened = self.state.open_attempts()
-        calls = [call for call in self.state.crash() if call.attempts or call.finish]
+        calls = [call for call in self.state.crash() if call.attempts or call.finish or call.use]
         with conn.transaction():
             ledger_store.fence(conn, self.epoch)
             context.write(conn, self.epoch, calls, opened, [])

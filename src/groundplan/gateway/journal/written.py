@@ -22,7 +22,6 @@ from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_en
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.gateway.telemetry.trace_export import TraceExport
-from groundplan.ledger.model import Finish, Reservation
 
 
 class Context:
@@ -47,7 +46,7 @@ class Context:
         self, conn: Conn, epoch: UUID, ended: list[CallState], closed: list[Attempt], opened: list[Attempt]
     ) -> None:
         """Rows and audit entries of calls and attempts, in the caller's transaction."""
-        for number in {a.reservation.blueprint for a in closed} | {_source(call).blueprint for call in ended}:
+        for number in {a.reservation.blueprint for a in closed} | {call.source.blueprint for call in ended}:
             self._learn(conn, number)
         self._learn_acting(conn, ended)
         shown = [attempt_row(a, epoch, self._rates_of) for a in closed if a.shown]
@@ -91,7 +90,7 @@ class Context:
 
     def _learn_acting(self, conn: Conn, ended: list[CallState]) -> None:
         """Ask once about each key, and only about keys of a demo: elsewhere nobody acts as somebody else."""
-        sources = [_source(call) for call in ended]
+        sources = [call.source for call in ended]
         new = {source.key for source in sources if source.demo} - self._demo_keys
         if keys := [key for text in sorted(new) if (key := as_uuid(text)) is not None]:
             self._acting.update(keys_made_acting(conn, keys))
@@ -109,8 +108,3 @@ class Context:
 
     def _team(self, number: int, workload: str) -> str | None:
         return self._teams.get(number, {}).get(workload)
-
-
-def _source(call: CallState) -> Finish | Reservation:
-    """What tells of it: its end, or else its first attempt."""
-    return call.finish or next(iter(call.attempts.values())).reservation

@@ -42,6 +42,7 @@ from groundplan.governance.guardrails.window import Refused
 from groundplan.governance.policy.calls import Tool
 from groundplan.governance.policy.cedar import denied
 from groundplan.knowledge.retrieval.wire import NOT_GIVEN
+from groundplan.ledger.model import Reservation
 
 _log = logging.getLogger(__name__)
 Search = Callable[[bytes, str, Any], Awaitable[tuple[int, bytes]]]
@@ -208,7 +209,7 @@ class McpApi:
         await self._let(use)
         if use.dangerous:
             await approved(self._gateway, self._home, use)
-        use.asked = True
+        self._begin(use)
         field = "uri" if kind.what == "resource" else "name"
         asked = {field: name, **use.arguments}
         found = await self._servers.ask(server, kind.gets, asked, caller_of(use.exchange))
@@ -236,6 +237,21 @@ class McpApi:
         await self._check_arguments(use)
         if self._gateway.live.policy is not policy and (error := self._refusal(use)) is not None:
             raise error  # stopped meanwhile
+
+    def _begin(self, use: Use) -> None:
+        """Write what is about to be asked of a server, which may act: it is in the ledger also where this worker dies
+        before it ends. Raises `Unavailable`."""
+        exchange, at = use.exchange, int(self._gateway.clock.seconds() * 1000)
+        key, workload, catalog = exchange.key, exchange.workload, exchange.catalog
+        if key is None or workload is None or catalog is None:
+            raise AssertionError("not identified")
+        self._gateway.journal.reserve(
+            Reservation(
+                exchange.raw, 0, at, workload.name, exchange.person, key.id, exchange.endpoint, "", "", use.step,
+                catalog.number, 0, [], catalog.blueprint.demo,
+            )
+        )  # fmt: skip
+        use.asked = True
 
     async def _conducted(self, use: Use, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
         """What a use gives, which ends as a call in the journal whatever happens; raises `Unavailable` where it cannot
@@ -275,7 +291,7 @@ class McpApi:
     def _over(self, use: Use, begun: int) -> None:
         """How long it took, and that it is a request like a call where anybody was asked."""
         exchange = use.exchange
-        exchange.steps.append((f"tool {use.name}"[:120], (time.perf_counter_ns() - begun) // 1000))
+        exchange.steps.append((use.step, (time.perf_counter_ns() - begun) // 1000))
         if use.asked and exchange.use is not None:
             limits.end_call(self._gateway, exchange.use, sent=True)
 
@@ -308,7 +324,7 @@ class McpApi:
             return await self._searched(use)
         if use.dangerous:
             await approved(self._gateway, self._home, use)
-        use.asked = True
+        self._begin(use)
         asked = {"name": use.tool, "arguments": use.arguments}
         result = await self._servers.ask(server, "tools/call", asked, caller_of(exchange))
         return self._checked_result(use, result)

@@ -38,6 +38,11 @@ class Use:
     def name(self) -> str:
         return f"{self.server.name}/{self.tool}" if self.server is not None else self.tool
 
+    @property
+    def step(self) -> str:
+        """As the ledger tells it."""
+        return f"tool {self.name}"[:120]
+
 
 def caller_of(exchange: Exchange) -> str:
     """Whose session at a server it is: a key's, for whom it acts now."""

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from groundplan.core.money import format_usd
 from groundplan.gateway.call.trace import attempt_span, call_span, step_span
-from groundplan.gateway.journal.ledger_rows import attempt_state, leading_attempt
+from groundplan.gateway.journal.ledger_rows import attempt_state
 from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.gateway.telemetry.conventions import OPERATIONS, named_model
 from groundplan.ledger.model import Finish, Usage
@@ -49,9 +49,7 @@ def spans(call: CallState) -> list[Span]:
     parent = bytes.fromhex(end.trace[36:52]) if end and end.trace else None
     trace = bytes.fromhex(end.trace[3:35]) if end and end.trace else call.call
     started, ended = _times(call)
-    lead = leading_attempt(call)
-    source = end or (lead.reservation if lead else None)
-    assert source is not None, "a call has at least one record"
+    source = call.source
     operation = OPERATIONS.get(source.endpoint, source.endpoint)
     status = end.status if end else "crashed"
     attributes: dict[str, Value] = {
@@ -80,7 +78,7 @@ def _times(call: CallState) -> tuple[int, int]:
     if call.finish is not None:
         end = call.finish.at * 1_000_000
         return end - call.finish.duration_us * 1000, end
-    times = [attempt.reservation.at * 1_000_000 for attempt in call.attempts.values()]
+    times = [attempt.reservation.at * 1_000_000 for attempt in call.attempts.values()] or [call.source.at * 1_000_000]
     return min(times), max(times)
 
 
