@@ -24,6 +24,7 @@ from groundplan.core.money import PICO
 from groundplan.gateway.batches import batch_store
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batch_store import Claimed, Connection
+from groundplan.gateway.database import connect
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 
@@ -168,6 +169,23 @@ async def test_a_line_that_was_sent_is_flagged_and_never_sent_again(database: Da
             assert await batch_store.claimed(connection, batch, other) == [], "it would be sent twice"
             (row,) = admin.execute("SELECT ok, result::json -> 'error' ->> 'code', call_id FROM batch_line").fetchall()
             assert row == (False, "batch_line_interrupted", line.call)
+
+
+async def test_large_results_are_read_a_few_at_a_time(database: Database) -> None:
+    """Some hundreds of answers with vectors, all at once, were gigabytes."""
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        batch = ordered(admin)
+        admin.execute("UPDATE batch_line SET state = 'done', ok = true, result = 'r1'")
+        admin.execute(
+            """INSERT INTO batch_line (batch_id, number, custom_id, place, length, held_usd, state, ok, result)
+               SELECT %s, n, n::text, 0, 1, 0, 'done', n <> 7, rpad('r' || n, 9 + 3000000 * (1 - n %% 2))
+               FROM generate_series(2, 12) n""",
+            (batch,),
+        )
+    async with await connect(database.urls["gateway"], autocommit=False) as connection, connection.transaction():
+        turns = [found async for found in batch_store.results(connection, batch, ok=True)]
+    assert [text.strip() for found in turns for text in found] == [f"r{n}" for n in range(1, 13) if n != 7]
+    assert max(sum(map(len, found)) for found in turns) < batch_store.TURN_BYTES and len(turns) == 6
 
 
 async def test_workers_that_claim_at_once_never_get_the_same_line(database: Database) -> None:

@@ -6,7 +6,7 @@ running to done once. Who decides is `batch_runner`; what a line says is not kno
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -36,6 +36,10 @@ BRIEFLY: LiteralString = "SET idle_in_transaction_session_timeout = '2s'"
 then keeps all others from these for no longer."""
 BRIEFLY_NOW: LiteralString = "SET LOCAL idle_in_transaction_session_timeout = '2s'"
 """The same in a transaction of a connection that others use for longer ones."""
+TURN_BYTES = 4 << 20
+"""Of results that are in memory at once, where one alone is not larger."""
+_ROW_BYTES = 1 << 10
+"""That a row counts for at least."""
 _CODE: LiteralString = "CASE WHEN pg_input_is_valid(result, 'jsonb') THEN result::jsonb -> 'error' ->> 'code' END"
 """Of a line that was not made. What an upstream refuses with may hold numbers that PostgreSQL has no type for."""
 
@@ -360,13 +364,31 @@ async def unsent(connection: Connection, batch: UUID, code: str) -> bool:
 
 
 async def results(connection: Connection, batch: UUID, *, ok: bool) -> AsyncGenerator[list[str], None]:
-    """What the lines that went well, or the others, have to say, in order. Inside a transaction."""
-    async with connection.cursor(name="results") as cursor:
-        await cursor.execute(
-            "SELECT result FROM batch_line WHERE batch_id = %s AND ok = %s ORDER BY number", (batch, ok)
+    """What the lines that went well, or the others, have to say, in order, some `TURN_BYTES` at a time: an answer may
+    have megabytes. Inside a transaction."""
+    sizes = await connection.execute(
+        "SELECT number, coalesce(octet_length(result), 0) FROM batch_line WHERE batch_id = %s AND ok = %s ORDER BY 1",
+        (batch, ok),
+    )
+    for first, last in _turns(await sizes.fetchall()):
+        rows = await connection.execute(
+            """SELECT result FROM batch_line WHERE batch_id = %s AND ok = %s AND number BETWEEN %s AND %s
+               ORDER BY number""",
+            (batch, ok, first, last),
         )
-        while rows := await cursor.fetchmany(200):
-            yield [result for (result,) in rows]
+        yield [result for (result,) in await rows.fetchall()]
+
+
+def _turns(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """(first, last) of lines that are read at once, of (number, bytes) of all."""
+    first, last, size = None, 0, 0
+    for number, length in sizes:
+        if first is not None and size + length > TURN_BYTES:
+            yield first, last
+            first, size = None, 0
+        first, last, size = number if first is None else first, number, size + length + _ROW_BYTES
+    if first is not None:
+        yield first, last
 
 
 async def end(connection: Connection, id: UUID, status: str, output: UUID | None, failures: UUID | None) -> None:

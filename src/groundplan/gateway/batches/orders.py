@@ -374,7 +374,7 @@ class Orders:
         try:
             async with connection.transaction(), aclosing(order_store.lines(connection, order.id)) as found:
                 async for lines in found:
-                    done = []
+                    done, size = [], 0
                     for line in lines:
                         made = order_results.made(terms, line, given, await self._asked(terms, line))
                         finish = order_results.finish(terms, line, made)
@@ -382,6 +382,10 @@ class Orders:
                             journal.add(reservation, settlement, finish if number == len(made.attempts) else None)
                         told = await self._told(terms, line, made)
                         done.append((line, made.ok, told))
+                        size += len(told)
+                        if size > batch_store.TURN_BYTES:
+                            await order_store.end_lines(connection, order, done)
+                            done, size = [], 0
                         every.append((line, Made(made.ok, made.status, b"", made.error, made.attempts)))
                         await asyncio.sleep(0)
                     await order_store.end_lines(connection, order, done)
