@@ -1,4 +1,5 @@
-"""What becomes of a file whose writer or reader is cancelled while a thread has it in hand."""
+"""What becomes of a file whose writer or reader is cancelled while a thread has it in hand, and who waits for a slow
+disk."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from groundplan.core.home import Home
+from groundplan.core.home import Home, sync_folder
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import shelf
 from groundplan.gateway.batches.shelf import Shelf
@@ -86,3 +87,79 @@ async def test_what_a_killed_writer_left_keeps_nobody_from_writing_the_same_agai
     id = new_id()
     (place.files / f".{id}.new").write_bytes(b"ha")
     assert await place.keep(id, pieces()) == 5 and place.path(id).read_bytes() == b"whole"
+
+
+async def _whole() -> AsyncGenerator[bytes, None]:
+    yield b"whole"
+
+
+async def test_what_its_client_left_as_it_got_its_name_is_gone(place: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    def slow(folder: Path) -> None:
+        begun.set()
+        time.sleep(0.1)
+        sync_folder(folder)
+
+    monkeypatch.setattr(shelf, "sync_folder", slow)
+    keeping = asyncio.ensure_future(place.keep(new_id(), _whole()))
+    await asyncio.to_thread(begun.wait)
+    keeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+    assert list(place.files.iterdir()) == [], "nobody would ever know of it"
+
+
+async def test_who_leaves_as_a_file_is_opened_leaves_nothing_open(
+    place: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.keep(id := new_id(), _whole())
+    begun, opens, opened = threading.Event(), os.open, list[int]()
+
+    def slow(path: Path, flags: int) -> int:
+        begun.set()
+        time.sleep(0.1)
+        opened.append(opens(path, flags))
+        return opened[0]
+
+    monkeypatch.setattr(os, "open", slow)
+    reading = asyncio.ensure_future(anext(place.read(id)))
+    await asyncio.to_thread(begun.wait)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    async with asyncio.timeout(20):
+        while not opened or os.path.exists(f"/proc/self/fd/{opened[0]}"):  # noqa: ASYNC110, PTH110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_slow_disk_takes_no_thread_that_calls_wait_for(place: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as those of stored responses: there are as many as processors, and a few."""
+    go = threading.Event()
+    monkeypatch.setattr(shelf, "_write", lambda _descriptor, _data: go.wait(20))
+    keeping = [asyncio.ensure_future(place.keep(new_id(), _whole())) for _ in range(40)]
+    await asyncio.sleep(0.1)
+    try:
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(int) == 0
+    finally:
+        go.set()
+        await asyncio.gather(*keeping)
+
+
+async def test_small_pieces_are_written_together(place: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload over a slow network comes a packet at a time; a turn of a thread for each would hold up calls."""
+    write, written = shelf._write, list[int]()
+
+    def counted(descriptor: int, data: bytes) -> None:
+        written.append(len(data))
+        write(descriptor, data)
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for number in range(200):
+            yield b"%01400d" % number
+
+    monkeypatch.setattr(shelf, "_write", counted)
+    assert await place.keep(id := new_id(), pieces()) == 280_000
+    assert place.path(id).read_bytes() == b"".join(b"%01400d" % number for number in range(200))
+    assert len(written) == 5

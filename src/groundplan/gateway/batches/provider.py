@@ -19,7 +19,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.awake import patient
-from groundplan.gateway.batches.shelf import in_thread
+from groundplan.gateway.batches.shelf import reading
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.account import meant
@@ -314,7 +314,7 @@ async def _write_file(connection: Http1Connection, form: tuple[bytes, Path, byte
     connection.send(before)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        while data := await in_thread(os.read, descriptor, _CHUNK):
+        while data := await reading(os.read, descriptor, _CHUNK):
             if connection.status or connection.lost:
                 return  # it has answered already: what it says is read next
             connection.send(data)

@@ -1,6 +1,7 @@
 """The bytes of files: HOME/files/ID, private to this user, whole or not there. What they are about is in `file_store`.
 
-Everything that touches the disk runs in a thread, so that calls do not wait for it.
+Everything that touches the disk runs in a thread, so that calls do not wait for it, and in one of its own: many uploads
+to a slow disk take as many threads as there are, and calls wait for others of them.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import os
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 from uuid import UUID
 
 from groundplan.core.errors import TooLarge, Unavailable
@@ -25,9 +27,13 @@ FREE_BYTES = 512 << 20
 """Of the disk, that files leave alone: the journal is on it, and without that no call is made."""
 _LOOK_BYTES = 16 << 20
 """Between two looks at the disk."""
+_PIECE = 64 << 10
+"""What is written at once at least: uploads over slow networks come in pieces of a packet each."""
 _ABANDONED_S = 3600
-P = ParamSpec("P")
+_Told = TypeVarTuple("_Told")
 _Found = TypeVar("_Found")
+_READERS, _WRITERS = ThreadPoolExecutor(4, "reads files"), ThreadPoolExecutor(4, "writes files")
+"""Whoever reads does not wait behind a disk that takes long to write."""
 
 
 class Shelf:
@@ -61,31 +67,53 @@ class Shelf:
     async def keep(self, id: UUID, chunks: AsyncGenerator[bytes, None], most: int = MOST_BYTES) -> int:
         """Write a file of at most `most` bytes; returns its length. Raises `TooLarge`, `Unavailable`, and what `chunks`
         raises; then nothing is left."""
-        await asyncio.to_thread(self.ready)
-        making, size, looked = self.files / f".{new_id()}.new", 0, -_LOOK_BYTES
+        await writing(self.ready)
+        making, made = self.files / f".{new_id()}.new", self.path(id)
+        left = [making]
         try:
             descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 async with aclosing(chunks):
-                    async for chunk in chunks:
-                        size += len(chunk)
-                        _check_size(size, most)
-                        if size - looked > _LOOK_BYTES:
-                            looked = size
-                            await asyncio.to_thread(self._check_disk)
-                        await in_thread(_write, descriptor, chunk)
-                await in_thread(os.fsync, descriptor)
+                    size = await self._take(descriptor, chunks, most)
+                await writing(os.fsync, descriptor)
             finally:
                 os.close(descriptor)
-            await asyncio.to_thread(self._place, making, id)
+            left.append(made)
+            await writing(self._place, making, made)
         except OSError as error:
-            making.unlink(missing_ok=True)
+            _remove(left)
             raise Unavailable(
                 f"the file cannot be kept: {error.strerror}", code="files_unavailable", hint="Free space on its disk."
             ) from error
         except BaseException:
-            making.unlink(missing_ok=True)
+            _remove(left)
             raise
+        return size
+
+    async def _take(self, descriptor: int, chunks: AsyncGenerator[bytes, None], most: int) -> int:
+        """All that comes; how much that was."""
+        size, looked = 0, -_LOOK_BYTES
+        waiting: list[bytes] = []
+        held = 0
+
+        async def write() -> None:
+            nonlocal looked, held
+            if size - looked > _LOOK_BYTES:
+                looked = size
+                await writing(self._check_disk)
+            await writing(_write, descriptor, waiting[0] if len(waiting) == 1 else b"".join(waiting))
+            waiting.clear()
+            held = 0
+
+        async for chunk in chunks:
+            size += len(chunk)
+            _check_size(size, most)
+            waiting.append(chunk)
+            held += len(chunk)
+            if held >= _PIECE:
+                await write()
+        if held:
+            await write()
         return size
 
     def _check_disk(self) -> None:
@@ -95,21 +123,24 @@ class Shelf:
                 "the disk has no room for files", code="files_unavailable", hint="Delete files, or free space on it."
             )
 
-    def _place(self, making: Path, id: UUID) -> None:
-        making.replace(self.path(id))
+    def _place(self, making: Path, made: Path) -> None:
+        making.replace(made)
         sync_folder(self.files)
 
     async def read(self, id: UUID) -> AsyncIterator[bytes]:
         """Its bytes in pieces. Raises `Unavailable` where this HOME does not have it."""
-        path = self.path(id)
+        opening = asyncio.ensure_future(reading(os.open, self.path(id), os.O_RDONLY))
         try:
-            descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY)
+            descriptor = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)
+            raise
         except OSError as error:
             raise Unavailable(
                 "the file's content is not at this gateway", code="file_elsewhere", hint="Ask where it was sent to."
             ) from error
         try:
-            while data := await in_thread(os.read, descriptor, CHUNK):
+            while data := await reading(os.read, descriptor, CHUNK):
                 yield data
         finally:
             os.close(descriptor)
@@ -117,7 +148,7 @@ class Shelf:
     async def part(self, id: UUID, place: int, length: int) -> bytes:
         """A part of it. Raises `Unavailable`."""
         try:
-            return await asyncio.to_thread(_read_part, self.path(id), place, length)
+            return await reading(_read_part, self.path(id), place, length)
         except OSError as error:
             raise Unavailable(
                 "the batch's input cannot be read", code="file_elsewhere", hint="Its file is gone from HOME/files."
@@ -152,15 +183,35 @@ def _check_size(size: int, most: int) -> None:
         raise TooLarge(f"the file is larger than {most >> 20} MB", code="file_too_large", hint="Cut it into parts.")
 
 
-async def in_thread(work: Callable[P, _Found], *arguments: P.args, **named: P.kwargs) -> _Found:
-    """What uses a descriptor, in a thread, to its end: whoever is cancelled meanwhile closes that, and another file or
-    connection may get its number at once."""
-    working = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
+async def reading(work: Callable[[*_Told], _Found], *arguments: *_Told) -> _Found:
+    """What `work` makes of these, in a thread, to its end: whoever is cancelled meanwhile closes the descriptor that it
+    uses, and another file or connection may get its number at once."""
+    return await _to_its_end(_READERS, work, *arguments)
+
+
+async def writing(work: Callable[[*_Told], _Found], *arguments: *_Told) -> _Found:
+    """As `reading`, of what changes the disk."""
+    return await _to_its_end(_WRITERS, work, *arguments)
+
+
+async def _to_its_end(threads: ThreadPoolExecutor, work: Callable[[*_Told], _Found], *arguments: *_Told) -> _Found:
+    working = asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
         await asyncio.wait([working])
         raise
+
+
+def _close(opening: asyncio.Future[int]) -> None:
+    """What was opened for somebody who is gone."""
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _ids(names: Iterable[str]) -> list[UUID]:
