@@ -67,8 +67,8 @@ async def test_a_refusal_of_the_rest_of_a_stream(tmp_path: Path, names: list[str
 EAR = {"kind": "transcription", "audio_seconds": 60, "rates": Rates(input=0, output=0, minute=PICO // 100)}
 
 
-async def heard(rig: Rig, size: int) -> Reply:
-    """The answer to a form with so many bytes of sound."""
+async def heard(rig: Rig, size: int, pause: float = 0.0) -> Reply:
+    """The answer to a form with so many bytes of sound. `pause`: of its client, before the last of them."""
     rig.server.streams = pipeline.streams
     head = b'--xyz\r\nContent-Disposition: form-data; name="model"\r\n\r\nauto\r\n'
     head += b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
@@ -78,11 +78,46 @@ async def heard(rig: Rig, size: int) -> Reply:
         b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
         b"content-type: multipart/form-data; boundary=xyz\r\ncontent-length: %d\r\n\r\n" % len(data)
     )
-    writer.write(data)
+    writer.write(data[:-100])
+    if pause:
+        await asyncio.sleep(pause)
+    writer.write(data[-100:])
     try:
         return parse(await asyncio.wait_for(reader.read(), 20))
     finally:
         writer.close()
+
+
+async def test_a_slow_client_says_nothing_of_how_quick_a_deployment_is(tmp_path: Path) -> None:
+    """Else others were sent elsewhere, or told that there is no room."""
+    async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
+        assert (await heard(rig, 3 << 20, pause=0.2)).status == 200
+        assert 0 < rig.gateway.health._whole["one"].mean < 150_000
+
+
+async def test_an_upload_goes_on_when_its_upstream_says_that_it_works_on_it(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        writer.write(answering(b'{"text":"hello"}'))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=8 << 20)
+    ports = {"one": server.sockets[0].getsockname()[1]}
+    async with call_rig(tmp_path, ["one"], more={"one": EAR}, ports=ports) as rig:
+        reply = await asyncio.wait_for(heard(rig, 3 << 20, pause=0.1), 5)
+        assert (reply.status, reply.json["text"]) == (200, "hello")
+    server.close()
+
+
+async def test_an_upstream_that_lost_patience_with_a_client_is_well(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
+        rig.play("one", mode="error", status=408)
+        for _ in range(3):
+            assert (await heard(rig, 3 << 20)).code == "upstream_failed"
+        assert not rig.gateway.health.states(0.0)
 
 
 async def test_a_form_that_was_passed_on_is_held_against_nobody_else(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ class Attempt(Refusable):
     async def open(self) -> None:
         """Until there is something for the client. Raises `AttemptFailed`; cancelled, it settles itself."""
         pooled, exchange = False, self.exchange
+        since = exchange.attempt_started
         try:
             target = self._target = self._choose()
             ask = exchange.ask
@@ -111,12 +112,15 @@ class Attempt(Refusable):
                 connection.until = self.deadline
                 self._send(connection)
             else:
-                self.deadline += await send_upload(upload, exchange, target, connection)
+                uploading = await send_upload(upload, exchange, target, connection)
+                since += int(uploading * 1e9)  # which took as long as its client did
+                self.deadline += uploading
                 connection.until = self.deadline
             await self._read(connection)
-            self.first_us = first_us = (time.perf_counter_ns() - exchange.attempt_started) // 1000
+            now = time.perf_counter_ns()
+            self.first_us = first_us = (now - since) // 1000
             if self.streaming is not None:
-                exchange.attempt_first_us = first_us
+                exchange.attempt_first_us = (now - exchange.attempt_started) // 1000
             if self.refused or (first_us > _LONG_US and (self.gateway.awake.stood(self.began) or self.delayed)):
                 self.first_us = 0  # our time, or a request's fault: nothing is learned of how soon it answers
         except UpstreamFailure as failure:

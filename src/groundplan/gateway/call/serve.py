@@ -70,6 +70,8 @@ async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = No
 _TICK_SECONDS = 0.001
 """A loop's clock goes in steps, and its timers are rounded to them: without one more a deployment that asked for a
 pause would be found still at rest when that is over."""
+_TOO_SLOW = 408
+"""What an upstream says that lost patience with a request which did not come to its end."""
 _READ = ("instructions", "system", "messages", "input", "prompt")
 
 
@@ -364,9 +366,11 @@ class Course:
         if failed.refusal is not None:
             self._refused(failed, failed.refusal)
             return False
-        self._blame(deployment, failed)
         upload = None if exchange.ask is None else exchange.ask.upload
-        if upload is not None and upload.passed_on:
+        passed_on = upload is not None and upload.passed_on
+        if not (passed_on and failed.status == _TOO_SLOW):  # that was its client
+            self._blame(deployment, failed)
+        if passed_on:
             self.waiting, self._full, self.wait = deque(), [], 0.0  # nobody else can have it
         more = bool(self.waiting or self._full) and self._tries < self._workload.attempts
         usage = final_usage(failed.relay) if failed.relay is not None else None

@@ -227,7 +227,8 @@ class Http1Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if not self._head_done:
-            self.headers = self._fields = {}
+            self.status, self.headers = 0, {}  # of an answer that is still to come
+            self._fields = self.headers
             return
         self.keep_alive = self._parser.should_keep_alive() and self.status not in _FOLLOWED
         self._complete = True
