@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,9 @@ async def test_a_body_that_ends_with_the_connection_and_early_hints_are_read() -
     raw = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall of it"
     async with raw_server(lambda _: raw) as pool:
         connection = await pool.connect(PATIENCE)
+        assert connection.transport is not None
+        own = connection.transport.get_extra_info("socket")
+        assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), "networks forget who is silent for minutes"
         connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
         assert await connection.head(PATIENCE) == 200
         assert await connection.body(PATIENCE) == b"all of it"

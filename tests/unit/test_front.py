@@ -19,6 +19,7 @@ from groundplan.gateway.http import handshakes
 from groundplan.gateway.http.front import Front, Sockets, subject_of
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.http.tls import ServerFiles
+from groundplan.gateway.probed import FIRST_SECONDS
 from groundplan.gateway.surfaces.answers import of_refusal
 
 
@@ -107,6 +108,21 @@ async def _ended(reader: asyncio.StreamReader) -> bool:
         return True
     except TimeoutError:
         return False
+
+
+async def test_who_is_gone_without_a_word_is_probed(tmp_path: Path) -> None:
+    """And who is silent and there is kept for longer than whatever is in front keeps his connections."""
+    authority = Authority(tmp_path)
+    async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"))) as (made, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting(authority))
+        writer.write(b"GET / HTTP/1.1\r\nhost: g\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        (connection,) = made._server.connections
+        assert connection.transport is not None and connection.deadline > asyncio.get_running_loop().time() + 900
+        taken = connection.transport.get_extra_info("socket")
+        assert taken.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == FIRST_SECONDS
+        writer.close()
 
 
 async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(

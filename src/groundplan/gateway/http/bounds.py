@@ -20,7 +20,9 @@ class Limits:
     body_bytes_per_second: int = 64 << 10
     """A body may take `body_seconds`, plus what came of it so far over this rate: one that announces much and sends
     little ends with the former."""
-    idle_seconds: float = 75.0
+    idle_seconds: float = 930.0
+    """How long a connection is kept that nobody uses: longer than whoever is in front keeps his, or he may send a
+    request just as it is closed (Traefik 90 s, Caddy 120 s, Google's load balancers 600 s, Cloudflare 900 s)."""
     write_seconds: float = 60.0
     """How long a client may take nothing of what waits for it."""
     linger_seconds: float = 5.0

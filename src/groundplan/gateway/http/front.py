@@ -23,6 +23,7 @@ from groundplan.core.home import Home, write_atomically
 from groundplan.gateway.http.handshakes import Handshakes
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles, Stamp
+from groundplan.gateway.probed import probe
 
 LEAVE = signal.SIGUSR2
 """Asks a worker, for which another one stands in, to leave: its calls end by themselves."""
@@ -117,7 +118,9 @@ class Front:
 
 
 def _copy(listening: socket.socket) -> socket.socket:
-    return socket.socket(fileno=os.dup(listening.fileno()))
+    made = socket.socket(fileno=os.dup(listening.fileno()))
+    probe(made)  # and so whoever connects
+    return made
 
 
 def subject_of(transport: asyncio.BaseTransport) -> str:

@@ -19,6 +19,8 @@ from itertools import zip_longest
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from groundplan.gateway.probed import probe
+
 NEXT_SECONDS = 0.25
 """How long one address may be silent before the next is tried beside it."""
 
@@ -105,6 +107,7 @@ async def connected(
         {"host": host, "port": port} if is_address(host) else {"sock": await opened(loop, host, port)}
     )
     transport, protocol = await loop.create_connection(make, **more, ssl=tls, server_hostname=server_name)
+    probe(transport.get_extra_info("socket"))  # a model may think for longer than networks remember silent connections
     return transport, protocol
 
 
