@@ -30,6 +30,7 @@ from groundplan.core.money import PICO
 from groundplan.gateway.call import pipeline, steps
 from groundplan.gateway.call.reserve import at_hand
 from groundplan.gateway.call.retry import pause
+from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.snapshot import index
 from groundplan.gateway.upstream import returning
@@ -81,6 +82,7 @@ async def heard(rig: Rig, size: int, pause: float = 0.0) -> Reply:
     writer.write(data[:-100])
     if pause:
         await asyncio.sleep(pause)
+        assert rig.server.held <= HIGH, "what was passed on takes no room any more"
     writer.write(data[-100:])
     try:
         return parse(await asyncio.wait_for(reader.read(), 20))

@@ -28,6 +28,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.call.files_by_id import FilesById
 from groundplan.gateway.database import Pool
+from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -114,6 +115,7 @@ class BatchesApi:
     ) -> None:
         words = message_files if _anthropic(request) else files_api
         if method == b"POST" and not parts:
+            response.holds(request, HIGH)  # nothing of it is kept in memory
             response.send(200, msgspec.json.encode(words.file_json(await self._upload(request, key))))
             return
         if method == b"GET" and not parts:

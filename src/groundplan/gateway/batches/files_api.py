@@ -27,6 +27,8 @@ from groundplan.gateway.http.server import Request, Response
 MOST_LISTED = 1000
 """In one page, whatever more is asked for."""
 _MOST_ASKED = 10_000
+_MOST_FIELD = 64
+"""Bytes of a purpose: one that is served is shorter."""
 PURPOSES = ("batch", *file_store.CONTENT)
 """Of files that are sent."""
 
@@ -145,7 +147,8 @@ class Upload:
                 if part.filename is not None:
                     yield event.data
                 else:
-                    self._fields[part.name] = self._fields.get(part.name, b"") + event.data
+                    said = self._fields.get(part.name, b"") + event.data
+                    self._fields[part.name] = said[:_MOST_FIELD]
 
     def _check(self, part: multipart.Part) -> None:
         if part.filename is not None and (part.name != "file" or self._filename is not None):

@@ -53,6 +53,11 @@ class Requests:
     def count(self) -> int:
         return len(self._names)
 
+    @property
+    def kept(self) -> int:
+        """Bytes of a request that is not here to its end."""
+        return len(self._rest)
+
     def take(self, data: bytes) -> bytes:
         """The lines of the requests that end in this piece. Raises `Invalid`."""
         self._rest += data

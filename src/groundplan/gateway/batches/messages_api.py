@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 from psycopg import AsyncConnection
 
-from groundplan.core.errors import Conflict, Invalid, NotFound
+from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store, file_store, files_api, message_shapes
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Connection
@@ -24,8 +24,9 @@ from groundplan.gateway.batches.file_store import StoredFile
 from groundplan.gateway.batches.message_requests import Requests
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.http.body_stream import BodyStream
+from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.methods import WrongMethod
+from groundplan.gateway.http.refusals import FULL
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.messages import header_lines_of
@@ -58,7 +59,8 @@ class MessageBatchesApi:
         if method not in allowed:
             raise WrongMethod(*allowed)
         if not parts:
-            made = self._create(request, key, person) if method == b"POST" else self._list(request.target, key)
+            ordered = method == b"POST"
+            made = self._create(request, response, key, person) if ordered else self._list(request.target, key)
             response.send(200, await made)
             return
         batch, done = await self._found(message_shapes.batch_id(parts[0]), key, cancel=last == "cancel")
@@ -69,13 +71,13 @@ class MessageBatchesApi:
         else:
             response.send(200, msgspec.json.encode(message_shapes.batch_json(batch, done)))
 
-    async def _create(self, request: Request, key: KeyEntry, person: str) -> bytes:
+    async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> bytes:
         if request.stream is None:
             raise Invalid("there is no body", code="body_invalid", hint='Send {"requests": [...]}.')
         header_lines_of(request.headers)
         told = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
         requests, input_file = Requests(), new_id()
-        size = await self._shelf.keep(input_file, _lines(request.stream, requests))
+        size = await self._shelf.keep(input_file, _lines(request, response, requests))
         now = self._gateway.clock.now()
         file = StoredFile(input_file, key.workload, file_store.MESSAGES, "requests.jsonl", size, now)
         batch = Batch(
@@ -165,11 +167,15 @@ async def _batch(connection: Connection, id: UUID, key: KeyEntry) -> Batch:
     return batch
 
 
-async def _lines(stream: BodyStream, requests: Requests) -> AsyncGenerator[bytes, None]:
-    """The input file of an order, while it arrives. Raises `Invalid`."""
-    while data := await stream.read():
+async def _lines(request: Request, response: Response, requests: Requests) -> AsyncGenerator[bytes, None]:
+    """The input file of an order, while it arrives. Raises `Invalid`, and `Unavailable` where there is no room for what
+    is here of a request in it."""
+    stream = request.stream
+    while stream is not None and (data := await stream.read()):
         if lines := requests.take(data):
             yield lines
+        if not response.holds(request, HIGH + requests.kept):
+            raise Unavailable(FULL.message, code=FULL.code, hint=FULL.hint, retry_after=float(FULL.retry_after))
     requests.end()
 
 

@@ -127,11 +127,15 @@ class Response:
         self._connection.write(data)
 
     def holds(self, request: Request, size: int) -> bool:
-        """Count `size` bytes as what is held for a request, instead of those that were; False where all of them
-        together would be too many."""
-        server = self._connection.server
+        """Count `size` bytes as what is held for a request, instead of those that were; False where these are more, and
+        all of them together would be too many."""
+        server, before = self._connection.server, request.held
         server.let_go(request)
-        return server.hold(request, size)
+        if size > before:
+            return server.hold(request, size)
+        server.held += size
+        request.held = size
+        return True
 
     def finish(self) -> None:
         self.ended = True

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call import settle
+from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.multipart import Data, End, Event, Part, events
 from groundplan.gateway.surfaces.body import ELSEWHERE
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
@@ -152,7 +153,7 @@ class Upload:
             if not skipped:
                 yield _written(event, boundary)
         if self._rest is not None:
-            self._consumed = True
+            self._consumed, self._kept = True, []
             async for event in self._later(self._rest, may):
                 yield _written(event, boundary)
         yield b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (boundary, model.encode())
@@ -262,6 +263,8 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
     async for piece in upload.pieces(deployment.upstream_model, boundary, may):
         if connection.status or connection.lost:
             break  # it has answered already: what it says is read next
+        if upload.passed_on:
+            exchange.response.holds(exchange.request, HIGH)
         if piece:
             connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
             await connection.drained(_WRITE_SECONDS)

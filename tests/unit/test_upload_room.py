@@ -1,0 +1,68 @@
+"""What bodies that are read while they arrive take of a worker's room: as much as is in memory of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.integration.gateway_stack import parse
+from tests.unit.call_rig import Rig, call_rig, until
+
+from groundplan.core.home import Home
+from groundplan.gateway.batches.batches_api import BatchesApi
+from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.call import pipeline
+from groundplan.gateway.call.pipeline import Pipeline
+from groundplan.gateway.http.body_stream import HELD, HIGH
+
+FILE = (
+    b'--xyz\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+)
+ORDER = b'{"requests": [{"custom_id": "a", "params": {"text": "'
+
+
+def serve_files(rig: Rig, folder: Path) -> None:
+    """Files and batches, too, without a database."""
+    batches = BatchesApi(rig.gateway, "postgresql://127.0.0.1:1/none", Shelf(Home(folder), free=0))
+    rig.server.handler, rig.server.streams = Pipeline(rig.gateway, batches=batches).handle, pipeline.streams
+
+
+async def begun(rig: Rig, path: str, kind: str, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that has sent so much of 100 MB."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\ncontent-type: {kind}\r\n"
+    writer.write(head.encode() + b"content-length: 100000000\r\n\r\n" + data)
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "data", "kept"),
+    [
+        ("/v1/files", "multipart/form-data; boundary=xyz", FILE + bytes(2 << 20), 0),
+        ("/v1/messages/batches", "application/json", ORDER, len(ORDER)),
+        ("/v1/messages/batches", "application/json", ORDER + b"a" * (2 << 20), 2 << 20),
+    ],
+)
+async def test_what_is_written_to_the_disk_takes_no_room(
+    tmp_path: Path, path: str, kind: str, data: bytes, kept: int
+) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        serve_files(rig, tmp_path)
+        _, writer = await begun(rig, path, kind, data)
+        await until(lambda: max(1, kept) <= rig.server.held <= HIGH + kept + len(ORDER) and rig.server.held != HELD)
+        writer.close()
+        await until(lambda: rig.server.held == 0)
+
+
+async def test_a_large_request_of_an_order_for_which_there_is_no_room_is_refused(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        serve_files(rig, tmp_path)
+        rig.server.held = full = rig.server.limits.held - (2 << 20)  # of others
+        reader, writer = await begun(rig, "/v1/messages/batches", "application/json", ORDER + b"a" * (3 << 20))
+        reply = parse(await asyncio.wait_for(reader.read(), 20))
+        assert reply.status == 503 and "all that is held" in reply.json["error"]["message"], reply.body
+        writer.close()
+        await until(lambda: rig.server.held == full)
+        rig.server.held = 0
