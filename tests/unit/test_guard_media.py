@@ -136,3 +136,22 @@ async def test_texts_of_a_form_are_masked_and_none_may_come_after_its_large_file
     with pytest.raises(Invalid) as caught:
         [piece async for piece in late.pieces("up", b"b", {})]
     assert caught.value.code == "field_after_file"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("n", b"10"), ("prompt", f"for {EMAIL}".encode()), ("url", b"http://127.0.0.1/a.wav")]
+)
+async def test_a_field_that_the_edge_of_what_is_kept_cuts_is_read_whole(name: str, value: bytes) -> None:
+    """Its beginning was kept and its end passed on, so that it was neither read, nor checked, nor refused."""
+    upload = Upload(frozenset({"model", "n"}))
+    parts = (("model", None, b"m"), ("file", "a.wav", b"x" * (KEPT_BYTES - 1)), (name, None, value), ("b", None, b"2"))
+    if name == "url":
+        with pytest.raises(Invalid, match="url is not supported"):
+            await upload.begin(form(*parts))
+        return
+    await upload.begin(form(*parts))
+    assert upload.fields[name] == value.decode() and "b" not in upload.fields and not upload.whole
+    media.form_texts(upload, into)
+    upload.texts_first = False
+    sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})])
+    assert EMAIL.encode() not in sent and sent.count(b'name="%b"' % name.encode()) == 1 and b'name="b"' in sent

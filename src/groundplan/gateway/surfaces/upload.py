@@ -75,8 +75,8 @@ class Upload:
                     values[part.name] = values.get(part.name, b"") + event.data
             elif isinstance(event, End) and part is not None and part.filename is None:
                 self._field(part.name, values.get(part.name, b""))
-            if self.size > KEPT_BYTES:
-                self._rest = rest
+            if self.size > KEPT_BYTES and (part is None or part.filename is not None or isinstance(event, End)):
+                self._rest = rest  # a field that is no file was read to its end, or nobody would read it
                 break
 
     def _keep(self, event: Event) -> None:
