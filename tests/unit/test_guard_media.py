@@ -138,6 +138,20 @@ async def test_texts_of_a_form_are_masked_and_none_may_come_after_its_large_file
     assert caught.value.code == "field_after_file"
 
 
+async def test_a_field_that_is_there_several_times_is_looked_at_each_time() -> None:
+    """Put together, one value hid in the other, and all of them became the same."""
+    card, upload = "4111 1111 1111 1111", Upload(frozenset({"model"}))
+    said = [("keywords[]", None, each.encode()) for each in (card, "9", f"for {EMAIL}", "é")]
+    await upload.begin(form(*said, ("file", "a.wav", b"x")))
+    assert upload.texts == [card, "9", f"for {EMAIL}", "é"]
+    media.form_texts(upload, into)
+    sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})]).decode()
+    assert card not in sent and EMAIL not in sent and sent.count('name="keywords[]"') == 4
+    assert (
+        sent.count("\r\n\r\n9\r\n") == 1 and "é" in sent and upload.texts[1] == "9" and EMAIL not in str(upload.texts)
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("n", b"10"), ("prompt", f"for {EMAIL}".encode()), ("url", b"http://127.0.0.1/a.wav")]
 )

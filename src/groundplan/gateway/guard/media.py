@@ -103,9 +103,7 @@ def form_texts(upload: Upload, change: Change) -> None:
     """Check the texts of a form that is sent on while it arrives: all must come before the bulk of its files. Raises
     `Refused`; what is masked is replaced."""
     upload.texts_first = True
-    for name, given in list(upload.fields.items()):
-        if (made := change(given)) != given:
-            upload.replace(name, made)
+    upload.reword(change)
 
 
 def transcript(body: Any, change: Change) -> Any:

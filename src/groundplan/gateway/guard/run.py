@@ -155,7 +155,7 @@ class Guarding:
         conversation = upload is None and exchange.request.stream is not None  # `check_session` refuses it
         if not self.guard.presidio_input or conversation:
             return
-        said = texts(value_of(exchange.request.body)) if upload is None else upload.fields.values()
+        said = texts(value_of(exchange.request.body)) if upload is None else upload.texts
         try:
             await self._personal("input", self.guard.presidio_input, exchange.id, "\n".join(said))
         finally:

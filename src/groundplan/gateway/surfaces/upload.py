@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Container, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from typing import TYPE_CHECKING
 
 from groundplan.core.errors import Invalid
@@ -47,6 +47,9 @@ class Upload:
         self._rest: AsyncIterator[Event] | None = None
         self._consumed = False
         self.fields: dict[str, str] = {}
+        """Of a name that is there several times the last one."""
+        self.texts: list[str] = []
+        """Every field that is no file, as far as they were read."""
         self.files: list[str] = []
         """Names of the fields that are files, as far as they were read."""
         self.size = 0
@@ -62,19 +65,20 @@ class Upload:
             raise Invalid("there is no form", code="form_missing", hint="Send multipart/form-data.")
         rest = events(request.stream, request.headers.get(b"content-type"))
         part: Part | None = None
-        values: dict[str, bytes] = {}
+        value = b""
         async for event in rest:
             self._keep(event)
             if isinstance(event, Part):
-                part = event
+                part, value = event, b""
                 if event.filename is not None:
                     self.files.append(event.name)
             elif isinstance(event, Data):
                 self.size += len(event.data)
                 if part is not None and part.filename is None:
-                    values[part.name] = values.get(part.name, b"") + event.data
+                    value += event.data
             elif isinstance(event, End) and part is not None and part.filename is None:
-                self._field(part.name, values.get(part.name, b""))
+                self._field(part.name, value)
+                self.texts.append(self.fields[part.name])
             if self.size > KEPT_BYTES and (part is None or part.filename is not None or isinstance(event, End)):
                 self._rest = rest  # a field that is no file was read to its end, or nobody would read it
                 break
@@ -112,18 +116,23 @@ class Upload:
             raise Invalid(f"{name} is not a whole number", code="body_invalid", hint="Send digits only.")
         return int(text)
 
-    def replace(self, name: str, value: str) -> None:
-        """Another value for a field that was read whole."""
-        self.fields[name] = value
-        made: list[Event] = []
-        inside = False
-        for event in self._kept:
+    def reword(self, change: Callable[[str], str]) -> None:
+        """Another value for each field that was read, where `change` makes one of it."""
+        kept, self._kept, self.texts = self._kept, [], []
+        part: Part | None = None
+        value = b""
+        for event in kept:
             if isinstance(event, Part):
-                inside = event.name == name and event.filename is None
-                made += [event, Data(value.encode())] if inside else [event]
-            elif not (inside and isinstance(event, Data)):
-                made.append(event)
-        self._kept = made
+                part, value = event if event.filename is None else None, b""
+            elif part is not None and isinstance(event, Data):
+                value += event.data
+                continue
+            elif part is not None:
+                self.fields[part.name] = text = change(value.decode())
+                self.texts.append(text)
+                self._kept.append(Data(text.encode()))
+                part = None
+            self._kept.append(event)
 
     @property
     def passed_on(self) -> bool:
