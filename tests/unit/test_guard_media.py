@@ -52,6 +52,28 @@ def test_a_transcript_is_checked_with_its_segments_and_loses_the_times_of_its_wo
         media.transcript({"text": f"use {SECRET}"}, out)
 
 
+WORDS = [{"word": "write"}, {"word": EMAIL, "speaker_id": "S1"}]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"segments": [{"id": 0, "text": f"write to {EMAIL} soon", "tokens": [5], "words": WORDS}]},
+        {"speaker_segments": [{"id": 1, "speaker_id": "S1", "text": f"write to {EMAIL} soon", "words": WORDS}]},
+        {"speaker_segments": [{"id": 1, "text": "write to ana@ac"}, {"id": 2, "text": "me.example soon"}]},
+        {"segments": [{"text": "call me: 4111 1111", "speaker": "A"}, {"text": "1111 1111 yes", "speaker": "A"}]},
+        {"diarization": {"utterances": [{"transcript": f"to {EMAIL}", "words": WORDS}]}},
+    ],
+)
+def test_what_a_transcript_says_again_is_checked_wherever_it_stands(more: dict[str, Any]) -> None:
+    """As speaches, Fireworks and Together tell it."""
+    told = {"duration": 3.5, "language": "english", "x_groq": {"id": "req_1"}}
+    made = media.transcript({"text": f"write to {EMAIL} soon, 4111 1111 1111 1111", **told, **more}, out)
+    said = str(made)
+    assert not any(each in said for each in (EMAIL, "ana@ac", "1111 1111", "'tokens': [5]", "word"))
+    assert told.items() <= made.items() and ("segments" not in more or len(made.get("segments", [])) in (0, 1))
+
+
 def test_subtitles_are_checked_also_across_their_times() -> None:
     times = "1\n00:00:00,000 --> 00:00:02,000\nhello there\n"
     assert media.subtitles(times, out) == times

@@ -30,6 +30,9 @@ SENDING = frozenset({"images.edits", "images.variations"})
 """Endpoints to which images are sent."""
 UNREAD = frozenset({SPEECH, *DRAWING})
 """Endpoints whose answers nobody can read before they are sent."""
+_WORDS = frozenset({"words", "logprobs"})
+"""Of a transcript, or a part of one, word by word."""
+_NO_TEXTS = _WORDS | {"tokens", "id", "type", "object", "model", "task", "language", "speaker_id", "x_groq", "usage"}
 Change = Callable[[str], str]
 """What becomes of a text; raises `Refused`."""
 
@@ -107,35 +110,44 @@ def form_texts(upload: Upload, change: Change) -> None:
 
 
 def transcript(body: Any, change: Change) -> Any:
-    """A transcript with every text of it checked; the same object where nothing was changed. Raises `Refused`.
+    """A transcript with every text of it checked, wherever it says it again: by segments, by speakers; the same object
+    where nothing was changed. Raises `Refused`.
 
     Where something was masked, the times and log probabilities of single words are left out, and the tokens of
     segments, for they say it again.
     """
-    text = body.get("text") if isinstance(body, dict) else None
-    if not isinstance(text, str):
+    if not isinstance(body, dict) or not isinstance(body.get("text"), str):
         return body
-    made: dict[str, Any] = dict(body)
-    made["text"] = change(text)
-    segments = body.get("segments")
-    if isinstance(segments, list):
-        made["segments"] = [
-            {**each, "text": change(each["text"])} if isinstance(each, dict) and isinstance(each.get("text"), str)
-            else each
-            for each in segments
-        ]  # fmt: skip
-        whole = "".join(str(each.get("text", "")) for each in made["segments"] if isinstance(each, dict))
-        if change(whole) != whole:
-            del made["segments"]  # it stands across two of them
-    if made == body:
-        return body
-    for name in ("words", "logprobs"):
-        made.pop(name, None)
-    if isinstance(kept := made.get("segments"), list):
-        made["segments"] = [
-            each | {"tokens": []} if isinstance(each, dict) and each.get("tokens") else each for each in kept
-        ]
-    return made
+    made = _reworded(body, change)
+    return body if made == body else _without_words(made)
+
+
+def _reworded(value: Any, change: Change) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_reworded(each, change) for each in value]
+    if not isinstance(value, dict):
+        return value
+    made = {name: each if name in _NO_TEXTS else _reworded(each, change) for name, each in value.items()}
+    return {name: each for name, each in made.items() if not _stands_across(each, change)}
+
+
+def _stands_across(value: Any, change: Change) -> bool:
+    """Whether something is left that stands across two segments, or what two speakers say."""
+    if not isinstance(value, list):
+        return False
+    said = [each["text"] for each in value if isinstance(each, dict) and isinstance(each.get("text"), str)]
+    return len(said) > 1 and any(change(whole) != whole for whole in ("".join(said), " ".join(said)))
+
+
+def _without_words(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_words(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    made = {name: _without_words(each) for name, each in value.items() if name not in _WORDS}
+    return made | {"tokens": []} if made.get("tokens") else made
 
 
 def subtitles(text: str, change: Change) -> str:
