@@ -142,6 +142,19 @@ async def test_a_form_that_is_kept_goes_to_the_next_one(tmp_path: Path) -> None:
         assert [settled.outcome for settled in await rig.settlements()] == ["not_billed", "ok"]
 
 
+@pytest.mark.parametrize("size", [2 << 20, 1 << 10])
+async def test_a_large_recording_that_nobody_else_can_have_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """To give its deployment up would help nobody, and cost the longest recording."""
+    monkeypatch.setattr("groundplan.gateway.call.attempt.FIRST_TOKEN_MS", 50)
+    async with call_rig(tmp_path, more={"one": EAR | {"first_token_ms": 50, "idle_ms": 10}, "two": EAR}) as rig:
+        rig.play("one", latency_ms=150)
+        reply = await heard(rig, size)
+        assert reply.status == 200 and reply.headers["groundplan-deployment"] == ("one" if size > 1 << 20 else "two")
+        await rig.books()
+
+
 # what is stopped -----------------------------------------------------------------------------------------------------
 
 

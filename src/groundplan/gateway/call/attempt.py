@@ -196,7 +196,9 @@ class Attempt(Refusable):
         first_ms = deployment.first_token_ms
         since = self.gateway.loop.time()
         seconds = (first_ms if stream else first_ms + deployment.idle_ms) / 1000
-        if self._alone and first_ms == FIRST_TOKEN_MS and not deployment.first_token_declared:
+        upload = None if ask is None else ask.upload
+        alone = self._alone or (upload is not None and upload.passed_on)
+        if alone and first_ms == FIRST_TOKEN_MS and not deployment.first_token_declared:
             seconds = self.deadline - since  # nothing is gained by giving up a model that thinks
         seconds = max(LEAST, min(seconds, self.deadline - since))
         self.status = await connection.head(seconds)
