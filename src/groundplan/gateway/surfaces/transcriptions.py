@@ -6,7 +6,7 @@ at all. Hears nothing itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.economics.unit_price import audio_price
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.transcripts_stream import Priced, Reported, seconds_used, transcript_relay
 from groundplan.gateway.surfaces.upload import Upload, model_missing, taking_uploads
@@ -40,7 +40,16 @@ class _Answer(msgspec.Struct, frozen=True):
     usage: Reported | None = None
 
 
+class _Said(msgspec.Struct, frozen=True):
+    """JSON in the place of a text: an answer (vLLM), or an error."""
+
+    text: str | None = None
+    error: Any = None
+    usage: Reported | None = None
+
+
 _answer = msgspec.json.Decoder(_Answer).decode
+_said = msgspec.json.Decoder(_Said).decode
 
 
 class TranscriptionCodec(PlainCodec):
@@ -50,15 +59,28 @@ class TranscriptionCodec(PlainCodec):
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """A whole answer. Raises `Malformed`."""
-        if ask.upload is not None and ask.upload.fields.get("response_format") in _TEXTS:
-            try:
-                data.decode()
-            except UnicodeDecodeError as error:
-                raise malformed() from error
-            return Answered(data, self._priced.used(None), TEXT)
+        if ask.upload is not None and (kind := ask.upload.fields.get("response_format")) in _TEXTS:
+            return self._text(data, plain=kind == "text")
         found = understood(_answer, data)
         told = None if found.usage is None else found.usage.told()
         return Answered(data, self._priced.used(told, seconds_used(_number(found.duration))))
+
+    def _text(self, data: bytes, *, plain: bool) -> Answered:
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            raise malformed() from error
+        told = None
+        if data.lstrip().startswith(b"{"):
+            try:
+                found = understood(_said, data)
+            except Malformed:
+                found = _Said()  # what somebody said may begin like that
+            if found.text is None and found.error is not None:
+                raise malformed()
+            if plain and found.text is not None:
+                data, told = found.text.encode(), None if found.usage is None else found.usage.told()
+        return Answered(data, self._priced.used(told), TEXT)
 
     def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         return transcript_relay(self._priced)

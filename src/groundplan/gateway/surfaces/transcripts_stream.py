@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from groundplan.economics.prices.reported import RealtimeUsage
+from groundplan.economics.prices.reported import RealtimeUsage, plausible
 from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
 from groundplan.ledger.model import Usage
 
@@ -14,14 +14,28 @@ _MOST_SECONDS = 1 << 32
 
 
 class Reported(RealtimeUsage, frozen=True):
-    """Tokens as of a realtime session, or seconds."""
+    """Tokens as of a realtime session, or of a chat (vLLM), or seconds; Mistral tells both."""
 
     type: str = ""
-    seconds: float = -1
+    seconds: float | None = None
+    prompt_audio_seconds: float | None = None
+    prompt_tokens: int = -1
+    completion_tokens: int = -1
+    total_tokens: int = -1
 
     def told(self) -> Usage | None:
         """What is reported, where it can be true."""
-        return self.usage() if self.type != "duration" else seconds_used(self.seconds)
+        tokens = None if self.type == "duration" else self.usage() or self._of_chat()
+        seconds = self.prompt_audio_seconds if self.seconds is None else self.seconds
+        heard = None if seconds is None else seconds_used(seconds)
+        return tokens if heard is None else msgspec.structs.replace(tokens or heard, seconds=heard.seconds)
+
+    def _of_chat(self) -> Usage | None:
+        """Tokens of sound are in the total alone."""
+        if self.prompt_tokens < 0 or self.completion_tokens < 0:
+            return None
+        into = max(self.prompt_tokens, self.total_tokens - self.completion_tokens)
+        return plausible(Usage(input=into, output=self.completion_tokens))
 
 
 @dataclass(frozen=True, slots=True)
