@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.integration.gateway_stack import parse
 from tests.unit.call_rig import PATIENT, Rig, Stream, call_rig, rule, until
+from tests.unit.raw_upstream import STREAM, asked, events, saying
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
@@ -116,6 +117,28 @@ async def test_media_that_break_are_told_so_and_cost_their_most(media: Media, mo
     assert (settled.outcome, settled.cost, settled.estimated) == ("failed", made.bound, True)
     assert "no_usage" in settled.flags
     await media.rig.books()
+
+
+BLOCKED = b'{"type":"error","error":{"type":"image_generation_user_error","code":"moderation_blocked","message":"no"}}'
+PARTIAL = b'{"error":{"type":"image_generation_user_error","code":null,"param":"tools","message":"no"}}'
+BUSY = b'{"error":{"code":"rate_limit_exceeded","message":"Try again in 7s"}}'
+
+
+@pytest.mark.parametrize(("told", "status"), [(BLOCKED, 400), (PARTIAL, 400), (BUSY, 200), (b'{"error":"x"}', 200)])
+async def test_a_stream_of_an_image_that_is_an_error_is_what_that_says(
+    tmp_path: Path, told: bytes, status: int
+) -> None:
+    """What is refused for what was asked is its caller's matter: paid by nobody, and held against no deployment."""
+    place, path, body, _ = TASKS["images"]
+    async with saying(tmp_path, STREAM + events(told), fallback=True, more={"one": place, "two": place}) as rig:
+        reply = await asked(rig, path, body)
+        assert reply.status == status, reply.body
+        first, *_ = await rig.settlements()
+        assert first.outcome == ("failed" if b'"x"' in told else "not_billed")
+        if status == 400:
+            assert json.loads(reply.body)["error"]["type"] == "image_generation_user_error"
+        assert bool(rig.gateway.health._failures) == (status == 200) and rig.models["two"].counted == (status == 200)
+        await rig.books()
 
 
 async def test_media_are_resumed_nowhere(tmp_path: Path) -> None:

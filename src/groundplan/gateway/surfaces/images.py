@@ -51,7 +51,7 @@ class _Images(msgspec.Struct, frozen=True):
 
 
 class _Event(msgspec.Struct, frozen=True):
-    type: str
+    type: str = ""
     b64_json: msgspec.Raw = NULL
     usage: ImagesUsage | None = None
     text_bytes = 0

@@ -33,7 +33,7 @@ class _Speech(msgspec.Struct, frozen=True):
 
 
 class _Event(msgspec.Struct, frozen=True):
-    type: str
+    type: str = ""
     audio: str = ""
     usage: RealtimeUsage | None = None
     text_bytes = 0

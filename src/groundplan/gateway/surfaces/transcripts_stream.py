@@ -65,7 +65,7 @@ def seconds_used(seconds: float) -> Usage | None:
 
 
 class _Event(msgspec.Struct, frozen=True):
-    type: str
+    type: str = ""
     delta: str = ""
     usage: Reported | None = None
 

@@ -21,7 +21,9 @@ class TypedEvent(Protocol):
     """One event as far as the gateway needs it."""
 
     @property
-    def type(self) -> str: ...
+    def type(self) -> str:
+        """Empty: it does not say, as errors of many servers do not."""
+        ...
 
     @property
     def fits(self) -> bool:
@@ -61,9 +63,9 @@ class TypedRelay(OpenAIRelay):
 
     def _take(self, data: bytes) -> bytes:
         found = understood(self._kind.read, data, STREAM)
-        if found.type == "error":
-            raise failed()
-        if not found.fits:
+        if found.type == "error" or (not found.type and b'"error"' in data):
+            raise failed(data)
+        if not found.type or not found.fits:
             raise Malformed("an event of the upstream's stream has nothing in it")
         if found.type == self._kind.last:
             self._held, self.done = data, True

@@ -56,12 +56,14 @@ _TOLD = {
             "invalid_prompt", "cyber_policy", "bio_policy", "misalignment_policy_violation", "invalid_image",
             "invalid_image_format", "invalid_base64_image", "image_too_large", "image_too_small", "image_parse_error",
             "image_content_policy_violation", "invalid_image_mode", "image_file_too_large",
-            "unsupported_image_media_type", "empty_image_file",
+            "unsupported_image_media_type", "empty_image_file", "moderation_blocked", "content_policy_violation",
         ),
         REFUSED,
     ),
 }  # fmt: skip
-"""What OpenAI and Azure say in a stream of Responses, which they begin before they look at what is asked."""
+"""What OpenAI and Azure say in a stream, which they begin before they look at what is asked."""
+_USERS = "image_generation_user_error"
+"""The type of an error of theirs whose code may be none."""
 _FLAGGED = "Content violates usage guidelines"
 """How xAI begins to refuse what somebody asks, as if our key were not allowed to; OpenRouter says so in `metadata`."""
 _UNFIT = "No endpoints found that "
@@ -187,7 +189,8 @@ def told_status(data: bytes) -> int:
         return code if 400 <= code < 600 else 0
     if says_too_long(error.message, code):
         return REFUSED
-    return (_TOLD.get(code) or _CODES.get(code, 0)) if isinstance(code, str) else 0
+    known = (_TOLD.get(code) or _CODES.get(code, 0)) if isinstance(code, str) else 0
+    return known or (REFUSED if error.type == _USERS else 0)
 
 
 def above_rate(status: int, data: bytes) -> bool:
