@@ -68,10 +68,14 @@ async def test_a_refusal_of_the_rest_of_a_stream(tmp_path: Path, names: list[str
 EAR = {"kind": "transcription", "audio_seconds": 60, "rates": Rates(input=0, output=0, minute=PICO // 100)}
 
 
-async def heard(rig: Rig, size: int, pause: float = 0.0) -> Reply:
-    """The answer to a form with so many bytes of sound. `pause`: of its client, before the last of them."""
+async def heard(rig: Rig, size: int, *more: tuple[str, str], pause: float = 0.0) -> Reply:
+    """The answer to a form with so many bytes of sound, and `more` fields. `pause`: of its client, before the last of
+    them."""
     rig.server.streams = pipeline.streams
-    head = b'--xyz\r\nContent-Disposition: form-data; name="model"\r\n\r\nauto\r\n'
+    head = b"".join(
+        f'--xyz\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in (("model", "auto"), *more)
+    )
     head += b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     data = head + bytes(size) + b"\r\n--xyz--\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
+from openai.types.audio import TranscriptionStreamEvent
 from tests.integration.gateway_stack import deployment
+from tests.integration.sdk_types import strict
+from tests.unit.call_rig import Stream
+from tests.unit.raw_upstream import STREAM, events, saying
+from tests.unit.test_gateway_further_attempts import EAR, heard
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.sse import DONE, EventReader
 from groundplan.gateway.surfaces.interface import Codec, Malformed
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS
 from groundplan.gateway.surfaces.upload import Upload
@@ -72,3 +82,77 @@ def test_a_transcript_as_text_is_text(kind: str, data: bytes, text: bytes | None
         return
     answered = codec(MINUTES).answer(data, ask(kind))
     assert (answered.data, answered.usage, answered.kind[:24]) == (text, used, b"content-type: text/plain")
+
+
+def said(*told: dict[str, Any]) -> list[bytes]:
+    return [json.dumps(each).encode() for each in told]
+
+
+def vllm(text: str, **more: Any) -> dict[str, Any]:
+    return {"id": "trsc-1", "object": "transcription.chunk", "choices": [{"delta": {"content": text}}], **more}
+
+
+USED = {"prompt_audio_seconds": 3, "prompt_tokens": 8, "completion_tokens": 4, "total_tokens": 12}
+MISTRAL = said(
+    {"type": "transcription.language", "audio_language": "en"},
+    {"type": "transcription.text.delta", "text": "Hello, "},
+    {"type": "transcription.segment", "text": "Hello, there.", "start": 0.5, "end": 1.5, "speaker_id": "speaker_1"},
+    {"type": "transcription.text.delta", "text": "there."},
+    {"type": "transcription.done", "model": "voxtral-mini-2507", "text": "Hello, there.", "usage": USED},
+)
+VLLM = said(
+    vllm("Hello, "), vllm("there."), vllm(""),
+    {"choices": [], "usage": {"prompt_tokens": 8, "completion_tokens": 4, "total_tokens": 12}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rates", "told", "used"),
+    [
+        (MINUTES, MISTRAL, Usage(input=8, output=4, seconds=3)),
+        (TOKENS, MISTRAL, Usage(input=8, output=4, seconds=3)),
+        (TOKENS, [*VLLM, DONE], Usage(input=8, output=4)),
+        (MINUTES, [*VLLM, DONE], None),
+        (MINUTES, [*VLLM[:2], DONE], None),
+        (MINUTES, said({"text": "Hello,"}, {"text": "there."}), None),
+        (MINUTES, said({"text": "Hello,", "segments": []}, {"text": " there."}, {"text": ""}), None),
+    ],
+)
+def test_a_transcript_that_others_tell_otherwise_is_told_as_openai_does(
+    rates: Rates, told: list[bytes], used: Usage | None
+) -> None:
+    relay = codec(rates).relay(ask())
+    out = b"".join(relay.take(each) for each in told)
+    assert relay.complete and relay.usage == used and relay.output_bytes == len("Hello, there.")
+    told = EventReader().feed(out + relay.last(b'{"cost_usd":"0"}'))
+    found = [strict(TranscriptionStreamEvent, each.decode()) for each in told]
+    assert "".join(each.delta for each in found if each.type == "transcript.text.delta") == "Hello, there."
+    assert (found[-1].type, found[-1].text) == ("transcript.text.done", "Hello, there.")
+    speakers = [each.speaker for each in found if each.type == "transcript.text.segment"]
+    assert speakers == ["speaker_1"] * (b"speaker_1" in out)
+
+
+@pytest.mark.parametrize("told", [VLLM[:1], MISTRAL[:3], []])
+def test_a_transcript_that_has_not_ended_is_not_complete(told: list[bytes]) -> None:
+    relay = codec(MINUTES).relay(ask())
+    for each in told:
+        relay.take(each)
+    assert not relay.complete
+
+
+def test_an_error_in_the_words_of_others_is_one() -> None:
+    relay = codec(MINUTES).relay(ask())
+    relay.take(VLLM[0])
+    with pytest.raises(Malformed, match="reported an error"):
+        relay.take(b'{"error":{"message":"CUDA out of memory","type":"InternalServerError","code":500}}')
+
+
+async def test_a_transcript_of_a_vllm_reaches_who_asked_for_it(tmp_path: Path) -> None:
+    sent = STREAM + events(*VLLM, DONE)
+    async with saying(tmp_path, sent, more={"one": EAR | {"rates": TOKENS, "max_output_tokens": 50}}) as rig:
+        reply = await heard(rig, 100, ("stream", "true"))
+        (first, second, done) = told = Stream(reply).events
+        assert reply.status == 200 and [each["type"][16:] for each in told] == ["delta", "delta", "done"]
+        assert first["delta"] + second["delta"] == done["text"] == "Hello, there."
+        assert done["groundplan"]["cost_usd"] == "0.000048000000" and not rig.gateway.health._failures
+        await rig.books()

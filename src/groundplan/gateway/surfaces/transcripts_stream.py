@@ -1,13 +1,19 @@
-"""What of a transcript that is told while it is heard is read: OpenAI's events, the last one with text and usage."""
+"""A transcript that is told while it is heard: OpenAI's events, the last one with text and usage.
+
+Some servers tell it in words of their own, which are put into OpenAI's, since its clients know no others: Mistral by
+events of other names, vLLM by chunks like those of a chat, speaches by texts alone, which end where the stream does.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from groundplan.economics.prices.reported import RealtimeUsage, plausible
-from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
+from groundplan.gateway.http.sse import event
+from groundplan.gateway.surfaces.typed_stream import Kind, TypedEvent, TypedRelay
 from groundplan.ledger.model import Usage
 
 _MOST_SECONDS = 1 << 32
@@ -64,10 +70,23 @@ def seconds_used(seconds: float) -> Usage | None:
     return Usage(seconds=-int(-seconds // 1)) if 0 <= seconds < _MOST_SECONDS else None
 
 
+class _Delta(msgspec.Struct, frozen=True):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    delta: _Delta | None = None
+
+
 class _Event(msgspec.Struct, frozen=True):
     type: str = ""
     delta: str = ""
+    text: str | None = None
     usage: Reported | None = None
+    choices: list[_Choice] | None = None
+    start: float | None = None
+    end: float | None = None
+    speaker_id: Any = None
 
     @property
     def fits(self) -> bool:
@@ -81,8 +100,96 @@ class _Event(msgspec.Struct, frozen=True):
         return None if self.usage is None else self.usage.told()
 
 
-_KIND = Kind(msgspec.json.Decoder(_Event).decode, "transcript.text.done")
+_DONE = "transcript.text.done"
+_KIND = Kind(msgspec.json.Decoder(_Event).decode, _DONE)
+_LANGUAGE, _DELTA, _SEGMENT, _END = (
+    f"transcription.{name}" for name in ("language", "text.delta", "segment", "done")
+)  # fmt: skip
+"""Mistral's."""
+_encode = msgspec.json.encode
+
+
+class TranscriptRelay(TypedRelay):
+    """See the module."""
+
+    __slots__ = ("_counted", "_ends", "_segments", "_texts")
+
+    def __init__(self, priced: Priced) -> None:
+        super().__init__(_KIND, priced.used(None), priced.used)
+        self._texts: list[str] = []
+        """What was said so far, of a server with words of its own."""
+        self._counted: Usage | None = None
+        self._segments = 0
+        self._ends = False
+        """It may end here: nothing else tells its end."""
+
+    def _taken(self, found: TypedEvent, data: bytes) -> bytes:
+        if not isinstance(found, _Event):
+            raise AssertionError("read as another kind")
+        if found.choices is not None:
+            return self._told("".join(each.delta.content or "" for each in found.choices if each.delta), found)
+        if found.type == _DELTA:
+            return self._told(found.text or "", found)
+        if not found.type and found.text is not None:
+            self._ends = True
+            return self._told(self._apart(found.text), found)
+        if found.type == _SEGMENT:
+            return self._segment(found)
+        if found.type == _END:
+            self._report(found)
+            self._texts = [found.text] if found.text is not None else self._texts
+            self._close()
+            return b""
+        return b"" if found.type == _LANGUAGE else super()._taken(found, data)
+
+    def _told(self, said: str, found: _Event) -> bytes:
+        self._report(found)
+        if not said:
+            return b""
+        self._texts.append(said)
+        self.output_bytes += len(said.encode())
+        return event(_encode({"type": "transcript.text.delta", "delta": said}))
+
+    def _apart(self, said: str) -> str:
+        """A text that stands alone, as it goes on with those before it."""
+        beside = not said or not self._texts or said[0].isspace() or self._texts[-1][-1].isspace()
+        return said if beside else f" {said}"
+
+    def _segment(self, found: _Event) -> bytes:
+        self._segments += 1
+        return event(
+            _encode(
+                {
+                    "type": "transcript.text.segment", "id": f"seg_{self._segments}", "start": found.start or 0.0,
+                    "end": found.end or 0.0, "speaker": str(found.speaker_id or ""), "text": found.text or "",
+                }
+            )
+        )  # fmt: skip
+
+    def _report(self, found: _Event) -> None:
+        if found.usage is not None:
+            self.usage = self._used(told := found.told()) or self.usage
+            self._counted = told
+
+    def _close(self) -> None:
+        told: dict[str, object] = {"type": _DONE, "text": "".join(self._texts).strip()}
+        if (used := self._counted) is not None and (used.input or used.output):
+            told["usage"] = {
+                "type": "tokens", "input_tokens": used.input, "output_tokens": used.output,
+                "total_tokens": used.input + used.output,
+            }  # fmt: skip
+        self._held, self.done = _encode(told), True
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._held) or self._ends or (self.done and bool(self._texts))
+
+    def last(self, facts: bytes) -> bytes:
+        """The event that ends it, with the facts."""
+        if not self._held:
+            self._close()
+        return super().last(facts)
 
 
 def transcript_relay(priced: Priced) -> TypedRelay:
-    return TypedRelay(_KIND, priced.used(None), priced.used)
+    return TranscriptRelay(priced)

@@ -62,7 +62,9 @@ class TypedRelay(OpenAIRelay):
         self.usage = usage
 
     def _take(self, data: bytes) -> bytes:
-        found = understood(self._kind.read, data, STREAM)
+        return self._taken(understood(self._kind.read, data, STREAM), data)
+
+    def _taken(self, found: TypedEvent, data: bytes) -> bytes:
         if found.type == "error" or (not found.type and b'"error"' in data):
             raise failed(data)
         if not found.type or not found.fits:
