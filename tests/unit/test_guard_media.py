@@ -11,6 +11,7 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.guard import media
 from groundplan.gateway.http.server import Request
+from groundplan.gateway.surfaces.transcriptions import SAMPLES
 from groundplan.gateway.surfaces.upload import KEPT_BYTES, Upload
 from groundplan.governance.guardrails.guard import Findings, Guard, checked_answer, checked_text
 from groundplan.governance.guardrails.masks import Masks
@@ -191,3 +192,19 @@ async def test_a_field_that_the_edge_of_what_is_kept_cuts_is_read_whole(name: st
     upload.texts_first = False
     sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})])
     assert EMAIL.encode() not in sent and sent.count(b'name="%b"' % name.encode()) == 1 and b'name="b"' in sent
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_samples_of_speakers_are_sound_and_may_be_as_large(first: bool) -> None:
+    """OpenAI takes four of ten seconds each, as texts; all fields together have less room."""
+    sample, upload = b"data:audio/wav;base64," + b"A" * 700_000, Upload(frozenset({"model"}), samples=SAMPLES)
+    samples = tuple(("known_speaker_references[]", None, sample) for _ in range(4))
+    file, model = ("file", "a.wav", b"x" * (KEPT_BYTES + 1)), ("model", None, b"m")
+    await upload.begin(form(*((model, *samples, file) if first else (model, file, *samples))))
+    media.form_texts(upload, into)
+    sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})])
+    assert sent.count(sample) == 4 and set(upload.fields) <= {"model"} and upload.size < KEPT_BYTES + 200_000
+    many = Upload(frozenset(), samples=SAMPLES)
+    await many.begin(form(*(samples * 6)))
+    with pytest.raises(Invalid, match="fields are too large"):
+        [piece async for piece in many.pieces("up", b"b", {})]

@@ -19,6 +19,8 @@ from groundplan.gateway.http.body_stream import BodyStream
 
 FIELD_BYTES = 256 << 10
 """Most that all fields which are no files may have together."""
+LARGE_BYTES = 16 << 20
+"""Most that those of them may have together which are named as large ones."""
 MOST_PARTS = 64
 _HINT = "Send multipart/form-data, as OpenAI's clients do."
 _NAME = re.compile(r"[A-Za-z0-9_\-\[\].]{1,64}", re.ASCII)
@@ -55,9 +57,10 @@ def is_form(content_type: bytes | None) -> bool:
 
 
 class FormReader:
-    """Feed bytes, get the parts' heads, data and ends in order. Raises `Invalid`."""
+    """Feed bytes, get the parts' heads, data and ends in order. Raises `Invalid`. `large`: fields that are no files and
+    may be as large as some."""
 
-    def __init__(self, content_type: bytes | None) -> None:
+    def __init__(self, content_type: bytes | None, large: frozenset[str] = frozenset()) -> None:
         if not is_form(content_type):
             raise WrongType("the body is not multipart/form-data", code="content_type", hint=_HINT)
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
@@ -67,8 +70,10 @@ class FormReader:
         self._headers: dict[bytes, bytes] = {}
         self._name = self._value = b""
         self._parts = 0
-        self._fields = 0
-        self._file = False
+        self._large = large
+        self._sizes = [0, 0]
+        """Of fields that are no files, and of large ones."""
+        self._file = self._is_large = False
         self.complete = False
         self._parser = MultipartParser(
             boundary,
@@ -115,14 +120,14 @@ class FormReader:
         if kind != b"form-data" or _NAME.fullmatch(name) is None:
             raise Invalid("a part of the form has no usable name", code="form_malformed", hint=_HINT)
         filename = options.get(b"filename")
-        self._file = filename is not None
+        self._file, self._is_large = filename is not None, name in self._large
         text = None if filename is None else filename.decode("utf-8", "replace")
         self._events.append(Part(name, text, self._headers.get(b"content-type", b"")))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if not self._file:
-            self._fields += end - start
-            if self._fields > FIELD_BYTES:
+            self._sizes[self._is_large] += end - start
+            if self._sizes[self._is_large] > (LARGE_BYTES if self._is_large else FIELD_BYTES):
                 raise TooLarge("the form's fields are too large", code="form_fields", hint="Send data as a file.")
         if end > start:
             self._events.append(Data(data[start:end]))
@@ -131,9 +136,11 @@ class FormReader:
         self.complete = True
 
 
-async def events(stream: BodyStream, content_type: bytes | None) -> AsyncIterator[Event]:
+async def events(
+    stream: BodyStream, content_type: bytes | None, large: frozenset[str] = frozenset()
+) -> AsyncIterator[Event]:
     """What a streamed form is made of. Raises `Invalid`, also for one that ends early."""
-    reader = FormReader(content_type)
+    reader = FormReader(content_type, large)
     while data := await stream.read():
         for event in reader.feed(data):
             yield event

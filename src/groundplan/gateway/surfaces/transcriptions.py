@@ -32,6 +32,8 @@ TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 _FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 _TEXTS = ("text", "srt", "vtt")
 _DECISIVE = frozenset({"model", "response_format", "stream"})
+SAMPLES = frozenset({"known_speaker_references", "known_speaker_references[]"})
+"""How speakers sound, each up to ten seconds in base64."""
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -110,7 +112,7 @@ class Transcriptions(Interface):
         self._codecs: dict[Priced, TranscriptionCodec] = {}
 
     async def receive(self, request: Request) -> None:
-        upload = request.form = Upload(_DECISIVE)
+        upload = request.form = Upload(_DECISIVE, samples=SAMPLES)
         await upload.begin(request)
 
     def read(self, request: Request) -> Ask:

@@ -38,10 +38,17 @@ _WRITE_SECONDS = 30.0
 
 class Upload:
     """A form of which the beginning was read. `decisive` are the fields that must be in it, where they are there;
-    `late` says how many files there may be in all, and in which fields, where some come behind it."""
+    `late` says how many files there may be in all, and in which fields, where some come behind it; `samples` are fields
+    that are no files and have sound, which is passed on like one."""
 
-    def __init__(self, decisive: frozenset[str], late: tuple[int, frozenset[str]] = ONE_FILE) -> None:
+    def __init__(
+        self,
+        decisive: frozenset[str],
+        late: tuple[int, frozenset[str]] = ONE_FILE,
+        samples: frozenset[str] = frozenset(),
+    ) -> None:
         self._decisive = decisive
+        self._samples = samples
         self._late = late
         self._kept: list[Event] = []
         self._rest: AsyncIterator[Event] | None = None
@@ -63,7 +70,7 @@ class Upload:
         """Read as much as is kept. Raises `Invalid`."""
         if request.stream is None:
             raise Invalid("there is no form", code="form_missing", hint="Send multipart/form-data.")
-        rest = events(request.stream, request.headers.get(b"content-type"))
+        rest = events(request.stream, request.headers.get(b"content-type"), self._samples)
         part: Part | None = None
         value = b""
         async for event in rest:
@@ -74,14 +81,17 @@ class Upload:
                     self.files.append(event.name)
             elif isinstance(event, Data):
                 self.size += len(event.data)
-                if part is not None and part.filename is None:
+                if self._is_text(part):
                     value += event.data
-            elif isinstance(event, End) and part is not None and part.filename is None:
+            elif isinstance(event, End) and part is not None and self._is_text(part):
                 self._field(part.name, value)
                 self.texts.append(self.fields[part.name])
-            if self.size > KEPT_BYTES and (part is None or part.filename is not None or isinstance(event, End)):
+            if self.size > KEPT_BYTES and (isinstance(event, End) or not self._is_text(part)):
                 self._rest = rest  # a field that is no file was read to its end, or nobody would read it
                 break
+
+    def _is_text(self, part: Part | None) -> bool:
+        return part is not None and part.filename is None and part.name not in self._samples
 
     def _keep(self, event: Event) -> None:
         before = self._kept[-1] if self._kept else None
@@ -123,7 +133,7 @@ class Upload:
         value = b""
         for event in kept:
             if isinstance(event, Part):
-                part, value = event if event.filename is None else None, b""
+                part, value = event if self._is_text(event) else None, b""
             elif part is not None and isinstance(event, Data):
                 value += event.data
                 continue
@@ -196,7 +206,7 @@ class Upload:
         if part.filename is not None:
             self._add_file(name)
             return None
-        if not (self.texts_first or name in self._decisive or name in ELSEWHERE):
+        if name in self._samples or not (self.texts_first or name in self._decisive or name in ELSEWHERE):
             return None
         if name not in may or name in self.fields or (self.texts_first and name != "model"):
             raise _too_late(name)
