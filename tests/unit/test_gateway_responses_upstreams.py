@@ -3,6 +3,7 @@ what they leave out or tell otherwise."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from tests.integration.gateway_stack import Reply
 from tests.integration.gateway_stack import events as events_of
-from tests.unit.call_rig import Rig
+from tests.unit.call_rig import Rig, call_rig
 from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
 
 from groundplan.blueprint.model import Guardrails
@@ -173,6 +174,51 @@ async def test_what_is_to_be_sealed_and_is_not_is_looked_at(tmp_path: Path) -> N
         assert (refused.status, refused.code) == (403, "guardrail_personal_data"), refused.body
         reply = await stream(rig, stream=False, input=[sealed, {"role": "user", "content": "a"}])
         assert reply.json["output"][0] == sealed and "ana@" not in reply.json["output"][1]["encrypted_content"]
+
+
+OPENAI = {"error": {"message": "The encrypted content gA could not be verified.", "code": "invalid_encrypted_content"}}
+XAI = {"code": "invalid-argument", "error": "Could not decrypt the provided encrypted_content. Ensure the value is"}
+SEALED = {"id": "rs", "type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
+CLEAR = {**SEALED, "id": "rc", "content": [{"type": "reasoning_text", "text": "Hm."}]}
+CALL = {"id": "fc", "type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
+FOUND = {"type": "function_call_output", "call_id": "c", "output": "a"}
+
+
+@pytest.mark.parametrize("refuses", [OPENAI, XAI, None], ids=["openai", "xai", "streamed"])
+async def test_what_another_one_sealed_is_left_out_where_it_cannot_be_read(tmp_path: Path, refuses: Any) -> None:
+    """Only whoever sealed it can read it, with the same account: a conversation comes to another deployment by a
+    fallback, by balance, or by another of its keys."""
+    got: list[Any] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        body = json.loads(await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r")[0])))
+        got.append(body["input"])
+        ended = {"type": "response.completed", "response": {**RESPONSE, "status": "completed", "usage": USAGE}}
+        if SEALED not in body["input"]:
+            writer.write(STREAM + told(ended))
+        elif refuses is None:
+            writer.write(STREAM + BEGUN + told({"type": "error", **OPENAI}, first=3))
+        else:
+            writer.write(answering(json.dumps(refuses).encode(), b"400 Bad Request"))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        ports = {"two": server.sockets[0].getsockname()[1]}
+        async with call_rig(tmp_path, ports=ports, more=NATIVE) as rig:
+            rig.play("one", mode="error", status=503)
+            reply = await stream(rig, input=[{"role": "user", "content": "a"}, SEALED, CLEAR, CALL, FOUND])
+            facts = events_of(reply.body)[-1]["groundplan"]
+            assert (facts["deployment"], facts["left_out"]) == ("two", ["reasoning"])
+            opened = {name: CLEAR[name] for name in ("type", "summary", "content")}
+            called = {name: value for name, value in CALL.items() if name != "id"}
+            assert got[1:] == [[{"role": "user", "content": "a"}, opened, called, FOUND]], (
+                "nor ids, by which it is missed"
+            )
+            tried = [(each.outcome, each.http_status) for each in await rig.settlements()]
+            assert (tried[1], tried[-1]) == (("not_billed", 400), ("ok", 200))
+            assert "two" not in rig.gateway.health._failures
+            await rig.books()
 
 
 # going on at servers that tell less, or otherwise, than OpenAI -------------------------------------------------------

@@ -38,10 +38,10 @@ def hint_of_silence(kind: str, deployment: str) -> str:
     )
 
 
-About = Literal["above_rate", "too_long", "unfit"]
+About = Literal["above_rate", "too_long", "unfit", "sealed"]
 """What is wrong with a request for a deployment that may do well with others, and others with it: it alone is more than
 our account there may send in a minute; its model cannot read as much; nobody there does with the model what is
-asked."""
+asked; it cannot read reasoning that was sealed elsewhere, and is to be asked without."""
 
 
 class AttemptFailed(Exception):

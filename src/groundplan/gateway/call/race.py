@@ -158,7 +158,7 @@ async def _first_of(
             failure = task.exception()
             if isinstance(failure, AttemptFailed) and running:
                 _lost(gateway, exchange, attempt, failure)
-                if failure.other_key or failure.stale:
+                if failure.other_key or failure.stale or failure.about == "sealed":
                     waiting.append(attempt.deployment)  # it may be well: asked again when the other one fails, too
                 continue
             if running and attempt.refused and attempt.exchange is not exchange:

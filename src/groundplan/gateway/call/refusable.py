@@ -60,6 +60,9 @@ class Refusable:
             raise AttemptFailed(why, billed=False, status=status, about="above_rate")
         if (told := account.too_long(status, self._refusal)) and self._others_read_more():
             raise AttemptFailed(self._said(status, told), billed=False, status=status, about="too_long")
+        if account.sealed_elsewhere(status, self._refusal) and self._unseals():
+            why = "it cannot read reasoning that was sealed elsewhere"
+            raise AttemptFailed(why, billed=False, status=status, about="sealed")
         if told := account.unfit(status, self._refusal):
             if others:
                 raise AttemptFailed(self._said(status, told), billed=False, status=status, about="unfit")
@@ -96,6 +99,10 @@ class Refusable:
         if self._target is not None:
             told = self._target.hide(told.encode()).decode(errors="replace")
         return f"the upstream answered {status}: {' '.join(told.split())[:200]}"
+
+    def _unseals(self) -> bool:
+        ask = self.exchange.ask
+        return ask is not None and self.exchange.interface.unseal(ask, self.deployment)
 
     def _others_read_more(self) -> bool:
         """Whether the call may go to somebody whose context is larger."""

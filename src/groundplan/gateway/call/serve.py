@@ -410,8 +410,9 @@ class Course:
                 self._tries, self._away, self._awaited = self._tries - 1, deployment, True
             return
         changed = self._keys.get(deployment.name, 0)
-        if failed.other_key and changed + 1 < len(deployment.keys):
-            self._keys[deployment.name] = changed + 1
+        other_key = failed.other_key and changed + 1 < len(deployment.keys)
+        if other_key or failed.about == "sealed":
+            self._keys[deployment.name] = changed + other_key
             self._tries -= 1
             self.waiting.appendleft(deployment)
             return

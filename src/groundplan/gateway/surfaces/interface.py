@@ -199,6 +199,11 @@ class Interface:
         the upstream for the workload, where it tells that back."""
         return events
 
+    def unseal(self, ask: Ask, deployment: Deployment) -> bool:  # noqa: ARG002 -- the contract's signature
+        """From now on this deployment is asked without reasoning that nobody but its maker can read; False: there is
+        none, or it is already."""
+        return False
+
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
         """Further fields of the `groundplan` object of an answer by `deployment`."""
         return {}

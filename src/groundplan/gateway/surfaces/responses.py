@@ -55,6 +55,7 @@ _UNBOUNDED = OTHERWISE | {
     "conversation", "prompt", "context_management", "image", "moderation", "background_options",
 }  # fmt: skip
 _NONE = msgspec.Raw(b"null")
+_SEALED = b'"encrypted_content"'
 _encode = msgspec.json.Encoder().encode
 _asked = msgspec.json.Decoder(Asked)
 _whole = msgspec.json.Decoder(Whole).decode
@@ -63,7 +64,9 @@ _whole = msgspec.json.Decoder(Whole).decode
 class Told:
     """A request, and its translation once that is needed. `store`: the caller wants it kept."""
 
-    __slots__ = ("_body", "_made", "asked", "given", "name", "only_named", "pinned", "previous", "store", "stored")
+    __slots__ = (
+        "_body", "_made", "asked", "given", "name", "only_named", "pinned", "previous", "store", "stored", "unread",
+    )  # fmt: skip
 
     def __init__(self, body: bytes, previous: str | None, *, store: bool) -> None:
         self._body = body
@@ -80,6 +83,8 @@ class Told:
         """Deployment that made the response which this one goes on with."""
         self.only_named = False
         """Its input has reasoning that an upstream would have to have kept."""
+        self.unread: tuple[str, ...] = ()
+        """Deployments that cannot read the reasoning in it, which another one sealed."""
 
     def translation(self) -> Translation:
         """Raises `Invalid`."""
@@ -169,11 +174,14 @@ def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
         tool.check()
 
 
-def without_named(ask: Ask) -> dict[str, bytes | None]:
-    """The change of a request that has reasoning which the upstream would have to have kept."""
-    if not told(ask).only_named:
+def without_unread(ask: Ask, deployment: Deployment) -> dict[str, bytes | None]:
+    """The change of a request with reasoning that this upstream would have to have kept, or sealed."""
+    asked = told(ask)
+    unread = deployment.name in asked.unread
+    if not (unread or asked.only_named):
         return {}
-    return {"input": _encode(responses_kept.unnamed(responses_kept.listed(_input(ask))))}
+    items = responses_kept.listed(_input(ask))
+    return {"input": _encode(responses_kept.unsealed(items) if unread else responses_kept.unnamed(items))}
 
 
 class OpenAIResponses:
@@ -187,7 +195,8 @@ class OpenAIResponses:
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The caller's bytes with model, cap and store spliced in, and ours in front of its instructions.
 
-        Reasoning that the upstream would have to have kept is left out: it was told to keep nothing.
+        Reasoning that the upstream would have to have kept is left out: it was told to keep nothing. So is what it said
+        that it cannot read.
         """
         changes: dict[str, bytes | None] = {
             "model": _encode(deployment.upstream_model),
@@ -200,7 +209,7 @@ class OpenAIResponses:
             changes["instructions"] = _encode("\n\n".join([*system, own] if isinstance(own, str) and own else system))
         if (previous := told(ask).previous) is not None:
             told(ask).asked["previous_response_id"] = _encode(previous)
-        changes |= without_named(ask)
+        changes |= without_unread(ask, deployment)
         given = changes.get("input") or bytes(ask.fields.get("input", b""))
         if (plain := signatures.without(given)) is not None:
             changes["input"] = plain
@@ -255,7 +264,7 @@ def gone_on(ask: Ask, more: list[dict[str, Any]]) -> Ask:
     whole = read(_encode(fields))
     asked = told(whole)
     asked.name, asked.store, asked.stored = earlier.name, earlier.store, earlier.stored
-    asked.previous, asked.pinned = earlier.previous, earlier.pinned
+    asked.previous, asked.pinned, asked.unread = earlier.previous, earlier.pinned, earlier.unread
     asked.given = _input(ask) if earlier.given is None else earlier.given
     return whole
 
@@ -372,13 +381,20 @@ class Responses(ServedByChat):
             )
         return found
 
+    def unseal(self, ask: Ask, deployment: Deployment) -> bool:
+        asked = told(ask)
+        if deployment.name in asked.unread or _SEALED not in bytes(ask.fields.get("input", b"")):
+            return False
+        asked.unread = (*asked.unread, deployment.name)
+        return True
+
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
         """Whether it was stored; told where the caller did not say that it should not be. And what its deployment was
         not told."""
         asked = told(ask)
         stored: dict[str, object] = {"store": asked.stored} if asked.store else {}
         left_out = ["include"] if _wants_reasoning(ask) and not native(deployment) else []
-        left_out += ["reasoning"] if asked.only_named else []
+        left_out += ["reasoning"] if asked.only_named or deployment.name in asked.unread else []
         return stored | {"left_out": left_out} if left_out else stored
 
     def speaks(self, deployment: Deployment) -> bool:

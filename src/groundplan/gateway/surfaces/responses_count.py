@@ -15,7 +15,7 @@ from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.by_chat import served_natively
 from groundplan.gateway.surfaces.chat import FILE
 from groundplan.gateway.surfaces.interface import Answered, Codec
-from groundplan.gateway.surfaces.responses import OpenAIResponses, Responses, read, without_named
+from groundplan.gateway.surfaces.responses import OpenAIResponses, Responses, read, without_unread
 from groundplan.gateway.surfaces.responses_types import Asked
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
@@ -45,7 +45,7 @@ class InputTokenCount(OpenAIResponses):
         return b"/responses/input_tokens"
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
-        changes = {"model": _encode(deployment.upstream_model), **without_named(ask)}
+        changes = {"model": _encode(deployment.upstream_model), **without_unread(ask, deployment)}
         return spliced(ask.body, ask.fields, changes)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature

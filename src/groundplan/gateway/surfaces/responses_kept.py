@@ -128,6 +128,18 @@ def unnamed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in each.items() if name != "id"} for each in items if is_here(each)]
 
 
+def unsealed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same for one that cannot read what was sealed elsewhere: reasoning that is in the clear stays."""
+    return unnamed(
+        [
+            {name: value for name, value in each.items() if name != "encrypted_content"}
+            if each.get("type") == "reasoning"
+            else each
+            for each in items
+        ]
+    )
+
+
 def listed(given: object) -> list[dict[str, Any]]:
     """A request's input as items."""
     if isinstance(given, str):

@@ -57,6 +57,7 @@ _TOLD = {
             "invalid_image_format", "invalid_base64_image", "image_too_large", "image_too_small", "image_parse_error",
             "image_content_policy_violation", "invalid_image_mode", "image_file_too_large",
             "unsupported_image_media_type", "empty_image_file", "moderation_blocked", "content_policy_violation",
+            "invalid_encrypted_content",
         ),
         REFUSED,
     ),
@@ -105,6 +106,8 @@ _COUNTED = re.compile(
     r"|Input length \([\d,]+ tokens\) exceeds"
 ).match
 """As vLLM and SGLang do with the count."""
+_SEALED_CODE, _SEALED = "invalid_encrypted_content", "Could not decrypt the provided encrypted_content"
+"""How OpenAI and Azure say it, and how xAI begins to."""
 _again = re.compile(r"ry again in (?:(\d{1,3})m)?(\d{1,5}(?:\.\d{1,6})?) ?(m?)s").search
 """Minutes, seconds or thousandths of them: `11.054s`, `6m0s`, `350ms`."""
 
@@ -223,6 +226,12 @@ def too_long(status: int, data: bytes) -> str:
         return ""
     known = error.type in TOO_LONG_CODES or says_too_long(error.message, error.code)
     return (error.message or "the prompt is too long") if known else ""
+
+
+def sealed_elsewhere(status: int, data: bytes) -> bool:
+    """Whether a provider cannot read what another one sealed, or it itself for another account."""
+    error = _error(data) if status == REFUSED else None
+    return error is not None and (error.code == _SEALED_CODE or error.message.startswith(_SEALED))
 
 
 def says_too_long(message: str, code: object = None) -> bool:
