@@ -397,6 +397,57 @@ async def test_the_last_response_that_fits_is_heard_to_its_end_though_sound_come
     assert (last.outcome, last.usage.output, last.cost) == ("ok", 20, 200_000_000)
 
 
+@pytest.mark.parametrize("pace", ["spoken", "at once"])
+async def test_several_turns_in_one_piece_of_sound_are_each_paid_or_not_made(setup: Setup, pace: str) -> None:
+    """The budget has room for one and a half: of a second turn that is still spoken the sound is thrown away, and what
+    is made of one all the same is broken off, and costs what it used."""
+    heard_of: list[str] = []
+
+    async def talker(connection: ServerConnection) -> None:
+        async def tell(kind: str, **more: Any) -> None:
+            await connection.send(json.dumps({"type": kind, **more}))
+
+        async def respond(name: str, used: int = 0) -> None:
+            counts = {"input_tokens": 0, "output_tokens": used, "total_tokens": used}
+            made: Any = {"id": name, "status": "cancelled" if used else "in_progress", "output": [], "usage": counts}
+            await tell("response.done" if used else "response.created", response=made)
+
+        await tell("session.created", session={"type": "realtime"})
+        async for text in connection:
+            heard_of.append(kind := json.loads(text)["type"])
+            if kind == "input_audio_buffer.append":
+                await tell("input_audio_buffer.speech_started", item_id="a", audio_start_ms=0)
+                await tell("input_audio_buffer.committed", item_id="a", previous_item_id=None)
+                await respond("one")
+                await tell("input_audio_buffer.speech_started", item_id="b", audio_start_ms=2000)
+                if pace == "spoken":
+                    assert "clear" in str(await connection.recv())
+                await respond("one", used=60)
+                if pace == "at once":
+                    await tell("input_audio_buffer.committed", item_id="b", previous_item_id="a")
+                    await respond("two")
+            elif kind == "input_audio_buffer.clear":
+                await tell("input_audio_buffer.cleared")
+            else:
+                await respond("two", used=5)
+
+    async with serve(talker, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        places = [deployment("talker", port, kind="realtime", rates=RATES, max_output_tokens=100)]
+        declared = workload("assistant", ["talker"], also=["talker"])
+        setup.stack.apply(blueprint(2, places, [declared], limit=PICO // 650))
+        await setup.stack.ready(2)
+        async with setup.connected() as connection:
+            await connection.input_audio_buffer.append(audio="AAAA")
+            _, error = await heard(connection, "error")
+            assert error.error.code == "budget_exhausted" and await closed(connection) == 1008
+        async with asyncio.timeout(30):
+            while len(setup.records(Settlement)) < 1 + (pace == "at once"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    assert [each.usage.output for each in setup.records(Settlement)] == ([60] if pace == "spoken" else [60, 5])
+    assert heard_of.count("response.cancel") == (pace == "at once")
+
+
 def limit(covers: str, type: str, amount: int, period: str = "day") -> dict[str, Any]:
     return {"limits": [Limit(name="few", covers=covers, type=type, amount=amount, period=period)]}
 

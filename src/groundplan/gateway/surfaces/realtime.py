@@ -35,8 +35,10 @@ from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.realtime_ended import BROKEN, LOST, POLICY, Ended, broken, event_of, stopping
 from groundplan.gateway.surfaces.realtime_events import (
     BEGINS,
+    CLEAR,
     ENDS,
     HINT,
+    TURNS,
     ServerEvent,
     as_named,
     bounded,
@@ -49,11 +51,12 @@ from groundplan.gateway.surfaces.realtime_events import (
     usage_of,
     wanted,
 )
+from groundplan.gateway.surfaces.realtime_paid import broken_off, let_go, owed, settled
 from groundplan.gateway.surfaces.realtime_permission import Permission, still
 from groundplan.gateway.surfaces.realtime_reach import Reached, reach
 from groundplan.gateway.surfaces.realtime_response import REALTIME
 from groundplan.gateway.surfaces.realtime_session import Told
-from groundplan.gateway.surfaces.realtime_upstream import NOTHING, Link, end, is_lost, last_used
+from groundplan.gateway.surfaces.realtime_upstream import NOTHING, Leaving, Link, end, is_lost
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.ledger.model import Usage
@@ -101,6 +104,8 @@ class Session:
         """The upstream took what it heard for a turn, and has not said yet that it responds to it."""
         self._begins = False
         """The upstream said that it makes the response which is active."""
+        self._sound = False
+        """Sound was passed on, in which it may hear several turns."""
         self._turned = 0
         """When the turn ended to which it responds, where it says so."""
         self._guards: ConversationGuards | None = None
@@ -180,25 +185,6 @@ class Session:
                 settle.refuse(self._gateway, exchange, error)
                 raise Ended(POLICY, error) from error
 
-    async def _settle(self, exchange: Exchange, outcome: str, usage: Usage | None, code: str = "") -> None:
-        """One response is over; returns when that is on the disk."""
-        gateway = self._gateway
-        if exchange.attempt_started:
-            settle.attempt(gateway, exchange, outcome, 200 if outcome == "ok" else 0, usage)
-        status = "ok" if outcome == "ok" else "failed" if code else "cancelled"
-        sequence = settle.finish(gateway, exchange, status, 200, code)
-        if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
-            await pending
-
-    def _let_go(self, exchange: Exchange) -> None:
-        """It was reserved and nothing was begun with it: it is no call."""
-        gateway = self._gateway
-        if exchange.token is not None:
-            gateway.slices.settle(exchange.token, 0)
-            exchange.token = None
-        if exchange.use is not None:
-            limits.end_call(gateway, exchange.use, sent=False)
-
     # the way there ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -216,7 +202,7 @@ class Session:
         self._socket.accept()
         self._first, self._ready = exchange, None
         self._guards = ConversationGuards(self._gateway, exchange)
-        self._let_go(exchange)  # a conversation in which nothing is asked for holds no money
+        let_go(self._gateway, exchange)  # a conversation in which nothing is asked for holds no money
 
     # the conversation ------------------------------------------------------------------------------------------------
 
@@ -243,11 +229,11 @@ class Session:
     async def _failed(self, ended: Ended) -> None:
         active = self._active
         if ended.code == BROKEN and active is not None:
-            self._active = None
+            self._active, self._begins = None, False
             code = LOST if ended.error is None else ended.error.code
             if code == LOST:
                 self._blame(active)
-            await self._settle(active, "failed", None, code)
+            await settled(self._gateway, active, "failed", None, code)
 
     def _blame(self, exchange: Exchange, status: int = 0) -> None:
         """A response failed, and not by what its client sent: its deployment is asked last for a while if others do; a
@@ -316,13 +302,21 @@ class Session:
         try:
             exchange = await self._begun()
         except Ended as ended:
-            if self._active is None:
-                raise
-            self._last = ended
+            await self._is_last(ended)
             return False
         if kind == "response.create":
             self._take_up(exchange, asked)
+        else:
+            self._sound = True
         return True
+
+    async def _is_last(self, ended: Ended) -> None:
+        """No further response is begun, nor of sound that lies there. Raises `Ended` where none is being made."""
+        self._last = ended
+        with suppress(ConnectionClosed):
+            await self._connected().socket.send(CLEAR)
+        if self._active is None:
+            raise ended
 
     def _take_up(self, exchange: Exchange, since: int) -> Exchange:
         """What is reserved is for the response that begins, unless the other side has begun one meanwhile. It takes its
@@ -381,8 +375,8 @@ class Session:
         elif self._told.is_ours(event, data):
             return b""
         exchange = self._active
-        if event.type == "input_audio_buffer.committed":
-            self._heeded, self._turned = not self._told.waits, time.perf_counter_ns()
+        if event.type in TURNS:
+            await self._hears_turn(taken=event.type == "input_audio_buffer.committed")
         if event.of_response:
             self._heeded, self._begins = False, event.type not in ENDS
         if event.of_response and exchange is None:  # the model's own turn detection began it
@@ -398,18 +392,28 @@ class Session:
         await self._made(exchange, event)
         return splice(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
 
+    async def _hears_turn(self, *, taken: bool) -> None:
+        """One more, perhaps, in sound that was passed on before: its response, too, is reserved for. Raises `Ended`."""
+        if taken:
+            self._heeded, self._turned = not self._told.waits, time.perf_counter_ns()
+        if self._ready is None and self._last is None and not self._told.waits:
+            try:
+                await self._begun()
+            except Ended as ended:
+                await self._is_last(ended)
+
     async def _made(self, exchange: Exchange, event: ServerEvent) -> None:
         """A response is over, as its last event tells."""
         failure, usage, deployment = failure_of(event), usage_of(event), exchange.deployment
         if failure is None:
             if deployment is not None:
                 self._gateway.health.succeeded(deployment.name)
-            await self._settle(exchange, "ok", usage)
+            await settled(self._gateway, exchange, "ok", usage)
             return
         if failure:
             self._blame(exchange, failure)
         outcome = "not_billed" if usage is None and failure in RESTING else "failed"  # it was refused, not worked on
-        await self._settle(exchange, outcome, usage, "upstream_failed" if failure else "upstream_refused")
+        await settled(self._gateway, exchange, outcome, usage, "upstream_failed" if failure else "upstream_refused")
 
     @property
     def _most(self) -> int:
@@ -434,7 +438,7 @@ class Session:
             if self._ready is None:
                 self._ready = active
             else:
-                await self._settle(active, "not_billed", Usage(), "upstream_refused")
+                await settled(self._gateway, active, "not_billed", Usage(), "upstream_refused")
 
     async def _watch(self) -> None:
         """Live policy holds for what goes on, too."""
@@ -456,27 +460,36 @@ class Session:
         if self._socket.accepted:
             self._socket.close(1000, "")
             self._response.finish()
-        waiting, reached = ((self._active, True), (self._ready, False)), self._reached
+        active, ready, reached = self._active, self._ready, self._reached
         self._active = self._ready = None
-        if reached is not None:
-            self._gateway.loads.give_back(reached.load)
+        if reached is None:
+            if ready is not None:
+                let_go(self._gateway, ready)
+            return
+        self._gateway.loads.give_back(reached.load)
+        leaving = Leaving(reached.link.socket, heeded=self._heeded, waits=self._told.waits)
         try:
-            for exchange, making in waiting:
+            for exchange in (active, ready):
                 if exchange is not None:
-                    await self._break_off(exchange, making=making)
+                    await self._break_off(exchange, leaving, making=exchange is active)
+            if ready is None and self._first is not None:
+                await self._look_after(self._first, leaving, making=self._begins and active is None)
         finally:
-            if reached is not None:
-                await end(reached.link.socket)
+            await end(reached.link.socket)
 
-    async def _break_off(self, exchange: Exchange, *, making: bool) -> None:
+    async def _break_off(self, exchange: Exchange, leaving: Leaving, *, making: bool) -> None:
         """Settle a response that nobody waits for, or what is reserved for one."""
-        if not exchange.attempt_started:
-            self._let_go(exchange)
+        if exchange.attempt_started:
+            await broken_off(self._gateway, exchange, await leaving.used(making=making))
+        else:
+            let_go(self._gateway, exchange)
+
+    async def _look_after(self, first: Exchange, leaving: Leaving, *, making: bool) -> None:
+        """What the upstream responds to though nothing is reserved for it is broken off, and is a call, too."""
+        if self._deployment is None or not (making or (self._sound and not self._told.waits)):
             return
-        told = self._told.waits
-        used = await last_used(self._connected().socket, making=making, heeded=self._heeded, waits=told)
-        if used is NOTHING:
-            await self._settle(exchange, "not_billed", used)
+        used = await leaving.used(making=making)
+        if used is NOTHING or (used is None and not (making or leaving.certain)):
             return
-        settle.cancelled(self._gateway, exchange, used)
-        await self._settle(exchange, "cancelled", None)
+        with suppress(GroundplanError):  # it cannot be written down
+            await broken_off(self._gateway, owed(self._gateway, first, self._deployment), used)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 HINT = "See docs/tasks.md."
 BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
 """Events after which the model may begin a response."""
+TURNS = frozenset({"input_audio_buffer.speech_started", "input_audio_buffer.committed"})
+"""Events by which an upstream says that it hears a turn, or took what it heard for one."""
 _BY_VLLM = "transcription."
 """Begins the types of its events, which only transcribe; `response.` those of all others that are of a response."""
 ENDS = frozenset({"response.done", "transcription.done"})

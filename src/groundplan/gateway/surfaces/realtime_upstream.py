@@ -115,25 +115,40 @@ async def end(socket: ClientConnection) -> None:
         socket.transport.abort()
 
 
-async def last_used(socket: ClientConnection, *, making: bool, heeded: bool, waits: bool) -> Usage | None:
-    """What a response has used that is being made, or is made of what was heard, once the upstream has broken it off;
-    `NOTHING` where it certainly makes none, None where nobody can tell. `heeded`: it took what it heard for a turn, to
-    which it responds; `waits`: it responds to none by itself."""
-    try:
-        async with patient(LAST_SECONDS):
-            if making or not heeded:
-                await socket.send(CANCEL if making else CLEAR)
-            async for message in socket:
-                event = read_server(message)
-                if event.type in ENDS:
-                    return usage_of(event)
-                if event.type == "input_audio_buffer.committed":
-                    heeded |= not waits
-                elif event.type == "input_audio_buffer.cleared" and not (making or heeded):
-                    return NOTHING
-                elif event.of_response and not making:
-                    making = True
-                    await socket.send(CANCEL)
-    except (ConnectionClosed, TimeoutError, *UNREADABLE):
+class Leaving:
+    """The last that is asked of an upstream, once nobody listens any more. `heeded`: it took what it heard for a turn,
+    to which it responds; `waits`: it responds to none by itself."""
+
+    def __init__(self, socket: ClientConnection, *, heeded: bool, waits: bool) -> None:
+        self._socket = socket
+        self._heeded = heeded
+        self._waits = waits
+        self._made = False
+        """A response was begun since."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether it made a response since nobody listens, or is about to."""
+        return self._made or self._heeded
+
+    async def used(self, *, making: bool) -> Usage | None:
+        """What a response has used that is being made, or is made of what was heard, once it was broken off; `NOTHING`
+        where it certainly makes none, None where nobody can tell."""
+        try:
+            async with patient(LAST_SECONDS):
+                if making or not self._heeded:
+                    await self._socket.send(CANCEL if making else CLEAR)
+                async for message in self._socket:
+                    event = read_server(message)
+                    if event.type in ENDS:
+                        return usage_of(event)
+                    if event.type == "input_audio_buffer.committed":
+                        self._heeded |= not self._waits
+                    elif event.type == "input_audio_buffer.cleared" and not (making or self._heeded):
+                        return NOTHING
+                    elif event.of_response and not making:
+                        making, self._made, self._heeded = True, True, False
+                        await self._socket.send(CANCEL)
+        except (ConnectionClosed, TimeoutError, *UNREADABLE):
+            return None
         return None
-    return None

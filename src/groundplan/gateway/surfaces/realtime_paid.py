@@ -1,0 +1,61 @@
+"""Money of one response of a conversation: its end is written down, what was reserved for none is free again, and one
+that was begun though there was no room for it is owed.
+
+Which is which, and when, is the conversation's (`realtime`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.ids import new_id_bytes
+from groundplan.gateway.call import admit, limits, settle
+from groundplan.gateway.call.begin import begin
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.surfaces.realtime_upstream import NOTHING
+from groundplan.ledger.model import Usage
+
+
+async def settled(gateway: Gateway, exchange: Exchange, outcome: str, usage: Usage | None, code: str = "") -> None:
+    """One response is over; returns when that is on the disk."""
+    if exchange.attempt_started:
+        settle.attempt(gateway, exchange, outcome, 200 if outcome == "ok" else 0, usage)
+    status = "ok" if outcome == "ok" else "failed" if code else "cancelled"
+    sequence = settle.finish(gateway, exchange, status, 200, code)
+    if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+        await pending
+
+
+async def broken_off(gateway: Gateway, exchange: Exchange, used: Usage | None) -> None:
+    """Nobody waits for it any more, and its upstream said that it used so much; None: nothing, so that it costs what is
+    billed by the provider's rule."""
+    if used is NOTHING:
+        await settled(gateway, exchange, "not_billed", used)
+        return
+    settle.cancelled(gateway, exchange, used)
+    await settled(gateway, exchange, "cancelled", None)
+
+
+def let_go(gateway: Gateway, exchange: Exchange) -> None:
+    """It was reserved and nothing was begun with it: it is no call."""
+    if exchange.token is not None:
+        gateway.slices.settle(exchange.token, 0)
+        exchange.token = None
+    if exchange.use is not None:
+        limits.end_call(gateway, exchange.use, sent=False)
+
+
+def owed(gateway: Gateway, admitted: Exchange, deployment: Deployment) -> Exchange:
+    """A response that an upstream made of its own accord though nothing is left for it, of whoever was `admitted`: what
+    it costs is charged as it is. Raises `Unavailable` where it cannot be written down."""
+    exchange = dataclasses.replace(admitted, raw=new_id_bytes(), steps=[], use=None)
+    if exchange.plan is None:
+        raise AssertionError("not admitted")
+    exchange.charges = admit.covering(exchange, exchange.plan, gateway.clock.seconds())
+    exchange.token = (exchange.raw, 0)
+    gateway.slices.reserve(exchange.token, exchange.charge_list(0))
+    begin(gateway, exchange, deployment, inherits=False)
+    exchange.attempt_sent = True
+    return exchange
