@@ -296,23 +296,24 @@ async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
     assert [each for each in made if each not in (session._active, session._ready)] == []
 
 
-@pytest.mark.parametrize("how", ["read", "unread", "gone", "asked"])
+@pytest.mark.parametrize("how", ["read", "unread", "gone", "asked", "over"])
 async def test_what_was_heard_and_may_be_answered_costs_its_bound(setup: Setup, how: str) -> None:
     """The upstream took what it heard for a turn, or nobody can tell whether it did: its response was not read yet.
-    `asked`: it says that it responds to none unless it is asked to."""
+    `asked`: it says that it responds to none unless it is asked to; `over`: it ends the session, as OpenAI does after
+    an hour, and had taken none."""
     async with setup.connected() as connection:
         assert (await connection.recv()).type == "session.created"
         if how == "asked":
             listening: Any = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
             await connection.session.update(session=listening)
             assert (await connection.recv()).type == "session.updated"
-        await connection.input_audio_buffer.append(audio="gone" if how == "gone" else "turn")
+        await connection.input_audio_buffer.append(audio=how if how in ("gone", "over") else "turn")
         if how in ("read", "asked"):
             assert (await connection.recv()).type == "input_audio_buffer.committed"
-        if how == "gone":
+        if how in ("gone", "over"):
             assert await closed(connection) == 1011
     (settlement,) = await setup.settled(1)
-    wanted = ("not_billed", 0) if how == "asked" else ("cancelled", int(BOUND * PICO))
+    wanted = ("not_billed", 0) if how in ("asked", "over") else ("cancelled", int(BOUND * PICO))
     assert (settlement.outcome, settlement.cost) == wanted
 
 

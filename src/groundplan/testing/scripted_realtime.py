@@ -1,10 +1,10 @@
 """The scripted model in a conversation over WebSocket: it repeats what it was told, with exact usage.
 
 A committed audio buffer makes it respond of its own accord, as turn detection would; "turn" in the place of sound is
-heard as a whole turn, to which the response takes a while, and at "gone" it goes. A response with the instructions
-"refuse" is not made, which an error event says, one with "fail" or "limit" fails; one with "call NAME" calls that
-function first. It is broken off by `response.cancel`. It fails by cutting the connection in the middle of a response,
-or by not going on.
+heard as a whole turn, to which the response takes a while, at "over" it ends the session, and at "gone" it goes
+without a word. A response with the instructions "refuse" is not made, which an error event says, one with "fail" or
+"limit" fails; one with "call NAME" calls that function first. It is broken off by `response.cancel`. It fails by
+cutting the connection in the middle of a response, or by not going on.
 """
 
 from __future__ import annotations
@@ -52,16 +52,22 @@ class Conversation:
             elif kind == "input_audio_buffer.clear":
                 await self._send("input_audio_buffer.cleared")
             elif kind == "input_audio_buffer.append":
-                if event.get("audio") == "gone":
+                if not await self._hear(event.get("audio")):
                     break
-                if event.get("audio") == "turn":
-                    await self._send("input_audio_buffer.committed", item_id="item_1", previous_item_id=None)
             elif kind == "response.create" and (event.get("response") or {}).get("instructions") == "refuse":
                 error = {"type": "invalid_request_error", "code": "refused", "message": "told to refuse", "param": None}
                 await self._send("error", error={**error, "event_id": event.get("event_id")})
             elif kind in ("response.create", "input_audio_buffer.commit") and not await self._respond(event):
                 return self._number
         return self._number
+
+    async def _hear(self, sound: object) -> bool:
+        """Whether it stays."""
+        if sound == "turn":
+            await self._send("input_audio_buffer.committed", item_id="item_1", previous_item_id=None)
+        if sound == "over":
+            self._socket.close(1001, "")
+        return sound not in ("gone", "over")
 
     async def _next(self) -> dict[str, Any] | None:
         if self._later:

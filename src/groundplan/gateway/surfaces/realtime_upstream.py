@@ -6,12 +6,14 @@ Which deployment is asked, and what is passed on, is the conversation's (`realti
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.awake import patient
@@ -33,6 +35,8 @@ CLOSE_SECONDS = 2.0
 LAST_SECONDS = 1.0
 """How long an upstream may take to say what a response used that it broke off, or that nothing waits to be answered."""
 NOTHING = Usage()
+_CUT = (None, CloseCode.ABNORMAL_CLOSURE)
+"""Of a connection that its other side did not close."""
 
 
 class _Straight(connect):
@@ -137,7 +141,8 @@ class Leaving:
         try:
             async with patient(LAST_SECONDS):
                 if making or not self._heeded:
-                    await self._socket.send(CANCEL if making else CLEAR)
+                    with suppress(ConnectionClosed):  # what it said before is there all the same
+                        await self._socket.send(CANCEL if making else CLEAR)
                 async for message in self._socket:
                     event = read_server(message)
                     if event.type in ENDS:
@@ -149,6 +154,9 @@ class Leaving:
                     elif event.of_response and not making:
                         making, self._made, self._heeded = True, True, False
                         await self._socket.send(CANCEL)
-        except (ConnectionClosed, TimeoutError, *UNREADABLE):
+        except ConnectionClosed:
+            pass
+        except (TimeoutError, *UNREADABLE):
             return None
-        return None
+        # one that took its leave had said all that it did
+        return NOTHING if self._socket.close_code not in _CUT and not (making or self._heeded) else None
