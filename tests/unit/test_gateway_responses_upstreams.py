@@ -102,6 +102,24 @@ async def test_what_is_wrong_with_a_request_is_told_though_its_stream_had_begun(
         assert only.outcome == "failed" and only.cost > 0, "it was worked on"
 
 
+@pytest.mark.parametrize(("both", "attempts"), [(False, 3), (True, 3), (True, 1)])
+async def test_codex_hears_in_its_stream_that_a_prompt_is_too_long(tmp_path: Path, both: bool, attempts: int) -> None:
+    """By that it makes room in its conversation, and by nothing else; whoever reads more was asked before."""
+    ends, work = told({"type": "error", "error": LONG}, failing(LONG), first=3), {"assistant": {"attempts": attempts}}
+    async with saying(tmp_path, STREAM + BEGUN, ends, both=both, more=SMALL, workloads=work) as rig:
+        reply = await stream(rig, client_metadata={"x-codex-installation-id": "a"})
+        begun, failed = events_of(reply.body)
+        assert (reply.status, reply.headers["content-type"]) == (200, "text/event-stream")
+        assert [begun["type"], failed["type"], failed["sequence_number"]] == ["response.created", "response.failed", 1]
+        assert failed["response"]["error"]["code"] == "context_length_exceeded"
+        assert failed["response"]["id"] == begun["response"]["id"]
+        plain = await stream(rig)
+        assert (plain.status, plain.code) == (400, "context_length_exceeded")
+        whole = await stream(rig, client_metadata={}, stream=False)
+        assert whole.status != 200
+        await rig.books()
+
+
 async def test_a_pause_that_is_asked_for_in_a_stream_is_kept(tmp_path: Path) -> None:
     """There is no header for it once a stream has begun."""
     busy = {**BUSY, "message": "Rate limit reached for m: Limit 9, Used 9. Please try again in 20.5s. Visit https://x"}

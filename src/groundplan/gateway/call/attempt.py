@@ -27,7 +27,7 @@ from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.recorded import Recorded
 from groundplan.gateway.call.refusable import Refusable
 from groundplan.gateway.call.reported import Looking
-from groundplan.gateway.call.sent import send, send_large, send_whole
+from groundplan.gateway.call.sent import send, send_large, send_refusal
 from groundplan.gateway.call.stream import StreamBroken, Streaming
 from groundplan.gateway.guard.run import reviews
 from groundplan.gateway.guard.severed import refuse_stopped, stopped
@@ -327,7 +327,7 @@ class Attempt(Refusable):
             refusal = self._refusal if self._target is None else self._target.hide(self._refusal)
             data = interface.of_upstream_refusal(refusal)
             self._leave()
-            await send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
+            await send_refusal(gateway, exchange, self.status, data)
             return
         outcome, policy = "ok" if interface.billed else "not_billed", gateway.live.policy
         if exchange.guard is None and not (policy.severed or interface.keeps or exchange.passages):

@@ -26,6 +26,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.call.steps import run, run_within
+from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
@@ -205,6 +206,9 @@ class Pipeline:
         if exchange.response.started:
             return  # unfinished: the server cuts the connection
         status, data, lines = exchange.interface.of_error(error, str(exchange.call))
+        if exchange.ask is not None and (told := exchange.interface.in_stream(exchange.ask, status, data)):
+            exchange.response.send(200, told, lines, content_type=EVENT_STREAM)
+            return
         exchange.response.send(status, data, lines)
 
     def _other(self, path: bytes, request: Request, response: Response) -> None:

@@ -10,19 +10,37 @@ from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.leaving import JSON, leave
+from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.guard.severed import refuse_stopped
 from groundplan.gateway.surfaces.answers import headers
 from groundplan.gateway.upstream.connection import UNCOUNTED
 
 
-async def send_whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str) -> None:
-    """A settled answer goes to the client once that is durable."""
+async def send_refusal(gateway: Gateway, exchange: Exchange, status: int, data: bytes) -> None:
+    """As `send_whole`, of what the upstream refuses its client."""
+    told = exchange.interface.in_stream(exchange.ask, status, data) if exchange.ask is not None else b""
+    await send_whole(gateway, exchange, "failed", status, told or data, "upstream_refused", streamed=bool(told))
+
+
+async def send_whole(
+    gateway: Gateway,
+    exchange: Exchange,
+    outcome: str,
+    status: int,
+    data: bytes,
+    code: str,
+    *,
+    streamed: bool = False,
+) -> None:
+    """A settled answer goes to the client once that is durable. `streamed`: as a stream, of which the status is 200."""
     exchange.first_byte = time.perf_counter_ns()
     sequence = settle.finish(gateway, exchange, outcome, status, code)
     lines = headers(exchange, cost=True)
     if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
         await pending
-    if len(data) > UNCOUNTED:
+    if streamed:
+        send(exchange, 200, data, lines, EVENT_STREAM)
+    elif len(data) > UNCOUNTED:
         await send_large(gateway, exchange, status, data, lines)
     else:
         send(exchange, status, data, lines)

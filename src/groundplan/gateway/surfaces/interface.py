@@ -255,6 +255,11 @@ class Interface:
         """(status, body, header lines) of an error in this surface's shape."""
         return answers.of_error(error, call_id)
 
+    def in_stream(self, ask: Ask, status: int, error: bytes) -> bytes:  # noqa: ARG002 -- the contract's signature
+        """An error in the place of an answer as the stream of a client that looks for it nowhere else; empty: it is
+        told as any other."""
+        return b""
+
     def of_upstream_refusal(self, data: bytes) -> bytes:
         """The body of an upstream's own 4xx for the client."""
         return answers.of_upstream_refusal(data)

@@ -41,6 +41,7 @@ from groundplan.gateway.surfaces.responses_to_chat import ENCRYPTED, Translation
 from groundplan.gateway.surfaces.responses_types import Asked, Item, Part, unsupported
 from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
 from groundplan.gateway.surfaces.wrapped import Wrapped
+from groundplan.gateway.upstream import account
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ _UNBOUNDED = OTHERWISE | {
     "conversation", "prompt", "context_management", "image", "moderation", "background_options",
 }  # fmt: skip
 _NONE = msgspec.Raw(b"null")
+_OF_CODEX = "client_metadata"
+"""A field of Codex about itself, in each of its requests."""
 _SEALED = b'"encrypted_content"'
 _encode = msgspec.json.Encoder().encode
 _asked = msgspec.json.Decoder(Asked)
@@ -396,6 +399,12 @@ class Responses(ServedByChat):
         left_out = ["include"] if _wants_reasoning(ask) and not native(deployment) else []
         left_out += ["reasoning"] if asked.only_named or deployment.name in asked.unread else []
         return stored | {"left_out": left_out} if left_out else stored
+
+    def in_stream(self, ask: Ask, status: int, error: bytes) -> bytes:
+        """Codex makes room in a conversation that is too long where it hears of that in the stream, as from OpenAI."""
+        if not ask.stream or _OF_CODEX not in ask.fields or not (why := account.too_long(status, error)):
+            return b""
+        return responses_shape.refused(told(ask).name, ask.model, account.TOO_LONG_CODES[0], why)
 
     def speaks(self, deployment: Deployment) -> bool:
         return native(deployment)

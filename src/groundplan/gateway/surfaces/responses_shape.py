@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.ids import new_id
+from groundplan.gateway.http.sse import named_event
 from groundplan.gateway.surfaces.chat_pieces import Said
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger.model import Usage
@@ -109,6 +110,17 @@ def ended(response: dict[str, Any], output: list[dict[str, Any]], finish: str, u
         "service_tier": usage.service_tier if usage.service_tier in _TIERS else response["service_tier"],
         "usage": counts(usage),
     }
+
+
+def refused(name: str, model: str, code: str, why: str) -> bytes:
+    """The stream of a response that was begun, and failed before anything of it was made."""
+    response = begun({}, name, model)
+    failed = {**response, "status": "failed", "error": {"code": code, "message": why}}
+    events = (("response.created", response), ("response.failed", failed))
+    return b"".join(
+        named_event(kind, _encode({"type": kind, "sequence_number": number, "response": each}))
+        for number, (kind, each) in enumerate(events)
+    )
 
 
 def text_part(text: str) -> dict[str, Any]:
