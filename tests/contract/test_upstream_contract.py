@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.contract.ways import WAYS, Way, way_to
+from tests.integration.gates import until
 
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.sse import EventReader
@@ -208,6 +209,24 @@ async def test_upstreams_that_do_not_keep_to_http(raw: bytes, kind: str) -> None
             await connection.body(PATIENCE)
         connection.release()
         assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "lines", [b"".join(b"x-%d: %b\r\n" % (n, b"a" * 900) for n in range(2000)), b"x: " + b"a" * 2_000_000]
+)
+async def test_what_follows_a_body_is_bounded_while_nobody_reads_that(lines: bytes) -> None:
+    """Who waits for room, or for a slow client, reads nothing."""
+    async with raw_server(
+        lambda _: b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n" + lines
+    ) as pool:
+        connection = await pool.connect(PATIENCE)
+        connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
+        assert await connection.head(PATIENCE) == 200
+        await until(lambda: connection.lost)
+        with pytest.raises(UpstreamFailure) as caught:
+            await connection.body(PATIENCE)
+        connection.release()
+        assert caught.value.kind == "malformed"
 
 
 async def test_a_body_that_ends_with_the_connection_and_early_hints_are_read() -> None:

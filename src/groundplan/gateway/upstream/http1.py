@@ -137,6 +137,7 @@ class Http1Connection(asyncio.Protocol):
         if not self._written or self._complete:
             self._unasked(data)
             return
+        size = self._size
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -144,12 +145,14 @@ class Http1Connection(asyncio.Protocol):
             if self._complete:
                 self._pool.set_apart()
             self.abort()
-        if not self._chunks and not self._complete:
+        if self._size == size and not self._complete:
             self._received += len(data)
             if self._received > HEAD_LIMIT:  # the parser holds a header line until it ends, also one behind a body
                 what = "what frames" if self._head_done else "the head of"
                 self._fail("malformed", f"{what} the upstream's answer is too large")
                 self.abort()
+        elif self._received:
+            self._received = 0
         if self._size > BUFFER_HIGH and self.transport is not None:
             self.transport.pause_reading()
         if self._sink is not None and self._chunks and not self._complete and self._error is None:
