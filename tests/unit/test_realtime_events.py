@@ -80,6 +80,15 @@ def test_what_no_check_can_look_at_is_named_where_the_workload_demands_it(way: A
     assert refused.value.code == "guardrail_unchecked"
 
 
+@pytest.mark.parametrize("kind", ["input_image_buffer.append", "input_audio_buffer.append_video_frame"])
+def test_pictures_beside_items_are_seen_by_no_check_either(kind: str) -> None:
+    guarding = SimpleNamespace(
+        guard=Guard.of(Guardrails(input={"secrets": "block"})), masks=Masks(), findings=Findings()
+    )
+    with pytest.raises(Denied, match="image"):
+        ConversationGuard(cast(Any, guarding)).sent({"type": kind, "image": "AAAA"}, 100)
+
+
 @pytest.mark.parametrize(
     "session",
     [

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _encode = msgspec.json.encode
 _SOUND = frozenset({"response.output_audio.delta", "response.audio.delta"})
 _HEARD = frozenset({"input_audio_buffer.append", "input_audio_buffer.commit"})
+_SEEN = ("image", "video")
+"""In the names of events by which pictures are sent in beside items (Qwen-Omni, GLM)."""
 _USER = frozenset({"user", "system"})
 """Roles of what was sent in, when an event of the upstream says it again."""
 _CALL = b"function_call"
@@ -239,6 +241,7 @@ def _modalities(told: object) -> list[Any] | None:
 def _media(event: dict[str, Any], kind: str) -> list[str]:
     """What of an event no check can look at."""
     found = ["audio"] if kind in _HEARD else []
+    found += ["image"] if any(what in kind for what in _SEEN) else []
     for piece in pieces_of(event):
         names = [str(piece.get("type", "")), *(name for name, value in piece.items() if value is not None)]
         found += [what for what in ("audio", "image") if any(what in name for name in names)]
