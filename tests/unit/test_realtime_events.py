@@ -89,6 +89,17 @@ def test_pictures_beside_items_are_seen_by_no_check_either(kind: str) -> None:
         ConversationGuard(cast(Any, guarding)).sent({"type": kind, "image": "AAAA"}, 100)
 
 
+@pytest.mark.parametrize("place", ["session", "response"])
+def test_no_session_searches_or_asks_elsewhere(place: str) -> None:
+    """Qwen-Omni's searches are billed beside its responses."""
+    for name, value in (("enable_search", True), ("search_parameters", {}), ("fallbacks", ["m"])):
+        with pytest.raises(Invalid, match=name):
+            check({"type": "x", place: {name: value}})
+    check({"type": "x", place: {"enable_search": False, "fallbacks": [], "provider": None}})
+    with pytest.raises(Invalid, match="enable_search"):
+        check({"type": "x", place: {"Enable_Search": True}})
+
+
 @pytest.mark.parametrize(
     "session",
     [

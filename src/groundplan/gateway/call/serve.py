@@ -477,7 +477,7 @@ class Course:
             health.rests(each.name, now, alone=True) for each in self._exchange.deployments if each.name not in passed
         ]
         after = max(1.0, min(rests, default=0.0))
-        in_vain = self._above_rate or self._too_long or self._unfit or not (rests and (self._tries or any(rests)))
+        in_vain = self._about is not None or not (rests and (self._tries or any(rests)))
         limits.check_room(self._gateway, self._exchange, None if in_vain else after)
         last = self._exchange.deployment
         where = "" if last is None else f" ({last.name})"

@@ -15,7 +15,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.prices.reported import ChatUsage, RealtimeUsage
 from groundplan.gateway.call.identify import KEY_HEADERS
 from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates, refuse_spellings
-from groundplan.gateway.surfaces.body import image_bytes
+from groundplan.gateway.surfaces.body import ELSEWHERE, image_bytes
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream import account
 from groundplan.ledger.model import Usage
@@ -39,6 +39,7 @@ _SESSION = frozenset(
     {"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection", "tracing", *CAPS}
 )
 """Names in an event, and in what it says of a session or a response, by which anything is decided here."""
+_DECIDES = _SESSION | ELSEWHERE
 _KEY_PROTOCOL = b"openai-insecure-api-key."
 CLEAR, CANCEL = '{"type":"input_audio_buffer.clear"}', '{"type":"response.cancel"}'
 
@@ -169,7 +170,8 @@ def read_client(text: str) -> dict[str, Any]:
 def check(event: dict[str, Any]) -> None:
     """Refuse what costs something beside responses. Raises `Invalid`."""
     for part in (_object(event.get("session")), _object(event.get("response"))):
-        refuse_spellings(part, _SESSION)
+        refuse_spellings(part, _DECIDES)
+        _check_elsewhere(part)
         heard = _object(_object(part.get("audio")).get("input"))
         for told in (part.get("input_audio_transcription"), heard.get("transcription")):
             if told is not None and told is not False:  # an empty object may stand for all defaults
@@ -243,6 +245,13 @@ def pieces_of(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _check_elsewhere(settings: dict[str, Any]) -> None:
+    """Refuse by which an upstream searches, or asks somebody else, as in every API. Raises `Invalid`."""
+    for name in ELSEWHERE.intersection(settings):
+        if settings[name] is not None and settings[name] is not False and settings[name] != []:
+            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
 
 
 def _check_turns(*settings: object) -> None:
