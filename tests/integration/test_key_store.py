@@ -18,9 +18,10 @@ from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Conflict
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.policy import key_store
-from groundplan.gateway.policy.live import _REGISTER, Connection, LiveView
+from groundplan.gateway.policy.live import Connection, LiveView
 from groundplan.gateway.policy.snapshot import KeyEntry, index
 from groundplan.identity import service
 from groundplan.identity.model import KeyTerms
@@ -158,7 +159,7 @@ async def test_another_connection_may_be_to_a_database_that_has_other_keys(
         await view._load_policy(connection, None)
         assert len(view.policy.keys) == 1, "of the same database it is known already"
         view._anew = True
-        await connection.execute(_REGISTER, (view._epoch, "", "", 1))
+        await register(connection, view._epoch, tmp_path)
         with monkeypatch.context() as patch, pytest.raises(TimeoutError):
             patch.setattr(key_store, "load", slow)
             await view.refresh(connection)
@@ -172,7 +173,7 @@ async def test_another_connection_may_be_to_a_database_that_has_other_keys(
 async def test_a_worker_whose_blueprint_the_database_lost_starts_anew(database: Database, tmp_path: Path) -> None:
     """Its number may be another blueprint's from now on."""
     async with following(database, tmp_path) as (view, connection):
-        await connection.execute(_REGISTER, (view._epoch, "", "", 1))
+        await register(connection, view._epoch, tmp_path)
         view.catalog, view._signature, view._anew = index(blueprint(2, [], [])), "then", False
         await view.refresh(connection)
         assert not view.fenced.is_set()
