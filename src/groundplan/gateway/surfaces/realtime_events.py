@@ -32,8 +32,8 @@ TURNS = frozenset({"input_audio_buffer.speech_started", "input_audio_buffer.comm
 _BY_VLLM = "transcription."
 """Begins the types of its events, which only transcribe; `response.` those of all others that are of a response."""
 ENDS = frozenset({"response.done", "transcription.done"})
-CAPS = ("max_output_tokens", "max_response_output_tokens")
-"""What the most tokens of an answer are called: now, and in the API as it was before."""
+CAPS = ("max_output_tokens", "max_response_output_tokens", "max_tokens")
+"""What the most tokens of an answer are called: now, in the API as it was before, and by Qwen-Omni."""
 _EVENT = frozenset({"type", "session", "response", "item", "audio", "model"})
 _SESSION = frozenset(
     {"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection", "tracing", *CAPS}

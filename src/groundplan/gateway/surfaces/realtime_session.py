@@ -13,6 +13,8 @@ from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 
 _ASKED = "event_groundplan_cap"
 """Id of the event that asks for the cap."""
+_TRIES = 3
+"""How often it is asked, of an upstream that has another one each time."""
 _encode = msgspec.json.encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 _UNTOLD = object()
@@ -21,11 +23,13 @@ _UNTOLD = object()
 class Told:
     """See the module. `waits`: the upstream says that it makes no response of its own accord."""
 
-    __slots__ = ("_asked", "waits")
+    __slots__ = ("_above", "_asked", "_left", "waits")
 
     def __init__(self) -> None:
         self.waits = False
-        self._asked = False
+        self._asked = self._above = False
+        """What was asked is not answered; the session said last that answers may be longer."""
+        self._left = _TRIES
 
     def hear(self, event: ServerEvent, most: int) -> str:
         """One event of the upstream. Returns one for it, by which an answer has no more than `most` tokens; empty where
@@ -40,21 +44,21 @@ class Told:
         if turns is not _UNTOLD:
             self.waits = turns is None or (isinstance(turns, dict) and turns.get("create_response") is False)
         name = next((name for name in CAPS if name in session), None)
-        if event.type != "session.created" or name is None:
+        self._above = name is not None and not (type(session[name]) is int and session[name] <= most)
+        if not self._above or self._asked or not self._left:
             return ""
-        cap = session[name]
-        if type(cap) is int and cap <= most:
-            return ""
-        self._asked = True
+        self._asked, self._left = True, self._left - 1
         made = {"type": session["type"], name: most} if "type" in session else {name: most}
         return _encode({"type": "session.update", "event_id": _ASKED, "session": made}).decode()
 
     def is_ours(self, event: ServerEvent, data: bytes) -> bool:
-        """Whether an event answers what was asked here, so that it is no matter of the client's. A cap that is refused
-        is above what the model makes at all."""
+        """Whether an event, which was heard, answers what was asked here, so that it is no matter of the client's: some
+        (Qwen-Omni) refuse it and do not say what they refuse. A cap that is refused is above what the model makes at
+        all."""
         if not self._asked:
             return False
-        ours = event.type == "session.updated" or (event.type == "error" and _ASKED.encode() in data)
+        updated = event.type == "session.updated" and not self._above
+        ours = updated or (event.type == "error" and _ASKED.encode() in data)
         self._asked = not ours
         return ours
 
