@@ -211,7 +211,8 @@ def _close(opening: asyncio.Future[int]) -> None:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # what is said is why it is not there
+            path.unlink(missing_ok=True)
 
 
 def _ids(names: Iterable[str]) -> list[UUID]:
