@@ -6,6 +6,7 @@ It is sent once, and is in one row, whoever wakes when.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -21,9 +22,9 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, li
 
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.gateway.batches import batch_store
+from groundplan.gateway.batches import batch_check, batch_store
 from groundplan.gateway.batches.batch_runner import BatchRunner
-from groundplan.gateway.batches.batch_store import Claimed, Connection
+from groundplan.gateway.batches.batch_store import Claimed, Connection, Line
 from groundplan.gateway.database import connect
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
@@ -186,6 +187,44 @@ async def test_large_results_are_read_a_few_at_a_time(database: Database) -> Non
         turns = [found async for found in batch_store.results(connection, batch, ok=True)]
     assert [text.strip() for found in turns for text in found] == [f"r{n}" for n in range(1, 13) if n != 7]
     assert max(sum(map(len, found)) for found in turns) < batch_store.TURN_BYTES and len(turns) == 6
+
+
+@pytest.mark.parametrize("when", ["read", "written"])
+async def test_who_cancels_a_batch_that_is_begun_waits_for_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Of fifty thousand lines that takes a while, after which it was told that there is no database."""
+    nothing: Any = SimpleNamespace()
+    runner = BatchRunner(nothing, nothing, nothing, database.urls["gateway"], nothing)
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        batch = ordered(admin)
+        admin.execute("UPDATE batch SET status = 'validating'")
+        admin.execute("SET lock_timeout = '2s'")
+
+        async def check(*_: Any) -> batch_check.Checked:
+            if when == "read":
+                cancel()
+            return batch_check.Checked([Line(2, "b", 0, 1, 0)], errors=[])
+
+        async def hold(*_: Any) -> None:
+            cancel()
+
+        def cancel() -> None:
+            admin.execute("UPDATE batch SET status = 'cancelling', cancelling_at = now()")
+
+        monkeypatch.setattr(batch_check, "check", check)
+        monkeypatch.setattr(runner, "_hold", hold)
+        async with await connect(database.urls["gateway"]) as connection:
+            await runner._check(await found(connection, batch), late=False)
+            assert (await found(connection, batch)).status == "cancelling"
+            await batch_store.end_pending(connection, batch, "batch_cancelled", "it was")
+            told = admin.execute("SELECT custom_id, ok, result FROM batch_line WHERE state = 'done'").fetchall()
+            assert {name for name, _, _ in told} == ({"a"} if when == "read" else {"a", "b"})
+            for name, ok, result in told:
+                as_here = batch_store.error_line(None, name, "batch_cancelled", "it was")
+                assert {**json.loads(result), "id": as_here["id"]} == as_here and not ok
+            await batch_store.end(connection, batch, "cancelled", None, None)
+            assert not await batch_store.begin(connection, batch, 1, [], 0), "it has ended"
 
 
 async def test_workers_that_claim_at_once_never_get_the_same_line(database: Database) -> None:

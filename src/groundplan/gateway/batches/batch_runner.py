@@ -206,26 +206,36 @@ class BatchRunner:
             await self._end(batch, late=late)
 
     async def _check(self, batch: Batch, *, late: bool) -> None:
-        """Begin the batch or refuse it, in one transaction of a connection of its own: it may take seconds."""
-        async with await connect(self._url, autocommit=False) as connection, connection.transaction():
-            locked = await batch_store.find(connection, batch.id, "FOR UPDATE SKIP LOCKED")
-            if locked is None or not _unchecked(locked, late=late):
+        """Begin the batch or refuse it, over a connection of its own: it may take seconds. Its row is not locked while
+        its lines are read and written, so that whoever cancels it waits for nothing."""
+        async with await connect(self._url) as connection:
+            if not await batch_store.lock_check(connection, batch.id):
+                return
+            now = await batch_store.find(connection, batch.id)
+            if now is None or not _unchecked(now, late=late):
                 return
             checked = await batch_check.check(self._gateway, self._calls, self._shelf, batch)
-            ending = CANCELLED if locked.status == "cancelling" else EXPIRED if late else ""
-            if checked.errors:
-                await batch_store.refuse(connection, batch.id, checked.errors)
-            elif ending:
-                checked.refuse_all(ending, WHY[ending])
-                await self._write(connection, batch, checked, held=False)
-            elif (left := await self._write(connection, batch, checked)) is not None:
-                (error,) = batch_check.too_dear(checked, left)
-                if batch.endpoint == MESSAGES_ENDPOINT:  # Anthropic's do not fail as a whole
-                    checked.refuse_all(error["code"], error["message"])
-                    await self._write(connection, batch, checked, held=False)
-                else:
-                    await batch_store.refuse(connection, batch.id, [error])
+            now = await batch_store.find(connection, batch.id)
+            if now is not None and _unchecked(now, late=late):
+                async with connection.transaction():
+                    await self._checked(connection, now, checked, late=late)
         self._changed.set()
+
+    async def _checked(self, connection: Connection, batch: Batch, checked: batch_check.Checked, *, late: bool) -> None:
+        """Begin a batch whose lines were read, or refuse it; inside a transaction."""
+        ending = CANCELLED if batch.status == "cancelling" else EXPIRED if late else ""
+        if checked.errors:
+            await batch_store.refuse(connection, batch.id, checked.errors)
+        elif ending:
+            checked.refuse_all(ending, WHY[ending])
+            await self._write(connection, batch, checked, held=False)
+        elif (left := await self._write(connection, batch, checked)) is not None:
+            (error,) = batch_check.too_dear(checked, left)
+            if batch.endpoint == MESSAGES_ENDPOINT:  # Anthropic's do not fail as a whole
+                checked.refuse_all(error["code"], error["message"])
+                await self._write(connection, batch, checked, held=False)
+            else:
+                await batch_store.refuse(connection, batch.id, [error])
 
     async def _write(
         self, connection: Connection, batch: Batch, checked: batch_check.Checked, *, held: bool = True
@@ -241,7 +251,8 @@ class BatchRunner:
                 raise psycopg.Rollback
             for each in checked.orders:
                 await order_store.hold(connection, batch.id, each.id, each.held)
-            await batch_store.begin(connection, batch.id, len(checked.lines), checked.charges, checked.total)
+            if not await batch_store.begin(connection, batch.id, len(checked.lines), checked.charges, checked.total):
+                raise psycopg.Rollback
         return left
 
     async def _hold(self, connection: Connection, batch: Batch, checked: batch_check.Checked) -> int | None:

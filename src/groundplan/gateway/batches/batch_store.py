@@ -124,6 +124,15 @@ async def find(connection: Connection, id: UUID, lock: LiteralString = "") -> Ba
     return None if row is None else Batch(*row)
 
 
+async def lock_check(connection: Connection, id: UUID) -> bool:
+    """Whether this session is the one that reads the lines of a batch; until its connection ends. Its row is left to
+    whoever cancels it meanwhile."""
+    row = await (
+        await connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 404))", (str(id),))
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 async def unfinished(connection: Connection) -> list[tuple[UUID, UUID, bool]]:
     """(batch, its input file, whether its time is over) of all that have not ended."""
     rows = await connection.execute(
@@ -227,20 +236,24 @@ async def keep(connection: Connection, id: UUID, lines: Sequence[Line]) -> None:
 
 async def begin(
     connection: Connection, id: UUID, lines: int, charges: Sequence[tuple[Budget, str]], total: int
-) -> None:
-    """So many lines of the batch are kept, and its money is held."""
-    await connection.execute(
+) -> bool:
+    """So many lines of the batch are kept, and its money is held; False where it has ended meanwhile."""
+    begun = await connection.execute(
         """UPDATE batch SET status = CASE status WHEN 'validating' THEN 'in_progress' ELSE status END,
-             in_progress_at = now(), total = %s, held_usd = %s, charges = %s WHERE id = %s""",
+             in_progress_at = now(), total = %s, held_usd = %s, charges = %s
+           WHERE id = %s AND status IN ('validating', 'cancelling')""",
         (lines, to_decimal(total), Jsonb([[b.name, period] for b, period in charges]), id),
     )
+    return begun.rowcount == 1
 
 
 async def refuse(connection: Connection, id: UUID, errors: Sequence[dict[str, Any]]) -> None:
     """The batch cannot be begun."""
     told = _encode(list(errors)).replace(b"\\u0000", b"\\ufffd").decode()  # jsonb has no NUL, what a caller says may
     await connection.execute(
-        "UPDATE batch SET status = 'failed', ended_at = now(), errors = %s::jsonb WHERE id = %s", (told, id)
+        """UPDATE batch SET status = 'failed', ended_at = now(), errors = %s::jsonb
+           WHERE id = %s AND status IN ('validating', 'cancelling')""",
+        (told, id),
     )
 
 
@@ -323,25 +336,24 @@ async def recover(connection: Connection, batch: UUID, message: str) -> None:
 
 
 async def end_pending(connection: Connection, batch: UUID, code: str, message: str) -> None:
-    """Lines that are not sent any more; what was held for them goes back."""
+    """Lines that are not sent any more; what was held for them goes back. What they say, as `error_line`, PostgreSQL
+    writes: while it is made here of fifty thousand, calls wait."""
     async with connection.transaction():
         await find(connection, batch, "FOR UPDATE")
-        rows = await (
-            await connection.execute(
-                """SELECT number, custom_id, held_usd FROM batch_line WHERE batch_id = %s AND state = 'pending'
-                   FOR UPDATE""",
-                (batch,),
-            )
-        ).fetchall()
-        total = sum(from_decimal(held) for _, _, held in rows)
-        async with connection.cursor() as cursor:
-            await cursor.executemany(
-                """UPDATE batch_line SET state = 'done', ok = false, held_usd = 0, result = %s::jsonb::text
-                   WHERE batch_id = %s AND number = %s""",
-                [(Jsonb(error_line(None, name, code, message)), batch, number) for number, name, _ in rows],
-            )
-        if total:
-            await connection.execute("SELECT move_hold(%s, NULL, %s)", (batch, to_decimal(total)))
+        rows = await connection.execute(
+            """WITH pending AS (SELECT number, held_usd FROM batch_line WHERE batch_id = %(batch)s AND state = 'pending'
+                 ORDER BY number FOR UPDATE), ended AS (
+                 UPDATE batch_line l SET state = 'done', ok = false, held_usd = 0, result = jsonb_build_object(
+                   'id', 'batch_req_' || replace(gen_random_uuid()::text, '-', ''), 'custom_id', l.custom_id,
+                   'response', null, 'error', jsonb_build_object('code', %(code)s::text, 'message', %(message)s::text)
+                   )::text
+                 FROM pending p WHERE l.batch_id = %(batch)s AND l.number = p.number)
+               SELECT coalesce(sum(held_usd), 0) FROM pending""",
+            {"batch": batch, "code": code, "message": message},
+        )
+        row = await rows.fetchone()
+        if row is not None and row[0]:
+            await connection.execute("SELECT move_hold(%s, NULL, %s)", (batch, row[0]))
 
 
 async def open_lines(connection: Connection, batch: UUID) -> int:
