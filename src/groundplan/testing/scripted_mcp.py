@@ -50,6 +50,8 @@ class ScriptedMcp:
         """Texts by address; any other address is a picture."""
         self.answer: dict[str, Any] = {}
         """Of any tool, where it is set."""
+        self.refusal = ""
+        """The message of an error that any use gets, where it is set."""
         self.prompt: list[dict[str, Any]] = []
         """Content of any prompt, where it is set."""
         self.before: list[dict[str, Any]] = []
@@ -142,6 +144,10 @@ class ScriptedMcp:
             made: dict[str, Any] = {"content": [{"type": "text", "text": told}], "isError": False}
             if name == "add":
                 made["structuredContent"] = {"sum": float(told)}
+            if self.refusal:
+                error = {"code": -32602, "message": self.refusal}
+                self._write(response, msgspec.json.encode({"jsonrpc": "2.0", "id": message["id"], "error": error}))
+                return
             self._send(response, message, self.answer or made)
         elif (found := self._other(message)) is not None:
             self._send(response, message, found)
@@ -165,7 +171,10 @@ class ScriptedMcp:
             return {"prompts": [{"name": "greet"}, {"name": "leave"}]}
         if method == "prompts/get":
             told = f"{params['name']} {(params.get('arguments') or {}).get('who', '')}".strip()
-            return {"messages": [{"role": "user", "content": self.prompt or {"type": "text", "text": told}}]}
+            return {
+                "description": told,
+                "messages": [{"role": "user", "content": self.prompt or {"type": "text", "text": told}}],
+            }
         return None
 
     def _send(self, response: Response, message: dict[str, Any], value: Any, lines: bytes = b"") -> None:

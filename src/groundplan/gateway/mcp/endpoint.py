@@ -103,7 +103,8 @@ class McpApi:
         try:
             body = await self._answer(exchange, message)
         except ServerError as error:
-            body = wire.failure(message.id, int(error.code) if isinstance(error.code, int) else -32603, str(error))
+            code = int(error.code) if isinstance(error.code, int) else -32603
+            body = wire.failure(message.id, code, _seen(exchange, str(error)))
         await response.send_slowly(200, body)
 
     async def _answer(self, exchange: Exchange, message: wire.Message) -> bytes:
@@ -353,7 +354,7 @@ class McpApi:
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
         if guard is None or not guard.looks_in or guard.shadow:
             return
-        said = _texts(use.arguments)
+        said = [*use.given, *_texts(use.arguments)]
 
         def look(text: str, own: bool) -> str:
             for hit in guard.input.look(text, inject=not own):
@@ -420,12 +421,24 @@ def _named(
     return Use(exchange, server, f"{kind.what}:{name}", arguments or {}, retry, others=known)
 
 
+def _seen(exchange: Exchange, told: str) -> str:
+    """Why a server refused something, as the model may read it: it is text from elsewhere as its results are."""
+    guard = exchange.plan.guard if exchange.plan is not None else None
+    if guard is None or guard.passages.empty:
+        return told
+    seen = checked_passage(guard, told, Masks(), Findings())
+    return "(left out by a guardrail)" if seen is None else seen
+
+
 def _texts(value: Any) -> list[str]:
+    """All that JSON says: names are often data, and so are numbers."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [text for each in value.values() for text in _texts(each)]
-    return [text for each in value for text in _texts(each)] if isinstance(value, list) else []
+        return [text for name, each in value.items() for text in (name, *_texts(each))]
+    if isinstance(value, list):
+        return [text for each in value for text in _texts(each)]
+    return [str(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 def _check_origin(request: Request) -> None:

@@ -150,7 +150,9 @@ def checked(kind: Kind, server: str, result: dict[str, Any], by: Looker) -> Any:
     """What a server gave, with every text of it looked at."""
     if kind.what == "prompt":
         messages = [_message(each, by) for each in result.get("messages") or () if isinstance(each, dict)]
-        return {**result, "messages": messages}
+        described = result.get("description")
+        made = {"description": by.look(described)} if isinstance(described, str) else {}
+        return {**result, **made, "messages": messages}
     contents = [_content(each, server, by) for each in result.get("contents") or () if isinstance(each, dict)]
     return {**result, "contents": contents}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from groundplan.blueprint.model import ToolServer
 from groundplan.gateway.call.exchange import Exchange
@@ -28,6 +29,12 @@ class Use:
     @property
     def names(self) -> tuple[str, ...]:
         return (self.tool, *self.others)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What a caller says in its name: an address may be filled in with anything."""
+        kind, _, address = self.tool.partition(":")
+        return (unquote(address),) if kind == "resource" and self.server is not None else ()
 
     @property
     def dangerous(self) -> bool:
