@@ -25,6 +25,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
+from tests.integration.test_full_disk import UNSHARE, needs_mounts
 
 from groundplan.core.audit.entry import decode
 from groundplan.core.audit.keys import create_keys
@@ -810,12 +811,19 @@ async def test_what_a_dead_worker_held_waits_for_no_idle_core(installation: Inst
     await journal.close()
 
 
-async def test_the_process_ships_within_a_second_and_ends_when_told(installation: Installation) -> None:
+FULL = 'mount -t tmpfs -o size=4k groundplan-test "$0" && head -c 4096 /dev/zero > "$0/ballast"; exec "$@"'
+
+
+@pytest.mark.parametrize("before", [[], pytest.param([*UNSHARE, "sh", "-c", FULL], marks=needs_mounts)])
+async def test_the_process_ships_within_a_second_and_ends_when_told(
+    installation: Installation, before: list[str]
+) -> None:
+    """Also where the disk has no room for what it tells of itself: it is what frees the disk."""
     journal = installation.journal()
     environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": installation.database.dsn}
+    shipping = [sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(installation.home.root)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(installation.home.root)],
-        env=environment,
+        [*before, str(installation.home.run), *shipping] if before else shipping, env=environment
     )
     try:
         one_call(journal)

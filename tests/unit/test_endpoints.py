@@ -9,6 +9,8 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.cli.client import running
-from groundplan.core.endpoints import announce, listen_locally, lookup, withdraw
+from groundplan.core import endpoints
+from groundplan.core.endpoints import announce, announce_at_last, listen_locally, lookup, withdraw
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.runtime.supervisor import Supervisor
+
+
+def test_who_cannot_be_announced_yet_is_so_as_soon_as_the_disk_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "AGAIN_SECONDS", 0.01)
+    (tmp_path / "run").touch()
+    announce_at_last(Home(tmp_path), "search", "http://127.0.0.1:4242", "secret", stop := threading.Event())
+    assert lookup(Home(tmp_path), "search") is None
+    (tmp_path / "run").unlink()
+    end = time.monotonic() + 20
+    while lookup(Home(tmp_path), "search") is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    stop.set()
 
 
 def test_what_is_announced_is_found_and_private(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ Nothing here starts, watches or calls a service; an announcement only says where
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ from groundplan.core.home import Home, write_atomically
 
 KNOWN_SECONDS = 2.0
 """How long a gateway may call a service where it last found it, before it looks again."""
+AGAIN_SECONDS = 1.0
+"""Until it is tried again to tell where a service is."""
+log = logging.getLogger("groundplan.core.endpoints")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 
 
@@ -56,6 +61,25 @@ def announce(home: Home, name: str, url: str, token: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     own = {"pid": os.getpid(), "began": began(os.getpid()), "home": identity(home)}
     write_atomically(path, json.dumps({"name": name, "url": url.rstrip("/"), "token": token, **own}).encode())
+
+
+def announce_at_last(home: Home, name: str, url: str, token: str, stop: threading.Event) -> None:
+    """As `announce`; where the disk takes nothing, again and again until `stop`, beside whatever frees it."""
+
+    def told() -> bool:
+        try:
+            announce(home, name, url, token)
+        except OSError:
+            return False
+        return True
+
+    def again() -> None:
+        while not stop.wait(AGAIN_SECONDS) and not told():
+            pass
+
+    if not told():
+        log.error("nobody is told where %s is: HOME/run cannot be written", name)
+        threading.Thread(target=again, name=f"announce-{name}", daemon=True).start()
 
 
 def withdraw(home: Home, name: str) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import msgspec
 
-from groundplan.core.endpoints import announce, listen_locally, withdraw
+from groundplan.core.endpoints import announce_at_last, listen_locally, withdraw
 from groundplan.core.home import Home
 
 LENGTH = struct.Struct("<I")
@@ -49,7 +49,8 @@ class Desk:
         ]
         for thread in self._threads:
             thread.start()
-        announce(self._home, self._service, f"http://127.0.0.1:{self._listener.getsockname()[1]}", self._token)
+        url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        announce_at_last(self._home, self._service, url, self._token, self.stop)
 
     def close(self) -> None:
         """Take nothing more, and let the work end."""

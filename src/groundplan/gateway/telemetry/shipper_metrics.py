@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.core.endpoints import announce, withdraw
+from groundplan.core.endpoints import announce_at_last, withdraw
 from groundplan.core.home import Home
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.exposition import Family, single
@@ -45,6 +45,7 @@ class ShipperMetrics:
         self._content = content
         self._traces = traces
         self._began = time.monotonic()
+        self._stop = threading.Event()
 
     def families(self) -> list[Family]:
         progress = self._progress
@@ -79,9 +80,11 @@ class ShipperMetrics:
         self._server: socketserver.BaseServer = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
-        announce(self._home, f"{SERVICE}{SHIPPER}", f"http://127.0.0.1:{self._server.server_address[1]}", token)
+        url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        announce_at_last(self._home, f"{SERVICE}{SHIPPER}", url, token, self._stop)
 
     def close(self) -> None:
+        self._stop.set()
         withdraw(self._home, f"{SERVICE}{SHIPPER}")
         self._server.shutdown()
         self._server.server_close()
