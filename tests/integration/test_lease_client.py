@@ -243,9 +243,10 @@ async def test_the_rest_of_an_ended_period_is_returned(database: Database, tmp_p
 
 
 async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_granted_twice(
-    database: Database, tmp_path: Path
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each key there may be one a day. What was granted is known as long as a batch may bring more of it."""
+    monkeypatch.setattr(lease_client, "_TICK_S", 0.01)  # a hundred, until nothing is used any more
     day, keys = "2026-11-25", [f"key/{n}" for n in range(20)]
     async with worker(database, tmp_path) as one:
         leases, slices = one.leases, one.slices

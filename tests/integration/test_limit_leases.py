@@ -214,9 +214,9 @@ async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that
         await until(lambda: one.counters.available(many.name, "now") == 0)
         assert not await one.take(few, 1, 0), "more than two are open"
         assert all(await asyncio.gather(*open_calls))
-        with patience():
-            await until(lambda: granted(database, few) <= 2)
-            took = await asyncio.gather(*[one.take(few, 1, 0, 6.0) for _ in range(4)])
+        await until(lambda: granted(database, few) <= 2)
+        with patience(3.0):
+            took = await asyncio.gather(*[one.take(few, 1, 0, 4.0) for _ in range(4)])
         assert sum(took) == 2
 
 
