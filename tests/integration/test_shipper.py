@@ -608,6 +608,8 @@ async def test_a_page_that_the_disk_does_not_give_is_damage_and_what_cannot_be_r
     monkeypatch.setattr(os, "pread", pread)
     with died(foreign), died(broken):
         installation.step(3, shipper)
+        shipper.unread[new_id()] = "deleted by hand"
+        installation.step(1, shipper)
         assert list(shipper.unread) == [foreign.epoch]
         assert installation.rows("SELECT epoch, gaps, done FROM shipped") == [(broken.epoch, 1, True)]
         assert 10 < installation.rows("SELECT count(*) FROM call")[0][0] < 30, "records around it are used"

@@ -257,6 +257,8 @@ class Shipper:
                     most = max(most, self._step_epoch(conn, folder, epoch, calm=calm))
             elif folder.name.endswith(".new") and folder.is_dir():
                 remove_abandoned(folder)
+        for gone in self.unread.keys() - there:
+            del self.unread[gone]
         if (now := self._context.now_ms()) > self._looked_ms + LOST_AFTER_MS:
             if calm:
                 return BATCH
