@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -427,3 +428,22 @@ async def test_slots_of_a_dead_worker_come_back_with_its_fencing_only(
             while not await two.take(slots, 1, 0):  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.02)
         assert not await one.take(quota(REQUESTS, 5, "day"), 1, 1)  # it is fenced
+
+
+def test_what_a_dead_worker_told_last_of_its_calls_goes_back_once(database: Database) -> None:
+    """Its statement goes on where it is, as on a disk that stands still, and is over only when its books are closed."""
+    dead = new_id()
+    with psycopg.connect(database.urls["owner"], autocommit=True) as conn, psycopg.connect(database.superuser) as told:
+        conn.execute("INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, 'h', '/', 1)", (dead,))
+        conn.execute("INSERT INTO limit_span (name, span, amount, granted, ends) VALUES ('l', 'now', 5, 5, 'infinity')")
+        conn.execute("INSERT INTO limit_slice (epoch, name, span, granted) VALUES (%s, 'l', 'now', 3)", (dead,))
+        told.execute("SELECT return_limit(%s, 'l', 'now', 2)", (dead,))
+        closing = threading.Thread(target=conn.execute, args=("SELECT close_limits(%s)", (dead,)))
+        closing.start()
+        with psycopg.connect(database.superuser, autocommit=True) as looking:
+            waits = "SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s"
+            while looking.execute(waits, (conn.info.backend_pid,)).fetchone() != ("Lock",):
+                assert closing.is_alive()
+        told.commit()
+        closing.join()
+        assert conn.execute("SELECT granted FROM limit_span").fetchone() == (2,)
