@@ -267,6 +267,29 @@ async def test_no_more_run_at_a_deployment_than_may_while_a_limit_is_waited_for(
         await rig.books()
 
 
+@pytest.mark.parametrize("free", [True, False])
+async def test_room_at_one_that_is_well_is_waited_for_before_one_that_fails_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: bool
+) -> None:
+    """One that says nothing had such a call for all of its `first_token`, and the bound of that was charged."""
+    if not free:
+        monkeypatch.setattr("groundplan.gateway.upstream.pressure.QUEUE_SECONDS", 0.05)
+    async with call_rig(tmp_path, more={"two": {"concurrent": 1}}, workloads={"assistant": rule()}) as rig:
+        two, health = rig.hold("two"), rig.gateway.health
+        for _ in range(5):
+            health.failed("one", asyncio.get_running_loop().time())
+        calls = [asyncio.ensure_future(rig.chat()) for _ in range(2)]
+        await until(lambda: rig.models["two"].counted == 1 and (rig.gateway.loads.queued == 1 or not free))
+        if free:
+            two.release()
+        else:
+            await until(lambda: rig.models["one"].counted == 1)
+        two.release()
+        told = sorted(reply.headers["groundplan-deployment"] for reply in await asyncio.gather(*calls))
+        assert told == (["two", "two"] if free else ["one", "two"])
+        await rig.books()
+
+
 async def test_a_place_that_is_not_used_goes_to_whoever_waits() -> None:
     loads = Loads(asyncio.get_running_loop())
     load = loads.of(ONE)

@@ -12,13 +12,14 @@ import asyncio
 import random
 from collections import deque
 
-from groundplan.blueprint.model import Deployment, Ramp, Workload
+from groundplan.blueprint.model import Deployment, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, TooLarge, Unavailable
 from groundplan.gateway.call import admit, limits, retry, settle
+from groundplan.gateway.call.arrange import arranged
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.failed import About, AttemptFailed, hint_of
 from groundplan.gateway.call.lease import may_be_sent, renewed
 from groundplan.gateway.call.race import HEDGE, race
@@ -26,7 +27,6 @@ from groundplan.gateway.call.reserve import reserve
 from groundplan.gateway.call.resume import continuation, goes_on
 from groundplan.gateway.call.stream import break_off
 from groundplan.gateway.surfaces.interface import Relay, final_usage
-from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts
 from groundplan.gateway.upstream.providers import SERVICE
 from groundplan.gateway.upstream.returning import BACK_SECONDS
 
@@ -72,12 +72,6 @@ _TICK_SECONDS = 0.001
 pause would be found still at rest when that is over."""
 _TOO_SLOW = 408
 """What an upstream says that lost patience with a request which did not come to its end."""
-_READ = ("instructions", "system", "messages", "input", "prompt")
-
-
-def _beginning(ask: Ask) -> bytes:
-    """Of what a model is to read, in whichever API it was asked."""
-    return b"".join(bytes(ask.fields[name])[:PREFIX_BYTES] for name in _READ if name in ask.fields)
 
 
 class Course:
@@ -112,62 +106,15 @@ class Course:
         self._workload = workload
         self._rule = rule = workload.reliability
         self._deadline = now + workload.deadline_ms / 1000 - exchange.waited
-        if rule.balance != "ordered" and len(exchange.deployments) > 1 and exchange.route is None:
-            order = self._balanced(now)
-        else:
-            order = gateway.health.order(exchange.deployments, now)
-            if exchange.plan is not None and exchange.plan.ramp is not None and exchange.route is None:
-                order = self._going_over(order, exchange.plan.ramp, now)
         ask = exchange.ask
         if rule.on_broken_stream == "resume" and ask is not None and ask.stream and goes_on(exchange.endpoint):
             exchange.continuation = continuation(ask, exchange.endpoint)
-        self.waiting = deque(order)
+        self.waiting = deque(arranged(gateway, exchange, workload, now))
         self._full: list[Deployment] = []
         self._tries = 0
         self._repeated: dict[str, int] = {}
         self._keys: dict[str, int] = {}
         """How many refused keys of a deployment were changed for another one, which is no try of its own."""
-
-    def _balanced(self, now: float) -> list[Deployment]:
-        """Those that the workload prefers, balanced; then its fallbacks, and those that are not well. One of them that
-        is to be tried by one call comes before all: behind those that are well it would never be asked again."""
-        gateway, exchange, rule = self._gateway, self._exchange, self._rule
-        peers = self._workload.deployments[: rule.peers] if rule.peers is not None else self._workload.deployments
-        tried = None
-        if gateway.health.troubled:
-            tried = gateway.health.due([d for d in exchange.deployments if d.name in peers and d.weight], now)
-        order = gateway.health.order(exchange.deployments, now)
-        if tried is not None:
-            order = [tried, *(d for d in order if d is not tried)]
-        well = [d for d in order if d.name in peers and gateway.health.closed(d.name)]
-        if len(well) < 2:
-            return order
-        ask = exchange.ask
-        stream = ask is not None and ask.stream
-        system = (self._workload.system_prompt or "").encode()
-        told = _beginning(ask) if ask is not None and rule.balance == "prefix" else b""
-        facts = Facts(
-            workload=self._workload.name,
-            running=gateway.loads.running,
-            peak=lambda name: gateway.times.of(name, stream).expected(now),
-            bounds=exchange.bounds,
-            prefix=(system + told)[:PREFIX_BYTES],
-            dice=random.random,
-        )
-        chosen = gateway.balance.arrange(rule.balance, well, facts)
-        if tried is not None:
-            chosen = [tried, *chosen]
-        return [*chosen, *(d for d in order if d not in chosen)]
-
-    def _going_over(self, order: list[Deployment], ramp: Ramp, now: float) -> list[Deployment]:
-        """While its place changes, calls that are not yet to go over ask the place that served them before first."""
-        gateway = self._gateway
-        origin = next((d for d in order if d.name == ramp.origin), None)
-        if origin is None or order[0].name != ramp.to or gateway.balance.goes_over(self._workload.name, ramp.share):
-            return order
-        if not gateway.health.closed(origin.name) and gateway.health.due([origin], now) is None:
-            return order
-        return [origin, *(d for d in order if d is not origin)]
 
     # who is next -----------------------------------------------------------------------------------------------------
 
@@ -192,21 +139,11 @@ class Course:
         Raises `Exhausted`, `Denied` where the call itself was stopped meanwhile, and `Unavailable` (`overloaded`) where
         those that there are have no room for so long.
         """
-        gateway, waiting = self._gateway, self.waiting
+        gateway = self._gateway
         self.wait = 0.0
         while self._tries < self._workload.attempts and (left := self._deadline - gateway.loop.time()) > 0:
-            if waiting:
-                deployment = waiting.popleft()
-                if not gateway.loads.of(deployment).room:
-                    self._full.append(deployment)
-                    continue
-                if self._is_put_off(deployment):
-                    waiting.append(deployment)
-                    continue
-            elif self._full:
-                deployment = await gateway.loads.room(self._full, self._rule.priority, left)
-                self._full.remove(deployment)
-            else:
+            deployment = self._ready() or await self._roomy(left)
+            if deployment is None:
                 return None
             if await self._takes(deployment):
                 return deployment
@@ -214,12 +151,39 @@ class Course:
             self.reason = "its deadline was over before one could be asked"
         return None
 
+    def _ready(self) -> Deployment | None:
+        """The first that has room and is not to be asked after others; those without room are kept apart."""
+        for _ in range(len(self.waiting)):
+            deployment = self.waiting.popleft()
+            if not self._gateway.loads.of(deployment).room:
+                self._full.append(deployment)
+            elif self._is_put_off(deployment):
+                self.waiting.append(deployment)
+            else:
+                return deployment
+        return None
+
+    async def _roomy(self, left: float) -> Deployment | None:
+        """One that had no room, once it has; where none has in time, one that fails. Raises as `next`."""
+        if not self._full:
+            return None
+        try:
+            deployment = await self._gateway.loads.room(self._full, self._rule.priority, left)
+        except Unavailable:
+            if not self.waiting:
+                raise
+            return self.waiting.popleft()
+        self._full.remove(deployment)
+        return deployment
+
     def _is_put_off(self, deployment: Deployment) -> bool:
-        """Whether one that is not well, or that another call finds out about, is to be asked after those that are."""
+        """Whether one that is not well, or that another call finds out about, is to be asked after those that are: one
+        that fails also after those that have no room now."""
         health, name = self._gateway.health, deployment.name
         if name in self._repeated or health.may_ask(name, self._gateway.loop.time()):
             return False
-        return any(health.closed(each.name) for each in self.waiting)
+        others = (*self.waiting, *self._full) if health.fails(name) else self.waiting
+        return any(health.closed(each.name) for each in others)
 
     async def pause(self) -> None:
         """As long as is due before the next attempt: where nobody else is left, also until our own service is back."""

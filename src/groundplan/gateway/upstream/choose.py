@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from groundplan.blueprint.model import Deployment
 
@@ -19,6 +20,14 @@ PREFIX_BYTES = 2048
 BOUNDED = 1.25
 """Times its share of the calls: a deployment above it is passed over, so that one popular prompt does not sink its
 home."""
+
+
+_READ = ("instructions", "system", "messages", "input", "prompt")
+
+
+def beginning(fields: Mapping[str, Any]) -> bytes:
+    """Of what a model is to read, by the fields of a body, in whichever API it was asked."""
+    return b"".join(bytes(fields[name])[:PREFIX_BYTES] for name in _READ if name in fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,10 @@ class Health:
         """Whether nothing is known against it."""
         return name not in self._until
 
+    def fails(self, name: str) -> bool:
+        """Whether the last attempt at it failed."""
+        return name in self._failures
+
     def may_ask(self, name: str, now: float) -> bool:
         """Whether it may be asked now before others that are well: nothing is known against it, or its time is over and
         this call finds out. Others wait for how that ends, up to a second, and longer after each that did not end."""
