@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.integration.gateway_stack import parse
 from tests.unit.call_rig import PATIENT, Rig, Stream, call_rig, rule, until
-from tests.unit.raw_upstream import STREAM, asked, events, saying
+from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
@@ -138,6 +138,52 @@ async def test_a_stream_of_an_image_that_is_an_error_is_what_that_says(
         if status == 400:
             assert json.loads(reply.body)["error"]["type"] == "image_generation_user_error"
         assert bool(rig.gateway.health._failures) == (status == 200) and rig.models["two"].counted == (status == 200)
+        await rig.books()
+
+
+SOUND = b"ID3" + bytes(500)
+
+
+def sounding(kind: bytes, body: bytes = SOUND) -> bytes:
+    return b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\n\r\n" % (kind, len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "asks"),
+    [
+        (b"content-type: audio/mpeg\r\n", "audio/mpeg", "sse"),
+        (b'content-type: audio/ogg; codecs="opus"\r\n', 'audio/ogg; codecs="opus"', "audio"),
+        (b"", "application/octet-stream", "audio"),
+        (b"content-type: Audio/WAV\r\n", "Audio/WAV", "audio"),
+    ],
+)
+async def test_sound_is_sound_however_its_server_sends_it(tmp_path: Path, kind: bytes, told: str, asks: str) -> None:
+    """Servers that know no `stream_format` answer with sound, and some of them do not say what it is."""
+    place, path, body, _ = TASKS["speech"]
+    async with saying(tmp_path, sounding(kind), fallback=True, more={"one": place, "two": place}) as rig:
+        reply = await asked(rig, path, body | {"stream_format": asks})
+        assert (reply.status, reply.body, reply.headers["content-type"]) == (200, SOUND, told), reply.body[:200]
+        made, settled = bound_and_settled(await rig.records())
+        assert (settled.outcome, settled.cost) == ("ok", made.bound), "how many tokens it had nobody says"
+        await rig.books()
+
+
+@pytest.mark.parametrize(
+    ("first", "outcome"),
+    [
+        (sounding(b"content-type: audio/mpeg\r\n", b""), "failed"),
+        (answering(b'{"error":{"code":429,"message":"slow down"}}'), "not_billed"),
+        (answering(b'{"audio":"AAAA"}'), "failed"),
+    ],
+)
+@pytest.mark.parametrize("asks", ["sse", "audio"])
+async def test_what_is_no_sound_comes_from_elsewhere(tmp_path: Path, first: bytes, outcome: str, asks: str) -> None:
+    place, path, body, _ = TASKS["speech"]
+    async with saying(tmp_path, first, fallback=True, more={"one": place, "two": place}) as rig:
+        reply = await asked(rig, path, body | {"stream_format": asks})
+        kind = "text/event-stream" if asks == "sse" else "audio/mpeg"
+        assert (reply.status, reply.headers["content-type"]) == (200, kind), reply.body[:200]
+        assert [each.outcome for each in await rig.settlements()] == [outcome, "ok"]
         await rig.books()
 
 

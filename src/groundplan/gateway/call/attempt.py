@@ -11,13 +11,15 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from groundplan.blueprint.model import Deployment
 from groundplan.blueprint.places import FIRST_TOKEN_MS
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.gateway.awake import patient
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.admit import output_cap
-from groundplan.gateway.call.binary_stream import BinaryStreaming, is_sound
+from groundplan.gateway.call.binary_stream import UNNAMED, BinaryStreaming, is_sound
 from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -34,6 +36,7 @@ from groundplan.gateway.guard.severed import refuse_stopped, stopped
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay, final_usage
+from groundplan.gateway.surfaces.speech import EVENTS
 from groundplan.gateway.surfaces.upload import give_up, send_upload
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
@@ -249,12 +252,14 @@ class Attempt(Refusable):
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
         if exchange.ask is None:
             raise AssertionError("not admitted")
+        streams = kind.lower().startswith(b"text/event-stream")
+        if exchange.ask.typed is EVENTS:
+            exchange.ask = replace(exchange.ask, binary=not streams and is_sound(kind))
         binary = exchange.ask.binary
-        if not (is_sound(kind) if binary else kind.lower().startswith(b"text/event-stream")):
-            if exchange.interface.may_answer_whole:
-                self._understand(connection, await self._body(connection))
-                return
-            raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
+        kind = kind or UNNAMED
+        if not (is_sound(kind) if binary else streams):
+            await self._unstreamed(connection, kind)
+            return
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
         reported = self.gateway.reported
         if reported is not None and reported.due(self.deployment.name, self.began):
@@ -281,6 +286,18 @@ class Attempt(Refusable):
             failed = AttemptFailed(str(broken), billed=True, status=self.status)
             failed.refusal, failed.guarded = broken.refusal, guarded
             raise failed from broken
+
+    async def _unstreamed(self, connection: UpstreamConnection, kind: bytes) -> None:
+        """What was asked for as a stream, and is none. Raises `AttemptFailed` where that is no answer at all."""
+        if self.exchange.interface.may_answer_whole:
+            self._understand(connection, await self._body(connection))
+            return
+        if kind.startswith(b"application/json"):
+            data = await self._body(connection)
+            if status := account.told_status(data):
+                self._refuse(connection, status, data)
+                return
+        raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
 
     # to the last byte ------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,12 @@ from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.ledger.model import Usage
 
-_KIND = re.compile(rb"(audio/[\w.+-]{1,60}|application/octet-stream)(; ?[\w.+-]{1,40}=[\w.+-]{1,40}){0,4}", re.ASCII)
+_KIND = re.compile(
+    rb'(audio/[\w.+-]{1,60}|application/octet-stream)(; ?[\w.+-]{1,40}=("[\w.+-]{1,40}"|[\w.+-]{1,40})){0,4}',
+    re.ASCII | re.IGNORECASE,
+)
+UNNAMED = b"application/octet-stream"
+"""What bytes are whose sender does not say what they are."""
 
 
 def is_sound(kind: bytes) -> bool:

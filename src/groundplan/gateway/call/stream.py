@@ -299,10 +299,10 @@ async def break_off(
 
     Bytes of sound have no place for an error: there the connection is cut, so that they do not look complete.
     """
-    if exchange.ask is not None and exchange.ask.binary:
+    told = relay.broken(reason, str(exchange.call))
+    if not told:
         settle.finish(gateway, exchange, "failed", 200, code)
         return
-    told = relay.broken(reason, str(exchange.call))
     if code != "stream_broken":
         told = told.replace(b'"stream_broken"', b'"%b"' % code.encode())
     await end(gateway, exchange, "failed", told, code)

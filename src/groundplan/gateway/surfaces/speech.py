@@ -49,6 +49,8 @@ class _Event(msgspec.Struct, frozen=True):
 _speech = msgspec.json.Decoder(_Speech)
 _KIND = Kind(msgspec.json.Decoder(_Event).decode, "speech.audio.done")
 _FORMATS = ("audio", "sse")
+EVENTS = object()
+"""In an `Ask`: events are asked for, of which many servers know nothing, and answer with sound."""
 
 
 class SpeechCodec(PlainCodec):
@@ -92,7 +94,7 @@ class Speech(Interface):
         return Ask(
             fields=fields, model=asked.model, messages=1, query="", stream=True, include_usage=False, cap=None,
             copies=len(asked.input), size=len(request.body), binary=asked.stream_format != "sse",
-            body=request.body,
+            typed=EVENTS if asked.stream_format == "sse" else None, body=request.body,
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:
