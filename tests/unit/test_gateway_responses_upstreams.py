@@ -196,13 +196,14 @@ async def test_what_is_to_be_sealed_and_is_not_is_looked_at(tmp_path: Path) -> N
 
 OPENAI = {"error": {"message": "The encrypted content gA could not be verified.", "code": "invalid_encrypted_content"}}
 XAI = {"code": "invalid-argument", "error": "Could not decrypt the provided encrypted_content. Ensure the value is"}
+VLLM = {"error": {"message": "Encrypted content is not supported.", "type": "BadRequestError", "code": 400}}
 SEALED = {"id": "rs", "type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
 CLEAR = {**SEALED, "id": "rc", "content": [{"type": "reasoning_text", "text": "Hm."}]}
 CALL = {"id": "fc", "type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
 FOUND = {"type": "function_call_output", "call_id": "c", "output": "a"}
 
 
-@pytest.mark.parametrize("refuses", [OPENAI, XAI, None], ids=["openai", "xai", "streamed"])
+@pytest.mark.parametrize("refuses", [OPENAI, XAI, VLLM, None], ids=["openai", "xai", "vllm", "streamed"])
 async def test_what_another_one_sealed_is_left_out_where_it_cannot_be_read(tmp_path: Path, refuses: Any) -> None:
     """Only whoever sealed it can read it, with the same account: a conversation comes to another deployment by a
     fallback, by balance, or by another of its keys."""

@@ -106,8 +106,14 @@ _COUNTED = re.compile(
     r"|Input length \([\d,]+ tokens\) exceeds"
 ).match
 """As vLLM and SGLang do with the count."""
-_SEALED_CODE, _SEALED = "invalid_encrypted_content", "Could not decrypt the provided encrypted_content"
-"""How OpenAI and Azure say it, and how xAI begins to."""
+_SEALED_CODE = "invalid_encrypted_content"
+_SEALED = (
+    "Could not decrypt the provided encrypted_content",
+    "Could not decode the compaction blob",
+    "Encrypted content is not supported",
+    "reasoning `encrypted_content` was not issued to this caller",
+)
+"""How OpenAI and Azure say it, and how xAI, vLLM and OpenCode Zen begin to."""
 _again = re.compile(r"ry again in (?:(\d{1,3})m)?(\d{1,5}(?:\.\d{1,6})?) ?(m?)s").search
 """Minutes, seconds or thousandths of them: `11.054s`, `6m0s`, `350ms`."""
 
