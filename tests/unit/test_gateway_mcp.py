@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.unit.call_rig import Rig, call_rig, read_records, until
 from groundplan.blueprint import model as bp
 from groundplan.catalog.loader import load_files
 from groundplan.core.home import Home
+from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.call.facts_api import SearchBody
 from groundplan.gateway.call.pipeline import Pipeline
@@ -310,6 +311,47 @@ async def test_a_stream_that_says_nothing_is_over_in_time(tmp_path: Path) -> Non
         model.trickles = False
         await until(lambda: len(model.ids) == 2)
         assert model.ids[0] == model.ids[1], "its server hears that nobody waits for it"
+
+
+class Desk:
+    """Where everything has been approved; `meanwhile` happens as the approval is taken."""
+
+    def __init__(self, digest: str, meanwhile: Callable[[], None]) -> None:
+        self.found: list[Any] = [("released", digest, "", None), True]
+        self.meanwhile = meanwhile
+
+    async def in_thread(self, work: Any) -> Any:  # noqa: ARG002 -- the protocol's signature
+        if len(self.found) == 1:
+            self.meanwhile()
+        return self.found.pop(0)
+
+
+@pytest.mark.parametrize("what", ["nothing", "tool", "workload", "key"])
+async def test_what_was_stopped_while_an_approval_was_taken_is_not_used(tmp_path: Path, what: str) -> None:
+    async with stack(tmp_path, dangerous=["echo"]) as (rig, model):
+        live: Any = rig.gateway.live
+
+        def stop() -> None:
+            stopped = {"tool": "tool/echo", "workload": "workload/assistant"}.get(what, "tool/other")
+            live.policy = replace(live.policy, kills=frozenset({stopped}))
+            if what == "key":
+                live.policy = replace(live.policy, keys={})
+
+        gateway: Any = rig.gateway
+        gateway.reviews = Desk(wire.digest("crm", "echo", {"text": "x"}), stop)
+        told = await use(rig, "crm__echo", text="x", groundplan_retry_id=str(new_id()))
+        if what == "nothing":
+            assert told["content"][0]["text"] == "x"
+        else:
+            assert code(told) == ("invalid_api_key" if what == "key" else "killed") and model.used == []
+
+
+async def test_what_nobody_could_read_whole_is_not_to_be_approved(tmp_path: Path) -> None:
+    async with stack(tmp_path, dangerous=["echo"]) as (rig, _):
+        gateway: Any = rig.gateway
+        gateway.reviews = Desk("", lambda: None)
+        assert code(await use(rig, "crm__echo", text=" " * 100_000, to="evil")) == "approval_too_large"
+        assert len(gateway.reviews.found) == 2
 
 
 SLOTS = bp.Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")

@@ -20,11 +20,13 @@ from groundplan.gateway.mcp.use import Use
 
 WAITS = timedelta(hours=1)
 """How long a dangerous call waits for a person."""
+MOST_SHOWN = 100_000
+"""Characters of arguments that a person is shown: what is approved has been seen whole."""
 
 
 async def approved(gateway: Gateway, home: Home, use: Use) -> None:
     """Take the approval that was given for exactly this, else ask for one. Raises `Denied` (`approval_required`,
-    `approval_refused`), `Unavailable`."""
+    `approval_refused`), `Invalid`, `Unavailable`."""
     desk, key, server = gateway.reviews, use.exchange.key, use.server
     if desk is None or key is None or server is None:
         raise Unavailable("approvals cannot be reached now", code="review_unavailable", hint="Try again.")
@@ -56,11 +58,16 @@ async def _ask(gateway: Gateway, home: Home, use: Use, digest: str) -> Denied:
     key, workload, person = exchange.key, exchange.workload, exchange.person
     if desk is None or key is None or workload is None or server is None:
         raise AssertionError("not identified")
-    id, due = new_id(), gateway.clock.now() + WAITS
     told = msgspec.json.format(msgspec.json.encode(use.arguments), indent=2).decode()
+    if len(told) > MOST_SHOWN:
+        raise Invalid(
+            f"{use.name} is dangerous, and nobody could read all that it would be used with",
+            code="approval_too_large", hint=f"Use it with less than {MOST_SHOWN} characters.",
+        )  # fmt: skip
+    id, due = new_id(), gateway.clock.now() + WAITS
 
     def put(conn: Any) -> None:
-        sealed = SubjectKeys.of(home).seal(conn, UUID(person or key.id), told[:100_000])
+        sealed = SubjectKeys.of(home).seal(conn, UUID(person or key.id), told)
         held_store.put(
             conn,
             Waiting(

@@ -210,6 +210,7 @@ class McpApi:
         await self._let(use)
         if use.dangerous:
             await approved(self._gateway, self._home, use)
+            self._still(use)
         self._begin(use)
         field = "uri" if kind.what == "resource" else "name"
         asked = {field: name, **use.arguments}
@@ -236,8 +237,15 @@ class McpApi:
         if catalog is not None and catalog.limits is not None:
             await limits.admit_cached(self._gateway, use.exchange, catalog.limits)
         await self._check_arguments(use)
-        if self._gateway.live.policy is not policy and (error := self._refusal(use)) is not None:
-            raise error  # stopped meanwhile
+        if self._gateway.live.policy is not policy:
+            self._still(use)
+
+    def _still(self, use: Use) -> None:
+        """After a wait: what may have been stopped meanwhile is not begun. Raises `Denied`, `Unauthenticated`."""
+        exchange = use.exchange
+        admitted(self._gateway, exchange.request, exchange.response.peer)
+        if (error := self._refusal(use)) is not None:
+            raise error
 
     def _begin(self, use: Use) -> None:
         """Write what is about to be asked of a server, which may act: it is in the ledger also where this worker dies
@@ -325,6 +333,7 @@ class McpApi:
             return await self._searched(use)
         if use.dangerous:
             await approved(self._gateway, self._home, use)
+            self._still(use)
         self._begin(use)
         asked = {"name": use.tool, "arguments": use.arguments}
         result = await self._servers.ask(server, "tools/call", asked, caller_of(exchange))
