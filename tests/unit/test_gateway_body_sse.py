@@ -291,7 +291,7 @@ def test_what_asks_for_nothing_is_refused_by_no_interface() -> None:
         said = ask.body.replace(b'"eager_input_streaming": false', b'"eager_input_streaming": ' + eager)
         (made,) = messages_to_chat.Translation(said).fields["tools"]
         assert made == {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
-    for name, value in (("defer_loading", True), ("input_examples", [{}]), ("allowed_callers", ["code_execution"])):
+    for name, value in (("input_examples", [{}]), ("allowed_callers", ["code_execution"])):
         with pytest.raises(Invalid, match=f"tools.{name}"):
             messages_to_chat.Translation(json.dumps({**body, "tools": [{**tool, name: value}]}).encode())
     with pytest.raises(Invalid, match="speed"):
