@@ -93,6 +93,19 @@ class LimitMachine(RuleBasedStateMachine):
         self.open[token] = (slot, charges)
         return token
 
+    @rule(target=calls, token=consumes(calls), at=st.integers(1, 4))
+    def part(self, token: Token, at: int) -> object:
+        """What an attempt uses is held apart from what its call does."""
+        if token not in self.open:
+            return multiple()
+        slot, charges = self.open[token]
+        if len(charges) <= at:
+            return token
+        other = (new_id().bytes, -2)
+        self.workers[slot].counters.part(token, charges[:at], other, charges[at:])
+        self.open[token], self.open[other] = (slot, charges[:at]), (slot, charges[at:])
+        return multiple(token, other)
+
     @rule(token=consumes(calls), share=st.floats(0, 1), sent=st.booleans())
     def end(self, token: Token, share: float, sent: bool) -> None:
         if token not in self.open:
@@ -108,11 +121,17 @@ class LimitMachine(RuleBasedStateMachine):
     def _used(charge: Charge, share: float) -> int:
         return 1 if charge.budget.startswith(REQUESTS) else int(charge.amount * share)
 
-    @rule(slot=st.integers(0, 1), name=st.sampled_from(sorted(MOST)), told=st.integers(0, 2))
-    def give_back(self, slot: int, name: str, told: int) -> None:
-        """`told`: how often the database hears of it; what it never hears counts as used."""
+    @rule(
+        slot=st.integers(0, 1),
+        name=st.sampled_from(sorted(MOST)),
+        told=st.integers(0, 2),
+        keep=st.sampled_from((0, 0, 1, 50)),
+    )
+    def give_back(self, slot: int, name: str, told: int, keep: int) -> None:
+        """`told`: how often the database hears of it; what it never hears counts as used. `keep`: what is not idle."""
         worker, span = self.workers[slot], self.span(name)
-        worker.counters.release(*span)
+        had = worker.counters.available(*span)
+        assert worker.counters.release(*span, keep=keep) == max(0, had - keep)
         for _ in range(told):
             self.books.returned(worker.number, span, worker.counters.released(*span))
 
