@@ -25,7 +25,7 @@ from groundplan.gateway.call.facts_api import SearchBody
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.mcp import servers, wire
+from groundplan.gateway.mcp import endpoint, servers, wire
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.mcp.offered import RESOURCES, Looker, offers, plain
 from groundplan.knowledge.retrieval.wire import Where
@@ -51,9 +51,10 @@ async def stack(tmp_path: Path, *, streams: bool = False, **more: Any) -> AsyncI
     settings: dict[str, Any] = {key: declared.pop(key) for key in ("guardrails", "grounding") if key in declared}
     used: dict[str, dict[str, Any]] = {name: {} for name in declared["workloads"]} | {"assistant": settings}
     limits, waits = declared.pop("limits", ()), declared.pop("waits", None)
+    method = declared.pop("method", b"tools/call")
 
     async def when_let(request: Request, response: Response) -> None:
-        if waits is not None and b"tools/call" in request.body:
+        if waits is not None and method in request.body:
             await waits.wait()
         await model.handle(request, response)
 
@@ -242,6 +243,26 @@ async def test_a_server_that_does_not_answer_is_left_out_and_told(
         assert (await use(rig, "crm__add", a=1, b=1))["content"][0]["text"] == "2"
 
 
+async def test_one_server_costs_nobody_the_tools_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients give up a whole list for one entry that they cannot read, or that comes after their time."""
+    async with stack(tmp_path) as (rig, model):
+        form = {"type": "object", "properties": {}}
+        model.odd = [
+            {"name": "a"}, {"name": "b", "inputSchema": {"type": "string"}},
+            {"name": "c", "inputSchema": form, "description": 7},
+            {"name": "d", "inputSchema": {"properties": {}}, "title": None, "annotations": None},
+        ]  # fmt: skip
+        listed = (await ask(rig, "tools/list"))["tools"]
+        (made,) = {json.dumps(each): each for each in listed if each["name"] not in USUAL}.values()
+        assert made == {"name": "crm__d", "inputSchema": form}
+    monkeypatch.setattr(endpoint, "LIST_SECONDS", 0.05)
+    never, grounding = asyncio.Event(), bp.Grounding(sources=["handbook"])
+    async with stack(tmp_path / "b", waits=never, method=b"/list", grounding=grounding) as (rig, _):
+        assert [each["name"] for each in (await ask(rig, "tools/list"))["tools"]] == ["search"]
+        assert (await ask(rig, "resources/list"))["resources"] == []
+        never.set()
+
+
 async def test_a_use_is_not_tried_again(tmp_path: Path) -> None:
     """Its server may have acted before the connection ended, also where that was one that had been used before."""
     async with stack(tmp_path) as (rig, model):
@@ -354,6 +375,7 @@ async def test_what_nobody_could_read_whole_is_not_to_be_approved(tmp_path: Path
         assert len(gateway.reviews.found) == 2
 
 
+USUAL = {"crm__add", "crm__echo", "crm__delete_all"}
 SLOTS = bp.Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")
 TWICE = bp.Limit(name="twice", covers="workload/assistant", type="requests", amount=2, period="day")
 

@@ -50,6 +50,8 @@ class ScriptedMcp:
         """Texts by address; any other address is a picture."""
         self.answer: dict[str, Any] = {}
         """Of any tool, where it is set."""
+        self.odd: list[dict[str, Any]] = []
+        """Tools that are on every page besides."""
         self.refusal = ""
         """The message of an error that any use gets, where it is set."""
         self.prompt: list[dict[str, Any]] = []
@@ -129,7 +131,7 @@ class ScriptedMcp:
     def _answer(self, message: dict[str, Any], response: Response) -> None:
         if message["method"] == "tools/list":
             start = int(message["params"].get("cursor") or 0)
-            page: dict[str, Any] = {"tools": TOOLS[start : start + 2]}
+            page: dict[str, Any] = {"tools": [*TOOLS[start : start + 2], *self.odd]}
             if start + 2 < len(TOOLS):
                 page["nextCursor"] = str(start + 2)
             self._send(response, message, page)

@@ -44,6 +44,8 @@ from groundplan.governance.policy.cedar import denied
 from groundplan.knowledge.retrieval.wire import NOT_GIVEN
 from groundplan.ledger.model import Reservation
 
+LIST_SECONDS = 10.0
+"""In which a server says what it has: what the others have waits for it, and clients do not wait for long."""
 _log = logging.getLogger(__name__)
 Search = Callable[[bytes, str, Any], Awaitable[tuple[int, bytes]]]
 
@@ -143,17 +145,18 @@ class McpApi:
             for tool in tools:
                 name = str(tool["name"])
                 use = Use(exchange, server, name, {}, "")
-                if wire.offers(server, name) and self._refusal(use) is None:
+                if wire.offers(server, name) and wire.readable(tool) and self._refusal(use) is None:
                     listed.append(wire.outward(server.name, tool))
         return listed
 
     async def _tools(self, server: ToolServer, exchange: Exchange) -> list[dict[str, Any]]:
         try:
-            found = await self._servers.listed(server, "tools/list", "tools", caller_of(exchange))
-        except (Unavailable, ServerError) as error:
+            async with asyncio.timeout(LIST_SECONDS):
+                found = await self._servers.listed(server, "tools/list", "tools", caller_of(exchange))
+        except (Unavailable, ServerError, TimeoutError) as error:
             if server.name not in self._left_out:  # no log grows with what callers ask
                 self._left_out.add(server.name)
-                _log.warning("tools of %s are left out: %s", server.name, error)
+                _log.warning("tools of %s are left out: %s", server.name, str(error) or "it did not answer in time")
             return []
         self._left_out.discard(server.name)
         return found
@@ -174,8 +177,9 @@ class McpApi:
     async def _of(self, server: ToolServer, kind: Kind, exchange: Exchange) -> list[dict[str, Any]]:
         """What a server has of a kind; one that does not know it, or does not answer, has none."""
         try:
-            return await self._servers.listed(server, kind.lists, kind.key, caller_of(exchange), kind.field)
-        except (Unavailable, ServerError):
+            async with asyncio.timeout(LIST_SECONDS):
+                return await self._servers.listed(server, kind.lists, kind.key, caller_of(exchange), kind.field)
+        except (Unavailable, ServerError, TimeoutError):
             return []
 
     # one use ---------------------------------------------------------------------------------------------------------

@@ -101,6 +101,7 @@ def _unescaped(found: re.Match[str]) -> str:
 def outward(server: str, kind: Kind, entry: dict[str, Any]) -> dict[str, Any]:
     """An entry of a list as callers see it."""
     name = str(entry[kind.field])
+    entry = {"name": name, **{each: value for each, value in entry.items() if value is not None}}
     return {**entry, kind.field: address(server, name) if kind.what == "resource" else f"{server}{SEPARATOR}{name}"}
 
 

@@ -98,8 +98,21 @@ def offers(server: ToolServer, tool: str) -> bool:
 def outward(server: str, tool: dict[str, Any]) -> dict[str, Any]:
     """A server's tool as callers see it. The form of its results is left out: what is refused here, or a guardrail
     changed, does not have it, and clients end in an error of their own then, where a model should read why."""
-    kept = {name: value for name, value in tool.items() if name != "outputSchema"}
-    return {**kept, "name": f"{server}{SEPARATOR}{tool['name']}"}
+    kept = {name: value for name, value in tool.items() if name != "outputSchema" and value is not None}
+    schema = {"type": "object", **kept["inputSchema"]}
+    return {**kept, "inputSchema": schema, "name": f"{server}{SEPARATOR}{tool['name']}"}
+
+
+def readable(tool: dict[str, Any]) -> bool:
+    """Whether clients can make anything of it: they give up the whole list for one that they cannot read, and with it
+    the tools of all other servers."""
+    schema = tool.get("inputSchema")
+    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
+        return False
+    texts, objects = (tool.get("title"), tool.get("description")), (tool.get("annotations"), tool.get("_meta"))
+    return all(each is None or isinstance(each, str) for each in texts) and all(
+        each is None or isinstance(each, dict) for each in objects
+    )
 
 
 def digest(server: str, tool: str, arguments: dict[str, Any]) -> str:
