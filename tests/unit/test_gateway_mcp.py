@@ -127,14 +127,17 @@ async def test_tools_of_a_declared_server_are_listed_and_used(tmp_path: Path, st
 
 @pytest.mark.parametrize(("at", "path"), [("", b"/"), ("/mcp", b"/mcp/"), ("/mcp", b"/other")])
 async def test_a_server_at_the_root_or_behind_a_slash_is_reached(tmp_path: Path, at: str, path: bytes) -> None:
-    async with stack(tmp_path, at=at) as (rig, model):
+    async with stack(tmp_path, at=at, workloads=["assistant", "other"]) as (rig, model):
         model.path = path
-        told = [await use(rig, "crm__echo", text="here") for _ in range(2)]
+        both = [
+            ask(rig, "tools/call", key, name="crm__echo", arguments={"text": "x"}) for key in ("assistant", "other")
+        ]
+        told = [*await asyncio.gather(*both), await use(rig, "crm__echo", text="x")]
         if path == b"/other":
-            assert [code(each) for each in told] == ["tool_unavailable"] * 2 and "(307)" in str(told)
+            assert [code(each) for each in told] == ["tool_unavailable"] * 3 and "(307)" in str(told)
         else:
-            assert [each["content"][0]["text"] for each in told] == ["here"] * 2
-            assert model.asked.count("initialize") == 1
+            assert [each["content"][0]["text"] for each in told] == ["x"] * 3
+            assert model.asked.count("initialize") == 2
 
 
 @pytest.mark.parametrize("streams", [False, True])

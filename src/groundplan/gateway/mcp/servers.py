@@ -213,13 +213,15 @@ class Servers:
         params = {
             "protocolVersion": VERSIONS[0], "capabilities": {}, "clientInfo": {"name": "groundplan", "version": "1"},
         }  # fmt: skip
+        before = known in self._slashed
         status, answer, headers = await self._send(server, "initialize", params, b"")
         if status in _ELSEWHERE:
             # declared addresses have no slash at their end, and what is mounted below one is there with it alone
-            self._slashed ^= {known}
+            ours = {known} if (known in self._slashed) == before else set()
+            self._slashed ^= ours
             again, answer, headers = await self._send(server, "initialize", params, b"")
             if again != 200:
-                self._slashed ^= {known}
+                self._slashed ^= ours
             status = again if again == 200 else status
         if status != 200 or answer is None or answer.result is None:
             raise UpstreamFailure("malformed", f"it began no session ({status})", sent=True)
