@@ -163,3 +163,4 @@ async def test_small_pieces_are_written_together(place: Shelf, monkeypatch: pyte
     assert await place.keep(id := new_id(), pieces()) == 280_000
     assert place.path(id).read_bytes() == b"".join(b"%01400d" % number for number in range(200))
     assert len(written) == 5
+    assert max([len(piece) async for piece in place.read(id)]) <= 64 << 10, "of each slow reader one is in memory"

@@ -22,7 +22,8 @@ from groundplan.core.home import Home, sync_folder
 from groundplan.core.ids import new_id
 
 MOST_BYTES = 200 << 20
-CHUNK = 256 << 10
+CHUNK = 64 << 10
+"""What is read at once: whoever takes it slowly has it in memory twice."""
 FREE_BYTES = 512 << 20
 """Of the disk, that files leave alone: the journal is on it, and without that no call is made."""
 _LOOK_BYTES = 16 << 20
