@@ -208,3 +208,11 @@ async def test_samples_of_speakers_are_sound_and_may_be_as_large(first: bool) ->
     await many.begin(form(*(samples * 6)))
     with pytest.raises(Invalid, match="fields are too large"):
         [piece async for piece in many.pieces("up", b"b", {})]
+
+
+async def test_a_long_name_of_a_file_keeps_its_ending() -> None:
+    """By which OpenAI knows what sound it is."""
+    upload = Upload(frozenset())
+    await upload.begin(form(("file", "ä" * 300 + ".recording.mp3", b"x")))
+    sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})]).decode()
+    assert '.mp3"' in sent and "ä" * 188 in sent and "ä" * 200 not in sent

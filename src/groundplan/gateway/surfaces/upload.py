@@ -34,6 +34,8 @@ ONE_FILE = (1, frozenset({"file"}))
 _PIECE = 4096
 """Smaller ones are kept together with what follows them."""
 _WRITE_SECONDS = 30.0
+_LONGEST_NAME, _ENDING = 200, 12
+"""Characters of a file's name, and of its end."""
 
 
 class Upload:
@@ -249,7 +251,9 @@ def _written(event: Event, boundary: bytes) -> bytes:
         return b"\r\n"
     head = b'--%b\r\nContent-Disposition: form-data; name="%b"' % (boundary, event.name.encode())
     if event.filename is not None:
-        name = "".join(c for c in event.filename if c.isprintable() and c not in '"\\')[:200]
+        name = "".join(c for c in event.filename if c.isprintable() and c not in '"\\')
+        if len(name) > _LONGEST_NAME:  # by its end providers know what it is
+            name = name[: _LONGEST_NAME - _ENDING] + name[-_ENDING:]
         head += b'; filename="%b"' % (name or "file").encode()
     kind = event.content_type
     if kind and len(kind) < 100 and kind.isascii() and kind.decode("ascii").isprintable():
