@@ -220,7 +220,13 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
         reply = await setup.stack.post("/v1/images/edits", setup.key, behind, content_type=FORM)
         assert reply.status == 200, "a dearer quality was reserved for, or its workload would be stopped"
         assert reply.json["groundplan"]["cost_usd"] == price, quality
-    for name, value in (("n", b"2"), ("size", b"64x64"), ("stream", b"true"), ("prompt", b"x" * (65 << 10))):
+    for name, value in (
+        ("n", b"2"),
+        ("num_images", b"2"),
+        ("size", b"64x64"),
+        ("stream", b"true"),
+        ("prompt", b"x" * (65 << 10)),
+    ):
         late = form(*large, (name, value, None))
         reply = await setup.stack.post("/v1/images/edits", setup.key, late, content_type=FORM)
         assert (reply.status, reply.code) == (400, "field_after_file"), name

@@ -265,6 +265,7 @@ async def test_events_of_images_have_names(painter: Media) -> None:
         ({"svg": {"model": "gpt-5"}}, "field_unsupported"),
         ({"output_format": "gif"}, "field_unsupported"),
         ({"frame_count": 16, "output_format": "png"}, "field_unsupported"),
+        ({"num_outputs_per_prompt": 4}, "field_unsupported"),
         ({"image_url": "http://127.0.0.1/secret.png"}, "field_unsupported"),
         ({"image": ["http://127.0.0.1/secret.png"]}, "field_unsupported"),
     ],

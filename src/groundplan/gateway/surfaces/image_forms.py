@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from groundplan.core.errors import Invalid
 from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.images import Images, Made, check_bounded, check_counts
+from groundplan.gateway.surfaces.images import COPIES, Images, Made, check_bounded, check_counts
 from groundplan.gateway.surfaces.upload import Upload, taking_uploads
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
     from groundplan.ledger.model import Usage
 
-_DECISIVE = frozenset(
+_DECISIVE = COPIES | frozenset(
     {
         "model", "n", "size", "quality", "stream", "partial_images", "prompt", "output_format", "frame_count", "svg",
         "svg[model]", "svg[reasoning]", "svg[reasoning][effort]", "image", "image[]", "image_url", "mask", "markup",

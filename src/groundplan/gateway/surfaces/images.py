@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 MOST_IMAGES = 10
 MOST_PARTIAL = 3
 """Images that are shown while one is made."""
-_UNBOUNDED = frozenset(
+COPIES = frozenset(
+    {"num_images", "num_images_per_prompt", "num_outputs", "num_outputs_per_prompt", "batch_size", "batch_count"}
+)
+"""How many images are made, in the words of servers that know `n`, too."""
+_UNBOUNDED = COPIES | frozenset(
     {"svg", "frame_count", "image", "images", "image_url", "image_urls", "mask", "markup", "reference_images"}
 )
 """Another model draws beside this one, several images are made of one, or images come in that are no files: nobody
