@@ -87,6 +87,18 @@ async def test_who_takes_no_pongs_is_heard_no_further() -> None:
     assert await receiving == "hello"
 
 
+async def test_who_speaks_no_websocket_any_more_is_told_nothing_more() -> None:
+    """Whatever else is said meanwhile, also where it takes what it was sent slowly."""
+    socket, stream, written = connected()
+    written.full = True
+    stream.feed(frame(Opcode.BINARY, b"sound"))
+    receiving = asyncio.create_task(socket.receive())
+    await until(lambda: len(written.data) == 2)
+    await socket.send(b"{}")
+    written.taken.set()
+    assert await receiving is None and len(written.data) == 2
+
+
 async def test_what_has_come_of_a_message_is_held_as_a_body_is() -> None:
     """Of many conversations at once it would be gigabytes."""
     socket, stream, written = connected()

@@ -89,10 +89,10 @@ class ServerSocket:
                 self._protocol.fail(CloseCode.TRY_AGAIN_LATER, "memory_full")
                 self.closed = True
             self._flush()
-            if self._response.full:
-                await self._response.drained()  # whoever reads none of our pongs is asked nothing more
             if self._protocol.close_expected():
                 self.closed = True
+            if self._response.full:
+                await self._response.drained()  # whoever reads none of our pongs is asked nothing more
         return self._messages.popleft()
 
     async def until_lost(self) -> None:
