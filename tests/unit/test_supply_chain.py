@@ -30,7 +30,7 @@ def test_each_package_is_pinned_to_one_version_and_its_digests(lock: Path) -> No
     found = lines(lock)
     assert [line for line in found if not PIN.fullmatch(line)] == []
     named = [(name_of(line), line.partition(" --hash")[0].partition(" ; ")[2]) for line in found]
-    assert len(named) == len(set(named)) > 20, "one version for each kind of machine"
+    assert 0 < len(named) == len(set(named)), "one version for each kind of machine"
 
 
 def test_the_packages_that_are_asked_for_are_among_them() -> None:
@@ -40,5 +40,7 @@ def test_the_packages_that_are_asked_for_are_among_them() -> None:
 
 
 def test_only_what_has_these_digests_is_installed_and_nothing_is_built() -> None:
-    found = [line for line in (ROOT / "scripts" / "setup.sh").read_text().splitlines() if '-r "$lock"' in line]
-    assert found and all("--require-hashes" in line and "--only-binary :all:" in line for line in found)
+    for script in ("setup.sh", "clients.sh"):
+        whole = (ROOT / "scripts" / script).read_text().replace("\\\n", " ")
+        found = [line for line in whole.splitlines() if "pip install" in line and " -r " in line]
+        assert found and all("--require-hashes" in line and "--only-binary :all:" in line for line in found)
