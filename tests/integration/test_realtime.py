@@ -398,6 +398,14 @@ async def test_the_last_response_that_fits_is_heard_to_its_end_though_sound_come
     assert (last.outcome, last.usage.output, last.cost) == ("ok", 20, 200_000_000)
 
 
+async def until_error(connection: AsyncRealtimeConnection) -> list[Any]:
+    """All that is heard up to an error."""
+    seen: list[Any] = [await connection.recv()]
+    while seen[-1].type != "error":
+        seen.append(await connection.recv())
+    return seen
+
+
 @pytest.mark.parametrize("pace", ["spoken", "at once"])
 async def test_several_turns_in_one_piece_of_sound_are_each_paid_or_not_made(setup: Setup, pace: str) -> None:
     """The budget has room for one and a half: of a second turn that is still spoken the sound is thrown away, and what
@@ -423,6 +431,7 @@ async def test_several_turns_in_one_piece_of_sound_are_each_paid_or_not_made(set
                 await tell("input_audio_buffer.speech_started", item_id="b", audio_start_ms=2000)
                 if pace == "spoken":
                     assert "clear" in str(await connection.recv())
+                    await tell("input_audio_buffer.cleared")
                 await respond("one", used=60)
                 if pace == "at once":
                     await tell("input_audio_buffer.committed", item_id="b", previous_item_id="a")
@@ -440,8 +449,9 @@ async def test_several_turns_in_one_piece_of_sound_are_each_paid_or_not_made(set
         await setup.stack.ready(2)
         async with setup.connected() as connection:
             await connection.input_audio_buffer.append(audio="AAAA")
-            _, error = await heard(connection, "error")
-            assert error.error.code == "budget_exhausted" and await closed(connection) == 1008
+            seen = await until_error(connection)
+            assert "input_audio_buffer.cleared" not in {each.type for each in seen}, "the client asked for nothing"
+            assert seen[-1].error.code == "budget_exhausted" and await closed(connection) == 1008
         async with asyncio.timeout(30):
             while len(setup.records(Settlement)) < 1 + (pace == "at once"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

@@ -36,6 +36,7 @@ from groundplan.gateway.surfaces.realtime_ended import BROKEN, LOST, POLICY, End
 from groundplan.gateway.surfaces.realtime_events import (
     BEGINS,
     CLEAR,
+    CLEARED,
     ENDS,
     HINT,
     TURNS,
@@ -372,7 +373,7 @@ class Session:
             raise broken() from error
         if asked := self._told.hear(event, self._most):
             await self._connected().socket.send(asked)
-        elif self._told.is_ours(event, data):
+        elif self._told.is_ours(event, data) or (event.type == CLEARED and self._last is not None):
             return b""
         exchange = self._active
         if event.type in TURNS:

@@ -42,6 +42,7 @@ _SESSION = frozenset(
 _DECIDES = _SESSION | ELSEWHERE
 _KEY_PROTOCOL = b"openai-insecure-api-key."
 CLEAR, CANCEL = '{"type":"input_audio_buffer.clear"}', '{"type":"response.cancel"}'
+CLEARED = "input_audio_buffer.cleared"
 
 
 _NULL = msgspec.Raw(b"null")
