@@ -561,7 +561,7 @@ def test_files_that_many_messages_name_are_gathered_once() -> None:
     """Each is added to those before it: as copies of all of them they would take many seconds."""
     message = {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}, {"type": "text", "text": "x"}]}
     body = json.dumps({"model": "m", "messages": [message] * 60_000}).encode()
-    began = time.perf_counter()
+    began = time.thread_time()
     ask = chat_completions.read(body)
     assert ask.files == ("f",) and ask.query == " x" and ask.needs == {"file"}
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 4, "of computing, whatever else the machine does"
