@@ -1,0 +1,92 @@
+"""Runs of `gateway.py --json` beside one another, as the table of docs/performance.md: what misses its target is bold.
+
+    python -m benchmarks.gateway_table 'NAME=FILE' ...
+
+Reads what those files say was reached, and measures nothing. Older files lack what was not measured then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gateway_suite import PEER_TARGETS, TARGETS
+
+#: What a row is called, what it is called in a file's verdict, and how its numbers are written.
+ROWS = (
+    ("CPU of a call, 32 connections, ms", "cpu_ms", ".3f"),
+    ("Calls/s, 32 connections", "rps", ",.0f"),
+    ("Calls/s, 128 connections", "rps_c128", ",.0f"),
+    ("Two workers: CPU of a call to that of one", "two_workers_ratio", ".2f"),
+    ("Added at 300/s: p50, ms", "p50_added_ms", ".2f"),
+    ("Added at 300/s: p99, ms", "p99_added_ms", ".2f"),
+    ("Added before 20 ms: p50, ms", "p50_added_20ms_ms", ".2f"),
+    ("the same, calls at random times", "p50_added_20ms_random_ms", ".2f"),
+    ("Stream of 20 chunks: CPU, ms", "stream_cpu_ms", ".2f"),
+    ("First chunk, added: p50, ms", "first_chunk_added_ms", ".2f"),
+    ("Prompts of 200 kB a second", "rps_200kb", ",.0f"),
+    ("Answer from the cache: CPU, ms", "cached_cpu_ms", ".3f"),
+    ("Memory: idle, MiB", "idle_mib", ".0f"),
+    ("Memory: 2,000 open streams, MiB", "streams_mib", ".0f"),
+    ("Memory after a million calls, MiB", "long_mib", ".0f"),
+    ("Lost beside neighbours", "lost_beside_neighbours", ".0f"),
+    ("Governance adds, times the least gateway", "governance_adds", ".2f"),
+    ("Governance adds, times the bare pass-through", "governance_adds_asgi", ".2f"),
+    ("A whole call, times the least gateway", "governance_ratio", ".2f"),
+    ("LiteLLM, 32 connections, ×", "times litellm c32", ".0f"),
+    ("LiteLLM, 128 connections, ×", "times litellm c128", ".0f"),
+    ("Portkey, 32, ×", "times portkey c32", ".1f"),
+    ("Portkey, 128, ×", "times portkey c128", ".1f"),
+    ("MLflow, 32, ×", "times mlflow c32", ".1f"),
+    ("MLflow, 128, ×", "times mlflow c128", ".1f"),
+    ("TensorZero, 32, ×", "times tensorzero c32", ".1f"),
+    ("TensorZero, 128, ×", "times tensorzero c128", ".1f"),
+)
+
+TARGET = TARGETS | {name: PEER_TARGETS[name.split()[1]] for _, name, _ in ROWS if name.startswith("times ")}
+
+
+def cell(verdict: dict[str, Any], name: str, form: str) -> str:
+    """What was reached, in bold where it misses its target; nothing where it was not measured."""
+    row = verdict.get(name) or verdict.get(name.removesuffix(" c32"))  # until then others ran at 32 connections alone
+    if row is None:
+        return ""
+    text = f"{row['reached']:{form}}"
+    return text if row["met"] else f"**{text}**"
+
+
+def beside(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """What has no target: how quick the machine was in that run, and what a call costs outside its worker."""
+    told = (
+        ("Bare ASGI pass-through: CPU, ms", figures.get("asgi_c32", {}).get("asgi_cpu_ms"), ".3f"),
+        ("The least gateway: CPU, ms", figures.get("least_c32", {}).get("least_cpu_ms"), ".3f"),
+        ("The disk's own fdatasync at 300/s: p50, ms", figures.get("sync_300", {}).get("p50_ms"), ".2f"),
+        ("CPU of a call in the shipper, ms", figures["closed_c32"]["shipper_cpu_ms"], ".3f"),
+        ("CPU of a call in PostgreSQL, ms", figures["closed_c32"]["postgres_cpu_ms"], ".3f"),
+    )
+    return [(title, f"{number:{form}}" if number else "") for title, number, form in told]
+
+
+def table(runs: dict[str, dict[str, Any]]) -> str:
+    """The runs in Markdown, a column each."""
+    lines = ["| | Target | " + " | ".join(runs) + " |", "|---|---|" + "---|" * len(runs)]
+    for row in zip(*(beside(figures) for figures in runs.values()), strict=True):
+        lines.append(f"| *{row[0][0]}* | | " + " | ".join(told for _, told in row) + " |")
+    for title, name, form in ROWS:
+        cells = [cell(figures["verdict"], name, form) for figures in runs.values()]
+        if any(cells):
+            lines.append(f"| {title} | {TARGET[name]:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="NAME=FILE")
+    runs = dict(word.split("=", 1) for word in parser.parse_args().runs)
+    print(table({name: json.loads(Path(file).read_text(encoding="utf-8")) for name, file in runs.items()}))
+
+
+if __name__ == "__main__":
+    main()
