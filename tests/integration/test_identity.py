@@ -101,6 +101,20 @@ def test_genesis_writes_everybody_once(conn: Conn, people: dict[str, UUID]) -> N
     refused("genesis_done", lambda: service.genesis_people(conn, ACME))
 
 
+def test_what_is_about_thousands_of_keys_is_several_entries(conn: Conn, people: dict[str, UUID]) -> None:
+    conn.execute(
+        """INSERT INTO api_key (id, hash, prefix, workload, person_id, created_by)
+           SELECT gen_random_uuid(), sha256(n::text::bytea), 'gp_', 'assistant', %s, 'operator'
+           FROM generate_series(1, 1700) n""",
+        (people["ben"],),
+    )
+    service.deactivate_person(conn, OPERATOR, people["ben"])
+    told = [entry.entry for entry in audit_store.entries(conn, subject=f"person/{people['ben']}")]
+    assert {entry.action for entry in told} == {"person.left"}
+    assert len({id for entry in told for id in entry.detail["revoked_keys"]}) == 1700
+    assert len({entry.detail["policy"] for entry in told}) == 1
+
+
 def test_no_personal_data_enters_the_log(conn: Conn, people: dict[str, UUID]) -> None:
     service.add_person(conn, OPERATOR, "Zoe@acme.example", "Zoe")
     service.add_member(conn, OPERATOR, "hr", "zoe@acme.example")

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.core.audit import record
+from groundplan.core.audit import record, record_listed
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.core.money import maybe_usd
@@ -68,7 +68,7 @@ def genesis_people(conn: Connection[Any], company: GenesisPeople, actor: str = "
     for duty in dict.fromkeys((d.subject, d.duty, people[normal_email(d.email)]) for d in company.duties):
         store.insert_duty(conn, *duty)
     detail = {"policy": number, "people": [str(id) for id in people.values()], "groups": list(groups)}
-    record(conn, action="people.genesis", actor=actor, subject=COMPANY, detail=detail)
+    record_listed(conn, action="people.genesis", actor=actor, subject=COMPANY, detail=detail)
     return people
 
 
@@ -205,7 +205,7 @@ def hand_over(conn: Connection[Any], actor: str, leaver: UUID, to: UUID) -> list
             email = new.email if mine else duty.person.email
             emails += [] if email in emails else [email]
         nominate(conn, actor, subject, holders)
-    record(
+    record_listed(
         conn,
         action="duties.handed_over",
         actor=actor,
@@ -378,7 +378,7 @@ def _effect(conn: Connection[Any], number: int, grace_s: float, has: Callable[[G
 def _recorded(
     conn: Connection[Any], number: int, action: str, actor: str, subject: str, detail: Mapping[str, Any]
 ) -> int:
-    record(conn, action=action, actor=actor, subject=subject, detail={**detail, "policy": number})
+    record_listed(conn, action=action, actor=actor, subject=subject, detail={**detail, "policy": number})
     return number
 
 

@@ -4,7 +4,7 @@ This package does not decide what is worth recording, and it never shows who may
 """
 
 from groundplan.core.audit.entry import OPERATOR, SYSTEM, Acting, ActingAs, Entry, gateway_actor, person_actor
-from groundplan.core.audit.store import record, record_many
+from groundplan.core.audit.store import record, record_listed, record_many
 
 __all__ = [
     "OPERATOR",
@@ -15,5 +15,6 @@ __all__ = [
     "gateway_actor",
     "person_actor",
     "record",
+    "record_listed",
     "record_many",
 ]

@@ -21,6 +21,8 @@ from groundplan.core.ids import new_id
 
 CALL = "call"
 """The action of most entries: one for each call."""
+PART = 200
+"""Items of a list in one entry: some two thousand ids are more than one may have."""
 SEQUENCER_LOCK = 0x6770_6175_6469_7401
 """Advisory lock key held by the one sequencer of a database."""
 
@@ -99,6 +101,21 @@ def record(
     entry = Entry(new_id(), at or datetime.now(UTC), action, str(actor), subject, detail, acting_of(actor))
     record_many(conn, [entry])
     return entry.id
+
+
+def record_listed(
+    conn: Connection[Any],
+    *,
+    action: str,
+    actor: str,
+    subject: str,
+    detail: Mapping[str, Any],
+) -> None:
+    """As `record`, in as many entries as the lists of `detail` need, however long they are: `PART` items in each."""
+    lists = {name: items for name, items in detail.items() if isinstance(items, list)}
+    for start in range(0, max(1, *map(len, lists.values()), 0), PART):
+        part = {name: items[start : start + PART] for name, items in lists.items()}
+        record(conn, action=action, actor=actor, subject=subject, detail={**detail, **part})
 
 
 def record_many(conn: Connection[Any], entries: Sequence[Entry]) -> int:

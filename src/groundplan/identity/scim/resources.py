@@ -15,7 +15,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.core.audit import record
+from groundplan.core.audit import record, record_listed
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.identity import directory_store as store
 from groundplan.identity import service
@@ -287,7 +287,7 @@ def _set_active(conn: Connection[Any], actor: str, person: DirectoryPerson, acti
         left = [f"{each.duty} of {each.subject}" for each in duties(conn, person_id=person.id)]
         store.come_back(conn, person.id)
         detail = {"policy": number, "duties_ended": left}
-        record(conn, action="person.returned", actor=actor, subject=f"person/{person.id}", detail=detail)
+        record_listed(conn, action="person.returned", actor=actor, subject=f"person/{person.id}", detail=detail)
 
 
 def _set_members(conn: Connection[Any], actor: str, old: DirectoryGroup, wanted: frozenset[UUID]) -> None:
