@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from groundplan.blueprint.content import Index, IndexEmbedding, Rerank
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Grounding, Rates, Site, Source, Workload
 from groundplan.placement.model import SENSITIVITY_ORDER, Demand
-from groundplan.placement.solve import monthly, refused, solve, verify
+from groundplan.placement.solve import monthly, nearest, refused, solve, verify
 
 SITES = [
     Site(name="azure", type="cloud", jurisdiction="SE"),
@@ -186,3 +186,18 @@ def test_the_verifier_knows_who_is_sent_what(change: dict[str, object], messages
     index = Index(embedding=IndexEmbedding(workload="index", deployment="own", dimensions=3) if embeds else None)
     made = msgspec.structs.replace(blueprint(asked), workloads=[asked, other], index=index)
     assert [problem.message for problem in verify(made)] == [f"workload assistant: {told}" for told in messages]
+
+
+def test_of_hundreds_of_deployments_those_that_serve_and_the_nearest_at_each_site_are_told() -> None:
+    many = [deployment(f"{site.name}-{n}", site.name, 10**12 - n) for site in SITES for n in range(100)]
+    wanted = demand(residency=("EU",), preferred=("azure-0",), fallbacks=("rack-0",))
+    whole = solve(wanted, many, PLACES)
+    told = nearest(whole)
+    names = [option.deployment for option in told.alternatives]
+    assert len(names) == 40 and names == sorted(names)
+    assert {"azure-0", "rack-0", "azure-99", "rack-99", "virginia-99", "line-99"} <= set(names)
+    assert sum(option.allowed for option in told.alternatives) == 38
+    assert told.binding == f"{whole.binding}; 40 of 400 are listed"
+    assert (told.primary, told.fallbacks) == (whole.primary, whole.fallbacks)
+    few = solve(wanted, many[:40], PLACES)
+    assert nearest(few) is few

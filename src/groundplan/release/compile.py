@@ -108,7 +108,8 @@ def _placed(
         demand = workloads.demand(item)
         placement = placing.routed(found, solve.solve(demand, deployments, sites), workspace, current)
         at_once = found.plan.at_once.get(name) if found.plan is not None else None
-        placement = placements[name] = ramping.begun(item, placement, current, at_once)
+        placement = ramping.begun(item, placement, current, at_once)
+        placements[name] = solve.nearest(placement)
         if item.stage in doc.SERVED_STAGES:
             where = workspace.where("workload", name, workloads.culprit(item))
             problems += [at(problem, where) for problem in solve.refused(demand, placement)]

@@ -19,6 +19,7 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
+from msgspec import structs
 from psycopg import AsyncConnection
 
 from groundplan.blueprint import artifact
@@ -319,13 +320,8 @@ class LiveView:
         _, held, signature = rows[0]
         body = bytes(held)
         try:
-            public = load_public(self._home, "blueprint").public_bytes_raw()
-            if not artifact.verify_signature(body, signature, public):
-                raise ValueError("the signature does not fit")
-            blueprint = artifact.decode(body)
-            if blueprint.number != number:
-                raise ValueError(f"it says that it is number {blueprint.number}")
-            newer = replace(index(blueprint), gate=gate_of(blueprint), approved=approved_of(blueprint))
+            # beside the calls: of thousands of workloads it takes a second
+            newer = await asyncio.to_thread(_read, self._home, body, signature, number)
         except Exception as error:  # noqa: BLE001 -- a newer program may declare what this one makes nothing of
             if number != self._refused_blueprint:
                 _log.error("blueprint %d is refused: %s: %s", number, error.__class__.__name__, error)
@@ -442,6 +438,18 @@ async def _asked(connection: Connection, statement: LiteralString, parameters: S
 async def _say(connection: Connection, statement: LiteralString, parameters: Sequence[Any] = ()) -> None:
     async with patient(STATEMENT_SECONDS):
         await connection.execute(statement, parameters)
+
+
+def _read(home: Home, body: bytes, signature: str, number: int) -> Catalog:
+    """A stored blueprint, indexed, without what only planners look at. Raises where it is none that can be served."""
+    if not artifact.verify_signature(body, signature, load_public(home, "blueprint").public_bytes_raw()):
+        raise ValueError("the signature does not fit")
+    blueprint = artifact.decode(body)
+    if blueprint.number != number:
+        raise ValueError(f"it says that it is number {blueprint.number}")
+    placements = [structs.replace(each, alternatives=[]) for each in blueprint.placements]
+    blueprint = structs.replace(blueprint, placements=placements)
+    return replace(index(blueprint), gate=gate_of(blueprint), approved=approved_of(blueprint))
 
 
 def _groups_asked(catalog: Catalog | None) -> list[str]:

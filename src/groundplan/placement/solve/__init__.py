@@ -3,6 +3,6 @@
 Importing this room loads neither ortools nor highspy: only `optimise` does, when it is called.
 """
 
-from groundplan.placement.solve.declared import holds, monthly, reasons_against, refused, solve, verify
+from groundplan.placement.solve.declared import holds, monthly, nearest, reasons_against, refused, solve, verify
 
-__all__ = ["holds", "monthly", "reasons_against", "refused", "solve", "verify"]
+__all__ = ["holds", "monthly", "nearest", "reasons_against", "refused", "solve", "verify"]

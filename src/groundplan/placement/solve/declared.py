@@ -1,7 +1,8 @@
 """Where a workload runs: every declared deployment is judged by the hard rules and priced, then the order is chosen.
 
-Pure, and complete: all alternatives are enumerated, so the gap to the optimum is zero. `verify` checks a finished
-blueprint by its own reading of the rules. Capacity, measured latency and shared costs are not considered yet.
+Pure, and complete: all alternatives are enumerated, so the gap to the optimum is zero; of many the `nearest` are
+told. `verify` checks a finished blueprint by its own reading of the rules. Capacity, measured latency and shared costs
+are not considered yet.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from itertools import pairwise
 
+from msgspec import structs
+
 from groundplan.blueprint.model import Alternative, Blueprint, Deployment, Placement, Rates, Site, Workload
 from groundplan.catalog.workspace import within
 from groundplan.core.errors import Problem
 from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand, not_for
+
+MOST = 40
+"""Alternatives that a blueprint tells of a workload: of two thousand workloads all of three hundred are 60 MB."""
+SERVING = 10
+"""Of them those that serve it first."""
 
 
 def holds(site: Site) -> str:
@@ -70,6 +78,26 @@ def solve(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str,
         fallbacks=order[1:],
         alternatives=list(options.values()),
         binding=_binding(demand, options, len(by_price)),
+    )
+
+
+def nearest(placement: Placement) -> Placement:
+    """With `MOST` alternatives at most, for a company with hundreds of deployments and thousands of workloads: those
+    that serve, the cheapest at each site, and then the cheapest of all, what is allowed before what is not."""
+    every = placement.alternatives
+    if len(every) <= MOST:
+        return placement
+    serving = {name: place for place, name in enumerate([placement.primary, *placement.fallbacks])}
+    by_price = sorted(every, key=lambda o: (not o.allowed, o.monthly or 0, o.deployment))
+    of_site = {option.site: option for option in reversed(by_price)}
+    first = [option for option in every if option.deployment in serving]
+    first.sort(key=lambda option: serving[option.deployment])
+    ranked = {option.deployment: option for option in (*first[:SERVING], *of_site.values(), *by_price)}
+    kept = set(list(ranked)[:MOST])
+    return structs.replace(
+        placement,
+        alternatives=[option for option in every if option.deployment in kept],
+        binding=f"{placement.binding}; {MOST} of {len(every)} are listed",
     )
 
 
