@@ -1015,3 +1015,54 @@ def test_an_address_that_names_an_endpoint_is_the_one_above_it() -> None:
     params = "{model: openai/own, api_base: 'https://llm.acme.example/v1/chat/completions', api_key: os.environ/K}"
     verdict = imported(f"model_list:\n  - model_name: own\n    litellm_params: {params}\n", prices={"own": "1/2"})
     assert "url: https://llm.acme.example/v1\n" in "".join(verdict.files.values())
+
+
+@pytest.mark.parametrize(
+    ("params", "asked", "url"),
+    [
+        ("model: vertex_ai/gemini-2, vertex_project: os.environ/PLACE_P, vertex_location: os.environ/PLACE_L",
+         {"PLACE_P": "acme-1", "PLACE_L": "europe-west1"},
+         "https://europe-west1-aiplatform.googleapis.com/v1/projects/acme-1/locations/europe-west1"),
+        ("model: vertex_ai/gemini-2, vertex_location: europe-west1", {"VERTEXAI_PROJECT": "acme-1"},
+         "https://europe-west1-aiplatform.googleapis.com/v1/projects/acme-1/locations/europe-west1"),
+        ("model: bedrock/amazon.nova-pro-v1:0, aws_region_name: os.environ/OUR_REGION", {"OUR_REGION": "eu-west-1"},
+         "https://bedrock-runtime.eu-west-1.amazonaws.com"),
+        ("model: bedrock/amazon.nova-pro-v1:0", {"AWS_REGION_NAME": "eu-west-1"},
+         "https://bedrock-runtime.eu-west-1.amazonaws.com"),
+        ("model: azure/gpt-4o, api_base: '${AZURE_BASE}'", {"AZURE_BASE": "https://acme.openai.azure.com"},
+         "https://acme.openai.azure.com/openai/v1"),
+    ],
+)  # fmt: skip
+def test_what_lacks_a_part_of_its_address_says_which_variable_to_say(
+    params: str, asked: dict[str, str], url: str
+) -> None:
+    """And nothing is taken from a variable of another name than the file says."""
+    others = {name: "us-east-1" for name in ("AWS_REGION", "VERTEXAI_LOCATION") if "OUR_REGION" in params}
+    told = imported(model("x", f"{{{params}}}"), prices={"x": "1/2"}, values=others)
+    (hint,) = [each.todo for each in told.findings if each.what == "api_base"]
+    assert all(f"--set {name}=" in hint for name in asked) and hint.count("--set") == len(asked)
+    assert deployed(f"{{{params}}}", values=asked).url == url
+
+
+def test_a_variable_that_is_put_in_before_is_no_secret_and_the_key_of_its_deployment() -> None:
+    text = model("x", "{model: openai/gpt-4o, api_key: '${OUR_KEY}'}")
+    verdict = imported(text + "\ngeneral_settings: {master_key: '${MASTER}'}", owners={"": "a@b.example"})
+    assert verdict.counts()[SECRET] == 0
+    assert validate_files(verdict.files).deployments["x-openai"].key == "env:OUR_KEY"
+
+
+def test_what_is_told_of_settings_is_what_they_are() -> None:
+    text = (
+        model("x", "{model: openai/gpt-4o}")
+        + """
+litellm_settings: {success_callback: [prometheus, langfuse], service_callback: [prometheus_system]}
+general_settings:
+  litellm_jwtauth: {public_key_url: "https://id.example/keys"}
+  alert_to_webhook_url: {too_slow: [os.environ/HOOK, "https://hooks.example/services/hunter2"]}
+policies: {all: {guardrails: {add: [a]}}}
+"""
+    )
+    verdict = imported(text)
+    assert [each.what for each in verdict.findings if each.state == SECRET] == ["general_settings.alert_to_webhook_url"]
+    assert said(verdict, CARRIED, "success_callback") and said(verdict, NO_EQUAL, "success_callback")
+    assert said(verdict, CARRIED, "service_callback") and said(verdict, CHANGED, "policies")

@@ -38,16 +38,17 @@ TABLES = {
     "router_settings": settings.ROUTER,
     "general_settings": settings.GENERAL,
 }
+_CALLBACKS = ("callbacks", "success_callback", "failure_callback", "service_callback", "service_callbacks")
 _BY_CODE = frozenset(
     {"fallbacks", "default_fallbacks", "num_retries", "timeout", "stream_timeout", "request_timeout",
-     "routing_strategy", "model_group_alias", "max_budget", "budget_duration", "callbacks",
+     "routing_strategy", "model_group_alias", "max_budget", "budget_duration", *_CALLBACKS,
      "global_max_parallel_requests"}
 )  # fmt: skip
 _MOST_OUTPUT = 4096
 _OF_ALL = "fallbacks: of each workload that has none of its own"
 _PILOTS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
 _READ = frozenset({"model_list", "include", "environment_variables", *TABLES})
-_HAS_EQUAL = frozenset({"prometheus", "otel", "opentelemetry"})
+_HAS_EQUAL = frozenset({"prometheus", "prometheus_system", "otel", "opentelemetry"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,15 +419,16 @@ def _aliases(config: Config, groups: set[str], findings: list[Finding]) -> dict[
 
 
 def _callbacks(config: Config, section: str, findings: list[Finding]) -> None:
-    node = config.get(section, "callbacks")
-    for entry in node.entries() if node else ():
-        name = entry.text() or ""
-        if name in _HAS_EQUAL:
-            here = "each gateway has /metrics" if name == "prometheus" else "traces of calls are sent by OTLP"
-            findings.append(Finding(CARRIED, f"{section}.callbacks", here, "", entry.where))
-        else:
-            rule = settings.LITELLM["success_callback"]
-            findings.append(Finding(rule.state, f"{section}.callbacks", rule.here, rule.todo, entry.where))
+    for key in _CALLBACKS:
+        node = config.get(section, key)
+        for entry in node.entries() if node else ():
+            name = entry.text() or ""
+            if name in _HAS_EQUAL:
+                here = "traces of calls are sent by OTLP" if "tel" in name else "each gateway has /metrics"
+                findings.append(Finding(CARRIED, f"{section}.{key}", here, "", entry.where))
+            else:
+                rule = settings.LITELLM["success_callback"]
+                findings.append(Finding(rule.state, f"{section}.{key}", rule.here, rule.todo, entry.where))
 
 
 def _company(entries: list[Entry], workloads: list[tuple[dict[str, Any], Where]], common: _Common) -> str:

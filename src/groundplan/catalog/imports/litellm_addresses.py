@@ -27,6 +27,28 @@ class Place:
     region: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What an address needs besides its provider."""
+
+    keys: tuple[str, ...]
+    """Of `litellm_params`, by any of which it is said."""
+    variables: tuple[str, ...]
+    """In which it is looked for where none of them is there."""
+    sample: str
+
+
+REGION = Part(("aws_region_name", "region_name"), ("AWS_REGION_NAME", "AWS_REGION"), "REGION")
+PROJECT = Part(("vertex_project", "vertex_ai_project"), ("VERTEXAI_PROJECT",), "PROJECT")
+LOCATION = Part(
+    ("vertex_location", "vertex_ai_location", "region_name"), ("VERTEXAI_LOCATION", "VERTEX_LOCATION"), "LOCATION"
+)
+NOWHERE = Part((), (), "")
+REGIONS = {"bedrock": REGION, "vertexai": LOCATION}
+PARTS = {"bedrock": (REGION,), "vertexai": (PROJECT, LOCATION)}
+"""docs.litellm.ai/docs/providers/bedrock, docs.litellm.ai/docs/providers/vertex"""
+
+
 def provider_of(name: str, upstream: str) -> Provider:
     """Who has a model; Azure has Claude in Anthropic's API."""
     if name == "azure_ai" and upstream.lower().startswith("claude"):

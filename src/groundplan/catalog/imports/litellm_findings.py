@@ -31,3 +31,6 @@ def _literals(node: Node) -> Iterator[bool]:
     elif isinstance(node.value, list):
         for entry in node.entries():
             yield from _literals(entry)
+    elif isinstance(node.value, dict) and node.path[-1:] == ("alert_to_webhook_url",):
+        for entry in dict(node.items()).values():
+            yield from _literals(entry)

@@ -157,6 +157,7 @@ class EntryReader:
         missing: list[str] = []
         profile = self._profile(params, provider, missing)
         region = self._region(params) or region or addresses.placed(provider.api, profile or "")[0]
+        region = region or self._part(params, addresses.REGIONS.get(provider.api or "", addresses.NOWHERE))
         kind = self._type(info, name, model, missing)
         url, private = self._url(params, addresses.Place(provider, provider_name, region), kind, missing, model)
         upstream = addresses.routed(provider_name, upstream, url)
@@ -258,8 +259,7 @@ class EntryReader:
             url = self._placed(params, place, own or provider.url or addresses.region_url(place))
             if url is None:
                 missing.append("an address")
-                self._say(NEEDED, "api_base", f"{one_line(name)} has no address of its own that is known",
-                          "Write url: of the deployment.", model)  # fmt: skip
+                self._say(NEEDED, "api_base", *self._unplaced(params, place), model)
             return url, provider.own_host
         text = addresses.unversioned(self._resolved(node) or "")
         if not addresses.URL.fullmatch(text):
@@ -280,21 +280,38 @@ class EntryReader:
             self._say(CARRIED, "api_base", "url: of the deployment", "", node)
         return url, not same
 
+    def _unplaced(self, params: Node, place: addresses.Place) -> tuple[str, str]:
+        """(what is told, what to do) where the address of a provider is not known."""
+        name, lacking = one_line(place.name), []
+        for part in addresses.PARTS.get(place.provider.api or "", ()):
+            if self._part(params, part) is None:
+                node = _first(params, part.keys)
+                lacking.append(f"--set {(node.variable if node else None) or part.variables[0]}={part.sample}")
+        if not lacking:
+            return f"{name} has no address of its own that is known", "Write url: of the deployment."
+        return f"of the address at {name} a part is not in the file", f"Say {' '.join(lacking)}."
+
+    def _part(self, params: Node, part: addresses.Part) -> str | None:
+        """A part of an address, from the variable that it is read from where the file says nothing of it."""
+        node = _first(params, part.keys)
+        if node is not None:
+            return self._resolved(node)
+        return next((value for name in part.variables if (value := self._value(name))), None)
+
     def _placed(self, params: Node, place: addresses.Place, url: str | None) -> str | None:
         """The address with project and location, where a provider is asked under them; None where they are unknown."""
         if url is None or place.provider.api != "vertexai" or "/projects/" in url:
             return url
-        node = params.get("vertex_project") or params.get("vertex_ai_project")
-        project = self._resolved(node) if node is not None else None
+        project = self._part(params, addresses.PROJECT)
         if project is None or place.region is None or not re.fullmatch(r"[a-z0-9:.-]{2,63}", project):
             return None
         return f"{url.removesuffix('/v1')}/v1/projects/{project}/locations/{place.region}"
 
     def _resolved(self, node: Node) -> str | None:
-        if node.variable is None:
-            return node.text()
-        given = self._asked.values.get(node.variable)
-        declared = self._variables.get(node.variable)
+        return node.text() if node.variable is None else self._value(node.variable)
+
+    def _value(self, variable: str) -> str | None:
+        given, declared = self._asked.values.get(variable), self._variables.get(variable)
         return given or (declared.text() if declared is not None and declared.variable is None else None)
 
     def _canonical(self, provider: Provider, name: str, upstream: str, info: Node | None, private: bool) -> str:
@@ -416,6 +433,10 @@ class EntryReader:
                 other = settings.PROVIDER_FIELD if part is params else settings.UNKNOWN
                 rule = settings.rule(settings.ENTRY, key) or other
                 self._findings.append(told(f"{name}.{one_line(key)}", key, rule, node))
+
+
+def _first(params: Node, keys: tuple[str, ...]) -> Node | None:
+    return next((node for key in keys if (node := params.get(key)) is not None), None)
 
 
 def _address(params: Node) -> Node | None:

@@ -7,6 +7,7 @@ itself: texts are given.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -19,6 +20,7 @@ from groundplan.core.errors import Problem, Where
 ENVIRONMENT = "os.environ/"
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _MOST = 10**9
+_PUT_IN = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -136,10 +138,11 @@ class Node:
 
     @property
     def variable(self) -> str | None:
-        """`NAME` of `os.environ/NAME`."""
+        """`NAME` of `os.environ/NAME`, or of `${NAME}`, which is put in before the tool reads its file."""
         if isinstance(self.value, str) and self.value.startswith(ENVIRONMENT):
             return self.value.removeprefix(ENVIRONMENT)
-        return None
+        found = _PUT_IN.fullmatch(self.value) if isinstance(self.value, str) else None
+        return found[1] if found else None
 
 
 def _layers(value: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -51,6 +51,9 @@ SECTIONS: dict[str, Rule] = {
     "guardrails": _GUARDRAIL,
     "mcp_servers": _MCP,
     "mcp_tools": _MCP,
+    "mcp_aliases": _MCP,
+    "policies": _GUARDRAIL,
+    "policy_attachments": _GUARDRAIL,
     "finetune_settings": _SEPARATE,
     "files_settings": _SEPARATE,
     "vector_store_registry": Rule(NO_EQUAL, "data for answers is declared as sources", "Declare kind: source."),
@@ -92,6 +95,7 @@ LITELLM: dict[str, Rule] = {
         "Name the model in fallbacks: if it may take over for failures.",
     ),
     "default_team_settings": Rule(NO_EQUAL, f"teams: {_DATABASE}", "Declare kind: team, and team: at workloads."),
+    "default_team_params": Rule(NO_EQUAL, f"teams: {_DATABASE}", "Declare kind: team, and team: at workloads."),
     "default_internal_user_params": Rule(NO_EQUAL, f"users: {_DATABASE}", "Declare kind: person and kind: grant."),
     "upperbound_key_generate_params": _KEYS,
     "default_key_generate_params": _KEYS,
@@ -99,6 +103,10 @@ LITELLM: dict[str, Rule] = {
     "max_internal_user_budget": Rule(CHANGED, "a limit for each person", "kind: limit, covers: user, cost: 5 USD/day"),
     "internal_user_budget_duration": Rule(NO_EQUAL, "see max_internal_user_budget", ""),
     "max_end_user_budget": Rule(NO_EQUAL, "budgets are for company, team, workload or key", "covers: key/ID"),
+    "tag_budget_config": Rule(NO_EQUAL, "budgets are for company, team, workload or key", "One workload for each tag."),
+    "custom_provider_map": Rule(
+        NO_EQUAL, "code of your own is not run in a gateway", "Serve it at an OpenAI-compatible address, as url:.",
+    ),
     "max_ui_session_budget": Rule(NO_EQUAL, "the console makes no calls", ""),
     "mcp_aliases": _MCP,
     "enable_json_schema_validation": Rule(CHANGED, "the upstream answers for structured outputs", ""),
@@ -286,6 +294,7 @@ SECRETS = (
 """Words in the name of a setting whose value may be a secret."""
 _NOT_SECRET = (
     "max_", "_tokens", "_per_token", "token_cost", "_header_name", "credential_name", "key_management", "cache_key",
+    "public_key",
 )  # fmt: skip
 
 UNKNOWN = Rule(NO_EQUAL, "this import does not know it", "See docs/workspace.md for what can be declared.")
