@@ -90,6 +90,8 @@ def test_a_stand_in_that_the_caller_wrote_is_given_to_nobody_else() -> None:
         {"system": [{"type": "text", "text": KEY}]},
         {"input": [{"role": "user", "content": [{"type": "input_text", "text": KEY}]}]},
         {"input": [{"type": "function_call_output", "output": KEY}]}, {"documents": ["a", KEY], "query": "b"},
+        {"documents": [{"title": "t", "of its own": {"choice": [KEY]}}]}, {"prompt": "def f(", "suffix": KEY},
+        {"query": "b", "instruction": KEY}, {"query": "b", "instruct": KEY}, {"chat_template_kwargs": {"aim": KEY}},
         {"messages": [{"content": [{"type": "tool_result", "content": [{"type": "text", "text": KEY}]}]}]},
         {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": KEY}}]}]},
         {"messages": [{"content": [{"type": "text", "text": "", "citations": [{"cited_text": KEY, "title": "t"}]}]}]},

@@ -30,6 +30,9 @@ TEXTS = frozenset(
         "system",
         "query",
         "documents",
+        "suffix",
+        "instruction",
+        "instruct",
         "output",
         "arguments",
         "transcript",
@@ -40,6 +43,11 @@ TEXTS = frozenset(
     }
 )
 """Names of fields whose strings a model reads."""
+_EVERY = "*"
+"""The name by which strings count below a field of which a model may read all, whatever each is called there."""
+_WHOLE: dict[str, type] = {"documents": list, "chat_template_kwargs": dict}
+"""Such fields, and what each holds: documents with fields of their caller's own choice, and what fills in the template
+of a model (vLLM, SGLang)."""
 SEALED = "encrypted_content"
 """What only its provider reads of what a model thought; Ollama has it in the clear under this name."""
 _sealed = re.compile(r"[\w+/=.:-]*", re.ASCII).fullmatch
@@ -242,11 +250,13 @@ def rewritten(
 
 
 def _is_read(name: str, text: str) -> bool:
-    return name in TEXTS or (name == SEALED and _sealed(text) is None)
+    return name in TEXTS or name == _EVERY or (name == SEALED and _sealed(text) is None)
 
 
 def _named(key: str, name: str, value: Any) -> str:
     """The name by which strings below count: a list of messages is none itself."""
+    if name == _EVERY or (key in _WHOLE and isinstance(value, _WHOLE[key])):
+        return _EVERY
     if key in TEXTS:
         return key
     return name if isinstance(value, list | dict) and key not in ("tools", "metadata", "response_format") else key
