@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from groundplan.blueprint.model import Guardrails
@@ -11,6 +12,7 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.guard import media
 from groundplan.gateway.http.server import Request
+from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.transcriptions import SAMPLES
 from groundplan.gateway.surfaces.upload import KEPT_BYTES, Upload
 from groundplan.governance.guardrails.guard import Findings, Guard, checked_answer, checked_text
@@ -109,6 +111,7 @@ def test_a_revised_prompt_is_text() -> None:
         ("embeddings", {"typed": ["a", [7]]}, {"input": {"secrets": "block"}}, ["tokens"]),
         ("completions", {"typed": [[7, 8]]}, {"presidio_input": "block"}, ["tokens"]),
         ("completions", {"typed": ["a"]}, {"input": {"secrets": "block"}}, []),
+        ("completions", {"fields": {"prompt_embeds": b'"AA"'}}, {"input": {"secrets": "block"}}, ["tokens"]),
     ],
 )
 def test_what_no_check_can_look_at_is_named(
@@ -119,6 +122,13 @@ def test_what_no_check_can_look_at_is_named(
     declared = Guardrails(**rules, unchecked=["audio", "image", "file", "tokens"])
     assert media.unchecked(Guard.of(declared), ask(**asked), endpoint) == []
     assert media.unchecked(Guard.of(Guardrails()), ask(**asked), endpoint) == []
+
+
+def test_an_image_that_is_to_be_moderated_is_one() -> None:
+    parts = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+    request = Request(0.0, body=msgspec.json.encode({"input": parts}))
+    found = media.unchecked(GUARD, MODERATIONS.read(request), MODERATIONS.name)
+    assert [each.kind for each in found] == ["image"]
 
 
 class Sent:

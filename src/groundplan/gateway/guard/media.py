@@ -43,7 +43,7 @@ def sent_in(ask: Ask, endpoint: str) -> list[str]:
         "image": endpoint in SENDING or (ask.images > 0 and endpoint not in DRAWING),
         "audio": endpoint in LISTENING or ask.audio_kib > 0,
         "file": "file" in ask.needs,
-        "tokens": has_tokens(ask.typed),
+        "tokens": has_tokens(ask.typed) or "prompt_embeds" in ask.fields,
     }
     return [kind for kind, found in there.items() if found]
 

@@ -68,11 +68,12 @@ class Moderations(Interface):
             raise Invalid(f"input is wrong: {error}", code="body_invalid", hint="See the OpenAI API.") from error
         if not given:
             raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of texts.")
+        images = 0
         if not isinstance(given, str) and not all(isinstance(each, str) for each in given):
-            message_parts(asked.input)  # refuses addresses of images
+            images = message_parts(asked.input).images  # refuses addresses of images
         return Ask(
             fields=fields, model=asked.model, messages=1 if isinstance(given, str) else len(given), query="",
-            stream=False, include_usage=False, cap=0, copies=1, size=len(request.body),
+            stream=False, include_usage=False, cap=0, copies=1, size=len(request.body), images=images,
             body=request.body,
         )  # fmt: skip
 
@@ -80,7 +81,7 @@ class Moderations(Interface):
         return self._codecs[not (deployment.rates.input or deployment.rates.output)]
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        tokens = meter.input_bound(deployment, ask.size, ask.messages)
+        tokens = meter.input_bound(deployment, ask.size, ask.messages) + ask.images * deployment.image_tokens
         return Usage(input=tokens), meter.most(ask, deployment, tokens, 0)
 
 
