@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import deployment
+from tests.unit.call_rig import call_rig
+from tests.unit.raw_upstream import asked as post
 
-from groundplan.blueprint.model import Deployment, Rates
+from groundplan.blueprint.model import Deployment, Guardrails, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.server import Request
@@ -58,3 +61,15 @@ def test_a_document_counts_with_its_query() -> None:
     body = {"model": "sorter", "query": "q" * 300, "documents": ["x" * 400] * 100}
     ask = RERANK.read(Request(0.0, body=json.dumps(body).encode()))
     assert RERANK.bound(ask, SORTER, 0, 0) == 2 * CENT
+
+
+async def test_masked_documents_come_back_as_they_were_sent(tmp_path: Path) -> None:
+    rules = Guardrails(input={"personal_data": "mask"}, budget_ms=10_000)
+    workloads = {"assistant": {"also": ["one"], "guardrails": rules}}
+    async with call_rig(tmp_path, ("one",), more={"one": {"kind": "rerank"}}, workloads=workloads) as rig:
+        sent = ["write to ana@acme.example", "no", {"text": "t", "author": "ana@acme.example"}]
+        asked = {"model": "auto", "query": "write", "documents": sent, "return_documents": True}
+        reply = await post(rig, "/v1/rerank", asked)
+        assert reply.json["results"][0]["document"] == {"text": sent[0]}, reply.body
+        seen = rig.models["one"].last
+        assert seen is not None and b"ana@" not in seen.body and seen.body.count(b"<email_1>") == 2

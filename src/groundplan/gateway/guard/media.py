@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SPEECH = "audio.speech"
 LISTENING = frozenset({"audio.transcriptions", "audio.translations"})
+SORTING = "rerank"
+"""Its answers may repeat documents."""
 CONVERSING = "realtime"
 """Offers functions later, with its session."""
 DRAWING = frozenset({"images.generations", "images.edits", "images.variations"})

@@ -29,6 +29,7 @@ from groundplan.governance.guardrails.guard import (
     checked_body,
     checked_passage,
     checked_text,
+    restored,
     rewritten,
     texts,
 )
@@ -220,6 +221,8 @@ class Guarding:
             return await self._heard(gateway, exchange, answered)
         if exchange.endpoint in media.DRAWING:
             return self._drawn(exchange, answered)
+        if exchange.endpoint == media.SORTING and self.masks:
+            return Answered(_encode(restored(value_of(answered.data), self.masks)), answered.usage)
         if answered.kind or exchange.endpoint not in pieces.SURFACES:
             return answered
         body = value_of(answered.data)

@@ -249,6 +249,11 @@ def rewritten(
     return value
 
 
+def restored(value: Any, masks: Masks) -> Any:
+    """The JSON value of an answer that repeats what was sent in, with the values back in every string of it."""
+    return _strings(value, masks.restore)
+
+
 def _is_read(name: str, text: str) -> bool:
     return name in TEXTS or name == _EVERY or (name == SEALED and _sealed(text) is None)
 
