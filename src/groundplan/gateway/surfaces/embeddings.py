@@ -99,10 +99,13 @@ class Embeddings(Interface):
         return read(request.body)
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """Those whose API has words for every field. Raises `Invalid` (`field_untranslatable`)."""
-        if all(deployment.api == "openai" for deployment in deployments):
-            return deployments
-        return providers.able(ask.fields, deployments, embeddings=True)
+        """Those of the first one's model, since vectors of two models compare with nothing of each other, whose API has
+        words for every field. Raises `Invalid` (`field_untranslatable`)."""
+        model = deployments[0].model
+        same = tuple(deployment for deployment in deployments if deployment.model == model)
+        if all(deployment.api == "openai" for deployment in same):
+            return same
+        return providers.able(ask.fields, same, embeddings=True)
 
     def codec(self, deployment: Deployment) -> Codec:
         return self._openai if deployment.api == "openai" else self._service
