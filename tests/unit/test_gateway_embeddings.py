@@ -25,6 +25,15 @@ def of(model: str, name: str, **more: Any) -> Deployment:
     return msgspec.structs.replace(deployment(name, 1, kind="embeddings", **more), model=model)
 
 
+def test_tokens_go_to_who_reads_them() -> None:
+    """They were sent as so many texts, the numbers themselves, to whoever speaks another API."""
+    plain, google = of("m/one", "plain"), of("m/one", "google", api="gemini")
+    for tokens in ([1, 2], [[1, 2], [3]], ["a", [3]]):
+        assert EMBEDDINGS.able(asked(input=tokens), (google, plain)) == (plain,)
+        with pytest.raises(Invalid, match="tokens cannot be said in the API of gemini"):
+            EMBEDDINGS.able(asked(input=tokens), (google,))
+
+
 def test_no_vector_of_another_model_stands_in_for_one() -> None:
     """Whoever keeps vectors of two models compares what compares with nothing, and nobody tells."""
     first, other, same = of("m/one", "first"), of("m/two", "other"), of("m/one", "same")

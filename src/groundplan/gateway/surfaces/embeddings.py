@@ -35,6 +35,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 _embeddings = msgspec.json.Decoder(_Embeddings)
 _answer = msgspec.json.Decoder(_Answer).decode
+_TAKE_TOKENS = frozenset({"openai", "azure"})
 
 
 def read(body: bytes) -> Ask:
@@ -103,6 +104,13 @@ class Embeddings(Interface):
         words for every field. Raises `Invalid` (`field_untranslatable`)."""
         model = deployments[0].model
         same = tuple(deployment for deployment in deployments if deployment.model == model)
+        if ask.typed is not None:
+            reading = tuple(deployment for deployment in same if deployment.api in _TAKE_TOKENS)
+            if not reading:
+                hint = "Send texts (LangChain: check_embedding_ctx_length=False), or name a model that reads tokens."
+                error = f"tokens cannot be said in the API of {same[0].api}"
+                raise Invalid(error, code="field_untranslatable", hint=hint, details={"field": "input"})
+            same = reading
         if all(deployment.api == "openai" for deployment in same):
             return same
         return providers.able(ask.fields, same, embeddings=True)
