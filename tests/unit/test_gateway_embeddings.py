@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from tests.integration.gateway_stack import deployment
+from tests.unit.raw_upstream import answering, saying
+from tests.unit.raw_upstream import asked as post
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
@@ -32,6 +37,39 @@ def test_tokens_go_to_who_reads_them() -> None:
         assert EMBEDDINGS.able(asked(input=tokens), (google, plain)) == (plain,)
         with pytest.raises(Invalid, match="tokens cannot be said in the API of gemini"):
             EMBEDDINGS.able(asked(input=tokens), (google,))
+
+
+NAN, MINUS_NAN = (b64encode(struct.pack("<4I", *[bits] * 4)).decode() for bits in (0x7FC00000, 0xFFC00000))
+
+
+@pytest.mark.parametrize("bad", [[None, None], NAN, MINUS_NAN, "missing"])
+async def test_vectors_that_are_none_come_from_elsewhere(tmp_path: Path, bad: Any) -> None:
+    """llama.cpp that is not well answers so until it is started again, llama-box had one vector for several texts."""
+    rows: list[Any] = [{"index": 0, "embedding": [0.5, 0.25]}, {"index": 1, "embedding": bad}][: 1 + (bad != "missing")]
+    answer = msgspec.json.encode({"object": "list", "data": rows, "usage": {"prompt_tokens": 2}})
+    more: dict[str, dict[str, Any]] = {name: {"kind": "embeddings"} for name in ("one", "two")}
+    workloads = {"assistant": {"embeddings": ["one", "two"]}}
+    async with saying(tmp_path, answering(answer), fallback=True, more=more, workloads=workloads) as rig:
+        rig.change("two", model="scripted/one")
+        packed = {"encoding_format": "base64"} if bad in (NAN, MINUS_NAN) else {}
+        reply = await post(rig, "/v1/embeddings", {"model": "auto", "input": ["a", "b"], **packed})
+        assert reply.status == 200 and len(reply.json["data"]) == 2, reply.body
+        assert reply.json["groundplan"]["deployment"] == "two"
+        assert [each.outcome for each in await rig.settlements()] == ["failed", "ok"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"embedding": [1, -1]},
+        {"embedding": "AACAPwAAAAA="},
+        {"embeddings": [[0.5], [0.25]]},
+        {"embedding": {"x": None}},
+    ],
+)
+def test_vectors_of_any_kind_are_fine(row: dict[str, Any]) -> None:
+    answer = msgspec.json.encode({"data": [row] * 4, "usage": None, "ids": [None, None]})
+    assert EMBEDDINGS.codec(of("m/one", "one")).answer(answer, asked()).data == answer
 
 
 def test_no_vector_of_another_model_stands_in_for_one() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,6 +28,10 @@ class _Embeddings(msgspec.Struct, frozen=True):
     encoding_format: str | None = None
 
 
+class _Row(msgspec.Struct, frozen=True):
+    embedding: Any = ()
+
+
 class _Answer(msgspec.Struct, frozen=True):
     data: list[msgspec.Raw] | None = None
     usage: meter.ReportedUsage | None = None
@@ -35,6 +39,12 @@ class _Answer(msgspec.Struct, frozen=True):
 
 _embeddings = msgspec.json.Decoder(_Embeddings)
 _answer = msgspec.json.Decoder(_Answer).decode
+_row = msgspec.json.Decoder(_Row).decode
+_BASE64 = msgspec.Raw(b'"base64"')
+_NO_NUMBERS = ("AADAfwAAwH8AAMB/", "AADA/wAAwP8AAMD/")
+"""How a vector begins in base64 that has no number in it."""
+_SIGNS = (b"[null", *(each.encode() for each in _NO_NUMBERS))
+"""Without one of these in an answer, of which the last ones are of base64, each of its vectors is one."""
 _TAKE_TOKENS = frozenset({"openai", "azure"})
 
 
@@ -67,14 +77,28 @@ class OpenAIEmbeddings(PlainCodec):
     def __init__(self) -> None:
         super().__init__(b"/embeddings")
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
-        """A whole answer. Raises `Malformed`."""
+    def answer(self, data: bytes, ask: Ask) -> Answered:
+        """A whole answer. Raises `Malformed`, also where a text has no vector, or one without numbers, as some servers
+        answer that are not well: whoever gets it keeps it."""
         found = understood(_answer, data)
         if not found.data:
             raise Malformed("the upstream's answer has no content")
+        if len(found.data) < ask.messages:
+            raise Malformed(f"the upstream's answer has {len(found.data)} vectors for {ask.messages} texts")
+        packed = ask.fields.get("encoding_format") == _BASE64
+        signs = _SIGNS if packed else _SIGNS[:1]
+        if any(sign in data for sign in signs) and any(_numberless(each) for each in found.data):
+            raise Malformed("the upstream's answer has a vector without numbers")
         usage = found.usage.read_only() if found.usage is not None else None
         # there is no input without a token: 0 is what servers say that count none
         return Answered(data, usage if usage is not None and usage.input else None)
+
+
+def _numberless(row: msgspec.Raw) -> bool:
+    vector = understood(_row, bytes(row)).embedding
+    if isinstance(vector, str):
+        return vector.startswith(_NO_NUMBERS)
+    return isinstance(vector, list) and None in vector
 
 
 class ServiceEmbeddings(OpenAIEmbeddings):
