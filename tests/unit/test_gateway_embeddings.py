@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,23 @@ async def test_vectors_that_are_none_come_from_elsewhere(tmp_path: Path, bad: An
         assert reply.status == 200 and len(reply.json["data"]) == 2, reply.body
         assert reply.json["groundplan"]["deployment"] == "two"
         assert [each.outcome for each in await rig.settlements()] == ["failed", "ok"]
+
+
+def test_who_asks_for_base64_gets_it() -> None:
+    """Clients for Node take numbers in its place for bytes: nothing but zeros, a quarter of them."""
+    codec, body = EMBEDDINGS.codec(of("m/one", "one")), asked(encoding_format="base64")
+    rows = [{"object": "embedding", "embedding": [0.5, -0.25], "index": 0}, {"index": 1, "embedding": [1, 0]}]
+    told = {"object": "list", "data": rows, "model": "m", "usage": {"prompt_tokens": 2}}
+    found = json.loads(codec.answer(json.dumps(told).encode(), body).data)
+    vectors = [struct.unpack("<2f", b64decode(row.pop("embedding"))) for row in found["data"]]
+    assert vectors == [(0.5, -0.25), (1.0, 0.0)]
+    assert found == told | {"data": [{"object": "embedding", "index": 0}, {"index": 1}]}
+    for data in (
+        json.dumps({"data": [{"embedding": "AAAAPw=="}] * 2}),
+        json.dumps({"data": [{"embedding": [[1]]}] * 2}),
+    ):
+        assert codec.answer(data.encode(), body).data == data.encode()
+    assert codec.answer(json.dumps(told).encode(), asked(encoding_format="float")).data == json.dumps(told).encode()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,6 +34,10 @@ class _Row(msgspec.Struct, frozen=True):
     embedding: Any = ()
 
 
+class _First(msgspec.Struct, frozen=True):
+    embedding: msgspec.Raw = msgspec.Raw(b"")
+
+
 class _Answer(msgspec.Struct, frozen=True):
     data: list[msgspec.Raw] | None = None
     usage: meter.ReportedUsage | None = None
@@ -40,6 +46,10 @@ class _Answer(msgspec.Struct, frozen=True):
 _embeddings = msgspec.json.Decoder(_Embeddings)
 _answer = msgspec.json.Decoder(_Answer).decode
 _row = msgspec.json.Decoder(_Row).decode
+_first = msgspec.json.Decoder(_First).decode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_fields_of_each = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_numbers = msgspec.json.Decoder(list[float]).decode
 _BASE64 = msgspec.Raw(b'"base64"')
 _NO_NUMBERS = ("AADAfwAAwH8AAMB/", "AADA/wAAwP8AAMD/")
 """How a vector begins in base64 that has no number in it."""
@@ -89,6 +99,8 @@ class OpenAIEmbeddings(PlainCodec):
         signs = _SIGNS if packed else _SIGNS[:1]
         if any(sign in data for sign in signs) and any(_numberless(each) for each in found.data):
             raise Malformed("the upstream's answer has a vector without numbers")
+        if packed and bytes(_first(found.data[0]).embedding).startswith(b"["):
+            data = _in_base64(data)
         usage = found.usage.read_only() if found.usage is not None else None
         # there is no input without a token: 0 is what servers say that count none
         return Answered(data, usage if usage is not None and usage.input else None)
@@ -99,6 +111,22 @@ def _numberless(row: msgspec.Raw) -> bool:
     if isinstance(vector, str):
         return vector.startswith(_NO_NUMBERS)
     return isinstance(vector, list) and None in vector
+
+
+def _in_base64(data: bytes) -> bytes:
+    """An answer in numbers in the form that was asked for, as OpenAI's clients do by default; many servers do not know
+    it, and clients for Node take numbers for bytes, which makes vectors of a quarter of the length with nothing in it.
+    What is no plain vector stays as it came."""
+    whole = _fields(data)
+    rows = _fields_of_each(whole["data"])
+    try:
+        for row in rows:
+            numbers = _numbers(row["embedding"])
+            packed = b64encode(struct.pack(f"<{len(numbers)}f", *numbers))
+            row["embedding"] = msgspec.Raw(b'"%b"' % packed)
+    except (msgspec.ValidationError, KeyError, OverflowError):
+        return data
+    return msgspec.json.encode({**whole, "data": rows})
 
 
 class ServiceEmbeddings(OpenAIEmbeddings):
