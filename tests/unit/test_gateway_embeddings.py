@@ -39,6 +39,14 @@ def test_tokens_go_to_who_reads_them() -> None:
             EMBEDDINGS.able(asked(input=tokens), (google,))
 
 
+@pytest.mark.parametrize("more", [{"modality": "image"}, {"modality": ["image"]}, {"instances": [{"image": {}}]}])
+def test_nothing_else_is_embedded_than_texts(more: dict[str, Any]) -> None:
+    """Infinity fetches each `input` of such a modality, wherever it is."""
+    with pytest.raises(Invalid):
+        asked(input="http://127.0.0.1/secret.png", **more)
+    assert asked(modality="text").messages == 2
+
+
 NAN, MINUS_NAN = (b64encode(struct.pack("<4I", *[bits] * 4)).decode() for bits in (0x7FC00000, 0xFFC00000))
 
 

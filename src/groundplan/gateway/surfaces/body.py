@@ -129,6 +129,7 @@ _TABLE = {
         background previous_response_id audio prediction web_search_options moderation container mcp_servers
         inference_geo speed conversation context_management cache_control output_config output_format
         encoding_format image background_options prompt_cache_options reasoning thread compaction billing_policy
+        modality
         """,
         "ordinary": """
         temperature top_p stop seed user metadata frequency_penalty presence_penalty logprobs top_logprobs
@@ -155,8 +156,11 @@ NAMED = _names("elsewhere", "otherwise", "read")
 _ORDINARY = frozenset(_TABLE) - ELSEWHERE
 """That need no look at how they are spelled, or whether they are refused."""
 READ_APART = frozenset(
-    {"messages", "images", "image_url", "chat_template", "mm_processor_kwargs", "media_io_kwargs", "extra_body"}
-)
+    {
+        "messages", "images", "image_url", "chat_template", "mm_processor_kwargs", "media_io_kwargs", "extra_body",
+        "instances",
+    }
+)  # fmt: skip
 """Names by which what embeds or ranks texts reads something else, also images and by their addresses."""
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""

@@ -28,6 +28,7 @@ class _Embeddings(msgspec.Struct, frozen=True):
     model: str
     input: str | list[str | int | list[int]]
     encoding_format: str | None = None
+    modality: str | list[str] | None = None
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -64,6 +65,9 @@ def read(body: bytes) -> Ask:
     refuse_fields(fields, READ_APART)
     if not asked.input:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of texts.")
+    if asked.modality is not None and asked.modality not in ("text", ["text"]):
+        hint = "Embed texts: what an image or a sound costs has no bound here, and addresses are not fetched."
+        raise Invalid("modality is not text", code="content_unsupported", hint=hint)
     inputs, tokens = _counted(asked.input)
     return Ask(
         fields=fields, model=asked.model, messages=inputs, query="", stream=False, include_usage=False, cap=0, copies=1,
