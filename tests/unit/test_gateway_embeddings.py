@@ -47,6 +47,15 @@ def test_nothing_else_is_embedded_than_texts(more: dict[str, Any]) -> None:
     assert asked(modality="text").messages == 2
 
 
+def test_what_is_said_of_each_text_counts_with_each() -> None:
+    """Mixedbread puts its `prompt` in front of every input, Voyage words of its own for an `input_type`."""
+    one, plain, more = of("m/one", "one"), asked(), asked(prompt="p" * 98)
+    assert EMBEDDINGS.bound(more, one, 0, 0) == EMBEDDINGS.bound(plain, one, 0, 0)  # no price by tokens
+    size = len(more.body)
+    assert (more.size, plain.size) == (size + 100, len(plain.body))
+    assert asked(input=[[1, 2], [3]], prompt="p" * 98).hidden == 3 + 200
+
+
 NAN, MINUS_NAN = (b64encode(struct.pack("<4I", *[bits] * 4)).decode() for bits in (0x7FC00000, 0xFFC00000))
 
 

@@ -63,6 +63,12 @@ def test_a_document_counts_with_its_query() -> None:
     assert RERANK.bound(ask, SORTER, 0, 0) == 2 * CENT
 
 
+def test_an_instruction_counts_with_each_document() -> None:
+    body = {"model": "sorter", "query": "q", "documents": ["x"] * 3, "instruct": "i" * 98, "top_n": 2}
+    ask = RERANK.read(Request(0.0, body=json.dumps(body).encode()))
+    assert ask.size == len(ask.body) + 2 * 101
+
+
 async def test_masked_documents_come_back_as_they_were_sent(tmp_path: Path) -> None:
     rules = Guardrails(input={"personal_data": "mask"}, budget_ms=10_000)
     workloads = {"assistant": {"also": ["one"], "guardrails": rules}}

@@ -162,6 +162,8 @@ READ_APART = frozenset(
     }
 )  # fmt: skip
 """Names by which what embeds or ranks texts reads something else, also images and by their addresses."""
+_ONCE = frozenset({"model", "input", "query", "documents", "encoding_format", "user"})
+"""Of a request for embeddings or a rank: what is said once, or counted apart."""
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""
 _LONG = 52 << 10
@@ -242,6 +244,12 @@ def refuse_fields(fields: Mapping[str, msgspec.Raw], names: frozenset[str]) -> N
     for name, raw in fields.items():
         if name in names and bytes(raw) not in _IDLE:
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
+
+
+def repeated(fields: Mapping[str, msgspec.Raw]) -> int:
+    """Bytes of what may be said of each text that is embedded or ranked, such as an instruction: what is neither the
+    texts nor a number or a list."""
+    return sum(len(raw) for name, raw in fields.items() if name not in _ONCE and bytes(raw)[:1] in (b'"', b"{"))
 
 
 def has_tokens(given: object) -> bool:

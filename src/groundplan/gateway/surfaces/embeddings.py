@@ -13,7 +13,7 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.caching.recast import EMBEDDINGS_RECAST
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.body import READ_APART, has_tokens, read_fields, refuse_fields
+from groundplan.gateway.surfaces.body import READ_APART, has_tokens, read_fields, refuse_fields, repeated
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.surfaces.plain_codec import PlainCodec
 from groundplan.gateway.surfaces.upstream_json import understood
@@ -69,9 +69,11 @@ def read(body: bytes) -> Ask:
         hint = "Embed texts: what an image or a sound costs has no bound here, and addresses are not fetched."
         raise Invalid("modality is not text", code="content_unsupported", hint=hint)
     inputs, tokens = _counted(asked.input)
+    each = repeated(fields)
     return Ask(
         fields=fields, model=asked.model, messages=inputs, query="", stream=False, include_usage=False, cap=0, copies=1,
-        size=len(body), hidden=tokens, body=body, typed=asked.input if has_tokens(asked.input) else None,
+        size=len(body) + each * (inputs - 1), hidden=tokens + each * inputs if tokens else 0, body=body,
+        typed=asked.input if has_tokens(asked.input) else None,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.body import READ_APART, read_fields, refuse_fields
+from groundplan.gateway.surfaces.body import READ_APART, read_fields, refuse_fields, repeated
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.upstream_json import understood
@@ -131,14 +131,14 @@ class Rerank(Interface):
         return Ask(
             fields=fields, model=asked.model, messages=len(asked.documents), query="", stream=False,
             include_usage=False, cap=0, copies=-(-pieces // _UNIT_DOCUMENTS),
-            size=len(request.body) + query * (len(asked.documents) - 1), body=request.body,
+            size=len(request.body) + (query + repeated(fields)) * (len(asked.documents) - 1), body=request.body,
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:
         return self._codecs[not (deployment.rates.input or deployment.rates.output)]
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        """A model may read the query again with each document."""
+        """A model may read the query, and whatever else there is, again with each document."""
         usage = Usage(input=meter.input_bound(deployment, ask.size, ask.messages))
         return usage, self.cost(ask, deployment, usage)
 
