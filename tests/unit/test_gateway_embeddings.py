@@ -49,7 +49,7 @@ def test_nothing_else_is_embedded_than_texts(more: dict[str, Any]) -> None:
 
 def test_what_is_said_of_each_text_counts_with_each() -> None:
     """Mixedbread puts its `prompt` in front of every input, Voyage words of its own for an `input_type`."""
-    one, plain, more = of("m/one", "one"), asked(), asked(prompt="p" * 98)
+    one, plain, more = of("m/one", "one"), asked(), asked(prompt="p" * 98, dimensions=8)
     assert EMBEDDINGS.bound(more, one, 0, 0) == EMBEDDINGS.bound(plain, one, 0, 0)  # no price by tokens
     size = len(more.body)
     assert (more.size, plain.size) == (size + 100, len(plain.body))

@@ -48,7 +48,7 @@ _FIELDS: dict[str, frozenset[str]] = {
     VERTEX_MISTRAL: _USUAL | _PENALTIES,
     VERTEX_OPENAI: _USUAL | _PENALTIES | {"seed"},
 }
-_EMBEDDINGS = frozenset({"model", "input", "encoding_format"})
+_EMBEDDINGS = frozenset({"model", "input", "encoding_format", "dimensions"})
 EMBEDS = frozenset({"azure", "bedrock", "cohere", "gemini", "mistral", "ollama", "vertexai"})
 _NOTHING = (b"null", b"[]", b"{}")
 _ZERO = frozenset({b"0", b"0.0"})

@@ -70,8 +70,11 @@ _AMBIENT = frozenset({"bedrock", "vertexai"})
 _GOOGLES = frozenset({"gemini", "vertexai"})
 _REGION = re.compile(r"//(?:[^/]+\.)?bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.(?:[^/]+\.)?(?:amazonaws\.com|api\.aws)")
 """The region in an address of Bedrock's, also of a private endpoint."""
-_ONE_BY_ONE = _GOOGLES | {"bedrock"}
-"""Several texts may be taken for the parts of one, or are asked for one by one by the library, out of our sight."""
+_AT_ONCE = {"bedrock": 1, "cohere": 96, "gemini": 1, "vertexai": 1}
+"""How many texts are embedded by one request: of some several may be taken for the parts of one, or are asked for one
+by one by the library, out of our sight; Cohere refuses more."""
+_LENGTHS = {"cohere": "output_dimension", "mistral": "output_dimension"}
+"""What is called otherwise than `dimensions`; Google has a place of its own for it."""
 _UNTRACED: Mapping[str, str] = MappingProxyType({})
 _trace: ContextVar[Mapping[str, str]] = ContextVar("trace", default=_UNTRACED)
 """Trace context of the request in hand, for clients that take no headers with a request."""
@@ -248,10 +251,15 @@ class Providers:
         model, inputs, form = asked.pop("model"), asked.pop("input"), asked.pop("encoding_format", "float")
         if form not in ("float", "base64"):
             raise _refused(f"encoding_format {str(form)[:20]}", place)
-        texts = inputs if place.api in _ONE_BY_ONE and isinstance(inputs, list) else [inputs]
+        texts = list(_parts(inputs, _AT_ONCE.get(place.api)))
         each: list[dict[str, Any]] = []
         _trace.set(trace)
+        length = asked.pop("dimensions", None)
         asked |= _with_trace(place.api, model, trace, embeddings=True)
+        if length is not None and place.api in _GOOGLES:
+            asked["config"] = {**asked.get("config", {}), "output_dimensionality": length}
+        elif length is not None:
+            asked[_LENGTHS.get(place.api, "dimensions")] = length
         try:
             client = await self.client(place, secret)
             BLOCKS.set(place.api == "bedrock")
@@ -314,6 +322,16 @@ async def _trace_request(request: Any) -> None:
 
 def _trace_call(params: dict[str, Any], **_: Any) -> None:
     params["headers"].update(_trace.get())
+
+
+def _parts(inputs: Any, most: int | None) -> Iterator[Any]:
+    """What each request asks for: of one text at a time the text itself."""
+    if most is None or not isinstance(inputs, list):
+        yield inputs
+    elif most == 1:
+        yield from inputs
+    else:
+        yield from (inputs[at : at + most] for at in range(0, len(inputs), most))
 
 
 def _together(found: list[dict[str, Any]], *, in_base64: bool) -> dict[str, Any]:
