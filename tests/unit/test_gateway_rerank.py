@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import call_rig
@@ -15,6 +16,7 @@ from groundplan.blueprint.model import Deployment, Guardrails, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.server import Request
+from groundplan.gateway.surfaces.interface import Malformed
 from groundplan.gateway.surfaces.rerank import RERANK
 
 CENT = PICO // 100
@@ -61,6 +63,62 @@ def test_a_document_counts_with_its_query() -> None:
     body = {"model": "sorter", "query": "q" * 300, "documents": ["x" * 400] * 100}
     ask = RERANK.read(Request(0.0, body=json.dumps(body).encode()))
     assert RERANK.bound(ask, SORTER, 0, 0) == 2 * CENT
+
+
+FIRST, SECOND = {"index": 1, "relevance_score": 0.75}, {"index": 0, "relevance_score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("told", "tokens"),
+    [
+        ({"object": "list", "data": [FIRST, SECOND], "usage": {"total_tokens": 57}}, 57),
+        ([{"score": 0.75, "document": "b", "index": 1, "meta_info": {"prompt_tokens": 7}},
+          {"score": 0.5, "document": "a", "index": 0, "meta_info": {"prompt_tokens": 9}}], 16),
+        ([{"score": 0.75, "index": 1, "meta_info": {"prompt_tokens": 7}}, {"score": 0.5, "index": 0}], None),
+        ({"results": [SECOND, FIRST], "usage": {"prompt_tokens": 58}, "object": "list"}, 58),
+        ({"results": [FIRST, SECOND], "meta": {"billed_units": {"total_tokens": 9}, "tokens": {}}}, 9),
+        ({"results": [FIRST, SECOND], "meta": {"billed_units": None, "tokens": {"input_tokens": 8}}}, 8),
+        ({"results": [FIRST, SECOND], "meta": {"billed_units": {"input_tokens": 6}, "tokens": {"input_tokens": 8}}}, 6),
+        ({"results": [FIRST, SECOND], "meta": {"tokens": {"input_tokens": -8}}}, None),
+    ],
+)  # fmt: skip
+def test_answers_of_voyage_sglang_localai_litellm_and_xinference(told: Any, tokens: int | None) -> None:
+    """Each is what Cohere's and Jina's clients read, and costs what was read for it."""
+    place = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0))
+    found = RERANK.codec(place).answer(json.dumps(told).encode(), asked("a", "b"))
+    results = json.loads(found.data)["results"]
+    assert [{name: each[name] for name in FIRST} for each in results] == [FIRST, SECOND]
+    assert (found.usage.input if found.usage is not None else None) == tokens
+    if isinstance(told, dict):
+        kept = {name: value for name, value in told.items() if name != "results"}
+        assert json.loads(found.data).items() >= kept.items(), "Voyage's own client reads `data`"
+    elif "document" in told[0]:
+        assert results[0]["document"] == {"text": "b"}
+
+
+@pytest.mark.parametrize(
+    "told", [[], {}, {"data": None}, {"data": []}, [{"index": 2, "score": 1}], {"data": [{"index": 0}]}, [{"index": 0}]]
+)
+def test_no_answer_is_made_of_anything_else(told: Any) -> None:
+    with pytest.raises(Malformed):
+        RERANK.codec(SORTER).answer(json.dumps(told).encode(), asked("a", "b"))
+
+
+def test_no_more_is_told_than_was_asked_for() -> None:
+    body = json.dumps({"model": "sorter", "query": "q", "documents": ["a", "b"], "top_n": 1}).encode()
+    told = json.dumps({"results": [SECOND, FIRST], "usage": {"total_tokens": 9}}).encode()
+    found = RERANK.codec(SORTER).answer(told, RERANK.read(Request(0.0, body=body)))
+    assert json.loads(found.data) == {"results": [FIRST], "usage": {"total_tokens": 9}}
+
+
+def test_voyage_is_asked_in_its_words() -> None:
+    """It refuses `top_n`."""
+    body = {"model": "sorter", "top_n": 2, "query": "q", "documents": ["a", "b"]}
+    ask = RERANK.read(Request(0.0, body=json.dumps(body).encode()))
+    for url, name in (("https://api.voyageai.com/v1", "top_k"), ("https://api.jina.ai/v1", "top_n")):
+        place = msgspec.structs.replace(SORTER, url=url)
+        sent = json.loads(RERANK.codec(place).forward(ask, place, 0, []))
+        assert sent == {"model": "up-sorter", name: 2, "query": "q", "documents": ["a", "b"]}
 
 
 def test_an_instruction_counts_with_each_document() -> None:

@@ -7,6 +7,7 @@ who charge so.
 
 from __future__ import annotations
 
+import re
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.sse import splice
 from groundplan.gateway.surfaces.body import READ_APART, read_fields, refuse_fields, repeated
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
@@ -49,20 +52,54 @@ class _Result(msgspec.Struct, frozen=True):
 class _Billed(msgspec.Struct, frozen=True):
     search_units: float | None = None
     input_tokens: float | None = None
+    total_tokens: float | None = None
+
+
+class _Tokens(msgspec.Struct, frozen=True):
+    input_tokens: float | None = None
 
 
 class _Meta(msgspec.Struct, frozen=True):
     billed_units: _Billed | None = None
+    tokens: _Tokens | None = None
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    results: list[_Result]
+    results: list[_Result] | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    """The results as Voyage, and older versions of Infinity, call them."""
     usage: meter.ReportedUsage | None = None
     meta: _Meta | None = None
 
 
+class _Read(msgspec.Struct, frozen=True):
+    prompt_tokens: int | None = None
+
+
+class _Scored(msgspec.Struct, frozen=True):
+    """One document of a bare list, as SGLang answers."""
+
+    index: int
+    score: float
+    document: Any = None
+    meta_info: _Read | None = None
+
+    def told(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"index": self.index, "relevance_score": self.score}
+        if self.document is not None:
+            found["document"] = {"text": self.document} if isinstance(self.document, str) else self.document
+        return found
+
+
 _rerank = msgspec.json.Decoder(_Rerank)
-_answer = msgspec.json.Decoder(_Answer).decode
+_answer = msgspec.json.Decoder(_Answer | list[_Scored]).decode
+_results = msgspec.json.Decoder(list[_Result]).decode
+_most = msgspec.json.Decoder(int | None).decode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+_VOYAGE = re.compile(r"https?://(?:api\.voyageai|ai\.mongodb)\.com[:/]")
+"""The addresses of Voyage, which refuses `top_n` and calls it `top_k`."""
 
 
 class RerankCodec(PlainCodec):
@@ -72,11 +109,26 @@ class RerankCodec(PlainCodec):
         super().__init__(b"/rerank")
         self._by_request = by_request
 
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        if "top_n" not in ask.fields or _VOYAGE.match(deployment.url) is None:
+            return super().forward(ask, deployment, cap, system)
+        most = bytes(ask.fields["top_n"])
+        changes = {"model": _encode(deployment.upstream_model), "top_n": None, "top_k": most}
+        return spliced(ask.body, ask.fields, changes)
+
     def answer(self, data: bytes, ask: Ask) -> Answered:
-        """A whole answer. Raises `Malformed`, also for a document that was not sent."""
+        """A whole answer, with its `results` where its upstream calls them otherwise. Raises `Malformed`, also for a
+        document that was not sent."""
         found = understood(_answer, data)
-        if not found.results or any(not 0 <= result.index < ask.messages for result in found.results):
+        if isinstance(found, list):
+            data, found = _as_told(found, ask)
+        results = found.results
+        if results is None:
+            results = understood(_results, bytes(found.data))
+            data = splice(data, b"results", bytes(found.data))
+        if not results or any(not 0 <= result.index < ask.messages for result in results):
             raise malformed()
+        data = _in_order(data, results, ask)
         usage = _usage(found)
         if usage is None or not usage.input:  # there is no query without a token: 0 is what servers say that count none
             usage = Usage() if self._by_request else None
@@ -86,14 +138,37 @@ class RerankCodec(PlainCodec):
         return Answered(data, usage)
 
 
+def _as_told(found: list[_Scored], ask: Ask) -> tuple[bytes, _Answer]:
+    """A bare list as an answer, with the tokens that were read where all documents say theirs."""
+    results = [each.told() for each in found]
+    read = [each.meta_info.prompt_tokens for each in found if each.meta_info is not None]
+    counts = [count for count in read if count is not None]
+    usage = {"prompt_tokens": sum(counts), "total_tokens": sum(counts)} if len(counts) == ask.messages else None
+    told = {"model": ask.model, "results": results, **({} if usage is None else {"usage": usage})}
+    return _encode(told), msgspec.convert(told, _Answer)
+
+
+def _in_order(data: bytes, results: list[_Result], ask: Ask) -> bytes:
+    """The most relevant first, and no more than were asked for: LocalAI leaves both to its caller."""
+    scores = [result.relevance_score for result in results]
+    most = _most(bytes(ask.fields.get("top_n", b"null"))) or len(scores)
+    if len(scores) <= most and all(scores[at] <= scores[at - 1] for at in range(1, len(scores))):
+        return data
+    told = _fields(data)
+    rows = _rows(told["results"])
+    order = sorted(range(len(scores)), key=lambda at: -scores[at])[:most]
+    return _encode({**told, "results": [rows[at] for at in order]})
+
+
 def _usage(found: _Answer) -> Usage | None:
-    """Tokens, where any are told; Jina tells the total only."""
+    """Tokens, where any are told; Jina tells the total only, as LiteLLM does for others, and Xinference what was
+    read."""
     if found.usage is not None:
         return found.usage.read_only()
-    billed = found.meta.billed_units if found.meta is not None else None
-    if billed is not None and billed.input_tokens is not None and 0 <= billed.input_tokens < meter.MAX_TOKENS:
-        return Usage(input=int(billed.input_tokens))
-    return None
+    billed, read = (found.meta.billed_units, found.meta.tokens) if found.meta is not None else (None, None)
+    told = (billed.input_tokens or billed.total_tokens) if billed is not None else None
+    told = told or (read.input_tokens if read is not None else None)
+    return Usage(input=int(told)) if told is not None and 0 <= told < meter.MAX_TOKENS else None
 
 
 def _searches(found: _Answer) -> int:
