@@ -32,7 +32,7 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.gateway import memory
+from groundplan.gateway import memory, needed
 from groundplan.gateway.awake import awake_of
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batches_api import BatchesApi
@@ -182,6 +182,8 @@ class Worker:
         self._tasks.append(gateway.loop.create_task(self._runner.run()))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._live.loaded.wait(), LOADING_SECONDS)
+        if (catalog := self._live.catalog) is not None:
+            needed.load(needed.missing(catalog.blueprint))
         self._tell_ready(ready=self._live.loaded.is_set())
         gc.collect()
         gc.freeze()
@@ -384,6 +386,8 @@ def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
     others = gateway.health.declare(catalog.blueprint.deployments)
     gateway.times.forget(others)
     gateway.loads.forget(others)
+    if names := needed.missing(catalog.blueprint):
+        gateway.keep(asyncio.to_thread(needed.load, names))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,57 @@
+"""Loads what only some blueprints use as such a blueprint is taken up, instead of with the first call that asks for it.
+
+Code is replaced under workers that run, by an upgrade some time before its reload. What is loaded then is of another
+version than the worker it comes into, and may fit to nothing there. A worker whose blueprint needs none of it does
+without: it is megabytes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+
+from groundplan.blueprint.model import Blueprint, Workload
+
+REALTIME = ("groundplan.gateway.surfaces.realtime",)
+ROUTER = tuple(
+    f"groundplan.economics.routing.{name}" for name in ("decide.choose", "decide.predict", "model", "versions.artifact")
+)
+MEANING = (
+    "groundplan.gateway.caching.meaning_frame",
+    *(
+        f"groundplan.economics.semantic.{name}"
+        for name in ("accept", "differences", "guards", "likeness", "phrasing", "reading", "regions", "substitution")
+    ),
+)
+SCHEMA = ("jsonschema.validators",)
+_log = logging.getLogger(__name__)
+
+
+def missing(blueprint: Blueprint) -> list[str]:
+    """Names of modules that calls under it may load, of those that are not here yet."""
+    found = {name for workload in blueprint.workloads for name in _needed(workload)}
+    if any(deployment.kind == "realtime" for deployment in blueprint.deployments):
+        found.update(REALTIME)
+    return sorted(found - sys.modules.keys())
+
+
+def _needed(workload: Workload) -> Iterator[str]:
+    routing, cache, guards = workload.routing, workload.cache, workload.guardrails
+    cascade = None if routing is None else routing.cascade
+    if routing is not None and routing.router is not None:
+        yield from ROUTER
+    if cache is not None and cache.semantic is not None:
+        yield from MEANING
+    if any(each is not None and each.schema is not None for each in (guards, cascade)):
+        yield from SCHEMA
+
+
+def load(names: Iterable[str]) -> None:
+    """What cannot be loaded is refused to whoever asks for it, as before; all else is served."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001 -- an extra that is not installed, or one that is broken
+            _log.warning("%s cannot be loaded here: %r", name, error)
