@@ -27,6 +27,16 @@ def row(path: str, title: str = "Visitors and badges") -> dict[str, Any]:
     }  # fmt: skip
 
 
+def filters() -> str:
+    """The calls of nobody, with long names to choose among."""
+    answer = page(
+        "calls.html", here="/calls", names=["n" * 63], places=["d" * 63], statuses=["ok"], newest=None, older=None,
+        chosen=dict.fromkeys(("workload", "deployment", "status", "person"), ""), live="", traffic=None, calls=[],
+        batches=[], who="Dana", session={"duties": [], "operator": False, "acting": False},
+    )  # fmt: skip
+    return bytes(answer.body).decode()
+
+
 def test_a_name_without_end_pushes_no_column_out_of_sight() -> None:
     rows = [row("a.md"), row(f"{LONG}.md"), row("b.md", LONG)]
     answer = page(
@@ -46,3 +56,5 @@ def test_a_name_without_end_pushes_no_column_out_of_sight() -> None:
             assert len(right) == 6 and max(right) <= width, (width, right)
             names = shown.locator("td[data-label='File']").first.bounding_box()
             assert names is not None and names["height"] < 60, "a short one stays on its line"
+            shown.set_content(filters().replace("</head>", f"<style>{PLAN}{STYLE}</style></head>"))
+            assert shown.evaluate("document.documentElement.scrollWidth") <= width, "names of workloads to choose among"
