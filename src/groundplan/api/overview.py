@@ -41,7 +41,7 @@ class Figures:
     serving: dict[str, str]
     """The site where the newest answer came from, so that an outage shows with the first call that it moves."""
     failing: frozenset[str]
-    """Sites whose newest attempt failed."""
+    """Sites where the newest attempt failed at each deployment that was asked lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def figures(conn: Connection[Any], workloads: Sequence[str], now: datetime) -> F
 
 
 def sites_json(seen: Picture) -> list[dict[str, Any]]:
-    """Sites; `down` where the newest attempt failed."""
+    """Sites; `down` where the newest attempt failed at each of its deployments that was asked lately."""
     return [
         {
             "name": site.name,

@@ -294,7 +294,7 @@ def _tile(tile: TileView, box: _Box, selected: TileView | None) -> str:
         classes.append("dim")
     if selected is not None and selected.name == tile.name:
         classes.append("selected")
-    p95 = "no calls yet" if tile.p95_ms is None else _duration(tile.p95_ms)
+    p95 = "no answer yet" if tile.p95_ms is None else _duration(tile.p95_ms)
     link = f"/?workload={escape(tile.name, quote=True)}"
     title = escape(f"{tile.name}: {tile.stage}, {tile.cost_today} today, p95 {p95}")
     return (

@@ -68,7 +68,7 @@ def calls_a_minute(conn: Connection[Any], now: datetime) -> dict[str, float]:
 
 
 def failing_sites(conn: Connection[Any], since: datetime) -> frozenset[str]:
-    """Sites whose newest attempt since then failed."""
+    """Sites where the newest attempt since then failed at each deployment that was asked."""
     return frozenset(store.failing_sites(conn, since))
 
 

@@ -166,11 +166,13 @@ def newest_calls(conn: Connection[Any], since: datetime, until: datetime) -> lis
 
 
 def failing_sites(conn: Connection[Any], since: datetime) -> list[str]:
-    """Sites whose newest attempt since then failed."""
+    """Sites of whose deployments that were asked since then the newest attempt failed, of each of them."""
     rows = select(
         conn,
-        f"""SELECT site FROM {_ATTEMPTS} a GROUP BY 1
-            HAVING max(last_failed) >= %(since)s AND max(last_failed) > coalesce(max(last_ok), '-infinity')""",
+        f"""SELECT site FROM (
+              SELECT site, deployment, coalesce(max(last_failed), '-infinity') AS failed,
+                coalesce(max(last_ok), '-infinity') AS ok FROM {_ATTEMPTS} a GROUP BY 1, 2) a
+            WHERE greatest(failed, ok) >= %(since)s GROUP BY 1 HAVING bool_and(failed > ok)""",
         {"since": since},
     )
     return [row["site"] for row in rows]
