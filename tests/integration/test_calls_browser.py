@@ -213,6 +213,24 @@ def test_whoever_is_signed_out_meanwhile_is_told_so(stack: Stack, browser: Brows
     context.close()
 
 
+def test_what_is_not_renewed_any_more_is_told_to_be_old(browser: Browser, cookie: Any, stack: Stack) -> None:
+    context = browser.new_context(storage_state=cookie, base_url=f"http://localhost:{stack.control_port}")
+    page = context.new_page()
+    page.clock.install()
+    page.goto("/calls")
+    page.route("**/live/calls*", lambda route: route.fulfill(status=503))
+    page.clock.run_for(12_000)
+    page.wait_for_selector(".notice:has-text('Not updated since')")
+    page.unroute("**/live/calls*")
+
+    def told() -> bool:
+        page.clock.run_for(2_500)
+        return page.locator(".notice:has-text('Not updated since')").count() > 0
+
+    wait_until(lambda: not told(), LIVE_MS / 1000, "it goes on by itself")
+    context.close()
+
+
 def upstream_port(stack: Stack) -> int:
     text = (stack.workspace / "acme.yaml").read_text()
     return int(text.split("url: http://127.0.0.1:")[1].split("/")[0])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from groundplan.console import charts, cost, receipt
 from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import AREAS, ground_plan
-from groundplan.console.render import in_order, milliseconds, page, page_of, ticks, usd, when
+from groundplan.console.render import Instead, in_order, milliseconds, page, page_of, ticks, usd, visitor_of, when
 from groundplan.core.words import period
 
 CALL: dict[str, Any] = {
@@ -249,3 +250,20 @@ def test_what_is_named_in_a_path_arrives_as_it_is_called() -> None:
 
     asyncio.run(Api(app, (), ("127.0.0.1", 1)).post("/api/people/ana%40acme.example/handover"))
     assert seen == [("/api/people/ana@acme.example/handover", b"/api/people/ana%40acme.example/handover")]
+
+
+@pytest.mark.parametrize(("status", "shown"), [(401, "Sign in"), (503, "the database rests")])
+def test_who_cannot_be_known_now_is_not_asked_to_sign_in(status: int, shown: str) -> None:
+    """A page that goes on by itself leaves for the sign-in with a 401 alone."""
+
+    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"error": {"message": "the database rests"}}'})
+
+    scope = {"type": "http", "app": app, "headers": [], "client": ("127.0.0.1", 1)}
+    with pytest.raises(Instead) as caught:
+        asyncio.run(visitor_of(Request(scope)))
+    assert caught.value.shown.status_code == status
+    text = bytes(caught.value.shown.body).decode()
+    assert shown in text and ("passkey" in text) == (status == 401)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -43,7 +44,10 @@ async def calls(request: Request, visitor: Signed) -> HTMLResponse:
 async def live_calls(request: Request, visitor: Signed) -> HTMLResponse:
     """Traffic and the newest calls alone, for the live update of the page."""
     chosen, query, _ = _asked(request)
-    return page("calls_live.html", chosen=chosen, **await _list(visitor, query, ""))
+    values = await _list(visitor, query, "")
+    if values["answered"] >= HTTPStatus.INTERNAL_SERVER_ERROR:  # what is shown stays, not that there are none
+        return HTMLResponse("", status_code=values["answered"])
+    return page("calls_live.html", chosen=chosen, **values)
 
 
 def _asked(request: Request) -> tuple[dict[str, str], dict[str, str], str]:
@@ -61,6 +65,7 @@ async def _list(visitor: Visitor, query: dict[str, str], before: str) -> dict[st
     return {
         "calls": reply.body["calls"] if reply.ok else [],
         "problem": None if reply.ok else reply.problem,
+        "answered": reply.status,
         "older": urlencode({**query, "before": reply.body["next"]}) if reply.ok and reply.body["next"] else None,
         "newest": urlencode(query) if before else None,
         "traffic": traffic,

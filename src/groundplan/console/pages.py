@@ -79,10 +79,10 @@ async def operations(request: Request, visitor: Signed) -> HTMLResponse:
     return await show(request, visitor, "operations.html", "/operations", **await _deployments(visitor))
 
 
-@router.get("/live/deployments")
-async def live_deployments(visitor: Signed) -> HTMLResponse:
-    """Health of deployments alone, for the live update of the page."""
-    return page("deployments_live.html", **await _deployments(visitor))
+@router.get("/live/operations")
+async def live_operations(visitor: Signed) -> HTMLResponse:
+    """Health of gateways and deployments alone, for the live update of the page."""
+    return page("operations_live.html", status=visitor.status, **await _deployments(visitor))
 
 
 async def _deployments(visitor: Visitor) -> dict[str, Any]:

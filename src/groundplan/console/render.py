@@ -152,11 +152,14 @@ class Instead(Exception):
 
 
 async def visitor_of(request: Request) -> Visitor:
-    """The signed-in visitor; for anybody else the page that says how to sign in is shown instead."""
+    """The signed-in visitor; for anybody else the page that says how to sign in is shown instead, and why nobody can be
+    known while that is so."""
     api = api_of(request)
     session = await api.get("/api/session")
+    if session.status == 401:
+        raise Instead(page("signin.html", code=401))
     if not session.ok:
-        raise Instead(page("signin.html", code=401, problem=None if session.status == 401 else session.problem))
+        raise Instead(page("error.html", code=session.status, problem=session.problem))
     status = await api.get("/api/status")
     return Visitor(api, session.body, status.body if status.ok else {})
 

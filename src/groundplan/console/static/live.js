@@ -1,15 +1,30 @@
 // Live parts of a page: an element with data-live="URL" is replaced by that fragment every few seconds while the page is visible.
 // Without this file every page works; it only has to be reloaded by hand.
 "use strict";
+const PATIENCE_MS = 8000; // what was not renewed for longer is told to be old
 for (const part of document.querySelectorAll("[data-live]")) {
   const every = Number(part.dataset.every || 2000);
   let shown = part.innerHTML;
+  let since = new Date(), asking = 0; // asking: since when nothing was answered
+  const told = document.createElement("p");
+  told.className = "notice notice-problem";
+  told.setAttribute("role", "status");
+  told.hidden = true;
+  part.before(told);
+  setInterval(() => {
+    const old = asking && Date.now() - asking > PATIENCE_MS;
+    const text = old ? `Not updated since ${since.toISOString().slice(11, 19)} UTC, as the console or its database does not answer. It goes on by itself.` : "";
+    if (told.textContent !== text) { told.textContent = text; told.hidden = !text; }
+  }, 500);
   const renew = async () => {
     if (!document.hidden && !part.contains(document.activeElement)) {
+      asking = asking || Date.now();
       try {
         const answer = await fetch(part.dataset.live, { headers: { accept: "text/html" } });
         if (answer.ok) {
           const text = await answer.text();
+          asking = 0;
+          since = new Date();
           if (text !== shown) {
             const swung = part.querySelectorAll(".swung").length;
             part.innerHTML = text;
