@@ -27,7 +27,7 @@ CALL: dict[str, Any] = {
     "status": "ok", "error_code": None, "person": "ben@acme.example", "who": "Ben Okafor", "blueprint": 3,
     "cache": "none", "passages": [{"path": "a.md"}], "attempts": [{"number": 0}, {"number": 1}], "deployment": "llama",
     "prompt_tokens": 200, "completion_tokens": 20, "duration_ms": 9.0, "reserved_usd": "0.003000000000",
-    "cost_usd": "0.000300000000",
+    "cost_usd": "0.000300000000", "key_id": "k", "tool": None,
     "steps": [{"step": "identify", "ms": 0.1}, {"step": "cache", "ms": 0.2}, {"step": "admit", "ms": 0.4},
               {"step": "ground", "ms": 5.4}, {"step": "cache", "ms": 5.5}, {"step": "serve", "ms": 8.0},
               {"step": "settle", "ms": 9.0}],
@@ -64,6 +64,29 @@ def test_a_refused_call_stops_at_the_step_that_refused_it() -> None:
     assert [step.reached for step in steps] == [True, True, True, False, False, False]
     assert steps[1].told == "refused: budget_exhausted" and steps[5].told == "nothing to settle"
     assert receipt.share_used(refused) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "tool", "reached", "told"),
+    [
+        ("refused", "k", "crm/delete", ["identify", "admit"], "refused: approval_required"),
+        ("refused", "k", None, ["identify", "admit"], "refused: approval_required"),
+        ("refused", None, None, ["identify"], "the caller's"),
+        ("ok", "k", "crm/delete", ["identify", "admit", "serve", "settle"], "blueprint 3"),
+    ],
+)
+def test_what_writes_no_step_down_is_refused_where_it_was(
+    status: str, key: str | None, tool: str | None, reached: list[str], told: str
+) -> None:
+    """Uses of tools and conversations: their key was known, and no model answers for a tool."""
+    steps = [{"step": f"tool {tool}", "ms": 1.0}] if tool else []
+    steps += [{"step": "settle", "ms": 1.1}] if status == "ok" else []
+    code = "approval_required" if status == "refused" else None
+    more = {"key_id": key, "tool": tool, "status": status, "error_code": code, "attempts": [], "steps": steps}
+    shown = receipt.steps({**CALL, **more})
+    assert [step.name for step in shown if step.reached] == reached
+    assert key is None or shown[1].told == told
+    assert tool is None or shown[4].told == tool
 
 
 @pytest.mark.parametrize("how", ["exact", "semantic", "replay"])

@@ -32,7 +32,7 @@ def test_who_was_asked_in_vain_is_named() -> None:
     assert chosen(receipt("two", ("one", "failed", 503), ("three", "not_billed", None)), PLACED) == [
         "It is placed at one: the cheapest in the EU.",
         "one was asked and gave no answer: failed (HTTP 503).",
-        "three was asked and gave no answer: not_billed.",
+        "three was asked and gave no answer: not billed.",
         "two answered in its place.",
     ]
     assert chosen(receipt("one", ("one", "failed", 503)), PLACED)[-1] == "one answered when it was asked again."

@@ -27,6 +27,8 @@ def call(facts: Facts) -> list[str]:
     lines = [f"Call to {facts['workload']} at {facts['at']}, under blueprint {facts['blueprint']}."]
     if facts["who"] is not None:
         lines.append(f"It was made by {facts['who']}{' in the demo' if facts['acting'] else ''}.")
+    if facts.get("tool"):
+        lines.append(f"It was a use of the tool {facts['tool']}.")
     ending = _ENDINGS.get(str(facts["status"]), str(facts["status"]))
     told = f": {facts['refusal']}" if facts.get("refusal") else ""
     code = f" Reason: {facts['error_code']}{told}." if facts.get("error_code") else ""
@@ -44,7 +46,11 @@ def call(facts: Facts) -> list[str]:
 def _attempt(attempt: Facts) -> str:
     where = f"Attempt {attempt['number'] + 1} went to {attempt['deployment']} at {attempt['site']}"
     estimated = ", estimated" if attempt.get("estimated") else ""
-    return f"{where}: {attempt['outcome']}, {attempt['cost_usd']} USD{estimated}{_times(attempt)}."
+    return f"{where}: {_outcome(attempt)}, {attempt['cost_usd']} USD{estimated}{_times(attempt)}."
+
+
+def _outcome(attempt: Facts) -> str:
+    return str(attempt["outcome"]).replace("_", " ")
 
 
 def _times(attempt: Facts) -> str:
@@ -116,7 +122,7 @@ def _in_vain(attempt: Facts, facts: Facts, last: Facts | None) -> str:
     answered = attempt["http_status"]
     meant = f": {MEANT[answered]}" if answered in MEANT else ""
     status = f" (HTTP {answered}{meant})" if answered else ""
-    return f"{name} was asked{beside} and gave no answer: {attempt['outcome']}{status}."
+    return f"{name} was asked{beside} and gave no answer: {_outcome(attempt)}{status}."
 
 
 def change(facts: Facts) -> list[str]:

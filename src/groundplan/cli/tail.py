@@ -75,7 +75,7 @@ def line(call: dict[str, Any]) -> str:
         f"{at:%H:%M:%S}Z",
         f"{status:<9}",
         f"{call['workload']:<24}",
-        f"{call['deployment'] or '-':<20}",
+        f"{call['deployment'] or call.get('tool') or '-':<20}",
         f"{call['prompt_tokens']}+{call['completion_tokens']} tokens",
         f"${float(call['cost_usd']):.6f}",
         taken,

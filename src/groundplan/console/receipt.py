@@ -44,16 +44,22 @@ def steps(call: dict[str, Any]) -> tuple[StepView, ...]:
         took[row["step"]] = took.get(row["step"], 0.0) + max(0.0, float(row["ms"]) - before)
         before = float(row["ms"])
     told = _told(call)
-    reached = set(took)
+    reached, passed = set(took), set(took)
+    if call["key_id"] is not None and "identify" not in took:  # a tool or a conversation: no such step is written down
+        reached.add("identify")
+        passed.update(("identify", "cache"))
+    if call["tool"] is not None and call["status"] != "refused":
+        reached.update(("admit", "serve"))
     if call["status"] == "refused":
-        refusing = next((name for name in _IN_TIME if name not in took), "serve")
+        refusing = next((name for name in _IN_TIME if name not in passed), "serve")
         told[refusing] = f"refused: {call['error_code']}"
         reached.add(refusing)
     elif call["attempts"]:  # a worker that died wrote no step down, but what was sent had passed these
         reached.update(_IN_TIME)
     elif call["cache"] in _AGAIN:  # checked like any other, and its passages confirmed, before it was looked up
         reached.update(("admit", "ground") if call["passages"] else ("admit",))
-    return tuple(StepView(name, WHAT[name], name in reached, took.get(name), told[name]) for name in STEPS)
+    what = WHAT if call["tool"] is None else {**WHAT, "serve": "the tool is used", "cache": "never of a tool"}
+    return tuple(StepView(name, what[name], name in reached, took.get(name), told[name]) for name in STEPS)
 
 
 def share_used(call: dict[str, Any]) -> float:
@@ -77,6 +83,8 @@ def _told(call: dict[str, Any]) -> dict[str, str]:
 
 
 def _served(call: dict[str, Any], tried: int) -> str:
+    if call["tool"] is not None:
+        return str(call["tool"])
     if not tried:
         return "not sent"
     if call["status"] != "ok":

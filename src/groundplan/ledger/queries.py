@@ -24,6 +24,8 @@ ATTEMPTS = 300_000
 """Attempts that are compared with a bill at once at most."""
 
 _EVERYTHING = CallFilter()
+_TOOLS, _USE = "mcp", "tool "
+"""The endpoint of uses of tools, and how their step begins."""
 
 
 def cost_summary(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dict[str, Any]:
@@ -191,7 +193,10 @@ def budget_use(conn: Connection[Any], at: date | datetime) -> list[dict[str, Any
 
 
 def _call(row: dict[str, Any]) -> dict[str, Any]:
-    return _plain({key: value for key, value in row.items() if key != "detail"})
+    """`tool` is what a use of a tool by MCP used, such as `crm/lookup_order`; null of any other call."""
+    used = (name for name, _ in row["detail"].get("steps", ()) if row["endpoint"] == _TOOLS)
+    tool = next((name.removeprefix(_USE) for name in used if name.startswith(_USE)), None)
+    return {**_plain({key: value for key, value in row.items() if key != "detail"}), "tool": tool}
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
