@@ -149,6 +149,11 @@ def test_reviews_are_for_those_who_may(world: World) -> None:
     assert page.status == 200 and b"an answer &lt;script&gt;" in page.body and b"<script>" not in page.body
     queue = control.ask("GET", "/api/reviews", **finance).body["reviews"]
     assert {each["id"] for each in queue} == {ours, theirs, tool} and "asked" not in queue[0]
+    for who, mine in ((finance, set()), (product, {ours}), (named, {theirs})):
+        items = [each for each in control.ask("GET", "/api/inbox", **who).body["items"] if each["kind"] == "review"]
+        assert {each["subject"].partition("/")[2] for each in items if each["mine"]} == mine
+        assert len(items) == (1 if who is named else 3), "who holds no duty has their own"
+    assert f'href="/governance/reviews/{ours}"'.encode() in control.ask("GET", "/inbox", **product).body
     assert control.ask("POST", f"/api/reviews/{ours}/release", {"minutes": 3}, **product).body["state"] == "released"
     assert control.ask("POST", f"/api/reviews/{theirs}/refuse", {"reason": "no"}, **named).body["state"] == "refused"
     assert control.ask("POST", f"/api/reviews/{ours}/refuse", {}, **product).status == 409

@@ -79,8 +79,8 @@ def page_of(item: dict[str, Any]) -> str:
     if holds := item.get("detail", {}).get("holds"):
         return f"/knowledge/documents?{urlencode({'source': item['detail']['source'], 'holds': holds})}"
     what, _, name = item["subject"].partition("/")
-    if what in ("change", "workload"):
-        return f"{'/governance/changes' if what == 'change' else '/workloads'}/{quote(name, safe='')}"
+    if path := {"change": "/governance/changes", "review": "/governance/reviews", "workload": "/workloads"}.get(what):
+        return f"{path}/{quote(name, safe='')}"
     return {"source": "/knowledge/findings", "gateway": "/operations", "deployment": "/operations"}.get(what, "")
 
 

@@ -1,7 +1,8 @@
-"""The inbox: everything that waits for somebody, in one list: approvals, findings, stops, silent gateways."""
+"""The inbox: everything that waits for somebody, in one list: approvals, reviews, findings, stops, silent gateways."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import Connection
@@ -13,6 +14,9 @@ from groundplan.api.context import Using
 from groundplan.api.knowledge import own
 from groundplan.api.knowledge.quotes import with_quotes
 from groundplan.api.routes.changes import with_approvals, with_holders
+from groundplan.api.routes.reviews import may_decide
+from groundplan.governance.review import store as queue
+from groundplan.governance.review.model import Held
 from groundplan.ledger import finding_store
 
 router = below_api("inbox")
@@ -25,14 +29,15 @@ WAITING = 1000
 @router.get("/inbox")
 def inbox(services: Using, caller: SignedIn) -> dict[str, Any]:
     """Items with `kind`, `message`, `hint`, `subject`; `mine` where one of your duties is asked for. Of findings the
-    gravest; `more`: how many there are besides, which `count` has in it. Who holds no duty has the findings that are
-    theirs, and nothing else."""
+    gravest; `more`: how many there are besides, which `count` has in it. Who holds no duty has the findings and reviews
+    that are theirs, and nothing else."""
     with services.transaction() as conn:
         only = own.findings(conn, caller)
         findings = with_quotes(conn, caller, finding_store.findings(conn, limit=MOST, only=only))
         more = sum(finding_store.kinds(conn, only=only).values()) - MOST if len(findings) == MOST else 0
         others = [] if only is not None else _others(conn, caller)
-    items = [each for each in others if each["kind"] == "approval"]
+        reviews = _reviews(conn, caller, services.clock.now(), theirs=only is not None)
+    items = [each for each in others if each["kind"] == "approval"] + reviews
     items += [
         {**finding, "mine": only is not None or (finding["owner"] is not None and finding["owner"] == caller.email)}
         for finding in findings
@@ -64,6 +69,25 @@ def _approval(change: dict[str, Any]) -> dict[str, Any]:
         "hint": "Read its difference, then approve or refuse it.",
         "at": change["requested_at"],
         "mine": any(need["mine"] for need in change["waits_for"]),
+    }
+
+
+def _reviews(conn: Connection[Any], caller: Caller, now: datetime, *, theirs: bool) -> list[dict[str, Any]]:
+    """Answers and uses of tools that wait for a person; `theirs`: those alone that they may decide."""
+    waiting = [(held, may_decide(caller, held)) for held in queue.queue(conn, waiting=True) if held.due_at > now]
+    return [_review(held, mine=mine) for held, mine in waiting if mine or not theirs]
+
+
+def _review(held: Held, *, mine: bool) -> dict[str, Any]:
+    what = "An answer" if held.kind == "answer" else f"A use of the tool {held.subject}"
+    return {
+        "kind": "review",
+        "severity": "high",
+        "subject": f"review/{held.id}",
+        "message": f"{what} of {held.workload} waits for a person until {held.due_at.astimezone(UTC):%d %b %H:%M} UTC.",
+        "hint": "Read it, then release or refuse it.",
+        "at": held.at.isoformat(),
+        "mine": mine,
     }
 
 

@@ -14,6 +14,7 @@ from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.presence import check_presence, is_alone
 from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.errors import Denied
 from groundplan.governance.review import service, store
 from groundplan.governance.review.model import Held, Reviewer, Ruling
 
@@ -82,6 +83,15 @@ def _decide(services: Using, caller: Caller, id: UUID, body: Decision, *, releas
         ruling = Ruling(release, body.reason, body.minutes)
         state = service.decide(conn, who, held, ruling, services.clock.now())
     return {"id": str(id), "state": state}
+
+
+def may_decide(caller: Caller, held: Held) -> bool:
+    """Whether what waits is theirs to decide."""
+    try:
+        _may(caller, held)
+    except Denied:
+        return False
+    return True
 
 
 def _may(caller: Caller, held: Held) -> None:
