@@ -290,3 +290,19 @@ def test_who_cannot_be_known_now_is_not_asked_to_sign_in(status: int, shown: str
     assert caught.value.shown.status_code == status
     text = bytes(caught.value.shown.body).decode()
     assert shown in text and ("passkey" in text) == (status == 401)
+
+
+@pytest.mark.parametrize("sees_all", [True, False])
+def test_the_playground_offers_a_form_to_whoever_may_ask(sees_all: bool) -> None:
+    result = {
+        "status": 503, "error": {"message": "nobody answers", "code": "upstream_failed", "hint": "Try `status`."},
+        "call_id": None, "facts": {},
+    }  # fmt: skip
+    session = {"duties": [], "operator": sees_all, "acting": False}
+    shown = page(
+        "playground.html", here="/calls", session=session, sees_all=sees_all, who="Bo", names=["w"], result=result,
+        asked={"workload": "w", "question": ""}, status={"addresses": {"public": "http://here/v1"}},
+    )  # fmt: skip
+    text = bytes(shown.body).decode()
+    assert ("<form" in text) == sees_all and ("http://here/v1" in text) == (not sees_all)
+    assert "No answer" in text and "<code>status</code>" in text

@@ -79,12 +79,12 @@ def _reviews(conn: Connection[Any], caller: Caller, now: datetime, *, theirs: bo
 
 
 def _review(held: Held, *, mine: bool) -> dict[str, Any]:
-    what = "An answer" if held.kind == "answer" else f"A use of the tool {held.subject}"
+    what = "An answer of" if held.kind == "answer" else f"A use of the tool {held.subject} by"
     return {
         "kind": "review",
         "severity": "high",
         "subject": f"review/{held.id}",
-        "message": f"{what} of {held.workload} waits for a person until {held.due_at.astimezone(UTC):%d %b %H:%M} UTC.",
+        "message": f"{what} {held.workload} waits for a person until {held.due_at.astimezone(UTC):%d %b %H:%M} UTC.",
         "hint": "Read it, then release or refuse it.",
         "at": held.at.isoformat(),
         "mine": mine,
