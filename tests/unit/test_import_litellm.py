@@ -455,7 +455,7 @@ credential_list:
     assert said(unknown, NEEDED, "litellm_credential_name")
 
 
-@pytest.mark.parametrize("word", ["none", "EMPTY", "dummy"])
+@pytest.mark.parametrize("word", ["none", "EMPTY", "dummy", "lm-studio", "sk-no-key-required"])
 def test_a_word_in_the_place_of_a_key_is_no_secret(word: str) -> None:
     own = imported(model("x", f"{{model: hosted_vllm/own, api_base: 'http://10.0.0.5:8000', api_key: {word}}}"))
     assert "key:" not in own.files["deployments.yaml"] and own.counts()[SECRET] == 0
@@ -1066,3 +1066,17 @@ policies: {all: {guardrails: {add: [a]}}}
     assert [each.what for each in verdict.findings if each.state == SECRET] == ["general_settings.alert_to_webhook_url"]
     assert said(verdict, CARRIED, "success_callback") and said(verdict, NO_EQUAL, "success_callback")
     assert said(verdict, CARRIED, "service_callback") and said(verdict, CHANGED, "policies")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("proxy_config: {model_list: [{model_name: x, litellm_params: {model: openai/gpt-4o}}]}", "Helm"),
+        ("{apiVersion: v1, kind: ConfigMap, data: {config.yaml: 'model_list: []'}}", "Kubernetes"),
+        ("general_settings: {store_model_in_db: true}", "/model/info"),
+    ],
+)
+def test_a_file_without_models_says_where_they_are(text: str, hint: str) -> None:
+    with pytest.raises(Invalid, match="has no model_list") as caught:
+        imported(text)
+    assert hint in caught.value.hint

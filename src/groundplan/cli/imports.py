@@ -59,7 +59,9 @@ def litellm(
     ] = None,
     values: Annotated[
         list[str] | None,
-        typer.Option("--set", help="NAME=VALUE of an environment variable that holds an address, a number or a model."),
+        typer.Option(
+            "--set", help="NAME=VALUE of an environment variable that holds an address, a region, a number or a model."
+        ),
     ] = None,
     company: Annotated[str, typer.Option("--company", help="Name of the company.")] = "imported",
     as_json: JsonOption = False,

@@ -48,6 +48,11 @@ _MOST_OUTPUT = 4096
 _OF_ALL = "fallbacks: of each workload that has none of its own"
 _PILOTS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
 _READ = frozenset({"model_list", "include", "environment_variables", *TABLES})
+_IN_DATABASE = "Models that were added in LiteLLM's UI are in its database: list them with its /model/info."
+_WRAPPED = {
+    "proxy_config": "These are values of its Helm chart: write what is below it into a file, and import that.",
+    "apiVersion": "This is an object of Kubernetes: write the text that is below data into a file, and import that.",
+}
 _HAS_EQUAL = frozenset({"prometheus", "prometheus_system", "otel", "opentelemetry"})
 
 
@@ -84,7 +89,7 @@ def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict
     if not listed:
         raise Invalid(
             f"{main} has no model_list", code="import_empty", where=Where(main, 1),
-            hint="Models that were added in LiteLLM's UI are in its database: list them with its /model/info.",
+            hint=next((each for key, each in _WRAPPED.items() if key in config.sections), _IN_DATABASE),
         )  # fmt: skip
     entries = [entry for node in listed if (entry := reader.read(node)) is not None]
     common = _common(config, asked, entries, findings)

@@ -12,7 +12,28 @@ from groundplan.catalog.imports.node import Config, Node
 from groundplan.catalog.imports.verdict import CHANGED, NEEDED, Finding
 
 PLACEHOLDERS = frozenset(
-    {"", "none", "null", "empty", "dummy", "fake", "fake-key", "not-needed", "no-key", "na", "n/a"}
+    {
+        "",
+        "none",
+        "null",
+        "empty",
+        "dummy",
+        "fake",
+        "fake-key",
+        "sk-fake",
+        "not-needed",
+        "not-required",
+        "no-key",
+        "no-key-required",
+        "sk-no-key-required",
+        "na",
+        "n/a",
+        "placeholder",
+        "local",
+        "lm-studio",
+        "ollama",
+        "vllm",
+    }
 )
 """What is written, in small letters, where a server asks for no key and a client wants one."""
 
