@@ -92,8 +92,11 @@ def test_a_call_appears_without_reloading_and_counts_in_the_traffic(stack: Stack
     page.goto("/calls?workload=careful")
     assert page.locator("svg.spark rect").count() > 0
     assert page.locator(f"a[href='/calls/{kept}']").count() == 1
+    page.locator("tbody td[data-label=Workload] a").last.focus()
     call = call_of(stack.chat(stack.key("careful"), "hello"))
     page.wait_for_selector(f"a[href='/calls/{call}']", timeout=LIVE_MS)
+    row = page.evaluate("document.activeElement.closest('tr').querySelector('a').getAttribute('href')")
+    assert row == f"/calls/{kept}", "what was opened in another tab keeps the focus, and the page goes on"
     label = page.locator("svg.spark").get_attribute("aria-label") or ""
     assert int(label.split()[0]) >= 2 and " 0 of them failed" in label
 

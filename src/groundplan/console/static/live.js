@@ -2,6 +2,7 @@
 // Without this file every page works; it only has to be reloaded by hand.
 "use strict";
 const PATIENCE_MS = 8000; // what was not renewed for longer is told to be old
+const to = (where, link) => where.querySelector(`a[href="${CSS.escape(link.getAttribute("href"))}"]`);
 for (const part of document.querySelectorAll("[data-live]")) {
   const every = Number(part.dataset.every || 2000);
   let shown = part.innerHTML;
@@ -16,8 +17,10 @@ for (const part of document.querySelectorAll("[data-live]")) {
     const text = old ? `Not updated since ${since.toISOString().slice(11, 19)} UTC, as the console or its database does not answer. It goes on by itself.` : "";
     if (told.textContent !== text) { told.textContent = text; told.hidden = !text; }
   }, 500);
+  // A link that was opened in another tab keeps the focus, and holds nothing up; a field or a button does.
+  const typing = () => part.contains(document.activeElement) && !document.activeElement.hasAttribute("href");
   const renew = async () => {
-    if (!document.hidden && !part.contains(document.activeElement)) {
+    if (!document.hidden && !typing()) {
       asking = asking || Date.now();
       try {
         const answer = await fetch(part.dataset.live, { headers: { accept: "text/html" } });
@@ -27,8 +30,12 @@ for (const part of document.querySelectorAll("[data-live]")) {
           since = new Date();
           if (text !== shown) {
             const swung = part.querySelectorAll(".swung").length;
+            const at = part.contains(document.activeElement) ? document.activeElement : null;
+            const row = at?.closest("tr")?.querySelector("a");
             part.innerHTML = text;
             shown = text;
+            const again = row ? to(part, row)?.closest("tr") : part;
+            if (at && again) to(again, at)?.focus({ preventScroll: true });
             part.classList.toggle("swinging", part.querySelectorAll(".swung").length > swung);
           }
         } else if (answer.status === 401) {
