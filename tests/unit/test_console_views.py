@@ -98,6 +98,23 @@ def test_a_call_that_was_answered_from_memory_was_admitted(how: str) -> None:
         assert [step.reached for step in shown] == [True, True, True, grounded, False, True]
 
 
+@pytest.mark.parametrize(
+    ("usage", "told"),
+    [
+        ({}, "no tokens"),
+        ({"input": 7, "output": 2, "reasoning": 1}, "7 input, 2 output, 1 reasoning tokens"),
+        ({"input": 1, "details": {"input_text": 1}, "service_tier": "flex"}, "1 input, 1 input text tokens"),
+        ({"seconds": 37}, "37 seconds of audio"),
+        (
+            {"input": 3, "images_made": 1, "details": {"searches": 2}},
+            "3 input tokens; 1 image made; 2 searches of the web",
+        ),
+    ],
+)
+def test_what_an_attempt_used_is_told_in_words(usage: dict[str, Any], told: str) -> None:
+    assert receipt.used(usage) == told
+
+
 AMOUNT = st.decimals(min_value=0, max_value=1000, places=12)
 DAY = st.sampled_from(["2026-10-31", "2026-11-01", "2026-11-24", "2026-11-25"])
 

@@ -26,6 +26,7 @@ def receipt(deployment: str = "one", *vain: tuple[str, str, int | None], **more:
 def test_where_it_is_placed_and_what_decided_that() -> None:
     assert chosen(receipt(), PLACED) == ["It is placed at one: the cheapest in the EU."]
     assert chosen(receipt(), None) == []
+    assert chosen(receipt("vectors", endpoint="embeddings"), PLACED) == [], "it is placed for text"
 
 
 def test_who_was_asked_in_vain_is_named() -> None:

@@ -71,6 +71,11 @@ def test_a_call_is_one_row_for_each_step_and_attempt_on_one_scale() -> None:
         assert float(rect.attrib["x"].rstrip("%")) + float(rect.attrib["width"].rstrip("%")) <= 100.5
 
 
+def test_an_answer_whose_first_byte_nobody_timed_is_no_failure() -> None:
+    svg = ElementTree.fromstring(waterfall(call(attempt(0, outcome="ok", first_byte_ms=None))))
+    assert "wf-failed" not in [rect.attrib["class"] for rect in svg.findall("rect")]
+
+
 def test_a_step_that_is_made_twice_in_a_row_is_one_row() -> None:
     """A call that was answered from the cache looks for its key, then for its answer."""
     told = {"identify": 0.2, "cache": 1.0}

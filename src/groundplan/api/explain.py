@@ -84,7 +84,7 @@ def chosen(facts: Facts, placement: Placement | None, *, routes: bool = False) -
         lines.append(f"The gateway asked it itself, for call {facts['of']} ({facts['purpose']}).")
     elif routes:
         lines.append("The caller named a model, so none was chosen.")
-    elif placement is not None and placement.primary is not None:
+    elif placement is not None and placement.primary is not None and _placed(facts, placement):
         first = placement.primary
         lines.append(f"It is placed at {first}: {placement.binding}.")
     lines += [_in_vain(attempt, facts, last) for attempt in vain]
@@ -92,6 +92,11 @@ def chosen(facts: Facts, placement: Placement | None, *, routes: bool = False) -
     if last is not None and (told := _answered(last, before, in_place=first != answered)):
         lines.append(f"{answered}{told}")
     return lines
+
+
+def _placed(facts: Facts, placement: Placement) -> bool:
+    """Whether it is what is placed: vectors, images, sound and conversations have deployments of their own."""
+    return facts.get("endpoint") in (None, *_TEXT) or facts["deployment"] in (placement.primary, *placement.fallbacks)
 
 
 def _answered(last: Facts, before: list[Facts], *, in_place: bool) -> str:

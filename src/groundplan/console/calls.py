@@ -82,6 +82,7 @@ async def call(request: Request, visitor: Signed, call_id: str) -> HTMLResponse:
         "call": reply.body,
         "steps": receipt.steps(reply.body),
         "used": receipt.share_used(reply.body),
+        "tokens": receipt.used,
         "waterfall": waterfall(reply.body),
     }
     return await show(request, visitor, "receipt.html", "/calls", **values)

@@ -62,6 +62,27 @@ def steps(call: dict[str, Any]) -> tuple[StepView, ...]:
     return tuple(StepView(name, what[name], name in reached, took.get(name), told[name]) for name in STEPS)
 
 
+_NO_TOKENS = {
+    "images": "image sent in", "images_made": "image made", "characters": "character spoken",
+    "seconds": "second of audio", "searches": "search of the web",
+}  # fmt: skip
+
+
+def used(usage: dict[str, Any]) -> str:
+    """What an attempt used in words: `12 input, 3 output, 2 reasoning tokens; 4 images made`. Parts come last."""
+    flat = {name: count for name, count in usage.items() if isinstance(count, int)} | (usage.get("details") or {})
+    tokens = [f"{count} {name.replace('_', ' ')}" for name, count in flat.items() if name not in _NO_TOKENS]
+    others = [_number(count, word) for name, word in _NO_TOKENS.items() if (count := flat.get(name))]
+    told = [f"{', '.join(tokens)} tokens"] if tokens else [] if others else ["no tokens"]
+    return "; ".join([*told, *others])
+
+
+def _number(count: int, word: str) -> str:
+    noun, space, rest = word.partition(" ")
+    many = noun if count == 1 else f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{count} {many}{space}{rest}"
+
+
 def share_used(call: dict[str, Any]) -> float:
     """How much of what was reserved was charged, 0..1."""
     reserved = Decimal(call["reserved_usd"])

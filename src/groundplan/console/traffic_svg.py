@@ -106,7 +106,7 @@ def _parts(attempt: dict[str, Any], begin: float, end: float) -> tuple[tuple[str
     first = attempt.get("first_byte_ms")
     answered = end if first is None else min(end, begin + first)
     last = "wf-receive" if attempt["outcome"] == "ok" else "wf-failed"
-    waiting = "wf-wait" if first is not None else "wf-failed"
+    waiting = "wf-wait" if first is not None or attempt["outcome"] == "ok" else "wf-failed"
     parts = (("wf-connect", begin, connected), (waiting, connected, answered), (last, answered, end))
     return tuple(part for part in parts if part[2] > part[1])
 
