@@ -15,9 +15,11 @@ _NEWEST = """SELECT b.id, b.workload, b.endpoint, b.status, b.created_at, b.expi
     coalesce((SELECT max(s.granted_usd - s.released_usd) FROM budget_slice s WHERE s.epoch = b.id), 0) + o.held AS held,
     coalesce((SELECT sum(a.cost_usd) FROM attempt a JOIN batch_line i ON i.call_id = a.call_id WHERE i.batch_id = b.id),
       0) + b.left_usd AS cost
-  FROM batch b LEFT JOIN LATERAL (SELECT count(*) FILTER (WHERE ok) AS completed,
-      count(*) FILTER (WHERE NOT ok) AS failed, count(*) FILTER (WHERE state IN ('running', 'ordered')) AS running
-    FROM batch_line WHERE batch_id = b.id) l ON true
+  FROM batch b
+  LEFT JOIN LATERAL (SELECT coalesce(sum(d.completed), 0) AS completed, coalesce(sum(d.failed), 0) AS failed,
+      (SELECT count(*) FROM batch_line i WHERE i.batch_id = b.id AND i.state <> 'done' AND i.state <> 'pending')
+        AS running
+    FROM batch_done d WHERE d.batch_id = b.id) l ON true
   LEFT JOIN LATERAL (SELECT coalesce(sum(r.completed), 0) AS completed, coalesce(sum(r.failed), 0) AS failed,
       max(nullif(r.problem, '')) AS problem, coalesce(sum((SELECT max(s.granted_usd - s.released_usd)
         FROM budget_slice s WHERE s.epoch = r.id AND NOT s.closed)), 0) AS held

@@ -193,6 +193,7 @@ class BatchRunner:
             await self._check(batch, late=late)
             return
         await batch_store.recover(connection, id, INTERRUPTED)
+        await batch_store.sum_up(connection, id)
         ending = CANCELLED if batch.status == "cancelling" else EXPIRED if late else ""
         if ending:
             self._calls.ending[id] = (ending, UNSENT[ending])

@@ -38,6 +38,8 @@ BRIEFLY_NOW: LiteralString = "SET LOCAL idle_in_transaction_session_timeout = '2
 """The same in a transaction of a connection that others use for longer ones."""
 TURN_BYTES = 4 << 20
 """Of results that are in memory at once, where one alone is not larger."""
+_COUNTS = 100
+"""That may lie beside each other until they are summed up."""
 _ROW_BYTES = 1 << 10
 """That a row counts for at least."""
 _CODE: LiteralString = "CASE WHEN pg_input_is_valid(result, 'jsonb') THEN result::jsonb -> 'error' ->> 'code' END"
@@ -174,11 +176,21 @@ async def delete(connection: Connection, id: UUID) -> None:
 async def counts(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
     """(completed, failed) lines of each batch."""
     rows = await connection.execute(
-        """SELECT batch_id, count(*) FILTER (WHERE ok), count(*) FILTER (WHERE NOT ok) FROM batch_line
-           WHERE batch_id = ANY(%s) AND state = 'done' GROUP BY 1""",
-        (list(ids),),
+        "SELECT batch_id, sum(completed), sum(failed) FROM batch_done WHERE batch_id = ANY(%s) GROUP BY 1", (list(ids),)
     )
     return {id: (completed, failed) for id, completed, failed in await rows.fetchall()}
+
+
+async def sum_up(connection: Connection, id: UUID, most: int = _COUNTS) -> None:
+    """Make one of the counts that statements have left, where there are more than so many: each that ends lines leaves
+    one."""
+    await connection.execute(
+        """WITH gone AS (DELETE FROM batch_done WHERE batch_id = %(id)s
+             AND (SELECT count(*) FROM batch_done WHERE batch_id = %(id)s) > %(most)s RETURNING completed, failed)
+           INSERT INTO batch_done (batch_id, completed, failed)
+           SELECT %(id)s, sum(completed), sum(failed) FROM gone HAVING count(*) > 0""",
+        {"id": id, "most": most},
+    )
 
 
 async def cancel(connection: Connection, id: UUID) -> None:
@@ -356,12 +368,14 @@ async def end_pending(connection: Connection, batch: UUID, code: str, message: s
             await connection.execute("SELECT move_hold(%s, NULL, %s)", (batch, row[0]))
 
 
-async def open_lines(connection: Connection, batch: UUID) -> int:
-    """Lines that are pending, running or ordered."""
+async def open_lines(connection: Connection, batch: UUID) -> bool:
+    """Whether there are lines that are pending, running or ordered."""
     row = await (
-        await connection.execute("SELECT count(*) FROM batch_line WHERE batch_id = %s AND state <> 'done'", (batch,))
+        await connection.execute(
+            "SELECT EXISTS (SELECT FROM batch_line WHERE batch_id = %s AND state <> 'done')", (batch,)
+        )
     ).fetchone()
-    return 0 if row is None else int(row[0])
+    return row is not None and bool(row[0])
 
 
 async def unsent(connection: Connection, batch: UUID, code: str) -> bool:
@@ -415,6 +429,7 @@ async def end(connection: Connection, id: UUID, status: str, output: UUID | None
         (status, output, failures, id, id),
     )
     await connection.execute("UPDATE batch_line SET result = NULL WHERE batch_id = %s", (id,))
+    await sum_up(connection, id, 1)
     await connection.execute("UPDATE budget_slice SET closed = true WHERE epoch = %s", (id,))
 
 

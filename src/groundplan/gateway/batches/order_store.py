@@ -210,12 +210,19 @@ async def open_lines(connection: Connection, id: UUID) -> int:
 
 async def end_lines(connection: Connection, order: Order, done: Sequence[tuple[OrderLine, bool, bytes]]) -> None:
     """What became of lines: (line, whether it went well, its line of a result file)."""
-    async with connection.cursor() as cursor:
-        await cursor.executemany(
-            """UPDATE batch_line SET state = 'done', ok = %s, held_usd = 0, result = %s
-               WHERE batch_id = %s AND number = %s AND state = 'ordered'""",
-            [(ok, result.decode(), order.batch, line.number) for line, ok, result in done],
-        )
+    if not done:
+        return
+    await connection.execute(
+        """UPDATE batch_line l SET state = 'done', ok = d.ok, held_usd = 0, result = d.result
+           FROM unnest(%s::int[], %s::boolean[], %s::text[]) AS d (number, ok, result)
+           WHERE l.batch_id = %s AND l.number = d.number AND l.state = 'ordered'""",
+        (
+            [line.number for line, _, _ in done],
+            [ok for _, ok, _ in done],
+            [result.decode() for _, _, result in done],
+            order.batch,
+        ),
+    )
 
 
 async def end(connection: Connection, id: UUID) -> None:

@@ -1,0 +1,116 @@
+"""How many lines of a batch are done is told without reading them, whoever ended them in whichever way."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from tests.integration.gateway_stack import deployment
+from tests.integration.test_batch_race import found, ordered
+
+from groundplan import migrations
+from groundplan.core.database import DATABASE
+from groundplan.core.ids import new_id
+from groundplan.gateway.batches import batch_store, order_store
+from groundplan.gateway.batches.batch_store import Connection, Line
+from groundplan.gateway.batches.batches_api import _counted
+from groundplan.ledger import batch_queries
+from groundplan.testing.database import Database
+
+EARLIER = "UPDATE batch_line SET state = 'done', ok = %s, result = 'r' WHERE batch_id = %s AND number = %s"
+"""How the version before ends a line, of an order some hundreds of them after each other."""
+BEFORE = """DROP TABLE batch_done, order_key; DROP FUNCTION count_done CASCADE; ALTER TABLE batch DROP output_seconds;
+    ALTER TABLE api_file DROP expires_at; DROP INDEX batch_output, batch_errors"""
+
+
+async def reading(database: Database) -> Connection:
+    return await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True)
+
+
+def lines(admin: psycopg.Connection[Any], batch: UUID, count: int, state: str = "pending") -> None:
+    admin.execute(
+        """INSERT INTO batch_line (batch_id, number, custom_id, place, length, held_usd, state)
+           SELECT %s, n, 'c' || n, 0, 1, 0, %s FROM generate_series(2, %s) n""",
+        (batch, state, count),
+    )
+
+
+async def test_whoever_ends_lines_they_are_counted_once(database: Database) -> None:
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        batch, other, worker = ordered(admin), ordered(admin), new_id()
+        admin.execute("INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, 'h', '', 1)", (worker,))
+        lines(admin, batch, 30)
+        async with await reading(database) as connection:
+            wrong = Line(31, "wrong", 0, 1, 0, error=("budget_exhausted", "it is"))
+            await batch_store.keep(connection, batch, [wrong])
+            async with connection.cursor() as cursor:
+                await cursor.executemany(EARLIER, [(number % 4 > 0, batch, number) for number in range(1, 9)])
+            await batch_store.claim(connection, await found(connection, batch), worker, 2)
+            first, _ = await batch_store.claimed(connection, batch, worker)
+            for _ in range(2):
+                await batch_store.end_line(connection, batch, first, ok=True, result=b"{}")
+            assert await batch_store.counts(connection, [batch, other]) == {batch: (7, 3)}
+            await batch_store.sum_up(connection, batch, 1)
+            await batch_store.end_pending(connection, batch, "batch_cancelled", "it was")
+            await batch_store.sum_up(connection, batch)
+            assert admin.execute("SELECT count(*) FROM batch_done").fetchall() == [(2,)]
+            await batch_store.end(connection, batch, "cancelled", None, None)
+            assert await batch_store.counts(connection, [batch]) == {batch: (7, 23)}
+            assert admin.execute("SELECT completed, failed FROM batch_done").fetchall() == [(7, 23)]
+            counted = admin.execute("SELECT count(*) FILTER (WHERE ok), count(*) FILTER (WHERE NOT ok) FROM batch_line")
+            assert counted.fetchall() == [(7, 23)]
+
+
+async def test_those_of_an_order_are_counted_as_they_end(database: Database) -> None:
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        batch, order = ordered(admin), new_id()
+        async with await reading(database) as connection:
+            await order_store.add(connection, batch, order, deployment("one", 1), 1)
+            lines(admin, batch, 6, "ordered")
+            admin.execute("UPDATE batch_line SET order_id = %s, call_id = gen_random_uuid() WHERE number > 1", (order,))
+            known = await order_store.find(connection, order)
+            assert known is not None
+            async with connection.transaction():
+                every = [line async for some in order_store.lines(connection, order) for line in some]
+                done = [(line, line.number != 4, b'{"n": "' + str(line.number).encode() + b'"}') for line in every]
+                for _ in range(2):
+                    await order_store.end_lines(connection, known, done)
+            assert await batch_store.counts(connection, [batch]) == {batch: (4, 1)}
+            rows = "SELECT number, ok, result FROM batch_line WHERE state = 'done' ORDER BY number LIMIT 1"
+            assert admin.execute(rows).fetchall() == [(2, True, '{"n": "2"}')]
+
+
+async def test_no_look_at_batches_reads_lines_that_are_done(database: Database) -> None:
+    """Of fifty thousand each a page of batches took longer than whoever asked waited."""
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        batch = ordered(admin)
+        admin.execute("UPDATE batch_line SET state = 'done', ok = true")
+        async with await reading(database) as connection:
+            with admin.transaction():
+                admin.execute("LOCK TABLE batch_line IN ACCESS EXCLUSIVE MODE")
+                async with asyncio.timeout(5):
+                    assert await _counted(connection, [batch]) == {batch: (1, 0)}
+        with psycopg.connect(database.urls["control"]) as control:
+            (shown,) = batch_queries.batches(control, None, 10)
+        assert (shown["completed"], shown["failed"], shown["running"]) == (1, 0, 0)
+
+
+async def test_lines_that_were_done_before_are_counted(database: Database) -> None:
+    text = Path(migrations.__file__).with_name("0367_orders_counted_once.sql").read_text(encoding="utf-8")
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        admin.execute(BEFORE)
+        running, over, new = (ordered(admin) for _ in range(3))
+        for batch in (running, over):
+            lines(admin, batch, 5)
+            for number in (1, 2, 3):
+                admin.execute(EARLIER, (number > 1, batch, number))
+        admin.execute("UPDATE batch SET status = 'completed' WHERE id = %s", (over,))
+        with admin.transaction():
+            admin.execute((text % {"db": DATABASE}).encode())
+        admin.execute(EARLIER, (True, running, 4))
+        async with await reading(database) as connection:
+            told = await batch_store.counts(connection, [running, over, new])
+    assert told == {running: (3, 1), over: (2, 1)}
