@@ -612,6 +612,40 @@ async def test_what_is_deleted_elsewhere_leaves_the_disk(database: Database, tmp
         assert set(shelf.kept()) == {kept, of_an_order}
 
 
+async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setup) -> None:
+    """As whoever got no answer does, at once or later; a file, too."""
+    client, told = setup.client, {"Idempotency-Key": "night-7"}
+    files = [("calls.jsonl", lines(2))] * 2 + [("calls.jsonl", lines(3))]
+    made = [client.files.create(file=file, purpose="batch", extra_headers={"Idempotency-Key": "f"}) for file in files]
+    file = await made[0]
+    assert (await made[1]).id == file.id
+    with pytest.raises(ConflictError, match="was used for another request"):
+        await made[2]
+    assert [path.name for path in (setup.stack.home.root / "files").iterdir()] == [str(uuid.UUID(file.id[5:]))]
+
+    async def ordered(**more: Any) -> Batch:
+        return await client.batches.create(
+            input_file_id=file.id, endpoint=CHAT, completion_window="24h", extra_headers=told, **more
+        )
+
+    first, second = await asyncio.gather(ordered(), ordered())
+    assert first.id == second.id and (await ended(client, first.id)).status == "completed"
+    assert (await client.files.delete(file.id)).deleted
+    reply = await client.with_options(default_headers=told).batches.with_raw_response.create(
+        input_file_id=file.id, endpoint=CHAT, completion_window="24h"
+    )
+    again = reply.parse()
+    assert (again.id, again.status, reply.headers["groundplan-replay"]) == (first.id, "completed", "true")
+    with pytest.raises(ConflictError, match="was used for another request"):
+        await ordered(metadata={"run": "8"})
+    with pytest.raises(ConflictError, match="is deleted"):
+        await client.files.create(file=files[0], purpose="batch", extra_headers={"Idempotency-Key": "f"})
+    assert setup.model.counted == 2 and len((await client.batches.list()).data) == 1
+    setup.stack.sql("UPDATE order_key SET at = now() - interval '25 hours'")
+    with pytest.raises(NotFoundError):
+        await ordered()  # a day later it is another order, for which the file is missing
+
+
 async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:
     client = setup.client
     with pytest.raises(BadRequestError, match="is not served"):

@@ -225,6 +225,26 @@ async def _pages(setup: Setup, first: str, second: str) -> None:
     await other.close()
 
 
+async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setup) -> None:
+    """As whoever got no answer does."""
+    batches, told = setup.client.messages.batches, {"Idempotency-Key": "night-7"}
+    first, second = await asyncio.gather(
+        *(batches.create(requests=requests(2), extra_headers=told) for _ in range(2)),
+    )
+    assert first.id == second.id and counts(await ended(setup.client, first.id)) == {"succeeded": 2}
+    again = await batches.create(requests=requests(2), extra_headers=told)
+    assert (again.id, again.processing_status) == (first.id, "ended")
+    with pytest.raises(APIStatusError) as other:
+        await batches.create(requests=requests(3), extra_headers=told)
+    assert other.value.status_code == 409 and "was used for another request" in str(other.value)
+    assert setup.native.counted + setup.chat.counted == 2
+    assert len(list((setup.stack.home.root / "files").iterdir())) == 2, "its requests and its results"
+    await batches.delete(first.id)
+    with pytest.raises(APIStatusError) as gone:
+        await batches.create(requests=requests(2), extra_headers=told)
+    assert gone.value.status_code == 409 and "is deleted" in str(gone.value)
+
+
 @pytest.mark.soak
 async def test_whoever_is_killed_every_call_has_one_result_and_one_row(setup: Setup) -> None:
     stack, count = setup.stack, 24

@@ -21,7 +21,15 @@ from psycopg import AsyncConnection
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.batches import batch_check, batch_lines, batch_store, file_store, files_api, order_store
+from groundplan.gateway.batches import (
+    batch_check,
+    batch_lines,
+    batch_store,
+    file_store,
+    files_api,
+    order_key_store,
+    order_store,
+)
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Claimed, Connection
 from groundplan.gateway.batches.file_store import StoredFile
@@ -123,6 +131,7 @@ class BatchRunner:
     async def _sweep(self) -> None:
         if self._shelf.files.exists():
             await files_api.sweep(await self._connect(), self._shelf)
+            await order_key_store.forget(await self._connect())
             await self._orders.sweep(await self._connect())
 
     @property

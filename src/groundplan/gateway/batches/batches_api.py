@@ -15,13 +15,20 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from psycopg import AsyncConnection
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import batch_store, file_store, files_api, message_files, messages_api, order_store
-from groundplan.gateway.batches.batch_store import Batch
-from groundplan.gateway.batches.file_store import StoredFile
+from groundplan.gateway.batches import (
+    batch_store,
+    file_store,
+    files_api,
+    message_files,
+    messages_api,
+    order_key_store,
+    order_store,
+)
+from groundplan.gateway.batches.batch_store import Batch, Connection
+from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
@@ -81,7 +88,7 @@ class BatchesApi:
             hint = "Leave out the character U+0000, and numbers that nobody has."
             error = Invalid("the request has what cannot be kept", code="value_unsupported", hint=hint)
         except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
-            hint = "Try again; nothing was ordered twice that has another id."
+            hint = "Try again; what has the same Idempotency-Key is ordered once."
             error = Unavailable(
                 "the database is not reachable", code="database_unavailable", hint=hint, retry_after=2.0
             )
@@ -102,11 +109,16 @@ class BatchesApi:
         parts = path.decode("latin-1").split("/")[3:]
         method = request.method
         if path.startswith(FILES):
-            await self._files(method, parts, request, response, key)
+            if method == b"POST" and not parts:
+                await self._upload(request, response, key, person)
+            else:
+                await self._files(method, parts, request, response, key)
         elif path.startswith(messages_api.PATH):
             await self._messages.answer(path, request, response, key, person)
+        elif method == b"POST" and not parts:
+            await self._create(request, response, key, person)
         else:
-            response.send(200, await self._batches(method, parts, request, key, person))
+            response.send(200, await self._batches(method, parts, request, key))
 
     # files -----------------------------------------------------------------------------------------------------------
 
@@ -114,10 +126,6 @@ class BatchesApi:
         self, method: bytes, parts: list[str], request: Request, response: Response, key: KeyEntry
     ) -> None:
         words = message_files if _anthropic(request) else files_api
-        if method == b"POST" and not parts:
-            response.holds(request, HIGH)  # nothing of it is kept in memory
-            response.send(200, msgspec.json.encode(words.file_json(await self._upload(request, key))))
-            return
         if method == b"GET" and not parts:
             async with self._pool.connection() as connection:
                 body = await words.listed(connection, key, request.target)
@@ -140,23 +148,33 @@ class BatchesApi:
         else:
             response.send(200, msgspec.json.encode(words.file_json(file)))
 
-    async def _upload(self, request: Request, key: KeyEntry) -> StoredFile:
-        upload, usual = files_api.Upload(self._shelf), message_files.PURPOSE if _anthropic(request) else ""
+    async def _upload(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
+        response.holds(request, HIGH)  # nothing of it is kept in memory
+        words, usual = (message_files, message_files.PURPOSE) if _anthropic(request) else (files_api, "")
+        once = MadeOnce(request, FILES, key, person)
+        upload = files_api.Upload(self._shelf, once)
         file = await upload.keep(request, key.workload, self._gateway.clock.now(), usual)
+        made = kept = file.id
         try:
-            async with self._pool.connection() as connection:
-                await file_store.add(connection, file, UUID(key.id))
+            async with self._pool.connection() as connection, connection.transaction():
+                kept = await order_key_store.take(connection, once.key, made)
+                if kept == made:
+                    await file_store.add(connection, file, UUID(key.id))
+                elif (before := await file_store.find(connection, kept, key.workload)) is not None:
+                    file = before
+                else:
+                    raise gone()
         except BaseException:
-            self._shelf.path(file.id).unlink(missing_ok=True)
+            self._shelf.path(made).unlink(missing_ok=True)
             raise
-        return file
+        if kept != made:
+            self._shelf.path(made).unlink(missing_ok=True)
+        response.send(200, msgspec.json.encode(words.file_json(file)), b"" if kept == made else AGAIN)
 
     # batches ---------------------------------------------------------------------------------------------------------
 
-    async def _batches(self, method: bytes, parts: list[str], request: Request, key: KeyEntry, person: str) -> bytes:
+    async def _batches(self, method: bytes, parts: list[str], request: Request, key: KeyEntry) -> bytes:
         if not parts:
-            if method == b"POST":
-                return await self._create(request, key, person)
             if method != b"GET":
                 raise WrongMethod(b"GET", b"POST")
             return await self._list(request.target, key)
@@ -167,16 +185,17 @@ class BatchesApi:
             raise WrongMethod(allowed)
         async with self._pool.connection() as connection:
             id = files_api.batch_id(parts[0])
-            batch = await batch_store.find(connection, id)
-            if batch is None or batch.workload != key.workload or batch.endpoint not in ENDPOINTS:
+            batch = await _found(connection, id, key)
+            if batch is None:
                 raise NotFound("there is no such batch", code="batch_not_found", hint="Use an id of GET /v1/batches.")
             if cancels:
                 await batch_store.cancel(connection, id)
                 batch = await batch_store.find(connection, id) or batch
-            done = await _counted(connection, [id])
-        return msgspec.json.encode(batch_json(batch, done.get(id, (0, 0))))
+            return await _told(connection, batch)
 
-    async def _create(self, request: Request, key: KeyEntry, person: str) -> bytes:
+    async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
+        once = MadeOnce(request, BATCHES, key, person)
+        once.take(request.body)
         asked = msgspec.json.decode(request.body, type=NewBatch)
         now = self._gateway.clock.now()
         ends = now + timedelta(seconds=_window(asked.completion_window))
@@ -186,17 +205,36 @@ class BatchesApi:
         if asked.metadata is not None and len(asked.metadata) > 16:
             raise Invalid("metadata has more than 16 pairs", code="metadata_size", hint="Send fewer.")
         async with self._pool.connection() as connection:
-            file = await files_api.found(connection, key, asked.input_file_id)
-            if file.purpose != "batch" or not self._shelf.path(file.id).exists():
-                raise Invalid(
-                    "this file is no input for a batch here",
-                    code="input_file_unusable",
-                    hint="Upload one with purpose=batch at this gateway.",
-                )
-            batch = _new(new_id(), key, person, asked, file.id, now, ends)
-            await asyncio.to_thread(self._shelf.mark, batch.id)
-            await batch_store.add(connection, batch)
-        return msgspec.json.encode(batch_json(batch, (0, 0)))
+            made = None if once.key is None else await order_key_store.made(connection, once.key)
+            again = made is not None
+            if made is None:
+                batch = await self._new(connection, key, person, asked, (now, ends))
+                async with connection.transaction():
+                    made = await order_key_store.take(connection, once.key, batch.id)
+                    if not (again := made != batch.id):
+                        await batch_store.add(connection, batch)
+                if again:
+                    self._shelf.unmark(batch.id)
+            found = await _found(connection, made, key)
+            if found is None:
+                raise gone()
+            told = await _told(connection, found)
+        response.send(200, told, AGAIN if again else b"")
+
+    async def _new(
+        self, connection: Connection, key: KeyEntry, person: str, asked: NewBatch, time: tuple[datetime, datetime]
+    ) -> Batch:
+        """What is ordered, with a mark in HOME for whoever makes it. Raises `Invalid`, `NotFound`."""
+        file = await files_api.found(connection, key, asked.input_file_id)
+        if file.purpose != "batch" or not self._shelf.path(file.id).exists():
+            raise Invalid(
+                "this file is no input for a batch here",
+                code="input_file_unusable",
+                hint="Upload one with purpose=batch at this gateway.",
+            )
+        batch = _new(new_id(), key, person, asked, file.id, *time)
+        await asyncio.to_thread(self._shelf.mark, batch.id)
+        return batch
 
     async def _list(self, target: bytes, key: KeyEntry) -> bytes:
         query, limit = files_api.page_of(target, 100, 20)
@@ -213,7 +251,18 @@ def _anthropic(request: Request) -> bool:
     return b"anthropic-version" in request.headers
 
 
-async def _counted(connection: AsyncConnection[Any], ids: list[UUID]) -> dict[UUID, tuple[int, int]]:
+async def _found(connection: Connection, id: UUID, key: KeyEntry) -> Batch | None:
+    """One of OpenAI's of the key's workload."""
+    batch = await batch_store.find(connection, id)
+    return None if batch is None or batch.workload != key.workload or batch.endpoint not in ENDPOINTS else batch
+
+
+async def _told(connection: Connection, batch: Batch) -> bytes:
+    done = await _counted(connection, [batch.id])
+    return msgspec.json.encode(batch_json(batch, done.get(batch.id, (0, 0))))
+
+
+async def _counted(connection: Connection, ids: list[UUID]) -> dict[UUID, tuple[int, int]]:
     """(completed, failed) calls of each batch, with those that a provider tells of."""
     here, there = await batch_store.counts(connection, ids), await order_store.counts(connection, ids)
     both = [(id, here.get(id, (0, 0)), there.get(id, (0, 0))) for id in here.keys() | there.keys()]

@@ -20,6 +20,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import id_of, new_id
 from groundplan.gateway.batches import file_store
 from groundplan.gateway.batches.file_store import Connection, StoredFile
+from groundplan.gateway.batches.made_once import MadeOnce
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.http import multipart
 from groundplan.gateway.http.server import Request, Response
@@ -115,8 +116,9 @@ def page_json(items: list[dict[str, Any]], *, more: bool) -> bytes:
 class Upload:
     """A form with `purpose` and one file, written down as it arrives."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, once: MadeOnce) -> None:
         self._shelf = shelf
+        self._once = once
         self._fields: dict[str, bytes] = {}
         self._filename: str | None = None
 
@@ -135,6 +137,7 @@ class Upload:
                 raise Invalid("there is no file in the form", code="file_missing", hint="Send a field named file.")
             hint = f"Use one of: {', '.join(PURPOSES)}"
             raise Invalid(f"the purpose {purpose[:40]!r} is not served", code="purpose_unsupported", hint=hint)
+        self._once.take(b"\0".join((self._filename.encode(), purpose.encode())))
         return StoredFile(id, workload, purpose, self._filename, size, at)
 
     async def _file(self, events: AsyncIterator[multipart.Event]) -> AsyncGenerator[bytes, None]:
@@ -145,6 +148,7 @@ class Upload:
                 self._check(event)
             elif isinstance(event, multipart.Data) and part is not None:
                 if part.filename is not None:
+                    self._once.take(event.data)
                     yield event.data
                 else:
                     said = self._fields.get(part.name, b"") + event.data
@@ -166,7 +170,12 @@ async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes
     after, limit = file_id(query["after"]) if "after" in query else None, min(asked, MOST_LISTED)
     newest_first = query.get("order") != "asc"
     found = await file_store.listed(
-        connection, caller.workload, query.get("purpose"), after, limit + 1, newest_first=newest_first
+        connection,
+        caller.workload,
+        query.get("purpose"),
+        after,
+        limit + 1,
+        newest_first=newest_first,
     )
     return page_json([file_json(file) for file in found[:limit]], more=len(found) > limit)
 

@@ -18,9 +18,10 @@ from psycopg import AsyncConnection
 
 from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import batch_store, file_store, files_api, message_shapes
+from groundplan.gateway.batches import batch_store, file_store, files_api, message_shapes, order_key_store
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Connection
 from groundplan.gateway.batches.file_store import StoredFile
+from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.message_requests import Requests
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
@@ -36,6 +37,7 @@ MOST_LISTED = 1000
 HOURS = 24
 _KIND = b"content-type: application/x-jsonl\r\n"
 _HEADERS = (b"anthropic-version", b"anthropic-beta", b"anthropic-user-profile-id")
+_encode = msgspec.json.Encoder().encode
 Connected = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
@@ -59,9 +61,10 @@ class MessageBatchesApi:
         if method not in allowed:
             raise WrongMethod(*allowed)
         if not parts:
-            ordered = method == b"POST"
-            made = self._create(request, response, key, person) if ordered else self._list(request.target, key)
-            response.send(200, await made)
+            if method == b"POST":
+                await self._create(request, response, key, person)
+            else:
+                response.send(200, await self._list(request.target, key))
             return
         batch, done = await self._found(message_shapes.batch_id(parts[0]), key, cancel=last == "cancel")
         if last == "results":
@@ -69,15 +72,16 @@ class MessageBatchesApi:
         elif method == b"DELETE":
             response.send(200, await self._delete(batch))
         else:
-            response.send(200, msgspec.json.encode(message_shapes.batch_json(batch, done)))
+            response.send(200, _encode(message_shapes.batch_json(batch, done)))
 
-    async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> bytes:
+    async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
         if request.stream is None:
             raise Invalid("there is no body", code="body_invalid", hint='Send {"requests": [...]}.')
         header_lines_of(request.headers)
         told = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
-        requests, input_file = Requests(), new_id()
-        size = await self._shelf.keep(input_file, _lines(request, response, requests))
+        requests, input_file, once = Requests(), new_id(), MadeOnce(request, PATH, key, person)
+        once.take(_encode(told))
+        size = await self._shelf.keep(input_file, _lines(request, response, requests, once))
         now = self._gateway.clock.now()
         file = StoredFile(input_file, key.workload, file_store.MESSAGES, "requests.jsonl", size, now)
         batch = Batch(
@@ -86,16 +90,28 @@ class MessageBatchesApi:
             expires_at=now + timedelta(hours=HOURS), in_progress_at=None, cancelling_at=None, ended_at=None, errors=[],
             output_file=None, error_file=None, total=requests.count, held_usd=0, charges=[],
         )  # fmt: skip
+        made = None
         try:
             async with self._connected() as connection:
                 await asyncio.to_thread(self._shelf.mark, batch.id)
                 async with connection.transaction():
-                    await file_store.add(connection, file, batch.key)
-                    await batch_store.add(connection, batch)
+                    made = await order_key_store.take(connection, once.key, batch.id)
+                    if made == batch.id:
+                        await file_store.add(connection, file, batch.key)
+                        await batch_store.add(connection, batch)
         except BaseException:
             self._shelf.path(input_file).unlink(missing_ok=True)
             raise
-        return msgspec.json.encode(message_shapes.batch_json(batch, (0, 0)))
+        if made == batch.id:
+            response.send(200, _encode(message_shapes.batch_json(batch, (0, 0))))
+            return
+        self._shelf.path(input_file).unlink(missing_ok=True)
+        self._shelf.unmark(batch.id)
+        try:
+            found, done = await self._found(made, key, cancel=False)
+        except NotFound:
+            raise gone() from None
+        response.send(200, _encode(message_shapes.batch_json(found, done)), AGAIN)
 
     async def _list(self, target: bytes, key: KeyEntry) -> bytes:
         query, limit = files_api.page_of(target, MOST_LISTED, 20)
@@ -157,7 +173,7 @@ class MessageBatchesApi:
                 await file_store.delete(connection, file)
         for file in files:
             self._shelf.path(file).unlink(missing_ok=True)
-        return msgspec.json.encode({"id": f"{message_shapes.PREFIX}{batch.id.hex}", "type": "message_batch_deleted"})
+        return _encode({"id": f"{message_shapes.PREFIX}{batch.id.hex}", "type": "message_batch_deleted"})
 
 
 async def _batch(connection: Connection, id: UUID, key: KeyEntry) -> Batch:
@@ -167,12 +183,15 @@ async def _batch(connection: Connection, id: UUID, key: KeyEntry) -> Batch:
     return batch
 
 
-async def _lines(request: Request, response: Response, requests: Requests) -> AsyncGenerator[bytes, None]:
+async def _lines(
+    request: Request, response: Response, requests: Requests, once: MadeOnce
+) -> AsyncGenerator[bytes, None]:
     """The input file of an order, while it arrives. Raises `Invalid`, and `Unavailable` where there is no room for what
     is here of a request in it."""
     stream = request.stream
     while stream is not None and (data := await stream.read()):
         if lines := requests.take(data):
+            once.take(lines)
             yield lines
         if not response.holds(request, HIGH + requests.kept):
             raise Unavailable(FULL.message, code=FULL.code, hint=FULL.hint, retry_after=float(FULL.retry_after))

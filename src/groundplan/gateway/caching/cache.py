@@ -21,7 +21,7 @@ from groundplan.gateway.awake import READ_SECONDS
 from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key, Similar
 from groundplan.gateway.caching.cache_key import request_digest
 from groundplan.gateway.caching.confirm import confirm, readable
-from groundplan.gateway.caching.idempotency import Kept, forgotten
+from groundplan.gateway.caching.idempotency import NAMED, Kept, digest_of, forgotten
 from groundplan.gateway.caching.recast import Recast
 from groundplan.gateway.caching.sharing import fetch
 from groundplan.gateway.call import admit, limits, meter, settle
@@ -46,8 +46,6 @@ SEMANTIC = "semantic"
 """The same, to another question that means the same."""
 REPLAY = "replay"
 """The same, to a request with the same `Idempotency-Key`."""
-NAMED = b"idempotency-key"
-"""The header of requests that are to be answered once."""
 _TURNS, _TURN_SECONDS = 8, 0.02
 """How often workers that have the same new key at once try to be its first, and within which time of each other."""
 
@@ -61,12 +59,8 @@ async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
     named = exchange.request.headers.get(NAMED)
     if named is None or exchange.key is None:
         return None
-    if not 0 < len(named) <= 255:
-        raise Invalid(
-            "the Idempotency-Key is empty or too long", code="idempotency_key", hint="Use 1 to 255 characters."
-        )
-    whose = exchange.key.family or exchange.key.id  # whoever has the key that it was rotated to sends the same
-    digest = hashlib.sha256(f"{whose}\0{exchange.person}\0".encode() + named).digest()
+    # whoever has the key that it was rotated to sends the same
+    digest = digest_of(named, exchange.key.family or exchange.key.id, exchange.person)
     began = gateway.loop.time()
     kept = await gateway.answers.begin(digest, _body_digest(exchange), gateway.clock.now().timestamp())
     exchange.waited += gateway.loop.time() - began

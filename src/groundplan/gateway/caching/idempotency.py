@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import struct
 from collections import OrderedDict
@@ -18,9 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from groundplan.core.errors import Conflict, Unavailable
+from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.gateway.caching.used_keys import DAY_SECONDS, NEVER, UsedKeys
 
+NAMED = b"idempotency-key"
+"""The header of requests that are to be answered once."""
 MEMORY_SECONDS = 600.0
 MEMORY_BYTES = 32 << 20
 ENTRY_BYTES = 1500
@@ -273,6 +276,15 @@ def _append(file: int, entry: bytes) -> None:
     if written != len(entry):
         os.ftruncate(file, os.fstat(file).st_size - written)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def digest_of(named: bytes, whose: str, person: str) -> bytes:
+    """Of an Idempotency-Key and who uses it: a key, or those that it was rotated to, for a person. Raises `Invalid`."""
+    if not 0 < len(named) <= 255:
+        raise Invalid(
+            "the Idempotency-Key is empty or too long", code="idempotency_key", hint="Use 1 to 255 characters."
+        )
+    return hashlib.sha256(f"{whose}\0{person}\0".encode() + named).digest()
 
 
 def mismatched() -> Conflict:
