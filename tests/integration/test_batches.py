@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 import psycopg
 import pytest
-from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
+from openai import APIStatusError, AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 from openai.types import Batch, FileDeleted, FileObject
 from tests.integration import node_client
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
@@ -155,10 +155,15 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup, rates
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
         (shown,) = batch_queries.batches(connection, "assistant", 10)
         assert batch_queries.batches(connection, "other", 10) == []
+        kept = batch_queries.files(connection, "assistant")
     assert (shown["id"], shown["status"], shown["completed"], shown["failed"]) == (batch.id, "completed", 12, 0)
     assert (shown["held_usd"], shown["problem"], shown["workload"]) == ("0.000000000000", None, "assistant")
-    assert "12 of 12" in batches_text({"batches": [shown]})
-    assert "12 of 12" in bytes(page("batches_part.html", batches=[shown]).body).decode()
+    assert (kept[0]["files"], kept[0]["bytes"] > 0) == (2, True), "what was ordered, and what came of it"
+    for told in (
+        batches_text({"batches": [shown], "files": kept}),
+        bytes(page("batches_part.html", batches=[shown], files=kept).body).decode(),
+    ):
+        assert "12 of 12" in told and f"{kept[0]['bytes'] / 1e6:,.1f} MB" in told
 
 
 async def test_what_is_reserved_for_a_batch_of_calls_covers_their_price(setup: Setup) -> None:
@@ -608,8 +613,12 @@ async def test_what_is_deleted_elsewhere_leaves_the_disk(database: Database, tmp
         await files_api.sweep(connection, shelf)
         assert set(shelf.kept()) == {kept, gone, of_an_order}
         assert await file_store.delete(connection, gone)
+        brief = StoredFile(of_an_order, "assistant", "user_data", "a.txt", 7, now, now - timedelta(seconds=1))
         await files_api.sweep(connection, shelf)
         assert set(shelf.kept()) == {kept, of_an_order}
+        await file_store.add(connection, brief, None)
+        await files_api.sweep(connection, shelf)
+        assert shelf.kept() == [kept], "its time is over"
 
 
 async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setup) -> None:
@@ -646,12 +655,42 @@ async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setu
         await ordered()  # a day later it is another order, for which the file is missing
 
 
+async def test_files_are_kept_for_as_long_and_as_many_as_is_said(setup: Setup) -> None:
+    client, stack = setup.client, setup.stack
+    file = await client.files.create(
+        file=("calls.jsonl", lines(1)), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert file.expires_at == file.created_at + 3600
+    made = await client.batches.create(
+        input_file_id=file.id, endpoint=CHAT, completion_window="24h",
+        output_expires_after={"anchor": "created_at", "seconds": 7200},
+    )  # fmt: skip
+    batch = await ended(client, made.id)
+    output = await client.files.retrieve(batch.output_file_id or "")
+    assert output.expires_at is not None and output.expires_at - output.created_at in (7200, 7201)
+    stack.sql("UPDATE api_file SET expires_at = now() WHERE purpose = 'batch'")
+    assert [each.id async for each in client.files.list()] == [output.id]
+    with pytest.raises(NotFoundError):
+        await client.files.content(file.id)
+    places, room = [deployment("one", setup.model_port, rates=BATCH_RATES)], output.bytes + file.bytes + 100_000
+    stack.apply(blueprint(2, places, [workload("assistant", ["one"], file_bytes=room)], limit=PICO // 100))
+    await stack.ready(2)
+    for _ in range(2):  # what is sent again needs no room
+        await client.files.create(file=bytes(90_000), purpose="user_data", extra_headers={"Idempotency-Key": "f"})
+    for size in (20_000, 200_000):  # as it comes, and before
+        with pytest.raises(APIStatusError, match="the files of this workload would be") as full:
+            await client.files.create(file=bytes(size), purpose="user_data")
+        assert full.value.status_code == 413 and full.value.code == "files_full"
+    assert len(list((stack.home.root / "files").iterdir())) == 3
+    assert (await stack.post("/v1/messages/batches", setup.key, {"requests": ["x" * 20_000]})).code == "files_full"
+
+
 async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:
     client = setup.client
     with pytest.raises(BadRequestError, match="is not served"):
         await client.files.create(file=b"x", purpose="evals")
-    with pytest.raises(BadRequestError, match="expires_after"):
-        await client.files.create(file=b"x", purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600})
+    with pytest.raises(BadRequestError, match="expires_after has '60' seconds"):
+        await client.files.create(file=b"x", purpose="batch", expires_after={"anchor": "created_at", "seconds": 60})
     file = await client.files.create(file=b"x", purpose="batch")
     with pytest.raises(BadRequestError, match="batches cannot call"):
         await client.batches.create(input_file_id=file.id, endpoint="/v1/videos", completion_window="24h")

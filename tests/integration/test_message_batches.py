@@ -174,8 +174,10 @@ async def test_files_are_anthropics_for_its_client(setup: Setup) -> None:
     for ids, more in ((["a"], {"limit": "5"}), (["a"], {"page": "page_a"}), ([str(n) for n in range(101)], {})):
         with pytest.raises(BadRequestError, match="these ids cannot be listed"):
             await setup.client.files.list(ids=ids, extra_query=more)
-    with pytest.raises(BadRequestError, match="expires_in_seconds is not supported"):
-        await setup.client.files.upload(file=("a.pdf", b"a"), expires_in_seconds=3600)
+    brief = await setup.client.files.upload(file=("a.pdf", b"a"), expires_in_seconds=3600)
+    assert brief.expires_at is not None and (brief.expires_at - brief.created_at).total_seconds() == 3600
+    with pytest.raises(BadRequestError, match="expires_in_seconds has '60' seconds"):
+        await setup.client.files.upload(file=("a.pdf", b"a"), expires_in_seconds=60)
 
 
 async def test_it_is_cancelled_listed_and_deleted(setup: Setup) -> None:

@@ -10,7 +10,9 @@ from tests.integration.gateway_stack import parse
 from tests.unit.call_rig import Rig, call_rig, until
 
 from groundplan.core.home import Home
+from groundplan.gateway.batches import files_room
 from groundplan.gateway.batches.batches_api import BatchesApi
+from groundplan.gateway.batches.files_room import Room
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call import pipeline
 from groundplan.gateway.call.pipeline import Pipeline
@@ -21,6 +23,16 @@ FILE = (
     b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
 )
 ORDER = b'{"requests": [{"custom_id": "a", "params": {"text": "'
+
+
+@pytest.fixture(autouse=True)
+def _room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the disk there is enough."""
+
+    async def room(*_: object) -> Room:
+        return Room(most=1 << 40, stored=0)
+
+    monkeypatch.setattr(files_room, "room", room)
 
 
 def serve_files(rig: Rig, folder: Path) -> None:

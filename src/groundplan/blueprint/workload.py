@@ -58,6 +58,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     replay: Replay | None = None
     batch_concurrent: int = 4
     """Calls of one of its batches that one worker makes at the same time."""
+    file_bytes: int | None = None
+    """Of all its files together. None: half of what the disk has for files."""
     use: list[Grant] = []
     """For whom calls may be made. Empty: for whomever a key is made, or for nobody; grants that have ended are none."""
     act_for_others: list[Grant] = []

@@ -1,4 +1,4 @@
-"""What a workload declares about its batches."""
+"""What a workload declares about its batches and files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import Size
 
 
 class BatchRule(Strict):
@@ -14,3 +15,10 @@ class BatchRule(Strict):
 
     concurrent: Annotated[int, Field(ge=1, le=256)] = 4
     """Calls of one batch that one gateway worker makes at the same time."""
+
+
+class FileRule(Strict):
+    """How much files take that its keys upload, or that its batches make."""
+
+    max_size: Size | None = None
+    """All of them together; what would be more is not taken. Default: half of what the disk has for files."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from groundplan.catalog.allocation import AllocationDoc as AllocationDoc
 from groundplan.catalog.base import Strict as Strict
 from groundplan.catalog.batches import BatchRule as BatchRule
+from groundplan.catalog.batches import FileRule as FileRule
 from groundplan.catalog.cache import CacheRule as CacheRule
 from groundplan.catalog.company import Caps as Caps
 from groundplan.catalog.company import CompanyDoc as CompanyDoc

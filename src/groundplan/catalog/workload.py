@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.batches import BatchRule
+from groundplan.catalog.batches import BatchRule, FileRule
 from groundplan.catalog.cache import CacheRule
 from groundplan.catalog.calendar import Launches
 from groundplan.catalog.demand import PlacementRule
@@ -200,6 +200,7 @@ class WorkloadDoc(Strict):
     experiment: ExperimentRule | None = None
     replay: ReplayRule | None = None
     batches: BatchRule = BatchRule()
+    files: FileRule = FileRule()
     grace: Duration | None = None
     """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""
     review: ReviewRule = ReviewRule()

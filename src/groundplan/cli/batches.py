@@ -16,8 +16,8 @@ def batches(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List batches, newest first. They are created at the gateway with an API key: POST /v1/batches or
-    /v1/messages/batches."""
+    """List batches, newest first, and what files take of the disk. They are created at the gateway with an API key:
+    POST /v1/batches or /v1/messages/batches."""
     named = {"workload": workload} if workload else {}
     value = ControlClient.connect(home).get("/api/batches", **named)
     emit(value, as_json, batches_text(value))
@@ -33,4 +33,6 @@ def batches_text(value: dict[str, Any]) -> str:
         for row in value["batches"]
     ]  # fmt: skip
     head = ("batch", "workload", "status", "made", "failed", "cost", "held", "why not")
-    return table(head, rows) if rows else "there are no batches"
+    told = table(head, rows) if rows else "there are no batches"
+    kept = [(row["workload"], row["files"], f"{row['bytes'] / 1e6:,.1f} MB") for row in value["files"]]
+    return f"{told}\n\n{table(('workload', 'files', 'size'), kept)}" if kept else told

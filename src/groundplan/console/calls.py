@@ -30,6 +30,7 @@ async def calls(request: Request, visitor: Signed) -> HTMLResponse:
     ordered = await visitor.api.get("/api/batches", limit="10", **named)
     values = {
         "batches": ordered.body["batches"] if ordered.ok else [],
+        "files": ordered.body["files"] if ordered.ok else [],
         **await _list(visitor, query, before),
         "chosen": chosen,
         "live": urlencode(query),

@@ -37,6 +37,16 @@ def batches(conn: Connection[Any], workload: str | None, limit: int) -> list[dic
     return [_shown(row) for row in rows]
 
 
+def files(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
+    """How many files each workload keeps, and their bytes; the most first."""
+    return select(
+        conn,
+        """SELECT workload, count(*) AS files, sum(bytes)::bigint AS bytes FROM api_file WHERE deleted_at IS NULL
+             AND (%(workload)s::text IS NULL OR workload = %(workload)s) GROUP BY 1 ORDER BY 3 DESC, 1""",
+        {"workload": workload},
+    )
+
+
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     errors, waits, held, cost = row.pop("errors"), row.pop("waits"), row.pop("held"), row.pop("cost")
     return {

@@ -92,6 +92,7 @@ def workload(
         experiment=trying.experiment(item),
         replay=trying.replay(item),
         batch_concurrent=item.batches.concurrent,
+        file_bytes=item.files.max_size,
         use=granted(workspace, "use", f"workload/{item.name}", "company"),
         act_for_others=granted(workspace, "act-for-others", f"workload/{item.name}", "company"),
         guardrails=guardrails(item.guardrails),

@@ -18,6 +18,6 @@ router = below_api("ledger")
 def batches(
     services: Using, _: Reader, workload: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
 ) -> dict[str, Any]:
-    """The newest first, of all workloads or of one."""
+    """The newest first, of all workloads or of one; and how much of the disk the files of each take."""
     with services.transaction() as conn:
-        return {"batches": batch_queries.batches(conn, workload, limit)}
+        return {"batches": batch_queries.batches(conn, workload, limit), "files": batch_queries.files(conn, workload)}

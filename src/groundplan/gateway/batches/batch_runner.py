@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -388,7 +389,9 @@ class BatchRunner:
             return None
         name = f"batch_{batch.id.hex}_{'output' if ok else 'error'}.jsonl"
         purpose = file_store.MESSAGES if batch.endpoint == MESSAGES_ENDPOINT else "batch_output"
-        file = StoredFile(id, batch.workload, purpose, name, size, self._gateway.clock.now())
+        now, seconds = self._gateway.clock.now(), batch.output_seconds
+        ends = None if seconds is None else now + timedelta(seconds=seconds)
+        file = StoredFile(id, batch.workload, purpose, name, size, now, ends)
         await file_store.add(connection, file, batch.key)
         return id
 

@@ -29,7 +29,7 @@ MESSAGES_ENDPOINT = "/v1/messages"
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b.input_file, b.completion_window,
     b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
-    b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired"""
+    b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired, b.output_seconds"""
 
 BRIEFLY: LiteralString = "SET idle_in_transaction_session_timeout = '2s'"
 """Whatever moves the money of a batch has the rows of its budgets until it is committed: a worker that is stopped just
@@ -76,6 +76,8 @@ class Batch:
     cancelled: int = 0
     """Lines that its end, or a cancellation, came before: known once it has ended."""
     expired: int = 0
+    output_seconds: int | None = None
+    """For which its result files are kept; None: until they are deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,12 @@ class Claimed:
 async def add(connection: Connection, batch: Batch) -> None:
     await connection.execute(
         """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, metadata, status,
-             created_at, expires_at, total) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+             created_at, expires_at, total, output_seconds)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             batch.id, batch.workload, batch.key, batch.person, batch.endpoint, batch.input_file,
             batch.completion_window, None if batch.metadata is None else Jsonb(batch.metadata), batch.status,
-            batch.created_at, batch.expires_at, batch.total,
+            batch.created_at, batch.expires_at, batch.total, batch.output_seconds,
         ),
     )  # fmt: skip
 

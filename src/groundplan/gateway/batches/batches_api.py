@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -22,6 +22,7 @@ from groundplan.gateway.batches import (
     batch_store,
     file_store,
     files_api,
+    files_room,
     message_files,
     messages_api,
     order_key_store,
@@ -52,6 +53,13 @@ _LONGEST_WINDOW = 168 * 3600
 _log = logging.getLogger(__name__)
 
 
+class ExpiresAfter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how long files are kept once they are made."""
+
+    anchor: Literal["created_at"]
+    seconds: int
+
+
 class NewBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST /v1/batches`."""
 
@@ -59,6 +67,7 @@ class NewBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: str
     completion_window: str
     metadata: dict[str, str] | None = None
+    output_expires_after: ExpiresAfter | None = None
 
 
 class BatchesApi:
@@ -152,13 +161,15 @@ class BatchesApi:
         response.holds(request, HIGH)  # nothing of it is kept in memory
         words, usual = (message_files, message_files.PURPOSE) if _anthropic(request) else (files_api, "")
         once = MadeOnce(request, FILES, key, person)
-        upload = files_api.Upload(self._shelf, once)
+        room = await files_room.room(self._gateway, self._pool.connection, self._shelf, key.workload, once)
+        upload = files_api.Upload(self._shelf, once, room)
         file = await upload.keep(request, key.workload, self._gateway.clock.now(), usual)
         made = kept = file.id
         try:
             async with self._pool.connection() as connection, connection.transaction():
                 kept = await order_key_store.take(connection, once.key, made)
                 if kept == made:
+                    await room.enter(connection, file)
                     await file_store.add(connection, file, UUID(key.id))
                 elif (before := await file_store.find(connection, kept, key.workload)) is not None:
                     file = before
@@ -204,6 +215,8 @@ class BatchesApi:
             raise Invalid(f"batches cannot call {asked.endpoint[:80]}", code="endpoint_unsupported", hint=hint)
         if asked.metadata is not None and len(asked.metadata) > 16:
             raise Invalid("metadata has more than 16 pairs", code="metadata_size", hint="Send fewer.")
+        if asked.output_expires_after is not None:
+            files_api.check_seconds("output_expires_after", str(asked.output_expires_after.seconds))
         async with self._pool.connection() as connection:
             made = None if once.key is None else await order_key_store.made(connection, once.key)
             again = made is not None
@@ -275,6 +288,7 @@ def _new(id: UUID, key: KeyEntry, person: str, asked: NewBatch, file: UUID, now:
         completion_window=asked.completion_window, metadata=asked.metadata, status="validating", created_at=now,
         expires_at=ends, in_progress_at=None, cancelling_at=None, ended_at=None, errors=[], output_file=None,
         error_file=None, total=0, held_usd=0, charges=[],
+        output_seconds=None if asked.output_expires_after is None else asked.output_expires_after.seconds,
     )  # fmt: skip
 
 

@@ -16,7 +16,11 @@ CONTENT = ("user_data", "vision", "assistants")
 """Purposes of files that calls may name."""
 MESSAGES = "message_batch"
 """Purpose of what belongs to a message batch: no file of OpenAI's API."""
-_COLUMNS: LiteralString = "id, workload, purpose, filename, bytes, created_at"
+_COLUMNS: LiteralString = "id, workload, purpose, filename, bytes, created_at, expires_at"
+_KEPT: LiteralString = "deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+_READ: LiteralString = """EXISTS (SELECT FROM batch b
+    WHERE b.input_file = f.id AND b.status IN ('validating', 'in_progress', 'cancelling'))"""
+"""Whether a batch that has not ended reads the file f."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,58 +34,83 @@ class StoredFile:
     filename: str
     bytes: int
     created_at: datetime
+    expires_at: datetime | None = None
+    """None: it is kept until it is deleted."""
 
 
 async def add(connection: Connection, file: StoredFile, key: UUID | None) -> None:
     """Once by its id."""
     await connection.execute(
-        """INSERT INTO api_file (id, workload, key_id, purpose, filename, bytes, created_at)
-           VALUES (%s, %s, %s, %s, %s, %s, %s)
+        """INSERT INTO api_file (id, workload, key_id, purpose, filename, bytes, created_at, expires_at)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
            ON CONFLICT (id) DO UPDATE SET bytes = EXCLUDED.bytes""",
-        (file.id, file.workload, key, file.purpose, file.filename, file.bytes, file.created_at),
+        (file.id, file.workload, key, file.purpose, file.filename, file.bytes, file.created_at, file.expires_at),
     )
 
 
 async def find(connection: Connection, id: UUID, workload: str) -> StoredFile | None:
     """A file of that workload which is not deleted."""
-    query: LiteralString = (
-        f"SELECT {_COLUMNS} FROM api_file WHERE id = %s AND workload = %s AND purpose <> %s AND deleted_at IS NULL"
-    )
-    row = await (await connection.execute(query, (id, workload, MESSAGES))).fetchone()
+    query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
+        WHERE id = %(id)s AND workload = %(workload)s AND purpose <> %(not)s AND {_KEPT}"""
+    named = {"id": id, "workload": workload, "not": MESSAGES}
+    row = await (await connection.execute(query, named)).fetchone()
     return None if row is None else StoredFile(*row)
 
 
 async def listed(
-    connection: Connection, workload: str, purpose: str | None, after: UUID | None, limit: int, *, newest_first: bool
+    connection: Connection,
+    workload: str,
+    purpose: str | None,
+    after: UUID | None,
+    limit: int,
+    *,
+    newest_first: bool,
 ) -> list[StoredFile]:
     """Files of a workload in that order, behind the one with the id `after`."""
-    behind: LiteralString = "id < %s) ORDER BY id DESC" if newest_first else "id > %s) ORDER BY id"
-    query: LiteralString = (
-        f"SELECT {_COLUMNS} FROM api_file WHERE workload = %s AND purpose <> %s AND deleted_at IS NULL"
-        f" AND (%s::text IS NULL OR purpose = %s) AND (%s::uuid IS NULL OR {behind} LIMIT %s"
-    )
-    rows = await connection.execute(query, (workload, MESSAGES, purpose, purpose, after, after, limit))
-    return [StoredFile(*row) for row in await rows.fetchall()]
+    behind: LiteralString = "id < %(after)s) ORDER BY id DESC" if newest_first else "id > %(after)s) ORDER BY id"
+    query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
+        WHERE workload = %(workload)s AND purpose <> %(not)s AND {_KEPT}
+          AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s)
+          AND (%(after)s::uuid IS NULL OR {behind} LIMIT %(limit)s"""
+    named = {
+        "workload": workload, "not": MESSAGES, "purpose": purpose, "after": after, "limit": limit
+    }  # fmt: skip
+    return [StoredFile(*row) for row in await (await connection.execute(query, named)).fetchall()]
 
 
 async def named(connection: Connection, workload: str, ids: Sequence[UUID]) -> list[StoredFile]:
     """Those of these files of a workload that are not deleted, the newest first."""
-    query: LiteralString = (
-        f"SELECT {_COLUMNS} FROM api_file WHERE id = ANY(%s) AND workload = %s AND purpose <> %s"
-        " AND deleted_at IS NULL ORDER BY id DESC"
-    )
-    rows = await connection.execute(query, (list(ids), workload, MESSAGES))
+    query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
+        WHERE id = ANY(%(ids)s) AND workload = %(workload)s AND purpose <> %(not)s AND {_KEPT}
+        ORDER BY id DESC"""
+    rows = await connection.execute(query, {"ids": list(ids), "workload": workload, "not": MESSAGES})
     return [StoredFile(*row) for row in await rows.fetchall()]
 
 
 async def delete(connection: Connection, id: UUID) -> bool:
     """Mark it as deleted, unless a batch that has not ended reads it; whether it is."""
-    done = await connection.execute(
-        """UPDATE api_file f SET deleted_at = now() WHERE f.id = %s AND NOT EXISTS (SELECT 1 FROM batch b
-             WHERE b.input_file = f.id AND b.status IN ('validating', 'in_progress', 'cancelling'))""",
-        (id,),
-    )
+    done = await connection.execute(f"UPDATE api_file f SET deleted_at = now() WHERE f.id = %s AND NOT {_READ}", (id,))
     return done.rowcount == 1
+
+
+async def expire(connection: Connection) -> None:
+    """Mark as deleted whose time is over, once no batch reads them."""
+    await connection.execute(
+        f"""UPDATE api_file f SET deleted_at = now()
+            WHERE f.expires_at <= now() AND f.deleted_at IS NULL AND NOT {_READ}"""
+    )
+
+
+async def stored(connection: Connection, workload: str, *, alone: bool = False) -> int:
+    """Bytes of all files of a workload. `alone`: nobody else adds one until the end of this transaction."""
+    if alone:
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 414))", (workload,))
+    row = await (
+        await connection.execute(
+            "SELECT coalesce(sum(bytes), 0) FROM api_file WHERE workload = %s AND deleted_at IS NULL", (workload,)
+        )
+    ).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 async def deleted(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:

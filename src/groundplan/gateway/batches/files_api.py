@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 from uuid import UUID
@@ -20,6 +20,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import id_of, new_id
 from groundplan.gateway.batches import file_store
 from groundplan.gateway.batches.file_store import Connection, StoredFile
+from groundplan.gateway.batches.files_room import Room
 from groundplan.gateway.batches.made_once import MadeOnce
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.http import multipart
@@ -30,6 +31,11 @@ MOST_LISTED = 1000
 _MOST_ASKED = 10_000
 _MOST_FIELD = 64
 """Bytes of a purpose: one that is served is shorter."""
+_ANCHOR, _SECONDS, _IN_SECONDS = "expires_after[anchor]", "expires_after[seconds]", "expires_in_seconds"
+"""When a file is deleted by itself, in OpenAI's words and in Anthropic's."""
+_FIELDS = ("purpose", _ANCHOR, _SECONDS, _IN_SECONDS)
+_DAY = 86_400
+_MOST_DAYS = {_IN_SECONDS: 90}
 PURPOSES = ("batch", *file_store.CONTENT)
 """Of files that are sent."""
 
@@ -94,6 +100,16 @@ def page_of(target: bytes, most: int, usual: int, orders: Sequence[str] = ("desc
     return query, int(text)
 
 
+def check_seconds(field: str, text: str) -> int:
+    """For how long files are kept. Raises `Invalid`."""
+    days = _MOST_DAYS.get(field, 30)
+    seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
+    if not 3_600 <= seconds <= days * _DAY:
+        hint = f"Use 3600 (an hour) to {days * _DAY} ({days} days)."
+        raise Invalid(f"{field} has {text[:20]!r} seconds", code="expires_after_range", hint=hint)
+    return seconds
+
+
 def file_json(file: StoredFile) -> dict[str, Any]:
     """As OpenAI shows a file."""
     return {
@@ -104,6 +120,7 @@ def file_json(file: StoredFile) -> dict[str, Any]:
         "filename": file.filename,
         "purpose": file.purpose,
         "status": "processed",
+        "expires_at": None if file.expires_at is None else int(file.expires_at.timestamp()),
     }
 
 
@@ -116,9 +133,10 @@ def page_json(items: list[dict[str, Any]], *, more: bool) -> bytes:
 class Upload:
     """A form with `purpose` and one file, written down as it arrives."""
 
-    def __init__(self, shelf: Shelf, once: MadeOnce) -> None:
+    def __init__(self, shelf: Shelf, once: MadeOnce, room: Room) -> None:
         self._shelf = shelf
         self._once = once
+        self._room = room
         self._fields: dict[str, bytes] = {}
         self._filename: str | None = None
 
@@ -127,6 +145,7 @@ class Upload:
         is."""
         if request.stream is None:
             raise Invalid("there is no form", code="form_missing", hint="Send multipart/form-data.")
+        self._room.expect(request)
         id = new_id()
         events = multipart.events(request.stream, request.headers.get(b"content-type"))
         size = await self._shelf.keep(id, self._file(events))
@@ -137,8 +156,26 @@ class Upload:
                 raise Invalid("there is no file in the form", code="file_missing", hint="Send a field named file.")
             hint = f"Use one of: {', '.join(PURPOSES)}"
             raise Invalid(f"the purpose {purpose[:40]!r} is not served", code="purpose_unsupported", hint=hint)
-        self._once.take(b"\0".join((self._filename.encode(), purpose.encode())))
-        return StoredFile(id, workload, purpose, self._filename, size, at)
+        try:
+            ends = self._ends(at)
+        except Invalid:
+            self._shelf.path(id).unlink(missing_ok=True)
+            raise
+        self._once.take(b"\0".join((self._filename.encode(), *(self._fields.get(name, b"") for name in _FIELDS))))
+        return StoredFile(id, workload, purpose, self._filename, size, at, ends)
+
+    def _ends(self, at: datetime) -> datetime | None:
+        """When it is deleted by itself. Raises `Invalid`."""
+        if _IN_SECONDS in self._fields:
+            field = text = _IN_SECONDS
+        elif _SECONDS in self._fields or _ANCHOR in self._fields:
+            field, text = "expires_after", _SECONDS
+            if self._fields.get(_ANCHOR) != b"created_at":
+                hint = "Use created_at."
+                raise Invalid("expires_after is counted from something else", code="expires_after_anchor", hint=hint)
+        else:
+            return None
+        return at + timedelta(seconds=check_seconds(field, self._fields.get(text, b"").decode("latin-1")))
 
     async def _file(self, events: AsyncIterator[multipart.Event]) -> AsyncGenerator[bytes, None]:
         part: multipart.Part | None = None
@@ -148,6 +185,7 @@ class Upload:
                 self._check(event)
             elif isinstance(event, multipart.Data) and part is not None:
                 if part.filename is not None:
+                    self._room.take(event.data)
                     self._once.take(event.data)
                     yield event.data
                 else:
@@ -160,7 +198,7 @@ class Upload:
         if part.filename is not None:
             name = "".join(c for c in part.filename if c.isprintable())
             self._filename = name[:200] or "file.jsonl"
-        elif part.name != "purpose":
+        elif part.name not in _FIELDS:
             raise Invalid(f"{part.name} is not supported", code="field_unsupported", hint=f"Leave {part.name} out.")
 
 
@@ -196,9 +234,10 @@ async def delete(connection: Connection, shelf: Shelf, file: StoredFile) -> None
 
 
 async def sweep(connection: Connection, shelf: Shelf) -> None:
-    """Take what is deleted off the shelf, where whoever deleted it did not: another gateway on the same database, or
-    one that was killed in the middle."""
+    """Take off the shelf what is over, and what is deleted where whoever deleted it did not: another gateway on the
+    same database, or one that was killed in the middle."""
     kept = await asyncio.to_thread(shelf.kept)
+    await file_store.expire(connection)
     for id in await file_store.deleted(connection, kept) if kept else ():
         shelf.path(id).unlink(missing_ok=True)
 

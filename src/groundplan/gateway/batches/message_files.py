@@ -6,7 +6,7 @@ What is uploaded so may be named in calls.
 from __future__ import annotations
 
 import mimetypes
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -30,7 +30,8 @@ def file_json(file: StoredFile) -> dict[str, Any]:
         "filename": file.filename,
         "mime_type": mimetypes.guess_type(file.filename)[0] or "application/octet-stream",
         "size_bytes": file.bytes,
-        "created_at": file.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "created_at": _time(file.created_at),
+        "expires_at": None if file.expires_at is None else _time(file.expires_at),
         "downloadable": True,
     }
 
@@ -75,3 +76,7 @@ def _page(files: list[StoredFile], *, more: bool) -> bytes:
             "next_page": f"{_PAGE}{end}" if more else None,
         }
     )
+
+
+def _time(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

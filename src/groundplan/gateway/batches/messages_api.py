@@ -8,19 +8,18 @@ calls.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
 import msgspec
-from psycopg import AsyncConnection
 
 from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import batch_store, file_store, files_api, message_shapes, order_key_store
+from groundplan.gateway.batches import batch_store, file_store, files_api, files_room, message_shapes, order_key_store
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Connection
 from groundplan.gateway.batches.file_store import StoredFile
+from groundplan.gateway.batches.files_room import Connected, Room
 from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.message_requests import Requests
 from groundplan.gateway.batches.shelf import Shelf
@@ -38,7 +37,6 @@ HOURS = 24
 _KIND = b"content-type: application/x-jsonl\r\n"
 _HEADERS = (b"anthropic-version", b"anthropic-beta", b"anthropic-user-profile-id")
 _encode = msgspec.json.Encoder().encode
-Connected = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
 class MessageBatchesApi:
@@ -81,7 +79,9 @@ class MessageBatchesApi:
         told = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
         requests, input_file, once = Requests(), new_id(), MadeOnce(request, PATH, key, person)
         once.take(_encode(told))
-        size = await self._shelf.keep(input_file, _lines(request, response, requests, once))
+        room = await files_room.room(self._gateway, self._connected, self._shelf, key.workload, once)
+        room.expect(request)
+        size = await self._shelf.keep(input_file, _lines(request, response, requests, (once, room)))
         now = self._gateway.clock.now()
         file = StoredFile(input_file, key.workload, file_store.MESSAGES, "requests.jsonl", size, now)
         batch = Batch(
@@ -97,6 +97,7 @@ class MessageBatchesApi:
                 async with connection.transaction():
                     made = await order_key_store.take(connection, once.key, batch.id)
                     if made == batch.id:
+                        await room.enter(connection, file)
                         await file_store.add(connection, file, batch.key)
                         await batch_store.add(connection, batch)
         except BaseException:
@@ -184,14 +185,15 @@ async def _batch(connection: Connection, id: UUID, key: KeyEntry) -> Batch:
 
 
 async def _lines(
-    request: Request, response: Response, requests: Requests, once: MadeOnce
+    request: Request, response: Response, requests: Requests, told: tuple[MadeOnce, Room]
 ) -> AsyncGenerator[bytes, None]:
     """The input file of an order, while it arrives. Raises `Invalid`, and `Unavailable` where there is no room for what
     is here of a request in it."""
     stream = request.stream
     while stream is not None and (data := await stream.read()):
         if lines := requests.take(data):
-            once.take(lines)
+            for each in told:
+                each.take(lines)
             yield lines
         if not response.holds(request, HIGH + requests.kept):
             raise Unavailable(FULL.message, code=FULL.code, hint=FULL.hint, retry_after=float(FULL.retry_after))

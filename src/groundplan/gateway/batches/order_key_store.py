@@ -32,6 +32,16 @@ async def made(connection: Connection, key: OrderKey) -> UUID | None:
     return None if row is None else row[1]
 
 
+async def known(connection: Connection, digest: bytes) -> bool:
+    """Whether anything was made for a key of this digest."""
+    row = await (
+        await connection.execute(
+            f"SELECT EXISTS (SELECT FROM order_key WHERE digest = %s AND at > now() - {_DAY})", (digest,)
+        )
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 async def take(connection: Connection, key: OrderKey | None, id: UUID) -> UUID:
     """Note that this is made for it, in the transaction that makes it; what it was is told where something was made
     meanwhile. Raises `Conflict`."""

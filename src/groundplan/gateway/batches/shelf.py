@@ -83,9 +83,7 @@ class Shelf:
             await writing(self._place, making, made)
         except OSError as error:
             _remove(left)
-            raise Unavailable(
-                f"the file cannot be kept: {error.strerror}", code="files_unavailable", hint="Free space on its disk."
-            ) from error
+            raise _unkept(error) from error
         except BaseException:
             _remove(left)
             raise
@@ -119,10 +117,21 @@ class Shelf:
 
     def _check_disk(self) -> None:
         """Raise `Unavailable` where the disk has no room for files."""
-        if shutil.disk_usage(self.files).free < self._free:
+        if self._left() < 0:
             raise Unavailable(
                 "the disk has no room for files", code="files_unavailable", hint="Delete files, or free space on it."
             )
+
+    def _left(self) -> int:
+        return shutil.disk_usage(self.files).free - self._free
+
+    async def room(self) -> int:
+        """Bytes that the disk has for further files. Raises `Unavailable`."""
+        try:
+            await writing(self.ready)
+            return max(0, await writing(self._left))
+        except OSError as error:
+            raise _unkept(error) from error
 
     def _place(self, making: Path, made: Path) -> None:
         making.replace(made)
@@ -177,6 +186,11 @@ class Shelf:
             return time.time() - (self.batches / str(batch)).stat().st_mtime > 60
         except OSError:
             return False
+
+
+def _unkept(error: OSError) -> Unavailable:
+    told = f"the file cannot be kept: {error.strerror}"
+    return Unavailable(told, code="files_unavailable", hint="Free space on its disk.")
 
 
 def _check_size(size: int, most: int) -> None:
