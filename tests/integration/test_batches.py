@@ -19,7 +19,7 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 from openai.types import Batch, FileDeleted, FileObject
 from tests.integration import node_client
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.sdk_types import strict
 from tests.unit.test_gateway_presidio import searching
 
@@ -597,6 +597,35 @@ async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup
     assert not path.exists()
     with pytest.raises(NotFoundError):
         await client.files.retrieve(file.id)
+
+
+async def test_results_that_rest_on_permissions_are_of_whom_they_were_made_for(setup: Setup) -> None:
+    """What a batch came to may say what its person may read, and a colleague with a key of the workload may not."""
+    stack, ana, ben = setup.stack, setup.stack.person("ana@acme.example"), setup.stack.person("ben@acme.example")
+    keys = {"ana": stack.key(person=ana), "ben": stack.key(person=ben), "nobody": setup.key}
+    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=keys["ana"]) as client:
+        batch = await ended(client, (await order(client, lines(1))).id)
+    results, shared = batch.output_file_id, await setup.client.files.create(file=lines(1), purpose="batch")
+
+    async def readers() -> list[str]:
+        """Who reads the results, and lists them."""
+        found = []
+        for name, key in keys.items():
+            listed = {file["id"] for file in (await stack.ask("GET", "/v1/files", key)).json["data"]}
+            reply = await stack.ask("GET", f"/v1/files/{results}/content", key)
+            assert (results in listed, shared.id in listed) == (reply.status == 200, True), reply.body
+            found += [name] if reply.status == 200 else []
+        return found
+
+    assert await readers() == ["ana", "ben", "nobody"]
+    places = [deployment("one", setup.model_port), deployment("vectors", setup.model_port, kind="embeddings")]
+    declared = [workload("assistant", ["one"], embeddings=["vectors"], grounding=GROUNDING)]
+    stack.apply(blueprint(2, places, declared, limit=PICO // 100))
+    await stack.ready(2)
+    assert await readers() == ["ana"]
+    assert (await stack.ask("DELETE", f"/v1/files/{results}", keys["ben"])).status == 404
+    reply = await stack.ask("GET", f"/v1/files?ids={results}", keys["ben"], anthropic_version="2023-06-01")
+    assert (reply.status, reply.json["data"]) == (200, [])
 
 
 async def test_what_is_deleted_elsewhere_leaves_the_disk(database: Database, tmp_path: Path) -> None:

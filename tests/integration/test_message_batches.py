@@ -18,7 +18,7 @@ from anthropic.types.messages import (
     MessageBatch,
     MessageBatchIndividualResponse,
 )
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.sdk_types import strict
 from tests.integration.test_batch_kill import UNRECOVERED, shipping
 from tests.integration.test_batches import BATCH_RATES, LINE, held
@@ -225,6 +225,15 @@ async def _pages(setup: Setup, first: str, second: str) -> None:
     with pytest.raises(NotFoundError):
         await other.messages.batches.retrieve(names[0])
     await other.close()
+    stack, path = setup.stack, f"/v1/messages/batches/{names[0]}/results"
+    key = stack.key(person=stack.person("ben@acme.example"))
+    assert (await stack.ask("GET", path, key)).status == 200
+    stack.sql("UPDATE batch SET person = 'ana'")
+    made = [workload("assistant", ["chat"], embeddings=["chat"], grounding=GROUNDING)]
+    place = deployment("chat", 1, rates=BATCH_RATES)
+    stack.apply(blueprint(2, [place], made, limit=PICO // 100))
+    await stack.ready(2)
+    assert (await stack.ask("GET", path, key)).status == 404, "they may say what only their person may read"
 
 
 async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setup) -> None:

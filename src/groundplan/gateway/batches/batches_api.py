@@ -29,6 +29,7 @@ from groundplan.gateway.batches import (
     order_store,
 )
 from groundplan.gateway.batches.batch_store import Batch, Connection
+from groundplan.gateway.batches.files_api import Caller
 from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
 from groundplan.gateway.batches.shelf import Shelf
@@ -121,7 +122,8 @@ class BatchesApi:
             if method == b"POST" and not parts:
                 await self._upload(request, response, key, person)
             else:
-                await self._files(method, parts, request, response, key)
+                caller = files_api.caller_of(self._gateway, key.workload, person)
+                await self._files(method, parts, request, response, caller)
         elif path.startswith(messages_api.PATH):
             await self._messages.answer(path, request, response, key, person)
         elif method == b"POST" and not parts:
@@ -132,12 +134,12 @@ class BatchesApi:
     # files -----------------------------------------------------------------------------------------------------------
 
     async def _files(
-        self, method: bytes, parts: list[str], request: Request, response: Response, key: KeyEntry
+        self, method: bytes, parts: list[str], request: Request, response: Response, caller: Caller
     ) -> None:
         words = message_files if _anthropic(request) else files_api
         if method == b"GET" and not parts:
             async with self._pool.connection() as connection:
-                body = await words.listed(connection, key, request.target)
+                body = await words.listed(connection, caller, request.target)
             response.send(200, body)
             return
         content = len(parts) == 2 and parts[1] == "content"
@@ -147,7 +149,7 @@ class BatchesApi:
         if method not in allowed:
             raise WrongMethod(*allowed)
         async with self._pool.connection() as connection:
-            file = await files_api.found(connection, key, parts[0])
+            file = await files_api.found(connection, caller, parts[0])
             if method == b"DELETE":
                 await files_api.delete(connection, self._shelf, file)
                 response.send(200, msgspec.json.encode(words.deleted_json(file)))
@@ -238,7 +240,7 @@ class BatchesApi:
         self, connection: Connection, key: KeyEntry, person: str, asked: NewBatch, time: tuple[datetime, datetime]
     ) -> Batch:
         """What is ordered, with a mark in HOME for whoever makes it. Raises `Invalid`, `NotFound`."""
-        file = await files_api.found(connection, key, asked.input_file_id)
+        file = await files_api.found(connection, Caller(key.workload), asked.input_file_id)
         if file.purpose != "batch" or not self._shelf.path(file.id).exists():
             raise Invalid(
                 "this file is no input for a batch here",

@@ -18,6 +18,9 @@ MESSAGES = "message_batch"
 """Purpose of what belongs to a message batch: no file of OpenAI's API."""
 _COLUMNS: LiteralString = "id, workload, purpose, filename, bytes, created_at, expires_at"
 _KEPT: LiteralString = "deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+_OWN: LiteralString = """(%(person)s::text IS NULL OR NOT EXISTS (SELECT FROM batch b
+    WHERE api_file.id IN (b.output_file, b.error_file) AND b.person <> '' AND b.person <> %(person)s))"""
+"""Whether a file is none of the results of somebody else's batch."""
 _READ: LiteralString = """EXISTS (SELECT FROM batch b
     WHERE b.input_file = f.id AND b.status IN ('validating', 'in_progress', 'cancelling'))"""
 """Whether a batch that has not ended reads the file f."""
@@ -48,11 +51,12 @@ async def add(connection: Connection, file: StoredFile, key: UUID | None) -> Non
     )
 
 
-async def find(connection: Connection, id: UUID, workload: str) -> StoredFile | None:
-    """A file of that workload which is not deleted."""
+async def find(connection: Connection, id: UUID, workload: str, person: str | None = None) -> StoredFile | None:
+    """A file of that workload which is not deleted. `person`: without the results of what others ordered; None: with
+    them."""
     query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
-        WHERE id = %(id)s AND workload = %(workload)s AND purpose <> %(not)s AND {_KEPT}"""
-    named = {"id": id, "workload": workload, "not": MESSAGES}
+        WHERE id = %(id)s AND workload = %(workload)s AND purpose <> %(not)s AND {_KEPT} AND {_OWN}"""
+    named = {"id": id, "workload": workload, "not": MESSAGES, "person": person}
     row = await (await connection.execute(query, named)).fetchone()
     return None if row is None else StoredFile(*row)
 
@@ -65,25 +69,28 @@ async def listed(
     limit: int,
     *,
     newest_first: bool,
+    person: str | None = None,
 ) -> list[StoredFile]:
-    """Files of a workload in that order, behind the one with the id `after`."""
+    """Files of a workload in that order, behind the one with the id `after`; `person` as of `find`."""
     behind: LiteralString = "id < %(after)s) ORDER BY id DESC" if newest_first else "id > %(after)s) ORDER BY id"
     query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
-        WHERE workload = %(workload)s AND purpose <> %(not)s AND {_KEPT}
+        WHERE workload = %(workload)s AND purpose <> %(not)s AND {_KEPT} AND {_OWN}
           AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s)
           AND (%(after)s::uuid IS NULL OR {behind} LIMIT %(limit)s"""
     named = {
-        "workload": workload, "not": MESSAGES, "purpose": purpose, "after": after, "limit": limit
+        "workload": workload, "not": MESSAGES, "purpose": purpose, "after": after, "limit": limit, "person": person
     }  # fmt: skip
     return [StoredFile(*row) for row in await (await connection.execute(query, named)).fetchall()]
 
 
-async def named(connection: Connection, workload: str, ids: Sequence[UUID]) -> list[StoredFile]:
-    """Those of these files of a workload that are not deleted, the newest first."""
+async def named(
+    connection: Connection, workload: str, ids: Sequence[UUID], person: str | None = None
+) -> list[StoredFile]:
+    """Those of these files of a workload that are not deleted, the newest first; `person` as of `find`."""
     query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
-        WHERE id = ANY(%(ids)s) AND workload = %(workload)s AND purpose <> %(not)s AND {_KEPT}
+        WHERE id = ANY(%(ids)s) AND workload = %(workload)s AND purpose <> %(not)s AND {_KEPT} AND {_OWN}
         ORDER BY id DESC"""
-    rows = await connection.execute(query, {"ids": list(ids), "workload": workload, "not": MESSAGES})
+    rows = await connection.execute(query, {"ids": list(ids), "workload": workload, "not": MESSAGES, "person": person})
     return [StoredFile(*row) for row in await rows.fetchall()]
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from groundplan.gateway.batches.file_store import Connection, StoredFile
 from groundplan.gateway.batches.files_room import Room
 from groundplan.gateway.batches.made_once import MadeOnce
 from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http import multipart
 from groundplan.gateway.http.server import Request, Response
 
@@ -40,14 +42,19 @@ PURPOSES = ("batch", *file_store.CONTENT)
 """Of files that are sent."""
 
 
-class Caller(Protocol):
-    """Whose files: a workload and the id of its key."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose files: of a workload; without the results of what others than this person ordered, where one is named."""
 
-    @property
-    def workload(self) -> str: ...
+    workload: str
+    person: str | None = None
 
-    @property
-    def id(self) -> str: ...
+
+def caller_of(gateway: Gateway, workload: str, person: str) -> Caller:
+    """Where a workload has sources, what a batch came to rests on what its person may read: it is theirs alone."""
+    catalog = gateway.live.catalog
+    plan = None if catalog is None else catalog.plans.get(workload)
+    return Caller(workload, person if plan is not None and plan.workload.grounding is not None else None)
 
 
 def query_of(target: bytes) -> dict[str, str]:
@@ -214,13 +221,14 @@ async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes
         after,
         limit + 1,
         newest_first=newest_first,
+        person=caller.person,
     )
     return page_json([file_json(file) for file in found[:limit]], more=len(found) > limit)
 
 
 async def found(connection: Connection, caller: Caller, text: str) -> StoredFile:
     """A file of the caller's workload. Raises `NotFound`."""
-    file = await file_store.find(connection, file_id(text), caller.workload)
+    file = await file_store.find(connection, file_id(text), caller.workload, caller.person)
     if file is None:
         raise NotFound("there is no such file", code="file_not_found", hint="Use an id of GET /v1/files.")
     return file

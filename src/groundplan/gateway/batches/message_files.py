@@ -51,7 +51,9 @@ async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes
         raise Invalid(f"{unsupported} is not supported", code="field_unsupported", hint=hint)
     last = query.get("page", "").removeprefix(_PAGE) or query.get("after_id")
     after = files_api.file_id(last) if last else None
-    found = await file_store.listed(connection, caller.workload, None, after, limit + 1, newest_first=True)
+    found = await file_store.listed(
+        connection, caller.workload, None, after, limit + 1, newest_first=True, person=caller.person
+    )
     return _page(found[:limit], more=len(found) > limit)
 
 
@@ -61,7 +63,7 @@ async def _named(connection: Connection, caller: Caller, ids: list[str], query: 
         hint = f"Name up to {MOST_IDS} ids, without page and limit."
         raise Invalid("these ids cannot be listed", code="page_invalid", hint=hint)
     named = [found for text in ids if (found := files_api.known_id(text)) is not None]
-    return _page(await file_store.named(connection, caller.workload, named), more=False)
+    return _page(await file_store.named(connection, caller.workload, named, caller.person), more=False)
 
 
 def _page(files: list[StoredFile], *, more: bool) -> bytes:

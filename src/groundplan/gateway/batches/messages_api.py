@@ -66,6 +66,9 @@ class MessageBatchesApi:
             return
         batch, done = await self._found(message_shapes.batch_id(parts[0]), key, cancel=last == "cancel")
         if last == "results":
+            caller = files_api.caller_of(self._gateway, key.workload, person)
+            if caller.person is not None and batch.person not in ("", caller.person):
+                raise message_shapes.missing()
             await self._results(batch, response)
         elif method == b"DELETE":
             response.send(200, await self._delete(batch))
