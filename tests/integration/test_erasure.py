@@ -266,6 +266,25 @@ def test_sealed_texts_are_read_a_few_at_a_time(database: Database) -> None:
         assert found | dict(read) == {call: [sealed] for call, sealed in made.items()}
 
 
+def test_files_of_a_batch_that_an_application_ordered_for_somebody_are_theirs(database: Database) -> None:
+    """With a key that is nobody's, and acts for them."""
+    eve, (asked, came, other) = new_id(), (new_id() for _ in range(3))
+    with psycopg.connect(database.superuser, autocommit=True) as conn:
+        for id in (asked, came, other):
+            conn.execute(
+                "INSERT INTO api_file (id, workload, purpose, filename, bytes) VALUES (%s, 'w', 'batch', 'f', 1)", (id,)
+            )
+        conn.execute(
+            """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, output_file, completion_window,
+                 status, expires_at) VALUES (%s, 'w', %s, %s, '/v1/embeddings', %s, %s, '24h', 'completed', now())""",
+            (new_id(), new_id(), str(eve), asked, came),
+        )
+        free, busy = erasure_store.files(conn, eve)
+        assert (set(free), busy) == ({asked, came}, 0)
+        conn.execute("UPDATE batch SET status = 'in_progress'")
+        assert erasure_store.files(conn, eve) == ([], 2)
+
+
 def test_what_is_under_a_legal_hold_stays_whatever_is_asked_and_whatever_its_time(world: World) -> None:
     fay = world.person("fay@acme.example", here=False)
     call = world.content(fay, "an important question")

@@ -167,12 +167,15 @@ def delete_links(conn: Conn, person: UUID) -> int:
 
 
 def files(conn: Conn, person: UUID) -> tuple[list[UUID], int]:
-    """(files that their keys uploaded and that no running batch reads or writes, how many of those that one does)."""
+    """(files that their keys uploaded or that belong to a batch which was ordered for them, and that no running batch
+    reads or writes, how many of those that one does)."""
     rows = conn.execute(
         """SELECT f.id, EXISTS (SELECT FROM batch b WHERE f.id IN (b.input_file, b.output_file, b.error_file)
              AND b.status IN ('validating', 'in_progress', 'cancelling'))
-           FROM api_file f JOIN api_key k ON k.id = f.key_id WHERE k.person_id = %s AND f.deleted_at IS NULL""",
-        (person,),
+           FROM api_file f LEFT JOIN api_key k ON k.id = f.key_id WHERE f.deleted_at IS NULL AND (k.person_id = %s
+             OR EXISTS (SELECT FROM batch b WHERE f.id IN (b.input_file, b.output_file, b.error_file)
+               AND b.person = %s))""",
+        (person, str(person)),
     ).fetchall()
     return [id for id, busy in rows if not busy], sum(busy for _, busy in rows)
 
