@@ -581,7 +581,8 @@ async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup
     assert path.stat().st_mode & 0o777 == 0o600 and path.read_bytes() == data
     assert (await client.files.content(file.id)).content == data
     assert await client.files.retrieve(file.id) == file
-    second = await client.files.create(file=b"{}\n", purpose="batch")
+    second = await client.files.create(file=("n" * 300 + ".jsonl", b"{}\n"), purpose="batch")
+    assert second.filename == "n" * 194 + ".jsonl", "what it is stays known"
     assert [f.id async for f in client.files.list()] == [second.id, file.id]
     assert [f.id async for f in client.files.list(limit=1)] == [second.id, file.id]
     assert [f.id async for f in client.files.list(limit=1, order="asc")] == [file.id, second.id]

@@ -203,8 +203,7 @@ class Upload:
         if part.filename is not None and (part.name != "file" or self._filename is not None):
             raise Invalid("there is more than one file", code="file_field", hint="Send one file in the field `file`.")
         if part.filename is not None:
-            name = "".join(c for c in part.filename if c.isprintable())
-            self._filename = name[:200] or "file.jsonl"
+            self._filename = multipart.short_name(part.filename) or "file.jsonl"
         elif part.name not in _FIELDS:
             raise Invalid(f"{part.name} is not supported", code="field_unsupported", hint=f"Leave {part.name} out.")
 

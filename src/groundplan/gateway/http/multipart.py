@@ -22,6 +22,8 @@ FIELD_BYTES = 256 << 10
 LARGE_BYTES = 16 << 20
 """Most that those of them may have together which are named as large ones."""
 MOST_PARTS = 64
+_LONGEST_NAME, _ENDING = 200, 12
+"""Characters of a file's name, and of its end."""
 _HINT = "Send multipart/form-data, as OpenAI's clients do."
 _NAME = re.compile(r"[A-Za-z0-9_\-\[\].]{1,64}", re.ASCII)
 
@@ -54,6 +56,12 @@ def is_form(content_type: bytes | None) -> bool:
     if content_type is None or content_type == b"application/json":
         return False
     return content_type.partition(b";")[0].strip().lower() == b"multipart/form-data"
+
+
+def short_name(name: str) -> str:
+    """A file's name without what cannot be printed; of a long one its end stays, by which it is known what it is."""
+    name = "".join(c for c in name if c.isprintable())
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - _ENDING] + name[-_ENDING:]
 
 
 class FormReader:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call import settle
 from groundplan.gateway.http.body_stream import HIGH
-from groundplan.gateway.http.multipart import Data, End, Event, Part, events
+from groundplan.gateway.http.multipart import Data, End, Event, Part, events, short_name
 from groundplan.gateway.surfaces.body import ELSEWHERE
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
@@ -34,8 +34,6 @@ ONE_FILE = (1, frozenset({"file"}))
 _PIECE = 4096
 """Smaller ones are kept together with what follows them."""
 _WRITE_SECONDS = 30.0
-_LONGEST_NAME, _ENDING = 200, 12
-"""Characters of a file's name, and of its end."""
 
 
 class Upload:
@@ -251,9 +249,7 @@ def _written(event: Event, boundary: bytes) -> bytes:
         return b"\r\n"
     head = b'--%b\r\nContent-Disposition: form-data; name="%b"' % (boundary, event.name.encode())
     if event.filename is not None:
-        name = "".join(c for c in event.filename if c.isprintable() and c not in '"\\')
-        if len(name) > _LONGEST_NAME:  # by its end providers know what it is
-            name = name[: _LONGEST_NAME - _ENDING] + name[-_ENDING:]
+        name = short_name(event.filename.replace('"', "").replace("\\", ""))
         head += b'; filename="%b"' % (name or "file").encode()
     kind = event.content_type
     if kind and len(kind) < 100 and kind.isascii() and kind.decode("ascii").isprintable():
