@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.caching import cache
-from groundplan.gateway.caching.idempotency import Kept
+from groundplan.gateway.caching.idempotency import NAMED, Kept
 from groundplan.gateway.call import admit, limits, settle, trace
 from groundplan.gateway.call.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.attempt import Attempt
@@ -56,7 +56,7 @@ async def run(
     if HEADER in exchange.request.headers:
         await _estimate(gateway, exchange, catalog)
         return
-    kept = await cache.replay(gateway, exchange) if cache.NAMED in exchange.request.headers else None
+    kept = await cache.replay(gateway, exchange) if NAMED in exchange.request.headers else None
     steps.append(("cache", (clock() - began) // 1000))
     if kept is not None:
         await _replay(gateway, exchange, catalog, kept)
