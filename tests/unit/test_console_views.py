@@ -20,7 +20,18 @@ from groundplan.console import charts, cost, receipt
 from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import AREAS, ground_plan
-from groundplan.console.render import Instead, in_order, milliseconds, page, page_of, ticks, usd, visitor_of, when
+from groundplan.console.render import (
+    Instead,
+    in_order,
+    milliseconds,
+    page,
+    page_of,
+    templates,
+    ticks,
+    usd,
+    visitor_of,
+    when,
+)
 from groundplan.core.words import period
 
 CALL: dict[str, Any] = {
@@ -323,3 +334,14 @@ def test_the_playground_offers_a_form_to_whoever_may_ask(sees_all: bool) -> None
     text = bytes(shown.body).decode()
     assert ("<form" in text) == sees_all and ("http://here/v1" in text) == (not sees_all)
     assert "No answer" in text and "<code>status</code>" in text
+
+
+def test_pages_are_those_with_which_the_console_began_whatever_an_upgrade_has_put_in_their_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "{{ of_the_next_version }}")
+    monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("a template was looked for on the disk"))
+    fresh = templates.overlay(cache_size=0)
+    for name in fresh.list_templates():
+        assert fresh.get_template(name) is not None
+    assert "error.html" in fresh.list_templates()

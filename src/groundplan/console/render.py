@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import DictLoader, Environment, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
 from groundplan.console.client import Api, Reply
@@ -95,8 +95,12 @@ def in_order(value: Any) -> Any:
     return _TURNS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
 
 
+# Read at once: an upgrade replaces them some time before its reload, and newer ones ask for what this program lacks.
+_SOURCES = {
+    file.name: file.read_text(encoding="utf-8") for file in (Path(__file__).parent / "templates").glob("*.html")
+}
 templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    loader=DictLoader(_SOURCES),
     finalize=in_order,
     autoescape=select_autoescape(default=True, default_for_string=True),
     undefined=StrictUndefined,
