@@ -98,6 +98,15 @@ def test_entries_are_listed_newest_first_and_by_subject(conn: Conn) -> None:
     assert [found.entry.id for found in store.entries(conn, subject="number/3")] == [ids[3]]
 
 
+def test_what_is_about_a_workload_is_none_of_its_calls(conn: Conn) -> None:
+    ids = [note(conn, number) for number in (1, 2, 1)]
+    call = record(conn, action="call", actor=SYSTEM, subject="number/1", detail={})
+    about = [found.entry.id for found in store.entries_about(conn, ["number/1", "number/9"], None)]
+    assert about == [ids[2], ids[0]]
+    assert [found.entry.id for found in store.entries_about(conn, ["number/2"], call)] == [call, ids[1]]
+    assert [found.entry.id for found in store.entries_about(conn, ["number/2"], ids[1], limit=1)] == [ids[1]]
+
+
 def test_entries_with_their_own_ids_are_taken_once(conn: Conn) -> None:
     entry = Entry(new_id(), datetime.now(UTC), "call.settled", OPERATOR, "call/1", {})
     assert record_many(conn, [entry, entry]) == 1

@@ -47,7 +47,7 @@ def why(subject: str, services: Using, caller: Reader) -> dict[str, Any]:
                 hint="Give the id of a call, change, key or audit entry, or blueprint/N. Calls appear within a second.",
             )  # fmt: skip
         about = (subject, f"change/{name}", f"key/{name}", f"blueprint/{name}")
-        entries = entries_json(conn, caller, audit_store.entries_about(conn, about, name))
+        entries = entries_json(conn, caller, audit_store.entries_about(conn, about, _uuid(name)))
     return {**found, "audit": [{field: entry[field] for field in SHOWN} for entry in entries]}
 
 
@@ -84,9 +84,8 @@ def _of_number(conn: Connection[Any], name: str) -> dict[str, Any] | None:
 
 
 def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str) -> dict[str, Any] | None:
-    try:
-        identity = UUID(name)
-    except ValueError:
+    identity = _uuid(name)
+    if identity is None:
         return None
     call = _receipt(conn, identity)
     if call is not None:
@@ -111,6 +110,13 @@ def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str)
         sentence = f"{facts['who']} did {facts['action']} to {facts['subject']} at {facts['at']}."
         return {"kind": "audit entry", "because": [sentence], "facts": facts}
     return None
+
+
+def _uuid(name: str) -> UUID | None:
+    try:
+        return UUID(name)
+    except ValueError:
+        return None
 
 
 def _receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any] | None:

@@ -222,13 +222,19 @@ def done_lately(conn: Connection[Any], actor: str, action: str, subject: str, si
     return bool(_rows(conn, query, (subject, actor, action, since)))
 
 
-def entries_about(conn: Connection[Any], subjects: Sequence[str], id: str, limit: int = 20) -> list[StoredEntry]:
-    """The newest entries about one of these subjects, and the one with this id, newest first."""
+def entries_about(
+    conn: Connection[Any], subjects: Sequence[str], id: UUID | None, limit: int = 20
+) -> list[StoredEntry]:
+    """The newest entries about one of these subjects, and the one with this id, newest first. Of calls, which a
+    workload may have millions of, none but the one with this id."""
     rows = _rows(
         conn,
-        """SELECT body, leaf_index FROM audit_entry WHERE subject = ANY(%s) OR id::text = %s
-           ORDER BY queued DESC LIMIT %s""",
-        (list(subjects), id, limit),
+        """SELECT body, leaf_index FROM (
+             (SELECT id, body, leaf_index FROM audit_entry
+              WHERE subject = ANY(%(subjects)s) AND action <> 'call' ORDER BY id DESC LIMIT %(limit)s)
+             UNION SELECT id, body, leaf_index FROM audit_entry WHERE id = %(id)s) e
+           ORDER BY id DESC LIMIT %(limit)s""",
+        {"subjects": list(subjects), "id": id, "limit": limit},
     )
     return [StoredEntry(decode(bytes(body)), leaf) for body, leaf in rows]
 
