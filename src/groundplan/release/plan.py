@@ -299,6 +299,7 @@ def _select(
     pinned = _pins(served, kept, held) if served else {}
     sources = {name for item in workloads if item.grounding for name in item.grounding.sources}
     placed = {item.name for item in workloads}
+    own = {units.workload_subject(name) for name in placed}
     placements = {item.workload: item for item in draft.placements if item.workload in placed}
     if served:
         placements |= {item.workload: item for item in served.placements if item.workload in names}
@@ -311,7 +312,7 @@ def _select(
         budgets=[
             item
             for item in _merged(draft.budgets, pinned.get("budgets", []))
-            if units.is_shared(item) or any(units.is_own(item, name) for name in placed)
+            if units.is_shared(item) or item.covers in own
         ],
         placements=[placements[name] for name in sorted(placements)],
         policies=_merged(draft.policies, pinned.get("policies", [])),
@@ -336,17 +337,13 @@ def _pins(served: bp.Blueprint, kept: list[bp.Workload], held: dict[str, Pending
     deployments = {name for item in kept for name in item.places}
     places = {item.site for item in served.deployments if item.name in deployments}
     sources = {name for item in kept if item.grounding for name in item.grounding.sources}
-    names = {item.name for item in kept}
+    own = {units.workload_subject(item.name) for item in kept}
     return {
         "deployments": [item for item in served.deployments if item.name in deployments],
         "sites": [item for item in served.sites if item.name in places],
         "sources": [item for item in served.sources if item.name in sources],
         "policies": [item for item in served.policies if units.rule_subject(item.name) in held],
-        "budgets": [
-            item
-            for item in served.budgets
-            if any(units.is_own(item, name) for name in names) or units.budget_subject(item.name) in held
-        ],
+        "budgets": [item for item in served.budgets if item.covers in own or units.budget_subject(item.name) in held],
     }
 
 

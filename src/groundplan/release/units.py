@@ -31,6 +31,12 @@ def is_own(budget: bp.Budget, workload: str) -> bool:
     return budget.covers == f"workload/{workload}"
 
 
+def own_budgets(blueprint: bp.Blueprint, workload: str) -> list[bp.Budget]:
+    """Those that cover this one workload only."""
+    covers = workload_subject(workload)  # once: there may be thousands of both
+    return [item for item in blueprint.budgets if item.covers == covers]
+
+
 def is_shared(budget: bp.Budget) -> bool:
     return not budget.covers.startswith("workload/")
 
@@ -58,7 +64,7 @@ def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload) -> str:
             "deployments": plain,
             "sites": [said(item) for item in blueprint.sites if item.name in places],
             "sources": [said(item) for item in blueprint.sources if item.name in sources],
-            "budgets": [said(item) for item in blueprint.budgets if is_own(item, workload.name)],
+            "budgets": [said(item) for item in own_budgets(blueprint, workload.name)],
         }
     )
 
@@ -104,7 +110,7 @@ def terms(blueprint: bp.Blueprint, workload: bp.Workload) -> Terms:
         calls_per_day=workload.calls_per_day,
         expires=date.fromisoformat(workload.expires) if workload.expires else None,
         sources=tuple(workload.grounding.sources) if workload.grounding else (),
-        budget=sum(monthly_limit(item) for item in blueprint.budgets if is_own(item, workload.name)),
+        budget=sum(map(monthly_limit, own_budgets(blueprint, workload.name))),
         digest=workload_digest(blueprint, workload),
         keeps=workload.keep.content if workload.keep else "none",
     )

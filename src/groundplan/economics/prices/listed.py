@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
 from decimal import ROUND_CEILING, Decimal
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -56,14 +56,12 @@ def rates(model: str, at: date | datetime) -> Rates | None:
 
 def provider_rates(provider: str, reference: str, at: date | datetime) -> Rates | None:
     """As `rates`, of a model by the name that this provider has for it."""
-    from importlib import metadata  # noqa: PLC0415
-
     try:
         _, info = _snapshot().find_provider_model(reference, None, provider or None, None)
     except LookupError:
         return None
     name = f"{provider}/{reference}" if provider else reference
-    source = f"{LIST} {metadata.version(LIST)} {name}"
+    source = f"{LIST} {_version()} {name}"
     base, hours, effective = _in_force(info.prices, at)
 
     rated = partial(_of_services, info, at=at, source=source, effective=effective)
@@ -136,6 +134,14 @@ def _snapshot() -> Any:
     from genai_prices import data_snapshot  # noqa: PLC0415 -- heavy
 
     return data_snapshot.get_snapshot()
+
+
+@cache
+def _version() -> str:
+    """Reading what is installed takes some milliseconds, and each deployment asks."""
+    from importlib import metadata  # noqa: PLC0415
+
+    return metadata.version(LIST)
 
 
 def _knows(provider: str) -> bool:

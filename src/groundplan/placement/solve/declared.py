@@ -7,13 +7,23 @@ are not considered yet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from decimal import ROUND_CEILING, Decimal
 from itertools import pairwise
 
 from msgspec import structs
 
-from groundplan.blueprint.model import Alternative, Blueprint, Deployment, Placement, Rates, Site, Workload
+from groundplan.blueprint.model import (
+    Alternative,
+    Blueprint,
+    Deployment,
+    Placement,
+    Ramp,
+    Rates,
+    Site,
+    Source,
+    Workload,
+)
 from groundplan.catalog.workspace import within
 from groundplan.core.errors import Problem
 from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand, not_for
@@ -53,17 +63,7 @@ def solve(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str,
     Declared deployments and fallbacks come in their declared order, where nothing is declared the cheapest comes first.
     A declared deployment that a rule forbids is left out here and refused by `refused`.
     """
-    options = {
-        item.name: Alternative(
-            deployment=item.name,
-            site=item.site,
-            allowed=not (reasons := reasons_against(demand, sites[item.site], item.purposes)),
-            reasons=reasons,
-            monthly=monthly(item.rates, demand),
-        )
-        for item in sorted(deployments, key=lambda item: item.name)
-        if item.kind == "chat"
-    }
+    options = {item.deployment: item for item in _judged(demand, deployments, sites)}
     by_price = sorted((o for o in options.values() if o.allowed), key=lambda o: (o.monthly or 0, o.deployment))
     later = [name for name in demand.fallbacks if name in options and options[name].allowed]
     if demand.preferred:
@@ -79,6 +79,24 @@ def solve(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str,
         alternatives=list(options.values()),
         binding=_binding(demand, options, len(by_price)),
     )
+
+
+def _judged(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str, Site]) -> Iterator[Alternative]:
+    """Each chat deployment, by name. Of hundreds many have the same site and the same price."""
+    against: dict[tuple[str, ...], list[str]] = {}
+    prices: dict[tuple[int, int, int], int] = {}
+    for item in sorted(deployments, key=lambda item: item.name):
+        if item.kind != "chat":
+            continue
+        where, rates = (item.site, *item.purposes), (item.rates.input, item.rates.output, item.rates.request)
+        if where not in against:
+            against[where] = reasons_against(demand, sites[item.site], item.purposes)
+        if rates not in prices:
+            prices[rates] = monthly(item.rates, demand)
+        reasons = against[where]
+        yield Alternative(
+            deployment=item.name, site=item.site, allowed=not reasons, reasons=reasons, monthly=prices[rates]
+        )
 
 
 def nearest(placement: Placement) -> Placement:
@@ -129,6 +147,9 @@ def verify(blueprint: Blueprint) -> list[Problem]:
     """Check a finished blueprint against the hard rules, without using anything that made it. Empty: all hold."""
     sites = {site.name: site for site in blueprint.sites}
     deployments = {deployment.name: deployment for deployment in blueprint.deployments}
+    sources = {source.name: source for source in blueprint.sources}
+    budgets = {budget.name for budget in blueprint.budgets}
+    ramps = {each.workload: each.ramp for each in blueprint.placements if each.ramp is not None}
     found: list[Problem] = []
     for workload in blueprint.workloads:
         for name in workload.places:
@@ -145,15 +166,14 @@ def verify(blueprint: Blueprint) -> list[Problem]:
             for allowed in (site.purposes, place.purposes if place else []):
                 if allowed and (not workload.needs.purposes or set(workload.needs.purposes) - set(allowed)):
                     found.append(_broken(workload, f"{name} may be used for {', '.join(allowed)} only"))
-        found += _verify_data(blueprint, workload)
+        found += _verify_data(workload, sources, budgets)
         found += _verify_sent(blueprint, workload)
-        found += _verify_ramp(blueprint, workload)
+        found += _verify_ramp(workload, ramps.get(workload.name))
     return found
 
 
-def _verify_ramp(blueprint: Blueprint, workload: Workload) -> list[Problem]:
+def _verify_ramp(workload: Workload, ramp: Ramp | None) -> list[Problem]:
     """A change of place in steps: between two places that may serve it, in shares that rise and end."""
-    ramp = next((each.ramp for each in blueprint.placements if each.workload == workload.name), None)
     if ramp is None:
         return []
     shares = [ramp.share, *ramp.steps]
@@ -167,10 +187,8 @@ def _verify_ramp(blueprint: Blueprint, workload: Workload) -> list[Problem]:
     return found
 
 
-def _verify_data(blueprint: Blueprint, workload: Workload) -> list[Problem]:
+def _verify_data(workload: Workload, sources: Mapping[str, Source], budgets: Set[str]) -> list[Problem]:
     """Sources, budgets and owner of one workload."""
-    sources = {source.name: source for source in blueprint.sources}
-    budgets = {budget.name: budget for budget in blueprint.budgets}
     found: list[Problem] = []
     for name in workload.grounding.sources if workload.grounding else []:
         if name not in sources:
