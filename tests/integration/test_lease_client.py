@@ -29,8 +29,9 @@ from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment, segment_path
+from groundplan.gateway.policy import left
 from groundplan.gateway.policy.live import LiveView
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.snapshot import KeyEntry, index
 from groundplan.ledger.model import Charge, Release
 from groundplan.testing.database import Database
 
@@ -305,16 +306,44 @@ async def test_what_is_left_is_looked_up_of_present_periods_and_of_those_in_use(
     async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
         slices.grant("b0", "2026-10", COST)
         slices.reserve(token, [Charge("b0", "2026-10", COST // 2)])
-        await live._load_budgets(connection)
-        assert sorted(live._elsewhere) == sorted(slices_of)
-        live._elsewhere["b0", "2026-10"] = 0  # it was present when the call was admitted
-        await live._load_budgets(connection)
-        assert sorted(live._elsewhere) == sorted([*slices_of, ("b0", "2026-10")])
+        await live.left.look(connection, budgets, {}, 1.0)
+        assert sorted(live.left.elsewhere) == sorted(slices_of)
+        live.left.elsewhere["b0", "2026-10"] = 0  # it was present when the call was admitted
+        await live.left.look(connection, budgets, {}, 1.0)
+        assert sorted(live.left.elsewhere) == sorted([*slices_of, ("b0", "2026-10")])
         assert live.remaining(budgets[0], "2026-10") == 10 * COST - (3 * COST - COST)
         slices.settle(token, COST // 4)
-        await live._load_budgets(connection)
-        assert sorted(live._elsewhere) == sorted(slices_of)
+        await live.left.look(connection, budgets, {}, 1.0)
+        assert sorted(live.left.elsewhere) == sorted(slices_of)
         assert live.remaining(budgets[1], MONTH) == 7 * COST
+
+
+async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_any_that_is_used(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left, "AT_ONCE", 4)
+    names = [f"key/{n}" for n in range(10)]
+    each = [Budget(name=name, covers=name, limit=10 * COST, period="month") for name in names]
+    keys = {b.name.encode(): KeyEntry(b.name, "assistant", "", False, False, None, budget=b) for b in each}
+    with psycopg.connect(database.urls["owner"]) as conn, conn.cursor() as cursor:
+        rows = [(name, span, "1", "0.03") for name in names for span in (MONTH, "2026-10")]
+        cursor.executemany("INSERT INTO budget_period VALUES (%s, %s, %s, %s)", rows)
+    slices, clock = Slices(), FixedClock()
+    found = left.Left(slices, clock)
+    seen: list[set[str]] = []
+    async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
+        for turn in range(4):
+            if turn == 1:
+                slices.grant(names[9], MONTH, COST)
+            await found.look(connection, [], keys, 1.0)
+            seen.append({name for name, _ in found.elsewhere})
+        assert seen == [{*names[:4]}, {*names[:8], names[9]}, {*names}, {*names}]
+        assert set(found.elsewhere) == {(name, MONTH) for name in names}
+        assert found.elsewhere[names[9], MONTH] == 2 * COST and found.elsewhere[names[0], MONTH] == 3 * COST
+        clock.moment += timedelta(days=31)
+        for _ in range(6):
+            await found.look(connection, [], keys, 1.0)
+        assert not found.elsewhere, "nothing of a month that is over"
 
 
 async def test_a_grant_whose_answer_was_lost_is_found_after_reconnecting(database: Database, tmp_path: Path) -> None:

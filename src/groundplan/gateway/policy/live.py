@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -32,14 +32,14 @@ from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
-from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.database import connect, fetched
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.heard import heard
 from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.grants import groups_of
-from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Catalog, Excepted, KeyEntry, Policy, index
+from groundplan.gateway.policy.left import Left
+from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Catalog, Excepted, Policy, index
 from groundplan.governance.model import Given
 
 HEARTBEAT_SECONDS = 0.2
@@ -81,8 +81,6 @@ _MEMBERS = """WITH RECURSIVE inside(name, id) AS (
     JOIN person p ON p.id = m.person_id WHERE p.active"""
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
 _SIGNED = "SELECT signature FROM blueprint WHERE number = %s"
-_BUDGETS = """SELECT p.budget, p.period, p.granted_usd FROM unnest(%s::text[], %s::text[]) AS w(budget, period)
-    JOIN budget_period p ON p.budget = w.budget AND p.period = w.period"""
 _EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd FROM experiment
     WHERE state = 'running' AND until > now()"""
 _USERS = "SELECT workload, person::text FROM people_seen(%s, %s)"
@@ -121,10 +119,7 @@ class LiveView:
         self._own_stops: dict[str, set[str]] = {}
         """What this worker stopped itself, with the ids of the calls that are why."""
         self._slow_at = float("-inf")
-        self._counted: tuple[Mapping[bytes, KeyEntry], list[Budget]] = ({}, [])
-        """Keys, and the budgets of those that have one of their own."""
-        self._elsewhere: dict[tuple[str, str], int] = {}
-        """What others hold or have spent of a budget, as last seen."""
+        self.left = Left(slices, clock)
         self._users: dict[str, set[str]] = {}
         self._asked: dict[str, dict[str, float]] = {}
         """Who asked here, by workload, and when last (seconds since the epoch): PostgreSQL hears of it later."""
@@ -148,7 +143,7 @@ class LiveView:
     def remaining(self, budget: Budget, period: str) -> int:
         """Picodollars of the budget that nobody has spent, as last seen, less what this worker spent since."""
         key = (budget.name, period)
-        return budget.limit - self._slices.spent(*key) - self._elsewhere.get(key, 0)
+        return budget.limit - self._slices.spent(*key) - self.left.elsewhere.get(key, 0)
 
     def people(self, workload: str) -> Set[str]:
         """Ids of the people of a workload that is for so many."""
@@ -255,7 +250,9 @@ class LiveView:
         if asked - self._slow_at >= _SLOW_SECONDS:
             self._slow_at = asked
             await self._tell_health(connection)
-            await self._load_budgets(connection)
+            if self.catalog is not None:
+                declared, keys = self.catalog.blueprint.budgets, self.policy.keys
+                await self.left.look(connection, declared, keys, STATEMENT_SECONDS)
             await self._load_people(connection)
 
     async def _is_lost(self, connection: Connection, number: int) -> bool:
@@ -342,27 +339,6 @@ class LiveView:
         if health != self._told_health:
             await _say(connection, _HEALTH, (json.dumps(health), self._epoch))
             self._told_health = health
-
-    async def _load_budgets(self, connection: Connection) -> None:
-        """Of each budget in its present period, and in one before of which a call that goes on holds something."""
-        if self.catalog is None:
-            return
-        now, held = self._clock.seconds(), self._slices.reserved_each()
-        asked = {key for key in held if key in self._elsewhere}
-        budgets = [*self.catalog.blueprint.budgets]
-        keys = self.policy.keys
-        if keys is not self._counted[0]:  # there may be many, and few with a budget of their own
-            self._counted = keys, [key.budget for key in keys.values() if key.budget is not None and not key.revoked]
-        budgets += self._counted[1]
-        asked |= {(each.name, current(each.period, each.starts, each.timezone, now)) for each in budgets}
-        parameters = ([name for name, _ in asked], [period for _, period in asked])
-        rows = await _asked(connection, _BUDGETS, parameters)
-        held, elsewhere = self._slices.reserved_each(), {}
-        for budget, period, granted in rows:
-            own = self._slices.available(budget, period) + held.get((budget, period), 0)
-            elsewhere[budget, period] = from_decimal(granted) - own - self._slices.spent(budget, period)
-        self._elsewhere = elsewhere
-        self._slices.tell(elsewhere)
 
     async def _load_people(self, connection: Connection) -> None:
         """Who asked workloads that are for so many people, by all workers; exact to a second or so."""
