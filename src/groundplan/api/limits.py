@@ -25,7 +25,7 @@ def limits_json(
     What is taken includes what gateways hold: what open calls may use, and beside it at most an eighth of the rest or
     what one more call may, given back when others need it.
     """
-    declared = blueprint.limits if blueprint else []
+    declared = {(each.type, each.name, each.period): each for each in blueprint.limits} if blueprint else {}
     counted = {each.name for each in blueprint.workloads if each.calls_per_day is not None} if blueprint else set()
     budgets = {budget.name: budget for budget in blueprint.budgets} if blueprint else {}
     keys = dict(_keys(blueprint)) if blueprint else {}
@@ -58,7 +58,7 @@ def _keys(blueprint: Blueprint) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def _limit(
-    declared: Sequence[Limit],
+    declared: Mapping[tuple[str, str, str], Limit],
     counted: Collection[str],
     keys: Mapping[str, tuple[str, str]],
     span: Mapping[str, Any],
@@ -66,7 +66,7 @@ def _limit(
 ) -> dict[str, Any] | None:
     what, name, *each = span["name"].split("/", 2)
     period = "now" if what == "concurrent" else _PERIODS.get(len(span["span"]), "")
-    found = next((x for x in declared if (x.type, x.name, x.period) == (what, name, period)), None)
+    found = declared.get((what, name, period))
     subject = each[0] if each else ""
     owner, _, number = name.partition("#")
     if found is not None:
