@@ -19,7 +19,7 @@ from groundplan.core.audit import store as audit_store
 from groundplan.core.database import connect
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id
-from groundplan.identity import service, store
+from groundplan.identity import holdings, service, store
 from groundplan.identity.keys import check_key, hash_key
 from groundplan.identity.model import GenesisGroup, GenesisPeople, GenesisPerson, KeyTerms, Nomination
 from groundplan.testing.database import Database
@@ -265,6 +265,19 @@ def test_who_leaves_loses_keys_and_permissions_but_stays_named(conn: Conn, peopl
     refused("already_left", lambda: service.deactivate_person(conn, OPERATOR, people["ben"]))
     refused("already_left", lambda: service.create_key(conn, OPERATOR, "assistant", people["ben"]))
     refused("unknown_person", lambda: service.deactivate_person(conn, OPERATOR, new_id()))
+
+
+def test_everybodys_rights_are_those_of_each_active_person(conn: Conn, people: dict[str, UUID]) -> None:
+    key, _ = service.create_key(conn, OPERATOR, "assistant", people["hana"])
+    service.deactivate_person(conn, OPERATOR, people["ben"])
+    now = datetime.now(UTC)
+    found = holdings.everybody(conn, now)
+    assert found == [holdings.of_person(conn, people[name], now) for name in ("hana", "maria")]
+    assert found[0]["groups"] == ["everyone", "hr", "leads"] and found[0]["duties"] == []
+    assert found[0]["keys"] == [{"id": str(key), "workload": "assistant"}]
+    assert found[1]["duties"] == ["security of company"] and found[1]["keys"] == []
+    gone = holdings.of_person(conn, people["ben"], now)
+    assert not gone["active"] and gone["groups"] == ["sales"] and gone["duties"] == ["business of workload/assistant"]
 
 
 def test_duties_follow_the_nominations(conn: Conn, people: dict[str, UUID]) -> None:

@@ -197,11 +197,19 @@ def people(conn: Db) -> list[Row]:
     """Everybody with the groups they are in (transitively) and the duties they hold (`duty of subject`)."""
     return select(
         conn,
-        """SELECT p.id, p.email, p.name, p.active, p.left_at,
-                  ARRAY(SELECT r FROM reader_names(p.id) r WHERE r <> p.email AND r <> 'everyone' ORDER BY r) AS groups,
-                  ARRAY(SELECT d.duty || ' of ' || d.subject FROM duty d WHERE d.person_id = p.id
-                        ORDER BY d.subject, d.duty) AS duties
-           FROM person p ORDER BY p.email""",
+        """WITH RECURSIVE mine(person, id) AS (
+             SELECT person_id, group_id FROM membership WHERE person_id IS NOT NULL
+             UNION SELECT mine.person, m.group_id FROM membership m JOIN mine ON m.member_group_id = mine.id),
+           named AS (
+             SELECT mine.person, array_agg(g.name ORDER BY g.name) AS groups FROM mine JOIN people_group g USING (id)
+             GROUP BY 1),
+           held AS (
+             SELECT person_id, array_agg(duty || ' of ' || subject ORDER BY subject, duty) AS duties FROM duty
+             GROUP BY 1)
+           SELECT p.id, p.email, p.name, p.active, p.left_at, coalesce(named.groups, '{}') AS groups,
+             coalesce(held.duties, '{}') AS duties
+           FROM person p LEFT JOIN named ON named.person = p.id LEFT JOIN held ON held.person_id = p.id
+           ORDER BY p.email""",
     )
 
 

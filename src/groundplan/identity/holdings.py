@@ -1,23 +1,51 @@
 """What hangs on each person: for the look through everybody's rights, and for whoever takes over from a leaver.
 
-Only reads. Names and addresses are for who may see them; that is the caller's to decide.
+Only reads, in as many statements for tens of thousands of people as for one. Names and addresses are for who may see
+them; that is the caller's to decide.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.identity import passkey_store, rights_store, session_store, store
+from groundplan.identity import passkey_store, store
+from groundplan.identity.model import EVERYONE
 from groundplan.identity.store import rows
+
+_PEOPLE: LiteralString = """SELECT id, email, name, active FROM person
+    WHERE CASE WHEN %(person)s::uuid IS NULL THEN active ELSE id = %(person)s END ORDER BY email"""
+_GROUPS: LiteralString = """WITH RECURSIVE mine(person, id) AS (
+      SELECT person_id, group_id FROM membership
+      WHERE person_id IS NOT NULL AND (%(person)s::uuid IS NULL OR person_id = %(person)s)
+      UNION SELECT mine.person, m.group_id FROM membership m JOIN mine ON m.member_group_id = mine.id)
+    SELECT mine.person, g.name FROM mine JOIN people_group g USING (id) ORDER BY g.name"""
+_KEYS: LiteralString = """SELECT person_id, jsonb_build_object('id', id::text, 'workload', workload) FROM api_key
+    WHERE person_id IS NOT NULL AND (%(person)s::uuid IS NULL OR person_id = %(person)s) AND revoked_at IS NULL
+    ORDER BY created_at"""
+_SESSIONS: LiteralString = """SELECT person_id, id FROM console_session
+    WHERE person_id IS NOT NULL AND (%(person)s::uuid IS NULL OR person_id = %(person)s) AND ended_at IS NULL
+      AND expires_at > %(now)s"""
+_ROLES: LiteralString = """SELECT DISTINCT person_id, role FROM appointment
+    WHERE (%(person)s::uuid IS NULL OR person_id = %(person)s) AND begins <= %(now)s AND ends > %(now)s
+      AND (ended_at IS NULL OR ended_at > %(now)s) ORDER BY role"""
+_SEATS: LiteralString = """SELECT DISTINCT d.person_id, 'change/' || c.id AS seat
+    FROM change c, jsonb_array_elements(c.needs) need
+    JOIN duty d ON d.duty = need->>'duty' AND d.subject IN (need->>'subject', 'company')
+    WHERE c.state = 'pending' AND (%(person)s::uuid IS NULL OR d.person_id = %(person)s) AND NOT EXISTS (
+      SELECT 1 FROM duty o JOIN person p ON p.id = o.person_id AND p.active
+      WHERE o.duty = d.duty AND o.subject IN (need->>'subject', 'company') AND o.person_id <> d.person_id)
+    ORDER BY seat"""
 
 
 def everybody(conn: Connection[Any], now: datetime) -> list[dict[str, Any]]:
     """`of_person` of each active person, by e-mail address."""
-    return [of_person(conn, person.id, now) for person in store.people(conn) if person.active]
+    return _held(conn, None, now)
 
 
 def of_person(conn: Connection[Any], person_id: UUID, now: datetime) -> dict[str, Any]:
@@ -25,41 +53,40 @@ def of_person(conn: Connection[Any], person_id: UUID, now: datetime) -> dict[str
 
     `seats` are the changes that wait for a duty which nobody else holds; `duties` are `duty of subject`.
     """
-    person = store.person(conn, person_id)
-    assert person is not None
+    (found,) = _held(conn, person_id, now)
+    return found
+
+
+def _held(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[dict[str, Any]]:
+    asked = {"person": person_id, "now": now}
+
+    def by_person(query: LiteralString) -> dict[UUID, list[Any]]:
+        return _grouped(rows(conn, query, asked))
+
     held = store.duties(conn, person_id=person_id)
-    return {
-        "person": person.email,
-        "name": person.name,
-        "active": person.active,
-        "duties": [f"{duty.duty} of {duty.subject}" for duty in held],
-        "groups": sorted(store.reader_names(conn, person_id) - {person.email}),
-        "keys": [
-            {"id": str(id), "workload": workload}
-            for id, workload in rows(
-                conn,
-                "SELECT id, workload FROM api_key WHERE person_id = %s AND revoked_at IS NULL ORDER BY created_at",
-                (person_id,),
-            )
-        ],
-        "passkeys": [
-            {"label": key.label, "confirmed": key.counts(now)} for key in passkey_store.of_person(conn, person_id)
-        ],
-        "sessions": len(session_store.open_sessions(conn, person_id, now)),
-        "roles": list(rights_store.roles_of(conn, person_id, now)),
-        "seats": _seats(conn, person_id),
-    }
+    duties = _grouped((each.person.id, f"{each.duty} of {each.subject}") for each in held)
+    passkeys = _grouped((key.person_id, key) for key in passkey_store.of_person(conn, person_id))
+    groups, keys, sessions = by_person(_GROUPS), by_person(_KEYS), by_person(_SESSIONS)
+    roles, seats = by_person(_ROLES), by_person(_SEATS)
+    return [
+        {
+            "person": email,
+            "name": name,
+            "active": active,
+            "duties": duties[id],
+            "groups": sorted({*groups[id], *([EVERYONE] if active else [])}),
+            "keys": keys[id],
+            "passkeys": [{"label": key.label, "confirmed": key.counts(now)} for key in passkeys[id]],
+            "sessions": len(sessions[id]),
+            "roles": roles[id],
+            "seats": seats[id],
+        }
+        for id, email, name, active in rows(conn, _PEOPLE, asked)
+    ]
 
 
-def _seats(conn: Connection[Any], person_id: UUID) -> list[str]:
-    found = rows(
-        conn,
-        """SELECT DISTINCT c.id::text FROM change c, jsonb_array_elements(c.needs) need
-           JOIN duty d ON d.duty = need->>'duty' AND d.subject IN (need->>'subject', 'company')
-           WHERE c.state = 'pending' AND d.person_id = %s AND NOT EXISTS (
-             SELECT 1 FROM duty o JOIN person p ON p.id = o.person_id AND p.active
-             WHERE o.duty = d.duty AND o.subject IN (need->>'subject', 'company') AND o.person_id <> %s)
-           ORDER BY 1""",
-        (person_id, person_id),
-    )
-    return [f"change/{id}" for (id,) in found]
+def _grouped(found: Iterable[tuple[Any, ...]]) -> dict[UUID, list[Any]]:
+    grouped: dict[UUID, list[Any]] = defaultdict(list)
+    for person, each in found:
+        grouped[person].append(each)
+    return grouped

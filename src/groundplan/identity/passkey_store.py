@@ -32,8 +32,10 @@ def by_id(conn: Connection[Any], id: bytes) -> Passkey | None:
     return _passkey(found[0]) if found else None
 
 
-def of_person(conn: Connection[Any], person_id: UUID) -> list[Passkey]:
-    return [_passkey(row) for row in rows(conn, _PASSKEY + " AND person_id = %s ORDER BY created_at", (person_id,))]
+def of_person(conn: Connection[Any], person_id: UUID | None) -> list[Passkey]:
+    """Those of a person, or of everybody, oldest first."""
+    query = _PASSKEY + " AND (%(person)s::uuid IS NULL OR person_id = %(person)s) ORDER BY created_at"
+    return [_passkey(row) for row in rows(conn, query, {"person": person_id})]
 
 
 def unconfirmed(conn: Connection[Any]) -> list[Passkey]:

@@ -5,7 +5,7 @@ Every function runs in the caller's transaction. Sign-in has its own statements 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
@@ -21,7 +21,9 @@ _KEY: LiteralString = """SELECT id, prefix, workload, person_id, acts_for_others
     revoked_at, coalesce(family, id), replaced_by, tags, networks, models, budget_usd, budget_period FROM api_key"""
 
 
-def rows(conn: Connection[Any], query: LiteralString, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+def rows(
+    conn: Connection[Any], query: LiteralString, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[tuple[Any, ...]]:
     """All rows of a query as tuples, whatever row factory the connection has."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(query, parameters).fetchall()
