@@ -27,7 +27,8 @@ def facts(
 ) -> list[Facts]:
     """Of every served workload, by name. `verified`: when the log was last found right, and its size then."""
     common = _company(conn, current.blueprint, verified)
-    grave = store.grave_findings(conn)
+    grave, stopped = store.grave_findings(conn), store.stopped(conn, now - STOPPED_WITHIN)
+    stale_keys = store.endless_keys(conn, now - KEY_AGE)
     workloads = current.workspace.workloads
     pairs = [(each, workloads[each.name]) for each in current.blueprint.workloads if each.name in workloads]
     read = known(conn, current, [doc for _, doc in pairs], now)
@@ -52,8 +53,8 @@ def facts(
                 outcomes=evidence.outcomes,
                 approved_change=evidence.approved_change,
                 grave_findings=store.grave_of(grave, subject),
-                stopped=store.stopped(conn, subject, now - STOPPED_WITHIN),
-                stale_keys=tuple(store.endless_keys(conn, served.name, now - KEY_AGE)),
+                stopped=stopped.get(subject),
+                stale_keys=stale_keys.get(served.name, ()),
                 accepted_by_active=_accepts(conn, current, doc),
                 audit_entry=evidence.logged_call,
             )
@@ -74,7 +75,7 @@ def _declared(current: Current, doc: WorkloadDoc, served: bp.Workload) -> dict[s
     blueprint = current.blueprint
     places = [each for each in blueprint.deployments if each.name in served.places]
     sites = {site.name: site.type for site in blueprint.sites}
-    own = [each for each in blueprint.budgets if units.is_own(each, doc.name) and each.hard]
+    own = [each for each in units.own_budgets(blueprint, doc.name) if each.hard]
     return {
         "workload": doc.name,
         "purpose": doc.purpose,

@@ -29,7 +29,8 @@ WINDOW = timedelta(days=30)
 class Known:
     """What is read once for several workloads, all of the last 30 days; the first of them counts whole."""
 
-    settled: list[Change]
+    settled: Mapping[str, list[Change]]
+    """Applied changes by their digest, oldest first."""
     proofs: Mapping[str, dict[str, Any]]
     """By workload."""
     duties: Mapping[str, frozenset[str]]
@@ -49,8 +50,11 @@ def known(conn: Connection[Any], current: Current, docs: Sequence[WorkloadDoc], 
     """What is known of these workloads today; facts older than 30 days do not count."""
     since = proof_store.day_of(now - WINDOW)
     primaries = {doc.name: _primary(_served(current.blueprint, doc.name)) for doc in docs}
+    settled: dict[str, list[Change]] = {}
+    for change in changes.changes(conn, ["applied"]):
+        settled.setdefault(change.digest, []).append(change)
     return Known(
-        settled=changes.changes(conn, ["applied"]),
+        settled=settled,
         proofs=proof_store.proofs(conn, primaries, since, proof_store.kept(conn, since)),
         duties=_duties_held(conn),
         sources=store.sources(conn, sorted({name for doc in docs for name in doc.sources})),
@@ -97,7 +101,8 @@ def _declares(current: Current, doc: WorkloadDoc) -> frozenset[str]:
     found = set(current.workspace.duties(doc.name))
     if doc.fallbacks:
         found.add("fallbacks")
-    if any(item.covers == units.workload_subject(doc.name) for item in current.workspace.budgets.values()):
+    subject = units.workload_subject(doc.name)
+    if any(item.covers == subject for item in current.workspace.budgets.values()):
         found.add("budget")
     return frozenset(found)
 
@@ -128,7 +133,7 @@ def _sources(known: Mapping[str, dict[str, Any]], doc: WorkloadDoc) -> tuple[Sou
 
 
 def _own_budget(blueprint: bp.Blueprint, workload: str) -> float | None:
-    own = [units.monthly_limit(item) for item in blueprint.budgets if units.is_own(item, workload)]
+    own = [units.monthly_limit(item) for item in units.own_budgets(blueprint, workload)]
     return float(to_decimal(sum(own))) if own else None
 
 
@@ -138,12 +143,12 @@ def _support(current: Current, doc: WorkloadDoc) -> str | None:
     return str(current.workspace.where("workload", doc.name, "support"))
 
 
-def _approved(blueprint: bp.Blueprint, served: bp.Workload, settled: list[Change]) -> str | None:
+def _approved(blueprint: bp.Blueprint, served: bp.Workload, settled: Mapping[str, list[Change]]) -> str | None:
     """The change whose approvals hold for exactly what is served, each need met by evidence."""
     digest = units.workload_digest(blueprint, served)
-    for change in reversed(settled):
+    for change in reversed(settled.get(digest, [])):
         met = {(item.subject, item.duty) for item in change.approvals if item.is_evidence and item.digest == digest}
-        if change.digest == digest and change.needs and all((n.subject, n.duty) in met for n in change.needs):
+        if change.needs and all((n.subject, n.duty) in met for n in change.needs):
             return str(change.id)
     return None
 

@@ -39,23 +39,23 @@ def grave_of(found: Mapping[str, int], subject: str) -> int:
     return sum(count for name, count in found.items() if name == subject or name.startswith(f"{subject}/"))
 
 
-def stopped(conn: Connection[Any], scope: str, since: datetime) -> str | None:
-    """The newest kill of exactly this scope that was lifted again since then, by id."""
-    row = conn.execute(
-        "SELECT id FROM kill_switch WHERE scope = %s AND lifted_at >= %s ORDER BY lifted_at DESC LIMIT 1",
-        (scope, since),
-    ).fetchone()
-    return str(row[0]) if row else None
-
-
-def endless_keys(conn: Connection[Any], workload: str, before: datetime) -> list[str]:
-    """Prefixes of keys in use that never end and were made before then."""
+def stopped(conn: Connection[Any], since: datetime) -> dict[str, str]:
+    """By scope the newest kill of exactly that scope that was lifted again since then, by id."""
     rows = conn.execute(
-        """SELECT prefix FROM api_key WHERE workload = %s AND revoked_at IS NULL AND expires_at IS NULL
-             AND created_at < %s ORDER BY prefix""",
-        (workload, before),
+        "SELECT DISTINCT ON (scope) scope, id FROM kill_switch WHERE lifted_at >= %s ORDER BY scope, lifted_at DESC",
+        (since,),
     ).fetchall()
-    return [prefix for (prefix,) in rows]
+    return {scope: str(id) for scope, id in rows}
+
+
+def endless_keys(conn: Connection[Any], before: datetime) -> dict[str, tuple[str, ...]]:
+    """By workload the prefixes of keys in use that never end and were made before then."""
+    rows = conn.execute(
+        """SELECT workload, array_agg(prefix ORDER BY prefix) FROM api_key
+           WHERE revoked_at IS NULL AND expires_at IS NULL AND created_at < %s GROUP BY workload""",
+        (before,),
+    ).fetchall()
+    return {workload: tuple(prefixes) for workload, prefixes in rows}
 
 
 def is_active(conn: Connection[Any], email: str) -> bool:
