@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -12,14 +15,18 @@ import pytest
 
 import groundplan.cli.reload
 import groundplan.cli.starting
+from groundplan.cli import installed, processes
 from groundplan.cli.client import ControlClient
 from groundplan.cli.listeners import open_listeners
 from groundplan.cli.progress import Steps
-from groundplan.cli.reload import Reloading
+from groundplan.cli.reload import LAST, READER, Reloading, _noted
 from groundplan.cli.starting import FOLLOW_SECONDS, Following, Start
+from groundplan.core.endpoints import Endpoint
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
+from groundplan.gateway.telemetry.scrape import SERVICE, SHIPPER
+from groundplan.runtime import migrate
 from groundplan.runtime.supervisor import Process, State, Supervisor
 
 
@@ -85,13 +92,102 @@ def test_a_reload_upgrades_the_schema_before_anything_is_replaced(
     reloading = Reloading(home, supervisor, lambda: ([Process("gateway-0", ("sleep", "9"))],), lambda: upgrading)
     supervisor._reload.set()
     reloading.tick()
-    assert done == []
+    assert done == [], "nothing is begun"
     upgrading.wait()
     reloading.tick()
     if upgrading.returncode:
-        assert done == [] and groundplan.cli.reload._noted(home)["message"] == "the schema is newer"
+        assert done == [] and _noted(home)["message"] == "the schema is newer"
     else:
         assert done == ["shipper", "gateway-0"], "who reads journals is never older than who writes them"
+
+
+@pytest.mark.parametrize("name", [READER, LAST])
+@pytest.mark.parametrize("works", [True, False])
+def test_a_reload_is_done_when_what_starts_again_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, works: bool
+) -> None:
+    """The gateway is not replaced before whoever reads its journals is; and what ends again is told of, and why."""
+    home, done, child = Home(tmp_path), list[str](), State(name, 7, 1, None)
+    home.create()
+    (home.logs / f"{name}.log").write_text("no such column\n")
+    supervisor = Supervisor(home)
+    monkeypatch.setattr(supervisor, "states", lambda: (child,))
+    monkeypatch.setattr(supervisor, "is_fit", lambda _: works)
+    monkeypatch.setattr(supervisor, "replace", lambda process: done.append(process.name))
+    reloading = Reloading(home, supervisor, lambda: ([Process("gateway-0", ("sleep", "9"))],))
+    supervisor._reload.set()
+    reloading.tick()
+    if name == LAST:
+        monkeypatch.setattr(reloading, "_replaced", lambda: {"gateway-0": {}})
+        reloading.tick()
+    assert (done == []) == (name == READER) and _noted(home)["state"] == "running"
+    child = State(name, 8, 2, 0)
+    reloading.tick()
+    if works:
+        assert done == ["gateway-0"] and _noted(home)["state"] == ("running" if name == READER else "done")
+        return
+    assert _noted(home)["state"] == "running"
+    child = State(name, None, 3, 1)
+    reloading.tick()
+    assert (_noted(home)["state"], _noted(home)["message"]) == ("failed", f"{name} did not start again: no such column")
+    assert (done == []) == (name == READER)
+
+
+def test_code_that_cannot_be_loaded_is_told_of_before_the_schema_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken_of_now.py").write_text("def serve(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(migrate, "main", lambda _: pytest.fail("the schema is upgraded"))
+    assert installed.main(("--home", str(tmp_path), "json", "broken_of_now")) == 1
+    assert capsys.readouterr().err.startswith("broken_of_now cannot be loaded: SyntaxError: ")
+    assert processes.SHIPPER_TELLS == SERVICE + SHIPPER
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_code_that_one_goes_back_to_is_asked_for_no_more_than_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    asked = list[tuple[str, ...]]()
+    monkeypatch.setattr(processes, "spawn", lambda command, **_: asked.append(command))
+    monkeypatch.setattr(processes, "INSTALLED", processes.INSTALLED if there else "groundplan.cli.not_there")
+    processes.schema(Home(tmp_path), ["search", "gateway-0"])
+    loaded = ("groundplan.console.app", processes.SHIPPER, processes.GATEWAY, "groundplan.gateway.search_app")
+    upgrade = ("groundplan.runtime.migrate", "--home", str(tmp_path))
+    assert asked[0][3:] == (("groundplan.cli.installed", *upgrade[1:], *loaded) if there else upgrade)
+
+
+@pytest.mark.parametrize("code", [None, 0, 75])
+def test_the_command_does_what_the_code_of_an_up_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    """One of before left the schema, and search, as they were."""
+    home, done = Home(tmp_path), list[str]()
+    home.create()
+    (home.logs / "schema.log").write_text("the schema is newer\n")
+    told = {"pid": os.getpid(), **({"upgrades": True} if code is None else {})}
+
+    class Upgraded:
+        def wait(self) -> int:
+            done.append("upgraded")
+            return code or 0
+
+    def kill(_: int, number: int) -> None:
+        done.append(signal.Signals(number).name)
+        noted = {"number": 1, "state": "done", "message": "", "replaced": {}}
+        (home.run / "reload.json").write_text(json.dumps(noted))
+
+    monkeypatch.setattr(groundplan.cli.reload, "found_running", lambda _: told)
+    monkeypatch.setattr(groundplan.cli.reload, "schema", lambda *_: Upgraded())
+    monkeypatch.setattr("groundplan.cli.reload.os.kill", kill)
+    found = lambda *_: Endpoint("search", "", "", done.count("SIGTERM"))  # noqa: E731
+    monkeypatch.setattr(groundplan.cli.reload, "lookup", found)
+    if code == 75:
+        with pytest.raises(Unavailable, match="the schema is newer"):
+            groundplan.cli.reload.reload(home=tmp_path)
+    else:
+        groundplan.cli.reload.reload(home=tmp_path)
+    assert done == {None: ["SIGUSR1"], 0: ["upgraded", "SIGUSR1", "SIGTERM"], 75: ["upgraded"]}[code]
 
 
 def test_a_control_process_that_keeps_ending_at_the_start_is_told_soon(

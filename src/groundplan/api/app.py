@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -33,10 +35,13 @@ from groundplan.api.security import LOCAL_HOSTS, LocalOnly
 from groundplan.core import logs
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
+from groundplan.core.endpoints import announce_at_last
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
 
+SERVICE = "control"
+"""As which it tells `up` that it serves; whoever asks it knows where it is from `up`."""
 POOL_SIZE = 12
 POOL_WAIT_SECONDS = 5.0
 
@@ -104,16 +109,27 @@ def run(make: Make, arguments: Sequence[str] | None = None) -> int:
         timeout_keep_alive=30, server_header=False, limit_concurrency=200, h11_max_incomplete_event_size=64 << 10,
     )  # fmt: skip
     listener = socket.socket(fileno=options.fd) if options.fd is not None else _listen(options.port)
-    _Server(config, app.state.live).run(sockets=[listener])
+    over = threading.Event()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    _Server(config, app.state.live, partial(announce_at_last, Home(settings.home), SERVICE, url, "", over)).run(
+        [listener]
+    )
+    over.set()
     return 0
 
 
 class _Server(uvicorn.Server):
-    """Ends live streams when it is to stop, which would otherwise keep it waiting."""
+    """Tells when it serves, and ends live streams when it is to stop, which would otherwise keep it waiting."""
 
-    def __init__(self, config: uvicorn.Config, live: Calls) -> None:
+    def __init__(self, config: uvicorn.Config, live: Calls, tell: Callable[[], None]) -> None:
         super().__init__(config)
         self._live = live
+        self._tell = tell
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._tell()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._live.stop()

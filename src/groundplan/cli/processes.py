@@ -6,7 +6,7 @@ import importlib.util
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from groundplan.api.served import SEARCH, TRANSLATE
@@ -19,6 +19,10 @@ from groundplan.runtime.child import spawn
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
 
+CONTROL, INSTALLED = "control", "groundplan.cli.installed"
+GATEWAY, SHIPPER = "groundplan.gateway.app", "groundplan.gateway.journal.shipper"
+SHIPPER_TELLS = "gateway-metrics-shipper"
+"""As which the shipper is found once it reads journals (`gateway.telemetry.scrape`, which loads far more)."""
 REPLACED = {SEARCH: "groundplan.gateway.search_app", TRANSLATE: "groundplan.gateway.translate_app"}
 """Local services that are our own code rather than a model: new code replaces them."""
 READY_SECONDS = 120.0
@@ -38,10 +42,18 @@ def module(name: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "groundplan.program", name, *arguments)
 
 
-def schema(home: Home) -> subprocess.Popen[bytes]:
-    """Started: what brings the database to the schema of the code that is installed now, and ends."""
-    command = module("groundplan.runtime.migrate", "--home", str(home.root))
-    return spawn(command, env=child_environment(), log=schema_log(home))
+def schema(
+    home: Home, running: Iterable[str] = (), environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Started: what sees whether the code that is installed now can be loaded, for all that is to start anew of what is
+    `running`, brings the database to its schema, and ends."""
+    programs = [_console(), SHIPPER, GATEWAY, *(REPLACED[name] for name in running if name in REPLACED)]
+    importlib.invalidate_caches()
+    if importlib.util.find_spec(INSTALLED) is None:  # whoever goes back to code that has none is not kept from it
+        command = module("groundplan.runtime.migrate", "--home", str(home.root))
+    else:
+        command = module(INSTALLED, "--home", str(home.root), *programs)
+    return spawn(command, env=child_environment() if environment is None else environment, log=schema_log(home))
 
 
 def schema_log(home: Home) -> Path:
@@ -50,16 +62,29 @@ def schema_log(home: Home) -> Path:
 
 def control(home: Home, fd: int, workspace: Path | None, demo: bool) -> Process:
     """The control process: the console where it is installed, else the API alone."""
-    console = importlib.util.find_spec("groundplan.console.app")
-    program = "groundplan.console.app" if console is not None else "groundplan.api.app"
     arguments = ["--home", str(home.root), "--fd", str(fd)]
     arguments += ["--workspace", str(workspace)] if workspace is not None else []
     arguments += ["--demo"] if demo else []
-    return Process("control", module(program, *arguments), fds=(fd,))
+    return Process(CONTROL, module(_console(), *arguments), fds=(fd,), fit=lambda pid: _tells(home, CONTROL, pid))
+
+
+def _tells(home: Home, name: str, pid: int) -> bool:
+    """Whether the process with this pid has told where it is to be found as `name`, which it does once it works."""
+    return (found := lookup(home, name)) is not None and found.pid == pid
+
+
+def _console() -> str:
+    console = importlib.util.find_spec("groundplan.console.app")
+    return "groundplan.console.app" if console is not None else "groundplan.api.app"
 
 
 def shipper(home: Home) -> Process:
-    return Process("shipper", module("groundplan.gateway.journal.shipper", "--home", str(home.root)))
+    """It is fit once it has told where it is to be found: the one before has ended by then."""
+    return Process(
+        "shipper",
+        module(SHIPPER, "--home", str(home.root)),
+        fit=lambda pid: _tells(home, SHIPPER_TELLS, pid),
+    )
 
 
 def gateway(
@@ -82,7 +107,7 @@ def gateway(
         arguments += ["--tls-client-ca", str(files.client_ca)] if files.client_ca is not None else []
     return Process(
         f"gateway-{slot}",
-        module("groundplan.gateway.app", *arguments),
+        module(GATEWAY, *arguments),
         env=crowd_allocator(),
         fds=tuple(fds),
         grace=drain_seconds + 5.0,
@@ -104,7 +129,7 @@ def service(home: Home, name: str, leave_seconds: float = LEAVE_SECONDS) -> Proc
             name,
             module(REPLACED[name], "--home", str(home.root), *drain),
             ready_seconds=READY_SECONDS,
-            fit=lambda pid: (found := lookup(home, name)) is not None and found.pid == pid,
+            fit=lambda pid: _tells(home, name, pid),
             leave_signal=signal.SIGTERM,
             leave_grace=leave_seconds + 5.0,
             leave_after=2 * KNOWN_SECONDS,

@@ -1,6 +1,6 @@
-"""`groundplan reload`: the database is brought to the schema of the code that is installed now and the shipper starts
-again; the local services and then the gateway workers of that code take over, and those that ran let their answers end;
-then console and API start again.
+"""`groundplan reload`: where the code that is installed now can be loaded, the database is brought to its schema and
+the shipper starts again; the local services and then the gateway workers of that code take over, and those that ran let
+their answers end; then console and API start again.
 
 The models that run here and PostgreSQL stay as they are, and so does `up` itself. Workers of the code before go on for
 a while on the newer schema, as those of other machines do on a common database.
@@ -16,14 +16,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from groundplan.api.served import SEARCH
 from groundplan.cli.client import found_running
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit
-from groundplan.cli.processes import schema_log
+from groundplan.cli.processes import READY_SECONDS, REPLACED, schema, schema_log
+from groundplan.core.endpoints import lookup
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.words import counted
@@ -34,6 +38,18 @@ READER = "shipper"
 """Starts again before the gateway's are replaced: it reads what those before write, and all of what comes after."""
 LAST = "control"
 """Starts again once they have been."""
+ANEW_SECONDS = 60.0
+"""How long is waited until one of these has taken up its work."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Anew:
+    """A process that was asked to start again: how often it had been started, and which it was, and until when."""
+
+    name: str
+    starts: int
+    pid: int | None
+    until: float
 
 
 def reload(
@@ -46,20 +62,52 @@ def reload(
     place = home_for(home)
     state = found_running(place)
     before = _noted(place).get("number", 0)
+    older = not state.get("upgrades")
+    if older:
+        _upgrade(place, int(state["pid"]))
     os.kill(int(state["pid"]), signal.SIGUSR1)
     deadline = time.monotonic() + seconds
     while (noted := _noted(place)).get("number", 0) <= before or noted["state"] == "running":
+        found_running(place)
         if time.monotonic() > deadline:
             raise Unavailable(
                 "the new workers are not ready yet", code="reload_slow", hint=f"See {place.logs}; the old ones serve."
             )
         time.sleep(0.05)
     if noted["state"] != "done":
-        raise Unavailable(str(noted["message"]), code="reload_failed", hint=f"See {place.logs}; the old ones serve.")
+        raise _failed(place, str(noted["message"]))
+    if older and SEARCH not in noted["replaced"]:
+        _search_anew(place)
     beside = [name for name in noted["replaced"] if not name.startswith("gateway-")]
     told = counted(len(noted["replaced"]) - len(beside), "gateway worker", "gateway workers")
     told = " and ".join(", ".join([*beside, told]).rsplit(", ", 1))
     emit(noted, as_json, f"{told} replaced; running answers end on the old ones")
+
+
+def _upgrade(home: Home, up: int) -> None:
+    """Upgrade the schema for an `up` whose code is of before a reload did so. Where its database is may have been told
+    to it alone."""
+    told = Path(f"/proc/{up}/environ").read_bytes().decode("utf-8", "surrogateescape").split("\0")
+    environment = dict(each.split("=", 1) for each in told if "=" in each)
+    if schema(home, REPLACED, environment).wait():
+        raise _failed(home, tail(schema_log(home), 1))
+
+
+def _search_anew(home: Home) -> None:
+    """For one whose code is of before a reload replaced the search service, which understands nothing of what workers
+    of today ask: every call that rests on documents would be refused. It is started again by `up` as it ends."""
+    if (before := lookup(home, SEARCH)) is None:
+        return
+    os.kill(before.pid, signal.SIGTERM)
+    end = time.monotonic() + READY_SECONDS
+    while (now := lookup(home, SEARCH)) is None or now.pid == before.pid:
+        if time.monotonic() > end:
+            raise _failed(home, "the search service does not get ready again")
+        time.sleep(0.05)
+
+
+def _failed(home: Home, message: str) -> Unavailable:
+    return Unavailable(message, code="reload_failed", hint=f"See {home.logs}; calls go on being answered.")
 
 
 def _path(home: Home) -> Any:
@@ -94,12 +142,15 @@ class Reloading:
         self._groups: deque[Sequence[Process]] | None = None
         """Those that wait; None: none is under way."""
         self._before: dict[str, int | None] = {}
+        self._anew: _Anew | None = None
 
     def tick(self) -> None:
         if self._upgrading is not None:
             if (code := self._upgrading.poll()) is not None:
                 self._upgrading = None
                 self._upgraded(code)
+        elif self._anew is not None:
+            self._look(self._anew)
         elif self._groups is None:
             if self._supervisor.reload_wanted():
                 self._begin()
@@ -125,10 +176,45 @@ class Reloading:
             return
         try:
             self._groups = deque(group for group in self._again() if group)
-            self._supervisor.restart(READER)
+        except (GroundplanError, OSError) as error:
+            self._fail(error)
+            return
+        self._start_anew(READER)
+
+    def _start_anew(self, name: str) -> None:
+        before = {state.name: state for state in self._supervisor.states()}.get(name)
+        self._supervisor.restart(name)
+        if before is None:
+            self._anew_is(name)
+        else:
+            self._anew = _Anew(name, before.starts, before.pid, time.monotonic() + ANEW_SECONDS)
+
+    def _look(self, anew: _Anew) -> None:
+        """Whether it is there again. One that ends again is of code that does not run here."""
+        now = {state.name: state for state in self._supervisor.states()}[anew.name]
+        if now.starts > anew.starts and now.pid not in (None, anew.pid) and self._supervisor.is_fit(anew.name):
+            self._anew = None
+            self._anew_is(anew.name)
+        elif now.starts > anew.starts + 1 or time.monotonic() > anew.until:
+            self._anew = self._groups = None
+            why = self._why(anew.name)
+            self._tell("failed", message=f"{anew.name} did not start again{why}", replaced=self._replaced())
+
+    def _anew_is(self, name: str) -> None:
+        """What comes after it: of those that others read, and are asked by, the gateway is never the older one."""
+        if name == LAST or not self._groups:
+            self._groups = None
+            self._tell("done", replaced=self._replaced())
+            return
+        try:
             self._replace(self._groups)
         except (GroundplanError, OSError) as error:
             self._fail(error)
+
+    def _why(self, name: str) -> str:
+        """What it said last, to go behind what happened to it."""
+        told = tail(self._supervisor.log(name), 1)
+        return f": {told}" if told else ""
 
     def _replace(self, groups: deque[Sequence[Process]]) -> None:
         group = groups.popleft()
@@ -139,9 +225,10 @@ class Reloading:
     def _go_on(self, groups: deque[Sequence[Process]]) -> None:
         replaced = self._replaced()
         if len(replaced) < len(self._before):
-            missing = ", ".join(sorted(set(self._before) - set(replaced)))
+            lacking = sorted(set(self._before) - set(replaced))
+            missing, why = ", ".join(lacking), self._why(lacking[0])
             self._groups = None
-            self._tell("failed", message=f"the successor of {missing} did not become ready", replaced=replaced)
+            self._tell("failed", message=f"the successor of {missing} did not become ready{why}", replaced=replaced)
             return
         if groups:
             try:
@@ -149,9 +236,7 @@ class Reloading:
             except (GroundplanError, OSError) as error:
                 self._fail(error)
             return
-        self._groups = None
-        self._supervisor.restart(LAST)
-        self._tell("done", replaced=replaced)
+        self._start_anew(LAST)
 
     def _fail(self, error: Exception) -> None:
         """Nothing more is begun; what is under way comes to its end, which tells."""

@@ -5,6 +5,7 @@ What processes there are is `processes`; keeping them alive is the supervisor's.
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -72,6 +73,10 @@ class Start:
         """The processes of the gateway."""
         drain, leave = self.settings.drain_seconds, self.settings.reload_drain_seconds
         return [processes.gateway(self.home, listeners, slot, drain, leave, count) for slot in range(count)]
+
+    def upgrade(self, supervisor: Supervisor) -> subprocess.Popen[bytes]:
+        """Start what upgrades the schema for new code, where that can be loaded."""
+        return processes.schema(self.home, [state.name for state in supervisor.states()])
 
     def again(self, supervisor: Supervisor, listeners: Listeners, count: int) -> tuple[list[Process], ...]:
         """What new code replaces, one after the other: the local services that run and are no models, then the gateway,

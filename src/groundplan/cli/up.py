@@ -122,7 +122,7 @@ def up(
         for line in told:
             note(f"! {line}")
         again = partial(start.again, supervisor, listeners, serving.workers)
-        reloading = Reloading(start.home, supervisor, again, partial(processes.schema, start.home))
+        reloading = Reloading(start.home, supervisor, again, partial(start.upgrade, supervisor))
         _serve(start, supervisor, client, ready_line(listeners, as_json), tour, reloading)
         listeners.close_gateway()
         steps.say("stopping")

@@ -202,7 +202,8 @@ class Supervisor:
         everybody else, where that is another one."""
         pid = os.getpid()
         own = {"pid": pid, "began": began(pid), "home": identity(self.home)}
-        body = {**own, "gateway": gateway, "control": control, "public": public or gateway}
+        # that a reload of it upgrades the schema, which older programs left to whoever asked for one
+        body = {**own, "gateway": gateway, "control": control, "public": public or gateway, "upgrades": True}
         write_atomically(self.home.run / "up.json", json.dumps(body).encode())
 
     def check(self) -> None:
@@ -263,6 +264,14 @@ class Supervisor:
             child.started = min(child.started, time.monotonic() - STEADY_SECONDS)
             child.asked = True
             child.popen.send_signal(child.process.stop_signal)
+
+    def is_fit(self, name: str) -> bool:
+        """Whether a process of the list runs, and has taken up its work where it can tell."""
+        child = self._children.get(name)
+        popen = None if child is None else child.popen
+        if child is None or popen is None or popen.poll() is not None:
+            return False
+        return child.process.fit is None or child.process.fit(popen.pid)
 
     def run(self, tick: Callable[[], None] | None = None) -> None:
         """Watch until `request_stop`, SIGINT or SIGTERM; `tick` is called every 0.1 s."""

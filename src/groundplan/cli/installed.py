@@ -1,0 +1,33 @@
+"""What a reload does first, in a process of the code that is installed now: it loads each program that is to start
+anew, so that code which cannot be loaded replaces nothing, and then brings the database to its schema.
+
+It starts none of them: what fails only then is found by whoever starts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from groundplan.runtime import migrate
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m groundplan.cli.installed --home HOME MODULE...`; the last line that it prints tells what is wrong."""
+    parser = argparse.ArgumentParser(prog="groundplan.cli.installed", description=__doc__)
+    parser.add_argument("--home", required=True)
+    parser.add_argument("modules", nargs="*", metavar="MODULE")
+    options = parser.parse_args(arguments)
+    for name in options.modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001 -- code that is broken may raise anything
+            sys.stderr.write(f"{name} cannot be loaded: {error.__class__.__name__}: {error}\n")
+            return 1
+    return migrate.main(("--home", options.home))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
