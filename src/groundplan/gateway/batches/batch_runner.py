@@ -46,7 +46,7 @@ from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.database import connect
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.halves import readable
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.ledger.model import Charge
 
 LOOK_S = 0.5

@@ -40,6 +40,7 @@ from groundplan.gateway.database import Pool
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import answers, messages_errors
 
@@ -90,7 +91,7 @@ class BatchesApi:
         try:
             await self._answer(path, request, response)
             return
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
+        except UNREADABLE as wrong:
             error = Invalid(f"the body has a wrong field: {wrong}", code="body_invalid", hint="See the OpenAI API.")
         except GroundplanError as caught:
             error = caught

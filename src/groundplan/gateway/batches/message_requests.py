@@ -14,6 +14,7 @@ import msgspec
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.gateway.batches.batch_lines import LINE_BYTES, LineBody, most_lines
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT
+from groundplan.gateway.http.strict_json import UNREADABLE
 
 _HEAD = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"requests"[ \t\r\n]*:[ \t\r\n]*\[')
 _MOST_HEAD = 4096
@@ -151,7 +152,7 @@ class Requests:
         number = len(self._names) + 1
         try:
             request = _request(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise Invalid(f"request {number} is wrong: {error}", code="body_invalid", hint=_HINT) from error
         name = request.custom_id
         if _NAME.fullmatch(name) is None:

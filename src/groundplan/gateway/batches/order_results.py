@@ -21,8 +21,9 @@ from groundplan.gateway.batches.batch_store import Batch, error_line
 from groundplan.gateway.batches.order_store import Order, OrderLine
 from groundplan.gateway.batches.provider import ProviderBatch
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.interface import Answered, Interface, Malformed
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE, understood
+from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Charge, Finish, Reservation, Settlement, Usage
 
 ORDERED, TWICE, UNTOLD = "provider_batch", "sent_twice", "no_usage"

@@ -30,10 +30,11 @@ from groundplan.gateway.batches.provider import (
     name_in_path,
     read,
 )
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.interface import Malformed
 from groundplan.gateway.surfaces.messages import VERSION
 from groundplan.gateway.surfaces.messages_errors import status_of
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE, understood
+from groundplan.gateway.surfaces.upstream_json import understood
 
 _PATH = b"/messages/batches"
 _VERSION = b"anthropic-version: %b\r\n" % VERSION

@@ -34,9 +34,9 @@ from groundplan.gateway.call.leaving import leave
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.guard import pieces
 from groundplan.gateway.http.halves import value_of
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces import answers
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.upstream.connection import UNCOUNTED
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Rates
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy.snapshot import Plan, Policy
 
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -61,7 +62,7 @@ def frame_digest(
 def _fields(exchange: Exchange) -> dict[str, Any] | None:
     try:
         return _object(exchange.request.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 

@@ -25,6 +25,7 @@ from groundplan.gateway.caching.cache_key import frame_digest
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.guard import pieces
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.resuming.chat import ENDPOINT
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, embed_request
@@ -329,7 +330,7 @@ def _said(exchange: Exchange, entry: Entry) -> _Answer | None:
     data = entry.whole if entry.whole is not None else recast.whole(entry.events or ())
     try:
         body = _body(data or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     answer = _Answer(pieces.said(body), [pieces.same_form(call) for call in pieces.calls(body)])
     return answer if answer.text or answer.calls else None

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from groundplan.gateway.http.sse import DONE
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
+from groundplan.gateway.http.strict_json import UNREADABLE
 
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode

@@ -39,6 +39,7 @@ from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.database import Pool
 from groundplan.gateway.http.methods import WrongMethod, lines_of
 from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy import begun
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
@@ -155,7 +156,7 @@ class FactsApi:
         """Answer one request, whatever happens."""
         try:
             status, body = await self._answer(path, request, response)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             status, body = 422, msgspec.json.encode(request_invalid([field_problem(f"body: {error}")]))
         except GroundplanError as error:
             _tell(response, error)

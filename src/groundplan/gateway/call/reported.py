@@ -14,6 +14,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.database import insert
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.wrapped import Wrapped
 
@@ -87,7 +88,7 @@ class Reported(KeptBeside[Version]):
         """Take up what an answer, or an event of a stream, says of its version; whether it says any."""
         try:
             says = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return False
         named = says.model or (says.message or says.response or _Model()).model
         print_ = says.system_fingerprint or ""

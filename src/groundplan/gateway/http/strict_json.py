@@ -21,6 +21,8 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises, also for what is nested deeper than it bears."""
 _decode = msgspec.json.Decoder().decode
 _QUOTE, _OPEN, _SPACE = ord('"'), ord("["), b" \t\r\n"
 _TAB, _LF, _CR = b"\t\n\r"

@@ -21,7 +21,7 @@ import msgspec
 from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
-from groundplan.gateway.http.strict_json import refuse_depth
+from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
 from groundplan.gateway.mcp.wire import VERSIONS
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure, still
 
@@ -342,7 +342,7 @@ def _answer(data: bytes) -> _Answer | None:
     try:
         refuse_depth(data)  # whoever looks at it goes down every level
         return _decode(data)
-    except (Invalid, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (Invalid, *UNREADABLE):
         return None
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.gateway.http.strict_json import refuse_depth
+from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
 
 VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
 """Of the protocol; the newest first."""
@@ -39,7 +39,7 @@ def read(body: bytes) -> Message:
     refuse_depth(body)
     try:
         message = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         hint = "Send one JSON-RPC 2.0 request or notification."
         raise Invalid(f"this is not an MCP message: {error}", code="mcp_message", hint=hint) from error
     if message.jsonrpc != "2.0":

@@ -18,6 +18,7 @@ from groundplan.core.money import format_usd
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.http.methods import lines_of
 from groundplan.gateway.http.server import Refusal
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy.snapshot import Catalog
 
 _TYPES = {
@@ -75,7 +76,7 @@ def of_upstream_refusal(data: bytes) -> bytes:
     """An upstream's own error body where it is a JSON object, else one that says as much."""
     try:
         _object(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         hint = "Check the request against what the model supports."
         return error_body("the upstream refused the request", "upstream_refused", hint, "upstream_error")
     return data

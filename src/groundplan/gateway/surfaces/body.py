@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates, refuse_spellings
+from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth, refuse_duplicates, refuse_spellings
 from groundplan.gateway.surfaces.messages_types import CacheControl
 from groundplan.gateway.surfaces.named_files import given_twice
 
@@ -354,5 +354,5 @@ def _content_parts(raw: bytes) -> list[_Part]:
         raise Invalid(
             f"the body has a wrong field: {error} in content", code="body_invalid", hint="See the OpenAI API."
         ) from error
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise not_read(error) from error

@@ -22,6 +22,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import DONE, END, event, splice
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
     CacheOptions,
@@ -37,7 +38,7 @@ from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Ma
 from groundplan.gateway.surfaces.messages_types import CacheControl
 from groundplan.gateway.surfaces.named_files import NamedFile, file_of, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed, refuse_unfinished
-from groundplan.gateway.surfaces.upstream_json import STREAM, UNREADABLE, refuse_encoding, understood, with_choices
+from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood, with_choices
 from groundplan.gateway.upstream import call_ids, providers
 from groundplan.ledger.model import Usage
 

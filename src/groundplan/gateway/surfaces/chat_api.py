@@ -15,6 +15,7 @@ import msgspec
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http.server import Request
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api
 from groundplan.gateway.surfaces.chat_kept import CompletionShelf, checked_metadata
@@ -71,7 +72,7 @@ def _metadata(body: bytes) -> dict[str, str]:
     """Raises `Invalid`."""
     try:
         return checked_metadata(_change(body).metadata)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         hint = 'Send {"metadata": {...}}: nothing else of a stored completion can be changed.'
         raise Invalid(f"the body is wrong: {error}", code="body_invalid", hint=hint) from error
 

@@ -24,6 +24,7 @@ from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.journal.threads import InThreads
 from groundplan.gateway.surfaces.chat import (
     ChatCompletions,
@@ -35,7 +36,6 @@ from groundplan.gateway.surfaces.chat import (
 )
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.responses_kept import may_keep, owner_of
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.ledger import completion_store
 from groundplan.ledger.completion_store import Owner, Row

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import GroundplanError
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces import answers
 
 ID_HEADER = b"request-id"
@@ -52,7 +53,7 @@ def of_foreign(data: bytes) -> bytes:
     """An upstream's refusal: Anthropic's own as it is, OpenAI's or any other in this shape."""
     try:
         found = _object(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         found = {}
     if found.get("type") == "error" and isinstance(found.get("error"), dict):
         return data

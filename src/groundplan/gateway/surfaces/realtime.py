@@ -29,6 +29,7 @@ from groundplan.gateway.call.steps import admit_call, shed
 from groundplan.gateway.guard.conversation import ConversationGuards, check_session
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.policy import begun
 from groundplan.gateway.surfaces.answers import facts
@@ -58,7 +59,6 @@ from groundplan.gateway.surfaces.realtime_reach import Reached, reach
 from groundplan.gateway.surfaces.realtime_response import REALTIME
 from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.gateway.surfaces.realtime_upstream import NOTHING, Leaving, Link, end, is_lost
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.ledger.model import Usage
 

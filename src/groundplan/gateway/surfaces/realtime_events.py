@@ -14,9 +14,8 @@ import msgspec
 from groundplan.core.errors import Invalid
 from groundplan.economics.prices.reported import ChatUsage, RealtimeUsage
 from groundplan.gateway.call.identify import KEY_HEADERS
-from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates, refuse_spellings
+from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth, refuse_duplicates, refuse_spellings
 from groundplan.gateway.surfaces.body import ELSEWHERE, image_bytes
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream import account
 from groundplan.ledger.model import Usage
 

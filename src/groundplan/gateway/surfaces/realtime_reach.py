@@ -21,9 +21,9 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.retry import retry_after
 from groundplan.gateway.call.trace import Trace
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.realtime_events import meant, read_server
 from groundplan.gateway.surfaces.realtime_upstream import Link, link, target_of
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.realtime_events import CAPS, ServerEvent
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 
 _ASKED = "event_groundplan_cap"
 """Id of the event that asks for the cap."""

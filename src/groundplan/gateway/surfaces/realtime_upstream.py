@@ -20,9 +20,9 @@ from groundplan.gateway.awake import patient
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.websocket import MESSAGE_BYTES
 from groundplan.gateway.surfaces.realtime_events import CANCEL, CLEAR, ENDS, beta, read_server, usage_of
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.reach import is_address, opened

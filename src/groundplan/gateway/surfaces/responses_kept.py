@@ -17,10 +17,10 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.http.halves import value_of
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.journal.threads import InThreads
 from groundplan.gateway.surfaces.responses_shape import new_name
 from groundplan.gateway.surfaces.responses_to_chat import is_here
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger import response_store
 from groundplan.ledger.response_store import Row
 

@@ -10,8 +10,8 @@ import msgspec
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.http.sse import named_event
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.chat_pieces import Said
-from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger.model import Usage
 
 Fields = dict[str, msgspec.Raw]

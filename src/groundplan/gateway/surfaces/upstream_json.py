@@ -11,12 +11,11 @@ from typing import TypeVar
 import msgspec
 
 from groundplan.gateway.http.halves import without_halves
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.interface import Malformed
 
 ANSWER = "the upstream's answer is not what the API promises"
 STREAM = "the upstream's stream is not what the API promises"
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises, also for what is nested deeper than it bears."""
 _IN_USAGE = re.compile(r" - at `\$((?:\.\w+)*?)\.usage\b")
 _NO_LIST = "got `null` - at `$.choices`"
 _UNTRUE = b'{"prompt_tokens":-1,"input_tokens":-1,"output_tokens":-1}'

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from groundplan.gateway.http.strict_json import UNREADABLE
+
 REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE, BUSY, AWAY = 400, 401, 402, 403, 404, 413, 429, 503
 _STATUSES = {410: NO_MODEL, 412: UNPAID}
 """How Azure and others say that a model is retired, and Fireworks that an account is not paid. Nothing that a caller
@@ -254,7 +256,7 @@ def not_asked(status: int, data: bytes) -> tuple[str, str] | None:
 def _error(data: bytes) -> _Error | None:
     try:
         found = _body(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     if isinstance(found, list):  # as Gemini answers at its OpenAI-shaped address
         if not found:
