@@ -1,0 +1,122 @@
+"""What a caller is told of limits: what is left of them, and why one has no room for a call, and when it has. Takes
+nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
+from groundplan.core.money import short_usd
+from groundplan.core.words import each as each_period
+from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota
+from groundplan.gateway.budgets.limit_book import DAY_CALLS, Spans
+from groundplan.gateway.budgets.periods import end_text, ends, is_over, seconds_left
+from groundplan.gateway.call import admit
+from groundplan.gateway.call.context import Gateway
+
+LONG_S = 60.0
+"""Until the end of a window that is longer away nobody waits, where open calls hold what is left of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """A limit without room for what a call or an attempt needs of it."""
+
+    quota: Quota
+    need: int
+    period: str
+    """The window that it was asked of."""
+
+    @property
+    def never(self) -> bool:
+        """It needs more than there is in a whole period."""
+        return self.need > self.quota.limit
+
+    def over(self, now: float) -> bool:
+        """Whether that window has ended at `now` (seconds since the epoch): the next one has room."""
+        return is_over(self.period, now)
+
+
+def refusal(gateway: Gateway, short: Short) -> GroundplanError:
+    """429 with what is used up, and when it frees where waiting helps; 503 where PostgreSQL cannot be asked whether it
+    is used up."""
+    quota, now = short.quota, gateway.clock.seconds()
+    if not short.never and not _used_up(gateway, short):
+        hint, wait = admit.unheard(connected=gateway.leases.connected)
+        return Unavailable(
+            f"this gateway has used what it held of the limit {quota.declared} and cannot get more now",
+            code="limit_unreachable",
+            hint=hint,
+            retry_after=wait,
+            details={"limit": quota.declared},
+        )
+    if quota.name.endswith(DAY_CALLS):
+        return admit.too_many_calls(quota.declared, quota.limit, now)
+    span = short.period
+    end = ends(span)
+    per = "at the same time" if quota.type == CONCURRENT else each_period(quota.period)
+    details: dict[str, Any] = {
+        "limit": quota.declared,
+        "covers": quota.covers,
+        "counts": quota.type,
+        "most": short_usd(quota.limit) if quota.type == COST else quota.limit,
+        "needed": short_usd(short.need) if quota.type == COST else short.need,
+        "per": quota.period,
+    }
+    after: float | None = None
+    if short.never:
+        hint = f"It may use up to {_words(quota, short.need)}: ask for fewer tokens or raise the limit."
+    elif end is None:
+        details["frees_at"] = None
+        hint, after = "Wait for another call to end, or send fewer at the same time.", admit.HELD_SECONDS
+    elif end.timestamp() - now > LONG_S and gateway.leases.unspent(quota.name, span) >= short.need:
+        details["frees_at"] = None
+        hint, after = admit.HELD, admit.HELD_SECONDS
+    else:
+        details["frees_at"] = end.isoformat()
+        hint, after = f"It is free again at {end_text(span)}.", max(1.0, end.timestamp() - now)
+    return Exhausted(
+        f"the limit {quota.declared} ({_words(quota, quota.limit)} {per} for {quota.covers}) has no room for this call",
+        code="rate_limit_exceeded",
+        hint=hint,
+        retry_after=after,
+        details=details,
+    )
+
+
+def _used_up(gateway: Gateway, short: Short) -> bool:
+    """Whether that is known: by what PostgreSQL said, or by what this worker used itself."""
+    quota, leases = short.quota, gateway.leases
+    if not leases.connected:
+        return False
+    span = short.period
+    spent = gateway.counters.spent(quota.name, span)
+    return min(quota.limit - spent, leases.remaining(quota, span)) < short.need or leases.told_empty(quota.name, span)
+
+
+def _words(quota: Quota, amount: int) -> str:
+    return short_usd(amount) if quota.type == COST else f"{amount} {_WORDS[quota.type]}"
+
+
+_WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
+
+
+def lines_of(gateway: Gateway, spans: Spans, now: float) -> bytes:
+    """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them."""
+    if not spans.told:
+        return b""
+    remaining = gateway.leases.remaining
+    least: dict[bytes, tuple[int, int, float]] = {}
+    for word, quota, period, end in spans.told:
+        left = remaining(quota, period)
+        if word not in least or left < least[word][0]:
+            least[word] = (left, quota.limit, end)
+    lines = b""
+    for word, (left, limit, end) in least.items():
+        lines += _LINES % (word, limit, word, left, word, seconds_left(end, now))
+    return lines
+
+
+_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %ds\r\n"
