@@ -109,6 +109,7 @@ def test_a_deployment_is_as_the_worst_living_worker_sees_it(
             worker(conn, health)
         for count in (9, 12):
             worker(conn, {"d": f"open: {count} failures in a row"})
+        worker(conn, {"e": "closed: the key env:A rests: not accepted"})
         worker(conn, {"c": "open"}, ago="1h")
         worker(conn, {"c": "open"}, state="stopped")
         call = new_id()
@@ -119,11 +120,12 @@ def test_a_deployment_is_as_the_worst_living_worker_sees_it(
                  (%s, 1, now(), 'a', 's', 'm', 'settled', 'failed', 1, 1, '{}', %s, NULL)""",
             (call, new_id(), call, new_id()),
         )
-        found = traffic.deployments(conn, datetime.now(UTC), 15, [(name, "s") for name in "abcd"])
+        found = traffic.deployments(conn, datetime.now(UTC), 15, [(name, "s") for name in "abcde"])
     assert [(one["state"], one["workers_open"], one["workers"]) for one in found] == [
-        ("open", 2, 4), ("half_open", 1, 4), ("closed", 0, 4), ("open", 2, 4),
+        ("open", 2, 5), ("half_open", 1, 5), ("closed", 0, 5), ("open", 2, 5), ("closed", 0, 5),
     ]  # fmt: skip
-    assert [one["why"] for one in found] == ["it fails", "", "", "12 failures in a row"], "each reason once"
+    whys = ["it fails", "", "", "12 failures in a row", "the key env:A rests: not accepted"]
+    assert [one["why"] for one in found] == whys, "each reason once"
     assert (found[0]["attempts"], found[0]["ok"], found[0]["failed"], found[0]["first_byte_p95_ms"]) == (2, 1, 1, 7)
     assert found[2]["attempts"] == 0 and found[2]["last_ok"] is None
 

@@ -210,7 +210,7 @@ def test_one_call_at_a_time_finds_out_about_a_long_pause() -> None:
 
 
 def test_where_every_key_rests_for_hours_the_first_is_used_after_a_minute() -> None:
-    pool = KeyPool(2)
+    pool = KeyPool("ab")
     assert pool.refused(0, 429, 100.0, 90_000.0) and not pool.refused(1, 429, 130.0, 90_000.0)
     assert [pool.order(at) for at in (159.0, 160.0, 190.0)] == [[], [0], [0, 1]]
     assert not pool.refused(0, 401, 200.0, None) and pool.order(201.0) == [1]
@@ -247,9 +247,10 @@ def test_a_retry_after_between_the_steps_of_the_clock_is_waited_for(tmp_path: Pa
 
 async def test_each_other_key_is_tried_once_and_not_again_and_again(tmp_path: Path) -> None:
     """Each key rests for a second, and is refused for longer: the first one would be free again by then."""
-    file = tmp_path / "key"
-    file.write_text("secret")
-    keys = {"one": {"keys": [ProviderKey(key=f"file:{file}")] * 2, "first_token_ms": 5000}}
+    files = [tmp_path / name for name in ("a", "b")]
+    for file in files:
+        file.write_text("secret")
+    keys = {"one": {"keys": [ProviderKey(key=f"file:{file}") for file in files], "first_token_ms": 5000}}
     async with call_rig(tmp_path / "home", ["one"], more=keys, workloads={"assistant": {"attempts": 1}}) as rig:
         rig.play("one", mode="error", status=429, retry_after="0", latency_ms=1100)
         assert (await rig.chat(max_tokens=5)).code == "upstream_failed"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.call_rig import call_rig
@@ -12,7 +14,11 @@ from tests.unit.call_rig import call_rig
 from groundplan.blueprint.model import Deployment, ProviderKey, Rates
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
+from groundplan.gateway.app import told_health
 from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.telemetry.exposition import render
+from groundplan.gateway.telemetry.metrics import families
+from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.key_pool import BUSY_REST_S, LONGEST_REST_S, REFUSED_REST_S, SOONEST_S, KeyPool
 from groundplan.gateway.upstream.providers import SERVICE
 from groundplan.gateway.upstream.targets import Targets
@@ -26,17 +32,19 @@ class Busy(ScriptedModel):
         super().__init__("busy")
         self.waits = list(waits)
         self.asked: list[str] = []
+        self.body = b'{"error":{"message":"busy"}}'
 
     async def handle(self, request: Request, response: Response) -> None:
         self.asked.append(request.headers[b"authorization"].decode().removeprefix("Bearer "))
         if self.waits:
-            response.send(429, b'{"error":{"message":"busy"}}', b"retry-after: %d\r\n" % self.waits.pop(0))
+            wait = self.waits.pop(0)
+            response.send(429, self.body, b"retry-after: %d\r\n" % wait if wait else b"")
         else:
             await super().handle(request, response)
 
 
 def test_use_is_spread_and_what_is_long_ago_counts_less() -> None:
-    pool = KeyPool(3)
+    pool = KeyPool("abc")
     for _ in range(30):
         pool.used(pool.order(0.0)[0], 0.0)
     assert pool.order(0.0) == [0, 1, 2]
@@ -47,7 +55,7 @@ def test_use_is_spread_and_what_is_long_ago_counts_less() -> None:
 
 
 def test_a_refused_key_rests_as_long_as_it_was_told_or_is_usual() -> None:
-    pool = KeyPool(2)
+    pool = KeyPool("ab")
     assert pool.refused(0, 429, 0.0, None)
     assert pool.order(BUSY_REST_S - 0.1) == [1] and pool.order(BUSY_REST_S) == [0, 1]
     assert pool.refused(0, 401, 20.0, None)
@@ -62,7 +70,7 @@ def test_a_refused_key_rests_as_long_as_it_was_told_or_is_usual() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.floats(0, 30)), max_size=60))
 def test_a_key_that_rests_is_never_chosen(steps: list[tuple[int, bool, float]]) -> None:
-    pool, now, until = KeyPool(4), 0.0, [0.0] * 4
+    pool, now, until = KeyPool("abcd"), 0.0, [0.0] * 4
     for index, refused, passed in steps:
         now += passed
         order = pool.order(now)
@@ -94,7 +102,7 @@ async def test_a_deployment_rests_until_the_first_of_its_keys_is_well(tmp_path: 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 30), st.floats(0, 700)), max_size=40))
 def test_a_pool_rests_until_a_key_does_not(steps: list[tuple[int, float, float]]) -> None:
-    pool, now = KeyPool(3), 0.0
+    pool, now = KeyPool("abc"), 0.0
     for index, passed, after in steps:
         now += passed
         assert pool.order(now) or pool.rests(now)
@@ -116,9 +124,86 @@ async def test_what_is_known_of_a_key_is_not_known_of_the_one_that_took_its_plac
 
     pool = targets.keys(place("env:OLD", "env:OTHER"))
     pool.refused(0, 429, 0.0, LONGEST_REST_S)
-    assert targets.keys(place("env:OLD", "env:OTHER")) is pool and pool.order(1.0) == [1]
+    assert targets.keys(place("env:OLD", "env:OTHER")).order(1.0) == [1]
     assert targets.keys(place("env:NEW", "env:OTHER")).order(1.0) == [0, 1]
+    assert targets.keys(place("env:NEW", "env:OTHER", "env:OLD")).order(1.0) == [0, 1], "it rests wherever it stands"
     targets.close()
+
+
+def test_a_key_without_money_rests_longer_each_time_and_one_call_finds_out() -> None:
+    pool, now = KeyPool("ab"), 0.0
+    for rest in (60.0, 120.0, 240.0, 480.0, LONGEST_REST_S, LONGEST_REST_S):
+        pool.refused(0, 402, now, 20.0)
+        pool.refused(0, 402, now + 0.1, 20.0)  # was on its way with it
+        assert pool.order(now + rest) == [1] and pool.whys(now + rest) == [402, 0]
+        now += rest + 0.1
+        assert sorted(pool.order(now)) == [0, 1]
+        pool.used(0, now)
+        assert pool.order(now + 1.0) == [1], "others do not wait for how that ends"
+        assert pool.refused(1, 429, now, 3.0), "but go there where nothing else is left"
+        assert pool.order(now + 1.0) == [0]
+        now += 4.0
+    assert sorted(pool.order(now + 1.0)) == [0, 1] and pool.whys(now + 1.0) == [0, 0], "that one was not refused"
+    pool.used(0, now + 1.0)
+    pool.refused(0, 402, now + 1.0, None)
+    assert sorted(pool.order(now + 1.0 + REFUSED_REST_S)) == [0, 1]
+    assert pool.whys(now + 1.0 + REFUSED_REST_S + LONGEST_REST_S) == [402, 0]
+    assert pool.whys(now + 1.1 + REFUSED_REST_S + LONGEST_REST_S) == [0, 0], "nobody has asked for long"
+
+
+def quota(name: str) -> bytes:
+    """What Gemini answers where one of its quotas is used up."""
+    violations = [{"quotaId": f"GenerateRequestsPer{each}PerProjectPerModel"} for each in ("Minute", name)]
+    details = [{"violations": violations}, {"retryDelay": "3s"}, {"violations": ["x"]}, 5]
+    return json.dumps([{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": details}}]).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "found"),
+    [
+        (429, b'{"error":{"message":"x","type":"insufficient_quota","code":null}}', True),
+        (429, b'{"error":{"message":"x","code":"billing_not_active"}}', True),
+        (429, b'{"error":{"message":"insufficient balance","type":"exceeded_current_quota_error"}}', True),
+        (401, b'{"error":{"message":"x","type":"insufficient_quota","code":401}}', True),
+        (402, b"", True),
+        (429, quota("Day"), True),
+        (429, quota("Hour"), False),
+        (429, b'{"error":{"message":"insufficient_quota","code":"rate_limit_exceeded","type":[]}}', False),
+        (500, b'{"error":{"code":"insufficient_quota"}}', False),
+        (429, b"x", False),
+    ],
+)
+def test_an_account_without_money_is_told_from_one_that_is_busy(status: int, told: bytes, found: bool) -> None:
+    assert account.spent(status, told) == found
+
+
+async def test_a_key_whose_account_is_out_of_money_rests_for_minutes_and_is_told_of(tmp_path: Path) -> None:
+    """Its provider says so with the status of too many requests, after which a key is tried again in seconds."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    keys = {"one": {"keys": [ProviderKey(key=f"file:{tmp_path / name}") for name in ("a", "b")]}}
+    model = Busy(0)
+    model.body = (
+        b'{"error":{"message":"You exceeded your quota","type":"insufficient_quota","code":"insufficient_quota"}}'
+    )
+    listener, server, port = await start(model)
+    async with call_rig(tmp_path / "home", ["one"], more=keys, ports={"one": port}) as rig:
+        for _ in range(3):
+            assert (await rig.chat()).status == 200
+        assert model.asked == ["a", "b", "b", "b"]
+        now, gateway = asyncio.get_running_loop().time(), rig.gateway
+        pool = gateway.targets.keys(rig.plan("assistant").names["one"][0])
+        assert pool.order(now + REFUSED_REST_S - 5.0) == [1], "rather than some seconds"
+        why = f"closed: the key file:{tmp_path / 'a'} rests: its account is not paid, or its quota is used up"
+        assert told_health(gateway.health, now, gateway.targets.key_troubles()) == {"one": why}
+        name, found = "groundplan_gateway_deployment_keys", render([("0", families(gateway))]).decode()
+        for state, count in {"ready": 1, "busy": 0, "refused": 0, "unpaid": 1}.items():
+            assert f'{name}{{worker="0",deployment="one",state="{state}"}} {count}\n' in found
+        gateway.targets.declare([])
+        assert gateway.targets.key_troubles() == {}
+        await rig.books()
+    listener.close()
+    await server.drain(0.2)
 
 
 async def test_a_deployment_may_be_called_as_a_local_service_is(tmp_path: Path) -> None:

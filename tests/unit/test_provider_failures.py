@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from groundplan.gateway.upstream.account import meant, told_status, too_long
+from groundplan.gateway.upstream.account import meant, spent, told_status, too_long
 from groundplan.gateway.upstream.failures import Failed, failed
 from groundplan.gateway.upstream.providers import Place
 from groundplan.gateway.upstream.translate import Providers
@@ -107,6 +107,18 @@ async def test_what_cannot_be_signed_reached_nobody_and_is_not_billed(
 def test_a_pause_that_google_asks_for_in_its_answer_is_told(details: Any, asked: str | None) -> None:
     refused = google.APIError(429, {"error": {"code": 429, "message": "quota", "details": details}})
     assert failed(refused, "", Place("one", "gemini", "http://127.0.0.1:9", "")).retry_after == asked
+
+
+def test_a_quota_that_is_used_up_is_told_with_a_code() -> None:
+    """So that the key rests for longer than for a moment."""
+    details = [{"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel"}]}]
+    for limit, told in ((details, True), ([], False)):
+        refused = google.APIError(429, {"error": {"code": 429, "message": "quota", "details": limit}})
+        refused.status_code = 429  # as the library has it
+        answered = failed(refused, "", Place("one", "gemini", "http://127.0.0.1:9", ""))
+        assert answered.status == 429 and spent(429, answered.body) == told
+    refused.body = {"message": "x", "type": "insufficient_quota"}  # as OpenAI's client has it
+    assert spent(429, failed(refused, "", Place("one", "azure", "")).body)
 
 
 async def test_one_that_cannot_be_reached_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def status_text(value: dict[str, Any]) -> str:
         lines.append("no gateway is connected")
     health = {(name, told) for gateway in gateways for name, told in gateway["health"].items()}
     lines += [f"deployment {name}: breaker {told}" for name, told in sorted(health)]
-    if gateways and not health:
+    if gateways and all(told.startswith("closed") for _, told in health):
         lines.append("no deployment's breaker is open")
     for pending in value["pending"]:
         lines.append(waits_text(pending))

@@ -17,10 +17,11 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import uvloop
@@ -291,7 +292,7 @@ def _gateway(
         cached=AnswerCache(load_settings().cache_memory),
     )
     gateway.routes = Routes(home.root / "routers")
-    live.health = lambda: told_health(gateway.health, loop.time())
+    live.health = lambda: told_health(gateway.health, loop.time(), targets.key_troubles())
     live.on_policy = lambda policy: heed(gateway, policy)
     live.on_blueprint = partial(_take_up, gateway, leases)
     parts.callback(answers.close)
@@ -372,11 +373,14 @@ def heed(gateway: Gateway, policy: Policy) -> None:
     cut(policy, gateway.streams)
 
 
-def told_health(health: Health, now: float) -> dict[str, str]:
-    """`open: why` or `half_open: why` of each deployment that is not well, or has lately not been."""
+def told_health(health: Health, now: float, keys: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """`open: why` or `half_open: why` of each deployment that is not well, or has lately not been, and `closed: why` of
+    one of whose `keys` some rest."""
     health.forget_old(now)
-    reasons = health.reasons()
-    return {name: f"{state}: {reasons.get(name, '')}" for name, state in health.states(now).items()}
+    reasons, states = health.reasons(), health.states(now)
+    names = (*states, *(name for name in keys if name not in states))
+    whys = {name: [each for each in (reasons.get(name), keys.get(name)) if each] for name in names}
+    return {name: f"{states.get(name, 'closed')}: {'; '.join(whys[name])}" for name in names}
 
 
 def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
@@ -386,6 +390,7 @@ def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
     others = gateway.health.declare(catalog.blueprint.deployments)
     gateway.times.forget(others)
     gateway.loads.forget(others)
+    gateway.targets.declare(catalog.blueprint.deployments)
     if names := needed.missing(catalog.blueprint):
         gateway.keep(asyncio.to_thread(needed.load, names))
 

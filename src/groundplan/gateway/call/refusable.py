@@ -13,7 +13,7 @@ from groundplan.gateway.call.failed import MEANT, AttemptFailed, hint_of
 from groundplan.gateway.call.retry import retry_after
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.connection import UpstreamConnection
-from groundplan.gateway.upstream.key_pool import RESTING
+from groundplan.gateway.upstream.key_pool import RESTING, UNPAID
 from groundplan.gateway.upstream.targets import Target
 
 _NOT_BILLED = frozenset({*range(300, 400), 401, 402, 403, 404, 405, 408, 409, 421, 425, 429, 500, 501, 503, 529})
@@ -78,8 +78,10 @@ class Refusable:
         rest = None
         if (asked := connection.headers.get(b"retry-after") or account.asked_pause(self._refusal)) is not None:
             rest = retry_after(asked, self.gateway.clock.now())
-        why = f"the upstream answered {self.status}"
-        if status in MEANT:
+        why, spent = f"the upstream answered {self.status}", status in RESTING and account.spent(status, self._refusal)
+        if spent and status != UNPAID:
+            why += ": our quota there is used up"
+        elif status in MEANT:
             why += f": {MEANT[status]}"
         failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, rest=rest)
         if status != self.status:
@@ -89,7 +91,7 @@ class Refusable:
         mine = status != 429 or self.exchange.interface.billed  # who only counts tokens has a limit of its own
         if self.deployment.keys and status in RESTING and mine and self._target is not None:
             keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
-            failed.other_key = keys.refused(self._target.index, status, now, rest)
+            failed.other_key = keys.refused(self._target.index, UNPAID if spent else status, now, rest)
             if rest is not None:
                 failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
             self._overload = self._overload and not failed.other_key

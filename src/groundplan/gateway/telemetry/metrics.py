@@ -24,6 +24,7 @@ FIRST_TOKEN = "gen_ai_server_time_to_first_token_seconds"
 _STATM = Path("/proc/self/statm")
 _DESCRIPTORS = Path("/proc/self/fd")
 _STATES = ("closed", "half_open", "open")
+_KEY_STATES = {0: "ready", 429: "busy", 401: "refused", 403: "refused", 402: "unpaid"}
 _STARTED = time.time()
 _VERSION = importlib.metadata.version("groundplan")
 
@@ -187,9 +188,18 @@ def _pressure(gateway: Gateway) -> list[Family]:
     running = [Sample([("deployment", name)], count) for name, (count, _) in loads]
     most = [Sample([("deployment", name)], limit) for name, (_, limit) in loads if limit is not None]
     refused = [Sample([("priority", name)], int(rank >= gateway.pressure.level)) for name, rank in RANKS.items()]
+    catalog, now = gateway.live.catalog, gateway.loop.time()
+    pooled = [d for d in catalog.blueprint.deployments if d.keys] if catalog else []
+    whys = [(d.name, [_KEY_STATES[why] for why in gateway.targets.keys(d).whys(now)]) for d in pooled]
+    keys = [
+        Sample([("deployment", name), ("state", state)], found.count(state))
+        for name, found in whys
+        for state in dict.fromkeys(_KEY_STATES.values())
+    ]
     return [
         Family(f"{_P}deployment_running", "gauge", "Calls at a deployment.", running),
         Family(f"{_P}deployment_most", "gauge", "Calls that it may have, declared or learned.", most),
+        Family(f"{_P}deployment_keys", "gauge", "Keys of one that has several, as seen by a worker.", keys),
         single(f"{_P}queued", "gauge", "Calls that wait for room at a deployment.", gateway.loads.queued),
         single(
             f"{_P}loop_lag_seconds", "gauge", "How late the worker is, lately at least.", max(0.0, gateway.pressure.lag)

@@ -48,6 +48,15 @@ _NO_MODEL = re.compile(
 ).match
 """As LiteLLM and OpenRouter say it."""
 
+NO_QUOTA = "insufficient_quota"
+_SPENT = frozenset(
+    {
+        NO_QUOTA, "billing_hard_limit_reached", "billing_not_active", "exceeded_current_quota_error", "1113",
+    }
+)  # fmt: skip
+"""How OpenAI, Moonshot (in `type`) and Z.ai say with the status of too many, and Perplexity with that of a key, that an
+account has no money. DashScope says the first of them of a minute's tokens, too."""
+
 _TOLD = {
     "rate_limit_exceeded": BUSY,
     "too_many_requests": BUSY,
@@ -156,8 +165,8 @@ def asked_pause(data: bytes) -> bytes | None:
     which says it in words, in a stream alone."""
     if (error := _error(data)) is None:
         return None
-    for each in error.details if isinstance(error.details, list) else ():
-        delay = each.get("retryDelay") if isinstance(each, dict) else None
+    for each in _listed(error.details):
+        delay = each.get("retryDelay")
         if isinstance(delay, str) and delay.endswith("s"):
             return delay[:-1].encode()
     if error.code != "rate_limit_exceeded" or (found := _again(error.message)) is None:
@@ -211,6 +220,25 @@ def above_rate(status: int, data: bytes) -> bool:
     if error is None or error.code != "rate_limit_exceeded":
         return False
     return status == TOO_LARGE or error.message.startswith(_LARGE)
+
+
+def spent(status: int, data: bytes) -> bool:
+    """Whether a refusal that is about our key says that the money of its account is used up, or what it may have in a
+    day: that it is asked again in a moment does not help."""
+    error = _error(data) if status in (UNKNOWN_KEY, NOT_ALLOWED, BUSY) else None
+    if error is None:
+        return status == UNPAID
+    return any(isinstance(each, str) and each in _SPENT for each in (error.code, error.type)) or _of_a_day(error)
+
+
+def _of_a_day(error: _Error) -> bool:
+    """As Google names quotas: what is of a day has a pause of seconds beside it all the same."""
+    found = [each.get("violations") for each in _listed(error.details)]
+    return any("PerDay" in str(one.get("quotaId")) for each in found for one in _listed(each))
+
+
+def _listed(value: object) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def unfit(status: int, data: bytes) -> str:

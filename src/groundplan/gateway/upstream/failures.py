@@ -75,6 +75,8 @@ def failed(error: BaseException, secret: str, place: Place) -> Failed:
     code = "field_untranslatable" if untold and status == 400 else "upstream_refused"
     if status in (400, 413, 422) and _of_length(error):
         code = account.TOO_LONG_CODES[0]
+    if status == account.BUSY and _is_spent(error):
+        code = account.NO_QUOTA
     kind = "invalid_request_error" if status in (400, 422) else "api_error"
     hint = "Check the request against what the model takes." if status in (400, 422) else "Try again later."
     after = getattr(error, "retry_after", None) or _pause(error) or _asked_pause(error)
@@ -105,9 +107,22 @@ def _pause(error: BaseException) -> str | None:
 
 def _asked_pause(error: BaseException) -> str | None:
     """What Google asks for in its answer; its client keeps all of that."""
-    kept = [details for each in _chain(error) if isinstance(details := getattr(each, "details", None), dict)]
-    asked = next((found for each in kept if (found := account.asked_pause(msgspec.json.encode(each)))), None)
+    asked = next((found for each in _kept(error, "details") if (found := account.asked_pause(each))), None)
     return None if asked is None else asked.decode()
+
+
+def _is_spent(error: BaseException) -> bool:
+    """As `account.spent`, of what the provider answered."""
+    return any(account.spent(account.BUSY, each) for each in _kept(error, "details", "body"))
+
+
+def _kept(error: BaseException, *names: str) -> Iterator[bytes]:
+    """Answers of providers, as their clients keep them: Google's all of one (`details`), others the error of it
+    (`body`)."""
+    for each in _chain(error):
+        for name in names:
+            if isinstance(told := getattr(each, name, None), dict):
+                yield msgspec.json.encode(told if "error" in told else {"error": told})
 
 
 def _status(error: BaseException, field: str | None) -> int:

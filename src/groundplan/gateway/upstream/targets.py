@@ -6,7 +6,7 @@ Secrets are resolved for a few seconds at a time and never leave this module but
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from groundplan.blueprint.model import Deployment, ProviderKey
@@ -16,7 +16,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.upstream.connection import Pool, UpstreamFailure
 from groundplan.gateway.upstream.hidden import sought, spelled, without
-from groundplan.gateway.upstream.key_pool import KeyPool
+from groundplan.gateway.upstream.key_pool import WHYS, KeyPool
 from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
 from groundplan.gateway.upstream.returning import Returning
 
@@ -94,11 +94,24 @@ class Targets:
         known = self._keys.get(deployment.name)
         if known is not None and known[0] is deployment.keys:
             return known[1]
-        pool = KeyPool(len(deployment.keys))
-        if known is not None and [each.key for each in known[0]] == [each.key for each in deployment.keys]:
-            pool = known[1]  # what is known of keys is not known of those that took their places
+        pool = KeyPool([each.key for each in deployment.keys], None if known is None else known[1])
         self._keys[deployment.name] = deployment.keys, pool
         return pool
+
+    def declare(self, deployments: Iterable[Deployment]) -> None:
+        """What there is from now on: nothing is told of keys of others."""
+        names = {each.name for each in deployments if each.keys}
+        self._keys = {name: known for name, known in self._keys.items() if name in names}
+
+    def key_troubles(self) -> dict[str, str]:
+        """What is wrong with keys of deployments that have several, in words that stay the same while it is."""
+        now, found = self._loop.time(), dict[str, str]()
+        for name, (keys, pool) in self._keys.items():
+            whys = zip(keys, pool.whys(now), strict=True)
+            told = [f"the key {key.key} rests: {WHYS[why]}" for key, why in whys if why in WHYS]
+            if told:
+                found[name] = "; ".join(told)
+        return found
 
     def with_key(self, deployment: Deployment, index: int | None) -> Target:
         """As `of`, with a certain one of its keys, or the one to use now. Raises `UpstreamFailure`."""
