@@ -94,7 +94,7 @@ async def test_a_second_answer_beside_the_shown_one_gets_the_files_too(database:
             assert json.loads(last.body)["messages"][0]["content"][1]["file"] == {
                 "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0xLjQK",
             }  # fmt: skip
-        assert rig.gateway.files._held == 0, "both have given back what they held"
+        assert rig.gateway.files.held == 0, "both have given back what they held"
         await books(rig)
 
 
@@ -118,7 +118,7 @@ async def test_an_estimate_looks_at_the_files_that_are_named(database: Database,
         rig.gateway.files = await stored(database, Shelf(Home(tmp_path)), id, b"%PDF-1.4\n")
         estimate, unknown = await told(rig, asked(rig, id)), await told(rig, asked(rig, new_id()))
         assert (unknown.status, unknown.code) == (404, "file_not_found")
-        assert rig.gateway.files._held == 0 and rig.models["one"].counted == 0
+        assert rig.gateway.files.held == 0 and rig.models["one"].counted == 0
         part = {"type": "file", "file": {"file_id": f"file-{id.hex}"}}
         assert (await rig.chat(messages=[{"role": "user", "content": [part]}])).status == 200
         (made,) = [record for record in await rig.records() if isinstance(record, Reservation)]

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from tests.unit.call_rig import call_rig
 from tests.unit.test_gateway_pipeline import KEY, Rig, rig
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.endpoints import announce
+from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.periods import current
@@ -25,6 +27,8 @@ from groundplan.gateway.telemetry.exposition import Family, Sample, histogram, r
 from groundplan.gateway.telemetry.meters import DURATION_US, Histogram, Meters
 from groundplan.gateway.telemetry.metrics import families, gathered
 from groundplan.gateway.telemetry.scrape import Scrapes, known, ups
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.room import Share
 from groundplan.ledger.model import Usage
 from groundplan.testing.scripted import Script
 
@@ -217,6 +221,35 @@ async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:
     assert total(found, deployment="one", state="open") == 1
     assert total(found, deployment="one", state="closed") == 0
     assert total(found, deployment="two", state="closed") == 1
+
+
+async def test_what_is_taken_of_a_workers_memory_is_told(tmp_path: Path) -> None:
+    async with call_rig(tmp_path) as rig:
+        gateway, server, share = rig.gateway, rig.server, Share(rig.gateway.room)
+        gateway.server, server.limits = server, dataclasses.replace(server.limits, held=3000)
+        assert (await rig.chat(user="a" * 3000)).code == "memory_full"
+        gateway.room.limit = 5 << 20
+        await share.grown(2 << 20, 1.0)
+        waits = asyncio.create_task(Share(gateway.room).grown(2 << 20, 0.05))
+        second = asyncio.create_task(Share(gateway.room).grown(2 << 20, 0.05))
+        await asyncio.sleep(0)
+        found = parsed(render([("0", families(gateway))]))
+        name = "groundplan_gateway_room"
+        assert total(found[f"{name}_bytes"], room="answers") == gateway.room.held >= 4 << 20
+        assert total(found[f"{name}_most_bytes"], room="answers") == 5 << 20
+        assert total(found[f"{name}_most_bytes"], room="requests") == 3000
+        assert total(found[f"{name}_refused_total"], room="requests") == 1
+        assert total(found[f"{name}_waiting"]) == 1
+        assert await waits
+        with pytest.raises(UpstreamFailure):
+            await second
+        with pytest.raises(Unavailable):
+            await gateway.loads.room(rig.plan("assistant").names["one"], "low", 0.0)
+        gateway.pressure.level = 0
+        with pytest.raises(Unavailable):
+            gateway.pressure.check("critical", 0)
+        found = parsed(render([("0", families(gateway))]))
+        assert all(total(found[f"{name}_refused_total"], room=of) == 1 for of in ("answers", "deployments", "worker"))
 
 
 async def ask(port: int, *lines: str, method: str = "GET", host: str = "localhost") -> tuple[int, bytes]:

@@ -319,7 +319,7 @@ def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
     """Its HTTP, which is not listening yet."""
     files, held = resource.getrlimit(resource.RLIMIT_NOFILE)[0], load_settings().request_memory
     server = Server(pipeline.handle, of_refusal, gateway.loop, Limits(held=held, connections=connections(files)))
-    gateway.room.limit = held
+    gateway.room.limit, gateway.server = held, server
     server.streams, server.upgrades, server.share = streams, upgrades, partial(share, gateway)
     return server
 

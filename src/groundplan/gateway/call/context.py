@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.guard.counts import Counts
     from groundplan.gateway.guard.reviews import Reviews
     from groundplan.gateway.guard.severed import Running
+    from groundplan.gateway.http.server import Server
     from groundplan.gateway.surfaces.chat_kept import CompletionShelf
     from groundplan.gateway.surfaces.responses_kept import ResponseShelf
     from groundplan.gateway.telemetry.content import ContentSender
@@ -137,6 +138,8 @@ class Gateway:
     """For calls that name files by their ids."""
     room: Room = field(default_factory=Room)
     """For large answers."""
+    server: Server | None = None
+    """Whose bodies of requests have a room of their own."""
     running: int = 0
     """Calls that were admitted and are not finished."""
     ready: bool = False

@@ -44,7 +44,8 @@ class FilesById:
     def __init__(self, connected: Callable[[], AbstractAsyncContextManager[Connection]], shelf: Shelf) -> None:
         self._connected = connected
         self._shelf = shelf
-        self._held = 0
+        self.held = self.refused = 0
+        """Bytes, and calls."""
 
     async def put_in(self, exchange: Exchange) -> None:
         """Put the files that a request names into it. `release` gives back what it holds then. Raises `NotFound`,
@@ -69,20 +70,21 @@ class FilesById:
 
     def release(self, exchange: Exchange) -> None:
         """The call is over."""
-        self._held -= exchange.held
+        self.held -= exchange.held
         exchange.held = 0
 
     def _hold(self, exchange: Exchange, size: int) -> None:
         workload = exchange.workload
         share = 1.0 if workload is None else SHARES[RANKS[workload.reliability.priority]]
-        if self._held + size > HELD_BYTES * share:
+        if self.held + size > HELD_BYTES * share:
+            self.refused += 1
             raise Unavailable(
                 "the files of running calls are all that is held at once",
                 code="memory_full",
                 hint="Try again; the last of the room is for workloads of a higher `reliability.priority`.",
                 retry_after=1.0,
             )
-        self._held += size
+        self.held += size
         exchange.held += size
 
     async def _found(self, text: str, workload: str) -> StoredFile:

@@ -343,6 +343,7 @@ class RequestReader(asyncio.Protocol, ABC):
         """The first thing that is wrong is told."""
         if self._refusal is None:
             self._refusal = refusal
+            self.server.refused += refusal is refusals.FULL
             if self._request.stream is not None:
                 self._request.stream.fail(refusal)
 

@@ -132,7 +132,9 @@ class Response:
         server, before = self._connection.server, request.held
         server.let_go(request)
         if size > before:
-            return server.hold(request, size)
+            there_is = server.hold(request, size)
+            server.refused += not there_is
+            return there_is
         server.held += size
         request.held = size
         return True

@@ -65,6 +65,8 @@ class Server:
         """Tells from its head whether a request's handler speaks WebSocket."""
         self.held = 0
         """Bytes of bodies that are being read or answered."""
+        self.refused = 0
+        """Requests for whose bodies there was no room."""
         self._full_until = 0.0
         self.draining = False
         self._arrived_at = 0.0

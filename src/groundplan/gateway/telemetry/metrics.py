@@ -13,6 +13,7 @@ from pathlib import Path
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.files_by_id import HELD_BYTES
 from groundplan.gateway.telemetry.conventions import OPERATIONS, named_model
 from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, histogram, single
 from groundplan.gateway.telemetry.meters import TOKEN_CLASSES, AttemptSeries, CallSeries, Histogram, TokenLabels
@@ -210,6 +211,27 @@ def _pressure(gateway: Gateway) -> list[Family]:
     ]
 
 
+def _rooms(gateway: Gateway) -> list[Family]:
+    """What bodies, files and answers take of a worker's memory, and who was refused, or waits, for want of it."""
+    room, server, files, name = gateway.room, gateway.server, gateway.files, "room"
+    taken = {"answers": (room.held, room.limit, room.refused)}
+    if server is not None:
+        taken["requests"] = (server.held, server.limits.held, server.refused)
+    if files is not None:
+        taken["files"] = (files.held, HELD_BYTES, files.refused)
+    used, most, refused = ([Sample([(name, of)], row[at]) for of, row in sorted(taken.items())] for at in range(3))
+    refused += [
+        Sample([(name, "deployments")], gateway.loads.refused),
+        Sample([(name, "worker")], gateway.pressure.refused),
+    ]
+    return [
+        Family(f"{_P}room_bytes", "gauge", "Memory that is taken of what there is for it.", used),
+        Family(f"{_P}room_most_bytes", "gauge", "What there is.", most),
+        Family(f"{_P}room_refused_total", "counter", "Calls for which there was no room in time.", refused),
+        single(f"{_P}room_waiting", "gauge", "Large answers that wait for room.", room.waiting),
+    ]
+
+
 def _journal(gateway: Gateway) -> list[Family]:
     journal, counted = gateway.journal, gateway.journal.counters
     return [
@@ -260,6 +282,7 @@ PARTS: tuple[Callable[[Gateway], list[Family]], ...] = (
     _calls,
     _attempts,
     _state,
+    _rooms,
     _journal,
     _money,
     lambda _: process_families(),

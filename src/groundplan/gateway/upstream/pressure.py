@@ -137,13 +137,15 @@ class _Waiter:
 class Loads:
     """All deployments of one worker, and the calls that wait for room at one of them."""
 
-    __slots__ = ("_loads", "_loop", "_queue")
+    __slots__ = ("_loads", "_loop", "_queue", "refused")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._loads: dict[str, Load] = {}
         self._queue: list[_Waiter] = []
         """The most important first, then the longest waiting."""
+        self.refused = 0
+        """Calls that found no room in time."""
 
     def of(self, deployment: Deployment) -> Load:
         load = self._loads.get(deployment.name)
@@ -202,6 +204,7 @@ class Loads:
         seconds = min(seconds, QUEUE_SECONDS)
         loads = [self.of(deployment) for deployment in deployments]
         if seconds <= 0 or not self._make_way(rank, loads):
+            self.refused += 1
             raise overloaded("every deployment that may answer this call is", 1.0 + rank)
         waiter = _Waiter(rank, loads, self._loop.create_future())
         place = next((n for n, other in enumerate(self._queue) if other.rank > rank), len(self._queue))
@@ -215,6 +218,7 @@ class Loads:
         finally:
             timer.cancel()
         if found is None:
+            self.refused += 1
             raise overloaded("every deployment that may answer this call is", 1.0 + rank)
         found.running -= 1  # whoever takes the place counts it
         return deployments[loads.index(found)]
@@ -259,11 +263,13 @@ SHARES = (1.0, 0.9, 0.8, 0.7)
 class Pressure:
     """How full this worker is. `level`: calls of this rank and above are refused; 4 where none are."""
 
-    __slots__ = ("_expected", "_few", "_lags", "_loop", "_timer", "level", "most_running")
+    __slots__ = ("_expected", "_few", "_lags", "_loop", "_timer", "level", "most_running", "refused")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, most_running: int = MOST_RUNNING) -> None:
         self._loop = loop
         self.most_running = most_running
+        self.refused = 0
+        """Calls that came when it was too full for them."""
         self._few = most_running * SHARES[-1]
         """No more running: nobody is refused."""
         self.level = len(RANKS)
@@ -304,4 +310,5 @@ class Pressure:
         (`overloaded`)."""
         rank = RANKS[priority]
         if rank >= self.level or running > self.most_running * SHARES[rank]:
+            self.refused += 1
             raise overloaded("this gateway is", 1.0 + rank)

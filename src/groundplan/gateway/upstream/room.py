@@ -27,11 +27,13 @@ CROWDED = "crowded"
 class Room:
     """Of one worker, in bytes. Changed by shares alone."""
 
-    __slots__ = ("_beyond", "_came", "_waiting", "held", "limit")
+    __slots__ = ("_beyond", "_came", "_waiting", "held", "limit", "refused")
 
     def __init__(self, limit: int = 256 << 20) -> None:
         self.limit = limit
         self.held = 0
+        self.refused = 0
+        """Answers for which there was none in time."""
         self._beyond: Share | None = None
         """Who alone may take more than there is for it."""
         self._waiting: list[_Waiter] = []
@@ -133,6 +135,7 @@ class Share:
             while not future.done():
                 left = end - loop.time()
                 if left <= 0:
+                    room.refused += 1
                     raise UpstreamFailure(
                         CROWDED, "other large answers took all the memory that there is for them", sent=True,
                         hint="Try again, ask for less at once, or give answers more memory: GROUNDPLAN_REQUEST_MEMORY.",
