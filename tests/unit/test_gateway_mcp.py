@@ -28,6 +28,7 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import endpoint, servers, wire
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.mcp.offered import RESOURCES, Looker, offers, plain
+from groundplan.gateway.upstream.room import Share
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.ledger.model import Finish, Reservation
 from groundplan.release.governed import tools
@@ -335,6 +336,22 @@ async def test_a_stream_that_says_nothing_is_over_in_time(tmp_path: Path) -> Non
         model.trickles = False
         await until(lambda: len(model.ids) == 2)
         assert model.ids[0] == model.ids[1], "its server hears that nobody waits for it"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_large_answer_waits_for_room_and_gives_it_back(tmp_path: Path, streams: bool) -> None:
+    async with stack(tmp_path, streams=streams) as (rig, model):
+        room, other = rig.gateway.room, Share(rig.gateway.room)
+        room.limit = 5 << 20
+        await other.grown(3 << 20, 1.0)
+        assert (await use(rig, "crm__echo"))["content"][0]["text"] == "done", "a little one takes none"
+        model.answer = {"content": [{"type": "text", "text": "a" * (3 << 20)}]}
+        waits = asyncio.create_task(use(rig, "crm__echo"))
+        await until(lambda: room.waiting == 1)
+        assert room.held == other.size
+        other.give_back()
+        assert len((await waits)["content"][0]["text"]) == 3 << 20
+        await until(lambda: not room.held)
 
 
 class Desk:

@@ -31,10 +31,11 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
 from groundplan.gateway.mcp.approvals import approved
 from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, Looker, checked, inward, offers, others, outward
-from groundplan.gateway.mcp.servers import ServerError, Servers
+from groundplan.gateway.mcp.servers import ServerError, Servers, counted
 from groundplan.gateway.mcp.use import Use, caller_of
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.upstream.pressure import RANKS
 from groundplan.governance.guardrails.guard import Findings, checked_passage, rewritten
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Refusal
@@ -102,12 +103,13 @@ class McpApi:
         if message.id is None:
             response.send(202, b"")
             return
-        try:
-            body = await self._answer(exchange, message)
-        except ServerError as error:
-            code = int(error.code) if isinstance(error.code, int) else -32603
-            body = wire.failure(message.id, code, _seen(exchange, str(error)))
-        await response.send_slowly(200, body)
+        with counted(self._gateway.room, RANKS[exchange.workload.reliability.priority]):
+            try:
+                body = await self._answer(exchange, message)
+            except ServerError as error:
+                code = int(error.code) if isinstance(error.code, int) else -32603
+                body = wire.failure(message.id, code, _seen(exchange, str(error)))
+            await response.send_slowly(200, body)
 
     async def _answer(self, exchange: Exchange, message: wire.Message) -> bytes:
         if message.method == "initialize":

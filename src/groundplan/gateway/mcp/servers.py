@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,8 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
 from groundplan.gateway.mcp.wire import VERSIONS
-from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure, still
+from groundplan.gateway.upstream.connection import UNCOUNTED, UpstreamConnection, UpstreamFailure, still
+from groundplan.gateway.upstream.room import Room, Share
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -43,6 +45,28 @@ _END_SECONDS = 1.0
 _ELSEWHERE = frozenset({307, 308, 404, 405})
 """Statuses of a server whose address ends with a slash where it is declared without one."""
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~:+/=")
+
+
+_counted: ContextVar[Callable[[], Share] | None] = ContextVar("counted", default=None)
+"""Has what is asked for here counted in the room for large answers."""
+
+
+@contextmanager
+def counted(room: Room, rank: int) -> Iterator[None]:
+    """What servers answer to whom is asked within it takes of the room for large answers, until its end."""
+    shares: list[Share] = []
+
+    def share() -> Share:
+        shares.append(made := Share(room, rank))
+        return made
+
+    token = _counted.set(share)
+    try:
+        yield
+    finally:
+        _counted.reset(token)
+        for each in shares:
+            each.give_back()
 
 
 class _Answer(msgspec.Struct):
@@ -144,7 +168,9 @@ class Servers:
     async def _within(self, session: _Session, method: str, params: dict[str, Any]) -> tuple[int, _Answer | None]:
         session.busy += 1
         try:
-            status, answer, _ = await self._send(session.server, method, params, session.lines)
+            made = _counted.get()
+            share = None if made is None else made()
+            status, answer, _ = await self._send(session.server, method, params, session.lines, share=share)
         finally:
             session.busy -= 1
             session.used = self._gateway.loop.time()
@@ -236,15 +262,17 @@ class Servers:
     # messages --------------------------------------------------------------------------------------------------------
 
     async def _send(
-        self, server: ToolServer, method: str, params: dict[str, Any], lines: bytes, *, notify: bool = False
-    ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
-        """(status, answer, headers). Raises `UpstreamFailure`."""
+        self, server: ToolServer, method: str, params: dict[str, Any], lines: bytes, *, notify: bool = False,
+        share: Share | None = None,
+    ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:  # fmt: skip
+        """(status, answer, headers). `share`: what a large answer takes of the room for them. Raises
+        `UpstreamFailure`."""
         self._next += 1
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
         if not notify:
             message["id"] = self._next
         try:
-            return await self._post(server, message, lines, once=method == USE)
+            return await self._post(server, message, lines, once=method == USE, share=share)
         except (UpstreamFailure, EventTooLarge, asyncio.CancelledError) as over:
             waits = not isinstance(over, UpstreamFailure) or over.kind == "timeout"
             if waits and not notify and b"mcp-session-id" in lines:
@@ -255,15 +283,16 @@ class Servers:
             raise
 
     async def _post(
-        self, server: ToolServer, message: dict[str, Any], lines: bytes, *, once: bool = False
-    ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
+        self, server: ToolServer, message: dict[str, Any], lines: bytes, *, once: bool = False,
+        share: Share | None = None,
+    ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:  # fmt: skip
         """`once`: a use is not tried again, so it never meets a connection that its server is just closing."""
         target = self._gateway.targets.named(f"mcp:{server.name}", server.url, server.key)
         path = self._path(server, target)
         pooled = None if once else target.pool.idle()
         accept = b"application/json, text/event-stream"
         request = target.request(path, msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)
-        one = _Post(server, target, request, message.get("id"), partial(self._reply, server, lines))
+        one = _Post(server, target, request, message.get("id"), partial(self._reply, server, lines), share)
         if pooled is not None:
             try:
                 return await one.over(pooled)
@@ -297,6 +326,7 @@ class _Post:
     request: bytes
     id: Any
     reply: _Ask
+    share: Share | None
 
     async def over(self, connection: UpstreamConnection) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
         """(status, answer, headers), within the declared time, however much comes meanwhile. Raises
@@ -310,7 +340,9 @@ class _Post:
             if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
                 return status, await self._streamed(connection, by) if self.id is not None else None, headers
             left = still(by - loop.time())
-            body = await connection.body(left, left)
+            body = await connection.body(left, left, self.share)
+            if self.share is not None:
+                self.share.keep(len(body))
         finally:
             connection.release()
         return status, _answer(self.target.clean(body)) if status == 200 and body else None, headers
@@ -318,7 +350,11 @@ class _Post:
     async def _streamed(self, connection: UpstreamConnection, by: float) -> _Answer | None:
         """The answer among the events of a stream."""
         reader, loop, asked = EventReader(), asyncio.get_running_loop(), 0
+        size, room = 0, UNCOUNTED
         while (data := await connection.chunk(still(by - loop.time()))) is not None:
+            size += len(data)
+            if size > room and self.share is not None:
+                room = await self.share.grown(size, by - loop.time())
             for event in reader.feed(data):
                 found = _answer(self.target.clean(event))
                 if found is None:
@@ -329,6 +365,8 @@ class _Post:
                 elif found.id is not None and asked < MOST_ASKED:
                     asked += 1
                     self.reply(found)
+            if reader.between:
+                size = 0
         return None
 
     def _is_ours(self, found: _Answer) -> bool:
