@@ -312,6 +312,12 @@ async def test_what_claude_code_asks_is_said_in_chat(setup: Setup) -> None:
     assert [each["function"]["name"] for each in said["tools"]] == ["look", "later"]
     assert (await setup.ask(model="scripted/chat", output_config={"effort": "max"})).status == 200
     assert json.loads(setup.chat.last.body)["reasoning_effort"] == "max"
+    told["thinking"] = {"type": "enabled", "budget_tokens": 31_999}
+    reply = await setup.ask(model="scripted/chat", max_tokens=32_000, **told)
+    assert "thinking.budget_tokens" in reply.json["groundplan"]["left_out"], reply.body
+    said = json.loads(setup.chat.last.body)
+    assert "reasoning_effort" not in said and said.get("max_completion_tokens", said.get("max_tokens")) < 32_000
+    del told["thinking"]
     assert (await setup.ask(model="scripted/native", **told)).status == 200
     assert setup.native.last is not None and json.loads(setup.native.last.body)["messages"] == asked
 
@@ -339,7 +345,7 @@ async def test_a_tool_that_is_named_is_read_again_where_it_is_and_none_is_define
     ("more", "field"),
     [
         ({"top_k": 5}, "top_k"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ({"thinking": {"type": "enabled"}}, "thinking"),
         ({"stop_sequences": list("abcde")}, "stop_sequences: more than 4"),
         ({"output_config": {"task_budget": {"total": 9}}}, "output_config.task_budget"),
         (

@@ -1,7 +1,8 @@
 """A request for a message, said in OpenAI's chat: what can be said is, what cannot is refused by its name.
 
 Left out, and told to the caller, is what nothing depends on there: `cache_control`, which is about a price; what
-another model thought earlier; that tools are known only once they are searched for. Pure.
+another model thought earlier, and how much this one may think; that tools are known only once they are searched for.
+Pure.
 """
 
 from __future__ import annotations
@@ -260,8 +261,12 @@ class Translation:
             self.fields["service_tier"] = "default"
 
     def put_thinking(self, thinking: dict[str, Any]) -> None:
-        """That a model decides itself how much it thinks is what models do in chat where nothing is said."""
-        if thinking.get("type") not in ("disabled", "adaptive"):
+        """That a model decides itself how much it thinks is what models do in chat where nothing is said. What it may
+        think at most is a part of `max_tokens`, which is kept."""
+        kind, budget = thinking.get("type"), thinking.get("budget_tokens")
+        if kind == "enabled" and type(budget) is int:
+            self.left_out.add("thinking.budget_tokens")
+        elif kind not in ("disabled", "adaptive"):
             raise cannot("thinking")
 
     def put_context(self, management: dict[str, Any]) -> None:
