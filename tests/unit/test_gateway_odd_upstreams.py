@@ -37,6 +37,7 @@ from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.resume import continuation
 from groundplan.gateway.surfaces.answers import of_error
 from groundplan.gateway.surfaces.chat import ChatRelay, read
+from groundplan.gateway.surfaces.responses_to_chat import Translation
 from groundplan.gateway.upstream.account import meant, not_asked
 from groundplan.ledger.model import Usage
 
@@ -220,6 +221,31 @@ def calls_in(told: list[Any]) -> list[tuple[str, str]]:
         text = "".join(each["delta"]["partial_json"] for each in pieces)
         found.append((begun["content_block"]["id"], text))
     return found
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_functions_of_a_group_have_its_name_in_chat(tmp_path: Path, stream: bool) -> None:
+    """Codex has those by which it asks other agents in one. Who asked is told both names, as he said them."""
+    look = {"type": "function", "name": "look", "description": "Look", "parameters": {"type": "object"}}
+    group = {"type": "namespace", "name": "files", "description": "Of files", "tools": [look, {**look, "name": "list"}]}
+    item = {"type": "function_call", "call_id": "c0", "name": "look", "namespace": "files", "arguments": "{}"}
+    said = [item, {"type": "function_call_output", "call_id": "c0", "output": "one"}]
+    body = {"model": "auto", "input": said, "stream": stream, "tools": [look, group]}
+    made = Translation(json.dumps(body).encode())
+    told = [(each["function"]["name"], each["function"]["description"]) for each in made.fields["tools"]]
+    assert told == [("look", "Look"), ("files__look", "Of files\n\nLook"), ("files__list", "Look")]
+    assert made.messages[0]["tool_calls"][0]["function"]["name"] == "files__look"
+    calls = [piece(0, "c1", "{}", "files__look"), piece(1, "c2", "{}", "look"), piece(2, "c3", "{}", "files__list")]
+    sent = STREAM + events(ROLE, chunk({"tool_calls": calls}), chunk({}, "tool_calls"), DONE)
+    if not stream:
+        message = {"role": "assistant", "content": None, "tool_calls": calls}
+        sent = answering(whole(choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}]))
+    async with saying(tmp_path, sent) as rig:
+        reply = await asked(rig, "/v1/responses", body)
+        answer = reply.json if not stream else json.loads(reply.body.split(b"data: ")[-1])["response"]
+        names = [(each.get("namespace"), each["name"]) for each in answer["output"]]
+        assert names == [("files", "look"), (None, "look"), ("files", "list")]
+        assert answer["tools"][1] == group
 
 
 @pytest.mark.parametrize("arguments", ["", None, "absent", "{}"])

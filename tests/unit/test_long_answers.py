@@ -42,7 +42,7 @@ def messages() -> Relay:
 
 
 def responses() -> Relay:
-    return ContinuedResponse(ResponsesChatRelay({}, "resp_1", "m", 1), None)
+    return ContinuedResponse(ResponsesChatRelay({}, "resp_1", "m", 1, {}), None)
 
 
 @pytest.mark.parametrize("make", [chat, messages, responses])

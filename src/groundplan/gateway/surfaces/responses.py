@@ -245,13 +245,13 @@ class ResponsesByChat(ByChat):
         usage = None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
         response = responses_shape.begun(asked.translation().asked, asked.name, found.model or ask.model)
         finish = choice.finish_reason or "stop"
-        items = responses_shape.output(choice.message, finish)
+        items = responses_shape.output(choice.message, finish, asked.translation().groups)
         counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(items)) // 4))
         return Answered(_encode(responses_shape.ended(response, items, finish, counted)), usage)
 
     def relay(self, ask: Ask) -> Relay:
-        asked = told(ask)
-        return ResponsesChatRelay(asked.translation().asked, asked.name, ask.model, ask.size)
+        asked, said = told(ask), told(ask).translation()
+        return ResponsesChatRelay(said.asked, asked.name, ask.model, ask.size, said.groups)
 
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -15,11 +16,14 @@ from groundplan.gateway.surfaces.chat_pieces import Said
 from groundplan.ledger.model import Usage
 
 Fields = dict[str, msgspec.Raw]
+Groups = Mapping[str, tuple[str, str]]
+NO_GROUPS: Groups = MappingProxyType({})
 fields_of = msgspec.json.Decoder(Fields).decode
 _encode = msgspec.json.Encoder().encode
 _NOTHING = msgspec.Raw(b"null")
 NONE = "{}"
 """Arguments of a function that is called with nothing."""
+_UNSAID = {"description": None, "parameters": None, "strict": None}
 _TIERS = frozenset({"default", "flex", "scale", "priority"})
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -91,7 +95,7 @@ def begun(asked: dict[str, Any], name: str, model: str) -> dict[str, Any]:
         "temperature": given.get("temperature", 1.0),
         "text": {**given.get("text", {}), "format": given.get("text", {}).get("format") or {"type": "text"}},
         "tool_choice": given.get("tool_choice", "auto"),
-        "tools": [{"description": None, "parameters": None, "strict": None, **tool} for tool in given.get("tools", [])],
+        "tools": [{**(_UNSAID if tool["type"] == "function" else {}), **tool} for tool in given.get("tools", [])],
         "top_p": given.get("top_p", 1.0),
         "truncation": "disabled",
         "usage": None,
@@ -135,8 +139,12 @@ def message(name: str, status: str, content: list[dict[str, Any]]) -> dict[str, 
     return {"id": name, "type": "message", "role": "assistant", "status": status, "content": content}
 
 
-def call(name: str, status: str, call_id: str, function: str, arguments: str) -> dict[str, Any]:
-    return {
+def call(
+    name: str, status: str, call_id: str, function: str, arguments: str, groups: Groups = NO_GROUPS
+) -> dict[str, Any]:
+    """`groups`: (group, name) of functions that are in one, by the names that they have in chat."""
+    group, function = groups.get(function, ("", function))
+    made = {
         "id": name,
         "type": "function_call",
         "status": status,
@@ -144,6 +152,7 @@ def call(name: str, status: str, call_id: str, function: str, arguments: str) ->
         "name": function,
         "arguments": arguments,
     }
+    return {**made, "namespace": group} if group else made
 
 
 def status_of(finish: str, arguments: str = "") -> str:
@@ -159,7 +168,7 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def output(said: Said, finish: str) -> list[dict[str, Any]]:
+def output(said: Said, finish: str, groups: Groups = NO_GROUPS) -> list[dict[str, Any]]:
     """The items of a whole answer that ended so."""
     content = [text_part(text)] if (text := said.text) else []
     if said.refusal:
@@ -170,5 +179,5 @@ def output(said: Said, finish: str) -> list[dict[str, Any]]:
     for number, each in enumerate(calls, 1):
         told = each.function.arguments or NONE
         status = status_of(finish, told) if number == len(calls) else "completed"
-        items.append(call(new_name("fc"), status, each.name, each.function.name, told))
+        items.append(call(new_name("fc"), status, each.name, each.function.name, told, groups))
     return items

@@ -178,13 +178,14 @@ class ResponsesChatRelay(MadeOfChat):
     """A chat stream as the events of a response."""
 
     __slots__ = (
-        "_asked", "_call", "_ending", "_finish", "_index", "_items", "_kind", "_model", "_number", "_open", "_response",
-        "_text",
+        "_asked", "_call", "_ending", "_finish", "_groups", "_index", "_items", "_kind", "_model", "_number", "_open",
+        "_response", "_text",
     )  # fmt: skip
 
-    def __init__(self, asked: dict[str, Any], name: str, model: str, size: int) -> None:
+    def __init__(self, asked: dict[str, Any], name: str, model: str, size: int, groups: shape.Groups) -> None:
         super().__init__(size)
         self._asked = asked
+        self._groups = groups
         self._model = model
         self._response: dict[str, Any] = {"id": name}
         self._number = 0
@@ -264,7 +265,8 @@ class ResponsesChatRelay(MadeOfChat):
         if self._kind != "call" or self._call is None:
             return shape.message(self._open, status, [self._part()])
         told = self._text.getvalue()
-        return shape.call(self._open, status, self._call.id or "", self._call.function.name or "", told)
+        called = self._call.id or "", self._call.function.name or ""
+        return shape.call(self._open, status, *called, told, self._groups)
 
     def _close(self) -> list[bytes]:
         if not self._open:

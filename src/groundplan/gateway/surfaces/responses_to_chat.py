@@ -13,7 +13,7 @@ from groundplan.gateway.upstream import providers
 
 _decode = msgspec.json.Decoder().decode
 _MESSAGE = frozenset({"type", "role", "content", "id", "status", "phase"})
-_CALL = frozenset({"type", "id", "call_id", "name", "arguments", "status", "parsed_arguments"})
+_CALL = frozenset({"type", "id", "call_id", "name", "namespace", "arguments", "status", "parsed_arguments"})
 _OUTPUT = frozenset({"type", "id", "call_id", "output", "status", "name"})
 _SAYS_NOTHING: tuple[Any, ...] = (None, [], {}, {"type": "direct"})
 """The last one of who calls a function: the model itself."""
@@ -27,6 +27,9 @@ _PARTS = {
 """What is said of an item or a part in chat, or is about it and no part of what was said: its id, its status, whether
 it was the answer or said on the way to it (`phase`), notes on an earlier answer, and what OpenAI's clients parsed."""
 _TOOL = ("name", "description", "parameters", "strict")
+_GROUP = frozenset({"type", "name", "description", "tools"})
+LONGEST_NAME = 64
+"""Of a function in chat."""
 ENCRYPTED = "reasoning.encrypted_content"
 REASONING = "rs_"
 """How the ids of reasoning begin, which tell what a reference is to."""
@@ -53,15 +56,33 @@ def is_here(item: dict[str, Any]) -> bool:
     return item.get("type") != "reasoning" or bool(item.get("encrypted_content") or item.get("content"))
 
 
-class Translation:
-    """`fields` of the chat but for model and caps; `asked` is the request; `earlier` are messages before its input."""
+def within(group: str, name: str) -> str:
+    """What a function of a group is called in chat. Raises `Invalid`."""
+    if len(told := f"{group}__{name}") > LONGEST_NAME:
+        raise cannot(f"tools: a name with its namespace's of more than {LONGEST_NAME} signs")
+    return told
 
-    __slots__ = ("asked", "fields", "messages")
+
+def _function(tool: dict[str, Any]) -> dict[str, Any]:
+    if tool["type"] != "function":
+        raise cannot(f"tools: {str(tool['type'])[:40]}")
+    for name, value in tool.items():
+        if name not in ("type", *_TOOL) and value not in _NOTHING:
+            raise cannot(f"tools: {name[:40]}")
+    return {name: tool[name] for name in _TOOL if tool.get(name) is not None}
+
+
+class Translation:
+    """`fields` of the chat but for model and caps; `asked` is the request; `earlier` are messages before its input;
+    `groups` are (group, name) of functions that are in one, by the names that they have in chat."""
+
+    __slots__ = ("asked", "fields", "groups", "messages")
 
     def __init__(self, body: bytes, earlier: list[dict[str, Any]] | None = None) -> None:
         """Raises `Invalid` (`field_untranslatable`)."""
         self.asked: dict[str, Any] = _decode(body)
         self.fields: dict[str, Any] = {}
+        self.groups: dict[str, tuple[str, str]] = {}
         self.messages: list[dict[str, Any]] = list(earlier or ())
         for name, value in self.asked.items():
             if value is not None:
@@ -123,7 +144,9 @@ class Translation:
 
     def _call(self, item: dict[str, Any]) -> None:
         check(item, _CALL, "input: function_call")
-        function = {"name": item["name"], "arguments": item["arguments"]}
+        group = item.get("namespace")
+        name = within(group, item["name"]) if group else item["name"]
+        function = {"name": name, "arguments": item["arguments"]}
         call = signatures.call(item["call_id"], function)
         last = self.messages[-1] if self.messages else {}
         if last.get("role") == "assistant":
@@ -145,17 +168,26 @@ class Translation:
     # the other fields ------------------------------------------------------------------------------------------------
 
     def put_tools(self, tools: list[dict[str, Any]]) -> None:
-        made = []
+        made: list[dict[str, Any]] = []
         for tool in tools:
-            if tool["type"] != "function":
-                raise cannot(f"tools: {str(tool['type'])[:40]}")
-            for name, value in tool.items():
-                if name not in ("type", *_TOOL) and value not in _NOTHING:
-                    raise cannot(f"tools: {name[:40]}")
-            function = {name: tool[name] for name in _TOOL if tool.get(name) is not None}
-            made.append({"type": "function", "function": function})
+            made += self._group(tool) if tool["type"] == "namespace" else [_function(tool)]
+        names = {each["name"] for each in made}
+        if self.groups and len(names) < len(made):
+            raise cannot("tools: two functions of one name")
         if made:
-            self.fields["tools"] = made
+            self.fields["tools"] = [{"type": "function", "function": each} for each in made]
+
+    def _group(self, group: dict[str, Any]) -> list[dict[str, Any]]:
+        """The functions of a group, of which there are none in chat: its name is a part of theirs, and what it is for
+        is told of the first."""
+        check(group, _GROUP, "tools: namespace")
+        made = [_function(each) for each in group["tools"]]
+        for each in made:
+            name, each["name"] = each["name"], within(group["name"], each["name"])
+            self.groups[each["name"]] = group["name"], name
+        if made and group.get("description"):
+            made[0]["description"] = "\n\n".join(filter(None, (group["description"], made[0].get("description"))))
+        return made
 
     def put_choice(self, choice: str | dict[str, Any]) -> None:
         if isinstance(choice, str):
