@@ -17,7 +17,7 @@ _NEWEST = """SELECT b.id, b.workload, b.endpoint, b.status, b.created_at, b.expi
       0) + b.left_usd AS cost
   FROM batch b
   LEFT JOIN LATERAL (SELECT coalesce(sum(d.completed), 0) AS completed, coalesce(sum(d.failed), 0) AS failed,
-      (SELECT count(*) FROM batch_line i WHERE i.batch_id = b.id AND i.state <> 'done' AND i.state <> 'pending')
+      (SELECT count(*) FROM batch_line i WHERE i.batch_id = b.id AND i.state IN ('running', 'ordered'))
         AS running
     FROM batch_done d WHERE d.batch_id = b.id) l ON true
   LEFT JOIN LATERAL (SELECT coalesce(sum(r.completed), 0) AS completed, coalesce(sum(r.failed), 0) AS failed,

@@ -43,6 +43,9 @@ INSERT INTO batch_done (batch_id, completed, failed)
     AND batch_id IN (SELECT b.id FROM batch b WHERE NOT EXISTS (SELECT FROM batch_done d WHERE d.batch_id = b.id))
   GROUP BY 1;
 
+-- Those that are under way: each worker asks for them twice a second, and read all that wait.
+CREATE INDEX batch_line_running ON batch_line (batch_id, state) WHERE state IN ('running', 'ordered');
+
 -- Files may say how long they are kept, and an order how long its results are.
 ALTER TABLE api_file ADD COLUMN expires_at timestamptz;
 CREATE INDEX api_file_expires ON api_file (expires_at) WHERE expires_at IS NOT NULL AND deleted_at IS NULL;
