@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,6 +16,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import NotFound
 from groundplan.economics.experiment import experiment_store
 from groundplan.economics.experiment.model import SHADOW
+from groundplan.release import store as release_store
 
 SEARCH = "search"
 TRANSLATE = "translate"
@@ -28,28 +28,21 @@ _SERVED_BY_SEARCH = frozenset({"embeddings"})
 """Local names that the search service answers for."""
 
 
-@lru_cache(maxsize=8)
-def _decoded(digest: str, body: bytes) -> Blueprint:
-    del digest
-    return artifact.decode(body)
-
-
 def current_or_none(conn: Connection[Any]) -> Blueprint | None:
     """The newest blueprint, None before genesis."""
-    number = store.current_number(conn)
-    return None if number is None else at(conn, number)
+    return release_store.decoded(conn)
 
 
 def at(conn: Connection[Any], number: int) -> Blueprint:
     """Blueprint `number`. Raises `NotFound`."""
-    row = store.blueprint(conn, number)
-    return _decoded(row["digest"], bytes(row["body"]))
+    found = release_store.decoded(conn, number)
+    return found if found is not None else artifact.decode(bytes(store.blueprint(conn, number)["body"]))
 
 
 def workspace_at(conn: Connection[Any], number: int) -> Workspace:
     """The declared files of blueprint `number`, parsed once. Raises `NotFound`."""
-    row = store.blueprint(conn, number)
-    return load_served(row["sources"])
+    files = release_store.sources(conn, number)
+    return load_served(files if files is not None else store.blueprint(conn, number)["sources"])
 
 
 def current_blueprint(conn: Connection[Any]) -> Blueprint:

@@ -41,8 +41,10 @@ from groundplan.release.store import StoredBlueprint
 
 def current(conn: Connection[Any]) -> Current | None:
     """What is served now; None before genesis."""
-    stored = store.newest(conn)
-    return served_by(stored) if stored else None
+    blueprint = store.decoded(conn)
+    if blueprint is None:
+        return None
+    return Current(blueprint, load_served(store.sources(conn, blueprint.number) or {}))
 
 
 def preview(conn: Connection[Any], signing: Signing, files: Files) -> Plan:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Lock
 from typing import Any, LiteralString
 
 from psycopg import Connection
@@ -38,6 +40,41 @@ class StoredBlueprint:
     reason: str
     rollback_of: int | None
     genesis: bool
+
+
+_KEPT = 8
+_kept: OrderedDict[str, Blueprint] = OrderedDict()
+"""The blueprints that were asked for last, by digest."""
+_keeping = Lock()
+
+
+def decoded(conn: Connection[Any], number: int | None = None) -> Blueprint | None:
+    """A blueprint, the newest where no number is given; None where there is none. It is asked for with every request,
+    and may have many megabytes: they are read once."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        query = "SELECT number, digest FROM blueprint WHERE %(n)s::int IS NULL OR number = %(n)s"
+        row = cursor.execute(query + " ORDER BY number DESC LIMIT 1", {"n": number}).fetchone()
+        if row is None:
+            return None
+        found_number, digest = row
+        with _keeping:
+            if digest in _kept:
+                _kept.move_to_end(digest)
+                return _kept[digest]
+        (body,) = cursor.execute("SELECT body FROM blueprint WHERE number = %s", (found_number,)).fetchone() or (b"",)
+    found = decode(bytes(body))
+    with _keeping:
+        _kept[digest] = found
+        while len(_kept) > _KEPT:
+            _kept.popitem(last=False)
+    return found
+
+
+def sources(conn: Connection[Any], number: int) -> dict[str, str] | None:
+    """The files that a blueprint was made from; None where there is none."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute("SELECT sources FROM blueprint WHERE number = %s", (number,)).fetchone()
+    return None if row is None else dict(row[0])
 
 
 def lock(conn: Connection[Any]) -> None:
