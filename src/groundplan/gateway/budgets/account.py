@@ -39,7 +39,8 @@ class Account:
     number: int
     """Of the blueprint that declares it so."""
     waiters: list[tuple[int, asyncio.Future[bool]]] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event | None = None
+    """Wakes what serves those who wait; None while nobody does: it is most of what one of a hundred thousand takes."""
     promised: int = 0
     """Amounts of callers who were told to go on and have not run yet."""
     freed: bool = False
@@ -70,6 +71,11 @@ class Account:
     cut: bool = False
     """Less is declared than what is held was granted of: whatever becomes idle is given back, until PostgreSQL says
     that all who hold something of it are within what is declared now."""
+
+    def wake(self) -> None:
+        """Something may have come for those who wait."""
+        if self.changed is not None:
+            self.changed.set()
 
     @property
     def soft(self) -> bool:

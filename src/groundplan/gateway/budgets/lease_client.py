@@ -236,7 +236,7 @@ class LeaseClient:
         future: asyncio.Future[bool] = loop.create_future()
         account.waiters.append(waiter := (need, future))
         self._watch((account.declared.name, period))
-        account.changed.set()
+        account.wake()
         if account.task is None or account.task.done():
             account.task = asyncio.create_task(self._serve((account.declared.name, period), account))
         try:
@@ -259,6 +259,7 @@ class LeaseClient:
         """Until nobody waits for it: hand out what is there, fetch more, ask the other workers."""
         loop = asyncio.get_running_loop()
         account.tries, next_try = 0, 0.0
+        account.changed = changed = asyncio.Event()
         while self._offer(key, account):
             if account.freed or loop.time() >= next_try:
                 account.freed = False
@@ -268,11 +269,11 @@ class LeaseClient:
                 account.tries += 1
                 pause = AGAIN_S if account.empty_need else min(account.tries, 4) * _RETRY_S
                 next_try = loop.time() + pause  # or when something is given back, which is told
-            account.changed.clear()
+            changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_try - loop.time())):
-                    await account.changed.wait()
-        account.task = None
+                    await changed.wait()
+        account.task = account.changed = None
         self._look_away(key, account)
 
     async def _fetch(self, key: Key, account: Account, *, recall: bool) -> bool:

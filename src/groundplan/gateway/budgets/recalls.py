@@ -75,7 +75,7 @@ class Recalls:
         if account is not None:
             account.empty_need, account.calm_until = 0, 0.0
             account.freed = True
-            account.changed.set()
+            account.wake()
 
     def recall(self, payload: str) -> None:
         """Another worker is short. Of two that are, the one with the older epoch is served first."""
