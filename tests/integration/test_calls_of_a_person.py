@@ -89,14 +89,37 @@ def calls_read(conn: Conn) -> int:
 
 
 @pytest.mark.parametrize("folded", [False, True])
-def test_somebody_with_few_calls_or_none_waits_for_nobody_s(conn: Conn, folded: bool) -> None:
+def test_what_has_few_calls_or_none_waits_for_nobody_s(conn: Conn, folded: bool) -> None:
     add(conn, [(hour % 70, 0, "refused" if hour % 9 == 0 else "ok", "one") for hour in range(1500)])
     add(conn, [(75, 1, "ok", "two"), (3, 1, "refused", "two")])
     if folded:
         rollup_store.fold(conn)
     conn.execute("ANALYZE call")
-    for person, count in ((new_id(), 0), (PEOPLE[1], 2)):
+    rare = ((CallFilter(status="failed"), 0), (CallFilter(deployment="none"), 0))
+    for wanted, count in ((CallFilter(person=new_id()), 0), (CallFilter(person=PEOPLE[1]), 2), *rare):
         with conn.transaction():
             before = calls_read(conn)
-            assert len(queries.list_calls(conn, CallFilter(person=person))["calls"]) == count
+            assert len(queries.list_calls(conn, wanted)["calls"]) == count
             assert calls_read(conn) - before <= 5
+
+
+@pytest.mark.parametrize("status", ["failed", "refused"])
+@pytest.mark.parametrize("workload", [None, "one"])
+def test_calls_that_ended_so_are_those_that_the_ledger_has(conn: Conn, status: str, workload: str | None) -> None:
+    calls = [(hour * 7 % 200, hour % 2, STATUS[hour % 3], "one" if hour % 4 else "two") for hour in range(40)]
+    add(conn, calls[:25])
+    rollup_store.fold(conn)
+    add(conn, calls[25:])
+    for since, until in ((None, None), (FIRST + timedelta(hours=30), FIRST + timedelta(hours=150))):
+        wanted = CallFilter(status=status, workload=workload, since=since, until=until)
+        both = [CallFilter(status=status, workload=workload, since=since, until=until, person=who) for who in PEOPLE]
+        rows = conn.execute("SELECT id::text FROM call ORDER BY at DESC, id DESC").fetchall()
+        mine = {id for each in both for id in by_facts(conn, each)}
+        found, before = list[str](), None
+        while True:
+            page = queries.list_calls(conn, wanted, before=before, limit=3)
+            found += [call["id"] for call in page["calls"]]
+            if page["next"] is None:
+                break
+            before = UUID(page["next"])
+        assert found == [id for (id,) in rows if id in mine] and len(found) > 2

@@ -106,7 +106,8 @@ def calls(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit:
     which the sums know of any, and among refused calls, which no sum by people counts: nobody waits for a look at
     everybody's."""
     if wanted.person is None:
-        return _newest(conn, wanted, before, limit)
+        rare = wanted.key is None and (wanted.deployment is not None or wanted.status not in (None, "ok"))
+        return (_rare if rare else _newest)(conn, wanted, before, limit)
     found: list[Row] = []
     if wanted.status in (None, "refused"):
         found = _newest(conn, wanted, before, limit, " AND c.person_id = %(person)s AND c.status = 'refused'")
@@ -119,7 +120,48 @@ def calls(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit:
     return sorted(found, key=lambda row: (row["at"], row["id"]), reverse=True)[:limit]
 
 
+def _rare(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int) -> list[Row]:
+    """Of what there may be little of: those of one day, where they are enough, else those of the days, and of the
+    workloads, of which the sums know that there are any."""
+    found = _newest(conn, wanted, before, limit, _LATELY)
+    if len(found) == limit:
+        return found
+    found = []
+    for row in _days_with(conn, wanted, before, limit):
+        if (lacking := limit - len(found)) <= 0:
+            break
+        within = {"first": row["day"], "after": row["day"] + _DAY, "among": row["among"]}
+        found += _newest(conn, wanted, before, min(lacking, row["calls"]), _ON_A_DAY, within)
+    return found
+
+
+def _days_with(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int) -> list[Row]:
+    """(day, calls, `among`: workloads) of the newest days with such calls; the first and the last may have none that is
+    meant."""
+    return select(
+        conn,
+        """SELECT day, array_agg(DISTINCT workload) AS among, sum(calls)::bigint AS calls FROM (
+             SELECT hour AS day, workload, deployment, status, demo, calls FROM call_day
+             UNION ALL
+             SELECT date_trunc('day', hour, 'UTC'), workload, deployment, status, demo, calls FROM call_delta) d
+           WHERE (%(workload)s::text IS NULL OR workload = %(workload)s)
+             AND (%(status)s::text IS NULL OR status = %(status)s)
+             AND (%(deployment)s::text IS NULL OR deployment = %(deployment)s)
+             AND (%(demo)s::boolean IS NULL OR demo = %(demo)s)
+             AND day >= (SELECT date_trunc('day', min(at), 'UTC') FROM call)
+             AND (%(since)s::timestamptz IS NULL OR day > %(since)s - interval '24 hours')
+             AND (%(until)s::timestamptz IS NULL OR day < %(until)s)
+             AND (%(before)s::uuid IS NULL OR day <= (SELECT at FROM call WHERE id = %(before)s))
+           GROUP BY 1 ORDER BY 1 DESC LIMIT %(days)s""",
+        {**wanted.parameters(), "before": before, "days": limit + 2},
+    )
+
+
 _DAY = timedelta(days=1)
+_LATELY: LiteralString = (
+    " AND c.at >= coalesce((SELECT b.at FROM call b WHERE b.id = %(before)s), now()) - interval '1 day'"
+)
+_ON_A_DAY: LiteralString = " AND c.workload = ANY(%(among)s) AND c.at >= %(first)s AND c.at < %(after)s"
 _OF_SOME_DAYS: LiteralString = (
     " AND c.person_id = %(person)s AND c.status <> 'refused' AND c.at >= %(first)s AND c.at < %(after)s"
 )
