@@ -148,10 +148,13 @@ def test_code_that_cannot_be_loaded_is_told_of_before_the_schema_is_touched(
 def test_code_that_one_goes_back_to_is_asked_for_no_more_than_it_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
-    asked = list[tuple[str, ...]]()
+    asked, home = list[tuple[str, ...]](), Home(tmp_path)
+    home.create()
+    processes.schema_log(home).write_text("of the one before\n")
     monkeypatch.setattr(processes, "spawn", lambda command, **_: asked.append(command))
     monkeypatch.setattr(processes, "INSTALLED", processes.INSTALLED if there else "groundplan.cli.not_there")
-    processes.schema(Home(tmp_path), ["search", "gateway-0"])
+    processes.schema(home, ["search", "gateway-0"])
+    assert not processes.schema_log(home).exists(), "what it said is not told again"
     loaded = ("groundplan.console.app", processes.SHIPPER, processes.GATEWAY, "groundplan.gateway.search_app")
     upgrade = ("groundplan.runtime.migrate", "--home", str(tmp_path))
     assert asked[0][3:] == (("groundplan.cli.installed", *upgrade[1:], *loaded) if there else upgrade)

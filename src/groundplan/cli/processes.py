@@ -53,6 +53,7 @@ def schema(
         command = module("groundplan.runtime.migrate", "--home", str(home.root))
     else:
         command = module(INSTALLED, "--home", str(home.root), *programs)
+    schema_log(home).unlink(missing_ok=True)  # what was wrong with the one before is not what is with this
     return spawn(command, env=child_environment() if environment is None else environment, log=schema_log(home))
 
 

@@ -89,8 +89,13 @@ def _upgrade(home: Home, up: int) -> None:
     to it alone."""
     told = Path(f"/proc/{up}/environ").read_bytes().decode("utf-8", "surrogateescape").split("\0")
     environment = dict(each.split("=", 1) for each in told if "=" in each)
-    if schema(home, REPLACED, environment).wait():
-        raise _failed(home, tail(schema_log(home), 1))
+    if code := schema(home, REPLACED, environment).wait():
+        raise _failed(home, _not_upgraded(home, code))
+
+
+def _not_upgraded(home: Home, code: int) -> str:
+    """Why the schema was not upgraded."""
+    return tail(schema_log(home), 1) or f"what upgrades the database ended with code {code}"
 
 
 def _search_anew(home: Home) -> None:
@@ -171,8 +176,7 @@ class Reloading:
 
     def _upgraded(self, code: int) -> None:
         if code != 0:
-            told = tail(schema_log(self._home), 1) or f"what upgrades the database ended with code {code}"
-            self._tell("failed", message=told)
+            self._tell("failed", message=_not_upgraded(self._home, code))
             return
         try:
             self._groups = deque(group for group in self._again() if group)
