@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -42,6 +42,7 @@ from groundplan.core.money import PICO
 from groundplan.gateway.http.front import LEAVE, serving_file
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.surfaces.realtime import LOOK_SECONDS, Session
+from groundplan.gateway.surfaces.realtime_heard import Texts
 from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.testing.database import Database
@@ -109,8 +110,9 @@ async def setup(database: Database, tmp_path: Path, request: pytest.FixtureReque
     more |= {"keys": [replace(key, key=f"file:{tmp_path / key.key}") for key in more.get("keys", ())]}
     async with scripted("all") as (model, port), installation(database, tmp_path) as stack:
         talker = deployment("talker", port, kind="realtime", rates=RATES, max_output_tokens=100, **more)
-        places = [deployment("chat", port), talker]
-        made = blueprint(1, places, [workload("assistant", ["chat"], also=["talker"])], limit=PICO // 400)
+        ear = replace(deployment("ear", port, kind="transcription", max_output_tokens=10), site=talker.site)
+        places = [deployment("chat", port), talker, ear]
+        made = blueprint(1, places, [workload("assistant", ["chat"], also=["talker", "ear"])], limit=PICO // 400)
         stack.apply(replace(made, limits=limits))
         stack.start()
         await stack.ready()
@@ -280,6 +282,7 @@ async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
     session, made = Session.__new__(Session), list[Any]()
     session._active = session._ready = session._last = None
     session._told, session._turned, session._deployment = Told(), 0, deployment("x", 1)
+    session._texts = Texts(cast(Any, SimpleNamespace(gateway=None)), session._told)
 
     async def begun() -> Any:
         async with busy:
@@ -315,6 +318,33 @@ async def test_what_was_heard_and_may_be_answered_costs_its_bound(setup: Setup, 
     (settlement,) = await setup.settled(1)
     wanted = ("not_billed", 0) if how in ("asked", "over") else ("cancelled", int(BOUND * PICO))
     assert (settlement.outcome, settlement.cost) == wanted
+
+
+async def test_what_is_said_is_told_as_text_at_the_price_of_who_hears_it(setup: Setup) -> None:
+    """Each turn is a call of its own, also the one after which its client leaves; of one whose text is never told
+    nobody knows the cost, and one that was not heard has none."""
+    for language, told in (("en", True), ("fail", True), ("none", False), ("en", False)):
+        async with setup.connected() as connection:
+            assert (await connection.recv()).type == "session.created"
+            listens: Any = {"transcription": {"model": "scripted/ear", "language": language}, "turn_detection": None}
+            await connection.session.update(session={"type": "realtime", "audio": {"input": listens}})
+            updated: Any = await connection.recv()
+            assert updated.session.audio.input.transcription.model == "up-ear"
+            await connection.input_audio_buffer.append(audio="turn")
+            if told:
+                assert (await connection.recv()).type == "input_audio_buffer.committed"
+                text: Any = await connection.recv()
+                assert text.model_extra["groundplan"]["deployment"] == "ear"
+                await connection.input_audio_buffer.append(audio="AAAA")
+    async with asyncio.timeout(30):
+        while len(setup.records(Settlement)) < 10 or len(setup.records(Finish)) < 10:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    ears = {each.call for each in setup.records(Reservation) if each.deployment == "ear"}
+    costs = [(each.outcome, each.cost // 10_000_000) for each in setup.records(Settlement) if each.call in ears]
+    heard, unheard, unknown = ("ok", 2), ("not_billed", 0), ("cancelled", 10)
+    assert costs == [heard, unheard, unheard, unheard, unknown, heard]
+    assert {each.endpoint for each in setup.records(Finish) if each.call in ears} == {"audio.transcriptions"}
+    assert {each.cost for each in setup.records(Settlement) if each.call not in ears} == {0}
 
 
 async def test_a_response_that_is_being_made_is_heard_to_its_end_when_this_gateway_is_stopped(setup: Setup) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
 import pytest
+from msgspec.structs import replace
+from tests.integration.gateway_stack import blueprint, deployment, workload
 
-from groundplan.blueprint.model import Guardrails
+from groundplan.blueprint.model import Deployment, Guardrails, Rates
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard.conversation import ConversationGuard
+from groundplan.gateway.policy.snapshot import Plan, index
+from groundplan.gateway.surfaces.realtime_ended import Ended
 from groundplan.gateway.surfaces.realtime_events import (
+    HEARD_AS,
     bounded,
     check,
     failure_of,
@@ -20,6 +26,7 @@ from groundplan.gateway.surfaces.realtime_events import (
     untraced,
     usage_of,
 )
+from groundplan.gateway.surfaces.realtime_heard import Texts, wished
 from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.governance.guardrails.guard import Findings, Guard
 from groundplan.governance.guardrails.masks import Masks
@@ -100,19 +107,92 @@ def test_no_session_searches_or_asks_elsewhere(place: str) -> None:
         check({"type": "x", place: {"Enable_Search": True}})
 
 
-@pytest.mark.parametrize(
-    "session",
-    [
-        {"audio": {"input": {"transcription": {"model": "whisper-1"}}}},
-        {"audio": {"input": {"transcription": {}}}},
-        {"input_audio_transcription": {}},
-    ],
-)
-def test_a_transcription_by_whatever_a_provider_takes_for_usual_is_refused(session: dict[str, Any]) -> None:
-    with pytest.raises(Invalid, match="transcription"):
-        check({"type": "session.update", "session": session})
+def plan_with(**more: Any) -> tuple[Plan, Deployment]:
+    """One that may use a deployment that talks, and one that hears, as it is declared."""
+    talker = deployment("talker", 1, kind="realtime")
+    ear = replace(deployment("ear", 1, kind="transcription"), site=talker.site, upstream_model="gpt-4o-mini-transcribe")
+    made = blueprint(1, [talker, replace(ear, **more)], [workload("w", ["talker"], also=["ear"])])
+    return index(made).plans["w"], talker
+
+
+GA, BEFORE = ("audio", "input", "transcription"), ("input_audio_transcription",)
+
+
+def asking(path: tuple[str, ...], told: Any) -> dict[str, Any]:
+    for name in reversed(path):
+        told = {name: told}
+    return {"type": "session.update", "session": told}
+
+
+@pytest.mark.parametrize("path", [GA, BEFORE])
+def test_a_text_of_what_is_said_is_made_by_who_is_declared_for_it(path: tuple[str, ...]) -> None:
+    plan, talker = plan_with()
+    for named in ("gpt-4o-mini-transcribe", "ear", "scripted/ear"):
+        event, who = wished(asking(path, {"model": named, "language": "en"}), plan, talker)
+        assert isinstance(who, Deployment) and who.name == "ear"
+        assert event == asking(path, {"model": "gpt-4o-mini-transcribe", "language": "en"})
     for nothing in (None, False):
-        check({"type": "session.update", "session": {"audio": {"input": {"transcription": nothing}}}})
+        assert wished(asking(path, nothing), plan, talker)[1] is False
+    assert wished({"type": "session.update", "session": {"instructions": "x"}}, plan, talker)[1] is True
+    for told in ({"model": "whisper-1"}, {}, {"model": None}, "ear", {"model": "talker"}):
+        with pytest.raises(Invalid, match="transcription"):
+            wished(asking(path, told), plan, talker)
+    for models, fails in ((["ear"], False), (["scripted/talker"], True)):
+        with pytest.raises(Invalid) if fails else nullcontext():
+            wished(asking(path, {"model": "ear"}), plan, talker, cast(Any, SimpleNamespace(models=models)))
+    with pytest.raises(Invalid, match="Transcription"):
+        wished({"session": {"audio": {"input": {"Transcription": {"model": "ear"}}}}}, plan, talker)
+    with pytest.raises(Invalid, match="fallbacks"):
+        check(asking(path, {"model": "ear", "fallbacks": ["m"]}))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"url": "https://elsewhere.example/v1"}, {"site": "site-other"}, {"rates": Rates(input=0, output=0, minute=1)}],
+)
+def test_nobody_else_makes_a_text_of_what_is_said(more: dict[str, Any]) -> None:
+    """The provider of the conversation does it itself; nor is one asked whose longest turn has no bound."""
+    plan, talker = plan_with(**more)
+    with pytest.raises(Invalid, match="transcription"):
+        wished(asking(GA, {"model": "ear"}), plan, talker)
+
+
+@pytest.mark.parametrize(
+    ("sound", "most"),
+    [({"type": "audio/pcm", "rate": 24000}, 480_000), ("pcm16", 480_000), ({"type": "audio/pcmu"}, 80_000)],
+)
+def test_a_turn_is_no_longer_than_what_is_reserved_for(sound: Any, most: int) -> None:
+    """At a price for each minute, that of ten seconds."""
+    told = Told()
+    session: Any = {"audio": {"input": {"format": sound, "turn_detection": None}}}
+    session = session if isinstance(sound, dict) else {"input_audio_format": sound, "turn_detection": None}
+    told.hear(read_server(msgspec.json.encode({"type": "session.updated", "session": session})), 100)
+    texts = Texts(cast(Any, SimpleNamespace(gateway=None)), told)
+    ear = deployment("ear", 1, kind="transcription", rates=Rates(input=0, output=0, minute=1), audio_seconds=10)
+    texts.wants(ear, "")
+    for _ in range(10):
+        texts.hold({"audio": "A" * (most // 10 * 4 // 3)})
+    with pytest.raises(Ended, match="10 s"):
+        texts.hold({"audio": "A" * 80})
+
+
+def test_a_text_of_what_is_said_is_looked_at_whole_beside_the_response() -> None:
+    """A part of it is kept back until its own end, not that of what is answered meanwhile."""
+    rules = Guard.of(Guardrails(output={"secrets": "block"}))
+    guarding = SimpleNamespace(guard=rules, masks=Masks(), findings=Findings(), may_call=lambda _: False)
+    guard, secret = ConversationGuard(cast(Any, guarding)), "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
+
+    def told(kind: str, **more: Any) -> str:
+        return b"".join(guard.answered(msgspec.json.encode({"type": kind, "item_id": "mine", **more}))).decode()
+
+    assert secret[:9] not in told(f"{HEARD_AS}delta", delta=f"it is {secret[:20]}")
+    assert secret[:9] not in told("response.output_audio.done", item_id="other")
+    assert secret[:9] not in told("response.done", item_id="other")
+    with pytest.raises(Denied):
+        told(f"{HEARD_AS}delta", delta=f"{secret[20:]} " + "and more " * 60)
+    assert "hello" not in told(f"{HEARD_AS}delta", item_id="short", delta="hello")
+    again = [{"token": "hello", "logprob": -0.1}]
+    assert told(f"{HEARD_AS}completed", item_id="short", transcript="hello", logprobs=again).count("hello") == 2
 
 
 def test_what_a_response_is_made_of_has_one_spelling() -> None:

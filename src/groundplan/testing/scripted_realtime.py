@@ -2,9 +2,10 @@
 
 A committed audio buffer makes it respond of its own accord, as turn detection would; "turn" in the place of sound is
 heard as a whole turn, to which the response takes a while, at "over" it ends the session, and at "gone" it goes
-without a word. A response with the instructions "refuse" is not made, which an error event says, one with "fail" or
-"limit" fails; one with "call NAME" calls that function first. It is broken off by `response.cancel`. It fails by
-cutting the connection in the middle of a response, or by not going on.
+without a word. What it hears it tells as text where the session asks for that: two tokens of thirteen; not those of the
+`language` "none", and it fails at "fail". A response with the instructions "refuse" is not made, which an error event
+says, one with "fail" or "limit" fails; one with "call NAME" calls that function first. It is broken off by
+`response.cancel`. It fails by cutting the connection in the middle of a response, or by not going on.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ class Conversation:
         self._number = 0
         self._later: deque[dict[str, Any]] = deque()
         """What came while it responded."""
+        self._session: dict[str, Any] = {}
 
     async def run(self) -> int:
         """Until somebody closes; the responses that were made."""
         self._socket.accept()
-        session = {"type": "realtime", "object": "realtime.session", "id": "sess_1", "model": "scripted"}
+        session = self._session
+        session |= {"type": "realtime", "object": "realtime.session", "id": "sess_1", "model": "scripted"}
         session["max_output_tokens"] = "inf"
         await self._send("session.created", session=session)
         while (event := await self._next()) is not None:
@@ -65,9 +68,22 @@ class Conversation:
         """Whether it stays."""
         if sound == "turn":
             await self._send("input_audio_buffer.committed", item_id="item_1", previous_item_id=None)
+            await self._tell(((self._session.get("audio") or {}).get("input") or {}).get("transcription"))
         if sound == "over":
             self._socket.close(1001, "")
         return sound not in ("gone", "over")
+
+    async def _tell(self, asked: dict[str, Any] | None) -> None:
+        """What was heard, as text."""
+        if asked is None or (language := asked.get("language")) == "none":
+            return
+        told: dict[str, Any] = {"transcript": "you said", "usage": {"type": "tokens", "total_tokens": 15}}
+        told["usage"] |= {"input_tokens": 13, "output_tokens": 2}
+        how = "completed" if language != "fail" else "failed"
+        told = told if language != "fail" else {"error": {"type": "server_error", "code": None, "message": "x"}}
+        await self._send(
+            f"conversation.item.input_audio_transcription.{how}", item_id="item_1", content_index=0, **told
+        )
 
     async def _next(self) -> dict[str, Any] | None:
         if self._later:

@@ -17,7 +17,7 @@ from groundplan.gateway.guard.pieces import Channel
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.guard.run import NOTHING, Guarding, guards
 from groundplan.gateway.http.halves import value_of
-from groundplan.gateway.surfaces.realtime_events import pieces_of
+from groundplan.gateway.surfaces.realtime_events import HEARD_AS, HEARD_WHOLE, pieces_of
 from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewritten
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
@@ -186,9 +186,12 @@ class ConversationGuard:
                 guarding.findings.add("output", Hit("tools", "block", kind=name[:60]))
                 if not guarding.guard.shadow:
                     raise Refused(Refusal("output", "tools", name[:60]))
+        if event.get("logprobs"):  # of what is said: they say it again, word by word
+            event = {**event, "logprobs": None}
+            data = _encode(event)
         slots = pieces.slots(event)
         if not slots:
-            out = self._flush() if pieces.ended(event) is None else []
+            out = self._flush(event)
             made = rewritten(event, self._text, _USER)
             return [*out, data if made is event else _encode(made)]
         left = ""
@@ -205,10 +208,13 @@ class ConversationGuard:
             return guarding.masks.restore(text)
         return checked_answer(guarding.guard, text, guarding.masks, guarding.findings)
 
-    def _flush(self) -> list[bytes]:
-        """What windows still hold back."""
-        out = []
+    def _flush(self, event: dict[str, Any]) -> list[bytes]:
+        """What windows still hold back that an event ends: texts of what is said come beside the responses."""
+        kind, ended, out = str(event.get("type")), pieces.ended(event), []
+        heard = {event.get("item_id")} if kind == HEARD_WHOLE else set()
         for channel in list(self._windows):
+            if channel[0] not in heard if channel[1].startswith(HEARD_AS) else ended is not None:
+                continue
             rest = self._windows.pop(channel).end()
             if rest:
                 out.append(_encode(pieces.rest_of(self._last[channel], channel, rest)))

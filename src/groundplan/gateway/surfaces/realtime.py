@@ -3,7 +3,7 @@
 Money for the next response is reserved before anything is passed on that may begin one, also by the provider's own turn
 detection; each `response.done` is settled by its usage. Without room for another response in a budget or a limit, and
 within a second of a stop, the conversation ends with an error event and a close code. What is billed beside responses
-is refused by name.
+is refused by name, but for texts of what is said (`realtime_heard`).
 """
 
 from __future__ import annotations
@@ -19,20 +19,16 @@ from websockets.typing import Data
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, Invalid
-from groundplan.core.ids import new_id_bytes
-from groundplan.gateway.call import limits, settle, trace
-from groundplan.gateway.call.begin import begin
+from groundplan.gateway.call import settle, trace
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.call.identify import identify
-from groundplan.gateway.call.steps import admit_call, shed
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.conversation import ConversationGuards, check_session
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.websocket import ServerSocket
-from groundplan.gateway.policy import begun
 from groundplan.gateway.surfaces.answers import facts
+from groundplan.gateway.surfaces.realtime_begun import Caller, written
 from groundplan.gateway.surfaces.realtime_ended import BROKEN, LOST, POLICY, Ended, broken, event_of, stopping
 from groundplan.gateway.surfaces.realtime_events import (
     BEGINS,
@@ -53,6 +49,7 @@ from groundplan.gateway.surfaces.realtime_events import (
     usage_of,
     wanted,
 )
+from groundplan.gateway.surfaces.realtime_heard import Texts, wished
 from groundplan.gateway.surfaces.realtime_paid import broken_off, let_go, owed, settled
 from groundplan.gateway.surfaces.realtime_permission import Permission, still
 from groundplan.gateway.surfaces.realtime_reach import Reached, reach
@@ -92,10 +89,12 @@ class Session:
         self._response = response
         self._model = wanted(request.target)
         self._trace = trace.of(request.headers)
+        self._caller = Caller(gateway, request, response, self._trace)
         self._socket = ServerSocket(request, response)
         self._reached: Reached | None = None
         self._deployment: Deployment | None = None
         self._told = Told()
+        self._texts = Texts(self._caller, self._told)
         self._ready: Exchange | None = None
         self._active: Exchange | None = None
         self._first: Exchange | None = None
@@ -117,33 +116,15 @@ class Session:
 
     async def admit(self) -> None:
         """Every check, and the money for one response. Raises as admission does."""
-        gateway, now = self._gateway, self._gateway.clock.seconds()
-        catalog = begun.newest(gateway.live.catalog, now)
-        exchange = Exchange(new_id_bytes(), self._request, self._response, REALTIME)
-        exchange.catalog, exchange.trace = catalog, self._trace
-        identify(exchange, gateway.live.policy, now)
-        exchange.ask = Ask(
-            fields={}, model=self._model, messages=1, query="", stream=True, include_usage=False, cap=None, copies=1,
-            size=0,
-        )  # fmt: skip
-        try:
-            if self._deployment is None and gateway.pressure.full(gateway.running):
-                shed(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
-            await admit_call(gateway, exchange, catalog, now)
-            check_session(exchange)
-            if self._deployment is not None:
-                self._deployment = still(exchange, self._deployment)
-        except GroundplanError as error:
-            settle.refuse(gateway, exchange, error)
-            raise
-        except asyncio.CancelledError:  # its client left while money or a limit was waited for
-            settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
-            raise
-        self._ready = exchange
+        self._ready = await self._caller.admitted(REALTIME, self._model, self._fits, first=self._deployment is None)
+
+    def _fits(self, exchange: Exchange) -> None:
+        check_session(exchange)
+        if self._deployment is not None:
+            self._deployment = still(exchange, self._deployment)
 
     async def _begun(self) -> Exchange:
         """What the next response has reserved, journalled and on the disk. Raises `Ended`."""
-        deployment = self._deployment
         async with self._busy:
             if self._ready is None:
                 if self._stops:
@@ -152,39 +133,17 @@ class Session:
                     await self.admit()
                 except GroundplanError as error:
                     raise Ended(POLICY, error) from error
-            exchange = self._ready
+            exchange, deployment = self._ready, self._deployment
             if exchange is None or deployment is None:
                 raise AssertionError("not admitted")
             if not exchange.attempt_started:
-                await self._room(exchange, self._deployment or deployment)
-                await self._write(exchange, self._deployment or deployment)
+                try:
+                    await written(self._gateway, exchange, deployment, self._connected().key)
+                except Ended:
+                    if not exchange.attempt_started:
+                        self._ready = None
+                    raise
             return exchange
-
-    async def _write(self, exchange: Exchange, deployment: Deployment) -> None:
-        """Its reservation, on the disk. Raises `Ended` where that has no room."""
-        gateway = self._gateway
-        try:
-            sequence = begin(gateway, exchange, deployment, inherits=False)
-            if (pending := gateway.journal.durable(sequence)) is not None:
-                await pending
-        except GroundplanError as error:
-            if not exchange.attempt_started:
-                self._ready = None
-                settle.refuse(gateway, exchange, error)
-            raise Ended(BROKEN, error) from error
-        exchange.attempt_sent = True
-
-    async def _room(self, exchange: Exchange, deployment: Deployment) -> None:
-        """Take what limits of the deployment, its model and the key there count of a response. Raises `Ended`."""
-        if not await limits.admit_attempt(
-            self._gateway, exchange, deployment, exchange.attempts, key=self._connected().key
-        ):
-            try:
-                limits.check_room(self._gateway, exchange)
-            except GroundplanError as error:
-                self._ready = None
-                settle.refuse(self._gateway, exchange, error)
-                raise Ended(POLICY, error) from error
 
     # the way there ---------------------------------------------------------------------------------------------------
 
@@ -282,6 +241,8 @@ class Session:
                 continue
             if kind in BEGINS and not await self._let_begin(kind):
                 continue
+            if kind == "input_audio_buffer.append":
+                self._texts.hold(event)
             try:
                 await upstream.send(text)
             except ConnectionClosed as error:
@@ -289,10 +250,13 @@ class Session:
 
     def _passing(self, event: dict[str, Any], size: int) -> dict[str, Any]:
         """An event of the client for the upstream; the same object if nothing changed. Raises `Invalid`, `Denied`."""
-        if self._first is None or self._first.plan is None or self._deployment is None or self._guards is None:
+        first, talker = self._first, self._deployment
+        if first is None or first.plan is None or talker is None or self._guards is None:
             raise AssertionError("not admitted")
-        named = as_named(event, self._first.plan, self._deployment)
-        return self._guards.sent(untraced(bounded(named, self._most)), size)
+        named, wish = wished(as_named(event, first.plan, talker), first.plan, talker, first.key)
+        made = self._guards.sent(untraced(bounded(named, self._most)), size)
+        self._texts.wants(wish, self._connected().key)
+        return made
 
     async def _let_begin(self, kind: str) -> bool:
         """Whether an event goes on that may begin a response: with money for it, and after no last one. Raises
@@ -302,6 +266,8 @@ class Session:
         asked = time.perf_counter_ns()
         try:
             exchange = await self._begun()
+            if kind != "response.create":
+                await self._texts.listen()
         except Ended as ended:
             await self._is_last(ended)
             return False
@@ -375,7 +341,7 @@ class Session:
             await self._connected().socket.send(asked)
         elif self._told.is_ours(event, data) or (event.type == CLEARED and self._last is not None):
             return b""
-        exchange = self._active
+        data, exchange = await self._texts.hear(event, data), self._active
         if event.type in TURNS:
             await self._hears_turn(taken=event.type == "input_audio_buffer.committed")
         if event.of_response:
@@ -397,11 +363,15 @@ class Session:
         """One more, perhaps, in sound that was passed on before: its response, too, is reserved for. Raises `Ended`."""
         if taken:
             self._heeded, self._turned = not self._told.waits, time.perf_counter_ns()
-        if self._ready is None and self._last is None and not self._told.waits:
-            try:
+        if self._last is not None:
+            return
+        try:
+            if self._ready is None and not self._told.waits:
                 await self._begun()
-            except Ended as ended:
-                await self._is_last(ended)
+            if not taken:
+                await self._texts.listen()
+        except Ended as ended:
+            await self._is_last(ended)
 
     async def _made(self, exchange: Exchange, event: ServerEvent) -> None:
         """A response is over, as its last event tells."""
@@ -453,6 +423,8 @@ class Session:
                 raise stopping()  # a response that is being made is heard to its end, while there is time
             try:
                 permission.check(self._deployment)
+                if self._texts.deployment is not None:
+                    permission.check(self._texts.deployment)
             except GroundplanError as error:
                 raise Ended(POLICY, error) from error
 
@@ -468,13 +440,14 @@ class Session:
                 let_go(self._gateway, ready)
             return
         self._gateway.loads.give_back(reached.load)
-        leaving = Leaving(reached.link.socket, heeded=self._heeded, waits=self._told.waits)
+        leaving = Leaving(reached.link.socket, self._texts.hear, heeded=self._heeded, waits=self._told.waits)
         try:
             for exchange in (active, ready):
                 if exchange is not None:
                     await self._break_off(exchange, leaving, making=exchange is active)
             if ready is None and self._first is not None:
                 await self._look_after(self._first, leaving, making=self._begins and active is None)
+            await self._texts.leave(reached.link.socket, certain=leaving.over or self._told.silent)
         finally:
             await end(reached.link.socket)
 

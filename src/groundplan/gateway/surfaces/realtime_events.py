@@ -31,6 +31,9 @@ TURNS = frozenset({"input_audio_buffer.speech_started", "input_audio_buffer.comm
 _BY_VLLM = "transcription."
 """Begins the types of its events, which only transcribe; `response.` those of all others that are of a response."""
 ENDS = frozenset({"response.done", "transcription.done"})
+HEARD_AS = "conversation.item.input_audio_transcription."
+"""Begins the types of events that tell as text what is said; they come beside those of responses."""
+HEARD_WHOLE, UNHEARD = f"{HEARD_AS}completed", f"{HEARD_AS}failed"
 CAPS = ("max_output_tokens", "max_response_output_tokens", "max_tokens")
 """What the most tokens of an answer are called: now, in the API as it was before, and by Qwen-Omni."""
 _EVENT = frozenset({"type", "session", "response", "item", "audio", "model"})
@@ -174,9 +177,7 @@ def check(event: dict[str, Any]) -> None:
         _check_elsewhere(part)
         heard = _object(_object(part.get("audio")).get("input"))
         for told in (part.get("input_audio_transcription"), heard.get("transcription")):
-            if told is not None and told is not False:  # an empty object may stand for all defaults
-                hint = "Leave transcription out; of OpenAI's agents set input_audio_transcription to None."
-                raise Invalid("transcription is not supported", code="field_unsupported", hint=hint)
+            _check_elsewhere(_object(told))  # who makes it is `realtime_heard`'s
         _check_turns(part.get("turn_detection"), heard.get("turn_detection"))
         tools = part.get("tools")
         if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):

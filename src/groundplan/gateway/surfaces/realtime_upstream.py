@@ -6,6 +6,7 @@ Which deployment is asked, and what is passed on, is the conversation's (`realti
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.websocket import MESSAGE_BYTES
-from groundplan.gateway.surfaces.realtime_events import CANCEL, CLEAR, ENDS, beta, read_server, usage_of
+from groundplan.gateway.surfaces.realtime_events import CANCEL, CLEAR, ENDS, ServerEvent, beta, read_server, usage_of
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.reach import is_address, opened
@@ -120,11 +121,21 @@ async def end(socket: ClientConnection) -> None:
 
 
 class Leaving:
-    """The last that is asked of an upstream, once nobody listens any more. `heeded`: it took what it heard for a turn,
-    to which it responds; `waits`: it responds to none by itself."""
+    """The last that is asked of an upstream, once nobody listens any more. `hear`: who looks at all that it still says;
+    `heeded`: it took what it heard for a turn, to which it responds; `waits`: it responds to none by itself."""
 
-    def __init__(self, socket: ClientConnection, *, heeded: bool, waits: bool) -> None:
+    def __init__(
+        self,
+        socket: ClientConnection,
+        hear: Callable[[ServerEvent, bytes], Awaitable[bytes]],
+        *,
+        heeded: bool,
+        waits: bool,
+    ) -> None:
         self._socket = socket
+        self._hear = hear
+        self.over = False
+        """It said that nothing waits to be answered."""
         self._heeded = heeded
         self._waits = waits
         self._made = False
@@ -145,6 +156,8 @@ class Leaving:
                         await self._socket.send(CANCEL if making else CLEAR)
                 async for message in self._socket:
                     event = read_server(message)
+                    await self._hear(event, message.encode() if isinstance(message, str) else message)
+                    self.over |= event.type == "input_audio_buffer.cleared"
                     if event.type in ENDS:
                         return usage_of(event)
                     if event.type == "input_audio_buffer.committed":
@@ -159,4 +172,5 @@ class Leaving:
         except (TimeoutError, *UNREADABLE):
             return None
         # one that took its leave had said all that it did
+        self.over |= self._socket.close_code not in _CUT
         return NOTHING if self._socket.close_code not in _CUT and not (making or self._heeded) else None

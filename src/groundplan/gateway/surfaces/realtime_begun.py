@@ -1,0 +1,82 @@
+"""What a call of a conversation takes before it may begin: every check, money, room in limits, its record on the disk.
+
+When that is, and what ends a conversation, is the conversation's (`realtime`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import GroundplanError
+from groundplan.core.ids import new_id_bytes
+from groundplan.gateway.call import limits, settle
+from groundplan.gateway.call.begin import begin
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.identify import identify
+from groundplan.gateway.call.steps import admit_call, shed
+from groundplan.gateway.call.trace import Trace
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy import begun
+from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.surfaces.realtime_ended import BROKEN, POLICY, Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose conversation it is, as each of its calls is admitted."""
+
+    gateway: Gateway
+    request: Request
+    response: Response
+    trace: Trace | None
+
+    async def admitted(
+        self, interface: Interface, model: str, check: Callable[[Exchange], None], *, first: bool = False
+    ) -> Exchange:
+        """Every check, and the money for one call. `check` looks at it last; `first`: a worker that is full does not
+        let it in. Raises as admission does."""
+        gateway, now = self.gateway, self.gateway.clock.seconds()
+        catalog = begun.newest(gateway.live.catalog, now)
+        exchange = Exchange(new_id_bytes(), self.request, self.response, interface)
+        exchange.catalog, exchange.trace = catalog, self.trace
+        identify(exchange, gateway.live.policy, now)
+        exchange.ask = Ask(
+            fields={}, model=model, messages=1, query="", stream=interface.needs == "realtime", include_usage=False,
+            cap=None, copies=1, size=0,
+        )  # fmt: skip
+        try:
+            if first and gateway.pressure.full(gateway.running):
+                shed(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
+            await admit_call(gateway, exchange, catalog, now)
+            check(exchange)
+        except GroundplanError as error:
+            settle.refuse(gateway, exchange, error)
+            raise
+        except asyncio.CancelledError:  # its client left while money or a limit was waited for
+            settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
+            raise
+        return exchange
+
+
+async def written(gateway: Gateway, exchange: Exchange, deployment: Deployment, key: str) -> None:
+    """Take what limits of the deployment, its model and its `key` count of a call, and have its reservation on the
+    disk. Raises `Ended`; the call is refused then, unless its attempt has begun."""
+    try:
+        if not await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts, key=key):
+            limits.check_room(gateway, exchange)
+    except GroundplanError as error:
+        settle.refuse(gateway, exchange, error)
+        raise Ended(POLICY, error) from error
+    try:
+        sequence = begin(gateway, exchange, deployment, inherits=False)
+        if (pending := gateway.journal.durable(sequence)) is not None:
+            await pending
+    except GroundplanError as error:
+        if not exchange.attempt_started:
+            settle.refuse(gateway, exchange, error)
+        raise Ended(BROKEN, error) from error
+    exchange.attempt_sent = True
