@@ -185,7 +185,7 @@ async def test_the_model_of_a_session_is_the_one_that_it_was_connected_with(setu
 async def test_a_conversation_and_its_upstream_are_part_of_the_callers_trace(setup: Setup) -> None:
     parent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
     headers = {"traceparent": parent, "tracestate": "vendor=1"}
-    async with setup.connected(extra_headers=headers) as connection:
+    async with setup.connected(extra_headers=headers, extra_query={"temperature": "0.8"}) as connection:
         for _ in range(2):
             await say(connection, "a")
             await heard(connection)
@@ -194,6 +194,7 @@ async def test_a_conversation_and_its_upstream_are_part_of_the_callers_trace(set
     assert setup.model.last is not None
     sent = setup.model.last.headers
     assert (sent[b"traceparent"], sent[b"tracestate"]) == (parent.encode(), b"vendor=1")
+    assert setup.model.last.target == b"/v1/realtime?model=up-talker&temperature=0.8"
     async with setup.connected() as connection:
         await say(connection, "a")
         await heard(connection)

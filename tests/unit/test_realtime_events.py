@@ -21,10 +21,12 @@ from groundplan.gateway.surfaces.realtime_events import (
     bounded,
     check,
     failure_of,
+    manner,
     meant,
     read_server,
     untraced,
     usage_of,
+    wanted,
 )
 from groundplan.gateway.surfaces.realtime_heard import Texts, wished
 from groundplan.gateway.surfaces.realtime_session import Told
@@ -94,6 +96,15 @@ def test_pictures_beside_items_are_seen_by_no_check_either(kind: str) -> None:
     )
     with pytest.raises(Denied, match="image"):
         ConversationGuard(cast(Any, guarding)).sent({"type": kind, "image": "AAAA"}, 100)
+
+
+def test_an_address_says_how_it_is_to_be_answered_as_the_guides_of_telephone_providers_do() -> None:
+    target = b"/v1/realtime?model=gpt-realtime&temperature=0.8&voice=a%26model=b"
+    assert (wanted(target), manner(target)) == ("gpt-realtime", "&temperature=0.8&voice=a%26model%3Db")
+    assert (wanted(b"/v1/realtime"), manner(b"/v1/realtime?model=x")) == ("auto", "")
+    for other in (b"call_id=rtc_1", b"intent=transcription", b"deployment=x"):
+        with pytest.raises(Invalid, match=other.decode().partition("=")[0]):
+            wanted(target + b"&" + other)
 
 
 @pytest.mark.parametrize("place", ["session", "response"])

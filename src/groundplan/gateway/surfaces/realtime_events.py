@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import msgspec
 
@@ -42,6 +42,8 @@ _SESSION = frozenset(
 )
 """Names in an event, and in what it says of a session or a response, by which anything is decided here."""
 _DECIDES = _SESSION | ELSEWHERE
+_MANNER = ("temperature", "voice")
+"""Names in an address beside the model's, as the guides of telephone providers have them; they cost nothing."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
 CLEAR, CANCEL = '{"type":"input_audio_buffer.clear"}', '{"type":"response.cancel"}'
 CLEARED = "input_audio_buffer.cleared"
@@ -95,12 +97,22 @@ _client_event = msgspec.json.Decoder(dict[str, Any]).decode
 
 def wanted(target: bytes) -> str:
     """The model that a conversation's address names; `auto` where it names none. Raises `Invalid` for whatever else is
-    asked for there: to join a call (`call_id`), or to transcribe only (`intent`)."""
-    query = parse_qs(target.partition(b"?")[2].decode("latin-1"))
-    if (other := next((name for name in query if name != "model"), None)) is not None:
+    asked for there but `manner`: to join a call (`call_id`), or to transcribe only (`intent`)."""
+    query = _query(target)
+    if (other := next((name for name in query if name not in ("model", *_MANNER)), None)) is not None:
         hint = "Connect with model alone; transcribe by /v1/audio/transcriptions."
         raise Invalid(f"{other[:60]} is not supported", code="field_unsupported", hint=hint)
     return query.get("model", ["auto"])[-1]
+
+
+def manner(target: bytes) -> str:
+    """What an address says of how it is to be answered, as it goes on."""
+    query = _query(target)
+    return "".join(f"&{name}={quote(query[name][-1], safe='')}" for name in _MANNER if name in query)
+
+
+def _query(target: bytes) -> dict[str, list[str]]:
+    return parse_qs(target.partition(b"?")[2].decode("latin-1"))
 
 
 def take_key(headers: dict[bytes, bytes]) -> None:

@@ -23,7 +23,16 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.websocket import MESSAGE_BYTES
-from groundplan.gateway.surfaces.realtime_events import CANCEL, CLEAR, ENDS, ServerEvent, beta, read_server, usage_of
+from groundplan.gateway.surfaces.realtime_events import (
+    CANCEL,
+    CLEAR,
+    ENDS,
+    ServerEvent,
+    beta,
+    manner,
+    read_server,
+    usage_of,
+)
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.reach import is_address, opened
@@ -74,6 +83,7 @@ async def link(
     pool = target.pool
     if not isinstance(pool, UpstreamPool):
         raise UpstreamFailure("refused", "it is not reached over HTTP/1.1", sent=False)
+    model = quote(deployment.upstream_model, safe="")
     name, _, value = target.authorization.decode("ascii").strip().partition(": ")
     context, server_name = pool.tls
     more: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_name}
@@ -83,7 +93,7 @@ async def link(
         if not is_address(pool.place[0]):
             more["sock"] = await opened(gateway.loop, *pool.place)
         socket = await _Straight(
-            f"ws{pool.url[4:]}/realtime?model={quote(deployment.upstream_model, safe='')}",
+            f"ws{pool.url[4:]}/realtime?model={model}{manner(exchange.request.target)}",
             additional_headers=headers,
             user_agent_header="groundplan",
             compression=None,
