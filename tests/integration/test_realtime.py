@@ -202,6 +202,21 @@ async def test_a_conversation_and_its_upstream_are_part_of_the_callers_trace(set
     assert setup.records(Finish)[2].trace == "" and b"traceparent" not in setup.model.last.headers
 
 
+async def test_a_response_beside_the_conversation_waits_for_the_one_that_is_being_made(setup: Setup) -> None:
+    """Providers make both at once: what is asked of a turn beside its answer is not refused."""
+    setup.model.script = Script(chunk_ms=50)
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await connection.response.create(response={"conversation": "none", "output_modalities": ["text"]})
+        await connection.response.create()
+        assert (await heard(connection, "error"))[1].error.code == "conversation_already_has_active_response"
+        for _ in range(2):
+            _, done = await heard(connection)
+            assert done.model_extra["groundplan"]["deployment"] == "talker"
+    settlements = await setup.settled(2)
+    assert [(each.outcome, each.usage.output) for each in settlements] == [("ok", 3)] * 2
+
+
 @pytest.mark.parametrize("listening", [False, True])
 async def test_a_response_that_is_refused_costs_nothing_and_the_next_one_is_made(setup: Setup, listening: bool) -> None:
     """`listening`: sound was sent since, for which money is held, too."""

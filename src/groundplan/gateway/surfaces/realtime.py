@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -42,6 +43,7 @@ from groundplan.gateway.surfaces.realtime_events import (
     bounded,
     check,
     failure_of,
+    is_aside,
     read_client,
     read_server,
     take_key,
@@ -60,6 +62,8 @@ from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.ledger.model import Usage
 
 LOOK_SECONDS = 0.2
+LATER = 8
+"""How many responses beside the conversation wait for the one that is being made."""
 TELL_SECONDS = 1.0
 """In which a client is to take why its conversation ends."""
 ACTIVE = "conversation_already_has_active_response"
@@ -108,6 +112,8 @@ class Session:
         """Sound was passed on, in which it may hear several turns."""
         self._turned = 0
         """When the turn ended to which it responds, where it says so."""
+        self._later: deque[str] = deque()
+        """Responses that are asked for beside the conversation while one is being made."""
         self._guards: ConversationGuards | None = None
         self._last: Ended | None = None
         """There is no room for one more response: the one that is being made is heard to its end, and is the last."""
@@ -229,7 +235,8 @@ class Session:
                 event = read_client(text)
                 kind = str(event.get("type", ""))
                 check(event)
-                if kind == "response.create" and self._active is not None:
+                waits = kind == "response.create" and self._active is not None
+                if waits and not (is_aside(event) and len(self._later) < LATER):
                     raise Invalid(_IN_PROGRESS, code=ACTIVE, hint="Wait for response.done.")
                 if (made := self._passing(event, len(text))) is not event:
                     text = _encode(made).decode()
@@ -238,6 +245,9 @@ class Session:
                 continue
             except (Invalid, Denied) as error:
                 await self._error(error, event.get("event_id"))
+                continue
+            if waits:
+                self._later.append(text)
                 continue
             if kind in BEGINS and not await self._let_begin(kind):
                 continue
@@ -312,6 +322,8 @@ class Session:
                 await self._socket.send(out)
         if self._last is not None and self._active is None:
             raise self._last
+        if self._later and self._active is None and await self._let_begin("response.create"):
+            await self._connected().socket.send(self._later.popleft())
 
     async def _until_lost(self) -> None:
         if self._deployment is None:

@@ -239,6 +239,11 @@ def bounded(event: dict[str, Any], most: int) -> dict[str, Any]:
     return made
 
 
+def is_aside(event: dict[str, Any]) -> bool:
+    """Whether a response is asked for that is none of the conversation, of which providers make several at once."""
+    return _object(event.get("response")).get("conversation") == "none"
+
+
 def untraced(event: dict[str, Any]) -> dict[str, Any]:
     """The event without a wish that the provider keep what is said, in its traces: nothing is kept there. The same
     object where it has none."""
