@@ -39,6 +39,20 @@ def test_tokens_go_to_who_reads_them() -> None:
             EMBEDDINGS.able(asked(input=tokens), (google,))
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://api.voyageai.com/v1", "output_dimension"),
+        ("https://api.mistral.ai/v1", "output_dimension"),
+        ("https://api.openai.com/v1", "dimensions"),
+    ],
+)
+def test_the_length_of_vectors_is_asked_for_in_the_words_of_each(url: str, name: str) -> None:
+    place, ask = msgspec.structs.replace(of("m/one", "one"), url=url), asked(dimensions=8)
+    sent = json.loads(EMBEDDINGS.codec(place).forward(ask, place, 0, []))
+    assert sent == {"model": "up-one", "input": ["a", "b"], name: 8}
+
+
 @pytest.mark.parametrize("more", [{"modality": "image"}, {"modality": ["image"]}, {"instances": [{"image": {}}]}])
 def test_nothing_else_is_embedded_than_texts(more: dict[str, Any]) -> None:
     """Infinity fetches each `input` of such a modality, wherever it is."""

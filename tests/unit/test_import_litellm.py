@@ -670,6 +670,7 @@ def deployed(params: str, info: str = "{}", **asked: Any) -> DeploymentDoc:
          "https://abc.endpoints.huggingface.cloud/v1", "openai", "org/llama"),
         ("model: huggingface/together/org/llama", "https://router.huggingface.co/v1", "openai", "org/llama:together"),
         ("model: zai/glm-4.7", "https://api.z.ai/api/paas/v4", "openai", "glm-4.7"),
+        ("model: voyage/rerank-2.5", "https://api.voyageai.com/v1", "openai", "rerank-2.5"),
     ],
 )  # fmt: skip
 def test_each_is_asked_where_and_by_the_name_by_which_its_provider_has_it(

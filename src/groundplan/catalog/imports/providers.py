@@ -107,7 +107,7 @@ PROVIDERS: dict[str, Provider] = {
     "sagemaker_chat": Provider(None, None, None, api="sagemaker"),
     "watsonx": Provider(None, "WATSONX_API_KEY", None, api="watsonx"),
     "replicate": Provider(None, "REPLICATE_API_KEY", None, api="replicate"),
-    "voyage": Provider(None, "VOYAGE_API_KEY", "voyageai", api="voyage"),
+    "voyage": Provider("https://api.voyageai.com/v1", "VOYAGE_API_KEY", "voyageai"),  # docs.voyageai.com/reference
 }  # fmt: skip
 
 UNLISTED = Provider(own_host=True)

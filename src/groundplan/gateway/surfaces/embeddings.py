@@ -13,9 +13,11 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.caching.recast import EMBEDDINGS_RECAST
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.body import READ_APART, has_tokens, read_fields, refuse_fields, repeated
+from groundplan.gateway.surfaces.chat import is_strict
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
-from groundplan.gateway.surfaces.plain_codec import PlainCodec
+from groundplan.gateway.surfaces.plain_codec import VOYAGE, PlainCodec
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
@@ -44,6 +46,7 @@ class _Answer(msgspec.Struct, frozen=True):
     usage: meter.ReportedUsage | None = None
 
 
+_encode = msgspec.json.Encoder().encode
 _embeddings = msgspec.json.Decoder(_Embeddings)
 _answer = msgspec.json.Decoder(_Answer).decode
 _row = msgspec.json.Decoder(_Row).decode
@@ -93,6 +96,14 @@ class OpenAIEmbeddings(PlainCodec):
     def __init__(self) -> None:
         super().__init__(b"/embeddings")
 
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """As every plain request; `dimensions` are `output_dimension` to Voyage and Mistral, which refuse it."""
+        if "dimensions" not in ask.fields or not (VOYAGE.match(deployment.url) or is_strict(deployment)):
+            return super().forward(ask, deployment, cap, system)
+        length = bytes(ask.fields["dimensions"])
+        changes = {"model": _encode(deployment.upstream_model), "dimensions": None, "output_dimension": length}
+        return spliced(ask.body, ask.fields, changes)
+
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """A whole answer. Raises `Malformed`, also where a text has no vector, or one without numbers, as some servers
         answer that are not well: whoever gets it keeps it."""
@@ -132,7 +143,7 @@ def _in_base64(data: bytes) -> bytes:
             row["embedding"] = msgspec.Raw(b'"%b"' % packed)
     except (msgspec.ValidationError, KeyError, OverflowError):
         return data
-    return msgspec.json.encode({**whole, "data": rows})
+    return _encode({**whole, "data": rows})
 
 
 class ServiceEmbeddings(OpenAIEmbeddings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 
 import msgspec
@@ -11,6 +12,8 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 
+VOYAGE = re.compile(r"https?://(?:api\.voyageai|ai\.mongodb)\.com[:/]")
+"""The addresses of Voyage, which refuses some of the usual names of fields and has others."""
 _encode = msgspec.json.Encoder().encode
 
 

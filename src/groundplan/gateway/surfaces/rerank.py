@@ -7,7 +7,6 @@ who charge so.
 
 from __future__ import annotations
 
-import re
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.surfaces.body import READ_APART, read_fields, refuse_fields, repeated
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
-from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
+from groundplan.gateway.surfaces.plain_codec import VOYAGE, PlainCodec, malformed
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage, UsageDetails
 
@@ -98,8 +97,6 @@ _most = msgspec.json.Decoder(int | None).decode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
-_VOYAGE = re.compile(r"https?://(?:api\.voyageai|ai\.mongodb)\.com[:/]")
-"""The addresses of Voyage, which refuses `top_n` and calls it `top_k`."""
 
 
 class RerankCodec(PlainCodec):
@@ -110,7 +107,8 @@ class RerankCodec(PlainCodec):
         self._by_request = by_request
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        if "top_n" not in ask.fields or _VOYAGE.match(deployment.url) is None:
+        """As every plain request; `top_n` is `top_k` to Voyage."""
+        if "top_n" not in ask.fields or VOYAGE.match(deployment.url) is None:
             return super().forward(ask, deployment, cap, system)
         most = bytes(ask.fields["top_n"])
         changes = {"model": _encode(deployment.upstream_model), "top_n": None, "top_k": most}
