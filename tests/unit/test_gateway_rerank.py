@@ -127,6 +127,15 @@ def test_an_instruction_counts_with_each_document() -> None:
     assert ask.size == len(ask.body) + 2 * 101
 
 
+def test_what_a_language_model_puts_around_each_pair_is_reserved_for() -> None:
+    """Qwen3 reads 72 tokens beside a query and a document, also where those are a word each."""
+    place, ask = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0)), asked(*["x"] * 100)
+    read = {"prompt_tokens": 100 * (72 + 2), "total_tokens": 100 * (72 + 2)}
+    assert charged(place, ask, usage=read) <= RERANK.bound(ask, place, 0, 0)
+    assert RERANK.most_tokens(ask, SORTER, 0, 0) == len(ask.body) + 99 + 16 * 102, "at a price by request they are free"
+    assert RERANK.most_tokens(ask, place, 0, 0) == len(ask.body) + 99 + 128 * 100 + 16 * 2
+
+
 async def test_masked_documents_come_back_as_they_were_sent(tmp_path: Path) -> None:
     rules = Guardrails(input={"personal_data": "mask"}, budget_ms=10_000)
     workloads = {"assistant": {"also": ["one"], "guardrails": rules}}

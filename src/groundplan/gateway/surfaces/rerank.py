@@ -34,6 +34,8 @@ _MEDIA = frozenset({"image", "image_url", "video", "video_url"})
 _UNIT_DOCUMENTS = 100
 _DOCUMENT_BYTES = 500
 """A document of so many bytes, with the query, has at most 500 tokens, and counts once."""
+_AROUND = 128
+"""Tokens that a reranker which is a language model puts around each query with its document: Qwen3's are 72."""
 
 
 class _Rerank(msgspec.Struct, frozen=True):
@@ -212,7 +214,9 @@ class Rerank(Interface):
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         """A model may read the query, and whatever else there is, again with each document."""
-        usage = Usage(input=meter.input_bound(deployment, ask.size, ask.messages))
+        around = _AROUND if deployment.rates.input else 0
+        more = max(0, around - deployment.input_overhead_tokens) * ask.messages
+        usage = Usage(input=meter.input_bound(deployment, ask.size, ask.messages) + more)
         return usage, self.cost(ask, deployment, usage)
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
