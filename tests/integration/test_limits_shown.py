@@ -164,6 +164,7 @@ def test_whoever_is_near_is_named_also_among_many(conn: psycopg.Connection[Any])
     made = declared(Limit(name="each", covers="user", type="tokens", amount=1000, period="minute"))
     for subject in (ana, key, "nobody"):
         span(conn, f"tokens/each/{subject}", "2026-11-25T14:33", 1000, 900, "2036-11-26")
+    assert len(store.limit_spans(conn, 0.9)) == 3 and not store.limit_spans(conn, 0.91)
     near = limits_routes.near_limits(conn, made, NOW)
     assert sorted(near) == sorted(f"each of {who} at 90 %" for who in ("ana@acme.example", "key gp_0...", "nobody"))
 
@@ -176,15 +177,16 @@ def test_what_was_declared_anew_is_shown_before_a_gateway_has_asked(conn: psycop
         declared(Limit(name="daily", covers="company", type="requests", amount=400, period="day")),
         budgets=[raised, other],
     )
-    for name in ("raised", "otherwise", "gone"):
+    for name in ("raised", "otherwise", "gone", "key/unused"):
         conn.execute(
             "INSERT INTO budget_period (budget, period, limit_usd, granted_usd) VALUES (%s, '2026-11', 10, 10)", (name,)
         )
     span(conn, "requests/daily", "2026-11-25", 100, 100, "2036-11-26")
-    used = budget_use(conn, made, NOW)
+    assert len(budget_use(conn, made, NOW)) == 4
+    used = budget_use(conn, made, NOW, 0.8)
     assert {row["budget"]: row["limit_usd"] for row in used} == {
         "raised": "20.000000000000", "otherwise": "10.000000000000", "gone": "10.000000000000",
     }  # fmt: skip
-    assert [row["limit_usd"] for row in budget_use(conn, None, NOW)] == ["10.000000000000"] * 3
+    assert [row["limit_usd"] for row in budget_use(conn, None, NOW)] == ["10.000000000000"] * 4
     (limit,) = limits_json(made, store.limit_spans(conn), used, {})["limits"]
     assert (limit["most"], limit["share"], limit["near"]) == (400, 0.25, False)

@@ -14,11 +14,13 @@ from groundplan.gateway.budgets.periods import key_at
 from groundplan.ledger import queries
 
 
-def budget_use(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> list[dict[str, Any]]:
+def budget_use(
+    conn: Connection[Any], blueprint: Blueprint | None, at: datetime, near: float | None = None
+) -> list[dict[str, Any]]:
     """As `queries.budget_use`; a period in which a budget was declared otherwise is as it was."""
     budgets = blueprint.budgets if blueprint is not None else []
     limits = {(each.name, key_at(each.period, each.starts, each.timezone, at)): each.limit for each in budgets}
-    found = queries.budget_use(conn, at)
+    found = queries.budget_use(conn, at, near)
     for row in found:
         if (limit := limits.get((row["budget"], row["period"]))) is not None:
             row["limit_usd"] = format_usd(limit)

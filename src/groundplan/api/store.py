@@ -243,12 +243,16 @@ def groups(conn: Db) -> list[Row]:
     )
 
 
-def limit_spans(conn: Db) -> list[Row]:
-    """What gateways have taken of each limit in the spans that are not over; `who` is the user's or key's id."""
+def limit_spans(conn: Db, near: float | None = None) -> list[Row]:
+    """What gateways have taken of each limit in the spans that are not over; of those of single users and keys, whose
+    ids end their names, where that is said those alone of which at least the part `near` is taken."""
     return select(
         conn,
         """SELECT name, span, amount, granted, CASE WHEN isfinite(ends) THEN ends END AS ends FROM limit_span
-           WHERE ends > now() ORDER BY name, span""",
+           WHERE ends > now()
+             AND (%(near)s::float8 IS NULL OR name NOT LIKE '%%/%%/%%' OR granted >= %(near)s * amount)
+           ORDER BY name, span""",
+        {"near": near},
     )
 
 

@@ -183,13 +183,14 @@ def statuses(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dict[st
     return found
 
 
-def budget_use(conn: Connection[Any], at: date | datetime) -> list[dict[str, Any]]:
-    """[{budget, period, limit_usd, granted_usd, spent_usd}] in the periods of `at` in which anything was granted."""
+def budget_use(conn: Connection[Any], at: date | datetime, near: float | None = None) -> list[dict[str, Any]]:
+    """[{budget, period, limit_usd, granted_usd, spent_usd}] in the periods of `at` in which anything was granted; of
+    keys' own budgets those alone of which at least the part `near` is spent, where that is said."""
     if not isinstance(at, datetime):
         at = datetime(at.year, at.month, at.day, 12, tzinfo=UTC)
     moment = at.astimezone(UTC)
     periods = [moment.strftime(form) for form in ("%Y-%m-%d", "%Y-%m", "%Y")] + ["total"]
-    return [_plain(row) for row in store.budgets(conn, periods, moment)]
+    return [_plain(row) for row in store.budgets(conn, periods, moment, near)]
 
 
 def _call(row: dict[str, Any]) -> dict[str, Any]:

@@ -364,7 +364,7 @@ def statuses(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
     ]
 
 
-def budgets(conn: Connection[Any], periods: list[str], at: datetime) -> list[Row]:
+def budgets(conn: Connection[Any], periods: list[str], at: datetime, near: float | None = None) -> list[Row]:
     """Limit, what gateways hold or have spent, and what was charged, of each budget in these periods, and in those
     that have a first and a last moment and are not over `at`; without those of experiments and replays that ended."""
     return select(
@@ -377,6 +377,8 @@ def budgets(conn: Connection[Any], periods: list[str], at: datetime) -> list[Row
              AND NOT EXISTS (SELECT FROM experiment e WHERE b.budget = 'experiment/' || e.id AND e.state = 'ended')
              AND NOT EXISTS (SELECT FROM api_key k WHERE b.budget = 'key/' || k.id AND k.purpose = 'replay'
                AND k.revoked_at IS NOT NULL)
+             AND (%(near)s::numeric IS NULL OR b.budget NOT LIKE 'key/%%'
+               OR coalesce(s.spent_usd, 0) >= %(near)s * b.limit_usd)
            ORDER BY b.budget, b.period""",
-        {"periods": periods, "at": at},
+        {"periods": periods, "at": at, "near": near},
     )

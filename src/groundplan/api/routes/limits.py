@@ -12,7 +12,7 @@ from groundplan.api.access.door import below_api
 from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
-from groundplan.api.limits import limits_json
+from groundplan.api.limits import NEAR, limits_json
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 
@@ -28,7 +28,7 @@ def limits(services: Using, _: Reader) -> dict[str, Any]:
 
 def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> list[str]:
     """`NAME of WHO at 95 %` for each limit and budget that is nearly used up."""
-    found = _found(conn, blueprint, at)
+    found = _found(conn, blueprint, at, near=NEAR)
     rows = [(row["limit"], row["who"], row) for row in found["limits"]]
     rows += [
         (f"budget {row['title']}", row["title" if row["covers"] == row["budget"] else "covers"], row)
@@ -37,9 +37,12 @@ def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime
     return [f"{name} of {who} at {row['share'] * 100:.0f} %" for name, who, row in rows if row["near"]]
 
 
-def _found(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> dict[str, Any]:
-    spans = store.limit_spans(conn)
-    used = budget_use(conn, blueprint, at)
+def _found(
+    conn: Connection[Any], blueprint: Blueprint | None, at: datetime, near: float | None = None
+) -> dict[str, Any]:
+    """`near`: of single users and keys, of which there may be tens of thousands, those alone that used such a part."""
+    spans = store.limit_spans(conn, near)
+    used = budget_use(conn, blueprint, at, near)
     ids = {span["name"].split("/", 2)[2] for span in spans if span["name"].count("/") > 1}
     ids |= {row["budget"].partition("/")[2] for row in used}
     return limits_json(blueprint, spans, used, store.names(conn, ids))
