@@ -188,6 +188,7 @@ def test_a_call_is_refused_for_what_is_missing_with_rule_owners_and_how_to_ask()
     made = blueprint(workload())
     book = approved_of(made)
     assert book is not None and approved_of(blueprint(workload(stage="pilot"))) is None
+    assert approved_of(blueprint(workload(stage="pilot"), workload())) is not None
     one, two, prompt, data, reach = every(made)
     with pytest.raises(Denied) as caught:
         book.check(policy(one, two, prompt, reach), "support", NOW)
@@ -199,6 +200,7 @@ def test_a_call_is_refused_for_what_is_missing_with_rule_owners_and_how_to_ask()
         book.check(policy(one, two, prompt, data), "support", NOW)
     book.check(policy(one, two, prompt, data, reach), "support", NOW)
     book.check(policy(), "other", NOW)
+    assert book.usable(policy(), "other", made.deployments, NOW) == made.deployments
 
 
 def test_a_model_without_approval_is_left_out_and_where_none_is_left_the_call_is_refused() -> None:
@@ -221,10 +223,13 @@ def test_the_end_of_an_approval_needs_nobody_to_tell_it() -> None:
     book = approved_of(made)
     assert book is not None
     known = policy(*every(made), given=Given(TODAY, TODAY + timedelta(days=2)))
-    book.check(known, "support", NOW + 2 * 86_400)
-    with pytest.raises(Denied) as caught:
-        book.check(known, "support", NOW + 3 * 86_400)
-    assert caught.value.code == "approval_expired"
+    over = NOW + 2.5 * 86_400  # the midnight after its last day
+    book.check(known, "support", over - 1)
+    assert book.usable(known, "support", made.deployments, over - 1) == made.deployments
+    with pytest.raises(Denied, match="approval_expired"):
+        book.check(known, "support", over)
+    with pytest.raises(Denied, match="approval_expired"):
+        book.usable(known, "support", made.deployments, over)
     strict = blueprint(workload(sensitivity="restricted"))
     book = approved_of(strict)
     assert book is not None
