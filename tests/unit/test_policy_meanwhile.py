@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.gateway_stack import blueprint, workload
 from tests.unit.call_rig import BOUND, LIMIT, Closed, Fixed, Rig, call_rig
 
+from groundplan.gateway.policy.snapshot import LEASE_SECONDS, index
 from groundplan.ledger.model import Charge
 
 
@@ -61,3 +63,8 @@ async def test_only_what_was_reserved_for_is_asked(
             {deployment: 1} if deployment else {}
         )
         assert rig.slices.available("all", "total") + rig.slices.spent("all", "total") == BOUND < LIMIT
+
+
+def test_what_is_restricted_has_no_grace_whatever_its_blueprint_says() -> None:
+    made = blueprint(1, [], [workload("assistant", [], sensitivity="restricted", grace_ms=60_000)])
+    assert index(made).plans["assistant"].confirmed_s == LEASE_SECONDS
