@@ -63,4 +63,4 @@ def _address(text: str) -> Address | None:
 
 
 def _within(address: Address, among: Sequence[Network]) -> bool:
-    return any(address.version == network.version and address in network for network in among)
+    return any(address in network for network in among)  # none of another version is
