@@ -254,6 +254,10 @@ def test_an_attempt_is_settled_once_and_reserved_once() -> None:
     with pytest.raises(Conflict):
         slices.reserve((b"1", 0), [])
     assert slices.held((b"1", 0)) == [Charge("a", PERIOD, 6)]
+    slices.reserve((b"2", 0), [Charge("a", PERIOD, 1)])
+    with pytest.raises(Conflict):
+        slices.pass_on((b"1", 0), (b"2", 0))
+    slices.settle((b"2", 0), 0)
     slices.settle((b"1", 0), 2)
     with pytest.raises(Conflict):
         slices.settle((b"1", 0), 2)
@@ -270,13 +274,14 @@ def test_a_provider_that_bills_more_than_its_bound_is_owed_from_the_next_grant()
     slices.reserve((b"1", 0), [Charge("a", PERIOD, 10)])
     slices.settle((b"1", 0), 13)
     assert slices.available("a", PERIOD) == -3
-    assert slices.release("a", PERIOD) == 0
+    assert slices.release("a", PERIOD) == slices.release("new", PERIOD) == slices.spent("new", PERIOD) == 0
     slices.grant("a", PERIOD, 5)
     assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 3)]) == Charge("a", PERIOD, 3)
     assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 2)]) is None
     slices.settle((b"2", 0), 4)
     free = Charge("a", PERIOD, 0)
     assert slices.reserve((b"3", 0), [free]) == free, "what is owed refuses what costs nothing, too"
+    assert slices.reserve((b"3", 0), [Charge("new", PERIOD, 0)]) is None, "for which nothing has to be granted"
 
 
 def test_who_watches_a_budget_is_told_what_is_given_back_of_it_and_nobody_else_is() -> None:
@@ -285,18 +290,22 @@ def test_who_watches_a_budget_is_told_what_is_given_back_of_it_and_nobody_else_i
     for name in ("a", "b"):
         slices.grant(name, PERIOD, 30)
     charges = [Charge("a", PERIOD, 5), Charge("b", PERIOD, 5)]
-    for number in range(5):
+    for number in range(6):
         slices.reserve((b"1", number), charges[: 1 if number == 4 else 2])
     slices.settle((b"1", 0), 3)
     assert told == [], "nobody asked"
+    assert slices.used == (both := {("a", PERIOD), ("b", PERIOD)})
     slices.watched.add(("b", PERIOD))
     slices.settle((b"1", 1), 5)
     slices.settle_each((b"1", 2), [3, 5])
     slices.settle((b"1", 4), 0)
     assert told == [], "nothing was left of it"
     slices.settle((b"1", 3), 4)
-    assert told == [("b", PERIOD)]
+    slices.used.clear()
+    slices.settle_each((b"1", 5), [5, 4])
+    assert told == [("b", PERIOD)] * 2 and slices.used == both
     assert slices.forget([("b", PERIOD)]) == [("b", PERIOD)] and not slices.watched
+    assert slices.used == {("a", PERIOD)}
 
 
 def test_what_costs_nothing_keeps_its_period_until_it_is_settled() -> None:
