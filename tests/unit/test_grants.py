@@ -76,6 +76,7 @@ def refusal(work: bp.Workload, key_of: str, person: str, day: date = DAY) -> Den
         ([grant("everyone")], "", False),
         ([grant("ben@acme.example")], "b", True),
         ([grant("ben@acme.example")], "a", False),
+        ([grant("hr", "ben@acme.example")], "b", True),
         ([grant("ghost@acme.example")], "", False),
         ([grant("unknown-group")], "a", False),
         ([grant("old")], "gone", False),
@@ -109,6 +110,7 @@ def test_whose_key_acts_for_others() -> None:
         found = refusal(work, key_of, "a")
         assert found is not None and found.code == "act_for_others_not_granted"
     assert refusal(workload(act_for_others=[grant("hr", until="2026-11-24")]), "a", "b") is not None
+    assert refusal(workload(use=[grant("hr")]), "b", "a") is None, "where it is granted to nobody, the key says so"
     both = workload(act_for_others=[grant("hr")], use=[grant("hr")])
     found = refusal(both, "a", "b")
     assert found is not None and found.code == "use_not_granted", "the person acted for must be granted too"
