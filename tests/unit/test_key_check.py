@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from groundplan.core.errors import Unauthenticated
-from groundplan.gateway.call.identify import find_key
+from groundplan.gateway.call.identify import check_key, find_key
 from groundplan.gateway.policy.snapshot import NOTHING, KeyEntry
 
 SECRET = b"gp_0123456789abcdef0123456789abcdef"
@@ -50,6 +50,22 @@ def test_a_key_is_read_where_each_client_sends_it_and_the_first_one_counts() -> 
             find_key({name: SECRET, b"authorization": b"Bearer no"}, POLICY, 0.0)
     with pytest.raises(Unauthenticated):
         find_key({b"api-key": SECRET, b"x-api-key": b"no"}, POLICY, 0.0)
+    assert find_key({b"authorization": b"bearer  " + SECRET}, POLICY, 0.0).id == "k"
+    for sent in (b"Basic " + SECRET, SECRET, b"Bearer ", b""):
+        with pytest.raises(Unauthenticated, match="key_missing"):
+            find_key({b"authorization": sent}, POLICY, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [({"revoked": True}, "key_revoked"), ({"expires": 10.0}, "key_expired"), ({"person": "gone"}, "key_user_inactive")],
+)
+def test_a_key_that_exists_may_be_used_no_more(more: dict[str, Any], code: str) -> None:
+    key = KeyEntry("k", "w", "ana", acts_for_others=False, revoked=False, expires=10.1)
+    policy = replace(NOTHING, active=frozenset({"ana"}))
+    check_key(key, policy, 10.0)
+    with pytest.raises(Unauthenticated, match=code):
+        check_key(replace(key, **more), policy, 10.0)
 
 
 def test_a_key_that_is_nearly_right_takes_the_steps_of_any_other() -> None:
