@@ -50,6 +50,7 @@ def test_an_answer_of_the_playground_leads_to_its_passages_and_a_refusal_to_none
         values: dict[str, Any] = {
             "asked": {"workload": "asked", "question": "a & b?"},
             "names": ["asked"],
+            "sees_all": True,
             "who": "ana",
             "csrf": "c",
         }

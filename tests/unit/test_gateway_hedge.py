@@ -273,9 +273,10 @@ async def test_a_hedge_is_one_of_the_attempts(tmp_path: Path) -> None:
 
 async def test_a_hedge_whose_key_is_refused_says_nothing_against_its_deployment(tmp_path: Path) -> None:
     """One whose provider refuses a key has another one left: it is well, and asked with that when the first fails."""
-    file = tmp_path / "key"
-    file.write_text("secret")
-    keys = {"two": {"keys": [ProviderKey(key=f"file:{file}"), ProviderKey(key=f"file:{file}")]}}
+    files = [tmp_path / "key", tmp_path / "other"]
+    for file in files:
+        file.write_text("secret")
+    keys = {"two": {"keys": [ProviderKey(key=f"file:{file}") for file in files]}}
     async with call_rig(tmp_path / "home", more=keys, workloads=HEDGED) as rig:
         rig.play("one", mode="error", status=503)
         rig.play("two", mode="error", status=401, times=1)

@@ -18,8 +18,7 @@ from groundplan.core.errors import GroundplanError, Invalid, Unauthenticated, Un
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
-from groundplan.gateway.caching import cache
-from groundplan.gateway.caching.idempotency import NAMED
+from groundplan.gateway.caching import cache, idempotency
 from groundplan.gateway.caching.remembered import give_up, remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
@@ -113,7 +112,7 @@ class Pipeline:
         if interface is None or request.method != b"POST":
             return self._uncalled(interface, path, request, response)
         steps = self._steps(Exchange(new_id_bytes(), request, response, interface), run, counts=1)
-        return steps if NAMED not in request.headers else _outlive(steps)
+        return steps if idempotency.NAMED not in request.headers else _outlive(steps)
 
     async def _uncalled(self, interface: Interface | None, path: bytes, request: Request, response: Response) -> None:
         """What makes no call."""
