@@ -30,7 +30,7 @@ from groundplan.gateway.http.front import Sockets
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal import journal
 from groundplan.gateway.journal.syncing import Done
-from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 

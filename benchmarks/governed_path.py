@@ -39,7 +39,7 @@ from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.guard.run import guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.policy.snapshot import Catalog, index
+from groundplan.gateway.policy.catalog import Catalog, index
 from groundplan.gateway.surfaces.chat import CHAT
 
 

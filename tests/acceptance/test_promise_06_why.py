@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from groundplan.catalog.loader import load_files
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.catalog import index
 from groundplan.placement.explain.why import to_json, why
 from groundplan.placement.explain.words import sentences
 from groundplan.placement.planner import CompanyPlan

@@ -17,8 +17,9 @@ from tests.unit.call_rig import upstream
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import EventReader
+from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.images import IMAGES
-from groundplan.gateway.surfaces.interface import Answered, Interface, Malformed, Relay
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
 from groundplan.gateway.surfaces.speech import SPEECH

@@ -17,7 +17,7 @@ from groundplan.blueprint.model import Rates, Site
 from groundplan.core.database import connect
 from groundplan.core.money import PICO
 from groundplan.economics.replay.opportunities import Opportunity
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.repeats import picked
 from groundplan.ledger import opportunity_store
 from groundplan.testing.database import Database

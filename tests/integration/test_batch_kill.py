@@ -22,7 +22,7 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, lines, order
 
 from groundplan.core.endpoints import lookup
 from groundplan.core.money import PICO
-from groundplan.gateway.telemetry.content import SERVICE as CONTENT_WRITER
+from groundplan.gateway.telemetry.content_link import SERVICE as CONTENT_WRITER
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 

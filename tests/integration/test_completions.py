@@ -32,8 +32,8 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.resuming.completions import forbidden
-from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.surfaces.completions import COMPLETIONS, read
+from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 

@@ -23,7 +23,7 @@ from groundplan.core.database import database_url
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.gateway.telemetry.content import Content
+from groundplan.gateway.telemetry.content_link import Content
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.ledger import content_store
 from groundplan.testing.database import Database

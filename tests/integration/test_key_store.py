@@ -21,8 +21,9 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.policy import key_store
+from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.live import Connection, LiveView
-from groundplan.gateway.policy.snapshot import KeyEntry, index
+from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.identity import service
 from groundplan.identity.model import KeyTerms
 from groundplan.testing.database import Database

@@ -30,8 +30,9 @@ from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment, segment_path
 from groundplan.gateway.policy import left
+from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.live import LiveView
-from groundplan.gateway.policy.snapshot import KeyEntry, index
+from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.ledger.model import Charge, Release
 from groundplan.testing.database import Database
 

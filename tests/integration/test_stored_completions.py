@@ -22,7 +22,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import chat_kept
-from groundplan.gateway.surfaces.chat_kept import CompletionShelf, Kept
+from groundplan.gateway.surfaces.completion_shelf import CompletionShelf, Kept
 from groundplan.ledger import completion_store
 from groundplan.ledger.completion_store import Row
 from groundplan.testing.database import Database

@@ -29,7 +29,7 @@ from groundplan.core.settings import load_settings
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import CallState, EpochState
 from groundplan.gateway.journal.shipper import Shipper
-from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.telemetry import genai_metrics
 from groundplan.gateway.telemetry.genai_metrics import (
     BOUNDS,

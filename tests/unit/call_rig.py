@@ -32,8 +32,9 @@ from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.journal.recovery import EpochState, fold
 from groundplan.gateway.journal.syncing import ThreadSync
-from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy, index
-from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.policy.catalog import Catalog, Plan, index
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 from groundplan.testing import ManualClock

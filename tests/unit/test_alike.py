@@ -14,7 +14,7 @@ from msgspec import structs
 from groundplan.core.ids import new_id
 from groundplan.economics.levers.model import SHARE, Alike
 from groundplan.economics.levers.use import DISTINCT, same_requests
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.repeats import Request, digest, picked
 
 DAY, KEY = date(2026, 11, 20), b"k" * 32

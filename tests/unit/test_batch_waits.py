@@ -22,12 +22,13 @@ from groundplan.gateway.batches import batch_calls
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.call import ground
+from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.exchange import Exchange, Passage
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.http.collected import Collected
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.catalog import index
 from groundplan.ledger.model import Charge, Finish
 
 

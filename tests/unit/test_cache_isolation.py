@@ -15,11 +15,13 @@ from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.blueprint.model import Cache
 from groundplan.core.ids import new_id_bytes
-from groundplan.gateway.caching.answer_cache import OVERHEAD_BYTES, SHARE, AnswerCache, Entry
+from groundplan.gateway.caching.answer_cache import SHARE, AnswerCache
 from groundplan.gateway.caching.cache_key import request_digest, terms_of
+from groundplan.gateway.caching.entry import OVERHEAD_BYTES, Entry
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.policy.snapshot import KeyEntry, Plan, Policy, index
+from groundplan.gateway.policy.catalog import Plan, index
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces.chat import CHAT, read
 
 # keys ----------------------------------------------------------------------------------------------------------------

@@ -23,11 +23,11 @@ from groundplan.blueprint.model import Cache, Guardrails, Keep, Limit, Rates, Se
 from groundplan.core.home import Home
 from groundplan.economics import price
 from groundplan.gateway.budgets.periods import current
-from groundplan.gateway.caching.answer_cache import Entry
 from groundplan.gateway.caching.cache_link import AnswerLink, Parcel, take_in
+from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.catalog import index
 from groundplan.ledger.model import Finish, Reservation, Usage
 
 CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.cli.ask import answer_text
+from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.cited import cited
-from groundplan.gateway.call.exchange import Passage
 from groundplan.gateway.call.ground import _block
 from groundplan.gateway.call.grounded import Grounded, notes
 from groundplan.knowledge.citations.marks import sentences, statements

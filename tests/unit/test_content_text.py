@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from groundplan.blueprint.model import Keep
 from groundplan.core.ids import new_id
 from groundplan.gateway.experiments.compare import text_of
-from groundplan.gateway.telemetry.content import chosen
+from groundplan.gateway.telemetry.content_link import chosen
 from groundplan.gateway.telemetry.content_text import LONGEST_TEXT, document
 
 CARD = "4111 1111 1111 1111"

@@ -20,7 +20,7 @@ from groundplan.gateway.http.front import Front, Sockets, subject_of
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.probed import FIRST_SECONDS
-from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.surfaces.errors import of_refusal
 
 
 @asynccontextmanager

@@ -29,9 +29,10 @@ from groundplan.gateway.surfaces import (
 from groundplan.gateway.surfaces.body import ELSEWHERE, NAMED, READ_APART
 from groundplan.gateway.surfaces.chat import ChatRelay, CopiesRelay, OpenAIChat
 from groundplan.gateway.surfaces.chat_chunk import without_usage
+from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS, OpenAIEmbeddings
 from groundplan.gateway.surfaces.images import IMAGES
-from groundplan.gateway.surfaces.interface import Interface, Malformed
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
 from groundplan.gateway.surfaces.responses import RESPONSES

@@ -16,7 +16,7 @@ from tests.unit.raw_upstream import asked as post
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
 

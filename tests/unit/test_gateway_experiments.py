@@ -26,19 +26,21 @@ from groundplan.core.money import PICO
 from groundplan.economics.experiment.model import AB, CONVERSATION, SHADOW, Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL
 from groundplan.economics.replay import pairwise
-from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.experiments import beside
+from groundplan.gateway.experiments.assign import asker, assign, told
 from groundplan.gateway.experiments.compare import compare, text_of
 from groundplan.gateway.experiments.pairs import Pair, Pairs
 from groundplan.gateway.experiments.replays import PURPOSE, replayed
-from groundplan.gateway.experiments.trial import Mark, asker, assign, told
+from groundplan.gateway.experiments.trial import Mark
 from groundplan.gateway.experiments.trials import Trials
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.chat import CHAT
-from groundplan.gateway.telemetry.content import chosen
+from groundplan.gateway.telemetry.content_link import chosen
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.release.units import workload_digest
 
@@ -136,8 +138,7 @@ async def test_a_second_answer_needs_room_in_every_budget(tmp_path: Path) -> Non
             await rest(rig)
         assert not pairs.waiting
         assert rig.models["two"].counted == 0
-        assert rig.gateway.trials is not None
-        assert rig.gateway.trials.missed == 3
+        assert isinstance(rig.gateway.trials, Trials) and rig.gateway.trials.missed == 3
         assert len(rig.lender.asked) == 1, "it asks again only after a while"
         await books(rig)
 
@@ -243,7 +244,7 @@ async def test_few_second_answers_are_made_while_their_judge_is_away(tmp_path: P
             await rest(rig)
         assert len(pairs.waiting) == rig.models["two"].counted == 2
         trials = rig.gateway.trials
-        assert trials is not None and trials.missed == 4
+        assert isinstance(trials, Trials) and trials.missed == 4
 
 
 async def test_a_judge_that_cannot_be_paid_says_why_it_said_nothing(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from groundplan.gateway.call.reserve import at_hand
 from groundplan.gateway.call.retry import pause
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.policy.approved import approved_of
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.upstream import returning
 from groundplan.governance.model import Given
 from groundplan.governance.parts import parts_of

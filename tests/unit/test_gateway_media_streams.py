@@ -18,8 +18,8 @@ from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import MAX_EVENT
+from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.images import IMAGES
-from groundplan.gateway.surfaces.interface import Malformed
 from groundplan.ledger.model import Reservation, Settlement
 
 FAST = {"first_token_ms": 400, "idle_ms": 300}

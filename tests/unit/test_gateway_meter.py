@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.economics import price as formula
 from groundplan.gateway.call import meter
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.feature import feature_of
 from groundplan.gateway.surfaces import chat, embeddings, messages
 from groundplan.gateway.surfaces.chat import CHAT

@@ -14,9 +14,9 @@ from tests.unit.raw_upstream import asked as post
 
 from groundplan.blueprint.model import Deployment, Guardrails, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.rerank import RERANK
 
 CENT = PICO // 100

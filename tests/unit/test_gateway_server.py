@@ -22,7 +22,8 @@ from groundplan.gateway.call import trace
 from groundplan.gateway.http import server as http_server
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
 from groundplan.gateway.http.websocket import ServerSocket
-from groundplan.gateway.surfaces.answers import header_value, of_refusal
+from groundplan.gateway.surfaces.answers import header_value
+from groundplan.gateway.surfaces.errors import of_refusal
 
 LIMITS = Limits(
     head=2048, body=10_000, head_seconds=20, body_seconds=20, body_bytes_per_second=1 << 30, idle_seconds=20,

@@ -9,7 +9,7 @@ import pytest
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Invalid
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.guard import media
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.surfaces.moderations import MODERATIONS

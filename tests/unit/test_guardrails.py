@@ -19,7 +19,7 @@ from groundplan.catalog.guardrails import CompanyEntity as EntityDoc
 from groundplan.catalog.guardrails import GuardrailRule
 from groundplan.catalog.loader import load_files
 from groundplan.core.detect import find
-from groundplan.gateway.call.exchange import Passage
+from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.guard.pieces import called, said, slots, tool_inputs
 from groundplan.gateway.guard.run import Guarding
 from groundplan.gateway.guard.schema import misfit

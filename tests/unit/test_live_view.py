@@ -26,8 +26,9 @@ from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy import live as live_module
+from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.live import LiveView
-from groundplan.gateway.policy.snapshot import PEOPLE_DAYS, index
+from groundplan.gateway.policy.snapshot import PEOPLE_DAYS
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.testing import ManualClock
 

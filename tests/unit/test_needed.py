@@ -16,10 +16,7 @@ from groundplan.blueprint.model import Cache, Cascade, Guardrails, Routing, Sema
 from groundplan.gateway import needed
 
 FOLDER = Path(groundplan.gateway.__file__).parent
-LOADED = {
-    "groundplan.gateway.telemetry.otel",
-    *(f"groundplan.gateway.{name}" for name in ("call.within", "guard.run", "surfaces.chat")),
-}
+LOADED = {"groundplan.gateway.telemetry.otel", "groundplan.gateway.surfaces.chat"}
 """By whoever exports traces, as it starts; and by every worker."""
 CACHE: dict[str, Any] = {"seconds": 60, "max_bytes": 1000, "scope": "workload"}
 CASES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [

@@ -18,7 +18,7 @@ from tests.unit.test_release_plan import BASE
 from groundplan.blueprint.model import Deployment, Needs, Rates, Site, Workload
 from groundplan.catalog.check import check
 from groundplan.catalog.loader import load_files
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.catalog import index
 from groundplan.placement.explain.why import binding, excluded
 from groundplan.placement.guard import may
 from groundplan.placement.model import Demand

@@ -24,7 +24,7 @@ from groundplan.api.views import blueprint_json
 from groundplan.blueprint.model import Blueprint, Ramp, Site
 from groundplan.catalog.check import check
 from groundplan.catalog.loader import load_files
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.upstream.choose import Balance
 from groundplan.placement.planner import CompanyPlan, claim, plan_company
 from groundplan.placement.solve import verify

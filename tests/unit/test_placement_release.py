@@ -14,7 +14,7 @@ from groundplan.blueprint.model import Blueprint, Deployment, Rates, Site, Workl
 from groundplan.catalog.check import validate, validate_files
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.catalog import index
 from groundplan.placement.guard import may
 from groundplan.placement.model import Demand
 from groundplan.placement.solve.declared import reasons_against

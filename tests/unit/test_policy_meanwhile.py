@@ -11,7 +11,8 @@ import pytest
 from tests.integration.gateway_stack import blueprint, workload
 from tests.unit.call_rig import BOUND, LIMIT, Closed, Fixed, Rig, call_rig
 
-from groundplan.gateway.policy.snapshot import LEASE_SECONDS, index
+from groundplan.gateway.policy.catalog import index
+from groundplan.gateway.policy.snapshot import LEASE_SECONDS
 from groundplan.ledger.model import Charge
 
 

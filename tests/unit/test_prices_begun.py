@@ -14,7 +14,7 @@ from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.economics.terms.split import split
 from groundplan.gateway.policy import begun
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.catalog import index
 from groundplan.ledger.model import Reservation, Settlement, Usage
 
 MIDNIGHT = datetime(2026, 12, 1, tzinfo=UTC)

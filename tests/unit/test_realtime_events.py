@@ -14,7 +14,7 @@ from tests.integration.gateway_stack import blueprint, deployment, workload
 from groundplan.blueprint.model import Deployment, Guardrails, Rates
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard.conversation import ConversationGuard
-from groundplan.gateway.policy.snapshot import Plan, index
+from groundplan.gateway.policy.catalog import Plan, index
 from groundplan.gateway.surfaces.realtime_ended import Ended
 from groundplan.gateway.surfaces.realtime_events import (
     HEARD_AS,

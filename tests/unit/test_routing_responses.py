@@ -16,12 +16,14 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.model import Matrix, Sample
 from groundplan.economics.routing.versions.artifact import dump
-from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.experiments.trial import asker
+from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.experiments.assign import asker
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.routing.conversation import before, length
-from groundplan.gateway.routing.route import Route, Routes
+from groundplan.gateway.routing.route import Route
+from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.routing.task import task_of
 from groundplan.gateway.surfaces.responses import RESPONSES, read
 

@@ -16,9 +16,9 @@ from tests.unit.test_gateway_further_attempts import EAR, heard
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import DONE, EventReader
-from groundplan.gateway.surfaces.interface import Codec, Malformed
+from groundplan.gateway.surfaces.codec import Codec, Malformed
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS
 from groundplan.gateway.surfaces.upload import Upload
 from groundplan.ledger.model import Usage

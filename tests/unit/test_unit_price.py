@@ -14,7 +14,7 @@ from groundplan.catalog.check import validate_files
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.economics.unit_price import audio_price, image_price, speech_price
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS
 from groundplan.ledger.model import Usage
 from groundplan.release.priced import declared_or_listed

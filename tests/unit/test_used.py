@@ -9,7 +9,8 @@ import pytest
 
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.caching.cache import rests_on
-from groundplan.gateway.call.exchange import Exchange, Passage
+from groundplan.gateway.call.ask import Passage
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import note_read
 from groundplan.gateway.call.grounded import Grounded
 from groundplan.gateway.guard.severed import stopped

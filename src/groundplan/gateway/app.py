@@ -66,14 +66,15 @@ from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.mcp.endpoint import McpApi
+from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.live import LiveView
-from groundplan.gateway.policy.snapshot import Catalog, Policy
+from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.rhythm import rest
-from groundplan.gateway.routing.route import Routes
-from groundplan.gateway.surfaces.answers import of_refusal
-from groundplan.gateway.surfaces.chat_kept import CompletionShelf
-from groundplan.gateway.surfaces.responses_kept import ResponseShelf
-from groundplan.gateway.telemetry.content import ContentSender
+from groundplan.gateway.routing.routes import Routes
+from groundplan.gateway.surfaces.completion_shelf import CompletionShelf
+from groundplan.gateway.surfaces.errors import of_refusal
+from groundplan.gateway.surfaces.response_shelf import ResponseShelf
+from groundplan.gateway.telemetry.content_link import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.telemetry.scrape import Scrapes
 from groundplan.gateway.upstream.health import Health

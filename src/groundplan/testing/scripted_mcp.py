@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.surfaces.errors import of_refusal
 
 TOOLS = [
     {

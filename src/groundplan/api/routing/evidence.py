@@ -18,7 +18,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Invalid
 from groundplan.economics.experiment.verdict import CANDIDATE
 from groundplan.economics.routing.learn import evidence_store
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.routing.conversation import before, length
 from groundplan.gateway.routing.task import task_of
 from groundplan.gateway.surfaces import chat, messages

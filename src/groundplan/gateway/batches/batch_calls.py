@@ -29,11 +29,13 @@ from groundplan.gateway.call.pipeline import Steps
 from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.call.steps import check_people
+from groundplan.gateway.call.stored import stores
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy import begun
-from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy
+from groundplan.gateway.policy.catalog import Catalog, Plan
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
@@ -221,7 +223,7 @@ class BatchCalls:
         if BATCHES not in first.serves or ask is None or ask.line or workload is None:
             return None
         own = b"/v1" + exchange.interface.codec(first).path(first) == exchange.request.target
-        if not own or exchange.interface.stores(exchange):
+        if not own or stores(exchange):
             return None
         if exchange.guard is not None or ask.needs != {BATCH} or self._limited(exchange, first):
             return None

@@ -29,6 +29,7 @@ from groundplan.gateway.batches import (
     order_store,
 )
 from groundplan.gateway.batches.batch_store import Batch, Connection
+from groundplan.gateway.batches.file_ids import batch_id
 from groundplan.gateway.batches.files_api import Caller
 from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
@@ -42,7 +43,7 @@ from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import answers, messages_errors
+from groundplan.gateway.surfaces import errors, messages_errors
 
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
 ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations")
@@ -108,7 +109,7 @@ class BatchesApi:
             error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
         if not response.started:
             anthropic = path.startswith(messages_api.PATH) or (path.startswith(FILES) and _anthropic(request))
-            status, body, lines = (messages_errors if anthropic else answers).of_error(error)
+            status, body, lines = (messages_errors if anthropic else errors).of_error(error)
             response.send(status, body, lines)
         del error  # it knows this frame: together they would stay until garbage is looked for
 
@@ -198,7 +199,7 @@ class BatchesApi:
         if method != (allowed := b"POST" if cancels else b"GET"):
             raise WrongMethod(allowed)
         async with self._pool.connection() as connection:
-            id = files_api.batch_id(parts[0])
+            id = batch_id(parts[0])
             batch = await _found(connection, id, key)
             if batch is None:
                 raise NotFound("there is no such batch", code="batch_not_found", hint="Use an id of GET /v1/batches.")
@@ -254,7 +255,7 @@ class BatchesApi:
 
     async def _list(self, target: bytes, key: KeyEntry) -> bytes:
         query, limit = files_api.page_of(target, 100, 20)
-        after = files_api.batch_id(query["after"]) if "after" in query else None
+        after = batch_id(query["after"]) if "after" in query else None
         async with self._pool.connection() as connection:
             found = await batch_store.newest(connection, key.workload, after, limit + 1)
             done = await _counted(connection, [batch.id for batch in found])

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
-from uuid import UUID
 
 import msgspec
 
 from groundplan.core.errors import Conflict, Invalid, NotFound
-from groundplan.core.ids import id_of, new_id
+from groundplan.core.ids import new_id
 from groundplan.gateway.batches import file_store
+from groundplan.gateway.batches.file_ids import file_id
 from groundplan.gateway.batches.file_store import Connection, StoredFile
 from groundplan.gateway.batches.files_room import Room
 from groundplan.gateway.batches.made_once import MadeOnce
@@ -67,32 +67,6 @@ def each_of(target: bytes, names: Sequence[str]) -> list[str]:
     """All values of parameters with one of these names, each once."""
     found = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
     return list(dict.fromkeys(value for name in names for value in found.get(name, ())))
-
-
-def known_id(text: str) -> UUID | None:
-    """A file's id; None for what is none."""
-    try:
-        return id_of(text, "file-")
-    except ValueError:
-        return None
-
-
-def file_id(text: str) -> UUID:
-    """Raises `NotFound`."""
-    return _id(text, "file-", "file")
-
-
-def batch_id(text: str) -> UUID:
-    """Raises `NotFound`."""
-    return _id(text, "batch_", "batch")
-
-
-def _id(text: str, prefix: str, what: str) -> UUID:
-    try:
-        return id_of(text, prefix)
-    except ValueError as error:
-        hint = f"Use an id of GET /v1/{what}{'es' if what == 'batch' else 's'}."
-        raise NotFound(f"there is no such {what}", code=f"{what}_not_found", hint=hint) from error
 
 
 def page_of(target: bytes, most: int, usual: int, orders: Sequence[str] = ("desc",)) -> tuple[dict[str, str], int]:

@@ -13,6 +13,7 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.batches import file_store, files_api
+from groundplan.gateway.batches.file_ids import file_id, known_id
 from groundplan.gateway.batches.file_store import Connection, StoredFile
 from groundplan.gateway.batches.files_api import Caller
 
@@ -50,7 +51,7 @@ async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes
         hint = "Leave it out; go on behind a page with after_id or page."
         raise Invalid(f"{unsupported} is not supported", code="field_unsupported", hint=hint)
     last = query.get("page", "").removeprefix(_PAGE) or query.get("after_id")
-    after = files_api.file_id(last) if last else None
+    after = file_id(last) if last else None
     found = await file_store.listed(
         connection, caller.workload, None, after, limit + 1, newest_first=True, person=caller.person
     )
@@ -62,7 +63,7 @@ async def _named(connection: Connection, caller: Caller, ids: list[str], query: 
     if "page" in query or "limit" in query or len(ids) > MOST_IDS:
         hint = f"Name up to {MOST_IDS} ids, without page and limit."
         raise Invalid("these ids cannot be listed", code="page_invalid", hint=hint)
-    named = [found for text in ids if (found := files_api.known_id(text)) is not None]
+    named = [found for text in ids if (found := known_id(text)) is not None]
     return _page(await file_store.named(connection, caller.workload, named, caller.person), more=False)
 
 

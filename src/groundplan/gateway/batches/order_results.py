@@ -20,9 +20,10 @@ from groundplan.economics.price import BATCH
 from groundplan.gateway.batches.batch_store import Batch, error_line
 from groundplan.gateway.batches.order_store import Order, OrderLine
 from groundplan.gateway.batches.provider import ProviderBatch
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces.interface import Answered, Interface, Malformed
+from groundplan.gateway.surfaces.codec import Answered, Malformed
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Charge, Finish, Reservation, Settlement, Usage
 

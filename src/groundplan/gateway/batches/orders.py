@@ -39,12 +39,13 @@ from groundplan.gateway.batches.provider_messages import MessageBatches
 from groundplan.gateway.batches.provider_openai import OpenAIBatches
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lender import LOST
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.database import connect
 from groundplan.gateway.surfaces import answers, responses
 from groundplan.gateway.surfaces.responses import RESPONSES, Told
 from groundplan.gateway.telemetry import content
+from groundplan.gateway.telemetry.content_link import chosen
 from groundplan.ledger.model import OVER_BOUND
 
 AT_ONCE = 16
@@ -428,11 +429,7 @@ class Orders:
         exchange.cost, exchange.estimated = made.cost, made.estimated
         data = terms.interface.with_facts(made.data, answers.facts(exchange, None))
         keep = plan.workload.keep
-        if (
-            keep is not None
-            and content.chosen(keep, line.call.bytes)
-            and self._shelf.path(terms.batch.input_file).exists()
-        ):
+        if keep is not None and chosen(keep, line.call.bytes) and self._shelf.path(terms.batch.input_file).exists():
             raw = await self._shelf.part(terms.batch.input_file, line.place, line.length)
             exchange.request.body = bytes(batch_lines.read_line(raw, terms.batch.endpoint).body)
             exchange.kept = [data]

@@ -31,7 +31,7 @@ from groundplan.gateway.batches.provider import (
     read,
 )
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages import VERSION
 from groundplan.gateway.surfaces.messages_errors import status_of
 from groundplan.gateway.surfaces.upstream_json import understood

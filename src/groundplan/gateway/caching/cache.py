@@ -18,9 +18,10 @@ from collections.abc import Callable
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.gateway.awake import READ_SECONDS
-from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key, Similar
+from groundplan.gateway.caching.answer_cache import Similar
 from groundplan.gateway.caching.cache_key import request_digest
 from groundplan.gateway.caching.confirm import confirm, readable
+from groundplan.gateway.caching.entry import FAILED, STORED, UNFIT, Entry, Flight, Key
 from groundplan.gateway.caching.idempotency import NAMED, Kept, digest_of, forgotten
 from groundplan.gateway.caching.recast import Recast
 from groundplan.gateway.caching.sharing import fetch
@@ -29,8 +30,8 @@ from groundplan.gateway.call.admit import subjects_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import QUERY
-from groundplan.gateway.call.grounded import sources_of
 from groundplan.gateway.call.leaving import leave
+from groundplan.gateway.call.stored import stores
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.guard import pieces
 from groundplan.gateway.http.halves import value_of
@@ -158,7 +159,7 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
     `NotFound` (`not_cached`) where the caller wants nothing else.
     """
     interface, directives = exchange.interface, exchange.request.headers.get(b"cache-control", b"").lower()
-    recast = None if interface.keeps and interface.stores(exchange) else interface.recast
+    recast = None if stores(exchange) else interface.recast
     key = _key(gateway, exchange, recast) if recast is not None and b"no-store" not in directives else None
     if recast is not None and key is not None:
         seek = _Search(gateway, exchange, recast, key, recheck)
@@ -428,7 +429,7 @@ def cites_of(exchange: Exchange) -> tuple[tuple[str, str], ...]:
 def rests_on(exchange: Exchange) -> frozenset[str]:
     """Everything whose stop ends the answer of a call that was served."""
     workload, place, key = exchange.workload, exchange.deployment, exchange.key
-    subjects = {"company"} | {f"source/{name}" for name in sources_of(exchange)}
+    subjects = {"company"} | {f"source/{name}" for name in exchange.sources}
     if workload is not None and key is not None:
         subjects |= {f"workload/{workload.name}", f"key/{key.id}"}
     return frozenset(subjects if place is None else subjects.union(subjects_of(place)))

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Rates
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.policy.snapshot import Plan, Policy
+from groundplan.gateway.policy.catalog import Plan
+from groundplan.gateway.policy.snapshot import Policy
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode

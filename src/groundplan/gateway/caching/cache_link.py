@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from groundplan.core.home import Home
-from groundplan.gateway.caching.answer_cache import Entry
-from groundplan.gateway.call.exchange import Exchange, Passage
+from groundplan.gateway.caching.entry import Entry
+from groundplan.gateway.call.ask import Passage
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.journal.desk import LENGTH
 from groundplan.gateway.journal.link import DeskLink
-from groundplan.gateway.telemetry.content import chosen
+from groundplan.gateway.telemetry.content_link import chosen
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from groundplan.gateway.caching.answer_cache import Entry
+from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import found_now, heard, searched

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.exchange import Exchange
 
 LONGEST = 16 << 10
 """Bytes of a body that is remembered."""

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from groundplan.blueprint.model import Semantic
-from groundplan.gateway.caching.answer_cache import Entry
 from groundplan.gateway.caching.cache_key import frame_digest
+from groundplan.gateway.caching.entry import Entry
+from groundplan.gateway.caching.match import Asked, Match, Taught
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.guard import pieces
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
     from groundplan.economics.semantic.accept import Verdict
     from groundplan.economics.semantic.likeness import Said
     from groundplan.economics.semantic.reading import Reading
-    from groundplan.economics.semantic.regions import Region, Regions
-    from groundplan.gateway.caching.meaning_checks import Checks, Terms
+    from groundplan.gateway.caching.meaning_checks import Checks
     from groundplan.gateway.caching.meaning_frame import Frame
     from groundplan.gateway.caching.meaning_tally import Tally
     from groundplan.gateway.call.context import Gateway
@@ -56,38 +56,6 @@ AGREES = 0.8
 """Likeness of two answers that say the same."""
 FEW = 2
 """Words by which two answers may differ alone, so that these decide whether they say the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The question of one call, read for comparing; kept with it until its answer is there."""
-
-    frame: bytes
-    said: Said
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """An answer that was found and is checked against the one that comes now."""
-
-    entry: Entry
-    taught: Taught
-    region: Region | None
-    """None: a guard refuses it, and only of the two ways in which both questions are put something is learned."""
-    score: float
-    kinds: tuple[bytes, ...]
-    """Digests of the kinds of difference between both questions."""
-
-
-@dataclass(slots=True, eq=False)
-class Taught:
-    """What a workload's checks taught, under the rule that it declares now."""
-
-    rule: Semantic
-    regions: Regions
-    terms: Terms
-    edition: int = -1
-    """Of what was read of other workers."""
 
 
 @dataclass(slots=True)

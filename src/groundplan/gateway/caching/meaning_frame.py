@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from groundplan.economics.semantic.likeness import Directions, Said, Vector
 from groundplan.economics.semantic.reading import Reading
-from groundplan.gateway.caching.answer_cache import Key
+from groundplan.gateway.caching.entry import Key
 
 KNOWN = 500
 """Questions of a frame; a new one takes the place of the oldest."""

@@ -14,8 +14,10 @@ import msgspec
 
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call import settle
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.stored import stores
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.surfaces import answers
 
@@ -30,7 +32,7 @@ def nothing_to_say(exchange: Exchange) -> bool:
     ask, grounded, interface = exchange.ask, exchange.grounded, exchange.interface
     if ask is None or grounded is None or not grounded.abstained or interface.by_chat is None:
         return False
-    elsewhere = exchange.trial is not None or exchange.idempotency is not None or interface.stores(exchange)
+    elsewhere = exchange.trial is not None or exchange.idempotency is not None or stores(exchange)
     return not elsewhere and _FORMED.isdisjoint(ask.fields)
 
 

@@ -15,9 +15,11 @@ from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavail
 from groundplan.core.money import format_usd, parse_usd, short_usd
 from groundplan.core.words import each
 from groundplan.gateway.budgets.periods import current, end_text, ends, is_over
-from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.meter import takes
-from groundplan.gateway.policy.snapshot import PEOPLE_DAYS, RUNNING, Catalog, KeyEntry, Plan, Policy
+from groundplan.gateway.policy.catalog import RUNNING, Catalog, Plan
+from groundplan.gateway.policy.snapshot import PEOPLE_DAYS, KeyEntry, Policy
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.ledger.model import Usage
 

@@ -17,7 +17,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.blueprint.places import FIRST_TOKEN_MS
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.gateway.awake import patient
-from groundplan.gateway.call import limits, settle
+from groundplan.gateway.call import limits, settle, stored
 from groundplan.gateway.call.admit import output_cap
 from groundplan.gateway.call.binary_stream import UNNAMED, BinaryStreaming, is_sound
 from groundplan.gateway.call.cited import CitedStreaming, whole
@@ -29,15 +29,15 @@ from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.recorded import Recorded
 from groundplan.gateway.call.refusable import Refusable
 from groundplan.gateway.call.reported import Looking
+from groundplan.gateway.call.send_form import give_up, send_upload
 from groundplan.gateway.call.sent import send, send_large, send_refusal
 from groundplan.gateway.call.stream import StreamBroken, Streaming
 from groundplan.gateway.guard.run import reviews
 from groundplan.gateway.guard.severed import refuse_stopped, stopped
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.answers import facts, headers
-from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay, final_usage
+from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay, final_usage
 from groundplan.gateway.surfaces.speech import EVENTS
-from groundplan.gateway.surfaces.upload import give_up, send_upload
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.pressure import RANKS, Load
@@ -378,9 +378,9 @@ class Attempt(Refusable):
         if exchange.guard is not None:
             if self._share is not None and reviews(exchange):
                 self._share.give_back()  # a person may take hours
-            answered = await exchange.guard.answer(gateway, exchange, answered)
+            answered = await exchange.guard.answer(exchange, answered)
         elif interface.keeps:
-            await interface.keep(gateway, exchange, answered.data)
+            await stored.keep(gateway, exchange, answered.data)
         refuse_stopped(gateway.live.policy, exchange)
         if exchange.passages and not answered.kind:
             whole(gateway, exchange, answered.data)

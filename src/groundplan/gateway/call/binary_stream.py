@@ -12,7 +12,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.stream import Streaming
-from groundplan.gateway.surfaces.interface import Relay
+from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.ledger.model import Usage
 

@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from groundplan.gateway.awake import patient
+from groundplan.gateway.call.citation import Citation
 from groundplan.gateway.call.cited_store import Verdict
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.call.stream import Streaming
 from groundplan.gateway.guard import pieces
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.knowledge.citations.marks import Statement, statements
+from groundplan.knowledge.citations.marks import statements
 from groundplan.knowledge.citations.support import Look, Read, decide, look, nearest, read
 from groundplan.knowledge.citations.wire import MOST_TEXTS, PATH, Asked, SupportAnswer, SupportRequest
 
 if TYPE_CHECKING:
+    from groundplan.gateway.call.ask import Passage
     from groundplan.gateway.call.context import Gateway
-    from groundplan.gateway.call.exchange import Exchange, Passage
+    from groundplan.gateway.call.exchange import Exchange
 
 STREAM_SECONDS = 0.3
 """Longest that the end of a stream waits for what meaning says."""
@@ -37,42 +39,6 @@ MOST_BYTES = 4 << 20
 _MARKED = re.compile(rb"\[\s*\d")
 _decode = msgspec.json.Decoder(SupportAnswer).decode
 _json = msgspec.json.decode
-
-
-@dataclass(frozen=True, slots=True)
-class Citation:
-    """A statement of the answer and one passage that it cites. `supported` is None while meaning was not asked."""
-
-    statement: Statement
-    number: int
-    """Of the passage, from 1, as the answer has it; there may be none with it."""
-    passage: Passage | None
-    look: Look
-    supported: bool | None
-
-    def told(self) -> dict[str, Any]:
-        """For the `groundplan` object: where in the answer, which document in which version, which characters."""
-        start, end = self.span()
-        passage = self.passage
-        return {
-            "passage": self.number,
-            "start": self.statement.start,
-            "end": self.statement.end,
-            "supported": self.supported,
-            "document": None if passage is None else passage.document,
-            "version": None if passage is None else passage.version,
-            "start_char": start,
-            "end_char": end,
-        }
-
-    def span(self) -> tuple[int, int]:
-        """Characters of the document that are most like it; of all the passage where its text was changed."""
-        passage, place = self.passage, self.look.place
-        if passage is None:
-            return 0, 0
-        if place is None or len(passage.text) != passage.end_char - passage.start_char:
-            return passage.start_char, passage.end_char
-        return passage.start_char + place.start, passage.start_char + place.end
 
 
 class CitedStreaming(Streaming):

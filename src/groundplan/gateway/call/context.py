@@ -16,8 +16,9 @@ from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.idempotency import Answers
 from groundplan.gateway.call.hedge import Hedges
 from groundplan.gateway.journal.journal import Journal
-from groundplan.gateway.policy.snapshot import Catalog, Policy
-from groundplan.gateway.routing.route import Routes
+from groundplan.gateway.policy.catalog import Catalog
+from groundplan.gateway.policy.snapshot import Policy
+from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.telemetry.meters import Meters
 from groundplan.gateway.upstream.choose import Balance
 from groundplan.gateway.upstream.health import Health
@@ -29,18 +30,18 @@ from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.cited_store import Citations
+    from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.call.files_by_id import FilesById
     from groundplan.gateway.call.repeats import Repeats
     from groundplan.gateway.call.reported import Reported
     from groundplan.gateway.call.signals import Signals
-    from groundplan.gateway.experiments.trials import Trials
     from groundplan.gateway.guard.counts import Counts
     from groundplan.gateway.guard.reviews import Reviews
     from groundplan.gateway.guard.severed import Running
     from groundplan.gateway.http.server import Server
-    from groundplan.gateway.surfaces.chat_kept import CompletionShelf
-    from groundplan.gateway.surfaces.responses_kept import ResponseShelf
-    from groundplan.gateway.telemetry.content import ContentSender
+    from groundplan.gateway.surfaces.completion_shelf import CompletionShelf
+    from groundplan.gateway.surfaces.response_shelf import ResponseShelf
+    from groundplan.gateway.telemetry.content_link import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
 
 
@@ -105,6 +106,14 @@ class Live(Protocol):
         ...
 
 
+class Trying(Protocol):
+    """What tries another deployment beside answered calls."""
+
+    def after(self, shown: Exchange) -> None:
+        """A call was answered and settled."""
+        ...
+
+
 @dataclass(slots=True)
 class Gateway:
     """One worker."""
@@ -155,7 +164,7 @@ class Gateway:
     """Answers that are being streamed, so that a kill can end them."""
     conduct: Callable[..., Awaitable[None]] | None = None
     """Makes a call of the gateway's own, where given by other steps; set by the pipeline."""
-    trials: Trials | None = None
+    trials: Trying | None = None
     """For workloads on whose calls another deployment is tried."""
     reviews: Reviews | None = None
     """For workloads whose answers wait for a person."""

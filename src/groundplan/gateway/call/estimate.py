@@ -17,7 +17,8 @@ from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.settle import remaining
-from groundplan.gateway.policy.snapshot import Plan, Policy
+from groundplan.gateway.policy.catalog import Plan
+from groundplan.gateway.policy.snapshot import Policy
 
 HEADER = b"groundplan-estimate"
 BYTES_PER_TOKEN = 4

@@ -9,98 +9,86 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
-
-import msgspec
 
 from groundplan.blueprint.model import Budget, Deployment, Workload
 from groundplan.core.ids import id_text
-from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy
+from groundplan.gateway.policy.catalog import Catalog, Plan
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.ledger.model import Charge, Usage
 
 if TYPE_CHECKING:
     from groundplan.economics.routing.model import Floats as Vector
-    from groundplan.gateway.caching.answer_cache import Flight
-    from groundplan.gateway.caching.meaning import Asked, Match
+    from groundplan.gateway.caching.entry import Flight
+    from groundplan.gateway.caching.match import Asked, Match
+    from groundplan.gateway.call.ask import Ask, Passage
     from groundplan.gateway.call.grounded import Grounded
-    from groundplan.gateway.call.limits import Use
     from groundplan.gateway.call.resume import Continuation
     from groundplan.gateway.call.trace import Trace
+    from groundplan.gateway.call.use import Use
     from groundplan.gateway.experiments.trial import Trial
-    from groundplan.gateway.guard.run import Guarding
+    from groundplan.gateway.guard.relay import GuardedRelay
     from groundplan.gateway.http.server import Request, Response
     from groundplan.gateway.routing.route import Route
+    from groundplan.gateway.surfaces.codec import Answered, Relay
     from groundplan.gateway.surfaces.interface import Interface
-    from groundplan.gateway.surfaces.upload import Upload
+    from groundplan.governance.guardrails.guard import Guard
+    from groundplan.governance.guardrails.masks import Masks
 
 
 _NONE = Usage()
 
 
-class Passage(msgspec.Struct, frozen=True, kw_only=True):
-    """One retrieved passage that the caller may read."""
+class CallGuard(Protocol):
+    """The guardrails of one call, as its steps ask them; `guard.run` has them."""
 
-    document: str
-    path: str
-    title: str
-    source: str
-    start_line: int
-    end_line: int
-    text: str
-    score: float = 0.0
-    chunk: str = ""
-    """Id of the chunk; a changed document has new ones."""
-    version: int = 1
-    start_char: int = 0
-    end_char: int = 0
-    """Characters of that version of the document."""
-    head: str = ""
-    """The head row of the table in which the text begins, where it stands before it: context, no part of the text."""
+    guard: Guard
+    masks: Masks
+    reviewed: bool
+    """A person has looked at its answer, or is not to."""
+    counts: bool
+    """Whether what it finds is added to the worker's counts."""
 
-    @property
-    def said(self) -> str:
-        """The text below the head of its table, as a model is given it."""
-        return f"{self.head}\n{self.text}" if self.head else self.text
+    async def personal_in(self, exchange: Exchange) -> None:
+        """Ask about personal data in what is sent in, where that is declared. Raises `Denied`."""
+        ...
 
+    def earlier(self, exchange: Exchange, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Items that a request only names, as the model may see them. Raises `Denied`."""
+        ...
 
-class Ask(msgspec.Struct, frozen=True):
-    """The caller's body, read once. `fields` are its top-level fields as raw JSON, in order; `size` its bytes."""
+    def passages(self, found: list[Passage]) -> list[Passage]:
+        """What of the passages a model may see."""
+        ...
 
-    fields: dict[str, msgspec.Raw]
-    model: str
-    messages: int
-    query: str
-    stream: bool
-    include_usage: bool
-    cap: int | None
-    copies: int
-    size: int
-    needs: frozenset[str] = frozenset()
-    """What it asks of a deployment that not every one takes: `image`, `file`, `priority`."""
-    images: int = 0
-    """Sent in; their bytes are not in `size`."""
-    hidden: int = 0
-    """Tokens beside those of its bytes: the most that its provider adds of its own accord, about tools; those that a
-    prompt is given as."""
-    audio_kib: int = 0
-    """KiB of audio sent in, not in `size` either."""
-    service: str = "standard"
-    """Class of service: standard | auto | batch | priority."""
-    line: bool = False
-    """A line of a batch that is made as a call."""
-    body: bytes = b""
-    """What `fields` are of, where it may be spliced; empty where they were changed."""
-    lines: bytes = b""
-    """Header lines of the caller for an upstream that speaks this API itself."""
-    upload: Upload | None = None
-    """A form that is sent on while it arrives."""
-    files: tuple[str, ...] = ()
-    """Ids of files that it names, each once; they are put in before it is sent."""
-    binary: bool = False
-    """Its answer is bytes that are passed on as they come."""
-    typed: object = None
-    """What the surface itself made of the body."""
+    def shown(self, text: str) -> str:
+        """An answer that another call got, as a model may see it; empty where none may."""
+        ...
+
+    def relay_around(self, inner: Relay, exchange: Exchange) -> GuardedRelay | None:
+        """The relay of one attempt's stream with the checks in it; None: nothing is looked at."""
+        ...
+
+    def adopt(self, relay: GuardedRelay) -> None:
+        """Of the attempts of a stream this one is what the caller gets."""
+        ...
+
+    async def finish(self, exchange: Exchange, relay: GuardedRelay) -> None:
+        """The upstream has streamed everything: judge what is left, and what needs the whole. Raises `Stopped`."""
+        ...
+
+    async def answer(self, exchange: Exchange, answered: Answered) -> Answered:
+        """A whole answer as the caller may see it. Raises `Denied`, `Unavailable`."""
+        ...
+
+    def told(self) -> list[dict[str, Any]]:
+        """For the `groundplan` object of the answer."""
+        ...
+
+    def count(self, exchange: Exchange) -> None:
+        """Add what was found since to the worker's counts."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -183,7 +171,7 @@ class Exchange:
     """It is asked about an answer, without what its workload puts in front of questions."""
     saved: int = 0
     """Picodollars that the same answer cost when a model was asked for it."""
-    guard: Guarding | None = None
+    guard: CallGuard | None = None
     """Its guardrails, where there is something to guard."""
     asked: Asked | None = None
     """Its question as it is compared, where its workload matches by meaning."""
@@ -221,6 +209,20 @@ class Exchange:
     def call(self) -> UUID:
         """The call's id."""
         return UUID(bytes=self.raw)
+
+    @property
+    def sources(self) -> list[str]:
+        """Of what was before the model: passages, and what contradicts one."""
+        found = [passage.source for passage in self.passages]
+        if self.grounded is not None:
+            found += [one.other_source for one in self.grounded.conflicts]
+        return found
+
+    @property
+    def keeps_content(self) -> bool:
+        """Whether its workload keeps content in full."""
+        keep = self.workload.keep if self.workload is not None else None
+        return keep is not None and keep.content == "full"
 
     def charge_list(self, amount: int) -> list[Charge]:
         """What one record takes from each covering budget."""

@@ -30,8 +30,9 @@ from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, U
 from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.economics.tickets import Said, told_of
 from groundplan.gateway.call import admit, settle
+from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.exchange import Exchange, Passage
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import answer_of, cut_off, searched
 from groundplan.gateway.call.grounded import Grounded
 from groundplan.gateway.call.identify import caller, check_grants
@@ -42,7 +43,8 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy import begun
 from groundplan.gateway.policy.address import check_network
-from groundplan.gateway.policy.snapshot import KeyEntry, Plan
+from groundplan.gateway.policy.catalog import Plan
+from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, Conflict, SearchRequest, Where
 from groundplan.knowledge.signals.signal_store import Signal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from groundplan.core.errors import Denied
-from groundplan.gateway.surfaces.interface import Relay
+from groundplan.gateway.surfaces.codec import Relay
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay

@@ -19,8 +19,8 @@ from msgspec.structs import replace
 
 from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
 from groundplan.gateway.batches import file_store
+from groundplan.gateway.batches.file_ids import file_id
 from groundplan.gateway.batches.file_store import CONTENT, Connection, StoredFile
-from groundplan.gateway.batches.files_api import file_id
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.surfaces.named_files import NamedFile
 from groundplan.gateway.upstream.pressure import RANKS, SHARES

@@ -14,16 +14,16 @@ import msgspec
 
 from groundplan.blueprint.model import Grounding, Workload
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.call import signals
+from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.exchange import Exchange, Passage
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.grounded import NOTES_SHARE, Grounded, notes
 from groundplan.gateway.upstream.connection import FOREVER, LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.returning import BACK_SECONDS
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest, Step
 
 if TYPE_CHECKING:
-    from groundplan.gateway.guard.run import Guarding
+    from groundplan.gateway.call.exchange import CallGuard
 
 Heard = TypeVar("Heard")
 SEARCH_SECONDS = 5.0
@@ -87,7 +87,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
     gateway.meters.ground(workload.name, result)
     if not found.passages:
-        signals.note(gateway, exchange)
+        _note_nothing(gateway, exchange)
     passages, conflicts = found.passages[: grounding.passages], found.conflicts
     if exchange.guard is not None:
         passages = exchange.guard.passages(passages)
@@ -104,6 +104,16 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     if exchange.passages or grounded.others or grounded.by_words or grounded.steps or grounded.abstained:
         exchange.grounded = grounded
     return True
+
+
+def _note_nothing(gateway: Gateway, exchange: Exchange) -> None:
+    """A call for which grounding found nothing; what is made beside another call asks nothing of its own."""
+    workload, ask, key = exchange.workload, exchange.ask, exchange.key
+    beside = exchange.trial is not None and exchange.trial.beside
+    if gateway.signals is None or workload is None or ask is None or key is None or beside or not ask.query:
+        return
+    about = exchange.person or key.id
+    gateway.signals.add(gateway.signals.unanswered(workload, about, ask.query[:4000], exchange.call))
 
 
 def question_of(
@@ -155,7 +165,7 @@ async def found_now(gateway: Gateway, exchange: Exchange, query: str) -> Now | N
     return Now([] if others else [each.chunk for each in passages], found.state)
 
 
-def _guarded(guard: Guarding, conflict: Conflict) -> Conflict | None:
+def _guarded(guard: CallGuard, conflict: Conflict) -> Conflict | None:
     """What of a conflict a model may see; None where that is not both sides."""
     sides = [
         Passage(document="", path="", title="", source="", start_line=0, end_line=0, text=text)

@@ -13,8 +13,8 @@ import msgspec
 from groundplan.knowledge.retrieval.wire import NOT_GIVEN, Conflict, Newer, Step
 
 if TYPE_CHECKING:
-    from groundplan.gateway.call.cited import Citation
-    from groundplan.gateway.call.exchange import Exchange, Passage
+    from groundplan.gateway.call.ask import Passage
+    from groundplan.gateway.call.citation import Citation
 
 SENTENCE = 240
 """Characters of a sentence that are repeated."""
@@ -83,14 +83,6 @@ class Grounded:
                 msgspec.structs.replace(one, skipped=NOT_IN_ORDER) if one.skipped else one for one in self.steps
             ]
         return b"," + msgspec.json.encode(told)[1:-1] if told else b""
-
-
-def sources_of(exchange: Exchange) -> list[str]:
-    """Of what was before the model: passages, and what contradicts one."""
-    found = [passage.source for passage in exchange.passages]
-    if exchange.grounded is not None:
-        found += [one.other_source for one in exchange.grounded.conflicts]
-    return found
 
 
 def notes(grounded: Grounded, passages: Sequence[Passage], max_bytes: int) -> str:

@@ -12,7 +12,8 @@ from groundplan.core.errors import Denied, Unauthenticated
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.policy import grants
 from groundplan.gateway.policy.address import check_network
-from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Policy
+from groundplan.gateway.policy.catalog import Catalog
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 
 KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
 """Where a key may be, the first of them that is sent: OpenAI's, Anthropic's, Azure's."""

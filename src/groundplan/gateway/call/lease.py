@@ -14,7 +14,8 @@ from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import KEY_HEADERS, caller
-from groundplan.gateway.policy.snapshot import Plan, Policy
+from groundplan.gateway.policy.catalog import Plan
+from groundplan.gateway.policy.snapshot import Policy
 from groundplan.placement.guard import may
 
 RENEWAL_SECONDS = 0.25

@@ -4,7 +4,6 @@ nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
@@ -12,31 +11,13 @@ from groundplan.core.money import short_usd
 from groundplan.core.words import each as each_period
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota
 from groundplan.gateway.budgets.limit_book import DAY_CALLS, Spans
-from groundplan.gateway.budgets.periods import end_text, ends, is_over, seconds_left
+from groundplan.gateway.budgets.periods import end_text, ends, seconds_left
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.use import Short
 
 LONG_S = 60.0
 """Until the end of a window that is longer away nobody waits, where open calls hold what is left of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Short:
-    """A limit without room for what a call or an attempt needs of it."""
-
-    quota: Quota
-    need: int
-    period: str
-    """The window that it was asked of."""
-
-    @property
-    def never(self) -> bool:
-        """It needs more than there is in a whole period."""
-        return self.need > self.quota.limit
-
-    def over(self, now: float) -> bool:
-        """Whether that window has ended at `now` (seconds since the epoch): the next one has room."""
-        return is_over(self.period, now)
 
 
 def refusal(gateway: Gateway, short: Short) -> GroundplanError:

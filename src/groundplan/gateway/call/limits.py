@@ -11,8 +11,6 @@ without limits costs one look at `Catalog.limits`. What a caller is told of them
 
 from __future__ import annotations
 
-import msgspec
-
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
 from groundplan.gateway.budgets.limit_book import Covering, LimitBook
@@ -20,47 +18,14 @@ from groundplan.gateway.budgets.periods import current, ends
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.limit_told import LONG_S, Short, lines_of, refusal
+from groundplan.gateway.call.limit_told import LONG_S, lines_of, refusal
+from groundplan.gateway.call.use import Held, Short, Use
 from groundplan.ledger.model import Charge, Usage
 
 CALL = -1
 """Attempt number in the token of what a whole call holds."""
 AHEAD = -2
 """The same of what was taken for one attempt before there was any."""
-
-
-class Held(msgspec.Struct, frozen=True, eq=False):
-    """What a call or an attempt took."""
-
-    token: Token
-    quotas: tuple[Quota, ...]
-    charges: list[Charge]
-
-
-class Use(msgspec.Struct, eq=False):
-    """What a call holds of limits; only of calls under a blueprint that declares any."""
-
-    call: Held | None = None
-    """Requests and concurrent calls of the limits that cover its caller."""
-    ahead: Held | None = None
-    """Tokens and cost of them, for one attempt."""
-    measured: tuple[Quota, ...] = ()
-    """What `ahead` is of: an attempt that cannot use that takes its own."""
-    bearer: int | None = None
-    """The attempt that uses `ahead`."""
-    attempts: dict[int, Held] = {}
-    draining: tuple[int, ...] = ()
-    """Attempts that are read on for nobody, to learn what they use."""
-    over: bool = False
-    """The call has ended."""
-    keys: dict[int, int] = {}
-    """Which of its deployment's keys each attempt uses."""
-    lines: bytes = b""
-    """`x-ratelimit-*` header lines."""
-    no_room: Short | None = None
-    """For which a deployment was passed over."""
-    passed: tuple[str, ...] = ()
-    """Deployments that were."""
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int, now: float) -> float:

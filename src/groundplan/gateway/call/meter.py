@@ -14,7 +14,7 @@ from groundplan.economics.prices.reported import ChatUsage as ReportedUsage
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
-    from groundplan.gateway.call.exchange import Ask
+    from groundplan.gateway.call.ask import Ask
 
 __all__ = ["MAX_TOKENS", "ReportedUsage", "charged", "input_bound", "most", "service", "takes", "text_bound"]
 _BATCH = frozenset({price.BATCH})

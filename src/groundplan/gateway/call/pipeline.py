@@ -31,8 +31,8 @@ from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflig
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.surfaces import (
-    answers,
     chat_api,
+    errors,
     messages_errors,
     models_api,
     responses_api,
@@ -53,7 +53,7 @@ from groundplan.gateway.surfaces.responses_count import INPUT_TOKENS
 from groundplan.gateway.surfaces.speech import SPEECH
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
 from groundplan.gateway.telemetry import content
-from groundplan.gateway.telemetry.scrape import scrape
+from groundplan.gateway.telemetry.metrics_api import scrape
 from groundplan.gateway.upstream.pressure import RANKS, SHARES
 
 _log = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ class Pipeline:
     def _refuse(self, response: Response, error: GroundplanError, request: Request | None = None) -> None:
         """In the words of the API whose client asks."""
         anthropic = request is not None and b"anthropic-version" in request.headers
-        status, data, lines = (messages_errors if anthropic else answers).of_error(error)
+        status, data, lines = (messages_errors if anthropic else errors).of_error(error)
         response.send(status, data, lines)
 
     def _readiness(self, response: Response) -> None:

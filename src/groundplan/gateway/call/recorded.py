@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from groundplan.gateway.caching.answer_cache import Flight
-from groundplan.gateway.surfaces.interface import Relay
+from groundplan.gateway.caching.entry import Flight
+from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.wrapped import Wrapped
 
 MOST_BYTES = 4 << 20

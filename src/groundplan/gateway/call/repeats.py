@@ -27,7 +27,8 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
 from groundplan.economics.levers.model import SHARE
-from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.journal.threads import InThreads
 

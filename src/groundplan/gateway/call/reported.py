@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.database import insert
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces.interface import Relay
+from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.wrapped import Wrapped
 
 EVERY = 1.0

@@ -11,10 +11,10 @@ from io import StringIO
 
 from msgspec.structs import replace
 
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.resuming import chat, completions, messages, responses
 from groundplan.gateway.resuming.story import Continued, Sent
-from groundplan.gateway.surfaces.interface import Relay
+from groundplan.gateway.surfaces.codec import Relay
 from groundplan.ledger.model import Usage
 
 

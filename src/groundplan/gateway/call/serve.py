@@ -26,7 +26,7 @@ from groundplan.gateway.call.race import HEDGE, race
 from groundplan.gateway.call.reserve import reserve
 from groundplan.gateway.call.resume import continuation, goes_on
 from groundplan.gateway.call.stream import break_off
-from groundplan.gateway.surfaces.interface import Relay, final_usage
+from groundplan.gateway.surfaces.codec import Relay, final_usage
 from groundplan.gateway.upstream.providers import SERVICE
 from groundplan.gateway.upstream.returning import BACK_SECONDS
 

@@ -20,7 +20,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE, TICKET, feature_of, ticket_of
 from groundplan.gateway.call.ground import system_messages
-from groundplan.gateway.experiments.trial import told
+from groundplan.gateway.experiments.assign import told
 from groundplan.gateway.upstream import account
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Finish, Settlement, Usage
 

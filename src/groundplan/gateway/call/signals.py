@@ -23,13 +23,12 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.journal.threads import InThreads
-from groundplan.gateway.telemetry.content import chosen
+from groundplan.gateway.telemetry.content_link import chosen
 from groundplan.knowledge.signals import signal_store
 from groundplan.knowledge.signals.signal_store import UNANSWERED, Signal
 
 if TYPE_CHECKING:
-    from groundplan.gateway.call.context import Gateway
-    from groundplan.gateway.call.exchange import Exchange
+    pass
 
 MOST = 2_000
 
@@ -84,16 +83,6 @@ class Signals(KeptBeside[Unsealed]):
         with conn.transaction():
             for one in signals:
                 signal_store.add(conn, one.sealed(conn, keys))
-
-
-def note(gateway: Gateway, exchange: Exchange) -> None:
-    """A call for which grounding found nothing; what is made beside another call asks nothing of its own."""
-    workload, ask, key = exchange.workload, exchange.ask, exchange.key
-    beside = exchange.trial is not None and exchange.trial.beside
-    if gateway.signals is None or workload is None or ask is None or key is None or beside or not ask.query:
-        return
-    about = exchange.person or key.id
-    gateway.signals.add(gateway.signals.unanswered(workload, about, ask.query[:4000], exchange.call))
 
 
 def _unreachable() -> Unavailable:

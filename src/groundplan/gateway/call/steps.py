@@ -12,22 +12,24 @@ from collections.abc import Callable
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import NAMED, Kept
-from groundplan.gateway.call import admit, limits, settle, trace
+from groundplan.gateway.call import admit, limits, settle, stored, trace
 from groundplan.gateway.call.abstain import nothing_to_say, say_so
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, estimate
-from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.failed import NO_PATH
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import identify, inherit
 from groundplan.gateway.call.leaving import leave
 from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
-from groundplan.gateway.experiments.trial import assign
-from groundplan.gateway.guard.run import guards, look_in
+from groundplan.gateway.experiments.assign import assign
+from groundplan.gateway.guard.run import guards, look_in, unguarded
 from groundplan.gateway.policy import begun
-from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy, bare
+from groundplan.gateway.policy.catalog import Catalog, Plan, bare
+from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.routing.cascade import served
 from groundplan.gateway.routing.meant import read_question
 from groundplan.gateway.surfaces import answers, chat_kept
@@ -79,7 +81,9 @@ async def run(
 
 
 async def run_within(gateway: Gateway, exchange: Exchange) -> None:
-    """The same, for a call that the gateway makes itself within another one, whose key, person and blueprint it has."""
+    """The same, for a call that the gateway makes itself within another one, whose key, person and blueprint it has.
+    Nothing of it is checked or held."""
+    unguarded(gateway, exchange)
     await run(gateway, exchange, inherit)
 
 
@@ -200,7 +204,7 @@ async def _complete(gateway: Gateway, exchange: Exchange, *, guarded: bool = Fal
     if guarded and exchange.plan is not None:
         await look_in(gateway, exchange, exchange.plan)
     if exchange.interface.keeps:
-        await exchange.interface.prepare(gateway, exchange)
+        await stored.prepare(gateway, exchange)
     if exchange.ask is None or not exchange.ask.files:
         return
     if gateway.files is None:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied
-from groundplan.gateway.call import settle
+from groundplan.gateway.call import settle, stored
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, event
 from groundplan.gateway.surfaces.answers import facts, headers
-from groundplan.gateway.surfaces.interface import Declined, Malformed, Relay, Stopped
+from groundplan.gateway.surfaces.codec import Declined, Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.relaying import OpenAIRelay
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, UpstreamConnection, UpstreamFailure, still
 from groundplan.gateway.upstream.hidden import without
@@ -133,7 +133,7 @@ class Streaming:
         relay, guard, guarded = self.relay, exchange.guard, self.guarded
         if guard is not None and guarded is not None:
             try:
-                await guard.finish(gateway, exchange, guarded)
+                await guard.finish(exchange, guarded)
                 if self._failure is not None:
                     raise self._failure  # stopped while somebody looked at it
             except (Malformed, EventTooLarge) as failure:
@@ -143,7 +143,7 @@ class Streaming:
         if exchange.passages:
             await self.look(gateway, exchange)
         if exchange.interface.keeps and guard is None:
-            await exchange.interface.keep(gateway, exchange, relay)
+            await stored.keep(gateway, exchange, relay)
         last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
         await end(gateway, exchange, "ok", last, "")
 

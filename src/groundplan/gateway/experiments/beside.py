@@ -30,12 +30,13 @@ from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy import begun
-from groundplan.gateway.telemetry import content
+from groundplan.gateway.telemetry.content_link import chosen
 
 if TYPE_CHECKING:
     from groundplan.economics.experiment.model import Experiment
     from groundplan.gateway.call.context import Gateway
-    from groundplan.gateway.policy.snapshot import Plan, Policy
+    from groundplan.gateway.policy.catalog import Plan
+    from groundplan.gateway.policy.snapshot import Policy
     from groundplan.gateway.surfaces.interface import Interface
 
 PASSED = (*KEY_HEADERS, b"groundplan-on-behalf-of", b"anthropic-version")
@@ -107,7 +108,7 @@ async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
     if gateway.live.policy is not policy:
         _check(gateway, own, what)
     keep = own.workload.keep
-    if keep is not None and not what.bare and content.chosen(keep, own.raw):
+    if keep is not None and not what.bare and chosen(keep, own.raw):
         own.kept = []
     await ground(gateway, own)
     await serve(gateway, own)

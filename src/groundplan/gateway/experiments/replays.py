@@ -15,8 +15,9 @@ from groundplan.core.errors import Denied, Invalid
 from groundplan.economics.experiment.model import Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE
 from groundplan.gateway.experiments import beside
+from groundplan.gateway.experiments.assign import SHADOWED
 from groundplan.gateway.experiments.compare import NOT_COMPARED, compare, text_of
-from groundplan.gateway.experiments.trial import SHADOWED, Mark
+from groundplan.gateway.experiments.trial import Mark
 from groundplan.gateway.experiments.trials import second
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.messages import MESSAGES

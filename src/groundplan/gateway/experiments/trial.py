@@ -1,31 +1,10 @@
-"""Which experiment a call is in, and what of it stands in its receipt. Nothing is awaited, and nothing is remembered.
-
-An arm only changes the order of the deployments that placement, keys, kill switches and policy left, so it can break no
-rule; a call that may not use the candidate is in no arm, whoever asks. An arm follows from the experiment and from
-whoever asks, so it is the same in every worker and after a crash.
-"""
+"""The experiment that one call is in. Values only; `assign` draws them."""
 
 from __future__ import annotations
 
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
-
 import msgspec
 
-from groundplan.economics.experiment.model import AB, CONVERSATION, Experiment
-from groundplan.economics.experiment.verdict import CANDIDATE, Rule, arm
-from groundplan.gateway.guard.pieces import SURFACES
-from groundplan.gateway.http.collected import Collected
-from groundplan.gateway.routing.conversation import begin, messages_of, named
-from groundplan.gateway.routing.route import Route
-
-if TYPE_CHECKING:
-    from groundplan.blueprint.model import Workload
-    from groundplan.gateway.call.exchange import Ask, Exchange
-
-_CHANCE = (1 << 30) - 1
-SHADOWED = frozenset({"chat.completions", "messages"})
-"""Endpoints whose calls can be asked again elsewhere: they hold everything that an answer depends on."""
+from groundplan.economics.experiment.model import Experiment
 
 
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,64 +43,3 @@ class Trial:
     def key(self) -> bytes:
         """What keeps the cached answers of its arms apart."""
         return b"" if self.mark is None else f"{self.mark.experiment}\0{self.mark.arm}".encode()
-
-
-def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[str, Experiment]) -> None:
-    """Note the experiment of a checked call, and order its deployments as its arm says."""
-    tried = experiments.get(workload.name)
-    if tried is None or exchange.request.stream is not None or isinstance(exchange.response, Collected):
-        return  # a form, or a call that the gateway makes itself, such as a guardrail's judge
-    if tried.type != AB:
-        if exchange.endpoint in SHADOWED and _drawn(exchange, tried.share):
-            exchange.trial = Trial(tried, None)
-        return
-    if exchange.endpoint not in SURFACES or not workload.chooses(ask.model):
-        return
-    candidate = next((place for place in exchange.deployments if place.name == tried.candidate), None)
-    if candidate is None or len(exchange.deployments) < 2:
-        return
-    who = asker(exchange, ask, tried.split)
-    drawn = arm(Rule(tried.id, tried.share), who)
-    unit = blake2b(f"{tried.id}\0{who}".encode(), digest_size=8).hexdigest()
-    exchange.trial = Trial(tried, Mark(tried.id, tried.name, drawn, unit))
-    if drawn == CANDIDATE:
-        rest = [place for place in exchange.deployments if place is not candidate]
-        exchange.deployments = [candidate, *rest]
-        reason = f"this caller is in the {tried.share:.0%} that it answers"
-        barred = {} if exchange.route is None else exchange.route.barred
-        exchange.route = Route(candidate.name, candidate.model, f"experiment {tried.name}", reason, barred=barred)
-
-
-def asker(exchange: Exchange, ask: Ask, split: str) -> str:
-    """Whom an arm is drawn for: the person, else the conversation, else the key, whatever it was rotated to."""
-    if split != CONVERSATION and exchange.person:
-        return f"person {exchange.person}"
-    key = "" if exchange.key is None else exchange.key.family or exchange.key.id
-    name = named(exchange.request.headers)
-    if name is not None:
-        return f"conversation {key} {exchange.person} {name}"
-    first = begin(messages_of(ask, exchange.endpoint))
-    return f"key {key} {exchange.person}" if first is None else f"begin {key} {exchange.person} {first}"
-
-
-def _drawn(exchange: Exchange, share: float) -> bool:
-    """Whether this call is among the share; other bits of its id decide than those of what is kept. The first two of
-    these bytes are no chance: they say what kind of id it is."""
-    return share >= 1 or int.from_bytes(exchange.raw[-8:-4], "big") & _CHANCE < share * (_CHANCE + 1)
-
-
-def told(exchange: Exchange) -> str:
-    """What the receipt says of route and experiment, as JSON; empty where there is nothing to say."""
-    route, trial = exchange.route, exchange.trial
-    place = exchange.deployment
-    if route is not None and place is not None and place.name != route.deployment:
-        route = msgspec.structs.replace(route, answered=place.name)
-    if trial is None or trial.mark is None:
-        return "" if route is None else msgspec.json.encode(route).decode()
-    if route is None:
-        by, reason = "order", f"as without the experiment {trial.mark.trial}"
-        if trial.mark.of:
-            by, reason = f"experiment {trial.mark.trial}", f"made beside call {trial.mark.of}, and shown to nobody"
-        route = Route(place.name if place else "", place.model if place else "", by, reason)
-    value: dict[str, Any] = {**msgspec.to_builtins(route), **msgspec.to_builtins(trial.mark)}
-    return msgspec.json.encode(value).decode()

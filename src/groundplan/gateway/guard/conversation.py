@@ -63,7 +63,7 @@ class ConversationGuards:
     def __init__(self, gateway: Gateway, exchange: Exchange) -> None:
         self._gateway = gateway
         self._exchange = exchange
-        self._guard = None if exchange.guard is None else ConversationGuard(exchange.guard)
+        self._guard = ConversationGuard(exchange.guard) if isinstance(exchange.guard, Guarding) else None
         self._catalog, self._policy = exchange.catalog, exchange.policy
         self._silent = False
         """The session was told to answer with text only."""

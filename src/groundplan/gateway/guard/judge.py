@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.blueprint.model import Judge
+from groundplan.gateway.call.within import answer_of, chat_within
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -59,7 +60,6 @@ def ordered(judge: Judge, text: str) -> dict[str, Any]:
 
 async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, purpose: str) -> bool | None:
     """Whether the answer is to be refused; None where the judge did not say. `purpose` is that of its call."""
-    from groundplan.gateway.call.within import answer_of, chat_within  # noqa: PLC0415 -- a call is judged, and judges
     from groundplan.gateway.surfaces.chat import CHAT  # noqa: PLC0415 -- so that reading stays apart from judging
 
     own = chat_within(exchange, CHAT, ordered(judge, text), purpose)

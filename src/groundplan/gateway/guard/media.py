@@ -19,7 +19,8 @@ from groundplan.governance.guardrails.guard import Guard
 from groundplan.governance.guardrails.model import Hit, Refusal
 
 if TYPE_CHECKING:
-    from groundplan.gateway.call.exchange import Ask, Exchange
+    from groundplan.gateway.call.ask import Ask
+    from groundplan.gateway.call.exchange import Exchange
 
 SPEECH = "audio.speech"
 LISTENING = frozenset({"audio.transcriptions", "audio.translations"})

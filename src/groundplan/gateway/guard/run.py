@@ -19,7 +19,7 @@ from groundplan.gateway.guard.gate import Whose
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.http.halves import value_of
-from groundplan.gateway.surfaces.interface import Answered, Relay, Stopped
+from groundplan.gateway.surfaces.codec import Answered, Relay, Stopped
 from groundplan.gateway.telemetry import content_text
 from groundplan.governance.guardrails.guard import (
     NO_ROLES,
@@ -40,9 +40,11 @@ from groundplan.governance.guardrails.window import Refused
 from groundplan.governance.policy.calls import Tool
 
 if TYPE_CHECKING:
+    from groundplan.gateway.call.ask import Ask, Passage
     from groundplan.gateway.call.context import Gateway
-    from groundplan.gateway.call.exchange import Ask, Exchange, Passage
-    from groundplan.gateway.policy.snapshot import Plan, Policy
+    from groundplan.gateway.call.exchange import Exchange
+    from groundplan.gateway.policy.catalog import Plan
+    from groundplan.gateway.policy.snapshot import Policy
 
 NOTHING = Guard.of(Guardrails())
 """Of a workload without guardrails whose function calls or answers are looked at all the same."""
@@ -203,22 +205,22 @@ class Guarding:
         """Of the attempts of a stream this one is what the caller gets, be it a refusal."""
         relay.adopt(self.findings)
 
-    async def finish(self, gateway: Gateway, exchange: Exchange, relay: GuardedRelay) -> None:
+    async def finish(self, exchange: Exchange, relay: GuardedRelay) -> None:
         """The upstream of `relay` has streamed everything: judge what is left, and what needs the whole. Raises
         `Stopped`."""
         relay.finish()
         try:
             texts = [self.masks.restore(text) for text in relay.texts]
-            await self._whole(gateway, exchange, texts, lambda: _streamed_calls(relay.held))
+            await self._whole(exchange, texts, lambda: _streamed_calls(relay.held))
         except Denied as error:
             raise relay.stop(error) from error
         finally:
             self.count(exchange)
 
-    async def answer(self, gateway: Gateway, exchange: Exchange, answered: Answered) -> Answered:
+    async def answer(self, exchange: Exchange, answered: Answered) -> Answered:
         """A whole answer as the caller may see it. Raises `Denied`, `Unavailable`."""
         if exchange.endpoint in media.LISTENING:
-            return await self._heard(gateway, exchange, answered)
+            return await self._heard(exchange, answered)
         if exchange.endpoint in media.DRAWING:
             return self._drawn(exchange, answered)
         if exchange.endpoint == media.SORTING and self.masks:
@@ -228,7 +230,7 @@ class Guarding:
         body = value_of(answered.data)
         try:
             made = self._checked(body)
-            await self._whole(gateway, exchange, pieces.answers(made), lambda: pieces.calls(made))
+            await self._whole(exchange, pieces.answers(made), lambda: pieces.calls(made))
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         except Stopped as stopped:
@@ -242,7 +244,7 @@ class Guarding:
         text = checked_answer(self.guard, body["input"], Masks(), self.findings)
         return body if text == body["input"] else {**body, "input": text}
 
-    async def _heard(self, gateway: Gateway, exchange: Exchange, answered: Answered) -> Answered:
+    async def _heard(self, exchange: Exchange, answered: Answered) -> Answered:
         """A transcript. Raises `Denied`, `Unavailable`."""
         begun = time.perf_counter_ns()
         try:
@@ -255,7 +257,7 @@ class Guarding:
                 text = str(found.get("text", ""))
                 made = answered if found is body else Answered(_encode(found), answered.usage)
             self._spend(begun, "output")
-            await self._whole(gateway, exchange, [text])
+            await self._whole(exchange, [text])
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         finally:
@@ -301,13 +303,11 @@ class Guarding:
         """`own`: the answer repeats what was sent in."""
         return self.masks.restore(text) if own else checked_answer(self.guard, text, self.masks, self.findings)
 
-    async def _whole(
-        self, gateway: Gateway, exchange: Exchange, texts: list[str], calls: Callable[[], list[str]] = list
-    ) -> None:
+    async def _whole(self, exchange: Exchange, texts: list[str], calls: Callable[[], list[str]] = list) -> None:
         """What needs the whole answer, and a person where one looks at it, also at the `calls` of functions. `texts`:
         one for each choice, none where all of them only call functions, which says nothing that these checks look at.
         Raises `Denied`, `Unavailable`."""
-        guard, text = self.guard, "\n".join(filter(None, texts))
+        gateway, guard, text = self._gateway, self.guard, "\n".join(filter(None, texts))
         for check, kind in self._misses(exchange, texts, text):
             self._refuse("output", check, kind)
         if guard.presidio and texts:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from groundplan.core.errors import Denied
 from groundplan.gateway.call.admit import subjects_of
-from groundplan.gateway.call.grounded import sources_of
 from groundplan.gateway.policy.snapshot import Policy
 
 if TYPE_CHECKING:
@@ -64,5 +63,5 @@ def _subjects(exchange: Exchange) -> list[str]:
         found.append(f"key/{exchange.key.id}")
     if exchange.deployment is not None:
         found += subjects_of(exchange.deployment)
-    found += [f"source/{name}" for name in sources_of(exchange)]
+    found += [f"source/{name}" for name in exchange.sources]
     return found

@@ -8,21 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httptools
 
 from groundplan.gateway.http import refusals
+from groundplan.gateway.http.bounds import Refusal
 from groundplan.gateway.http.known_head import KnownHead
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.request_reader import BODY, IDLE, RequestReader
 from groundplan.gateway.http.response import HeadResponse, Response
+from groundplan.gateway.http.serving import Serving
 
-if TYPE_CHECKING:
-    from groundplan.gateway.http.server import Server
-
+Handler = Callable[[Request, Response], Awaitable[None]]
+RefusalBody = Callable[[Refusal], bytes]
 _NOBODYS = httptools.HttpRequestParser(object())
+
+
+class Host(Serving):
+    """Whose connections they are; `server` has one."""
+
+    handler: Handler
+    refusal_body: RefusalBody
+    connections: set[Connection]
+
+    @abstractmethod
+    def make_room(self, newest: Connection) -> bool:
+        """Of too many connections close some besides `newest`; False where each is at work."""
 
 
 class Connection(RequestReader):
@@ -30,7 +45,9 @@ class Connection(RequestReader):
 
     __slots__ = ("_begun", "_known", "_task", "lost", "paused", "transport")
 
-    def __init__(self, server: Server) -> None:
+    server: Host
+
+    def __init__(self, server: Host) -> None:
         super().__init__(server)
         self.transport: asyncio.Transport | None = None
         self.lost = False

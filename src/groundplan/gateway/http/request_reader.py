@@ -19,7 +19,7 @@ from groundplan.gateway.http.offer import without_offer
 from groundplan.gateway.http.request import Request, origin_form
 
 if TYPE_CHECKING:
-    from groundplan.gateway.http.server import Server
+    from groundplan.gateway.http.serving import Serving
 
 IDLE, _HEAD, BODY = 0, 1, 2
 _LISTS = frozenset({b"x-forwarded-for", b"tracestate", b"traceparent", b"anthropic-beta", b"sec-websocket-protocol"})
@@ -46,7 +46,7 @@ class RequestReader(asyncio.Protocol, ABC):
         "waits_since",
     )  # fmt: skip
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Serving) -> None:
         self.server = server
         self.client = ""
         self.waits_since = now = server.now()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from groundplan.gateway.http.connection import Connection
+    import asyncio
+
     from groundplan.gateway.http.request import Request
+    from groundplan.gateway.http.serving import Serving
 
 _PHRASES = {s.value: s.phrase for s in HTTPStatus}
 STATUS_LINES = {n: f"HTTP/1.1 {n} {_PHRASES.get(n, '')}\r\n".encode("ascii") for n in range(100, 600)}
@@ -17,13 +19,39 @@ _PIECE = 256 << 10
 _JSON = b"content-type: application/json\r\n"
 
 
+class Wire(Protocol):
+    """The connection of one answer."""
+
+    deadline: float
+    lost: bool
+    """The client has closed it."""
+    paused: asyncio.Event | None
+    """Set once the client, which reads more slowly than we write, has taken enough."""
+    transport: asyncio.Transport | None
+
+    @property
+    def server(self) -> Serving: ...
+
+    @property
+    def takes_chunks(self) -> bool: ...
+
+    def write(self, data: bytes | memoryview) -> None: ...
+
+    def pass_on(self, chunk: bytes) -> bool:
+        """Write a part of an answer as it came; False, with nothing written, where the client is gone or reads more
+        slowly than we write."""
+        ...
+
+    def cut(self) -> None: ...
+
+
 class Response:
     """The answer to one request. `headers` are complete lines that end in CR LF, made by us, never reflected from a
     client."""
 
     __slots__ = ("_chunked", "_connection", "_keep_alive", "ended", "started")
 
-    def __init__(self, connection: Connection, keep_alive: bool) -> None:
+    def __init__(self, connection: Wire, keep_alive: bool) -> None:
         self._connection = connection
         self._keep_alive = keep_alive
         self._chunked = False
@@ -108,7 +136,7 @@ class Response:
 
     @property
     def passing(self) -> Callable[[bytes], bool] | None:
-        """Takes whole chunks of HTTP/1.1 as they came from somebody else, as `Connection.pass_on`; None: the client
+        """Takes whole chunks of HTTP/1.1 as they came from somebody else, as `Wire.pass_on`; None: the client
         knows no chunks."""
         return self._connection.pass_on if self._chunked else None
 

@@ -33,7 +33,7 @@ from groundplan.gateway.mcp.approvals import approved
 from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, Looker, checked, inward, offers, others, outward
 from groundplan.gateway.mcp.servers import ServerError, Servers, counted
 from groundplan.gateway.mcp.use import Use, caller_of
-from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces import errors
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.pressure import RANKS
 from groundplan.governance.guardrails.guard import Findings, checked_passage, rewritten
@@ -82,13 +82,13 @@ class McpApi:
             await self._handle(request, response)
         except GroundplanError as error:
             if not response.started:
-                status, data, lines = answers.of_error(error)
+                status, data, lines = errors.of_error(error)
                 response.send(status, data, lines)
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
             _log.exception("a request to /mcp failed")
             if not response.started:
                 failed = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
-                response.send(*answers.of_error(failed))
+                response.send(*errors.of_error(failed))
 
     async def _handle(self, request: Request, response: Response) -> None:
         if request.method != b"POST":

@@ -10,7 +10,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.policy.approved import approved_of
-from groundplan.gateway.policy.snapshot import Catalog, begins, index
+from groundplan.gateway.policy.catalog import Catalog, begins, index
 
 
 def newest(catalog: Catalog | None, now: float) -> Catalog:

@@ -37,9 +37,10 @@ from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.heard import heard
 from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy.approved import approved_of
+from groundplan.gateway.policy.catalog import Catalog, index
 from groundplan.gateway.policy.grants import groups_of
 from groundplan.gateway.policy.left import Left
-from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Catalog, Excepted, Policy, index
+from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Excepted, Policy
 from groundplan.governance.model import Given
 
 HEARTBEAT_SECONDS = 0.2

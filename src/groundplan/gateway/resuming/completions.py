@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.resuming.chunks import ContinuedChunks
 from groundplan.gateway.resuming.story import INSTRUCTION, Sent, asks, capped, left_of
 from groundplan.gateway.surfaces.body import has_tokens

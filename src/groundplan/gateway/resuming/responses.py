@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import named_event
 from groundplan.gateway.resuming.story import (
     INSTRUCTION,
@@ -27,7 +27,7 @@ from groundplan.gateway.resuming.story import (
     overlap,
     summed,
 )
-from groundplan.gateway.surfaces.interface import Malformed, Relay
+from groundplan.gateway.surfaces.codec import Malformed, Relay
 from groundplan.gateway.surfaces.responses import gone_on
 from groundplan.gateway.surfaces.responses_stream import ResponsesChatRelay, ResponsesRelay
 from groundplan.ledger.model import Usage

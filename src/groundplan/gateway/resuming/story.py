@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.interface import Malformed, Relay
+from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.surfaces.codec import Malformed, Relay
 from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.ledger.model import Usage
 

@@ -21,7 +21,7 @@ from groundplan.blueprint.model import Cascade, Deployment
 from groundplan.core.errors import Denied, GroundplanError
 from groundplan.core.money import PICO
 from groundplan.economics.routing.decide import agree
-from groundplan.gateway.call import admit, settle
+from groundplan.gateway.call import admit, settle, stored
 from groundplan.gateway.call.cited import whole
 from groundplan.gateway.call.failed import AttemptFailed
 from groundplan.gateway.call.sent import send_whole
@@ -33,13 +33,14 @@ from groundplan.gateway.guard.pieces import said
 from groundplan.gateway.guard.run import cites
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.guard.severed import refuse_stopped
-from groundplan.gateway.routing.route import CASCADE
+from groundplan.gateway.routing.routes import CASCADE
 from groundplan.gateway.surfaces.answers import facts
-from groundplan.gateway.surfaces.interface import Answered
+from groundplan.gateway.surfaces.codec import Answered
 
 if TYPE_CHECKING:
+    from groundplan.gateway.call.ask import Ask
     from groundplan.gateway.call.context import Gateway
-    from groundplan.gateway.call.exchange import Ask, Exchange
+    from groundplan.gateway.call.exchange import Exchange
 
 FLAG = "cascade"
 """Of the settlement of a try."""
@@ -292,11 +293,11 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
     if bytes(ask.fields.get("logprobs", b"null")) in _OFF:
         answered = _without_logprobs(answered)
     if exchange.guard is not None:
-        answered = await exchange.guard.answer(gateway, exchange, answered)
+        answered = await exchange.guard.answer(exchange, answered)
     if exchange.flight is not None:
         exchange.flight.whole = answered.data
     if interface.keeps and exchange.guard is None:
-        await interface.keep(gateway, exchange, answered.data)
+        await stored.keep(gateway, exchange, answered.data)
     refuse_stopped(gateway.live.policy, exchange)
     if exchange.passages:
         whole(gateway, exchange, answered.data)

@@ -16,7 +16,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from groundplan.gateway.call.exchange import Ask, Exchange
+    from groundplan.gateway.call.ask import Ask
+    from groundplan.gateway.call.exchange import Exchange
 
 HEADER = b"groundplan-conversation"
 """By which a caller names a conversation."""

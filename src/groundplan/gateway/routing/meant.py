@@ -17,8 +17,9 @@ from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_reques
 
 if TYPE_CHECKING:
     from groundplan.blueprint.model import Workload
+    from groundplan.gateway.call.ask import Ask
     from groundplan.gateway.call.context import Gateway
-    from groundplan.gateway.call.exchange import Ask, Exchange
+    from groundplan.gateway.call.exchange import Exchange
 
 SECONDS = 0.1
 """The longest that a call waits for it."""

@@ -1,11 +1,10 @@
-"""What callers get back around the model's own answer: errors in OpenAI's shape, the `groundplan` object, headers.
+"""What callers get back around the model's own answer: the `groundplan` object, headers.
 
 Decides nothing. Header values are made of our own names only; nothing of a request is reflected into a header.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from functools import lru_cache
 from typing import Any
@@ -13,79 +12,16 @@ from typing import Any
 import msgspec
 
 from groundplan.blueprint.model import Deployment, Workload
-from groundplan.core.errors import Exhausted, GroundplanError
 from groundplan.core.money import format_usd
-from groundplan.gateway.call.exchange import Exchange, Passage
-from groundplan.gateway.http.methods import lines_of
-from groundplan.gateway.http.server import Refusal
-from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.policy.snapshot import Catalog
+from groundplan.gateway.call.ask import Passage
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.policy.catalog import Catalog
 
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "invalid_request_error",
-    409: "invalid_request_error",
-    413: "invalid_request_error",
-    429: "rate_limit_error",
-}
-_PARAMS = {"model_not_found": "model", "messages_empty": "messages", "copies_range": "n", "cap_range": "max_tokens"}
-_PATIENCE_S = 60.0
-"""Longer than this no official client waits by itself; trying again before is in vain, and so it is where no time is
-told."""
 _AMOUNTS = 256
 """That are remembered as text: an answer names each in a header and in its body, and costs are often the same."""
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
 _OF_NOW = (b"groundplan-budget-", b"x-ratelimit-")
 _encode = msgspec.json.Encoder().encode
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-def error_body(message: str, code: str, hint: str, kind: str, **details: Any) -> bytes:
-    """`{"error": {"message", "type", "param", "code", "hint", ...}}`"""
-    inner = {"message": message, "type": kind, "param": _PARAMS.get(code), "code": code, "hint": hint, **details}
-    return _encode({"error": inner})
-
-
-def error_type(error: GroundplanError) -> str:
-    if isinstance(error, Exhausted) and error.code == "budget_exhausted":
-        return "insufficient_quota"
-    return _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-
-
-def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-request-id") -> tuple[int, bytes, bytes]:
-    """(status, body, header lines) of an error. Official clients are told not to retry what cannot succeed soon."""
-    details = dict(error.details)
-    if call_id:
-        details["call_id"] = call_id
-    body = error_body(error.message, error.code, error.hint, error_type(error), **details)
-    headers = lines_of(error)
-    if error.retry_after is not None:
-        headers += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after))
-    in_vain = error.status == 429 and (error.retry_after is None or error.retry_after > _PATIENCE_S)
-    if in_vain or error.status == 409:  # which is about what has happened already
-        headers += b"x-should-retry: false\r\n"
-    if call_id:
-        id = call_id.encode("ascii")
-        headers += b"groundplan-call-id: %b\r\n%b: %b\r\n" % (id, id_header, id)
-    return error.status, body, headers
-
-
-def of_upstream_refusal(data: bytes) -> bytes:
-    """An upstream's own error body where it is a JSON object, else one that says as much."""
-    try:
-        _object(data)
-    except UNREADABLE:
-        hint = "Check the request against what the model supports."
-        return error_body("the upstream refused the request", "upstream_refused", hint, "upstream_error")
-    return data
-
-
-def of_refusal(refusal: Refusal) -> bytes:
-    """Body of what the protocol itself refuses."""
-    kind = "api_error" if refusal.status >= 500 else "invalid_request_error"
-    return error_body(refusal.message, refusal.code, refusal.hint, kind)
 
 
 def header_value(text: str) -> bytes:

@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces import signatures
 from groundplan.gateway.surfaces.chat import CHAT, OpenAIChat, ServiceChat
-from groundplan.gateway.surfaces.interface import Codec, Interface
+from groundplan.gateway.surfaces.codec import Codec
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 

@@ -18,7 +18,7 @@ from groundplan.economics.price import AUTO, PRIORITY, STANDARD, bound
 from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call import meter
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import DONE, END, event, splice
@@ -34,7 +34,8 @@ from groundplan.gateway.surfaces.body import (
     with_usage_told,
 )
 from groundplan.gateway.surfaces.chat_chunk import Chunk, read_chunk, without_usage
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
+from groundplan.gateway.surfaces.codec import Answered, Codec, Malformed
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages_types import CacheControl
 from groundplan.gateway.surfaces.named_files import NamedFile, file_of, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed, refuse_unfinished

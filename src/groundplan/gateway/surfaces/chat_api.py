@@ -18,7 +18,8 @@ from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api
-from groundplan.gateway.surfaces.chat_kept import CompletionShelf, checked_metadata
+from groundplan.gateway.surfaces.chat_kept import checked_metadata
+from groundplan.gateway.surfaces.completion_shelf import CompletionShelf
 from groundplan.gateway.surfaces.stored_api import Query, last
 
 PREFIX = b"/v1/chat/completions/"

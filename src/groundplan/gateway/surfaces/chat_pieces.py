@@ -10,7 +10,7 @@ import msgspec
 from groundplan.core.ids import new_id
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.surfaces.chat_chunk import size_of
-from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.relaying import failed, refuse_unfinished
 from groundplan.gateway.surfaces.signatures import Extra, marked
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood

@@ -16,7 +16,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.price import AUTO
 from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import COMPLETIONS_RECAST
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import END, event, splice
@@ -31,7 +31,7 @@ from groundplan.gateway.surfaces.by_chat import ByChat, ServedByChat, able, serv
 from groundplan.gateway.surfaces.chat import MAX_COPIES
 from groundplan.gateway.surfaces.chat_chunk import without_usage
 from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
-from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed, refuse_unfinished
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
 from groundplan.gateway.upstream import providers

@@ -12,11 +12,12 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.gateway.caching.recast import EMBEDDINGS_RECAST
 from groundplan.gateway.call import meter
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.body import READ_APART, has_tokens, read_fields, refuse_fields, repeated
 from groundplan.gateway.surfaces.chat import is_strict
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
+from groundplan.gateway.surfaces.codec import Answered, Codec, Malformed
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import VOYAGE, PlainCodec
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.gateway.upstream import providers

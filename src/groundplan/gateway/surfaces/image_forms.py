@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.unit_price import image_price
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.images import COPIES, Images, Made, check_bounded, check_counts
 from groundplan.gateway.surfaces.upload import Upload, taking_uploads
 

@@ -15,10 +15,11 @@ from groundplan.economics import price
 from groundplan.economics.prices.reported import ImagesUsage
 from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call import meter
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.chat_pieces import NULL
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
+from groundplan.gateway.surfaces.codec import Answered, Codec, Relay
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
 from groundplan.gateway.surfaces.upstream_json import understood

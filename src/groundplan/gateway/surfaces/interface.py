@@ -6,119 +6,22 @@ are pure: bytes and facts in, bytes and facts out. Routing, money, the journal a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Denied, GroundplanError, WrongType
+from groundplan.core.errors import GroundplanError, WrongType
 from groundplan.gateway.http.sse import ending, splice
-from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces import errors
+from groundplan.gateway.surfaces.codec import Codec
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
     from groundplan.gateway.caching.recast import Recast
-    from groundplan.gateway.call.context import Gateway
-    from groundplan.gateway.call.exchange import Ask, Exchange
+    from groundplan.gateway.call.ask import Ask
     from groundplan.gateway.http.server import Request
     from groundplan.gateway.surfaces.named_files import NamedFile
-
-
-class Malformed(Exception):
-    """An upstream's answer is not what its API promises; the message says what is wrong with it."""
-
-
-class Stopped(Malformed):
-    """An answer that the upstream gave as promised, and that a check refuses."""
-
-    def __init__(self, error: Denied) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
-class Declined(Malformed):
-    """An answer of status 200 that is an error: `data` says which."""
-
-    def __init__(self, message: str, data: bytes) -> None:
-        super().__init__(message)
-        self.data = data
-
-
-class Answered(msgspec.Struct, frozen=True):
-    """A whole answer that was understood: its bytes for the client, and usage where the upstream reported any."""
-
-    data: bytes
-    usage: Usage | None
-    kind: bytes = b""
-    """Header line of its Content-Type, where it is no JSON."""
-
-
-class Relay(Protocol):
-    """State of one stream on its way to the client."""
-
-    @property
-    def usage(self) -> Usage | None: ...
-
-    @property
-    def output_bytes(self) -> int:
-        """UTF-8 bytes of the answer so far: no fewer than its tokens."""
-        ...
-
-    @property
-    def done(self) -> bool:
-        """The upstream said that nothing follows."""
-        ...
-
-    @property
-    def complete(self) -> bool:
-        """Whether the answer reached its end, so that it may be settled as good."""
-        ...
-
-    def take(self, data: bytes) -> bytes:
-        """Events for the client after one more event of the upstream. Raises `Malformed`.
-
-        The last event that the client gets anyway is held back, so that `last` can put the facts into it.
-        """
-        ...
-
-    def last(self, facts: bytes) -> bytes:
-        """The rest of the stream once the call is settled; `facts` is the `groundplan` object."""
-        ...
-
-    def broken(self, reason: str, call_id: str) -> bytes:
-        """The end of a stream of which the client has a part already: a well-formed error event."""
-        ...
-
-
-def final_usage(relay: Relay) -> Usage | None:
-    """What the upstream said at the end of a stream that it used. Some say with each chunk how far they are, which is
-    not what they bill for an answer that nobody waited for."""
-    return relay.usage if relay.complete or relay.done else None
-
-
-class Codec(Protocol):
-    """One surface as one kind of upstream speaks it."""
-
-    translated: bool
-    """The upstream's provider is reached through the local translating service."""
-
-    def path(self, deployment: Deployment) -> bytes:
-        """Below the deployment's base URL."""
-        ...
-
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """Body for the upstream: the caller's own bytes but for listed splices."""
-        ...
-
-    def answer(self, data: bytes, ask: Ask) -> Answered:
-        """A whole answer of status 200. Raises `Malformed`."""
-        ...
-
-    def relay(self, ask: Ask) -> Relay:
-        """A new stream."""
-        ...
 
 
 class Interface:
@@ -139,7 +42,7 @@ class Interface:
     capped: bool = False
     """Whether upstreams are told how many tokens an answer may have, each of its copies."""
     keeps: bool = False
-    """Whether its answers may be stored, to be gone on with."""
+    """Whether its answers may be stored, to be gone on with: `call.stored`."""
     may_answer_whole: bool = False
     """Whether an upstream may answer whole where a stream was asked for, as models do that stream nothing."""
     by_body: bool = False
@@ -182,10 +85,6 @@ class Interface:
         """The same request with these files in the place of their ids. Raises `Invalid`."""
         raise NotImplementedError
 
-    def stores(self, exchange: Exchange) -> bool:  # noqa: ARG002
-        """Whether this call's answer is stored under an id of its own, so that it cannot be one that another got."""
-        return False
-
     def late(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:  # noqa: ARG002
         """What decisive fields of a form may say behind its large files: the call is none that costs more by it."""
         return {}
@@ -215,12 +114,6 @@ class Interface:
     def counted(self, ask: Ask, deployment: Deployment) -> bytes:  # noqa: ARG002
         """The answer of a surface that is not `billed`, as it is estimated here for a deployment."""
         raise AssertionError("only models answer this")
-
-    async def prepare(self, gateway: Gateway, exchange: Exchange) -> None:
-        """Of a surface that `keeps`: complete a request that goes on with something kept."""
-
-    async def keep(self, gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
-        """Of a surface that `keeps`: store a settled answer before its last byte is sent."""
 
     def codec(self, deployment: Deployment) -> Codec:
         """How this deployment is spoken to."""
@@ -253,7 +146,7 @@ class Interface:
 
     def of_error(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
         """(status, body, header lines) of an error in this surface's shape."""
-        return answers.of_error(error, call_id)
+        return errors.of_error(error, call_id)
 
     def in_stream(self, ask: Ask, status: int, error: bytes) -> bytes:  # noqa: ARG002 -- the contract's signature
         """An error in the place of an answer as the stream of a client that looks for it nowhere else; empty: it is
@@ -262,4 +155,4 @@ class Interface:
 
     def of_upstream_refusal(self, data: bytes) -> bytes:
         """The body of an upstream's own 4xx for the client."""
-        return answers.of_upstream_refusal(data)
+        return errors.of_upstream_refusal(data)

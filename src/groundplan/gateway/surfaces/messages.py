@@ -16,11 +16,11 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.economics.price import AUTO, STANDARD
 from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import OTHERWISE, read_fields, refuse_fields
 from groundplan.gateway.surfaces.by_chat import ServedByChat, able
 from groundplan.gateway.surfaces.chat import FILE, TOOL_TOKENS
-from groundplan.gateway.surfaces.interface import Codec
+from groundplan.gateway.surfaces.codec import Codec
 from groundplan.gateway.surfaces.messages_chat import LazyTranslation, MessagesByChat, chat_fields, translation_of
 from groundplan.gateway.surfaces.messages_errors import ID_HEADER, of_error, of_foreign
 from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount

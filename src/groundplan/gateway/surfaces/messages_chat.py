@@ -10,12 +10,12 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.prices.reported import named_tier
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.body import not_read
 from groundplan.gateway.surfaces.by_chat import ByChat
 from groundplan.gateway.surfaces.chat_pieces import Said, completion
-from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages_chat_stream import MessagesChatRelay, reported, stop_reason
 from groundplan.gateway.surfaces.messages_to_chat import Translation
 from groundplan.ledger.model import Usage

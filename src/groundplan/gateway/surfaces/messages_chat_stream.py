@@ -8,7 +8,7 @@ import msgspec
 
 from groundplan.gateway.http.sse import named_event, splice
 from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, PieceOfChoice
-from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.made_of_chat import MadeOfChat
 from groundplan.gateway.surfaces.messages_native import broken
 from groundplan.ledger.model import Usage

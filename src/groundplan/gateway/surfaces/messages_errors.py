@@ -8,7 +8,7 @@ import msgspec
 
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces import errors
 
 ID_HEADER = b"request-id"
 _TYPES = {
@@ -40,7 +40,7 @@ def error_body(error: GroundplanError, call_id: str = "") -> bytes:
 
 def of_error(error: GroundplanError, call_id: str = "") -> tuple[int, bytes, bytes]:
     """(status, body, header lines) of one of ours."""
-    status, _, lines = answers.of_error(error, call_id, ID_HEADER)
+    status, _, lines = errors.of_error(error, call_id, ID_HEADER)
     return status, error_body(error, call_id), lines
 
 

@@ -12,11 +12,11 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics.prices.reported import MessagesUsage
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import named_event, splice
 from groundplan.gateway.surfaces import signatures
-from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages_errors import shaped
 from groundplan.gateway.surfaces.relaying import failed
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood

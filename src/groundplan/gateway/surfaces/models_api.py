@@ -13,7 +13,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
-from groundplan.gateway.surfaces import answers, messages_errors
+from groundplan.gateway.surfaces import errors, messages_errors
 from groundplan.gateway.surfaces.messages import VERSION
 from groundplan.gateway.surfaces.stored_api import Query, check_method, last, query_of
 from groundplan.gateway.surfaces.unserved import not_served
@@ -43,7 +43,7 @@ def handle(gateway: Gateway, path: bytes, request: Request, response: Response) 
         check_method(request, (b"GET",))
         response.send(200, _encode(_told(gateway, path, request, response.peer, anthropic=anthropic)))
     except GroundplanError as error:
-        status, data, lines = (messages_errors if anthropic else answers).of_error(error)
+        status, data, lines = (messages_errors if anthropic else errors).of_error(error)
         response.send(status, data, lines)
 
 

@@ -12,9 +12,10 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call import meter
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import message_parts, read_fields
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
+from groundplan.gateway.surfaces.codec import Answered, Codec
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage

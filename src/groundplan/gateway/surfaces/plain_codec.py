@@ -8,9 +8,9 @@ from abc import ABC, abstractmethod
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
 
 VOYAGE = re.compile(r"https?://(?:api\.voyageai|ai\.mongodb)\.com[:/]")
 """The addresses of Voyage, which refuses some of the usual names of fields and has others."""

@@ -13,9 +13,10 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call import limits, settle
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import identify
 from groundplan.gateway.call.steps import admit_call, shed
 from groundplan.gateway.call.trace import Trace

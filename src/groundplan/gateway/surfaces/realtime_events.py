@@ -21,7 +21,7 @@ from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
     from groundplan.blueprint.model import Deployment
-    from groundplan.gateway.policy.snapshot import Plan
+    from groundplan.gateway.policy.catalog import Plan
 
 HINT = "See docs/tasks.md."
 BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})

@@ -21,10 +21,12 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.awake import patient
 from groundplan.gateway.call import admit, settle
-from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_spellings
-from groundplan.gateway.policy.snapshot import KeyEntry, Plan
+from groundplan.gateway.policy.catalog import Plan
+from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.realtime_begun import Caller, written
 from groundplan.gateway.surfaces.realtime_ended import POLICY, Ended

@@ -5,8 +5,9 @@ from __future__ import annotations
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
-from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.interface import Codec, Interface
+from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.surfaces.codec import Codec
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.realtime_events import HINT
 from groundplan.ledger.model import Usage
 

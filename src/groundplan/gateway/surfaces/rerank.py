@@ -16,11 +16,12 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.gateway.call import meter
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.surfaces.body import READ_APART, read_fields, refuse_fields, repeated
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
+from groundplan.gateway.surfaces.codec import Answered, Codec
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import VOYAGE, PlainCodec, malformed
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage, UsageDetails

@@ -1,7 +1,7 @@
 """`POST /v1/responses`: reading what callers send, and asking a deployment for it, by its own Responses or by chat.
 
 Refuses what would break the bound of a call's cost (tools that run at the provider, prompts and conversations that are
-kept there, work in the background). How responses are stored and found again is in `responses_kept`.
+kept there, work in the background). How responses are stored and found again is in `call.stored`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from groundplan.core.errors import Conflict, Invalid
 from groundplan.economics.price import PRIORITY
 from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import RESPONSES_RECAST, Recast
-from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape, signatures
+from groundplan.gateway.surfaces import responses_items, responses_shape, signatures
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
     not_read,
@@ -28,10 +28,9 @@ from groundplan.gateway.surfaces.body import (
 from groundplan.gateway.surfaces.by_chat import ByChat, ServedByChat, able, served_natively
 from groundplan.gateway.surfaces.chat import FILE, SERVICES
 from groundplan.gateway.surfaces.chat_pieces import completion
-from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.named_files import NamedFile, file_of, without, written
 from groundplan.gateway.surfaces.responses_stream import (
-    Rendered,
     ResponsesChatRelay,
     ResponsesRelay,
     Whole,
@@ -40,15 +39,12 @@ from groundplan.gateway.surfaces.responses_stream import (
 from groundplan.gateway.surfaces.responses_to_chat import ENCRYPTED, Translation
 from groundplan.gateway.surfaces.responses_types import Asked, Item, Part, unsupported
 from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
-from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.gateway.upstream import account
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from groundplan.gateway.call.context import Gateway
-    from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.http.server import Request
 
 _UNBOUNDED = OTHERWISE | {
@@ -183,8 +179,8 @@ def without_unread(ask: Ask, deployment: Deployment) -> dict[str, bytes | None]:
     unread = deployment.name in asked.unread
     if not (unread or asked.only_named):
         return {}
-    items = responses_kept.listed(_input(ask))
-    return {"input": _encode(responses_kept.unsealed(items) if unread else responses_kept.unnamed(items))}
+    items = responses_items.listed(input_of(ask))
+    return {"input": _encode(responses_items.unsealed(items) if unread else responses_items.unnamed(items))}
 
 
 class OpenAIResponses:
@@ -263,12 +259,12 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
 def gone_on(ask: Ask, more: list[dict[str, Any]]) -> Ask:
     """The same request with further items behind its input: what was said so far, and that it is to go on."""
     earlier = told(ask)
-    fields: dict[str, Any] = {**ask.fields, "input": [*responses_kept.listed(_input(ask)), *more]}
+    fields: dict[str, Any] = {**ask.fields, "input": [*responses_items.listed(input_of(ask)), *more]}
     whole = read(_encode(fields))
     asked = told(whole)
     asked.name, asked.store, asked.stored = earlier.name, earlier.store, earlier.stored
     asked.previous, asked.pinned, asked.unread = earlier.previous, earlier.pinned, earlier.unread
-    asked.given = _input(ask) if earlier.given is None else earlier.given
+    asked.given = input_of(ask) if earlier.given is None else earlier.given
     return whole
 
 
@@ -282,7 +278,7 @@ def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str
     return {"filename": file.name, **rest, "file_data": file.url}
 
 
-def _input(ask: Ask) -> object:
+def input_of(ask: Ask) -> object:
     value: object = msgspec.json.decode(ask.fields.get("input", _NONE))
     return value
 
@@ -322,43 +318,8 @@ class Responses(ServedByChat):
         asked = Told(body, earlier.previous, store=earlier.store)
         asked.name, asked.stored, asked.pinned = earlier.name, earlier.stored, earlier.pinned
         asked.only_named = earlier.only_named
-        asked.given = _input(ask) if earlier.given is None else earlier.given
+        asked.given = input_of(ask) if earlier.given is None else earlier.given
         return replace(ask, fields=fields, body=b"", typed=asked)
-
-    async def prepare(self, gateway: Gateway, exchange: Exchange) -> None:
-        """Put the items of the response that this one goes on with in front of its own. Raises `NotFound`,
-        `Unavailable`."""
-        ask, key = exchange.ask, exchange.key
-        if ask is None or key is None or (previous := told(ask).previous) is None:
-            return
-        kept = await responses_api.earlier(gateway, previous, key)
-        fields: dict[str, Any] = {name: raw for name, raw in ask.fields.items() if name != "previous_response_id"}
-        own = responses_kept.listed(_input(ask))
-        items = responses_kept.unnamed(kept.items)
-        fields["input"] = [*(items if exchange.guard is None else exchange.guard.earlier(exchange, items)), *own]
-        whole = self.read_body(_encode(fields))
-        asked = told(whole)
-        asked.previous, asked.pinned, exchange.ask = previous, kept.deployment, whole
-        asked.given = [*kept.items, *own]
-
-    def stores(self, exchange: Exchange) -> bool:
-        """Where the caller wants that and its workload keeps content in full."""
-        ask = exchange.ask
-        return ask is not None and told(ask).store and responses_kept.may_keep(exchange)
-
-    async def keep(self, gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
-        """Store the answer, where it is one to be stored."""
-        ask = exchange.ask
-        if ask is None or not self.stores(exchange):
-            return
-        if isinstance(answer, Wrapped) and not isinstance(answer, Rendered):
-            answer = answer.innermost
-        if isinstance(answer, Rendered):
-            answer = answer.response_json()
-        if isinstance(answer, bytes):
-            given = told(ask).given
-            given = _input(ask) if given is None else given
-            told(ask).stored = await responses_kept.keep(gateway, exchange, given, answer)
 
     def as_told(self, ask: Ask, events: tuple[bytes, ...]) -> tuple[bytes, ...]:
         asked = told(ask).asked

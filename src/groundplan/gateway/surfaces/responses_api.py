@@ -14,7 +14,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api, unserved
-from groundplan.gateway.surfaces.responses_kept import Kept, ResponseShelf
+from groundplan.gateway.surfaces.response_shelf import Kept, ResponseShelf
 from groundplan.gateway.surfaces.stored_api import Query
 
 PREFIX = b"/v1/responses/"

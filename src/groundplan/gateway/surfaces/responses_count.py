@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.by_chat import served_natively
 from groundplan.gateway.surfaces.chat import FILE
-from groundplan.gateway.surfaces.interface import Answered, Codec
+from groundplan.gateway.surfaces.codec import Answered, Codec
 from groundplan.gateway.surfaces.responses import OpenAIResponses, Responses, read, without_unread
 from groundplan.gateway.surfaces.responses_types import Asked
 from groundplan.gateway.surfaces.upstream_json import understood
@@ -67,9 +67,6 @@ class InputTokens(Responses):
 
     def read_body(self, body: bytes) -> Ask:
         return replace(read(body, _asked), stream=False)
-
-    def stores(self, exchange: Exchange) -> bool:  # noqa: ARG002 -- the contract's signature
-        return False
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """The first if it counts itself, with the others that do, otherwise all. Raises `Invalid`."""

@@ -1,4 +1,4 @@
-"""Responses that are stored: sealed and put into PostgreSQL before their last byte, found by the key that made them.
+"""Responses that are stored: sealed and put into PostgreSQL before their last byte, and gone on with by others.
 
 Only workloads that keep content in full store any. A worker waits for the database here, and only for calls that store
 or go on with a stored response.
@@ -6,103 +6,71 @@ or go on with a stored response.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 
-from groundplan.core.audit.subject import SubjectKeys
-from groundplan.core.errors import GroundplanError, Unavailable
-from groundplan.core.home import Home
+from groundplan.core.errors import GroundplanError
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.journal.threads import InThreads
-from groundplan.gateway.surfaces.responses_shape import new_name
+from groundplan.gateway.surfaces import responses_api
+from groundplan.gateway.surfaces.response_shelf import Kept, owner_of
+from groundplan.gateway.surfaces.responses import Responses, input_of, told
+from groundplan.gateway.surfaces.responses_items import item, listed, unnamed
+from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.responses_to_chat import is_here
-from groundplan.ledger import response_store
+from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.ledger.response_store import Row
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
     from groundplan.gateway.call.exchange import Exchange
-    from groundplan.gateway.policy.snapshot import KeyEntry
+    from groundplan.gateway.surfaces.codec import Relay
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """What is stored of one: `items` are those of the whole conversation, `input` those of its request."""
-
-    response: dict[str, Any]
-    input: list[dict[str, Any]]
-    items: list[dict[str, Any]]
-    deployment: str = ""
+def stores(exchange: Exchange) -> bool:
+    """Where the caller wants that and its workload keeps content in full; of a mere count nothing is."""
+    ask = exchange.ask
+    return ask is not None and exchange.interface.billed and told(ask).store and exchange.keeps_content
 
 
-_kept = msgspec.json.Decoder(Kept).decode
+async def prepare(gateway: Gateway, exchange: Exchange) -> None:
+    """Put the items of the response that this one goes on with in front of its own. Raises `NotFound`,
+    `Unavailable`."""
+    ask, key, interface = exchange.ask, exchange.key, exchange.interface
+    if ask is None or key is None or not isinstance(interface, Responses) or (previous := told(ask).previous) is None:
+        return
+    kept = await responses_api.earlier(gateway, previous, key)
+    fields: dict[str, Any] = {name: raw for name, raw in ask.fields.items() if name != "previous_response_id"}
+    own = listed(input_of(ask))
+    items = unnamed(kept.items)
+    fields["input"] = [*(items if exchange.guard is None else exchange.guard.earlier(exchange, items)), *own]
+    whole = interface.read_body(_encode(fields))
+    asked = told(whole)
+    asked.previous, asked.pinned, exchange.ask = previous, kept.deployment, whole
+    asked.given = [*kept.items, *own]
 
 
-class ResponseShelf:
-    """Of one worker. It connects at the first use; its methods wait in threads."""
-
-    def __init__(self, home: Home, url: str) -> None:
-        self._home = home
-        self._database = InThreads(url, "responses", 4, _unreachable)
-
-    async def close(self) -> None:
-        await self._database.close()
-
-    async def put(self, row: Row, person: UUID, kept: Kept) -> bool:
-        """Seal and store; whether it is. Raises `Unavailable`."""
-        text = _encode(kept).decode()
-
-        def work(conn: Any) -> bool:
-            sealed = SubjectKeys.of(self._home).seal(conn, person, f"{row.id}\n{text}")
-            return response_store.add(conn, replace(row, sealed=sealed))
-
-        return await self._database.run(work)
-
-    async def find(self, id: str, key: KeyEntry) -> Kept | None:
-        """One of this key's; None where there is none, or whom it is about was erased. Raises `Unavailable`."""
-
-        def work(conn: Any) -> Kept | None:
-            row = response_store.find(conn, id, owner_of(key), key.workload)
-            text = None if row is None else SubjectKeys.of(self._home).unseal(conn, row.sealed)
-            if row is None or text is None:
-                return None
-            kept = _kept(text.partition("\n")[2])
-            return Kept(kept.response, kept.input, kept.items, row.deployment)
-
-        return await self._database.run(work)
-
-    async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Whether there was one of this key's. Raises `Unavailable`."""
-        return await self._database.run(lambda conn: response_store.delete(conn, id, owner_of(key), key.workload))
+async def keep(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
+    """Store the answer, where it is one to be stored."""
+    ask = exchange.ask
+    if ask is None or not stores(exchange):
+        return
+    if isinstance(answer, Wrapped) and not isinstance(answer, Rendered):
+        answer = answer.innermost
+    if isinstance(answer, Rendered):
+        answer = answer.response_json()
+    if isinstance(answer, bytes):
+        given = told(ask).given
+        given = input_of(ask) if given is None else given
+        told(ask).stored = await _store(gateway, exchange, given, answer)
 
 
-def _unreachable() -> Unavailable:
-    return Unavailable(
-        "stored responses cannot be reached now",
-        code="database_unavailable",
-        hint="Try again, or send the earlier items in input.",
-        retry_after=2.0,
-    )
-
-
-def owner_of(key: KeyEntry) -> UUID:
-    """The first of a line of rotated keys."""
-    return UUID(key.family or key.id)
-
-
-def may_keep(exchange: Exchange) -> bool:
-    """Whether its workload keeps content in full."""
-    keep = exchange.workload.keep if exchange.workload is not None else None
-    return keep is not None and keep.content == "full"
-
-
-async def keep(gateway: Gateway, exchange: Exchange, given: object, answer: bytes) -> bool:
+async def _store(gateway: Gateway, exchange: Exchange, given: object, answer: bytes) -> bool:
     """Store a response that was asked with the input `given`; whether it is stored."""
     shelf, workload, key, deployment = gateway.responses, exchange.workload, exchange.key, exchange.deployment
     if shelf is None or workload is None or workload.keep is None or key is None or deployment is None:
@@ -120,39 +88,3 @@ async def keep(gateway: Gateway, exchange: Exchange, given: object, answer: byte
         return await shelf.put(row, UUID(exchange.person or key.id), kept)
     except GroundplanError:
         return False
-
-
-def unnamed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Items of a conversation for an upstream that keeps none: by an id it would look for the item, and for the
-    reasoning before it, and refuse the request."""
-    return [{name: value for name, value in each.items() if name != "id"} for each in items if is_here(each)]
-
-
-def unsealed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same for one that cannot read what was sealed elsewhere: reasoning that is in the clear stays."""
-    return unnamed(
-        [
-            {name: value for name, value in each.items() if name != "encrypted_content"}
-            if each.get("type") == "reasoning"
-            else each
-            for each in items
-        ]
-    )
-
-
-def listed(given: object) -> list[dict[str, Any]]:
-    """A request's input as items."""
-    if isinstance(given, str):
-        return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
-    return [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
-
-
-def item(given: dict[str, Any]) -> dict[str, Any]:
-    """An item as it is told back: with an id, and its content in parts."""
-    made = {"id": new_name("item"), "status": "completed", **given, "type": given.get("type", "message")}
-    if made["type"] == "message" and isinstance(made.get("content"), str):
-        part: dict[str, Any] = {"type": "input_text", "text": made["content"]}
-        if made.get("role") == "assistant":
-            part = {"type": "output_text", "text": made["content"], "annotations": [], "logprobs": []}
-        made["content"] = [part]
-    return made

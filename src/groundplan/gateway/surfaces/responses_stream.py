@@ -13,7 +13,7 @@ from groundplan.economics.prices.reported import ResponsesUsage, named_tier
 from groundplan.gateway.http.sse import DONE, MAX_EVENT, named_event, splice
 from groundplan.gateway.surfaces import responses_shape as shape
 from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, PieceOfChoice
-from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.made_of_chat import TEXT, MadeOfChat
 from groundplan.gateway.surfaces.relaying import failed
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood

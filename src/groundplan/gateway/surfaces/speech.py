@@ -13,10 +13,11 @@ from groundplan.economics import price
 from groundplan.economics.prices.reported import RealtimeUsage
 from groundplan.economics.unit_price import speech_price
 from groundplan.gateway.call import meter
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.binary_stream import BytesRelay
-from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.body import read_fields
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
+from groundplan.gateway.surfaces.codec import Answered, Codec, Relay
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
 from groundplan.ledger.model import Usage

@@ -18,7 +18,7 @@ from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces import errors
 
 MOST_LISTED = 100
 Query = dict[str, list[str]]
@@ -39,7 +39,7 @@ async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request
     except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
         _log.exception("a request to %s failed", path.decode("latin-1"))
         error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
-    status, data, lines = answers.of_error(error)
+    status, data, lines = errors.of_error(error)
     response.send(status, data, lines)
     del error  # it knows this frame: together they would keep the connection until garbage is looked for
 

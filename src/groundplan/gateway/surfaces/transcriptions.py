@@ -15,8 +15,9 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.economics.unit_price import audio_price
-from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.surfaces.codec import Answered, Codec, Malformed, Relay
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.transcripts_stream import Priced, Reported, seconds_used, transcript_relay
 from groundplan.gateway.surfaces.upload import Upload, model_missing, taking_uploads

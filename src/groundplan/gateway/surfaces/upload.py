@@ -7,33 +7,24 @@ the model. What was passed on is gone: a form that is larger than what is kept c
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import secrets
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from typing import TYPE_CHECKING
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.call import settle
-from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.multipart import Data, End, Event, Part, events, short_name
 from groundplan.gateway.surfaces.body import ELSEWHERE
-from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
-from groundplan.gateway.upstream.http1 import Http1Connection
+from groundplan.gateway.upstream.connection import UpstreamFailure
 
 if TYPE_CHECKING:
     from groundplan.blueprint.model import Deployment
-    from groundplan.gateway.call.context import Gateway
-    from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.http.server import Request
-    from groundplan.gateway.upstream.targets import Target
 
 KEPT_BYTES = 1 << 20
 """Of a form's beginning: a form that is not larger can be tried again, and its fields may be in any order."""
 ONE_FILE = (1, frozenset({"file"}))
 _PIECE = 4096
 """Smaller ones are kept together with what follows them."""
-_WRITE_SECONDS = 30.0
 
 
 class Upload:
@@ -255,47 +246,3 @@ def _written(event: Event, boundary: bytes) -> bytes:
     if kind and len(kind) < 100 and kind.isascii() and kind.decode("ascii").isprintable():
         head += b"\r\nContent-Type: " + kind
     return head + b"\r\n\r\n"
-
-
-async def send_upload(upload: Upload, exchange: Exchange, target: Target, connection: UpstreamConnection) -> float:
-    """Send a form on as it arrives; the seconds that took. Until its end is sent, nothing of it can be billed.
-
-    Raises `UpstreamFailure` for the upstream, `GroundplanError` for the client, whose attempt is settled then.
-    """
-    deployment, ask = exchange.deployment, exchange.ask
-    if deployment is None or ask is None or not isinstance(connection, Http1Connection):
-        raise UpstreamFailure("refused", "uploads go over HTTP/1.1 only", sent=False)
-    now = asyncio.get_running_loop().time
-    began = now()
-    boundary = b"groundplan-%b" % secrets.token_hex(12).encode("ascii")
-    name = b"%b-%d" % (exchange.id, exchange.attempt)
-    lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
-    path = exchange.interface.codec(deployment).path(deployment)
-    connection.send(target.upload(path, b"multipart/form-data; boundary=%b" % boundary, name, lines))
-    connection.unfinished = True
-    names = {deployment.name, deployment.model, "auto"}
-    if exchange.workload is not None:
-        names.update((exchange.workload.name, *exchange.workload.aliases))
-    may: dict[str, Container[str]] = {"model": names, **exchange.interface.late(ask, deployment)}
-    if exchange.guard is not None:
-        may["stream"] = ("false",)  # whether it can look at a stream was decided by what was known
-    async for piece in upload.pieces(deployment.upstream_model, boundary, may):
-        if connection.status or connection.lost:
-            break  # it has answered already: what it says is read next
-        if upload.passed_on:
-            exchange.response.holds(exchange.request, HIGH)
-        if piece:
-            connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
-            await connection.drained(_WRITE_SECONDS)
-    else:
-        exchange.attempt_sent = True
-        connection.send(b"0\r\n\r\n")
-        connection.unfinished = False
-        exchange.ask = exchange.interface.complete(ask)
-    return now() - began
-
-
-def give_up(gateway: Gateway, exchange: Exchange) -> None:
-    """The client's form broke off: what was passed on of it is no request, so nothing is billed."""
-    if exchange.attempt_started and not exchange.attempt_sent:
-        settle.attempt(gateway, exchange, "not_billed", 0, None)

@@ -12,7 +12,7 @@ import msgspec
 
 from groundplan.gateway.http.halves import without_halves
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.codec import Malformed
 
 ANSWER = "the upstream's answer is not what the API promises"
 STREAM = "the upstream's stream is not what the API promises"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundplan.gateway.surfaces.interface import Relay
+from groundplan.gateway.surfaces.codec import Relay
 from groundplan.ledger.model import Usage
 
 

@@ -24,7 +24,7 @@ from groundplan.core.logger import get_logger
 from groundplan.gateway.journal.desk import LENGTH, Desk
 from groundplan.gateway.journal.ledger_rows import as_uuid, moment
 from groundplan.gateway.journal.ledger_store import Conn
-from groundplan.gateway.telemetry.content import CALL_BYTES, SERVICE, Content
+from groundplan.gateway.telemetry.content_link import CALL_BYTES, SERVICE, Content
 from groundplan.gateway.telemetry.content_text import document
 from groundplan.ledger import content_store
 

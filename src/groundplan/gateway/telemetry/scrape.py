@@ -1,9 +1,8 @@
 """GET /metrics: one address tells of every worker of a HOME. Off the request path.
 
 Each worker announces a small service of its own on loopback (`gateway-metrics-SLOT`), with a token; whoever answers a
-scrape asks the others, and adds what workers counted that are gone or being replaced (`departed`). On the gateway's
-port metrics are for this machine and for holders of a token: a request from elsewhere, by another name, or one that a
-proxy passed on, needs the operator's token or the one in GROUNDPLAN_METRICS_TOKEN.
+scrape asks the others, and adds what workers counted that are gone or being replaced (`departed`). Who may
+ask is in `metrics_api`.
 """
 
 from __future__ import annotations
@@ -13,25 +12,19 @@ import hashlib
 import logging
 import re
 import secrets
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from ipaddress import ip_address
 
 import msgspec
 
 from groundplan.core.endpoints import Endpoint, announce, lookup, withdraw
-from groundplan.core.errors import Denied, Invalid
+from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
-from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces import answers
-from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.telemetry import departed
-from groundplan.gateway.telemetry.exposition import CONTENT_TYPE, Family, pieces, render, single
-from groundplan.gateway.telemetry.metrics import gathered
+from groundplan.gateway.telemetry.exposition import Family, pieces, single
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
@@ -42,8 +35,6 @@ ANSWER_SECONDS = 1.0
 LOOK_SECONDS = 2.0
 """Between two looks at who is announced for the slot."""
 _log = logging.getLogger(__name__)
-_LOCAL = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 _NAME = re.compile(rf"{SERVICE}([0-9]{{1,4}}|{SHIPPER})\.json")
 _UP = "groundplan_gateway_worker_up"
 _UP_HELP = "0 where a process that should run does not tell."
@@ -175,47 +166,6 @@ def ups(found: dict[str, list[Family] | None]) -> list[tuple[str, list[Family]]]
         (name, [single(_UP, "gauge", _UP_HELP, int(told is not None)), *(told or [])])
         for name, told in sorted(found.items())
     ]
-
-
-async def scrape(gateway: Gateway, request: Request, response: Response) -> None:
-    """Answer GET /metrics."""
-    scrapes = gateway.scrapes
-    if request.method != b"GET":
-        response.send(*answers.of_error(WrongMethod(b"GET")))
-        return
-    if not _allowed(scrapes, request, response):
-        hint = (
-            "Send the operator's token, or the one that GROUNDPLAN_METRICS_TOKEN refers to, as Authorization: Bearer."
-        )
-        error = Denied(
-            "metrics are for this machine by its own name, or with a token", code="metrics_denied", hint=hint
-        )
-        status, data, lines = answers.of_error(error)
-        response.send(status, data, lines)
-        return
-    own = await gathered(gateway)
-    text = render([("", own)]) if scrapes is None else await scrapes.everybody(own)
-    response.send(200, text, content_type=CONTENT_TYPE)
-
-
-def _allowed(scrapes: Scrapes | None, request: Request, response: Response) -> bool:
-    """From this machine itself, by a name of its own and not passed on by a proxy, or with a token."""
-    scheme, _, bearer = request.headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() == b"bearer":
-        return scrapes is not None and scrapes.admits(bearer.strip())
-    local = response.peer in _LOCAL and not any(name in request.headers for name in _FORWARDED)
-    return local and _is_ours(request.headers.get(b"host", b""))
-
-
-def _is_ours(host: bytes) -> bool:
-    """Whether a Host header names this machine: a web page that somebody here looks at may rebind its own name to this
-    address, and then reads what is answered."""
-    text = host.decode("latin-1").lower()
-    name = text.partition("]")[0][1:] if text.startswith("[") else text.partition(":")[0]
-    try:
-        return name in ("", "localhost", socket.gethostname().lower()) or ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _id(token: str) -> str:

@@ -25,7 +25,7 @@ import msgspec
 from groundplan.core.errors import Unavailable
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.http.tls import ClientContexts
-from groundplan.gateway.surfaces.answers import error_body
+from groundplan.gateway.surfaces.errors import error_body
 from groundplan.gateway.upstream.blocking import (
     BLOCKS,
     THREADS,

@@ -1,0 +1,36 @@
+"""Answers that are stored under ids of their own, and calls that go on with one: of surfaces whose answers may be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from groundplan.gateway.surfaces import chat_kept, responses_kept
+from groundplan.gateway.surfaces.chat_kept import StoredChat
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.call.exchange import Exchange
+    from groundplan.gateway.surfaces.codec import Relay
+
+
+def stores(exchange: Exchange) -> bool:
+    """Whether this call's answer is stored under an id of its own, so that it cannot be one that another got."""
+    interface = exchange.interface
+    if not interface.keeps:
+        return False
+    return chat_kept.stores(exchange) if isinstance(interface, StoredChat) else responses_kept.stores(exchange)
+
+
+async def prepare(gateway: Gateway, exchange: Exchange) -> None:
+    """Of a surface that `keeps`: complete a request that goes on with something kept. Raises `NotFound`,
+    `Unavailable`."""
+    if not isinstance(exchange.interface, StoredChat):
+        await responses_kept.prepare(gateway, exchange)
+
+
+async def keep(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
+    """Of a surface that `keeps`: store a settled answer, where it is to be, before its last byte is sent."""
+    if isinstance(exchange.interface, StoredChat):
+        await chat_kept.keep(gateway, exchange, answer)
+    else:
+        await responses_kept.keep(gateway, exchange, answer)

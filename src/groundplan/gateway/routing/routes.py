@@ -1,0 +1,361 @@
+"""Puts the deployments of a call for model `auto` in the order that its workload's routing says, and notes why.
+
+Nothing is added: whatever placement, keys, kill switches and policy left is all there is, less what floors of quality
+and classes of risk keep out, so a route can break no rule; the others stay behind the chosen one and take over where it
+fails. Nothing is awaited, and a workload without routing pays one look at a field. Learned routers are read from HOME
+once for each version; where one is not there the order of placement holds, and the receipt says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment, Routing, Workload
+from groundplan.core.errors import Denied, Invalid
+from groundplan.economics.routing.decide import rules
+from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.feature import FEATURE, feature_of
+from groundplan.gateway.routing import weigh
+from groundplan.gateway.routing.conversation import Conversation, before, conversation, length, turns
+from groundplan.gateway.routing.route import Route
+from groundplan.gateway.routing.task import task_of
+from groundplan.gateway.upstream.latency import Times
+
+if TYPE_CHECKING:
+    from groundplan.economics.routing.model import Choice, Context, Router
+    from groundplan.gateway.call.ask import Passage
+    from groundplan.gateway.policy.catalog import Catalog
+
+REMEMBERED = 4096
+SUFFIX = ".router"
+AGAIN_SECONDS = 5.0
+"""After which a router that was not here is looked for again."""
+ENOUGH = 20
+"""Paid calls of a model from which on its price is what they show, and no more that of training."""
+_FOLLOWS = 0.05
+"""Weight of the newest bill in the mean of a model's."""
+_OPEN = ("unsure", "strongest", "order")
+"""`by` of calls that a router has not decided."""
+CASCADE = "cascade"
+"""`by` of a call whose first answer is checked before it is given."""
+
+
+class Paid:
+    """What calls of a model cost, beside what a router expected of them; the newest weigh most."""
+
+    __slots__ = ("_dollars", "_expected", "_seen")
+
+    def __init__(self) -> None:
+        self._dollars = self._expected = 0.0
+        self._seen = 0
+
+    def add(self, dollars: float, expected: float) -> None:
+        self._seen += 1
+        weight = max(_FOLLOWS, 1 / self._seen)
+        self._dollars += weight * (dollars - self._dollars)
+        self._expected += weight * (expected - self._expected)
+
+    @property
+    def rate(self) -> float:
+        """Their quotient, within a hundredth and a hundred; 1 until there are enough."""
+        return min(100.0, max(0.01, self._dollars / self._expected)) if self._seen >= ENOUGH else 1.0
+
+
+class Routes:
+    """Of one worker."""
+
+    def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`folder` has the learned routers, each as NAME@VERSION.router; `clock`: seconds."""
+        self._folder, self._clock = folder, clock
+        self._routers: dict[tuple[str, str | None], Router | None] = {}
+        self._again: dict[tuple[str, str | None], float] = {}
+        """When one that is not here is looked for again."""
+        self._conversations: OrderedDict[bytes, str] = OrderedDict()
+        self._number = 0
+        """Of the newest blueprint that a call came with."""
+        self._expected: OrderedDict[UUID, tuple[str, dict[str, float]]] = OrderedDict()
+        """call -> (router, model -> US dollars that it expected, by the prices of its training), of calls under way"""
+        self._paid: dict[tuple[str, str], Paid] = {}
+        """(router, model) -> what its calls cost, beside what was expected of them"""
+        self._bills: dict[tuple[str, str], float] = {}
+        """(workload, model) -> US dollars of a call lately"""
+
+    def arrange(
+        self,
+        exchange: Exchange,
+        workload: Workload,
+        ask: Ask,
+        times: Times | None = None,
+        now: float = 0.0,
+        found: Sequence[Passage] | None = None,
+    ) -> None:
+        """Order the deployments of a checked call, where it leaves the choice to us. `times`: what this worker saw of
+        them; `now`: by the clock of those; `found`: passages for it, None before anything is searched. Raises `Denied`
+        (`route_barred`) where hard rules leave nobody."""
+        routing = workload.routing
+        if routing is None or not workload.chooses(ask.model):
+            return
+        if exchange.catalog is not None and exchange.catalog.number > self._number:
+            self._take(exchange.catalog)
+        places, slow = exchange.deployments, list[Deployment]()
+        barred: dict[str, str] = {}
+        if routing.barred or routing.within_ms is not None:
+            places, slow, barred = weigh.able(routing, places, times, ask.stream, now)
+            if not places and not slow:
+                raise _nobody(workload.name, barred)
+        waiting = weigh.waiting(routing, places, times, ask.stream)
+        call = _Call(exchange, workload, routing, ask, places or slow, waiting, found)
+        route = self._route(call)
+        chosen = next(place for place in call.places if place.name == route.deployment)
+        rest = [place for place in (*places, *slow) if place is not chosen]
+        exchange.deployments = [chosen, *rest]
+        exchange.route = msgspec.structs.replace(
+            route,
+            barred=barred,
+            expected=route.expected or _declared(routing, call.places),
+            costs=route.costs or self._seen(workload.name, call.places),
+        )
+
+    def regard(
+        self, exchange: Exchange, workload: Workload, ask: Ask, places: Sequence[Deployment], times: Times, now: float
+    ) -> None:
+        """Order them again where the router looks at passages, which are known now. `places`: all that the request
+        names, in the order of placement. Nobody comes in that was kept out, and who is reserved for stays."""
+        routing, route = workload.routing, exchange.route
+        if routing is None or route is None or not route.router or workload.grounding is None:
+            return
+        router = self.router(routing.router or "", routing.digest)
+        if router is None or not _reads_passages(router):
+            return
+        had = {*(place.name for place in exchange.deployments), *route.barred}
+        exchange.deployments = [place for place in places if place.name in had]
+        self.arrange(exchange, workload, ask, times, now, exchange.passages)
+
+    def _route(self, call: _Call) -> Route:
+        routing, places, ask = call.routing, call.places, call.ask
+        if len(places) == 1:
+            return _told(places[0], "only", "no other deployment may take this call")
+        names = {place.name: place for place in places}
+        usable = [rule for rule in routing.rules if rule.use in names]
+        rule = rules.first(usable, ask.query, length(ask, call.exchange.endpoint))
+        if rule is not None:
+            return _told(names[rule.use], f"rule {rule.name}", "the first rule that fits")
+        if routing.router is None:
+            return self._tried(call) or _told(places[0], "order", "no rule fits, so the order of placement holds")
+        router = self.router(routing.router, routing.digest)
+        if router is None:
+            same = " as it was approved" if routing.digest is not None else ""
+            reason = f"the router {routing.router} is not on this gateway{same}, so the order of placement holds"
+            return self._tried(call) or _told(places[0], "order", reason)
+        route = self._learned(call, router)
+        return (self._tried(call, route) or route) if route.by in _OPEN else route
+
+    def _tried(self, call: _Call, route: Route | None = None) -> Route | None:
+        """The cascade, where one is declared and this call's answer can be checked. Where it cannot, whoever is tried
+        first takes no call that nobody is sure of."""
+        rule = call.routing.cascade
+        small = None if rule is None else next((place for place in call.places if place.name == rule.first), None)
+        if rule is None or small is None:
+            return None
+        if not checkable(call.exchange, call.ask):
+            other = next(place for place in call.places if place is not small)
+            return route or _told(other, "order", f"an answer of {rule.first} to this could not be checked")
+        found = route or _told(small, CASCADE, "")
+        reason = "it is tried first, and its answer is checked before it is given"
+        return msgspec.structs.replace(found, deployment=small.name, model=small.model, by=CASCADE, reason=reason)
+
+    def _learned(self, call: _Call, router: Router) -> Route:
+        from groundplan.economics.routing.decide.choose import choose  # noqa: PLC0415 -- numpy, only where it is used
+
+        routing, ask = call.routing, call.ask
+        by_model: dict[str, Deployment] = {}
+        for place in call.places:
+            by_model.setdefault(place.model, place)
+        known = frozenset(by_model) & frozenset(router.models)
+        if by_model.keys() - known and (len(known) < 2 or router.models[router.strongest] not in known):
+            some = f"knows {' and '.join(sorted(known))} alone" if known else "knows none"
+            reason = f"the router {routing.router} {some} of these models, so the order of placement holds"
+            return _told(call.places[0], "order", reason)
+        talk = conversation(call.exchange, ask) if routing.sticky else None
+        had, warm = self._warm(call, by_model, talk)
+        more = call.waiting
+        if routing.priced and had is not None and warm:
+            more = {**more, had: more.get(had, 0.0) - warm}
+        vector, point = call.exchange.vector, f"{routing.keep:g}"
+        version, context = routing.router or "", call.context(router)
+        rates = {model: self._rate(version, model) for model in known}
+        choice = choose(router, ask.query, vector, known, point, routing.floor, more, context, rates)
+        self._expect(call.exchange.call, version, choice)
+        if talk is not None and not call.provisional(router):
+            kept = self._kept(call, talk, choice, router, had)
+            if kept != choice.model and kept in known:
+                worth = f", worth ${warm:.6f}" if warm else ""
+                reason = f"this conversation began here, and the cache of its prompts is warm{worth}"
+                return msgspec.structs.replace(
+                    _told(by_model[kept], "affinity", reason), expected=choice.expected, costs=choice.costs,
+                    router=routing.router or "",
+                )  # fmt: skip
+        return Route(
+            deployment=by_model[choice.model].name,
+            model=choice.model,
+            by=choice.by,
+            reason=choice.reason if choice.model != had or not warm else f"{choice.reason}; its cache is warm",
+            router=routing.router or "",
+            expected=choice.expected,
+            costs=choice.costs,
+        )
+
+    def _warm(
+        self, call: _Call, by_model: dict[str, Deployment], talk: Conversation | None
+    ) -> tuple[str | None, float]:
+        """(the model that a long conversation has, US dollars that the cache of its prompt saves there)"""
+        known = () if talk is None else talk.known
+        had = next((self._conversations[key] for key in known if key in self._conversations), None)
+        place = by_model.get(had) if had is not None else None
+        return had, 0.0 if place is None else weigh.warmth(place, call.prefix)
+
+    def _kept(self, call: _Call, talk: Conversation, choice: Choice, router: Router, had: str | None) -> str:
+        """The model that a conversation stays with: the one it has, unless a stronger one is needed now; with priced
+        caches whoever is best, all told."""
+        strength = dict(zip(router.models, router.mean_scores.tolist(), strict=True))
+        stays = had is not None and not call.routing.priced and strength.get(had, -1.0) >= strength[choice.model]
+        model = had if had is not None and stays else choice.model
+        self._conversations[talk.key] = model
+        self._conversations.move_to_end(talk.key)
+        if len(self._conversations) > REMEMBERED:
+            self._conversations.popitem(last=False)
+        return model
+
+    def _expect(self, call: UUID, router: str, choice: Choice) -> None:
+        """Note what a router expects of a call until that has been paid."""
+        if choice.bills:
+            self._expected[call] = router, choice.bills
+            if len(self._expected) > REMEMBERED:
+                self._expected.popitem(last=False)
+
+    def _rate(self, router: str, model: str) -> float:
+        """How many times as dear a model is now as when a router was trained, as far as calls have shown."""
+        paid = self._paid.get((router, model))
+        return 1.0 if paid is None else paid.rate
+
+    def learn(self, workload: str, model: str, dollars: float, call: UUID | None = None) -> None:
+        """What a call of a workload cost at a model."""
+        router, bills = self._expected.pop(call, ("", {})) if call is not None else ("", {})
+        if bills.get(model, 0.0) > 0:
+            self._paid.setdefault((router, model), Paid()).add(dollars, bills[model])
+        key = (workload, model)
+        before = self._bills.get(key)
+        self._bills[key] = dollars if before is None else before + _FOLLOWS * (dollars - before)
+
+    def _seen(self, workload: str, places: Sequence[Deployment]) -> dict[str, float]:
+        """model -> US dollars of a call lately, of those that took any."""
+        found = {place.model: self._bills.get((workload, place.model)) for place in places}
+        return {model: round(bill, 9) for model, bill in found.items() if bill is not None}
+
+    def router(self, version: str, digest: str | None = None) -> Router | None:
+        """A learned router; None where it is not there, not readable by this version, or not what `digest` (SHA-256)
+        names. Its file may be copied here later."""
+        key = (version, digest)
+        found = self._routers.get(key)
+        if found is None and self._clock() >= self._again.get(key, 0.0):
+            found = self._routers[key] = self._read(version, digest)
+            if found is None:
+                self._again[key] = self._clock() + AGAIN_SECONDS
+        return found
+
+    def _read(self, version: str, digest: str | None) -> Router | None:
+        if self._folder is None:
+            return None
+        from groundplan.economics.routing.versions.artifact import load  # noqa: PLC0415 -- numpy, only where it is used
+
+        try:
+            data = (self._folder / f"{version}{SUFFIX}").read_bytes()
+            return load(data) if digest in (None, sha256(data).hexdigest()) else None
+        except (OSError, Invalid):
+            return None
+
+    def _take(self, catalog: Catalog) -> None:
+        """A new blueprint: routers that it does not name are forgotten, and those that were not here may be now."""
+        self._number = catalog.number
+        every = (workload.routing for workload in catalog.blueprint.workloads if workload.routing is not None)
+        named = {(routing.router, routing.digest) for routing in every}
+        gone = [key for key, router in self._routers.items() if key not in named or router is None]
+        for key in gone:
+            del self._routers[key]
+            self._again.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What is known of a call when its place is chosen."""
+
+    exchange: Exchange
+    workload: Workload
+    routing: Routing
+    ask: Ask
+    places: list[Deployment]
+    waiting: dict[str, float]
+    found: Sequence[Passage] | None
+
+    def context(self, router: Router) -> Context:
+        from groundplan.economics.routing.model import Context  # noqa: PLC0415 -- numpy, only where it is used
+
+        scores = None if self.found is None else tuple(sorted((each.score for each in self.found), reverse=True))
+        said = before(self.ask, self.exchange.endpoint) if router.texts else self.prefix
+        return Context(length(self.ask, self.exchange.endpoint), said, scores, self.task if router.tasks else ())
+
+    @property
+    def task(self) -> tuple[str, ...]:
+        feature = feature_of(self.exchange.request.headers.get(FEATURE))
+        return task_of(self.exchange.endpoint, self.ask.fields, feature, self.workload.prompt)
+
+    def provisional(self, router: Router) -> bool:
+        """Whether it is chosen again when its passages are known."""
+        return self.found is None and self.workload.grounding is not None and _reads_passages(router)
+
+    @property
+    def prefix(self) -> int:
+        """Bytes of the conversation before the newest question."""
+        return max(0, len(turns(self.ask, self.exchange.endpoint)) - len(self.ask.query))
+
+
+def _reads_passages(router: Router) -> bool:
+    from groundplan.economics.routing.decide.predict import reads_passages  # noqa: PLC0415 -- numpy, only where used
+
+    return reads_passages(router)
+
+
+def checkable(exchange: Exchange, ask: Ask) -> bool:
+    """Whether the answer to a call can be checked before it is given: one answer of chat, without functions."""
+    fields = ask.fields
+    plain = exchange.endpoint == "chat.completions" and ask.copies == 1 and ask.upload is None
+    return plain and "tools" not in fields and "functions" not in fields
+
+
+def _declared(routing: Routing, places: Sequence[Deployment]) -> dict[str, float]:
+    """model -> mean of its declared scores in the dimensions that the workload names."""
+    scores = {place.model: routing.quality.get(place.name) for place in places}
+    return {model: round(sum(each.values()) / len(each), 4) for model, each in scores.items() if each}
+
+
+def _nobody(workload: str, barred: dict[str, str]) -> Denied:
+    told = "; ".join(f"{name}: {why}" for name, why in sorted(barred.items()))
+    return Denied(
+        f"no deployment of {workload} may take this call: {told}",
+        code="route_barred",
+        hint="Allow a deployment that meets its floors, or change objectives.quality or routing.risk.",
+    )
+
+
+def _told(place: Deployment, by: str, reason: str) -> Route:
+    return Route(deployment=place.name, model=place.model, by=by, reason=reason)

@@ -1,0 +1,63 @@
+"""GET /metrics on the gateway's port: for this machine and for holders of a token. Off the request path.
+
+A request from elsewhere, by another name, or one that a proxy passed on, needs the operator's token or the one in
+GROUNDPLAN_METRICS_TOKEN. What is told is gathered by `scrape`.
+"""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+
+from groundplan.core.errors import Denied
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.http.methods import WrongMethod
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.surfaces import errors
+from groundplan.gateway.telemetry.exposition import CONTENT_TYPE, render
+from groundplan.gateway.telemetry.metrics import gathered
+from groundplan.gateway.telemetry.scrape import Scrapes
+
+_LOCAL = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+
+
+async def scrape(gateway: Gateway, request: Request, response: Response) -> None:
+    """Answer GET /metrics."""
+    scrapes = gateway.scrapes
+    if request.method != b"GET":
+        response.send(*errors.of_error(WrongMethod(b"GET")))
+        return
+    if not _allowed(scrapes, request, response):
+        hint = (
+            "Send the operator's token, or the one that GROUNDPLAN_METRICS_TOKEN refers to, as Authorization: Bearer."
+        )
+        error = Denied(
+            "metrics are for this machine by its own name, or with a token", code="metrics_denied", hint=hint
+        )
+        status, data, lines = errors.of_error(error)
+        response.send(status, data, lines)
+        return
+    own = await gathered(gateway)
+    text = render([("", own)]) if scrapes is None else await scrapes.everybody(own)
+    response.send(200, text, content_type=CONTENT_TYPE)
+
+
+def _allowed(scrapes: Scrapes | None, request: Request, response: Response) -> bool:
+    """From this machine itself, by a name of its own and not passed on by a proxy, or with a token."""
+    scheme, _, bearer = request.headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        return scrapes is not None and scrapes.admits(bearer.strip())
+    local = response.peer in _LOCAL and not any(name in request.headers for name in _FORWARDED)
+    return local and _is_ours(request.headers.get(b"host", b""))
+
+
+def _is_ours(host: bytes) -> bool:
+    """Whether a Host header names this machine: a web page that somebody here looks at may rebind its own name to this
+    address, and then reads what is answered."""
+    text = host.decode("latin-1").lower()
+    name = text.partition("]")[0][1:] if text.startswith("[") else text.partition(":")[0]
+    try:
+        return name in ("", "localhost", socket.gethostname().lower()) or ip_address(name).is_loopback
+    except ValueError:
+        return False
