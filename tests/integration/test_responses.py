@@ -345,7 +345,7 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
         ({"include": ["reasoning.encrypted_content", "message.output_text.logprobs"]},
          "include: message.output_text.logprobs"),
         ({"truncation": "auto"}, "truncation 'auto'"),
-        ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
+        ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
         ({"tools": [{"type": "custom", "name": "x"}]}, "tools: custom"),
         ({"tools": [{**GROUP, "tools": [{"type": "custom", "name": "x"}]}]}, "tools: custom"),
         ({"tools": [{**LOOK, "name": "files__look"}, GROUP]}, "tools: two functions of one name"),
@@ -369,10 +369,13 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
         assert refused.json["error"]["field"] == name
         served = await setup.ask(**more)
         assert served.json["groundplan"]["deployment"] == "own"
-    wants = {"include": ["reasoning.encrypted_content"], "client_metadata": {"thread_id": "t"}}  # as Codex always does
+    wants = {
+        "include": ["reasoning.encrypted_content"], "client_metadata": {"thread_id": "t"},
+        "reasoning": {"effort": "low", "summary": "auto"},
+    }  # fmt: skip -- as Codex always does
     assert (await setup.ask(**wants)).json["groundplan"]["deployment"] == "own"
     chatted = await setup.ask(model="scripted/chat", **wants)
-    assert chatted.json["groundplan"]["left_out"] == ["include"], "a chat has no reasoning that could be included"
+    assert chatted.json["groundplan"]["left_out"] == ["include", "reasoning.summary"], "it has no reasoning"
 
 
 async def test_what_has_no_bound_is_refused(setup: Setup) -> None:

@@ -36,7 +36,7 @@ from groundplan.gateway.surfaces.responses_stream import (
     Whole,
     as_asked,
 )
-from groundplan.gateway.surfaces.responses_to_chat import ENCRYPTED, Translation
+from groundplan.gateway.surfaces.responses_to_chat import ENCRYPTED, SUMMARY, Translation
 from groundplan.gateway.surfaces.responses_types import Asked, Item, Part, unsupported
 from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
 from groundplan.gateway.upstream import account
@@ -54,6 +54,7 @@ _UNBOUNDED = OTHERWISE | {
 _NONE = msgspec.Raw(b"null")
 _OF_CODEX = "client_metadata"
 """A field of Codex about itself, in each of its requests."""
+_SUMMARY = SUMMARY.encode()
 _SEALED = b'"encrypted_content"'
 _encode = msgspec.json.Encoder().encode
 _asked = msgspec.json.Decoder(Asked)
@@ -283,8 +284,13 @@ def input_of(ask: Ask) -> object:
     return value
 
 
-def _wants_reasoning(ask: Ask) -> bool:
-    return "include" in ask.fields and ENCRYPTED.encode() in bytes(ask.fields["include"])
+def _of_reasoning(ask: Ask) -> list[str]:
+    """What the caller wants of items of reasoning, of which what a chat says has none."""
+    wanted = ["include"] if ENCRYPTED.encode() in bytes(ask.fields.get("include", b"")) else []
+    given = ask.fields.get("reasoning")
+    if given is not None and _SUMMARY in bytes(given) and (msgspec.json.decode(given) or {}).get(SUMMARY) is not None:
+        wanted.append(f"reasoning.{SUMMARY}")
+    return wanted
 
 
 native = served_natively("responses")
@@ -329,7 +335,7 @@ class Responses(ServedByChat):
         """Those that serve responses themselves, and the others where the request can be put into chat; who wants its
         reasoning back is answered by a chat only where nobody else is there. Raises `Invalid`, `Conflict`."""
         found = self.pinned(ask, deployments)
-        if _wants_reasoning(ask) and (own := tuple(deployment for deployment in found if native(deployment))):
+        if _of_reasoning(ask) and (own := tuple(deployment for deployment in found if native(deployment))):
             return own
         return able(ask, found, native, chat_fields)
 
@@ -357,7 +363,7 @@ class Responses(ServedByChat):
         not told."""
         asked = told(ask)
         stored: dict[str, object] = {"store": asked.stored} if asked.store else {}
-        left_out = ["include"] if _wants_reasoning(ask) and not native(deployment) else []
+        left_out = [] if native(deployment) else _of_reasoning(ask)
         left_out += ["reasoning"] if asked.only_named or deployment.name in asked.unread else []
         return stored | {"left_out": left_out} if left_out else stored
 

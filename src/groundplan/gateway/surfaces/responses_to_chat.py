@@ -31,6 +31,8 @@ _GROUP = frozenset({"type", "name", "description", "tools"})
 LONGEST_NAME = 64
 """Of a function in chat."""
 ENCRYPTED = "reasoning.encrypted_content"
+SUMMARY = "summary"
+"""Of what was thought; a field of `reasoning`."""
 REASONING = "rs_"
 """How the ids of reasoning begin, which tell what a reference is to."""
 _NOTHING: tuple[Any, ...] = (None, False, [], {}, ["direct"])
@@ -215,7 +217,7 @@ class Translation:
 
     def put_reasoning(self, reasoning: dict[str, Any]) -> None:
         for name, value in reasoning.items():
-            if value is not None and name != "effort":
+            if value is not None and name not in ("effort", SUMMARY):  # which would be of items of reasoning
                 raise cannot(f"reasoning.{name}")
         if reasoning.get("effort"):
             self.fields["reasoning_effort"] = reasoning["effort"]
