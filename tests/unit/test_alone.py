@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from tests.unit.test_cli_main import run
-from tests.unit.test_release_plan import BASE, planned
+from tests.unit.test_release_plan import BASE, genesis, planned
 
 from groundplan.cli.change import plan_text
+from groundplan.governance.documents.facts import Known, facts
+from groundplan.maturity.control_facts import _declared
 
 ALL = """\
 reliability:
@@ -45,10 +47,21 @@ def told(said: str, base: str = BASE) -> list[str]:
         ("reliability: {retries: {same: 2}, on_broken_stream: resume, attempts: 3}\n", BASE, []),
         ("reliability: {retries: {same: 2}, hedge: {after: 1s}, attempts: 1}\n", BOTH, ["hedge", "same: 2"]),
         ("reliability: {priority: high, deadline: 9s}\n", BASE, []),
+        ("review: {share: 20%}\n", BASE, ["share: 20%"]),
+        ("review: {share: 20%, before_sending: true}\n", BASE, []),
     ],
 )
 def test_what_has_no_effect_where_one_deployment_may_be_asked_is_told(said: str, base: str, without: list[str]) -> None:
     assert told(said, base) == without
+
+
+@pytest.mark.parametrize(("declared_as", "looked_at"), [("share: 20%", 0.0), ("before_sending: true", 1.0)])
+def test_nobody_is_said_to_look_at_what_nobody_is_shown(declared_as: str, looked_at: float) -> None:
+    made = genesis(declared(f"review: {{{declared_as}}}\n"))
+    said = facts(Known(workspace=made.workspace, blueprint=made.blueprint, workload="assistant"))["oversight"]
+    assert any("looked at by a person" in each.text for each in said) is bool(looked_at)
+    (served,) = made.blueprint.workloads
+    assert _declared(made, made.workspace.workloads["assistant"], served)["reviewed_share"] == looked_at
 
 
 def test_a_second_deployment_of_embeddings_is_somebody_to_ask() -> None:

@@ -125,10 +125,10 @@ class Limits(Strict):
 
 
 class ReviewRule(Strict):
-    """Which answers a person looks at, and whether they wait for it."""
+    """Which answers wait for a person to look at them."""
 
     share: Percent = 0.0
-    """Part of the answers."""
+    """Part of the answers that wait, with `before_sending`. Left out: all."""
     before_sending: bool = False
     """The caller gets nothing before a person released the answer. Such a call is never answered from the cache."""
     by: People = ()

@@ -91,8 +91,7 @@ def _declared(current: Current, doc: WorkloadDoc, served: bp.Workload) -> dict[s
         "availability": doc.objectives.availability is not None,
         "quality": tuple(sorted(doc.objectives.quality)),
         "guarded": _guarded(served.guardrails),
-        "reviewed_share": served.review.share / 10_000 if served.review else doc.review.share,
-        "reviewed_before": served.review is not None,
+        "reviewed_share": served.review.share / 10_000 if served.review else 0.0,
         "support": doc.support.contact if doc.support else None,
         "runbook": doc.support.runbook if doc.support else None,
         "untold_terms": tuple(

@@ -1,5 +1,6 @@
-"""What a workload declares of several deployments, or of several attempts, that it does not have: it changes nothing,
-and nobody would notice before the day on which it should have. A warning, since the rest of it is served. Pure.
+"""What a workload declares of several deployments, of several attempts or of a review, that it does not have: it
+changes nothing, and nobody would notice before the day on which it should have. A warning, since the rest of it is
+served. Pure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _ADD = "Name another deployment in `deployments` or `fallbacks` that its rules a
 _ADD_OR_SAME = f"{_ADD} `reliability: {{{{retries: {{{{same: 1}}}}}}}}` asks the same one again."
 _PEER = "Name another deployment in `deployments`, since `fallbacks` share no calls, or leave `balance` out."
 _TRIES = "Write `attempts: 2` or more, or leave `{}` out."
+_WAIT = "Write `before_sending: true`, by which answers wait for a person, or leave `{}` out."
 _SHORTER = "Write a shorter `timeouts: {{first_token: ...}}` at {}, a longer `deadline`, or a `hedge`."
 
 
@@ -63,6 +65,9 @@ def without_effect(workspace: Workspace, item: doc.WorkloadDoc, placement: Place
     if attempts > 1 and _says_attempts(item) and not again and len(most) < 2:
         path = (_RULE if rule.attempts else _LIMITS, "attempts")
         yield _told(workspace, item, path, f"attempts: {attempts}", _only(most), _ADD_OR_SAME)
+    if item.review.share and not item.review.before_sending:
+        said = f"share: {item.review.share * 100:g}%"
+        yield _told(workspace, item, ("review", "share"), said, "nobody is shown answers that were sent", _WAIT)
     if attempts > 1 and rule.hedge is None:
         yield from _no_time(workspace, item, most)
 

@@ -158,7 +158,7 @@ CHECKS: Mapping[str, Check] = {
             "People review what it decides",
             "query",
             7,
-            "Declare review: {share: 5%}.",
+            "Declare review: {before_sending: true}.",
             judge.review,
         ),
         Check(

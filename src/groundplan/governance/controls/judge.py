@@ -153,10 +153,9 @@ def outcomes(f: Facts, _: date) -> Verdict:
 
 
 def review(f: Facts, _: date) -> Verdict:
-    detail = {"share": f.reviewed_share, "before_sending": f.reviewed_before, "effect": f.effect}
-    if f.reviewed_before or f.reviewed_share > 0:
-        when = "before they are sent" if f.reviewed_before else "afterwards"
-        return Verdict(True, f"people look at answers {when}", detail, _page(f))
+    detail = {"share": f.reviewed_share, "before_sending": f.reviewed_share > 0, "effect": f.effect}
+    if f.reviewed_share > 0:
+        return Verdict(True, "people look at answers before they are sent", detail, _page(f))
     if f.effect == "informs":
         return Verdict(True, "it only informs; the reader decides", detail, _page(f))
     return Verdict(False, f"it {f.effect}, and nobody looks at its answers", detail, _page(f))

@@ -123,7 +123,7 @@ class Facts:
     guarded: tuple[str, ...] = ()
     """Guardrails that bite: `input`, `output`, `passages`, `tools`, `schema` ..."""
     reviewed_share: float = 0.0
-    reviewed_before: bool = False
+    """Of the answers, before they are sent."""
     support: str | None = None
     runbook: str | None = None
     untold_terms: tuple[str, ...] = ()

@@ -232,10 +232,9 @@ def _sources(known: Known) -> Iterator[Said]:
 
 def _oversight(known: Known) -> Iterator[Said]:
     review = known.doc.review
-    if review.share or review.before_sending:
-        when = "before they are sent" if review.before_sending else "afterwards"
+    if review.before_sending:
         share = "All" if review.share in (0.0, 1.0) else f"{review.share:.0%} of"
-        yield Said(f"{share} answers are looked at by a person, {when}.", "declared")
+        yield Said(f"{share} answers are looked at by a person before they are sent.", "declared")
     if known.served is not None:
         yield Said(
             "One person on call stops it within a second; open answers end where security asks for that.", "blueprint"
