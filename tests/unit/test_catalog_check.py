@@ -357,7 +357,7 @@ def test_the_schema_tells_the_kinds_apart() -> None:
         assert definition["additionalProperties"] is False
         assert "kind" in definition["required"] and definition["description"]
     text = json.dumps(schema)
-    assert '"null"' not in text and '"default"' not in text
+    assert '"null"' not in text
     workload = schema["$defs"]["WorkloadDoc"]["properties"]
     assert workload["stage"]["enum"] == ["proposed", "experiment", "pilot", "production", "retired"]
     assert schema["$defs"]["DeploymentDoc"]["properties"]["price"]["anyOf"][0] == {"const": "free"}

@@ -194,6 +194,17 @@ def test_every_benchmark_that_is_to_be_run_exists_and_takes_what_is_said(page: s
     assert wrong == []
 
 
+def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
+    wrong, cells = [], 0
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for row in text.splitlines():
+            found = len(re.findall(r"(?<!\\)\|", row)) if row.startswith("|") else 0
+            wrong += [(page, row)] if cells and found not in (0, cells) else []
+            cells = found and (cells or found)
+    assert wrong == []
+
+
 def test_the_readme_leads_to_every_page_and_tells_the_layers() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     led = {link for pair in LINK.findall(readme) for link in pair if link}

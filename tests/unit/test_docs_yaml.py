@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from groundplan.catalog.base import Strict
 from groundplan.catalog.model import KINDS
 from groundplan.catalog.reader import read_documents
+from groundplan.catalog.schema import json_schema
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = ("scrape_configs", "supersedes")
@@ -51,3 +52,21 @@ def test_every_example_in_the_docs_is_understood() -> None:
         possible = [kind for kind in KINDS if value.keys() <= keys_of(KINDS[kind])]
         wrong = {kind: wrong_in(kind, value) for kind in ([value["kind"]] if "kind" in value else possible)}
         assert wrong and not all(wrong.values()), (name, value, wrong)
+
+
+def test_every_default_is_told_as_it_would_be_written() -> None:
+    models: list[type[Strict]] = [Strict]
+    for model in models:
+        models += model.__subclasses__()
+    told = json_schema()["$defs"]
+    found = [
+        (field, told[model.__name__]["properties"][field.alias or name]["default"])
+        for model in models if model.__name__ in told
+        for name, field in model.model_fields.items()
+        if "default" in told[model.__name__]["properties"].get(field.alias or name, {})
+    ]  # fmt: skip
+    assert [text for field, text in found
+            if TypeAdapter(field.rebuild_annotation()).validate_python(text) != field.default] == []  # fmt: skip
+    assert len(found) > 120 and {"30d", "100%", "64 MB", "0.05 USD/hour", 1024} <= {
+        text for _, text in found if not isinstance(text, list)
+    }

@@ -82,7 +82,8 @@ class HoursPrice(ClassPrice):
 
 
 class Price(Strict):
-    """What tokens cost, by class. A class left out costs as its parent."""
+    """What tokens cost, by class. Left out, `cache_read`, `cache_write` and `input_audio` cost as `input`, `reasoning`
+    and `output_audio` as `output`."""
 
     input: TokenPrice
     output: TokenPrice

@@ -62,8 +62,12 @@ class Timeouts(Strict):
     """How long to wait for an upstream."""
 
     connect: Duration = 2_000
+    """Until there is a connection."""
     first_token: Duration = 30_000
+    """Until the first token; a whole answer has `idle` more until it begins. Not declared, and with nobody else to ask:
+    until the call's deadline."""
     idle: Duration = 15_000
+    """Between two pieces of an answer."""
 
 
 class ProviderKeyDoc(Strict):

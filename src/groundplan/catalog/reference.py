@@ -74,7 +74,7 @@ def _title(name: str) -> str:
 def _table(heading: str, definition: dict[str, Any]) -> str:
     required = set(definition.get("required", []))
     rows = [
-        f"| `{key}`{' *' if key in required else ''} | {_type(field)} | {_line(field.get('description', ''))} |"
+        f"| `{key}`{' *' if key in required else ''} | {_type(field)} | {_meaning(field)} |"
         for key, field in definition["properties"].items()
         if key != "kind"
     ]
@@ -90,9 +90,16 @@ def _table(heading: str, definition: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(text: str) -> str:
-    """A cell of a table is one line."""
-    return " ".join(text.split())
+def _meaning(field: dict[str, Any]) -> str:
+    """What a field is for, in one line, and what holds where it is left out, unless that is said already."""
+    text = " ".join(field.get("description", "").split()).replace("|", "\\|")
+    if "default" not in field or "Default:" in text or "eft out" in text:
+        return text
+    default = field["default"]
+    shown = f"[{', '.join(default)}]" if isinstance(default, list) else str(default)
+    if isinstance(default, bool | float):
+        shown = str(default).lower() if isinstance(default, bool) else f"{default:g}"
+    return f"{text}{'' if not text or text.endswith('.') else '.'} Default: `{shown}`.".strip()
 
 
 def _type(field: dict[str, Any]) -> str:

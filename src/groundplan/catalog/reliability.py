@@ -35,6 +35,7 @@ class Retries(Strict):
     """Further attempts at the same deployment, before the next one is asked. Its retry-after is honoured."""
 
     same: Annotated[int, Field(ge=0, le=9)] = 0
+    """How many."""
     backoff: Duration = 200
     """Before the first of them; doubles, with jitter."""
     max_backoff: Duration = 5_000

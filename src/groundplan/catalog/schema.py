@@ -11,6 +11,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from groundplan.catalog.model import KINDS
+from groundplan.catalog.units import said
 
 SCHEMA_PATH = "docs/schema/groundplan.schema.json"
 
@@ -47,9 +48,10 @@ def schema_text() -> str:
 
 
 def _tidy(definition: dict[str, Any]) -> None:
-    """Remove what only says how a value is held in memory: parsed defaults, titles of fields, null for left out."""
+    """Remove what only says how a value is held in memory: titles of fields, null for left out. Defaults are told as
+    they would be written."""
     for name, field in definition.get("properties", {}).items():
-        field.pop("default", None)
+        default = field.pop("default", None)
         field.pop("title", None)
         if name == "price":
             item = {"$ref": "#/$defs/Price"}
@@ -62,3 +64,11 @@ def _tidy(definition: dict[str, Any]) -> None:
             field.update({**choices[0], **field})
         elif choices:
             field["anyOf"] = choices
+        if isinstance(default, list):
+            default = [said(value, _example(field.get("items", {}))) for value in default]
+        if default not in (None, "", []) and not isinstance(default, dict):
+            field["default"] = said(default, _example(field))
+
+
+def _example(field: dict[str, Any]) -> Any:
+    return field.get("examples", [None])[0]

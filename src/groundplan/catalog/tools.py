@@ -39,3 +39,4 @@ class ToolDoc(Strict):
     dangerous: Patterns = ()
     """Each use of these waits for the approval of a person: tools, `resource:ADDRESS`, `prompt:NAME`."""
     timeout: Duration = 30_000
+    """Until an answer is whole."""

@@ -131,6 +131,25 @@ def fraction(value: object) -> float:
     return float(number / 100)
 
 
+def said(value: object, example: object) -> object:
+    """How a parsed value would be written where `example` may stand: 3600000 beside `800ms` is `1h`."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not isinstance(example, str):
+        return value
+    if example.endswith("%"):
+        return f"{round(value * 100, 6):g}%"
+    if " USD" in example:
+        whole, _, rest = format_usd(int(value)).partition(".")
+        return f"{whole}.{rest}".rstrip("0").rstrip(".") + example[example.index(" USD") :]
+    for units, gap in ((_DURATION, ""), (_SIZE, " ")):
+        if re.sub(r"[\d. ]+", "", example) in units:
+            names = ("d", "h", "min", "s", "ms") if units is _DURATION else ("GB", "MB", "kB", "B")
+            name = next(
+                name for name in names if (value % units[name] == 0 and value >= units[name]) or units[name] == 1
+            )
+            return f"{int(value) // units[name]}{gap}{name}"
+    return value
+
+
 def count(value: object) -> int:
     """A whole number, `1000`, `1,000`, `10k` or `2M`."""
     what = "write a whole number like 1000, 10k or 2M"

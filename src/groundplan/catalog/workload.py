@@ -115,13 +115,17 @@ class Limits(Strict):
     max_output: Count = 1024
     """Most tokens of an answer."""
     calls_per_day: Unlimited = None
+    """Requests of its callers, in UTC. Left out: what `caps` of the company say; in production any number."""
     people: Unlimited = None
+    """How many may use it. Left out: as above."""
     expires: Date | None = None
     """Day after which an experiment or pilot is refused."""
     max_cost_per_call: Annotated[Usd, Field(gt=0)] | None = None
     """A call that may cost more is refused, whatever is left of its budgets."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """In all, at whatever deployment."""
     deadline: Duration = 60_000
+    """Until the end of the answer; of a stream until its first token."""
 
 
 class ReviewRule(Strict):
