@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from groundplan.catalog.base import Strict
+from groundplan.catalog.check import validate
 from groundplan.catalog.model import KINDS
 from groundplan.catalog.reader import read_documents
 from groundplan.catalog.schema import json_schema
@@ -52,6 +55,18 @@ def test_every_example_in_the_docs_is_understood() -> None:
         possible = [kind for kind in KINDS if value.keys() <= keys_of(KINDS[kind])]
         wrong = {kind: wrong_in(kind, value) for kind in ([value["kind"]] if "kind" in value else possible)}
         assert wrong and not all(wrong.values()), (name, value, wrong)
+
+
+@pytest.mark.parametrize("page", ["interfaces.md", "tasks.md", "transport.md"])
+def test_deployments_in_the_docs_pass_check(page: str, tmp_path: Path) -> None:
+    declared = [value for name, value in examples() if name == page and value.get("kind") == "deployment"]
+    around = [{"kind": "company", "name": "acme"}]
+    around += [
+        {"kind": "site", "name": site, "type": "cloud", "jurisdiction": "EU"}
+        for site in {value["site"] for value in declared}
+    ]
+    (tmp_path / "all.yaml").write_text("\n---\n".join(json.dumps(value) for value in (*around, *declared)))
+    assert len(validate(tmp_path, known_price=lambda _: True).deployments) == len(declared) > 0
 
 
 def test_every_default_is_told_as_it_would_be_written() -> None:
