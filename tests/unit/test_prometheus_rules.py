@@ -12,6 +12,7 @@ from groundplan.core.home import Home
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.metrics import families
 from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
+from groundplan.gateway.upstream.health import Health
 
 __all__ = ["rig"]
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,33 @@ async def test_every_metric_and_label_of_a_rule_exists(rig: Rig, tmp_path: Path)
         asked += [name for group in re.findall(r"by \(([^)]+)\)", rule["expr"]) for name in group.split(", ")]
         asked += re.findall(r"\$labels\.([a-z_]+)", str(rule.get("annotations", "")))
         assert set(asked) <= labels, rule
+
+
+async def test_calls_fail_where_nobody_is_asked_too_and_not_by_what_their_callers_did(rig: Rig) -> None:
+    (rule,) = [rule for rule in RULES if rule.get("alert") == "GroundplanCallsFail"]
+    found = re.search(r'\{status=~"([^"]+)",code!~"([^"]+)"\}', rule["expr"])
+    assert found
+    assert ((await rig.chat()).status, (await rig.chat(n=99)).status) == (200, 400)
+    rig.live.seconds = 61.1
+    assert (await rig.chat()).code == "policy_lease_expired"
+    (calls,) = [each for each in families(rig.gateway) if each.name == "groundplan_gateway_calls_total"]
+    ended = [(labels["status"], labels["code"]) for labels in (dict(each.labels) for each in calls.samples)]
+    assert len(ended) == 3
+    assert [each for each in ended if re.fullmatch(found[1], each[0]) and not re.fullmatch(found[2], each[1])] == [
+        ("refused", "503")
+    ]
+
+
+def test_a_deployment_that_fails_stays_in_its_alert_however_few_calls_ask_it() -> None:
+    (rule,) = [rule for rule in RULES if rule.get("alert") == "GroundplanDeploymentOpen"]
+    shown = re.search(r'state=~?"([^"]+)"', rule["expr"])
+    health, missed = Health(), []
+    for second in range(600):
+        if second % 20 == 0 and health.may_ask("a", second):
+            health.failed("a", second)
+        if second > 60 and second % 15 == 0 and not (shown and re.fullmatch(shown[1], health.states(second)["a"])):
+            missed.append(second)
+    assert missed == []
 
 
 def test_every_alert_says_what_it_means_and_how_grave_it_is() -> None:
