@@ -384,6 +384,15 @@ def test_a_key_with_somebodys_permissions_is_made_by_themselves_or_by_the_operat
     kept = control.ask("POST", "/api/keys", theirs)
     assert kept.status == 201
     assert control.ask("POST", f"/api/keys/{kept.body['id']}/rotate", {}, **coder).code == "key_of_another"
+    acting = {"workload": "assistant", "acts_for_others": True}
+    for who in (coder, program):
+        for wanted in (acting, {**acting, "user": "coder@acme.example"}):
+            assert control.ask("POST", "/api/keys", wanted, **who).status == 403, "it reads what anybody may read"
+    others = control.ask("POST", "/api/keys", acting)
+    assert others.status == 201
+    assert (
+        control.ask("POST", f"/api/keys/{others.body['id']}/rotate", {}, **coder).code == "act_for_others_not_granted"
+    )
     with connect(world.database.urls["control"]) as conn:
         told = conn.execute("SELECT subject FROM mail WHERE mark = %s", (f"key:{kept.body['id']}",)).fetchall()
     assert len(told) == 1 and "carries your permissions" in told[0][0]

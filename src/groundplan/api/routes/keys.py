@@ -64,7 +64,8 @@ def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any
     """Make a key. The answer holds it; nothing can show it again. It says, too, which gateways know it already: all
     that are connected, unless one is slow.
 
-    One that carries somebody's permissions is made by themselves, or by the operator, of which they are told.
+    One that carries somebody's permissions is made by themselves, or by the operator, of which they are told; one that
+    acts for others by those to whom that is granted, where it is to nobody by the operator.
     """
     authorize(caller, "keys", f"workload/{body.workload}")
     expires = None if body.days is None else services.clock.now() + timedelta(days=body.days)
@@ -75,6 +76,7 @@ def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any
         person = None if body.user is None else named(conn, body.user)
         _check_whose(conn, caller, person)
         if body.acts_for_others:
+            _check_acting(conn, caller, blueprint, workload.name)
             check_acts(conn, workload, person, services.clock.now().date())
         key_id, secret = identity.create_key(conn, caller.actor, workload.name, person, terms, expires)
         if person is not None:
@@ -95,6 +97,19 @@ def _check_whose(conn: Connection[Any], caller: Caller, person: UUID | None) -> 
             "only the person themselves may make a key that carries their permissions", code="key_of_another",
             hint="Ask them to, leave user out, or ask the operator: groundplan keys create --user E-MAIL.",
         )  # fmt: skip
+
+
+def _check_acting(conn: Connection[Any], caller: Caller, blueprint: Blueprint, workload: str) -> None:
+    """Raises `Denied` (`act_for_others_not_granted`): with such a key one reads what anybody may read. Whose keys may
+    is a grant of the workload; without one the operator makes them."""
+    granted = any(each.name == workload and each.act_for_others for each in blueprint.workloads)
+    if not granted and rights_store.behind(conn, str(caller.actor)) != OPERATOR:
+        raise Denied(
+            f"keys of {workload} that act for others, by which one reads what anybody may read, were granted to nobody",
+            code="act_for_others_not_granted",
+            hint="Declare kind: grant with allows: act-for-others, or ask the operator: groundplan keys create "
+            "--on-behalf-of.",
+        )
 
 
 def _tell(conn: Connection[Any], caller: Caller, key: UUID, person: UUID, now: datetime) -> None:
@@ -151,6 +166,8 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
         authorize(caller, "keys", f"workload/{row['workload']}")
         whose = None if row["user"] is None else named(conn, row["user"])
         _check_whose(conn, caller, whose)
+        if row["acts_for_others"]:
+            _check_acting(conn, caller, current_blueprint(conn), row["workload"])
         new, secret, ends = identity.rotate_key(conn, caller.actor, key_id, overlap)
         if whose is not None:
             _tell(conn, caller, new.id, whose, services.clock.now())
