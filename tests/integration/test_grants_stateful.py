@@ -217,12 +217,15 @@ class GrantMachine(RuleBasedStateMachine):
     def _ask(self, worker: Worker, name: str, wish: Wish) -> Granted:
         """Ask the database and the model."""
         known, most = self.of[name], self.declared[worker.blueprint][name]
-        declared: Budget | Quota = Budget(name=known, covers="company", limit=most, period="month", hard=name != "soft")
-        if name in QUOTAS:
-            declared = Quota(known, name, most, "now" if name == "concurrent" else "minute", "l", "company")
-        connection = self.workers[0].connection
+        found: Granted
+        asking = (self.workers[0].connection, worker.epoch)
         span, number = self._key(name)[1], worker.blueprint
-        found: Granted = self._run(grant_store.grant(connection, worker.epoch, declared, span, number, wish))
+        if name in QUOTAS:
+            quota = Quota(known, name, most, "now" if name == "concurrent" else "minute", "l", "company")
+            (found,) = self._run(grant_store.grant_limits(*asking, [(quota, span, number, wish)]))
+        else:
+            budget = Budget(name=known, covers="company", limit=most, period="month", hard=name != "soft")
+            (found,) = self._run(grant_store.grant_budgets(*asking, [(budget, span, number, wish)]))
         assert not found.contested or known in self.model.wanted
         assert found == self.model.grant(worker.epoch, known, most, number, wish, contested=found.contested)
         assert not found.amount or name == "soft" or found.rest >= 0, "beyond a hard limit nothing is granted"

@@ -666,16 +666,16 @@ async def test_a_grant_whose_answer_came_too_late_is_found_soon(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a PostgreSQL that stood still: it makes the grant as it goes on, and nobody waits for it any more."""
-    budget, grant = budget_of(10 * COST), grant_store.grant
+    budget, grant = budget_of(10 * COST), grant_store.grant_budgets
 
-    async def late(*asked: Any) -> grant_store.Granted:
+    async def late(*asked: Any) -> list[grant_store.Granted]:
         granted = await grant(*asked)
         await asyncio.sleep(5)
         return granted
 
     async with worker(database, tmp_path) as one:
         with monkeypatch.context() as patch:
-            patch.setattr(grant_store, "grant", late)
+            patch.setattr(grant_store, "grant_budgets", late)
             patch.setattr(lender, "_STATEMENT_S", 0.5)
             assert not await one.fill(budget)
             await until(lambda: not one.leases._accounts["assistant", MONTH].task)

@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from tests.integration.test_lease_client import disconnect, patience, until
 
+from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store, lease_client
 from groundplan.gateway.budgets.account import REFILL_S
@@ -175,11 +176,13 @@ async def test_what_calls_reserved_and_did_not_use_does_not_stay_with_their_work
             assert await one.take(asked, 900, 900)
 
 
+@pytest.mark.parametrize(("of_each", "most"), [("limits", 8), ("a budget", 3)])
 async def test_many_callers_with_many_limits_wait_for_few_commits(
-    database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
+    database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, of_each: str, most: int
 ) -> None:
-    """Each of many users has limits of requests and of tokens, by the minute and by the day: where a commit takes long,
-    asking for one limit after the other would keep callers waiting longer than they do."""
+    """Each of many users has limits of requests and of tokens, by the minute and by the day, or each of many keys a
+    budget that begins at midnight: where a commit takes long, asking for one after the other would keep callers waiting
+    longer than they do."""
     commits = list[str]()
 
     async def counted(name: str, found: Any, *asked: Any) -> Any:
@@ -187,11 +190,15 @@ async def test_many_callers_with_many_limits_wait_for_few_commits(
         await asyncio.sleep(0.02)
         return await found(*asked)
 
-    for name in ("grant", "grant_limits"):
+    for name in ("grant_budgets", "grant_limits"):
         monkeypatch.setattr(grant_store, name, partial(counted, name, getattr(grant_store, name)))
     async with worker(database, tmp_path, wall) as one_worker:
-        charges = dict[int, tuple[list[Charge], list[Quota]]]()
+        charges = dict[int, tuple[list[Charge], list[Quota] | list[Budget]]]()
         for user in range(20):
+            if of_each == "a budget":
+                budget = Budget(name=f"key/{user}", covers=f"key/{user}", limit=1000, period="day")
+                charges[user] = ([Charge(budget.name, f"{wall.now():%Y-%m-%d}", 1)], [budget])
+                continue
             kinds = [(REQUESTS, "minute"), (REQUESTS, "day"), (CONCURRENT, "now"), (TOKENS, "minute"), (TOKENS, "day")]
             quotas = [Quota(f"{kind}/each/{user}", kind, 100, period, "each", "user") for kind, period in kinds]
             charges[user] = ([Charge(q.name, key_at(q.period, "", "UTC", wall.now()), 1) for q in quotas], quotas)
@@ -199,7 +206,7 @@ async def test_many_callers_with_many_limits_wait_for_few_commits(
             taken = await asyncio.gather(
                 *(one_worker.leases.acquire((new_id().bytes, -1), *each, 1) for each in charges.values())
             )
-    assert taken == [None] * 20 and len(commits) <= 8, commits
+    assert taken == [None] * 20 and len(commits) <= most, commits
 
 
 async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that_are_open(

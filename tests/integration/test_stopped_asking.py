@@ -93,13 +93,13 @@ async def test_a_worker_that_is_stopped_while_it_asks_keeps_nobody_from_a_slice(
 
     async def granted(connection: Connection) -> Granted:
         if what == "a release":
-            return await grant_store.grant(connection, two, BUDGET, "total", 1, ONE)
+            return (await grant_store.grant_budgets(connection, two, [(BUDGET, "total", 1, ONE)]))[0]
         return (await grant_store.grant_limits(connection, two, asks[:1]))[0]
 
     async with line.to(url) as through:
         first = await grant_store.connect(through, one, tmp_path)
         second = await grant_store.connect(url, two, tmp_path)
-        assert (await grant_store.grant(first, one, BUDGET, "total", 1, ONE)).amount == 1
+        assert (await grant_store.grant_budgets(first, one, [(BUDGET, "total", 1, ONE)]))[0].amount == 1
         line.cut = True
         stopping = asyncio.create_task(stopped(first))
         await asyncio.wait([stopping, asyncio.create_task(line.held.wait())], timeout=0.2)

@@ -33,7 +33,13 @@ FREED_CHANNEL = "groundplan_freed"
 """`NAME PERIOD`: there is room again where somebody was refused."""
 
 _REGISTER = "INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, %s, %s, %s) ON CONFLICT (epoch) DO NOTHING"
-_GRANT_BUDGET = "SELECT amount, rest, contested FROM grant_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_GRANT_BUDGETS = """SELECT g.amount, g.rest, g.contested FROM unnest(
+      %s::uuid[], %s::text[], %s::text[], %s::numeric[], %s::int[], %s::bool[], %s::numeric[], %s::numeric[],
+      %s::numeric[], %s::bool[])
+    WITH ORDINALITY AS a(id, name, span, most, number, hard, need, wanting, headroom, recall, place),
+    grant_budget(
+      a.id, %s, a.name, a.span, a.most, a.number, a.hard, a.need, a.wanting, a.headroom, a.recall) AS g
+    ORDER BY a.place"""
 _GRANT_LIMITS = """SELECT g.amount, g.rest, g.contested FROM unnest(
       %s::text[], %s::text[], %s::bigint[], %s::int[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bool[])
     WITH ORDINALITY AS a(name, span, most, number, ends, need, wanting, headroom, recall, place),
@@ -53,8 +59,9 @@ _RESTS = """SELECT name, span, amount - granted FROM limit_span
 _TELL_OPEN = (
     """UPDATE budget_slice SET open_usd = %s, open_at = now() WHERE epoch = %s AND budget = %s AND period = %s"""
 )
-_ELSEWHERE = """SELECT coalesce(sum(open_usd), 0) FROM budget_slice
-    WHERE budget = %s AND period = %s AND epoch <> %s AND open_at > now() - interval '3 seconds'"""
+_ELSEWHERE = """SELECT budget, period, sum(open_usd) FROM budget_slice
+    WHERE (budget, period) IN (SELECT * FROM unnest(%s::text[], %s::text[])) AND epoch <> %s
+      AND open_at > now() - interval '3 seconds' GROUP BY 1, 2"""
 MOVE = """INSERT INTO budget_movement (id, epoch, budget, period, amount_usd, type) VALUES (%s, %s, %s, %s, %s, %s)
     ON CONFLICT (id) DO NOTHING"""
 LOCK_PERIOD = "SELECT 1 FROM budget_period WHERE budget = %s AND period = %s FOR UPDATE"
@@ -138,28 +145,25 @@ async def totals(connection: Connection, keys: Sequence[Key]) -> dict[Key, int]:
     return {(name, period): from_decimal(granted) for name, period, granted in rows}
 
 
-async def grant(
-    connection: Connection, epoch: UUID, declared: Budget | Quota, period: str, blueprint: int, wish: Wish
-) -> Granted:
-    """Ask once. Raises psycopg.Error."""
-    if isinstance(declared, Quota):
-        (granted,) = await grant_limits(connection, epoch, [(declared, period, blueprint, wish)])
-        return granted
+async def grant_budgets(
+    connection: Connection, epoch: UUID, asks: Sequence[tuple[Budget, str, int, Wish]]
+) -> list[Granted]:
+    """Ask once for several budgets: (budget, period, number of the blueprint, wish). One statement, and so one commit,
+    for all of them; their rows are taken in the order in which they are named. Raises psycopg.Error."""
+    columns = [list(column) for column in zip(*(_of_budget(*each) for each in asks), strict=True)]
+    rows = await (await connection.execute(_GRANT_BUDGETS, (*columns, epoch))).fetchall()
+    return [Granted(from_decimal(amount), from_decimal(rest), bool(contested)) for amount, rest, contested in rows]
+
+
+def _of_budget(budget: Budget, period: str, number: int, wish: Wish) -> Sequence[Any]:
     amounts = [to_decimal(amount) for amount in (wish.need, wish.wanting, wish.headroom)]
-    asked = (
-        new_id(), epoch, declared.name, period, to_decimal(declared.limit), blueprint, declared.hard, *amounts,
-        wish.recall,
-    )  # fmt: skip
-    row = await (await connection.execute(_GRANT_BUDGET, asked)).fetchone()
-    assert row is not None
-    return Granted(from_decimal(row[0]), from_decimal(row[1]), bool(row[2]))
+    return (new_id(), budget.name, period, to_decimal(budget.limit), number, budget.hard, *amounts, wish.recall)
 
 
 async def grant_limits(
     connection: Connection, epoch: UUID, asks: Sequence[tuple[Quota, str, int, Wish]]
 ) -> list[Granted]:
-    """Ask once for several limits: (quota, period, number of the blueprint, wish). One statement, and so one commit,
-    for all of them; their rows are taken in the order in which they are named. Raises psycopg.Error."""
+    """As `grant_budgets`, of limits."""
     asked = [_of_limit(quota, period, number, wish) for quota, period, number, wish in asks]
     columns = [list(column) for column in zip(*asked, strict=True)]
     rows = await (await connection.execute(_GRANT_LIMITS, (*columns, epoch))).fetchall()
@@ -198,10 +202,11 @@ async def tell_open(connection: Connection, epoch: UUID, key: Key, amount: int) 
     await connection.execute(_TELL_OPEN, (to_decimal(amount), epoch, *key))
 
 
-async def open_elsewhere(connection: Connection, epoch: UUID, key: Key) -> int:
-    """The same of all other workers that said so a moment ago."""
-    row = await (await connection.execute(_ELSEWHERE, (*key, epoch))).fetchone()
-    return 0 if row is None else from_decimal(row[0])
+async def open_elsewhere(connection: Connection, epoch: UUID, keys: Sequence[Key]) -> dict[Key, int]:
+    """The same of all other workers that said so a moment ago, of each of these that any hold something of."""
+    names, periods = [name for name, _ in keys], [period for _, period in keys]
+    rows = await (await connection.execute(_ELSEWHERE, (names, periods, epoch))).fetchall()
+    return {(name, period): from_decimal(amount) for name, period, amount in rows}
 
 
 async def tell_returns(connection: Connection, epoch: UUID, totals: Mapping[Key, int]) -> None:

@@ -21,6 +21,7 @@ from types import MappingProxyType
 
 import psycopg
 
+from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
 from groundplan.core.database import first_line
 from groundplan.core.errors import Unavailable
@@ -37,7 +38,7 @@ from groundplan.ledger.model import Release
 log = logging.getLogger(__name__)
 
 TOGETHER = 64
-"""Limits that are asked for, or slices that are given back, in one commit."""
+"""Limits, or budgets of single keys, that are asked for in one commit, or slices that are given back."""
 _HEADROOM_CALLS = 16
 _GRANTED_FOR = timedelta(days=9)
 """How long it is known how much of a budget was granted: a line of a batch, which belongs to the period of its
@@ -141,20 +142,22 @@ class Lender:
             self._booked(key, amount)
         return totals
 
-    async def grant(self, need: Need) -> int:
-        """One statement; the amount that the slice grew by. Holds `busy`."""
-        key, account = need.key, need.account
+    async def grant_budgets(self, needs: Sequence[Need]) -> list[int]:
+        """The amounts that their slices grew by. One statement and one commit, whose time is nearly all that a grant
+        takes; in the order of their keys, so that no two workers wait for each other. Holds `busy`."""
         async with self._granting() as connection:
-            asked, number = account.declared, account.number
-            granted = await grant_store.grant(connection, self._epoch, asked, key[1], number, self._wish(need))
-        if not granted.amount and not is_quota(key[0]):
+            asks = [(each, each.account.declared, each.account.number) for each in needs]
+            asked = [(b, each.key[1], n, self._wish(each)) for each, b, n in asks if isinstance(b, Budget)]
+            found = await grant_store.grant_budgets(connection, self._epoch, asked)
+        if short := [each for each, granted in zip(needs, found, strict=True) if not granted.amount]:
             async with patient(_STATEMENT_S):
-                account.elsewhere = await grant_store.open_elsewhere(connection, self._epoch, key)
-        return self._learned(need, number, granted)
+                held = await grant_store.open_elsewhere(connection, self._epoch, [each.key for each in short])
+            for each in short:
+                each.account.elsewhere = held.get(each.key, 0)
+        return [self._learned(each, n, granted) for (each, _, n), granted in zip(asks, found, strict=True)]
 
     async def grant_limits(self, needs: Sequence[Need]) -> list[int]:
-        """As `grant` for several limits in one commit, whose time is nearly all that a grant takes; in the order of
-        their keys, so that no two workers wait for each other. Holds `busy`."""
+        """As `grant_budgets`, of limits."""
         async with self._granting() as connection:
             asks = [(each, each.account.declared, each.account.number) for each in needs]
             asked = [(quota, each.key[1], n, self._wish(each)) for each, quota, n in asks if isinstance(quota, Quota)]

@@ -1,6 +1,6 @@
-"""Questions for slices, put together: nearly all of the time that a grant of a limit takes is that of its commit, and a
-thousand users have a thousand limits. Who waits, and for how much, is `lease_client`'s; what is said to PostgreSQL is
-`lender`'s.
+"""Questions for slices, put together: nearly all of the time that a grant takes is that of its commit, and a thousand
+users have a thousand limits, or a thousand keys a budget each that begins at midnight. Who waits, and for how much, is
+`lease_client`'s; what is said to PostgreSQL is `lender`'s.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from groundplan.gateway.budgets.account import Account
 from groundplan.gateway.budgets.leases import Key, is_quota
 from groundplan.gateway.budgets.lender import TOGETHER, Lender, Need
+
+_LIMITS, _OF_KEYS = "limits", "key/"
 
 
 @dataclass(slots=True)
@@ -46,10 +48,11 @@ class Rounds:
         return ask
 
     async def ask(self, key: Key) -> None:
-        """Of a budget alone; of limits for everybody who waits for one by now. Holds the lender's `busy`; raises
-        `LOST`."""
-        limits = [each for each in self._wanted if is_quota(each[0])][:TOGETHER] if is_quota(key[0]) else []
-        asks = {each: self._wanted.pop(each) for each in {*limits, key}}
+        """Of what goes together with others (`_group`) for everybody who waits for such a one by now. Holds the
+        lender's `busy`; raises `LOST`."""
+        group = _group(key)
+        others = [each for each in self._wanted if _group(each) == group][:TOGETHER] if group else []
+        asks = {each: self._wanted.pop(each) for each in {*others, key}}
         needs: list[Need] = []
         for each, ask in asks.items():
             lacking = self._lacking(each, ask.account)
@@ -57,7 +60,7 @@ class Rounds:
                 ask.answered = ask.came = True
             else:
                 needs.append(Need(each, ask.account, *lacking, ask.recall))
-        if limits:
+        if is_quota(key[0]):
             needs += self._lacking_beside(asks)
         try:
             for need, amount in await self.grant(needs):
@@ -81,12 +84,24 @@ class Rounds:
                 yield Need(key, account, lacking, lacking)
 
     async def grant(self, needs: Sequence[Need]) -> list[tuple[Need, int]]:
-        """Ask the database once for each budget, and for all limits together; what came of each. Holds the lender's
-        `busy`; raises `LOST`."""
-        limits = sorted((each for each in needs if is_quota(each.key[0])), key=lambda each: each.key)
+        """Ask the database once for all limits, once for all budgets of single keys, and once for each other budget;
+        what came of each. Holds the lender's `busy`; raises `LOST`."""
+        limits = sorted((each for each in needs if is_quota(each.key[0])), key=_key)
+        of_keys = sorted((each for each in needs if _group(each.key) == _OF_KEYS), key=_key)
         found = list(zip(limits, await self._lender.grant_limits(limits), strict=True)) if limits else []
-        found += [(each, await self._lender.grant(each)) for each in needs if not is_quota(each.key[0])]
+        for some in (of_keys, *([each] for each in needs if not _group(each.key))):
+            found += zip(some, await self._lender.grant_budgets(some), strict=True) if some else ()
         for need, amount in found:
             if need.account.cut and amount:
                 self._give(need.key)  # of what was declared when it was asked
         return found
+
+
+def _group(key: Key) -> str:
+    """What is asked for in one commit: limits, and budgets that single keys have of their own. Nothing, of any other
+    budget: it is everybody's, and its row is held no longer than its own grant takes."""
+    return _LIMITS if is_quota(key[0]) else _OF_KEYS if key[0].startswith(_OF_KEYS) else ""
+
+
+def _key(need: Need) -> Key:
+    return need.key
