@@ -25,16 +25,19 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
+from tests.integration.gateway_stack import blueprint
 from tests.integration.test_full_disk import UNSHARE, needs_mounts
 
+from groundplan.blueprint.artifact import encode
 from groundplan.core.audit.entry import decode
 from groundplan.core.audit.keys import create_keys
+from groundplan.core.clock import SystemClock
 from groundplan.core.database import connect
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.gateway.journal import ledger_store, written
 from groundplan.gateway.journal import shipper as shipper_module
-from groundplan.gateway.journal import written
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import frame, read_segment, segment_numbers, segment_path
 from groundplan.gateway.journal.shipper import EpochShipper, Shipper, main, run
@@ -839,6 +842,24 @@ async def test_the_process_ships_within_a_second_and_ends_when_told(
         assert await asyncio.to_thread(process.wait, 60) == 0
     assert installation.rows("SELECT count(*) FROM call") == [(2,)]
     await journal.close()
+
+
+def test_of_many_blueprints_few_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each change makes one, and what one says of thousands of workloads takes a megabyte."""
+    asked = list[int]()
+
+    def body(_: object, number: int) -> bytes:
+        asked.append(number)
+        return encode(blueprint(number, [], []))
+
+    monkeypatch.setattr(ledger_store, "blueprint_body", body)
+    context: Any = written.Context(Home(tmp_path), SystemClock())
+    for number in range(1, 101):
+        context._learn(None, {number, 1})  # the first one is still in use
+    assert asked == list(range(1, 101)), "each is read once"
+    assert {1, 90, 100} <= context._teams.keys() == context._rates.keys() and len(context._teams) <= 20
+    context._learn(None, {2})
+    assert asked[-1] == 2 and 2 in context._teams
 
 
 def test_a_missing_home_is_told_on_the_command_line() -> None:

@@ -5,6 +5,7 @@ Which ones have ended is the shipper's to say.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from uuid import UUID
 
 import psycopg
@@ -22,6 +23,9 @@ from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_en
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.gateway.telemetry.trace_export import TraceExport
+
+_REMEMBERED = 16
+"""Blueprints: each has some hundred kilobytes of thousands of workloads, and there is one for each change."""
 
 
 class Context:
@@ -46,8 +50,7 @@ class Context:
         self, conn: Conn, epoch: UUID, ended: list[CallState], closed: list[Attempt], opened: list[Attempt]
     ) -> None:
         """Rows and audit entries of calls and attempts, in the caller's transaction."""
-        for number in {a.reservation.blueprint for a in closed} | {call.source.blueprint for call in ended}:
-            self._learn(conn, number)
+        self._learn(conn, {a.reservation.blueprint for a in closed} | {call.source.blueprint for call in ended})
         self._learn_acting(conn, ended)
         shown = [attempt_row(a, epoch, self._rates_of) for a in closed if a.shown]
         attempts = [attempt_row(a, epoch, self._rates_of) for a in [*closed, *opened] if not a.shown]
@@ -96,12 +99,16 @@ class Context:
             self._acting.update(keys_made_acting(conn, keys))
         self._demo_keys |= new
 
-    def _learn(self, conn: Conn, number: int) -> None:
-        """What a blueprint says of teams and prices, once."""
-        if number not in self._teams and (body := ledger_store.blueprint_body(conn, number)) is not None:
-            blueprint = decode(body)
-            self._teams[number] = {workload.name: workload.team for workload in blueprint.workloads}
-            self._rates[number] = {deployment.name: deployment.rates for deployment in blueprint.deployments}
+    def _learn(self, conn: Conn, numbers: Set[int]) -> None:
+        """What blueprints say of teams and prices, once; of older ones than the last few it is forgotten, until a call
+        of such a one comes."""
+        for number in numbers - self._teams.keys():
+            if (body := ledger_store.blueprint_body(conn, number)) is not None:
+                blueprint = decode(body)
+                self._teams[number] = {workload.name: workload.team for workload in blueprint.workloads}
+                self._rates[number] = {deployment.name: deployment.rates for deployment in blueprint.deployments}
+        for number in sorted(self._teams.keys() - numbers)[: max(0, len(self._teams) - _REMEMBERED)]:
+            del self._teams[number], self._rates[number]
 
     def _rates_of(self, number: int, deployment: str) -> Rates | None:
         return self._rates.get(number, {}).get(deployment)
