@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import psycopg
 import pytest
@@ -52,3 +53,19 @@ def test_what_is_done_seldom_is_done_soon_after_a_start() -> None:
     assert done.wait(10)
     every.stop()
     assert rounds == [1], "and then every so many seconds"
+
+
+def test_what_takes_long_is_done_less_often() -> None:
+    second, rounds = threading.Event(), list[int]()
+
+    def work() -> None:
+        rounds.append(1)
+        time.sleep(0.02)
+        if len(rounds) > 1:
+            second.set()
+
+    every = Every("long", 0.001, work, part=0.001)
+    every.start()
+    assert not second.wait(0.2), "twenty seconds of rest"
+    every.stop()
+    assert rounds == [1]

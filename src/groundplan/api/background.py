@@ -83,7 +83,6 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("deciding experiments", running_experiments.LOOK_SECONDS, running_experiments.look),
     ("checking approvals", approval_terms.LOOK_SECONDS, approval_terms.look),
     ("checking models", model_changes.LOOK_SECONDS, model_changes.look),
-    ("trying rules in shadow", policy_shadow.LOOK_SECONDS, policy_shadow.look),
     ("checking rights", access_rights.LOOK_SECONDS, access_rights.look),
     ("checking duties", owners_left.LOOK_SECONDS, owners_left.look),
     ("fencing workers that are gone", gone_workers.LOOK_SECONDS, gone_workers.look),
@@ -111,6 +110,8 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     repeat(stack, Every("scanning sources", SOURCES_SECONDS, indexing.again))
     for name, seconds, work in JOBS:
         repeat(stack, Every(name, seconds, partial(work, services)))
+    shadow = partial(policy_shadow.look, services)
+    repeat(stack, Every("trying rules in shadow", policy_shadow.LOOK_SECONDS, shadow, part=policy_shadow.PART))
     begin = dated_prices.Looking(services).look
     repeat(stack, Every("applying prices that begin", dated_prices.LOOK_SECONDS, begin))
     repeat(stack, Every("checking prompts", prompt_changes.LOOK_SECONDS, prompt_changes.Looking(services).look))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -24,14 +25,15 @@ where the process is started again more often."""
 
 class Every:
     """Calls `work` every `seconds` in a thread of its own; the first time after `seconds`, or after `first` if that is
-    sooner."""
+    sooner. At most `part` of the time is spent on it: what takes long is done less often."""
 
     def __init__(
-        self, name: str, seconds: float, work: Callable[[], object], *, first: float = FIRST_SECONDS
-    ) -> None:  # fmt: skip
+        self, name: str, seconds: float, work: Callable[[], object], *, first: float = FIRST_SECONDS, part: float = 1.0
+    ) -> None:
         self._name = name
         self._seconds = seconds
         self._first = min(seconds, first)
+        self._rest = 1 / part - 1
         self._work = work
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -47,10 +49,11 @@ class Every:
     def _run(self) -> None:
         wait = self._first
         while not self._stopping.wait(wait):
-            wait = self._seconds
+            began = time.monotonic()
             try:
                 self._work()
             except (GroundplanError, psycopg.Error) as error:
                 log.warning("%s is not possible now: %s", self._name, error.__class__.__name__)
             except Exception:  # the boundary of a thread: later rounds are made all the same
                 log.exception("%s failed", self._name)
+            wait = max(self._seconds, (time.monotonic() - began) * self._rest)
