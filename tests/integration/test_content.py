@@ -360,7 +360,11 @@ def test_however_much_is_past_its_time_no_row_of_it_is_read(database: Database) 
         finally:
             tracemalloc.stop()
         assert most < 500_000
-        assert content_store.expire(conn) == {}
+    with psycopg.connect(database.urls["control"]) as conn:
+        assert content_store.keep_only(conn, [("w0", True, 7 * 86_400)]) == {}
+        read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'content'"
+        assert conn.execute(read).fetchall()[0][0] <= 10, "and of the ten thousand that stay only the oldest"
+        assert content_store.keep_only(conn, [("w0", True, 3600)]) == {"w0": 10_000}
 
 
 def test_one_that_cannot_be_sealed_does_not_hold_up_the_others(database: Database, tmp_path: Path) -> None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-_NOT_HELD = """NOT EXISTS (SELECT FROM person_hold h WHERE h.ended_at IS NULL
-  AND h.person_id::text = sealed_for(sealed))"""
-"""What belongs to somebody under a legal hold is kept, whatever its time."""
+from groundplan.ledger import kept_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +59,12 @@ def kept(conn: Connection[Any], call: UUID) -> Row | None:
 
 def expire(conn: Connection[Any]) -> dict[str, int]:
     """Delete what is past its time; how many by workload."""
-    return counted(conn, f"DELETE FROM content WHERE expires_at <= now() AND {_NOT_HELD} RETURNING workload", ())
+    return kept_rows.expire(conn, "content")
 
 
-def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
-    """Delete what the rules (workload, full allowed, seconds) no longer allow; how many by workload.
-
-    What belongs to a workload without a rule goes, as does what is older than its rule now says.
-    """
-    workloads = [rule[0] for rule in rules]
-    return counted(
-        conn,
-        f"""DELETE FROM content c WHERE {_NOT_HELD} AND NOT EXISTS (
-             SELECT 1 FROM unnest(%s::text[], %s::boolean[], %s::bigint[]) r (workload, may_be_full, seconds)
-             WHERE r.workload = c.workload AND (r.may_be_full OR c.kind = 'redacted')
-               AND c.at + make_interval(secs => r.seconds) > now()) RETURNING workload""",
-        (workloads, [rule[1] for rule in rules], [rule[2] for rule in rules]),
-    )
-
-
-def counted(conn: Connection[Any], deleting: LiteralString, parameters: Sequence[Any]) -> dict[str, int]:
-    """What a statement that returns the workload of each row has deleted, by workload. They are counted where they are:
-    a long time without this may leave millions."""
-    statement = f"WITH gone AS ({deleting}) SELECT workload, count(*) AS count FROM gone GROUP BY workload"
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        return {workload: count for workload, count in cursor.execute(statement.encode(), parameters).fetchall()}
+def keep_only(conn: Connection[Any], rules: kept_rows.Rules) -> dict[str, int]:
+    """See `kept_rows`."""
+    return kept_rows.keep_only(conn, "content", rules, redacted=True)
 
 
 def forget_answers(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> None:

@@ -1,5 +1,7 @@
-"""What is stored of calls in full goes with its time, or with the rule that let it be stored; a hold of its person
-keeps it. The tables that this is of have the columns `workload`, `at`, `expires_at` and `sealed`.
+"""What is kept of calls goes with its time, or with the rule that let it be kept; a hold of its person keeps it.
+
+The tables that this is of have the columns `workload`, `at`, `expires_at` and `sealed`, and an index of the first two,
+in which the oldest row of each workload is found: there may be millions, and this is asked again and again.
 """
 
 from __future__ import annotations
@@ -8,20 +10,60 @@ from collections.abc import Sequence
 from typing import Any, LiteralString
 
 from psycopg import Connection
+from psycopg.rows import tuple_row
 
-from groundplan.ledger.content_store import counted
+Rules = Sequence[tuple[str, bool, int]]
+"""(workload, whether it may be kept in full, seconds) of the workloads that keep any."""
+_NOT_HELD: LiteralString = """NOT EXISTS (SELECT FROM person_hold h WHERE h.ended_at IS NULL
+  AND h.person_id::text = sealed_for(k.sealed))"""
+"""What belongs to somebody under a legal hold is kept, whatever its time."""
 
 
-def keep_only(conn: Connection[Any], table: LiteralString, rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
-    """Delete what is past its time, or what the rules (workload, full allowed, seconds) no longer allow; how many by
-    workload."""
-    full = [(workload, seconds) for workload, may_be_full, seconds in rules if may_be_full]
-    return counted(
-        conn,
-        f"""DELETE FROM {table} s WHERE (s.expires_at <= now() OR NOT EXISTS (
-             SELECT 1 FROM unnest(%s::text[], %s::bigint[]) r (workload, seconds)
-             WHERE r.workload = s.workload AND s.at + make_interval(secs => r.seconds) > now()))
-           AND NOT EXISTS (SELECT FROM person_hold h WHERE h.ended_at IS NULL
-             AND h.person_id::text = sealed_for(s.sealed)) RETURNING s.workload""",
-        ([workload for workload, _ in full], [seconds for _, seconds in full]),
-    )
+def expire(conn: Connection[Any], table: LiteralString) -> dict[str, int]:
+    """Delete what is past its time; how many by workload."""
+    return _delete(conn, table, "k.expires_at <= now()", ())
+
+
+def keep_only(
+    conn: Connection[Any], table: LiteralString, rules: Rules, *, redacted: bool = False
+) -> dict[str, int]:  # fmt: skip
+    """Delete what is past its time, or what the rules no longer allow; how many by workload. What belongs to a workload
+    without a rule goes, as does what is older than its rule now says. `redacted`: the table has such rows, too, and
+    says so in `kind`."""
+    deleted = expire(conn, table)
+    for kind in ("full", "redacted") if redacted else ("full",):
+        of_kind: LiteralString = "k.kind = %(kind)s" if redacted else "true"
+        for workload, until in _due(conn, table, of_kind, kind, rules):
+            due: LiteralString = f"k.workload = %(workload)s AND {of_kind} AND k.at <= %(until)s::timestamptz"
+            for name, count in _delete(conn, table, due, {"workload": workload, "kind": kind, "until": until}).items():
+                deleted[name] = deleted.get(name, 0) + count
+    return deleted
+
+
+def _due(
+    conn: Connection[Any], table: LiteralString, of_kind: LiteralString, kind: str, rules: Rules
+) -> list[tuple[str, str]]:
+    """(workload, the newest moment of what has to go) of which there is any."""
+    statement = f"""WITH RECURSIVE there (workload) AS (
+             (SELECT workload FROM {table} ORDER BY workload LIMIT 1)
+             UNION ALL SELECT (SELECT k.workload FROM {table} k WHERE k.workload > t.workload ORDER BY 1 LIMIT 1)
+               FROM there t WHERE t.workload IS NOT NULL),
+           due AS MATERIALIZED (
+             SELECT t.workload, coalesce(now() - make_interval(secs => r.seconds), 'infinity') AS until FROM there t
+             LEFT JOIN unnest(%(workloads)s::text[], %(seconds)s::bigint[]) r (workload, seconds) USING (workload)
+             WHERE t.workload IS NOT NULL)
+         SELECT d.workload, d.until::text FROM due d CROSS JOIN LATERAL (
+           SELECT k.at FROM {table} k WHERE k.workload = d.workload AND {of_kind} ORDER BY k.at LIMIT 1) oldest
+         WHERE oldest.at <= d.until"""
+    may = [(workload, seconds) for workload, full, seconds in rules if full or kind == "redacted"]
+    values = {"kind": kind, "workloads": [each for each, _ in may], "seconds": [seconds for _, seconds in may]}
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(statement.encode(), values).fetchall()
+
+
+def _delete(conn: Connection[Any], table: LiteralString, due: LiteralString, values: Any) -> dict[str, int]:
+    """How many, by workload. They are counted where they are: a long time without this may leave millions."""
+    statement = f"""WITH gone AS (DELETE FROM {table} k WHERE {due} AND {_NOT_HELD} RETURNING workload)
+        SELECT workload, count(*) AS count FROM gone GROUP BY workload"""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return {workload: count for workload, count in cursor.execute(statement.encode(), values).fetchall()}
