@@ -83,6 +83,26 @@ def test_budgets_of_every_calendar_are_found_in_their_present_period(conn: psyco
     assert found == [periods[0], periods[2], periods[3], periods[5]]
 
 
+def test_of_budgets_of_days_that_are_over_none_is_read(conn: psycopg.Connection[Any]) -> None:
+    """Each key may have one a day, for years."""
+    for table, columns in (
+        ("budget_period", "budget, period, limit_usd"),
+        ("charge_total", "budget, period, cost_usd"),
+    ):
+        conn.execute(
+            f"""INSERT INTO {table} ({columns}) SELECT 'key/' || k, to_char(date '2026-11-25' - d, 'YYYY-MM-DD'), 5
+                FROM generate_series(1, 100) k, generate_series(0, 99) d""".encode()
+        )
+    conn.execute("ANALYZE budget_period, charge_total")
+    conn.execute("INSERT INTO charge_delta VALUES ('key/7', '2026-11-25', 1), ('key/7', '2026-11-25', 2)")
+    with conn.transaction():
+        found = {row["budget"]: row["spent_usd"] for row in queries.budget_use(conn, NOW)}
+        read = """SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables
+            WHERE relname IN ('budget_period', 'charge_total')"""
+        assert conn.execute(read).fetchall()[0][0] <= 500
+    assert len(found) == 100 and found["key/7"] == "8.000000000000" and found["key/8"] == "5.000000000000"
+
+
 def test_budgets_of_what_has_ended_are_not_shown(conn: psycopg.Connection[Any]) -> None:
     """Each night's replays and each experiment have a budget of their own, which would be shown for ever."""
     ran, over, replay, revoked = (new_id() for _ in range(4))

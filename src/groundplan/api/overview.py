@@ -165,7 +165,8 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
 def _budgets(conn: Connection[Any], seen: Picture, workload: str, now: datetime) -> list[dict[str, Any]]:
     """Budgets that cover it, with their use in the periods that they have now; those that are only declared are not
     `served` and used by nobody."""
-    used = {(row["budget"], row["period"]): row for row in queries.budget_use(conn, now)}
+    # those of keys are not asked for here, and may be many
+    used = {(row["budget"], row["period"]): row for row in queries.budget_use(conn, now, near=1.0)}
     served = {budget.name: budget for budget in seen.blueprint.budgets}
     found: list[dict[str, Any]] = []
     for name in seen.workspace.budgets_of(workload):

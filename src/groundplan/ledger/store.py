@@ -369,16 +369,23 @@ def budgets(conn: Connection[Any], periods: list[str], at: datetime, near: float
     that have a first and a last moment and are not over `at`; without those of experiments and replays that ended."""
     return select(
         conn,
-        """SELECT b.budget, b.period, b.limit_usd, b.granted_usd, coalesce(s.spent_usd, 0) AS spent_usd
-           FROM budget_period b LEFT JOIN (SELECT budget, period, sum(cost_usd) AS spent_usd FROM (
-               SELECT * FROM charge_total UNION ALL SELECT * FROM charge_delta) c GROUP BY 1, 2) s
+        """WITH RECURSIVE every (period) AS (
+             SELECT min(period) FROM budget_period
+             UNION ALL SELECT (SELECT min(b.period) FROM budget_period b WHERE b.period > e.period)
+               FROM every e WHERE e.period IS NOT NULL),
+           present AS MATERIALIZED (SELECT %(periods)s::text[] || array_agg(period) AS periods FROM every
+             WHERE is_current_span(period, %(at)s))
+           SELECT b.budget, b.period, b.limit_usd, b.granted_usd, s.spent_usd FROM budget_period b
+           LEFT JOIN (SELECT * FROM charge_total WHERE period = ANY((SELECT periods FROM present)::text[])) t
              USING (budget, period)
-           WHERE (b.period = ANY(%(periods)s) OR is_current_span(b.period, %(at)s))
+           LEFT JOIN (SELECT budget, period, sum(cost_usd) AS cost_usd FROM charge_delta GROUP BY 1, 2) d
+             USING (budget, period)
+           CROSS JOIN LATERAL (SELECT coalesce(t.cost_usd, 0) + coalesce(d.cost_usd, 0) AS spent_usd) s
+           WHERE b.period = ANY((SELECT periods FROM present)::text[])
              AND NOT EXISTS (SELECT FROM experiment e WHERE b.budget = 'experiment/' || e.id AND e.state = 'ended')
              AND NOT EXISTS (SELECT FROM api_key k WHERE b.budget = 'key/' || k.id AND k.purpose = 'replay'
                AND k.revoked_at IS NOT NULL)
-             AND (%(near)s::numeric IS NULL OR b.budget NOT LIKE 'key/%%'
-               OR coalesce(s.spent_usd, 0) >= %(near)s * b.limit_usd)
+             AND (%(near)s::numeric IS NULL OR b.budget NOT LIKE 'key/%%' OR s.spent_usd >= %(near)s * b.limit_usd)
            ORDER BY b.budget, b.period""",
         {"periods": periods, "at": at, "near": near},
     )

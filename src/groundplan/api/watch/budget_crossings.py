@@ -20,7 +20,8 @@ def look(services: Services) -> int:
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         soft = {b.name for b in blueprint.budgets if not b.hard} if blueprint else set()
-        used = budget_use(conn, blueprint, services.clock.now()) if soft else []
+        # those of keys, of which there may be very many, are hard
+        used = budget_use(conn, blueprint, services.clock.now(), near=1.0) if soft else []
         crossed = [
             (row["budget"], row["period"], _message(row))
             for row in used
