@@ -252,7 +252,8 @@ class GrantMachine(RuleBasedStateMachine):
         """It learns of what was granted and not heard, once."""
         worker = self.workers[slot]
         limits = self._run(grant_store.held_limits(worker.connection, worker.epoch))
-        found = self._run(grant_store.held(worker.connection, worker.epoch)) | {k: one[0] for k, one in limits.items()}
+        found = self._run(grant_store.held(worker.connection, worker.epoch, lambda _: False))
+        found |= {k: one[0] for k, one in limits.items()}
         slices = {name: s for (epoch, name), s in self.model.slices.items() if epoch == worker.epoch and not s.closed}
         assert {name: amount for (name, _), amount in found.items()} == {n: s.granted for n, s in slices.items()}
         for name in (*BUDGETS, *QUOTAS):

@@ -266,13 +266,13 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         await until(lambda: one.clock.goes_on() and len(leases._accounts) == 1)
         assert [*leases._accounts] == slices.granted_keys() == [("key/0", day)], "one does"
         assert len(leases._lender._granted) == 20
-        await leases.learn()
+        await leases.learn([(name, day) for name in keys])
         assert slices.granted_keys() == [("key/0", day)], "all of that was known"
         grown = "UPDATE budget_slice SET granted_usd = granted_usd + %s WHERE budget = 'key/2'"
         with psycopg.connect(database.superuser) as conn:
             conn.execute(grown, (Decimal(COST).scaleb(-12),))
             conn.execute(grown.replace("slice", "period"), (Decimal(COST).scaleb(-12),))
-        await leases.learn()
+        await leases.learn([(name, day) for name in keys])
         assert slices.available("key/2", day) == COST, "as much as a line of a batch brings, and no more"
         slices.settle(tokens[0], COST)
         await until(lambda: all(granted(database, name, day) == COST for name in keys))
@@ -286,7 +286,7 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
             )
         await until(lambda: not leases.connected)
         await until(lambda: leases.connected)
-        await leases.learn()
+        await leases.learn([(name, day) for name in keys])
         assert not slices.granted_keys(), "nothing comes back that was spent and given back"
     assert all(granted(database, name, day) == COST for name in keys)
 
@@ -479,7 +479,7 @@ async def test_what_came_with_a_batch_is_given_back_where_its_budget_is_lowered(
                 "INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, %s, %s, %s)",
                 (one.epoch, *span),
             )
-        await one.leases.learn()
+        await one.leases.learn([(budget.name, MONTH)])
         lines = [(new_id().bytes, 0) for _ in range(3)]
         for line in lines:
             assert one.slices.reserve(line, [Charge("assistant", MONTH, COST)]) is None
@@ -763,6 +763,36 @@ def test_what_a_dead_worker_held_goes_back_in_few_statements(database: Database)
     assert shipper.statements < 30
 
 
+async def test_of_many_days_of_many_keys_only_what_may_still_move_is_read(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines of a batch bring what it holds of few budgets; whoever connects again learns of those of the last days."""
+    read, understood = list[int](), grant_store._granted
+
+    def granted_of(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str], int]:
+        read.append(len(rows))
+        return understood(rows)
+
+    days = [f"{FixedClock().moment - timedelta(days=n):%Y-%m-%d}" for n in range(30)]
+    async with worker(database, tmp_path) as one:
+        with psycopg.connect(database.urls["owner"]) as conn, conn.cursor() as cursor:
+            held = [(f"key/{n:03}", day) for n in range(20) for day in days]
+            cursor.executemany("INSERT INTO budget_period VALUES (%s, %s, 1, 0.5)", held)
+            cursor.executemany(
+                "INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, %s, %s, 0.5)",
+                [(one.epoch, *each) for each in held],
+            )
+        monkeypatch.setattr(grant_store, "_granted", granted_of)
+        await one.leases.learn([("key/003", days[0])])
+        assert one.slices.granted_keys() == [("key/003", days[0])] and sum(read) == 2
+        read.clear()
+        with psycopg.connect(database.superuser, autocommit=True) as conn:
+            disconnect(conn)
+        await until(lambda: not one.leases.connected)
+        await until(lambda: one.leases.connected)
+        assert len(one.slices.granted_keys()) == sum(read) == 20 * 10
+
+
 async def test_what_ends_for_many_at_once_is_given_back_in_few_messages(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -783,7 +813,7 @@ async def test_what_ends_for_many_at_once_is_given_back_in_few_messages(
                 "INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, %s, %s, 0.5)",
                 [(one.epoch, name, day) for name in keys],
             )
-        await one.leases.learn()
+        await one.leases.learn([(name, day) for name in keys])
         monkeypatch.setattr(grant_store, "tell_releases", told)
         one.clock.moment += timedelta(days=1)
         await until(lambda: not any(one.slices.available(name, day) for name in keys))

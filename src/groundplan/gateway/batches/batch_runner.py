@@ -307,7 +307,7 @@ class BatchRunner:
                 await self._keep(batch, line, ok=False, result=msgspec.json.encode(failed))
         if not new:
             return
-        await self._leases.learn()
+        await self._leases.learn([(name, period) for name, period in batch.charges])
         for line in new:  # no other task runs before all of it is reserved
             self._begin(batch, line)
 

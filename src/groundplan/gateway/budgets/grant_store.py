@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,14 @@ _GRANT_LIMITS = """SELECT g.amount, g.rest, g.contested FROM unnest(
     ORDER BY a.place"""
 _RETURN_LIMITS = """SELECT return_limit(%s, a.name, a.span, a.total)
     FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS a(name, span, total)"""
-_HELD = """SELECT budget, period, granted_usd FROM budget_slice WHERE epoch = %s"""
+_HELD_OF = """SELECT budget, period, granted_usd FROM budget_slice
+    WHERE epoch = %s AND (budget, period) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
+_PERIODS = """WITH RECURSIVE every (period) AS (
+      SELECT min(period) FROM budget_slice WHERE epoch = %(epoch)s
+      UNION ALL SELECT (SELECT min(s.period) FROM budget_slice s WHERE s.epoch = %(epoch)s AND s.period > e.period)
+        FROM every e WHERE e.period IS NOT NULL)
+    SELECT period FROM every WHERE period IS NOT NULL"""
+_HELD_IN = "SELECT budget, period, granted_usd FROM budget_slice WHERE epoch = %s AND period = %s"
 _TOTALS = """SELECT budget, period, granted_usd FROM budget_period
     WHERE (budget, period) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
 _HELD_LIMITS = "SELECT name, span, granted, released FROM limit_slice WHERE epoch = %s AND NOT closed"
@@ -116,9 +123,24 @@ async def register(connection: Connection, epoch: UUID, home: Path) -> None:
     await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid()))
 
 
-async def held(connection: Connection, epoch: UUID) -> dict[Key, int]:
-    """All that was ever granted to this worker of budgets."""
-    rows = await (await connection.execute(_HELD, (epoch,))).fetchall()
+async def held(connection: Connection, epoch: UUID, forgotten: Callable[[str], bool]) -> dict[Key, int]:
+    """All that was ever granted to this worker of budgets, but for periods that are `forgotten`: of many keys there may
+    be one each for every day of months. Calls have a turn after those of each period."""
+    rows = []
+    for (period,) in await (await connection.execute(_PERIODS, {"epoch": epoch})).fetchall():
+        if not forgotten(period):
+            rows += await (await connection.execute(_HELD_IN, (epoch, period))).fetchall()
+    return _granted(rows)
+
+
+async def held_of(connection: Connection, epoch: UUID, keys: Sequence[Key]) -> dict[Key, int]:
+    """As `held`, of these."""
+    names, periods = [name for name, _ in keys], [period for _, period in keys]
+    return _granted(await (await connection.execute(_HELD_OF, (epoch, names, periods))).fetchall())
+
+
+def _granted(rows: Sequence[tuple[Any, ...]]) -> dict[Key, int]:
+    """Of (budget, period, USD)."""
     return {(budget, period): from_decimal(amount) for budget, period, amount in rows}
 
 
@@ -141,8 +163,7 @@ async def owe(connection: Connection, epoch: UUID, debts: Mapping[Key, int]) -> 
 async def totals(connection: Connection, keys: Sequence[Key]) -> dict[Key, int]:
     """What all hold or have spent of each budget."""
     names, periods = [name for name, _ in keys], [period for _, period in keys]
-    rows = await (await connection.execute(_TOTALS, (names, periods))).fetchall()
-    return {(name, period): from_decimal(granted) for name, period, granted in rows}
+    return _granted(await (await connection.execute(_TOTALS, (names, periods))).fetchall())
 
 
 async def grant_budgets(
@@ -205,8 +226,7 @@ async def tell_open(connection: Connection, epoch: UUID, key: Key, amount: int) 
 async def open_elsewhere(connection: Connection, epoch: UUID, keys: Sequence[Key]) -> dict[Key, int]:
     """The same of all other workers that said so a moment ago, of each of these that any hold something of."""
     names, periods = [name for name, _ in keys], [period for _, period in keys]
-    rows = await (await connection.execute(_ELSEWHERE, (names, periods, epoch))).fetchall()
-    return {(name, period): from_decimal(amount) for name, period, amount in rows}
+    return _granted(await (await connection.execute(_ELSEWHERE, (names, periods, epoch))).fetchall())
 
 
 async def tell_returns(connection: Connection, epoch: UUID, totals: Mapping[Key, int]) -> None:

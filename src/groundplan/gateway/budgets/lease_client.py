@@ -173,13 +173,14 @@ class LeaseClient:
             self._accounts.setdefault(key, Account(budget, number)).cut = True
             self._start_giving(key)
 
-    async def learn(self) -> None:
-        """Book what came to this worker by another way than its own asking. Raises psycopg.Error, TimeoutError.
+    async def learn(self, keys: Sequence[Key]) -> None:
+        """Book what came to this worker of these budgets by another way than its own asking. Raises psycopg.Error,
+        TimeoutError.
 
         Whoever knows of it reserves it before anything else runs: what is idle may be called back.
         """
         async with self._lender.busy:
-            totals = await self._lender.learn()
+            totals = await self._lender.learn(keys)
         for key, total in totals.items():
             declared = self._newest[0].get(key[0])
             if declared is not None and total > declared.limit:

@@ -128,12 +128,12 @@ class Lender:
                 log.warning("budgets cannot be refilled or returned: %s", problem)
             self._problem = problem
 
-    async def learn(self) -> dict[Key, int]:
-        """Book what came to this worker by another way than its own asking; what all hold or have spent of it. Holds
-        `busy`."""
+    async def learn(self, keys: Sequence[Key]) -> dict[Key, int]:
+        """Book what came to this worker of these budgets by another way than its own asking; what all hold or have
+        spent of those of which something came. Holds `busy`."""
         connection = await self.connect()
         async with patient(_STATEMENT_S):
-            found = await grant_store.held(connection, self._epoch)
+            found = await grant_store.held_of(connection, self._epoch, keys)
             over = self.now(before=_GRANTED_FOR)
             known = [each for each in found.items() if not self._is_forgotten(each[0], over)]
             came = {key: amount for key, held in known if (amount := held - self._granted.get(key, 0))}
@@ -226,7 +226,10 @@ class Lender:
     async def _compare(self, connection: Connection) -> None:
         """Learn what the database knows to be granted. May be repeated after any failure."""
         now, over = self.now(), self.now(before=_GRANTED_FOR)
-        found = await grant_store.held(connection, self._epoch)
+        used = {period for _, period in (*self._granted, *self._accounts)}  # also one in which a call goes on for days
+        found = await grant_store.held(
+            connection, self._epoch, lambda period: has_ended(period, over) and period not in used
+        )
         lost = [key for key in self._slices.granted_keys() if self._granted.get(key, 0) > found.get(key, 0)]
         for key in (*lost, *found):
             if not self._is_forgotten(key, over):
