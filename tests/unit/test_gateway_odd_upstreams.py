@@ -223,6 +223,27 @@ def calls_in(told: list[Any]) -> list[tuple[str, str]]:
     return found
 
 
+def test_pictures_that_functions_give_are_shown_behind_their_results_in_chat() -> None:
+    """As Codex looks at a file, and OpenAI's agents and LangChain give what a tool has drawn."""
+    image, pdf = "data:image/png;base64,AAAA", "data:application/pdf;base64,AAAA"
+    drawn = [
+        {"type": "input_text", "text": "Here"}, {"type": "input_image", "image_url": image, "detail": "high"},
+        {"type": "input_file", "filename": "a.pdf", "file_data": pdf},
+    ]  # fmt: skip
+    outputs = [{"type": "function_call_output", "call_id": f"c{n}", "output": o} for n, o in enumerate((drawn, "two"))]
+    calls = [{"type": "function_call", "call_id": f"c{n}", "name": "look", "arguments": "{}"} for n in (0, 1)]
+    for rest in ([], [{"role": "assistant", "content": "Hm."}]):
+        made = Translation(json.dumps({"model": "auto", "input": [*calls, *outputs, *rest]}).encode())
+        assert made.messages[1:4] == [
+            {"role": "tool", "tool_call_id": "c0", "content": "Here\nThe image is below.\nThe file is below."},
+            {"role": "tool", "tool_call_id": "c1", "content": "two"},
+            {"role": "user", "content": [
+                {"type": "image_url", "image_url": {"url": image, "detail": "high"}},
+                {"type": "file", "file": {"filename": "a.pdf", "file_data": pdf}},
+            ]},
+        ] and len(made.messages) == 4 + len(rest)  # fmt: skip
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_functions_of_a_group_have_its_name_in_chat(tmp_path: Path, stream: bool) -> None:
     """Codex has those by which it asks other agents in one. Who asked is told both names, as he said them."""

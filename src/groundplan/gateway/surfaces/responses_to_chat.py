@@ -78,7 +78,7 @@ class Translation:
     """`fields` of the chat but for model and caps; `asked` is the request; `earlier` are messages before its input;
     `groups` are (group, name) of functions that are in one, by the names that they have in chat."""
 
-    __slots__ = ("asked", "fields", "groups", "messages")
+    __slots__ = ("_shown", "asked", "fields", "groups", "messages")
 
     def __init__(self, body: bytes, earlier: list[dict[str, Any]] | None = None) -> None:
         """Raises `Invalid` (`field_untranslatable`)."""
@@ -86,6 +86,7 @@ class Translation:
         self.fields: dict[str, Any] = {}
         self.groups: dict[str, tuple[str, str]] = {}
         self.messages: list[dict[str, Any]] = list(earlier or ())
+        self._shown: list[dict[str, Any]] = []
         for name, value in self.asked.items():
             if value is not None:
                 put = _FIELDS.get(name)
@@ -104,16 +105,25 @@ class Translation:
             return
         for item in given:
             kind = item.get("type", "message")
-            if kind == "message":
-                self._message(item)
-            elif kind == "function_call":
-                self._call(item)
-            elif kind == "function_call_output":
+            if kind == "function_call_output":
                 self._output(item)
             elif not is_here(item):
                 continue  # a name of what its provider thought, and nothing of it
             else:
-                raise cannot(f"input: an item of type {str(kind)[:40]}")
+                self._show()
+                if kind == "message":
+                    self._message(item)
+                elif kind == "function_call":
+                    self._call(item)
+                else:
+                    raise cannot(f"input: an item of type {str(kind)[:40]}")
+        self._show()
+
+    def _show(self) -> None:
+        """What functions gave that is no text: behind all results of an answer's calls, which belong together."""
+        if self._shown:
+            self.messages.append({"role": "user", "content": self._shown})
+            self._shown = []
 
     def _message(self, item: dict[str, Any]) -> None:
         check(item, _MESSAGE, "input")
@@ -160,12 +170,17 @@ class Translation:
         check(item, _OUTPUT, "input: function_call_output")
         output = item["output"]
         if not isinstance(output, str):
-            for part in output:
-                if part["type"] != "input_text":
-                    raise cannot("input: the output of a function that is no text")
-                check(part, _PARTS["input_text"], "input: input_text")
-            output = "\n".join(part["text"] for part in output)
+            output = "\n".join(map(self._told, output))
         self.messages.append({"role": "tool", "tool_call_id": signatures.plain(item["call_id"]), "content": output})
+
+    def _told(self, part: dict[str, Any]) -> str:
+        """A part of a result in words: in chat results are text, and what else is in one is shown by the user."""
+        said = self._part(part, "user")
+        if said["type"] == "text":
+            text: str = said["text"]
+            return text
+        self._shown.append(said)
+        return f"The {'image' if said['type'] == 'image_url' else 'file'} is below."
 
     # the other fields ------------------------------------------------------------------------------------------------
 
