@@ -222,6 +222,7 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
         (await stack.post("/v1/chat/completions", key, {**body, "messages": []}), 400, "messages_empty"),
         (await stack.post("/v1/nothing", key, body), 404, "path_unknown"),
         (await stack.post("/chat/completions", key, body), 404, "path_unknown"),
+        (await stack.post("/v1/models/auto:generateContent", None, body), 404, "path_unknown"),
         (await stack.ask("GET", "/v1/embeddings", key), 405, "method_not_allowed"),
         (await stack.ask("PUT", "/v1/chat/completions", key), 405, "method_not_allowed"),
         (await stack.chat(key, headers={"groundplan_on_behalf_of": "a@b.c"}), 403, "on_behalf_of_denied"),
@@ -231,7 +232,8 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
         error = reply.json["error"]
         assert error["message"] and error["hint"] and error["type"] and "param" in error
     assert "scripted/primary" in cases[2][0].json["error"]["hint"]
-    assert "a base URL that ends with /v1" in cases[8][0].json["error"]["message"]
+    for reply in (cases[8][0], cases[9][0], await stack.post("/api/chat", None, body)):
+        assert "a base URL that ends with /v1" in reply.json["error"]["message"]
     assert setup.primary.counted == 0
 
 

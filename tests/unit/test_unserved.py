@@ -113,12 +113,34 @@ async def test_azures_client_is_told_the_base_url(tmp_path: Path, where: dict[st
         ("/chat/completions", "/v1/chat/completions"),
         ("/v1/v1/messages", "/v1/messages"),
         ("/api/v1/models", "/v1/models"),
+        ("/v1/v2/rerank", "/v2/rerank"),
     ],
 )
 def test_a_base_url_that_ends_elsewhere_is_told(path: str, meant: str) -> None:
-    error = unknown(path.encode(), ("/v1/chat/completions", "/v1/messages"))
+    error = unknown(path.encode(), ("/v1/chat/completions", "/v1/messages", "/v2/rerank"))
     assert (error.status, error.code) == (404, "path_unknown")
     assert error.hint.startswith(f"This is {meant} below another base URL") and "/v1" in error.message
+    assert ("adds /v1" in error.message) is path.startswith("/v1/v")
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/openai/v1/chat/completions", "Groq's client are not served: OpenAI's"),
+        ("/v1beta/models/auto:generateContent", "Google's client are"),
+        ("/v1/models/auto:streamGenerateContent", "Google's client are"),
+        ("/api/chat", "Ollama's client are"),
+        ("/v2/chat", "/v2/chat of Cohere's client is not served"),
+        ("/v1/embed", "/v1/embed of Cohere's client"),
+        ("/v1/fim/completions", "/v1/fim/completions of Mistral's client"),
+        ("/v1/multimodalembeddings", "Voyage's client"),
+    ],
+)
+def test_clients_of_other_providers_are_told_what_to_use(path: str, told: str) -> None:
+    refused = refusal(path.encode())
+    assert refused is not None and refused.code == "path_unknown" and told in refused.message
+    assert "/v1" in refused.hint or "OpenAI" in refused.hint
+    assert refusal(b"/v1/models/llama3:8b") is None, "a name may have a colon"
 
 
 def test_any_other_path_is_told_what_there_is() -> None:

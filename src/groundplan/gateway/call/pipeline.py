@@ -216,10 +216,12 @@ class Pipeline:
             response.send(200, b'{"live":true}')
         elif path == b"/readyz":
             self._readiness(response)
+        elif (refused := unserved.refusal(path)) is not None:
+            self._refuse(response, refused, request)
         elif models_api.serves(path):
             models_api.handle(self._gateway, path, request, response)
         else:
-            self._refuse(response, unserved.refusal(path) or unserved.unknown(path, _POSTED), request)
+            self._refuse(response, unserved.unknown(path, _POSTED), request)
 
     def _refuse(self, response: Response, error: GroundplanError, request: Request | None = None) -> None:
         """In the words of the API whose client asks."""

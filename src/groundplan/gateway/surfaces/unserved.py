@@ -16,8 +16,37 @@ _TALK = "Connect to /v1/realtime by WebSocket, with an API key of this gateway."
 _RESPONSES = "Use /v1/responses, with previous_response_id or the earlier items in input."
 _SOURCES = "Declare a source of the workload, whose passages are put before the model here."
 _OPENAI = ": OpenAI's clients want a base URL that ends with /v1"
-_AZURE = re.compile(rb"/openai/|/v1/deployments/[^/]+/(?:chat/|completions|embeddings|images/|audio/)")
+_ADDS = ": this client adds /v1 to its base URL itself"
+_AS_OPENAI = 'Use OpenAI(base_url="https://HOST/v1", api_key="gp_...")'
+_AZURE = re.compile(rb"/openai/(?!v1/)|/v1/deployments/[^/]+/(?:chat/|completions|embeddings|images/|audio/)")
 """Paths of Azure's own client, also where its base URL ends with /v1."""
+_GOOGLE = (
+    rb"/v1(?:alpha|beta)\d*/|/v1/(?:models|publishers|projects)/.+:(?:(?:batchG|g|streamG)enerateContent|countTokens"
+    rb"|computeTokens|(?:asyncBatchE|batchE|e)mbedContents?|predict(?:LongRunning)?)$"
+)
+_OLLAMA = (
+    rb"/api/(?:chat|generate|embed|embeddings|tags|show|ps|version|pull|push|create|copy|delete|blobs/.*"
+    rb"|web_search|web_fetch)$"
+)
+_ELSEWHERE = tuple(
+    (re.compile(pattern), whose, hint)
+    for pattern, whose, hint in (
+        (rb"/openai/v1/", "Groq's", ""),
+        (_GOOGLE, "Google's", ""),
+        (_OLLAMA, "Ollama's", ""),
+        (
+            rb"/v[12]/(?:chat|embed|embed-jobs|generate|summarize|classify|tokenize|detokenize)$",
+            "Cohere's",
+            "Its rerank is served; chat and embeddings are asked for with OpenAI's client.",
+        ),
+        (rb"/v1/fim/completions$", "Mistral's", "Use /v1/completions, with suffix, where a deployment serves them."),
+        (rb"/v1/ocr$", "Mistral's", "Send the file in a message of /v1/chat/completions."),
+        (rb"/v1/(?:chat/moderations|(?:chat/)?classifications)$", "Mistral's", "Use /v1/moderations."),
+        (rb"/v1/libraries(?:/|$)", "Mistral's", _KEPT + _SOURCES),
+        (rb"/v1/(?:multimodal|contextualized)embeddings$", "Voyage's", "Use /v1/embeddings, with texts."),
+    )
+)
+"""Paths of other providers' clients, whose they are, and what to do; nothing: to use OpenAI's client."""
 NOT_SERVED = {
     "agents": _KEPT + _RESPONSES,
     "assistants": _KEPT + _RESPONSES,
@@ -66,8 +95,10 @@ NOT_SERVED = {
 def refusal(path: bytes) -> Invalid | NotFound | None:
     """Of a path that an official client has and nothing here serves; None for any other."""
     if _AZURE.match(path) is not None:
-        told = 'Use OpenAI(base_url="https://HOST/v1", api_key="gp_..."), with the name of a deployment as model.'
+        told = f"{_AS_OPENAI}, with the name of a deployment as model."
         return NotFound(f"paths of Azure's client are not served{_OPENAI}", code="path_unknown", hint=told)
+    if (other := elsewhere(path)) is not None:
+        return other
     root, *below = path.decode("latin-1").removeprefix("/").split("/")[:3]
     if root != "v1":
         return None
@@ -75,6 +106,18 @@ def refusal(path: bytes) -> Invalid | NotFound | None:
         name = "/".join(below[:length])
         if (hint := NOT_SERVED.get(name)) is not None:
             return not_served(name.replace("/", "."), hint)
+    return None
+
+
+def elsewhere(path: bytes) -> NotFound | None:
+    """Of a path that the client of another provider has; None for any other."""
+    for pattern, whose, hint in _ELSEWHERE:
+        if pattern.match(path) is not None:
+            if hint:
+                what = f"{path.decode('latin-1')[:60]} of {whose} client is not served here"
+                return NotFound(what, code="path_unknown", hint=hint)
+            what = f"paths of {whose} client are not served{_OPENAI}"
+            return NotFound(what, code="path_unknown", hint=f"{_AS_OPENAI}, or another client of OpenAI's API.")
     return None
 
 
@@ -86,7 +129,9 @@ def unknown(path: bytes, served: Iterable[str]) -> NotFound:
     for each in (*served, "/v1/models", "/v1/files", "/v1/batches"):
         if asked != each and asked.endswith(each.removeprefix("/v1")):
             hint, why = f"This is {each} below another base URL.", _OPENAI
-            if "/messages" in each:
+            if asked.startswith("/v1/v"):
+                why = _ADDS
+            elif "/messages" in each:
                 why = ": Anthropic's clients add /v1 to the base URL themselves"
             break
     return NotFound(f"there is no such path{why}", code="path_unknown", hint=hint)
