@@ -17,7 +17,10 @@ from tests.unit.call_rig import Rig, call_rig, rule
 from tests.unit.raw_upstream import ROLE, STREAM, chunk, events, saying
 
 from groundplan.core.money import PICO
+from groundplan.gateway.call.resume import continuation
 from groundplan.gateway.resuming.story import INSTRUCTION
+from groundplan.gateway.surfaces import messages
+from groundplan.gateway.surfaces.messages_native import MessagesRelay
 from groundplan.gateway.upstream.health import Health
 
 RESUME = {"assistant": rule(on_broken_stream="resume")}
@@ -233,6 +236,41 @@ async def test_a_tool_call_of_any_surface_that_has_begun_is_never_continued(tmp_
         assert "error" in got.kinds and "a tool call had begun" in json.dumps(got.of("error"))
         assert rig.models["two"].counted == 0
         await rig.books()
+
+
+@pytest.mark.parametrize(
+    ("block", "delta", "seam"),
+    [
+        ({"type": "tool_use", "id": "t", "name": "look", "input": {}}, None, "a tool call had begun"),
+        ({"type": "text", "text": ""}, {"type": "citations_delta", "citation": {}}, "it had begun to cite"),
+        ({"type": "text", "text": ""}, {"type": "text_delta", "text": "Hm."}, ""),
+    ],
+)
+def test_what_a_message_cannot_go_on_with_stays_so_though_its_model_thinks_behind_it(
+    block: dict[str, Any], delta: dict[str, Any] | None, seam: str
+) -> None:
+    body = {"model": "auto", "stream": True, **SURFACES["messages"].body}
+    story = continuation(messages.read(json.dumps(body).encode(), {}), "messages")
+    relay = story.relay(MessagesRelay())
+    begun = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "usage": {"input_tokens": 1},
+    }
+    for each in (
+        {"type": "message_start", "message": begun},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        *([] if delta is None else [{"type": "content_block_delta", "index": 0, "delta": delta}]),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "thinking", "thinking": ""}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "thinking_delta", "thinking": "so"}},
+        {"type": "content_block_stop", "index": 1},
+    ):
+        relay.take(json.dumps(each).encode())
+    assert story.refusal(relay) == seam
 
 
 @pytest.mark.parametrize("kind", ["responses", "responses by chat", "messages", "messages by chat"])

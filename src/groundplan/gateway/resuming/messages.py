@@ -22,6 +22,7 @@ from groundplan.ledger.model import Usage
 
 ENDPOINT = "messages"
 _THINKING = ("thinking", "redacted_thinking")
+_THINKS = "it had begun to think"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.encode
 
@@ -50,8 +51,6 @@ class Blocks:
     count: int = 0
     open: int | None = None
     """Number of the text block that has begun and not ended."""
-    thinks: bool = False
-    """A block of thinking has begun and not ended."""
     numbers: dict[int, int] = field(default_factory=dict)
     """Of blocks of the attempt that runs: the client's by its own. What is not in it is left out."""
 
@@ -82,9 +81,8 @@ class ContinuedMessage(Continued):
         if kind == "content_block_start":
             return self._begun(sent, found["index"], found["content_block"]["type"])
         if kind == "content_block_stop":
-            blocks.open, thought = None, blocks.thinks
-            blocks.thinks = False
-            return replace(sent, seam="") if thought else sent
+            blocks.open = None
+            return replace(sent, seam="") if sent.seam == _THINKS else sent
         if kind != "content_block_delta":
             return sent
         delta = found["delta"]
@@ -102,8 +100,7 @@ class ContinuedMessage(Continued):
             blocks.open = number
             return sent
         if kind in _THINKING:
-            blocks.thinks = True
-            return replace(sent, seam="it had begun to think")
+            return replace(sent, seam=sent.seam or _THINKS)
         return replace(sent, seam="a tool call had begun" if kind == "tool_use" else f"it had begun a {kind[:40]}")
 
     def _next(self, data: bytes) -> bytes:
