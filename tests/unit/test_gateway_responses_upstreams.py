@@ -325,6 +325,19 @@ def test_a_response_goes_on_at_a_llama_cpp() -> None:
     assert (said["id"], said["content"][0]["text"], called["call_id"]) == ("msg_1", "It is here.", "fc_1")
 
 
+def test_what_is_stored_of_a_response_whose_end_is_not_told_yet_has_all_of_it() -> None:
+    text: dict[str, Any] = {"item_id": "m", "output_index": 0, "content_index": 0}
+    whole = {**RESPONSE, "status": "completed", "usage": USAGE}
+    found, response = resumed(
+        {"type": "response.output_item.added", "output_index": 0, "item": message("", id="m")},
+        {"type": "response.content_part.added", **text, "part": {"type": "output_text", "text": ""}},
+        {"type": "response.output_text.delta", **text, "delta": "It is here."},
+        {"type": "response.completed", "response": {**whole, "output": [message("It is here.", id="m")]}},
+    )
+    assert response["output"][0]["content"][0]["text"] == "It is here."
+    assert found[-2]["item"] == response["output"][0]
+
+
 def test_a_call_is_never_gone_on_with_though_a_model_thinks_behind_it() -> None:
     thought = {"type": "reasoning", "id": "r", "summary": []}
     story = continuation(read(json.dumps(BODY).encode()), ENDPOINT)
