@@ -29,12 +29,14 @@ HEDGED: dict[str, Any] = {"hedge": {"after_ms": 40, "at_most": 1.0}}
 
 
 @asynccontextmanager
-async def limited(folder: Path, room: int, **settings: Any) -> AsyncIterator[Rig]:
-    """A worker that holds so many picodollars of the limit of cost, and enough of the others; nobody lends it more."""
+async def limited(folder: Path, room: int, *own: Limit, **settings: Any) -> AsyncIterator[Rig]:
+    """A worker that holds so many picodollars of the limit of cost, and enough of the others, also of deployments' own;
+    nobody lends it more."""
     drained = {"one": {"billing_on_cancel": "drain"}} if settings.pop("drain", False) else None
-    async with call_rig(folder, more=drained, workloads={"assistant": rule(**settings)}, limits=LIMITS) as rig:
-        for limit in LIMITS:
-            rig.gateway.counters.grant(name(limit), day(rig), room if limit.type == "cost" else limit.amount)
+    limits = [*LIMITS, *own]
+    async with call_rig(folder, more=drained, workloads={"assistant": rule(**settings)}, limits=limits) as rig:
+        for limit in limits:
+            rig.gateway.counters.grant(name(limit), day(rig), room if limit.name == "money" else limit.amount)
         yield rig
 
 
@@ -73,10 +75,12 @@ async def test_after_a_billed_attempt_the_next_one_is_sent_where_the_limit_has_r
         await counted(rig, room)
 
 
-async def test_what_was_not_billed_is_for_the_next_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("failing", "served"), [(["one"], "two"), (["one", "two"], None)])
+async def test_what_was_not_billed_is_for_the_next_one(tmp_path: Path, failing: list[str], served: str | None) -> None:
     async with limited(tmp_path, BOUND) as rig:
-        rig.play("one", mode="error", status=503)
-        assert (await rig.chat()).headers["groundplan-deployment"] == "two"
+        for each in failing:
+            rig.play(each, mode="error", status=503)
+        assert (await rig.chat()).headers.get("groundplan-deployment") == served
         assert rig.lender.asked == []
         await counted(rig, BOUND)
 
@@ -136,6 +140,31 @@ async def test_what_covers_a_deployment_is_counted_and_given_back_where_it_is_at
         assert counters.available("concurrent/concurrent", "now") == 1
 
 
+async def test_what_a_key_of_a_deployment_may_is_counted_beside_what_its_caller_may(tmp_path: Path) -> None:
+    for each in "ab":
+        (tmp_path / each).write_text(each)
+    keys = [
+        ProviderKey(key=f"file:{tmp_path / each}", requests=[(1, "day")], tokens=[(100_000, "day")]) for each in "ab"
+    ]
+    own = [f"one#{key.mark}" for key in keys]
+    async with call_rig(
+        tmp_path / "home", ["one"], more={"one": {"keys": keys}}, workloads={"assistant": rule()}, limits=LIMITS
+    ) as rig:
+        counters = rig.gateway.counters
+        held = {name(limit): limit.amount for limit in LIMITS}
+        held |= {f"tokens/{each}": 100_000 for each in own} | {f"requests/{each}": 1 for each in own}
+        for each, amount in held.items():
+            counters.grant(each, day(rig), amount)
+        replies = [await rig.chat() for _ in range(3)]
+        assert [reply.status for reply in replies] == [200, 200, 429]
+        assert replies[2].json["error"]["covers"].endswith("of deployment/one")
+        used = [each.usage.input + each.usage.output for each in await rig.settlements() if each.cost]
+        assert [counters.spent(f"tokens/{each}", day(rig)) for each in own] == used and len(used) == 2
+        assert [counters.spent(f"requests/{each}", day(rig)) for each in own] == [1, 1]
+        assert counters.spent("tokens/words", day(rig)) == sum(used) and counters.spent("requests/few", day(rig)) == 2
+        assert counters.open_count == 0
+
+
 @pytest.mark.parametrize(
     ("period", "other", "told"),
     [
@@ -149,9 +178,10 @@ async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_
     tmp_path: Path, period: str, other: str, told: tuple[int, str]
 ) -> None:
     """Whoever failed for a moment was not to be asked again before the next day, in which the first has room again."""
-    limit = Limit(name="few", covers="deployment/one", type="requests", amount=1, period=period)
+    limit = Limit(name="first", covers="deployment/one", type="requests", amount=1, period=period)
     names = ["one", "two"] if other else ["one"]
-    async with call_rig(tmp_path, names, workloads={"assistant": rule()}, limits=[limit]) as rig:
+    async with call_rig(tmp_path, names, workloads={"assistant": rule()}, limits=[limit, LIMITS[0]]) as rig:
+        rig.gateway.counters.grant("requests/few", day(rig), 1)
         if other == "rests":
             rig.gateway.health.failed("two", asyncio.get_running_loop().time(), 20.0)
         elif other:
@@ -160,6 +190,8 @@ async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_
         assert (reply.status, reply.headers["retry-after"]) == told
         assert reply.code == {503: "upstream_failed", 429: "rate_limit_exceeded"}[reply.status]
         assert rig.gateway.counters.open_count == 0
+        used = rig.gateway.counters.spent("requests/few", day(rig))
+        assert used == rig.models[names[-1]].counted == int(other == "failed"), "what was never sent uses nothing"
 
 
 @pytest.mark.parametrize("leaves", [False, True])
@@ -198,19 +230,42 @@ async def test_nobody_waits_until_a_hedge_may_be_sent(tmp_path: Path, leaves: bo
         await rig.books()
 
 
+async def test_a_hedge_that_has_no_place_in_the_end_gives_back_what_was_fetched_for_it(tmp_path: Path) -> None:
+    few = Limit(name="few", covers="deployment/two", type="concurrent", amount=1, period="now")
+    async with call_rig(tmp_path, workloads={"assistant": rule(**HEDGED)}, limits=[few]) as rig:
+        catalog, one, counters = rig.gateway.live.catalog, rig.hold("one"), rig.gateway.counters
+        assert catalog is not None
+        load = rig.gateway.loads.of(catalog.blueprint.deployments[1])
+
+        async def lend(token: Any, charges: Any, *_: Any) -> None:
+            counters.grant("concurrent/few", "now", 1)
+            assert counters.reserve(token, charges) is None
+            load.limit = 0  # others have filled it meanwhile
+
+        rig.lender.acquire = lend  # type: ignore[method-assign, assignment]
+        asked = asyncio.create_task(rig.chat())
+        await until(lambda: load.limit == 0)
+        assert (counters.open_count, counters.available("concurrent/few", "now")) == (0, 1)
+        one.release()
+        assert (await asked).headers["groundplan-deployment"] == "one" and rig.models["two"].counted == 0
+        await rig.books()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: Path, stream: bool) -> None:
-    room = 2 * BOUND
-    async with limited(tmp_path, room, drain=True, **HEDGED) as rig:
+    room, own = 2 * BOUND, Limit(name="own", covers="deployment/one", type="cost", amount=9 * BOUND, period="day")
+    async with limited(tmp_path, room, own, drain=True, **HEDGED) as rig:
         rig.play("one", tokens=7)
         one = rig.hold("one")
         reply = await rig.chat(stream=stream)
         assert reply.status == 200 and rig.models["two"].counted == 1
         counters = rig.gateway.counters
-        assert counters.open_count == 1 and counters.reserved_each()["cost/money", day(rig)] == BOUND
+        held = counters.reserved_each()
+        assert counters.open_count == 2 and held["cost/money", day(rig)] == held["cost/own", day(rig)] == BOUND
         one.release()
         await until(lambda: not rig.gateway.background)
         await counted(rig, room)
+        assert counters.spent("cost/own", day(rig)) == next(e.cost for e in await rig.settlements() if not e.attempt)
 
 
 @pytest.mark.parametrize("room", [BOUND + 1, 3 * BOUND])
