@@ -99,6 +99,7 @@ def test_tiers_images_and_classes_of_service_stay_within_their_bound(
     found = cost(rates, usage, service)
     assert found <= bound(rates, usage.input, usage.output, images, service)
     assert found <= bound(rates, usage.input + 7, usage.output + 7, images, service)
+    assert cost(rates, usage) == cost(rates, msgspec.structs.replace(usage, images=0)) + images * rates.image
     either = max(cost(rates, usage), 0 if other is None else cost(other, usage))
     assert either <= bound(rates, usage.input, usage.output, images, "auto"), "a provider's setting decides"
     if service == "priority" and other is not None:

@@ -19,13 +19,13 @@ from tests.unit.call_rig import call_rig
 from tests.unit.test_catalog_check import BASE
 from tests.unit.test_price import SERVICES, all_rates, usages
 
-from groundplan.blueprint.model import Rates
+from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.money import Prices
 from groundplan.core.money import PICO, format_usd
 from groundplan.economics.price import bound, cost
 from groundplan.economics.prices import listed
-from groundplan.economics.prices.windows import DAY, at_time, by_time
+from groundplan.economics.prices.windows import DAY, at_time, by_time, in_hour
 from groundplan.economics.terms.split import split
 from groundplan.ledger.model import Usage
 from groundplan.release.priced import declared_or_listed
@@ -65,11 +65,27 @@ def test_a_call_at_any_time_costs_its_window_and_never_more_than_is_reserved(
         assert msgspec.json.decode(msgspec.json.encode(made), type=Rates) == made
 
 
+def test_what_is_reserved_and_planned_by_is_the_dearest_of_each_class() -> None:
+    fine = RateDetails(cache_write_1h=9, search=2)
+    long, half = Rates(input=9, output=9), Rates(input=2, output=4)
+    day = Rates(input=4, output=8, cache_read=1, long=long, long_above=200, batch=half, details=fine)
+    made = by_time(day, [(0, 60, Rates(input=2, output=10, reasoning=3, input_audio=3))])
+    assert msgspec.structs.replace(made, windows=[]) == Rates(
+        input=4, output=10, cache_read=2, reasoning=8, input_audio=4, details=fine, long_above=200,
+        long=Rates(input=9, output=10, reasoning=9, input_audio=9),
+        batch=Rates(input=2, output=10, reasoning=4, input_audio=3),
+    )  # fmt: skip
+
+
 def test_what_was_paid_off_peak_is_told_class_by_class() -> None:
     night = Rates(input=PICO, output=2 * PICO)
     made = by_time(Rates(input=4 * PICO, output=8 * PICO), [(990, 30, night)])
     usage = Usage(input=10, output=5)
     assert split(made, usage, cost(night, usage)) == {"input": (10, 10 * 10**6), "output": (5, 10 * 10**6)}
+    assert [[(minutes, each.input // PICO) for minutes, each in in_hour(made, hour)] for hour in (0, 16, 17)] == [
+        [(30, 1), (30, 4)], [(30, 4), (30, 1)], [(60, 1)],
+    ]  # fmt: skip
+    assert in_hour(night, 3) == [(60, night)]
 
 
 def test_the_list_s_price_of_a_day_has_the_price_of_each_of_its_times() -> None:

@@ -81,8 +81,6 @@ def dearest(several: Sequence[Rates]) -> Rates:
 
 
 def _highest(several: Sequence[Rates], name: str) -> int | None:
-    if name in ("input", "output", "request"):
-        return max(int(getattr(each, name)) for each in several)
     if all(getattr(each, name) is None for each in several):
         return None
     parent = "output" if name in ("reasoning", "output_audio") else "input"
