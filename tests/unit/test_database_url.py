@@ -56,9 +56,10 @@ def test_a_dsn_takes_on_the_role_and_keeps_its_parameters(dsn: str) -> None:
 
 
 def test_options_of_a_dsn_are_kept() -> None:
-    given = "-c work_mem=8MB -c tcp_keepalives_idle=60"
+    given = "-c work_mem=8MB -c tcp_keepalives_idle=60 -c timezone=Europe/Oslo"
     found = str(conninfo_to_dict(external_url(f"host=h dbname=acme options='{given}'", "control"))["options"])
-    assert found.startswith(given) and found.count("tcp_keepalives_idle") == 1 and found.endswith(" role=acme_control")
+    assert found.startswith(given) and found.count("tcp_keepalives_idle") == 1
+    assert found.endswith(" -c timezone=UTC -c role=acme_control"), "days are those of UTC, whatever the server's are"
 
 
 def test_that_a_server_is_gone_without_a_word_is_noticed_unless_the_dsn_says_otherwise() -> None:

@@ -79,6 +79,7 @@ def external_url(dsn: str, role: Role) -> str:
     parameters = dsn_parameters(dsn)
     given = str(parameters.get("options") or "")
     wanted = [f"-c {name}={value}" for name, value in _LET_GO.items() if name not in given]
+    wanted.append("-c timezone=UTC")  # days, and the times of rows, are UTC's, whatever the server's are
     if role != "owner":
         wanted.append(f"-c role={role_name(str(parameters['dbname']), role)}")
     parameters["options"] = " ".join([*([given] if given else []), *wanted])

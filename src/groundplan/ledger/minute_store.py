@@ -70,7 +70,7 @@ def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime,
            newest AS (SELECT key, max(hour) AS day FROM days GROUP BY 1)
            SELECT key, max(calls) AS calls FROM (
              SELECT n.key::text AS key, date_trunc('minute', c.at) AS at, count(*) AS calls FROM newest n
-             JOIN call c ON c.key_id = n.key AND c.at >= n.day AND c.at < n.day + interval '1 day'
+             JOIN call c ON c.key_id = n.key AND c.at >= n.day AND c.at < n.day + interval '24 hours'
              GROUP BY 1, 2) m GROUP BY 1""",
         {"keys": keys, "since": since, "until": until},
     )

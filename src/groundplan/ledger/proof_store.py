@@ -118,8 +118,8 @@ _EXAMPLES: LiteralString = """SELECT w.workload,
        WHERE status = 'ok' AND deployment <> w.first ORDER BY at DESC LIMIT 1),
       (SELECT id FROM call WHERE workload = w.workload AND NOT demo AND status = 'ok' AND deployment <> w.first
          AND at >= coalesce((SELECT max(h.hour) FROM call_hour h WHERE h.hour >= w.fallback
-             AND h.hour < w.fallback + interval '1 day' AND h.workload = w.workload AND NOT h.demo AND h.status = 'ok'
-             AND h.deployment NOT IN ('', w.first)), w.fallback)
+             AND h.hour < w.fallback + interval '24 hours' AND h.workload = w.workload AND NOT h.demo
+             AND h.status = 'ok' AND h.deployment NOT IN ('', w.first)), w.fallback)
        ORDER BY at LIMIT 1)) AS fallback_call,
     (SELECT m.id FROM (SELECT id, at FROM call WHERE workload = w.workload AND at >= w.logged
          AND NOT demo AND status <> 'refused' ORDER BY at DESC LIMIT %(most)s) m
@@ -199,7 +199,7 @@ def _grounded(conn: Connection[Any], since: datetime, workloads: list[str]) -> l
         conn,
         """SELECT workload, max(day) AS day FROM (
              SELECT w.workload, g.day FROM unnest(%(workloads)s::text[]) w(workload),
-               generate_series(%(since)s, now() + interval '1 day', interval '1 day') g(day),
+               generate_series(%(since)s, now() + interval '24 hours', interval '24 hours') g(day),
                LATERAL (SELECT FROM document_day d WHERE d.hour = g.day AND d.workload = w.workload
                  AND d.document > '' AND NOT d.demo LIMIT 1) given
              UNION ALL SELECT workload, hour FROM document_delta
