@@ -20,6 +20,7 @@ from groundplan.ledger.model import Reservation, Settlement, Usage
 MIDNIGHT = datetime(2026, 12, 1, tzinfo=UTC)
 OLD = Rates(input=PICO, output=2 * PICO)
 NEW = Rates(input=30 * PICO, output=40 * PICO, effective="2026-12-01")
+LAST = Rates(input=50 * PICO, output=60 * PICO, effective="2026-12-03")
 DATED = msgspec.structs.replace(OLD, then=NEW, then_from="2026-12-01")
 
 
@@ -44,7 +45,8 @@ async def test_a_call_costs_what_it_cost_in_its_own_moment_in_reservation_and_se
 
 def test_of_several_prices_each_begins_on_its_own_day_and_is_made_once() -> None:
     later = msgspec.structs.replace(OLD, then=NEW, then_from="2026-12-03")
-    places = [deployment("one", 1, rates=DATED), deployment("two", 1, rates=later), deployment("flat", 1, rates=OLD)]
+    further = msgspec.structs.replace(DATED, then=msgspec.structs.replace(NEW, then=LAST, then_from="2026-12-03"))
+    places = [deployment("one", 1, rates=further), deployment("two", 1, rates=later), deployment("flat", 1, rates=OLD)]
     catalog = index(blueprint(7, places, [workload("assistant", ["one", "two", "flat"])]))
     first, second = MIDNIGHT.timestamp(), MIDNIGHT.replace(day=3).timestamp()
 
@@ -55,6 +57,7 @@ def test_of_several_prices_each_begins_on_its_own_day_and_is_made_once() -> None
 
     assert inputs(first - 0.001) == [1, 1, 1] and begun.at(catalog, first - 0.001) is catalog
     assert inputs(first) == inputs(second - 0.001) == [30, 1, 1]
-    assert inputs(second) == [30, 30, 1], "also where nobody called in between"
+    assert inputs(second) == [50, 30, 1], "also where nobody called in between, nor made a blueprint of the first"
     assert begun.at(catalog, second) is begun.at(catalog, second + 1e9)
+    assert split(further, Usage(input=3), 150 * PICO // 1_000_000)["input"] == (3, 150 * PICO // 1_000_000)
     assert split(OLD, Usage(input=3), 90 * PICO // 1_000_000)["bound"], "without the date nothing explains it"

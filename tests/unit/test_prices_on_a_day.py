@@ -55,6 +55,22 @@ def test_a_price_of_nothing_has_its_day_like_any(price: str, said: list[int | st
     assert isinstance(free, Rates) and free.source == "declared free"
 
 
+def test_a_blueprint_has_what_follows_for_a_month_of_weeks() -> None:
+    """Else calls would cost the first of them for as long as nobody makes the next blueprint."""
+    weeks = ", ".join(f"{{from: 2026-06-{day:02d}, rate: 1.{day:02d} USD}}" for day in (1, 8, 15, 22, 29))
+    prices = f"[{{{PAID}}}, {{from: 2026-06-01, input: 100 EUR/Mtok, output: 200 EUR/Mtok}}]"
+    text = OWN.replace("PRICE", prices).replace(
+        "approvals: {parts: []}\n", EUR.replace(EUR[EUR.index("{from") : EUR.index("]}}")], weeks)
+    )
+    read = load_files({"a.yaml": text})
+    held = priced.dated(read, read.deployments["gpt-eu"], date(2026, 5, 1))
+    told = []
+    while isinstance(held, Rates) and held.then is not None:
+        told.append((held.then_from, held.then.input // PICO))
+        held = held.then
+    assert told == [(f"2026-06-{day:02d}", 100 + day) for day in (1, 8, 15, 22, 29)]
+
+
 @pytest.mark.parametrize("more", ["cache_read: 1 USD/Mtok", "batch: {input: 1 USD/Mtok}", "reasoning: 1 USD/Mtok"])
 def test_what_costs_in_any_class_is_not_free(more: str) -> None:
     read = workspace(f"{{input: 0 USD/Mtok, output: 0 USD/Mtok, {more}}}")

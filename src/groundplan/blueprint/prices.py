@@ -65,7 +65,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What it costs by time of day, where that differs: all of the day, in order. The rates around them are the dearest
     of each class, so whatever is planned or reserved by them is enough at any time."""
     then: Rates | None = None
-    """What it costs from the day `then_from` on, UTC, where a price with a date is the next to begin."""
+    """What it costs from the day `then_from` on, UTC, where a price with a date is the next to begin; what follows that
+    is in it."""
     then_from: str = ""
 
     @cached_property

@@ -23,6 +23,8 @@ from groundplan.release import charged
 
 Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
 """Rates of a deployment on a day, or why there are none."""
+AHEAD = 5
+"""Prices to come that a blueprint has of a deployment: those of a month, where a rate is declared for each week."""
 
 
 def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:
@@ -71,15 +73,21 @@ def of_model(workspace: Workspace | None, model: str, day: date) -> bp.Rates | P
 
 
 def dated(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:
-    """As `declared_or_listed`, with the next price that begins after `day`, so that gateways price each call by its own
+    """As `declared_or_listed`, with the next prices that begin after `day`, so that gateways price each call by its own
     moment."""
     rates = declared_or_listed(workspace, deployment, day)
-    if isinstance(rates, Problem):
-        return rates
-    for begins in starts(workspace, deployment, day, date.max):
+    return rates if isinstance(rates, Problem) else _with_next(workspace, deployment, rates, day, AHEAD)
+
+
+def _with_next(
+    workspace: Workspace, deployment: doc.DeploymentDoc, rates: bp.Rates, day: date, more: int
+) -> bp.Rates:  # fmt: skip
+    """`rates`, which hold on `day`, with so many that follow them, each within the one before."""
+    for begins in starts(workspace, deployment, day, date.max) if more else ():
         then = declared_or_listed(workspace, deployment, begins)
         if not isinstance(then, Problem) and then != rates:
-            return msgspec.structs.replace(rates, then=then, then_from=begins.isoformat())
+            further = _with_next(workspace, deployment, then, begins, more - 1)
+            return msgspec.structs.replace(rates, then=further, then_from=begins.isoformat())
     return rates
 
 

@@ -84,8 +84,10 @@ def places_of(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
 
 def rates_at(place: Deployment, at: str) -> Rates:
     """Those that held at a moment (ISO, UTC)."""
-    then = place.rates.then
-    return then if then is not None and at[:10] >= place.rates.then_from else place.rates
+    rates = place.rates
+    while rates.then is not None and at[:10] >= rates.then_from:
+        rates = rates.then
+    return rates
 
 
 def _weight(receipt: dict[str, Any], use: Use, rule: Allocation | None) -> tuple[int, int, str]:

@@ -76,8 +76,10 @@ def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[Rates, str]:
 
 def _ways(rates: Rates) -> list[tuple[Rates, str, str]]:
     """Every (rates, class of service, name of the time of day) at which something may have been priced."""
-    begun = () if rates.then is None else (rates.then,)
-    times = [(each, "") for each in (rates, *begun)]
-    times += [(window.rates, BY_TIME) for each in (rates, *begun) for window in each.windows]
+    begun = [rates]
+    while (then := begun[-1].then) is not None:
+        begun.append(then)
+    times = [(each, "") for each in begun]
+    times += [(window.rates, BY_TIME) for each in begun for window in each.windows]
     services = (price.STANDARD, price.BATCH, price.PRIORITY)
     return [(each, service, when) for each, when in times for service in services]
