@@ -116,6 +116,7 @@ def test_the_order_of_files_and_documents_does_not_matter() -> None:
         ("kind: budget", "kind: budgte", ("kind_unknown", "a.yaml:35:7", "Did you mean budget?")),
         ("800ms", "800", ("invalid_value", "a.yaml:32:27", "Write a duration like 800ms, 2s, 15min, 1h or 90d.")),
         ("200 USD/month", "200 EUR", ("invalid_value", "a.yaml:38:8", "")),
+        ("/month\n", "/month\ntimezone: Europe/Olso\n", ("invalid_value", "a.yaml:39:11", "Write a time zone")),
         ("name: azure-sweden", "name: 5", ("wrong_type", "a.yaml:6:7", "")),
         ("name: azure-sweden", "name: Azure Sweden", ("invalid_value", "a.yaml:6:7", "")),
         ("format: 1", "format: 2", ("unknown_value", "a.yaml:3:9", "One of: 1.")),

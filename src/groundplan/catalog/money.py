@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
@@ -47,7 +47,7 @@ LIST_OR_ONE = BeforeValidator(_one_or_list)
 def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ZoneInfoNotFoundError) as error:
         raise ValueError("write a time zone like Europe/Oslo") from error
     return value
 
