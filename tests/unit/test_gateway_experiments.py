@@ -356,21 +356,27 @@ NAMES = st.lists(st.sampled_from(["one", "two", "three"]), min_size=1, max_size=
 
 @settings(max_examples=200, deadline=None)
 @given(
-    names=NAMES, share=st.floats(0.01, 1.0), type=st.sampled_from([AB, SHADOW]), model=st.sampled_from(["auto", "x"])
+    names=NAMES,
+    share=st.floats(0.01, 1.0),
+    type=st.sampled_from([AB, SHADOW]),
+    model=st.sampled_from(["auto", "x"]),
+    over=st.booleans(),
 )
-def test_an_experiment_never_leaves_what_the_call_may_use(
-    names: list[str], share: float, type: str, model: str
+def test_an_experiment_never_leaves_what_the_call_may_use_and_ends_when_it_says(
+    names: list[str], share: float, type: str, model: str, over: bool
 ) -> None:
+    """Also where nobody is there to end it."""
     exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
     exchange.deployments = [deployment(name, 1) for name in names]
     exchange.key = KeyEntry("k", "w", "", False, False, None)
     before = list(exchange.deployments)
     ask = Ask({"messages": msgspec.Raw(b'[{"role":"user","content":"q"}]')}, model, 1, "q", False, False, None, 1, 1)
     task = workload("assistant", names)
-    assign(exchange, task, ask, {"assistant": tried(type=type, share=share)})
+    assign(exchange, task, ask, {"assistant": tried(type=type, share=share, until=7.0)}, 7.0 if over else 6.999)
     assert sorted(place.name for place in exchange.deployments) == sorted(names)
-    if "two" not in names or type == SHADOW or model != "auto" or len(names) == 1:
+    if "two" not in names or type == SHADOW or model != "auto" or len(names) == 1 or over:
         assert exchange.deployments == before
+    assert not (over and exchange.trial)
     if exchange.trial is not None and exchange.trial.mark is not None:
         assert json.loads(told(exchange))["arm"] in (CONTROL, CANDIDATE)
 
@@ -383,7 +389,7 @@ def test_a_shadow_has_its_share_of_the_calls_whichever_are_kept(share: float) ->
     drawn: dict[bool, list[bool]] = {False: [], True: []}
     for _ in range(4000):
         exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
-        assign(exchange, task, ask, experiments)
+        assign(exchange, task, ask, experiments, 0.0)
         drawn[chosen(kept, exchange.raw)].append(exchange.trial is not None)
     for those in drawn.values():
         deviation = math.sqrt(share * (1 - share) / len(those))
@@ -407,7 +413,7 @@ def test_what_the_gateway_asks_itself_is_in_no_experiment() -> None:
     exchange = Exchange(new_id_bytes(), Request(0.0), Collected(), CHAT)
     exchange.deployments = [deployment(name, 1) for name in ("one", "two")]
     ask = Ask({}, "auto", 1, "q", False, False, None, 1, 1)
-    assign(exchange, workload("assistant", ["one", "two"]), ask, {"assistant": tried(type=SHADOW, share=1.0)})
+    assign(exchange, workload("assistant", ["one", "two"]), ask, {"assistant": tried(type=SHADOW, share=1.0)}, 0.0)
     assert exchange.trial is None
 
 

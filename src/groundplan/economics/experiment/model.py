@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 import msgspec
@@ -33,6 +34,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     """Whom an arm is drawn for: person | conversation"""
     budget: int = 0
     """picodollars that its own calls may cost at most"""
+    until: float = inf
+    """Seconds since the epoch from which on no call is in it, whether or not somebody has ended it by then."""
 
     @property
     def budget_name(self) -> str:

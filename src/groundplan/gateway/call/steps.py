@@ -220,7 +220,7 @@ def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: 
     if plan.workload.routing is not None:
         gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())
     if policy.experiments is not None:
-        assign(exchange, plan.workload, ask, policy.experiments)
+        assign(exchange, plan.workload, ask, policy.experiments, now)
     return ask
 
 

@@ -30,10 +30,16 @@ SHADOWED = frozenset({"chat.completions", "messages"})
 """Endpoints whose calls can be asked again elsewhere: they hold everything that an answer depends on."""
 
 
-def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[str, Experiment]) -> None:
-    """Note the experiment of a checked call, and order its deployments as its arm says."""
+def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[str, Experiment], now: float) -> None:
+    """Note the experiment of a checked call, and order its deployments as its arm says. `now`: seconds since the
+    epoch."""
     tried = experiments.get(workload.name)
-    if tried is None or exchange.request.stream is not None or isinstance(exchange.response, Collected):
+    if (
+        tried is None
+        or now >= tried.until
+        or exchange.request.stream is not None
+        or isinstance(exchange.response, Collected)
+    ):
         return  # a form, or a call that the gateway makes itself, such as a guardrail's judge
     if tried.type != AB:
         if exchange.endpoint in SHADOWED and _drawn(exchange, tried.share):

@@ -82,8 +82,8 @@ _MEMBERS = """WITH RECURSIVE inside(name, id) AS (
     JOIN person p ON p.id = m.person_id WHERE p.active"""
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
 _SIGNED = "SELECT signature FROM blueprint WHERE number = %s"
-_EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd FROM experiment
-    WHERE state = 'running' AND until > now()"""
+_EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd,
+    extract(epoch FROM until)::float8 FROM experiment WHERE state = 'running' AND until > now()"""
 _USERS = "SELECT workload, person::text FROM people_seen(%s, %s)"
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -457,8 +457,8 @@ def _given(row: tuple[Any, ...]) -> Given:
 
 
 def _experiment(row: tuple[Any, ...]) -> Experiment:
-    id, name, workload, type, candidate, judge, share, split, budget = row
+    id, name, workload, type, candidate, judge, share, split, budget, until = row
     return Experiment(
         id=id, name=name, workload=workload, type=type, candidate=candidate, judge=judge, share=share / 10_000,
-        split=split, budget=from_decimal(budget),
+        split=split, budget=from_decimal(budget), until=until,
     )  # fmt: skip
