@@ -129,8 +129,8 @@ def hold(world: World, kind: str = "answer", reviewers: tuple[str, ...] = ()) ->
     with connect(world.database.urls["gateway"]) as conn:
         keys = SubjectKeys.of(world.control.home)
         sealed = [keys.seal(conn, key, text) for text in ("a question <b>", "an answer <script>")]
-        until = datetime.now(UTC) + timedelta(minutes=5)
-        waiting = Waiting(id, kind, "w", key, None, new_id(), "gpt", sealed[0], sealed[1], until, reviewers)
+        within = timedelta(minutes=5)
+        waiting = Waiting(id, kind, "w", key, None, new_id(), "gpt", sealed[0], sealed[1], within, reviewers)
         held_store.put(conn, waiting)
     return str(id)
 

@@ -177,7 +177,7 @@ class Queue:
         self.home.create()
         create_keys(self.home)
         self.database = database
-        self.desk = Reviews(self.home, database.urls["gateway"], new_id(), SystemClock())
+        self.desk = Reviews(self.home, database.urls["gateway"], new_id())
         with connect(database) as conn:
             identity.add_person(conn, "operator", "ana@acme.example", "Ana")
             self.person = identity.find_person(conn, "ana@acme.example").id
@@ -217,6 +217,7 @@ async def test_an_answer_waits_for_a_person_and_the_minutes_are_kept(
     assert (held.workload, held.subject, held.person, held.reviewers) == (
         "w", "gpt", "ana@acme.example", ["rex@acme.example"],
     )  # fmt: skip
+    assert held.due_at - held.at == timedelta(milliseconds=Review().within_ms), "both by one clock"
     assert "the answer" not in (held.said or "") and "who is" not in (held.asked or "")
     with connect(database) as conn:
         texts = service.read(conn, SubjectKeys.of(queue.home), REX, held)
@@ -290,7 +291,7 @@ async def test_without_a_database_nothing_is_sent(tmp_path: Path, monkeypatch: p
     home = Home(tmp_path / "home")
     home.create()
     create_keys(home)
-    desk = Reviews(home, "postgresql://127.0.0.1:1/none", new_id(), SystemClock())
+    desk = Reviews(home, "postgresql://127.0.0.1:1/none", new_id())
     with pytest.raises(GroundplanError) as caught:
         await desk.in_thread(lambda conn: conn)
     assert caught.value.code == "review_unavailable"
@@ -328,7 +329,7 @@ async def test_a_dangerous_tool_is_used_once_for_each_approval(database: Databas
     create_keys(home)
     async with stack(tmp_path, dangerous=["delete_*"]) as (rig, model):
         rig.gateway.clock = SystemClock()
-        desk = rig.gateway.reviews = Reviews(home, database.urls["gateway"], rig.gateway.epoch, SystemClock())
+        desk = rig.gateway.reviews = Reviews(home, database.urls["gateway"], rig.gateway.epoch)
         refused = await use(rig, "crm__delete_all", table="x")
         assert code(refused) == "approval_required" and model.used == []
         retry = refused["structuredContent"]["error"]["retry_id"]
@@ -365,7 +366,7 @@ async def test_a_refused_tool_says_why(database: Database, tmp_path: Path) -> No
     create_keys(home)
     async with stack(tmp_path, dangerous=["delete_all"]) as (rig, model):
         rig.gateway.clock = SystemClock()
-        desk = rig.gateway.reviews = Reviews(home, database.urls["gateway"], rig.gateway.epoch, SystemClock())
+        desk = rig.gateway.reviews = Reviews(home, database.urls["gateway"], rig.gateway.epoch)
         retry = (await use(rig, "crm__delete_all"))["structuredContent"]["error"]["retry_id"]
         with connect(database) as conn:
             (held,) = store.queue(conn, waiting=True)

@@ -338,7 +338,7 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     gateway.repeats = repeats = Repeats(url)
     for part in (counts, citations, pairs, signals, reported, repeats, tally, checks):
         parts.run(part, part.run())
-    gateway.reviews = parts.keep(Reviews(home, url, gateway.epoch, gateway.clock))
+    gateway.reviews = parts.keep(Reviews(home, url, gateway.epoch))
     gateway.trials = Trials(gateway, pairs)
     gateway.cached.similar = meanings = Meanings(gateway)
     meanings.tally, meanings.checks = tally, checks

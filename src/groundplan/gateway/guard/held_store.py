@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +26,8 @@ class Waiting:
     subject: str
     asked: str
     said: str
-    due: datetime
+    within: timedelta
+    """How long it may wait. Until when that is, is told by PostgreSQL's clock, as by that of whoever decides."""
     reviewers: Sequence[str] = ()
     release_after: bool = False
     digest: str = ""
@@ -35,10 +36,10 @@ class Waiting:
 def put(conn: Connection[Any], waiting: Waiting) -> None:
     conn.execute(
         """INSERT INTO held_call (id, kind, workload, key_id, person_id, gateway, subject, asked, said, due_at,
-             reviewers, release_after, digest) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+             reviewers, release_after, digest) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, now() + %s, %s, %s, %s)""",
         (
             waiting.id, waiting.kind, waiting.workload, waiting.key, waiting.person, waiting.gateway, waiting.subject,
-            waiting.asked, waiting.said, waiting.due, list(waiting.reviewers), waiting.release_after, waiting.digest,
+            waiting.asked, waiting.said, waiting.within, list(waiting.reviewers), waiting.release_after, waiting.digest,
         ),
     )  # fmt: skip
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from groundplan.core.audit.subject import SubjectKeys
-from groundplan.core.clock import Clock
 from groundplan.core.errors import Denied, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.guard import held_store
@@ -34,10 +33,9 @@ _log = logging.getLogger(__name__)
 class Reviews:
     """Of one worker. It connects at the first use; its statements run in threads."""
 
-    def __init__(self, home: Home, url: str, epoch: UUID, clock: Clock) -> None:
+    def __init__(self, home: Home, url: str, epoch: UUID) -> None:
         self._home = home
         self._epoch = epoch
-        self._clock = clock
         self._waiting: dict[UUID, asyncio.Future[tuple[str, str]]] = {}
         self._left: set[UUID] = set()
         """Whose callers went away, until the queue knows."""
@@ -64,7 +62,7 @@ class Reviews:
             raise AssertionError("not admitted")
         rule, id = workload.review, exchange.call
         asked = exchange.guard.masks.restore(ask.query) if ask is not None and exchange.guard is not None else ""
-        due = self._clock.now() + timedelta(milliseconds=rule.within_ms)
+        within = timedelta(milliseconds=rule.within_ms)
         person, subject = exchange.person, exchange.deployment.name if exchange.deployment else ""
 
         def put(conn: Any) -> None:
@@ -74,7 +72,7 @@ class Reviews:
                 conn,
                 Waiting(
                     id, "answer", workload.name, UUID(key.id), UUID(person) if person else None, self._epoch, subject,
-                    sealed[0], sealed[1], due, rule.by, rule.release_after,
+                    sealed[0], sealed[1], within, rule.by, rule.release_after,
                 ),
             )  # fmt: skip
 

@@ -64,7 +64,7 @@ async def _ask(gateway: Gateway, home: Home, use: Use, digest: str) -> Denied:
             f"{use.name} is dangerous, and nobody could read all that it would be used with",
             code="approval_too_large", hint=f"Use it with less than {MOST_SHOWN} characters.",
         )  # fmt: skip
-    id, due = new_id(), gateway.clock.now() + WAITS
+    id = new_id()
 
     def put(conn: Any) -> None:
         sealed = SubjectKeys.of(home).seal(conn, UUID(person or key.id), told)
@@ -72,7 +72,7 @@ async def _ask(gateway: Gateway, home: Home, use: Use, digest: str) -> Denied:
             conn,
             Waiting(
                 id, "tool", workload.name, UUID(key.id), UUID(person) if person else None, gateway.epoch,
-                use.name, sealed, "", due, digest=digest,
+                use.name, sealed, "", WAITS, digest=digest,
             ),
         )  # fmt: skip
 
