@@ -141,3 +141,22 @@ def test_policy_has_grown_old_while_the_machine_slept(tmp_path: Path, monkeypatc
     view._confirmed = view._clock.monotonic()
     told[time.CLOCK_BOOTTIME] += 3600  # the other one stands still
     assert view.age() == 3600
+
+
+async def test_a_clock_that_is_not_postgresqls_is_told_about_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else nobody knows why limits of windows that PostgreSQL takes for over have no room."""
+    clock = ManualClock()
+    view: Any = LiveView("", Home(tmp_path), new_id(), clock, Slices())
+    view._anew = False
+    for ahead in (0.0, -59.0, -3600.0, -3600.0, 0.0, 61.0):
+        there = clock.seconds() - ahead
+
+        async def beat(*_: Any, there: float = there) -> list[tuple[int, int, float]]:
+            return [(-1, 0, there)]
+
+        monkeypatch.setattr(live_module, "_asked", beat)
+        await view.refresh(None)
+    told = [record.getMessage() for record in caplog.records]
+    assert ["3600 s behind" in each for each in told] == [True, False] and "61 s ahead of" in told[1]

@@ -25,7 +25,7 @@ from psycopg import AsyncConnection
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Budget
 from groundplan.core.audit.keys import load_public
-from groundplan.core.clock import Clock
+from groundplan.core.clock import TOLD_SECONDS, Clock
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.economics.experiment.model import Experiment
@@ -55,7 +55,8 @@ _log = logging.getLogger(__name__)
 
 _BEAT = """UPDATE gateway SET heartbeat_at = now(), policy_ack = %s, blueprint = %s, ready = %s
     WHERE epoch = %s AND state = 'live'
-    RETURNING (SELECT number FROM policy_epoch), (SELECT coalesce(max(number), 0) FROM blueprint)"""
+    RETURNING (SELECT number FROM policy_epoch), (SELECT coalesce(max(number), 0) FROM blueprint),
+      extract(epoch FROM clock_timestamp())::float8"""
 _STOP = (
     """UPDATE gateway SET heartbeat_at = now(), ready = false, state = 'stopped' WHERE epoch = %s AND state = 'live'"""
 )
@@ -135,6 +136,8 @@ class LiveView:
         is known may not be what it has under the same number."""
         self._unreadable = False
         """The file of kills cannot be read, which was logged."""
+        self._clocks_differ = False
+        """That of this machine and PostgreSQL's, which was logged."""
 
     # what the request path reads -------------------------------------------------------------------------------------
     def age(self) -> float:
@@ -232,7 +235,8 @@ class LiveView:
                 _log.error("epoch %s is fenced", self._epoch)
                 self.fenced.set()
                 return
-            policy, blueprint = rows[0]
+            policy, blueprint, time_there = rows[0]
+            self._compare_clocks(time_there)
             if self._anew and self._signature and await self._is_lost(connection, number):
                 self.fenced.set()
                 return
@@ -255,6 +259,19 @@ class LiveView:
                 declared, keys = self.catalog.blueprint.budgets, self.policy.keys
                 await self.left.look(connection, declared, keys, STATEMENT_SECONDS)
             await self._load_people(connection)
+
+    def _compare_clocks(self, time_there: float) -> None:
+        """Log that PostgreSQL's clock (seconds since the epoch) is another one, when that begins: of a window that it
+        takes for long over it grants nothing, and nothing else says why callers are refused."""
+        ahead = self._clock.seconds() - time_there
+        differ = abs(ahead) > TOLD_SECONDS
+        if differ and not self._clocks_differ:
+            _log.warning(
+                "this machine's clock is %d s %s PostgreSQL's: keys, budgets, limits and prices begin and end by it, "
+                "and limits of windows that PostgreSQL takes for long over have no room; set both right",
+                abs(ahead), "ahead of" if ahead > 0 else "behind",
+            )  # fmt: skip
+        self._clocks_differ = differ
 
     async def _is_lost(self, connection: Connection, number: int) -> bool:
         """Whether the database does not have what is served here: it may give the number to another blueprint, which
