@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import msgspec
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +34,10 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.app import serve
+from groundplan.gateway.batches import order_store
+from groundplan.gateway.batches.orders import Orders
+from groundplan.gateway.batches.provider import Found
+from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
 from groundplan.gateway.http.front import Sockets
 from groundplan.testing import ManualClock
@@ -156,6 +163,40 @@ async def test_calls_keep_their_order_and_their_ids(scene: Scene) -> None:
         scene.clock.set_now(moment)
         ids.append((await scene.stack.chat(scene.key)).headers["groundplan-call-id"])
     assert ids == sorted(ids) and len(set(ids)) == 3
+
+
+class Unseen:
+    """A provider that does not know of an order, which may still be on its way to it for a minute."""
+
+    async def find(self, _: object) -> Found:
+        return Found()
+
+    def longest(self, _: object) -> float:
+        return 60.0
+
+
+async def test_an_order_that_may_be_under_way_is_not_given_again_because_a_clock_is_fast(
+    database: Database, tmp_path: Path
+) -> None:
+    """It is PostgreSQL that wrote down when it was sent."""
+    gateway, place = SimpleNamespace(clock=ManualClock(NOW)), msgspec.json.encode(deployment("one", 1)).decode()
+    orders = Orders(cast("Any", gateway), cast("Any", None), Shelf(Home(tmp_path)), "")
+    async with await psycopg.AsyncConnection.connect(database.superuser, autocommit=True) as conn:
+        file, batch, order = new_id(), new_id(), new_id()
+        await conn.execute("INSERT INTO api_file VALUES (%s, 'w', NULL, 'batch', 'f', 1)", (file,))
+        await conn.execute(
+            """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, status,
+                 expires_at) VALUES (%s, 'w', %s, '', '/v1/embeddings', %s, '24h', 'in_progress', now())""",
+            (batch, file, file),
+        )
+        made = "INSERT INTO batch_order (id, batch_id, deployment, blueprint, state) VALUES (%s, %s, %s, 1, 'sending')"
+        await conn.execute(made, (order, batch, place))
+        for age, state in (("59 seconds", "sending"), ("61 seconds", "new")):
+            await conn.execute("UPDATE batch_order SET sending_at = now() - %s::interval", (age,))
+            found = await order_store.find(conn, order)
+            assert found is not None
+            await orders._find_again(conn, found, cast("Any", Unseen()))
+            assert await (await conn.execute("SELECT state FROM batch_order")).fetchone() == (state,)
 
 
 @given(st.lists(st.integers(0, 1 << 40), min_size=2, max_size=50))

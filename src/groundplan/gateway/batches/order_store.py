@@ -140,6 +140,13 @@ async def sending(connection: Connection, id: UUID) -> None:
     await connection.execute("UPDATE batch_order SET state = 'sending', sending_at = now() WHERE id = %s", (id,))
 
 
+async def sending_for(connection: Connection, id: UUID) -> float:
+    """Seconds since then, by the clock that wrote it down: that of another worker may be fast by more than it takes."""
+    query = "SELECT extract(epoch FROM clock_timestamp() - sending_at)::float8 FROM batch_order WHERE id = %s"
+    row = await (await connection.execute(query, (id,))).fetchone()
+    return 0.0 if row is None or row[0] is None else float(row[0])
+
+
 async def not_sent(connection: Connection, id: UUID) -> None:
     """It is certain that the provider does not have it."""
     await connection.execute("UPDATE batch_order SET state = 'new', sending_at = NULL WHERE id = %s", (id,))

@@ -226,7 +226,7 @@ class Orders:
             await order_store.wait(connection, order.id, _pause(order.tries), told)
             return
         longest = provider.longest(self._shelf.path(_file(order, INPUT)))
-        since = (self._gateway.clock.now() - order.sending_at).total_seconds() if order.sending_at else 0.0
+        since = await order_store.sending_for(connection, order.id)
         if since > longest:
             await order_store.not_sent(connection, order.id)
         else:
