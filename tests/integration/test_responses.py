@@ -370,7 +370,8 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
         served = await setup.ask(**more)
         assert served.json["groundplan"]["deployment"] == "own"
     wants = {
-        "include": ["reasoning.encrypted_content"], "client_metadata": {"thread_id": "t"},
+        "include": ["reasoning.encrypted_content"],
+        "client_metadata": {"thread_id": "t"},
         "reasoning": {"effort": "low", "summary": "auto"},
     }  # fmt: skip -- as Codex always does
     assert (await setup.ask(**wants)).json["groundplan"]["deployment"] == "own"
