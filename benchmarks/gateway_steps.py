@@ -26,11 +26,11 @@ from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, crowd_allocator
 from groundplan.gateway import app
 from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.front import Sockets
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal import journal
 from groundplan.gateway.journal.syncing import Done
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 

@@ -35,11 +35,11 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.guard.run import guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.catalog import Catalog, index
+from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.surfaces.chat import CHAT
 
 

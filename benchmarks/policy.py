@@ -22,7 +22,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
 from benchmarks.provenance import commit, machine
 
 from groundplan.blueprint import model as bp
-from groundplan.gateway.guard.gate import Gate
+from groundplan.gateway.policy.gate import Gate
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.governance.policy.calls import Asker, CallRules
 from groundplan.governance.policy.narrow import Facts

@@ -22,8 +22,8 @@ from tests.closing import close
 from tests.contract.h2_server import H2Server
 
 from groundplan.blueprint.model import Tls
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Server
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.upstream.connection import Pool
 from groundplan.gateway.upstream.pools import Pools, Wire
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from tests.closing import close
 
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 
 SSE = b"content-type: text/event-stream\r\n"
 USED = (11, 4)

@@ -24,8 +24,8 @@ from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.testing.database import Database
 
 IMAGE = "data:image/png;base64,AAAA"

@@ -30,10 +30,10 @@ from tests.integration.sdk_types import strict
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.resuming.completions import forbidden
 from groundplan.gateway.surfaces.completions import COMPLETIONS, read
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 

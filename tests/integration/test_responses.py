@@ -22,9 +22,9 @@ from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Keep, Rates
 from groundplan.core.money import PICO
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces import responses_shape
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.ledger import response_store
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel

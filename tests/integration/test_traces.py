@@ -26,10 +26,10 @@ from tests.integration.gateway_stack import blueprint, deployment, installation,
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import CallState, EpochState
 from groundplan.gateway.journal.shipper import Shipper
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.telemetry import genai_metrics
 from groundplan.gateway.telemetry.genai_metrics import (
     BOUNDS,

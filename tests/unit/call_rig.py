@@ -27,6 +27,7 @@ from groundplan.gateway.budgets.leases import Quota, Slices
 from groundplan.gateway.caching.idempotency import Answers, Holder
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment
@@ -34,7 +35,6 @@ from groundplan.gateway.journal.recovery import EpochState, fold
 from groundplan.gateway.journal.syncing import ThreadSync
 from groundplan.gateway.policy.catalog import Catalog, Plan, index
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 from groundplan.testing import ManualClock

@@ -18,8 +18,8 @@ from tests.closing import close
 
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.awake import LATE_SECONDS, TICK_SECONDS, Alarm, awake_of, patient
+from groundplan.gateway.http.errors import of_error, of_refusal
 from groundplan.gateway.http.server import Limits, Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_error, of_refusal
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 

@@ -15,8 +15,8 @@ from tests.closing import close
 
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.http.body_stream import HIGH, BodyStream
+from groundplan.gateway.http.errors import of_error, of_refusal
 from groundplan.gateway.http.server import Limits, Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_error, of_refusal
 from groundplan.gateway.surfaces.upload import Upload
 
 LIMITS = Limits(

@@ -16,11 +16,11 @@ from cryptography.x509.oid import NameOID
 from tests.contract.ways import Authority
 
 from groundplan.gateway.http import handshakes
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.front import Front, Sockets, subject_of
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.probed import FIRST_SECONDS
-from groundplan.gateway.surfaces.errors import of_refusal
 
 
 @asynccontextmanager

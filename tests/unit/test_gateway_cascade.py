@@ -17,11 +17,11 @@ from tests.unit.call_rig import BOUND, Fixed, Rig, call_rig, read_records, until
 
 from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
 from groundplan.economics.routing.decide import agree
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.policy.address import networks
 from groundplan.gateway.policy.catalog import index
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.ledger.model import Finish, Reservation, Settlement
 
 SCHEMA = json.dumps({"type": "object", "required": ["ok"]})

@@ -22,8 +22,8 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.gateway.caching.cache_link import AnswerLink, Kept, Parcel, take_in
 from groundplan.gateway.caching.entry import STATES, Entry
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 
 QUESTION = "How long is paid leave?"
 GROUNDING = Grounding(sources=["handbook", "rules"], passages=3, max_bytes=2000)

@@ -19,7 +19,7 @@ from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
 from groundplan.gateway.app import heed
 from groundplan.gateway.call.attempt import Attempt
-from groundplan.gateway.guard.gate import gate_of
+from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.surfaces.response_shelf import Kept
 from groundplan.gateway.upstream.http1 import BUFFER_HIGH, Http1Connection
 from groundplan.ledger.model import Reservation

@@ -16,8 +16,8 @@ from tests.unit.test_gateway_guard import ASK, EMAIL, Desk, error, guarded, post
 
 from groundplan.blueprint import model as bp
 from groundplan.gateway.call import ground
-from groundplan.gateway.guard import pieces
 from groundplan.gateway.policy.catalog import index
+from groundplan.gateway.surfaces import pieces
 from groundplan.testing.scripted_stream import TOOL_PIECES
 
 PASSAGE = {

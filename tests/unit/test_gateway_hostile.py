@@ -13,8 +13,8 @@ import pytest
 from tests.closing import close
 from tests.unit.call_rig import until
 
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Limits, Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 
 LIMITS = Limits(
     head=4096, body=10_000, head_seconds=20, body_seconds=20, body_bytes_per_second=1 << 30, idle_seconds=20,

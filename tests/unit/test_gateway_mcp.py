@@ -23,11 +23,11 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.call.facts_api import SearchBody
 from groundplan.gateway.call.pipeline import Pipeline
-from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import endpoint, servers, wire
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.mcp.offered import RESOURCES, Looker, offers, plain
+from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.upstream.room import Share
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.ledger.model import Finish, Reservation

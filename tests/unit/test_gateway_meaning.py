@@ -34,10 +34,10 @@ from groundplan.gateway.caching import meaning
 from groundplan.gateway.caching.meaning import REST_SECONDS, SECONDS, Meanings
 from groundplan.gateway.caching.meaning_checks import Checks
 from groundplan.gateway.call.ask import Passage
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.knowledge.embedding.encoder import Encoder, coarse
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.ledger.model import Finish

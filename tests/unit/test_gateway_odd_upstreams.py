@@ -35,8 +35,8 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.resume import continuation
+from groundplan.gateway.http.errors import of_error
 from groundplan.gateway.surfaces.chat import ChatRelay, read
-from groundplan.gateway.surfaces.errors import of_error
 from groundplan.gateway.surfaces.responses_to_chat import Translation
 from groundplan.gateway.upstream.account import meant, not_asked
 from groundplan.ledger.model import Usage

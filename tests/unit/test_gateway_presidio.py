@@ -24,8 +24,8 @@ from groundplan.core.endpoints import announce
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
 from groundplan.gateway.guard.media import demanded_in
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.governance.guardrails.guard import Guard
 from groundplan.knowledge.retrieval.endpoint import personal
 from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL

@@ -15,9 +15,9 @@ from groundplan.core.money import PICO
 from groundplan.gateway.budgets.periods import current, ends
 from groundplan.gateway.call.admit import exhausted
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.http.errors import of_error
 from groundplan.gateway.http.server import Connection
 from groundplan.gateway.surfaces import messages_errors
-from groundplan.gateway.surfaces.errors import of_error
 
 NOW = 1_795_000_000.0
 

@@ -27,13 +27,13 @@ from groundplan.economics.routing.model import TOKENS, Matrix, Sample
 from groundplan.economics.routing.versions.artifact import dump
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.routes import AGAIN_SECONDS, ENOUGH, Routes
 from groundplan.gateway.surfaces.chat import CHAT
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.upstream.latency import SILENT_SECONDS, Times
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.ledger.model import Finish

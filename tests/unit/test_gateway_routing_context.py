@@ -30,13 +30,13 @@ from groundplan.economics.routing.model import Context, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 from groundplan.gateway.call.ask import Ask, Passage
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.routing.conversation import before
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.surfaces.chat import CHAT
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.upstream.latency import Times
 from groundplan.ledger.model import Finish
 

@@ -20,10 +20,10 @@ from tests.unit.call_rig import until
 from groundplan.gateway.app import connections
 from groundplan.gateway.call import trace
 from groundplan.gateway.http import server as http_server
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
 from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.surfaces.answers import header_value
-from groundplan.gateway.surfaces.errors import of_refusal
 
 LIMITS = Limits(
     head=2048, body=10_000, head_seconds=20, body_seconds=20, body_bytes_per_second=1 << 30, idle_seconds=20,

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.closing import close
 
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.known_head import LOOKS, KnownHead
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 
 HEADS = [
     b"POST /v1 HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n",

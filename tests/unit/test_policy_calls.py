@@ -18,7 +18,7 @@ from groundplan.catalog.policies import TEMPLATES, TemplateValues
 from groundplan.cli.policy import app
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
-from groundplan.gateway.guard.gate import Gate, gate_of
+from groundplan.gateway.policy.gate import Gate, gate_of
 from groundplan.gateway.policy.snapshot import Excepted, KeyEntry, Policy
 from groundplan.governance.model import Standing
 from groundplan.governance.policy import cedar, declared, examples, shadow, templates

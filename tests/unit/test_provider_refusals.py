@@ -16,8 +16,8 @@ from tests.unit.test_providers_spoken import LLAMA, TRACE, asked, place, spoken
 from tests.unit.test_upstream_reach import saying_nothing
 
 from groundplan.gateway.http.connection import Handler
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.upstream import translate, unqueued
 from groundplan.gateway.upstream.failures import Failed
 

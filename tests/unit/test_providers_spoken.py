@@ -31,8 +31,8 @@ from tests.integration.sdk_types import strict
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.economics import price
 from groundplan.economics.prices.reported import ChatUsage
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.upstream.blocking import InContext
 from groundplan.gateway.upstream.failures import Failed
 from groundplan.gateway.upstream.providers import _MISTRALS, _OPENAI_SHAPED, EMBEDS, Place

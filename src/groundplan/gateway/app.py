@@ -61,6 +61,7 @@ from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.guard.severed import cut
 from groundplan.gateway.http.bounds import Limits
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.front import LEAVE, Front, Sockets, serving_file, tell_serving
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles
@@ -72,7 +73,6 @@ from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.rhythm import rest
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.surfaces.completion_shelf import CompletionShelf
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.surfaces.response_shelf import ResponseShelf
 from groundplan.gateway.telemetry.content_link import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered

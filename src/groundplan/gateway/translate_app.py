@@ -24,8 +24,8 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import only_declared, without_proxies
 from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.http.errors import error_body, of_error, of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.errors import error_body, of_error, of_refusal
 from groundplan.gateway.upstream.blocking import Threads
 from groundplan.gateway.upstream.failures import Failed
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 
 TOOLS = [
     {

@@ -38,12 +38,13 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.call.files_by_id import FilesById
 from groundplan.gateway.database import Pool
+from groundplan.gateway.http import errors
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import errors, messages_errors
+from groundplan.gateway.surfaces import messages_errors
 
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
 ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations")

@@ -25,9 +25,9 @@ from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.caching.match import Asked, Match, Taught
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
-from groundplan.gateway.guard import pieces
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.resuming.chat import ENDPOINT
+from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, embed_request
 

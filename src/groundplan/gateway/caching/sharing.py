@@ -13,8 +13,8 @@ import msgspec
 
 from groundplan.core.errors import Conflict
 from groundplan.gateway.caching.idempotency import Answers, Holder, Kept, mismatched
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 

@@ -19,8 +19,8 @@ from groundplan.gateway.call.citation import Citation
 from groundplan.gateway.call.cited_store import Verdict
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.call.stream import Streaming
-from groundplan.gateway.guard import pieces
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
+from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.citations.marks import statements
 from groundplan.knowledge.citations.support import Look, Read, decide, look, nearest, read

@@ -27,18 +27,11 @@ from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.call.steps import run, run_within
 from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.surfaces import (
-    chat_api,
-    errors,
-    messages_errors,
-    models_api,
-    responses_api,
-    stored_api,
-    unserved,
-)
+from groundplan.gateway.surfaces import chat_api, messages_errors, models_api, responses_api, stored_api, unserved
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS

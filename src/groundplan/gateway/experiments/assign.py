@@ -15,10 +15,10 @@ import msgspec
 from groundplan.economics.experiment.model import AB, CONVERSATION, Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE, Rule, arm
 from groundplan.gateway.experiments.trial import Mark, Trial
-from groundplan.gateway.guard.pieces import SURFACES
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.routing.conversation import begin, messages_of, named
 from groundplan.gateway.routing.route import Route
+from groundplan.gateway.surfaces.pieces import SURFACES
 
 if TYPE_CHECKING:
     from groundplan.blueprint.model import Workload

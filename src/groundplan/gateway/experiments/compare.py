@@ -13,7 +13,7 @@ import msgspec
 from groundplan.economics.replay import pairwise
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.experiments import beside
-from groundplan.gateway.guard import pieces
+from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.telemetry.content_text import answered
 from groundplan.gateway.upstream.connection import UpstreamFailure

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.core.errors import Denied
-from groundplan.gateway.guard import media, pieces
-from groundplan.gateway.guard.pieces import Channel
+from groundplan.gateway.guard import media
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.guard.run import NOTHING, Guarding, guards
 from groundplan.gateway.http.halves import value_of
+from groundplan.gateway.surfaces import pieces
+from groundplan.gateway.surfaces.pieces import Channel
 from groundplan.gateway.surfaces.realtime_events import HEARD_AS, HEARD_WHOLE, pieces_of
 from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewritten
 from groundplan.governance.guardrails.model import Hit, Refusal

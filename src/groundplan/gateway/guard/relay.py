@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Denied, Invalid
-from groundplan.gateway.guard import pieces
-from groundplan.gateway.guard.pieces import Channel, Slot
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
+from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.surfaces.codec import Malformed, Relay, Stopped
+from groundplan.gateway.surfaces.pieces import Channel, Slot
 from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.governance.guardrails.checks import Checks
 from groundplan.governance.guardrails.guard import NO_ROLES, Findings, Guard, checked_answer, rewritten

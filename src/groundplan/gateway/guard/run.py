@@ -14,11 +14,12 @@ import msgspec
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied
-from groundplan.gateway.guard import judge, media, personal, pieces
-from groundplan.gateway.guard.gate import Whose
+from groundplan.gateway.guard import judge, media, personal
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.http.halves import value_of
+from groundplan.gateway.policy.gate import Whose
+from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.surfaces.codec import Answered, Relay, Stopped
 from groundplan.gateway.telemetry import content_text
 from groundplan.governance.guardrails.guard import (

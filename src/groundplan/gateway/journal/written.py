@@ -17,8 +17,7 @@ from groundplan.core.audit.store import copy_new, keys_made_acting, record_many
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock
 from groundplan.core.home import Home
-from groundplan.gateway.call import over_bound
-from groundplan.gateway.journal import archived_store, ledger_store
+from groundplan.gateway.journal import archived_store, ledger_store, over_bound
 from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.recovery import Attempt, CallState

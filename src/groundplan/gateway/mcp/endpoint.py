@@ -24,8 +24,8 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import admitted, note_read
 from groundplan.gateway.guard import personal
-from groundplan.gateway.guard.gate import Whose
 from groundplan.gateway.guard.relay import refusal_error
+from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
@@ -33,7 +33,7 @@ from groundplan.gateway.mcp.approvals import approved
 from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, Looker, checked, inward, offers, others, outward
 from groundplan.gateway.mcp.servers import ServerError, Servers, counted
 from groundplan.gateway.mcp.use import Use, caller_of
-from groundplan.gateway.surfaces import errors
+from groundplan.gateway.policy.gate import Whose
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.pressure import RANKS
 from groundplan.governance.guardrails.guard import Findings, checked_passage, rewritten

@@ -22,8 +22,8 @@ from groundplan.governance.guardrails.guard import Guard
 from groundplan.placement.guard import may
 
 if TYPE_CHECKING:
-    from groundplan.gateway.guard.gate import Gate
     from groundplan.gateway.policy.approved import Approved
+    from groundplan.gateway.policy.gate import Gate
 
 RUNNING = ("experiment", "pilot", "production")
 """Stages in which a workload is served."""

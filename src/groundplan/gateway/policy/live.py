@@ -33,11 +33,11 @@ from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.database import connect, fetched
-from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.heard import heard
 from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import Catalog, index
+from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.policy.grants import groups_of
 from groundplan.gateway.policy.left import Left
 from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Excepted, Policy

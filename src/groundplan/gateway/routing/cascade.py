@@ -29,13 +29,13 @@ from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.call.stream import end
 from groundplan.gateway.call.within import answer_of, chat_within
 from groundplan.gateway.guard import judge
-from groundplan.gateway.guard.pieces import said
 from groundplan.gateway.guard.run import cites
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.guard.severed import refuse_stopped
 from groundplan.gateway.routing.routes import CASCADE
 from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.codec import Answered
+from groundplan.gateway.surfaces.pieces import said
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Ask

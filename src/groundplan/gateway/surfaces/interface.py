@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, WrongType
+from groundplan.gateway.http import errors
 from groundplan.gateway.http.sse import ending, splice
-from groundplan.gateway.surfaces import errors
 from groundplan.gateway.surfaces.codec import Codec
 from groundplan.ledger.model import Usage
 

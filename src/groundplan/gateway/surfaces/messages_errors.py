@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import GroundplanError
+from groundplan.gateway.http import errors
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces import errors
 
 ID_HEADER = b"request-id"
 _TYPES = {

@@ -11,9 +11,10 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.identify import find_key
+from groundplan.gateway.http import errors
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
-from groundplan.gateway.surfaces import errors, messages_errors
+from groundplan.gateway.surfaces import messages_errors
 from groundplan.gateway.surfaces.messages import VERSION
 from groundplan.gateway.surfaces.stored_api import Query, check_method, last, query_of
 from groundplan.gateway.surfaces.unserved import not_served

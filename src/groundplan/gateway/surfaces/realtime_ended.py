@@ -6,7 +6,7 @@ import msgspec
 
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.surfaces.errors import error_type
+from groundplan.gateway.http.errors import error_type
 
 POLICY, BROKEN, STOPPING = 1008, 1011, 1001
 """Close codes: not allowed any more; the upstream failed, or this gateway; this gateway is being stopped."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from groundplan.gateway.http.alike import Alike
+from groundplan.gateway.http.errors import error_body
 from groundplan.gateway.http.sse import DONE, event
 from groundplan.gateway.surfaces.codec import Declined, Malformed
-from groundplan.gateway.surfaces.errors import error_body
 from groundplan.ledger.model import Usage
 
 _UNFINISHED = frozenset({"error", "abort", "network_error", "overloaded_error", "insufficient_system_resource"})

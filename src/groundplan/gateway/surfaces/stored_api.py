@@ -15,10 +15,10 @@ import msgspec
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import admitted
+from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import errors
 
 MOST_LISTED = 100
 Query = dict[str, list[str]]

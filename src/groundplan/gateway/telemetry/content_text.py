@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundplan.core.detect import find, redact
-from groundplan.gateway.guard.pieces import ARGUMENTS, Channel, is_said, slots
 from groundplan.gateway.http.sse import DONE, EventReader
+from groundplan.gateway.surfaces.pieces import ARGUMENTS, Channel, is_said, slots
 
 LONGEST_TEXT = 100_000
 """Characters of one text that are kept; an image or a sound in base64 is longer."""

@@ -11,9 +11,9 @@ from ipaddress import ip_address
 
 from groundplan.core.errors import Denied
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.surfaces import errors
 from groundplan.gateway.telemetry.exposition import CONTENT_TYPE, render
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.telemetry.scrape import Scrapes

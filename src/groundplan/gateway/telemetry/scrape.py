@@ -21,8 +21,8 @@ from groundplan.core.endpoints import Endpoint, announce, lookup, withdraw
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
+from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces.errors import of_refusal
 from groundplan.gateway.telemetry import departed
 from groundplan.gateway.telemetry.exposition import Family, pieces, single
 from groundplan.gateway.upstream.connection import UpstreamFailure

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.surfaces.errors import error_body
+from groundplan.gateway.http.errors import error_body
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.providers import Place
 

@@ -24,8 +24,8 @@ import msgspec
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.settings import resolve_secret
+from groundplan.gateway.http.errors import error_body
 from groundplan.gateway.http.tls import ClientContexts
-from groundplan.gateway.surfaces.errors import error_body
 from groundplan.gateway.upstream.blocking import (
     BLOCKS,
     THREADS,
