@@ -19,7 +19,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets import lease_client, recalls
 from groundplan.gateway.budgets.lease_client import LeaseClient
-from groundplan.gateway.budgets.leases import Slices, Token
+from groundplan.gateway.budgets.leases import Quota, Slices, Token
 from groundplan.gateway.journal.journal import Journal
 from groundplan.ledger.model import Charge, Release
 
@@ -215,3 +215,27 @@ async def test_what_was_recalled_and_is_not_held_here_is_forgotten(
         one.leases._recalled.recall(f"all total {new_id()}")
         await over(one)
         assert one.slices.watched == {KEY}, "it is known to be empty until something is freed"
+
+
+async def test_use_is_counted_by_the_time_that_went_by(tmp_path: Path) -> None:
+    """At midnight what ended is given back for thousands of keys, which takes seconds, before it is looked again."""
+    async with alone(tmp_path) as one:
+        account = one.leases._account(BUDGET, "total", 1)
+        one.leases._take_up(100.0)
+        one.slices.settle(one.held[0], 40)
+        one.leases._take_up(120.0)
+        assert account.spent == 40 and account.rate <= 2, "two a second, and not eight hundred"
+
+
+async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call asks it of its caller's, and there may be tens of thousands of callers a minute."""
+    monkeypatch.setattr(lease_client, "_ASKED_AT_ONCE", 2)
+    async with alone(tmp_path) as one:
+        leases, now = one.leases, asyncio.get_running_loop().time()
+        quotas = [Quota(f"requests/each/{n}", "requests", 9, "day", "each", "user") for n in range(3)]
+        keys = [(each.name, "2026-11-25") for each in quotas]
+        for each, (_, period) in zip(quotas, keys, strict=True):
+            leases._account(each, period, 1)
+            assert leases.remaining(each, period) == 9
+        assert [leases._asked_lately(now) for _ in range(3)] == [keys[:2], [keys[2], keys[0]], keys[1:]]
+        assert [leases._asked_lately(now + 61) for _ in range(3)] == [[], [], []] and not leases._asked

@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,14 @@ _TICK_S = 0.05
 _CHECK_S = 0.5
 _OPEN_FOR = timedelta(hours=1)
 """How long all that is known of a budget's period stays after its end: calls of it may still go on."""
+_TURN = 1000
+"""Of what is over is forgotten before calls have a turn."""
 _IDLE_S = 1.0
 """For how long what is given back of a limit has to lie idle."""
 _ASKED_S = 60.0
 """How long what is left of a quota is looked up for whoever asked about it."""
+_ASKED_AT_ONCE = 1000
+"""Of so many at a time: each call asks about those of its caller, of whom there may be tens of thousands a minute."""
 
 
 class LeaseClient:
@@ -71,6 +76,8 @@ class LeaseClient:
         """Those that are used just now: of ten thousand users with a limit each, few are."""
         self._idle: dict[Key, tuple[float, int]] = {}
         """Limits that are used: until when it is looked what of them lies idle, and the least that did so far."""
+        self._asked: dict[Key, None] = {}
+        """Quotas of which it was asked what is left, those first that were not looked up for the longest time."""
         self._minute = ""
         """In which it was looked for periods that have ended."""
         self._left: list[Key] = []
@@ -79,7 +86,7 @@ class LeaseClient:
         self._giving: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
-        self._checked = 0.0
+        self._checked, self._looked = 0.0, float("inf")
         self._slices.on_freed = self._counters.on_freed = self._freed
 
     @property
@@ -188,9 +195,10 @@ class LeaseClient:
 
     def remaining(self, quota: Quota, period: str) -> int:
         """What is left of a quota, as far as this worker knows."""
-        account = self._accounts.get((quota.name, period))
+        account = self._accounts.get(key := (quota.name, period))
         if account is not None:
             account.asked = asyncio.get_running_loop().time()
+            self._asked[key] = None
         rest = quota.limit if account is None or account.rest is None else account.rest
         return max(0, rest + self._counters.available(quota.name, period))
 
@@ -386,7 +394,7 @@ class LeaseClient:
         if at != self._minute:
             self._left = [key for key in self._accounts if is_quota(key[0]) and has_ended(key[1], at)]
             self._forget_ended()
-            self._forget_budgets()
+            await self._forget_budgets()
         self._minute = at
         if self._lender.unconfirmed or not self.connected or now > self._checked + _CHECK_S:
             self._checked = now
@@ -418,10 +426,12 @@ class LeaseClient:
             self._idle.setdefault(key, (now + _IDLE_S, self._counters.available(*key)))
         self._slices.used.clear()
         self._counters.used.clear()
+        # what ends for thousands at midnight takes seconds to give back, which is no use of one tick
+        seconds, self._looked = max(_TICK_S, now - self._looked), now
         for key, account in list(self._moving.items()):
             book = self._lender.book(key[0])
             spent = book.spent(*key)
-            account.rate += ((spent - account.spent) / _TICK_S - account.rate) * 0.2
+            account.rate += ((spent - account.spent) / seconds - account.rate) * 0.2
             account.spent = spent
             if account.rate * AHEAD_S < 1 and not (account.soft and book.available(*key) < 0):
                 account.rate = 0.0
@@ -429,8 +439,13 @@ class LeaseClient:
         return budgets
 
     def _asked_lately(self, now: float) -> list[Key]:
-        """Quotas of which somebody wants to know what is left."""
-        return [key for key, each in self._accounts.items() if each.asked > now - _ASKED_S and is_quota(key[0])]
+        """Quotas of which somebody wants to know what is left, in turns."""
+        found = list(islice(self._asked, _ASKED_AT_ONCE))
+        for key in found:
+            del self._asked[key]
+        found = [key for key in found if (each := self._accounts.get(key)) and each.asked > now - _ASKED_S]
+        self._asked.update(dict.fromkeys(found))
+        return found
 
     def _forget_ended(self) -> None:
         """Windows come and go by the minute: nothing of them stays in memory, once nobody waits for them any more."""
@@ -444,17 +459,23 @@ class LeaseClient:
             self._lender.forget(key)
         self._left = [key for key in self._left if key in self._accounts]
 
-    def _forget_budgets(self) -> None:
+    async def _forget_budgets(self) -> None:
         """Of users and keys there is one for each day or month: of those that are long over, with everything returned
-        and told, nothing stays but for a while how much was granted, which is what PostgreSQL says again."""
-        if not self.connected:
-            return  # of a grant whose answer was lost it is heard with the next connection
-        ended, told = self._lender.now(before=_OPEN_FOR), self._lender.untold()
+        and told, nothing stays but for a while how much was granted, which is what PostgreSQL says again. Calls have
+        turns meanwhile."""
+        ended = self._lender.now(before=_OPEN_FOR)
         known = {*self._slices.granted_keys(), *(key for key in self._accounts if not is_quota(key[0]))}
-        gone = [key for key in known if has_ended(key[1], ended) and key not in told and not self._in_use(key)]
-        for key in self._slices.forget(gone):
-            self._accounts.pop(key, None)
-        self._lender.forget_budgets(known)
+        over = [key for key in known if has_ended(key[1], ended)]
+        for at in range(0, len(over), _TURN):
+            if not self.connected:
+                return  # of a grant whose answer was lost it is heard with the next connection
+            told = self._lender.untold()
+            some = over[at : at + _TURN]
+            for key in self._slices.forget([key for key in some if key not in told and not self._in_use(key)]):
+                self._accounts.pop(key, None)
+            await asyncio.sleep(0)
+        if self.connected:
+            await self._lender.forget_budgets()
 
     def _in_use(self, key: Key) -> bool:
         """Whether somebody waits for a budget, or something of it is still to be returned or fetched."""

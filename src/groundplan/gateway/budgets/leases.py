@@ -239,6 +239,10 @@ class Slices:
         found = self._slices.get((budget, period))
         return 0 if found is None else found.released
 
+    def holds(self, key: Key) -> bool:
+        """Whether it was ever granted, and is not forgotten."""
+        return key in self._slices
+
     def granted_keys(self) -> list[Key]:
         """Every (budget, period) that was ever granted."""
         return list(self._slices)

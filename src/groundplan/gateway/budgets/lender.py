@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -46,6 +46,10 @@ admission, may bring more of it for as long as a batch goes on."""
 _CALM_S = 2.0
 """How long nothing is fetched ahead where others are short, or nothing came."""
 _STATEMENT_S = 2.0
+_ROWS = 250
+"""Of one statement, after which calls have a turn."""
+_TURN = 2000
+"""Of what is over is looked at before calls have a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,23 +333,29 @@ class Lender:
             self._returned -= {key for key, total in totals.items() if total == self._counters.released(*key)}
 
     async def learn_rests(self, keys: Sequence[Key]) -> None:
-        """What nobody holds of these quotas. Holds `busy`."""
+        """What nobody holds of these quotas; somebody is asked also where there are none. Holds `busy`."""
         connection = await self.connect()
-        async with patient(_STATEMENT_S):
-            for key, rest in (await grant_store.rests(connection, keys)).items():
-                if key in self._accounts:
-                    self._accounts[key].rest = rest
+        for at in range(0, len(keys) or 1, _ROWS):
+            async with patient(_STATEMENT_S):
+                for key, rest in (await grant_store.rests(connection, keys[at : at + _ROWS])).items():
+                    if key in self._accounts:
+                        self._accounts[key].rest = rest
 
     def _is_forgotten(self, key: Key, over: str) -> bool:
         """Whether all that was granted of a budget was known, and is no more."""
         return has_ended(key[1], over) and key not in self._granted and key not in self._accounts
 
-    def forget_budgets(self, known: Container[Key]) -> None:
-        """How much was granted of budgets that are long over, but for those that are `known`."""
+    async def forget_budgets(self) -> None:
+        """How much was granted of budgets that are long over, but for those that something is known of. Calls have
+        turns meanwhile: there may be those of nine days."""
         over = self.now(before=_GRANTED_FOR)
-        for key in [key for key in self._granted if not is_quota(key[0]) and has_ended(key[1], over)]:
-            if key not in self._accounts and key not in known:
-                del self._granted[key]
+        granted = list(self._granted)
+        for at in range(0, len(granted), _TURN):
+            for key in granted[at : at + _TURN]:
+                known = key in self._accounts or self._slices.holds(key)
+                if not known and has_ended(key[1], over) and not is_quota(key[0]):
+                    self._granted.pop(key, None)
+            await asyncio.sleep(0)
 
     def forget(self, key: Key) -> None:
         """A quota whose window has ended."""
