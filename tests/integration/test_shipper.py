@@ -195,7 +195,11 @@ async def test_an_open_attempt_is_shown_after_two_seconds_and_settled_later(inst
     await journal.close()
 
 
-async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(installation: Installation) -> None:
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    """What it spent is added up beside where it made very many calls, while what others write goes on."""
     journal = installation.journal()
     installation.lend(journal.epoch, 10 * USD)
     one_call(journal)
@@ -212,8 +216,23 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(installation
     journal.finish(finish(tool.call))
     installation.step()
     assert installation.rows("SELECT state FROM gateway") == [("live",)], "the lock is held: it may only be stopped"
+    shipper, spent, slow = Shipper(installation.home), ledger_store.spent, [many]
+
+    def added_up(conn: psycopg.Connection[Any], epoch: UUID) -> dict[tuple[str, str], int]:
+        if slow.pop() if slow else False:
+            conn.execute("SET LOCAL statement_timeout = 1")
+            conn.execute("SELECT pg_sleep(5)")
+        return spent(conn, epoch)
+
+    monkeypatch.setattr(ledger_store, "spent", added_up)
     with died(journal):
-        installation.step(2)
+        if many:
+            installation.step(1, shipper)
+            assert installation.rows("SELECT count(*) FROM call") == [(2,)], "nothing of it is half done"
+            for thread in threading.enumerate():
+                if thread.name == "sums":
+                    await asyncio.to_thread(thread.join)
+        installation.step(2, shipper)
     assert installation.granted() == Decimal("1.75")
     assert installation.rows("SELECT type, amount_usd FROM budget_movement ORDER BY type") == [
         ("recovered", Decimal("6.25")),

@@ -308,23 +308,24 @@ def end_open(conn: Conn, epoch: UUID) -> None:
     )
 
 
-def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
-    """Close the slices of a fenced epoch whose calls are all in the ledger; what was not spent goes back.
+def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool, added_up: Mapping[Key, int] | None = None) -> int:
+    """Close the slices of a fenced epoch whose calls are all in the ledger; what was not spent goes back. `added_up`:
+    what its calls cost (`spent`), where that is known.
 
     With `write_off` (records are missing) nothing goes back: what cannot be proven unspent counts as spent. What was
     spent beyond what the database knows to be granted is taken from the budget either way. Returns the picodollars that
     went back, negative where more was taken.
     """
-    spent = _spent(conn, epoch)
+    cost = added_up if added_up is not None else spent(conn, epoch)
     _lock_briefly(conn)
-    for key in sorted(spent.keys() - _sliced(conn, epoch)):
-        _book_grant(conn, epoch, key, spent[key])
+    for key in sorted(cost.keys() - _sliced(conn, epoch)):
+        _book_grant(conn, epoch, key, cost[key])
     slices = conn.execute(
         "SELECT budget, period, granted_usd, released_usd FROM budget_slice WHERE epoch = %s ORDER BY budget, period",
         (epoch,),
     ).fetchall()
     back = {
-        (budget, period): unspent(from_decimal(granted), from_decimal(released), spent.get((budget, period), 0))
+        (budget, period): unspent(from_decimal(granted), from_decimal(released), cost.get((budget, period), 0))
         for budget, period, granted, released in slices
     }
     if write_off:
@@ -348,7 +349,7 @@ def _return(conn: Conn, epoch: UUID, back: Mapping[Key, int]) -> None:
         conn.execute(statement, values)
 
 
-def _spent(conn: Conn, epoch: UUID) -> dict[tuple[str, str], int]:
+def spent(conn: Conn, epoch: UUID) -> dict[Key, int]:
     """Picodollars that the calls of an epoch cost, by (budget, period), those too that have left for an archive; what
     cost nothing is left out."""
     rows = conn.execute(
@@ -358,6 +359,17 @@ def _spent(conn: Conn, epoch: UUID) -> dict[tuple[str, str], int]:
              UNION ALL SELECT budget, period, cost_usd FROM archived_charge WHERE epoch = %(epoch)s) s
            GROUP BY 1, 2 HAVING sum(cost_usd) > 0""",
         {"epoch": epoch},
+    ).fetchall()
+    return {(budget, period): from_decimal(cost) for budget, period, cost in rows if not is_quota(budget)}
+
+
+def spent_of(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> dict[Key, int]:
+    """As `spent`, of these calls, none of which has left."""
+    rows = conn.execute(
+        """SELECT c.budget, c.period, sum(c.cost_usd) FROM charge c
+             JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt
+           WHERE a.epoch = %s AND c.call_id = ANY(%s) GROUP BY 1, 2""",
+        (epoch, list(calls)),
     ).fetchall()
     return {(budget, period): from_decimal(cost) for budget, period, cost in rows if not is_quota(budget)}
 

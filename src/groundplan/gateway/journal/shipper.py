@@ -38,6 +38,7 @@ from groundplan.gateway.journal.ledger_rows import as_uuid
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.records import Newer, segment_numbers, segment_path
 from groundplan.gateway.journal.recovery import Attempt, CallState, EpochState
+from groundplan.gateway.journal.sums import Later, Sums, together
 from groundplan.gateway.journal.tail import EpochTail, try_lock
 from groundplan.gateway.journal.written import Context
 from groundplan.gateway.telemetry.content_writer import ContentWriter
@@ -151,17 +152,23 @@ class EpochShipper:
             attempt.kept = True
         self._settled(ended)
 
-    def recover(self, conn: Conn, context: Context) -> int:
+    def recover(self, conn: Conn, context: Context, sums: Sums) -> int:
         """The worker is dead and everything was shipped: close its books in one transaction. Returns picodollars
-        returned."""
+        returned. Raises `Later`: what it spent is not known yet."""
         opened = self.state.open_attempts()
         calls = [call for call in self.state.crash() if call.attempts or call.finish or call.use]
         with conn.transaction():
             ledger_store.fence(conn, self.epoch)
+            spent, late = sums.known(conn, self.epoch), [UUID(bytes=each.reservation.call) for each in opened]
+            before = ledger_store.spent_of(conn, self.epoch, late) if spent is not None else {}
             context.write(conn, self.epoch, calls, opened, [])
             if self.gaps:
                 ledger_store.end_open(conn, self.epoch)
-            returned = ledger_store.return_unspent(conn, self.epoch, write_off=self.gaps > 0)
+            if spent is None:
+                spent = sums.add_up(conn, self.epoch)
+            else:
+                spent = together(spent, ledger_store.spent_of(conn, self.epoch, late), before)
+            returned = ledger_store.return_unspent(conn, self.epoch, write_off=self.gaps > 0, added_up=spent)
             ledger_store.set_position(conn, self.epoch, self._last, self.gaps, done=True)
         if context.traces is not None:
             context.traces.offer(calls, self.epoch)
@@ -229,6 +236,7 @@ class Shipper:
     ) -> None:
         self._home = home
         self._context = Context(home, clock or SystemClock(), traces)
+        self._sums = Sums()
         self._kept_s = kept_s
         self._over: dict[UUID, tuple[float, EpochShipper]] = {}
         """Epochs that are taken over and whose folders stay for a while, and since when."""
@@ -329,16 +337,14 @@ class Shipper:
                     if shipper.has_new:  # its books were closed by whoever had a copy of a part of it
                         shipper.ship(conn, self._context)
                         self._epochs[epoch] = shipper
-                        self._close(conn, shipper)
-                    else:
-                        self._remove(shipper)
+                        return self._close(conn, shipper)
+                    self._remove(shipper)
                     return BATCH
                 self._epochs[epoch] = shipper
             found = shipper.read(dead=lock is not None)
             shipper.ship(conn, self._context)
             if lock is not None and found < BATCH:
-                self._close(conn, shipper)
-                return BATCH
+                return self._close(conn, shipper)
             if not shipper.delete_shipped(conn):
                 del self._epochs[epoch]  # it is read again from what the database has
             return found
@@ -346,11 +352,16 @@ class Shipper:
             if lock is not None:
                 os.close(lock)
 
-    def _close(self, conn: Conn, shipper: EpochShipper) -> None:
+    def _close(self, conn: Conn, shipper: EpochShipper) -> int:
+        """`BATCH`; 0 where it waits for what was spent to be added up."""
         del self._epochs[shipper.epoch]  # after a failure the epoch is read again from its files
-        returned = shipper.recover(conn, self._context)
+        try:
+            returned = shipper.recover(conn, self._context, self._sums)
+        except Later:
+            return 0
         self._remove(shipper)
         log.info("epoch recovered", epoch=str(shipper.epoch), returned_picodollars=returned, gaps=shipper.gaps)
+        return BATCH
 
 
 def run(
