@@ -15,7 +15,7 @@ from groundplan.api.watch import anomalies
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import finding_store
+from groundplan.ledger import finding_store, minute_store
 from groundplan.testing.database import Database
 
 NOW = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
@@ -52,8 +52,15 @@ def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Dat
         assert anomalies.look(conn, NOW + timedelta(hours=2)).closed == 1
 
 
-def test_a_loop_that_goes_on_stays_told(database: Database) -> None:
-    key = new_id()
+def test_a_loop_that_goes_on_stays_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its caller did before is read once, not every minute: it is all calls of a day."""
+    key, read, busiest = new_id(), list[Any](), minute_store.busiest
+
+    def noted(conn: Any, since: datetime, until: datetime, keys: Any = None) -> dict[str, float]:
+        read.append(keys)
+        return busiest(conn, since, until, keys)
+
+    monkeypatch.setattr(minute_store, "busiest", noted)
     with connect(database.urls["owner"], autocommit=True) as conn:
         add(conn, key, 300, 2)
         for minute in range(-240, 6):
@@ -65,6 +72,7 @@ def test_a_loop_that_goes_on_stays_told(database: Database) -> None:
         for hours in (1, 2, 3, 4):
             told = anomalies.look(conn, NOW + timedelta(hours=hours))
             assert (told.opened, told.kept, told.closed) == (0, 1, 0), hours
+        assert [keys for keys in read if keys is not None] == [(str(key),)]
         assert anomalies.look(conn, NOW + timedelta(hours=6)).closed == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -45,14 +46,17 @@ def hours(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     )
 
 
-def busiest(conn: Connection[Any], since: datetime, until: datetime) -> dict[str, float]:
-    """key -> calls of its busiest minute in that time."""
+def busiest(
+    conn: Connection[Any], since: datetime, until: datetime, keys: Sequence[str] | None = None
+) -> dict[str, float]:
+    """key -> calls of its busiest minute in that time, of all or of these."""
     rows = select(
         conn,
         """SELECT key, max(calls) AS calls FROM (
              SELECT key_id::text AS key, date_trunc('minute', at) AS at, count(*) AS calls FROM call
-             WHERE at >= %(since)s AND at < %(until)s AND key_id IS NOT NULL GROUP BY 1, 2) m GROUP BY 1""",
-        {"since": since, "until": until},
+             WHERE at >= %(since)s AND at < %(until)s AND key_id IS NOT NULL
+               AND (%(keys)s::uuid[] IS NULL OR key_id = ANY(%(keys)s::uuid[])) GROUP BY 1, 2) m GROUP BY 1""",
+        {"since": since, "until": until, "keys": None if keys is None else list(keys)},
     )
     return {row["key"]: float(row["calls"]) for row in rows}
 

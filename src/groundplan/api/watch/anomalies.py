@@ -47,6 +47,9 @@ class Usual:
 
 _usual: dict[str, tuple[datetime, Usual]] = {}
 """database -> (hour, what is usual in it), so that a process reads history once an hour."""
+_before: dict[str, dict[tuple[datetime, tuple[str, ...]], float | None]] = {}
+"""database -> what callers did before their loops (since when, the line of the key), which stays as it was: for each
+one all calls of a day are read."""
 
 
 def watch(services: Services) -> finding_store.Told:
@@ -150,19 +153,29 @@ def _before_loops(conn: Connection[Any], now: datetime, rotated: Mapping[str, tu
     """key -> calls of its busiest minute before it went into a loop, for those that are in one: else the loop itself
     would soon be what is usual. After a day it is, where nothing usual was known."""
     found: dict[str, float] = {}
+    known, still = _before.get(_place(conn), {}), dict[tuple[datetime, tuple[str, ...]], float | None]()
     for mark, opened in finding_store.open_marks(conn, KIND):
         kind, _, key = mark.partition(" ")
         if kind == "runaway":
-            until = opened - WINDOW * MINUTE
-            lately = minute_store.busiest(conn, until - COMPARED, until)
-            before = _earlier(conn, [key], until, rotated) | _of_lines(lately, rotated)
-            if key in before or now - opened < COMPARED:
-                found[key] = before.get(key, 0.0)
+            line = (key, *rotated.get(key, ()))
+            if (opened, line) not in known:
+                until = opened - WINDOW * MINUTE
+                lately = minute_store.busiest(conn, until - COMPARED, until, line)
+                before = _earlier(conn, [key], until, rotated) | _of_lines(lately, rotated)
+                known[opened, line] = before.get(key)
+            calls = still[opened, line] = known[opened, line]
+            if calls is not None or now - opened < COMPARED:
+                found[key] = calls or 0.0
+    _before[_place(conn)] = still
     return found
 
 
+def _place(conn: Connection[Any]) -> str:
+    return f"{conn.info.host}:{conn.info.port}/{conn.info.dbname}"
+
+
 def _history(conn: Connection[Any], until: datetime) -> Usual:
-    place = f"{conn.info.host}:{conn.info.port}/{conn.info.dbname}"
+    place = _place(conn)
     if place in _usual and _usual[place][0] == until:
         return _usual[place][1]
     since = until - HISTORY
