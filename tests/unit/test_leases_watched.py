@@ -16,6 +16,7 @@ import pytest
 from groundplan.blueprint.model import Budget
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
+from groundplan.gateway import rhythm
 from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets import lease_client, recalls
 from groundplan.gateway.budgets.lease_client import LeaseClient
@@ -239,3 +240,23 @@ async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monk
             assert leases.remaining(each, period) == 9
         assert [leases._asked_lately(now) for _ in range(3)] == [keys[:2], [keys[2], keys[0]], keys[1:]]
         assert [leases._asked_lately(now + 61) for _ in range(3)] == [[], [], []] and not leases._asked
+
+
+async def test_what_is_over_is_forgotten_with_turns_for_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of fifty thousand users who called within a minute there are a hundred thousand windows of it."""
+    monkeypatch.setattr(rhythm, "TURN", 2)
+    async with alone(tmp_path) as one:
+        leases, others = one.leases, list[int]()
+        for n in range(7):
+            quota = Quota(f"requests/each/{n}", "requests", 9, "minute", "each", "user")
+            leases._counters.grant(quota.name, "2026-11-25T12:01", 1)
+            leases._account(quota, "2026-11-25T12:01", 1)
+        leases._left = [*leases._accounts]
+
+        async def call() -> None:
+            while leases._left:
+                others.append(len(leases._accounts))
+                await asyncio.sleep(0)
+
+        await asyncio.gather(leases._forget_ended(), call())
+        assert others[:4] == [5, 3, 1, 0] and not leases._accounts

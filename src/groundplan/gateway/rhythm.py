@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+TURN = 2000
+"""So many are looked at before calls have a turn: of a hundred thousand users each may have some limits a minute."""
 
 
 def beat(now: float, seconds: float) -> float:
@@ -20,3 +26,10 @@ async def rest(seconds: float) -> None:
     """Until the next beat of so many seconds."""
     now = asyncio.get_running_loop().time()
     await asyncio.sleep(beat(now, seconds) - now)
+
+
+async def in_turns(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """Some of them at a time, after which calls have a turn."""
+    for at in range(0, len(items), TURN):
+        yield items[at : at + TURN]
+        await asyncio.sleep(0)

@@ -29,7 +29,7 @@ from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.recalls import Recalls
 from groundplan.gateway.budgets.rounds import Rounds
 from groundplan.gateway.journal.journal import Journal
-from groundplan.gateway.rhythm import rest
+from groundplan.gateway.rhythm import in_turns, rest
 from groundplan.ledger.model import Charge
 
 _RETRY_S = 0.015
@@ -39,8 +39,6 @@ _TICK_S = 0.05
 _CHECK_S = 0.5
 _OPEN_FOR = timedelta(hours=1)
 """How long all that is known of a budget's period stays after its end: calls of it may still go on."""
-_TURN = 1000
-"""Of what is over is forgotten before calls have a turn."""
 _IDLE_S = 1.0
 """For how long what is given back of a limit has to lie idle."""
 _ASKED_S = 60.0
@@ -386,19 +384,19 @@ class LeaseClient:
         for key in self._recalled.take_over(now):
             self._look_away(key, self._accounts.get(key))
         at = self._lender.now()
-        ended = [key for key in self._slices.granted_keys() if has_ended(key[1], at)] if at != self._minute else []
+        ended = await _over(self._slices.granted_keys(), at) if at != self._minute else []
         ended += [key for key in self._take_up(now) if has_ended(key[1], at)]
         await self._lender.give_back(*(key for key in ended if self._slices.available(*key) > 0))
         if self._idle and self.connected:
             await self._give_back_idle(now)
         if at != self._minute:
-            self._left = [key for key in self._accounts if is_quota(key[0]) and has_ended(key[1], at)]
-            self._forget_ended()
+            self._left = [key for key in await _over(self._accounts, at) if is_quota(key[0])]
+            await self._forget_ended()
             await self._forget_budgets()
         self._minute = at
         if self._lender.unconfirmed or not self.connected or now > self._checked + _CHECK_S:
             self._checked = now
-            self._forget_ended()
+            await self._forget_ended()
             async with self._lender.busy:
                 asked = self._asked_lately(now)
                 await self._lender.learn_rests(asked)  # a connection that died while idle says so only now
@@ -447,33 +445,28 @@ class LeaseClient:
         self._asked.update(dict.fromkeys(found))
         return found
 
-    def _forget_ended(self) -> None:
+    async def _forget_ended(self) -> None:
         """Windows come and go by the minute: nothing of them stays in memory, once nobody waits for them any more."""
-        if not self._left:
-            return
-        waited = {key for key in self._left if self._accounts[key].task is not None or self._accounts[key].promised}
-        gone = self._counters.forget([key for key in self._left if key not in waited])
-        for key in gone:
-            del self._accounts[key]
-            self._moving.pop(key, None)
-            self._lender.forget(key)
-        self._left = [key for key in self._left if key in self._accounts]
+        kept: list[Key] = []
+        async for some in in_turns(self._left):
+            waited = {key for key in some if self._accounts[key].task is not None or self._accounts[key].promised}
+            for key in self._counters.forget([key for key in some if key not in waited]):
+                del self._accounts[key]
+                self._moving.pop(key, None)
+                self._lender.forget(key)
+            kept += [key for key in some if key in self._accounts]
+        self._left = kept
 
     async def _forget_budgets(self) -> None:
         """Of users and keys there is one for each day or month: of those that are long over, with everything returned
-        and told, nothing stays but for a while how much was granted, which is what PostgreSQL says again. Calls have
-        turns meanwhile."""
-        ended = self._lender.now(before=_OPEN_FOR)
+        and told, nothing stays but for a while how much was granted, which is what PostgreSQL says again."""
         known = {*self._slices.granted_keys(), *(key for key in self._accounts if not is_quota(key[0]))}
-        over = [key for key in known if has_ended(key[1], ended)]
-        for at in range(0, len(over), _TURN):
+        async for some in in_turns(await _over(known, self._lender.now(before=_OPEN_FOR))):
             if not self.connected:
                 return  # of a grant whose answer was lost it is heard with the next connection
             told = self._lender.untold()
-            some = over[at : at + _TURN]
             for key in self._slices.forget([key for key in some if key not in told and not self._in_use(key)]):
                 self._accounts.pop(key, None)
-            await asyncio.sleep(0)
         if self.connected:
             await self._lender.forget_budgets()
 
@@ -491,3 +484,11 @@ class LeaseClient:
         if account.waiters or now < account.calm_until or has_ended(key[1], at) or key in self._recalled:
             return False
         return account.rate > 0 and available < account.low(quota=is_quota(key[0]))
+
+
+async def _over(keys: Iterable[Key], at: str) -> list[Key]:
+    """Those whose periods have ended."""
+    found: list[Key] = []
+    async for some in in_turns(list(keys)):
+        found += [key for key in some if has_ended(key[1], at)]
+    return found

@@ -33,6 +33,7 @@ from groundplan.gateway.budgets.grant_store import Connection, Granted, Wish
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, is_quota
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.rhythm import in_turns
 from groundplan.ledger.model import Release
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,6 @@ _CALM_S = 2.0
 _STATEMENT_S = 2.0
 _ROWS = 250
 """Of one statement, after which calls have a turn."""
-_TURN = 2000
-"""Of what is over is looked at before calls have a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,13 +348,11 @@ class Lender:
         """How much was granted of budgets that are long over, but for those that something is known of. Calls have
         turns meanwhile: there may be those of nine days."""
         over = self.now(before=_GRANTED_FOR)
-        granted = list(self._granted)
-        for at in range(0, len(granted), _TURN):
-            for key in granted[at : at + _TURN]:
+        async for some in in_turns(list(self._granted)):
+            for key in some:
                 known = key in self._accounts or self._slices.holds(key)
                 if not known and has_ended(key[1], over) and not is_quota(key[0]):
                     self._granted.pop(key, None)
-            await asyncio.sleep(0)
 
     def forget(self, key: Key) -> None:
         """A quota whose window has ended."""

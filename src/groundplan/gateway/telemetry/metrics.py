@@ -247,14 +247,13 @@ def _journal(gateway: Gateway) -> list[Family]:
 
 def _money(gateway: Gateway) -> list[Family]:
     """Budgets in their running periods: the slice that this worker holds, and what nobody has spent."""
-    catalog = gateway.live.catalog
-    budgets = {budget.name: budget for budget in catalog.blueprint.budgets} if catalog else {}
-    now = gateway.clock.seconds()
+    catalog, now = gateway.live.catalog, gateway.clock.seconds()
     slices, left = [], []
-    for name, period in sorted(gateway.slices.granted_keys()):
-        budget = budgets.get(name)
-        if budget is None or period != current(budget.period, budget.starts, budget.timezone, now):
-            continue  # over, or of how the budget was declared before
+    # those of keys, of which there may be very many, are none of these
+    for budget in sorted(catalog.blueprint.budgets, key=lambda each: each.name) if catalog else ():
+        name, period = budget.name, current(budget.period, budget.starts, budget.timezone, now)
+        if not gateway.slices.holds((name, period)):
+            continue
         labels = [("budget", name), ("period", budget.period)]
         slices.append(Sample(labels, max(0, gateway.slices.available(name, period)) / PICO))
         left.append(Sample(labels, max(0, gateway.live.remaining(budget, period)) / PICO))
