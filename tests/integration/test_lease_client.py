@@ -22,6 +22,7 @@ from tests.integration.gateway_stack import blueprint
 from groundplan.blueprint.model import Budget
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.gateway import rhythm
 from groundplan.gateway.budgets import grant_store, lease_client, lender
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import REQUESTS, Quota, Slices
@@ -323,6 +324,7 @@ async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_an
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(left, "AT_ONCE", 4)
+    monkeypatch.setattr(rhythm, "TURN", 3)
     names = [f"key/{n}" for n in range(10)]
     each = [Budget(name=name, covers=name, limit=10 * COST, period="month") for name in names]
     keys = {b.name.encode(): KeyEntry(b.name, "assistant", "", False, False, None, budget=b) for b in each}
@@ -341,6 +343,10 @@ async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_an
         assert seen == [{*names[:4]}, {*names[:8], names[9]}, {*names}, {*names}]
         assert set(found.elsewhere) == {(name, MONTH) for name in names}
         assert found.elsewhere[names[9], MONTH] == 2 * COST and found.elsewhere[names[0], MONTH] == 3 * COST
+        for name in names:
+            slices.grant(name, MONTH, 0)
+        await found.look(connection, [], keys, 1.0)
+        assert [slices.left([(budget, MONTH)])[0] for budget in each] == [7 * COST] * 9 + [8 * COST]
         clock.moment += timedelta(days=31)
         for _ in range(6):
             await found.look(connection, [], keys, 1.0)

@@ -209,11 +209,13 @@ class Slices:
         found = self._slices.get((budget, period))
         return 0 if found is None else found.spent
 
-    def tell(self, elsewhere: Mapping[Key, int]) -> None:
-        """What is gone of budgets elsewhere; nothing, of those that are not named."""
+    def tell(self, elsewhere: Mapping[Key, int], keys: Iterable[Key] | None = None) -> None:
+        """What is gone of budgets elsewhere; nothing, of those that are not named. Of what is held it is told to all,
+        or to these `keys`."""
         self._elsewhere = elsewhere
-        for key, each in self._slices.items():
-            each.elsewhere = elsewhere.get(key, 0)
+        for key in self._slices if keys is None else keys:
+            if (each := self._slices.get(key)) is not None:
+                each.elsewhere = elsewhere.get(key, 0)
 
     def left(self, budgets: Iterable[tuple[Budget, str]]) -> tuple[int | None, tuple[str, ...]]:
         """Of each budget in a period its limit less what was spent of it here and is gone elsewhere: the least of the

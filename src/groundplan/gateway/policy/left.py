@@ -18,6 +18,7 @@ from groundplan.gateway.budgets.leases import Key, Slices
 from groundplan.gateway.budgets.periods import current, has_ended
 from groundplan.gateway.database import fetched
 from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.rhythm import in_turns
 
 AT_ONCE = 2000
 """Budgets of keys that are asked about in a second: each of a hundred thousand keys may have one."""
@@ -59,7 +60,10 @@ class Left:
         asked = {key for key in self._slices.reserved_each() if key in self.elsewhere}
         known = self._known()
         if known:
-            asked.update(islice((key for key in self._slices.granted_keys() if key not in known), AT_ONCE))
+            async for held_keys in in_turns(self._slices.granted_keys()):
+                asked.update(islice((key for key in held_keys if key not in known), AT_ONCE))
+                if len(asked) > AT_ONCE:
+                    break
         asked.update((b.name, current(b.period, b.starts, b.timezone, now)) for b in (*declared, *self._turn()))
         every = list(asked)
         for some in (every[first : first + _ROWS] for first in range(0, len(every), _ROWS)):
@@ -70,7 +74,8 @@ class Left:
                 own = self._slices.available(budget, period) + held.get((budget, period), 0)
                 known[budget, period] = from_decimal(granted) - own - self._slices.spent(budget, period)
         self.elsewhere = known
-        self._slices.tell(known)
+        async for held_keys in in_turns(self._slices.granted_keys()):
+            self._slices.tell(known, held_keys)
 
     def _known(self) -> dict[Key, int]:
         """What goes on to be known of budgets that are not asked about this time: nothing, where all are."""
