@@ -199,6 +199,8 @@ async def test_a_break_before_a_tool_call_is_resumed(rig: Rig) -> None:
         ({"logprobs": True}, "log probabilities"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}, "structured output"),
         ({"response_format": {"type": "json_object"}}, "structured output"),
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, "(structured_outputs)"),
+        ({"grammar": "root ::= [0-9]+"}, "(grammar)"),
     ],
 )
 async def test_what_cannot_be_continued_is_named(rig: Rig, more: dict[str, Any], named: str) -> None:
@@ -208,7 +210,9 @@ async def test_what_cannot_be_continued_is_named(rig: Rig, more: dict[str, Any],
     await rig.books()
 
 
-@pytest.mark.parametrize("more", [{"n": 1}, {"logprobs": False}, {"response_format": {"type": "text"}}, {"tools": []}])
+@pytest.mark.parametrize(
+    "more", [{"n": 1}, {"logprobs": False}, {"response_format": {"type": "text"}}, {"tools": [], "guided_json": None}]
+)
 async def test_what_only_looks_like_it_is_continued(rig: Rig, more: dict[str, Any]) -> None:
     rig.play("one", mode="cut", chunk_ms=3)
     one_stream(await rig.stream(**more))

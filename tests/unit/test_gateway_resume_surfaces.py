@@ -303,6 +303,7 @@ async def test_a_break_before_the_tool_call_of_any_surface_is_resumed(tmp_path: 
         ("completions", {"n": 2}, "several texts"),
         ("completions", {"logprobs": 1}, "logprobs cannot"),
         ("completions", {"echo": True}, "echo cannot"),
+        ("completions", {"guided_json": {"type": "object"}}, "structured output (guided_json)"),
     ],
 )
 async def test_what_cannot_be_continued_is_named_for_any_surface(

@@ -14,10 +14,9 @@ from msgspec.structs import replace
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import event
 from groundplan.gateway.resuming.chunks import ContinuedChunks
-from groundplan.gateway.resuming.story import Sent, asks, with_turns
+from groundplan.gateway.resuming.story import Sent, asks, shaped, with_turns
 
 ENDPOINT = "chat.completions"
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.encode
 
 
@@ -27,17 +26,7 @@ def forbidden(ask: Ask) -> str:
         return "several copies (n) cannot be continued"
     if asks(ask, "logprobs") or asks(ask, "top_logprobs"):
         return "log probabilities cannot be continued"
-    form = ask.fields.get("response_format")
-    if form is not None and bytes(form) != b"null" and _type(form) != "text":
-        return "structured output (response_format) cannot be continued"
-    return ""
-
-
-def _type(form: msgspec.Raw) -> object:
-    try:
-        return _decode(bytes(form)).get("type")
-    except msgspec.DecodeError:
-        return None
+    return shaped(ask)
 
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:

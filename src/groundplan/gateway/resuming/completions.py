@@ -1,7 +1,7 @@
 """Going on with a broken stream of the older completions.
 
 An upstream that has them goes on with prompt and text, any other is asked in chat. Several texts, log probabilities,
-`echo` and `suffix` are not continued. Pure.
+structured output, `echo` and `suffix` are not continued. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.resuming.chunks import ContinuedChunks
-from groundplan.gateway.resuming.story import INSTRUCTION, Sent, asks, capped, left_of
+from groundplan.gateway.resuming.story import INSTRUCTION, Sent, asks, capped, left_of, shaped
 from groundplan.gateway.surfaces.body import has_tokens
 from groundplan.gateway.surfaces.completions import Unfinished, prompts_of
 
@@ -28,7 +28,7 @@ def forbidden(ask: Ask) -> str:
     if has_tokens(ask.typed):
         return "a prompt that is given as tokens cannot be continued"
     found = next((name for name in ("logprobs", "echo", "suffix") if asks(ask, name)), "")
-    return f"{found} cannot be continued" if found else ""
+    return f"{found} cannot be continued" if found else shaped(ask)
 
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:

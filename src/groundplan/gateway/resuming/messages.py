@@ -29,10 +29,13 @@ _encode = msgspec.json.encode
 
 def forbidden(ask: Ask) -> str:
     """Why a stream that is asked so cannot be continued; empty where it can."""
+    return "structured output (output_config.format) cannot be continued" if has_form(ask) else ""
+
+
+def has_form(ask: Ask) -> bool:
+    """Whether an answer of Messages is to have a form."""
     config = msgspec.json.decode(ask.fields.get("output_config", b"null"))
-    if asks(ask, "output_format") or (isinstance(config, dict) and config.get("format") is not None):
-        return "structured output (output_config.format) cannot be continued"
-    return ""
+    return asks(ask, "output_format") or (isinstance(config, dict) and config.get("format") is not None)
 
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:

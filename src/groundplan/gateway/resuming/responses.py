@@ -25,6 +25,7 @@ from groundplan.gateway.resuming.story import (
     has_text,
     left_of,
     overlap,
+    shaped,
     summed,
 )
 from groundplan.gateway.surfaces.codec import Malformed, Relay
@@ -49,7 +50,7 @@ def forbidden(ask: Ask) -> str:
     form = told.get("format") if isinstance(told, dict) else None
     if form is not None and not (isinstance(form, dict) and form.get("type", "text") == "text"):
         return "structured output (text.format) cannot be continued"
-    return ""
+    return shaped(ask)
 
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:

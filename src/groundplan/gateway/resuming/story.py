@@ -33,7 +33,13 @@ _NOTHING = Usage()
 _ODD = (LookupError, TypeError, AttributeError, ValueError, RecursionError, msgspec.DecodeError)
 """What the reading of an event raises that has not what its API promises."""
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+SHAPES = (
+    "structured_outputs", "structural_tag", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
+    "json_schema", "grammar", "regex", "ebnf",
+)  # fmt: skip
+"""By which servers of one's own (vLLM, SGLang, llama.cpp) are asked for an answer of a form."""
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -194,3 +200,21 @@ def left_of(cap: int, sent: Sent) -> int:
 def asks(ask: Ask, name: str) -> bool:
     """Whether a field of the request asks for anything."""
     return bytes(ask.fields.get(name, msgspec.Raw(b"null"))) not in (b"null", b"false", b"0", b"[]", b'""')
+
+
+def shaped(ask: Ask) -> str:
+    """Why an answer that is to have a form cannot be continued: the rest of it would be another whole one. Empty where
+    it is to have none."""
+    form = ask.fields.get("response_format")
+    if form is not None and bytes(form) != b"null" and _type(form) != "text":
+        found = "response_format"
+    else:
+        found = next((name for name in SHAPES if asks(ask, name)), "")
+    return f"structured output ({found}) cannot be continued" if found else ""
+
+
+def _type(form: msgspec.Raw) -> object:
+    try:
+        return _object(bytes(form)).get("type")
+    except msgspec.DecodeError:
+        return None
