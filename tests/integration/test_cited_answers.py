@@ -278,3 +278,13 @@ async def test_below_the_floor_nobody_makes_an_answer_up(scene: Scene) -> None:
     answered = total(told["groundplan_gateway_calls_total"], workload="assistant", status="ok", deployment="")
     tried = told.get("groundplan_gateway_attempts_total", {})
     assert (answered, total(tried, workload="assistant")) == (8, 0)
+    scene.searcher.passages, scene.searcher.abstained = [], True
+    body: dict[str, Any] = {"model": "auto", "messages": message, "max_tokens": 9}
+    form = {"format": {"type": "json_schema", "schema": {}}}
+    for path, more in (
+        ("/v1/messages", {"output_config": form}),
+        ("/v1/chat/completions", {"structured_outputs": {"json": {}}}),
+    ):
+        before = scene.model.counted
+        reply = await scene.stack.post(path, key, {**body, **more})
+        assert reply.status == 200 and SAID.encode() not in reply.body and scene.model.counted == before + 1, reply.body

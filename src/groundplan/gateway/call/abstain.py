@@ -19,12 +19,14 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.stored import stores
 from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.resuming.messages import has_form
+from groundplan.gateway.resuming.story import SHAPES
 from groundplan.gateway.surfaces import answers
 
 SAID = "Not found in what you may see."
 MODEL = "groundplan"
 """Named as the model of such an answer."""
-_FORMED = frozenset({"tools", "functions", "response_format", "text"})
+_FORMED = frozenset({"tools", "functions", "response_format", "text", *SHAPES})
 
 
 def nothing_to_say(exchange: Exchange) -> bool:
@@ -33,7 +35,7 @@ def nothing_to_say(exchange: Exchange) -> bool:
     if ask is None or grounded is None or not grounded.abstained or interface.by_chat is None:
         return False
     elsewhere = exchange.trial is not None or exchange.idempotency is not None or stores(exchange)
-    return not elsewhere and _FORMED.isdisjoint(ask.fields)
+    return not elsewhere and _FORMED.isdisjoint(ask.fields) and not has_form(ask)
 
 
 def say_so(gateway: Gateway, exchange: Exchange) -> None:
