@@ -248,7 +248,7 @@ async def test_concurrent_calls_are_counted_anew_where_the_database_lost_some(
             if all_of_it:
                 conn.execute("DELETE FROM limit_slice; DELETE FROM limit_span")
             else:
-                conn.execute("UPDATE limit_slice SET granted = %s, released = 0", (first,))
+                conn.execute("UPDATE limit_slice SET granted = %s, released = 1", (first + 1,))
                 conn.execute("UPDATE limit_span SET granted = %s", (first,))
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             disconnect(conn)
@@ -257,6 +257,7 @@ async def test_concurrent_calls_are_counted_anew_where_the_database_lost_some(
         with patience():
             assert await one.take(asked, 1, 0), "it goes on"
         await one.leases._lender.give_back(key)
+        assert granted(database, asked) == 2
         assert not await two.take(asked, 3, 0), "two are open"
         one.counters.settle_each(open_call, [0])
         async with asyncio.timeout(20):

@@ -127,6 +127,8 @@ def test_whatever_class_an_answer_is_of_was_reserved(
         assert cost == formula.cost(half, usage)
     elif tier != "priority" and asked != "priority":
         assert cost == formula.cost(price, usage), "a call at the ordinary endpoint is billed in full"
+    elif asked == "priority" and tier != "default":
+        assert cost == formula.cost(dear or price, usage), "also where the answer does not name it"
 
 
 def test_a_line_whose_price_of_batches_is_the_dearest_is_reserved_at_it() -> None:
