@@ -348,14 +348,17 @@ def test_what_a_leaver_could_use_ends_and_comes_back_with_nobody(world: World) -
     """Session, tokens that they made, rights for a time; the directory brings a person back, and no duty."""
     control = world.control
     leaver = world.person("leaver", "security", "operations", "on-call")
-    made = control.ask("POST", "/api/tokens", {"name": "ci", "scopes": ["read", "stop"]}, **leaver).body
+    made = control.ask("POST", "/api/tokens", {"name": "ci", "scopes": ["read", "stop", "keys"]}, **leaver).body
     program = {"Authorization": f"Bearer {made['token']}"}
+    known = [control.ask("POST", "/api/keys", {"workload": "assistant"}, **who).body["id"] for who in (leaver, program)]
+    assert control.ask("POST", "/api/keys", {"workload": "assistant", "user": "leaver"}, **leaver).status == 201
     kept = control.ask("POST", "/api/tokens", {"name": "directory", "scopes": ["scim"]}).body["token"]
     assert control.ask("GET", "/api/keys", **program).status == 200
     stop = {"scope": "deployment/local", "reason": "test"}
     assert control.ask("POST", "/api/kill", stop).status == 201
     assert control.ask("POST", "/api/kill/lift", stop, **leaver).body["lifted"] is False
-    assert control.ask("DELETE", "/api/people/leaver@acme.example").status == 200
+    left = control.ask("DELETE", "/api/people/leaver@acme.example")
+    assert left.status == 200 and [each["id"] for each in left.body["keys_made"]] == known, "these go on"
     for session in (program, leaver):
         assert control.ask("GET", "/api/keys", **session).status == 401
     last = world.person("last", "security")

@@ -89,7 +89,9 @@ def person_leaves(
     """Record that a person has left, ending all their permissions, sessions and keys. Exits with 69 until every gateway
     has acknowledged it."""
     value = ControlClient.connect(home).delete(f"/api/people/{email}")
-    tell_effective(f"{email} has left", value, as_json)
+    made = ", ".join(each["id"] for each in value["keys_made"])
+    known = f" (knows the secret of keys that go on, rotate or revoke them: {made})" if made else ""
+    tell_effective(f"{email} has left{known}", value, as_json)
 
 
 @groups.command("list")

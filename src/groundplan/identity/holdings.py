@@ -28,6 +28,13 @@ _GROUPS: LiteralString = """WITH RECURSIVE mine(person, id) AS (
 _KEYS: LiteralString = """SELECT person_id, jsonb_build_object('id', id::text, 'workload', workload) FROM api_key
     WHERE person_id IS NOT NULL AND (%(person)s::uuid IS NULL OR person_id = %(person)s) AND revoked_at IS NULL
     ORDER BY created_at"""
+_KEYS_MADE: LiteralString = """SELECT p.id, jsonb_build_object('id', k.id::text, 'workload', k.workload)
+    FROM api_key k LEFT JOIN service_token t ON k.created_by = 'service:' || t.id
+    JOIN person p ON 'person:' || p.id = coalesce(t.created_by, k.created_by)
+    WHERE (%(person)s::uuid IS NULL OR p.id = %(person)s) AND k.person_id IS DISTINCT FROM p.id
+      AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > %(now)s)
+    ORDER BY k.created_at"""
+"""Of others and of nobody, by themselves or a program of theirs: they know their secrets."""
 _SESSIONS: LiteralString = """SELECT person_id, id FROM console_session
     WHERE person_id IS NOT NULL AND (%(person)s::uuid IS NULL OR person_id = %(person)s) AND ended_at IS NULL
       AND expires_at > %(now)s"""
@@ -49,9 +56,11 @@ def everybody(conn: Connection[Any], now: datetime) -> list[dict[str, Any]]:
 
 
 def of_person(conn: Connection[Any], person_id: UUID, now: datetime) -> dict[str, Any]:
-    """`{"person", "name", "active", "duties", "groups", "keys", "passkeys", "sessions", "roles", "seats"}`.
+    """`{"person", "name", "active", "duties", "groups", "keys", "keys_made", "passkeys", "sessions", "roles",
+    "seats"}`.
 
-    `seats` are the changes that wait for a duty which nobody else holds; `duties` are `duty of subject`.
+    `keys_made` go on when they leave, since applications use them. `seats` are the changes that wait for a duty which
+    nobody else holds; `duties` are `duty of subject`.
     """
     (found,) = _held(conn, person_id, now)
     return found
@@ -67,6 +76,7 @@ def _held(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[
     duties = _grouped((each.person.id, f"{each.duty} of {each.subject}") for each in held)
     passkeys = _grouped((key.person_id, key) for key in passkey_store.of_person(conn, person_id))
     groups, keys, sessions = by_person(_GROUPS), by_person(_KEYS), by_person(_SESSIONS)
+    keys_made = by_person(_KEYS_MADE)
     roles, seats = by_person(_ROLES), by_person(_SEATS)
     return [
         {
@@ -76,6 +86,7 @@ def _held(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[
             "duties": duties[id],
             "groups": sorted({*groups[id], *([EVERYONE] if active else [])}),
             "keys": keys[id],
+            "keys_made": keys_made[id],
             "passkeys": [{"label": key.label, "confirmed": key.counts(now)} for key in passkeys[id]],
             "sessions": len(sessions[id]),
             "roles": roles[id],

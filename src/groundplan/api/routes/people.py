@@ -18,7 +18,7 @@ from groundplan.api.people import named
 from groundplan.api.presence import one_is_enough
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
-from groundplan.identity import erase
+from groundplan.identity import erase, holdings
 from groundplan.identity import service as identity
 from groundplan.identity.model import COMPANY
 
@@ -145,9 +145,11 @@ def erase_person(person: str, services: Using, caller: SignedIn) -> dict[str, An
 
 @router.delete("/people/{person}")
 def person_left(person: str, services: Using, caller: MayChange) -> dict[str, Any]:
-    """Somebody has left: all their permissions, sessions and keys end."""
+    """Somebody has left: all their permissions, sessions and keys end. `keys_made`: keys whose secret they know, and
+    that go on, since applications use them."""
     with services.transaction() as conn:
         who = named(conn, person)
         number = identity.deactivate_person(conn, caller.actor, who)
         store.keep_duties_left(conn, services.clock.now().date())
-    return {"person": person, "effective": effect_of(services, number)}
+        made = holdings.of_person(conn, who, services.clock.now())["keys_made"]
+    return {"person": person, "effective": effect_of(services, number), "keys_made": made}
