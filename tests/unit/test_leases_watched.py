@@ -260,3 +260,16 @@ async def test_what_is_over_is_forgotten_with_turns_for_calls(tmp_path: Path, mo
 
         await asyncio.gather(leases._forget_ended(), call())
         assert others[:4] == [5, 3, 1, 0] and not leases._accounts
+
+
+async def test_what_one_call_took_of_is_soon_left_alone(tmp_path: Path) -> None:
+    """Of thousands of keys that each make a call now and then: twenty times a second all of these are looked at."""
+    async with alone(tmp_path) as one:
+        account, ticks = one.leases._account(BUDGET, "total", 1), 0
+        account.usual = 50
+        one.slices.settle(one.held[0], 40)
+        one.leases._take_up(100.0)
+        while one.leases._moving and ticks < 100:
+            ticks += 1
+            one.leases._take_up(100.0 + ticks * 0.05)
+        assert ticks < 12 and account.rate == 0

@@ -431,7 +431,8 @@ class LeaseClient:
             spent = book.spent(*key)
             account.rate += ((spent - account.spent) / seconds - account.rate) * 0.2
             account.spent = spent
-            if account.rate * AHEAD_S < 1 and not (account.soft and book.available(*key) < 0):
+            # below a call's need nothing could be fetched before a call is short of it
+            if account.rate * AHEAD_S < max(1, account.usual) and not (account.soft and book.available(*key) < 0):
                 account.rate = 0.0
                 del self._moving[key]
         return budgets
