@@ -223,6 +223,7 @@ async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that
         assert not await one.take(few, 1, 0), "more than two are open"
         assert all(await asyncio.gather(*open_calls))
         await until(lambda: granted(database, few) <= 2)
+        await until(lambda: not one.leases._giving)
         with patience(3.0):
             took = await asyncio.gather(*[one.take(few, 1, 0, 4.0) for _ in range(4)])
         assert sum(took) == 2
