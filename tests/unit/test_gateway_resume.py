@@ -21,6 +21,7 @@ from groundplan.gateway.call.resume import Continuation, continuation
 from groundplan.gateway.http.sse import DONE, EventReader, event
 from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued
 from groundplan.gateway.surfaces.chat import ChatRelay, read
+from groundplan.gateway.surfaces.interface import Malformed
 from groundplan.ledger.model import Reservation, Usage
 
 RESUME = {"assistant": rule(on_broken_stream="resume")}
@@ -279,6 +280,14 @@ def test_a_repetition_of_any_length_is_trimmed_whatever_the_pieces(text: str, ov
     whole = text[-over:] + rest
     pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
     assert goes_on(kept([text]), pieces) == rest
+
+
+def test_a_refusal_is_no_rest_of_an_answer() -> None:
+    """Left out, it would be an end like any other, of an answer that has only half of it."""
+    relay = kept(["It is "]).relay(ChatRelay(False))
+    assert relay.take(chunk("here", refusal=None))
+    with pytest.raises(Malformed, match="does not go on"):
+        relay.take(chunk(refusal="I will not."))
 
 
 @pytest.mark.parametrize("field", ["tool_calls", "function_call"])

@@ -15,6 +15,7 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import event
 from groundplan.gateway.resuming.chunks import ContinuedChunks
 from groundplan.gateway.resuming.story import Sent, asks, shaped, with_turns
+from groundplan.gateway.surfaces.interface import Malformed
 
 ENDPOINT = "chat.completions"
 _encode = msgspec.json.encode
@@ -43,9 +44,10 @@ class ContinuedChat(ContinuedChunks):
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return b""
-        for name in ("role", "reasoning_content", "reasoning", "refusal"):
-            if name == "role" or delta.get(name) is None or self.sent is not None:
-                delta.pop(name, None)
+        for name in ("role", "reasoning_content", "reasoning"):
+            delta.pop(name, None)
+        if delta.pop("refusal", None):
+            raise Malformed("the answer does not go on as text")
         if isinstance(delta.get("content"), str):
             delta["content"] = self._trim(delta["content"])
             if not delta["content"]:
