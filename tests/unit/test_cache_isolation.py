@@ -151,8 +151,8 @@ def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> 
     if name in known or (name in fields and fields[name] == more):
         return
 
-    def of(fields: dict[str, Any]) -> bytes | None:
-        body = json.dumps({"model": "auto", "messages": [], **fields}).encode("utf-8", "surrogatepass")
+    def of(fields: dict[str, Any], end: bytes = b"}") -> bytes | None:
+        body = json.dumps({"model": "auto", "messages": [], **fields}).encode("utf-8", "surrogatepass")[:-1] + end
         exchange = Exchange(new_id_bytes(), Bytes(body), None, CHAT)  # type: ignore[arg-type]
         declared = workload("w", ["one"], cache=Cache(seconds=9, max_bytes=1 << 20, scope="workload"))
         exchange.ask = read(b'{"model": "auto", "messages": [{"role": "user", "content": "x"}]}')
@@ -162,6 +162,7 @@ def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> 
 
     first = of(fields)
     assert first is None or first != of({**fields, name: more})
+    assert of(fields, b', "": 1e999}') is None, "what is not read here cannot be compared"
 
 
 # the shelf -----------------------------------------------------------------------------------------------------------
@@ -306,6 +307,12 @@ def test_of_all_workloads_what_was_not_asked_for_longest_goes_first() -> None:
     there = [entry for entry in made if cache.get(entry.workload, entry.key, 1) is entry]
     assert there == [made[0], *made[3:]] and cache.size == 24_000
     assert not cache.put(known["w1"], kept(99, "w1", 3001)), "one takes an eighth of all at most"
+    newer = kept(0, "w1", 2000)
+    assert cache.put(known["w1"], newer)
+    cache.drop(made[0])  # whoever found it before waited until it was looked at
+    assert cache.get("w1", newer.key, 1) is newer and cache.size == 23_000
+    cache.drop(newer)
+    assert cache.get("w1", newer.key, 1) is None
     cache.heed(index(blueprint(1, [], [])), Policy(1, {}, {}, frozenset(), frozenset()))
     assert (cache.size, len(cache)) == (0, 0)
 
