@@ -26,7 +26,7 @@ from groundplan.api.knowledge.upkeep import sweep_now as upkeep
 from groundplan.api.mail import smtp as mail
 from groundplan.api.mail import weekly
 from groundplan.api.placement import placing
-from groundplan.api.retention import SWEEP_SECONDS, sweep_now
+from groundplan.api.retention import NAMES_SECONDS, SWEEP_SECONDS, forget_names, sweep_now
 from groundplan.api.watch import (
     access_rights,
     anomalies,
@@ -59,6 +59,7 @@ WATCH_SECONDS = 1.0
 
 JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("deleting kept content", SWEEP_SECONDS, sweep_now),
+    ("forgetting names", NAMES_SECONDS, forget_names),
     ("erasing documents", UPKEEP_SECONDS, upkeep),
     ("grouping unanswered questions", signals.GATHER_SECONDS, signals.gather_now),
     ("building the index", index_editions.LOOK_SECONDS, index_editions.look),
@@ -126,7 +127,6 @@ def repeat(stack: ExitStack, every: Every) -> None:
 def replay_erasures(services: Services) -> int:
     """Destroy again what was erased and came back with an older backup; how many people were erased."""
     with services.transaction() as conn:
-        erase.forget_due(conn, services.clock.now())
         return erase.replay(conn, services.home)
 
 

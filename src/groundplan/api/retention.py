@@ -1,5 +1,5 @@
 """Deletes kept prompts and answers whose time is over, or that the served blueprint no longer allows to be kept; with
-them cached answers, which stand there in full, and questions that found nothing."""
+them cached answers, which stand there in full, and questions that found nothing. And names of erased people."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
+from groundplan.identity import erase
 from groundplan.knowledge.signals import signal_store
 from groundplan.ledger import completion_store, content_store, response_store
 
 SWEEP_SECONDS = 30.0
+NAMES_SECONDS = 3600.0
 
 
 def sweep(conn: Connection[Any], blueprint: Blueprint | None) -> dict[str, int]:
@@ -44,3 +46,9 @@ def sweep_now(services: Services) -> dict[str, int]:
     """`sweep` by the blueprint that is served, in a transaction of its own."""
     with services.transaction() as conn:
         return sweep(conn, current_or_none(conn))
+
+
+def forget_names(services: Services) -> int:
+    """Forget the names that stayed because of approvals until today; how many."""
+    with services.transaction() as conn:
+        return erase.forget_due(conn, services.clock.now())

@@ -26,7 +26,7 @@ from groundplan.core.home import Home, write_atomically
 from groundplan.identity import erase_store, store
 
 ACTION = "person.erased"
-RETENTION = timedelta(days=365 * 6)
+RETENTION = timedelta(days=365 * 6 + 2)
 """How long it stays known who approved something: at least the six years for which companies keep such papers."""
 
 
