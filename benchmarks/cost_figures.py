@@ -173,6 +173,7 @@ def _month(services: Services) -> dict[str, Figure]:
         "/api/limits": lambda: limits.limits(services, READER),
         "/api/cost/anomalies": lambda: costs.anomalies(services, READER),
         "/api/workloads": lambda: workloads.list_workloads(services, READER),
+        "/api/names": lambda: workloads.names(services, READER, called=True),
         "readiness of every workload, not remembered": lambda: _readiness(services),
         "/api/calls": lambda: ledger.list_calls(services, _operator(), limit=50),
         "/api/calls?workload": lambda: ledger.list_calls(services, _operator(), workload="workload-3", limit=50),

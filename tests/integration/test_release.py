@@ -483,7 +483,7 @@ def test_gateways_are_told_when_the_transaction_commits(database: Database, conn
 def governance_points(conn: Conn, signing: Signing, workload: str) -> dict[str, str | None]:
     current = service.current(conn)
     assert current is not None
-    (found,) = readiness(conn, current, signing.clock.now(), workload)
+    (found,) = readiness(conn, current, signing.clock.now(), {workload})
     return {point.name: point.evidence for point in found.of("governance")}
 
 

@@ -19,7 +19,7 @@ from groundplan import console
 from groundplan.console import charts, cost, receipt
 from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
-from groundplan.console.plan_svg import AREAS, ground_plan
+from groundplan.console.plan_svg import AREAS, PlanView, ground_plan
 from groundplan.console.render import (
     Instead,
     in_order,
@@ -43,11 +43,16 @@ CALL: dict[str, Any] = {
               {"step": "ground", "ms": 5.4}, {"step": "cache", "ms": 5.5}, {"step": "serve", "ms": 8.0},
               {"step": "settle", "ms": 9.0}],
 }  # fmt: skip
+CALM = {"down": False, "left": False, "used": True}
 SITES = [
-    {"name": "cloud", "title": "Cloud", "type": "cloud", "jurisdiction": "EU", "down": False},
-    {"name": "rack", "title": "Rack", "type": "private", "jurisdiction": "EU", "down": False},
-    {"name": "line", "title": "Line", "type": "edge", "jurisdiction": "EU", "down": False},
+    {"name": "cloud", "title": "Cloud", "type": "cloud", "jurisdiction": "EU", **CALM},
+    {"name": "rack", "title": "Rack", "type": "private", "jurisdiction": "EU", **CALM},
+    {"name": "line", "title": "Line", "type": "edge", "jurisdiction": "EU", **CALM, "used": False},
 ]
+
+
+def drawn(*workloads: dict[str, Any], chosen: str | None = None, **more: Any) -> PlanView:
+    return plan_view({"workloads": workloads, "sites": SITES, "more": {}, "calls_per_minute": 0.0, **more}, chosen)
 
 
 def workload(**more: Any) -> dict[str, Any]:
@@ -155,16 +160,19 @@ def test_marks_are_none_where_nothing_is_proven() -> None:
 
 
 def test_a_fallback_at_another_site_is_drawn_also_behind_one_at_the_same_site() -> None:
-    calm = ground_plan(plan_view({"workloads": [workload()], "sites": SITES}, None))
+    calm = ground_plan(drawn(workload()))
     assert 'class="line fallback"' in calm and 'class="line primary"' in calm
-    moved = ground_plan(plan_view({"workloads": [workload(serving_site="rack")], "sites": SITES}, None))
+    sites = [{**SITES[0], "left": True}, *SITES[1:]]
+    moved = ground_plan(drawn(workload(serving_site="rack"), sites=sites))
     assert 'class="line swung"' in moved and "room-down" in moved
 
 
-def test_a_site_is_up_while_one_of_its_workloads_is_answered_there() -> None:
-    both = [workload(serving_site="rack"), workload(name="other", serving_site="cloud")]
-    rooms = {room.name: room.state for room in plan_view({"workloads": both, "sites": SITES}, None).rooms}
-    assert rooms == {"cloud": "ok", "rack": "ok", "line": "not_yet"}
+def test_a_room_says_how_many_more_there_are() -> None:
+    view = drawn(workload(), more={"cloud": 97, "": 3}, calls_per_minute=61.0)
+    assert {room.name: room.state for room in view.rooms} == {"cloud": "ok", "rack": "ok", "line": "not_yet"}
+    plan = ground_plan(view)
+    assert "/workloads?site=cloud" in plan and ">97 more<" in plan and "101 workloads" in plan
+    assert "61 calls a minute" in plan and plan.count("more</text>") == 1
 
 
 def test_numbers_and_times_for_people() -> None:
@@ -192,8 +200,7 @@ def test_what_people_wrote_is_escaped() -> None:
     assert b"<script>alert" not in text and b"&lt;script&gt;alert" in text
     hostile = workload(name='"><script>', why_not={"rack": "<script>"}, stage="<script>")
     sites = [{**SITES[0], "title": "<script>", "jurisdiction": "<script>"}, *SITES[1:]]
-    drawn = ground_plan(plan_view({"workloads": [hostile], "sites": sites}, '"><script>'))
-    assert "<script>" not in drawn
+    assert "<script>" not in ground_plan(drawn(hostile, chosen='"><script>', sites=sites))
 
 
 def test_a_chart_is_drawn_on_the_server_and_none_without_data() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.console.trade_off import chart, most_called
+from groundplan.console.trade_off import chart
 from groundplan.economics.routing.watch.tradeoff import Point, Seen, mean, points, share
 
 
@@ -96,11 +96,6 @@ def test_the_picture_has_every_known_point_and_nothing_to_draw_is_empty() -> Non
 
 def vars_of(interval: object) -> dict[str, float]:
     return {name: getattr(interval, name) for name in ("mean", "low", "high")}
-
-
-def test_without_a_name_the_page_is_of_the_workload_that_is_called_most() -> None:
-    rows = [{"name": name, "calls_today": calls} for name, calls in (("quiet", 0), ("busy", 9), ("some", 3))]
-    assert (most_called(rows), most_called(rows[:1]), most_called([])) == ("busy", "quiet", "")
 
 
 def test_the_interval_of_all_or_none_holds_it() -> None:

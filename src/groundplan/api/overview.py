@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from psycopg import Connection
 from groundplan.api import store
 from groundplan.api.readiness import readiness_json, shares
 from groundplan.api.served import at, workspace_at
-from groundplan.blueprint.model import Blueprint, Placement
+from groundplan.blueprint.model import Blueprint, Placement, Workload
 from groundplan.catalog.model import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import format_usd, short_usd
@@ -50,44 +50,74 @@ class Picture:
 
     blueprint: Blueprint
     workspace: Workspace
+    served: dict[str, Workload]
+    placements: dict[str, Placement]
+    sites: dict[str, str]
+    """Deployment -> its site."""
     pending: dict[str, str]
     """subject -> change id"""
     killed: frozenset[str]
-    readiness: dict[str, dict[str, float | None]]
-    """workload -> area -> part of its points"""
     figures: Figures
+    now: datetime
+
+    def site_of(self, workload: str) -> str | None:
+        """Where its primary is; None where it is not served."""
+        chain = served.deployments if (served := self.served.get(workload)) else []
+        return self.sites.get(chain[0]) if chain else None
 
 
-def picture(conn: Connection[Any], number: int, now: datetime) -> Picture:
-    """The state of all workloads that are declared with blueprint `number`."""
+def picture(conn: Connection[Any], number: int, now: datetime, workload: str | None = None) -> Picture:
+    """The state of all workloads that are declared with blueprint `number`, or of one of them."""
     changes = governance.pending(conn)
-    workspace = workspace_at(conn, number)
+    workspace, blueprint = workspace_at(conn, number), at(conn, number)
     return Picture(
-        blueprint=at(conn, number),
+        blueprint=blueprint,
         workspace=workspace,
+        served={each.name: each for each in blueprint.workloads},
+        placements={each.workload: each for each in blueprint.placements},
+        sites={each.name: each.site for each in blueprint.deployments},
         pending={change.subject: str(change.id) for change in changes},
         killed=frozenset(row["scope"] for row in store.kills(conn)),
-        readiness={entry["workload"]: shares(entry) for entry in readiness_json(conn, now)},
-        figures=figures(conn, sorted(workspace.workloads), now),
+        figures=figures(conn, sorted(workspace.workloads), now, workload),
+        now=now,
     )
 
 
-def figures(conn: Connection[Any], workloads: Sequence[str], now: datetime) -> Figures:
-    midnight = datetime.combine(now.date(), time(), UTC)
-    today = queries.cost_summary(conn, CallFilter(since=midnight))["by_workload"]
-    latencies = queries.latency(conn, CallFilter(since=midnight))
+def most_called(conn: Connection[Any], names: Collection[str], now: datetime) -> str | None:
+    """That of these which has most calls today, the first of several; None where there are none."""
+    rows = queries.cost_summary(conn, CallFilter(since=datetime.combine(now.date(), time(), UTC)))["by_workload"]
+    calls = {row["workload"]: row["calls"] for row in rows}
+    return max(sorted(names), key=lambda name: calls.get(name, 0), default=None)
+
+
+def figures(conn: Connection[Any], workloads: Sequence[str], now: datetime, workload: str | None = None) -> Figures:
+    """Of all `workloads`, or of one of them."""
+    today_of = CallFilter(workload=workload, since=datetime.combine(now.date(), time(), UTC))
+    today = queries.cost_summary(conn, today_of)["by_workload"]
+    latencies = queries.latency(conn, today_of)
+    asked = workloads if workload is None else [workload]
     return Figures(
         cost={row["workload"]: row["total_usd"] for row in today},
         calls={row["workload"]: row["calls"] for row in today},
         p95={row["workload"]: row["p95_ms"] for row in latencies},
         per_minute=traffic.calls_a_minute(conn, now),
         failing=traffic.failing_sites(conn, now - timedelta(seconds=OUTAGE_SECONDS)),
-        serving=traffic.answering_sites(conn, workloads, now - timedelta(seconds=LIVE_SECONDS)),
+        serving=traffic.answering_sites(conn, asked, now - timedelta(seconds=LIVE_SECONDS)),
     )
 
 
 def sites_json(seen: Picture) -> list[dict[str, Any]]:
-    """Sites; `down` where the newest attempt failed at each of its deployments that was asked lately."""
+    """Sites; `down` where the newest attempt failed at each of its deployments that was asked lately. `used`: calls go
+    or may go there; `left`: all traffic of its own workloads went elsewhere, since what failed is not tried for a
+    while."""
+    deployments: dict[str, list[str]] = {}
+    for each in seen.blueprint.deployments:
+        deployments.setdefault(each.site, []).append(each.name)
+    serving: dict[str, set[str]] = {}
+    for name in seen.workspace.workloads:
+        if (home := seen.site_of(name)) is not None and (there := seen.figures.serving.get(name)) is not None:
+            serving.setdefault(home, set()).add(there)
+    used = {seen.sites.get(place) for workload in seen.served.values() for place in workload.deployments}
     return [
         {
             "name": site.name,
@@ -95,22 +125,57 @@ def sites_json(seen: Picture) -> list[dict[str, Any]]:
             "type": site.type,
             "jurisdiction": site.jurisdiction,
             "down": site.name in seen.figures.failing,
-            "deployments": [d.name for d in seen.blueprint.deployments if d.site == site.name],
+            "left": site.name in serving and site.name not in serving[site.name],
+            "used": site.name in used,
+            "deployments": deployments.get(site.name, []),
         }
         for site in seen.blueprint.sites
     ]
 
 
-def workloads_json(seen: Picture) -> list[dict[str, Any]]:
-    """Declared workloads, served or not, by name."""
-    return [workload_json(seen, doc) for _, doc in sorted(seen.workspace.workloads.items())]
+def nearest(seen: Picture, most: int, chosen: str | None) -> list[str]:
+    """Of more workloads those that a look is worth most, as many at each site: `chosen`, those that are answered
+    elsewhere, and those with most calls and cost; by name."""
+    by_site: dict[str | None, list[str]] = {}
+    for name in seen.workspace.workloads:
+        by_site.setdefault(seen.site_of(name), []).append(name)
+    if len(seen.workspace.workloads) <= most:
+        return sorted(seen.workspace.workloads)
+    figures = seen.figures
+
+    def rank(name: str) -> tuple[bool, bool, float, float, str]:
+        moved = figures.serving.get(name) not in (None, seen.site_of(name))
+        cost = float(figures.cost.get(name, 0))
+        return name != chosen, not moved, -figures.per_minute.get(name, 0.0), -cost, name
+
+    each = max(1, most // len(by_site))
+    return sorted(name for names in by_site.values() for name in sorted(names, key=rank)[:each])
 
 
-def workload_json(seen: Picture, doc: WorkloadDoc) -> dict[str, Any]:
+def found(seen: Picture, search: str = "", site: str = "") -> list[str]:
+    """Declared workloads by name: those in whose name, title, purpose, team or business owner each of the words is, and
+    that are served at a site."""
+    words = search.lower().split()
+
+    def matches(name: str) -> bool:
+        doc = seen.workspace.workloads[name]
+        owners = seen.workspace.duties(name).get("business", ()) if words else ()
+        text = " ".join((name, doc.title or "", doc.purpose, doc.team or "", *owners)).lower()
+        return all(word in text for word in words) and site in ("", seen.site_of(name))
+
+    return [name for name in sorted(seen.workspace.workloads) if not (words or site) or matches(name)]
+
+
+def workloads_json(conn: Connection[Any], seen: Picture, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Declared workloads, served or not, by name; or those that are named, in their order."""
+    ready = {entry["workload"]: shares(entry) for entry in readiness_json(conn, seen.now, names)}
+    shown = sorted(seen.workspace.workloads) if names is None else names
+    return [workload_json(seen, seen.workspace.workloads[name], ready.get(name, {})) for name in shown]
+
+
+def workload_json(seen: Picture, doc: WorkloadDoc, ready: dict[str, float | None]) -> dict[str, Any]:
     """One workload with today's figures and where it is served; amounts are decimal text."""
-    served = next((workload for workload in seen.blueprint.workloads if workload.name == doc.name), None)
-    placement = next((placement for placement in seen.blueprint.placements if placement.workload == doc.name), None)
-    sites = {deployment.name: deployment.site for deployment in seen.blueprint.deployments}
+    served, placement, sites = seen.served.get(doc.name), seen.placements.get(doc.name), seen.sites
     chain = served.deployments if served else []
     subject = f"workload/{doc.name}"
     return {
@@ -136,7 +201,7 @@ def workload_json(seen: Picture, doc: WorkloadDoc) -> dict[str, Any]:
         "calls_today": seen.figures.calls.get(doc.name, 0),
         "p95_ms": seen.figures.p95.get(doc.name),
         "calls_per_minute": seen.figures.per_minute.get(doc.name, 0.0),
-        "readiness": seen.readiness.get(doc.name, {}),
+        "readiness": ready,
         "why_not": why_not(placement, sites.get(chain[0]) if chain else None),
         "expires": served.expires if served else None,
     }
@@ -146,17 +211,18 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
     """All of one workload: what `workload_json` has, its declaration, budgets with their use, its placement, and of the
     last 30 days how its calls ended and how long they took."""
     lately = CallFilter(workload=doc.name, since=datetime.combine(now.date(), time(), UTC) - LATELY)
-    placement = next((placement for placement in seen.blueprint.placements if placement.workload == doc.name), None)
+    placement = seen.placements.get(doc.name)
     where = seen.workspace.where("workload", doc.name)
+    scored = next(iter(readiness_json(conn, now, (doc.name,))), None)
     warnings = alone.without_effect(seen.workspace, doc, placement) if placement else ()
     return {
-        **workload_json(seen, doc),
+        **workload_json(seen, doc, shares(scored) if scored else {}),
         "declared": doc.model_dump(mode="json"),
         "where": str(where),
         "budgets": _budgets(conn, seen, doc.name, now),
         "placement": placement_json(placement) if placement else None,
         "warnings": [problem_json(each) for each in warnings],
-        "areas": next((e["areas"] for e in readiness_json(conn, now) if e["workload"] == doc.name), []),
+        "areas": scored["areas"] if scored else [],
         "statuses": queries.statuses(conn, lately).get(doc.name, {}),
         "latency": next(iter(queries.latency(conn, lately)), None),
     }

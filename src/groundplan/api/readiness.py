@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,25 +14,31 @@ from groundplan.maturity.service import readiness
 from groundplan.release.model import Current
 
 KEEP = timedelta(seconds=5)
+_KEPT = 8
+_Asked = tuple[int, frozenset[str] | None]
 _lock = threading.Lock()
-_kept: dict[int, tuple[datetime, list[dict[str, Any]]]] = {}
+_kept: dict[_Asked, tuple[datetime, list[dict[str, Any]]]] = {}
 
 
-def readiness_json(conn: Connection[Any], now: datetime) -> list[dict[str, Any]]:
-    """`[{"workload", "stage", "areas": [{"area", "score", "earned", "of", "points"}], "next_step"}]`, by name."""
+def readiness_json(
+    conn: Connection[Any], now: datetime, workloads: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """`[{"workload", "stage", "areas": [{"area", "score", "earned", "of", "points"}], "next_step"}]`, by name; of those
+    that are named alone."""
     blueprint = current_or_none(conn)
     if blueprint is None:
         return []
-    with _lock:
-        kept = _kept.get(blueprint.number)
-    if kept is not None and timedelta(0) <= now - kept[0] < KEEP:
-        return kept[1]
-    current = Current(at(conn, blueprint.number), workspace_at(conn, blueprint.number))
-    found = [item.to_json() for item in readiness(conn, current, now)]
-    with _lock:
-        _kept.clear()
-        _kept[blueprint.number] = (now, found)
-    return found
+    asked = (blueprint.number, None if workloads is None else frozenset(workloads))
+    with _lock:  # who asks while it is made waits for it: made beside each other it would take each of them longer
+        made = _kept.get(asked)
+        if made is None or not timedelta(0) <= now - made[0] < KEEP:
+            current = Current(at(conn, blueprint.number), workspace_at(conn, blueprint.number))
+            made = (now, [item.to_json() for item in readiness(conn, current, now, asked[1])])
+            _kept.pop(asked, None)
+            _kept[asked] = made
+            while len(_kept) > _KEPT:
+                del _kept[next(iter(_kept))]
+    return made[1]
 
 
 def shares(entry: dict[str, Any]) -> dict[str, float | None]:

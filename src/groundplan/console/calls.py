@@ -24,8 +24,7 @@ Text = Annotated[str, Form(max_length=8000)]
 @router.get("/calls")
 async def calls(request: Request, visitor: Signed) -> HTMLResponse:
     chosen, query, before = _asked(request)
-    served = await visitor.api.get("/api/workloads")
-    current = await visitor.api.get("/api/blueprints/current")
+    names = await visitor.api.get("/api/names")
     named = {"workload": query["workload"]} if "workload" in query else {}
     ordered = await visitor.api.get("/api/batches", limit="10", **named)
     values = {
@@ -35,8 +34,8 @@ async def calls(request: Request, visitor: Signed) -> HTMLResponse:
         "chosen": chosen,
         "live": urlencode(query),
         "statuses": STATUSES,
-        "names": [row["name"] for row in served.body["workloads"]] if served.ok else [],
-        "places": [row["name"] for row in current.body["content"]["deployments"]] if current.ok else [],
+        "names": names.body["workloads"] if names.ok else [],
+        "places": names.body["deployments"] if names.ok and visitor.sees_all else [],
     }
     return await show(request, visitor, "calls.html", "/calls", **values)
 
@@ -118,8 +117,8 @@ async def play(request: Request, visitor: Signed, csrf: Text, workload: Text, qu
 async def _playground(
     request: Request, visitor: Visitor, asked: dict[str, str], result: Any, problem: str | None = None
 ) -> HTMLResponse:
-    served = await visitor.api.get("/api/workloads")
-    names = [row["name"] for row in served.body["workloads"] if row["served"]] if served.ok else []
+    known = await visitor.api.get("/api/names")
+    names = known.body["served"] if known.ok else []
     values = {"asked": asked, "names": names, "result": result, "problem": problem}
     return await show(request, visitor, "playground.html", "/calls", **values)
 

@@ -125,7 +125,7 @@ async def ahead(
     """The next month with its interval, where budgets end, and what this month would have cost otherwise."""
     what = what if what in WHATS else "cost"
     one = f"?{urlencode({'workload': workload})}" if workload else ""
-    found = await fetch(visitor, ends=f"/api/cost/runway{one}", workloads="/api/workloads", own="/api/cost/own")
+    found = await fetch(visitor, ends=f"/api/cost/runway{one}", names="/api/names", own="/api/cost/own")
     query = urlencode({"what": what, "days": 30, **({"workload": workload} if workload else {})})
     reply = await visitor.api.get(f"/api/cost/forecast?{query}")
     made = reply.body if reply.ok else None
@@ -139,7 +139,7 @@ async def ahead(
         "whats": WHATS,
         "workload": workload,
         # one that is not served any more keeps its costs, and its place in the choice while it is shown
-        "workloads": sorted({*(row["name"] for row in found["workloads"]), *([workload] if made and workload else [])}),
+        "workloads": sorted({*found["names"]["workloads"], *([workload] if made and workload else [])}),
         "budgets": found["ends"]["budgets"],
         "more": found["ends"]["more"],
         "own": found["own"],

@@ -125,8 +125,8 @@ async def findings(request: Request, visitor: Signed, kind: str = "", source: st
 async def search(request: Request, visitor: Signed, workload: str = "", q: str = "", call: str = "") -> HTMLResponse:
     """The playground: what is found for a question, why, and what is kept back. `call`: that was grounded in it, whose
     outcome thumbs are."""
-    listed = await visitor.api.get("/api/workloads")
-    names = [row["name"] for row in listed.body["workloads"] if row["sources"]] if listed.ok else []
+    known = await visitor.api.get("/api/names")
+    names = known.body["grounded"] if known.ok else []
     result, told = None, ""
     if q and workload:
         body = {"workload": workload, "query": q[:4000], "passages": 8, "explain": True}

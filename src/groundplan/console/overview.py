@@ -11,26 +11,22 @@ from groundplan.console.render import usd
 def plan_view(overview: dict[str, Any], selected: str | None) -> PlanView:
     """`overview` is the answer of GET /api/overview; an unknown selection selects nothing."""
     tiles = tuple(_tile(item) for item in overview["workloads"])
-    rooms = tuple(_room(site, tiles) for site in overview["sites"] if site["type"] in ZONES)
+    more = overview["more"]
+    rooms = tuple(_room(site, more.get(site["name"], 0)) for site in overview["sites"] if site["type"] in ZONES)
     names = {tile.name for tile in tiles}
-    return PlanView(rooms, tiles, selected if selected in names else None)
+    chosen = selected if selected in names else None
+    return PlanView(rooms, tiles, chosen, sum(more.values()), overview["calls_per_minute"])
 
 
-def _room(site: dict[str, Any], tiles: tuple[TileView, ...]) -> RoomView:
-    used = any(site["name"] in (tile.site, *tile.fallbacks) for tile in tiles)
-    if site.get("down") or _left(site["name"], tiles):
+def _room(site: dict[str, Any], more: int) -> RoomView:
+    if site["down"] or site["left"]:
         state = "down"
-    elif site["type"] == "edge" and not used:
+    elif site["type"] == "edge" and not site["used"]:
         state = "not_yet"
     else:
-        state = "ok" if used else "empty"
-    return RoomView(site["name"], site.get("title") or site["name"], site["type"], site["jurisdiction"], state)
-
-
-def _left(site: str, tiles: tuple[TileView, ...]) -> bool:
-    """Whether all traffic of a site's own workloads went elsewhere, because what failed is not tried for a while."""
-    serving = [tile.serving for tile in tiles if tile.site == site and tile.serving is not None]
-    return bool(serving) and site not in serving
+        state = "ok" if site["used"] else "empty"
+    title = site.get("title") or site["name"]
+    return RoomView(site["name"], title, site["type"], site["jurisdiction"], state, more=more)
 
 
 def marks(item: dict[str, Any]) -> tuple[tuple[str, float | None], ...]:

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from groundplan.console.client import Reply
 from groundplan.console.cost import budget
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
@@ -15,15 +16,17 @@ from groundplan.console.render import Instead, Signed, Visitor, failed, page, sh
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 ENTRIES_SHOWN = 50
+LISTED = 100
+DRAWN = 60
 SEARCHED = ("who", "action", "workload", "since", "until")
 
 
 @router.get("/")
 async def overview(request: Request, visitor: Signed, workload: str | None = None) -> HTMLResponse:
-    reply = await visitor.api.get("/api/overview")
+    reply = await _overview(visitor, workload)
     if not reply.ok:
         return failed(reply, visitor)
-    people = await visitor.api.get("/api/people")
+    people = await visitor.api.get("/api/people") if visitor.session["demo"] else None
     view = plan_view(reply.body, workload)
     values = {
         "svg": ground_plan(view),
@@ -32,7 +35,7 @@ async def overview(request: Request, visitor: Signed, workload: str | None = Non
         "selected": next((row for row in reply.body["workloads"] if row["name"] == workload), None),
         "unserved": [row for row in reply.body["workloads"] if row["site"] is None],
         "pending": visitor.status.get("pending", []),
-        "people": people.body["people"] if people.ok else [],
+        "people": people.body["people"] if people and people.ok else [],
     }
     return await show(request, visitor, "overview.html", "/", **values)
 
@@ -46,18 +49,37 @@ async def begin(visitor: Signed) -> Response:
 @router.get("/live/plan")
 async def live_plan(visitor: Signed, workload: str | None = None) -> HTMLResponse:
     """The drawing alone, for the live update of the overview."""
-    reply = await visitor.api.get("/api/overview")
+    reply = await _overview(visitor, workload)
     if not reply.ok:
         return HTMLResponse("", status_code=reply.status)
     view = plan_view(reply.body, workload)
     return page("plan_part.html", svg=ground_plan(view), view=view)
 
 
+async def _overview(visitor: Visitor, workload: str | None) -> Reply:
+    """With as many workloads as a drawing can be read of."""
+    return await visitor.api.get("/api/overview", most=str(DRAWN), **({"workload": workload} if workload else {}))
+
+
 @router.get("/workloads")
-async def workloads(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, workloads="/api/workloads")
-    rows = [{**row, "marks": marks(row)} for row in found["workloads"]]
-    return await show(request, visitor, "workloads.html", "/workloads", rows=rows)
+async def workloads(
+    request: Request, visitor: Signed, search: str = "", site: str = "", after: str = ""
+) -> HTMLResponse:
+    """A page of the list; `search` and `site` narrow it."""
+    query = {name: value for name, value in (("search", search[:200]), ("site", site[:63])) if value}
+    behind = {"after": after[:63]} if after else {}
+    reply = await visitor.api.get("/api/workloads", limit=str(LISTED), **query, **behind)
+    if not reply.ok:
+        return failed(reply, visitor)
+    following = reply.body["next"]
+    values = {
+        "rows": [{**row, "marks": marks(row)} for row in reply.body["workloads"]],
+        "total": reply.body["total"],
+        "asked": {"search": search[:200], "site": site[:63]},
+        "first": urlencode(query) if after else None,
+        "more": urlencode({**query, "after": following}) if following else None,
+    }
+    return await show(request, visitor, "workloads.html", "/workloads", **values)
 
 
 @router.get("/workloads/{name}")
@@ -148,7 +170,7 @@ async def blueprints(request: Request, visitor: Signed) -> HTMLResponse:
 @router.get("/blueprints/{number}")
 async def blueprint(request: Request, visitor: Signed, number: str) -> HTMLResponse:
     paths = {
-        "one": f"/api/blueprints/{quote(number, safe='')}",
+        "one": f"/api/blueprints/{quote(number, safe='')}?content=false",
         "diff": f"/api/blueprints/{quote(number, safe='')}/diff",
     }
     return await _simple(request, visitor, "blueprint.html", "/blueprints", **paths)
@@ -156,21 +178,10 @@ async def blueprint(request: Request, visitor: Signed, number: str) -> HTMLRespo
 
 @router.get("/kill")
 async def kill(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, kills="/api/kill", one="/api/blueprints/current")
-    content = found.pop("one")["content"]
-    scopes = ["company"]
-    for kind in ("workload", "deployment", "site", "source"):
-        scopes += [f"{kind}/{item['name']}" for item in content[f"{kind}s"]]
-    models = sorted({item["model"] for item in content["deployments"]})
-    providers = sorted({_provider(item["api"], item["model"]) for item in content["deployments"]})
-    scopes += [*(f"model/{name}" for name in models), *(f"provider/{name}" for name in providers)]
-    scopes += [f"tool/{item['name']}" for item in content.get("tools", ())]
-    return await show(request, visitor, "kill.html", "/kill", scopes=scopes, **found)
-
-
-def _provider(api: str, model: str) -> str:
-    """Who runs a model, as kill switches name it."""
-    return api if api != "openai" else model.partition("/")[0]
+    reply = await visitor.api.get("/api/kill")
+    if not reply.ok:
+        raise Instead(failed(reply, visitor))
+    return await show(request, visitor, "kill.html", "/kill", **reply.body)
 
 
 async def _simple(request: Request, visitor: Visitor, template: str, here: str, **paths: str) -> HTMLResponse:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from html import escape
+from urllib.parse import quote
 
 from groundplan.core.words import counted
 
@@ -27,6 +28,7 @@ TILE_HEIGHT = 78
 TILE_GAP = 12
 ROOM_HEAD = 40
 ROOM_FOOT = 14
+MORE_HEIGHT = 26
 ROOM_GAP = 18
 WALL = 14
 ROW_GAP = 30
@@ -48,6 +50,8 @@ class RoomView:
     jurisdiction: str
     state: str = "ok"
     note: str = ""
+    more: int = 0
+    """Workloads there that are not drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,10 @@ class PlanView:
     rooms: tuple[RoomView, ...]
     tiles: tuple[TileView, ...]
     selected: str | None = None
+    more: int = 0
+    """Workloads that are not drawn."""
+    calls_per_minute: float | None = None
+    """Of all; None: of those that are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ def ground_plan(view: PlanView) -> str:
         _heads(),
         *(_wall(name, box) for name, box in walls),
         *(_room(room, boxes[room.name], selected) for room in rooms),
-        _entrance(MARGIN + HEAD, bottom, tiles),
+        _entrance(MARGIN + HEAD, bottom, view),
         *_lines(tiles, places, boxes, rooms, dict(walls), selected),
         *(_tile(tile, places[tile.name], selected) for tile in tiles if tile.name in places),
         "</svg>",
@@ -111,7 +119,7 @@ def ground_plan(view: PlanView) -> str:
 
 def _summary(view: PlanView) -> str:
     swung = [tile.name for tile in view.tiles if tile.serving and tile.serving != tile.site]
-    text = f"Ground plan: {counted(len(view.tiles), 'workload')} at {counted(len(view.rooms), 'site')}."
+    text = f"Ground plan: {counted(len(view.tiles) + view.more, 'workload')} at {counted(len(view.rooms), 'site')}."
     if swung:
         text += f" On a fallback now: {', '.join(sorted(swung))}."
     return escape(text, quote=True)
@@ -136,6 +144,7 @@ def _layout(rooms: list[RoomView], tiles: list[TileView]) -> tuple[list[tuple[st
                 if room.jurisdiction == jurisdiction and room.type == zone:
                     slots = max(1, count[room.name])
                     height = ROOM_HEAD + slots * TILE_HEIGHT + (slots - 1) * TILE_GAP + ROOM_FOOT
+                    height += MORE_HEIGHT if room.more else 0
                     boxes[room.name] = _Box(_column_x(zone), at, ROOM_WIDTH, height)
                     at += height + ROOM_GAP
             lowest = max(lowest, at - ROOM_GAP)
@@ -199,7 +208,18 @@ def _room(room: RoomView, box: _Box, selected: TileView | None) -> str:
         f'<g class="{" ".join(classes)}"><rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}"/>'
         f'<text class="name" x="{box.x + 14}" y="{box.y + 25}">{title}</text>'
         f'<text class="note" x="{box.x + box.width - 14}" y="{box.y + 25}" text-anchor="end">'
-        f"{escape(_fit(note, 26))}</text></g>"
+        f"{escape(_fit(note, 26))}</text>{_more(room, box)}</g>"
+    )
+
+
+def _more(room: RoomView, box: _Box) -> str:
+    """Where those are that are not drawn."""
+    if not room.more:
+        return ""
+    link = f"/workloads?site={quote(room.name, safe='')}"
+    return (
+        f'<a href="{escape(link, quote=True)}" class="more"><text x="{box.x + box.width / 2}" '
+        f'y="{box.y + box.height - 14}" text-anchor="middle">{room.more:,} more</text></a>'
     )
 
 
@@ -208,8 +228,10 @@ def _title_length(note: str) -> int:
     return max(8, int((ROOM_WIDTH - 40 - 7.4 * min(26, len(note))) / 9.2))
 
 
-def _entrance(top: float, bottom: float, tiles: list[TileView]) -> str:
-    rate = sum(tile.calls_per_minute for tile in tiles)
+def _entrance(top: float, bottom: float, view: PlanView) -> str:
+    rate = view.calls_per_minute
+    if rate is None:
+        rate = sum(tile.calls_per_minute for tile in view.tiles)
     middle = (top + bottom) / 2
     x = MARGIN + 9
     return (

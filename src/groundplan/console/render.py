@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from jinja2 import DictLoader, Environment, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
@@ -175,7 +176,8 @@ async def show(request: Request, visitor: Visitor, template: str, here: str, **v
     """A page for a signed-in visitor."""
     inbox = await visitor.api.get("/api/inbox")
     problem = values.pop("problem", None)
-    return page(
+    return await run_in_threadpool(  # others are answered meanwhile, also where a page is long
+        page,
         template,
         here=here,
         session=visitor.session,

@@ -23,9 +23,9 @@ _RISK_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[3], COLOURS[1], "#b5483f")
 async def trade_off(request: Request, visitor: Signed, workload: str = "", days: int = 30) -> HTMLResponse:
     """One workload's points; without a name the one that is called most today."""
     days = days if days in DAYS else 30
-    found = await fetch(visitor, workloads="/api/workloads")
-    names = [row["name"] for row in found["workloads"]]
-    chosen = workload if workload in names else most_called(found["workloads"])
+    known = (await fetch(visitor, known="/api/names?called=true"))["known"]
+    names = known["workloads"]
+    chosen = workload if workload in names else known["most_called"]
     made: dict[str, Any] = {"points": [], "routed": False, "calls": 0, "floors": {}, "places": [], "quality": []}
     if chosen:
         query = urlencode({"workload": chosen, "days": days})
@@ -40,11 +40,6 @@ async def trade_off(request: Request, visitor: Signed, workload: str = "", days:
         "tab": "Trade-off",
     }
     return await show(request, visitor, "trade_off.html", "/cost", **values)
-
-
-def most_called(rows: Sequence[dict[str, Any]]) -> str:
-    """The name of the workload with most calls today; empty without any workload."""
-    return str(max(rows, key=lambda row: int(row["calls_today"]))["name"]) if rows else ""
 
 
 def chart(points: Sequence[dict[str, Any]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,18 +30,28 @@ class Known:
     """What is read once for several workloads, all of the last 30 days; the first of them counts whole."""
 
     settled: Mapping[str, list[Change]]
-    """Applied changes by their digest, oldest first."""
+    """Applied changes by their subject, oldest first."""
     proofs: Mapping[str, dict[str, Any]]
     """By workload."""
     duties: Mapping[str, frozenset[str]]
     """Subject -> the duties that somebody who is here holds for it."""
     sources: Mapping[str, dict[str, Any]]
     """By name, of those that are in the database."""
+    served: Mapping[str, bp.Workload]
+    """By name."""
+    own_budgets: Mapping[str, Sequence[bp.Budget]]
+    """Subject -> those that are served and cover it alone."""
+    covered: frozenset[str]
+    """What a declared budget covers."""
+    price_sources: Mapping[str, str]
+    """By deployment."""
 
 
-def readiness(conn: Connection[Any], current: Current, now: datetime, workload: str | None = None) -> list[Readiness]:
-    """Scores of all declared workloads (or the named one), by name."""
-    docs = [doc for name, doc in current.workspace.workloads.items() if workload in (None, name)]
+def readiness(
+    conn: Connection[Any], current: Current, now: datetime, workloads: Collection[str] | None = None
+) -> list[Readiness]:
+    """Scores of all declared workloads (or the named ones), by name."""
+    docs = [doc for name, doc in current.workspace.workloads.items() if workloads is None or name in workloads]
     found = known(conn, current, docs, now)
     return [score(gather(current, doc, found)) for doc in docs]
 
@@ -49,22 +59,30 @@ def readiness(conn: Connection[Any], current: Current, now: datetime, workload: 
 def known(conn: Connection[Any], current: Current, docs: Sequence[WorkloadDoc], now: datetime) -> Known:
     """What is known of these workloads today; facts older than 30 days do not count."""
     since = proof_store.day_of(now - WINDOW)
-    primaries = {doc.name: _primary(_served(current.blueprint, doc.name)) for doc in docs}
+    served = {item.name: item for item in current.blueprint.workloads}
+    primaries = {doc.name: _primary(served.get(doc.name)) for doc in docs}
     settled: dict[str, list[Change]] = {}
     for change in changes.changes(conn, ["applied"]):
-        settled.setdefault(change.digest, []).append(change)
+        settled.setdefault(change.subject, []).append(change)
+    own: dict[str, list[bp.Budget]] = {}
+    for budget in current.blueprint.budgets:
+        own.setdefault(budget.covers, []).append(budget)
     return Known(
         settled=settled,
-        proofs=proof_store.proofs(conn, primaries, since, proof_store.kept(conn, since)),
+        proofs=proof_store.proofs(conn, primaries, since, proof_store.kept(conn, since, sorted(primaries))),
         duties=_duties_held(conn),
         sources=store.sources(conn, sorted({name for doc in docs for name in doc.sources})),
+        served=served,
+        own_budgets=own,
+        covered=frozenset(item.covers for item in current.workspace.budgets.values()),
+        price_sources={item.name: item.rates.source for item in current.blueprint.deployments},
     )
 
 
 def gather(current: Current, doc: WorkloadDoc, known: Known) -> Evidence:
     """Of one workload of those that are `known`."""
     blueprint = current.blueprint
-    served = _served(blueprint, doc.name)
+    served = known.served.get(doc.name)
     proofs = known.proofs[doc.name]
     held = known.duties.get(units.workload_subject(doc.name), frozenset()) | known.duties.get("company", frozenset())
     return Evidence(
@@ -74,9 +92,9 @@ def gather(current: Current, doc: WorkloadDoc, known: Known) -> Evidence:
         blueprint=blueprint.number,
         fallbacks=tuple(served.deployments[1:]) if served else (),
         sources=_sources(known.sources, doc),
-        own_budget_usd=_own_budget(blueprint, doc.name),
+        own_budget_usd=_own_budget(known.own_budgets.get(units.workload_subject(doc.name), ())),
         price_sources=tuple(
-            item.rates.source for item in blueprint.deployments if served and item.name in served.deployments
+            known.price_sources[name] for name in (served.deployments if served else ()) if name in known.price_sources
         ),
         calls=proofs["calls"],
         ok=proofs["ok"],
@@ -92,23 +110,18 @@ def gather(current: Current, doc: WorkloadDoc, known: Known) -> Evidence:
         support=_support(current, doc),
         duties_held=held,
         duties_missing=tuple(duty for duty in DUTIES if duty not in held),
-        declares=_declares(current, doc),
+        declares=_declares(current, doc, known),
         approved_change=_approved(blueprint, served, known.settled) if served else None,
     )
 
 
-def _declares(current: Current, doc: WorkloadDoc) -> frozenset[str]:
+def _declares(current: Current, doc: WorkloadDoc, known: Known) -> frozenset[str]:
     found = set(current.workspace.duties(doc.name))
     if doc.fallbacks:
         found.add("fallbacks")
-    subject = units.workload_subject(doc.name)
-    if any(item.covers == subject for item in current.workspace.budgets.values()):
+    if units.workload_subject(doc.name) in known.covered:
         found.add("budget")
     return frozenset(found)
-
-
-def _served(blueprint: bp.Blueprint, workload: str) -> bp.Workload | None:
-    return next((item for item in blueprint.workloads if item.name == workload), None)
 
 
 def _primary(served: bp.Workload | None) -> str | None:
@@ -132,9 +145,8 @@ def _sources(known: Mapping[str, dict[str, Any]], doc: WorkloadDoc) -> tuple[Sou
     )
 
 
-def _own_budget(blueprint: bp.Blueprint, workload: str) -> float | None:
-    own = [units.monthly_limit(item) for item in units.own_budgets(blueprint, workload)]
-    return float(to_decimal(sum(own))) if own else None
+def _own_budget(own: Sequence[bp.Budget]) -> float | None:
+    return float(to_decimal(sum(map(units.monthly_limit, own)))) if own else None
 
 
 def _support(current: Current, doc: WorkloadDoc) -> str | None:
@@ -145,8 +157,11 @@ def _support(current: Current, doc: WorkloadDoc) -> str | None:
 
 def _approved(blueprint: bp.Blueprint, served: bp.Workload, settled: Mapping[str, list[Change]]) -> str | None:
     """The change whose approvals hold for exactly what is served, each need met by evidence."""
+    about = settled.get(units.workload_subject(served.name))
+    if not about:  # a digest of each of thousands of workloads takes seconds
+        return None
     digest = units.workload_digest(blueprint, served)
-    for change in reversed(settled.get(digest, [])):
+    for change in reversed([each for each in about if each.digest == digest]):
         met = {(item.subject, item.duty) for item in change.approvals if item.is_evidence and item.digest == digest}
         if change.needs and all((n.subject, n.duty) in met for n in change.needs):
             return str(change.id)

@@ -27,11 +27,13 @@ def list_blueprints(services: Using, caller: Reader) -> dict[str, Any]:
 
 
 @router.get("/blueprints/{number}")
-def one_blueprint(number: str, services: Using, caller: Reader) -> dict[str, Any]:
-    """One blueprint, or `current`: content (amounts in `*_usd`), digest, signature and the declared files."""
+def one_blueprint(number: str, services: Using, caller: Reader, content: bool = True) -> dict[str, Any]:
+    """One blueprint, or `current`: content (amounts in `*_usd`), digest, signature and the declared files; without
+    `content` neither that nor the files, which may be many megabytes."""
     with services.transaction() as conn:
         row = store.blueprint(conn, _number(number, store.current_number(conn)))
         by = names_for(conn, caller, (row["created_by"],)).of(row["created_by"])
+    whole = {"files": row["sources"], "content": blueprint_json(artifact.decode(bytes(row["body"])))} if content else {}
     return {
         "number": row["number"],
         "digest": row["digest"],
@@ -43,8 +45,7 @@ def one_blueprint(number: str, services: Using, caller: Reader) -> dict[str, Any
         "reason": row["reason"],
         "rollback_of": row["rollback_of"],
         "genesis": row["genesis"],
-        "files": row["sources"],
-        "content": blueprint_json(artifact.decode(bytes(row["body"]))),
+        **whole,
     }
 
 

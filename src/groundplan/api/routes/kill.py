@@ -20,6 +20,7 @@ from groundplan.api.effect import effect_of
 from groundplan.api.presence import one_is_enough
 from groundplan.api.served import current_or_none
 from groundplan.api.who import names_for
+from groundplan.blueprint.model import Blueprint
 from groundplan.catalog.explain import nearest
 from groundplan.core.errors import NotFound
 from groundplan.governance import service as governance
@@ -47,6 +48,7 @@ class Stop(BaseModel):
 
 @router.get("/kill")
 def list_kills(services: Using, caller: Reader) -> dict[str, Any]:
+    """What is stopped, and the `scopes` that could be."""
     with services.transaction() as conn:
         wishes = rights_store.wishes(conn)
         names = names_for(conn, caller, [by for by, _ in wishes.values()])
@@ -55,7 +57,24 @@ def list_kills(services: Using, caller: Reader) -> dict[str, Any]:
             for scope, (by, proven) in wishes.items()
         }
         nobody = {"lift_asked_by": None, "lift_waits_for": None}
-        return {"kills": [{**row, **told.get(row["scope"], nobody)} for row in store.kills(conn)]}
+        return {"kills": [{**row, **told.get(row["scope"], nobody)} for row in store.kills(conn)],
+                "scopes": _scopes(current_or_none(conn))}  # fmt: skip
+
+
+def _scopes(blueprint: Blueprint | None) -> list[str]:
+    if blueprint is None:
+        return ["company"]
+    named = (("workload", blueprint.workloads), ("deployment", blueprint.deployments), ("site", blueprint.sites),
+             ("source", blueprint.sources))  # fmt: skip
+    models = sorted({each.model for each in blueprint.deployments})
+    providers = sorted({provider_of(each) for each in blueprint.deployments})
+    return [
+        "company",
+        *(f"{kind}/{each.name}" for kind, these in named for each in these),
+        *(f"model/{name}" for name in models),
+        *(f"provider/{name}" for name in providers),
+        *(f"tool/{each.name}" for each in blueprint.tools),
+    ]
 
 
 @router.post("/kill", status_code=201)

@@ -2,45 +2,96 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Annotated, Any
+
+from fastapi import Query
 
 from groundplan.api import overview
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.readiness import readiness_json
-from groundplan.api.served import current_blueprint, current_or_none
+from groundplan.api.served import current_blueprint, current_or_none, workspace_at
 from groundplan.core.errors import NotFound
 
 router = below_api("workloads")
+MOST = 1000
 
 
 @router.get("/overview")
-def ground_plan(services: Using, _: SignedIn) -> dict[str, Any]:
-    """Sites and workloads with live figures; empty before the first blueprint."""
+def ground_plan(
+    services: Using,
+    _: SignedIn,
+    most: Annotated[int | None, Query(ge=1, le=MOST)] = None,
+    workload: Annotated[str | None, Query(max_length=63)] = None,
+) -> dict[str, Any]:
+    """Sites and workloads with live figures; empty before the first blueprint. With `most` about so many workloads at
+    most, `workload` among them and as many of each site; `more` says how many others each site has, and those that are
+    not served under an empty name."""
     now = services.clock.now()
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         if blueprint is None:
-            return {"blueprint": None, "company": None, "title": None, "sites": [], "workloads": []}
+            nothing: dict[str, Any] = {"blueprint": None, "company": None, "title": None, "sites": [], "workloads": []}
+            return {**nothing, "more": {}, "calls_per_minute": 0.0}
         seen = overview.picture(conn, blueprint.number, now)
+        names = None if most is None else overview.nearest(seen, most, workload)
+        there = Counter(seen.site_of(name) or "" for name in seen.workspace.workloads)
+        there.subtract(seen.site_of(name) or "" for name in names or seen.workspace.workloads)
         return {
             "blueprint": blueprint.number,
             "company": blueprint.company,
             "title": seen.workspace.company.title or blueprint.company,
             "sites": overview.sites_json(seen),
-            "workloads": overview.workloads_json(seen),
+            "workloads": overview.workloads_json(conn, seen, names),
+            "more": {name: count for name, count in there.items() if count},
+            "calls_per_minute": sum(seen.figures.per_minute.values()),
         }
 
 
 @router.get("/workloads")
-def list_workloads(services: Using, _: SignedIn) -> dict[str, Any]:
-    """All declared workloads with today's figures."""
+def list_workloads(
+    services: Using,
+    _: SignedIn,
+    search: Annotated[str, Query(max_length=200)] = "",
+    site: Annotated[str, Query(max_length=63)] = "",
+    after: Annotated[str, Query(max_length=63)] = "",
+    limit: Annotated[int | None, Query(ge=1, le=MOST)] = None,
+) -> dict[str, Any]:
+    """Declared workloads with today's figures, by name; `search`: words in name, title, purpose, team or owner. With
+    `limit` so many; `next`: what `after` is for those that follow. `total`: how many there are in all."""
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         if blueprint is None:
-            return {"workloads": []}
-        return {"workloads": overview.workloads_json(overview.picture(conn, blueprint.number, services.clock.now()))}
+            return {"workloads": [], "total": 0, "next": None}
+        seen = overview.picture(conn, blueprint.number, services.clock.now())
+        names = overview.found(seen, search, site)
+        rest = [name for name in names if name > after]
+        shown = rest[:limit]
+        whole = len(shown) == len(seen.workspace.workloads)
+        told = overview.workloads_json(conn, seen, None if whole else shown)
+        return {"workloads": told, "total": len(names), "next": shown[-1] if len(shown) < len(rest) else None}
+
+
+@router.get("/names")
+def names(services: Using, _: SignedIn, called: bool = False) -> dict[str, Any]:
+    """What is declared or served, by name and nothing more, for filters and forms: all workloads, those that
+    are `served`, those that are `grounded` in sources, and deployments. `called`: also the workload
+    that is called most today."""
+    with services.transaction() as conn:
+        blueprint = current_or_none(conn)
+        if blueprint is None:
+            return {"workloads": [], "served": [], "grounded": [], "deployments": [], "most_called": None}
+        declared = workspace_at(conn, blueprint.number).workloads
+        first = overview.most_called(conn, declared, services.clock.now()) if called else None
+    return {
+        "workloads": sorted(declared),
+        "served": sorted(each.name for each in blueprint.workloads),
+        "grounded": sorted(name for name, doc in declared.items() if doc.sources),
+        "deployments": [each.name for each in blueprint.deployments],
+        "most_called": first,
+    }
 
 
 @router.get("/workloads/{name}")
@@ -48,7 +99,7 @@ def one_workload(name: str, services: Using, _: SignedIn) -> dict[str, Any]:
     """One workload: declaration, owners, budgets with their use, placement, figures."""
     now = services.clock.now()
     with services.transaction() as conn:
-        seen = overview.picture(conn, current_blueprint(conn).number, now)
+        seen = overview.picture(conn, current_blueprint(conn).number, now, name)
         doc = seen.workspace.workloads.get(name)
         if doc is None:
             known = ", ".join(sorted(seen.workspace.workloads)) or "none"
@@ -62,11 +113,10 @@ def one_workload(name: str, services: Using, _: SignedIn) -> dict[str, Any]:
 def ready(services: Using, _: SignedIn, workload: str | None = None) -> dict[str, Any]:
     """Five areas for each workload; a point only with its evidence, else the next step."""
     with services.transaction() as conn:
-        found = readiness_json(conn, services.clock.now())
-    if workload is None:
-        return {"workloads": found}
-    known = {entry["workload"]: entry for entry in found}
-    if workload not in known:
-        hint = f"Declared: {', '.join(sorted(known)) or 'none'}."
-        raise NotFound(f"no workload '{workload[:80]}' is declared", code="workload_unknown", hint=hint)
-    return {"workloads": [known[workload]]}
+        found = readiness_json(conn, services.clock.now(), None if workload is None else (workload,))
+        if workload is not None and not found:
+            blueprint = current_or_none(conn)
+            known = sorted(workspace_at(conn, blueprint.number).workloads) if blueprint else []
+            hint = f"Declared: {', '.join(known) or 'none'}."
+            raise NotFound(f"no workload '{workload[:80]}' is declared", code="workload_unknown", hint=hint)
+    return {"workloads": found}
