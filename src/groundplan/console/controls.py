@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.console.actions import Text
+from groundplan.console.paged import part_of
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, failed, show
 from groundplan.console.told import back
@@ -16,6 +17,8 @@ from groundplan.console.told import back
 router = APIRouter(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
 forms = APIRouter(prefix="/do", include_in_schema=False)
 STATES = ("satisfied", "expired", "open", "excluded")
+COLUMNS = 20
+"""Workloads side by side."""
 LEVELS = ("low", "medium", "high", "severe")
 LIKELIHOODS = ("likely", "possible", "rare")
 
@@ -28,9 +31,18 @@ async def frameworks(request: Request, visitor: Signed) -> HTMLResponse:
 
 @router.get("/controls/{name}")
 async def framework(request: Request, visitor: Signed, name: str, workload: str = "") -> HTMLResponse:
-    found = await fetch(visitor, board=f"/api/frameworks/{quote(name, safe='')}")
-    chosen = workload if workload in found["board"]["workloads"] else ""
-    values = {"chosen": chosen, "cells": _cells(found["board"])}
+    search, after = request.query_params.get("search", "")[:200], request.query_params.get("after", "")[:63]
+    query = {"search": search} if search else {}
+    wanted = {**query, **({"after": after} if after else {}), "limit": COLUMNS}
+    if workload:
+        wanted = {"search": workload[:63], "limit": COLUMNS}
+    found = await fetch(visitor, board=f"/api/frameworks/{quote(name, safe='')}?{urlencode(wanted)}")
+    board = found["board"]
+    values = {
+        "chosen": workload if workload in board["workloads"] else "", "cells": _cells(board), "search": search,
+        "first": urlencode(query) if after else None,
+        "more": urlencode({**query, "after": board["next"]}) if board["next"] and not workload else None,
+    }  # fmt: skip
     return await show(request, visitor, "framework.html", "/governance", **found, **values)
 
 
@@ -48,7 +60,8 @@ async def register(request: Request, visitor: Signed, kind: str = "") -> HTMLRes
     reply = await visitor.api.get("/api/register", kind=kind)
     if not reply.ok:
         return failed(reply, visitor)
-    return await show(request, visitor, "register.html", "/governance", kind=kind, register=reply.body)
+    part = part_of(request, reply.body["entries"], _told)
+    return await show(request, visitor, "register.html", "/governance", kind=kind, register=reply.body, part=part)
 
 
 @router.get("/prompts/{name}")
@@ -104,7 +117,12 @@ async def risk(request: Request, visitor: Signed) -> HTMLResponse:
         )
         for likelihood in LIKELIHOODS
     ]
-    return await show(request, visitor, "risk.html", "/governance", matrix=matrix, levels=LEVELS, **found)
+    part = part_of(request, found["risk"]["workloads"], lambda row: str(row["workload"]), 50)
+    return await show(request, visitor, "risk.html", "/governance", matrix=matrix, levels=LEVELS, part=part, **found)
+
+
+def _told(entry: dict[str, Any]) -> str:
+    return " ".join((entry["kind"], entry["name"], entry["owner"] or "", *entry["missing"]))
 
 
 def _cells(board: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from groundplan.console import cost_charts
 from groundplan.console.actions import Text
 from groundplan.console.charts import COLOURS, INK
 from groundplan.console.client import Reply
+from groundplan.console.paged import part_of
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, show
 from groundplan.console.told import back, reach
@@ -22,6 +23,8 @@ router = APIRouter(prefix="/cost", include_in_schema=False, default_response_cla
 forms = APIRouter(prefix="/do", include_in_schema=False)
 Line = Annotated[str, Field(max_length=2000)]
 HERE, TAB = "/cost/experiments", "Experiments"
+CHOICES = 20
+"""Workloads with a form each."""
 
 
 @router.get("/experiments")
@@ -30,13 +33,15 @@ async def experiments(request: Request, visitor: Signed, workload: str = "") -> 
     query = f"?{urlencode({'workload': workload})}" if workload else ""
     found = await fetch(visitor, found=f"/api/experiments{query}", replayed=f"/api/replays{query}")
     rows = found["found"]["experiments"]
+    part = part_of(request, found["found"]["workloads"], lambda row: str(row["name"]), CHOICES)
     values = {
         "waiting": [each for each in rows if each["state"] == "asked"],
         "running": [each for each in rows if each["state"] == "running"],
         "over": [each for each in rows if each["state"] in ("ended", "refused")],
         "replays": found["replayed"]["replays"],
         "workload": workload,
-        "choices": found["found"]["workloads"],
+        "choices": part.rows,
+        "part": part,
         "tab": TAB,
     }
     return await show(request, visitor, "experiments.html", "/cost", **values)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from groundplan.console.paged import part_of
 from groundplan.console.render import Signed, api_of, failed, show
 from groundplan.console.told import back
 
@@ -30,7 +31,13 @@ async def rights(request: Request, visitor: Signed) -> HTMLResponse:
         "appointments": appointments["appointments"],
         "tokens": tokens["tokens"],
         "review": review,
+        "part": part_of(
+            request,
+            review["rights"],
+            lambda row: " ".join((row["name"], row["person"], *row["duties"], *row["groups"])),
+        ),
         "people": [person for person in people["people"] if person["active"]],
+        "others": [each for each in people["people"] if each["active"] and each["email"] != visitor.session["email"]],
         "leavers": [person for person in people["people"] if not person["active"] and person["duties"]],
     }
     return await show(request, visitor, "rights.html", "/governance", **values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -96,11 +97,25 @@ def frameworks(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/frameworks/{name}")
-def framework(name: str, services: Using, _: Reader) -> dict[str, Any]:
-    """Every control of a framework for every workload, with what was shown and what is missing."""
+def framework(
+    name: str,
+    services: Using,
+    _: Reader,
+    search: Annotated[str, Query(max_length=200)] = "",
+    after: Annotated[str, Query(max_length=63)] = "",
+    limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
+) -> dict[str, Any]:
+    """Every control of a framework for every workload, with what was shown and what is missing; `search`: for those
+    with this in their names. With `limit` for so many; `next`: what `after` is for those that follow. `total`: how many
+    there are in all."""
     now = services.clock.now()
     with services.transaction() as conn:
-        return controls.board(_applied(conn, name, now), controls.known(conn, now), now)
+        one = _applied(conn, name, now)
+        found = sorted(each for each in one.workloads if search.strip().lower() in each)
+        rest = [each for each in found if each > after]
+        shown = tuple(rest[:limit])
+        board = controls.board(replace(one, workloads=shown), controls.known(conn, now), now)
+        return {**board, "total": len(found), "next": shown[-1] if len(shown) < len(rest) else None}
 
 
 @router.get("/checks")
