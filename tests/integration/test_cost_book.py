@@ -19,10 +19,11 @@ import pytest
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
-from groundplan.api.cost.ahead import _covered
+from groundplan.api.cost.ahead import Covered, nearest
 from groundplan.api.cost.book import DIMENSIONS
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
 from groundplan.gateway.journal import ledger_store
 from groundplan.testing.database import Cluster
 
@@ -373,11 +374,25 @@ def test_a_team_s_runway_is_that_of_its_calls() -> None:
         {"day": TODAY.date() - timedelta(days=n % 3), "workload": f"w{n % 2}", "team": team, "cost_usd": Decimal(n)}
         for n, team in enumerate(["care", "sales", "care", ""])
     ]
-    spent = {
-        (kind, name): sum(row["cost_usd"] for row in _covered(rows, kind, name).values())
-        for kind, name in (("company", ""), ("team", "care"), ("team", "nobody"), ("workload", "w1"))
-    }
-    assert list(spent.values()) == [6, 2, 0, 4]
+    days = Covered(rows)
+    assert [days.cost(covers) // PICO for covers in ("company", "team/care", "team/nobody", "workload/w1")] == [
+        6, 2, 0, 4,
+    ]  # fmt: skip
+
+
+def test_of_many_budgets_those_that_are_nearest_to_their_limits_are_forecast() -> None:
+    rows = [
+        {"day": TODAY.date() - timedelta(days=1), "workload": name, "team": "", "cost_usd": Decimal(usd)}
+        for name, usd in (("a", 1), ("b", 9), ("c", 2))
+    ]
+    month = f"{TODAY:%Y-%m}"
+    charged = [
+        ({"period": month, "limit_usd": "100", "spent_usd": spent}, f"workload/{name}")
+        for name, spent in (("a", "99"), ("b", "10"), ("c", "3"))
+    ]
+    days = Covered(rows)
+    assert [covers for _, covers in nearest(charged, days, TODAY, 3)] == ["workload/a", "workload/b", "workload/c"]
+    assert [covers for _, covers in nearest(charged, days, TODAY, 2)] == ["workload/a", "workload/b"]
 
 
 def test_what_is_ahead(control: Control) -> None:

@@ -175,7 +175,7 @@ def _budgets(ends: dict[str, Any]) -> str:
         for r in ends["budgets"]
     ]
     text = table(("budget", "period", "expected", "limit", "ends"), rows)
-    more = counted(ends["more"], "more budget of a key is", "more budgets of keys are")
+    more = counted(ends["more"], "more budget is", "more budgets are")
     return f"{text}\n{more} further from the limit" if ends["more"] else text
 
 

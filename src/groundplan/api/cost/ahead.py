@@ -13,17 +13,20 @@ from groundplan.api.budgets import budget_use
 from groundplan.api.cost import calendar as cost_calendar
 from groundplan.api.cost import key_runways
 from groundplan.api.cost.book import Days
-from groundplan.api.cost.lasting import HISTORY_DAYS, lasts
+from groundplan.api.cost.key_runways import LATELY_DAYS
+from groundplan.api.cost.lasting import HISTORY_DAYS, days_to, lasts
 from groundplan.api.served import current_blueprint, current_or_none, known_workload
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO, format_usd, from_decimal
 from groundplan.economics.forecast.adoption import Adoption, adoption
 from groundplan.economics.forecast.model import DAY, Forecast, Series
-from groundplan.gateway.budgets.periods import key_at
+from groundplan.gateway.budgets.periods import ends, key_at
 from groundplan.ledger import days_store, rollup_store
 
 ADOPTION_WEEKS = 26
 WHATS = ("cost", "calls", "tokens")
+MOST = 100
+"""Budgets of the company, of teams and of workloads that are forecast: a forecast takes milliseconds."""
 
 
 def series(
@@ -75,16 +78,33 @@ def _series(rows: Mapping[date, dict[str, Any]], what: str, today: date) -> Seri
     return Series(datetime(first.year, first.month, first.day, tzinfo=UTC), DAY, tuple(values))
 
 
-def _covered(rows: Sequence[dict[str, Any]], kind: str, name: str) -> dict[date, dict[str, Any]]:
-    """day -> cost of what a budget covers: company, team/NAME or workload/NAME."""
+class Covered:
+    """Rows by workload and team, by what budgets cover: company, team/NAME or workload/NAME."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self._rows: dict[str, list[dict[str, Any]]] = {"company": rows}
+        for row in rows:
+            for kind in ("team", "workload"):
+                self._rows.setdefault(f"{kind}/{row[kind]}", []).append(row)
+
+    def of(self, covers: str) -> list[dict[str, Any]]:
+        return self._rows.get(covers, [])
+
+    def first(self, covers: str) -> date:
+        """The first day; the last there is without any."""
+        return min((row["day"] for row in self.of(covers)), default=date.max)
+
+    def cost(self, covers: str) -> int:
+        """picodollars"""
+        return sum(from_decimal(row["cost_usd"]) for row in self.of(covers))
+
+
+def _by_day(rows: Sequence[dict[str, Any]]) -> dict[date, dict[str, Any]]:
+    """day -> cost."""
     found: dict[date, dict[str, Any]] = {}
-    for row in _within(rows, kind, name):
+    for row in rows:
         found.setdefault(row["day"], {"cost_usd": Decimal(0)})["cost_usd"] += row["cost_usd"]
     return found
-
-
-def _within(rows: Sequence[dict[str, Any]], kind: str, name: str) -> list[dict[str, Any]]:
-    return [row for row in rows if kind == "company" or row[kind] == name]
 
 
 def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
@@ -109,7 +129,7 @@ def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
 
 def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> dict[str, Any]:
     """`budgets`: each in its period of now with the day on which it ends at this rate, or None; those without a whole
-    day of history are left out, and so are periods in which one was declared otherwise. Of keys those that are nearest
+    day of history are left out, and so are periods in which one was declared otherwise. Of many those that are nearest
     to their limits; `more` are further from theirs."""
     blueprint = current_blueprint(conn)
     declared = {(each.name, key_at(each.period, each.starts, each.timezone, now)): each for each in blueprint.budgets}
@@ -122,32 +142,51 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
         elif key := key_runways.key_of(row["budget"], covers):
             keys.append((row, key))
     found, more = key_runways.runways(conn, now, known, keys, workload)
-    return {"budgets": [*_covering(conn, now, known, covered, workload), *found], "more": more}
+    asked = [each for each in covered if workload is None or each[1].partition("/")[2] == workload]
+    lasting, further = _covering(conn, now, known, asked)
+    return {"budgets": [*lasting, *found], "more": more + further}
 
 
 def _covering(
-    conn: Connection[Any], now: datetime, known: cost_calendar.Known, charged: Sequence[tuple[dict[str, Any], str]],
-    workload: str | None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Those of the company, of teams and of workloads."""
+    conn: Connection[Any], now: datetime, known: cost_calendar.Known, charged: Sequence[tuple[dict[str, Any], str]]
+) -> tuple[list[dict[str, Any]], int]:
+    """Those of the company, of teams and of workloads, and how many more there are with a whole day of history."""
     by = ["day", "workload", "team"]
-    days = rollup_store.calls_by(conn, by, _history(now.date(), None))
-    begun = rollup_store.calls_by(conn, by, _of(now.date(), now.date(), None))
-    lately, hours = _lately(conn, now)
+    days = Covered(rollup_store.calls_by(conn, by, _history(now.date(), None)))
+    begun = Covered(rollup_store.calls_by(conn, by, _of(now.date(), now.date(), None)))
+    rows, hours = _lately(conn, now)
+    lately = Covered(rows)
+    told = [each for each in charged if days.first(each[1]) < now.date()]
+    near = nearest(told, days, now, MOST)
     found = []
-    for row, covers in charged:
+    for row, covers in near:
         kind, _, name = covers.partition("/")
-        if workload is not None and name != workload:
-            continue
-        past = _series(_covered(days, kind, name), "cost", now.date())
-        if not past.values:
-            continue
-        alone = name if kind == "workload" else None
-        past = cost_calendar.ahead(past, known, _within(days, kind, name), alone, _cost)
-        today = sum(from_decimal(each["cost_usd"]) for each in _covered(begun, kind, name).values())
-        rate = round(sum(from_decimal(each["cost_usd"]) for each in _within(lately, kind, name)) / hours)
+        past = _series(_by_day(days.of(covers)), "cost", now.date())
+        past = cost_calendar.ahead(past, known, days.of(covers), name if kind == "workload" else None, _cost)
+        today = begun.cost(covers)
+        rate = round(lately.cost(covers) / hours)
         found.append({"budget": row["budget"], "title": row["budget"], **lasts(row, covers, past, today, rate, now)})
-    return found
+    return found, len(told) - len(near)
+
+
+def nearest(
+    charged: Sequence[tuple[dict[str, Any], str]], days: Covered, now: datetime, most: int
+) -> Sequence[tuple[dict[str, Any], str]]:
+    """Of more budgets those that are nearest to their limits, in their order. Each has a day of history."""
+    if len(charged) <= most:
+        return charged
+    rough = [_rough(each, days, now) for each in charged]
+    near = sorted(range(len(charged)), key=lambda place: -rough[place])[:most]
+    return [charged[place] for place in sorted(near)]
+
+
+def _rough(charged: tuple[dict[str, Any], str], days: Covered, now: datetime) -> float:
+    """The share of the limit that is spent at the end of the period, if it goes on as in the last days."""
+    use, covers = charged
+    since = max(days.first(covers), now.date() - timedelta(days=LATELY_DAYS))
+    lately = sum(row["cost_usd"] for row in days.of(covers) if row["day"] >= since)
+    ahead = float(lately) / (now.date() - since).days * days_to(ends(use["period"]), now)
+    return float((float(use["spent_usd"]) + ahead) / max(float(use["limit_usd"]), 1e-12))
 
 
 def _lately(conn: Connection[Any], now: datetime) -> tuple[list[dict[str, Any]], float]:

@@ -242,8 +242,8 @@ def forecast_of(
 
 @router.get("/runway")
 def runway(services: Using, _: Reader, workload: str | None = None) -> dict[str, Any]:
-    """The day on which each budget ends at this rate; of budgets of keys those that are nearest to their limits, and
-    how many `more` there are."""
+    """The day on which each budget ends at this rate; of many budgets those that are nearest to their limits, and how
+    many `more` there are."""
     with services.transaction() as conn:
         return cost_ahead.runways(conn, services.clock.now(), workload)
 
