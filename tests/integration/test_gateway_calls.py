@@ -133,7 +133,7 @@ async def test_an_upstream_that_refuses_us_is_told_with_what_to_correct(setup: S
         reply = await setup.stack.chat(setup.key)
         assert (reply.status, reply.code) == (503, "upstream_failed")
         error = reply.json["error"]
-        assert error["message"].endswith(f"the upstream answered {told}") and error["hint"].startswith(hint)
+        assert f"the upstream answered {told}. {hint}" in error["message"] and error["hint"].startswith(hint)
 
 
 async def test_the_name_that_the_upstream_has_for_a_model_is_enough(setup: Setup) -> None:

@@ -31,11 +31,10 @@ from tests.unit.raw_upstream import (
 )
 
 from groundplan.blueprint.model import Guardrails, Keep, Rates, Reliability
-from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.resume import continuation
-from groundplan.gateway.http.errors import of_error
+from groundplan.gateway.http.errors import error_body
 from groundplan.gateway.surfaces.chat import ChatRelay, read
 from groundplan.gateway.surfaces.responses_to_chat import Translation
 from groundplan.gateway.upstream.account import meant, not_asked
@@ -900,7 +899,7 @@ async def test_a_key_that_is_not_there_is_told_with_where_it_belongs(tmp_path: P
 
 
 def test_what_the_translating_service_could_not_ask_is_told_in_its_words() -> None:
-    _, body, _ = of_error(Invalid("the secret env:K is empty or not set", code="secret_missing", hint="Set K."))
+    body = error_body("the secret env:K is empty or not set", "secret_missing", "Set K.", "invalid_request_error")
     assert not_asked(503, body) == ("the secret env:K is empty or not set", "Set K.")
     assert not_asked(503, b'{"error":{"message":"overloaded","code":"busy"}}') is None
     assert not_asked(500, body) is None

@@ -111,7 +111,10 @@ async def test_what_is_sent_in_is_refused_before_anybody_is_asked_and_nothing_is
         reply = await rig.chat(**{**ASK, "messages": [{"role": "user", "content": f"I am {NUMBER}."}]})
         error = json.loads(reply.body)["error"]
         assert (reply.status, error["code"]) == (403, "guardrail_presidio")
-        assert error["message"] == "the request has personal data (us_ssn)" and NUMBER.encode() not in reply.body
+        assert (
+            error["message"].startswith("the request has personal data (us_ssn). ")
+            and NUMBER.encode() not in reply.body
+        )
         assert rig.models["one"].last is None
         answer = json.loads((await rig.chat(**ASK)).body)
         held = [each for each in await rig.records() if isinstance(each, Reservation)]
@@ -145,10 +148,7 @@ async def test_where_it_cannot_be_asked_about_what_is_sent_in_the_workload_says_
         rig.play("one", say="Twelve.")
         reply = await rig.chat(**ASK)
         assert reply.status == status
-        assert (
-            fail_open
-            or json.loads(reply.body)["error"]["message"] == "the request has what could not be checked (presidio)"
-        )
+        assert fail_open or "what could not be checked (presidio)" in json.loads(reply.body)["error"]["message"]
 
 
 async def test_what_a_tool_is_used_with_is_looked_at_before_it_is_used(tmp_path: Path) -> None:

@@ -59,9 +59,17 @@ def post(
         connection.close()
 
 
+def refused(value: dict[str, Any]) -> dict[str, Any]:
+    """The error of an answer. Its message says what to do, too, for clients that show nothing else: its hint does so
+    here."""
+    told: dict[str, Any] = value.get("error") or {}
+    message, hint = told.get("message"), told.get("hint")
+    return {**told, "message": message.removesuffix(f". {hint}")} if isinstance(message, str) and hint else told
+
+
 def error_of(status: int, value: dict[str, Any]) -> GroundplanError:
     """What the gateway said of a call that it did not answer, with the call's id where it has one."""
-    told = value.get("error") or {}
+    told = refused(value)
     call = f" This was call {told['call_id']}." if told.get("call_id") else ""
     kind = Exhausted if status == 429 else Unavailable if status >= 500 else Invalid
     return kind(

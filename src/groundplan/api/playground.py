@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from groundplan.api import call_choice, store
-from groundplan.api.ask import post_chat
+from groundplan.api.ask import post_chat, refused
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.effect import effect_of
@@ -37,7 +37,7 @@ def play(services: Services, caller: Caller, workload: str, question: str, max_t
     finally:
         with services.transaction() as conn:
             identity.revoke_key(conn, caller.actor, key_id)
-    facts, error = value.get("groundplan") or {}, value.get("error") or {}
+    facts, error = value.get("groundplan") or {}, refused(value)
     call_id = facts.get("call_id") or error.get("call_id")
     return {
         "workload": workload,

@@ -24,7 +24,7 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import only_declared, without_proxies
 from groundplan.gateway.call.stream import EVENT_STREAM
-from groundplan.gateway.http.errors import error_body, of_error, of_refusal
+from groundplan.gateway.http.errors import error_body, error_type, of_error, of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.blocking import Threads
 from groundplan.gateway.upstream.failures import Failed
@@ -64,8 +64,9 @@ class Service:
         except Failed as failure:
             self._tell(response, failure)
         except GroundplanError as error:
-            status, body, lines = of_error(error)
-            response.send(503 if status < 500 else status, body, lines)
+            status, _, lines = of_error(error)
+            body = error_body(error.message, error.code, error.hint, error_type(error), **error.details)
+            response.send(503 if status < 500 else status, body, lines)  # the gateway says it in a message of its own
 
     async def _answer(self, path: bytes, named: Place, request: Request, response: Response) -> None:
         trace = {name: value.decode("latin-1") for name in _TRACE if (value := request.headers.get(name.encode()))}

@@ -122,6 +122,7 @@ def _gateway(home: Home) -> str | None:
 def _told(status: int, data: bytes) -> str:
     try:
         told: Any = json.loads(data)["error"]
-        return f"{told['message']} ({told.get('code') or status})"
-    except (ValueError, KeyError, TypeError):
+        message = told["message"].removesuffix(f". {told.get('hint')}")  # what to do is for callers
+        return f"{message} ({told.get('code') or status})"
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"the gateway answered {status}"

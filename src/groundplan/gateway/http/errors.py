@@ -46,7 +46,7 @@ def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-r
     details = dict(error.details)
     if call_id:
         details["call_id"] = call_id
-    body = error_body(error.message, error.code, error.hint, error_type(error), **details)
+    body = error_body(worded(error.message, error.hint), error.code, error.hint, error_type(error), **details)
     headers = lines_of(error)
     if error.retry_after is not None:
         headers += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after))
@@ -57,6 +57,11 @@ def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-r
         id = call_id.encode("ascii")
         headers += b"groundplan-call-id: %b\r\n%b: %b\r\n" % (id, id_header, id)
     return error.status, body, headers
+
+
+def worded(message: str, hint: str) -> str:
+    """What is wrong and what to do: most clients show the message and nothing else."""
+    return f"{message}. {hint}" if hint else message
 
 
 def of_upstream_refusal(data: bytes) -> bytes:
@@ -72,4 +77,4 @@ def of_upstream_refusal(data: bytes) -> bytes:
 def of_refusal(refusal: Refusal) -> bytes:
     """Body of what the protocol itself refuses."""
     kind = "api_error" if refusal.status >= 500 else "invalid_request_error"
-    return error_body(refusal.message, refusal.code, refusal.hint, kind)
+    return error_body(worded(refusal.message, refusal.hint), refusal.code, refusal.hint, kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from groundplan.gateway.http.alike import Alike
-from groundplan.gateway.http.errors import error_body
+from groundplan.gateway.http.errors import error_body, worded
 from groundplan.gateway.http.sse import DONE, event
 from groundplan.gateway.surfaces.codec import Declined, Malformed
 from groundplan.ledger.model import Usage
@@ -66,4 +66,4 @@ class OpenAIRelay:
         """The client has a part already: tell it that the rest will not come."""
         hint = "What came so far is all there is; ask again."
         message = f"the answer broke off: {reason}"
-        return event(error_body(message, "stream_broken", hint, "api_error", call_id=call_id))
+        return event(error_body(worded(message, hint), "stream_broken", hint, "api_error", call_id=call_id))
