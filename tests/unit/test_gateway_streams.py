@@ -81,6 +81,19 @@ async def test_no_connection(rig: Rig) -> None:
     assert (await fallback(rig, "failed", mode="down")).cost == BOUND
 
 
+async def test_what_was_wrong_with_an_attempt_is_told_where_no_status_says_it(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, more={"one": {"first_token_ms": 50}}) as rig:
+        rig.play("one", mode="stall")
+        whole(await rig.stream(), "two")
+        rig.play("one", mode="malformed")
+        whole(await rig.stream(), "two")
+        rig.change("one", url="http://127.0.0.1:1/v1")
+        whole(await rig.stream(), "two")
+        first = [settled for settled in await rig.settlements() if settled.attempt == 0]
+    assert [settled.flags[-1] for settled in first] == ["timeout", "malformed", "no_connection"]
+    assert (first[-1].outcome, first[-1].cost) == ("not_billed", 0)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("status", [307, *range(401, 406), 408, 409, 410, 412, 421, 425, 429, 500, 501, 503, 529])
 async def test_an_error_status(rig: Rig, status: int, stream: bool) -> None:
@@ -321,7 +334,7 @@ async def test_no_usage_at_all(rig: Rig) -> None:
     rig.play("one", mode="cut", at=1)
     stream = await rig.stream()
     (only,) = await rig.settlements()
-    assert only.flags == ["no_usage"] and only.estimated
+    assert only.flags == ["no_usage", "cut"] and only.estimated
     assert only.usage.output >= len(stream.text.split())
 
 
@@ -331,7 +344,7 @@ async def test_what_is_put_in_front_counts_where_nobody_reports_usage(tmp_path: 
         rig.play("one", mode="cut", at=1)
         await rig.stream()
         (only,) = await rig.settlements()
-    assert only.flags == ["no_usage"] and only.usage.input >= len(prompt) + len("a b c d")
+    assert only.flags == ["no_usage", "cut"] and only.usage.input >= len(prompt) + len("a b c d")
 
 
 # the client ----------------------------------------------------------------------------------------------------------

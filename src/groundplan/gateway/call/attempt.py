@@ -131,7 +131,7 @@ class Attempt(Refusable):
             stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
             self._close()
             billed = failure.sent and exchange.attempt_sent
-            failed = AttemptFailed(str(failure), billed=billed, stale=stale)
+            failed = AttemptFailed(str(failure), billed=billed, stale=stale, kind=failure.kind)
             failed.hint = failure.hint or hint_of_silence(failure.kind, self.deployment.name)
             failed.crowded = self._excused(failure.kind)
             failed.service_away = failure.kind == "refused" and not billed and self._is_translated()
@@ -244,7 +244,7 @@ class Attempt(Refusable):
             if status := account.told_status(data):
                 self._refuse(connection, status, data)
                 return
-            raise AttemptFailed(str(error), billed=True, status=self.status) from error
+            raise AttemptFailed(str(error), billed=True, status=self.status, kind="malformed") from error
         if self.gateway.reported is not None and self.gateway.reported.due(self.deployment.name, self.began):
             self.gateway.reported.look(self.deployment, data)
 
@@ -283,7 +283,7 @@ class Attempt(Refusable):
                 self.streaming = None
                 self._refuse(connection, status, broken.told)
                 return
-            failed = AttemptFailed(str(broken), billed=True, status=self.status)
+            failed = AttemptFailed(str(broken), billed=True, status=self.status, kind=broken.kind)
             failed.refusal, failed.guarded = broken.refusal, guarded
             raise failed from broken
 
@@ -297,7 +297,7 @@ class Attempt(Refusable):
             if status := account.told_status(data):
                 self._refuse(connection, status, data)
                 return
-        raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
+        raise AttemptFailed("the upstream did not stream", billed=True, status=self.status, kind="malformed")
 
     # to the last byte ------------------------------------------------------------------------------------------------
 
@@ -321,7 +321,7 @@ class Attempt(Refusable):
                 self._vacate()  # whoever looks at it takes none there
                 await streaming.finish(gateway, exchange)
             except StreamBroken as broken:
-                failed = AttemptFailed(str(broken), billed=True, status=self.status)
+                failed = AttemptFailed(str(broken), billed=True, status=self.status, kind=broken.kind)
                 failed.refusal = broken.refusal
                 if exchange.response.started:
                     failed.relay = streaming.relay

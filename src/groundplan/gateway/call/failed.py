@@ -38,6 +38,8 @@ def hint_of_silence(kind: str, deployment: str) -> str:
     )
 
 
+_NO_CONNECTION = {"refused": "no_connection"}
+"""Nothing listens there, its name is not known, its certificate is not the right one, its proxy lets nobody through."""
 About = Literal["above_rate", "too_long", "unfit", "sealed"]
 """What is wrong with a request for a deployment that may do well with others, and others with it: it alone is more than
 our account there may send in a minute; its model cannot read as much; nobody there does with the model what is
@@ -45,7 +47,8 @@ asked; it cannot read reasoning that was sealed elsewhere, and is to be asked wi
 
 
 class AttemptFailed(Exception):
-    """One attempt failed. `billed` unless it certainly was not; `rest` is the deployment's own retry-after."""
+    """One attempt failed. `billed` unless it certainly was not; `rest` is the deployment's own retry-after; `kind` is
+    that of an `UpstreamFailure`, empty where the upstream said what is wrong."""
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class AttemptFailed(Exception):
         *,
         billed: bool,
         status: int = 0,
+        kind: str = "",
         stale: bool = False,
         rest: float | None = None,
         about: About | None = None,
@@ -61,6 +65,7 @@ class AttemptFailed(Exception):
         self.reason = reason
         self.billed = billed
         self.status = status
+        self.kind = kind
         self.stale = stale
         """A kept-alive connection was closed as it was used; the deployment itself may be well."""
         self.rest = rest
@@ -82,6 +87,11 @@ class AttemptFailed(Exception):
         """It answered as it should, and a guardrail refuses the answer."""
         self.guarded: GuardedRelay | None = None
         """Of a stream that was refused before anything of it was sent."""
+
+    @property
+    def flag(self) -> str:
+        """How its receipt tells it where there is no status to tell it; empty: there is."""
+        return "no_room" if self.crowded else _NO_CONNECTION.get(self.kind, self.kind)
 
     @property
     def blames(self) -> bool:

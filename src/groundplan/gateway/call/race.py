@@ -203,7 +203,8 @@ def _outlasted(gateway: Gateway, attempt: Attempt) -> None:
 def _lost(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed: AttemptFailed) -> None:
     """One of two failed: settle it, the other one decides."""
     mine = attempt.exchange
-    settle.attempt(gateway, mine, "failed" if failed.billed else "not_billed", failed.status, None)
+    outcome = "failed" if failed.billed else "not_billed"
+    settle.attempt(gateway, mine, outcome, failed.status, None, flag=failed.flag)
     if mine is not exchange:
         exchange.add_cost(mine)
     if failed.blames:

@@ -340,7 +340,13 @@ class Course:
         usage = final_usage(failed.relay) if failed.relay is not None else None
         outcome = "failed" if failed.billed else "not_billed"
         settle.attempt(
-            self._gateway, exchange, outcome, failed.status, usage, keep_reservation=more and not failed.billed
+            self._gateway,
+            exchange,
+            outcome,
+            failed.status,
+            usage,
+            keep_reservation=more and not failed.billed,
+            flag=failed.flag,
         )
         if failed.relay is None:
             return True

@@ -62,13 +62,14 @@ def attempt(
     *,
     keep_reservation: bool = False,
     fee: int = 0,
+    flag: str = "",
 ) -> int:
     """Settle the open attempt and return the journal's sequence. `usage` None: unreported, so our count or the bound.
 
     `keep_reservation`: it was certainly not billed, and a retry takes the reservation over. `fee`: picodollars that it
-    costs whatever was used.
+    costs whatever was used. `flag`: what was wrong with it, beside what its usage has.
     """
-    sequence, settled = _write_attempt(gateway, exchange, outcome, status, usage, fee)
+    sequence, settled = _write_attempt(gateway, exchange, outcome, status, usage, fee, flag)
     _count_attempt(gateway, exchange, settled, keep_reservation=keep_reservation)
     return sequence
 
@@ -97,7 +98,7 @@ def whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage
 
 
 def _write_attempt(
-    gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None, fee: int = 0
+    gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None, fee: int = 0, flag: str = ""
 ) -> tuple[int, _Settled]:
     deployment = exchange.deployment
     if deployment is None or exchange.token is None or not exchange.attempt_started:
@@ -105,6 +106,8 @@ def _write_attempt(
     usage = _true(exchange, usage)
     estimated = usage is None and outcome != "not_billed"
     usage, cost, flags = (Usage(), fee, [FLAGGED]) if fee else _billed(exchange, deployment, outcome, usage)
+    if flag:
+        flags.append(flag)
     now, began = time.perf_counter_ns(), exchange.attempt_started
     duration_us, started_us = (now - began) // 1000, (began - exchange.started) // 1000
     sequence = gateway.journal.settle(

@@ -38,6 +38,8 @@ class StreamBroken(Exception):
     """A guardrail ended it."""
     told: bytes = b""
     """It began with this error, and there is nothing else of it."""
+    kind: str = "cut"
+    """As of an `UpstreamFailure`."""
 
 
 class Streaming:
@@ -287,6 +289,7 @@ class Streaming:
 
 def _broken(failure: Exception) -> StreamBroken:
     broken = StreamBroken(str(failure) or "an event is too large")
+    broken.kind = failure.kind if isinstance(failure, UpstreamFailure) else "malformed"
     if isinstance(failure, Stopped):
         broken.refusal = failure.error
     return broken
