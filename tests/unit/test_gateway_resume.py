@@ -21,7 +21,7 @@ from groundplan.gateway.call.resume import Continuation, continuation
 from groundplan.gateway.http.sse import DONE, EventReader, event
 from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued
 from groundplan.gateway.surfaces.chat import ChatRelay, read
-from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.ledger.model import Reservation, Usage
 
 RESUME = {"assistant": rule(on_broken_stream="resume")}

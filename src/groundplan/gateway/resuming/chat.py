@@ -15,7 +15,7 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import event
 from groundplan.gateway.resuming.chunks import ContinuedChunks
 from groundplan.gateway.resuming.story import Sent, asks, shaped, with_turns
-from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.codec import Malformed
 
 ENDPOINT = "chat.completions"
 _encode = msgspec.json.encode
