@@ -468,6 +468,16 @@ async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> N
         assert (await rig.chat()).code == "rate_limit_exceeded"
         assert counters.open_count == 0
 
+        async def lend(token: Any, charges: Any, *_: Any) -> Any:
+            live(rig, cleared={"assistant": 1})
+            for charge in charges:
+                counters.grant(charge.budget, charge.period, charge.amount)
+            return counters.reserve(token, charges)
+
+        rig.lender.acquire = lend
+        assert (await rig.chat()).json["groundplan"]["cache"] == "none", "it was cleared while its limit was waited for"
+        assert (counters.spent(names["requests"], periods["requests"]), counters.open_count) == (4, 0)
+
 
 async def test_what_a_provider_read_from_its_cache_is_told_as_saved(tmp_path: Path) -> None:
     rates = Rates(input=10**12, output=10 * 10**12, cache_read=10**11)
