@@ -7,8 +7,9 @@ import dataclasses
 import json
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig, until
 from groundplan.api import replays
 from groundplan.blueprint.experiment import DeclaredExperiment, Replay
 from groundplan.blueprint.model import Cache, Guardrails, Keep, Limit, Routing
+from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.economics.experiment.model import AB, CONVERSATION, SHADOW, Experiment
@@ -272,6 +274,16 @@ async def test_a_judge_that_cannot_be_paid_says_why_it_said_nothing(tmp_path: Pa
 )
 def test_why_an_answer_was_not_judged(told: dict[str, Any], why: str) -> None:
     assert replays._unjudged(told) == why
+
+
+def test_a_replay_that_outlasts_its_key_goes_on_with_another() -> None:
+    """Else every further call of it would be asked in vain, and it would say that all were asked."""
+    waiting: Any = SimpleNamespace(call=new_id(), endpoint="chat.completions", email=None)
+    for code in ("key_revoked", "key_expired"):
+        line: Any = SimpleNamespace(post=lambda *_, code=code: (401, {"error": {"code": code}}))
+        run: Any = SimpleNamespace(id=new_id(), candidate="two", judge="three")
+        with pytest.raises(Unavailable, match=replays.WAITS) if code == "key_expired" else nullcontext():
+            assert replays._asked(run, waiting, ({}, "7"), line).why == code
 
 
 async def test_a_person_or_a_kill_ends_it_at_once(tmp_path: Path) -> None:

@@ -213,6 +213,8 @@ def _asked(run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | Non
     status, told = line.post(value, waiting.email)
     if status != 200:
         code = str((told.get("error") or {}).get("code") or f"status_{status}")
+        if code == "key_expired":
+            raise Unavailable("its key has ended", code=WAITS, hint="It goes on with another one.")
         return Answered(waiting.call, None, None, False, Decimal(0), code)
     if told["code"] in _PASSING and not told["answered"] and not told["cost"]:
         hint = "It goes on by itself."
