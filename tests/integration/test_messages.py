@@ -132,6 +132,7 @@ async def test_a_stream_is_anthropics_events_with_the_facts_in_the_last(setup: S
     assert all(name == json.loads(text)["type"] for name, text in frames(reply.body))
     kinds = [event.type for event in events]
     assert kinds[0] == "message_start" and kinds[-2:] == ["message_delta", "message_stop"]
+    assert events[0].message.usage.input_tokens > 0, "some clients look for what was read here alone"
     assert kinds.count("content_block_start") == kinds.count("content_block_stop") == 2
     end = events[-2]
     assert end.delta.stop_reason == "tool_use"
