@@ -16,6 +16,7 @@ import pytest
 
 from groundplan.catalog.loader import load_files
 from groundplan.gateway.policy.catalog import index
+from groundplan.placement.company import Taken, frame
 from groundplan.placement.explain.why import to_json, why
 from groundplan.placement.explain.words import sentences
 from groundplan.placement.planner import CompanyPlan
@@ -53,13 +54,25 @@ def test_every_placement_says_why(placed: CompanyPlan) -> None:
         assert any(line.startswith("What decides") for line in told["words"])
 
 
+def meaning(taken: Taken) -> tuple[object, ...]:
+    return taken.role, taken.level, taken.candidate and taken.candidate.config, taken.pool, taken.held
+
+
 def test_the_verifier_finds_a_plan_that_breaks_a_rule(placed: CompanyPlan) -> None:
-    problem, solution = placed.framed.problem, placed.solution
-    assert verify(problem, solution).verified
+    assert verify(placed.framed.problem, placed.solution).verified
+    whole = frame(placed.framed.offered)  # with what rules forbid, which is no option where anything else is allowed
+    problem = whole.problem
+    options = {
+        (part, meaning(whole.options[option])): option for option, part in enumerate(problem.options.part.tolist())
+    }
+    taken = [meaning(placed.framed.options[option]) for option in placed.solution.choice]
+    choice = np.array([options[part, each] for part, each in enumerate(taken)], dtype=placed.solution.choice.dtype)
+    solution = replace(placed.solution, choice=choice)
+    found = {each.kind for each in verify(problem, solution).violations}
+    assert found <= {"bound"}, "what is left out changes no plan, though its proof is of other rows"
     finance = problem.workloads.index("finance-analytics")
     part = int(np.flatnonzero(problem.parts.workload == finance)[0])
-    options = np.flatnonzero(problem.options.part == part)
-    forbidden = next(int(o) for o in options if not problem.allowed[o])
+    forbidden = next(int(o) for o in np.flatnonzero(problem.options.part == part) if not problem.allowed[o])
     choice = solution.choice.copy()
     choice[part] = forbidden
     broken = verify(problem, replace(solution, choice=choice))

@@ -98,6 +98,12 @@ def test_the_plan_is_shown_verified_with_its_gap_and_comparisons(planner: Planne
     assert {row["with"] for row in plan["compared"]} == {"today", "all cloud", "all private", "each alone"}
     assert "outside EU" in plan["excluded"]["support-assistant"]["cloud-us"]
     assert [build["site"] for build in plan["to_build"]] == ["line-3"]
+    _, one = planner.ask("GET", "/api/placement?among=line-inspector")
+    assert [row["workload"] for row in one["workloads"]] == [*one["excluded"]] == [*one["curves"]] == ["line-inspector"]
+    assert one["usd_month"] == plan["usd_month"] and sum(site["workloads"] for site in one["sites"]) == len(places)
+    _, served = planner.ask("GET", "/api/placement/served?limit=1")
+    _, behind = planner.ask("GET", f"/api/placement/served?after={served['next']}")
+    assert served["total"] == 1 + len(behind["placements"]) and behind["next"] is None
 
 
 def test_why_tells_the_same_on_both_ways(planner: Planner) -> None:

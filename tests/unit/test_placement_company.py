@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from tests.unit import placement_rig as rig
 
 from groundplan.core.errors import Conflict, Invalid
+from groundplan.placement.company import frame
 from groundplan.placement.explain.whole import compare, excluded_matrix, moves, whole_json
 from groundplan.placement.explain.why import at_load, to_json, why
 from groundplan.placement.explain.words import sentences
-from groundplan.placement.planner import plan_company, plan_offered, units_used
+from groundplan.placement.planner import LIMIT, plan_company, plan_offered, units_used
+from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.terms import curve, lookup, queue
 from groundplan.placement.terms.candidates import Candidate, offered
 from groundplan.placement.terms.facts import Company, OwnSpeed, PolicyFacts
@@ -243,3 +245,15 @@ def test_what_is_to_rent_and_what_budgets_and_objectives_will_not_bear_is_said()
     only = plan_company(replace(dear, workloads={"chat": dear.workloads["chat"]}))
     assert any("more than its budget of $100.00" in line for line in whole_json(only, ())["words"])
     assert any("99.99% are asked" in doubt for doubt in why(only, "chat").doubts)
+
+
+@pytest.mark.parametrize("declared", [(), ("dear", "gpt")])
+def test_what_rules_forbid_is_no_option_and_changes_no_plan(declared: tuple[str, ...]) -> None:
+    company = rig.company(rig.workload("chat", calls_month=1000.0, fallback="wanted", declared=declared))
+    company = replace(company, deployments={**company.deployments, "dear": rig.deployment("dear", "cloud", 9.0)})
+    offers = offered(company)
+    whole, less = frame(offers), frame(offers, forbidden=False)
+    assert len(less.options) < len(whole.options)
+    assert all(taken.candidate is None or taken.candidate.allowed for taken in less.options)
+    found = [[kind.options[option] for option in optimise(kind.problem, LIMIT).choice] for kind in (whole, less)]
+    assert [(each.role, each.candidate) for each in found[0]] == [(each.role, each.candidate) for each in found[1]]

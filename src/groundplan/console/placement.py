@@ -17,6 +17,7 @@ from groundplan.placement import pictures
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/placement"
+LISTED = 50
 LEVELS = (1.0, 0.75, 0.5)
 FIELDS = ("set", "drop_site", "demand", "price")
 WEIGHTS = {
@@ -29,15 +30,21 @@ WEIGHTS = {
 @router.get("/placement")
 async def placement(request: Request, visitor: Signed) -> HTMLResponse:
     """The plan; where there is none, why, beside what is served."""
-    served: list[dict[str, Any]] = []
-    if visitor.status.get("blueprint"):
-        reply = await visitor.api.get("/api/blueprints/current")
-        if not reply.ok:
-            raise Instead(failed(reply, visitor))
-        served = reply.body["content"]["placements"]
-    asked = await visitor.api.get("/api/placement") if served else None
+    search, after = request.query_params.get("search", "")[:200], request.query_params.get("after", "")[:63]
+    query = {"search": search} if search else {}
+    behind = {"after": after} if after else {}
+    reply = await visitor.api.get("/api/placement/served", limit=str(LISTED), **query, **behind)
+    if not reply.ok:
+        raise Instead(failed(reply, visitor))
+    served, following = reply.body["placements"], reply.body["next"]
+    among = ",".join(placement["workload"] for placement in served)
+    asked = await visitor.api.get("/api/placement", among=among) if served else None
     plan = asked.body if asked is not None and asked.ok else None
-    values: dict[str, Any] = {"plan": plan, "placements": served, "paper": find_spec("reportlab") is not None}
+    values: dict[str, Any] = {
+        "plan": plan, "placements": served, "paper": find_spec("reportlab") is not None, "search": search,
+        "total": reply.body["total"], "first": urlencode(query) if after else None,
+        "more": urlencode({**query, "after": following}) if following else None,
+    }  # fmt: skip
     values["told"] = asked.problem if asked is not None and not asked.ok else ""
     if plan is not None:
         values |= {
@@ -110,12 +117,10 @@ async def replan(request: Request, csrf: Annotated[str, Form(max_length=2000)]) 
 async def one(request: Request, visitor: Signed, workload: str) -> HTMLResponse:
     """Why one workload is where it is, with its load and what its own room bears."""
     reply = await visitor.api.get(f"/api/placement/why/{quote(workload, safe='')}")
-    whole = await visitor.api.get("/api/placement")
-    for each in (reply, whole):
-        if not each.ok:
-            raise Instead(failed(each, visitor))
+    if not reply.ok:
+        raise Instead(failed(reply, visitor))
     found = reply.body
-    week = whole.body["curves"].get(workload, [])
+    week = found["curve"]
     own = max(week) * LEVELS[found["place"]["level"]] if week and found["place"]["burst"] else None
     values = {
         "found": found,

@@ -57,17 +57,24 @@ class Framed:
 
 
 def frame(
-    offered: Offered, *, wanted: bool = True, banned: frozenset[tuple[str, str]] = frozenset(), pooled: bool = True
+    offered: Offered,
+    *,
+    wanted: bool = True,
+    banned: frozenset[tuple[str, str]] = frozenset(),
+    pooled: bool = True,
+    forbidden: bool = True,
 ) -> Framed:
     """The problem of a company. `wanted` False leaves out fallbacks that are only wanted; `banned` are (workload,
     config) that may not be the primary, for asking what comes next; `pooled` False adds up peaks of own hardware and
-    commits to nothing, with the same options of workloads in the same order."""
+    commits to nothing, with the same options of workloads in the same order. `forbidden` False leaves out what a rule
+    forbids where anything else is allowed: with hundreds of deployments that is most of it, and explains conflicts
+    alone."""
     company, found = offered.company, pools(offered) if pooled else {}
     jobs: list[Job] = []
     meanings: list[Taken] = []
     for name, candidates in offered.by_workload.items():
         workload = company.workloads[name]
-        pieces = list(_pieces(_Asked(offered, found, wanted, banned), workload, candidates))
+        pieces = list(_pieces(_Asked(offered, found, wanted, banned, forbidden), workload, candidates))
         jobs.append(Job(name, tuple(piece for piece, _ in pieces)))
         for _, meant in sorted(pieces, key=lambda each: each[0].role):
             meanings += meant
@@ -122,6 +129,13 @@ class _Asked:
     pools: Mapping[str, Pool]
     wanted: bool
     banned: frozenset[tuple[str, str]]
+    forbidden: bool
+
+    def kept(self, w: WorkloadFacts, candidates: list[Candidate]) -> list[Candidate]:
+        """What becomes an option."""
+        if self.forbidden:
+            return candidates
+        return [c for c in candidates if c.allowed and (w.name, c.config) not in self.banned] or candidates
 
 
 def _quotas(company: Company) -> Iterable[Quota]:
@@ -162,7 +176,7 @@ def _place(offered: Offered, found: Mapping[str, Pool], site: SiteFacts) -> Plac
             extra = max(0.0, each.rented * HOURS - (unit_month(each) if each.count else 0.0))
             how = "reserved" if each.rented == each.reserved else "on demand"
             offers.append(Offer(f"{each.type} {how}", each.type, MILLI, pico(extra), each.most))
-    offers += _leases(offered, found, site)
+    offers += _leases(offered, found, site) if site.hardware else ()
     for each in site.hardware if len(offers) else ():
         if next(leases(each), None) is not None and site.type == "cloud":
             capacity[_to_rent(each.type)] = each.most * MILLI
@@ -205,12 +219,12 @@ def pool_of(found: Mapping[str, Pool], c: Candidate) -> Pool | None:
 def _pieces(asked: _Asked, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> Iterable[tuple[Piece, list[Taken]]]:
     offered, banned = asked.offered, asked.banned
     bursts = _may_burst(w, candidates)
-    first = primaries(w, candidates, banned)
+    first = asked.kept(w, primaries(w, candidates, banned, forbidden=asked.forbidden))
+    may_stay = offered.company.policy.moves is not None and any(c.allowed and c.site == w.today for c in first)
     levels = range(len(LEVELS)) if bursts else range(1)
     own = [(c, level) for c in first for level in levels if level == 0 or (c.hardware and c.lease != HOURLY)]
     choices = [
-        _moving(offered, w, first, _choice(asked, w, c, PRIMARY, level, (w.name, c.config) in banned))
-        for c, level in own
+        _moving(w, may_stay, _choice(asked, w, c, PRIMARY, level, (w.name, c.config) in banned)) for c, level in own
     ]
     yield Piece(tuple(choices), PRIMARY, w.today), [Taken(PRIMARY, level, c) for c, level in own]
     if bursts:
@@ -221,6 +235,7 @@ def _pieces(asked: _Asked, w: WorkloadFacts, candidates: tuple[Candidate, ...]) 
     promised = w.available and w.availability is not None and w.fallback != "none"
     if w.fallback == "required" or promised or (asked.wanted and _may_fall_back(offered, w, candidates)):
         standing = [c for c in candidates if stands_in(w, c)] or [c for c in candidates if not c.lease]
+        standing = standing if asked.forbidden else [c for c in standing if c.allowed] or standing
         fallbacks = [_choice(asked, w, c, FALLBACK, 0) for c in standing]
         meant_by: list[Candidate | None] = list(standing)
         if promised and w.fallback != "required":
@@ -229,23 +244,29 @@ def _pieces(asked: _Asked, w: WorkloadFacts, candidates: tuple[Candidate, ...]) 
         yield Piece(tuple(fallbacks), FALLBACK), [Taken(FALLBACK, 0, each) for each in meant_by]
 
 
-def _moving(offered: Offered, w: WorkloadFacts, first: list[Candidate], choice: Choice) -> Choice:
-    """Counted as a move where the workload could stay where it runs."""
-    may_stay = any(c.allowed and c.site == w.today for c in first)
-    if offered.company.policy.moves is None or not may_stay or choice.site == w.today:
+def _moving(w: WorkloadFacts, may_stay: bool, choice: Choice) -> Choice:
+    """Counted as a move, where that is limited and the workload could stay where it runs."""
+    if not may_stay or choice.site == w.today:
         return choice
     return replace(choice, uses={**choice.uses, MOVES: 1})
 
 
 def primaries(
-    w: WorkloadFacts, candidates: tuple[Candidate, ...], banned: frozenset[tuple[str, str]] = frozenset()
+    w: WorkloadFacts,
+    candidates: tuple[Candidate, ...],
+    banned: frozenset[tuple[str, str]] = frozenset(),
+    *,
+    forbidden: bool = True,
 ) -> list[Candidate]:
-    """What may come first: with a declared order, the first of it that is allowed; others say so."""
+    """What may come first: with a declared order, the first of it that is allowed; others say so, or are left out
+    without `forbidden` where there is such a one."""
     if w.planned:
         return list(candidates)
     named = {c.config: c for c in candidates if c.kind == "deployment"}
     usable = [name for name in (*w.declared, *w.later) if name in named and named[name].allowed]
     first = next((name for name in usable if (w.name, name) not in banned), None)
+    if not forbidden and first is not None:
+        return [named[first]]
     rule = "the declared order puts another first"
     return [c if c.config == first or c.rules else _with_rule(c, rule) for c in candidates]
 
@@ -270,7 +291,7 @@ def _may_fall_back(offered: Offered, w: WorkloadFacts, candidates: tuple[Candida
         return False
     standing = [c for c in candidates if c.allowed and stands_in(w, c)]
     domains = {offered.company.sites[c.site].domain for c in standing}
-    first = {offered.company.sites[c.site].domain for c in primaries(w, candidates) if c.allowed}
+    first = {offered.company.sites[c.site].domain for c in primaries(w, candidates, forbidden=False) if c.allowed}
     return bool(domains) and len(domains | first) > 1
 
 

@@ -108,8 +108,11 @@ def site_map(sites: Sequence[Row], workloads: Sequence[Row]) -> str:
         for site in (s for s in sites if s["type"] == kind):
             here = [(w, "") for w in workloads if w["place"]["site"] == site["site"]]
             beside = [(w, word) for w in workloads for word in _beside(w, site["site"])]
-            height = room + row * max(1, len(here) + len(beside))
+            more = site.get("workloads", len(here)) - len(here)
+            height = room + row * max(1, len(here) + len(beside) + (more > 0))
             parts.append(_room(site, x, y, width, height))
+            if more > 0:
+                parts.append(f'<text x="{x + 16}" y="{y + height - 11}" class="s">{more:,} more</text>')
             for number, (workload, word) in enumerate([*here, *beside]):
                 parts.append(_tile(workload, word, x + 10, y + room - 4 + number * row, width - 20))
             y += height + 10

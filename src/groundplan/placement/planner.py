@@ -121,13 +121,15 @@ def plan_offered(
         )
     notes: list[str] = []
     framed, solution = _solved(offers, limit, True, banned)
+    wanted = True
     if not solution.found:
-        again = frame(offers, wanted=False, banned=banned)
+        again = frame(offers, wanted=False, banned=banned, forbidden=False)
         if len(again.options) != len(framed.options):
-            framed, solution = _solved(offers, limit, False, banned)
+            wanted = False
+            framed, solution = _solved(offers, limit, wanted, banned)
             notes.append("there is no room for fallbacks that are only wanted: they are left out")
     if not solution.found:
-        raise _conflict(framed, solution)
+        raise _conflict(frame(offers, wanted=wanted, banned=banned), solution)
     report = verify(framed.problem, solution)
     if not report.verified:
         raise Invalid(
@@ -171,7 +173,7 @@ def _placed(plan: CompanyPlan, each: Decided) -> Placed:
 
 
 def _stays(candidates: Iterable[Candidate], w: WorkloadFacts) -> bool:
-    return any(c.allowed and c.site == w.today for c in primaries(w, tuple(candidates)))
+    return any(c.allowed and c.site == w.today for c in primaries(w, tuple(candidates), forbidden=False))
 
 
 def homeless(offers: Offered, banned: frozenset[tuple[str, str]] = frozenset()) -> dict[str, str]:
@@ -191,10 +193,10 @@ def _solved(
     """The problem and its answer; where hardware is shared over the week, begun from the best plan that shares none."""
     from groundplan.placement.solve.optimise import optimise  # noqa: PLC0415 -- numbers only where something is planned
 
-    framed = frame(offers, wanted=wanted, banned=banned)
+    framed = frame(offers, wanted=wanted, banned=banned, forbidden=False)
     if not framed.pools:
         return framed, optimise(framed.problem, limit)
-    plain = optimise(frame(offers, wanted=wanted, banned=banned, pooled=False).problem, limit)
+    plain = optimise(frame(offers, wanted=wanted, banned=banned, pooled=False, forbidden=False).problem, limit)
     if limit.work is not None:
         limit = replace(limit, work=min(limit.work, SHARING))
     return framed, optimise(framed.problem, limit, started(framed, plain.choice) if plain.found else None)

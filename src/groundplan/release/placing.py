@@ -7,10 +7,12 @@ asks for a plan, nothing is solved. The same company is solved once: it is asked
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
+from threading import Lock
 
 import msgspec
 
@@ -51,12 +53,10 @@ class Observed:
 NOTHING = Observed()
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A company, the same as another where all its facts are."""
-
-    facts: str
-    company: Company = field(compare=False, hash=False)
+_KEPT, _CANDIDATES = 8, 200_000
+"""Plans that are remembered, and the candidates of all of them but the newest: each takes a kilobyte of memory."""
+_plans: OrderedDict[bytes, CompanyPlan] = OrderedDict()
+_solving = Lock()
 
 
 def company_of(
@@ -136,13 +136,20 @@ def _problem(error: GroundplanError, where: Where | None) -> Problem:
 
 
 def solved(company: Company) -> CompanyPlan:
-    """The plan of a company, solved once for the same facts."""
-    return _solved(_Asked(repr(company), company))
+    """The plan of a company, solved once for the same facts: whoever asks meanwhile waits for it."""
+    facts = hashlib.sha256(repr(company).encode()).digest()
+    with _solving:
+        found = _plans.get(facts)
+        if found is None:
+            found = _plans[facts] = plan_company(company)
+            while len(_plans) > 1 and (len(_plans) > _KEPT or sum(map(_candidates, _plans.values())) > _CANDIDATES):
+                _plans.popitem(last=False)
+        _plans.move_to_end(facts)
+        return found
 
 
-@lru_cache(maxsize=8)
-def _solved(asked: _Asked) -> CompanyPlan:
-    return plan_company(asked.company)
+def _candidates(plan: CompanyPlan) -> int:
+    return sum(map(len, plan.framed.offered.by_workload.values()))
 
 
 def routed(

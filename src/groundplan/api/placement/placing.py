@@ -41,6 +41,13 @@ def plan(conn: Connection[Any], services: Services) -> CompanyPlan:
     return solved(company(conn, services))
 
 
+def planned(services: Services) -> CompanyPlan:
+    """As `plan`, without a transaction that waits for it: that of a large company takes seconds."""
+    with services.transaction() as conn:
+        facts = company(conn, services)
+    return solved(facts)
+
+
 def decided(found: CompanyPlan, workload: str) -> None:
     """Raises `NotFound` or `Conflict` where a workload is not in the plan."""
     if workload in found.homeless:
@@ -113,11 +120,21 @@ def charts(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> list[d
     return drift.charts(expected, seen)
 
 
-def replan(conn: Connection[Any], services: Services, found: list[drift.Chart]) -> dict[str, Any] | None:
+def company_or_none(conn: Connection[Any], services: Services) -> Company | None:
+    """As `company`; None where that cannot be told."""
+    try:
+        return company(conn, services)
+    except GroundplanError:
+        return None
+
+
+def replan(facts: Company | None, found: list[drift.Chart]) -> dict[str, Any] | None:
     """The company at the calls that were seen, solved again; None where that cannot be placed."""
+    if facts is None:
+        return None
     loads = {each.workload: each.off for each in found if each.figure == "calls_day" and each.drifts}
     try:
-        before = plan(conn, services)
+        before = solved(facts)
         compared = whatif.compare(before, whatif.Changes(demand=loads))
     except GroundplanError:
         return None
@@ -134,8 +151,10 @@ def look(services: Services) -> int:
             return 0
         found = charts(conn, blueprint, services.clock.now())
         drifting = [each for each in found if each.drifts]
-        fix = replan(conn, services, drifting) if drifting else None
-        owners = {item.name: next(iter(item.owners.get("architecture", ())), None) for item in blueprint.workloads}
+        facts = company_or_none(conn, services) if drifting else None
+    fix = replan(facts, drifting)
+    owners = {item.name: next(iter(item.owners.get("architecture", ())), None) for item in blueprint.workloads}
+    with services.transaction() as conn:
         told = finding_store.tell_all(conn, drift.findings(found, owners, fix), kinds=[KIND])
         return told.opened
 

@@ -40,7 +40,7 @@ def replan(conn: Connection[Any], services: Services, actor: str, reason: str) -
     files = dict(store.blueprint(conn, number)["sources"])
     calls = {each.workload: each.expected * each.off for each in off}
     written = with_calls(files, workspace_at(conn, number), calls)
-    compared = placing.replan(conn, services, off)
+    compared = placing.replan(placing.company_or_none(conn, services), off)
     released = services.releases.apply(conn, actor, written, reason)
     return {
         "calls_day": {name: round(value) for name, value in sorted(calls.items())},

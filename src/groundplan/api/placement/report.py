@@ -25,6 +25,9 @@ th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #0002;vertica
 .soft{opacity:.7}.scroll{overflow-x:auto}svg{max-width:100%;height:auto}@media(prefers-color-scheme:dark){
 body{color:#dfe6ec;background:#161b20}th,td{border-color:#fff3}}@media print{section{break-inside:avoid}}"""
 
+EXPLAINED = 20
+"""Workloads whose reasons are told: for each the whole company is placed once more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -54,7 +57,8 @@ def sections(plan: CompanyPlan, today: date) -> Iterator[Section]:
     yield Section("Sites and workloads", svg=pictures.site_map(body["sites"], body["workloads"]), table=_places(body))
     yield Section("What a month costs", svg=pictures.waterfall(body["terms"]))
     yield _ways(front(plan), body)
-    yield Section("Why each is where it is")
+    some = "" if len(plan.decided) <= EXPLAINED else f"Of the {EXPLAINED} that cost most; each can be asked for alone."
+    yield Section("Why each is where it is", text=some)
     yield from _reasons(plan)
     yield Section("Why not elsewhere", table=_matrix(plan))
     yield Section("The months ahead", lines=tuple(ahead.words(ahead.ahead(plan))))
@@ -90,7 +94,8 @@ def _compared(body: dict[str, Any]) -> Table:
 
 
 def _reasons(plan: CompanyPlan) -> Iterator[Section]:
-    for name, decided in sorted(plan.decided.items()):
+    dearest = sorted(plan.decided, key=lambda name: (-plan.decided[name].usd, name))[:EXPLAINED]
+    for name, decided in sorted((name, plan.decided[name]) for name in dearest):
         facts = plan.company.workloads[name]
         own = max(facts.curve) * LEVELS[decided.level] if decided.burst is not None else None
         yield Section(name, 3, " ".join(sentences(why(plan, name))), svg=pictures.curves("", facts.curve, own))

@@ -20,13 +20,14 @@ from groundplan.api.placement import replan as placement_replan
 from groundplan.api.placement.pdf import report_pdf
 from groundplan.api.placement.report import report_html, sections
 from groundplan.api.placement.serving import calibrated
-from groundplan.api.served import current_blueprint
+from groundplan.api.served import current_blueprint, current_or_none
 from groundplan.core.audit.store import record
 from groundplan.placement import ahead, drift, pilot, stress, whatif
 from groundplan.placement.explain.front import YOURS, front
 from groundplan.placement.explain.whole import compare, excluded_matrix, whole_json
 from groundplan.placement.explain.why import to_json, why
 from groundplan.placement.explain.words import sentences
+from groundplan.release.model import placement_json
 
 router = below_api("placement")
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -64,40 +65,61 @@ class Replan(BaseModel):
 
 
 @router.get("/placement")
-def show(services: Using, _: Reader) -> dict[str, Any]:
-    """The plan of the whole company: cost by term, proven gap, comparisons, the matrix of exclusions."""
-    with services.transaction() as conn:
-        plan = placing.plan(conn, services)
-    body = whole_json(plan, compare(plan))
-    body["excluded"] = {name: {site: list(r) for site, r in row.items()} for name, row in excluded_matrix(plan).items()}
-    body["curves"] = {name: list(plan.company.workloads[name].curve) for name in plan.decided}
+def show(services: Using, _: Reader, among: Annotated[str | None, Query(max_length=8000)] = None) -> dict[str, Any]:
+    """The plan of the whole company: cost by term, proven gap, comparisons, the matrix of exclusions. `among`: names
+    with commas between them; what is told of each workload is told of these alone."""
+    plan = placing.planned(services)
+    body = whole_json(plan, compare(plan), None if among is None else frozenset(among.split(",")))
+    names = [row["workload"] for row in body["workloads"]]
+    matrix = excluded_matrix(plan, names)
+    body["excluded"] = {name: {site: list(rules) for site, rules in row.items()} for name, row in matrix.items()}
+    body["curves"] = {name: list(plan.company.workloads[name].curve) for name in names}
     return body
+
+
+@router.get("/placement/served")
+def served(
+    services: Using,
+    _: Reader,
+    search: Annotated[str, Query(max_length=200)] = "",
+    after: Annotated[str, Query(max_length=63)] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> dict[str, Any]:
+    """Why each served workload is where it is, as it was when it was released, by name; `search`: a part of the name.
+    `next`: what `after` is for those that follow; `total`: how many there are in all."""
+    with services.transaction() as conn:
+        blueprint = current_or_none(conn)
+    found = {each.workload: each for each in blueprint.placements} if blueprint else {}
+    names = sorted(name for name in found if search.strip().lower() in name)
+    rest = [name for name in names if name > after]
+    following = rest[limit - 1] if len(rest) > limit else None
+    return {
+        "placements": [placement_json(found[name]) for name in rest[:limit]], "total": len(names), "next": following,
+    }  # fmt: skip
 
 
 @router.get("/placement/why/{workload}")
 def because(workload: str, services: Using, _: Reader) -> dict[str, Any]:
     """Why one workload is where it is, as figures and in words."""
-    with services.transaction() as conn:
-        plan = placing.plan(conn, services)
+    plan = placing.planned(services)
     placing.decided(plan, workload)
     found = why(plan, workload)
-    return to_json(found, list(sentences(found)))
+    curve = list(plan.company.workloads[workload].curve)
+    return {**to_json(found, list(sentences(found))), "curve": curve}
 
 
 @router.post("/placement/what-if")
 def what_if(body: WhatIf, services: Using, _: Reader) -> dict[str, Any]:
     """Two plans side by side, with the decisions that flip. Nothing is changed."""
     changes = placing.changes(body.set, body.drop_site, body.demand, body.price)
-    with services.transaction() as conn:
-        plan = placing.plan(conn, services)
+    plan = placing.planned(services)
     return whatif.to_json(whatif.compare(plan, changes))
 
 
 @router.post("/placement/stress")
 def stressed(body: Stress, services: Using, _: Reader) -> dict[str, Any]:
     """The plan under sampled futures, and a robust variant with what it costs."""
-    with services.transaction() as conn:
-        plan = placing.plan(conn, services)
+    plan = placing.planned(services)
     return stress.report(plan, stress.Spreads(body.futures, body.load, body.price, body.seed))
 
 
@@ -114,7 +136,8 @@ def drifting(services: Using, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         found = placing.charts(conn, current_blueprint(conn), services.clock.now())
         off = [each for each in found if each.drifts]
-        again = placing.replan(conn, services, off) if off else None
+        facts = placing.company_or_none(conn, services) if off else None
+    again = placing.replan(facts, off)
     return {
         "charts": [drift.to_json(each) for each in found],
         "drifts": [f"{each.workload}: {drift.told(each)}" for each in off],
@@ -151,8 +174,8 @@ def coming(
     """The coming months at the growth that is declared: who moves when, what fills up, what to commit to; and whether
     own hardware (`own`) pays at the use that was measured in the last 30 days."""
     today = services.clock.now().date()
+    plan = placing.planned(services)
     with services.transaction() as conn:
-        plan = placing.plan(conn, services)
         own = cost_own.rows(conn, current_blueprint(conn), Days(today - OWN_DAYS, today - timedelta(days=1)))
     found = ahead.to_json(ahead.ahead(plan, months, step))
     return {**found, "own": own, "words": [*found["words"], *(f"{row['deployment']}: {row['told']}" for row in own)]}
@@ -170,8 +193,7 @@ def ways(
     hour), and which of them nothing beats; with weights of your own, who would go where."""
     given = {"carbon_usd_tonne": carbon, "latency_usd": latency, "people_usd": people}
     asked = {name: value for name, value in given.items() if value is not None}
-    with services.transaction() as conn:
-        plan = placing.plan(conn, services)
+    plan = placing.planned(services)
     found = front(plan, asked=asked)
     return {"ways": found, "yours": next((each for each in found if asked and YOURS in each["name"]), None)}
 
@@ -179,15 +201,14 @@ def ways(
 @router.get("/placement/report", response_class=HTMLResponse)
 def report(services: Using, _: Reader) -> HTMLResponse:
     """The plan as one self-contained page for the board."""
-    with services.transaction() as conn:
-        plan = placing.plan(conn, services)
+    plan = placing.planned(services)
     return HTMLResponse(report_html(plan, services.clock.now().date()))
 
 
 @router.get("/placement/report.pdf")
 def report_on_paper(services: Using, caller: Reader) -> Response:
     """The same report as a PDF."""
+    plan = placing.planned(services)
     with services.transaction() as conn:
-        plan = placing.plan(conn, services)
         record(conn, action="export.placement", actor=caller.actor, subject="company", detail={})
     return Response(report_pdf(sections(plan, services.clock.now().date())), media_type="application/pdf")

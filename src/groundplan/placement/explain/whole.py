@@ -6,7 +6,8 @@ and left out of both totals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,8 +116,11 @@ def moves(plan: CompanyPlan) -> list[dict[str, Any]]:
     return found
 
 
-def whole_json(plan: CompanyPlan, compared: tuple[Compared, ...]) -> dict[str, Any]:
-    """The plan as JSON. Money is USD a month."""
+def whole_json(
+    plan: CompanyPlan, compared: tuple[Compared, ...], among: frozenset[str] | None = None
+) -> dict[str, Any]:
+    """The plan as JSON, with the `workloads` that are among these, or all. Money is USD a month."""
+    there = Counter(each.primary.site for each in plan.decided.values())
     terms: dict[str, float] = {}
     for decided in plan.decided.values():
         for term, value in decided.terms.items():
@@ -139,12 +143,14 @@ def whole_json(plan: CompanyPlan, compared: tuple[Compared, ...]) -> dict[str, A
                 "terms": {term: round(value, 2) for term, value in sorted(each.terms.items())},
             }
             for name, each in sorted(plan.decided.items())
+            if among is None or name in among
         ],
         "homeless": dict(plan.homeless),
         "sites": [
             {
                 "site": site.name, "type": site.type, "jurisdiction": site.jurisdiction, "domain": site.domain,
                 "opening_usd_month": round(plan.opened.get(site.name, 0.0), 2), "open": site.name in plan.opened,
+                "workloads": there[site.name],
             }
             for _, site in sorted(plan.company.sites.items())
         ],
@@ -230,14 +236,18 @@ def _versus(each: Compared) -> str:
     return f"The plan costs {more} {each.name} ({usd(each.usd)} a month{left})."
 
 
-def excluded_matrix(plan: CompanyPlan) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+def excluded_matrix(
+    plan: CompanyPlan, names: Collection[str] | None = None
+) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
     """workload -> site -> rules of the best candidate there; empty rules: it may run there. Sites without any
     candidate say so."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
-    for name, candidates in sorted(plan.framed.offered.by_workload.items()):
+    offers = plan.framed.offered.by_workload
+    for name in sorted(offers if names is None else names):
+        candidates = offers[name]
         row: dict[str, tuple[str, ...]] = {}
-        for site in sorted(plan.company.sites):
-            there = [c.rules for c in candidates if c.site == site]
-            row[site] = min(there, key=len) if there else ("nothing is served there",)
-        found[name] = row
+        for each in candidates:
+            if each.site not in row or len(each.rules) < len(row[each.site]):
+                row[each.site] = each.rules
+        found[name] = {site: row.get(site, ("nothing is served there",)) for site in sorted(plan.company.sites)}
     return found

@@ -94,7 +94,7 @@ def offered(company: Company) -> Offered:
 
 def _countable(candidate: Candidate) -> Candidate:
     """What costs more than can be counted is not taken; what needs more units than there are says that instead."""
-    if candidate.usd <= DEAREST or not candidate.allowed:
+    if not candidate.allowed or candidate.usd <= DEAREST:
         return candidate
     return replace(candidate, rules=(f"more than ${DEAREST:,.0f} a month, the most that is counted",))
 
@@ -127,10 +127,29 @@ def _kept_up(company: Company, w: WorkloadFacts, candidates: tuple[Candidate, ..
     return tuple(told)
 
 
+@dataclass(frozen=True, slots=True)
+class _There:
+    """What one workload has at one site, whichever deployment or model serves it there."""
+
+    travel: network.Travel
+    terms: Mapping[str, float]
+    rules: tuple[str, ...]
+
+
+def _there(company: Company, w: WorkloadFacts, site: SiteFacts) -> _There:
+    return _There(
+        network.travel(company, w, site), network.terms(company, w, site), tuple(rules.of_site(company, w, site))
+    )
+
+
 def of_workload(company: Company, workload: WorkloadFacts) -> Iterator[Candidate]:
     """Declared deployments first, then what could be built; sites and models in the order of names."""
+    there: dict[str, _There] = {}  # of hundreds of deployments many are at the same site
     for _, deployment in sorted(company.deployments.items()):
-        yield hosted(company, workload, deployment)
+        found = there.get(deployment.site)
+        if found is None:
+            found = there[deployment.site] = _there(company, workload, company.sites[deployment.site])
+        yield hosted(company, workload, deployment, found)
     for _, site in sorted(company.sites.items()):
         for hardware in site.hardware:
             for _, model in sorted(company.models.items()):
@@ -146,17 +165,18 @@ def _worth_building(company: Company, workload: WorkloadFacts, model: ModelFacts
     return model.memory_gb is not None and model.per_call_ms is None and workload.output > 0
 
 
-def hosted(company: Company, w: WorkloadFacts, d: DeploymentFacts) -> Candidate:
-    """One declared deployment for one workload."""
+def hosted(company: Company, w: WorkloadFacts, d: DeploymentFacts, there: _There | None = None) -> Candidate:
+    """One declared deployment for one workload. `there`: what is known of the workload at its site."""
     site, model = company.sites[d.site], company.models.get(d.model)
-    travel = network.travel(company, w, site)
+    there = there or _there(company, w, site)
+    travel = there.travel
     first = travel.round_trip + travel.moved + d.first_token_ms
     times = Times(first, d.per_token_ms, first + w.output * d.per_token_ms, 1.6, "declared or seen")
     tokens = w.calls_month * ((w.prompt * d.input + w.output * d.output) * PICO_TOKEN + d.request * 1e-12)
     kwh = w.calls_month * (w.prompt * 0.1 + w.output) * TOKENS_WH / 1000
     own = d.hardware is not None
     sized = _own_units(company, w, d, site) if own else None
-    terms = network.terms(company, w, site) | _people(company, site, d.sharing)
+    terms = {**there.terms, **_people(company, site, d.sharing)}
     terms["tokens"] = 0.0 if own else tokens
     kg = kwh * site.carbon_g_kwh / 1000
     if sized is not None:
@@ -165,13 +185,17 @@ def hosted(company: Company, w: WorkloadFacts, d: DeploymentFacts) -> Candidate:
     terms["carbon"] = kg / 1000 * company.policy.carbon_usd_tonne
     terms["penalty"] = company.policy.latency_usd * first / 1000 * w.calls_month / 1000
     quota = w.peak_second * 60 * (w.prompt + w.output) if d.quota_tokens_minute is not None else 0.0
-    candidate = Candidate(
+    broken = (
+        *there.rules, *rules.of_model(company, w, model), *rules.of_deployment(w, d, model), *rules.of_times(w, times),
+        *rules.of_budget(w, terms["tokens"]),
+    )  # fmt: skip
+    terms["move"] = _move(company, w, site, "deployment")
+    return Candidate(
         w.name, site.name, d.name, "deployment", d.model, times, d.availability, terms,
-        hardware=d.hardware, units=sized.units if sized else 0.0, quota=quota, carbon_kg=kg,
+        hardware=d.hardware, units=sized.units if sized else 0.0, quota=quota, carbon_kg=kg, rules=broken,
         hours=site.model_hours, assumed=d.assumed, unit_month=sized.unit_month if sized else 0.0,
         least=sized.least if sized else 0.0,
     )  # fmt: skip
-    return _judged(company, w, candidate, site, model, rules.of_deployment(w, d, model))
 
 
 def _own_units(company: Company, w: WorkloadFacts, d: DeploymentFacts, site: SiteFacts) -> Sized | None:
@@ -272,8 +296,13 @@ def _judged(
         *rules.of_site(company, w, site), *rules.of_model(company, w, model), *own, *rules.of_times(w, candidate.times),
         *rules.of_budget(w, candidate.terms.get("tokens", 0.0)),
     )  # fmt: skip
-    move = 0.0
-    if w.today is not None and w.today != site.name:
-        hours = w.move_hours * (1.5 if candidate.kind == "build" else 1.0)
-        move = hours * company.policy.people_usd / company.policy.payback_months
+    move = _move(company, w, site, candidate.kind)
     return replace(candidate, rules=broken, terms={**candidate.terms, "move": move})
+
+
+def _move(company: Company, w: WorkloadFacts, site: SiteFacts, kind: str) -> float:
+    """USD a month of moving there, over the payback time."""
+    if w.today is None or w.today == site.name:
+        return 0.0
+    hours = w.move_hours * (1.5 if kind == "build" else 1.0)
+    return hours * company.policy.people_usd / company.policy.payback_months
