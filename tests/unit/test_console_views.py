@@ -173,6 +173,8 @@ def test_a_room_says_how_many_more_there_are() -> None:
     plan = ground_plan(view)
     assert "/workloads?site=cloud" in plan and ">97 more<" in plan and "101 workloads" in plan
     assert "61 calls a minute" in plan and plan.count("more</text>") == 1
+    listed = bytes(page("plan_part.html", svg="", view=view).body)
+    assert listed.count(b">97 more<") == 1, "on a telephone there is the list alone"
 
 
 def test_numbers_and_times_for_people() -> None:
