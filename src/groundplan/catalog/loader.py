@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 from pydantic import ValidationError
@@ -53,13 +54,18 @@ def load_files(files: Mapping[str, str]) -> Workspace:
     return _whole(read_files(files))
 
 
+_reading = Lock()
+
+
 def load_served(files: Mapping[str, str]) -> Workspace:
     """The workspace that a blueprint was made of. It was right by the rules of its release: what today's do not take is
     left out, since nobody could correct it, and whoever compares with it would be refused for good.
 
-    It is asked for again and again: the newest few are remembered.
+    It is asked for again and again: the newest few are remembered. Whoever asks while they are read waits: thousands of
+    workloads take seconds, and several at once as many times that.
     """
-    return _load_served(tuple(sorted(files.items())))
+    with _reading:
+        return _load_served(tuple(sorted(files.items())))
 
 
 @lru_cache(maxsize=4)

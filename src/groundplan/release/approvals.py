@@ -143,8 +143,9 @@ def missing_of(conn: Connection[Any], signing: Signing, change_id: UUID) -> tupl
     stored = store.newest(conn)
     if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
         return ()
-    workspace = load_files(changes.sources_of(conn, change.id))
-    result = planned(conn, signing, workspace, served_by(stored), governance.standing(conn))
+    served, files = served_by(stored), changes.sources_of(conn, change.id)
+    workspace = served.workspace if files == stored.sources else load_files(files)  # which takes seconds for thousands
+    result = planned(conn, signing, workspace, served, governance.standing(conn))
     return tuple(each for item in result.pending if item.subject == change.subject for each in item.missing)
 
 
