@@ -10,14 +10,18 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Form, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from groundplan.console.paged import part_of
 from groundplan.console.render import Instead, Signed, api_of, failed, show
 from groundplan.placement import pictures
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/placement"
 LISTED = 50
+CHARTS = 24
+"""Each takes some ten milliseconds to draw."""
 LEVELS = (1.0, 0.75, 0.5)
 FIELDS = ("set", "drop_site", "demand", "price")
 WEIGHTS = {
@@ -97,8 +101,19 @@ async def drift(request: Request, visitor: Signed) -> HTMLResponse:
     reply = await visitor.api.get("/api/placement/drift")
     if not reply.ok:
         raise Instead(failed(reply, visitor))
-    charts = [{**each, "svg": pictures.control(each)} for each in reply.body["charts"] if each["points"]]
-    values = {"charts": charts, "drifts": reply.body["drifts"], "replan": reply.body["replan"]}
+    drawn = [each for each in reply.body["charts"] if each["points"]]
+    drawn.sort(key=lambda each: not each["drifts"])  # what drifts comes first
+    part = part_of(request, drawn, lambda each: f"{each['workload']} {each['name']}", CHARTS)
+    charts = await run_in_threadpool(lambda: [{**each, "svg": pictures.control(each)} for each in part.rows])
+    demand = (reply.body["replan"] or {}).get("demand") or {}
+    written = [each for each in drawn if each["figure"] == "calls_day" and each["workload"] in demand]
+    values = {
+        "charts": charts,
+        "part": part,
+        "written": written,
+        "drifts": reply.body["drifts"],
+        "replan": reply.body["replan"],
+    }
     return await show(request, visitor, "placement_drift.html", HERE, **values)
 
 
