@@ -89,7 +89,7 @@ def person_leaves(
     """Record that a person has left, ending all their permissions, sessions and keys. Exits with 69 until every gateway
     has acknowledged it."""
     value = ControlClient.connect(home).delete(f"/api/people/{email}")
-    made = ", ".join(each["id"] for each in value["keys_made"])
+    made = ", ".join(each["id"] for each in value.get("keys_made", ()))  # a control process from before has none
     known = f" (knows the secret of keys that go on, rotate or revoke them: {made})" if made else ""
     tell_effective(f"{email} has left{known}", value, as_json)
 
