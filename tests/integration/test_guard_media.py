@@ -108,7 +108,8 @@ async def test_what_is_spoken_heard_and_drawn(world: World) -> None:
     await inward.images.generate(model="brush", prompt=prompt)
     assert EMAIL not in world.seen and "<email_1>" in world.seen
     code, told = await refused(outward.images.generate(model="brush", prompt="a house"))
-    assert (code, told) == ("guardrail_unchecked", "the answer has what no check of this workload can look at (image)")
+    assert code == "guardrail_unchecked"
+    assert told.startswith("the answer has what no check of this workload can look at (image). Leave it out")
     code, told = await refused(inward.images.edit(model="brush", prompt="a house", image=b"x"))
     assert code == "guardrail_unchecked" and told.startswith("the request has what no check")
     assert (await declared.images.generate(model="brush", prompt="a house")).data
