@@ -26,3 +26,8 @@ def test_what_was_not_is_left_out() -> None:
         "0.1 USD; began after 0.5 ms, took 2.0 ms."
     )
     assert told().endswith("0.1 USD.")
+
+
+def test_what_was_wrong_is_told_where_no_status_says_it() -> None:
+    line = told(outcome="not_billed", flags=["hedge", "no_connection"])
+    assert line.startswith("Attempt 1 went to d at s: not billed (no connection), ")

@@ -49,8 +49,14 @@ def _attempt(attempt: Facts) -> str:
     return f"{where}: {_outcome(attempt)}, {attempt['cost_usd']} USD{estimated}{_times(attempt)}."
 
 
+_WRONG = frozenset({"no_connection", "connect_timeout", "timeout", "cut", "malformed", "no_room"})
+"""Flags of an attempt that say what no status says."""
+
+
 def _outcome(attempt: Facts) -> str:
-    return str(attempt["outcome"]).replace("_", " ")
+    """How it ended, and what was wrong where no status says it."""
+    wrong = "".join(f" ({flag})" for flag in attempt.get("flags") or () if flag in _WRONG)
+    return f"{attempt['outcome']}{wrong}".replace("_", " ")
 
 
 def _times(attempt: Facts) -> str:
