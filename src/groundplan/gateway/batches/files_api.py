@@ -230,17 +230,4 @@ def deleted_json(file: StoredFile) -> dict[str, Any]:
 async def download(shelf: Shelf, file: StoredFile, response: Response) -> None:
     """`GET /v1/files/ID/content`"""
     kind = b"content-type: application/%b\r\n" % (b"octet-stream" if file.purpose in file_store.CONTENT else b"jsonl")
-    head = b""
-    async for data in shelf.read(file.id):
-        if not response.started:
-            head = response.start(200, kind)
-        response.write(data, head)
-        head = b""
-        if response.full:
-            await response.drained()
-        if response.gone:
-            return
-    if response.started:
-        response.end()
-    else:
-        response.send(200, b"", content_type=kind)
+    await response.send_pieces(200, shelf.read(file.id), kind)

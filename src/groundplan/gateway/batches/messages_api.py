@@ -146,24 +146,14 @@ class MessageBatchesApi:
     async def _results(self, batch: Batch, response: Response) -> None:
         if batch.status not in batch_store.ENDED:
             raise Conflict("the batch has no results yet", code="batch_running", hint="Wait until it has ended.")
-        head = b""
+        await response.send_pieces(200, self._results_of(batch), _KIND)
+
+    async def _results_of(self, batch: Batch) -> AsyncIterator[bytes]:
         for file in (batch.output_file, batch.error_file):
             if file is None:
                 continue
             async for lines in _whole_lines(self._shelf.read(file)):
-                told = b"".join(message_shapes.result_line(line) for line in lines)
-                if not response.started:
-                    head = response.start(200, _KIND)
-                response.write(told, head)
-                head = b""
-                if response.full:
-                    await response.drained()
-                if response.gone:
-                    return
-        if response.started:
-            response.end()
-        else:
-            response.send(200, b"", content_type=_KIND)
+                yield b"".join(message_shapes.result_line(line) for line in lines)
 
     async def _delete(self, batch: Batch) -> bytes:
         if batch.status not in batch_store.ENDED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
@@ -115,6 +115,24 @@ class Response:
                 connection.deadline = min(connection.deadline, by)
                 await paused.wait()
         self.ended = True
+
+    async def send_pieces(self, status: int, pieces: AsyncIterator[bytes], content_type: bytes) -> None:
+        """An answer whose length is not known, a piece at a time as its client takes it, until that is gone. What goes
+        wrong before the first piece is raised with nothing written."""
+        head = b""
+        async for piece in pieces:
+            if not self.started:
+                head = self.start(status, content_type)
+            self.write(piece, head)
+            head = b""
+            if self.full:
+                await self.drained()
+            if self.gone:
+                return
+        if self.started:
+            self.end()
+        else:
+            self.send(status, b"", content_type=content_type)
 
     def start(self, status: int, headers: bytes) -> bytes:
         """Head of an answer whose length is not known; returned, to be written together with the first bytes. A client
