@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,31 @@ from groundplan.ledger.model import Settlement
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 DONE = b"[DONE]"
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """The port of a server whose connections end with it: Python 3.11 leaves open what the end of a loop cancels."""
+    ways = set[asyncio.Task[None]]()
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ways.add(asyncio.current_task())  # type: ignore[arg-type]
+        try:
+            with suppress(asyncio.CancelledError):
+                await serve(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(served, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -33,14 +58,12 @@ async def saying(
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(0.002 if len(pieces) > 1 else 0)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     names = ["one", "two"] if fallback or both else ["one"]
-    at = dict.fromkeys(names if both else names[:1], server.sockets[0].getsockname()[1])
-    async with call_rig(folder, names, ports=at, **settings) as rig:
-        yield rig
-    server.close()
+    async with listening(serve) as port:
+        at = dict.fromkeys(names if both else names[:1], port)
+        async with call_rig(folder, names, ports=at, **settings) as rig:
+            yield rig
 
 
 def chunk(delta: dict[str, Any], finish: str | None = None, index: int = 0, **more: Any) -> bytes:

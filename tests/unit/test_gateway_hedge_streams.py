@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.unit.call_rig import Rig, call_rig, read_records, rule, until, upstream
-from tests.unit.raw_upstream import ANSWER, DONE, END, HI, ROLE, STREAM, chunk, events
+from tests.unit.raw_upstream import ANSWER, DONE, END, HI, ROLE, STREAM, chunk, events, listening
 from tests.unit.test_gateway_resume_surfaces import SURFACES, TEXT
 
 from groundplan.blueprint.model import Guardrails
@@ -44,19 +44,16 @@ class Raw:
                 await step.wait()
         if not self.closes:
             await self.over.wait()
-        writer.close()
 
 
 @asynccontextmanager
 async def raw(steps: Steps, *, closes: bool = False) -> AsyncIterator[Raw]:
     made = Raw(steps, closes)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    try:
-        yield made
-    finally:
-        made.over.set()
-        server.close()
+    async with listening(made.serve) as made.port:
+        try:
+            yield made
+        finally:
+            made.over.set()
 
 
 def guarded(hedge: dict[str, Any] | None = HEDGE, **rules: Any) -> dict[str, dict[str, Any]]:
@@ -123,15 +120,13 @@ async def test_comments_are_no_sign_of_an_answer_though_one_may_be_held_back(tmp
             await asyncio.sleep(0.05)
             writer.write(b": still here\n\n")
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    at = {"one": server.sockets[0].getsockname()[1]}
     short = {"one": {"first_token_ms": 300, "idle_ms": 300}}
     rules = guarded(None, output_languages=["en"])
-    async with call_rig(tmp_path, more=short, workloads=rules, ports=at) as rig, asyncio.timeout(10):
-        stream = await rig.stream()
-        assert (stream.status, stream.facts["deployment"], stream.done) == (200, "two", True)
-        assert [s.outcome for s in await rig.settlements()] == ["failed", "ok"]
-    server.close()
+    async with listening(serve) as port, asyncio.timeout(10):
+        async with call_rig(tmp_path, more=short, workloads=rules, ports={"one": port}) as rig:
+            stream = await rig.stream()
+            assert (stream.status, stream.facts["deployment"], stream.done) == (200, "two", True)
+            assert [s.outcome for s in await rig.settlements()] == ["failed", "ok"]
 
 
 async def test_what_is_held_back_is_progress(tmp_path: Path) -> None:
@@ -166,10 +161,9 @@ class Gate:
 
 @asynccontextmanager
 async def gate(port: int, passing: int) -> AsyncIterator[Gate]:
-    made, ways = Gate(), set[asyncio.Task[None]]()
+    made = Gate()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ways.add(asyncio.current_task())  # type: ignore[arg-type]
         inner, outer = await asyncio.open_connection("127.0.0.1", port)
         sending = asyncio.ensure_future(passed_on(reader, outer))
         try:
@@ -189,18 +183,10 @@ async def gate(port: int, passing: int) -> AsyncIterator[Gate]:
                     rest = b""
         finally:
             sending.cancel()
-            writer.close()
             outer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(serve) as made.port:
         yield made
-    finally:
-        server.close()
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
 
 
 async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

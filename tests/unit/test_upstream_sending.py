@@ -7,6 +7,7 @@ import gc
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.unit.raw_upstream import listening
 
 from groundplan.gateway.upstream import http1_pool
 from groundplan.gateway.upstream.connection import UpstreamFailure
@@ -22,21 +23,18 @@ class Seen:
     def __init__(self) -> None:
         self.data = b""
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
             self.data += data
-        writer.close()
 
 
 @pytest.fixture
 async def seen() -> AsyncIterator[tuple[Seen, UpstreamPool]]:
     kept = Seen()
-    server = await asyncio.start_server(kept.serve, "127.0.0.1", 0)
-    pool = UpstreamPool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", asyncio.get_running_loop())
-    yield kept, pool
-    pool.close()
-    server.close()
-    await server.wait_closed()
+    async with listening(kept.serve) as port:
+        pool = UpstreamPool(f"http://127.0.0.1:{port}/v1", asyncio.get_running_loop())
+        yield kept, pool
+        pool.close()
 
 
 async def until(seen: Seen, data: bytes) -> None:
