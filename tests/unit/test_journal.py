@@ -10,11 +10,13 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.ids import new_id
@@ -287,16 +289,22 @@ async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(
 
 
 @pytest.mark.parametrize("attempts", [0, 1, 6])
-async def test_a_finish_that_no_reader_would_believe_loses_its_sources(tmp_path: Path, attempts: int) -> None:
-    """However much room was set aside for it: it would be taken for damage, and with it whatever the worker holds."""
+@pytest.mark.parametrize(
+    "long", [{"sources": [("d", "x" * 900, 1, 2)] * 18}, {"route": "x" * 17_000}], ids=["sources", "route"]
+)
+async def test_a_finish_that_no_reader_would_believe_loses_what_makes_it_long(
+    tmp_path: Path, attempts: int, long: dict[str, Any]
+) -> None:
+    """However much room was set aside for it: it would be taken for damage, and with it whatever the worker holds. A
+    route names each deployment that a rule keeps out, of which a company may have hundreds."""
     journal, call = open_journal(tmp_path), new_id().bytes
     for attempt in range(attempts):
         journal.reserve(reservation(call, attempt))
         journal.settle(settlement(call, attempt))
-    journal.finish(finish(call, [(str(new_id()), "x" * 900, 1, 2)] * 18))
+    journal.finish(replace(finish(call), **long))
     journal.reserve(reservation(new_id().bytes))
     found = all_records(journal.folder)
-    assert [len(record.sources) for record in found if isinstance(record, Finish)] == [0]
+    assert [record for record in found if isinstance(record, Finish)] == [finish(call)]
     assert isinstance(found[-1], Reservation) and journal.counters.shortened == 1 and not journal.counters.dropped
     await journal.close()
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import sync_folder
 from groundplan.gateway.journal.records import (
@@ -39,7 +41,7 @@ from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 SETTLEMENT_ROOM = 1024
 FINISH_ROOM = 3072
 """Bytes set aside for the settlement and the finish of each reservation; a longer finish loses its sources when room is
-short."""
+short, and why it went where it went if it is still longer then."""
 SMALLEST_SEGMENT = 4 * MAX_FRAME
 RESERVATION_SYNC_S = 0.025
 """How long a reservation waits for a settlement to share its sync with. An answer that comes sooner needs one sync, not
@@ -66,7 +68,7 @@ class JournalCounters:
     dropped: int = 0
     """Finishes of refused calls for which there was no room."""
     shortened: int = 0
-    """Finishes that lost their list of sources for lack of room."""
+    """Finishes that lost their list of sources, or their route, for lack of room."""
 
 
 class Journal:
@@ -351,8 +353,7 @@ class Journal:
         """One `pwrite` of whole frames; a failure seals the journal."""
         if self._failure is not None:
             return
-        current = self._current
-        size = len(data)
+        current, size = self._current, len(data)
         if current.offset + size > current.size:
             if not self._spares.ready:
                 self._seal("there is no room in the journal")
@@ -378,9 +379,10 @@ class Journal:
 
     def _shortened(self, record: Finish) -> bytes:
         self.counters.shortened += 1
-        kept = {name: getattr(record, name) for name in record.__struct_fields__}
-        short = Finish(**kept | {"sources": [], "conflicts": []})
-        return frame(FINISH, self._sequence + 1, encode(short))
+        short = replace(record, sources=[], conflicts=[], scores=[])
+        if len(framed := frame(FINISH, self._sequence + 1, encode(short))) <= FINISH_ROOM:
+            return framed
+        return frame(FINISH, self._sequence + 1, encode(replace(short, route="")))
 
     # syncing --------------------------------------------------------------------------------------------------------
 
@@ -408,8 +410,7 @@ class Journal:
         if self._syncing or self._resting or not self._wanted or self._failure is not None:
             return
         self._flush()
-        self._wanted = False
-        self._syncing = True
+        self._wanted, self._syncing = False, True
         retiring, self._retiring = self._retiring, []
         self._round = retiring, self._sequence, self.counters.bytes
         self._sync.start([*retiring, self._current.descriptor], self._synced)
@@ -441,8 +442,7 @@ class Journal:
             self._retiring.extend(retiring)
             self._seal(failed)
             return
-        self._durable = sequence
-        self._durable_bytes = written
+        self._durable, self._durable_bytes = sequence, written
         self._quiet_from = time.monotonic() + QUIET_S
         self.counters.syncs += 1
         if self._timer is not None and sequence == self._sequence and len(self._calls) < CROWD:
