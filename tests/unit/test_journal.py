@@ -711,6 +711,23 @@ async def test_a_failed_write_seals_the_journal(tmp_path: Path, monkeypatch: pyt
     await journal.close()
 
 
+async def test_what_could_not_be_written_is_not_durable_once_a_sync_after_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held()
+    journal, call = open_journal(tmp_path, sync=held), new_id().bytes
+    await until(lambda: not journal._spares.making)
+    assert journal.durable(journal.reserve(reservation(call))) is not None
+    lost = journal.settle(settlement(call))
+    monkeypatch.setattr(os, "pwrite", full)
+    journal._start_sync()
+    for done in held.rounds:
+        done(None)
+    late = journal.durable(lost)
+    assert late is not None and isinstance(late.exception(), Unavailable)
+    await journal.close()
+
+
 async def test_an_epoch_is_opened_once_and_named_after_its_folder(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     loop = asyncio.get_running_loop()

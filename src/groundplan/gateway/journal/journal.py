@@ -407,9 +407,11 @@ class Journal:
             self._want_sync()
 
     def _start_sync(self) -> None:
-        if self._syncing or self._resting or not self._wanted or self._failure is not None:
+        if self._syncing or self._resting or not self._wanted:
             return
         self._flush()
+        if self._failure is not None:  # what could not be written is made durable by no sync
+            return
         self._wanted, self._syncing = False, True
         retiring, self._retiring = self._retiring, []
         self._round = retiring, self._sequence, self.counters.bytes
