@@ -295,6 +295,15 @@ LATE = {**json.loads(ROLE), "choices": [{"index": 0, "delta": {}, "finish_reason
 """Azure says what its filter found behind the end of the text."""
 
 
+@pytest.mark.parametrize("on_broken_stream", ["fail", "resume"])
+async def test_a_cut_behind_the_finish_reason_is_no_break(tmp_path: Path, on_broken_stream: str) -> None:
+    """Nobody is asked to go on with an answer that has its end."""
+    sent, workloads = events(*ANSWER[:-1]), {"assistant": rule(on_broken_stream=on_broken_stream)}
+    cut = CHUNKED + b"%x\r\n%b\r\n" % (len(sent), sent)
+    async with saying(tmp_path, cut, fallback=True, workloads=workloads) as rig:
+        assert (await good(rig)).usage.output == 3
+
+
 async def test_a_piece_behind_the_finish_reason_has_the_facts(tmp_path: Path) -> None:
     sent = events(ROLE, HI, THERE, chunk({}, "stop"), json.dumps(LATE).encode(), DONE)
     async with saying(tmp_path, STREAM, sent) as rig:

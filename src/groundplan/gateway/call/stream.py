@@ -121,7 +121,8 @@ class Streaming:
             if self._failure is not None:
                 raise self._failure
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
-            raise _broken(self._failure or failure) from failure
+            if not self._has_ended(failure):
+                raise _broken(self._failure or failure) from failure
         finally:
             exchange.output_bytes = self.relay.output_bytes
             if guard is not None and guarded is not None:
@@ -129,6 +130,12 @@ class Streaming:
         if not self.relay.complete:
             raise StreamBroken("the upstream's stream ended early")
         settle.attempt(gateway, exchange, "ok", 200, self.relay.usage)
+
+    def _has_ended(self, failure: Exception) -> bool:
+        """Whether the answer had its end when its upstream fell silent or was cut: there is nothing to go on with. Of
+        sound and transcripts it is the end of the stream alone that tells it."""
+        whole = self.relay.complete and self._deployment.kind == "chat"
+        return whole and self._failure is None and isinstance(failure, UpstreamFailure)
 
     async def finish(self, gateway: Gateway, exchange: Exchange) -> None:
         """Look at what is looked at as a whole, and send the end. Raises `StreamBroken` where that refuses it."""
