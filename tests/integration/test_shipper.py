@@ -216,15 +216,15 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(
     journal.finish(finish(tool.call))
     installation.step()
     assert installation.rows("SELECT state FROM gateway") == [("live",)], "the lock is held: it may only be stopped"
-    shipper, spent, slow = Shipper(installation.home), ledger_store.spent, [many]
+    shipper, left, slow = Shipper(installation.home), ledger_store.left, [many]
 
     def added_up(conn: psycopg.Connection[Any], epoch: UUID) -> dict[tuple[str, str], int]:
         if slow.pop() if slow else False:
             conn.execute("SET LOCAL statement_timeout = 1")
             conn.execute("SELECT pg_sleep(5)")
-        return spent(conn, epoch)
+        return left(conn, epoch)
 
-    monkeypatch.setattr(ledger_store, "spent", added_up)
+    monkeypatch.setattr(ledger_store, "left", added_up)
     with died(journal):
         if many:
             installation.step(1, shipper)
@@ -584,6 +584,44 @@ async def test_what_a_dead_worker_left_is_taken_over_in_batches(
     assert installation.rows("SELECT count(*) FROM call") == [(100,)] and sum(sizes) >= 100
     assert max(sizes) <= 30, sizes
     assert installation.rows("SELECT gaps, done FROM shipped") == [(0, True)] and not journal.folder.exists()
+    await journal.close()
+
+
+async def test_what_a_dead_worker_held_of_very_many_budgets_goes_back_in_parts(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once took longer than a transaction may stand still that has budgets locked: it never ended, and nothing
+    came into the ledger behind it. What a failure leaves goes back with the next try."""
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    one_call(journal)
+    installation.rows(
+        """WITH many AS (INSERT INTO budget_period (budget, period, limit_usd, granted_usd)
+             SELECT 'key/' || n, '2026-11', 3, 2 FROM generate_series(1, 9) n RETURNING *)
+           INSERT INTO budget_slice (epoch, budget, period, granted_usd, released_usd)
+             SELECT %s, budget, period, 3, CASE WHEN budget < 'key/5' THEN 3 ELSE 1 END FROM many""",
+        journal.epoch,
+    )
+    parts, give_back = list[int](), ledger_store._return
+
+    def returned(conn: ledger_store.Conn, epoch: UUID, back: dict[tuple[str, str], int]) -> None:
+        if len(parts) == 1:
+            parts.clear()
+            raise psycopg.OperationalError("it goes away")
+        parts.append(len(back))
+        give_back(conn, epoch, back)
+
+    monkeypatch.setattr(ledger_store, "TOGETHER", 2)
+    monkeypatch.setattr(ledger_store, "_return", returned)
+    with died(journal):
+        with pytest.raises(psycopg.OperationalError):
+            installation.step(2)
+        parts += [2, 2]  # the first part stays
+        installation.step(2)
+    assert parts == [2, 2, 2, 2], "of what is even there is nothing to return"
+    assert installation.granted() == Decimal("0.25")
+    assert installation.rows("SELECT DISTINCT granted_usd FROM budget_period WHERE budget >= 'key/5'") == [(0,)]
+    assert installation.rows("SELECT count(*) FROM budget_movement WHERE type = 'recovered'") == [(6,)]
     await journal.close()
 
 

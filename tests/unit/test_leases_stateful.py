@@ -26,7 +26,7 @@ from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Slices, Token
 from groundplan.gateway.journal.records import Record
-from groundplan.gateway.journal.recovery import fold, unspent
+from groundplan.gateway.journal.recovery import fold
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 
 LIMITS = {"company": 1000, "team": 700, "assistant": 400}
@@ -206,7 +206,7 @@ class LeaseMachine(RuleBasedStateMachine):
                     bound for where, bound, names, _ in self.open.values() if where == slot and budget in names
                 )
                 assert spent == self.books.settled.get((number, budget), 0) + opened, "what is open costs its bound"
-                back = unspent(granted, released, spent)
+                back = granted - released - spent
                 assert back >= 0
                 self.books.granted[budget] -= back
                 self.books.charged[budget] += spent

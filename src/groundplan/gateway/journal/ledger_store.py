@@ -20,9 +20,10 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
 from groundplan.gateway.budgets.grant_store import GIVE_BACK, LOCK_PERIOD, MOVE, SHRINK_SLICE
 from groundplan.gateway.budgets.leases import Key, is_quota
-from groundplan.gateway.journal.recovery import unspent
 from groundplan.ledger.model import Release
 
+TOGETHER = 500
+"""Budgets that are locked at once for what goes back to them."""
 _encode = msgspec.json.Encoder().encode
 
 Row = tuple[Any, ...]
@@ -310,34 +311,38 @@ def end_open(conn: Conn, epoch: UUID) -> None:
 
 def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool, added_up: Mapping[Key, int] | None = None) -> int:
     """Close the slices of a fenced epoch whose calls are all in the ledger; what was not spent goes back. `added_up`:
-    what its calls cost (`spent`), where that is known.
+    what is left of them (`left`), where that is known. Very many go back in parts, each in a transaction of its own
+    unless the caller has one: what a failure leaves is what is `left` the next time.
 
     With `write_off` (records are missing) nothing goes back: what cannot be proven unspent counts as spent. What was
     spent beyond what the database knows to be granted is taken from the budget either way. Returns the picodollars that
     went back, negative where more was taken.
     """
-    cost = added_up if added_up is not None else spent(conn, epoch)
-    _lock_briefly(conn)
-    for key in sorted(cost.keys() - _sliced(conn, epoch)):
-        _book_grant(conn, epoch, key, cost[key])
-    slices = conn.execute(
-        "SELECT budget, period, granted_usd, released_usd FROM budget_slice WHERE epoch = %s ORDER BY budget, period",
-        (epoch,),
-    ).fetchall()
-    back = {
-        (budget, period): unspent(from_decimal(granted), from_decimal(released), cost.get((budget, period), 0))
-        for budget, period, granted, released in slices
-    }
+    back = dict(added_up if added_up is not None else left(conn, epoch))
+    close_slices(conn, epoch)  # of very many keys that takes a while, in which no budget is locked
+    beyond = [key for key, amount in back.items() if amount < 0]
+    if booked := sorted(set(beyond) - _sliced(conn, epoch, beyond)):
+        with conn.transaction():
+            _lock_briefly(conn)
+            for key in booked:
+                _book_grant(conn, epoch, key, -back.pop(key))
+            close_slices(conn, epoch)
     if write_off:
         back = {key: min(0, amount) for key, amount in back.items()}
-    _return(conn, epoch, {key: amount for key, amount in back.items() if amount})
-    conn.execute("UPDATE budget_slice SET closed = true WHERE epoch = %s AND NOT closed", (epoch,))
+    keys = sorted(key for key, amount in back.items() if amount)
+    for at in range(0, len(keys), TOGETHER):
+        _return(conn, epoch, {key: back[key] for key in keys[at : at + TOGETHER]})
     conn.execute("SELECT close_limits(%s)", (epoch,))
     return sum(back.values())
 
 
+def close_slices(conn: Conn, epoch: UUID) -> None:
+    """Of budgets. May be repeated, and come before what is left of them is returned."""
+    conn.execute("UPDATE budget_slice SET closed = true WHERE epoch = %s AND NOT closed", (epoch,))
+
+
 def _return(conn: Conn, epoch: UUID, back: Mapping[Key, int]) -> None:
-    """Amounts of slices to their budgets, in few statements however many they are: workers wait for some of these."""
+    """Amounts of slices to their budgets, in few statements and a moment: workers wait for some of these."""
     values = {
         "epoch": epoch,
         "ids": [uuid5(epoch, f"recovered {budget} {period}") for budget, period in back],
@@ -345,26 +350,33 @@ def _return(conn: Conn, epoch: UUID, back: Mapping[Key, int]) -> None:
         "periods": [period for _, period in back],
         "amounts": [to_decimal(amount) for amount in back.values()],
     }
-    for statement in (_LOCK_ALL, _MOVE_ALL, _GIVE_BACK_ALL, _SHRINK_ALL):
-        conn.execute(statement, values)
+    with conn.transaction():
+        _lock_briefly(conn)
+        for statement in (_LOCK_ALL, _MOVE_ALL, _GIVE_BACK_ALL, _SHRINK_ALL):
+            conn.execute(statement, values)
 
 
-def spent(conn: Conn, epoch: UUID) -> dict[Key, int]:
-    """Picodollars that the calls of an epoch cost, by (budget, period), those too that have left for an archive; what
-    cost nothing is left out."""
+def left(conn: Conn, epoch: UUID) -> dict[Key, int]:
+    """Picodollars that an epoch was granted of each (budget, period), without what it released and what its calls cost,
+    those too that have left for an archive: negative where a provider billed more than its bound, or where the database
+    does not know of the grant. What is even is left out: of keys that each have a budget a day, nearly all."""
     rows = conn.execute(
-        """SELECT budget, period, sum(cost_usd) FROM (
-             SELECT c.budget, c.period, c.cost_usd FROM charge c
-               JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt WHERE a.epoch = %(epoch)s
-             UNION ALL SELECT budget, period, cost_usd FROM archived_charge WHERE epoch = %(epoch)s) s
-           GROUP BY 1, 2 HAVING sum(cost_usd) > 0""",
+        """SELECT budget, period, coalesce(s.usd, 0) - coalesce(c.usd, 0) FROM (
+             SELECT budget, period, granted_usd - released_usd AS usd FROM budget_slice WHERE epoch = %(epoch)s) s
+           FULL JOIN (
+             SELECT budget, period, sum(cost_usd) AS usd FROM (
+               SELECT c.budget, c.period, c.cost_usd FROM charge c
+                 JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt WHERE a.epoch = %(epoch)s
+               UNION ALL SELECT budget, period, cost_usd FROM archived_charge WHERE epoch = %(epoch)s) e
+             GROUP BY 1, 2) c USING (budget, period)
+           WHERE coalesce(s.usd, 0) <> coalesce(c.usd, 0)""",
         {"epoch": epoch},
     ).fetchall()
-    return {(budget, period): from_decimal(cost) for budget, period, cost in rows if not is_quota(budget)}
+    return {(budget, period): from_decimal(usd) for budget, period, usd in rows if not is_quota(budget)}
 
 
 def spent_of(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> dict[Key, int]:
-    """As `spent`, of these calls, none of which has left."""
+    """What these calls of an epoch cost, by (budget, period); none of them has left."""
     rows = conn.execute(
         """SELECT c.budget, c.period, sum(c.cost_usd) FROM charge c
              JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt
@@ -374,8 +386,13 @@ def spent_of(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> dict[Key, int]:
     return {(budget, period): from_decimal(cost) for budget, period, cost in rows if not is_quota(budget)}
 
 
-def _sliced(conn: Conn, epoch: UUID) -> set[tuple[str, str]]:
-    rows = conn.execute("SELECT budget, period FROM budget_slice WHERE epoch = %s", (epoch,)).fetchall()
+def _sliced(conn: Conn, epoch: UUID, keys: Sequence[Key]) -> set[Key]:
+    """Those of these of which the epoch has a slice."""
+    rows = conn.execute(
+        """SELECT budget, period FROM budget_slice
+           WHERE epoch = %s AND (budget, period) IN (SELECT * FROM unnest(%s::text[], %s::text[]))""",
+        (epoch, [budget for budget, _ in keys], [period for _, period in keys]),
+    ).fetchall()
     return {(budget, period) for budget, period in rows}
 
 

@@ -174,8 +174,3 @@ def fold(records: Iterable[Record]) -> EpochState:
     for record in records:
         state.apply(record)
     return state
-
-
-def unspent(granted: int, released: int, spent: int) -> int:
-    """What of a slice goes back when its holder is dead: negative where a provider billed more than its bound."""
-    return granted - released - spent

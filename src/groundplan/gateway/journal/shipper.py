@@ -153,22 +153,23 @@ class EpochShipper:
         self._settled(ended)
 
     def recover(self, conn: Conn, context: Context, sums: Sums) -> int:
-        """The worker is dead and everything was shipped: close its books in one transaction. Returns picodollars
-        returned. Raises `Later`: what it spent is not known yet."""
+        """The worker is dead and everything was shipped: what was open is settled, then its books are closed, which may
+        be repeated after any failure. Returns picodollars returned. Raises `Later`: what it spent is not known yet."""
         opened = self.state.open_attempts()
         calls = [call for call in self.state.crash() if call.attempts or call.finish or call.use]
         with conn.transaction():
             ledger_store.fence(conn, self.epoch)
-            spent, late = sums.known(conn, self.epoch), [UUID(bytes=each.reservation.call) for each in opened]
-            before = ledger_store.spent_of(conn, self.epoch, late) if spent is not None else {}
+            left, late = sums.known(conn, self.epoch), [UUID(bytes=each.reservation.call) for each in opened]
+            before = ledger_store.spent_of(conn, self.epoch, late) if left is not None else {}
             context.write(conn, self.epoch, calls, opened, [])
             if self.gaps:
                 ledger_store.end_open(conn, self.epoch)
-            if spent is None:
-                spent = sums.add_up(conn, self.epoch)
+            if left is None:
+                left = sums.add_up(conn, self.epoch)
             else:
-                spent = together(spent, ledger_store.spent_of(conn, self.epoch, late), before)
-            returned = ledger_store.return_unspent(conn, self.epoch, write_off=self.gaps > 0, added_up=spent)
+                left = together(left, before, ledger_store.spent_of(conn, self.epoch, late))
+        returned = ledger_store.return_unspent(conn, self.epoch, write_off=self.gaps > 0, added_up=left)
+        with conn.transaction():
             ledger_store.set_position(conn, self.epoch, self._last, self.gaps, done=True)
         if context.traces is not None:
             context.traces.offer(calls, self.epoch)

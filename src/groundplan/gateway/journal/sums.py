@@ -1,8 +1,8 @@
-"""What the calls of a worker that is dead have cost, added up before its books are closed.
+"""What is left of the slices of a worker that is dead, added up before its books are closed.
 
-Of tens of millions of calls, as of a worker that ran for weeks, that takes minutes, and the shipper has the calls of
-all others to write: what is not known within a second is added up beside, by a connection of its own. Closes no books
-(`ledger_store`).
+Of tens of millions of calls, or slices, as of a worker that ran for weeks, that takes minutes, and the shipper has the
+calls of all others to write: what is not known within a second is added up beside, by a connection of its own, which
+closes the slices, too. Returns nothing of them (`ledger_store`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from groundplan.gateway.journal.recovery import Key
 
 AT_ONCE_MS = 1000
 """How long others wait for it."""
-Spent = Mapping[Key, int]
+Left = Mapping[Key, int]
 
 
 class Later(Exception):
@@ -34,7 +34,7 @@ class _Sum:
 
     place: tuple[int, int]
     thread: threading.Thread | None = None
-    found: Spent | None = None
+    found: Left | None = None
 
 
 class Sums:
@@ -43,7 +43,7 @@ class Sums:
     def __init__(self) -> None:
         self._made: dict[UUID, _Sum] = {}
 
-    def known(self, conn: Conn, epoch: UUID) -> Spent | None:
+    def known(self, conn: Conn, epoch: UUID) -> Left | None:
         """What was added up beside; None where nothing was. Raises `Later` as long as it is not ready."""
         made = self._made.get(epoch)
         if made is None:
@@ -53,12 +53,12 @@ class Sums:
         del self._made[epoch]
         return made.found if made.place == ledger_store.position(conn, epoch)[:2] else None
 
-    def add_up(self, conn: Conn, epoch: UUID) -> Spent:
+    def add_up(self, conn: Conn, epoch: UUID) -> Left:
         """All of it, in the caller's transaction. Raises `Later` where that takes too long."""
         try:
             with conn.transaction():
                 conn.execute(f"SET LOCAL statement_timeout = {AT_ONCE_MS}".encode())
-                found = ledger_store.spent(conn, epoch)
+                found = ledger_store.left(conn, epoch)
                 conn.execute("SET LOCAL statement_timeout = DEFAULT")
                 return found
         except QueryCanceled:
@@ -71,13 +71,15 @@ class Sums:
 
         def work() -> None:
             with psycopg.connect(address, password=password, autocommit=True) as own:
-                made.found = ledger_store.spent(own, epoch)
+                ledger_store.fence(own, epoch)  # what is found here is no more changed by a grant that is on its way
+                ledger_store.close_slices(own, epoch)
+                made.found = ledger_store.left(own, epoch)
 
         made.thread = threading.Thread(target=work, name="sums", daemon=True)  # nobody waits for it at an end
         made.thread.start()
 
 
-def together(spent: Spent, more: Spent, less: Spent) -> dict[Key, int]:
-    """`spent` with `more`, without `less`."""
-    found = {key: spent.get(key, 0) + more.get(key, 0) - less.get(key, 0) for key in {*spent, *more}}
-    return {key: cost for key, cost in found.items() if cost}
+def together(left: Left, more: Left, less: Left) -> dict[Key, int]:
+    """`left` with `more`, without `less`."""
+    found = {key: left.get(key, 0) + more.get(key, 0) - less.get(key, 0) for key in {*left, *more, *less}}
+    return {key: amount for key, amount in found.items() if amount}
