@@ -31,6 +31,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import Settings, load_settings
 from groundplan.knowledge.governed.share import By, share, withdraw
 from groundplan.knowledge.sources.folder import Folder
+from groundplan.runtime import backup as backup_module
 from groundplan.runtime import store
 from groundplan.runtime.archive import MANIFEST, unpack, write_archive
 from groundplan.runtime.backup import _add, backup, forget_killed, restore
@@ -200,6 +201,28 @@ def test_a_backup_beside_a_busy_installation_holds(
     restore(tmp_path / "a.backup", target, EMBEDDED)
     verdict = verify(target.audit)
     assert verdict.ok and verdict.entries >= 300
+
+
+def test_a_log_that_grows_while_its_files_are_looked_at_is_kept(
+    home: Home, target: Home, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of millions of entries always does, where calls arrive."""
+    link = backup_module._link
+
+    def linked(source: Path, kept: Path) -> None:
+        if source.is_relative_to(home.audit):
+            entries(database.urls["control"], 150)
+            sequence(home, database.urls["control"])
+        link(source, kept)
+
+    monkeypatch.setattr(backup_module, "_link", linked)
+    steps: list[str] = []
+    backup(home, database.settings(home.root), tmp_path / "a.backup", steps.append)
+    monkeypatch.undo()
+    assert not [step for step in steps if "does not hold" in step]
+    restore(tmp_path / "a.backup", target, EMBEDDED)
+    verdict = verify(target.audit)
+    assert verdict.ok and verdict.entries >= 450
 
 
 def decompressed(data: bytes) -> bytes | None:

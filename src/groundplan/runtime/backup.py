@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -23,11 +22,14 @@ from typing import Any, Final
 
 import psycopg
 
+from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.store import record, sequenced_from
+from groundplan.core.audit.tiles import last_tile, levels_of, tile_path
 from groundplan.core.audit.verify import verify
+from groundplan.core.audit.witness import FOLDER as WITNESSES
 from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import Home
@@ -50,7 +52,6 @@ _LEFT_OUT: Final = {
 
 _UPLOADS: Final = "files/"
 _JOURNALS: Final = "journal/"
-_LOG_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
 
 
@@ -225,26 +226,34 @@ def _undo(home: Home, settings: Settings, made: bool) -> None:
 
 
 def _keep_log(home: Home, staging: Path, progress: Progress) -> bool:
-    """Keep the log's files as of one checkpoint, while it may grow; whether they verify. Used tiles never change."""
-    deadline = time.monotonic() + _LOG_SECONDS
-    before: bytes | None = None
-    while True:
-        _keep(home.audit, staging)
-        now = _bytes(staging / "checkpoint")
-        if now == _bytes(home.audit / "checkpoint") and now == before:
-            break
-        before = _bytes(home.audit / "checkpoint")
-        (staging / "checkpoint").unlink(missing_ok=True)
-        if time.monotonic() > deadline:
-            raise Unavailable(
-                "the audit log grows too fast to be copied", code="backup_busy", hint="Try again.", retry_after=60
-            )
+    """Keep the log's files as of one checkpoint, while it may grow; whether they verify.
+
+    The checkpoint is taken first: what it needs was durable before it and never changes, however long it takes to look
+    at millions of files. What witnesses signed comes before it, since they sign no checkpoint that is not there.
+    """
+    _keep(home.audit / WITNESSES, staging / WITNESSES)
+    now = _bytes(home.audit / "checkpoint")
     if now is None:
         return True
+    (staging / "checkpoint").write_bytes(now)
+    _keep(home.audit, staging)
+    _keep_last(home.audit, staging, now)
     verdict = verify(staging)
     if not verdict.ok:
         progress(f"the audit log does not hold, and is kept as it is: {verdict.problems[0]}")
     return verdict.ok
+
+
+def _keep_last(audit: Path, staging: Path, checkpoint: bytes) -> None:
+    """The last tiles of a checkpoint: partial ones go as soon as they are full, and these serve in their place."""
+    with suppress(Invalid):  # which is told of the whole log
+        size = parse_checkpoint(parse_note(checkpoint).text).size
+        for level in ("entries", *range(levels_of(size))):
+            index, _ = last_tile(size, level)
+            full = tile_path(level, index)
+            if (audit / full).exists() and not (staging / full).exists():
+                (staging / full).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _link(audit / full, staging / full)
 
 
 @contextmanager
