@@ -16,8 +16,9 @@ from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.gateway.call.reported import Reported
-from groundplan.gateway.call.resume import continuation
+from groundplan.gateway.call.resume import Continuation, continuation
 from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
+from groundplan.gateway.resuming.story import Continued
 from groundplan.gateway.surfaces.responses import read
 from groundplan.gateway.surfaces.responses_stream import ResponsesRelay
 from groundplan.gateway.upstream.account import asked_pause
@@ -243,28 +244,37 @@ async def test_what_another_one_sealed_is_left_out_where_it_cannot_be_read(tmp_p
 # going on at servers that tell less, or otherwise, than OpenAI -------------------------------------------------------
 
 
-def resumed(*later: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """What a client gets of a later attempt, and the response at its end. The first one broke in the middle of text."""
-    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
-    part = {"type": "output_text", "text": "", "annotations": []}
-    where = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+WHERE: dict[str, Any] = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+TOLD: list[dict[str, Any]] = [
+    {"type": "response.created", "response": RESPONSE},
+    {
+        "type": "response.output_item.added", "output_index": 0,
+        "item": {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []},
+    },
+    {"type": "response.content_part.added", **WHERE, "part": {"type": "output_text", "text": "", "annotations": []}},
+    {"type": "response.output_text.delta", **WHERE, "delta": "It is "},
+]  # fmt: skip
+
+
+def broken(*each: dict[str, Any]) -> tuple[Continuation, Continued]:
+    """A first attempt that told no more than this."""
     story = continuation(read(json.dumps(BODY).encode()), ENDPOINT)
     first = story.relay(ResponsesRelay({}))
-    begun: list[dict[str, Any]] = [
-        {"type": "response.created", "response": RESPONSE},
-        {"type": "response.output_item.added", "output_index": 0, "item": item},
-        {"type": "response.content_part.added", **where, "part": part},
-        {"type": "response.output_text.delta", **where, "delta": "It is "},
-    ]
-    for number, each in enumerate(begun):
-        first.take(json.dumps({**each, "sequence_number": number}).encode())
+    for number, one in enumerate(each):
+        first.take(json.dumps({**one, "sequence_number": number}).encode())
+    return story, first
+
+
+def resumed(*later: dict[str, Any], before: list[dict[str, Any]] = TOLD) -> tuple[list[Any], dict[str, Any]]:
+    """What a client gets of a later attempt, and the response at its end. The first one broke in the middle of text."""
+    story, first = broken(*before)
     story.broke(first, Usage())
     second = story.relay(ResponsesRelay({}))
     assert isinstance(second, ContinuedResponse)
     out = b"".join(second.take(json.dumps(each).encode()) for each in later)
     kept = json.loads(second.response_json())
     found = events_of(out + second.last(b"{}"))
-    assert [each["sequence_number"] for each in found] == list(range(4, 4 + len(found)))
+    assert [each["sequence_number"] for each in found] == list(range(len(before), len(before) + len(found)))
     assert kept["output"] == found[-1]["response"]["output"]
     return found, found[-1]["response"]
 
@@ -340,15 +350,40 @@ def test_what_is_stored_of_a_response_whose_end_is_not_told_yet_has_all_of_it() 
 
 def test_a_call_is_never_gone_on_with_though_a_model_thinks_behind_it() -> None:
     thought = {"type": "reasoning", "id": "r", "summary": []}
-    story = continuation(read(json.dumps(BODY).encode()), ENDPOINT)
-    first = story.relay(ResponsesRelay({}))
-    begun: list[dict[str, Any]] = [
-        {"type": "response.created", "response": RESPONSE},
+    story, first = broken(
+        TOLD[0],
         {"type": "response.output_item.added", "output_index": 0, "item": call(id="f", call_id="c")},
         {"type": "response.output_item.done", "output_index": 0, "item": call(id="f", call_id="c")},
         {"type": "response.output_item.added", "output_index": 1, "item": thought},
         {"type": "response.output_item.done", "output_index": 1, "item": thought},
-    ]
-    for number, each in enumerate(begun):
-        first.take(json.dumps({**each, "sequence_number": number}).encode())
+    )
     assert story.refusal(first) == "a tool call had begun"
+
+
+ENDED: list[dict[str, Any]] = [
+    {"type": "response.output_text.done", **WHERE, "text": "It is "},
+    {"type": "response.content_part.done", **WHERE, "part": {"type": "output_text", "text": "It is "}},
+]
+
+
+def test_a_message_that_has_only_begun_has_nothing_of_the_one_before_it() -> None:
+    whole = {**RESPONSE, "status": "completed", "usage": USAGE}
+    _, response = resumed(
+        {"type": "response.output_item.added", "output_index": 0, "item": call(id="f", call_id="c")},
+        {"type": "response.output_item.done", "output_index": 0, "item": call(id="f", call_id="c")},
+        {"type": "response.completed", "response": {**whole, "output": [call(id="f", call_id="c")]}},
+        before=[
+            *TOLD, *ENDED, {"type": "response.output_item.done", "output_index": 0, "item": message("It is ", id="m")},
+            {"type": "response.output_item.added", "output_index": 1, "item": message("", id="msg_2")},
+        ],
+    )  # fmt: skip
+    texts = [part["text"] for item in response["output"] for part in item.get("content", ())]
+    assert "".join(texts) == "It is " and [item["type"] for item in response["output"]][-1] == "function_call"
+
+
+def test_a_message_of_several_parts_is_not_gone_on_with() -> None:
+    """Of those before the last one nothing would be in the message at its end."""
+    more = {**WHERE, "content_index": 1}
+    another = {"type": "response.content_part.added", **more, "part": {"type": "output_text", "text": ""}}
+    story, first = broken(*TOLD, *ENDED, another)
+    assert story.refusal(first) == "it had begun another part"

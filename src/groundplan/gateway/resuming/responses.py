@@ -140,9 +140,11 @@ class ContinuedResponse(Continued):
         if kind == "response.output_item.added":
             return self._begun(sent, found["item"])
         if kind == "response.content_part.added":
+            more, kind = bool(items.part), str(found["part"]["type"])
             items.part, items.said, items.index = "open", StringIO(), found.get("content_index", 0)
-            good = found["part"]["type"] == "output_text"
-            return sent if good else replace(sent, seam=f"it had begun a {str(found['part']['type'])[:40]}")
+            if more or kind != "output_text":
+                return replace(sent, seam="it had begun another part" if more else f"it had begun a {kind[:40]}")
+            return sent
         if kind == "response.output_text.delta":
             items.said.write(found["delta"])
             sent.said.write(found["delta"])
@@ -165,7 +167,7 @@ class ContinuedResponse(Continued):
         items: Items = sent.more
         kind = item["type"]
         if kind == "message":
-            items.open = item["id"]
+            items.open, items.part, items.said = item["id"], "", StringIO()
             return sent
         if kind == "reasoning":
             return replace(sent, seam=sent.seam or _REASONS)
