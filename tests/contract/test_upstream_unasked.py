@@ -7,6 +7,7 @@ import asyncio
 import select
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -215,5 +216,40 @@ def test_what_servers_say_as_they_close_an_idle_connection_is_no_answer(bytes_: 
             end.sendall(bytes_)
             await none_open(pool)
             assert await is_kept(pool, far)
+
+    uvloop.run(run())
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_what_lay_behind_a_slow_client_comes_to_its_end(secure: bool, tmp_path: Path) -> None:
+    """Within TLS all of it comes in one piece, more than is taken before its upstream is held up."""
+    size, got = 1_000_000, list[bytes]()
+
+    def sent(end: socket.socket) -> None:
+        data = answer(bytes(size))
+        for at in range(0, len(data), 20_000):
+            end.sendall(data[at : at + 20_000])
+            time.sleep(0.001)
+
+    def sink(data: bytes) -> bool:
+        got.append(data)
+        return True
+
+    async def run() -> None:
+        async with upstream(tmp_path if secure else None) as (pool, far):
+            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
+            connection = await pool.connect(PATIENCE)
+            connection.send(REQUEST)
+            end = await accepting
+            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            sending = asyncio.create_task(asyncio.to_thread(sent, end))
+            assert await connection.head(PATIENCE) == 200
+            await asyncio.sleep(0.2)  # its client takes nothing
+            while (data := await connection.chunk(1.0)) is not None:
+                got.append(data)
+                connection.pump(sink, 1.0)
+            assert sum(map(len, got)) == size
+            await sending
+            connection.release()
 
     uvloop.run(run())

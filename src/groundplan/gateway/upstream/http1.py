@@ -153,12 +153,12 @@ class Http1Connection(asyncio.Protocol):
                 self.abort()
         elif self._received:
             self._received = 0
-        if self._size > BUFFER_HIGH and self.transport is not None:
-            self.transport.pause_reading()
         if self._sink is not None and self._chunks and not self._complete and self._error is None:
             self._pour(self._sink, data)
         else:
             self._wake()
+        if self._size > BUFFER_HIGH and self.transport is not None:  # of which a sink has left nothing
+            self.transport.pause_reading()
 
     def _unasked(self, data: bytes) -> None:
         """Bytes that answer nothing: there is no request yet, or its answer is complete."""
