@@ -7,6 +7,7 @@ import asyncio
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
 PATIENCE = 20.0
+BEGUN = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 REQUEST = b"GET /v1/x HTTP/1.1\r\nhost: u\r\n\r\n"
 
 
@@ -98,8 +100,12 @@ async def is_kept(pool: UpstreamPool, far: Far) -> bool:
 
 def arrived(connection: Http1Connection, end: socket.socket, data: bytes) -> None:
     """Send it; it is there when this returns, and the loop has not looked."""
-    assert connection.transport is not None
     end.sendall(data)
+    came(connection)
+
+
+def came(connection: Http1Connection) -> None:
+    assert connection.transport is not None
     descriptor = connection.transport.get_extra_info("socket").fileno()
     assert select.select([descriptor], [], [], PATIENCE)[0]
 
@@ -216,6 +222,76 @@ def test_what_servers_say_as_they_close_an_idle_connection_is_no_answer(bytes_: 
             end.sendall(bytes_)
             await none_open(pool)
             assert await is_kept(pool, far)
+
+    uvloop.run(run())
+
+
+def test_a_connection_in_which_a_request_is_not_sent_to_its_end_is_nobody_elses() -> None:
+    """The next request would stand behind what was sent of it, and the upstream read both as one."""
+
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            connection, _, body = await answered(pool, far, answer(b"no", b"413 Too Large"))
+            connection.unfinished = True
+            assert body == b"no"
+            connection.release()
+            assert pool.idle() is None
+
+    uvloop.run(run())
+
+
+def test_a_request_that_met_the_end_of_its_connection_was_not_sent() -> None:
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            connection, end, _ = await answered(pool, far, answer(b"first"))
+            connection.release()
+            assert pool.idle() is connection
+            connection.send(REQUEST)
+            end.shutdown(socket.SHUT_WR)
+            came(connection)
+            await _nothing_sent(connection, end)
+
+    uvloop.run(run())
+
+
+def test_what_frames_a_body_is_bounded_between_two_pieces_of_it_alone() -> None:
+    """However much there is of it in all, also while nobody reads."""
+
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
+            connection = await pool.connect(PATIENCE)
+            connection.send(REQUEST)
+            end = await accepting
+            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            for part in (BEGUN, *[b"1;" + b"x" * 30_000, b"\r\na\r\n"] * 3):
+                await asyncio.to_thread(end.sendall, part)
+                await asyncio.sleep(0.02)  # each is read by itself
+            await asyncio.to_thread(end.sendall, b"0\r\n\r\n")
+            assert await connection.head(PATIENCE) == 200 and await connection.body(PATIENCE) == b"aaa"
+            connection.release()
+
+    uvloop.run(run())
+
+
+@pytest.mark.parametrize("lines", [b"", b"transfer-encoding: gzip\r\n"], ids=["reset", "another coding"])
+def test_what_only_the_end_of_a_connection_ends_is_not_whole_where_that_is_no_end(lines: bytes) -> None:
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
+            connection = await pool.connect(PATIENCE)
+            connection.send(REQUEST)
+            end = await accepting
+            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            await asyncio.to_thread(end.sendall, b"HTTP/1.1 200 OK\r\n%b\r\nhalf" % lines)
+            assert await connection.head(PATIENCE) == 200 and await connection.chunk(PATIENCE) == b"half"
+            if not lines:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.close()
+            with pytest.raises(UpstreamFailure) as caught:
+                await connection.chunk(PATIENCE)
+            assert caught.value.kind == "cut"
+            connection.release()
 
     uvloop.run(run())
 
