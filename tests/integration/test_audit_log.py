@@ -24,7 +24,7 @@ from groundplan.core.audit import OPERATOR, SYSTEM, Entry, record, record_many, 
 from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.proof import inclusion_proof
-from groundplan.core.audit.sequencer import Sequencer, heal, step
+from groundplan.core.audit.sequencer import LATE_S, Behind, Sequencer, heal, step
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import Role, connect
 from groundplan.core.errors import Conflict, Invalid
@@ -163,6 +163,30 @@ def test_a_crash_before_the_database_knows_the_index_repeats_nothing(conn: Conn,
         log.append([entry.body for entry in store.unsequenced(conn, 280)])
     assert sequence(conn, home) == 280
     check(conn, home, 300)
+
+
+def test_neither_a_start_nor_a_look_for_what_waits_reads_all_that_ever_was(
+    conn: Conn, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A year of calls are billions of entries: counting them took hours, in which nothing entered the log."""
+    for number in range(3):
+        note(conn, number)
+    sequence(conn, home)
+    assert store.whole(conn) == 0, "what came since the start is counted at the next one"
+    note(conn, 4)
+    sequence(conn, home)
+    assert store.whole(conn) == 3 and store.sequenced(conn, 3) == 1
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    behind = Behind()
+    for seen, after in ((7, -1), (9, 7), (12, 9), (12, 12), (12, 12), (12, -1), (12, 12)):
+        behind.saw([store.Queued(new_id(), b"", seen)])
+        now[0] += LATE_S
+        assert behind.number() == after, "what commits late is looked for, and now and then anything"
+    assert [entry.queued for entry in store.unsequenced(conn, 9, 0)] == []
+    note(conn, 5)
+    (waiting,) = store.unsequenced(conn, 9)
+    assert store.unsequenced(conn, 9, waiting.queued) == []
 
 
 def test_another_home_goes_on_with_the_numbers_of_one_that_died(

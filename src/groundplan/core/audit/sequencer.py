@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,13 @@ from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import Home
 
 BATCH = 4096
+LATE_S, ALL_S = 10.0, 60.0
+"""How long an entry may take to commit that is found at once, and how often it is looked for any other."""
 _STANDS_STILL: LiteralString = "SET idle_session_timeout = '30s'"
 """After which another process takes over from one that was stopped."""
+_IN_ORDER: LiteralString = "SET enable_sort = off"
+"""Waiting entries are read as their index has them: very many, as of hours without this process, would be sorted anew
+for each few thousand."""
 Tell = Callable[[Connection[Any], Sequence[Entry]], None]
 _log = logging.getLogger("groundplan.audit")
 
@@ -54,9 +60,10 @@ def heal(conn: Connection[Any], log: AuditLog, tell: Tell | None = None) -> Heal
     """
     size, numbered = log.checkpoint.size, store.next_leaf(conn)
     _check_same_story(conn, log, min(size, numbered))
-    complete = store.sequenced(conn) == numbered
+    whole = known if (known := store.whole(conn)) <= numbered else 0
+    complete = store.sequenced(conn, whole) == numbered - whole
     with conn.transaction():
-        repaired, orphans, lost = _number(conn, log, numbered if complete else 0)
+        repaired, orphans, lost = _number(conn, log, numbered if complete else whole)
         if lost and tell is not None:
             tell(conn, lost)
     while log.checkpoint.size < numbered:
@@ -68,12 +75,45 @@ def heal(conn: Connection[Any], log: AuditLog, tell: Tell | None = None) -> Heal
             )
         repaired += len(rows)
         log.append([body for _, body in rows])
+    _note_whole(conn, log, orphans)
     return Healed(repaired, orphans)
 
 
-def step(conn: Connection[Any], log: AuditLog, orphans: dict[UUID, int], limit: int = BATCH) -> int:
+def _note_whole(conn: Connection[Any], log: AuditLog, orphans: dict[UUID, int]) -> None:
+    """So that the next start does not count all that there ever was."""
+    if not orphans:
+        store.set_whole(conn, log.checkpoint.size)
+
+
+class Behind:
+    """Behind which number waiting entries are looked for. Until a vacuum comes by, which for a large table takes days,
+    each of those that have their place is still looked at in the index of those that wait. So only the last seconds
+    are, and all of it now and then: transactions commit in another order than they got their numbers in."""
+
+    def __init__(self) -> None:
+        self._seen = self._settled = self._behind = -1
+        self._moved = self._looked = time.monotonic()
+
+    def number(self) -> int:
+        now = time.monotonic()
+        if now >= self._moved + LATE_S:
+            self._moved, self._behind, self._settled = now, self._settled, self._seen
+        if now >= self._looked + ALL_S:
+            self._looked = now
+            return -1
+        return self._behind
+
+    def saw(self, queued: Sequence[store.Queued]) -> None:
+        self._seen = max(self._seen, *(entry.queued for entry in queued), -1)
+
+
+def step(
+    conn: Connection[Any], log: AuditLog, orphans: dict[UUID, int], limit: int = BATCH, behind: Behind | None = None
+) -> int:
     """Sequence at most `limit` waiting entries; returns how many there were. `orphans` are not taken twice."""
-    queued = store.unsequenced(conn, limit)
+    queued = store.unsequenced(conn, limit, -1 if behind is None else behind.number())
+    if behind is not None:
+        behind.saw(queued)
     fresh = [entry for entry in queued if entry.id not in orphans]
     if fresh:
         # whoever goes on in another HOME, if this process does not, signs no other entry under these numbers
@@ -199,14 +239,19 @@ class Sequencer:
         if self._home is not None:
             self._key = load_private(self._home, "checkpoint")
         conn.execute(_STANDS_STILL)
+        conn.execute(_IN_ORDER)
         with AuditLog(self._folder, self._key) as log:
             healed = heal(conn, log, self._tell)
             if healed.repaired:
                 _log.warning("audit log and database were brought together: %d entries", healed.repaired)
             self.problem = None
+            behind, noted = Behind(), time.monotonic()
             while not self._stopping.is_set() and not self._asked.is_set():
-                if step(conn, log, healed.orphans) < BATCH:
+                if step(conn, log, healed.orphans, behind=behind) < BATCH:
                     self._stopping.wait(self._interval)
+                if time.monotonic() >= noted + ALL_S:
+                    _note_whole(conn, log, healed.orphans)
+                    noted = time.monotonic()
             step(conn, log, healed.orphans)
         if self._asked.is_set():
             self._hand_over()

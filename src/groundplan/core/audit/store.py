@@ -76,6 +76,7 @@ class Queued:
 
     id: UUID
     body: bytes
+    queued: int
 
 
 def _rows(
@@ -259,10 +260,16 @@ def become_sequencer(conn: Connection[Any]) -> bool:
     return bool(_rows(conn, "SELECT pg_try_advisory_lock(%s)", (SEQUENCER_LOCK,))[0][0])
 
 
-def unsequenced(conn: Connection[Any], limit: int) -> list[Queued]:
-    """Entries without a place yet, oldest first. One that committed late comes after those already numbered."""
-    rows = _rows(conn, "SELECT id, body FROM audit_entry WHERE leaf_index IS NULL ORDER BY queued LIMIT %s", (limit,))
-    return [Queued(id, bytes(body)) for id, body in rows]
+def unsequenced(conn: Connection[Any], limit: int, behind: int = -1) -> list[Queued]:
+    """Entries without a place yet, oldest first, of those that were queued `behind` a number. One that committed late
+    comes after those already numbered."""
+    rows = _rows(
+        conn,
+        """SELECT id, body, queued FROM audit_entry WHERE leaf_index IS NULL AND queued > %s
+           ORDER BY queued LIMIT %s""",
+        (behind, limit),
+    )
+    return [Queued(id, bytes(body), queued) for id, body, queued in rows]
 
 
 def sequenced_from(conn: Connection[Any], leaf_index: int, limit: int) -> list[tuple[int, bytes]]:
@@ -280,9 +287,19 @@ def next_leaf(conn: Connection[Any]) -> int:
     return int(_rows(conn, "SELECT coalesce(max(leaf_index) + 1, 0) FROM audit_entry")[0][0])
 
 
-def sequenced(conn: Connection[Any]) -> int:
-    """How many entries have a place."""
-    return int(_rows(conn, "SELECT count(leaf_index) FROM audit_entry")[0][0])
+def sequenced(conn: Connection[Any], first: int = 0) -> int:
+    """How many entries have a place, of those from `first` on."""
+    return int(_rows(conn, "SELECT count(*) FROM audit_entry WHERE leaf_index >= %s", (first,))[0][0])
+
+
+def whole(conn: Connection[Any]) -> int:
+    """Up to which place there is known to be an entry at each."""
+    return int(_rows(conn, "SELECT upto FROM audit_whole")[0][0])
+
+
+def set_whole(conn: Connection[Any], upto: int) -> None:
+    """Say so of all places below `upto`."""
+    conn.execute("UPDATE audit_whole SET upto = %s WHERE upto <> %s", (upto, upto))
 
 
 def known(conn: Connection[Any], ids: Sequence[UUID]) -> set[UUID]:
