@@ -34,7 +34,7 @@ from groundplan.core.errors import GroundplanError, NotFound
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.gateway.journal import ledger_store
+from groundplan.gateway.journal import archived_store, ledger_store
 from groundplan.ledger import archive, archive_store, batch_queries, days_store, finding_store, queries, rollup_store
 from groundplan.testing.clock import ManualClock
 from groundplan.testing.database import Cluster, Database
@@ -426,6 +426,23 @@ def test_days_that_left_before_ids_were_kept_are_listed_from_their_files(
     listed = conn.execute("SELECT unnest(calls) FROM archived_fact ORDER BY 1").fetchall()
     assert listed == facts == conn.execute("SELECT unnest(attempts) FROM archived_fact ORDER BY 1").fetchall()
     assert [row for row in conn.execute(kept.encode()).fetchall() if row[3]] == [row for row in charged if row[3]]
+
+
+def test_ids_of_what_left_lie_in_parts_of_which_few_are_asked(conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row for a day was more than a backup can write, and was read whole for each question."""
+    monkeypatch.setattr(archive_store, "CHUNK", 4)
+    ids = [UUID(int=(int(AT.timestamp() * 1000) + n << 80) | (7 << 76) | (2 << 62)) for n in range(10)]
+    archive_store.list_facts(conn, DAY, 0, ids[::-1], [(id, n) for id in ids for n in (1, 0)], [])
+    archive_store.list_facts(conn, DAY + timedelta(days=1), 0, [], [], [])
+    assert archive_store.unlisted(conn) is None
+    rows = conn.execute("SELECT chunk, cardinality(calls), cardinality(attempts) FROM archived_fact ORDER BY 1, 2")
+    assert rows.fetchall() == [*((n, 0, 4) for n in range(-5, 0)), (0, 0, 0), (0, 4, 0), (1, 4, 0), (2, 2, 0)]
+    assert [archive_store.left(conn, id) for id in (*ids, new_id())] == [DAY] * 10 + [None]
+    now, here = AT + timedelta(days=9), (str(new_id()), AT)
+    calls = [*((str(id), AT) for id in ids[3:5]), here]
+    attempts = [(str(ids[7]), 1, AT), (str(ids[7]), 2, AT), (str(ids[9]), 0, AT)]
+    gone = archived_store.left(conn, calls, attempts, now)
+    assert (gone.calls(calls), gone.attempts(attempts)) == ([here], [attempts[1]])
 
 
 def test_a_batch_costs_what_it_cost_once_its_calls_have_left(conn: Conn, tmp_path: Path) -> None:

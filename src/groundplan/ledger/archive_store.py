@@ -21,6 +21,8 @@ TABLES: Final[dict[str, LiteralString]] = {
         ORDER BY c.call_id, c.attempt, c.budget, c.period""",
 }
 """File -> its rows of a day. Attempts that are open are left where they are."""
+CHUNK: Final = 10_000
+"""Ids that lie in one row, as `drop_archived` has it."""
 _LAST_MS: Final = 253_402_000_000_000
 """Of a time that has a day after it in every calendar; ids that are made at random may say later ones."""
 
@@ -132,8 +134,10 @@ def left(conn: Connection[Any], call: UUID) -> date | None:
     """The day with which a call left, looked for around the time in its id; None where it did not."""
     time_of = min(call.int >> 80, _LAST_MS) / 1000
     row = conn.execute(
-        """SELECT day FROM archived_fact
-           WHERE day BETWEEN %(day)s::date - 1 AND %(day)s::date + 1 AND %(call)s = ANY(calls) LIMIT 1""",
+        """WITH near AS MATERIALIZED (
+             SELECT day, calls FROM archived_fact WHERE day BETWEEN %(day)s::date - 1 AND %(day)s::date + 1
+               AND first <= %(call)s AND last >= %(call)s)
+           SELECT day FROM near WHERE %(call)s = ANY(calls) LIMIT 1""",
         {"day": datetime.fromtimestamp(time_of, UTC).date(), "call": call},
     ).fetchone()
     return None if row is None else row[0]
@@ -155,10 +159,19 @@ def list_facts(
 ) -> None:  # fmt: skip
     """Keep the ids of a part, and what workers whose slices are not closed were charged: (epoch, budget, period,
     USD)."""
-    conn.execute(
-        "INSERT INTO archived_fact VALUES (%s, %s, %s, %s, %s)",
-        (day, part, calls, [call for call, _ in attempts], [number for _, number in attempts]),
-    )
+    calls, attempts = sorted(calls), sorted(attempts)
+    for chunk, at in enumerate(range(0, len(calls) or 1, CHUNK)):
+        ids = calls[at : at + CHUNK]
+        ends = (ids[0], ids[-1]) if ids else (None, None)
+        conn.execute(
+            "INSERT INTO archived_fact VALUES (%s, %s, %s, %s, %s, %s, '{}', '{}')", (day, part, chunk, *ends, ids)
+        )
+    for chunk, at in enumerate(range(0, len(attempts), CHUNK)):
+        ids, numbers = map(list, zip(*attempts[at : at + CHUNK], strict=True))
+        conn.execute(
+            "INSERT INTO archived_fact VALUES (%s, %s, %s, %s, %s, '{}', %s, %s)",
+            (day, part, -1 - chunk, ids[0], ids[-1], ids, numbers),
+        )
     for epoch, budget, period, cost in charged:
         conn.execute(
             """INSERT INTO archived_charge AS t SELECT %(epoch)s, %(budget)s, %(period)s, %(cost)s

@@ -43,13 +43,17 @@ def left(conn: Connection[Any], calls: Sequence[Row], attempts: Sequence[Row], n
         return Left()
     conn.execute("SELECT pg_advisory_xact_lock_shared(80, 2)")
     rows = conn.execute(
-        """SELECT u.id, NULL::integer FROM archived_fact f, unnest(f.calls) u(id) JOIN unnest(%(ids)s::uuid[]) i(id)
-             USING (id) WHERE f.day BETWEEN %(first)s AND %(last)s
+        """WITH near AS MATERIALIZED (
+             SELECT calls, attempts, numbers FROM archived_fact
+             WHERE day BETWEEN %(first)s AND %(last)s AND first <= %(most)s AND last >= %(least)s)
+           SELECT u.id, NULL::integer FROM near f, unnest(f.calls) u(id) JOIN unnest(%(ids)s::uuid[]) i(id) USING (id)
            UNION ALL
-           SELECT u.id, u.number FROM archived_fact f, unnest(f.attempts, f.numbers) u(id, number)
-             JOIN unnest(%(ids)s::uuid[]) i(id) USING (id) WHERE f.day BETWEEN %(first)s AND %(last)s""",
+           SELECT u.id, u.number FROM near f, unnest(f.attempts, f.numbers) u(id, number)
+             JOIN unnest(%(ids)s::uuid[]) i(id) USING (id)""",
         {
             "ids": list(old),
+            "least": min(old),
+            "most": max(old),
             "first": (min(old.values()) - _DAY).date(),
             "last": (max(old.values()) + _DAY).date(),
         },
