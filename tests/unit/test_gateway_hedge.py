@@ -21,10 +21,12 @@ from tests.integration.gates import gated
 from tests.integration.gateway_stack import Reply, deployment
 from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
 
-from groundplan.blueprint.model import Hedge, Limit, ProviderKey
+from groundplan.blueprint.model import Hedge, Limit, ProviderKey, Rates
+from groundplan.core.money import PICO, parse_usd
 from groundplan.gateway.call import race
 from groundplan.gateway.call.hedge import Hedges
 from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.latency import LEAST, Learned
 from groundplan.ledger.model import Reservation, Settlement
@@ -184,6 +186,24 @@ async def test_a_hedge_that_is_refused_spoils_no_call(tmp_path: Path, status: in
         settled = sorted(await rig.settlements(), key=lambda s: s.attempt)
         assert (settled[1].outcome, settled[1].cost, settled[1].http_status) == ("not_billed", 0, 400)
         assert rig.models["two"].counted == (1 if status == 200 else 2)
+        await rig.books()
+
+
+async def test_a_refusal_of_a_hedge_that_has_a_fee_is_part_of_what_its_call_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "flagged", lambda *_: True)
+    fee = {"two": {"rates": Rates(input=0, output=10 * PICO, flagged=PICO // 20)}}
+    async with call_rig(tmp_path, more=fee, workloads=HEDGED) as rig:
+        rig.play("two", mode="error", status=400)
+        first = rig.hold("one")
+        asked = asyncio.ensure_future(answer(rig, stream=False))
+        folder = rig.gateway.journal.folder
+        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        first.release()
+        told, settled = await asked, await rig.settlements()
+        assert sorted(s.outcome for s in settled) == ["failed", "ok"] and PICO // 20 in [s.cost for s in settled]
+        assert parse_usd(told["cost_usd"]) == sum(s.cost for s in settled)
         await rig.books()
 
 

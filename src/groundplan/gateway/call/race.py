@@ -164,6 +164,7 @@ async def _first_of(
             if running and attempt.refused and attempt.exchange is not exchange:
                 # whoever was asked first may take what this one does not: a hedge spoils no call
                 attempt.cancel()
+                exchange.add_cost(attempt.exchange)
                 waiting.append(attempt.deployment)
                 continue
             await _take_over(gateway, exchange, attempt, running)
