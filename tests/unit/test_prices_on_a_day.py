@@ -79,6 +79,26 @@ def test_what_costs_in_any_class_is_not_free(more: str) -> None:
     assert PICO in (found.cache_read, found.reasoning, found.batch and found.batch.input)
 
 
+@pytest.mark.parametrize("other", ["priority: {", "batch: {", "hours: {hours: 01:00-02:00, "])
+@pytest.mark.parametrize(
+    ("its", "of_long", "said"),
+    [
+        ("input: 3 USD/Mtok", "cache_read: 1 USD/Mtok", 3),  # what was read costs as any input there
+        ("cache_read: 1 USD/Mtok", "input: 4 USD/Mtok", 4),
+        ("cache_read: 5 USD/Mtok", "cache_read: 4 USD/Mtok", 5),
+        ("input: 1 USD/Mtok", "input: 2 USD/Mtok", None),
+    ],
+)
+def test_a_long_prompt_in_another_class_of_service_costs_the_dearer_of_both(
+    other: str, its: str, of_long: str, said: int | None
+) -> None:
+    read = workspace(f"{{input: 2 USD/Mtok, output: 9 USD/Mtok, long: {{above: 9, {of_long}}}, {other}{its}}}}}")
+    found = on(read, "2026-06-01")
+    assert isinstance(found, Rates)
+    made = found.priority or found.batch or found.windows[1].rates
+    assert made.long is not None and made.long.cache_read == (said and said * PICO)
+
+
 def test_a_price_that_was_replaced_needs_no_rate_of_its_currency() -> None:
     replaced = "[{input: 1 EUR/Mtok, output: 2 EUR/Mtok}, {from: 2026-02-01, input: 5 USD/Mtok, output: 6 USD/Mtok}]"
     read = workspace(replaced, euro=True)

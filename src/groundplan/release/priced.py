@@ -18,7 +18,7 @@ from groundplan.core.money import format_usd
 from groundplan.economics.price import FREE, price_of
 from groundplan.economics.prices import listed
 from groundplan.economics.prices.currency import USD, rate_on, rates_in_usd
-from groundplan.economics.prices.windows import by_time
+from groundplan.economics.prices.windows import by_time, dearest
 from groundplan.release import charged
 
 Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
@@ -169,6 +169,6 @@ def _with_long(rates: bp.Rates, long: bp.Rates | None, above: int) -> bp.Rates:
     """A long prompt in another class of service costs the dearer of the two, since no list says less."""
     if long is None:
         return rates
-    both = {name: (getattr(rates, name), getattr(long, name)) for name in _CLASSES}
-    dearer = {name: max((v for v in each if v is not None), default=None) for name, each in both.items()}
+    both = dearest((rates, long))
+    dearer = {name: getattr(both, name) for name in _CLASSES}
     return msgspec.structs.replace(rates, long=msgspec.structs.replace(long, **dearer), long_above=above)
