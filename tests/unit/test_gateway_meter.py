@@ -111,7 +111,7 @@ def test_what_a_provider_says_of_tools_by_itself_is_reserved_for() -> None:
 
 @given(
     usages(), rates, st.none() | rates, st.none() | rates, st.sampled_from(["auto", "standard", "priority"]),
-    st.booleans(), st.sampled_from([None, "batches"]), st.sampled_from(["", "default", "priority"]),
+    st.booleans(), st.sampled_from([None, "batches"]), st.sampled_from(["", "default", "priority", "scale"]),
 )  # fmt: skip
 def test_whatever_class_an_answer_is_of_was_reserved(
     usage: Usage, price: Rates, dear: Rates | None, half: Rates | None, asked: str, line: bool, serves: str | None,
@@ -120,9 +120,11 @@ def test_whatever_class_an_answer_is_of_was_reserved(
     one = place(replace(price, priority=dear, batch=half), None if serves is None else [serves])
     this = ask(asked, line and asked != "priority")
     cost, known = meter.charged(this, one, replace(usage, service_tier=tier))
-    assert known == (tier != "priority" or dear is not None)
+    assert known == (tier != "scale" and (tier != "priority" or dear is not None))
     if tier != "priority" or asked != "standard":
-        assert not known or cost <= meter.most(this, one, usage.input, usage.output)
+        assert cost <= meter.most(this, one, usage.input, usage.output), "whatever it names"
+    if tier == "scale":
+        return
     if this.line and half is not None and serves is None and tier != "priority":
         assert cost == formula.cost(half, usage)
     elif tier != "priority" and asked != "priority":
@@ -149,6 +151,15 @@ def test_a_tier_without_a_price_costs_the_dearest_that_has_one() -> None:
     usage = Usage(input=5, service_tier="scale")
     assert meter.charged(ask("auto", line=False), one, usage) == (10 * 10**6, False)
     assert meter.charged(ask("auto", line=False), one, replace(usage, service_tier="on_demand")) == (5 * 10**6, True)
+    assert meter.charged(ask("standard", line=False), one, usage) == (5 * 10**6, False), "nothing dearer was reserved"
+
+
+def test_a_line_whose_tier_has_no_price_costs_what_was_reserved_for_it() -> None:
+    """Else the workload of a batch was stopped for a name."""
+    one, usage = place(Rates(input=10**7, output=0, batch=Rates(input=5 * 10**6, output=0))), Usage(input=9)
+    for asked in ("auto", "standard"):
+        told = meter.charged(ask(asked, line=True), one, replace(usage, service_tier="flex"))
+        assert told == (45, False) and told[0] == meter.most(ask(asked, line=True), one, 9, 0)
 
 
 def test_a_line_that_is_called_reserves_the_dearer_tier_in_which_it_may_end() -> None:

@@ -43,11 +43,19 @@ def service(ask: Ask, deployment: Deployment, tier: str) -> str:
 
 def charged(ask: Ask, deployment: Deployment, usage: Usage) -> tuple[int, bool]:
     """Picodollars of an answer by the service tier that it names, and whether that has a price there; where it has
-    none, those of the dearest class that has."""
+    none, those of the dearest class for which was reserved: that nobody knows a name is no bill above it."""
     rates, found = deployment.rates, service(ask, deployment, usage.service_tier)
     if found:
         return price.cost(rates, usage, found), True
-    return max(price.cost(rates, usage, each) for each in (price.STANDARD, price.PRIORITY)), False
+    most = price.cost(rates, usage, _own(ask, deployment))
+    if ask.service == price.STANDARD or rates.priority is None:
+        return most, False
+    return max(most, price.cost(rates, usage, price.PRIORITY)), False
+
+
+def _own(ask: Ask, deployment: Deployment) -> str:
+    """The class of service of what is asked for in none of its own."""
+    return price.of_line(deployment.rates, deployment.serves) if ask.line else price.STANDARD
 
 
 def most(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int) -> int:
@@ -55,10 +63,10 @@ def most(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int
     rates, asked = deployment.rates, ask.service
     if not ask.line:
         return price.bound(rates, input_tokens, output_tokens, ask.images, asked)
-    own = price.bound(rates, input_tokens, output_tokens, ask.images, price.of_line(rates, deployment.serves))
+    own = price.bound(rates, input_tokens, output_tokens, ask.images, _own(ask, deployment))
     if asked == price.STANDARD or rates.priority is None:
         return own
-    return max(own, price.bound(rates, input_tokens, output_tokens, ask.images, asked))  # whichever tier it names
+    return max(own, price.bound(rates.priority, input_tokens, output_tokens, ask.images))  # whichever tier it names
 
 
 def takes(deployment: Deployment) -> frozenset[str]:
