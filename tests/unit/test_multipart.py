@@ -55,6 +55,21 @@ def test_any_cut_of_the_bytes_gives_the_same_parts(data: bytes, near: bytes, cut
 
 
 @pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ("name=file; filename=a.wav; filename*=utf-8''a.wav", "a.wav"),
+        ("name=file; filename=\"=?utf-8?B?w6Qud2F2?=\"; filename*=utf-8''%C3%A4.wav", "ä.wav"),
+        ("name=\"file\"; filename*=UTF-8'de'%22a%0D%0Ab.wav", '"a\r\nb.wav'),
+        ('name="file"; filename="x filename*=utf-8.wav"', "x filename*=utf-8.wav"),
+    ],
+)
+def test_a_files_name_is_read_as_clients_write_it(disposition: str, name: str) -> None:
+    """By its end an upstream knows what a sound is: of two names OpenAI's client for .NET writes the first without."""
+    raw = f"--xyz\r\nContent-Disposition: form-data; {disposition}\r\n\r\nx\r\n--xyz--\r\n".encode()
+    assert [(part.name, part.filename, body) for part, body in read(raw, [])] == [("file", name, b"x")]
+
+
+@pytest.mark.parametrize(
     ("raw", "code"),
     [
         (b"nonsense", "form_malformed"),

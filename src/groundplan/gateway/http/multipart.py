@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -26,6 +27,9 @@ _LONGEST_NAME, _ENDING = 200, 12
 """Characters of a file's name, and of its end."""
 _HINT = "Send multipart/form-data, as OpenAI's clients do."
 _NAME = re.compile(r"[A-Za-z0-9_\-\[\].]{1,64}", re.ASCII)
+_EXTENDED = re.compile(rb";\s*filename\*\s*=\s*\"?utf-8'[a-z-]{0,20}'([^;\"\s]+)", re.IGNORECASE)
+"""A file's name with other letters than English ones, as .NET writes it beside one in which it cannot be read, and
+some of Java's clients alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +127,13 @@ class FormReader:
         self._name = self._value = b""
 
     def _head(self) -> None:
-        kind, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        disposition = self._headers.get(b"content-disposition", b"")
+        kind, options = parse_options_header(disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if kind != b"form-data" or _NAME.fullmatch(name) is None:
             raise Invalid("a part of the form has no usable name", code="form_malformed", hint=_HINT)
-        filename = options.get(b"filename")
+        extended = _EXTENDED.search(disposition)
+        filename = options.get(b"filename") if extended is None else unquote_to_bytes(extended[1])
         self._file, self._is_large = filename is not None, name in self._large
         text = None if filename is None else filename.decode("utf-8", "replace")
         self._events.append(Part(name, text, self._headers.get(b"content-type", b"")))
