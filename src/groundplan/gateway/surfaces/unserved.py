@@ -17,6 +17,7 @@ _RESPONSES = "Use /v1/responses, with previous_response_id or the earlier items 
 _SOURCES = "Declare a source of the workload, whose passages are put before the model here."
 _OPENAI = ": OpenAI's clients want a base URL that ends with /v1"
 _ADDS = ": this client adds /v1 to its base URL itself"
+_SLASH = ": this client adds a slash to its base URL itself, which has to end without one"
 _AS_OPENAI = 'Use OpenAI(base_url="https://HOST/v1", api_key="gp_...")'
 _AZURE = re.compile(rb"/openai/(?!v1/)|/v1/deployments/[^/]+/(?:chat/|completions|embeddings|images/|audio/)")
 """Paths of Azure's own client, also where its base URL ends with /v1."""
@@ -129,7 +130,9 @@ def unknown(path: bytes, served: Iterable[str]) -> NotFound:
     for each in (*served, "/v1/models", "/v1/files", "/v1/batches"):
         if asked != each and asked.endswith(each.removeprefix("/v1")):
             hint, why = f"This is {each} below another base URL.", _OPENAI
-            if asked.startswith("/v1/v"):
+            if "//" in asked:
+                why = _SLASH
+            elif asked.startswith("/v1/v"):
                 why = _ADDS
             elif "/messages" in each:
                 why = ": Anthropic's clients add /v1 to the base URL themselves"
