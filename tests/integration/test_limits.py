@@ -82,9 +82,9 @@ async def test_requests_are_counted_exactly_by_two_workers(database: Database, t
         refused = next(reply for reply in replies if reply.status == 429)
         error = refused.json["error"]
         assert (error["code"], error["type"], error["limit"]) == ("rate_limit_exceeded", "rate_limit_error", "daily")
-        assert error["frees_at"] and error["hint"] and int(refused.headers["retry-after"]) >= 1
-        if int(refused.headers["retry-after"]) > 60:  # not in the last minute of a day
-            assert refused.headers["x-should-retry"] == "false"
+        assert error["frees_at"] and error["hint"]
+        # but in the last minute of a day nobody is to wait for its end
+        assert "retry-after" in refused.headers or refused.headers["x-should-retry"] == "false"
         took = list[float]()
         for _ in range(20):
             began = time.monotonic()
@@ -319,7 +319,6 @@ async def test_a_refusal_tells_of_the_limit_that_has_room_again_last(database: D
         refused = await told(stack, key)
         end = ends(current("month", "", "UTC", time.time()))
         assert end is not None and refused.json["error"]["frees_at"] == end.isoformat()
-        assert int(refused.headers["retry-after"]) == pytest.approx(end.timestamp() - time.time(), abs=20)
 
 
 @pytest.mark.parametrize("tight", ["day", "month"])

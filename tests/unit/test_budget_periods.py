@@ -84,7 +84,7 @@ async def test_a_day_that_has_ended_is_no_reason(tmp_path: Path) -> None:
         error = reply.json["error"]
         assert (reply.status, reply.code, error["budget"]) == (429, "budget_exhausted", "daily")
         assert error["frees_at"] == "2026-11-27T00:00:00+00:00"
-        assert 86_000 < int(reply.headers["retry-after"]) <= 86_400
+        assert "retry-after" not in reply.headers, "clients for .NET would wait for it"
         assert len(rig.lender.asked) == 2 and rig.slices.open_count == 0
 
 

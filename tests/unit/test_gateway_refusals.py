@@ -10,7 +10,7 @@ import pytest
 from tests.unit.call_rig import BOUND, Closed, Rig, call_rig, until
 
 from groundplan.blueprint.model import Budget, Limit
-from groundplan.core.errors import Conflict
+from groundplan.core.errors import Conflict, Exhausted, Unavailable
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.periods import current, ends
 from groundplan.gateway.call.admit import exhausted
@@ -54,7 +54,7 @@ async def test_where_waiting_helps_the_time_is_told(tmp_path: Path) -> None:
         span = current("day", "", "UTC", rig.gateway.clock.seconds())
         end = ends(span)
         assert end is not None and error["frees_at"] == end.isoformat() and "It is free again at" in error["hint"]
-        assert int(reply.headers["retry-after"]) >= 1
+        assert reply.headers["x-should-retry"] == "false" and "retry-after" not in reply.headers
 
 
 @pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
@@ -75,6 +75,18 @@ def test_a_budget_that_is_smaller_than_the_call_tells_no_time() -> None:
     assert "frees_at" not in never.details and never.retry_after is None and "raise the budget" in never.hint
     assert b"x-should-retry: false" in of_error(never)[2] and b"retry-after" not in of_error(never)[2]
     assert later.details["frees_at"] and later.retry_after is not None and "free again" in later.hint
+
+
+@pytest.mark.parametrize("kind", [Exhausted, Unavailable])
+@pytest.mark.parametrize(("seconds", "told"), [(0.2, b"1"), (60.0, b"60"), (60.5, None), (2_000_000.0, None)])
+def test_no_client_is_sent_away_for_longer_than_it_may_wait(
+    kind: type[Exhausted | Unavailable], seconds: float, told: bytes | None
+) -> None:
+    """The client for .NET keeps to it without a bound: a call waited for the end of the month and said nothing."""
+    lines = of_error(kind("no", code="no", hint="", retry_after=seconds))[2]
+    assert (b"retry-after: " in lines) is (told is not None)
+    assert told is None or b"retry-after: %b\r\n" % told in lines
+    assert (b"x-should-retry: false" in lines) is (told is None and kind is Exhausted)
 
 
 @pytest.mark.parametrize("code", ["response_finished", "batch_running", "file_in_use", "idempotency_replayed"])

@@ -171,11 +171,11 @@ async def test_what_a_key_of_a_deployment_may_is_counted_beside_what_its_caller_
         ("day", "failed", (503, "1")),
         ("day", "rests", (503, "20")),
         ("minute", "failed", (429, "60")),
-        ("day", "", (429, "43200")),
+        ("day", "", (429, None)),
     ],
 )
 async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_to_wait_for(
-    tmp_path: Path, period: str, other: str, told: tuple[int, str]
+    tmp_path: Path, period: str, other: str, told: tuple[int, str | None]
 ) -> None:
     """Whoever failed for a moment was not to be asked again before the next day, in which the first has room again."""
     limit = Limit(name="first", covers="deployment/one", type="requests", amount=1, period=period)
@@ -187,7 +187,7 @@ async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_
         elif other:
             rig.play("two", mode="error", status=503)
         reply = await rig.chat()
-        assert (reply.status, reply.headers["retry-after"]) == told
+        assert (reply.status, reply.headers.get("retry-after")) == told
         assert reply.code == {503: "upstream_failed", 429: "rate_limit_exceeded"}[reply.status]
         assert rig.gateway.counters.open_count == 0
         used = rig.gateway.counters.spent("requests/few", day(rig))

@@ -23,8 +23,9 @@ _TYPES = {
 }
 _PARAMS = {"model_not_found": "model", "messages_empty": "messages", "copies_range": "n", "cap_range": "max_tokens"}
 _PATIENCE_S = 60.0
-"""Longer than this no official client waits by itself; trying again before is in vain, and so it is where no time is
-told."""
+"""A client waits as long by itself, and longer ones are not told in a header: most would not wait, and those for .NET
+and RubyLLM wait for days without a word to whoever called them. Trying again before is in vain, and so it is where no
+time is told."""
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -48,10 +49,10 @@ def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-r
         details["call_id"] = call_id
     body = error_body(worded(error.message, error.hint), error.code, error.hint, error_type(error), **details)
     headers = lines_of(error)
-    if error.retry_after is not None:
+    soon = error.retry_after is not None and error.retry_after <= _PATIENCE_S
+    if error.retry_after is not None and soon:
         headers += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after))
-    in_vain = error.status == 429 and (error.retry_after is None or error.retry_after > _PATIENCE_S)
-    if in_vain or error.status == 409:  # which is about what has happened already
+    if (error.status == 429 and not soon) or error.status == 409:  # which is about what has happened already
         headers += b"x-should-retry: false\r\n"
     if call_id:
         id = call_id.encode("ascii")
