@@ -92,7 +92,7 @@ ROUTES: dict[str, Held] = {
     "POST /v1/audio/translations": Held(Translation, ours=_also("usage")),
     "POST /v1/responses": Held(Response, events=ResponseStreamEvent),
     "POST /v1/responses/input_tokens": Held(InputTokenCountResponse),
-    "GET /v1/responses/ID": Held(Response),
+    "GET /v1/responses/ID": Held(Response, ours=_also("store")),  # which OpenAI sends, too
     "DELETE /v1/responses/ID": Held(),  # OpenAI's client reads nothing of it
     "GET /v1/responses/ID/input_items": Held(ResponseItemList),
     "POST /v1/responses/ID/cancel": Held(),  # refused: nothing is made in the background

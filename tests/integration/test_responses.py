@@ -270,9 +270,13 @@ async def test_a_conversation_of_items_is_one_of_messages(setup: Setup) -> None:
 @pytest.mark.parametrize("tool", [False, True])
 async def test_a_stream_by_chat_has_every_event_in_order(setup: Setup, tool: bool) -> None:
     setup.chat.script = Script(tokens=5, tool=tool)
-    reply = await setup.ask(stream=True, tools=[LOOK])
+    bare = {"type": "function", "name": "bare"}
+    reply = await setup.ask(stream=True, tools=[LOOK, bare, {**bare, "name": "null", "strict": None}])
     assert reply.status == 200, reply.body
     found = events_of(reply.body)
+    # PHP's client takes nothing but an object and a boolean here
+    forms = [(tool.strict, (tool.parameters or {}).get("type")) for tool in found[0].response.tools]
+    assert forms == [(False, "object")] * 3
     assert [event.sequence_number for event in found] == list(range(len(found)))
     kinds = [event.type.removeprefix("response.") for event in found]
     text = ["output_item.added", "content_part.added", *["output_text.delta"] * 5, "output_text.done"]
@@ -449,6 +453,7 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
     async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=OpenAIs()) as client:
         found = await client.responses.retrieve(first.id)
         assert found.output_text == first.output_text and found.id == first.id
+        assert found.model_extra is not None and found.model_extra["store"] is True, "PHP's client reads nothing else"
         second = await client.responses.create(model="auto", input="Second?", previous_response_id=first.id)
         assert second.model_extra is not None and second.model_extra["groundplan"]["deployment"] == model
         assert second.previous_response_id == first.id, "though its upstream was not told of it"

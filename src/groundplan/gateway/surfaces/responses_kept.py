@@ -79,6 +79,7 @@ async def _store(gateway: Gateway, exchange: Exchange, given: object, answer: by
         response = value_of(answer)
     except UNREADABLE:
         return False  # it has a number beyond all bounds
+    response["store"] = True  # whatever an upstream says, which was asked to store nothing
     asked = [item(each) for each in listed(given)]
     sent = [each for each in response.get("output") or () if is_here(each)]
     kept = Kept(response, asked, [*listed(given), *sent])

@@ -23,7 +23,8 @@ _encode = msgspec.json.Encoder().encode
 _NOTHING = msgspec.Raw(b"null")
 NONE = "{}"
 """Arguments of a function that is called with nothing."""
-_UNSAID = {"description": None, "parameters": None, "strict": None}
+_UNSAID = {"description": None, "parameters": {"type": "object", "properties": {}}, "strict": False}
+"""Of a function, as chat takes what is not said of it. PHP's client ends at null in the place of the last two."""
 _TIERS = frozenset({"default", "flex", "scale", "priority"})
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -95,12 +96,18 @@ def begun(asked: dict[str, Any], name: str, model: str) -> dict[str, Any]:
         "temperature": given.get("temperature", 1.0),
         "text": {**given.get("text", {}), "format": given.get("text", {}).get("format") or {"type": "text"}},
         "tool_choice": given.get("tool_choice", "auto"),
-        "tools": [{**(_UNSAID if tool["type"] == "function" else {}), **tool} for tool in given.get("tools", [])],
+        "tools": [_told(tool) for tool in given.get("tools", [])],
         "top_p": given.get("top_p", 1.0),
         "truncation": "disabled",
         "usage": None,
         "user": given.get("user"),
     }
+
+
+def _told(tool: dict[str, Any]) -> dict[str, Any]:
+    if tool["type"] != "function":
+        return tool
+    return {**_UNSAID, **{name: value for name, value in tool.items() if value is not None}}
 
 
 def ended(response: dict[str, Any], output: list[dict[str, Any]], finish: str, usage: Usage) -> dict[str, Any]:
