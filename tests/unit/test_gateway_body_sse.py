@@ -27,8 +27,9 @@ from groundplan.gateway.surfaces import (
     responses_to_chat,
 )
 from groundplan.gateway.surfaces.body import ELSEWHERE, NAMED, READ_APART
-from groundplan.gateway.surfaces.chat import ChatRelay, CopiesRelay, OpenAIChat
+from groundplan.gateway.surfaces.chat import OpenAIChat
 from groundplan.gateway.surfaces.chat_chunk import without_usage
+from groundplan.gateway.surfaces.chat_relay import ChatRelay, CopiesRelay
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS, OpenAIEmbeddings
 from groundplan.gateway.surfaces.images import IMAGES
@@ -530,6 +531,31 @@ def test_usage_inside_a_data_chunk_is_taken_out_for_a_client_that_did_not_ask() 
     relay.take(chunk(finish="stop", usage=True))
     assert relay.held is not None and b"usage" not in relay.held and relay.usage is not None
     assert without_usage(chunk("a")) == chunk("a")
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        [chunk("a"), chunk(finish="stop", usage=True)],  # DeepSeek, Mistral, Together
+        [chunk("a", usage=True), chunk(finish="stop", usage=True)],  # Gemini, in words of OpenAI's
+        [chunk("a", usage=True), chunk(finish="stop"), chunk(choices=False, usage=True)],
+        [chunk("a"), chunk(finish="stop", usage=True), chunk("b")],
+    ],
+)
+@pytest.mark.parametrize("each", [False, True])
+def test_usage_is_told_behind_the_answer_as_openai_does(came: list[bytes], each: bool) -> None:
+    """OpenAI's client for Java takes a chunk with usage for the end, and lost the words in it."""
+    options = {"include_usage": True, **({"continuous_usage_stats": True} if each else {})}
+    relay = OpenAIChat().relay(chat_completions.read(chat(stream=True, stream_options=options)))
+    out = b"".join(map(relay.take, came)) + relay.last(b'{"a":1}')
+    *told, done = [line.removeprefix("data: ") for line in out.decode().split("\n\n") if line]
+    found = [json.loads(data) for data in told]
+    assert done == "[DONE]" and [one for one in found if "groundplan" in one] == found[-1:]
+    if each:
+        assert [{k: v for k, v in one.items() if k != "groundplan"} for one in found] == list(map(json.loads, came))
+        return
+    assert [bool(one["choices"]) for one in found] == [True] * (len(found) - 1) + [False]
+    assert [one for one in found if one.get("usage")] == found[-1:] and found[-1]["usage"]["completion_tokens"] == 3
 
 
 def test_chunks_of_several_copies_keep_their_order() -> None:

@@ -35,7 +35,8 @@ from groundplan.core.money import PICO
 from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.resume import continuation
 from groundplan.gateway.http.errors import error_body
-from groundplan.gateway.surfaces.chat import ChatRelay, read
+from groundplan.gateway.surfaces.chat import read
+from groundplan.gateway.surfaces.chat_relay import ChatRelay
 from groundplan.gateway.surfaces.responses_to_chat import Translation
 from groundplan.gateway.upstream.account import meant, not_asked
 from groundplan.ledger.model import Usage

@@ -81,11 +81,20 @@ read_chunk = msgspec.json.Decoder(Chunk).decode
 
 
 def without_usage(data: bytes) -> bytes:
-    """The chunk without `usage`, for a client that did not ask for it."""
-    try:
-        fields = _fields(data)
-    except msgspec.DecodeError as error:
-        fields = _fields(without_halves(data, error))
+    """The chunk without `usage`, for a client that did not ask for it, or gets it behind the answer."""
+    fields = _read(data)
     if fields.pop("usage", None) is None:
         return data
     return msgspec.json.encode(fields)
+
+
+def only_usage(data: bytes) -> bytes:
+    """The chunk with nothing of an answer, as OpenAI tells the usage."""
+    return msgspec.json.encode({**_read(data), "choices": []})
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    try:
+        return dict(_fields(data))
+    except msgspec.DecodeError as error:
+        return dict(_fields(without_halves(data, error)))

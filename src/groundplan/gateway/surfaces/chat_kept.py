@@ -21,14 +21,8 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces.chat import (
-    ChatCompletions,
-    ChatRelay,
-    CopiesRelay,
-    OpenAIChat,
-    ServiceChat,
-    is_strict,
-)
+from groundplan.gateway.surfaces.chat import ChatCompletions, OpenAIChat, ServiceChat, is_strict
+from groundplan.gateway.surfaces.chat_relay import ChatRelay, CopiesRelay
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.completion_shelf import Kept
 from groundplan.gateway.surfaces.response_shelf import owner_of
