@@ -20,7 +20,7 @@ from tests.contract.ways import Authority, server_context
 
 from groundplan.gateway.upstream import http1_pool
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.http1 import Http1Connection
+from groundplan.gateway.upstream.http1 import BUFFER_HIGH, Http1Connection
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
 PATIENCE = 20.0
@@ -236,6 +236,32 @@ def test_a_connection_in_which_a_request_is_not_sent_to_its_end_is_nobody_elses(
             assert body == b"no"
             connection.release()
             assert pool.idle() is None
+
+    uvloop.run(run())
+
+
+def test_a_connection_whose_last_answer_nobody_took_is_read_for_the_next() -> None:
+    """As where a client is gone that took nothing of it, or waited for room."""
+
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
+            connection = await pool.connect(PATIENCE)
+            connection.send(REQUEST)
+            end = await accepting
+            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            await asyncio.to_thread(end.sendall, answer(bytes(BUFFER_HIGH + 1)))
+            assert await connection.head(PATIENCE) == 200 and connection.transport is not None
+            async with asyncio.timeout(PATIENCE):
+                while connection.transport.is_reading():  # noqa: ASYNC110 -- what is waited for has no event
+                    await asyncio.sleep(0.005)
+            connection.release()
+            assert pool.idle() is connection
+            connection.send(REQUEST)
+            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            await asyncio.to_thread(end.sendall, answer(b"next"))
+            assert await connection.head(1.0) == 200 and await connection.body(1.0) == b"next"
+            connection.release()
 
     uvloop.run(run())
 

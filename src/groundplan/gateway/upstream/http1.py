@@ -94,6 +94,8 @@ class Http1Connection(asyncio.Protocol):
         """Bytes of a head that is not complete, or of what frames a body, since there was something of that."""
         if self._chunks:
             self._chunks.clear()
+            if self.transport is not None and not self.transport.is_reading():
+                self.transport.resume_reading()  # nobody took what it was held up for
         self._sink: Sink | None = None
         self._through: Sink | None = None
         self._armed: Sink | None = None
