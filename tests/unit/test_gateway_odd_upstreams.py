@@ -3,6 +3,7 @@ every one is settled."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from tests.integration.gateway_stack import Reply
 from tests.integration.gateway_stack import events as events_of
-from tests.unit.call_rig import BOUND, Stream, call_rig, rule
+from tests.unit.call_rig import BOUND, Stream, call_rig, rule, until
 from tests.unit.raw_upstream import (
     ANSWER,
     CHUNKED,
@@ -303,6 +304,22 @@ async def test_a_cut_behind_the_finish_reason_is_no_break(tmp_path: Path, on_bro
     cut = CHUNKED + b"%x\r\n%b\r\n" % (len(sent), sent)
     async with saying(tmp_path, cut, fallback=True, workloads=workloads) as rig:
         assert (await good(rig)).usage.output == 3
+
+
+async def test_a_cut_behind_the_finish_reason_costs_what_was_told_also_where_nobody_listens(tmp_path: Path) -> None:
+    begun, pause, ended = (
+        b"%x\r\n%b\r\n" % (len(sent), sent) for sent in (events(ROLE, HI), b": wait\n\n", events(THERE, END))
+    )
+    more = {"one": {"billing_on_cancel": "drain"}}
+    async with saying(tmp_path, CHUNKED, begun, *[pause] * 50, ended, more=more) as rig:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request(stream=True))
+        await reader.readuntil(b"Hi ")
+        writer.transport.abort()
+        await until(lambda: rig.gateway.running == 0 and not rig.gateway.background)
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.estimated, only.usage.output) == ("cancelled", False, 3)
+        await rig.books()
 
 
 async def test_a_piece_behind_the_finish_reason_has_the_facts(tmp_path: Path) -> None:

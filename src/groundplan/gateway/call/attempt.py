@@ -459,7 +459,7 @@ class Attempt(Refusable):
         except AttemptFailed as failed:
             billed = failed.billed
         except (StreamBroken, UpstreamFailure, TimeoutError):
-            usage = None
+            usage = self._usage()  # told before, where its answer had its end
         finally:
             if billed:
                 settle.cancelled(self.gateway, self.exchange, usage)
