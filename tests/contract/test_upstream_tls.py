@@ -312,6 +312,19 @@ async def test_an_answer_that_could_be_read_in_two_ways_or_hides_its_size_fails(
         assert failed.kind == "malformed" and failed.sent
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_an_answer_that_is_larger_than_any_may_be_is_given_up(
+    pools: Pools, tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    async with http1(echo, server_context(authority)) as port:
+        pool = pools.of(Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version))
+        assert await asked(pool) == b"hi"
+        monkeypatch.setattr(f"groundplan.gateway.upstream.http{version}.BODY_LIMIT", 1)
+        failed = await failure(pool)
+        assert failed.kind == "malformed" and failed.sent and "too large" in str(failed)
+
+
 async def test_bytes_behind_an_answer_become_no_part_of_it_nor_of_the_next(pools: Pools) -> None:
     first = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
     async with answering(first + b"HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\nevil") as url:

@@ -586,8 +586,9 @@ async def test_a_reader_that_takes_nothing_stops_the_writer_and_is_dropped(hasty
     del reader
 
 
-async def test_malformed_bytes_after_a_good_request_are_answered_after_it(running: Running) -> None:
-    answer = await exchange(running, post(b"one", close=False) + b"\x00\x01garbage\r\n\r\n")
+@pytest.mark.parametrize("offer", ["", _JAVA])
+async def test_malformed_bytes_after_a_good_request_are_answered_after_it(running: Running, offer: str) -> None:
+    answer = await exchange(running, post(b"one", offer, close=False) + b"\x00\x01garbage\r\n\r\n")
     assert b"ok:one" in answer and b"malformed_request" in answer
     assert answer.index(b"ok:one") < answer.index(b"malformed_request")
 
