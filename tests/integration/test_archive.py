@@ -428,7 +428,9 @@ def test_days_that_left_before_ids_were_kept_are_listed_from_their_files(
     assert [row for row in conn.execute(kept.encode()).fetchall() if row[3]] == [row for row in charged if row[3]]
 
 
-def test_ids_of_what_left_lie_in_parts_of_which_few_are_asked(conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_of_what_left_lie_in_parts_of_which_few_are_asked(
+    conn: Conn, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One row for a day was more than a backup can write, and was read whole for each question."""
     monkeypatch.setattr(archive_store, "CHUNK", 4)
     ids = [UUID(int=(int(AT.timestamp() * 1000) + n << 80) | (7 << 76) | (2 << 62)) for n in range(10)]
@@ -441,7 +443,13 @@ def test_ids_of_what_left_lie_in_parts_of_which_few_are_asked(conn: Conn, monkey
     now, here = AT + timedelta(days=9), (str(new_id()), AT)
     calls = [*((str(id), AT) for id in ids[3:5]), here]
     attempts = [(str(ids[7]), 1, AT), (str(ids[7]), 2, AT), (str(ids[9]), 0, AT)]
-    gone = archived_store.left(conn, calls, attempts, now)
+    with connect(database.urls["control"]) as control:
+        archive_store.hold(control, DAY - timedelta(days=1))
+        gone = archived_store.left(conn, calls, attempts, now)
+        archive_store.hold(control, DAY)
+        with conn.transaction(), pytest.raises(psycopg.errors.LockNotAvailable), conn.transaction():
+            conn.execute("SET LOCAL lock_timeout = '20ms'")
+            archived_store.left(conn, calls, attempts, now)  # waits for its own day alone
     assert (gone.calls(calls), gone.attempts(attempts)) == ([here], [attempts[1]])
 
 

@@ -35,6 +35,11 @@ def lock(conn: Connection[Any]) -> bool:
     return bool(row and row[0])
 
 
+def hold(conn: Connection[Any], day: date) -> None:
+    """Until the end of the transaction no fact of that day is taken over from a journal; those of other days are."""
+    conn.execute("SELECT pg_advisory_xact_lock(81, %s::date - date '2000-01-01')", (day,))
+
+
 def days(conn: Connection[Any], before: date, limit: int) -> list[date]:
     """The oldest days before `before` of which there are facts and which were not archived; where there is none, the
     oldest one that was, of which facts came since."""

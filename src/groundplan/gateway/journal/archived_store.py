@@ -7,7 +7,7 @@ files of an archive is not looked at: the database keeps their ids.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,13 +35,19 @@ class Left:
 
 
 def left(conn: Connection[Any], calls: Sequence[Row], attempts: Sequence[Row], now: datetime) -> Left:
-    """Of rows of `call` and `attempt`. Where one is old, nothing more leaves until the end of the transaction."""
+    """Of rows of `call` and `attempt`. Of the days of those that are old nothing more leaves until the end of the
+    transaction."""
     before = now - NEWEST
     old = {UUID(row[0]): row[1] for row in calls if row[1] < before}
     old |= {UUID(row[0]): row[2] for row in attempts if row[2] < before}
     if not old:
         return Left()
-    conn.execute("SELECT pg_advisory_xact_lock_shared(80, 2)")
+    days = {
+        at.astimezone(UTC).date() for at in (*(row[1] for row in calls), *(row[2] for row in attempts)) if at < before
+    }
+    conn.execute(
+        "SELECT pg_advisory_xact_lock_shared(81, day - date '2000-01-01') FROM unnest(%s::date[]) day", (sorted(days),)
+    )
     rows = conn.execute(
         """WITH near AS MATERIALIZED (
              SELECT calls, attempts, numbers FROM archived_fact
