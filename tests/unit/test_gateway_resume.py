@@ -20,7 +20,8 @@ from groundplan.core.money import PICO
 from groundplan.gateway.call.resume import Continuation, continuation
 from groundplan.gateway.http.sse import DONE, EventReader, event
 from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued
-from groundplan.gateway.surfaces.chat_relay import ChatRelay, read
+from groundplan.gateway.surfaces.chat import read
+from groundplan.gateway.surfaces.chat_relay import ChatRelay
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.ledger.model import Reservation, Usage
 
