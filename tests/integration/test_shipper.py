@@ -395,6 +395,28 @@ async def test_shipping_again_from_nothing_changes_nothing(installation: Install
     await journal.close()
 
 
+async def test_a_shipper_that_begins_again_says_nowhere_that_less_is_taken_over(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads again from where the oldest open call began. Killed meanwhile, it would do all again: a workload that is
+    served again after it went beyond its bound would be stopped once more."""
+    journal = installation.journal()
+    journal.reserve(changed(reservation(new_id().bytes), at=1))
+    for _ in range(3):
+        one_call(journal)
+    installation.step(2)
+    place = installation.rows("SELECT segment, position FROM shipped")
+    monkeypatch.setattr(shipper_module, "BATCH", 2)
+    shipper = Shipper(installation.home)
+    for _ in range(7):
+        installation.step(1, shipper)
+        assert installation.rows("SELECT segment, position FROM shipped") == place
+    one_call(journal)
+    installation.step(3, shipper)
+    assert installation.rows("SELECT segment, position FROM shipped") > place
+    await journal.close()
+
+
 def aged(record: Record, days: int = 30) -> Record:
     return changed(record, at=record.at - days * 86_400_000)  # type: ignore[attr-defined]
 

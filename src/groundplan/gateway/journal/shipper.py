@@ -143,7 +143,7 @@ class EpochShipper:
                 ledger_store.report_lost(conn, self.epoch, self._lost)
             for segment in self.tail.damaged - self._reported:
                 ledger_store.report_gap(conn, self.epoch, segment)
-            ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps)
+            ledger_store.set_position(conn, self.epoch, self._place, self.gaps)
         if context.traces is not None:
             context.traces.offer(ended, self.epoch)
         for attempt in overdue:
@@ -208,6 +208,12 @@ class EpochShipper:
         """Whether anything was read that the database does not have."""
         return bool(self._touched or self._releases)
 
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Up to where it is taken over; while it reads again what the database has, for calls that are still open, what
+        is after it is so all the same."""
+        return max(self._told, self.tail.position)
+
     def _moved(self) -> bool:
         return self.tail.position > self._told or bool(self.tail.damaged - self._reported)
 
@@ -219,7 +225,7 @@ class EpochShipper:
         ]
 
     def _settled(self, ended: Iterable[CallState]) -> None:
-        self._told, self._lost = self.tail.position, ""
+        self._told, self._lost = self._place, ""
         self._reported |= self.tail.damaged
         self._releases.clear()
         for summed in (self.state.releases, self.state.released, self.state.spent):
