@@ -108,12 +108,15 @@ class EpochTail:
         later = [number for number in segment_numbers(self.folder) if number > self.segment]
         return any(self._head(number)[HEADER_BYTES:].strip(b"\0") for number in later)
 
+    def _is_begun(self) -> bool:
+        """Whether the writer has begun a later segment: the next one, unless its first record is damaged."""
+        later = (number for number in segment_numbers(self.folder) if number > self.segment)
+        return any(frame_at(self._head(number), HEADER_BYTES) is not None for number in later)
+
     def _advance(self, found: list[Read]) -> bool:
         """Go on to the next segment if the writer has begun it: then nothing more is written to this one."""
         following = self._following()
-        if following is None:
-            return False
-        if frame_at(self._head(following), HEADER_BYTES) is None:
+        if following is None or not self._is_begun():
             return False
         # what the writer put here between the last look and its change of segment is there now
         before = len(found)
