@@ -732,6 +732,8 @@ async def test_the_shipper_locks_no_budget_for_what_its_holder_told(database: Da
             busy.execute("SELECT 1 FROM budget_period FOR UPDATE")
             with shipper.transaction():
                 ledger_store.apply_releases(shipper, one.epoch, [told])
+                waits = shipper.execute("SHOW idle_in_transaction_session_timeout").fetchone()
+                assert waits == ("1s",), "stopped just here it would keep workers from their budgets"
             busy.rollback()
             for _ in range(2):
                 with shipper.transaction():

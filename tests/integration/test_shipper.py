@@ -40,6 +40,7 @@ from groundplan.gateway.journal import ledger_store, written
 from groundplan.gateway.journal import shipper as shipper_module
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import frame, read_segment, segment_numbers, segment_path
+from groundplan.gateway.journal.segments import AHEAD
 from groundplan.gateway.journal.shipper import EpochShipper, Shipper, main, run
 from groundplan.ledger import archive, archive_store, rollup_store
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
@@ -148,6 +149,13 @@ async def room(journal: Journal) -> None:
             await asyncio.sleep(0.002)
 
 
+async def until_spare(journal: Journal) -> None:
+    """Until nothing is made in its folder any more, as after a death."""
+    async with asyncio.timeout(30):
+        while len(journal._spares.ready) < AHEAD:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.002)
+
+
 def one_call(journal: Journal) -> bytes:
     call = new_id().bytes
     journal.reserve(reservation(call))
@@ -199,12 +207,15 @@ async def test_an_open_attempt_is_shown_after_two_seconds_and_settled_later(inst
 async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
-    """What it spent is added up beside where it made very many calls, while what others write goes on."""
+    """What it spent is added up beside where it made very many calls, once, while what others write goes on."""
     journal = installation.journal()
+    await until_spare(journal)
     installation.lend(journal.epoch, 10 * USD)
     one_call(journal)
     cut = new_id().bytes
     journal.reserve(reservation(cut))
+    journal.settle(settlement(cut, outcome="failed"))
+    journal.reserve(reservation(cut, 1))
     passed = new_id().bytes
     journal.reserve(reservation(passed))
     journal.settle(settlement(passed, cost=0, outcome="not_billed"))
@@ -216,10 +227,12 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(
     journal.finish(finish(tool.call))
     installation.step()
     assert installation.rows("SELECT state FROM gateway") == [("live",)], "the lock is held: it may only be stopped"
-    shipper, left, slow = Shipper(installation.home), ledger_store.left, [many]
+    shipper, left, added = Shipper(installation.home), ledger_store.left, threading.Event()
 
     def added_up(conn: psycopg.Connection[Any], epoch: UUID) -> dict[tuple[str, str], int]:
-        if slow.pop() if slow else False:
+        if threading.current_thread().name == "sums":
+            assert added.wait(30)
+        elif many:
             conn.execute("SET LOCAL statement_timeout = 1")
             conn.execute("SELECT pg_sleep(5)")
         return left(conn, epoch)
@@ -227,37 +240,37 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(
     monkeypatch.setattr(ledger_store, "left", added_up)
     with died(journal):
         if many:
-            installation.step(1, shipper)
+            installation.step(2, shipper)
             assert installation.rows("SELECT count(*) FROM call") == [(2,)], "nothing of it is half done"
-            for thread in threading.enumerate():
-                if thread.name == "sums":
-                    await asyncio.to_thread(thread.join)
+            (adding,) = (thread for thread in threading.enumerate() if thread.name == "sums")
+            added.set()
+            await asyncio.to_thread(adding.join)
         installation.step(2, shipper)
-    assert installation.granted() == Decimal("1.75")
+    assert installation.granted() == Decimal(2)
     assert installation.rows("SELECT type, amount_usd FROM budget_movement ORDER BY type") == [
-        ("recovered", Decimal("6.25")),
+        ("recovered", Decimal(6)),
         ("release", Decimal(2)),
     ]
     assert installation.rows("SELECT state FROM gateway") == [("fenced",)]
     assert installation.rows("SELECT status, cost_usd FROM call ORDER BY status, cost_usd") == [
         ("crashed", Decimal(0)),
         ("crashed", Decimal("0.5")),
-        ("crashed", Decimal(1)),
+        ("crashed", Decimal("1.25")),
         ("ok", Decimal(0)),
         ("ok", Decimal("0.25")),
     ]
     query = "SELECT model, deployment, detail -> 'steps' -> 0 ->> 0 FROM call WHERE cost_usd = 0 ORDER BY status"
     uses = [(None, None, "tool crm/add"), (None, "d0", "serve")]
     assert installation.rows(query) == uses, "a use of a tool was about to be made"
-    crashed = installation.rows("SELECT call_id, number, cost_usd, flags FROM attempt WHERE state = 'crashed'")
+    crashed = installation.rows("SELECT call_id, number, cost_usd, flags, parts FROM attempt WHERE state = 'crashed'")
     assert sorted(crashed, key=lambda row: str(row[0])) == [
-        (UUID(bytes=cut), 0, Decimal(1), ["crash"]),
-        (UUID(bytes=passed), 1, Decimal("0.5"), ["crash"]),
+        (UUID(bytes=cut), 1, Decimal(1), ["crash"], {"bound": [0, USD]}),
+        (UUID(bytes=passed), 1, Decimal("0.5"), ["crash"], {"bound": [0, USD // 2]}),
     ]
     assert installation.rows("SELECT count(*) FROM audit_entry") == [(5,)]
     assert not journal.folder.exists()
     installation.step(2)
-    assert installation.granted() == Decimal("1.75")
+    assert installation.granted() == Decimal(2)
     await journal.close()
 
 
@@ -772,27 +785,34 @@ async def test_odd_text_arrives_as_it_was_written(installation: Installation) ->
 async def test_rows_cut_between_two_rounds_are_written_once(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a call that is settled in one round and ends in the next, and of one that was shown as open before. A shipper
-    that goes on knows what is there, and writes nothing a second time."""
+    """Of a call that is settled in one round and ends in the next, of one that was shown as open before, and of one of
+    which an attempt is read on after its end, to learn what it costs. A shipper that goes on knows what is there, and
+    writes nothing a second time."""
     monkeypatch.setattr(written, "record_many", lambda *_: pytest.fail("something was there already"))
     journal = installation.journal()
     shipper = Shipper(installation.home)
-    call, shown = new_id().bytes, new_id().bytes
+    call, shown, hedged = (new_id().bytes for _ in range(3))
     journal.reserve(changed(reservation(shown), at=reservation(shown).at - 3000))
     journal.reserve(reservation(call))
     journal.settle(settlement(call))
+    for attempt in range(2):
+        journal.reserve(reservation(hedged, attempt))
+    journal.settle(settlement(hedged))
+    journal.finish(finish(hedged))
     installation.step(1, shipper)
-    assert installation.rows("SELECT state FROM attempt ORDER BY state") == [("open",), ("settled",)]
+    assert installation.rows("SELECT state FROM attempt ORDER BY state") == [("open",), ("settled",), ("settled",)]
+    assert installation.rows("SELECT count(*) FROM call") == [(0,)]
     journal.settle(settlement(shown))
+    journal.settle(settlement(hedged, 1))
     for id in (call, shown):
         journal.finish(finish(id))
     installation.step(1, shipper)
     assert installation.rows("SELECT state, count(*), sum(cost_usd) FROM attempt GROUP BY 1") == [
-        ("settled", 2, Decimal("0.5"))
+        ("settled", 4, Decimal(1))
     ]
-    assert installation.rows("SELECT count(*), sum(cost_usd) FROM charge") == [(2, Decimal("0.5"))]
-    assert installation.rows("SELECT count(*), sum(cost_usd) FROM call") == [(2, Decimal("0.5"))]
-    assert installation.rows("SELECT count(*) FROM audit_entry") == [(2,)]
+    assert installation.rows("SELECT count(*), sum(cost_usd) FROM charge") == [(4, Decimal(1))]
+    assert installation.rows("SELECT count(*), sum(cost_usd) FROM call") == [(3, Decimal(1))]
+    assert installation.rows("SELECT count(*) FROM audit_entry") == [(3,)]
     await journal.close()
 
 
@@ -866,9 +886,10 @@ async def test_a_round_for_which_no_core_was_idle_waits_for_none_the_next_time(
     """PostgreSQL ends a transaction that stands still, as it would each time on a machine that has too much to do."""
     stop, threads = threading.Event(), list[str]()
 
-    def step(_shipper: Shipper, _conn: psycopg.Connection[Any], **_: object) -> int:
+    def step(_shipper: Shipper, conn: psycopg.Connection[Any], **_: object) -> int:
         threads.append(threading.current_thread().name.partition("_")[0])
         if len(threads) == 1:
+            assert conn.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("5s",)
             raise psycopg.errors.IdleInTransactionSessionTimeout
         stop.set()
         return 0
