@@ -80,12 +80,12 @@ class Sqlite:
 
     def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
         # a column may be declared to know no upper and lower case, and the names of documents do
-        written = f"{_WRITTEN.format(_quoted(layout.id))} = ?1 COLLATE BINARY"
+        written = f"{_WRITTEN.format(_quoted(layout.id))} = :v1 COLLATE BINARY"
         query = f"SELECT * FROM {_table(layout)} WHERE "
         try:
             # by its value there may be an index; of a column without a type a number is no text
             values = tuple(_values(key))
-            marks = ", ".join(f"?{number}" for number in range(1, len(values) + 1))
+            marks = ", ".join(f":v{number}" for number in range(1, len(values) + 1))
             cursor = self._run(layout, f"{query}{_quoted(layout.id)} IN ({marks}) AND {written}", values)
             found = cursor.fetchone()
             if found is None:
@@ -107,7 +107,7 @@ class Sqlite:
 
     def _run(self, layout: Layout, query: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         try:
-            return self._conn().execute(query, values)
+            return self._conn().execute(query, {f"v{number}": value for number, value in enumerate(values, 1)})
         except sqlite3.DataError:
             raise
         except sqlite3.Error as error:
@@ -118,8 +118,8 @@ def _behind(told: str, id: str, after: tuple[Any, ...]) -> str:
     if not after:
         return ""
     if after[0] is None:  # rows without a name come first, and nothing compares with none
-        return f" WHERE {id} IS NOT NULL AND ?1 IS NULL"
-    return f" WHERE {told.format(id)} > {told.format('?1')} COLLATE BINARY"
+        return f" WHERE {id} IS NOT NULL AND :v1 IS NULL"
+    return f" WHERE {told.format(id)} > {told.format(':v1')} COLLATE BINARY"
 
 
 def _values(key: str) -> Iterator[str | int | float | bytes]:
