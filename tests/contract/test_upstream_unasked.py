@@ -240,6 +240,37 @@ def test_a_connection_in_which_a_request_is_not_sent_to_its_end_is_nobody_elses(
     uvloop.run(run())
 
 
+def test_who_says_something_now_and_then_is_not_silent_however_it_is_framed() -> None:
+    got: list[bytes] = []
+
+    def sink(data: bytes) -> bool:
+        got.append(data)
+        return True
+
+    def said(end: socket.socket) -> None:
+        for _ in range(6):
+            end.sendall(b"x")
+            time.sleep(0.1)
+        end.shutdown(socket.SHUT_WR)
+
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
+            connection = await pool.connect(PATIENCE)
+            connection.send(REQUEST)
+            end = await accepting
+            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            await asyncio.to_thread(end.sendall, b"HTTP/1.1 200 OK\r\n\r\n")
+            assert await connection.head(PATIENCE) == 200
+            saying = asyncio.create_task(asyncio.to_thread(said, end))
+            connection.pump(sink, 0.4)
+            assert await connection.chunk(0.4) is None and b"".join(got) == b"x" * 6
+            await saying
+            connection.release()
+
+    uvloop.run(run())
+
+
 def test_a_connection_whose_last_answer_nobody_took_is_read_for_the_next() -> None:
     """As where a client is gone that took nothing of it, or waited for room."""
 
