@@ -387,3 +387,39 @@ def test_a_message_of_several_parts_is_not_gone_on_with() -> None:
     another = {"type": "response.content_part.added", **more, "part": {"type": "output_text", "text": ""}}
     story, first = broken(*TOLD, *ENDED, another)
     assert story.refusal(first) == "it had begun another part"
+
+
+def test_what_has_begun_to_reason_is_not_gone_on_with() -> None:
+    thought = {"type": "reasoning", "id": "r", "summary": []}
+    story, first = broken(TOLD[0], {"type": "response.output_item.added", "output_index": 0, "item": thought})
+    assert story.refusal(first) == "it had begun to reason"
+
+
+def test_a_response_goes_on_twice_and_nothing_is_told_of_what_was_thought_meanwhile() -> None:
+    """Its text stays the part that it was, whatever number later ones give it."""
+    thought = {"type": "reasoning", "id": "r", "summary": []}
+    story, relay = broken(*({**each, "content_index": 1} if "content_index" in each else each for each in TOLD))
+    whole = {**RESPONSE, "status": "completed", "usage": USAGE, "output": [message("now.", id="n"), thought]}
+    found: list[Any] = []
+    for later in (
+        [
+            {"type": "response.output_item.added", "output_index": 0, "item": thought},
+            {"type": "response.output_item.added", "output_index": 1, "item": message("", id="m")},
+            {"type": "response.output_text.delta", "output_index": 1, "content_index": 0, "delta": "here "},
+        ],
+        [
+            {"type": "response.output_item.added", "output_index": 0, "item": message("", id="n")},
+            {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "now."},
+            {"type": "response.output_item.added", "output_index": 1, "item": thought},
+            {"type": "response.reasoning_summary_text.delta", "output_index": 1, "summary_index": 0, "delta": "so"},
+            {"type": "response.completed", "response": whole},
+        ],
+    ):
+        story.broke(relay, Usage())
+        relay = story.relay(ResponsesRelay({}))
+        found += events_of(b"".join(relay.take(json.dumps(each).encode()) for each in later))
+    found += events_of(relay.last(b"{}"))
+    texts = [(each["content_index"], each["delta"]) for each in found if each["type"] == "response.output_text.delta"]
+    assert texts == [(1, "here "), (1, "now.")] and "reasoning" not in str(found)
+    (said,) = found[-1]["response"]["output"]
+    assert said["content"][0]["text"] == "It is here now."

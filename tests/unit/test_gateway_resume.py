@@ -19,7 +19,7 @@ from groundplan.blueprint.model import Cache, Guardrails, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.call.resume import Continuation, continuation
 from groundplan.gateway.http.sse import DONE, EventReader, event
-from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued
+from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued, summed
 from groundplan.gateway.surfaces.chat import read
 from groundplan.gateway.surfaces.chat_relay import ChatRelay
 from groundplan.gateway.surfaces.codec import Malformed
@@ -281,6 +281,33 @@ def test_a_repetition_of_any_length_is_trimmed_whatever_the_pieces(text: str, ov
     whole = text[-over:] + rest
     pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
     assert goes_on(kept([text]), pieces) == rest
+
+
+@pytest.mark.parametrize(
+    ("sent", "rest"),
+    [("It is a long text that ends with a", ["a", " word."]), ("abcdefghijklmnop", ["And ", "abcdefghijklmnop"])],
+    ids=["short", "further on"],
+)
+def test_what_may_be_meant_is_no_repetition(sent: str, rest: list[str]) -> None:
+    assert goes_on(kept([sent]), rest) == "".join(rest)
+
+
+def test_text_that_might_be_a_repetition_is_told_before_a_call() -> None:
+    relay = kept(["abcdefghijklmnop"]).relay(ChatRelay(False))
+    assert relay.take(chunk("bcd")) == b""
+    called = [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    out = relay.take(chunk(tool_calls=called))
+    assert 0 < out.find(b"bcd") < out.find(b"tool_calls")
+
+
+def test_nobody_is_asked_to_go_on_with_white_space() -> None:
+    """Providers refuse a message that has nothing else."""
+    made = kept([" \n"])
+    assert msgspec.json.decode(bytes(made.rest(10).fields["messages"])) == [{"role": "user", "content": "q"}]
+
+
+def test_what_only_the_last_attempt_tells_of_its_usage_stays() -> None:
+    assert summed({"a": 1, "b": 2, "c": {"d": 3}}, {"a": 3}) == {"a": 4, "b": 2, "c": {"d": 3}}
 
 
 def test_a_refusal_is_no_rest_of_an_answer() -> None:

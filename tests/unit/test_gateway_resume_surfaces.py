@@ -18,10 +18,12 @@ from tests.unit.raw_upstream import ROLE, STREAM, chunk, events, saying
 
 from groundplan.core.money import PICO
 from groundplan.gateway.call.resume import continuation
+from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.resuming.story import INSTRUCTION
 from groundplan.gateway.surfaces import messages
 from groundplan.gateway.surfaces.messages_native import MessagesRelay
 from groundplan.gateway.upstream.health import Health
+from groundplan.ledger.model import Usage
 
 RESUME = {"assistant": rule(on_broken_stream="resume")}
 TEXT = "You asked: a b c d"
@@ -252,16 +254,8 @@ def test_what_a_message_cannot_go_on_with_stays_so_though_its_model_thinks_behin
     body = {"model": "auto", "stream": True, **SURFACES["messages"].body}
     story = continuation(messages.read(json.dumps(body).encode(), {}), "messages")
     relay = story.relay(MessagesRelay())
-    begun = {
-        "id": "m",
-        "type": "message",
-        "role": "assistant",
-        "model": "m",
-        "content": [],
-        "usage": {"input_tokens": 1},
-    }
     for each in (
-        {"type": "message_start", "message": begun},
+        STARTED,
         {"type": "content_block_start", "index": 0, "content_block": block},
         *([] if delta is None else [{"type": "content_block_delta", "index": 0, "delta": delta}]),
         {"type": "content_block_stop", "index": 0},
@@ -271,6 +265,57 @@ def test_what_a_message_cannot_go_on_with_stays_so_though_its_model_thinks_behin
     ):
         relay.take(json.dumps(each).encode())
     assert story.refusal(relay) == seam
+
+
+def block(index: int, content: dict[str, Any], *deltas: dict[str, Any], ends: bool = True) -> list[dict[str, Any]]:
+    begun: dict[str, Any] = {"type": "content_block_start", "index": index, "content_block": content}
+    said = [{"type": "content_block_delta", "index": index, "delta": each} for each in deltas]
+    return [begun, *said, *([{"type": "content_block_stop", "index": index}] if ends else [])]
+
+
+def text_block(index: int, text: str) -> list[dict[str, Any]]:
+    """One that has begun and not ended."""
+    return block(index, {"type": "text", "text": ""}, {"type": "text_delta", "text": text}, ends=False)
+
+
+def thought(index: int, *, ends: bool = True) -> list[dict[str, Any]]:
+    begun = {"type": "thinking", "thinking": "", "signature": ""}
+    return block(index, begun, {"type": "thinking_delta", "thinking": "so"}, ends=ends)
+
+
+STARTED = {
+    "type": "message_start",
+    "message": {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": {}},
+}
+LOOKS = block(
+    0, {"type": "tool_use", "id": "t", "name": "look", "input": {}}, {"type": "input_json_delta", "partial_json": "{}"}
+)
+
+
+@pytest.mark.parametrize(("blocks", "kinds"), [([*LOOKS, *thought(1)], ["text", "tool_use"]), ([], ["text"])])
+def test_a_message_goes_on_whatever_comes_in_place_of_its_text(blocks: list[dict[str, Any]], kinds: list[str]) -> None:
+    """What is thought meanwhile is not told, and no call becomes part of the text that was open."""
+    body = {"model": "auto", "stream": True, **SURFACES["messages"].body}
+    story, out = continuation(messages.read(json.dumps(body).encode(), {}), "messages"), b""
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}
+    for more in (text_block(0, "It is "), [*thought(0), *text_block(1, "here.")], [*blocks, end]):
+        relay = story.relay(MessagesRelay())
+        out += b"".join(relay.take(json.dumps(each).encode()) for each in (STARTED, *more))
+        assert story.refusal(relay) in ("", "a tool call had begun")
+        story.broke(relay, Usage())
+    got = Got(200, [json.loads(each) for each in EventReader().feed(out + relay.last(b"{}"))])
+    message_whole(got)
+    assert message_text(got) == "It is here." and "thinking" not in str(got.events)
+    assert [event["content_block"]["type"] for event in got.of("content_block_start")] == kinds
+
+
+def test_a_message_that_has_begun_to_think_is_not_gone_on_with() -> None:
+    body = {"model": "auto", "stream": True, **SURFACES["messages"].body}
+    story = continuation(messages.read(json.dumps(body).encode(), {}), "messages")
+    relay = story.relay(MessagesRelay())
+    for each in (STARTED, *thought(0, ends=False)):
+        relay.take(json.dumps(each).encode())
+    assert story.refusal(relay) == "it had begun to think"
 
 
 @pytest.mark.parametrize("kind", ["responses", "responses by chat", "messages", "messages by chat"])

@@ -125,7 +125,7 @@ class Continued(Wrapped, ABC):
 
     def _trim(self, text: str) -> str:
         """What of new text the client does not have. Held back while it may still be a repetition."""
-        if not self._open or self._earlier is None:
+        if not self._open:
             return text
         self._held += text
         if self._held in self._tail:
