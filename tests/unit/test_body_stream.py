@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.closing import close
+from tests.unit.call_rig import until
 
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.http.body_stream import HIGH, BodyStream
+from groundplan.gateway.http.body_stream import HELD, HIGH, BodyStream
 from groundplan.gateway.http.errors import of_error, of_refusal
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.surfaces.upload import Upload
@@ -118,6 +119,18 @@ async def test_a_client_is_held_up_while_nobody_reads(running: Running) -> None:
     running.hold.set()
     assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"%d" % size)
     writer.close()
+
+
+async def test_each_counts_as_held_and_too_many_are_told_to_come_again() -> None:
+    async with serving(replace(LIMITS, held=HELD)) as made:
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        writer.write(head(2, "/held") + b"a")
+        await until(lambda: made.server.held == HELD)
+        assert b"memory_full" in await exchange(made.port, head(2), b"ab")
+        made.hold.set()
+        writer.write(b"b")
+        assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"2") and made.bodies == [b"ab"]
+        writer.close()
 
 
 async def test_the_smallest_pieces_are_held_up_sooner_and_read_together(running: Running) -> None:

@@ -372,6 +372,18 @@ async def test_who_takes_no_answer_is_given_no_further_one(running: Running, tog
     writer.close()
 
 
+async def test_who_asks_on_before_there_is_an_answer_is_read_no_further(running: Running) -> None:
+    """What was read waits for the answers before it, and counts nowhere where it is a head alone."""
+    _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(post(path="/wait", close=False))
+    await until(lambda: running.seen.requests != [])
+    (connection,) = running.server.connections
+    assert connection.transport is not None and connection.transport.is_reading()
+    writer.write(post(close=False))
+    await until(lambda: connection.transport is not None and not connection.transport.is_reading())
+    writer.close()
+
+
 async def test_what_is_wrong_behind_requests_is_told_after_their_answers(running: Running) -> None:
     """Also where these wait for their client."""
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
@@ -486,6 +498,7 @@ async def test_sizes_are_bounded_and_nothing_more_is_read(running: Running) -> N
         b"GET / HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * 5000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: x\r\nx-unended: " + b"a" * 5000,
         b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\n" + b"x-same: a\r\n" * 400 + b"\r\n",
     ):
         assert b"headers_too_large" in await exchange(running, data)
     announced = b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 50000000\r\n\r\n"

@@ -134,3 +134,17 @@ async def test_connections_that_nobody_uses_any_more_are_closed(
     assert not connections[2].lost and pool.idle() is connections[2]
     pool.put(connections[2])
     await gone(pool)
+
+
+async def test_no_more_connections_are_kept_than_may_be(
+    seen: tuple[Seen, UpstreamPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1_pool, "MAX_IDLE", 1)
+    _, pool = seen
+    kept, more = await pool.connect(5), await pool.connect(5)
+    pool.put(kept)
+    pool.put(more)
+    async with asyncio.timeout(20):
+        while pool.open > 1:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.01)
+    assert more.lost and pool.idle() is kept and pool.idle() is None
