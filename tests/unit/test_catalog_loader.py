@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.api.routes.changes import Declared
+from groundplan.catalog import loader
 from groundplan.catalog.loader import load, load_files, read_files
 from groundplan.catalog.model import price_on
 from groundplan.catalog.reader import read_documents
@@ -280,6 +282,19 @@ def test_documents_of_a_source_are_not_declarations(tmp_path: Path) -> None:
     assert list(load(tmp_path).files) == ["a.yaml"]
     write(tmp_path, {"handbook/hidden.yaml": "kind: group\nname: hr"})
     assert codes(tmp_path) == {"declaration_in_source"}
+
+
+def test_thousands_of_files_are_declarations_and_what_is_not_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file for each workload of a large company; `check` took them, and `plan` only half as many."""
+    Declared.model_validate({"files": {f"w{number}.yaml": "" for number in range(2500)}})
+    assert loader.MAX_FILES >= 2500
+    monkeypatch.setattr(loader, "MAX_FILES", 2)
+    write(
+        tmp_path, {"a.yaml": SMALLEST, "handbook/data.yaml": "a: b", "handbook/more.yml": "a: b", "z.yaml": "kind: no"}
+    )
+    assert codes(tmp_path) == {"too_many_files"}, "also where the last one that was counted is a document"
 
 
 def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:

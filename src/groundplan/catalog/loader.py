@@ -25,7 +25,8 @@ from groundplan.core.errors import Invalid, Problem, Where
 
 __all__ = ["Reading", "Workspace", "load", "load_files", "load_served", "read_files", "read_folder"]
 
-MAX_FILES = 2000
+MAX_FILES = 10_000
+"""Of declarations: thousands of workloads with a file each, and no home folder by mistake."""
 Documents = dict[tuple[str, str], tuple[Strict, Document]]
 
 
@@ -95,9 +96,9 @@ def read_folder(folder: Path) -> Reading:
     for path in _declarations(folder, problems):
         name = path.relative_to(folder).as_posix()
         if len(files) >= MAX_FILES:
-            problems.append(
-                Problem(f"more than {MAX_FILES} files", "too_many_files", "Is this the right folder?", Where(name, 1))
-            )
+            # at no place: what is wrong in a source's folder is passed over, and what follows is not read
+            told = f"more than {MAX_FILES:,} files: {name} and what follows is not read"
+            problems.append(Problem(told, "too_many_files", "Is this the right folder?"))
             break
         text = _read(path, name, problems)
         if text is not None:

@@ -29,7 +29,8 @@ line and column, without network.
   repeated.
 - Links and paths that lead out of the folder are refused. Folders that a source names hold documents, not
   declarations.
-- Files of up to 1 MiB, nested at most 32 deep; anchors and aliases work within a document.
+- Up to 10,000 files of 1 MiB at most, 16 MiB in all, nested at most 32 deep; anchors and aliases work within a
+  document.
 
 For completion in editors, begin a file with `{editor_hint("PATH/" + SCHEMA_PATH.rpartition("/")[2])}`; `groundplan
 check --schema` prints that schema.

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.routes.changes import MOST_FILES, FileName, FileText
+from groundplan.api.routes.changes import FileName, FileText
 from groundplan.api.watch import model_changes
+from groundplan.catalog.loader import MAX_FILES
 from groundplan.governance import service as governance
 from groundplan.governance import store
 from groundplan.governance.model import Asked, Change
@@ -53,7 +54,7 @@ class Missing(BaseModel):
     model_config = ConfigDict(extra="forbid")
     reason: Reason
     workload: Annotated[str, StringConstraints(max_length=63)] | None = None
-    files: Annotated[dict[FileName, FileText], Field(min_length=1, max_length=MOST_FILES)] | None = None
+    files: Annotated[dict[FileName, FileText], Field(min_length=1, max_length=MAX_FILES)] | None = None
 
 
 class Because(BaseModel):

@@ -19,12 +19,12 @@ from groundplan.api.effect import effect_of, effect_of_blueprint
 from groundplan.api.routing import evaluations as router_evaluations
 from groundplan.api.watch import model_changes
 from groundplan.api.who import names_for
+from groundplan.catalog.loader import MAX_FILES
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
 from groundplan.governance.rulings import Answer, Approver
 
 router = below_api("changes")
-MOST_FILES = 1000
 PAGE = 100
 
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=300)]
@@ -36,7 +36,7 @@ class Declared(BaseModel):
     """The YAML files of a workspace by path relative to it."""
 
     model_config = ConfigDict(extra="forbid")
-    files: Annotated[dict[FileName, FileText], Field(min_length=1, max_length=MOST_FILES)]
+    files: Annotated[dict[FileName, FileText], Field(min_length=1, max_length=MAX_FILES)]
 
 
 class Apply(Declared):
