@@ -103,6 +103,9 @@ def test_a_management_review_sees_what_moved_and_what_is_to_be_put_right(control
     assert {"workload": "assistant", "control": "H3", "title": "It was tried by users", "state": "open"} in house[
         "gaps"
     ]
+    short = control.ask("GET", "/api/management-review?limit=1").body["frameworks"]
+    (short,) = [each for each in short if each["name"] == "house-rules"]
+    assert (short["gaps"], short["more_gaps"]) == (house["gaps"][:1], len(house["gaps"]) - 1) and not house["more_gaps"]
     wanted = {"says": "Try it again", "control": "house-rules/H3", "workload": "assistant", "owner": "sam@acme.example"}
     assert control.ask("POST", "/api/actions", {**wanted, "due": "2020-01-01"}).code == "action_due"
     assert (
@@ -131,6 +134,12 @@ def test_assessment_results_are_oscal(control: Control) -> None:
     assert made.metadata.oscal_version.root.root == "1.1.2" and len(findings) == 17
     related = {each.observation_uuid for finding in findings for each in finding.related_observations or ()}
     assert related == {each.uuid for each in observations}
+
+
+def test_assessment_results_of_one_workload(control: Control) -> None:
+    path = "/api/exports/oscal/house-rules?workload="
+    (one,) = control.ask("GET", f"{path}assistant").body["assessment-results"]["results"]
+    assert one["title"] == "assistant" and control.ask("GET", f"{path}nobody").code == "workload_unknown"
 
 
 def test_what_is_declared_leaves_as_oscal_and_comes_back(control: Control) -> None:

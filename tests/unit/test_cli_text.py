@@ -14,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.api.ask import error_of
+from groundplan.catalog.imports.verdict import Finding
+from groundplan.cli import controls as cli_controls
+from groundplan.cli import cost_ahead, imports
 from groundplan.cli.change import applied_text, plan_text, workspace_files
 from groundplan.cli.changes import fields_told
 from groundplan.cli.client import ControlClient
@@ -74,6 +77,45 @@ def test_of_what_is_new_its_fields_are_told_of_what_changes_what_they_were() -> 
     new, changed = {"field": "stage", "old": None, "new": "pilot"}, {"field": "team", "old": "hr", "new": None}
     assert fields_told([new]) == ["    stage: pilot"]
     assert fields_told([new, changed]) == ["    stage: pilot (new)", "    team: hr (removed)"]
+
+
+def test_of_thousands_of_workloads_those_are_shown_in_which_most_is_open(capsys: pytest.CaptureFixture[str]) -> None:
+    def counts(number: int) -> dict[str, int]:
+        return {"satisfied": 10 - number % 10, "open": number % 10, "expired": 0, "excluded": 0, "apply": 10}
+
+    coverage = {f"w{number}": counts(number) for number in range(2000)}
+    cli_controls._overview({"frameworks": [{"name": "house", "coverage": coverage}]}, None, as_json=False)
+    text = capsys.readouterr().out
+    assert text.count("1 of 10") == 40 and "1,960 more workloads" in text
+    cli_controls._overview({"frameworks": [{"name": "house", "coverage": coverage}]}, "w7", as_json=False)
+    assert [line.split()[1:3] for line in capsys.readouterr().out.splitlines()[1:]] == [["w7", "3"]]
+    one = {"id": "H1", "title": "Tried", "workloads": {name: {"state": "open", "shown": []} for name in coverage}}
+    cli_controls._one({"workloads": list(coverage), "controls": [one]}, None, as_json=False)
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 120
+    reviewed = {"title": "House", "coverage": coverage, "gaps": [], "more_gaps": 9000, "drift": [], "more_drift": 3}
+    text = cli_controls._review_text({"since": "2026-11-01", "frameworks": [reviewed], "actions": []})
+    assert "  w1009: 1 of 10 satisfied, 9 open" in text and "3 more controls" in text and len(text.splitlines()) < 60
+
+
+def test_of_thousands_of_teams_each_has_a_line() -> None:
+    one = {"cost_center": None, "from": "2026-11-01", "to": "2026-11-30", "over": False, "charged": False,
+           "previous_usd": "1"}  # fmt: skip
+    told = cost_ahead._teams([{**one, "team": f"t{number}", "total_usd": str(number)} for number in range(2000)])
+    assert len(told.splitlines()) == 2003 and told.splitlines()[2].split()[:3] == ["t1999", "-", "$1,999.00"]
+
+
+def test_what_an_import_says_of_thousands_of_models_is_said_of_the_first() -> None:
+    found = [
+        Finding("no_owner", f"m{n}", "a proposal", f"Say --owner m{n}=E-MAIL.", Where("a", n)) for n in range(3000)
+    ]
+    found += [Finding("needed", f"site s{n}", "whose law", "Write it.", Where("a", n)) for n in range(30)]
+    lines = imports._lines(found)
+    assert len(lines) == 2 * 20 + 1 + 2 * 30 and lines[40] == "    and 2,980 more like these (--json lists them)"
+
+
+def test_a_cell_of_thousands_of_names_fills_no_other_row_up() -> None:
+    rows = [("provider", ", ".join(f"w{number}" for number in range(2000)), "terms"), *[("model", "w1", "-")] * 100]
+    assert len(table(("kind", "used by", "missing"), rows)) < 60_000
 
 
 def test_nothing_to_do() -> None:

@@ -169,11 +169,13 @@ def test_drift_is_what_is_in_another_state_and_an_action_is_grave_after_its_day(
     one = own("owner.business")
     then = NOW - timedelta(days=3)
     good, bad = evidence("owner.business", ago=4), evidence("owner.business", ago=1, holds=False)
-    (moved,) = drift(one, newest([good]), then, newest([good, bad]), NOW)
+    was, is_ = assess(one, newest([good]), then), assess(one, newest([good, bad]), NOW)
+    (moved,) = drift(one, was, is_)
     assert (moved.control, moved.workload, moved.before, moved.now) == ("C1", "a", "satisfied", "open") and moved.hint
-    assert drift(one, newest([good]), then, newest([good]), NOW) == []
+    assert drift(one, was, assess(one, newest([good]), NOW)) == []
     ended = evidence("owner.business", ago=4, days=2)
-    assert [each.now for each in drift(one, newest([ended]), then, newest([ended]), NOW)] == ["expired"]
+    was, is_ = assess(one, newest([ended]), then), assess(one, newest([ended]), NOW)
+    assert [each.now for each in drift(one, was, is_)] == ["expired"]
     due = NOW.date()
     made = [action("workload/a", "Try it", "own/C1", "sam@acme.example", due, "m", due + timedelta(days=late))
             for late in (0, 1)]  # fmt: skip

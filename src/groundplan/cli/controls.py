@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
+from groundplan.core.words import counted
 
 evidence = command_group("Evidence for controls: list, add, withdraw, collect.")
 management = command_group("Management review and corrective actions.")
@@ -25,6 +27,8 @@ NOTHING_SHOWN = (
 SubjectOption = Annotated[
     str | None, typer.Option("--workload", help="Workload it applies to. Default: the whole company.")
 ]
+ROWS_SHOWN, COLUMNS_SHOWN = 40, 8
+"""Workloads below each other, and beside each other."""
 MARKS = {"satisfied": "ok", "open": "open", "expired": "expired", "excluded": "-"}
 
 
@@ -39,7 +43,7 @@ def controls(
     """Show how far each workload meets the frameworks in force."""
     client = ControlClient.connect(home)
     if framework is None:
-        _overview(client.get("/api/frameworks"), as_json)
+        _overview(client.get("/api/frameworks"), workload, as_json)
     elif framework == "checks":
         value = client.get("/api/checks")
         rows = [
@@ -48,28 +52,62 @@ def controls(
         ]
         emit(value, as_json, table(("check", "what", "shown by", "holds"), rows))
     else:
-        _one(client.get(f"/api/frameworks/{quote(framework, safe='')}"), workload, as_json)
+        asked = {} if workload is None else {"search": workload}
+        _one(client.get(f"/api/frameworks/{quote(framework, safe='')}", **asked), workload, as_json)
 
 
-def _overview(value: Any, as_json: bool) -> None:
-    rows = [
-        (each["name"], name, f"{counts['satisfied']} of {counts['apply']}", counts["expired"], counts["excluded"])
-        for each in value["frameworks"]
-        for name, counts in each["coverage"].items()
-    ]
+def _overview(value: Any, workload: str | None, as_json: bool) -> None:
+    rows: list[tuple[Any, ...]] = []
+    hidden = 0
+    for each in value["frameworks"]:
+        each["coverage"] = {n: counts for n, counts in each["coverage"].items() if workload in (None, n)}
+        shown, left = least_covered(each["coverage"])
+        rows += [
+            (each["name"], name, f"{counts['satisfied']} of {counts['apply']}", counts["expired"], counts["excluded"])
+            for name, counts in shown
+        ]
+        hidden = max(hidden, left)
     text = table(("framework", "workload", "satisfied", "expired", "excluded"), rows)
+    text += f"\n{left_out(hidden)}" if hidden else ""
     empty = "No framework is declared. Add a document with kind: framework, such as name: nist-ai-rmf."
     emit(value, as_json, text if rows else empty)
 
 
+def least_covered(coverage: dict[str, dict[str, int]]) -> tuple[list[tuple[str, dict[str, int]]], int]:
+    """(workload, counts) by name; of more than a screen holds those in which most is open, and how many others."""
+    if len(coverage) <= ROWS_SHOWN:
+        return list(coverage.items()), 0
+    found = sorted(coverage.items(), key=lambda item: (-item[1]["open"] - item[1]["expired"], item[0]))
+    return found[:ROWS_SHOWN], len(found) - ROWS_SHOWN
+
+
+def left_out(workloads: int) -> str:
+    """How many workloads are not shown, and where they are."""
+    return f"{counted(workloads, 'more workload')} with --json, in none of which more is open; --workload shows one"
+
+
 def _one(value: Any, workload: str | None, as_json: bool) -> None:
     names = [name for name in value["workloads"] if workload in (None, name)]
+    if len(names) > COLUMNS_SHOWN:
+        emit(value, as_json, _summed(value))
+        return
     rows: list[tuple[str, ...]] = []
     for control in value["controls"]:
         states = [control["workloads"][name] for name in names]
         missing = next((s["hint"] for each in states for s in each["shown"] if s["hint"]), "")
         rows.append((control["id"], control["title"], *(MARKS[each["state"]] for each in states), missing))
     emit(value, as_json, table(("control", "what", *names, "next"), rows))
+
+
+def _summed(value: Any) -> str:
+    """Of more workloads than stand beside each other, of how many each control is in which state."""
+    rows = []
+    for control in value["controls"]:
+        states = Counter(each["state"] for each in control["workloads"].values())
+        open_ = next((name for name, each in control["workloads"].items() if each["state"] == "open"), "-")
+        rows.append((control["id"], control["title"], *(states[state] for state in MARKS), open_))
+    table_ = table(("control", "what", *MARKS, "open in, as one"), rows)
+    return f"{table_}\nof {counted(len(value['workloads']), 'workload')}; --workload shows one, with what to do next"
 
 
 @evidence.command("list")
@@ -159,7 +197,8 @@ def review_(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a management review needs: coverage, changes since the last review, gaps, corrective actions."""
-    query = {} if since is None else {"since": since}
+    query: dict[str, Any] = {} if since is None else {"since": since}
+    query |= {} if as_json else {"limit": ROWS_SHOWN}
     value = ControlClient.connect(home).get("/api/management-review", **query)
     emit(value, as_json, _review_text(value))
 
@@ -168,11 +207,15 @@ def _review_text(value: dict[str, Any]) -> str:
     lines = [f"Since {value['since'][:10]}"]
     for one in value["frameworks"]:
         lines += ["", typer.style(one["title"], bold=True)]
-        for name, counts in one["coverage"].items():
-            open_ = sum(gap["workload"] == name for gap in one["gaps"])
+        shown, hidden = least_covered(one["coverage"])
+        for name, counts in shown:
+            open_ = counts["open"] + counts["expired"]
             lines.append(f"  {name}: {counts['satisfied']} of {counts['apply']} satisfied, {open_} open")
+        lines += [f"  {left_out(hidden)}"] if hidden else []
         for moved in one["drift"]:
             lines.append(f"  {moved['control']} of {moved['workload']}: {moved['before']} -> {moved['now']}")
+        if more := one.get("more_drift", 0):
+            lines.append(f"  {counted(more, 'more control')} in another state than then with --json")
     rows = [
         (each["id"], each["message"], each["owner"] or "-", each["due"], "done" if each["closed_at"] else "open")
         for each in value["actions"]

@@ -20,6 +20,8 @@ from groundplan.core.words import counted, period
 
 ROWS_SHOWN = 40
 MOST_NUMBERS = 3
+TEAMS_WHOLE = 12
+"""Of more teams each has one line."""
 FEW_DAYS = 8
 """Days of history below which the end of a budget is that of their mean."""
 OF_CALLS = ", of calls: what is allocated beside them is in `groundplan cost book`"
@@ -267,7 +269,9 @@ def statement(
             f"nothing was spent by {team[:80]} in {month or 'this month'}", code="statement_unknown",
             hint="`groundplan cost statement` lists the teams of a month.",
         )  # fmt: skip
-    text = "\n\n".join(_statement(each) for each in value["statements"]) or "nothing was spent"
+    many = len(value["statements"]) > TEAMS_WHOLE
+    text = _teams(value["statements"]) if many else "\n\n".join(_statement(each) for each in value["statements"])
+    text = text or "nothing was spent"
     if len(value["statements"]) > 1:
         text += f"\n\nall teams: {usd(value['total_usd'])}, exactly what was spent"
     emit(value, as_json, text)
@@ -339,6 +343,19 @@ def _launch(text: str) -> dict[str, Any]:
 def _ends(row: dict[str, Any]) -> str:
     told = f"{row['ends']} ({row['earliest']} to {row['latest'] or 'later'})" if row["ends"] else "it lasts"
     return f"{told}, by {counted(days, 'day')} of history" if (days := row["history_days"]) < FEW_DAYS else told
+
+
+def _teams(values: list[dict[str, Any]]) -> str:
+    """A line for each of many teams, the dearest first."""
+    rows = [
+        (v["team"], v["cost_center"] or "-", usd(v["total_usd"]), usd(v["previous_usd"]))
+        for v in sorted(values, key=lambda v: -Decimal(v["total_usd"]))
+    ]
+    kind = "charged" if values[0]["charged"] else "shown"
+    before = "the month before" if values[0]["over"] else "the same days of the month before"
+    span = f"{values[0]['from']} to {values[0]['to']}, {kind}{'' if values[0]['over'] else ' so far'}"
+    named = "`groundplan cost statement TEAM` shows one by workload and term"
+    return f"{span}\n{table(('team', 'cost center', 'cost', before), rows)}\n{named}"
 
 
 def _statement(value: dict[str, Any]) -> str:

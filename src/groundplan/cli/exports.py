@@ -31,13 +31,16 @@ def oscal(
     document: Annotated[
         str, typer.Option("--document", help="assessment-results, catalog, profile or component-definition.")
     ] = "assessment-results",
+    workload: Annotated[
+        str | None, typer.Option("--workload", help="Only results of this workload. Default: all, one after the other.")
+    ] = None,
     home: HomeOption = None,
     _: IsJsonOption = True,
 ) -> None:
     """Export assessment results in OSCAL 1.1.2, or the declared framework as a document that other tools import, as
     JSON."""
     path = f"/api/exports/oscal/{quote(framework, safe='')}"
-    _print(ControlClient.connect(home).get(path, document=document))
+    _print(ControlClient.connect(home).get(path, document=document, workload=workload))
 
 
 @app.command()

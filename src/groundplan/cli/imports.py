@@ -6,6 +6,7 @@ Works on files alone, offline; reads no secret and prints none.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,18 +27,20 @@ from groundplan.catalog.imports.node import included
 from groundplan.catalog.imports.oscal import import_oscal
 from groundplan.catalog.imports.oscal_files import MAX_BYTES as MAX_OSCAL
 from groundplan.catalog.imports.terraform import import_terraform
-from groundplan.catalog.imports.verdict import CARRIED, Finding, Verdict
+from groundplan.catalog.imports.verdict import CARRIED, NO_OWNER, NO_PRICE, Finding, Verdict
 from groundplan.catalog.reader import MAX_BYTES
 from groundplan.cli.group import command_group
 from groundplan.cli.options import JsonOption, program_name
 from groundplan.cli.output import emit
 from groundplan.core.errors import Conflict, Invalid, TooLarge
 from groundplan.core.money import parse_usd
+from groundplan.core.words import counted
 from groundplan.economics.price import known_price
 from groundplan.economics.prices import listed
 
 app = command_group("Make a workspace from another tool's configuration.")
 MAX_FILES = 100
+ALIKE = 20
 
 
 @app.command()
@@ -155,23 +158,35 @@ def _told_found(
     summary: str, findings: Sequence[Finding], text: str, body: Mapping[str, object], to: Path | None, as_json: bool
 ) -> None:
     """Say what was found, and write it where a file is named."""
-    lines = [summary, ""]
-    for finding in findings:
-        lines.append(f"{finding.where.file}:{finding.where.line}: {finding.what} [{finding.state}] {finding.here}")
-        lines += [f"    {finding.todo}"] if finding.todo else []
+    lines = [summary, "", *_lines(findings)]
     if to is not None:
         to.write_text(text, encoding="utf-8")
     lines += ["", f"{to} is written." if to else text]
     emit({"file": str(to) if to else None, **body}, as_json, "\n".join(lines))
 
 
+def _lines(findings: Sequence[Finding]) -> list[str]:
+    """Findings in order; of many that say the same, of a setting or of thousands of models, the first ones."""
+    alike = Counter(map(_kind, findings))
+    shown = Counter[tuple[str, str, str]]()
+    lines: list[str] = []
+    for finding in findings:
+        kind = _kind(finding)
+        shown[kind] += 1
+        if shown[kind] <= ALIKE:
+            lines.append(f"{finding.where.file}:{finding.where.line}: {finding.what} [{finding.state}] {finding.here}")
+            lines += [f"    {finding.todo}"] if finding.todo else []
+        if shown[kind] == ALIKE < alike[kind]:
+            lines.append(f"    and {counted(alike[kind] - ALIKE, 'more', 'more')} like these (--json lists them)")
+    return lines
+
+
+def _kind(finding: Finding) -> tuple[str, str, str]:
+    return finding.state, finding.here, "" if finding.state in (NO_OWNER, NO_PRICE) else finding.what
+
+
 def _told(verdict: Verdict, to: Path | None) -> str:
-    lines = [verdict.summary(), ""]
-    for finding in verdict.findings:
-        if finding.state == CARRIED:
-            continue
-        lines.append(f"{finding.where.file}:{finding.where.line}: {finding.what} [{finding.state}] {finding.here}")
-        lines += [f"    {finding.todo}"] if finding.todo else []
+    lines = [verdict.summary(), "", *_lines([each for each in verdict.findings if each.state != CARRIED])]
     carried = sum(finding.state == CARRIED for finding in verdict.findings)
     lines += ["", f"{carried} settings have an equivalent here (--json lists them)"]
     lines.append(f"{verdict.served} of {verdict.workloads} workloads are ready to be called")

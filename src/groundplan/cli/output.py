@@ -22,6 +22,9 @@ _COMMANDS: Final = re.compile(r"(?!\x1b\[(?:0|1|3[0-7])m)[\x00-\x08\x0b-\x1f\x7f
 """Characters that are commands to a terminal, but for tabs, ends of lines, and what sets our own words bold or red."""
 _MISPLACED: Final = re.compile(r"[\t\n\x1b\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Those that would put the rest of a row elsewhere, or in another colour."""
+WIDEST: Final = 200
+"""Characters up to which a cell pushes what is behind it in other rows aside: one that lists thousands of names would
+fill each of thousands of rows up."""
 
 
 def emit(value: Any, as_json: bool, text: str) -> None:
@@ -48,7 +51,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], nothing: str = "")
     if nothing and not rows:
         return nothing
     cells = [["-" if cell is None else _MISPLACED.sub(_escaped, str(cell)) for cell in row] for row in (head, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    widths = [min(WIDEST, max(len(row[column]) for row in cells)) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )

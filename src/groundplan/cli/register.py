@@ -11,6 +11,9 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.files import read_given
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
+from groundplan.core.words import counted
+
+USERS_SHOWN = 5
 
 
 def register(
@@ -31,7 +34,7 @@ def register(
             e["name"],
             e["owner"] or "-",
             e["origin"] or "-",
-            ", ".join(e["used_by"]) or "-",
+            _users(e["used_by"]),
             ", ".join(e["missing"]),
         )
         for e in value["entries"]
@@ -41,6 +44,12 @@ def register(
         as_json,
         table(("kind", "name", "owner", "origin", "used by", "missing"), rows, "Nothing of that kind is declared."),
     )
+
+
+def _users(names: list[str]) -> str:
+    """A provider may be used by thousands."""
+    more = f" and {counted(len(names) - USERS_SHOWN, 'more', 'more')}" if len(names) > USERS_SHOWN else ""
+    return ", ".join(names[:USERS_SHOWN]) + more or "-"
 
 
 def shadow(

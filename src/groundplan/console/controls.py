@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.console.actions import Text
-from groundplan.console.paged import part_of
+from groundplan.console.paged import LISTED, part_of
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, failed, show
 from groundplan.console.told import back
@@ -18,15 +18,18 @@ router = APIRouter(prefix="/governance", include_in_schema=False, default_respon
 forms = APIRouter(prefix="/do", include_in_schema=False)
 STATES = ("satisfied", "expired", "open", "excluded")
 COLUMNS = 20
-"""Workloads side by side."""
+"""Workloads side by side, and of each framework below each other."""
 LEVELS = ("low", "medium", "high", "severe")
 LIKELIHOODS = ("likely", "possible", "rare")
 
 
 @router.get("/controls")
 async def frameworks(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, frameworks="/api/frameworks", review="/api/management-review")
-    return await show(request, visitor, "frameworks.html", "/governance", **found)
+    review = f"/api/management-review?limit={LISTED}"
+    found = await fetch(visitor, frameworks="/api/frameworks", review=review)
+    names = sorted({name for one in found["frameworks"] for name in one["coverage"]})
+    part = part_of(request, names, str, COLUMNS)
+    return await show(request, visitor, "frameworks.html", "/governance", **found, part=part)
 
 
 @router.get("/controls/{name}")

@@ -286,15 +286,19 @@ def oscal(
     services: Using,
     caller: Reader,
     document: Document | Literal["assessment-results"] = "assessment-results",
+    workload: Annotated[str | None, Query(max_length=63)] = None,
 ) -> dict[str, Any]:
-    """Assessment results in OSCAL 1.1.2; or the controls as a catalog, what is taken of them as a profile, and what is
-    checked of them by itself as a component definition."""
+    """Assessment results in OSCAL 1.1.2, of all workloads or of one; or the controls as a catalog, what is taken of
+    them as a profile, and what is checked of them by itself as a component definition."""
     now = services.clock.now()
     with services.transaction() as conn:
         one = _applied(conn, name, now)
         known = controls.known(conn, now)
         current = controls.current(conn)
-        told = {"framework": name, "document": document}
+        told: dict[str, str] = {"framework": name, "document": document}
+        if workload is not None:
+            one = replace(one, workloads=(known_workload(current.blueprint, workload).name,))
+            told["workload"] = workload
         record(conn, action="export.oscal", actor=caller.actor, subject="company", detail=told)
     company = current.blueprint.company
     if document != "assessment-results":

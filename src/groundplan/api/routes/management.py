@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import controls, management
@@ -15,8 +16,9 @@ from groundplan.api.context import Using
 from groundplan.api.routes.controls import MAY_SHOW, Text
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.governance.controls import evidence_store
-from groundplan.governance.controls.assess import assess, coverage
+from groundplan.governance.controls.assess import Newest, assess, coverage
 from groundplan.governance.controls.drift import ACTION, drift
+from groundplan.governance.controls.model import Applied
 from groundplan.ledger import finding_store
 
 router = below_api("controls")
@@ -39,9 +41,16 @@ class Act(BaseModel):
 
 
 @router.get("/management-review")
-def review(services: Using, _: Reader, since: date | None = None) -> dict[str, Any]:
+def review(
+    services: Using,
+    _: Reader,
+    since: date | None = None,
+    limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
+) -> dict[str, Any]:
     """Since the last review (`review.periodic` that somebody gave), a day, or 90 days: how far each framework is, which
-    controls are in another state than then and which are not satisfied; corrective actions, and findings by gravity."""
+    controls are in another state than then and which are not satisfied; corrective actions, and findings by gravity.
+    With `limit` so many `gaps` and so much `drift` of each framework, and how many more there are (`more_gaps`,
+    `more_drift`)."""
     now = services.clock.now()
     with services.transaction() as conn:
         reviews = [each for each in evidence_store.listed(conn, what=REVIEW, limit=1) if not each["withdrawn_at"]]
@@ -52,7 +61,7 @@ def review(services: Using, _: Reader, since: date | None = None) -> dict[str, A
             else (last["at"] if last else now - PERIOD)
         )  # fmt: skip
         before, known = controls.known(conn, then), controls.known(conn, now)
-        frameworks = [_framework(one, before, then, known, now) for one in controls.frameworks(conn, now)]
+        frameworks = [_framework(one, before, then, known, now, limit) for one in controls.frameworks(conn, now)]
         actions = finding_store.findings(conn, kinds=[ACTION], closed=True, limit=1000)
         told = finding_store.findings(conn, closed=True, limit=1000)  # with quiet ones: silence is not an end
         grave = [each for each in told if each["closed_at"] is None]
@@ -67,19 +76,23 @@ def review(services: Using, _: Reader, since: date | None = None) -> dict[str, A
     }
 
 
-def _framework(one: Any, before: Any, then: datetime, known: Any, now: datetime) -> dict[str, Any]:
+def _framework(
+    one: Applied, before: Newest, then: datetime, known: Newest, now: datetime, most: int | None
+) -> dict[str, Any]:
     standings = assess(one, known, now)
+    gaps = [(name, each) for name, found in standings.items() for each in found if each.state in ("open", "expired")]
+    moved = drift(one, assess(one, before, then), standings)
     return {
         "name": one.framework.name,
         "title": one.framework.title,
         "coverage": {name: coverage(each) for name, each in standings.items()},
         "gaps": [
             {"workload": name, "control": each.control.id, "title": each.control.title, "state": each.state}
-            for name, found in standings.items()
-            for each in found
-            if each.state in ("open", "expired")
+            for name, each in gaps[:most]
         ],
-        "drift": [asdict(each) for each in drift(one, before, then, known, now)],
+        "more_gaps": len(gaps[most:]) if most is not None else 0,
+        "drift": [asdict(each) for each in moved[:most]],
+        "more_drift": len(moved[most:]) if most is not None else 0,
     }
 
 

@@ -85,6 +85,7 @@ def _shown(need: str, what: str, subject: str, known: Newest, now: datetime, ame
 
 def assess(applied: Applied, known: Newest, now: datetime) -> dict[str, tuple[Standing, ...]]:
     """Standings of all controls by workload."""
+    amended = {control.id: applied.amendment(control.id, now.date()) for control in applied.controls}
     return {
         workload: tuple(
             Standing(control, "excluded", reason=applied.excluded[control.id])
@@ -95,7 +96,7 @@ def assess(applied: Applied, known: Newest, now: datetime) -> dict[str, tuple[St
                 f"workload/{workload}",
                 known,
                 now,
-                applied.amendment(control.id, now.date()),
+                amended[control.id],
             )
             for control in applied.controls
         )

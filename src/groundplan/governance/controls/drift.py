@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 
-from groundplan.governance.controls.assess import Newest, assess
 from groundplan.governance.controls.model import Applied, Standing, State
 from groundplan.ledger.finding import Finding
 
 ACTION = "governance.corrective_action"
+Assessed = Mapping[str, Sequence[Standing]]
+"""By workload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,8 @@ class Moved:
     """What to do where it is not satisfied."""
 
 
-def drift(applied: Applied, before: Newest, then: datetime, now: Newest, at: datetime) -> list[Moved]:
-    """By today's framework, what differs between two moments; `before` and `now` are the evidence that decided then."""
-    was, is_ = assess(applied, before, then), assess(applied, now, at)
+def drift(applied: Applied, was: Assessed, is_: Assessed) -> list[Moved]:
+    """By today's framework, what differs between two moments; `was` and `is_` are what `assess` found of them."""
     return [
         Moved(
             applied.framework.name, new.control.id, new.control.title, workload, old.state, new.state, _hint(new)

@@ -6,7 +6,7 @@ Nothing is asked of anybody: what is not declared is shown as missing. What seve
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from typing import Any
@@ -61,11 +61,12 @@ def register(
 ) -> list[Entry]:
     """All entries, by kind and name. `evaluated`: what evidence says of the quality of a workload, by its name; `ends`:
     the day on which the approval of `model/NAME`, `prompt/NAME` or `source/NAME` ends."""
+    placed = _by_each((each.name, each.places) for each in blueprint.workloads)
     found = [
         *_workloads(workspace, blueprint),
-        *_models(workspace, blueprint),
-        *_deployments(workspace, blueprint),
-        *_providers(blueprint),
+        *_models(workspace, blueprint, placed),
+        *_deployments(workspace, blueprint, placed),
+        *_providers(blueprint, placed),
         *_prompts(workspace),
         *_integrations(workspace),
         *_tools(workspace),
@@ -123,12 +124,26 @@ def _missing(**needed: object) -> tuple[str, ...]:
     return tuple(name for name, value in needed.items() if not value)
 
 
-def _users(blueprint: bp.Blueprint, deployment: str) -> tuple[str, ...]:
-    return tuple(sorted(each.name for each in blueprint.workloads if deployment in each.places))
+Users = Mapping[str, Sequence[str]]
+"""Workloads by what they use."""
 
 
-def _users_of(blueprint: bp.Blueprint, served: list[bp.Deployment]) -> tuple[str, ...]:
-    return tuple(sorted({user for each in served for user in _users(blueprint, each.name)}))
+def _by_each(used: Iterable[tuple[str, Iterable[str]]]) -> Users:
+    """Of (workload, what it uses), read once: to look through thousands of workloads for each of what there is takes
+    seconds."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, things in used:
+        for each in set(things):
+            found[each].append(name)
+    return {each: sorted(names) for each, names in found.items()}
+
+
+def _users(users: Users, used: str) -> tuple[str, ...]:
+    return tuple(users.get(used, ()))
+
+
+def _users_of(users: Users, served: list[bp.Deployment]) -> tuple[str, ...]:
+    return tuple(sorted({user for each in served for user in users.get(each.name, ())}))
 
 
 def _terms(terms: bp.ProviderTerms | None) -> str:
@@ -153,16 +168,19 @@ def _workloads(workspace: Workspace, blueprint: bp.Blueprint) -> Iterator[Entry]
         )  # fmt: skip
 
 
-def _models(workspace: Workspace, blueprint: bp.Blueprint) -> Iterator[Entry]:
-    for name in sorted({each.model for each in blueprint.deployments} | set(workspace.models)):
+def _models(workspace: Workspace, blueprint: bp.Blueprint, placed: Users) -> Iterator[Entry]:
+    by_model: dict[str, list[bp.Deployment]] = defaultdict(list)
+    for each in blueprint.deployments:
+        by_model[each.model].append(each)
+    for name in sorted({*by_model, *workspace.models}):
         doc = workspace.models.get(name)
-        served = [each for each in blueprint.deployments if each.model == name]
+        served = by_model.get(name, [])
         terms = any(each.terms for each in served)
         provider = doc.provider if doc and doc.provider else name.partition("/")[0] if "/" in name else ""
         licence = doc.licence if doc and doc.licence else ""
         yield Entry(
             kind="model", name=name, title=doc.title if doc and doc.title else name, licence=licence, origin=provider,
-            digest=_digest(doc) if doc else "", used_by=_users_of(blueprint, served),
+            digest=_digest(doc) if doc else "", used_by=_users_of(placed, served),
             version=", ".join(sorted({each.upstream_model for each in served})),
             evaluations=tuple(f"{each.task} {each.score} (declared)" for each in doc.quality) if doc else (),
             terms="declared" if terms else "", missing=_missing(licence_or_terms=licence or terms),
@@ -170,7 +188,7 @@ def _models(workspace: Workspace, blueprint: bp.Blueprint) -> Iterator[Entry]:
         )  # fmt: skip
 
 
-def _deployments(workspace: Workspace, blueprint: bp.Blueprint) -> Iterator[Entry]:
+def _deployments(workspace: Workspace, blueprint: bp.Blueprint, placed: Users) -> Iterator[Entry]:
     sites = {each.name: each for each in blueprint.sites}
     for each in blueprint.deployments:
         site = sites.get(each.site)
@@ -180,14 +198,14 @@ def _deployments(workspace: Workspace, blueprint: bp.Blueprint) -> Iterator[Entr
         yield Entry(
             kind="deployment", name=each.name, title=each.model, owner=workspace.email(owner) if owner else "",
             version=each.upstream_model, digest=_digest(doc) if doc else "", origin=each.site,
-            used_by=_users(blueprint, each.name), sensitivity=site.holds or "" if site else "",
+            used_by=_users(placed, each.name), sensitivity=site.holds or "" if site else "",
             terms=_terms(terms),
             missing=_missing(owner=owner, terms=terms is not None or (site is not None and site.type != "cloud")),
             detail={"jurisdiction": site.jurisdiction if site else "", "price": each.rates.source},
         )  # fmt: skip
 
 
-def _providers(blueprint: bp.Blueprint) -> Iterator[Entry]:
+def _providers(blueprint: bp.Blueprint, placed: Users) -> Iterator[Entry]:
     by_name: dict[str, list[bp.Deployment]] = defaultdict(list)
     for each in blueprint.deployments:
         by_name[each.model.partition("/")[0] if "/" in each.model else each.site].append(each)
@@ -195,31 +213,29 @@ def _providers(blueprint: bp.Blueprint) -> Iterator[Entry]:
         told = [each for each in served if each.terms is not None]
         processors = sorted({who for each in told if each.terms for who in each.terms.subprocessors})
         yield Entry(
-            kind="provider", name=name, title=name, used_by=_users_of(blueprint, served),
+            kind="provider", name=name, title=name, used_by=_users_of(placed, served),
             terms=f"{len(told)} of {len(served)} deployments", missing=_missing(terms=len(told) == len(served)),
             detail={"deployments": [each.name for each in served], "subprocessors": processors},
         )  # fmt: skip
 
 
 def _prompts(workspace: Workspace) -> Iterator[Entry]:
+    users = _by_each((n, [w.prompt.partition("@")[0]]) for n, w in workspace.workloads.items() if w.prompt)
     for name, doc in workspace.prompts.items():
-        users = tuple(
-            sorted(n for n, w in workspace.workloads.items() if w.prompt and w.prompt.partition("@")[0] == name)
-        )
         yield Entry(
             kind="prompt", name=name, title=f"version {doc.version}", version=str(doc.version), digest=_digest(doc),
-            owner=workspace.email(doc.owner) if doc.owner else "", used_by=users, missing=_missing(owner=doc.owner),
-            detail={"characters": len(doc.text)},
+            owner=workspace.email(doc.owner) if doc.owner else "", used_by=_users(users, name),
+            missing=_missing(owner=doc.owner), detail={"characters": len(doc.text)},
         )  # fmt: skip
 
 
 def _integrations(workspace: Workspace) -> Iterator[Entry]:
+    users = _by_each((n, w.integrations) for n, w in workspace.workloads.items())
     for name, doc in workspace.integrations.items():
-        users = tuple(sorted(n for n, w in workspace.workloads.items() if name in w.integrations))
         yield Entry(
             kind="integration", name=name, title=doc.title or name, origin=doc.system or "", digest=_digest(doc),
-            owner=workspace.email(doc.owner) if doc.owner else "", used_by=users, missing=_missing(owner=doc.owner),
-            detail={"direction": doc.direction, "contact": doc.contact},
+            owner=workspace.email(doc.owner) if doc.owner else "", used_by=_users(users, name),
+            missing=_missing(owner=doc.owner), detail={"direction": doc.direction, "contact": doc.contact},
         )  # fmt: skip
 
 
@@ -233,10 +249,10 @@ def _tools(workspace: Workspace) -> Iterator[Entry]:
 
 
 def _sources(workspace: Workspace) -> Iterator[Entry]:
+    users = _by_each((n, w.sources) for n, w in workspace.workloads.items())
     for name, doc in workspace.sources.items():
-        users = tuple(sorted(n for n, w in workspace.workloads.items() if name in w.sources))
         yield Entry(
             kind="source", name=name, title=doc.title or name, owner=workspace.email(doc.owner), digest=_digest(doc),
-            origin=str(doc.path), used_by=users, sensitivity=doc.sensitivity,
+            origin=str(doc.path), used_by=_users(users, name), sensitivity=doc.sensitivity,
             missing=_missing(review_every=doc.review_every), detail={"readers": list(doc.readers)},
         )  # fmt: skip
