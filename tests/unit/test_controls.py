@@ -15,6 +15,7 @@ from groundplan.catalog.people import DUTIES
 from groundplan.catalog.risk import EuAiActAnswers, RiskRule
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
+from groundplan.governance.controls import service
 from groundplan.governance.controls.assess import assess, coverage, findings, newest
 from groundplan.governance.controls.checks import CHECKS
 from groundplan.governance.controls.drift import action, drift
@@ -157,6 +158,27 @@ def test_all_needs_together_satisfy_a_control() -> None:
     assert state(two, evidence("owner.business"), evidence("own/C1", subject="company")) == "satisfied"
     assert state(two, evidence("owner.business"), evidence("own/C1", subject="workload/b")) == "open"
     assert state(own("owner.business", excluded={"C1": "not ours"})) == "excluded"
+
+
+def test_figures_that_grow_by_themselves_are_no_new_evidence() -> None:
+    """Each collection of it is in the log, whose entries it counts: there was more each ten minutes."""
+    later, at = NOW + timedelta(minutes=10), "workload/assistant"
+    grown = dataclasses.replace(
+        GOOD, calls=900, outcomes=50, log_size=900, log_verified_at=later + timedelta(days=1), fallback_call="d"
+    )
+    fewer = dataclasses.replace(GOOD, calls=1, outcomes=1, log_complete=False, log_verified_at=None, fallback_call=None)
+    new = set()
+    for check in CHECKS.values():
+        if check.judge is None:
+            continue
+        before = service.judged(check, check.judge(GOOD, NOW.date()), at, NOW)
+        more, less = (check.judge(facts, later.date()) for facts in (grown, fewer))
+        made = service.judged(check, more, at, later)
+        assert service.stands(before, made, later, grows=more.grows), check.name
+        assert not service.stands(before, made, before.valid_until, grows=more.grows), "half over"
+        if not service.stands(before, service.judged(check, less, at, later), later, grows=less.grows):
+            new.add(check.name)
+    assert len(new) == 5, "what holds no longer is"
 
 
 def test_the_newest_evidence_decides() -> None:

@@ -101,7 +101,7 @@ def fallback(f: Facts, _: date) -> Verdict:
     if f.fallback_call is None:
         return Verdict(False, f"{f.fallbacks[0]} has answered nothing in 30 days", {}, _page(f))
     says = f"{f.fallbacks[0]} or another one answered in place of the first"
-    return Verdict(True, says, {"call": f.fallback_call}, f"/calls/{f.fallback_call}")
+    return Verdict(True, says, {"call": f.fallback_call}, f"/calls/{f.fallback_call}", grows=True)
 
 
 def data(f: Facts, _: date) -> Verdict:
@@ -126,7 +126,7 @@ def privacy(f: Facts, _: date) -> Verdict:
 
 def logs(f: Facts, _: date) -> Verdict:
     says = "the log still has its first entry" if f.log_complete else "the log no longer has its first entry"
-    return Verdict(f.log_complete, says, {"entries": f.log_size}, "/governance")
+    return Verdict(f.log_complete, says, {"entries": f.log_size}, "/governance", grows=True)
 
 
 def monitored(f: Facts, _: date) -> Verdict:
@@ -136,7 +136,11 @@ def monitored(f: Facts, _: date) -> Verdict:
     holds = f.calls >= ENOUGH_CALLS
     says = f"{f.calls} calls in 30 days were measured"
     return Verdict(
-        holds, says if holds else f"{says}; it takes {ENOUGH_CALLS}", detail, f"/calls?workload={f.workload}"
+        holds,
+        says if holds else f"{says}; it takes {ENOUGH_CALLS}",
+        detail,
+        f"/calls?workload={f.workload}",
+        grows=True,
     )
 
 
@@ -149,7 +153,8 @@ def quality(f: Facts, _: date) -> Verdict:
 def outcomes(f: Facts, _: date) -> Verdict:
     holds = f.outcomes >= ENOUGH_OUTCOMES
     says = f"{f.outcomes} outcomes were reported in 30 days"
-    return Verdict(holds, says if holds else f"{says}; it takes {ENOUGH_OUTCOMES}", {"outcomes": f.outcomes}, _page(f))
+    told = says if holds else f"{says}; it takes {ENOUGH_OUTCOMES}"
+    return Verdict(holds, told, {"outcomes": f.outcomes}, _page(f), grows=True)
 
 
 def review(f: Facts, _: date) -> Verdict:
@@ -215,7 +220,7 @@ def verified(f: Facts, today: date) -> Verdict:
         return Verdict(False, "the log was not verified since this process started", {}, "/governance")
     holds = today - f.log_verified_at.date() <= LOG_AGE
     says = f"{f.log_size} entries were verified on {f.log_verified_at.date()}"
-    return Verdict(holds, says, {"entries": f.log_size}, "/governance")
+    return Verdict(holds, says, {"entries": f.log_size}, "/governance", grows=True)
 
 
 def grave(f: Facts, _: date) -> Verdict:

@@ -154,6 +154,8 @@ class Verdict:
     detail: Mapping[str, Any] = field(default_factory=dict)
     link: str | None = None
     """Page of the console where the fact is seen."""
+    grows: bool = False
+    """What it names goes on by itself, such as the number of calls: while it holds, another number says nothing new."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,15 @@ from groundplan.governance import service as governance
 from groundplan.governance.controls import evidence_store
 from groundplan.governance.controls.assess import newest
 from groundplan.governance.controls.checks import CHECKS
-from groundplan.governance.controls.model import APPROVED, COLLECTOR, Check, Evidence, EvidenceType, Facts
+from groundplan.governance.controls.model import (
+    APPROVED,
+    COLLECTOR,
+    Check,
+    Evidence,
+    EvidenceType,
+    Facts,
+    Verdict,
+)
 from groundplan.governance.model import Asked, Change
 
 LONGEST = timedelta(days=3 * 366)
@@ -44,9 +52,10 @@ def collect(conn: Connection[Any], facts: Iterable[Facts], now: datetime) -> Col
         for check in CHECKS.values():
             if check.judge is None:
                 continue
-            made = _judged(check, each, subject, now)
+            verdict = check.judge(each, now.date())
+            made = judged(check, verdict, subject, now)
             before = known.get((subject, check.name))
-            if before is not None and _still(before, made, now):
+            if before is not None and stands(before, made, now, grows=verdict.grows):
                 kept += 1
             else:
                 fresh.append(made)
@@ -56,9 +65,8 @@ def collect(conn: Connection[Any], facts: Iterable[Facts], now: datetime) -> Col
     return Collected(added, kept)
 
 
-def _judged(check: Check, facts: Facts, subject: str, now: datetime) -> Evidence:
-    assert check.judge is not None
-    verdict = check.judge(facts, now.date())
+def judged(check: Check, verdict: Verdict, subject: str, now: datetime) -> Evidence:
+    """Evidence of what a check found, which is not in the log yet."""
     made = Evidence(
         id=new_id(), what=check.name, subject=subject, type=check.type, collector=COLLECTOR, at=now,
         valid_until=now + timedelta(days=check.days), holds=verdict.holds, says=verdict.says, digest="",
@@ -76,10 +84,12 @@ def digest_of(found: Evidence) -> str:
     return canonical.digest(canonical.canonical(content))
 
 
-def _still(before: Evidence, made: Evidence, now: datetime) -> bool:
-    """Whether what is known says the same and is not half over."""
+def stands(before: Evidence, made: Evidence, now: datetime, *, grows: bool) -> bool:
+    """Whether what is known says the same and is not half over; of what `grows`, whether both hold: else each call, and
+    each entry of the log, which evidence is as well, would make new evidence of every workload."""
     half = before.at + (before.valid_until - before.at) / 2
-    return before.digest == made.digest and now < half
+    same = before.digest == made.digest or (grows and before.holds and made.holds)
+    return same and now < half
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
