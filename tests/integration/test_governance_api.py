@@ -25,6 +25,8 @@ from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.versions import registry
+from groundplan.release import prompt_history
+from groundplan.release import store as release_store
 from groundplan.testing.database import Cluster
 
 DUTIES = ("product", "architecture", "engineering", "operations", "finance", "data", "compliance")
@@ -109,12 +111,16 @@ def cli(world: World, *arguments: str, code: int = 0) -> Any:
     return json.loads(done.stdout or done.stderr)
 
 
-def test_prompts_have_versions_a_difference_and_a_way_back(world: World) -> None:
+def test_prompts_have_versions_a_difference_and_a_way_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = world.control.ask
     apply(world, declared())
     apply(world, declared("  Be polite.\n  And brief.\n", 2))
     listed = next(each for each in ask("GET", "/api/prompts").body["prompts"] if each["name"] == "polite")
     assert listed == {"name": "polite", "version": 2, "owner": "ana", "versions": 2, "used_by": ["assistant"]}
+    with connect(world.database.urls["control"]) as conn, monkeypatch.context() as patch:
+        found = prompt_history.versions(conn)
+        patch.setattr(release_store, "prompts_in", lambda _: pytest.fail("each blueprint is read once"))
+        assert prompt_history.versions(conn) == found and [each.number for each in found["polite"]] == [2, 1]
     versions = ask("GET", "/api/prompts/polite").body["versions"]
     assert [(each["version"], each["served"], each["workloads"]) for each in versions] == [
         (2, True, ["assistant"]), (1, False, ["assistant"]),

@@ -10,6 +10,7 @@ from psycopg import Connection
 from groundplan.api import controls
 from groundplan.api.context import Services
 from groundplan.api.cost import store as cost_store
+from groundplan.blueprint.model import Workload
 from groundplan.core.errors import NotFound
 from groundplan.governance.controls.assess import assess, coverage
 from groundplan.governance.documents.facts import Change, Known, Shown, facts
@@ -81,13 +82,16 @@ def _usage(conn: Connection[Any], workload: str, now: datetime) -> dict[str, int
 def _changes(conn: Connection[Any], workload: str) -> list[Change]:
     """Blueprints in which the workload, or the place of it, is not what it was before; the newest first."""
     found: list[Change] = []
-    before: Any = None
-    for blueprint, at, _, reason in release_store.every(conn):
-        now = next((item for item in blueprint.workloads if item.name == workload), None)
-        if now != before:
-            found.append(Change(blueprint.number, at, reason))
-        before = now
-    return found[: -CHANGES - 1 : -1]
+    later: tuple[Change, Workload | None] | None = None
+    for number, then, at, reason in release_store.of_workload(conn, workload):
+        if later is not None and later[1] != then:
+            found.append(later[0])
+        if len(found) == CHANGES:
+            return found
+        later = Change(number, at, reason), then
+    if later is not None and later[1] is not None:
+        found.append(later[0])
+    return found
 
 
 def _frameworks(conn: Connection[Any], workload: str, now: datetime) -> dict[str, tuple[int, int]]:

@@ -40,9 +40,9 @@ def at(conn: Connection[Any], number: int) -> Blueprint:
 
 
 def workspace_at(conn: Connection[Any], number: int) -> Workspace:
-    """The declared files of blueprint `number`, parsed once. Raises `NotFound`."""
-    files = release_store.sources(conn, number)
-    return load_served(files if files is not None else store.blueprint(conn, number)["sources"])
+    """The declared files of blueprint `number`, read and parsed once. Raises `NotFound`."""
+    found = release_store.workspace(conn, number)
+    return found if found is not None else load_served(store.blueprint(conn, number)["sources"])
 
 
 def current_blueprint(conn: Connection[Any]) -> Blueprint:

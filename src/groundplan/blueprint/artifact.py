@@ -16,7 +16,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from groundplan.blueprint.model import Blueprint
+from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.core import canonical
 from groundplan.core.errors import Invalid
 
@@ -47,6 +47,50 @@ def decode(body: bytes) -> Blueprint:
             hint="Use the version of Groundplan that made it, or a newer one.",
         )
     return blueprint
+
+
+class _Parts(msgspec.Struct):
+    workloads: list[msgspec.Raw] = []
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class Prompted(msgspec.Struct, frozen=True):
+    """What a workload says of its prompt, named as in `Workload`."""
+
+    name: str
+    stage: str
+    prompt: str | None = None
+    system_prompt: str | None = None
+
+
+class Prompts(msgspec.Struct, frozen=True):
+    """What a blueprint says of prompts, named as in `Blueprint`."""
+
+    number: int
+    workloads: list[Prompted]
+
+
+_prompts = msgspec.json.Decoder(Prompts)
+_parts = msgspec.json.Decoder(_Parts)
+_named = msgspec.json.Decoder(_Named)
+_workload = msgspec.json.Decoder(Workload, strict=False)
+
+
+def workload_in(body: bytes, name: str) -> Workload | None:
+    """One workload of the blueprint in these bytes; None: it is not there. Of thousands, `decode` makes all."""
+    told = name.encode()
+    for part in _parts.decode(body).workloads:
+        if told in bytes(part) and _named.decode(part).name == name:
+            return _workload.decode(part)
+    return None
+
+
+def prompts_in(body: bytes) -> Prompts:
+    """The prompts of the blueprint in these bytes, and nothing else of it."""
+    return _prompts.decode(body)
 
 
 def digest(body: bytes) -> str:

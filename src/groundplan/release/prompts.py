@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from groundplan.blueprint.model import Blueprint
+from groundplan.blueprint.artifact import Prompted, Prompts
+from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.core import canonical
 from groundplan.core.errors import NotFound
 from groundplan.ledger.finding import Finding
@@ -43,34 +44,51 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A blueprint with when, by whom and why it was made."""
+    """A blueprint, or what it says of prompts, with when, by whom and why it was made."""
 
-    blueprint: Blueprint
+    blueprint: Blueprint | Prompts
     at: datetime
     by: str
     reason: str
 
 
+Found = dict[str, dict[tuple[int, str], Version]]
+"""Prompt -> (number, digest) -> its version."""
+
+
 def versions(history: Iterable[Served]) -> dict[str, list[Version]]:
     """By prompt every text that was served, the newest first. `history`: blueprints, the oldest first."""
-    found: dict[str, dict[tuple[int, str], Version]] = {}
+    found: Found = {}
     for served in history:
-        number = served.blueprint.number
-        for workload in served.blueprint.workloads:
-            if workload.prompt is None or workload.system_prompt is None:
-                continue
-            name, _, version = workload.prompt.partition("@")
-            digest = canonical.digest(workload.system_prompt.encode())
-            known = found.setdefault(name, {})
-            key = (int(version), digest)
-            made = known.get(key)
-            if made is None:
-                made = known[key] = Version(
-                    int(version), workload.system_prompt, digest, (number, number), served.at, served.by, served.reason
-                )
-            made.blueprints = (made.blueprints[0], number)
-            made.workloads.add(workload.name)
-    return {name: sorted(known.values(), key=_newest) for name, known in sorted(found.items())}
+        add(found, served)
+    return newest_first(found)
+
+
+def add(found: Found, served: Served) -> None:
+    """What a blueprint served, which is newer than those that were added before."""
+    number = served.blueprint.number
+    for workload in served.blueprint.workloads:
+        if workload.prompt is None or workload.system_prompt is None:
+            continue
+        name, _, version = workload.prompt.partition("@")
+        digest = canonical.digest(workload.system_prompt.encode())
+        known = found.setdefault(name, {})
+        key = (int(version), digest)
+        made = known.get(key)
+        if made is None:
+            made = known[key] = Version(
+                int(version), workload.system_prompt, digest, (number, number), served.at, served.by, served.reason
+            )
+        made.blueprints = (made.blueprints[0], number)
+        made.workloads.add(workload.name)
+
+
+def newest_first(found: Found) -> dict[str, list[Version]]:
+    """By prompt its versions, as they are now, whatever is added later."""
+    return {
+        name: [replace(each, workloads=set(each.workloads)) for each in sorted(known.values(), key=_newest)]
+        for name, known in sorted(found.items())
+    }
 
 
 def _newest(version: Version) -> tuple[int, int, int]:
@@ -91,11 +109,12 @@ def pick(known: list[Version], wanted: str) -> Version:
     return found[0]
 
 
-def reworded(known: Mapping[str, list[Version]], blueprint: Blueprint) -> list[Finding]:
+def reworded(known: Mapping[str, list[Version]], blueprint: Blueprint | Prompts) -> list[Finding]:
     """Prompts of a blueprint whose version said something else before: what was evaluated, approved or read under that
     number is not what is sent under it now. High where production sends it. Over once the number is another."""
     found: dict[tuple[str, str, str], Finding] = {}
-    for workload in sorted(blueprint.workloads, key=lambda item: item.stage != "production"):
+    served: list[Workload | Prompted] = [*blueprint.workloads]
+    for workload in sorted(served, key=lambda item: item.stage != "production"):
         if workload.prompt is None or workload.system_prompt is None:
             continue
         name, _, version = workload.prompt.partition("@")

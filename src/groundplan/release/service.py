@@ -44,7 +44,7 @@ def current(conn: Connection[Any]) -> Current | None:
     blueprint = store.decoded(conn)
     if blueprint is None:
         return None
-    return Current(blueprint, load_served(store.sources(conn, blueprint.number) or {}))
+    return Current(blueprint, store.workspace(conn, blueprint.number) or load_served({}))
 
 
 def preview(conn: Connection[Any], signing: Signing, files: Files) -> Plan:

@@ -13,10 +13,12 @@ from psycopg import Connection
 from psycopg.rows import dict_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from groundplan.blueprint.artifact import decode
+from groundplan.blueprint.artifact import decode, prompts_in, workload_in
 from groundplan.blueprint.model import Blueprint, Term, Workload
 from groundplan.catalog.levels import sensitivity_rank
-from groundplan.catalog.workspace import containing
+from groundplan.catalog.loader import load_served
+from groundplan.catalog.workspace import Workspace, containing
+from groundplan.release.prompts import Served
 
 RELEASE_LOCK = 0x6770_7265_6C65_6101
 """Advisory lock key: one release at a time in a database."""
@@ -70,6 +72,32 @@ def decoded(conn: Connection[Any], number: int | None = None) -> Blueprint | Non
     return found
 
 
+_WORKSPACES = 4
+_workspaces: OrderedDict[tuple[str, datetime], Workspace] = OrderedDict()
+"""Those that were asked for last, by signature and moment of their blueprints, which together no other one has: not one
+of another installation, nor one that has its number after the database went back to an earlier moment."""
+
+
+def workspace(conn: Connection[Any], number: int) -> Workspace | None:
+    """The files that a blueprint was made from, read and parsed once: pages that renew themselves, and looks beside the
+    requests, ask every few seconds, and those of thousands of workloads are megabytes. None where there is none."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        query = "SELECT signature, created_at FROM blueprint WHERE number = %s"
+        made: tuple[str, datetime] | None = cursor.execute(query, (number,)).fetchone()
+    if made is None:
+        return None
+    with _keeping:
+        if made in _workspaces:
+            _workspaces.move_to_end(made)
+            return _workspaces[made]
+    found = load_served(sources(conn, number) or {})
+    with _keeping:
+        _workspaces[made] = found
+        while len(_workspaces) > _WORKSPACES:
+            _workspaces.popitem(last=False)
+    return found
+
+
 def sources(conn: Connection[Any], number: int) -> dict[str, str] | None:
     """The files that a blueprint was made from; None where there is none."""
     with conn.cursor(row_factory=tuple_row) as cursor:
@@ -90,12 +118,34 @@ def by_number(conn: Connection[Any], number: int) -> StoredBlueprint | None:
     return _one(conn, _ROW + " WHERE number = %s", (number,))
 
 
-def every(conn: Connection[Any]) -> Iterator[tuple[Blueprint, datetime, str, str]]:
-    """(blueprint, when, by whom, why) of all blueprints, the oldest first."""
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute("SELECT body, created_at, created_by, reason FROM blueprint ORDER BY number")
-        for body, at, by, reason in cursor:
-            yield decode(bytes(body)), at, by, reason
+def signature(conn: Connection[Any], number: int) -> str | None:
+    """Of blueprint `number`, which no other installation makes; None where there is none."""
+    row = conn.execute("SELECT signature FROM blueprint WHERE number = %s", (number,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def prompts_since(conn: Connection[Any], number: int) -> Iterator[tuple[Served, str]]:
+    """(what was served of prompts, the signature) of all blueprints after `number`, the oldest first, read as they are
+    asked for."""
+    with conn.cursor("prompts_since", row_factory=tuple_row) as cursor:
+        cursor.itersize = 10
+        cursor.execute(
+            """SELECT body, created_at, created_by, reason, signature FROM blueprint WHERE number > %s
+               ORDER BY number""",
+            (number,),
+        )
+        for body, at, by, reason, signed in cursor:
+            yield Served(prompts_in(bytes(body)), at, by, reason), signed
+
+
+def of_workload(conn: Connection[Any], name: str) -> Iterator[tuple[int, Workload | None, datetime, str]]:
+    """(number, the workload in it, when, why) of all blueprints, the newest first, read as they are asked for: there
+    may be thousands, of some megabytes each."""
+    with conn.cursor("of_workload", row_factory=tuple_row) as cursor:
+        cursor.itersize = 10
+        cursor.execute("SELECT number, body, created_at, reason FROM blueprint ORDER BY number DESC")
+        for number, body, at, reason in cursor:
+            yield number, workload_in(bytes(body), name), at, reason
 
 
 def newest_first(conn: Connection[Any], most: int = 500) -> Iterator[tuple[Blueprint, datetime]]:

@@ -14,9 +14,9 @@ from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.catalog.prompt_edit import with_prompt
 from groundplan.core.errors import Conflict, NotFound
-from groundplan.release import prompts, store
+from groundplan.release import prompt_history, prompts, store
 from groundplan.release import service as release
-from groundplan.release.prompts import Served, Version
+from groundplan.release.prompts import Version
 from groundplan.release.service import current
 
 router = below_api("prompts")
@@ -35,7 +35,7 @@ class Back(BaseModel):
 def list_prompts(services: Using, _: Reader) -> dict[str, Any]:
     """Every prompt that is declared or was served, with how many versions it has and who uses it now."""
     with services.transaction() as conn:
-        known, now = _versions(conn), current(conn)
+        known, now = prompt_history.versions(conn), current(conn)
     declared = now.workspace.prompts if now is not None else {}
     used: dict[str, list[str]] = {}
     for workload in now.blueprint.workloads if now is not None else []:
@@ -104,12 +104,8 @@ def rollback(name: str, body: Back, request: Request, services: Using, caller: S
     return {**made, "version": number, "files": changed}
 
 
-def _versions(conn: Connection[Any]) -> dict[str, list[Version]]:
-    return prompts.versions(Served(*row) for row in store.every(conn))
-
-
 def _of(conn: Connection[Any], name: str) -> list[Version]:
-    found = _versions(conn).get(name)
+    found = prompt_history.versions(conn).get(name)
     if not found:
         raise NotFound(
             f"no prompt {name[:63]} was served", code="prompt_unknown", hint="`groundplan prompts list` lists them."

@@ -8,8 +8,8 @@ from __future__ import annotations
 from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
 from groundplan.ledger import finding_store
-from groundplan.release import prompts, store
-from groundplan.release.prompts import REWORDED, Served
+from groundplan.release import prompt_history, prompts
+from groundplan.release.prompts import REWORDED
 
 LOOK_SECONDS = 5.0
 
@@ -27,6 +27,6 @@ class Looking:
             blueprint = current_or_none(conn)
             if blueprint is None or blueprint.number == self._seen:
                 return
-            known = prompts.versions(Served(*row) for row in store.every(conn))
+            known = prompt_history.versions(conn)
             finding_store.tell_all(conn, prompts.reworded(known, blueprint), kinds=(REWORDED,))
         self._seen = blueprint.number

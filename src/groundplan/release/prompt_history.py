@@ -1,0 +1,40 @@
+"""The versions of prompts in all blueprints, of which each is read once.
+
+There may be thousands, of some megabytes each where thousands of workloads are declared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.release import prompts, store
+from groundplan.release.prompts import Version
+
+
+@dataclass(slots=True)
+class _Read:
+    """What was read up to a blueprint; its signature, since no other installation makes the same."""
+
+    number: int = 0
+    signature: str | None = None
+    found: prompts.Found = field(default_factory=dict)
+
+
+_reading = Lock()
+_read = _Read()
+
+
+def versions(conn: Connection[Any]) -> dict[str, list[Version]]:
+    """By prompt every text that was served, the newest first. Whoever asks while they are read waits."""
+    with _reading:
+        if store.signature(conn, _read.number) != _read.signature:  # of another database, or restored
+            _read.number, _read.signature = 0, None
+            _read.found.clear()
+        for served, signature in store.prompts_since(conn, _read.number):
+            prompts.add(_read.found, served)
+            _read.number, _read.signature = served.blueprint.number, signature
+        return prompts.newest_first(_read.found)
