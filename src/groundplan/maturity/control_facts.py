@@ -4,7 +4,7 @@ blueprint, declaration and ledger say. Reads only; judging is `governance.contro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,13 +32,23 @@ def facts(
     workloads = current.workspace.workloads
     pairs = [(each, workloads[each.name]) for each in current.blueprint.workloads if each.name in workloads]
     read = known(conn, current, [doc for _, doc in pairs], now)
+    accepted = {
+        doc.name: current.workspace.email(doc.risk.accepted_by)
+        for _, doc in pairs
+        if doc.risk is not None and doc.risk.accepted_by is not None
+    }
+    here = store.active(conn, sorted(set(accepted.values())))
+    places = {each.name: each for each in current.blueprint.deployments}
+    clouds = {site.name for site in current.blueprint.sites if site.type == "cloud"}
     found: list[Facts] = []
     for served, doc in sorted(pairs, key=lambda pair: pair[0].name):
         evidence = gather(current, doc, read)
         subject = units.workload_subject(served.name)
         found.append(
             Facts(
-                **_declared(current, doc, served),
+                **_declared(doc, served),
+                **_placed(current, [places[each] for each in served.places if each in places], clouds),
+                hard_budgets=tuple(sorted(each.name for each in read.own_budgets.get(subject, ()) if each.hard)),
                 **common,
                 blueprint=current.blueprint.number,
                 served=True,
@@ -46,16 +56,16 @@ def facts(
                 fallbacks=evidence.fallbacks,
                 fallback_call=evidence.fallback_call,
                 sources=tuple(
-                    SourceFacts(each.name, each.owner_present, store.grave_of(grave, f"source/{each.name}"))
+                    SourceFacts(each.name, each.owner_present, grave.get(f"source/{each.name}", 0))
                     for each in evidence.sources
                 ),
                 calls=evidence.calls,
                 outcomes=evidence.outcomes,
                 approved_change=evidence.approved_change,
-                grave_findings=store.grave_of(grave, subject),
+                grave_findings=grave.get(subject, 0),
                 stopped=stopped.get(subject),
                 stale_keys=stale_keys.get(served.name, ()),
-                accepted_by_active=_accepts(conn, current, doc),
+                accepted_by_active=accepted.get(doc.name) in here,
                 audit_entry=evidence.logged_call,
             )
         )
@@ -71,11 +81,14 @@ def _company(conn: Connection[Any], blueprint: bp.Blueprint, verified: tuple[dat
     }
 
 
-def _declared(current: Current, doc: WorkloadDoc, served: bp.Workload) -> dict[str, Any]:
-    blueprint = current.blueprint
-    places = [each for each in blueprint.deployments if each.name in served.places]
-    sites = {site.name: site.type for site in blueprint.sites}
-    own = [each for each in units.own_budgets(blueprint, doc.name) if each.hard]
+def _placed(current: Current, places: Sequence[bp.Deployment], clouds: Collection[str]) -> dict[str, Any]:
+    return {
+        "untold_terms": tuple(sorted(each.name for each in places if each.terms is None and each.site in clouds)),
+        "unknown_models": tuple(sorted(_unknown(current.workspace.models, places))),
+    }
+
+
+def _declared(doc: WorkloadDoc, served: bp.Workload) -> dict[str, Any]:
     return {
         "workload": doc.name,
         "purpose": doc.purpose,
@@ -84,7 +97,6 @@ def _declared(current: Current, doc: WorkloadDoc, served: bp.Workload) -> dict[s
         "effect": doc.effect,
         "regimes": tuple(sorted(doc.regimes)),
         "risk": doc.risk,
-        "hard_budgets": tuple(sorted(each.name for each in own)),
         "keeps": served.keep.content if served.keep else "none",
         "sensitivity": served.sensitivity,
         "first_token": doc.objectives.first_token is not None,
@@ -94,10 +106,6 @@ def _declared(current: Current, doc: WorkloadDoc, served: bp.Workload) -> dict[s
         "reviewed_share": served.review.share / 10_000 if served.review else 0.0,
         "support": doc.support.contact if doc.support else None,
         "runbook": doc.support.runbook if doc.support else None,
-        "untold_terms": tuple(
-            sorted(each.name for each in places if each.terms is None and sites.get(each.site) == "cloud")
-        ),
-        "unknown_models": tuple(sorted(_unknown(current.workspace.models, places))),
     }
 
 
@@ -121,15 +129,9 @@ def _guarded(rules: bp.Guardrails | None) -> tuple[str, ...]:
     return (*found, *(name for name, on in others if on))
 
 
-def _unknown(models: Mapping[str, ModelDoc], places: list[bp.Deployment]) -> set[str]:
+def _unknown(models: Mapping[str, ModelDoc], places: Sequence[bp.Deployment]) -> set[str]:
     return {
         each.model
         for each in places
         if each.terms is None and not (each.model in models and models[each.model].licence)
     }
-
-
-def _accepts(conn: Connection[Any], current: Current, doc: WorkloadDoc) -> bool:
-    if doc.risk is None or doc.risk.accepted_by is None:
-        return False
-    return store.is_active(conn, current.workspace.email(doc.risk.accepted_by))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,28 +14,30 @@ def sources(conn: Connection[Any], names: list[str]) -> dict[str, dict[str, Any]
     """name -> {indexed, findings, owner_present} of the sources that are in the database."""
     rows = select(
         conn,
-        """SELECT s.name, s.indexed_at IS NOT NULL AS indexed,
-                 (SELECT count(*) FROM finding f WHERE f.closed_at IS NULL
-                    AND (f.subject = 'source/' || s.name OR f.subject LIKE 'source/' || s.name || '/%%')) AS findings,
+        """SELECT s.name, s.indexed_at IS NOT NULL AS indexed, coalesce(f.findings, 0) AS findings,
                  EXISTS (SELECT 1 FROM person p WHERE p.email = s.owner AND p.active) AS owner_present
-               FROM source s WHERE s.name = ANY(%s)""",
+               FROM source s LEFT JOIN (
+                 SELECT split_part(subject, '/', 2) AS source, count(*) AS findings FROM finding
+                 WHERE closed_at IS NULL AND starts_with(subject, 'source/') GROUP BY 1) f ON f.source = s.name
+               WHERE s.name = ANY(%s)""",
         (names,),
     )
     return {row["name"]: row for row in rows}
 
 
 def grave_findings(conn: Connection[Any]) -> dict[str, int]:
-    """subject -> how many critical or high findings are open about it."""
+    """subject -> how many critical or high findings are open about it and what is below it."""
     rows = conn.execute(
         """SELECT subject, count(*) FROM finding WHERE closed_at IS NULL AND severity IN ('critical', 'high')
            GROUP BY subject"""
     ).fetchall()
-    return {subject: count for subject, count in rows}
-
-
-def grave_of(found: Mapping[str, int], subject: str) -> int:
-    """Of a subject and what is below it."""
-    return sum(count for name, count in found.items() if name == subject or name.startswith(f"{subject}/"))
+    found: dict[str, int] = {}
+    for subject, count in rows:
+        above = ""
+        for part in subject.split("/"):
+            above = f"{above}/{part}" if above else part
+            found[above] = found.get(above, 0) + count
+    return found
 
 
 def stopped(conn: Connection[Any], since: datetime) -> dict[str, str]:
@@ -58,8 +59,10 @@ def endless_keys(conn: Connection[Any], before: datetime) -> dict[str, tuple[str
     return {workload: tuple(prefixes) for workload, prefixes in rows}
 
 
-def is_active(conn: Connection[Any], email: str) -> bool:
-    return conn.execute("SELECT 1 FROM person WHERE email = %s AND active", (email,)).fetchone() is not None
+def active(conn: Connection[Any], emails: list[str]) -> frozenset[str]:
+    """Those of these e-mail addresses whose people are here."""
+    rows = conn.execute("SELECT email FROM person WHERE email = ANY(%s) AND active", (emails,)).fetchall()
+    return frozenset(email for (email,) in rows)
 
 
 def log_size(conn: Connection[Any]) -> int:

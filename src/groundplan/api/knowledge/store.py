@@ -28,10 +28,12 @@ def sources(conn: Conn) -> list[Row]:
              count(d.id) FILTER (WHERE d.deleted_at IS NOT NULL) AS deleted,
              count(d.id) FILTER (WHERE {STANDING} NOT IN ('approved', 'deleted')) AS kept_back,
              count(d.id) FILTER (WHERE d.deleted_at IS NULL AND d.scanned_at IS NULL) AS unscanned,
-             (SELECT count(*) FROM finding f WHERE f.closed_at IS NULL AND f.kind LIKE 'knowledge.%%'
-               AND (f.quiet_until IS NULL OR f.quiet_until <= now())
-               AND (f.subject = 'source/' || s.name OR starts_with(f.subject, 'source/' || s.name || '/'))) AS findings
-           FROM source s LEFT JOIN document d ON d.source = s.name GROUP BY s.name ORDER BY s.name""",
+             coalesce(f.findings, 0) AS findings
+           FROM source s LEFT JOIN document d ON d.source = s.name LEFT JOIN (
+             SELECT split_part(subject, '/', 2) AS source, count(*) AS findings FROM finding
+             WHERE closed_at IS NULL AND kind LIKE 'knowledge.%%' AND (quiet_until IS NULL OR quiet_until <= now())
+               AND starts_with(subject, 'source/') GROUP BY 1) f ON f.source = s.name
+           GROUP BY s.name, f.findings ORDER BY s.name""",
     )
 
 
