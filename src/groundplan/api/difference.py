@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.core.errors import GroundplanError
 
 Stamp = tuple[int, tuple[tuple[str, int, int], ...]]
-_lock = threading.Lock()
+_lock, _planning = threading.Lock(), threading.Lock()
 _newest: dict[Path, tuple[Stamp, list[str]]] = {}
 
 
@@ -28,10 +29,19 @@ def workspace_difference(conn: Connection[Any], services: Services, blueprint: B
         known = _newest.get(folder)
     if known is not None and known[0] == stamp:
         return known[1]
-    found = _difference(conn, services, folder, blueprint.number)
-    with _lock:
-        _newest[folder] = (stamp, found)
-    return found
+    # planned once, for thousands of workloads it takes many seconds: others see meanwhile what differed before
+    if not _planning.acquire(blocking=known is None):
+        return known[1] if known is not None else []
+    try:
+        with _lock:
+            known = _newest.get(folder)
+        if known is None or known[0] != stamp:
+            known = (stamp, _difference(conn, services, folder, blueprint.number))
+            with _lock:
+                _newest[folder] = known
+    finally:
+        _planning.release()
+    return known[1]
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -43,14 +53,14 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def yaml_files(folder: Path) -> list[Path]:
-    """The files of a workspace, sorted; hidden folders are left out."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix in {".yaml", ".yml"}
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    """The files of a workspace, sorted; hidden folders are left out. There may be many thousands of documents beside
+    them, and every page asks."""
+    found = []
+    for base, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        named = (name for name in names if name.endswith((".yaml", ".yml")) and not name.startswith("."))
+        found += [path for name in named if (path := Path(base, name)).is_file()]
+    return sorted(found)
 
 
 def _difference(conn: Connection[Any], services: Services, folder: Path, number: int) -> list[str]:
