@@ -86,9 +86,9 @@ def by_number(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, Declar
     if missing := [number for number in digests if number not in found]:
         if len(_KEPT) + len(missing) > _MOST:
             _KEPT.clear()
-        for row in store.blueprint_bodies(conn, missing):
-            made = of(artifact.decode(bytes(row["body"])))
-            found[made.number] = _KEPT[row["digest"]] = made
+        for digest, body in store.blueprint_bodies(conn, missing):
+            made = of(artifact.decode(bytes(body)))
+            found[made.number] = _KEPT[digest] = made
     return found
 
 
