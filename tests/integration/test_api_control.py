@@ -268,6 +268,8 @@ def test_keys_are_shown_once_and_revoked(control: Control) -> None:
     assert made.status == 201 and made.body["key"].startswith("gp_") and made.body["effective"]["complete"]
     listed = control.ask("GET", "/api/keys").body["keys"]
     assert listed[0]["id"] == made.body["id"] and made.body["key"] not in json.dumps(listed)
+    told = {of: control.ask("GET", f"/api/keys?{of}").body["keys"] for of in ("user=Ana@acme.example", "workload=none")}
+    assert told["user=Ana@acme.example"][0]["id"] == made.body["id"] and told["workload=none"] == []
     gone = control.ask("DELETE", f"/api/keys/{made.body['id']}").body
     assert gone["effective"]["complete"], "no gateway runs that could still serve"
     states = {key["id"]: key["state"] for key in control.ask("GET", "/api/keys").body["keys"]}
@@ -464,6 +466,12 @@ def test_people_and_groups_change_live(control: Control) -> None:
     assert control.ask("POST", "/api/groups/hr/members", {"person": "sam@acme.example"}).status == 201
     people = {p["email"]: p for p in control.ask("GET", "/api/people").body["people"]}
     assert people["sam@acme.example"]["groups"] == ["hr"]
+    assert [p["email"] for p in control.ask("GET", "/api/people?search=HR+sam").body["people"]] == ["sam@acme.example"]
+    first, *others = sorted(people)
+    page = control.ask("GET", "/api/people?limit=1").body
+    assert ([p["email"] for p in page["people"]], page["next"]) == ([first], first)
+    rest = control.ask("GET", f"/api/people?limit=1000&after={first}").body
+    assert ([p["email"] for p in rest["people"]], rest["next"]) == (others, None)
     assert control.ask("POST", "/api/people", {"email": "new@acme.example", "name": "New"}).status == 201
     assert control.ask("POST", "/api/people", {"email": "new@acme.example", "name": "New"}).status == 409
     assert control.ask("POST", "/api/groups", {"name": "legal"}).status == 201

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -73,12 +74,21 @@ def known_deployment(blueprint: Blueprint, name: str) -> Deployment:
     raise _not_served("deployment", name, [each.name for each in blueprint.deployments])
 
 
+def not_declared(name: str, declared: Iterable[str]) -> NotFound:
+    """What to raise for a workload that is not among those that are declared."""
+    return _unknown("workload", name, sorted(declared), "declared")
+
+
 def _not_served(kind: str, name: str, served: list[str]) -> NotFound:
-    hint = f"Served are: {', '.join(served) or 'none'}."
-    if len(served) > _LISTED:
-        near = difflib.get_close_matches(name[:80], served, _NEAR)
-        hint = f"{len(served)} are served" + (f", among them {', '.join(near)}." if near else ".")
-    return NotFound(f"no {kind} '{name[:80]}' is served", code=f"{kind}_unknown", hint=hint)
+    return _unknown(kind, name, served, "served")
+
+
+def _unknown(kind: str, name: str, known: list[str], how: str) -> NotFound:
+    hint = f"{how.capitalize()} are: {', '.join(known) or 'none'}."
+    if len(known) > _LISTED:
+        near = difflib.get_close_matches(name[:80], known, _NEAR)
+        hint = f"{len(known)} are {how}" + (f", among them {', '.join(near)}." if near else ".")
+    return NotFound(f"no {kind} '{name[:80]}' is {how}", code=f"{kind}_unknown", hint=hint)
 
 
 def translates(blueprint: Blueprint, *, installed: bool) -> bool:

@@ -149,15 +149,20 @@ _KEYS = """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.created_at, k
   FROM api_key k LEFT JOIN person p ON p.id = k.person_id"""
 
 
-def keys(conn: Db, tag: str | None, before: UUID | None, limit: int) -> list[Row]:
-    """API keys, newest first; of a `tag`, made before the key `before`, where said. No secret, no hash."""
+def keys(
+    conn: Db, tag: str | None, before: UUID | None, limit: int, *, workload: str | None = None, user: str | None = None
+) -> list[Row]:
+    """API keys, newest first; of a `tag`, a `workload` or the e-mail address of a `user`, made before the key `before`,
+    where said. No secret, no hash."""
     return select(
         conn,
         _KEYS
-        + """ WHERE (%(tag)s::text IS NULL OR %(tag)s = ANY(k.tags)) AND (%(before)s::uuid IS NULL
+        + """ WHERE (%(tag)s::text IS NULL OR %(tag)s = ANY(k.tags))
+              AND (%(workload)s::text IS NULL OR k.workload = %(workload)s)
+              AND (%(user)s::text IS NULL OR p.email = lower(%(user)s)) AND (%(before)s::uuid IS NULL
                 OR (k.created_at, k.id) < (SELECT created_at, id FROM api_key WHERE id = %(before)s))
               ORDER BY k.created_at DESC, k.id DESC LIMIT %(limit)s""",
-        {"tag": tag, "before": before, "limit": limit},
+        {"tag": tag, "workload": workload, "user": user, "before": before, "limit": limit},
     )
 
 
@@ -195,8 +200,9 @@ def kills(conn: Db) -> list[Row]:
     )
 
 
-def people(conn: Db) -> list[Row]:
-    """Everybody with the groups they are in (transitively) and the duties they hold (`duty of subject`)."""
+def people(conn: Db, search: str = "", after: str = "", limit: int | None = None) -> list[Row]:
+    """Everybody with the groups they are in (transitively) and the duties they hold (`duty of subject`), by e-mail
+    address; where said those whose address, name or group has the words of `search`, `after` an address, so many."""
     return select(
         conn,
         """WITH RECURSIVE mine(person, id) AS (
@@ -211,7 +217,11 @@ def people(conn: Db) -> list[Row]:
            SELECT p.id, p.email, p.name, p.active, p.left_at, coalesce(named.groups, '{}') AS groups,
              coalesce(held.duties, '{}') AS duties
            FROM person p LEFT JOIN named ON named.person = p.id LEFT JOIN held ON held.person_id = p.id
-           ORDER BY p.email""",
+           WHERE p.email > %(after)s AND NOT EXISTS (SELECT 1 FROM unnest(%(words)s::text[]) word
+             WHERE strpos(lower(p.email || ' ' || p.name || ' ' || coalesce(array_to_string(named.groups, ' '), '')),
+               word) = 0)
+           ORDER BY p.email LIMIT %(limit)s""",
+        {"words": search.lower().split(), "after": after, "limit": limit},
     )
 
 

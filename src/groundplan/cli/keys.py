@@ -80,14 +80,19 @@ def rotate(
 @app.command("list")
 def list_keys(
     tag: Annotated[str | None, typer.Option("--tag", help="Only keys with this tag.")] = None,
+    workload: Annotated[str | None, typer.Option("--workload", help="Only keys of this workload.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", help="E-mail address: only keys that carry this person's permissions.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List all keys, without their secrets."""
     found = [
         key
-        for key in ControlClient.connect(home).every("/api/keys", "keys", tag=tag)
-        if tag is None or tag in key["tags"]
+        for key in ControlClient.connect(home).every("/api/keys", "keys", tag=tag, workload=workload, user=user)
+        # also where a control process from before knows no such filter
+        if (tag is None or tag in key["tags"]) and workload in (None, key["workload"]) and user in (None, key["user"])
     ]
     rows = [
         (k["id"], k["workload"], k["user"] or "-", k["prefix"], k["state"], k["expires_at"] or "-", _terms(k))

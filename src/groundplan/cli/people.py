@@ -24,9 +24,15 @@ MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="E-mail ad
 
 
 @people.command("list")
-def list_people(home: HomeOption = None, as_json: JsonOption = False) -> None:
+def list_people(
+    search: Annotated[
+        str | None, typer.Option("--search", help="Only people with these words in e-mail address, name or groups.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List everybody with groups and duties."""
-    value = ControlClient.connect(home).get("/api/people")
+    value = ControlClient.connect(home).get("/api/people", search=search)
     rows = [
         (p["email"], p["name"], ", ".join(p["groups"]), _duties(p["duties"]), "active" if p["active"] else "left")
         for p in value["people"]

@@ -183,12 +183,15 @@ def list_keys(
     services: Using,
     _: Reader,
     tag: Annotated[str | None, Query(max_length=63)] = None,
+    workload: Annotated[str | None, Query(max_length=63)] = None,
+    user: Annotated[str | None, Query(max_length=320)] = None,
     before: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
 ) -> dict[str, Any]:
-    """Newest first, also those that are revoked or expired; continue with `before` = `next`."""
+    """Newest first, also those that are revoked or expired; of a `tag`, a `workload` or a `user`, by e-mail address.
+    Continue with `before` = `next`."""
     with services.transaction() as conn:
-        found = store.keys(conn, tag, before, limit + 1)
+        found = store.keys(conn, tag, before, limit + 1, workload=workload, user=user)
     shown = found[:limit]
     return {"keys": shown, "next": str(shown[-1]["id"]) if len(found) > limit else None}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends
+from fastapi import Depends, Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
@@ -65,9 +65,19 @@ class NewGroup(BaseModel):
 
 
 @router.get("/people")
-def list_people(services: Using, _: Reader) -> dict[str, Any]:
+def list_people(
+    services: Using,
+    _: Reader,
+    search: Annotated[str, Query(max_length=200)] = "",
+    after: Annotated[str, Query(max_length=320)] = "",
+    limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
+) -> dict[str, Any]:
+    """Everybody with groups and duties, by e-mail address; `search`: words in address, name or groups. With `limit` so
+    many; `next`: what `after` is for those that follow."""
     with services.transaction() as conn:
-        return {"people": store.people(conn)}
+        found = store.people(conn, search, after, None if limit is None else limit + 1)
+    shown = found[:limit]
+    return {"people": shown, "next": shown[-1]["email"] if len(shown) < len(found) else None}
 
 
 @router.post("/people", status_code=201)

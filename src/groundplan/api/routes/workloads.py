@@ -12,8 +12,7 @@ from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.readiness import readiness_json
-from groundplan.api.served import current_blueprint, current_or_none, workspace_at
-from groundplan.core.errors import NotFound
+from groundplan.api.served import current_blueprint, current_or_none, not_declared, workspace_at
 
 router = below_api("workloads")
 MOST = 1000
@@ -102,10 +101,7 @@ def one_workload(name: str, services: Using, _: SignedIn) -> dict[str, Any]:
         seen = overview.picture(conn, current_blueprint(conn).number, now, name)
         doc = seen.workspace.workloads.get(name)
         if doc is None:
-            known = ", ".join(sorted(seen.workspace.workloads)) or "none"
-            raise NotFound(
-                f"no workload '{name[:80]}' is declared", code="workload_unknown", hint=f"Declared: {known}."
-            )
+            raise not_declared(name, seen.workspace.workloads)
         return overview.detail_json(conn, seen, doc, now)
 
 
@@ -116,7 +112,5 @@ def ready(services: Using, _: SignedIn, workload: str | None = None) -> dict[str
         found = readiness_json(conn, services.clock.now(), None if workload is None else (workload,))
         if workload is not None and not found:
             blueprint = current_or_none(conn)
-            known = sorted(workspace_at(conn, blueprint.number).workloads) if blueprint else []
-            hint = f"Declared: {', '.join(known) or 'none'}."
-            raise NotFound(f"no workload '{workload[:80]}' is declared", code="workload_unknown", hint=hint)
+            raise not_declared(workload, workspace_at(conn, blueprint.number).workloads if blueprint else ())
     return {"workloads": found}
