@@ -19,8 +19,9 @@ from groundplan.blueprint.model import Source, Term
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store as search
 from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.quality import assess as quality_assess
 from groundplan.knowledge.quality import quality_store
-from groundplan.knowledge.quality.assess import assess, scan_pending
+from groundplan.knowledge.quality.assess import Everywhere, assess, scan_pending
 from groundplan.knowledge.quality.model import KINDS, score
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.folder import Folder
@@ -231,7 +232,9 @@ class Counting(psycopg.Connection[Any]):
         return super().execute(query, params, **more)
 
 
-def test_of_documents_that_are_nearly_the_same_each_is_read_and_told_once(database: Database, tmp_path: Path) -> None:
+def test_of_documents_that_are_nearly_the_same_each_is_read_and_told_once(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rule = "Everybody who works here at the plant has paid leave of {} days in each year that begins."
     for number in range(12):
         (tmp_path / f"{number}.md").write_text(f"# Leave\n\n{rule.format(20 + number)}\n")
@@ -248,6 +251,10 @@ def test_of_documents_that_are_nearly_the_same_each_is_read_and_told_once(databa
         pairs = conn.execute("SELECT count(*) FROM document_conflict").fetchone()
         assert pairs == (12 * 11 // 2,), "a search tells of each"
         assert len(conn.asked) == len(set(conn.asked)) == 12
+        everywhere = Everywhere(conn)
+        assess(conn, "s", TODAY, everywhere)
+        monkeypatch.setattr(quality_assess, "near", lambda *_: pytest.fail("once for all sources of a round"))
+        assert assess(conn, "s", TODAY, everywhere)["findings"] == 22
 
 
 @pytest.mark.parametrize(

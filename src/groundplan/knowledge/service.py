@@ -25,7 +25,7 @@ from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, IngestReport
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.quality import quality_store
-from groundplan.knowledge.quality.assess import assess, scan_pending
+from groundplan.knowledge.quality.assess import Everywhere, assess, scan_pending
 from groundplan.knowledge.quality.quality_store import assessed
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources import git
@@ -115,9 +115,10 @@ def _take_over(conn: Connection[Any], source: Source, sandbox: Sandbox, intake: 
 
 
 def _assess(conn: Connection[Any], sources: Sequence[Source], intake: Intake, failing: set[str]) -> None:
+    everywhere = Everywhere(conn)
     for source in sources:
         with _apart(conn, source, "looking at its quality", failing):
-            assess(conn, source.name, intake.today)
+            assess(conn, source.name, intake.today, everywhere)
 
 
 def _moved(report: IngestReport) -> bool:

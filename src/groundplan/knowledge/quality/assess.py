@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from psycopg import Connection
 
 from groundplan.knowledge.quality import quality_store as store
 from groundplan.knowledge.quality.documents import finding, of_document
+from groundplan.knowledge.quality.duplicates import Pair as Near
 from groundplan.knowledge.quality.duplicates import near, same
 from groundplan.knowledge.quality.grouped import PERSONAL, grouped, is_of_many
 from groundplan.knowledge.quality.model import KINDS, Look, Sketched, score
@@ -55,11 +57,48 @@ def scan_pending(conn: Connection[Any], terms: Glossary, stop: Callable[[], bool
     return done
 
 
-def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
-    """Tell all findings of a source, score its documents and the source; `{"score", "documents", "findings"}`."""
+class Everywhere:
+    """All documents of whatever source, and which of them are copies: looked for once for all sources of a round, since
+    for each of a thousand sources it takes as long."""
+
+    def __init__(self, conn: Connection[Any]) -> None:
+        self._conn = conn
+
+    @cached_property
+    def documents(self) -> Sequence[Sketched]:
+        return store.sketches(self._conn)
+
+    @cached_property
+    def same(self) -> Sequence[Sequence[int]]:
+        """Places in `documents` that have the same content."""
+        return list(same((at, each.content) for at, each in enumerate(self.documents)))
+
+    def near(self, ids: Iterable[UUID]) -> list[Near]:
+        """Pairs of places that are nearly the same, in order, in which one of these documents is."""
+        found = {(pair.one, pair.other): pair for id in ids for pair in self._near.get(id, ())}
+        return [found[places] for places in sorted(found)]
+
+    @cached_property
+    def _near(self) -> Mapping[UUID, Sequence[Near]]:
+        at_of = {each.id: at for at, each in enumerate(self.documents)}
+
+        def texts(places: Sequence[int]) -> dict[int, str]:
+            ids = [self.documents[at].id for at in places]
+            return {at_of[id]: text for id, text in store.texts_of(self._conn, ids).items()}
+
+        found: dict[UUID, list[Near]] = defaultdict(list)
+        for pair in near([each.sketch for each in self.documents], texts):
+            for at in (pair.one, pair.other):
+                found[self.documents[at].id].append(pair)
+        return found
+
+
+def assess(conn: Connection[Any], source: str, today: date, everywhere: Everywhere | None = None) -> dict[str, Any]:
+    """Tell all findings of a source, score its documents and the source; `{"score", "documents", "findings"}`.
+    `everywhere`: as it was found at the beginning of a round over several."""
     looks = store.looks(conn, source)
     pairs: list[Pair] = []
-    found, covered = grouped(source, _findings(conn, looks, today, pairs))
+    found, covered = grouped(source, _findings(conn, looks, today, pairs, everywhere or Everywhere(conn)))
     with conn.transaction():
         # first, as whoever writes documents: it numbers changes, for which others wait
         store.put_conflicts(conn, source, pairs)
@@ -107,7 +146,9 @@ class _Said:
         return found
 
 
-def _findings(conn: Connection[Any], looks: Sequence[Look], today: date, pairs: list[Pair]) -> Iterator[Finding]:
+def _findings(
+    conn: Connection[Any], looks: Sequence[Look], today: date, pairs: list[Pair], everywhere: Everywhere
+) -> Iterator[Finding]:
     """`pairs` collects conflicts. A finding is for whoever answers for its document, and for everybody with a duty: of
     another document it never has the text, and its path only where both have the same readers."""
     known = store.known_readers(conn)
@@ -118,7 +159,7 @@ def _findings(conn: Connection[Any], looks: Sequence[Look], today: date, pairs: 
     every = list(same_thing(looks))
     newer = {looks[at].id: looks[versions.newest].id for versions in every for at in versions.older}
     alike: set[tuple[UUID, UUID]] = set()
-    yield from _copies(conn, looks, newer, said, pairs, alike)
+    yield from _copies(everywhere, looks, newer, said, pairs, alike)
     for versions in every:
         newest = looks[versions.newest]
         for at in versions.older:
@@ -156,7 +197,7 @@ def _superseded(looks: Sequence[Look]) -> Iterator[Finding]:
 
 
 def _copies(
-    conn: Connection[Any],
+    everywhere: Everywhere,
     looks: Sequence[Look],
     newer: Mapping[UUID, UUID],
     said: _Said,
@@ -168,21 +209,16 @@ def _copies(
     anybody: of a copy with other readers nothing is."""
     if not looks:
         return
-    every = store.sketches(conn)
+    every = everywhere.documents
     here = {look.id: look for look in looks}
     first = {at: each.id for at, each in enumerate(every)}
-    for group in same((at, each.content) for at, each in enumerate(every)):
+    for group in everywhere.same:
         original = _original(group, every)
         for at in group:
             if at != original and (look := here.get(first[at])) is not None:
                 yield _copy(look, every[original])
-    at_of = {id: at for at, id in first.items()}
-
-    def texts(places: Sequence[int]) -> dict[int, str]:
-        return {at_of[id]: text for id, text in store.texts_of(conn, [first[at] for at in places]).items()}
-
     nearest: dict[int, list[tuple[float, int]]] = defaultdict(list)
-    for pair in near([each.sketch for each in every], texts):
+    for pair in everywhere.near(here):
         if every[pair.one].content == every[pair.other].content:
             continue
         original, copy = _ordered(pair.one, pair.other, every, newer)
