@@ -97,6 +97,13 @@ def test_of_thousands_of_workloads_those_are_shown_in_which_most_is_open(capsys:
     assert "  w1009: 1 of 10 satisfied, 9 open" in text and "3 more controls" in text and len(text.splitlines()) < 60
 
 
+def test_status_names_some_of_hundreds_of_changes_that_wait() -> None:
+    pending = [{"change": f"c{n}", "waits_for": []} for n in range(500)]
+    value = {"company": "acme", "blueprint": 1, "postgres": "embedded", "gateways": [], "pending": pending}
+    text = status_text({**value, "difference": [], "findings": 0})
+    assert text.count("change c") == 20 and "480 more changes wait: `groundplan changes list`" in text
+
+
 def test_of_thousands_of_teams_each_has_a_line() -> None:
     one = {"cost_center": None, "from": "2026-11-01", "to": "2026-11-30", "over": False, "charged": False,
            "previous_usd": "1"}  # fmt: skip

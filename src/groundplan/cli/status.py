@@ -9,6 +9,7 @@ from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, waits_text
 from groundplan.core.words import counted
 
+ROWS_SHOWN = 20
 ANSWER_SECONDS = 20.0
 """Who looks whether it is well wants to know that it is not."""
 
@@ -39,8 +40,9 @@ def status_text(value: dict[str, Any]) -> str:
     lines += [f"deployment {name}: breaker {told}" for name, told in sorted(health)]
     if gateways and all(told.startswith("closed") for _, told in health):
         lines.append("no deployment's breaker is open")
-    for pending in value["pending"]:
-        lines.append(waits_text(pending))
+    lines += [waits_text(pending) for pending in value["pending"][:ROWS_SHOWN]]
+    if (more := len(value["pending"]) - ROWS_SHOWN) > 0:
+        lines.append(f"{counted(more, 'more change waits', 'more changes wait')}: `groundplan changes list`")
     if value["difference"]:
         lines += ["", "the workspace differs from the blueprint (see `groundplan plan`):"]
         lines += [f"  {difference}" for difference in value["difference"]]
