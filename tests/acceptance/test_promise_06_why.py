@@ -19,11 +19,12 @@ from groundplan.gateway.policy.catalog import index
 from groundplan.placement.company import Taken, frame
 from groundplan.placement.explain.why import to_json, why
 from groundplan.placement.explain.words import sentences
+from groundplan.placement.planned import solved
 from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.solve import verify as verify_blueprint
 from groundplan.placement.verify.plan import verify
 from groundplan.release.compile import compile_draft, declared_caps, declared_owners
-from groundplan.release.placing import company_of, solved
+from groundplan.release.placing import company_of
 from groundplan.release.plan import plan
 
 COMPANY = Path(__file__).parents[2] / "examples" / "company"

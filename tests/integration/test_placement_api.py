@@ -154,6 +154,7 @@ def test_a_pilot_is_projected_and_drift_becomes_a_finding_with_a_replan(planner:
     assert status == 200 and drift["drifts"] and drift["replan"]["words"]
     off = {row["figure"]: row for row in drift["charts"] if row["workload"] == "staff-assistant"}
     assert off["calls_day"]["drifts"] and off["calls_day"]["factor"] < 0.1
+    assert not (planner.home.logs / "planning.log").exists()  # a company of this size needs no process for its plans
 
 
 def test_a_replan_is_one_request_away_and_waits_like_any_change(planner: Planner) -> None:

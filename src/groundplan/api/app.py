@@ -29,6 +29,7 @@ from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
 from groundplan.api.knowledge.ingest import Indexing
 from groundplan.api.live import Calls
+from groundplan.api.placement import told
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
 from groundplan.api.security import LOCAL_HOSTS, LocalOnly
@@ -39,6 +40,7 @@ from groundplan.core.endpoints import announce_at_last
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
+from groundplan.placement import planned, routes
 
 SERVICE = "control"
 """As which it tells `up` that it serves; whoever asks it knows where it is from `up`."""
@@ -61,6 +63,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
         with ExitStack() as stack:
             pool.open(wait=True, timeout=30)
             stack.callback(pool.close)
+            stack.enter_context(planned.aside(home.logs, (told.__name__, routes.__name__)))
             genesis_if_empty(home, settings, workspace, demo)
             app.state.sequencer = background.start(services, app.state.indexing, stack)
             app.state.log_check.start()

@@ -27,6 +27,8 @@ _OF_OTHERS = (
 Google's application default credentials) is not among it: that stands in where no key is declared."""
 _put_aside: dict[str, str] = {}
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+_BARE = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
+_BARE_OF = ("PYTHON", "LC_", "OMP_", "OPENBLAS_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,16 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if name != _NO_BYTECODE}
     return {**kept, **(extra or {})}
+
+
+def bare_environment() -> dict[str, str]:
+    """Environment for a process of ours that only computes: where programs and libraries are, and nothing of what may
+    be a secret."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if (name in _BARE or name.startswith(_BARE_OF)) and name != _NO_BYTECODE
+    }
 
 
 def crowd_allocator() -> dict[str, str]:

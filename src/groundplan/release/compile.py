@@ -107,8 +107,8 @@ def _placed(
     for name, item in workspace.workloads.items():
         demand = workloads.demand(item)
         placement = placing.routed(found, solve.solve(demand, deployments, sites), workspace, current)
-        at_once = found.plan.at_once.get(name) if found.plan is not None else None
-        placement = ramping.begun(item, placement, current, at_once)
+        route = found.route(name)
+        placement = ramping.begun(item, placement, current, route.at_once if route is not None else None)
         placements[name] = solve.nearest(placement)
         if item.stage in doc.SERVED_STAGES:
             where = workspace.where("workload", name, workloads.culprit(item))

@@ -2,28 +2,25 @@
 what is to build, and what is expected of it.
 
 A blueprint routes to declared deployments only; what the plan would rather build is shown with its price. Where nothing
-asks for a plan, nothing is solved. The same company is solved once: it is asked for by every look at the workspace.
+asks for a plan, nothing is solved.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from threading import Lock
 
 import msgspec
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
-from groundplan.core.errors import GroundplanError, Invalid, Problem, Where
+from groundplan.core.errors import GroundplanError, Invalid, Problem, Unavailable, Where
 from groundplan.core.money import PICO
-from groundplan.placement.explain.why import binding
-from groundplan.placement.planner import CompanyPlan, homeless, plan_company
-from groundplan.placement.terms.candidates import hosted, offered
+from groundplan.placement.planned import asked, told
+from groundplan.placement.routes import Route, Routes, nowhere, routes
+from groundplan.placement.terms.candidates import hosted
 from groundplan.placement.terms.curve import SeenLoad
 from groundplan.placement.terms.facts import DAYS, Company
 from groundplan.placement.terms.read import Context, SeenFacts, read
@@ -34,10 +31,14 @@ class Placing:
     """What the plan says; without one, placements stay as they were judged."""
 
     company: Company | None = None
-    plan: CompanyPlan | None = None
+    routes: Routes | None = None
     problems: tuple[Problem, ...] = ()
     note: str = ""
     """why there is no plan though one is asked for"""
+
+    def route(self, workload: str) -> Route | None:
+        """Of one workload, where the plan places it."""
+        return None if self.routes is None else self.routes.by_workload.get(workload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,6 @@ class Observed:
 
 
 NOTHING = Observed()
-
-
-_KEPT, _CANDIDATES = 8, 200_000
-"""Plans that are remembered, and the candidates of all of them but the newest: each takes a kilobyte of memory."""
-_plans: OrderedDict[bytes, CompanyPlan] = OrderedDict()
-_solving = Lock()
 
 
 def company_of(
@@ -100,10 +95,14 @@ def placing(
         company = company_of(workspace, deployments, current, today, seen)
         if not asking:
             return Placing(company)
-        declared = (
-            company_of(workspace, deployments, current, today, Observed(loads=seen.loads)) if seen.times else company
-        )
-        return Placing(company, solved(company), _nowhere(workspace, declared, asking))
+        found = told(routes, company, urgent=True)
+        homeless = found.homeless
+        if seen.times:  # what was only seen refuses nothing
+            declared = company_of(workspace, deployments, current, today, Observed(loads=seen.loads))
+            homeless = asked(nowhere, declared, urgent=True)
+        return Placing(company, found, _nowhere(workspace, homeless, asking))
+    except Unavailable:
+        raise
     except Invalid as error:
         if error.code == "extra_missing":
             return Placing(note="not planned: a solver is not installed")
@@ -112,9 +111,8 @@ def placing(
         return Placing(problems=(_problem(error, where),))
 
 
-def _nowhere(workspace: Workspace, company: Company, asking: Sequence[str]) -> tuple[Problem, ...]:
-    """Workloads that ask for a plan and that what is declared leaves no place; what was only seen refuses nothing."""
-    found = homeless(offered(company))
+def _nowhere(workspace: Workspace, found: Mapping[str, str], asking: Sequence[str]) -> tuple[Problem, ...]:
+    """Workloads that ask for a plan and that what is declared leaves no place."""
     return tuple(
         Problem(
             f"nowhere may {name} run: {found[name]}"[:2000],
@@ -135,23 +133,6 @@ def _problem(error: GroundplanError, where: Where | None) -> Problem:
     return Problem(told, error.code, error.hint, where)
 
 
-def solved(company: Company) -> CompanyPlan:
-    """The plan of a company, solved once for the same facts: whoever asks meanwhile waits for it."""
-    facts = hashlib.sha256(repr(company).encode()).digest()
-    with _solving:
-        found = _plans.get(facts)
-        if found is None:
-            found = _plans[facts] = plan_company(company)
-            while len(_plans) > 1 and (len(_plans) > _KEPT or sum(map(_candidates, _plans.values())) > _CANDIDATES):
-                _plans.popitem(last=False)
-        _plans.move_to_end(facts)
-        return found
-
-
-def _candidates(plan: CompanyPlan) -> int:
-    return sum(map(len, plan.framed.offered.by_workload.values()))
-
-
 def routed(
     found: Placing, placement: bp.Placement, workspace: Workspace, current: bp.Blueprint | None = None
 ) -> bp.Placement:
@@ -159,10 +140,11 @@ def routed(
     item = workspace.workloads[placement.workload]
     if item.placement.order == "planned" and found.note:
         placement = msgspec.structs.replace(placement, binding=f"{placement.binding}; {found.note}")
-    if found.plan is not None and placement.workload in found.plan.decided:
+    route = found.route(placement.workload)
+    if found.routes is not None and route is not None:
         if item.placement.order == "planned":
-            placement = _planned(found.plan, placement)
-        placement = _to_build(found.plan, placement)
+            placement = _planned(found.routes.gap, route, placement)
+        placement = _to_build(route, placement)
     before = (
         next((each for each in current.placements if each.workload == placement.workload), None) if current else None
     )
@@ -177,32 +159,27 @@ def _held(expects: dict[str, float], placement: bp.Placement, before: bp.Placeme
     return {key: before.expects.get(key, value) if key in kept else value for key, value in expects.items()}
 
 
-def _planned(plan: CompanyPlan, placement: bp.Placement) -> bp.Placement:
-    decided = plan.decided[placement.workload]
+def _planned(gap: float, route: Route, placement: bp.Placement) -> bp.Placement:
     allowed = {each.deployment for each in placement.alternatives if each.allowed}
-    wanted = [part.config for part in (decided.primary, decided.burst, decided.fallback) if part is not None]
     before = [name for name in (placement.primary, *placement.fallbacks) if name is not None]
-    order = [name for name in dict.fromkeys([*wanted, *before]) if name in allowed]
+    order = [name for name in dict.fromkeys([*route.wanted, *before]) if name in allowed]
     if not order:
         return placement
-    candidates = plan.framed.offered.by_workload[placement.workload]
-    burst = decided.burst.config if decided.burst is not None and decided.burst.config in allowed else None
     return msgspec.structs.replace(
         placement,
         primary=order[0],
         fallbacks=order[1:],
-        binding=binding(plan, decided, candidates),
-        gap=plan.gap or 0.0,
-        burst=burst,
+        binding=route.binding,
+        gap=gap,
+        burst=route.burst if route.burst in allowed else None,
     )
 
 
-def _to_build(plan: CompanyPlan, placement: bp.Placement) -> bp.Placement:
-    first = plan.decided[placement.workload].primary
-    if first.kind != "build":
+def _to_build(route: Route, placement: bp.Placement) -> bp.Placement:
+    if route.build is None:
         return placement
-    price = round(plan.decided[placement.workload].usd * PICO)
-    build = bp.ToBuild(site=first.site, model=first.model, config=first.config, monthly=price)
+    site, model, config = route.build
+    build = bp.ToBuild(site=site, model=model, config=config, monthly=round(route.usd * PICO))
     return msgspec.structs.replace(placement, to_build=[build])
 
 

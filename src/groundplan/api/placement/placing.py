@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.api.placement import serving as placement_serving
+from groundplan.api.placement.told import replanned
 from groundplan.api.served import current_blueprint, current_or_none, workspace_at
 from groundplan.blueprint.model import Blueprint
-from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.ledger import daily_store, finding_store
-from groundplan.placement import drift, pilot, whatif
-from groundplan.placement.explain.why import to_json, why
-from groundplan.placement.explain.words import sentences
+from groundplan.placement import drift, pilot, planned, whatif
 from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.terms.facts import Company
 from groundplan.release.observed import observed
-from groundplan.release.placing import company_of, solved
+from groundplan.release.placing import company_of
+
+_Answer = TypeVar("_Answer")
+_Arguments = TypeVarTuple("_Arguments")
 
 DRIFT_DAYS = 28
 LOOK_SECONDS = 3600.0
@@ -36,42 +39,14 @@ def company(conn: Connection[Any], services: Services) -> Company:
     return replace(found, speeds=placement_serving.speeds(conn, now, found))
 
 
-def plan(conn: Connection[Any], services: Services) -> CompanyPlan:
-    """The plan of what is served. Raises `Conflict` where it cannot be placed."""
-    return solved(company(conn, services))
-
-
-def planned(services: Services) -> CompanyPlan:
-    """As `plan`, without a transaction that waits for it: that of a large company takes seconds."""
+def told(
+    services: Services, function: Callable[[CompanyPlan, *_Arguments], _Answer], *arguments: *_Arguments, plans: int = 1
+) -> _Answer:
+    """What a function of `told` says of the plan of what is served, without a transaction that waits for it. Raises
+    what it raises, `Conflict` where what is served cannot be placed, and `Unavailable`. `plans`: as many it makes."""
     with services.transaction() as conn:
         facts = company(conn, services)
-    return solved(facts)
-
-
-def decided(found: CompanyPlan, workload: str) -> None:
-    """Raises `NotFound` or `Conflict` where a workload is not in the plan."""
-    if workload in found.homeless:
-        raise Conflict(
-            f"{workload} may not run anywhere: {found.homeless[workload]}"[:2000],
-            code="placement_nowhere",
-            hint="Relax one of these rules, or declare a site, a deployment or hardware that they allow.",
-        )
-    if workload not in found.decided:
-        raise NotFound(
-            f"no workload '{workload[:80]}' is in the plan",
-            code="workload_unknown",
-            hint=f"There are: {', '.join(sorted(found.decided))}.",
-        )
-
-
-def because(conn: Connection[Any], services: Services, workload: str) -> dict[str, Any]:
-    """Why a workload is where it is, in the shape of `why`."""
-    found = plan(conn, services)
-    decided(found, workload)
-    told = why(found, workload)
-    lines = list(sentences(told))
-    facts = {key: value for key, value in to_json(told, lines).items() if key != "words"}
-    return {"kind": "placement", "because": lines, "facts": facts}
+    return planned.told(function, facts, *arguments, plans=plans)
 
 
 def projection(conn: Connection[Any], services: Services, workload: str) -> pilot.Projection:
@@ -134,12 +109,9 @@ def replan(facts: Company | None, found: list[drift.Chart]) -> dict[str, Any] | 
         return None
     loads = {each.workload: each.off for each in found if each.figure == "calls_day" and each.drifts}
     try:
-        before = solved(facts)
-        compared = whatif.compare(before, whatif.Changes(demand=loads))
-    except GroundplanError:
+        return planned.told(replanned, facts, loads, plans=2)
+    except (Conflict, Invalid):
         return None
-    body = whatif.to_json(compared)
-    return {key: body[key] for key in ("flips", "difference_usd_month", "words")} | {"demand": loads}
 
 
 def look(services: Services) -> int:
@@ -152,7 +124,10 @@ def look(services: Services) -> int:
         found = charts(conn, blueprint, services.clock.now())
         drifting = [each for each in found if each.drifts]
         facts = company_or_none(conn, services) if drifting else None
-    fix = replan(facts, drifting)
+    try:
+        fix = replan(facts, drifting)
+    except Unavailable:  # what drifts is told all the same
+        fix = None
     owners = {item.name: next(iter(item.owners.get("architecture", ())), None) for item in blueprint.workloads}
     with services.transaction() as conn:
         told = finding_store.tell_all(conn, drift.findings(found, owners, fix), kinds=[KIND])

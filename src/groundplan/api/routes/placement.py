@@ -15,23 +15,20 @@ from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.cost import own as cost_own
 from groundplan.api.cost.book import Days
-from groundplan.api.placement import placing
+from groundplan.api.placement import placing, told
 from groundplan.api.placement import replan as placement_replan
-from groundplan.api.placement.pdf import report_pdf
-from groundplan.api.placement.report import report_html, sections
 from groundplan.api.placement.serving import calibrated
 from groundplan.api.served import current_blueprint, current_or_none
 from groundplan.core.audit.store import record
-from groundplan.placement import ahead, drift, pilot, stress, whatif
-from groundplan.placement.explain.front import YOURS, front
-from groundplan.placement.explain.whole import compare, excluded_matrix, whole_json
-from groundplan.placement.explain.why import to_json, why
-from groundplan.placement.explain.words import sentences
+from groundplan.placement import ahead, drift, pilot, stress
+from groundplan.placement.explain.front import YOURS
 from groundplan.release.model import placement_json
 
 router = below_api("placement")
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 OWN_DAYS: Final = timedelta(days=30)
+MANY: Final = 20
+"""Plans that are made for the months ahead, other ways and the report, about"""
 
 
 class WhatIf(BaseModel):
@@ -64,17 +61,12 @@ class Replan(BaseModel):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = "re-planned at the calls that were seen"
 
 
-@router.get("/placement")
-def show(services: Using, _: Reader, among: Annotated[str | None, Query(max_length=8000)] = None) -> dict[str, Any]:
+@router.get("/placement", response_model=dict[str, Any])
+def show(services: Using, _: Reader, among: Annotated[str | None, Query(max_length=8000)] = None) -> Response:
     """The plan of the whole company: cost by term, proven gap, comparisons, the matrix of exclusions. `among`: names
     with commas between them; what is told of each workload is told of these alone."""
-    plan = placing.planned(services)
-    body = whole_json(plan, compare(plan), None if among is None else frozenset(among.split(",")))
-    names = [row["workload"] for row in body["workloads"]]
-    matrix = excluded_matrix(plan, names)
-    body["excluded"] = {name: {site: list(rules) for site, rules in row.items()} for name, row in matrix.items()}
-    body["curves"] = {name: list(plan.company.workloads[name].curve) for name in names}
-    return body
+    body = placing.told(services, told.whole_text, None if among is None else frozenset(among.split(",")))
+    return Response(body, media_type="application/json")
 
 
 @router.get("/placement/served")
@@ -101,26 +93,22 @@ def served(
 @router.get("/placement/why/{workload}")
 def because(workload: str, services: Using, _: Reader) -> dict[str, Any]:
     """Why one workload is where it is, as figures and in words."""
-    plan = placing.planned(services)
-    placing.decided(plan, workload)
-    found = why(plan, workload)
-    curve = list(plan.company.workloads[workload].curve)
-    return {**to_json(found, list(sentences(found))), "curve": curve}
+    return placing.told(services, told.why, workload, plans=2)
 
 
 @router.post("/placement/what-if")
 def what_if(body: WhatIf, services: Using, _: Reader) -> dict[str, Any]:
     """Two plans side by side, with the decisions that flip. Nothing is changed."""
     changes = placing.changes(body.set, body.drop_site, body.demand, body.price)
-    plan = placing.planned(services)
-    return whatif.to_json(whatif.compare(plan, changes))
+    return placing.told(services, told.what_if, changes, plans=2)
 
 
 @router.post("/placement/stress")
 def stressed(body: Stress, services: Using, _: Reader) -> dict[str, Any]:
     """The plan under sampled futures, and a robust variant with what it costs."""
-    plan = placing.planned(services)
-    return stress.report(plan, stress.Spreads(body.futures, body.load, body.price, body.seed))
+    return placing.told(
+        services, told.stressed, stress.Spreads(body.futures, body.load, body.price, body.seed), plans=3
+    )
 
 
 @router.get("/placement/pilot/{workload}")
@@ -174,10 +162,9 @@ def coming(
     """The coming months at the growth that is declared: who moves when, what fills up, what to commit to; and whether
     own hardware (`own`) pays at the use that was measured in the last 30 days."""
     today = services.clock.now().date()
-    plan = placing.planned(services)
+    found = placing.told(services, told.coming, months, step, plans=MANY)
     with services.transaction() as conn:
         own = cost_own.rows(conn, current_blueprint(conn), Days(today - OWN_DAYS, today - timedelta(days=1)))
-    found = ahead.to_json(ahead.ahead(plan, months, step))
     return {**found, "own": own, "words": [*found["words"], *(f"{row['deployment']}: {row['told']}" for row in own)]}
 
 
@@ -193,22 +180,20 @@ def ways(
     hour), and which of them nothing beats; with weights of your own, who would go where."""
     given = {"carbon_usd_tonne": carbon, "latency_usd": latency, "people_usd": people}
     asked = {name: value for name, value in given.items() if value is not None}
-    plan = placing.planned(services)
-    found = front(plan, asked=asked)
+    found = placing.told(services, told.ways, asked, plans=MANY)
     return {"ways": found, "yours": next((each for each in found if asked and YOURS in each["name"]), None)}
 
 
 @router.get("/placement/report", response_class=HTMLResponse)
 def report(services: Using, _: Reader) -> HTMLResponse:
     """The plan as one self-contained page for the board."""
-    plan = placing.planned(services)
-    return HTMLResponse(report_html(plan, services.clock.now().date()))
+    return HTMLResponse(placing.told(services, told.page, services.clock.now().date(), plans=MANY))
 
 
 @router.get("/placement/report.pdf")
 def report_on_paper(services: Using, caller: Reader) -> Response:
     """The same report as a PDF."""
-    plan = placing.planned(services)
+    body = placing.told(services, told.paper, services.clock.now().date(), plans=MANY)
     with services.transaction() as conn:
         record(conn, action="export.placement", actor=caller.actor, subject="company", detail={})
-    return Response(report_pdf(sections(plan, services.clock.now().date())), media_type="application/pdf")
+    return Response(body, media_type="application/pdf")

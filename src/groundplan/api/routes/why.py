@@ -13,7 +13,7 @@ from groundplan.api.caller import Caller, Reader
 from groundplan.api.charged import titled
 from groundplan.api.context import Services, Using
 from groundplan.api.cost import receipt as cost_receipt
-from groundplan.api.placement import placing
+from groundplan.api.placement import placing, told
 from groundplan.api.served import current_or_none
 from groundplan.api.who import entries_json, with_who
 from groundplan.blueprint.model import Blueprint
@@ -33,12 +33,12 @@ SCOPES = frozenset({"workload", "deployment", "site", "source"})
 def why(subject: str, services: Using, caller: Reader) -> dict[str, Any]:
     """`{"kind", "because", "facts", "audit": [entries]}` of an id, blueprint/N, workload/NAME or placement/NAME."""
     kind, name = ("", subject) if "/" not in subject else subject.rsplit("/", 1)
+    found = placing.told(services, told.because, name, plans=2) if kind == "placement" else None
     with services.transaction() as conn:
-        found = _of_scope(conn, services, subject) if kind in SCOPES or subject == "company" else None
-        if kind == "blueprint":
+        if kind in SCOPES or subject == "company":
+            found = _of_scope(conn, services, subject)
+        elif kind == "blueprint":
             found = _of_number(conn, name)
-        elif kind == "placement":
-            found = placing.because(conn, services, name)
         elif found is None:
             found = _of_id(conn, services, caller, name)
         if found is None:

@@ -1,0 +1,62 @@
+"""What a release takes of a plan, in plain values: the order of each workload, why, what to build. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from groundplan.placement.explain.why import binding
+from groundplan.placement.planner import CompanyPlan, Decided, homeless
+from groundplan.placement.terms.candidates import offered
+from groundplan.placement.terms.facts import Company
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one workload goes."""
+
+    wanted: tuple[str, ...]
+    """configurations: the primary, what takes its peaks, what takes over"""
+    burst: str | None
+    build: tuple[str, str, str] | None
+    """site, model and configuration, where the primary is not there yet"""
+    usd: float
+    binding: str
+    """empty where the plan does not order it"""
+    at_once: str | None
+    """why its change of place cannot go over in steps"""
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Of a whole company."""
+
+    by_workload: Mapping[str, Route]
+    homeless: Mapping[str, str]
+    """workload -> why nowhere may run it"""
+    gap: float
+
+
+def routes(plan: CompanyPlan) -> Routes:
+    """The plan, as releases take it."""
+    return Routes(
+        {name: _route(plan, each) for name, each in plan.decided.items()}, dict(plan.homeless), plan.gap or 0.0
+    )
+
+
+def _route(plan: CompanyPlan, decided: Decided) -> Route:
+    first, name = decided.primary, decided.workload
+    ordered = plan.company.workloads[name].planned
+    return Route(
+        wanted=tuple(part.config for part in (first, decided.burst, decided.fallback) if part is not None),
+        burst=None if decided.burst is None else decided.burst.config,
+        build=(first.site, first.model, first.config) if first.kind == "build" else None,
+        usd=decided.usd,
+        binding=binding(plan, decided, plan.framed.offered.by_workload[name]) if ordered else "",
+        at_once=plan.at_once.get(name),
+    )
+
+
+def nowhere(company: Company) -> Mapping[str, str]:
+    """Workloads that have no place, with the rules of each."""
+    return homeless(offered(company))

@@ -1,0 +1,176 @@
+"""What is computed in a process of its own: answers, refusals, deaths, who waits; and what of placement goes there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.placement_rig import company, workload
+
+from groundplan.api.placement import told
+from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.placement import planned, routes, whatif
+from groundplan.placement.planned import solved
+from groundplan.runtime import aside as aside_module
+from groundplan.runtime.aside import Aside
+
+
+@pytest.fixture(scope="module")
+def aside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aside]:
+    made = Aside(tmp_path_factory.mktemp("logs") / "planning.log", (told.__name__,))
+    yield made
+    made.close()
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def at_work(aside: Aside, pipe: Path) -> tuple[threading.Thread, list[GroundplanError]]:
+    """Somebody waits for a question that takes until the process ends; and what it was refused with."""
+    refused: list[GroundplanError] = []
+
+    def ask() -> None:
+        try:
+            aside.ask(Path.read_text, pipe)
+        except GroundplanError as error:
+            refused.append(error)
+
+    os.mkfifo(pipe)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    os.open(pipe, os.O_WRONLY)  # returns when the other side reads
+    return thread, refused
+
+
+def test_it_answers_from_a_process_that_makes_way_and_knows_no_secret(
+    aside: Aside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDPLAN_DATABASE_URL", "postgresql://owner:secret@localhost/x")
+    aside.ask(os.getpid)
+    pid = aside.pid
+    assert pid is not None and pid != os.getpid()
+    assert aside.ask(os.getpid) == pid  # one for all of them
+    assert aside.ask(os.getenv, "GROUNDPLAN_DATABASE_URL") is None
+    assert aside.ask(os.nice, 0) >= 10
+    if sys.platform == "linux":
+        assert aside.ask(Path.read_text, Path("/proc/self/oom_score_adj")) == "1000\n"
+
+
+def test_what_is_raised_there_is_raised_here(aside: Aside) -> None:
+    with pytest.raises(Invalid) as here:
+        whatif.parse(["no value"], [], [], [])
+    with pytest.raises(Invalid) as refused:
+        aside.ask(whatif.parse, ["no value"], [], [], [])
+    assert (str(refused.value), refused.value.hint) == (str(here.value), here.value.hint)
+    with pytest.raises(RuntimeError, match="ValueError"):
+        aside.ask(int, "none")
+    assert aside.ask(int, "7") == 7
+
+
+def test_where_it_is_killed_whoever_asked_is_told_and_the_next_is_answered(aside: Aside, tmp_path: Path) -> None:
+    first = aside.ask(os.getpid)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: aside.pid is None)
+    second = aside.ask(os.getpid)  # between two questions nobody notices
+    assert second != first
+    thread, refused = at_work(aside, tmp_path / "pipe")
+    os.kill(second, signal.SIGKILL)
+    thread.join()
+    assert [(error.status, error.code, bool(error.hint)) for error in refused] == [(503, "planning_ended", True)]
+    assert aside.ask(os.getpid) not in (first, second)
+
+
+def test_what_takes_too_long_is_ended(aside: Aside, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = aside.ask(os.getpid)
+    monkeypatch.setattr(aside_module, "ANSWER_SECONDS", 0.1)
+    with pytest.raises(Unavailable) as refused:
+        aside.ask(time.sleep, 60)
+    assert refused.value.code == "planning_long" and not Path(f"/proc/{before}").exists()
+
+
+def test_of_too_many_the_last_are_refused(aside: Aside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside_module, "MOST", 0)
+    with pytest.raises(Unavailable) as refused:
+        aside.ask(os.getpid)
+    assert refused.value.code == "planning_busy" and refused.value.retry_after
+    monkeypatch.setattr(aside_module, "WAIT_SECONDS", -1.0)
+    monkeypatch.setattr(aside_module, "MOST", 1)
+    with pytest.raises(Unavailable):  # it waited for too long
+        aside.ask(os.getpid)
+
+
+def test_it_ends_when_nobody_asks_for_a_while(aside: Aside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside_module, "IDLE_SECONDS", 0.02)
+    before = aside.ask(os.getpid)
+    until(lambda: not Path(f"/proc/{before}").exists())
+    assert aside.ask(os.getpid) != before
+
+
+def test_newer_code_than_ours_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside_module, "code", lambda: "of before")
+    made = Aside(tmp_path / "planning.log", ())
+    assert [made.ask(os.getpid), made.ask(os.getpid)] == [os.getpid()] * 2 and made.pid is None
+    made.close()
+
+
+def test_who_waits_when_it_is_closed_is_told(tmp_path: Path) -> None:
+    made = Aside(tmp_path / "planning.log", ())
+    thread, refused = at_work(made, tmp_path / "pipe")
+    pid = made.pid
+    made.close()
+    thread.join()
+    assert [error.code for error in refused] == ["planning_ended"] and not Path(f"/proc/{pid}").exists()
+    with pytest.raises(Unavailable):
+        made.ask(os.getpid)
+
+
+ORPHAN = """
+import os, sys, time
+from pathlib import Path
+from groundplan.runtime.aside import Aside
+aside = Aside(Path(sys.argv[1]), ())
+print(aside.ask(os.getpid), flush=True)
+aside.ask(time.sleep, 60)
+"""
+
+
+def test_it_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ORPHAN, str(tmp_path / "planning.log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        os.kill(parent.pid, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{pid}").exists() or "State:\tZ" in Path(f"/proc/{pid}/status").read_text())
+
+
+def test_large_companies_are_planned_there_and_small_ones_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = company(*(workload(name, growth=0.5) for name in ("a", "b", "c")))
+    questions: list[tuple[Any, ...]] = [
+        (told.whole, None), (told.why, "a"), (told.because, "b"), (told.what_if, whatif.parse([], [], ["a=x9"], [])),
+        (told.replanned, {"a": 3.0}), (told.coming, 6, 3), (told.ways, {}), (routes.routes,),
+        (told.whole_text, None),
+    ]  # fmt: skip
+    here = [function(solved(facts), *arguments) for function, *arguments in questions]
+    with planned.aside(tmp_path, (told.__name__, routes.__name__)) as (made, urgent):
+        assert planned.told(told.whole, facts, None) == here[0] and made.pid is None
+        monkeypatch.setattr(planned, "AT_ONCE", 0)
+        there = [planned.told(function, facts, *arguments) for function, *arguments in questions]
+        assert made.pid is not None
+        with pytest.raises(NotFound) as refused:
+            planned.told(told.why, facts, "nobody")
+        assert refused.value.code == "workload_unknown" and "a, b, c" in refused.value.hint
+        assert urgent.pid is None and planned.asked(routes.nowhere, facts, urgent=True) == {}
+        assert urgent.pid not in (None, made.pid)
+    assert made.pid is urgent.pid is None and there == here
