@@ -154,6 +154,12 @@ def test_a_pilot_is_projected_and_drift_becomes_a_finding_with_a_replan(planner:
     assert status == 200 and drift["drifts"] and drift["replan"]["words"]
     off = {row["figure"]: row for row in drift["charts"] if row["workload"] == "staff-assistant"}
     assert off["calls_day"]["drifts"] and off["calls_day"]["factor"] < 0.1
+    status, part = planner.ask("GET", "/api/placement/drift?search=CALLS%20day&limit=1")
+    about = [row for row in drift["charts"] if row["figure"] == "calls_day" and row["points"]]
+    assert status == 200 and part["total"] == len(about) >= 1 and len(part["charts"]) == 1
+    assert part["charts"][0]["drifts"] and part["drifts"] == drift["drifts"]
+    seen = off["calls_day"]["expected"] * off["calls_day"]["factor"]
+    assert part["calls_day"]["staff-assistant"] == pytest.approx(seen, rel=0.01)
     assert not (planner.home.logs / "planning.log").exists()  # a company of this size needs no process for its plans
 
 

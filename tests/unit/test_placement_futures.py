@@ -169,7 +169,10 @@ def seen(factor: float, count: int = 8) -> list[dict[str, object]]:
 def test_drift_is_told_where_it_is_material(factor: float, drifts: bool) -> None:
     (found,) = drift.charts({"chat": {"usd_day": 10.0}}, {"chat": seen(factor)})
     assert found.drifts is drifts
-    told = drift.findings([found], {"chat": "ana@acme.example"}, {"flips": []})
+    flips = [{"workload": name, "after": None} for name in ("chat", "search")]
+    words = ["$1 a month becomes $2, $1 more.", "chat moves.", "chats moves."]
+    replan = {"flips": flips, "words": words, "difference_usd_month": 1.0, "demand": {"chat": 0.4, "search": 2.0}}
+    told = drift.findings([found], {"chat": "ana@acme.example"}, replan)
     assert len(told) == drifts
     if told:
         assert (
@@ -177,7 +180,9 @@ def test_drift_is_told_where_it_is_material(factor: float, drifts: bool) -> None
             and told[0].owner == "ana@acme.example"
             and "cost a day" in told[0].message
         )
+        assert told[0].fix == {**replan, "flips": flips[:1], "words": words[:2], "demand": {"chat": 0.4}}  # of all: MB
         assert drift.to_json(found)["points"][-1]["day"] == "2026-11-08"
+    assert bool(drift.listed([found], "CHAT cost")) and not drift.listed([found], "chat latency")
 
 
 def test_one_bad_day_is_no_drift() -> None:

@@ -33,18 +33,29 @@ class Part:
 def part_of(request: Request, rows: Sequence[Row], text: Callable[[Row], str], most: int = LISTED) -> Part:
     """Those in whose text each word is that was searched for, from the one on that was asked for; what else stands in
     the address is kept."""
-    asked = dict(request.query_params)
-    search = asked.pop("search", "")[:200].strip()
-    begin = asked.pop("begin", "")
-    start = int(begin) if begin.isascii() and begin.isdigit() and len(begin) < 10 else 0
+    search, start = asked_of(request)
     words = search.lower().split()
     found = [row for row in rows if all(word in text(row).lower() for word in words)] if words else rows
-    kept = {**asked, **({"search": search} if search else {})}
+    return part_told(request, found[start : start + most], len(found), most)
+
+
+def asked_of(request: Request) -> tuple[str, int]:
+    """What was searched for, and from which row on."""
+    begin = request.query_params.get("begin", "")
+    start = int(begin) if begin.isascii() and begin.isdigit() and len(begin) < 10 else 0
+    return request.query_params.get("search", "")[:200].strip(), start
+
+
+def part_told(request: Request, rows: Sequence[Any], total: int, most: int) -> Part:
+    """As `part_of`, of rows that the API has chosen out of so many."""
+    search, start = asked_of(request)
+    kept = {name: value for name, value in request.query_params.items() if name not in ("search", "begin")}
+    kept |= {"search": search} if search else {}
     behind = start + most
     return Part(
-        found[start:behind],
-        len(found),
+        rows,
+        total,
         search,
         urlencode(kept) if start else None,
-        urlencode({**kept, "begin": behind}) if behind < len(found) else None,
+        urlencode({**kept, "begin": behind}) if behind < total else None,
     )

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from groundplan.console.paged import part_of
+from groundplan.console.paged import asked_of, part_told
 from groundplan.console.render import Instead, Signed, api_of, failed, show
 from groundplan.placement import pictures
 
@@ -98,23 +98,14 @@ async def what_if(request: Request, visitor: Signed) -> HTMLResponse:
 
 @router.get("/placement/drift")
 async def drift(request: Request, visitor: Signed) -> HTMLResponse:
-    reply = await visitor.api.get("/api/placement/drift")
+    search, start = asked_of(request)
+    reply = await visitor.api.get("/api/placement/drift", search=search, begin=str(start), limit=str(CHARTS))
     if not reply.ok:
         raise Instead(failed(reply, visitor))
-    drawn = [each for each in reply.body["charts"] if each["points"]]
-    drawn.sort(key=lambda each: not each["drifts"])  # what drifts comes first
-    part = part_of(request, drawn, lambda each: f"{each['workload']} {each['name']}", CHARTS)
+    part = part_told(request, reply.body["charts"], reply.body["total"], CHARTS)
     charts = await run_in_threadpool(lambda: [{**each, "svg": pictures.control(each)} for each in part.rows])
-    demand = (reply.body["replan"] or {}).get("demand") or {}
-    written = [each for each in drawn if each["figure"] == "calls_day" and each["workload"] in demand]
-    values = {
-        "charts": charts,
-        "part": part,
-        "written": written,
-        "drifts": reply.body["drifts"],
-        "replan": reply.body["replan"],
-    }
-    return await show(request, visitor, "placement_drift.html", HERE, **values)
+    values = {name: reply.body[name] for name in ("drifts", "replan", "calls_day")}
+    return await show(request, visitor, "placement_drift.html", HERE, charts=charts, part=part, **values)
 
 
 @router.post("/do/placement/replan")

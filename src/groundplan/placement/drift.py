@@ -98,6 +98,13 @@ def charts(expected: Mapping[str, Mapping[str, float]], seen: Mapping[str, Seque
     return found
 
 
+def listed(found: Sequence[Chart], search: str = "") -> list[Chart]:
+    """Those with days whose workload and figure have each word, those that drift first."""
+    words = search.lower().split()
+    named = [each for each in found if all(word in f"{each.workload} {NAMES[each.figure]}".lower() for word in words)]
+    return sorted((each for each in named if each.points), key=lambda each: not each.drifts)
+
+
 def findings(
     found: Sequence[Chart], owners: Mapping[str, str | None], replan: Mapping[str, Any] | None
 ) -> list[Finding]:
@@ -120,7 +127,7 @@ def _finding(name: str, found: Sequence[Chart], owner: str | None, replan: Mappi
         severity=severity,
         owner=owner,
         detail={each.figure: {"expected": each.expected, "factor": round(each.off, 4)} for each in found},
-        fix=None if replan is None else dict(replan),
+        fix=None if replan is None else _about(name, replan),
     )
 
 
@@ -129,6 +136,18 @@ def _replanned(name: str, replan: Mapping[str, Any] | None) -> str:
     if not moves or moves[0]["after"] is None:
         return "the place stays right at what is seen."
     return f"{moves[0]['after']['config']} at {moves[0]['after']['site']}."
+
+
+def _about(name: str, replan: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the re-plan what concerns one workload, and what all of it costs: every finding with all of it would be
+    gigabytes where thousands drift."""
+    first, *rest = replan["words"]
+    return {
+        "flips": [each for each in replan["flips"] if each["workload"] == name],
+        "difference_usd_month": replan["difference_usd_month"],
+        "words": [first, *(line for line in rest if line.startswith(f"{name} "))],
+        "demand": {key: value for key, value in replan["demand"].items() if key == name},
+    }
 
 
 def told(found: Chart) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -118,19 +119,32 @@ def grows(workload: str, services: Using, _: Reader) -> dict[str, Any]:
         return pilot.to_json(placing.projection(conn, services, workload))
 
 
-@router.get("/placement/drift")
-def drifting(services: Using, _: Reader) -> dict[str, Any]:
-    """Plan against facts on control charts; with the re-plan where something drifts."""
+@router.get("/placement/drift", response_model=dict[str, Any])
+def drifting(
+    services: Using,
+    _: Reader,
+    search: Annotated[str, Query(max_length=200)] = "",
+    begin: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
+) -> Response:
+    """Plan against facts on control charts; with the re-plan where something drifts, and the calls a day
+    (`calls_day`) that it takes for those that were expected. With `limit` so many charts are told, those that drift
+    first, from `begin` on, of those with days and with each word of `search` in workload and figure: `total` in all."""
     with services.transaction() as conn:
         found = placing.charts(conn, current_blueprint(conn), services.clock.now())
         off = [each for each in found if each.drifts]
         facts = placing.company_or_none(conn, services) if off else None
-    again = placing.replan(facts, off)
-    return {
-        "charts": [drift.to_json(each) for each in found],
+    shown = found if limit is None else drift.listed(found, search)
+    rest = {
+        "total": len(shown),
         "drifts": [f"{each.workload}: {drift.told(each)}" for each in off],
-        "replan": again,
+        "replan": placing.replan(facts, off),
+        "calls_day": {each.workload: each.expected * each.off for each in off if each.figure == "calls_day"},
     }
+    part = shown if limit is None else shown[begin : begin + limit]
+    # one after another: to write megabytes at once would keep all others waiting
+    charts = ",".join(json.dumps(drift.to_json(each)) for each in part)
+    return Response(f'{{"charts":[{charts}],{json.dumps(rest)[1:]}', media_type="application/json")
 
 
 @router.post("/placement/replan")
