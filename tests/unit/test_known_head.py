@@ -138,7 +138,7 @@ def test_a_client_of_http_1_0_is_parsed_and_heads_that_never_come_again_are_give
 @asynccontextmanager
 async def serving(limits: Limits) -> AsyncIterator[tuple[Server, int]]:
     async def handle(request: Request, response: Response) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.1 if request.body == b"slow" else 0)
         response.send(200, request.headers.get(b"x-name", b"") + b"|" + request.body)
 
     loop = asyncio.get_running_loop()
@@ -177,6 +177,24 @@ async def test_one_connection_is_answered_right_whatever_comes_after_what() -> N
         assert server.held == 0, "nothing is held of what was answered"
         status, body = await client.ask(post(b"b", b"x" * 20_000))
         assert status == 413 and b"too" in body
+        client.writer.close()
+
+
+async def test_what_looks_like_a_known_request_is_none_while_another_one_is_there() -> None:
+    """It may be a part of the body that is coming, and is answered in its turn."""
+    async with serving(Limits()) as (_, port):
+        client = Client(*await asyncio.open_connection("127.0.0.1", port))
+        assert await client.ask(post(b"a", b"1")) == (200, b"a|1")
+        client.writer.write(post(b"a", b"slow"))
+        await asyncio.sleep(0.02)
+        client.writer.write(post(b"a", b"quick"))
+        assert [await client.ask(b"") for _ in range(2)] == [(200, b"a|slow"), (200, b"a|quick")]
+        inner = post(b"a", b"inner")
+        client.writer.write(post(b"a", b"slow"))
+        await asyncio.sleep(0.02)
+        client.writer.write(post(b"a", inner)[: -len(inner)])
+        assert await client.ask(b"") == (200, b"a|slow")
+        assert await client.ask(inner) == (200, b"a|" + inner)
         client.writer.close()
 
 
