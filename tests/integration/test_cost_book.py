@@ -213,6 +213,9 @@ def test_every_way_to_sum_the_book_is_the_same_sum(control: Control) -> None:
         assert total(ask(control, f"/api/cost/book?{span()}&by={by}")["sums"]) == whole
     found = ask(control, f"/api/cost/book?{span()}&lines=true")
     assert total(found["lines"]) == whole
+    dearest = ask(control, f"/api/cost/book?{span()}&lines=true&limit=1")
+    assert found["more_lines"] == 0 and dearest["more_lines"] == len(found["lines"]) - 1
+    assert Decimal(dearest["lines"][0]["cost_usd"]) == max(Decimal(line["cost_usd"]) for line in found["lines"])
     terms = {row["key"]: row for row in found["sums"]}
     assert set(terms) == {"input", "output", "platform", "capacity", "idle", "guardrail", "cache_lookup", "support"}
     assert Decimal(terms["idle"]["cost_usd"]) > Decimal(terms["capacity"]["cost_usd"]) > 0

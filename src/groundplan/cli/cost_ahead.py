@@ -99,17 +99,17 @@ def book(
     from which source."""
     client, as_json = common.of(context)
     query = {"by": by, "first": span.first, "last": span.last, "workload": workload}
-    value = client.get("/api/cost/book", lines="true", **query)
+    value = client.get("/api/cost/book", lines="true", limit=None if as_json else ROWS_SHOWN, **query)
     rows = [
         (row["key"] or "-", usd(row["cost_usd"]), f"{row['share']:.1%}", ", ".join(row["basis"]))
         for row in value["sums"]
     ]
     rows.append(("total", usd(value["total_usd"]), "", ""))
     text = f"{value['from']} to {value['to']}\n" + table((by, "cost", "share", "basis"), rows)
-    emit(value, as_json, f"{text}\n\n{_lines(value['lines'])}" if value["lines"] else text)
+    emit(value, as_json, f"{text}\n\n{_lines(value['lines'], value.get('more_lines', 0))}" if value["lines"] else text)
 
 
-def _lines(lines: list[dict[str, Any]]) -> str:
+def _lines(lines: list[dict[str, Any]], more: int = 0) -> str:
     shown = sorted(lines, key=lambda line: -Decimal(line["cost_usd"]))[:ROWS_SHOWN]
     rows = [
         (line["term"], line["workload"] or "nobody", usd(line["cost_usd"]), line["basis"], line["rule"],
@@ -117,7 +117,7 @@ def _lines(lines: list[dict[str, Any]]) -> str:
         for line in shown
     ]  # fmt: skip
     text = table(("term", "workload", "cost", "basis", "rule", "source", "blueprint"), rows)
-    left = len(lines) - len(shown)
+    left = len(lines) - len(shown) + more
     return f"{text}\n{left} more lines with --json" if left else text
 
 

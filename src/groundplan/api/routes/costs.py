@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from datetime import date, timedelta
+from heapq import nlargest
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
@@ -71,10 +72,11 @@ class WhatIf(BaseModel):
 @router.get("/book")
 def book(
     services: Using, _: Reader, first: Day = None, last: Day = None, by: str = "term", workload: str | None = None,
-    team: str | None = None, lines: bool = False,
+    team: str | None = None, lines: bool = False, limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Every cost of some days summed by a dimension; each says how much was measured, allocated and estimated. A
-    workload that is not served and carried nothing is refused."""
+    workload that is not served and carried nothing is refused. With `limit` so many `lines`, the largest, and how many
+    more there are (`more_lines`)."""
     now = services.clock.now()
     days = cost_book.days_of(first, last, now.date())
     with services.transaction() as conn:
@@ -96,7 +98,11 @@ def book(
         "blueprint": blueprint.number if blueprint else None,
         "blueprints": cost_book.versions(found),
     }  # fmt: skip
-    return {**value, "lines": [cost_book.line_json(line) for line in found]} if lines else value
+    if not lines:
+        return value
+    shown = found if limit is None else nlargest(limit, found, key=lambda line: line.amount)
+    told = [cost_book.line_json(line) for line in shown]
+    return {**value, "lines": told, "more_lines": len(found) - len(told)}
 
 
 @router.get("/people")
