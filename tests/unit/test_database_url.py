@@ -76,6 +76,18 @@ def test_a_wrong_dsn_is_refused_without_repeating_it(tmp_path: Path, dsn: str) -
     assert "secret" not in str(refused.value)
 
 
+def test_a_dsn_in_a_file_is_read_each_time(tmp_path: Path) -> None:
+    """So that a reload is enough where its password changes; a secret of Kubernetes is such a file."""
+    path = tmp_path / "dsn"
+    for password in ("first", "second"):
+        path.write_text(f"postgresql://u:{password}@h/acme\n")
+        found = conninfo_to_dict(database_url(Home(tmp_path), settings(f"file:{path}"), "control"))
+        assert (found["password"], found["dbname"]) == (password, "acme")
+    path.unlink()
+    with pytest.raises(Invalid, match="secret_unreadable"):
+        database_url(Home(tmp_path), settings(f"file:{path}"), "control")
+
+
 def test_a_server_that_is_not_there_is_unavailable_in_our_words() -> None:
     with pytest.raises(Unavailable, match="database_unavailable"):
         connect(embedded_url(1, "u", "p", "d"))

@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
-from groundplan.core.settings import Settings
+from groundplan.core.settings import Settings, resolve_secret
 
 Role = Literal["owner", "control", "gateway", "shipper", "search"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -50,10 +50,11 @@ def database_url(home: Home, settings: Settings, role: Role) -> str:
     """A libpq URI for `role`; it carries the password of the embedded server, so it is never logged.
 
     Raises `Unavailable` (`database_not_running`) where the embedded server of this HOME has not been started, and
-    `Invalid` (`database_url`) where GROUNDPLAN_DATABASE_URL is malformed or names no database.
+    `Invalid` (`database_url`) where GROUNDPLAN_DATABASE_URL is malformed or names no database, or what `external_dsn`
+    raises.
     """
     if settings.database_url is not None:
-        return external_url(settings.database_url, role)
+        return external_url(external_dsn(settings.database_url), role)
     try:
         port = int((home.postgres / "port").read_text())
         passwords = json.loads((home.postgres / "roles.json").read_bytes())
@@ -72,6 +73,15 @@ def embedded_url(port: int, user: str, password: str, database: str) -> str:
         f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@127.0.0.1:{port}/{quote(database, safe='')}"
         f"?application_name={quote(user, safe='')}"
     )
+
+
+def external_dsn(named: str) -> str:
+    """What GROUNDPLAN_DATABASE_URL names: a DSN, or with `file:PATH` the one that this file holds now. A password that
+    is changed there is asked for by whatever starts afterwards, as at a reload.
+
+    Raises `Invalid` (`secret_unreadable`, `secret_missing`).
+    """
+    return resolve_secret(named) if named.startswith("file:") else named
 
 
 def external_url(dsn: str, role: Role) -> str:
@@ -101,7 +111,8 @@ def dsn_parameters(dsn: str) -> dict[str, Any]:
         raise Invalid(
             "the database URL is malformed or names no database",
             code="database_url",
-            hint="Write GROUNDPLAN_DATABASE_URL like postgresql://user@host:5432/groundplan.",
+            hint="Write GROUNDPLAN_DATABASE_URL like postgresql://user@host:5432/groundplan, or file:PATH of a file "
+            "that holds one.",
         )
     return parameters
 

@@ -40,7 +40,8 @@ class Settings:
     workspace: Path | None
     """Folder of declarations. GROUNDPLAN_WORKSPACE, default: none."""
     database_url: str | None
-    """DSN of PostgreSQL >= 16 with pgvector; None means the embedded server. GROUNDPLAN_DATABASE_URL."""
+    """DSN of PostgreSQL >= 16 with pgvector, or `file:PATH` of a file with it; None means the embedded server.
+    GROUNDPLAN_DATABASE_URL."""
     url: str | None
     """Address of the control API for commands; None means: find it through HOME. GROUNDPLAN_URL."""
     token: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from groundplan.core.database import database_url, dsn_parameters, role_name
+from groundplan.core.database import database_url, dsn_parameters, external_dsn, role_name
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 from groundplan.runtime.migrate import check_role, migrate
@@ -32,7 +32,7 @@ def start_database(
         server.on_moved = supervisor.request_reload  # by which all who use it start anew
     migrate(database_url(home, settings, "owner"))
     if settings.database_url is not None:
-        name = str(dsn_parameters(settings.database_url)["dbname"])
+        name = str(dsn_parameters(external_dsn(settings.database_url))["dbname"])
         check_role(database_url(home, settings, "search"), role_name(name, "search"))
 
 
