@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from groundplan.core.audit.keys import SIGNING_KEYS, create_keys, load_private, load_public, load_wrapping
 from groundplan.core.errors import Unavailable
-from groundplan.core.home import Home
+from groundplan.core.home import Home, others_may_read
 
 
 @pytest.fixture
@@ -58,3 +60,20 @@ def test_a_bad_key_file_is_refused_with_what_to_do(home: Home, content: bytes | 
     with pytest.raises(Unavailable) as caught:
         load_private(home, "checkpoint")
     assert caught.value.code == code and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "user", "open_to_others"),
+    [
+        (0o600, 1000, 1000, False),
+        (0o640, 1000, 1000, True),
+        (0o440, 0, 1000, False),  # as a secret of Kubernetes comes to a user that is not root
+        (0o640, 0, 1000, False),
+        (0o660, 0, 1000, True),
+        (0o444, 0, 1000, True),
+        (0o640, 0, 0, True),
+    ],
+)
+def test_a_group_that_root_has_let_in_may_read_a_secret(mode: int, owner: int, user: int, open_to_others: bool) -> None:
+    status = os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, 1000, 1, 0, 0, 0))
+    assert others_may_read(status, user) is open_to_others

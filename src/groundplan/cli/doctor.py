@@ -25,7 +25,7 @@ from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_fo
 from groundplan.cli.output import emit
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.core.home import Home
+from groundplan.core.home import Home, others_may_read
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, resolve_secret
 from groundplan.core.words import counted
 
@@ -123,7 +123,7 @@ def _home(home: Home, _: Settings) -> Iterator[Check]:
         )
         return
     secrets = [home.operator_token, *home.keys.glob("*.key"), home.postgres / "roles.json"]
-    open_ones = [path for path in secrets if path.exists() and path.stat().st_mode & 0o077]
+    open_ones = [path for path in secrets if path.exists() and others_may_read(path.stat())]
     if stat.S_IMODE(home.root.stat().st_mode) & 0o077:
         open_ones.append(home.root)
     for path in open_ones:

@@ -66,6 +66,13 @@ class Home:
             folder.mkdir(mode=0o700, exist_ok=True)
 
 
+def others_may_read(status: os.stat_result, user: int | None = None) -> bool:
+    """Whether a secret is open to more than this `user` and root. In a file of root's, a group that may only read is
+    who was let in on purpose: the secrets of Kubernetes come so to a user that is not root."""
+    closed = 0o037 if status.st_uid == 0 and (os.geteuid() if user is None else user) != 0 else 0o077
+    return bool(status.st_mode & closed)
+
+
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` so that after a crash it holds either the old or the new bytes, durably."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -16,7 +16,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from groundplan.core.errors import Unavailable
-from groundplan.core.home import Home, write_atomically
+from groundplan.core.home import Home, others_may_read, write_atomically
 
 SigningKey = Literal["checkpoint", "blueprint"]
 SIGNING_KEYS: tuple[SigningKey, ...] = ("checkpoint", "blueprint")
@@ -60,11 +60,12 @@ def _write(path: Path, key: bytes) -> None:
 def _read(path: Path, length: int, *, secret: bool) -> bytes:
     try:
         with path.open("rb") as file:
-            if secret and os.fstat(file.fileno()).st_mode & 0o077:
+            if secret and others_may_read(os.fstat(file.fileno())):
                 raise Unavailable(
                     f"others may read the key {path}",
                     code="key_unsafe",
-                    hint=f"Check who had access; then chmod 600 {path}",
+                    hint=f"Check who had access; then chmod 600 {path}. Where a volume's fsGroup did it: "
+                    "fsGroupChangePolicy: OnRootMismatch.",
                 )
             key = base64.b64decode(file.read().strip(), validate=True)
     except FileNotFoundError as error:
