@@ -27,16 +27,16 @@ from groundplan.governance import store as governance
 from groundplan.governance.policy import exception_store
 from groundplan.ledger import rollup_store, ticket_store, traffic
 from groundplan.runtime import upgrade
-from groundplan.runtime.migrate import check_role, head, migrate, revision
+from groundplan.runtime.migrate import check_role, head, migrate, revision, unhurried
 from groundplan.testing.database import Cluster, Database
 
 
 @contextmanager
-def _bare_database(cluster: Cluster, name: str) -> Iterator[str]:
+def _bare_database(cluster: Cluster, name: str, options: str = "") -> Iterator[str]:
     """An empty database as an administrator of some other server would give it; dropped with its roles."""
     identifier = sql.Identifier(name)
     with connect(cluster.superuser_url("postgres"), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(identifier))
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(identifier) + sql.SQL(f" {options}"))
         try:
             yield cluster.superuser_url(name).partition("?")[0]
         finally:
@@ -146,6 +146,43 @@ def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: 
             assert search.execute("SELECT count(*) FROM document").fetchone() == (0,)
             for name, value in (("tcp_keepalives_idle", "10"), ("idle_in_transaction_session_timeout", "5min")):
                 assert search.execute("SELECT current_setting(%s)", (name,)).fetchone() == (value,), "else for hours"
+
+
+def test_tables_are_made_where_every_role_finds_them(postgres_cluster: Cluster) -> None:
+    with _bare_database(postgres_cluster, "bare_own") as url:
+        with connect(url, autocommit=True) as admin:
+            admin.execute("CREATE SCHEMA AUTHORIZATION CURRENT_USER")  # which comes first for this login alone
+            admin.execute("ALTER DATABASE bare_own SET statement_timeout = '1min'")  # too short for an index
+        assert migrate(url) == head()
+        with connect(url) as upgrading:
+            unhurried(upgrading)
+            assert upgrading.execute("SHOW statement_timeout").fetchone() == ("0",)
+        check_role(external_url(url, "search"), "bare_own_search")
+        with connect(url, autocommit=True) as admin:
+            admin.execute("ALTER DATABASE bare_own SET search_path = elsewhere")
+        assert migrate(url) == head()
+        with pytest.raises(Invalid, match="database_search_path"):
+            check_role(external_url(url, "search"), "bare_own_search")
+
+
+@pytest.mark.parametrize(
+    ("options", "prepared", "code"),
+    [
+        ("ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0", "SELECT", "database_encoding"),
+        ("ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0", "SELECT", "database_encoding"),
+        ("", "CREATE SCHEMA ext; CREATE EXTENSION vector SCHEMA ext", "database_extension"),
+    ],
+)
+def test_a_database_that_cannot_hold_everything_is_refused_before_anything_is_made(
+    postgres_cluster: Cluster, options: str, prepared: str, code: str
+) -> None:
+    with _bare_database(postgres_cluster, "bare_unfit", options) as url:
+        with connect(url, autocommit=True) as admin:
+            for statement in prepared.split(";"):
+                admin.execute(statement.encode())
+        with pytest.raises((Invalid, Denied), match=code):
+            migrate(url)
+        assert revision(url) is None
 
 
 def test_many_starts_at_once_upgrade_once(postgres_cluster: Cluster) -> None:

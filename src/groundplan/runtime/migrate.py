@@ -45,17 +45,20 @@ def migrate(url: str, target: str | None = None) -> str:
 
     Waits up to 300 s for another who does it. A database that is beyond `target` already stays as it is.
 
-    Raises `Conflict` (`schema_newer`), `Invalid` (`database_name`, `database_version`), `Denied` (`database_rights`,
-    `database_roles`, `database_extension`) where this user may not make what is needed, with all that is missing as SQL
-    for an administrator, and `Unavailable` (`database_unavailable`, `migration_failed`, `migration_locked`). A failed
-    step leaves the database at the step before.
+    Raises `Conflict` (`schema_newer`), `Invalid` (`database_name`, `database_version`, `database_encoding`), `Denied`
+    (`database_rights`, `database_roles`, `database_extension`) where this user may not make what is needed, with all
+    that is missing as SQL for an administrator, and `Unavailable` (`database_unavailable`, `migration_failed`,
+    `migration_locked`). A failed step leaves the database at the step before.
     """
     with connect(url, autocommit=True) as connection:
+        unhurried(connection)
         _lock(connection)
         _check_server(connection)
         found, wanted = _revision(connection), target or head()
         _check_known(found)
         _check_known(target)
+        if found is None:
+            _check_encoding(connection)
         _prepare(connection)
         if found is None or found < wanted:
             from groundplan.runtime.upgrade import upgrade  # noqa: PLC0415 -- Alembic, only where there is a step to go
@@ -64,17 +67,38 @@ def migrate(url: str, target: str | None = None) -> str:
     return wanted
 
 
+def unhurried(connection: psycopg.Connection[Any]) -> None:
+    """Have a session take its time, whatever is usual on this server, and make tables where every role finds them: a
+    schema that is named after its login comes first otherwise, and the roles have none of that name."""
+    connection.execute("SET statement_timeout = 0")
+    connection.execute("SET idle_session_timeout = 0")
+    connection.execute(
+        "SELECT set_config('search_path', concat_ws(', ', 'public', nullif(current_setting('search_path'), '')), false)"
+    )
+
+
 def check_role(url: str, role: str) -> None:
-    """That a connection to `url` acts as `role`. Raises `Invalid` (`database_pooled`), `Unavailable`."""
+    """That a connection to `url` acts as `role`, and finds what it needs. Raises `Invalid` (`database_pooled`,
+    `database_search_path`), `Unavailable`."""
     with connect(url) as connection:
-        row = connection.execute("SELECT current_user").fetchone()
-    found = row[0] if row else None
+        row = connection.execute(
+            """SELECT current_user, to_regclass('alembic_version') IS NOT NULL AND to_regtype('halfvec') IS NOT NULL,
+               current_setting('search_path')"""
+        ).fetchone()
+    found, finds, path = row or (None, False, "")
     if found != role:
         raise Invalid(
             f"a connection as {role} acts as {found}: what stands before PostgreSQL drops what is asked for (options)",
             code="database_pooled",
             hint="Name PostgreSQL itself in GROUNDPLAN_DATABASE_URL. A pooler such as PgBouncer keeps neither roles, "
             "nor the locks and notices of a session, by which replicas keep out of each other's way.",
+        )
+    if not finds:
+        raise Invalid(
+            f"{role} does not find tables and pgvector by the search_path of this login ({path})",
+            code="database_search_path",
+            hint="As an administrator: ALTER ROLE, IN DATABASE, SET search_path = public, and the schema of the "
+            "extension vector where that is another one, which needs GRANT USAGE ON SCHEMA to PUBLIC.",
         )
 
 
@@ -132,6 +156,17 @@ def _check_server(connection: psycopg.Connection[Any]) -> None:
         )
 
 
+def _check_encoding(connection: psycopg.Connection[Any]) -> None:
+    """In others there are texts that cannot be written, of which our own are some."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise Invalid(
+            f"the database is in {encoding}, which cannot hold every text",
+            code="database_encoding",
+            hint="Make it anew: CREATE DATABASE NAME ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0;",
+        )
+
+
 def _check_known(found: str | None) -> None:
     if found is not None and found not in _known():
         raise Conflict(
@@ -158,6 +193,23 @@ def _prepare(connection: psycopg.Connection[Any]) -> None:
                 code=next(code for start, code in _CODES.items() if statement.startswith(start)),
                 hint=f"{install}As an administrator, in {name}: {' '.join(_missing(connection))}",
             ) from error
+    _check_vector(connection)
+
+
+def _check_vector(connection: psycopg.Connection[Any]) -> None:
+    """That pgvector is found, and new enough."""
+    found = connection.execute(
+        """SELECT extversion, extnamespace::regnamespace::text, to_regtype('halfvec') IS NOT NULL
+           FROM pg_extension WHERE extname = 'vector'"""
+    ).fetchone()
+    if found is not None and not found[2]:
+        user, name = _quoted(connection, connection.info.user), connection.info.dbname
+        raise Denied(
+            f"pgvector {found[0]} in the schema {found[1]} of {name} is too old, or not found by this login",
+            code="database_extension",
+            hint=f"It must be 0.7 or newer: ALTER EXTENSION vector UPDATE; and found: GRANT USAGE ON SCHEMA {found[1]} "
+            f"TO PUBLIC; ALTER ROLE {user} IN DATABASE {name} SET search_path = public, {found[1]};",
+        )
 
 
 def _missing(connection: psycopg.Connection[Any]) -> list[str]:

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from groundplan.core.database import connect, first_line
 from groundplan.core.errors import Conflict, Invalid
+from groundplan.runtime.migrate import unhurried
 
 Facts = dict[str, Any]
 """`{"tables": {name: [column, …]}, "sequences": {name: last value, 0 before the first}}`"""
@@ -28,6 +29,7 @@ _BEYOND = 1 << 40
 def dump_tables(control_url: str, folder: Path) -> Facts:
     """Write `folder/NAME.copy` for each table, all as of one moment, beside whatever is going on in the database."""
     with connect(control_url, autocommit=True) as connection:
+        unhurried(connection)
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         tables = _columns(connection)
         for name, columns in tables.items():
@@ -50,6 +52,7 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
     (`restore_mismatch`) where tables or values do not fit.
     """
     with connect(owner_url) as connection:
+        unhurried(connection)
         here = _columns(connection)
         if set(here) != set(facts["tables"]):
             odd = ", ".join(sorted(set(here) ^ set(facts["tables"])))

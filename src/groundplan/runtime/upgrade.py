@@ -20,6 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from groundplan.core.database import connect, first_line
 from groundplan.core.errors import Unavailable
+from groundplan.runtime.migrate import unhurried
 
 TURN_SECONDS = 1.0
 """A heartbeat of a gateway that waits for longer is given up."""
@@ -74,6 +75,7 @@ def _alchemy(url: str) -> Connection:
 
 def _connected(url: str) -> psycopg.Connection[tuple[Any, ...]]:
     connection = connect(url)
+    unhurried(connection)
     connection.execute(f"SET lock_timeout = {int(TURN_SECONDS * 1000)}".encode())
     connection.commit()
     return connection
