@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ World = tuple[Stack, dict[str, ScriptedModel], str]
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
     secret = tmp_path / "secret"
     secret.write_text("sk-upstream\n")
-    rates = Rates(input=PICO, output=10 * PICO)
+    rates = Rates(input=PICO, output=10 * PICO, cache_write=2 * PICO)
     async with scripted("native") as (native, one), scripted("chat") as (chat, two):
         async with installation(database, tmp_path) as stack:
             places = [
@@ -65,6 +66,9 @@ async def test_a_message_is_given_again(world: World, model: str) -> None:
     assert events[0] == events[1] and b'"cache":"exact"' in streamed[1].body and b'"cache":"none"' in streamed[0].body
     beta = {"anthropic_beta": "other-behaviour"}
     assert (await ask(world, "native", beta)).json["groundplan"]["cache"] == "none"
+    models[model].script = Script(tokens=20, usage={})
+    untold, again = await ask(world, model, max_tokens=30), await ask(world, model, max_tokens=30)
+    assert Decimal(again.headers["groundplan-saved-usd"]) == Decimal(untold.headers["groundplan-cost-usd"]) > 0
     models[model].script = Script(tokens=20)
     assert (await ask(world, model, max_tokens=3)).json["stop_reason"] == "max_tokens"
     assert (await ask(world, model, max_tokens=3)).json["groundplan"]["cache"] == "none"

@@ -25,7 +25,7 @@ from groundplan.gateway.caching.entry import FAILED, STORED, UNFIT, Entry, Fligh
 from groundplan.gateway.caching.idempotency import NAMED, Kept, digest_of, forgotten
 from groundplan.gateway.caching.recast import Recast
 from groundplan.gateway.caching.sharing import fetch
-from groundplan.gateway.call import admit, limits, meter, settle
+from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.admit import subjects_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -466,7 +466,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         subjects=subjects,
         person=exchange.person,
         passages=passages,
-        cost=min(exchange.cost, meter.charged(ask, place, exchange.usage)[0]),
+        cost=exchange.paid,  # not what it was sent elsewhere for before
         whole=flight.whole if flight.events is None else None,
         events=None if flight.events is None else exchange.interface.as_told(ask, flight.events),
         query=ask.query[:QUERY] if passages else "",

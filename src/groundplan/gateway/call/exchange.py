@@ -186,6 +186,8 @@ class Exchange:
     usage: Usage = _NONE
     cost: int = 0
     """Of all attempts so far."""
+    paid: int = 0
+    """Of the attempt that was settled last."""
     draining: int = 0
     """Bounds of attempts that nobody waits for and that are read to their end, to learn what they cost."""
     estimated: bool = False

@@ -131,6 +131,7 @@ def _write_attempt(
     )
     exchange.attempt_started = 0
     exchange.served = now
+    exchange.paid = cost
     exchange.cost, exchange.usage = exchange.cost + cost, usage
     exchange.estimated |= estimated
     waited_us = 0 if exchange.attempt else started_us
