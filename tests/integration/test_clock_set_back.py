@@ -20,9 +20,10 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai import AsyncOpenAI
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 
-from groundplan.blueprint.model import Budget
+from groundplan.blueprint.model import Budget, Rates
 from groundplan.core.audit import SYSTEM, record, store
 from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
@@ -40,6 +41,8 @@ from groundplan.gateway.batches.provider import Found
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
 from groundplan.gateway.http.front import Sockets
+from groundplan.gateway.journal.records import read_segment
+from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
@@ -64,9 +67,12 @@ async def scene(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         model.script = Script(tokens=20)
         made = blueprint(
             1,
-            [deployment("primary", port)],
             [
-                workload("assistant", ["primary"], budgets=["month"]),
+                deployment("primary", port),
+                deployment("talker", port, kind="realtime", rates=Rates(input=0, output=PICO), max_output_tokens=30),
+            ],
+            [
+                workload("assistant", ["primary"], also=["talker"], budgets=["month"]),
                 workload("counted", ["primary"], calls_per_day=2),
                 workload("ended", ["primary"], expires="2036-11-30"),
             ],
@@ -113,6 +119,28 @@ async def test_an_ended_budget_period_is_not_opened_again(scene: Scene) -> None:
     assert "2037-01-01" in replies[2].json["error"]["hint"]
     granted = scene.stack.sql("SELECT period, granted_usd FROM budget_period WHERE budget = 'month'")
     assert granted == [("2036-12", Decimal("0.0006"))]
+
+
+async def test_who_is_listened_to_beyond_a_period_pays_for_the_response_in_the_next_one(scene: Scene) -> None:
+    at = f"127.0.0.1:{scene.stack.port}/v1"
+
+    def records(kind: type[Any]) -> list[Any]:
+        entries = [e for path in sorted(scene.stack.home.journal.glob("*/*.seg")) for e in read_segment(path)[0]]
+        return [each.record for each in entries if isinstance(each.record, kind)]
+
+    async with AsyncOpenAI(websocket_base_url=f"ws://{at}", base_url=f"http://{at}", api_key=scene.key) as client:
+        async with client.realtime.connect(model="talker") as connection, asyncio.timeout(30):
+            await connection.input_audio_buffer.append(audio="AAAA")
+            while not records(Reservation):  # noqa: ASYNC110 -- of a server
+                await asyncio.sleep(0.05)
+            scene.clock.set_now(NOW + timedelta(days=31))
+            await connection.input_audio_buffer.append(audio="AAAA")
+            await connection.input_audio_buffer.commit()
+            while (await connection.recv()).type != "response.done":
+                pass
+    periods = [charge.period for made in records(Reservation) for charge in made.charges if charge.budget == "month"]
+    assert periods == ["2036-12", "2037-01"]
+    assert [(each.outcome, each.cost > 0) for each in records(Settlement)] == [("not_billed", False), ("ok", True)]
 
 
 async def test_a_used_up_day_and_an_ended_pilot_stay_so(scene: Scene) -> None:

@@ -300,7 +300,7 @@ async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
     session._told, session._turned, session._deployment = Told(), 0, deployment("x", 1)
     session._texts = Texts(cast(Any, SimpleNamespace(gateway=None)), session._told)
 
-    async def begun() -> Any:
+    async def begun(**_: Any) -> Any:
         async with busy:
             if session._ready is None:
                 await asyncio.sleep(0.01)

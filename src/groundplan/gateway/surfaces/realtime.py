@@ -29,7 +29,7 @@ from groundplan.gateway.http.sse import splice
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.surfaces.answers import facts
-from groundplan.gateway.surfaces.realtime_begun import Caller, written
+from groundplan.gateway.surfaces.realtime_begun import Caller, outdated, written
 from groundplan.gateway.surfaces.realtime_ended import BROKEN, LOST, POLICY, Ended, broken, event_of, stopping
 from groundplan.gateway.surfaces.realtime_events import (
     BEGINS,
@@ -52,7 +52,7 @@ from groundplan.gateway.surfaces.realtime_events import (
     wanted,
 )
 from groundplan.gateway.surfaces.realtime_heard import Texts, wished
-from groundplan.gateway.surfaces.realtime_paid import broken_off, let_go, owed, settled
+from groundplan.gateway.surfaces.realtime_paid import broken_off, let_go, owed, settled, unused
 from groundplan.gateway.surfaces.realtime_permission import Permission, still
 from groundplan.gateway.surfaces.realtime_reach import Reached, reach
 from groundplan.gateway.surfaces.realtime_response import REALTIME
@@ -129,9 +129,13 @@ class Session:
         if self._deployment is not None:
             self._deployment = still(exchange, self._deployment)
 
-    async def _begun(self) -> Exchange:
-        """What the next response has reserved, journalled and on the disk. Raises `Ended`."""
+    async def _begun(self, *, asked: bool = False) -> Exchange:
+        """What the next response has reserved, journalled and on the disk; where the client has `asked`, at the prices
+        of now, and of budgets' periods that are not over. Raises `Ended`."""
         async with self._busy:
+            if asked and (old := self._ready) is not None and outdated(self._gateway, old):
+                self._ready = None
+                await unused(self._gateway, old)
             if self._ready is None:
                 if self._stops:
                     raise stopping()
@@ -275,7 +279,7 @@ class Session:
             return False
         asked = time.perf_counter_ns()
         try:
-            exchange = await self._begun()
+            exchange = await self._begun(asked=True)
             if kind != "response.create":
                 await self._texts.listen()
         except Ended as ended:

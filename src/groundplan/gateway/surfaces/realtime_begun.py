@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id_bytes
+from groundplan.economics.prices.windows import at_time
+from groundplan.gateway.budgets.periods import is_over
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.begin import begin
@@ -61,6 +63,19 @@ class Caller:
             settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
             raise
         return exchange
+
+
+def outdated(gateway: Gateway, exchange: Exchange) -> bool:
+    """Whether what was begun for a response that nobody made yet is of prices, or of periods of budgets, that are over:
+    somebody may be listened to for hours before there is one."""
+    now = gateway.clock.seconds()
+    if begun.newest(gateway.live.catalog, now) is not exchange.catalog:
+        return True
+    if any(is_over(period, now) for _, period in exchange.charges):
+        return True
+    place = exchange.deployment
+    declared = next((d for d in exchange.deployments if place is not None and d.name == place.name), None)
+    return declared is not None and place is not None and at_time(declared.rates, int(now * 1000)) != place.rates
 
 
 async def written(gateway: Gateway, exchange: Exchange, deployment: Deployment, key: str) -> None:

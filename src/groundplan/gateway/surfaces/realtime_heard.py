@@ -28,10 +28,10 @@ from groundplan.gateway.http.strict_json import UNREADABLE, refuse_spellings
 from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.answers import facts
-from groundplan.gateway.surfaces.realtime_begun import Caller, written
+from groundplan.gateway.surfaces.realtime_begun import Caller, outdated, written
 from groundplan.gateway.surfaces.realtime_ended import POLICY, Ended
 from groundplan.gateway.surfaces.realtime_events import HEARD_WHOLE, UNHEARD, ServerEvent, read_server
-from groundplan.gateway.surfaces.realtime_paid import broken_off, let_go, owed, settled
+from groundplan.gateway.surfaces.realtime_paid import broken_off, let_go, owed, settled, unused
 from groundplan.gateway.surfaces.realtime_permission import still
 from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.gateway.surfaces.transcriptions import Transcriptions
@@ -148,8 +148,11 @@ class Texts:
         if self.deployment is None or not (self._wanted or self._session.texts):
             return
         async with self._busy:
-            if self._ready is not None:
-                return
+            if (old := self._ready) is not None:
+                if not (old.attempt_started and outdated(self._gateway, old)):
+                    return
+                self._ready = None
+                await unused(self._gateway, old)
             try:
                 exchange = await self._caller.admitted(HEARD, self.deployment.name, self._fits)
             except GroundplanError as error:
@@ -235,7 +238,7 @@ class Texts:
         if not ready.attempt_started:
             let_go(self._gateway, ready)
         elif certain:
-            await settled(self._gateway, ready, "not_billed", Usage())
+            await unused(self._gateway, ready)
         else:
             await broken_off(self._gateway, ready, None)
 

@@ -38,6 +38,11 @@ async def broken_off(gateway: Gateway, exchange: Exchange, used: Usage | None) -
     await settled(gateway, exchange, "cancelled", None)
 
 
+async def unused(gateway: Gateway, exchange: Exchange) -> None:
+    """It was begun, and surely nothing was made with it."""
+    await settled(gateway, exchange, "not_billed", Usage())
+
+
 def let_go(gateway: Gateway, exchange: Exchange) -> None:
     """It was reserved and nothing was begun with it: it is no call."""
     if exchange.token is not None:
