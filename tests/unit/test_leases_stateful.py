@@ -344,19 +344,21 @@ def test_each_charge_is_settled_at_what_it_was_and_an_ended_period_is_forgotten_
     assert slices.granted_keys() == [("requests/a", PERIOD)]
 
 
-def test_a_retry_without_any_charges_goes_to_the_budgets_it_inherited() -> None:
-    first, second = (b"c" * 16, 0), (b"c" * 16, 1)
+def test_what_a_retry_inherits_is_set_aside_once_also_where_one_between_is_free() -> None:
+    first, free, second = ((b"c" * 16, number) for number in range(3))
     state = fold(
         [
             reservation(first, 10, [Charge("a", PERIOD, 10)]),
             settlement(first, 0, "not_billed"),
-            reservation(second, 8, []),
+            reservation(free, 0, [Charge("a", PERIOD, 0)]),
+            settlement(free, 0, "not_billed"),
+            reservation(second, 8, [Charge("a", PERIOD, 0)]),
         ]
     )
     assert state.spent.get(("a", PERIOD), 0) == 0
-    calls = state.crash()
+    (call,) = state.crash()
     assert state.spent["a", PERIOD] == 8
-    assert (calls[0].reserved, calls[0].cost, calls[0].attempts[1].inherits) == (10, 8, True)
+    assert (call.reserved, call.cost, call.attempts[2].inherits) == (10, 8, True)
 
 
 def test_records_that_come_twice_count_once_and_strays_are_counted() -> None:

@@ -105,7 +105,7 @@ def charge_rows(attempt: Attempt) -> list[Row]:
     """What a settled or crashed attempt costs each of its budgets, in full."""
     made = attempt.reservation
     call, number, cost = made.call.hex(), made.attempt, _usd(attempt.cost)
-    names = {(charge.budget, charge.period): None for charge in attempt.budgets}
+    names = {(charge.budget, charge.period): None for charge in made.charges}
     return [(call, number, budget, period, cost) for budget, period in names]
 
 

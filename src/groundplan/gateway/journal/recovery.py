@@ -9,7 +9,7 @@ that its reservation names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from groundplan.gateway.journal.records import Record
@@ -18,18 +18,12 @@ from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settle
 Key = tuple[str, str]
 """(budget, period)"""
 
-NOT_BILLED = "not_billed"
-
 
 @dataclass(slots=True)
 class Attempt:
     """One upstream try. `settlement` is None while it is open."""
 
     reservation: Reservation
-    budgets: Sequence[Charge]
-    """The budgets that its cost goes to; for a retry without charges those it inherited. Only names and periods
-    count."""
-    inherits: bool
     settlement: Settlement | None = None
     crashed: bool = False
     shown: bool = False
@@ -43,6 +37,11 @@ class Attempt:
         if self.settlement is not None:
             return self.settlement.cost
         return self.reservation.bound if self.crashed else 0
+
+    @property
+    def inherits(self) -> bool:
+        """Whether it holds nothing of its own. Also of what is free, which changes no sum."""
+        return not any(charge.amount for charge in self.reservation.charges)
 
     @property
     def is_open(self) -> bool:
@@ -129,7 +128,7 @@ class EpochState:
         """The process is dead: settle every open attempt at its bound. Returns the calls that had not ended."""
         for attempt in self.open_attempts():
             attempt.crashed = True
-            for charge in attempt.budgets:
+            for charge in attempt.reservation.charges:
                 self._add(self.spent, charge, attempt.reservation.bound)
         return list(self.calls.values())
 
@@ -141,13 +140,8 @@ class EpochState:
         if not record.deployment:
             call.use = record
             return
-        if record.attempt in call.attempts:
-            return
-        inherited = not any(charge.amount for charge in record.charges) and record.bound > 0
-        budgets = record.charges
-        if not budgets and inherited:
-            budgets = next((a.budgets for _, a in sorted(call.attempts.items(), reverse=True) if _passed_on(a)), [])
-        call.attempts[record.attempt] = Attempt(record, budgets, inherited)
+        if record.attempt not in call.attempts:
+            call.attempts[record.attempt] = Attempt(record)
 
     def _settle(self, call: CallState, record: Settlement) -> None:
         attempt = call.attempts.get(record.attempt)
@@ -155,17 +149,13 @@ class EpochState:
             self.unmatched += 1
         elif attempt.is_open:
             attempt.settlement = record
-            for charge in attempt.budgets:
+            for charge in attempt.reservation.charges:
                 self._add(self.spent, charge, record.cost)
 
     @staticmethod
     def _add(book: dict[Key, int], charge: Charge, amount: int) -> None:
         key = (charge.budget, charge.period)
         book[key] = book.get(key, 0) + amount
-
-
-def _passed_on(attempt: Attempt) -> bool:
-    return attempt.settlement is not None and attempt.settlement.outcome == NOT_BILLED
 
 
 def fold(records: Iterable[Record]) -> EpochState:
