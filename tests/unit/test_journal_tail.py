@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -107,6 +108,44 @@ def test_a_damaged_byte_is_found_and_the_other_records_are_read(count: int, draw
         seen += [read.entry.sequence for read in tail.read_rest()]
         assert seen == [sequence for sequence in range(1, count + 1) if sequence != hit.sequence]
         assert tail.damaged == (set() if hit.sequence == count else {number})
+
+
+@pytest.mark.parametrize(
+    ("lost", "damaged"),
+    [({1: "zeros"}, {2}), ({1: "torn", 2: "torn"}, {1}), ({2: "torn"}, set()), ({1: "taken over"}, set())],
+    ids=str,
+)
+def test_what_is_missing_is_damage_where_anything_was_written_later(
+    tmp_path: Path, lost: dict[int, str], damaged: set[int]
+) -> None:
+    """Else what its worker held would be lent again, though nobody knows what it spent."""
+    folder = tmp_path / str(EPOCH)
+    folder.mkdir()
+    files = Files(folder)
+    while files.number < 2:
+        files.write(0)
+    missing = set[int]()
+    for number, how in lost.items():
+        path = records.segment_path(folder, number)
+        *before, last = records.read_segment(path)[0]
+        missing |= {entry.sequence for entry in before if how == "taken over"} | {last.sequence}
+        start = before[-1].end if before else HEADER_BYTES
+        if how == "taken over":
+            path.unlink()
+        elif how == "zeros":
+            files.put(start, bytes(last.end - start), path)
+        else:
+            files.put(last.end - 1, b"\xff", path)
+    tail = EpochTail(folder, EPOCH)
+    seen = [read.entry.sequence for read in (*tail.read(1 << 30), *tail.read_rest())]
+    assert seen == [sequence for sequence in range(1, files.sequence + 1) if sequence not in missing]
+    assert tail.damaged == damaged
+
+
+def test_a_folder_whose_segments_are_deleted_has_nothing_to_read(tmp_path: Path) -> None:
+    """As of an epoch that was taken over, where its end was cut by a kill."""
+    tail = EpochTail(tmp_path, EPOCH)
+    assert (tail.read(5), tail.read_rest(), tail.damaged) == ([], [], set())
 
 
 def test_a_lock_is_free_only_when_nobody_holds_it(tmp_path: Path) -> None:

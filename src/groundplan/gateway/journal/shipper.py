@@ -119,7 +119,7 @@ class EpochShipper:
             elif new:
                 touched[call.call] = call
                 whole = whole and not (isinstance(record, Settlement) and record.attempt not in call.attempts)
-            elif call.ended and call.call not in touched:
+            elif call.ended:
                 self.state.forget(call.call)
         if not (whole or self.gaps):
             self._lost = "segments of its journal in which they began"
