@@ -140,6 +140,11 @@ async def test_slices_granted_while_a_backup_runs_are_accounted_for_after_its_re
             "a": Decimal("22.5"), "late": Decimal(3),
         }  # fmt: skip
         assert all(granted == spent for granted, spent in balance.values()), balance
+        moved = books.rows(
+            """SELECT budget, sum(CASE type WHEN 'grant' THEN amount_usd ELSE -amount_usd END) FROM budget_movement
+               GROUP BY budget"""
+        )
+        assert dict(moved) == {budget: granted for budget, (granted, _) in balance.items()}, "each has its movement"
         assert books.rows("SELECT count(*) FROM budget_slice WHERE NOT closed OR released_usd > granted_usd") == [(0,)]
     for one in (worker, second):
         await one.journal.close()
