@@ -172,6 +172,12 @@ def test_everything_works_on_an_external_database_and_survives_its_absence(setup
     assert spent(stack, served) == each * served
     assert stack.cli("audit", "verify")["ok"]
 
+    stack.stop()
+    keys = stack.home / "keys"
+    keys.rename(keys.with_name("kept"))  # as in a HOME that is made anew for a database that is left
+    failed = setup.up_fails()
+    assert failed.returncode == 75 and "[keys_differ]" in failed.stderr and f"in the place of {keys}" in failed.stderr
+
 
 @pytest.mark.parametrize(
     ("attributes", "owner", "extension", "code"),

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from groundplan.api.release import Releases
 from groundplan.catalog.loader import load
-from groundplan.core.audit.keys import create_keys
+from groundplan.core.audit.keys import create_keys, load_public
 from groundplan.core.database import connect, database_url
+from groundplan.core.errors import Conflict
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import Settings
 from groundplan.identity.sessions import ensure_operator_token
 from groundplan.release import store as release_store
+from groundplan.release.issue import key_id
 
 
 def take_up_keys(home: Home) -> None:
@@ -19,6 +21,22 @@ def take_up_keys(home: Home) -> None:
     home.create()
     create_keys(home)
     ensure_operator_token(home)
+
+
+def check_keys(home: Home, settings: Settings) -> None:
+    """That the blueprint which is served was signed with the key of this HOME: by another one no gateway serves.
+
+    Raises `Conflict` (`keys_differ`), `Unavailable`.
+    """
+    with connect(database_url(home, settings, "control")) as conn:
+        signed = release_store.newest_key_id(conn)
+    if signed is not None and signed != key_id(load_public(home, "blueprint")):
+        raise Conflict(
+            f"what this database serves was signed with another key than that of {home.keys}",
+            code="keys_differ",
+            hint=f"Put the folder keys of the HOME that made it in the place of {home.keys}, and its operator.token "
+            "beside it (docs/cli.md, On your own PostgreSQL); where that is lost, `groundplan restore` a backup.",
+        )
 
 
 def genesis_if_empty(home: Home, settings: Settings, workspace: Path | None, demo: bool) -> bool:

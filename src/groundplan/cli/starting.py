@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from groundplan.api.genesis import genesis_if_empty, take_up_keys
+from groundplan.api.genesis import check_keys, genesis_if_empty, take_up_keys
 from groundplan.api.served import current_or_none, services_now
 from groundplan.cli import processes
 from groundplan.cli.client import ControlClient, read_token
@@ -51,11 +51,12 @@ class Start:
         self.steps = steps
 
     def database(self, supervisor: Supervisor, workers: int) -> None:
-        """Start PostgreSQL (unless there is an external one), with room for so many gateway workers, and bring its
-        schema up to date."""
+        """Start PostgreSQL (unless there is an external one), with room for so many gateway workers, bring its
+        schema up to date, and see that what it serves was signed here."""
         forget_killed(self.home)
         take_up_keys(self.home)
         start_database(supervisor, self.settings, self.steps.say, workers)
+        check_keys(self.home, self.settings)
         self.steps.say("database is ready")
 
     def declare(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from psycopg import Connection
 
 from groundplan.blueprint import model as bp
@@ -47,6 +47,11 @@ LISTED = 200
 """So many changes an audit entry names at most."""
 
 
+def key_id(key: Ed25519PublicKey) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a public key."""
+    return canonical.digest(key.public_bytes_raw())[:16]
+
+
 @dataclass(frozen=True, slots=True)
 class Signing:
     """What a release needs besides the database: the key for blueprints, the clock, the prices."""
@@ -58,8 +63,7 @@ class Signing:
 
     @property
     def key_id(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the public key."""
-        return canonical.digest(self.key.public_key().public_bytes_raw())[:16]
+        return key_id(self.key.public_key())
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,13 @@ def signature(conn: Connection[Any], number: int) -> str | None:
     return None if row is None else str(row[0])
 
 
+def newest_key_id(conn: Connection[Any]) -> str | None:
+    """Of the key that signed the newest blueprint; None where there is none."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute("SELECT key_id FROM blueprint ORDER BY number DESC LIMIT 1").fetchone()
+    return None if row is None else str(row[0])
+
+
 def prompts_since(conn: Connection[Any], number: int) -> Iterator[tuple[Served, str]]:
     """(what was served of prompts, the signature) of all blueprints after `number`, the oldest first, read as they are
     asked for."""
