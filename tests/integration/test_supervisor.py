@@ -211,25 +211,34 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_run_and_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_run_and_stops_everything_and_a_second_one_changes_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """In a process of its own: one that were not heeded would end all tests of this one."""
     program = (
         "import sys\nfrom pathlib import Path\n"
         "from groundplan.core.home import Home\nfrom groundplan.runtime.supervisor import Process, Supervisor\n"
         "with Supervisor(Home(Path(sys.argv[1]))) as s, s.signals():\n"
-        "  pid = s.start(Process('child', (sys.executable, '-c', 'import time; time.sleep(600)')))\n"
+        "  pid = s.start(Process('child', (sys.executable, '-c', *sys.argv[2:])))\n"
         "  print(pid, flush=True)\n"
         "  s.run()\n"
         "  print(s.stopping, flush=True)"
     )
-    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+    told = tmp_path / "told"
+    arguments = [sys.executable, "-c", program, str(tmp_path), LINGERS, str(told)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        assert lives(child)
+        told.with_suffix(".rest").write_text(str(parent.pid))
+        assert eventually(told.with_suffix(".up").exists)
         parent.send_signal(number)
         assert parent.stdout.readline() == "True\n"
+        assert eventually(told.with_suffix(".asked").exists)
+        parent.send_signal(number)
+        time.sleep(0.1)
+        told.with_suffix(".may-end").touch()
         assert parent.wait(60) == 0
-    assert not lives(child)
+    assert not lives(child) and told.read_text() == "alive"
 
 
 def test_a_reload_that_is_asked_for_during_the_start_or_the_end_ends_nobody(tmp_path: Path) -> None:

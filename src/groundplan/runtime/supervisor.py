@@ -134,6 +134,20 @@ def _reloading() -> tuple[signal.Signals, ...]:
     return (signal.SIGUSR1,) if sys.stdin and sys.stdin.isatty() else (signal.SIGUSR1, signal.SIGHUP)
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """SIGINT and SIGTERM change nothing inside; signals are the main thread's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Supervisor:
     """The processes of one `up`. A context manager: holds HOME/lock inside, and stops everything at the end.
 
@@ -327,7 +341,12 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def close(self) -> None:
-        """Stop everything in reverse order and let go of HOME."""
+        """Stop everything in reverse order and let go of HOME. A signal meanwhile changes nothing: what ends has its
+        time, and what it rests on outlives it."""
+        with _deaf():
+            self._close()
+
+    def _close(self) -> None:
         (self.home.run / "up.json").unlink(missing_ok=True)
         now = time.monotonic()
         for successor in self._coming.values():
