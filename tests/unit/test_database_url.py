@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,21 @@ def test_a_dsn_in_a_file_is_read_each_time(tmp_path: Path) -> None:
 def test_a_server_that_is_not_there_is_unavailable_in_our_words() -> None:
     with pytest.raises(Unavailable, match="database_unavailable"):
         connect(embedded_url(1, "u", "p", "d"))
+
+
+def test_a_pooler_that_refuses_what_is_asked_for_is_named() -> None:
+    """As PgBouncer does, unless it is told to drop it; PostgreSQL was said not to run."""
+    fields = b"SFATAL\0C08P01\0Munsupported startup parameter in options: tcp_keepalives_idle\0\0"
+
+    def refuse(listening: socket.socket) -> None:
+        taken, _ = listening.accept()
+        with taken:
+            taken.recv(1024)
+            taken.sendall(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        pooler = threading.Thread(target=refuse, args=(listening,))
+        pooler.start()
+        with pytest.raises(Invalid, match="database_pooled"):
+            connect(f"postgresql://u:p@127.0.0.1:{listening.getsockname()[1]}/d?sslmode=disable&gssencmode=disable")
+        pooler.join()

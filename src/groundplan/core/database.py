@@ -118,16 +118,29 @@ def dsn_parameters(dsn: str) -> dict[str, Any]:
 
 
 def connect(url: str, *, autocommit: bool = False, timeout: int = 10) -> psycopg.Connection[tuple[Any, ...]]:
-    """A connection within `timeout` seconds, or `Unavailable` (`database_unavailable`)."""
+    """A connection within `timeout` seconds, or `Unavailable` (`database_unavailable`); `Invalid` (`database_pooled`)
+    where something before PostgreSQL does not take what is asked for."""
     try:
         return psycopg.connect(url, autocommit=autocommit, connect_timeout=timeout)
     except psycopg.OperationalError as error:
+        if "unsupported startup parameter" in str(error):  # in PgBouncer's words, unless it is told to drop them
+            raise pooled(f"what stands before PostgreSQL refuses what is asked for: {first_line(error)}") from error
         raise Unavailable(
             f"the database cannot be reached: {first_line(error)}",
             code="database_unavailable",
             hint="Check that PostgreSQL runs and admits this user; `groundplan doctor` tests it.",
             retry_after=1.0,
         ) from error
+
+
+def pooled(message: str) -> Invalid:
+    """That something stands before PostgreSQL which does not pass on what this program needs."""
+    return Invalid(
+        message,
+        code="database_pooled",
+        hint="Name PostgreSQL itself in GROUNDPLAN_DATABASE_URL. A pooler such as PgBouncer keeps neither roles, "
+        "nor the locks and notices of a session, by which replicas keep out of each other's way.",
+    )
 
 
 def select(

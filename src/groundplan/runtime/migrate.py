@@ -18,7 +18,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from groundplan.core.database import ROLES, connect, database_url, first_line, role_name
+from groundplan.core.database import ROLES, connect, database_url, first_line, pooled, role_name
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -87,11 +87,8 @@ def check_role(url: str, role: str) -> None:
         ).fetchone()
     found, finds, path = row or (None, False, "")
     if found != role:
-        raise Invalid(
-            f"a connection as {role} acts as {found}: what stands before PostgreSQL drops what is asked for (options)",
-            code="database_pooled",
-            hint="Name PostgreSQL itself in GROUNDPLAN_DATABASE_URL. A pooler such as PgBouncer keeps neither roles, "
-            "nor the locks and notices of a session, by which replicas keep out of each other's way.",
+        raise pooled(
+            f"a connection as {role} acts as {found}: what stands before PostgreSQL drops what is asked for (options)"
         )
     if not finds:
         raise Invalid(
