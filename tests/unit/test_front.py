@@ -24,13 +24,15 @@ from groundplan.gateway.probed import FIRST_SECONDS
 
 
 @asynccontextmanager
-async def serving(files: ServerFiles, limits: Limits | None = None) -> AsyncIterator[tuple[Front, int]]:
+async def serving(
+    files: ServerFiles | None, limits: Limits | None = None, own: bool = False
+) -> AsyncIterator[tuple[Front, int]]:
     async def handle(request: Request, response: Response) -> None:
         response.send(200, (response.peer if request.target == b"/peer" else request.client).encode())
 
     server = Server(handle, of_refusal, asyncio.get_running_loop(), limits)
     listening = socket.create_server(("127.0.0.1", 0))
-    made = Front(server, Sockets(listening, files))
+    made = Front(server, Sockets(listening, files, own=own))
     await made.open()
     try:
         yield made, listening.getsockname()[1]
@@ -108,6 +110,19 @@ async def _ended(reader: asyncio.StreamReader) -> bool:
         return True
     except TimeoutError:
         return False
+
+
+@pytest.mark.parametrize("within_tls", [False, True])
+async def test_nobody_is_kept_waiting_by_a_worker_that_takes_no_more(tmp_path: Path, within_tls: bool) -> None:
+    """By the system, for as long as running answers take, and then cut off with what it sent."""
+    files = ServerFiles(*Authority(tmp_path).issue("gateway", "127.0.0.1")) if within_tls else None
+    async with serving(files, own=True) as (made, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        made.close()
+        await asyncio.sleep(0.02)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_who_is_gone_without_a_word_is_probed(tmp_path: Path) -> None:

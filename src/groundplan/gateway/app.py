@@ -365,7 +365,7 @@ def _sockets(arguments: argparse.Namespace) -> Sockets:
     if arguments.tls_cert is not None:
         files = ServerFiles(arguments.tls_cert, arguments.tls_key or arguments.tls_cert, arguments.tls_client_ca)
     local = socket.socket(fileno=arguments.local_fd) if arguments.local_fd is not None else None
-    return Sockets(socket.socket(fileno=arguments.fd), files, local)
+    return Sockets(socket.socket(fileno=arguments.fd), files, local, own=True)
 
 
 def heed(gateway: Gateway, policy: Policy) -> None:

@@ -1,8 +1,8 @@
 """The listening sockets of one worker and the certificate they show; a renewed certificate is shown from the next
 handshake on, and no connection ends for it.
 
-The sockets belong to whoever started the worker: here only copies of them are opened and closed. What is served is the
-server's business.
+The sockets belong to whoever started the worker, and copies of them are opened and closed here: they themselves only
+where nobody else in this process listens on them (`own`). What is served is the server's business.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Sockets:
     public: socket.socket
     files: ServerFiles | None = None
     local: socket.socket | None = None
+    own: bool = False
+    """They are closed with the front. The system goes on taking up connections, for which nobody is there any more, as
+    long as any process holds them."""
 
 
 class Front:
@@ -115,6 +118,9 @@ class Front:
             if each is not None:
                 each.close()
         self._public = self._local = None
+        for listening in (self._sockets.public, self._sockets.local) if self._sockets.own else ():
+            if listening is not None:
+                listening.close()
 
 
 def _copy(listening: socket.socket) -> socket.socket:
