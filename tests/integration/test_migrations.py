@@ -26,6 +26,7 @@ from groundplan.core.ids import new_id
 from groundplan.governance import store as governance
 from groundplan.governance.policy import exception_store
 from groundplan.ledger import rollup_store, ticket_store, traffic
+from groundplan.runtime import migrate as migrate_module
 from groundplan.runtime import upgrade
 from groundplan.runtime.migrate import check_role, head, migrate, revision, unhurried
 from groundplan.testing.database import Cluster, Database
@@ -183,6 +184,18 @@ def test_a_database_that_cannot_hold_everything_is_refused_before_anything_is_ma
         with pytest.raises((Invalid, Denied), match=code):
             migrate(url)
         assert revision(url) is None
+
+
+def test_whoever_waits_for_a_server_says_so_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server without room for one more is waited for as one that starts: a reload said for minutes nothing of it."""
+    told: list[str] = []
+    monkeypatch.setenv("GROUNDPLAN_DATABASE_URL", "postgresql://u@127.0.0.1:1/d")
+    monkeypatch.setattr(migrate_module, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("groundplan.runtime.migrate.time.sleep", lambda _: told.append(capsys.readouterr().err))
+    assert migrate_module.main(("--home", str(tmp_path))) == 69
+    assert "database_unavailable" in told[0] and not any(told[1:])
 
 
 def test_many_starts_at_once_upgrade_once(postgres_cluster: Cluster) -> None:

@@ -66,12 +66,14 @@ def reload(
     if older:
         _upgrade(place, int(state["pid"]))
     os.kill(int(state["pid"]), signal.SIGUSR1)
-    deadline = time.monotonic() + seconds
+    begun, deadline = time.time(), time.monotonic() + seconds
     while (noted := _noted(place)).get("number", 0) <= before or noted["state"] == "running":
         found_running(place)
         if time.monotonic() > deadline:
             raise Unavailable(
-                "the new workers are not ready yet", code="reload_slow", hint=f"See {place.logs}; the old ones serve."
+                f"the new workers are not ready yet{_waits_for(place, begun)}",
+                code="reload_slow",
+                hint=f"See {place.logs}; the old ones serve.",
             )
         time.sleep(0.05)
     if noted["state"] != "done":
@@ -96,6 +98,14 @@ def _upgrade(home: Home, up: int) -> None:
 def _not_upgraded(home: Home, code: int) -> str:
     """Why the schema was not upgraded."""
     return tail(schema_log(home), 1) or f"what upgrades the database ended with code {code}"
+
+
+def _waits_for(home: Home, begun: float) -> str:
+    """What keeps the schema from being upgraded, where that was said since then."""
+    with suppress(OSError):
+        if schema_log(home).stat().st_mtime >= begun and (told := tail(schema_log(home), 1)):
+            return f": {told}"
+    return ""
 
 
 def _search_anew(home: Home) -> None:

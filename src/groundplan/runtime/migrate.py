@@ -253,16 +253,20 @@ def _may_act_as(connection: psycopg.Connection[Any], name: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m groundplan.runtime.migrate --home HOME`, of the code that is installed now, for an `up` that runs and
-    may be of older code. Waits for a server that starts just now."""
+    may be of older code. Waits for a server that starts just now, or has no room, and says so meanwhile."""
     parser = argparse.ArgumentParser(prog="groundplan.runtime.migrate", description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
     home, settings = Home(parser.parse_args(arguments).home.absolute()), load_settings()
-    end = time.monotonic() + _PATIENCE_SECONDS
+    end, told = time.monotonic() + _PATIENCE_SECONDS, ""
     while True:
         try:
             migrate(database_url(home, settings, "owner"))
         except GroundplanError as error:
             if error.code == "database_unavailable" and time.monotonic() < end:
+                if str(error) != told:
+                    sys.stderr.write(f"{error}\n")
+                    sys.stderr.flush()
+                told = str(error)
                 time.sleep(0.5)
                 continue
             sys.stderr.write(f"{error}\n")
