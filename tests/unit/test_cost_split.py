@@ -90,6 +90,12 @@ def test_the_tier_at_which_it_was_priced_is_told() -> None:
     assert tier(price, short, 12345) == "" and tier(None, short, 7) == ""
 
 
+def test_a_fee_is_that_of_one_request() -> None:
+    price = Rates(input=1_000_000, output=0, request=7, flagged=50)
+    assert split(price, Usage(), 50) == {"requests": (1, 50)}
+    assert split(price, Usage(), 51) == {"requests": (1, 7), "bound": (0, 44)}
+
+
 def test_what_nobody_knows_is_charged_as_its_bound() -> None:
     assert split(None, Usage(), 9) == {"bound": (0, 9)}
     assert split(None, Usage(), 0) == {}

@@ -12,6 +12,7 @@ BOUND = "bound"
 """Charged in full because nobody knows what was used: a crash, or an upstream that did not say."""
 UNITS = ("images_made", "characters", "seconds")
 """What is priced by its number instead of by tokens."""
+_NOTHING = Usage()
 Split = dict[str, tuple[int, int]]
 """class -> (count, picodollars)"""
 LONG, BY_TIME = "long", "by time"
@@ -37,6 +38,8 @@ def explained(rates: Rates | None, usage: Usage, cost: int) -> tuple[Split, str]
     """
     if rates is None:
         return {BOUND: (0, cost)} if cost else {}, ""
+    if cost and cost == rates.flagged and usage == _NOTHING:
+        return {"requests": (1, cost)}, ""  # the fee of one that was refused for what it says, which is exact
     taken, told = _priced(rates, usage, cost)
     found = parts(taken, usage)
     weights = [part.count * part.rate for part in found]
