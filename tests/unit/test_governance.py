@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import date, timedelta
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.api.routes.changes import with_holders
 from groundplan.blueprint.model import Caps
 from groundplan.governance.decide import beyond, decide_budget, decide_company, decide_workload, lower_of
 from groundplan.governance.model import SENSITIVITY_ORDER, Need, Standing, Terms
@@ -153,3 +157,25 @@ def test_raising_a_cap_needs_business_and_security() -> None:
     changed = decide_company("d", CAPS, CAPS, loosened=True, standing=NOTHING)
     assert duties(changed.needs) == ["business", "security"]
     assert decide_company("d", None, Caps(people=None), loosened=False, standing=NOTHING).needs == ()
+
+
+def test_who_may_decide_about_hundreds_of_changes_is_read_at_once() -> None:
+    rows = [(subject, "data", UUID(int=n), f"{n}@acme.example", f"p{n}") for n, subject in enumerate(("company", "a"))]
+    asked: list[object] = []
+
+    def execute(*query: object) -> SimpleNamespace:
+        asked.append(query)
+        return SimpleNamespace(fetchall=lambda: rows)
+
+    conn: Any = SimpleNamespace(execute=execute)
+    subjects = ("company", "a", "b", "source/c")
+    changes = [{"waits_for": [{"subject": each, "duty": duty}]} for each in subjects for duty in ("data", "finance")]
+    caller: Any = SimpleNamespace(person=UUID(int=1))
+    found = with_holders(conn, caller, changes)
+    told = [(need["people"], need["mine"]) for change in found for need in change["waits_for"]]
+    nobody: tuple[list[str], bool] = ([], False)
+    assert told == [(["p0"], False), nobody, (["p1"], True), nobody, (["p0"], False), nobody, (["p0"], False), nobody]
+    assert len(asked) == 1
+    rows.pop(0)
+    anywhere = with_holders(conn, caller, [{"waits_for": [{"subject": "company", "duty": "data"}]}])
+    assert anywhere[0]["waits_for"][0]["people"] == ["p1"], "of the company whoever holds it anywhere"

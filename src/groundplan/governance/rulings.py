@@ -178,10 +178,12 @@ def _unproven(approver: Approver) -> Denied:
 
 def _held(conn: Connection[Any], approver: Approver, asked: Iterable[Need]) -> list[Need]:
     """The needs whose duty this person holds."""
+    asked = list(asked)
+    holding = store.holders_of(conn, [(need.subject, need.duty) for need in asked])
     return [
         need
         for need in asked
-        if any(holder.person_id == approver.person_id for holder in store.holders(conn, need.subject, need.duty))
+        if any(holder.person_id == approver.person_id for holder in holding[need.subject, need.duty])
     ]
 
 
@@ -205,9 +207,11 @@ def _approval(change: Change, need: Need, approver: Approver, ruling: _Ruling, u
 
 def _who(conn: Connection[Any], needs: Iterable[Need], besides: UUID) -> str:
     """Who could approve instead, in words."""
+    needs = list(needs)
+    holding = store.holders_of(conn, [(need.subject, need.duty) for need in needs])
     found = [
         f"{need.duty} of {need.subject}: {', '.join(emails) or 'nobody yet'}"
         for need in needs
-        for emails in [[h.email for h in store.holders(conn, need.subject, need.duty) if h.person_id != besides]]
+        for emails in [[h.email for h in holding[need.subject, need.duty] if h.person_id != besides]]
     ]
     return f"Ask {'; '.join(found)}."

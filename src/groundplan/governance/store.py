@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from groundplan.core.database import select
 from groundplan.governance.model import Approval, Change, Holder, Need
+from groundplan.identity.model import COMPANY
 
 _CHANGE: LiteralString = """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state,
   decided_at, blueprint, expires_on, grace_until, seats, reason, renews FROM change"""
@@ -144,13 +145,36 @@ def holders(conn: Connection[Any], subject: str, duty: str) -> list[Holder]:
 
     What concerns the company as a whole is for whoever holds the duty anywhere, where nobody holds it for the company.
     """
+    return holders_of(conn, [(subject, duty)])[subject, duty]
+
+
+def holders_of(conn: Connection[Any], wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[Holder]]:
+    """As `holders`, of many subjects and duties by one query: of thousands of workloads each has its own."""
+    pairs = set(wanted)
     rows = conn.execute(
-        """SELECT p.id, p.email, p.name, d.subject FROM duty d JOIN person p ON p.id = d.person_id
-           WHERE d.duty = %s AND (d.subject IN (%s, 'company') OR %s = 'company') AND p.active ORDER BY p.email""",
-        (duty, subject, subject),
+        """SELECT d.subject, d.duty, p.id, p.email, p.name FROM duty d JOIN person p ON p.id = d.person_id
+           WHERE p.active AND (d.duty = ANY(%(anywhere)s) OR d.duty = ANY(%(duties)s) AND d.subject = ANY(%(subjects)s))
+           ORDER BY p.email""",
+        {
+            "anywhere": sorted({duty for subject, duty in pairs if subject == COMPANY}),
+            "duties": sorted({duty for _, duty in pairs}),
+            "subjects": sorted({subject for subject, _ in pairs} | {COMPANY}),
+        },
     ).fetchall()
-    own = [row for row in rows if row[3] == subject]
-    return list(dict.fromkeys(Holder(row[0], row[1], row[2]) for row in own or rows))
+    by_subject: dict[tuple[str, str], dict[Holder, None]] = {}
+    anywhere: dict[str, dict[Holder, None]] = {}
+    for subject, duty, person, email, name in rows if pairs else ():
+        holder = Holder(person, email, name)
+        by_subject.setdefault((subject, duty), {})[holder] = None
+        anywhere.setdefault(duty, {})[holder] = None
+    return {
+        (subject, duty): list(
+            by_subject.get((subject, duty))
+            or (anywhere.get(duty) if subject == COMPANY else by_subject.get((COMPANY, duty)))
+            or ()
+        )
+        for subject, duty in pairs
+    }
 
 
 def active_people(conn: Connection[Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,18 @@ def queue(conn: Connection[Any], mark: str, person_id: UUID, subject: str, path:
         (new_id(), mark, person_id, subject, path, now, now),
     )
     return bool(done.rowcount)
+
+
+def queue_all(conn: Connection[Any], mails: Sequence[tuple[str, UUID, str, str]], now: datetime) -> None:
+    """As `queue`, of many (mark, person, subject, path) in one question."""
+    if mails:
+        marks, people, subjects, paths = map(list, zip(*mails, strict=True))
+        conn.execute(
+            """INSERT INTO mail (id, mark, person_id, subject, path, queued_at, next_try)
+               SELECT *, %s, %s FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::text[], %s::text[])
+               ON CONFLICT (mark) DO NOTHING""",
+            (now, now, [new_id() for _ in mails], marks, people, subjects, paths),
+        )
 
 
 def take(conn: Connection[Any], now: datetime) -> Waiting | None:

@@ -186,7 +186,7 @@ def _named(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]])
 def with_holders(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Changes with, in each of `waits_for`, the names of the `people` who may decide, and `mine` where you may."""
     waiting = {(need["subject"], need["duty"]) for change in changes for need in change["waits_for"]}
-    holding = {at: governance.holders(conn, *at) for at in waiting}
+    holding = governance.holders_of(conn, waiting)
     for change in changes:
         change["waits_for"] = [
             {

@@ -5,6 +5,7 @@ The end is the calendar's, not anybody's: after grace what was approved is taken
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -36,8 +37,7 @@ def look(services: Services) -> list[int]:
         exception_requests.tell(conn, now)
         served = release.current(conn)
         every = 3 if served is None else served.workspace.company.approvals.remind_days
-        for change in governance.changes(conn, ["pending"]):
-            _remind(conn, change, now, every)
+        _remind(conn, governance.changes(conn, ["pending"]), now, every)
     made: list[int] = []
     for change in over:
         with services.transaction() as conn:
@@ -90,20 +90,23 @@ def _announce(conn: Connection[Any], change: Change, now: datetime) -> None:
         mail_store.queue(conn, mark, holder.person_id, text, _page(change), now)
 
 
-def _remind(conn: Connection[Any], change: Change, now: datetime, every: int) -> None:
-    """Mail at once and then every few days to those whose approval is waited for, but not to who asked."""
-    round_ = (now - change.requested_at).days // every
-    text = f"{_about(change)} waits for your approval"
-    for need in change.waits_for:
-        for holder in governance.holders(conn, need.subject, need.duty):
-            if change.requested_by != f"person:{holder.person_id}":
-                mark = f"waits:{change.id}:{round_}:{holder.person_id}"
-                mail_store.queue(conn, mark, holder.person_id, text, _page(change), now)
+def _remind(conn: Connection[Any], changes: Sequence[Change], now: datetime, every: int) -> None:
+    """Mail at once and then every few days to those whose approval is waited for, but not to who asked. All changes at
+    once: of thousands of workloads hundreds wait, and they are looked at every few seconds."""
+    holding = governance.holders_of(conn, [(need.subject, need.duty) for each in changes for need in each.waits_for])
+    told = [
+        (f"waits:{each.id}:{(now - each.requested_at).days // every}:{who}", who, text, _page(each))
+        for each in changes
+        for text in [f"{_about(each)} waits for your approval"]
+        for who in dict.fromkeys(who.person_id for need in each.waits_for for who in holding[need.subject, need.duty])
+        if each.requested_by != f"person:{who}"
+    ]
+    mail_store.queue_all(conn, told, now)
 
 
 def _holders(conn: Connection[Any], change: Change) -> list[Holder]:
-    found = [holder for need in change.needs for holder in governance.holders(conn, need.subject, need.duty)]
-    return list(dict.fromkeys(found))
+    holding = governance.holders_of(conn, [(need.subject, need.duty) for need in change.needs])
+    return list(dict.fromkeys(holder for need in change.needs for holder in holding[need.subject, need.duty]))
 
 
 def _about(change: Change) -> str:
