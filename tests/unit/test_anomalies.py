@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -30,6 +31,14 @@ def hour(place: int) -> Hour:
 
 
 PAST = Baseline(hour(place) for place in range(28 * 24))
+
+
+def test_the_past_of_thousands_of_workloads_is_kept_as_numbers() -> None:
+    tracemalloc.start()
+    kept = [Baseline(hour(place) for place in range(28 * 24)) for _ in range(3)]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held / len(kept) < 40 * 28 * 24, "bytes"
 
 
 def minutes(**changed: Any) -> list[Minute]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
+from psycopg.rows import dict_row
 
 from groundplan.core.database import select
 
@@ -27,12 +28,14 @@ def minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row
     )
 
 
-def hours(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
-    """(hour, workload, calls, cost_usd, tokens, cached, by_model) of whole hours, from their sums; refused calls cost
-    nothing and are not counted. `by_model`: its calls, those of no model as `cache`."""
-    return select(
-        conn,
-        """WITH by_model AS (
+def hours(conn: Connection[Any], since: datetime, until: datetime) -> Iterator[Row]:
+    """(hour, workload, calls, cost_usd, tokens, cached, by_model) of whole hours, from their sums, one workload after
+    the other, read as they are asked for; refused calls cost nothing and are not counted. `by_model`: its calls, those
+    of no model as `cache`."""
+    with conn.cursor("hours", row_factory=dict_row) as cursor:
+        cursor.itersize = 10_000
+        yield from cursor.execute(
+            """WITH by_model AS (
              SELECT hour, workload, coalesce(nullif(model, ''), 'cache') AS model,
                coalesce(sum(calls) FILTER (WHERE status <> 'refused'), 0)::bigint AS calls, sum(cost_usd) AS cost_usd,
                sum(prompt_tokens + completion_tokens)::bigint AS tokens,
@@ -41,9 +44,9 @@ def hours(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
              WHERE hour >= %(since)s AND hour < %(until)s GROUP BY 1, 2, 3)
            SELECT hour, workload, sum(calls)::bigint AS calls, sum(cost_usd) AS cost_usd, sum(tokens)::bigint AS tokens,
              sum(cached)::bigint AS cached, jsonb_object_agg(model, calls) AS by_model
-           FROM by_model GROUP BY 1, 2""",
-        {"since": since, "until": until},
-    )
+           FROM by_model GROUP BY 1, 2 ORDER BY workload, hour""",
+            {"since": since, "until": until},
+        )
 
 
 def busiest(

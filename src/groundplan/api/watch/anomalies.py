@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from psycopg import Connection
@@ -126,11 +128,16 @@ def _loops(conn: Connection[Any], keys: list[str], now: datetime) -> dict[tuple[
 def _alarms(conn: Connection[Any], until: datetime, usual: Usual) -> list[tuple[str, Alarm]]:
     """(workload, what is unusual at the minute that ends at `until`)"""
     since = until - WINDOW * MINUTE
-    rows = minute_store.minutes(conn, since, until)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in minute_store.minutes(conn, since, until):
+        rows.setdefault(row["workload"], []).append(row)
+    keys: dict[str, set[str]] = {}
+    for workload, key in usual.known:
+        keys.setdefault(workload, set()).add(key)
     found = []
-    for workload in sorted({row["workload"] for row in rows}):
-        mine = _minutes([row for row in rows if row["workload"] == workload], since)
-        known = frozenset(key for name, key in usual.known if name == workload)
+    for workload in sorted(rows):
+        mine = _minutes(rows[workload], since)
+        known = frozenset(keys.get(workload, ()))
         past = usual.baselines.get(workload) or Baseline([])
         alarms = detect(past, mine, known, usual.busiest)
         fast = [alarm.subject for alarm in alarms if alarm.kind == "runaway" and not alarm.usual]
@@ -179,18 +186,23 @@ def _history(conn: Connection[Any], until: datetime) -> Usual:
     if place in _usual and _usual[place][0] == until:
         return _usual[place][1]
     since = until - HISTORY
-    hours: dict[str, dict[datetime, Hour]] = {}
-    for row in minute_store.hours(conn, since, until):
-        hours.setdefault(row["workload"], {})[row["hour"]] = Hour(
-            row["hour"], row["calls"], from_decimal(row["cost_usd"]), row["tokens"], row["cached"], row["by_model"]
-        )
+    with conn.transaction():
+        baselines = {
+            name: Baseline(_whole({row["hour"]: _hour(row) for row in rows}, until))
+            for name, rows in groupby(minute_store.hours(conn, since, until), itemgetter("workload"))
+        }
     made = Usual(
-        {name: Baseline(_whole(mine, until)) for name, mine in hours.items()},
+        baselines,
         minute_store.known_keys(conn, since, until - NEW_FOR),
         minute_store.busiest(conn, until - COMPARED, until),
     )
     _usual[place] = until, made
     return made
+
+
+def _hour(row: dict[str, Any]) -> Hour:
+    cost = from_decimal(row["cost_usd"])
+    return Hour(row["hour"], row["calls"], cost, row["tokens"], row["cached"], row["by_model"])
 
 
 def _whole(hours: dict[datetime, Hour], until: datetime) -> Iterable[Hour]:

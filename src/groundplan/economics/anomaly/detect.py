@@ -9,9 +9,10 @@ wide as hours differ from their hour of the week by themselves. Thresholds were 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import accumulate
 from statistics import median
 from typing import Final
@@ -64,67 +65,67 @@ class Usual:
 
 
 class Baseline:
-    """The past hours of one workload, the newest of them before the minutes that are judged."""
+    """The past hours of one workload, the newest of them before the minutes that are judged. Kept as numbers: of
+    thousands of workloads they are more than a million."""
 
     def __init__(self, hours: Iterable[Hour]) -> None:
-        self._hours = by_now(sorted(hours, key=lambda hour: hour.at))
-        self._by_week: dict[int, list[Hour]] = {}
-        self._by_day: dict[int, list[Hour]] = {}
-        for hour in self._hours:
-            self._by_week.setdefault(hour.at.weekday() * 24 + hour.at.hour, []).append(hour)
-            self._by_day.setdefault(hour.at.hour, []).append(hour)
+        past = by_now(sorted(hours, key=lambda hour: hour.at))
+        self._at = array("q", [_number(hour.at) for hour in past])
+        self._calls = array("q", [hour.calls for hour in past])
+        self._cost = array("d", [hour.cost for hour in past])
         self._asked: dict[datetime, Usual] = {}
-        self.enough = len(self._hours) >= LEAST_HOURS
-        calls = sum(hour.calls for hour in self._hours)
-        self._each = sum(hour.cost for hour in self._hours) / calls if calls else 0.0
-        self._tokens = sum(hour.tokens for hour in self._hours) / calls if calls else 0.0
-        self._cached = sum(hour.cached for hour in self._hours) / calls if calls else 0.0
-        self._mix = _shares(self._hours, calls)
-        self._bands = self._widths() if self.enough else dict(LEAST_BAND)
+        self.enough = len(past) >= LEAST_HOURS
+        calls = sum(hour.calls for hour in past)
+        self._each = sum(hour.cost for hour in past) / calls if calls else 0.0
+        self._tokens = sum(hour.tokens for hour in past) / calls if calls else 0.0
+        self._cached = sum(hour.cached for hour in past) / calls if calls else 0.0
+        self._mix = _shares(past, calls)
+        self._bands = self._widths(past) if self.enough else dict(LEAST_BAND)
 
     def usual(self, at: datetime) -> Usual:
         """Of a minute at that time; of all minutes of its hour the same."""
         hour = at.replace(minute=0, second=0, microsecond=0)
         if hour not in self._asked:
-            self._asked[hour] = self._of_hour(hour)
+            self._asked[hour] = self._of_hour(_number(hour))
         return self._asked[hour]
 
-    def _of_hour(self, at: datetime) -> Usual:
-        same, level = self._like(at), self._level(at)
-        if self._hours and len(self._hours) < WEEK_HOURS:
+    def _of_hour(self, at: int) -> Usual:
+        alike = _Alike(self._at)
+        same, level = alike.to(at), self._level(at, alike)
+        if self._at and len(self._at) < WEEK_HOURS:
             # nobody knows yet which days are busy: after a launch on a Friday the first Monday is no news
-            same, level = [max(self._hours, key=lambda hour: hour.cost)], 1.0
-        calls, cost = (sum(values) for values in _columns(same))
+            same, level = [max(range(len(self._at)), key=self._cost.__getitem__)], 1.0
+        calls, cost = (sum(values[place] for place in same) for values in (self._calls, self._cost))
         # few calls, or none, say nothing of what one costs
         each = cost / calls if calls >= LEAST_CALLS and cost else self._each
         minute = level / (60 * max(1, len(same)))
         return Usual(calls * minute, cost * minute, each, self._tokens, self._cached, self._mix, self._bands)
 
-    def _like(self, at: datetime) -> list[Hour]:
-        """The same hour of the week, where there are enough of them; else of the day."""
-        week = self._by_week.get(at.weekday() * 24 + at.hour, [])
-        return week if len(week) >= 2 else self._by_day.get(at.hour, []) or self._hours
-
-    def _level(self, at: datetime) -> float:
+    def _level(self, at: int, alike: _Alike) -> float:
         """How the last day compares with what was usual before it, or the last week where there was more in it: after
         a holiday an ordinary day is nothing unusual."""
         day, week = (
-            [hour for hour in self._hours[-24 * days :] if at - hour.at <= timedelta(days=days, hours=2)]
+            [place for place in range(len(self._at))[-24 * days :] if at - self._at[place] <= 24 * days + 2]
             for days in (1, 7)
         )
-        lately = max(self._ratio(day), self._ratio(week))
+        lately = max(self._ratio(day, alike), self._ratio(week, alike))
         return min(2.0, max(0.5, lately)) if lately > 0 else 1.0
 
-    def _ratio(self, hours: Sequence[Hour]) -> float:
+    def _ratio(self, places: Sequence[int], alike: _Alike) -> float:
         """Calls of these hours beside those that are usual in them."""
-        usual = sum(sum(h.calls for h in like) / max(1, len(like)) for hour in hours for like in [self._like(hour.at)])
-        return sum(hour.calls for hour in hours) / usual if usual > 0 else 0.0
+        usual = sum(
+            sum(self._calls[each] for each in like) / max(1, len(like))
+            for place in places
+            for like in [alike.to(self._at[place])]
+        )
+        return sum(self._calls[place] for place in places) / usual if usual > 0 else 0.0
 
-    def _widths(self) -> dict[Kind, float]:
+    def _widths(self, past: Sequence[Hour]) -> dict[Kind, float]:
         spend, tokens, cached, mixed = [], [], [], []
-        for hour in self._hours:
-            like = self._like(hour.at)
-            usual = sum(each.cost for each in like) / len(like)
+        alike = _Alike(self._at)
+        for hour, at in zip(past, self._at, strict=True):
+            like = alike.to(at)
+            usual = sum(self._cost[place] for place in like) / len(like)
             if usual and hour.calls >= LEAST_CALLS:
                 spend.append(hour.cost / usual - 1)
             if hour.calls >= LEAST_CALLS:
@@ -136,6 +137,28 @@ class Baseline:
             "spend": spend, "tokens_per_call": tokens, "cache_rate": cached, "mix": mixed,
         }  # fmt: skip
         return {kind: max(LEAST_BAND[kind], BANDS[kind] * _deviation(values)) for kind, values in seen.items()}
+
+
+class _Alike:
+    """Places of past hours that are like another one; made where it is asked, which is far smaller than kept."""
+
+    def __init__(self, hours: Sequence[int]) -> None:
+        self._all = range(len(hours))
+        self._by_week: dict[int, list[int]] = {}
+        self._by_day: dict[int, list[int]] = {}
+        for place, at in enumerate(hours):
+            self._by_week.setdefault(at % WEEK_HOURS, []).append(place)
+            self._by_day.setdefault(at % 24, []).append(place)
+
+    def to(self, at: int) -> Sequence[int]:
+        """The same hour of the week, where there are enough of them; else of the day."""
+        week = self._by_week.get(at % WEEK_HOURS, [])
+        return week if len(week) >= 2 else self._by_day.get(at % 24, []) or self._all
+
+
+def _number(hour: datetime) -> int:
+    """Hours since 1970; its rest by a day or a week is the same for the same hour of them."""
+    return int(hour.timestamp()) // 3600
 
 
 def detect(
@@ -272,11 +295,7 @@ def _largest(scores: list[float], threshold: float) -> tuple[int | None, float]:
     return len(scores) - 1 - sums.index(most), most / threshold
 
 
-def _columns(hours: list[Hour]) -> tuple[list[int], list[int]]:
-    return [hour.calls for hour in hours], [hour.cost for hour in hours]
-
-
-def _shares(hours: list[Hour], calls: int) -> dict[str, float]:
+def _shares(hours: Sequence[Hour], calls: int) -> dict[str, float]:
     counts: dict[str, int] = {}
     for hour in hours:
         for name, count in hour.by_model.items():
