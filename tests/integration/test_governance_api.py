@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.versions import registry
+from groundplan.governance.controls import evidence_store
 from groundplan.release import prompt_history
 from groundplan.release import store as release_store
 from groundplan.testing.database import Cluster
@@ -211,6 +214,11 @@ def test_documents_are_filled_from_facts_and_what_is_missing_is_marked(productio
     assert "Signed on 2026-11-01" in text and "<b>" not in text and "&lt;b>answer" in text, (
         "what is declared is escaped"
     )
+    with connect(world.database.urls["control"]) as conn:
+        asked = partial(evidence_store.standing, conn, datetime.now(UTC), demanded=True)
+        (found,) = asked(what="annex-iv/8", subjects=["workload/assistant"])
+        assert found in asked(what="annex-iv/8") and found in asked(subjects=["workload/assistant"])
+        assert asked(what="annex-iv/9") == asked(subjects=["workload/other"]) == [], "of others nothing is read"
     assert cli(world, "export", "document", "fria", "assistant")["document"] == "fria"
     assert ask("GET", "/api/exports/documents/novel/assistant").status == 422
     assert ask("GET", "/api/exports/documents/dpia/none").status == 404

@@ -5,7 +5,7 @@ Collecting happens beside the requests and when somebody asks; judging is govern
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import partial
@@ -48,19 +48,23 @@ def frameworks(conn: Connection[Any], now: datetime) -> list[Applied]:
     ]
 
 
-def known(conn: Connection[Any], at: datetime) -> Newest:
-    """The evidence that decided at a moment, by what the company asks for today."""
+def known(
+    conn: Connection[Any], at: datetime, *, what: str | None = None, workloads: Collection[str] | None = None
+) -> Newest:
+    """The evidence that decided at a moment, by what the company asks for today; of one check alone, or of what decides
+    about these workloads."""
     blueprint = current_or_none(conn)
     demanded = blueprint is not None and APPROVED in blueprint.approved_parts
-    return newest(evidence_store.standing(conn, at, demanded=demanded))
+    subjects = None if workloads is None else ["company", *(f"workload/{name}" for name in workloads)]
+    return newest(evidence_store.standing(conn, at, demanded=demanded, what=what, subjects=subjects))
 
 
 def entries(conn: Connection[Any], current: Current, now: datetime) -> list[Entry]:
     """The register, with what evidence says of quality and when approvals end."""
     evaluated: dict[str, tuple[str, ...]] = {}
-    for each in known(conn, now).values():
+    for each in known(conn, now, what=EVALUATED).values():
         kind, _, name = each.subject.partition("/")
-        if kind == "workload" and each.what == EVALUATED and each.holds and each.counts:
+        if kind == "workload" and each.holds and each.counts:
             evaluated[name] = (f"{each.says} (until {each.valid_until.date()})",)
     held = [each for each in changes.changes(conn, ["applied"]) if each.type in ("model", "prompt", "data")]
     ends = {each.subject: each.expires_on for each in held if each.expires_on is not None}

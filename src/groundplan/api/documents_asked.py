@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from groundplan.api.context import Services
 from groundplan.api.cost import store as cost_store
 from groundplan.blueprint.model import Workload
 from groundplan.core.errors import NotFound
-from groundplan.governance.controls.assess import assess, coverage
+from groundplan.governance.controls.assess import Newest, assess, coverage
 from groundplan.governance.documents.facts import Change, Known, Shown, facts
 from groundplan.governance.documents.fill import Document, fill
 from groundplan.governance.documents.template import template
@@ -32,7 +33,8 @@ def made(services: Services, conn: Connection[Any], current: Current, name: str,
         raise NotFound(
             f"there is no workload {workload[:63]}", code="workload_unknown", hint="GET /api/workloads lists them."
         )
-    shown = _evidence(conn, workload, now)
+    evidence = controls.known(conn, now, workloads=[workload])
+    shown = _evidence(evidence, now)
     known = Known(
         workspace=current.workspace,
         blueprint=current.blueprint,
@@ -40,7 +42,7 @@ def made(services: Services, conn: Connection[Any], current: Current, name: str,
         usage=_usage(conn, workload, now),
         evidence=shown,
         changes=_changes(conn, workload),
-        frameworks=_frameworks(conn, workload, now),
+        frameworks=_frameworks(conn, evidence, workload, now),
         findings=len([each for each in finding_store.findings(conn) if each["subject"] == f"workload/{workload}"]),
     )
     company = current.workspace.company.title or current.blueprint.company
@@ -50,15 +52,12 @@ def made(services: Services, conn: Connection[Any], current: Current, name: str,
     )  # fmt: skip
 
 
-def _evidence(conn: Connection[Any], workload: str, now: datetime) -> list[Shown]:
-    """What stands for the workload or for the company as a whole, and holds."""
+def _evidence(known: Newest, now: datetime) -> list[Shown]:
+    """What stands and holds."""
     return [
         Shown(each.what, each.says, str(each.id), each.valid_until, each.link)
-        for each in controls.known(conn, now).values()
-        if each.counts
-        and each.subject in ("company", f"workload/{workload}")
-        and each.holds
-        and each.valid_until >= now
+        for each in known.values()
+        if each.counts and each.holds and each.valid_until >= now
     ]
 
 
@@ -94,12 +93,10 @@ def _changes(conn: Connection[Any], workload: str) -> list[Change]:
     return found
 
 
-def _frameworks(conn: Connection[Any], workload: str, now: datetime) -> dict[str, tuple[int, int]]:
-    known = controls.known(conn, now)
+def _frameworks(conn: Connection[Any], known: Newest, workload: str, now: datetime) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for one in controls.frameworks(conn, now):
-        standings = assess(one, known, now).get(workload)
-        if standings is not None:
-            told = coverage(standings)
+        if workload in one.workloads:
+            told = coverage(assess(replace(one, workloads=(workload,)), known, now)[workload])
             found[one.framework.name] = (int(told.get("satisfied", 0)), len(one.controls))
     return found

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from psycopg import Connection
 
 from groundplan.api import controls
@@ -127,4 +128,5 @@ def _call(home: Home, conn: Connection[Any], call: UUID, size: int, put: Callabl
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, ensure_ascii=False, default=str).encode("utf-8")
+    # laid out by msgspec: in Python that takes seconds, and many times the memory, of thousands of workloads
+    return msgspec.json.format(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8"), indent=1)

@@ -114,7 +114,8 @@ def framework(
         found = sorted(each for each in one.workloads if search.strip().lower() in each)
         rest = [each for each in found if each > after]
         shown = tuple(rest[:limit])
-        board = controls.board(replace(one, workloads=shown), controls.known(conn, now), now)
+        known = controls.known(conn, now, workloads=shown)
+        board = controls.board(replace(one, workloads=shown), known, now)
         return {**board, "total": len(found), "next": shown[-1] if len(shown) < len(rest) else None}
 
 
@@ -293,12 +294,12 @@ def oscal(
     now = services.clock.now()
     with services.transaction() as conn:
         one = _applied(conn, name, now)
-        known = controls.known(conn, now)
         current = controls.current(conn)
         told: dict[str, str] = {"framework": name, "document": document}
         if workload is not None:
             one = replace(one, workloads=(known_workload(current.blueprint, workload).name,))
             told["workload"] = workload
+        known = controls.known(conn, now, workloads=one.workloads)
         record(conn, action="export.oscal", actor=caller.actor, subject="company", detail=told)
     company = current.blueprint.company
     if document != "assessment-results":

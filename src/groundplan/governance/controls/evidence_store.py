@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
@@ -33,9 +34,17 @@ def add(conn: Connection[Any], found: Evidence) -> None:
     )  # fmt: skip
 
 
-def standing(conn: Connection[Any], at: datetime, *, demanded: bool) -> list[Evidence]:
+def standing(
+    conn: Connection[Any],
+    at: datetime,
+    *,
+    demanded: bool,
+    what: str | None = None,
+    subjects: Collection[str] | None = None,
+) -> list[Evidence]:
     """Of each (subject, what) the newest that was not withdrawn and counts, else the newest that does not count, as it
-    was at a moment. `demanded`: the company has what people give approved.
+    was at a moment; of all, or of one `what`, or of these subjects: of thousands of workloads it is tens of thousands.
+    `demanded`: the company has what people give approved.
     """
     rows = select(
         conn,
@@ -43,9 +52,11 @@ def standing(conn: Connection[Any], at: datetime, *, demanded: bool) -> list[Evi
         + _COLUMNS
         + ", "
         + _COUNTS
-        + " AS counts FROM evidence WHERE at <= %(at)s AND (withdrawn_at IS NULL OR withdrawn_at > %(at)s)) e"
+        + " AS counts FROM evidence WHERE at <= %(at)s AND (withdrawn_at IS NULL OR withdrawn_at > %(at)s)"
+        + " AND (%(what)s::text IS NULL OR what = %(what)s)"
+        + " AND (%(subjects)s::text[] IS NULL OR subject = ANY(%(subjects)s))) e"
         + " ORDER BY subject, what, counts DESC, at DESC, id DESC",
-        {"demanded": demanded, "at": at},
+        {"demanded": demanded, "at": at, "what": what, "subjects": None if subjects is None else list(subjects)},
     )
     return [Evidence(**row) for row in rows]
 
