@@ -192,7 +192,12 @@ def test_work_that_goes_to_a_new_team_is_on_its_statement_from_then_on(control: 
     after = apply(control, text.replace("workflow: cases\n", "workflow: cases\nteam: service\n") + both)
     call(database.dsn, "triage", after, 3)
     month = YESTERDAY.strftime("%Y-%m")
-    found = control.ask("GET", f"/api/cost/statements?month={month}").body["statements"]
+    path = f"/api/cost/statements?month={month}"
+    found = control.ask("GET", path).body["statements"]
+    for row in found:
+        assert control.ask("GET", f"{path}&team={row['team']}").body["statements"] == [row]
+    sums = control.ask("GET", f"{path}&lines=false").body["statements"]
+    assert sums == [{name: value for name, value in row.items() if name != "lines"} for row in found]
     told = {row["team"]: (int(Decimal(row["total_usd"])), row["cost_center"]) for row in found}
     assert told == {"care": (2, "41"), "service": (3, "52")}
     text = control.ask("GET", f"/api/cost/focus.csv?{span(YESTERDAY, YESTERDAY)}").body.decode()

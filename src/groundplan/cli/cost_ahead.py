@@ -263,7 +263,7 @@ def statement(
         size = client.save(f"/api/cost/statements.{kind}", save, team=team, **query)
         emit({"file": str(save), "bytes": size}, as_json, f"{save}: {size} bytes")
         return
-    value = client.get("/api/cost/statements", team=team, **query)
+    value = client.get("/api/cost/statements", team=team, lines=str(as_json).lower(), **query)
     if team is not None and not value["statements"]:
         raise NotFound(
             f"nothing was spent by {team[:80]} in {month or 'this month'}", code="statement_unknown",

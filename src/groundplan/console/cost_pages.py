@@ -167,7 +167,7 @@ async def statements(request: Request, visitor: Signed, month: str = "", charge:
     """Each team's month, shown or charged; together exactly what was spent."""
     months = _months(datetime.now(UTC))
     month = month if month in months else months[0]
-    query = urlencode({"month": month, "charge": str(charge).lower()})
+    query = urlencode({"month": month, "charge": str(charge).lower(), "lines": "false"})
     found = await fetch(visitor, made=f"/api/cost/statements?{query}")
     values = {**found["made"], "month": month, "months": months, "charge": charge, "tab": "Statements"}
     return await show(request, visitor, "cost_statements.html", "/cost", **values)

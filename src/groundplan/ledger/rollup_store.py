@@ -6,12 +6,13 @@ All of one question is one statement, so it sees one state. Percentiles are of b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection, errors
+from psycopg.rows import dict_row
 
 from groundplan.core.database import select
 
@@ -27,6 +28,7 @@ NOBODY = UUID(int=0)
 EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
 """What is not asked for begins and ends here."""
 _EPOCH = EVER[0]
+_LOT = 10_000
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _SUMS: LiteralString = "calls, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens, completion_tokens"
 _KEYS: LiteralString = "workload, team, demo, blueprint, model, deployment, site, endpoint, status, cache, feature"
@@ -120,9 +122,21 @@ def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
 
     The part `attempt` counts attempts and costs nothing.
     """
+    return select(conn, _parts_query(by), _timed(wanted, "hour" not in by))
+
+
+def parts_in_lots(conn: Connection[Any], by: Sequence[str], wanted: Row) -> Iterator[list[Row]]:
+    """As `parts_by`, ten thousand rows at a time: of thousands of workloads a month has a million, which are most of a
+    gigabyte."""
+    with conn.cursor("parts_in_lots", row_factory=dict_row) as cursor:
+        cursor.execute(_parts_query(by).encode(), _timed(wanted, "hour" not in by))
+        while rows := cursor.fetchmany(_LOT):
+            yield rows
+
+
+def _parts_query(by: Sequence[str]) -> str:
     sums: LiteralString = "sum(count) AS count, sum(cost_usd) AS cost_usd"
-    query = _PART_ROWS + _grouped(by, PART_KEYS, sums) + " FROM wanted" + _tail(by)
-    return select(conn, query, _timed(wanted, "hour" not in by))
+    return _PART_ROWS + _grouped(by, PART_KEYS, sums) + " FROM wanted" + _tail(by)
 
 
 def answers_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> dict[tuple[Any, ...], int]:

@@ -20,7 +20,7 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.core.months import next_first
 from groundplan.economics.allocate.daily import allocated
-from groundplan.economics.allocate.model import Line
+from groundplan.economics.allocate.model import Basis, Line
 from groundplan.ledger import rollup_store
 
 DIMENSIONS: Final = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis")
@@ -37,6 +37,9 @@ UNITS: Final[dict[str, str]] = {
 }  # fmt: skip
 """Part of a cost that is not counted in tokens -> its unit."""
 _BY: Final = ("workload", "blueprint", "deployment", "site", "model", "part", "purpose", "tier", "estimated")
+_CARRIED: Final = ("workload", "blueprint")
+_FEW: Final = 8
+"""Workloads that are asked for one after the other."""
 _UNKNOWN: Final = Declared(0)
 OWN: Final = "own"
 """Provider of what no provider bills by the call."""
@@ -96,10 +99,30 @@ def days_of(first: date | None, last: date | None, today: date) -> Days:
     return Days(first, last)
 
 
-def book(conn: Connection[Any], days: Days, today: date) -> list[Line]:
-    """Every line. Declared costs of days that have not come are left out."""
-    lines = measured(conn, days)
-    return lines + divided(conn, Days(days.first, min(days.last, today))) if days.first <= today else lines
+def book(conn: Connection[Any], days: Days, today: date, team: str | None = None, *, apart: bool = True) -> list[Line]:
+    """Every line; of what calls cost those of one team, where said, and, unless `apart`, of all deployments together.
+    Declared costs of days that have not come are left out."""
+    return measured(conn, days, team, apart=apart) + _declared(conn, days, today)
+
+
+def carried(conn: Connection[Any], days: Days, today: date) -> list[Line]:
+    """As `book`, for whoever asks what each team or workload carries and not for what: a line of all that calls of a
+    workload cost, of which there are a hundredth as many."""
+    wanted = cost_use.wanted(days.first, days.last)
+    rows = rollup_store.parts_by(conn, _CARRIED, wanted)
+    carriers = _Carriers(conn, wanted)
+    carriers.know(rows)
+    found = [
+        Line(term="", workload=row["workload"], team=carriers.team(row), amount=amount, basis="measured", rule="",
+             source="ledger")
+        for row in rows
+        if (amount := from_decimal(row["cost_usd"]))
+    ]  # fmt: skip
+    return found + _declared(conn, days, today)
+
+
+def _declared(conn: Connection[Any], days: Days, today: date) -> list[Line]:
+    return divided(conn, Days(days.first, min(days.last, today))) if days.first <= today else []
 
 
 def divided(conn: Connection[Any], days: Days) -> list[Line]:
@@ -109,27 +132,27 @@ def divided(conn: Connection[Any], days: Days) -> list[Line]:
     return allocated(cost_use.days(conn, in_force, days.first, days.last))
 
 
-def measured(conn: Connection[Any], days: Days) -> list[Line]:
+def measured(conn: Connection[Any], days: Days, team: str | None = None, *, apart: bool = True) -> list[Line]:
     """What attempts cost, by part of the cost, workload and deployment, as the blueprint priced them that they ran
-    under; whose team carries them, too. What the gateway itself asked, such as the judge of a guardrail, is a term of
-    its own (`ledger.model.PURPOSES`), and in no other."""
+    under; whose team carries them, too; of all teams or of one. What the gateway itself asked, such as the judge of a
+    guardrail, is a term of its own (`ledger.model.PURPOSES`), and in no other. Unless `apart`, a line is of all
+    deployments, without rule and source: of 2,000 workloads that are thousands of lines instead of hundreds of
+    thousands."""
     wanted = cost_use.wanted(days.first, days.last)
-    rows = rollup_store.parts_by(conn, _BY, wanted)
-    declared = cost_rules.by_number(conn, {row["blueprint"] for row in rows})
-    known = all(declared.get(row["blueprint"], _UNKNOWN).teams.get(row["workload"]) for row in rows)
-    told = {} if known else _told(conn, wanted)
+    carriers = _Carriers(conn, wanted)
     found: dict[Line, _Sum] = {}
-    for row in rows:
-        amount = from_decimal(row["cost_usd"])
-        if row["part"] == "attempt" or not amount:
-            continue
-        number = row["blueprint"]
-        under = declared.get(number, _UNKNOWN)
-        line = _line(row, under, under.teams.get(row["workload"]) or told.get((row["workload"], number), ""))
-        mine = found.setdefault(line, _Sum())
-        mine.amount += amount
-        mine.count += int(row["count"])
-        mine.blueprints |= {number} if number else set()
+    for asked in [wanted] if team is None else _of_team(conn, wanted, carriers, team):
+        for rows in rollup_store.parts_in_lots(conn, _BY, asked):
+            carriers.know(rows)
+            for row in rows:
+                amount = from_decimal(row["cost_usd"])
+                if row["part"] == "attempt" or not amount or team not in (None, carrier := carriers.team(row)):
+                    continue
+                made = _line if apart else _sum_line
+                mine = found.setdefault(made(row, carriers.under(row), carrier), _Sum())
+                mine.amount += amount
+                mine.count += int(row["count"])
+                mine.blueprints |= {row["blueprint"]} if row["blueprint"] else set()
     return [
         replace(
             line,
@@ -151,14 +174,13 @@ class _Sum:
 
 def _line(row: dict[str, Any], under: Declared, team: str) -> Line:
     """Without its amount and count."""
-    bound = row["part"] == "bound"
     return Line(
-        term=row["purpose"] or term_of(under.kinds.get(row["deployment"], ""), str(row["part"])),
+        term=_term(row, under),
         workload=row["workload"],
         team=team,
         amount=0,
-        basis="estimated" if bound or row["estimated"] else "measured",
-        rule="the most it can have cost" if bound else _priced(row),
+        basis=_basis(row),
+        rule="the most it can have cost" if row["part"] == "bound" else _priced(row),
         source=under.prices.get(row["deployment"], "ledger"),
         deployment=row["deployment"],
         site=row["site"],
@@ -168,9 +190,58 @@ def _line(row: dict[str, Any], under: Declared, team: str) -> Line:
     )
 
 
+def _sum_line(row: dict[str, Any], under: Declared, team: str) -> Line:
+    """The same of all deployments."""
+    return Line(
+        term=_term(row, under), workload=row["workload"], team=team, amount=0, basis=_basis(row), rule="", source=""
+    )
+
+
+def _term(row: dict[str, Any], under: Declared) -> str:
+    return row["purpose"] or term_of(under.kinds.get(row["deployment"], ""), str(row["part"]))
+
+
+def _basis(row: dict[str, Any]) -> Basis:
+    return "estimated" if row["part"] == "bound" or row["estimated"] else "measured"
+
+
 def term_of(kind: str, part: str) -> str:
     """What a part of the cost of an attempt at a deployment of some type is called."""
     return _TERMS.get(kind, part)
+
+
+class _Carriers:
+    """Which team carries a row of the ledger, and the blueprint that it ran under: each is read once."""
+
+    def __init__(self, conn: Connection[Any], wanted: dict[str, Any]) -> None:
+        self._conn, self._wanted = conn, wanted
+        self._declared: dict[int, Declared] = {}
+        self._told: dict[tuple[str, int], str] | None = None
+
+    def know(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Read the blueprints of these rows."""
+        if numbers := {row["blueprint"] for row in rows} - self._declared.keys():
+            found = cost_rules.by_number(self._conn, numbers)
+            self._declared |= {number: found.get(number, _UNKNOWN) for number in numbers}
+
+    def under(self, row: Mapping[str, Any]) -> Declared:
+        return self._declared[row["blueprint"]]
+
+    def team(self, row: Mapping[str, Any]) -> str:
+        """As its blueprint says, else as its calls tell; empty: none."""
+        if team := self.under(row).teams.get(row["workload"]):
+            return team
+        if self._told is None:
+            self._told = _told(self._conn, self._wanted)
+        return self._told.get((row["workload"], row["blueprint"]), "")
+
+
+def _of_team(conn: Connection[Any], wanted: dict[str, Any], carriers: _Carriers, team: str) -> Iterable[dict[str, Any]]:
+    """What to ask for the lines of one team: for each of its workloads, where they are few."""
+    rows = rollup_store.parts_by(conn, _CARRIED, wanted)
+    carriers.know(rows)
+    names = sorted({row["workload"] for row in rows if carriers.team(row) == team})
+    return [{**wanted, "workload": name} for name in names] if len(names) <= _FEW else [wanted]
 
 
 def _told(conn: Connection[Any], wanted: dict[str, Any]) -> dict[tuple[str, int], str]:

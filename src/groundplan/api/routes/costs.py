@@ -29,7 +29,7 @@ from groundplan.core.errors import NotFound
 from groundplan.core.money import format_numeric, format_usd, maybe_usd
 from groundplan.core.months import next_first
 from groundplan.economics.export.focus import focus_csv
-from groundplan.economics.export.statement import Statement, statement_csv, statements
+from groundplan.economics.export.statement import UNCARRIED, Statement, statement_csv, statements
 from groundplan.ledger import archive_store, days_store, finding_store, rollup_store
 
 router = below_api("cost", prefix="/cost")
@@ -167,12 +167,14 @@ def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) ->
 @router.get("/statements")
 def all_statements(
     services: Using, _: Reader, month: Month = None,
-    team: str | None = None, charge: bool = False,
+    team: str | None = None, charge: bool = False, lines: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """A month for each team; together exactly everything that was spent."""
-    made = _statements(services, month, team, charge)
+    """A month for each team; together exactly everything that was spent. Without `lines` the sums alone: of thousands
+    of workloads the lines are a hundred megabytes."""
+    made = _statements(services, month, team, charge, apart=lines)
     total = sum(each.total for each in made)
-    return {"statements": [_statement_json(each) for each in made], "total_usd": format_usd(total)}
+    told = [_statement_json(each) | ({"lines": _lines_json(each)} if lines else {}) for each in made]
+    return {"statements": told, "total_usd": format_usd(total)}
 
 
 def _exported(services: Using, caller: Caller, kind: str, **what: object) -> None:
@@ -304,15 +306,17 @@ def anomalies(services: Using, _: Reader, closed: bool = True) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _statements(services: Using, month: str | None, team: str | None, charge: bool) -> list[Statement]:
+def _statements(
+    services: Using, month: str | None, team: str | None, charge: bool, *, apart: bool = True
+) -> list[Statement]:
     today = services.clock.now().date()
     first = date.fromisoformat(f"{month}-01") if month else today.replace(day=1)
     last = cost_book.days_of(first, None, max(first, today)).last
     last = min(last, next_first(first) - timedelta(days=1))
     days = cost_book.Days(first, last)
     with services.transaction() as conn:
-        lines = cost_book.book(conn, days, today)
-        before = cost_book.book(conn, days.month_before, today)
+        lines = cost_book.book(conn, days, today, None if team == UNCARRIED else team, apart=apart)
+        before = cost_book.carried(conn, days.month_before, today)
         centers = cost_book.cost_centers(conn, lines)
     over = days.last < today
     found = statements(lines, days.first, days.last, charged=charge, previous=before, over=over, centers=centers)
@@ -337,8 +341,11 @@ def _statement_json(made: Statement) -> dict[str, Any]:
         "charged": made.charged, "total_usd": format_usd(made.total), "previous_usd": maybe_usd(made.previous),
         "by_workload": _pairs(made.by_workload()), "by_term": _pairs(made.by_term()),
         "by_basis": _pairs(made.by_basis()), "blueprints": list(made.blueprints),
-        "lines": [cost_book.line_json(line) for line in made.lines],
     }  # fmt: skip
+
+
+def _lines_json(made: Statement) -> list[dict[str, Any]]:
+    return [cost_book.line_json(line) for line in made.lines]
 
 
 def _pairs(sums: list[tuple[str, int]]) -> list[dict[str, str]]:
