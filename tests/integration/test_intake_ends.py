@@ -161,10 +161,10 @@ def test_a_source_that_fails_stops_no_other(intake: Intake, tmp_path: Path, monk
     assert done == (2,), "vectors are made all the same"
     monkeypatch.setattr(knowledge_ingest, "_conclude", conclude)
 
-    def unsightly(conn: Any, name: str, today: date) -> Any:
+    def unsightly(conn: Any, name: str, today: date, *more: Any) -> Any:
         if name == "bad":
             raise RecursionError("x")
-        return look(conn, name, today)
+        return look(conn, name, today, *more)
 
     monkeypatch.setattr(service, "assess", unsightly)
     (tmp_path / "good/b.md").write_text("# B\n\nThis is the other text.\n")

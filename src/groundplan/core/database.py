@@ -133,6 +133,16 @@ def connect(url: str, *, autocommit: bool = False, timeout: int = 10) -> psycopg
         ) from error
 
 
+def unhurried(connection: psycopg.Connection[Any]) -> None:
+    """Have a session take its time, whatever is usual on this server, and make tables where every role finds them: a
+    schema that is named after its login comes first otherwise, and the roles have none of that name."""
+    connection.execute("SET statement_timeout = 0")
+    connection.execute("SET idle_session_timeout = 0")
+    connection.execute(
+        "SELECT set_config('search_path', concat_ws(', ', 'public', nullif(current_setting('search_path'), '')), false)"
+    )
+
+
 def pooled(message: str) -> Invalid:
     """That something stands before PostgreSQL which does not pass on what this program needs."""
     return Invalid(

@@ -18,7 +18,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from groundplan.core.database import ROLES, connect, database_url, first_line, pooled, role_name
+from groundplan.core.database import ROLES, connect, database_url, first_line, pooled, role_name, unhurried
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -65,16 +65,6 @@ def migrate(url: str, target: str | None = None) -> str:
 
             upgrade(url, wanted, _SCRIPTS)
     return wanted
-
-
-def unhurried(connection: psycopg.Connection[Any]) -> None:
-    """Have a session take its time, whatever is usual on this server, and make tables where every role finds them: a
-    schema that is named after its login comes first otherwise, and the roles have none of that name."""
-    connection.execute("SET statement_timeout = 0")
-    connection.execute("SET idle_session_timeout = 0")
-    connection.execute(
-        "SELECT set_config('search_path', concat_ws(', ', 'public', nullif(current_setting('search_path'), '')), false)"
-    )
 
 
 def check_role(url: str, role: str) -> None:

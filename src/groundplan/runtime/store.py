@@ -14,9 +14,8 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from groundplan.core.database import connect, first_line
+from groundplan.core.database import connect, first_line, unhurried
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.runtime.migrate import unhurried
 
 Facts = dict[str, Any]
 """`{"tables": {name: [column, …]}, "sequences": {name: last value, 0 before the first}}`"""

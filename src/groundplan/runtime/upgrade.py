@@ -18,9 +18,8 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from groundplan.core.database import connect, first_line
+from groundplan.core.database import connect, first_line, unhurried
 from groundplan.core.errors import Unavailable
-from groundplan.runtime.migrate import unhurried
 
 TURN_SECONDS = 1.0
 """A heartbeat of a gateway that waits for longer is given up."""
