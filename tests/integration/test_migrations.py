@@ -20,7 +20,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
 
-from groundplan.core.database import ROLES, connect, external_url, role_name
+from groundplan.core.database import ROLES, connect, external_url, role_name, unhurried
 from groundplan.core.errors import Conflict, Denied, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.governance import store as governance
@@ -28,7 +28,7 @@ from groundplan.governance.policy import exception_store
 from groundplan.ledger import rollup_store, ticket_store, traffic
 from groundplan.runtime import migrate as migrate_module
 from groundplan.runtime import upgrade
-from groundplan.runtime.migrate import check_role, head, migrate, revision, unhurried
+from groundplan.runtime.migrate import check_role, head, migrate, revision
 from groundplan.testing.database import Cluster, Database
 
 
