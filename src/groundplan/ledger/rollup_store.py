@@ -126,8 +126,8 @@ def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
 
 
 def parts_in_lots(conn: Connection[Any], by: Sequence[str], wanted: Row) -> Iterator[list[Row]]:
-    """As `parts_by`, ten thousand rows at a time: of thousands of workloads a month has a million, which are most of a
-    gigabyte."""
+    """As `parts_by`, in the caller's transaction, ten thousand rows at a time: of thousands of workloads a month has a
+    million, which are most of a gigabyte."""
     with conn.cursor("parts_in_lots", row_factory=dict_row) as cursor:
         cursor.execute(_parts_query(by).encode(), _timed(wanted, "hour" not in by))
         while rows := cursor.fetchmany(_LOT):

@@ -141,18 +141,19 @@ def measured(conn: Connection[Any], days: Days, team: str | None = None, *, apar
     wanted = cost_use.wanted(days.first, days.last)
     carriers = _Carriers(conn, wanted)
     found: dict[Line, _Sum] = {}
-    for asked in [wanted] if team is None else _of_team(conn, wanted, carriers, team):
-        for rows in rollup_store.parts_in_lots(conn, _BY, asked):
-            carriers.know(rows)
-            for row in rows:
-                amount = from_decimal(row["cost_usd"])
-                if row["part"] == "attempt" or not amount or team not in (None, carrier := carriers.team(row)):
-                    continue
-                made = _line if apart else _sum_line
-                mine = found.setdefault(made(row, carriers.under(row), carrier), _Sum())
-                mine.amount += amount
-                mine.count += int(row["count"])
-                mine.blueprints |= {row["blueprint"]} if row["blueprint"] else set()
+    with conn.transaction():  # in which lots are read
+        for asked in [wanted] if team is None else _of_team(conn, wanted, carriers, team):
+            for rows in rollup_store.parts_in_lots(conn, _BY, asked):
+                carriers.know(rows)
+                for row in rows:
+                    amount = from_decimal(row["cost_usd"])
+                    if row["part"] == "attempt" or not amount or team not in (None, carrier := carriers.team(row)):
+                        continue
+                    made = _line if apart else _sum_line
+                    mine = found.setdefault(made(row, carriers.under(row), carrier), _Sum())
+                    mine.amount += amount
+                    mine.count += int(row["count"])
+                    mine.blueprints |= {row["blueprint"]} if row["blueprint"] else set()
     return [
         replace(
             line,
