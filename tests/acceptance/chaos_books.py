@@ -59,8 +59,9 @@ class Call:
     cache: str = "none"
     key: str = ""
     begun: float = 0.0
-    ended: float = 0.0
-    """Seconds since the epoch."""
+    asked: float = 0.0
+    """Seconds since the epoch at which it came, and at which its last attempt began, which may have taken its own of
+    the limits of the next minute."""
     sources: int = 0
     """Passages that were given to the model."""
 
@@ -292,8 +293,8 @@ def _used(books: Books, limit: Limit) -> Counter[str]:
 
 
 def _minute(call: Call) -> str:
-    """The one in which it was admitted; empty where it may have been another."""
-    first, last = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M}" for at in (call.begun - TICK, call.ended + TICK))
+    """The one in which it was admitted, with all its attempts; empty where it may have been another."""
+    first, last = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M}" for at in (call.begun - TICK, call.asked + TICK))
     return first if first == last else ""
 
 

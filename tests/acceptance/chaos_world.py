@@ -180,7 +180,8 @@ NORMAL = {"mode": "ok", "tokens": TOKENS, "latency_ms": 15, "chunk_ms": 4}
 BOOKS = (
     b"SELECT call_id::text, number, state, outcome, cost_usd, reserved_usd, estimated, flags,"
     b" coalesce((usage ->> 'input')::int, 0) + coalesce((usage ->> 'output')::int, 0) FROM attempt",
-    b"SELECT id::text, workload, status, cost_usd, cache, key_id::text, extract(epoch FROM at),"
+    b"SELECT id::text, workload, status, cost_usd, cache, key_id::text, extract(epoch FROM greatest(at,"
+    b" (SELECT max(a.at) FROM attempt a WHERE a.call_id = call.id))),"
     b" CASE jsonb_typeof(detail -> 'sources') WHEN 'array' THEN jsonb_array_length(detail -> 'sources') ELSE 0 END"
     b" FROM call",
     b"SELECT call_id::text, attempt, budget, period, cost_usd FROM charge",

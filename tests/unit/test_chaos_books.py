@@ -204,10 +204,10 @@ LIMITED = Books(
         Attempt("c", 1, "settled", "ok", 30, 50, tokens=12),
     ),
     calls=(
-        Call("a", "w", "ok", 30, key="k", begun=NOON, ended=NOON + 1),
-        Call("b", "w", "ok", 80, key="l", begun=NOON + 28, ended=NOON + 29.9),
-        Call("c", "w", "ok", 30, key="k", begun=NOON + 29.9, ended=NOON + 30.1),
-        Call("d", "w", "refused", 0, key="k", begun=NOON + 2, ended=NOON + 2),
+        Call("a", "w", "ok", 30, key="k", begun=NOON, asked=NOON + 1),
+        Call("b", "w", "ok", 80, key="l", begun=NOON + 28, asked=NOON + 29.9),
+        Call("c", "w", "ok", 30, key="k", begun=NOON + 29.9, asked=NOON + 30.1),
+        Call("d", "w", "refused", 0, key="k", begun=NOON + 2, asked=NOON + 2),
     ),
     audited=("a", "b", "c", "d"),
     counted=("a-1", "b-1", "b-2", "c-1"),
@@ -248,7 +248,7 @@ def test_one_more_than_a_limit_and_one_more_than_was_granted_is_found(place: int
 
 def test_a_call_at_the_turn_of_a_minute_may_be_of_either() -> None:
     inside = replace(LIMITED.calls[2], begun=NOON + 27)
-    earlier = replace(inside, ended=NOON + 29)
+    earlier = replace(inside, asked=NOON + 29)
     for call, count in ((inside, 0), (earlier, 4)):
         calls = (*LIMITED.calls[:2], call, LIMITED.calls[3])
         assert len(faults(replace(LIMITED, calls=calls))) == count
