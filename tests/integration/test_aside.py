@@ -160,7 +160,7 @@ def test_large_companies_are_planned_there_and_small_ones_here(tmp_path: Path, m
     questions: list[tuple[Any, ...]] = [
         (told.whole, None), (told.why, "a"), (told.because, "b"), (told.what_if, whatif.parse([], [], ["a=x9"], [])),
         (told.replanned, {"a": 3.0}), (told.coming, 6, 3), (told.ways, {}), (routes.routes,),
-        (told.whole_text, None),
+        (told.whole_text, told.Page(1, search="B")),
     ]  # fmt: skip
     here = [function(solved(facts), *arguments) for function, *arguments in questions]
     with planned.aside(tmp_path, (told.__name__, routes.__name__)) as (made, urgent):

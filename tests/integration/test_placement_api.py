@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pdfplumber
 import pytest
@@ -52,6 +54,14 @@ class Planner:
         finally:
             connection.close()
         return reply.status, json.loads(raw) if raw.startswith((b"{", b"[")) else raw.decode()
+
+    def page(self, path: str) -> tuple[int, str]:
+        """As a browser of the operator's shows it."""
+        url = self.ask("POST", "/api/login-links", {"person": None})[1]["url"]
+        browser = build_opener(HTTPCookieProcessor())
+        browser.open(url, timeout=60).close()
+        with browser.open(urljoin(url, path), timeout=170) as reply:
+            return reply.status, reply.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +108,30 @@ def test_the_plan_is_shown_verified_with_its_gap_and_comparisons(planner: Planne
     assert {row["with"] for row in plan["compared"]} == {"today", "all cloud", "all private", "each alone"}
     assert "outside EU" in plan["excluded"]["support-assistant"]["cloud-us"]
     assert [build["site"] for build in plan["to_build"]] == ["line-3"]
-    _, one = planner.ask("GET", "/api/placement?among=line-inspector")
+    _, one = planner.ask("GET", "/api/placement?limit=1&search=Line")
     assert [row["workload"] for row in one["workloads"]] == [*one["excluded"]] == [*one["curves"]] == ["line-inspector"]
     assert one["usd_month"] == plan["usd_month"] and sum(site["workloads"] for site in one["sites"]) == len(places)
+    assert (one["total"], one["next"]) == (1, None)
+    _, first = planner.ask("GET", "/api/placement?limit=2")
+    _, rest = planner.ask("GET", f"/api/placement?limit=100&after={first['next']}")
+    assert [row["workload"] for row in (*first["workloads"], *rest["workloads"])] == sorted(places)
+    assert first["total"] == rest["total"] == len(places) and rest["next"] is None
     _, served = planner.ask("GET", "/api/placement/served?limit=1")
     _, behind = planner.ask("GET", f"/api/placement/served?after={served['next']}")
     assert served["total"] == 1 + len(behind["placements"]) and behind["next"] is None
+    _, named = planner.ask("GET", f"/api/placement/served?among=nobody,{served['next']}")
+    assert [row["workload"] for row in named["placements"]] == [served["next"]] and named["total"] == 1
+
+
+def test_the_page_has_also_what_is_planned_and_not_served(planner: Planner) -> None:
+    _, plan = planner.ask("GET", "/api/placement")
+    _, served = planner.ask("GET", "/api/placement/served")
+    planned = {row["workload"] for row in plan["workloads"]}
+    assert planned > {row["workload"] for row in served["placements"]}
+    status, page = planner.page("/placement")
+    assert status == 200 and all(f'<a href="/placement/{name}">' in page for name in planned)
+    status, page = planner.page("/placement?search=line-inspector")
+    assert status == 200 and "1 of 1 workload" in page and "None of these workloads is served yet" in page
 
 
 def test_why_tells_the_same_on_both_ways(planner: Planner) -> None:

@@ -20,6 +20,7 @@ from groundplan.placement import pictures
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/placement"
 LISTED = 50
+NOTHING_DECLARED = 404
 CHARTS = 24
 """Each takes some ten milliseconds to draw."""
 LEVELS = (1.0, 0.75, 0.5)
@@ -37,19 +38,23 @@ async def placement(request: Request, visitor: Signed) -> HTMLResponse:
     search, after = request.query_params.get("search", "")[:200], request.query_params.get("after", "")[:63]
     query = {"search": search} if search else {}
     behind = {"after": after} if after else {}
-    reply = await visitor.api.get("/api/placement/served", limit=str(LISTED), **query, **behind)
+    part = {"limit": str(LISTED), **query, **behind}
+    asked = await visitor.api.get("/api/placement", **part)
+    plan = asked.body if asked.ok else None
+    if plan is not None:
+        part = {"limit": str(LISTED), "among": ",".join(row["workload"] for row in plan["workloads"])}
+    reply = await visitor.api.get("/api/placement/served", **part)
     if not reply.ok:
         raise Instead(failed(reply, visitor))
-    served, following = reply.body["placements"], reply.body["next"]
-    among = ",".join(placement["workload"] for placement in served)
-    asked = await visitor.api.get("/api/placement", among=among) if served else None
-    plan = asked.body if asked is not None and asked.ok else None
+    served, listed = reply.body["placements"], reply.body if plan is None else plan
+    following = listed["next"]
     values: dict[str, Any] = {
         "plan": plan, "placements": served, "paper": find_spec("reportlab") is not None, "search": search,
-        "total": reply.body["total"], "first": urlencode(query) if after else None,
+        "listed": len(served if plan is None else plan["workloads"]), "total": listed["total"],
+        "first": urlencode(query) if after else None,
         "more": urlencode({**query, "after": following}) if following else None,
     }  # fmt: skip
-    values["told"] = asked.problem if asked is not None and not asked.ok else ""
+    values["told"] = "" if asked.ok or asked.status == NOTHING_DECLARED else asked.problem
     if plan is not None:
         values |= {
             "map": pictures.site_map(plan["sites"], plan["workloads"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -23,9 +24,26 @@ from groundplan.placement.explain.words import sentences
 from groundplan.placement.planner import CompanyPlan
 
 
-def whole(plan: CompanyPlan, among: frozenset[str] | None) -> dict[str, Any]:
-    """The plan; `among`: of which workloads each is told, None: of all."""
-    body = whole_json(plan, compare(plan), among)
+@dataclass(frozen=True, slots=True)
+class Page:
+    """So many workloads by name, those behind `after` whose names have `search` in them."""
+
+    limit: int
+    after: str = ""
+    search: str = ""
+
+
+def whole(plan: CompanyPlan, page: Page | None) -> dict[str, Any]:
+    """The plan; with a page, of its workloads alone each is told: `next` is what `after` is for those that follow,
+    `total` how many have the word in their names."""
+    among: frozenset[str] | None = None
+    more: dict[str, Any] = {}
+    if page is not None:
+        found = sorted(name for name in plan.decided if page.search.strip().lower() in name)
+        rest = [name for name in found if name > page.after]
+        among = frozenset(rest[: page.limit])
+        more = {"total": len(found), "next": rest[page.limit - 1] if len(rest) > page.limit else None}
+    body = whole_json(plan, compare(plan), among) | more
     names = [row["workload"] for row in body["workloads"]]
     matrix = excluded_matrix(plan, names)
     body["excluded"] = {name: {site: list(rules) for site, rules in row.items()} for name, row in matrix.items()}
@@ -33,9 +51,9 @@ def whole(plan: CompanyPlan, among: frozenset[str] | None) -> dict[str, Any]:
     return body
 
 
-def whole_text(plan: CompanyPlan, among: frozenset[str] | None) -> bytes:
+def whole_text(plan: CompanyPlan, page: Page | None) -> bytes:
     """The same as JSON: of thousands of workloads that is megabytes, which nobody else should wait for."""
-    return json.dumps(whole(plan, among), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(whole(plan, page), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def why(plan: CompanyPlan, workload: str) -> dict[str, Any]:
@@ -99,7 +117,7 @@ def ways(plan: CompanyPlan, asked: Mapping[str, float]) -> list[dict[str, Any]]:
     return front(plan, asked=asked)
 
 
-def page(plan: CompanyPlan, today: date) -> str:
+def board_page(plan: CompanyPlan, today: date) -> str:
     """The report for the board."""
     return report.report_html(plan, today)
 

@@ -63,10 +63,17 @@ class Replan(BaseModel):
 
 
 @router.get("/placement", response_model=dict[str, Any])
-def show(services: Using, _: Reader, among: Annotated[str | None, Query(max_length=8000)] = None) -> Response:
-    """The plan of the whole company: cost by term, proven gap, comparisons, the matrix of exclusions. `among`: names
-    with commas between them; what is told of each workload is told of these alone."""
-    body = placing.told(services, told.whole_text, None if among is None else frozenset(among.split(",")))
+def show(
+    services: Using,
+    _: Reader,
+    search: Annotated[str, Query(max_length=200)] = "",
+    after: Annotated[str, Query(max_length=63)] = "",
+    limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
+) -> Response:
+    """The plan of the whole company: cost by term, proven gap, comparisons, the matrix of exclusions. With `limit` what
+    is told of each workload is told of so many, by name, those behind `after` with `search` in their names: `next` is
+    what `after` is for those that follow, `total` how many there are in all."""
+    body = placing.told(services, told.whole_text, None if limit is None else told.Page(limit, after, search))
     return Response(body, media_type="application/json")
 
 
@@ -77,12 +84,16 @@ def served(
     search: Annotated[str, Query(max_length=200)] = "",
     after: Annotated[str, Query(max_length=63)] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    among: Annotated[str | None, Query(max_length=8000)] = None,
 ) -> dict[str, Any]:
-    """Why each served workload is where it is, as it was when it was released, by name; `search`: a part of the name.
-    `next`: what `after` is for those that follow; `total`: how many there are in all."""
+    """Why each served workload is where it is, as it was when it was released, by name; `search`: a part of the name,
+    `among`: names with commas between them, and no others are told of. `next`: what `after` is for those that follow;
+    `total`: how many there are in all."""
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
-    found = {each.workload: each for each in blueprint.placements} if blueprint else {}
+    asked = None if among is None else frozenset(among.split(","))
+    placements = blueprint.placements if blueprint else ()
+    found = {each.workload: each for each in placements if asked is None or each.workload in asked}
     names = sorted(name for name in found if search.strip().lower() in name)
     rest = [name for name in names if name > after]
     following = rest[limit - 1] if len(rest) > limit else None
@@ -201,7 +212,7 @@ def ways(
 @router.get("/placement/report", response_class=HTMLResponse)
 def report(services: Using, _: Reader) -> HTMLResponse:
     """The plan as one self-contained page for the board."""
-    return HTMLResponse(placing.told(services, told.page, services.clock.now().date(), plans=MANY))
+    return HTMLResponse(placing.told(services, told.board_page, services.clock.now().date(), plans=MANY))
 
 
 @router.get("/placement/report.pdf")
