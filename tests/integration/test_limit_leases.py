@@ -382,6 +382,30 @@ async def test_a_window_that_is_over_is_forgotten_and_the_next_one_is_fresh(
     assert row(database, "SELECT count(*) FROM limit_span WHERE span = %s", before) == (0,)
 
 
+async def test_a_window_that_ends_while_a_new_connection_learns_of_it_stays_forgotten(
+    database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all that was granted of it lay there again, as if nothing had been used, and went back."""
+    asked, held = quota(REQUESTS, 3), grant_store.held_limits
+    async with worker(database, tmp_path, wall) as one:
+        key, lender = (asked.name, one.span(asked)), one.leases._lender
+
+        async def at_its_end(*of: Any) -> dict[tuple[str, str], tuple[int, int]]:
+            found = await held(*of)
+            wall.at += timedelta(minutes=1)
+            await until(lambda: key not in one.counters.granted_keys())
+            return found
+
+        with patience():
+            assert await one.take(asked, 2, 2)
+        monkeypatch.setattr(grant_store, "held_limits", at_its_end)
+        async with lender.busy:
+            await (await lender.connect()).close()
+            await lender.connect()
+        assert key not in one.counters.granted_keys()
+    assert granted(database, asked) >= 2
+
+
 async def test_windows_of_who_never_comes_again_are_forgotten_too(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:

@@ -228,7 +228,7 @@ class Lender:
 
     async def _compare(self, connection: Connection) -> None:
         """Learn what the database knows to be granted. May be repeated after any failure."""
-        now, over = self.now(), self.now(before=_GRANTED_FOR)
+        over = self.now(before=_GRANTED_FOR)
         used = {period for _, period in (*self._granted, *self._accounts)}  # also one in which a call goes on for days
         found = await grant_store.held(
             connection, self._epoch, lambda period: has_ended(period, over) and period not in used
@@ -241,6 +241,7 @@ class Lender:
         if self._lost:
             await self._owe(connection)
         limits = await grant_store.held_limits(connection, self._epoch)
+        now = self.now()  # of windows that ended meanwhile nothing may be known any more
         known = {key: (0, 0) for key in self._granted if is_quota(key[0])}
         for key, (granted, released) in (known | limits).items():
             if not has_ended(key[1], now):
