@@ -233,6 +233,7 @@ class Lender:
         found = await grant_store.held(
             connection, self._epoch, lambda period: has_ended(period, over) and period not in used
         )
+        over = self.now(before=_GRANTED_FOR)  # what ended while it was asked may be forgotten by now
         lost = [key for key in self._slices.granted_keys() if self._granted.get(key, 0) > found.get(key, 0)]
         for key in (*lost, *found):
             if not self._is_forgotten(key, over):
@@ -241,8 +242,8 @@ class Lender:
         if self._lost:
             await self._owe(connection)
         limits = await grant_store.held_limits(connection, self._epoch)
-        now = self.now()  # of windows that ended meanwhile nothing may be known any more
         known = {key: (0, 0) for key in self._granted if is_quota(key[0])}
+        now = self.now()  # not sooner, for the same reason: known anew it would all be idle, and given back
         for key, (granted, released) in (known | limits).items():
             if not has_ended(key[1], now):
                 self._booked_limit(key, granted, released)
