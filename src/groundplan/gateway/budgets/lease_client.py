@@ -390,7 +390,8 @@ class LeaseClient:
         if self._idle and self.connected:
             await self._give_back_idle(now)
         if at != self._minute:
-            self._left = [key for key in await _over(self._accounts, at) if is_quota(key[0])]
+            known = [*self._accounts, *self._counters.granted_keys()]  # to some an answer came once they were forgotten
+            self._left = [key for key in dict.fromkeys(await _over(known, at)) if is_quota(key[0])]
             await self._forget_ended()
             await self._forget_budgets()
         self._minute = at
@@ -450,12 +451,13 @@ class LeaseClient:
         """Windows come and go by the minute: nothing of them stays in memory, once nobody waits for them any more."""
         kept: list[Key] = []
         async for some in in_turns(self._left):
-            waited = {key for key in some if self._accounts[key].task is not None or self._accounts[key].promised}
-            for key in self._counters.forget([key for key in some if key not in waited]):
-                del self._accounts[key]
+            gone = self._counters.forget([key for key in some if not self._is_waited_for(key)])
+            for key in gone:
+                self._accounts.pop(key, None)
                 self._moving.pop(key, None)
+                self._rounds.beside.pop(key, None)
                 self._lender.forget(key)
-            kept += [key for key in some if key in self._accounts]
+            kept += set(some).difference(gone)
         self._left = kept
 
     async def _forget_budgets(self) -> None:
@@ -473,9 +475,11 @@ class LeaseClient:
 
     def _in_use(self, key: Key) -> bool:
         """Whether somebody waits for a budget, or something of it is still to be returned or fetched."""
+        return self._is_waited_for(key) or key in self._moving or self._slices.available(*key) > 0
+
+    def _is_waited_for(self, key: Key) -> bool:
         account = self._accounts.get(key)
-        waited = account is not None and (account.task is not None or account.promised or bool(account.waiters))
-        return bool(waited) or key in self._moving or self._slices.available(*key) > 0
+        return account is not None and (account.task is not None or account.promised > 0 or bool(account.waiters))
 
     def _runs_low(self, key: Key, account: Account, now: float, at: str) -> bool:
         """Whether to fetch ahead: too little is left at its use, and nobody is short, here or elsewhere."""
