@@ -24,8 +24,10 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway import rhythm
 from groundplan.gateway.budgets import grant_store, lease_client, lender
+from groundplan.gateway.budgets.account import Account
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import REQUESTS, Quota, Slices
+from groundplan.gateway.budgets.lender import Need
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.journal import Journal
@@ -688,6 +690,26 @@ async def test_a_grant_whose_answer_came_too_late_is_found_soon(
         held = granted(database, "assistant")
         assert held > 0
         await until(lambda: one.slices.available("assistant", MONTH) == granted(database, "assistant"))
+
+
+async def test_what_came_is_known_where_it_is_not_told_who_has_what_did_not(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two budgets that are asked for together one is short, and PostgreSQL stands still after their grant."""
+    each = [Budget(name=f"key/{n}", covers=f"key/{n}", limit=COST, period="month") for n in range(2)]
+    asked = [
+        Need((b.name, MONTH), Account(b, 1), least, least) for b, least in zip(each, (COST, COST + 1), strict=True)
+    ]
+
+    async def silent(*_: Any) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(grant_store, "open_elsewhere", silent)
+    async with worker(database, tmp_path) as one:
+        async with one.leases._lender.busy:
+            with pytest.raises(TimeoutError):
+                await one.leases._lender.grant_budgets(asked)
+        assert one.slices.available("key/0", MONTH) == granted(database, "key/0") == COST
 
 
 async def test_what_is_being_given_back_of_a_limit_while_a_worker_stops_is_told(

@@ -152,12 +152,13 @@ class Lender:
             asks = [(each, each.account.declared, each.account.number) for each in needs]
             asked = [(b, each.key[1], n, self._wish(each)) for each, b, n in asks if isinstance(b, Budget)]
             found = await grant_store.grant_budgets(connection, self._epoch, asked)
-        if short := [each for each, granted in zip(needs, found, strict=True) if not granted.amount]:
+        came = [self._learned(each, n, granted) for (each, _, n), granted in zip(asks, found, strict=True)]
+        if short := [each for each, amount in zip(needs, came, strict=True) if not amount]:
             async with patient(_STATEMENT_S):
                 held = await grant_store.open_elsewhere(connection, self._epoch, [each.key for each in short])
             for each in short:
                 each.account.elsewhere = held.get(each.key, 0)
-        return [self._learned(each, n, granted) for (each, _, n), granted in zip(asks, found, strict=True)]
+        return came
 
     async def grant_limits(self, needs: Sequence[Need]) -> list[int]:
         """As `grant_budgets`, of limits."""
