@@ -88,6 +88,8 @@ def test_the_companys_proxy_holds_where_a_deployment_says_nothing_and_is_not_loc
         ),
         ("url: https://h.example/v1\ntype: transcription\naudio: 10s\nhttp: 2\n", "upload_way"),
         ("url: https://h.example/v1\ntype: transcription\naudio: 10s\nproxy: https://p.example:1\n", "upload_way"),
+        ("url: https://h.example/v1\nserves: [batches]\nhttp: 2\n", "batches_unserved"),
+        ("url: https://h.example/v1\nserves: [batches]\nproxy: https://p.example:1\n", "batches_unserved"),
         ("url: https://h.example/v1\ntype: realtime\nhttp: 2\n", "realtime_way"),
         ("url: https://h.example/v1\ntype: realtime\nproxy: http://p.example:1\n", "realtime_way"),
         ("url: local:embedded\nhttp: 2\n", "local_direct"),

@@ -112,9 +112,10 @@ def _reached(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
         found.append(("type", "upload_way", "uploads go by http: 1 and through no proxy by https only", hint))
     through = proxy not in (None, DIRECT) and not doc.url.startswith("local:")
     found += _NO_CONVERSATION if doc.type == "realtime" and (doc.http != 1 or through) else []
-    if "batches" in doc.serves and (doc.http != 1 or doc.type not in ("chat", "embeddings", "moderation")):
+    if "batches" in doc.serves and (other or doc.type not in ("chat", "embeddings", "moderation")):
         hint = "Leave batches out of serves: its lines are then made as calls."
-        found.append(("serves", "batches_unserved", f"no batches of {doc.type} over http: {doc.http}", hint))
+        way = "through a proxy by https" if other and doc.http == 1 else f"over http: {doc.http}"
+        found.append(("serves", "batches_unserved", f"no batches of {doc.type} {way}", hint))
     if doc.proxy is None and doc.proxy_key is not None:
         found.append(("proxy_key", "proxy_missing", "a proxy_key without a proxy", "Write proxy: http://HOST:PORT."))
     if doc.url.startswith("local:") and (doc.proxy not in (None, DIRECT) or doc.http != 1):

@@ -291,11 +291,12 @@ async def _write(connection: UpstreamConnection, target: Target, asked: Asked) -
         asked.method, target.pool.prefix, asked.path, target.host, target.authorization, asked.lines,
     )  # fmt: skip
     length = b"" if asked.method in (b"GET", b"DELETE") else b"content-length: %d\r\n" % size
-    connection.send(head + length + b"\r\n" + asked.body)
     if asked.form is None:
+        connection.send(head + length + b"\r\n" + asked.body)
         return
     if not isinstance(connection, Http1Connection):
         raise UpstreamFailure("refused", "files go over HTTP/1.1 only", sent=False)
+    connection.send(head + length + b"\r\n")
     try:
         async with patient(file_seconds(asked.form[1])):
             await _write_file(connection, asked.form)
