@@ -10,12 +10,13 @@ from uuid import UUID
 
 import pytest
 from tests.unit.call_rig import Rig, call_rig
-from tests.unit.raw_upstream import answering, asked, saying, whole
+from tests.unit.raw_upstream import END, HI, ROLE, STREAM, answering, asked, events, saying, whole
 
-from groundplan.blueprint.model import Keep
+from groundplan.blueprint.model import Guardrails, Keep
 
 HALF, SIGN = "caf\ud83d", "caf\ufffd"
 FULL = {"assistant": {"keep": Keep(content="full", seconds=60)}}
+LOOKED_AT = {"assistant": {"guardrails": Guardrails(input={"secrets": "block"}, output={"secrets": "block"})}}
 NATIVE = {"one": {"serves": ["responses"]}}
 
 
@@ -88,3 +89,34 @@ async def test_a_number_that_chat_cannot_be_told_is_refused(tmp_path: Path, path
         reply = await asked(rig, path, body.encode())
         assert (reply.status, reply.code) == (400, "body_invalid"), reply.body
         assert rig.models["one"].counted == 0
+
+
+@pytest.mark.parametrize(
+    ("rules", "more", "status"),
+    [
+        (LOOKED_AT, b'"seed":1e999', 400),
+        (LOOKED_AT, b'"x":%b' % (b"1" * 5000), 400),
+        ({"assistant": {}}, b'"x" :%b' % (b"1" * 5000), 200),  # nobody here reads it, and so it goes on
+    ],
+)
+async def test_a_number_beyond_all_bounds_in_a_request(
+    tmp_path: Path, rules: dict[str, dict[str, Any]], more: bytes, status: int
+) -> None:
+    body = b'{"model":"auto","messages":[{"role":"user","content":"x"}],"max_tokens":9,%b}' % more
+    async with call_rig(tmp_path, ["one"], workloads=rules) as rig:
+        reply = await asked(rig, "/v1/chat/completions", body)
+        assert reply.status == status and (status == 200 or reply.code == "body_invalid"), reply.body
+        await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_cannot_be_looked_at_is_not_given(tmp_path: Path, stream: bool) -> None:
+    """It was settled by then; of a stream, only how it ended was still to be told."""
+    odd = END[:-1] + b',"score":1e999}'
+    answer = STREAM + events(ROLE, HI, odd, b"[DONE]") if stream else answering(whole(score=1)[:-2] + b"1e999}")
+    async with saying(tmp_path, answer, workloads=LOOKED_AT) as rig:
+        reply = await rig.chat(stream=stream)
+        told = b'"code":"stream_broken"' if stream else b'"code":"upstream_failed"'
+        assert reply.status == (200 if stream else 503) and told in reply.body, reply.body
+        assert b"1e999" not in reply.body
+        await rig.books()

@@ -113,8 +113,8 @@ class GuardedRelay(Wrapped):
     def last(self, facts: bytes) -> bytes:
         try:
             out = self._guarded(self._inner.last(facts))
-        except Stopped as stopped:  # it was settled already; only an event that ends the stream may have text here
-            out = self.broken(stopped.error.message, "")
+        except Malformed as wrong:  # it was settled already; only an event that ends the stream may have text here
+            out = self.broken(str(wrong), "")
         return b"".join((*self._held, out, *self._lead))
 
     def broken(self, reason: str, call_id: str) -> bytes:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.blueprint.model import Guardrails
-from groundplan.core.errors import Denied
+from groundplan.core.errors import Denied, Unavailable
 from groundplan.gateway.guard import judge, media, personal
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.policy.gate import Whose
 from groundplan.gateway.surfaces import pieces
+from groundplan.gateway.surfaces.body import not_read
 from groundplan.gateway.surfaces.codec import Answered, Relay, Stopped
 from groundplan.gateway.telemetry import content_text
 from groundplan.governance.guardrails.guard import (
@@ -106,7 +107,7 @@ class Guarding:
     def input(self, exchange: Exchange) -> None:
         """Raises `Denied`, `Invalid`."""
         begun, request = time.perf_counter_ns(), exchange.request
-        body = value_of(request.body)
+        body = _asked(request.body)
         try:
             made = checked_body(self.guard, body, len(request.body), self.masks, self.findings)
             if exchange.endpoint == media.SPEECH:
@@ -159,7 +160,7 @@ class Guarding:
         conversation = upload is None and exchange.request.stream is not None  # `check_session` refuses it
         if not self.guard.presidio_input or conversation:
             return
-        said = texts(value_of(exchange.request.body)) if upload is None else upload.texts
+        said = texts(_asked(exchange.request.body)) if upload is None else upload.texts
         try:
             await self._personal("input", self.guard.presidio_input, exchange.id, "\n".join(said))
         finally:
@@ -225,10 +226,10 @@ class Guarding:
         if exchange.endpoint in media.DRAWING:
             return self._drawn(exchange, answered)
         if exchange.endpoint == media.SORTING and self.masks:
-            return Answered(_encode(restored(value_of(answered.data), self.masks)), answered.usage)
+            return Answered(_encode(restored(_told(answered.data), self.masks)), answered.usage)
         if answered.kind or exchange.endpoint not in pieces.SURFACES:
             return answered
-        body = value_of(answered.data)
+        body = _told(answered.data)
         try:
             made = self._checked(body)
             await self._whole(exchange, pieces.answers(made), lambda: pieces.calls(made))
@@ -253,7 +254,7 @@ class Guarding:
                 text = media.subtitles(answered.data.decode(), self._whole_text)
                 made = Answered(text.encode(), answered.usage, answered.kind)
             else:
-                body = value_of(answered.data)
+                body = _told(answered.data)
                 found = media.transcript(body, self._whole_text)
                 text = str(found.get("text", ""))
                 made = answered if found is body else Answered(_encode(found), answered.usage)
@@ -268,7 +269,7 @@ class Guarding:
     def _drawn(self, exchange: Exchange, answered: Answered) -> Answered:
         """An answer with images, of which only the revised prompt is text. Raises `Denied`."""
         try:
-            body = value_of(answered.data)
+            body = _told(answered.data)
             made = media.drawn(body, self._whole_text)
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
@@ -408,6 +409,23 @@ class _CallRule:
         now = self._gateway.clock.seconds()
         verdict = catalog.gate.tool(policy, Whose(workload.name, key, exchange.person), Tool(name), now)
         return "" if verdict.allowed else verdict.code
+
+
+def _asked(data: bytes) -> Any:
+    """The value of a request. Raises `Invalid` for a number that nobody here can hold, and so look at."""
+    try:
+        return value_of(data)
+    except msgspec.DecodeError as error:
+        raise not_read(error) from error
+
+
+def _told(data: bytes) -> Any:
+    """The value of an answer. Raises `Unavailable`, as `_asked`."""
+    try:
+        return value_of(data)
+    except msgspec.DecodeError as error:
+        hint = "Ask again; its upstream wrote a number that is beyond all bounds."
+        raise Unavailable("the answer cannot be looked at", code="upstream_failed", hint=hint) from error
 
 
 def reviews(exchange: Exchange) -> bool:

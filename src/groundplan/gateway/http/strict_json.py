@@ -219,4 +219,5 @@ def _refuse_twins(names: Collection[str]) -> None:
                 raise _Twice(name)
 
 
-_exact = json.JSONDecoder(object_pairs_hook=_once).decode
+_exact = json.JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str).decode
+"""Numbers stay text: one of thousands of digits is none to Python."""
