@@ -5,6 +5,7 @@ bounds.
 from __future__ import annotations
 
 import multiprocessing
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
 
-from groundplan.core.database import ROLES, connect, external_url, role_name, unhurried
+from groundplan.core.database import DATABASE, ROLES, connect, external_url, role_name, unhurried
 from groundplan.core.errors import Conflict, Denied, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.governance import store as governance
@@ -28,7 +29,7 @@ from groundplan.governance.policy import exception_store
 from groundplan.ledger import rollup_store, ticket_store, traffic
 from groundplan.runtime import migrate as migrate_module
 from groundplan.runtime import upgrade
-from groundplan.runtime.migrate import check_role, head, migrate, revision
+from groundplan.runtime.migrate import check_role, head, look, migrate, revision
 from groundplan.testing.database import Cluster, Database
 
 
@@ -134,6 +135,27 @@ def test_a_newer_schema_is_refused_and_left_alone(database: Database) -> None:
     with pytest.raises(Conflict, match="schema_newer"):
         migrate(database.urls["owner"])
     assert revision(database.urls["owner"]) == "9999_future"
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "told"),
+    [
+        ("ALTER DATABASE {db} SET default_transaction_read_only = on", "database_read_only", "may only read"),
+        ("ALTER TABLE audit_entry OWNER TO CURRENT_USER", "database_rights", "--no-owner"),
+        ("REVOKE ALL ON audit_entry FROM {of}_control", "database_rights", "--no-privileges"),
+        ("DROP ROLE {db}_control", "database_rights", "RENAME TO {of};"),  # as after a restore under another name
+    ],
+)
+def test_a_database_that_nothing_can_be_served_from_is_refused_by_its_cause(
+    database: Database, statement: str, code: str, told: str
+) -> None:
+    names = {"db": database.name, "of": DATABASE}
+    with connect(database.superuser, autocommit=True) as admin:
+        admin.execute(statement.format(**names).encode())
+    for refuses in (migrate, look):
+        with pytest.raises((Denied, Unavailable), match=re.escape(told.format(**names))) as refused:
+            refuses(database.urls["owner"])
+        assert refused.value.code == code
 
 
 def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: Cluster) -> None:

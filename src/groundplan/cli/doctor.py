@@ -23,11 +23,13 @@ from groundplan.cli.client import running
 from groundplan.cli.listeners import files_of
 from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
 from groundplan.cli.output import emit
-from groundplan.core.database import connect, database_url
+from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home, others_may_read
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, resolve_secret
 from groundplan.core.words import counted
+from groundplan.runtime.migrate import look
+from groundplan.runtime.rights import check_writable
 
 LOW_DISK_BYTES = 1 << 30
 EXPIRES_SOON_DAYS = 14
@@ -178,13 +180,19 @@ def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
     if kind == "embedded" and running(home) is None:
         yield Check("postgres", "ok", "embedded; it runs only while `up` runs")
         return
+    where = "See HOME/logs/postgres.log." if kind == "embedded" else "See the log of PostgreSQL."
     try:
+        if kind == "external" and look(database_url(home, settings, "owner")) is None:
+            yield Check("postgres", "ok", "external PostgreSQL answers; `groundplan up` makes its schema")
+            return
         with connect(database_url(home, settings, "control"), timeout=5) as connection:
+            check_writable(connection)
             version = connection.info.server_version // 10000
         yield Check("postgres", "ok" if version >= 16 else "bad", f"{kind} PostgreSQL {version} answers")
-    except (GroundplanError, psycopg.Error) as error:
-        message = error.message if isinstance(error, GroundplanError) else error.__class__.__name__
-        yield Check("postgres", "bad", message, "See HOME/logs/postgres.log.")
+    except GroundplanError as error:
+        yield Check("postgres", "bad", error.message, where if error.code == "database_unavailable" else error.hint)
+    except psycopg.Error as error:
+        yield Check("postgres", "bad", first_line(error), where)
 
 
 def _journal(home: Home, _: Settings) -> Iterator[Check]:

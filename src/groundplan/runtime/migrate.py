@@ -22,6 +22,7 @@ from groundplan.core.database import ROLES, connect, database_url, first_line, p
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
+from groundplan.runtime.rights import check_rights, check_writable
 
 OLDEST_SERVER: Final = 16
 """Oldest major version of PostgreSQL that the schema runs on."""
@@ -47,24 +48,29 @@ def migrate(url: str, target: str | None = None) -> str:
 
     Raises `Conflict` (`schema_newer`), `Invalid` (`database_name`, `database_version`, `database_encoding`), `Denied`
     (`database_rights`, `database_roles`, `database_extension`) where this user may not make what is needed, with all
-    that is missing as SQL for an administrator, and `Unavailable` (`database_unavailable`, `migration_failed`,
-    `migration_locked`). A failed step leaves the database at the step before.
+    that is missing as SQL for an administrator, and `Unavailable` (`database_unavailable`, `database_read_only`,
+    `migration_failed`, `migration_locked`). A failed step leaves the database at the step before.
     """
     with connect(url, autocommit=True) as connection:
         unhurried(connection)
+        check_writable(connection)
         _lock(connection)
-        _check_server(connection)
-        found, wanted = _revision(connection), target or head()
-        _check_known(found)
+        found, wanted = _check(connection), target or head()
         _check_known(target)
-        if found is None:
-            _check_encoding(connection)
         _prepare(connection)
         if found is None or found < wanted:
             from groundplan.runtime.upgrade import upgrade  # noqa: PLC0415 -- Alembic, only where there is a step to go
 
             upgrade(url, wanted, _SCRIPTS)
     return wanted
+
+
+def look(url: str) -> str | None:
+    """The revision of a database, which stays as it is; None where it has no schema yet. Raises what `migrate` would of
+    what nobody can serve from."""
+    with connect(url, autocommit=True, timeout=5) as connection:
+        check_writable(connection)
+        return _check(connection)
 
 
 def check_role(url: str, role: str) -> None:
@@ -124,6 +130,17 @@ def _lock(connection: psycopg.Connection[Any]) -> None:
             code="migration_locked",
             hint="Wait for it, or end it, then start again.",
         ) from error
+
+
+def _check(connection: psycopg.Connection[Any]) -> str | None:
+    """That this program can do with the database what it has to; which revision it is at."""
+    _check_server(connection)
+    check_rights(connection)
+    found = _revision(connection)
+    _check_known(found)
+    if found is None:
+        _check_encoding(connection)
+    return found
 
 
 def _check_server(connection: psycopg.Connection[Any]) -> None:
