@@ -32,6 +32,17 @@ from groundplan.runtime import upgrade
 from groundplan.runtime.migrate import check_role, head, look, migrate, revision
 from groundplan.testing.database import Cluster, Database
 
+CUSTOMS = {
+    "client_encoding": "LATIN1",
+    "datestyle": "SQL, DMY",
+    "intervalstyle": "iso_8601",
+    "default_transaction_isolation": "serializable",
+    "idle_session_timeout": "700",
+    "row_security": "off",
+    "timezone": "Asia/Kathmandu",
+}
+"""Of a server or a login, which others are served under."""
+
 
 @contextmanager
 def _bare_database(cluster: Cluster, name: str, options: str = "") -> Iterator[str]:
@@ -160,6 +171,10 @@ def test_a_database_that_nothing_can_be_served_from_is_refused_by_its_cause(
 
 def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: Cluster) -> None:
     with _bare_database(postgres_cluster, "bare_admin") as url:
+        with connect(url, autocommit=True) as admin:
+            for name, value in CUSTOMS.items():
+                admin.execute(f"ALTER DATABASE bare_admin SET {name} = '{value}'".encode())
+        url = external_url(url, "owner")
         assert revision(url) is None
         assert migrate(url) == head()
         check_role(external_url(url, "search"), "bare_admin_search")
@@ -167,6 +182,9 @@ def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: 
             check_role(url, "bare_admin_search")
         with connect(external_url(url, "search")) as search:
             assert search.execute("SELECT count(*) FROM document").fetchone() == (0,)
+            told = dict(search.execute("SELECT lower(name), setting FROM pg_settings").fetchall())
+            assert not {name for name, value in CUSTOMS.items() if told[name] == value}
+            assert isinstance((search.execute("SELECT now()").fetchone() or (None,))[0], datetime)
             for name, value in (("tcp_keepalives_idle", "10"), ("idle_in_transaction_session_timeout", "5min")):
                 assert search.execute("SELECT current_setting(%s)", (name,)).fetchone() == (value,), "else for hours"
 

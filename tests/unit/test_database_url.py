@@ -52,7 +52,7 @@ def test_a_dsn_takes_on_the_role_and_keeps_its_parameters(dsn: str) -> None:
     after = conninfo_to_dict(external_url(dsn, "search"))
     *let_go, role = str(after.pop("options")).split("-c ")[1:]
     assert role == "role=acme_search" and "tcp_keepalives_idle=10s " in let_go
-    assert after.pop("application_name") == "groundplan_search"
+    assert (after.pop("application_name"), after.pop("client_encoding")) == ("groundplan_search", "UTF8")
     assert {name: after[name] for name in before} == before
     assert "role=" not in str(conninfo_to_dict(external_url(dsn, "owner"))["options"])
 
@@ -61,7 +61,8 @@ def test_options_of_a_dsn_are_kept() -> None:
     given = "-c work_mem=8MB -c tcp_keepalives_idle=60 -c timezone=Europe/Oslo"
     found = str(conninfo_to_dict(external_url(f"host=h dbname=acme options='{given}'", "control"))["options"])
     assert found.startswith(given) and found.count("tcp_keepalives_idle") == 1
-    assert found.endswith(" -c timezone=UTC -c role=acme_control"), "days are those of UTC, whatever the server's are"
+    written = found.removeprefix(given).removesuffix(" -c role=acme_control")
+    assert " -c timezone=UTC -c datestyle=ISO " in written, "whatever the server's are: the last one counts"
 
 
 def test_that_a_server_is_gone_without_a_word_is_noticed_unless_the_dsn_says_otherwise() -> None:

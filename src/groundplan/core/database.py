@@ -40,6 +40,19 @@ _LET_GO: Final = {
 """Asked of the server for each session. What a machine had locked that is gone without a word, it keeps for two hours
 otherwise, and what a process had that stands still, for as long as that does: meanwhile other replicas wait for it."""
 
+_AS_WRITTEN: Final = {
+    "timezone": "UTC",  # of which days, and the times of rows, are
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "row_security": "on",
+    "default_transaction_isolation": r"read\ committed",
+    "idle_session_timeout": "0",
+}
+"""How statements are meant, and read, whatever is usual on a server or for a login: with other styles of dates nothing
+is read at all, and what waits for a lock is to see what was written before it."""
+
 
 def role_name(database: str, role: Role) -> str:
     """The PostgreSQL role behind `role` in a database of that name."""
@@ -89,10 +102,10 @@ def external_url(dsn: str, role: Role) -> str:
     parameters = dsn_parameters(dsn)
     given = str(parameters.get("options") or "")
     wanted = [f"-c {name}={value}" for name, value in _LET_GO.items() if name not in given]
-    wanted.append("-c timezone=UTC")  # days, and the times of rows, are UTC's, whatever the server's are
+    wanted += [f"-c {name}={value}" for name, value in _AS_WRITTEN.items()]
     if role != "owner":
         wanted.append(f"-c role={role_name(str(parameters['dbname']), role)}")
-    parameters["options"] = " ".join([*([given] if given else []), *wanted])
+    parameters |= {"options": " ".join([*([given] if given else []), *wanted]), "client_encoding": "UTF8"}
     for name, value in {"application_name": f"groundplan_{role}", **_NOTICED}.items():
         parameters.setdefault(name, value)
     return "postgresql:///?" + urlencode({key: str(value) for key, value in parameters.items()}, quote_via=quote)
