@@ -24,7 +24,8 @@ from groundplan.economics.allocate.model import Line as BookLine
 from groundplan.economics.bill import MAX_LINES, Bill, read_bill
 from groundplan.economics.bill_models import by_upstream, resolve
 from groundplan.economics.export.focus import focus_csv
-from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, exchange_rates, reconcile
+from groundplan.economics.prices.currency import exchange_rates
+from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, reconcile
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 RATES = {
@@ -124,6 +125,25 @@ def test_other_tokens_and_another_price_are_told_apart() -> None:
     notes = {row.kind: row.note for row in result.rows}
     assert notes["tokens"] == "1000/150 tokens in/out on the bill, 1000/100 here"
     assert "output at 12.00 USD/Mtok would explain it" in notes["price"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        (["{0}-0,1000,100,0.003", "{0}-0,1000,100,0.003"], {"bill_line_without_call": "0.003"}),
+        (["{0}-0,1000,100,0.0033", "{0}-0,1000,100,0.0033"], {"bill_line_without_call": "0.0033", "price": "0.0003"}),
+        (["{0},1000,100,0.003", "{0},1000,100,0.003"], {"bill_line_without_call": "0.003"}),
+        (["{0}-0,1000,100,", "{0}-0,1000,100,"], {"bill_line_without_call": "0.003"}),
+        (["{0}-0,1000,100,0.003", "{0}-0,1000,101,0.00301"], {"tokens": "0.00301"}),
+        (["{0}-0,500,50,0.0015", "{0}-0,500,50,0.0015"], {}),
+        (["{0}-0,500,50,0.0016", "{0}-0,500,50,0.0016"], {"price": "0.0002"}),
+    ],
+)
+def test_a_line_that_is_there_once_more_is_a_line_without_a_call(lines: list[str], found: dict[str, str]) -> None:
+    """Not other tokens, another price or an estimate; lines that are parts of one attempt may be alike."""
+    one = attempt(estimated=found.keys() <= {"bill_line_without_call"})
+    made = reconcile(generic(*(f"2026-11-25,gpt-4o,{each.format(one.call)},USD" for each in lines)), [one], RATES)
+    assert kinds(made) == found and all(row.calls == (one.call,) for row in made.rows)
 
 
 def test_a_call_is_valued_at_the_price_of_its_moment() -> None:

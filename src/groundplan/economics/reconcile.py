@@ -6,19 +6,19 @@ and deployment. Pure: a bill and rows of the ledger in, a result out. Difference
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal, localcontext
+from functools import partial
 from uuid import UUID
 
 from groundplan.blueprint.model import Rates
-from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.core.words import counted
 from groundplan.economics.bill import Bill, Line
+from groundplan.economics.bill_again import told_again
 from groundplan.economics.bill_models import resolve
 from groundplan.economics.explain_gap import Part, Side, parts, value_of_tokens
 from groundplan.economics.prices.currency import Dated
@@ -201,6 +201,16 @@ class _Work:
             rate = Decimal(max(begun, key=lambda each: each.since).rate) / PICO if begun else None
         return rate
 
+    def gap(self, attempts: Sequence[Attempt], lines: Sequence[Line]) -> Decimal | None:
+        """How far lines and attempts are apart: in USD, or in tokens where the bill has no amounts; None: who knows."""
+        if self.usage_only:
+            told = sum((line.input or 0) + (line.output or 0) for line in lines)
+            return Decimal(abs(told - sum(each.input + each.output for each in attempts)))
+        amounts = [self.usd(line) for line in lines]
+        known = [amount for amount in amounts if amount is not None]
+        cost = sum((each.cost for each in attempts), Decimal(0))
+        return abs(sum(known, Decimal(0)) - cost) if len(known) == len(amounts) else None
+
     def rounded(self, lines: Sequence[Line]) -> Decimal:
         """The most in USD that rounding of these lines can come to."""
         half = Decimal(5).scaleb(-self.decimals - 1)
@@ -355,7 +365,11 @@ def _by_id(
     taken: set[tuple[UUID, int]] = set()
     for call, group in named.items():
         for some, tries in _attempts_of(group, known.get(call, [])):
-            work.compare(some, tries, model=tries[0].model if tries else None)
+            model = tries[0].model if tries else None
+            once, again = told_again(some, sum(bool(each.cost) for each in tries), partial(work.gap, tries))
+            work.compare(once, tries, model=model)
+            if again:
+                work.compare(again, (), model=model, told="the bill has its line once more")
             taken |= {(attempt.call, attempt.number) for attempt in tries}
     left = [attempt for attempt in attempts if (attempt.call, attempt.number) not in taken]
     return rest, left, {attempt.model for attempt in attempts if (attempt.call, attempt.number) in taken}
@@ -479,13 +493,3 @@ def _of_demo(work: _Work, demo: Iterable[Attempt]) -> None:
     for (_, model), tries in found.items():
         if beside := sum((attempt.cost for attempt in tries), Decimal(0)):
             work.row(Part("demo", -beside, ""), (), tries, model)
-
-
-def exchange_rates(said: Mapping[str, str]) -> dict[str, Decimal]:
-    """Currency -> USD for one unit. Raises `Invalid`."""
-    found = {}
-    for currency, text in said.items():
-        if not re.fullmatch(r"\d{1,9}(?:\.\d{1,12})?", text, re.ASCII) or not Decimal(text):
-            raise Invalid(f"the rate of {currency[:8]} is not a number", code="bill_rate", hint="Write EUR=1.08.")
-        found[currency.strip().upper()] = Decimal(text)
-    return found

@@ -27,7 +27,8 @@ from groundplan.core.money import plain
 from groundplan.economics.beside import TERMS, Beside, beside
 from groundplan.economics.bill import Bill, read_bill
 from groundplan.economics.bill_models import by_upstream, resolve
-from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, belongs, exchange_rates, reconcile
+from groundplan.economics.prices.currency import exchange_rates
+from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, belongs, reconcile
 from groundplan.ledger import archive_store, queries
 
 router = below_api("ledger")

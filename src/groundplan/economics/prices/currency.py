@@ -1,7 +1,9 @@
-"""Amounts of other currencies in USD, by the rate that was declared for a day. Pure; a missing rate is refused."""
+"""Amounts of other currencies in USD, by the rate that was declared for a day, or that somebody says for a bill. Pure;
+a missing rate is refused."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
@@ -72,3 +74,13 @@ def rates_in_usd(rates: Rates, rate: int) -> Rates:
         details=RateDetails(**fine) if fine else None,
         windows=[msgspec.structs.replace(each, rates=rates_in_usd(each.rates, rate)) for each in rates.windows],
     )
+
+
+def exchange_rates(said: Mapping[str, str]) -> dict[str, Decimal]:
+    """Currency -> USD for one unit. Raises `Invalid`."""
+    found = {}
+    for currency, text in said.items():
+        if not re.fullmatch(r"\d{1,9}(?:\.\d{1,12})?", text, re.ASCII) or not Decimal(text):
+            raise Invalid(f"the rate of {currency[:8]} is not a number", code="bill_rate", hint="Write EUR=1.08.")
+        found[currency.strip().upper()] = Decimal(text)
+    return found
