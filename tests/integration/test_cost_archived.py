@@ -43,6 +43,7 @@ def test_nothing_that_finance_asks_changes_with_retention(database: Database, tm
         assert control.ask("POST", "/api/apply", {"files": control.files()}).status in (200, 201)
         fill(database.dsn)
         before = figures(control)
+        call = control.ask("GET", "/api/calls").body["calls"][0]["id"]
         with connect(database.urls["owner"], autocommit=True) as conn, conn.cursor(row_factory=tuple_row) as cursor:
             days = [FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)]
             sums = "SELECT {} AS day, workload, count(*), sum(cost_usd) FROM {} GROUP BY 1, 2 ORDER BY 1, 2"
@@ -69,3 +70,6 @@ def test_nothing_that_finance_asks_changes_with_retention(database: Database, tm
         ]
         refused = control.ask("POST", "/api/cost/reconcile", BILL.format(LAST).encode())
         assert (refused.status, refused.code) == (400, "bill_archived")
+        for day in ("", str(TODAY.date())):
+            refused = control.ask("POST", "/api/cost/reconcile", f"call id,date,cost\n{call},{day},0.02\n".encode())
+            assert (refused.status, refused.code) == (400, "bill_archived"), "whatever day a bill tells, or none"

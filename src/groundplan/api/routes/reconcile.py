@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import Query, Request
 from psycopg import Connection
@@ -28,7 +29,15 @@ from groundplan.economics.beside import TERMS, Beside, beside
 from groundplan.economics.bill import Bill, read_bill
 from groundplan.economics.bill_models import by_upstream, resolve
 from groundplan.economics.prices.currency import exchange_rates
-from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, belongs, reconcile
+from groundplan.economics.reconcile import (
+    KINDS,
+    OUR_VERSION,
+    Attempt,
+    Reconciliation,
+    Row,
+    belongs,
+    reconcile,
+)
 from groundplan.ledger import archive_store, queries
 
 router = below_api("ledger")
@@ -97,6 +106,7 @@ def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[s
     with services.transaction() as conn:
         _still_here(conn, bill.period)
         rows = queries.attempts_for_bill(conn, since, until + timedelta(days=1), calls)
+        _none_left(conn, set(calls) - {row["call_id"] for row in rows})
         blueprint = served.current_or_none(conn)
         places = {number: cost_receipt.places_of(conn, number) for number in {row["blueprint"] for row in rows}}
     used = {(row["blueprint"], row["deployment"]) for row in rows}
@@ -152,6 +162,18 @@ def _still_here(conn: Connection[Any], period: tuple[date, date]) -> None:
             code="bill_archived",
             hint=f"Compare later days, --from {later}, or keep facts for longer: GROUNDPLAN_ARCHIVE_DAYS.",
         )
+
+
+def _none_left(conn: Connection[Any], unknown: Collection[UUID]) -> None:
+    """As `_still_here`, of calls that the bill names, whatever days it tells; the first ones tell of all."""
+    ours = sorted(call for call in unknown if call.version == OUR_VERSION)[:ROWS]
+    for call in ours if archive_store.archived(conn) else ():
+        if (day := archive_store.left(conn, call)) is not None:
+            raise Invalid(
+                f"attempts of calls that the bill names are archived, such as those of {call} with all of {day}",
+                code="bill_archived",
+                hint="Leave lines of calls that are archived out, or keep facts for longer: GROUNDPLAN_ARCHIVE_DAYS.",
+            )
 
 
 def _beside(found: Beside) -> dict[str, Any]:
