@@ -525,6 +525,7 @@ async def test_a_second_answer_takes_no_limit_of_its_person_and_keeps_that_of_it
     limits = [
         Limit(name="each", covers="key", type="requests", amount=1, period="day"),
         Limit(name="place", covers="deployment/two", type="requests", amount=1, period="day"),
+        Limit(name="all", covers="workload/assistant", type="requests", amount=9, period="day"),
     ]
     async with trying(tmp_path, tried(), limits=limits) as (rig, pairs):
         day = rig.gateway.clock.now().date().isoformat()
@@ -532,12 +533,14 @@ async def test_a_second_answer_takes_no_limit_of_its_person_and_keeps_that_of_it
         rig.gateway.counters.grant(f"requests/each/{key.id}", day, 1)
         rig.gateway.counters.grant("requests/each/", day, 5)
         rig.gateway.counters.grant("requests/place", day, 1)
+        rig.gateway.counters.grant("requests/all", day, 9)
         assert (await rig.chat()).status == 200
         await rest(rig)
         assert [pair.answered for pair in pairs.waiting] == [True]
         assert (await rig.chat()).status == 429, "the caller's own request of today was the first"
         await rest(rig)
         assert rig.models["two"].counted == 1
+        assert rig.gateway.counters.spent("requests/all", day) == 2, "of its workload it is one more"
 
 
 def test_production_approves_what_is_declared_to_be_tried() -> None:

@@ -251,11 +251,12 @@ async def test_a_hedge_that_has_no_place_in_the_end_gives_back_what_was_fetched_
         await rig.books()
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: Path, stream: bool) -> None:
+@pytest.mark.parametrize(("stream", "status"), [(False, 200), (True, 200), (False, 503)])
+async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: Path, stream: bool, status: int) -> None:
+    """Also where it turns out that nothing is billed, and nobody comes after it."""
     room, own = 2 * BOUND, Limit(name="own", covers="deployment/one", type="cost", amount=9 * BOUND, period="day")
     async with limited(tmp_path, room, own, drain=True, **HEDGED) as rig:
-        rig.play("one", tokens=7)
+        rig.play("one", tokens=7, mode="ok" if status == 200 else "error", status=status)
         one = rig.hold("one")
         reply = await rig.chat(stream=stream)
         assert reply.status == 200 and rig.models["two"].counted == 1

@@ -319,8 +319,6 @@ def end_attempt(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: in
     held = use.attempts.pop(attempt, None)
     if held is not None:
         _settle(gateway, held, 1, tokens, cost)
-    if attempt in use.draining:
-        use.draining = tuple(number for number in use.draining if number != attempt)
     if attempt != use.bearer:
         return
     use.bearer = None

@@ -51,7 +51,7 @@ class Use(msgspec.Struct, eq=False):
     """The attempt that uses `ahead`."""
     attempts: dict[int, Held] = {}
     draining: tuple[int, ...] = ()
-    """Attempts that are read on for nobody, to learn what they use."""
+    """Attempts that are read on for nobody, to learn what they use, or were."""
     over: bool = False
     """The call has ended."""
     keys: dict[int, int] = {}
