@@ -277,18 +277,17 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
             conn.execute(grown.replace("slice", "period"), (Decimal(COST).scaleb(-12),))
         await leases.learn([(name, day) for name in keys])
         assert slices.available("key/2", day) == COST, "as much as a line of a batch brings, and no more"
-        slices.settle(tokens[0], COST)
-        await until(lambda: all(granted(database, name, day) == COST for name in keys))
         one.clock.moment += timedelta(days=9)
-        await until(lambda: one.clock.goes_on() and not leases._lender._granted)
-        assert not leases._accounts and not slices.granted_keys()
+        await until(lambda: one.clock.goes_on() and [*leases._lender._granted] == [("key/0", day)])
         with psycopg.connect(database.superuser, autocommit=True) as conn:
-            conn.execute(
-                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                   WHERE datname = current_database() AND pid <> pg_backend_pid()"""
-            )
+            disconnect(conn)
         await until(lambda: not leases.connected)
         await until(lambda: leases.connected)
+        assert slices.granted_keys() == [("key/0", day)], "that it is looked up brings nothing else of its day back"
+        slices.settle(tokens[0], COST)
+        await until(lambda: all(granted(database, name, day) == COST for name in keys))
+        await until(lambda: one.clock.goes_on() and not leases._lender._granted)
+        assert not leases._accounts and not slices.granted_keys()
         await leases.learn([(name, day) for name in keys])
         assert not slices.granted_keys(), "nothing comes back that was spent and given back"
     assert all(granted(database, name, day) == COST for name in keys)
