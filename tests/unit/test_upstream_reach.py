@@ -40,6 +40,8 @@ async def test_a_name_that_nobody_answers_for_holds_up_no_other() -> None:
         found = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(found[0], asyncio.CancelledError) and found[1:] == [[(socket.AF_INET, ("127.0.0.1", 1))]] * 19
     assert asked == ["silent", "other"], "all who wait for a name have one thread"
+    await names.of("other", 2)
+    assert asked[2:] == ["other"], "it may be of another machine by now"
 
 
 @contextmanager

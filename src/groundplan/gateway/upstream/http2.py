@@ -2,8 +2,8 @@
 `pyqwest`.
 
 Loaded only where a deployment declares it, since it costs more for each call than the own client. Connections, their
-multiplexing and their health are the library's; here each call is one stream. Does not follow redirects, decompress, or
-read proxies from the environment.
+multiplexing and their health are the library's; here each call is one stream. Does not follow redirects, decompress, read
+proxies from the environment, or take a request in parts.
 """
 
 from __future__ import annotations
@@ -90,8 +90,6 @@ class Http2Connection:
         self._asked_at = FOREVER
         """Since when whoever reads has got no more than a little."""
         self._little = 0
-        self._body: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._missing = -1
         self._request: Request | None = None
         self._sending: asyncio.Future[Response] | None = None
         self._response: Response | None = None
@@ -105,44 +103,22 @@ class Http2Connection:
         self.until = FOREVER
 
     def send(self, data: bytes) -> None:
-        """Write one request, or more of its body. From here on it may be billed."""
-        if self._missing >= 0:
-            self._more(data)
-            return
+        """Write one whole request. From here on it may be billed."""
         if self._pool.closed:
             raise UpstreamFailure("cut", "the connection was closed before anything was sent", sent=False)
         head, _, body = data.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
         method, path, _ = first.split(b" ", 2)
         headers = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
-        length = next((int(value) for name, value in headers if name == b"content-length"), 0)
         kept = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers if n not in _OURS]
-        self._missing = length - len(body)
-        if not any(name == "user-agent" for name, _ in kept):
-            kept.append(("user-agent", "groundplan"))
-        content: bytes | AsyncIterator[bytes] = body
-        if self._missing > 0:
-            self._body.put_nowait(body)
-            kept.append(("content-length", str(length)))
-            content = self._rest()
         url = self._pool.origin + path.decode("ascii")
-        self._request = Request(method.decode("ascii"), url, Headers(kept), content)
+        self._request = Request(method.decode("ascii"), url, Headers(kept), body)
         self._pool.calls.add(self)
         self._execute(self._request)
 
     def _execute(self, request: Request) -> asyncio.Future[Response]:
         self._sending = sending = asyncio.ensure_future(self.transport.execute(request))
         return sending
-
-    def _more(self, data: bytes) -> None:
-        self._missing -= len(data)
-        self._body.put_nowait(data)
-        if self._missing <= 0:
-            self._body.put_nowait(None)
-
-    async def _rest(self) -> AsyncIterator[bytes]:
-        while (part := await self._body.get()) is not None:
-            yield part
 
     async def head(self, seconds: float) -> int:
         """Status of the answer, within `seconds`."""
@@ -279,8 +255,6 @@ class Http2Connection:
             sending.cancel()
         elif not sending.cancelled() and sending.exception() is None and not self._complete:
             self._pool.end(sending.result().aclose())
-        if self._missing > 0:
-            self._body.put_nowait(None)
 
     def abort(self) -> None:
         """As `release`; whoever waits for the answer is told that it ends here."""
