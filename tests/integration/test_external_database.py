@@ -178,6 +178,13 @@ def test_everything_works_on_an_external_database_and_survives_its_absence(setup
     failed = setup.up_fails()
     assert failed.returncode == 75 and "[keys_differ]" in failed.stderr and f"in the place of {keys}" in failed.stderr
 
+    setup.server.administer(f"ALTER DATABASE {DATABASE} RENAME TO kept")  # and another, empty one is named by mistake
+    setup.server.administer(f"CREATE DATABASE {DATABASE} OWNER {LOGIN}")
+    setup.server.administer("CREATE EXTENSION vector", DATABASE)
+    failed = setup.up_fails()
+    setup.server.administer("DROP DATABASE kept")
+    assert failed.returncode == 75 and "[database_differs]" in failed.stderr, failed.stderr
+
 
 @pytest.mark.parametrize(
     ("attributes", "owner", "extension", "code"),

@@ -23,6 +23,41 @@ def take_up_keys(home: Home) -> None:
     ensure_operator_token(home)
 
 
+def check_database(home: Home, settings: Settings) -> None:
+    """That this is the database that HOME was served from before, before anything goes there that is of the other.
+
+    Raises `Conflict` (`database_differs`), `Unavailable`.
+    """
+    before = _text(home.database)
+    if before and before != (found := _first(home, settings)):
+        told = "has nothing of it" if found is None else "is that of another installation"
+        raise Conflict(
+            f"{home.root} was served from another database than this one, which {told}",
+            code="database_differs",
+            hint="Name that one in GROUNDPLAN_DATABASE_URL. Where it is lost, `groundplan restore` a backup into a new "
+            "HOME, or begin anew in one with this one's folders keys and journal, which has what is in no ledger yet.",
+        )
+
+
+def note_database(home: Home, settings: Settings) -> None:
+    """Keep which database HOME is served from, as soon as it has a blueprint."""
+    if (found := _first(home, settings)) is not None and not _text(home.database):
+        write_atomically(home.database, f"{found}\n".encode())
+
+
+def _first(home: Home, settings: Settings) -> str | None:
+    """What no other installation has: the signature of the first blueprint, which stays."""
+    with connect(database_url(home, settings, "control")) as conn:
+        return release_store.signature(conn, 1)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
 def check_keys(home: Home, settings: Settings) -> None:
     """That the blueprint which is served was signed with the key of this HOME: by another one no gateway serves.
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from groundplan.api.genesis import check_keys, genesis_if_empty, take_up_keys
+from groundplan.api.genesis import check_database, check_keys, genesis_if_empty, note_database, take_up_keys
 from groundplan.api.served import current_or_none, services_now
 from groundplan.cli import processes
 from groundplan.cli.client import ControlClient, read_token
@@ -52,16 +52,18 @@ class Start:
 
     def database(self, supervisor: Supervisor, workers: int) -> None:
         """Start PostgreSQL (unless there is an external one), with room for so many gateway workers, bring its
-        schema up to date, and see that what it serves was signed here."""
+        schema up to date, and see that it is that of this HOME, and what it serves was signed here."""
         forget_killed(self.home)
         take_up_keys(self.home)
         start_database(supervisor, self.settings, self.steps.say, workers)
+        check_database(self.home, self.settings)
         check_keys(self.home, self.settings)
         self.steps.say("database is ready")
 
     def declare(self) -> tuple[str, ...]:
         """Make blueprint 1 from the workspace where there is none; return the local services that are needed."""
         made = genesis_if_empty(self.home, self.settings, self.folder, self.demo)
+        note_database(self.home, self.settings)
         with connect(database_url(self.home, self.settings, "control")) as connection:
             declared, services = current_or_none(connection) is not None, services_now(connection)
         if made:

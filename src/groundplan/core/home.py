@@ -28,6 +28,11 @@ class Home:
         return self.root / "workspace"
 
     @property
+    def database(self) -> Path:
+        """The signature of the first blueprint of the database that this HOME is served from, as one line of text."""
+        return self.root / "database"
+
+    @property
     def keys(self) -> Path:
         """checkpoint.key, blueprint.key, subject.key (private, 0600) and checkpoint.pub, blueprint.pub."""
         return self.root / "keys"
