@@ -16,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg import DataError, OperationalError
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -28,6 +29,23 @@ from groundplan.identity.scim import resources as scim
 log = logging.getLogger("groundplan.api")
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
 _ID = "Ids look like 01a21e10-5ccc-7000-bea1-437884daa0e3; the command or page that lists them shows them."
+
+_AWAY = (
+    "the database is not reachable", "database_unavailable",
+    "`groundplan doctor` looks for the cause; the log of PostgreSQL tells more.",
+)  # fmt: skip
+_CAUSES = {
+    "25006": (
+        "the database may not be written to", "database_read_only",
+        "It is a standby, or was made read-only, as where its disk is full: `groundplan doctor` tells which.",
+    ),
+    "53100": ("the disk of PostgreSQL is full", "database_full", "Make room there; everything goes on then."),
+    "57014": (
+        "PostgreSQL ended a statement that took longer than it allows", "database_slow",
+        "Ask again, for less where you can; statement_timeout of the login, or its database, says how long it allows.",
+    ),
+}  # fmt: skip
+"""What a server that answers says of itself, by SQLSTATE."""
 
 
 def response_for(error: GroundplanError) -> JSONResponse:
@@ -42,6 +60,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(ReadOnlySqlTransaction, _database)
     app.add_exception_handler(DataError, _unstorable)
     app.add_exception_handler(UnicodeEncodeError, _unstorable)
     app.add_exception_handler(OverflowError, _unstorable)
@@ -95,13 +114,9 @@ async def http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _database(_: Request, error: Exception) -> JSONResponse:
-    log.warning("the database is not reachable: %s", error.__class__.__name__)
-    return response_for(
-        Unavailable(
-            "the database is not reachable", code="database_unavailable",
-            hint="`groundplan doctor` looks for the cause; HOME/logs/postgres.log tells more.", retry_after=2.0,
-        )
-    )  # fmt: skip
+    message, code, hint = _CAUSES.get(getattr(error, "sqlstate", None) or "", _AWAY)
+    log.warning("%s: %s", message, error.__class__.__name__)
+    return response_for(Unavailable(message, code=code, hint=hint, retry_after=2.0))
 
 
 async def _unstorable(_: Request, error: Exception) -> JSONResponse:
