@@ -136,6 +136,20 @@ async def test_connections_that_nobody_uses_any_more_are_closed(
     await gone(pool)
 
 
+async def test_a_connection_is_not_kept_for_ever_however_often_it_is_used(
+    seen: tuple[Seen, UpstreamPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody who asks all the time ever learns that a name has another address."""
+    _, pool = seen
+    pool.put(await pool.connect(5))
+    young = pool.idle()
+    assert young is not None
+    monkeypatch.setattr(http1_pool, "KEPT_SECONDS", 0.0)
+    pool.put(young)
+    assert pool.idle() is None
+    await gone(pool)
+
+
 async def test_no_more_connections_are_kept_than_may_be(
     seen: tuple[Seen, UpstreamPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,7 @@ class Http1Connection(asyncio.Protocol):
         "_armed", "_chunks", "_complete", "_deadline", "_error", "_fields", "_full", "_has_length", "_head_done",
         "_loop", "_parser", "_patience", "_pool", "_received", "_sink", "_sink_seconds", "_size", "_taken",
         "_through", "_timer", "_unsent", "_waiter", "_written", "busy", "headers", "idle_since", "keep_alive", "lost",
-        "status", "transport", "unfinished", "until",
+        "made_at", "status", "transport", "unfinished", "until",
     )  # fmt: skip
 
     def __init__(self, pool: Owner) -> None:
@@ -63,6 +63,7 @@ class Http1Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.lost = False
         self.busy = False
+        self.made_at = self._loop.time()
         self.idle_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = self._patience = 0.0
