@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from groundplan.api.audit import lost_stops
+from groundplan.api.audit import lost_stops, standing
 from groundplan.core.audit import OPERATOR, SYSTEM, Entry, record, record_many, store
 from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
@@ -295,6 +296,20 @@ def test_files_and_database_of_different_homes_are_not_mixed(conn: Conn, home: H
         with pytest.raises(Conflict) as caught:
             heal(conn, log)
     assert caught.value.code == "audit_diverged"
+
+
+def test_a_log_that_is_not_written_is_told_until_it_is(conn: Conn) -> None:
+    problem: list[str | None] = [None]
+    now = [0.0]
+    looking = standing.Standing(lambda: nullcontext(conn), lambda: problem[0], lambda: now[0])
+    seen = []
+    for seconds, why in ((0, "x"), (30, "x"), (31, "other\nwords"), (1, None), (59, None), (2, None)):
+        now[0] += seconds
+        problem[0] = why
+        looking.look()
+        seen.append([each["message"] for each in finding_store.findings(conn, kinds=(standing.KIND,))])
+    told = ["The audit log is not written: other"]
+    assert seen == [[], [], told, told, told, []]
 
 
 def eventually(condition: Any, seconds: float = 60.0) -> None:

@@ -140,9 +140,10 @@ def test_for_whom_a_change_waits() -> None:
 def test_status_without_anything() -> None:
     text = status_text(
         {"company": None, "blueprint": None, "postgres": "embedded", "gateways": [], "pending": [], "difference": [],
-         "findings": 0, "kills": []}
+         "findings": 0, "kills": [], "problems": ["the audit log is not written: why"]}
     )  # fmt: skip
     assert "no company yet" in text and "no gateway is connected" in text
+    assert "NOT WELL: the audit log is not written: why" in text
 
 
 def test_status_names_deployments_that_do_not_answer_once() -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import psycopg
 
 from groundplan.api import held, replays
-from groundplan.api.audit import lost_stops, siem, witnesses
+from groundplan.api.audit import lost_stops, siem, standing, witnesses
 from groundplan.api.context import Services
 from groundplan.api.cost import upkeep as costs
 from groundplan.api.every import Every
@@ -105,6 +105,8 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     )
     sequencer.start()
     stack.callback(sequencer.stop)
+    stands = standing.Standing(services.transaction, lambda: sequencer.problem)
+    repeat(stack, Every("watching the audit log", standing.LOOK_SECONDS, stands.look))
     replay_now(services)
     indexing.start()
     stack.callback(indexing.stop)

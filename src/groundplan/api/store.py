@@ -33,6 +33,12 @@ def gateways(conn: Db) -> list[Row]:
     )
 
 
+def problems(conn: Db) -> list[str]:
+    """What is wrong with the database, although it answers."""
+    row = conn.execute("SELECT current_setting('transaction_read_only') = 'on'").fetchone()
+    return ["PostgreSQL may not be written to (`groundplan doctor` tells why)"] if row and row[0] else []
+
+
 def gone_workers(conn: Db, silent_s: float) -> list[Row]:
     """Fenced gateway workers that were not heard of for so long, and whose journals were not taken over."""
     return select(

@@ -28,6 +28,7 @@ def status_text(value: dict[str, Any]) -> str:
     ]
     places = value.get("addresses") or {}
     lines += [f"gateway at {places['public']}, console at {places['control']}"] if len(places) > 1 else []
+    lines += [f"NOT WELL: {problem}" for problem in value.get("problems", ())]
     gateways = value["gateways"]
     if gateways:
         lines += ["", table(

@@ -33,6 +33,9 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
         wanted = services_now(conn)
         near = near_limits(conn, blueprint, services.clock.now())
         difference = workspace_difference(conn, services, blueprint)
+        problems = store.problems(conn)
+    if (unwritten := request.app.state.sequencer.problem) is not None:
+        problems.append(f"the audit log is not written: {unwritten.splitlines()[0]}")
     return {
         "blueprint": blueprint.number if blueprint else None,
         "company": blueprint.company if blueprint else None,
@@ -59,6 +62,7 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
         ],
         "difference": difference,
         "postgres": "external" if services.settings.database_url else "embedded",
+        "problems": problems,
         "findings": findings,
         "kills": [{"scope": row["scope"], "reason": row["reason"]} for row in kills],
         "near_limits": near,
