@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.unit.raw_upstream import listening
 
-from groundplan.gateway.upstream import http1_pool
+from groundplan.gateway.upstream import http1, http1_pool
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
@@ -141,12 +141,12 @@ async def test_a_connection_is_not_kept_for_ever_however_often_it_is_used(
 ) -> None:
     """Else nobody who asks all the time ever learns that a name has another address."""
     _, pool = seen
-    pool.put(await pool.connect(5))
-    young = pool.idle()
-    assert young is not None
-    monkeypatch.setattr(http1_pool, "KEPT_SECONDS", 0.0)
-    pool.put(young)
-    assert pool.idle() is None
+    for seconds in (600.0, 0.0):
+        monkeypatch.setattr(http1, "KEPT_SECONDS", (seconds, seconds))
+        connection = await pool.connect(5)
+        pool.put(connection)
+        assert pool.idle() is (connection if seconds else None)
+        connection.abort()
     await gone(pool)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import select
 import ssl
 from collections import deque
+from random import uniform
 from typing import Protocol, cast
 
 import httptools
@@ -25,6 +26,9 @@ from groundplan.gateway.upstream.connection import (
     still,
 )
 
+KEPT_SECONDS = (600.0, 660.0)
+"""A connection that is older is used for no other request: the name of the upstream may be of another machine by now,
+while the one before goes on answering whoever is connected to it. Those that began together do not end together."""
 HEAD_LIMIT = 64 << 10
 BUFFER_HIGH = 256 << 10
 _FOLLOWED = frozenset({408, 502, 504})
@@ -52,8 +56,8 @@ class Http1Connection(asyncio.Protocol):
     __slots__ = (
         "_armed", "_chunks", "_complete", "_deadline", "_error", "_fields", "_full", "_has_length", "_head_done",
         "_loop", "_parser", "_patience", "_pool", "_received", "_sink", "_sink_seconds", "_size", "_taken",
-        "_through", "_timer", "_unsent", "_waiter", "_written", "busy", "headers", "idle_since", "keep_alive", "lost",
-        "made_at", "status", "transport", "unfinished", "until",
+        "_through", "_timer", "_unsent", "_waiter", "_written", "busy", "headers", "idle_since", "keep_alive",
+        "kept_until", "lost", "status", "transport", "unfinished", "until",
     )  # fmt: skip
 
     def __init__(self, pool: Owner) -> None:
@@ -63,7 +67,7 @@ class Http1Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.lost = False
         self.busy = False
-        self.made_at = self._loop.time()
+        self.kept_until = self._loop.time() + uniform(*KEPT_SECONDS)
         self.idle_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = self._patience = 0.0

@@ -17,9 +17,6 @@ from groundplan.gateway.upstream.tunnel import Proxy, TunnelRefused, open_tunnel
 
 IDLE_SECONDS = 20.0
 MAX_IDLE = 256
-KEPT_SECONDS = 600.0
-"""A connection that is older is used for no other request: the name of the upstream may be of another machine by now,
-while the one before goes on answering whoever is connected to it."""
 APART_SECONDS = 3600.0
 """An upstream that answered without being asked gets a connection for every request, for so long."""
 _log = logging.getLogger(__name__)
@@ -164,8 +161,7 @@ class UpstreamPool:
 
     def put(self, connection: Http1Connection) -> None:
         now = self.loop.time()
-        past = now > connection.made_at + KEPT_SECONDS
-        if past or self._retired or now < self._apart_until or len(self._idle) >= MAX_IDLE:
+        if now > connection.kept_until or self._retired or now < self._apart_until or len(self._idle) >= MAX_IDLE:
             connection.abort()
             return
         connection.idle_since = now

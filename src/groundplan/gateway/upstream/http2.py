@@ -2,8 +2,8 @@
 `pyqwest`.
 
 Loaded only where a deployment declares it, since it costs more for each call than the own client. Connections, their
-multiplexing and their health are the library's; here each call is one stream. Does not follow redirects, decompress, read
-proxies from the environment, or take a request in parts.
+multiplexing and their health are the library's; here each call is one stream. Does not follow redirects, decompress,
+read proxies from the environment, or take a request in parts.
 """
 
 from __future__ import annotations
