@@ -20,7 +20,9 @@ COUNTED = ("counted-requests", "counted-tokens", "counted-cost")
 """One in each round: a limit of the workload, and half of it for one of its two keys, are used up in it."""
 OWN = "-own"
 """Of the name of a key that has a limit of its own."""
-KINDS = (*TIGHT, "steady", "cached", RESTRICTED, GROUNDED, *COUNTED)
+HEDGED = "hedged"
+"""Whoever is slow is asked beside another one."""
+KINDS = (*TIGHT, "steady", "cached", HEDGED, RESTRICTED, GROUNDED, *COUNTED)
 MOST = {"requests": "10", "tokens": "500", "cost": "0.0016 USD"}
 """Of each limit, a minute."""
 HALF = {"requests": "5", "tokens": "250", "cost": "0.0008 USD"}
@@ -40,7 +42,7 @@ deployments: [one]
 fallbacks: [two]
 embeddings: [vectors-one, vectors-two]
 limits: {{max_output: 64, deadline: 25s, attempts: 6}}
-reliability: {{on_broken_stream: resume}}
+reliability: {{on_broken_stream: resume{hedge}}}
 {more}---
 kind: budget
 name: {name}
@@ -146,9 +148,10 @@ def declare(folder: Path, upstreams: dict[str, Upstream], tight: float) -> Path:
         more = "cache: {answers: exact, ttl: 1h}\n" if name == "cached" else ""
         more += "sources: [handbook]\ngrounding: {max_size: 1500 B}\n" if name == GROUNDED else ""
         more += "" if name == RESTRICTED else "grace: 60s\n"
+        hedge = ", hedge: {after: 40ms, at_most: 100%}" if name == HEDGED else ""
         team = "narrow" if name == "tight-1" else "wide"
         level = "restricted" if name == RESTRICTED else "internal"
-        texts.append(WORKLOAD.format(name=name, team=team, limit=limit, sensitivity=level, more=more))
+        texts.append(WORKLOAD.format(name=name, team=team, limit=limit, sensitivity=level, more=more, hedge=hedge))
     (folder / "rest.yaml").write_text("".join(texts).removeprefix("---\n"))
     return folder
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.acceptance.chaos_books import faults, held_for_nothing
 from tests.acceptance.chaos_traffic import Batch, Traffic
-from tests.acceptance.chaos_workspace import COST, COUNTED, GROUNDED, RESTRICTED, TIGHT
+from tests.acceptance.chaos_workspace import COST, COUNTED, GROUNDED, HEDGED, RESTRICTED, TIGHT
 from tests.acceptance.chaos_world import UNRECOVERED, Chaos, World, world
 from tests.acceptance.stack import Stack, wait_until
 
@@ -26,7 +26,7 @@ RECOVERED_SECONDS = 90.0
 
 
 def one_round(made: World, number: int, seed: int) -> None:
-    workloads = (TIGHT[number], "steady", "cached", RESTRICTED, GROUNDED, COUNTED[number % len(COUNTED)])
+    workloads = (TIGHT[number], "steady", "cached", HEDGED, RESTRICTED, GROUNDED, COUNTED[number % len(COUNTED)])
     traffic = Traffic(made, workloads, seed)
     chance = random.Random(seed)
     chaos = Chaos(made, chance, chance.choice(("one", "one", "two")))

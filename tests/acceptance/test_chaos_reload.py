@@ -17,7 +17,7 @@ import pytest
 
 from tests.acceptance.chaos_books import faults, held_for_nothing
 from tests.acceptance.chaos_traffic import Traffic
-from tests.acceptance.chaos_workspace import COST, COUNTED, GROUNDED, TIGHT
+from tests.acceptance.chaos_workspace import COST, COUNTED, GROUNDED, HEDGED, TIGHT
 from tests.acceptance.chaos_world import UNRECOVERED, Chaos, World, world
 from tests.acceptance.stack import Stack, wait_until
 
@@ -74,7 +74,7 @@ class Renewal(threading.Thread):
 def one_round(made: World, seed: int, *, hurt: bool) -> list[str]:
     """One round of both; what was done. `hurt`: parts are killed, paused and cut meanwhile."""
     number = seed % len(TIGHT)
-    workloads = (TIGHT[number], "steady", "cached", GROUNDED, COUNTED[number % len(COUNTED)])
+    workloads = (TIGHT[number], "steady", "cached", HEDGED, GROUNDED, COUNTED[number % len(COUNTED)])
     traffic, chance = Traffic(made, workloads, seed), random.Random(seed)
     chaos, turn = Chaos(made, chance, chance.choice(("one", "one", "two"))), threading.Lock()
     renewals = [Renewal(replica, random.Random(seed * 7 + at), turn) for at, replica in enumerate(made.replicas)]
