@@ -269,7 +269,8 @@ def test_a_usage_export_with_requests_says_how_many() -> None:
         "1764028800,2026-11-25T00:00:00+00:00,3,gpt-4o-2024-08-06,2500,200,500\n"
     )
     assert bill(text).format == "OpenAI usage" and bill(text).lines[0].requests == 3
-    result = reconcile(bill(text), [attempt(), attempt()], RATES)
+    refused = attempt(0, 0, outcome="not_billed")
+    result = reconcile(bill(text), [attempt(), attempt(), refused], RATES)
     assert kinds(result) == {"tokens": "0.001"}
     assert result.rows[0].note.endswith("the bill counts 3 requests, the ledger 2")
 

@@ -241,7 +241,8 @@ class _Work:
         self.total += bill.usd
         found = parts(bill, ledger, rates)
         asked = _sum(line.requests for line in known)
-        counted = f"the bill counts {asked} requests, the ledger {len(left)}" if asked not in (None, len(left)) else ""
+        ours = sum(bool(each.cost) or each.outcome == "ok" for each in left)  # no bill counts one that was turned away
+        counted = f"the bill counts {asked} requests, the ledger {ours}" if asked not in (None, ours) else ""
         for part in found:
             self.row(replace(part, note="; ".join(filter(None, (told, part.note, counted)))), known, left, model)
 
