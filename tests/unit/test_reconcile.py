@@ -146,6 +146,16 @@ def test_a_line_that_is_there_once_more_is_a_line_without_a_call(lines: list[str
     assert kinds(made) == found and all(row.calls == (one.call,) for row in made.rows)
 
 
+def test_a_days_line_that_is_there_once_more_is_a_line_without_a_call() -> None:
+    """Lines of calls without an id may be alike: they are told apart only where the others are what the ledger has."""
+    tries, day = [attempt(), attempt(), attempt(5, 7)], "2026-11-25,gpt-4o,,2005,207,0.00608,USD"
+    found = reconcile(generic(day, day), tries, RATES)
+    assert kinds(found) == {"bill_line_without_call": "0.00608"} and found.rows[0].lines == (3,)
+    each = ["2026-11-25,gpt-4o,,1000,100,0.003,USD"] * 2 + ["2026-11-25,gpt-4o,,5,7,0.00008,USD"]
+    assert kinds(reconcile(generic(*each), tries, RATES)) == {}
+    assert kinds(reconcile(generic(*each, each[0]), tries, RATES)) == {"tokens": "0.003"}
+
+
 def test_a_call_is_valued_at_the_price_of_its_moment() -> None:
     """Since then the deployment costs half."""
     one, half = attempt(1000, 100), {"eu": Rates(input=RATES["eu"].input // 2, output=RATES["eu"].output // 2)}

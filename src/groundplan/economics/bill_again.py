@@ -13,16 +13,21 @@ from groundplan.economics.bill import Line
 Gap = Callable[[Sequence[Line]], Decimal | None]
 
 
-def told_again(lines: Sequence[Line], attempts: int, gap: Gap) -> tuple[Sequence[Line], Sequence[Line]]:
-    """(lines, those among them that are there once more) of a call of which `attempts` cost something. Lines that are
-    alike are several images, or parts of a class, where together they come nearer to what the ledger has (`gap`)."""
+AGAIN = "the bill has its line once more"
+
+
+def told_again(
+    lines: Sequence[Line], attempts: int, gap: Gap, exact: Decimal | None = None
+) -> tuple[Sequence[Line], Sequence[Line]]:
+    """(lines, those among them that are there once more) of a call of which `attempts` cost something, or of a group.
+    Lines that are alike are several images, parts of a class or equal calls, where together they come nearer to what
+    the ledger has (`gap`); with `exact` they are so, unless the others come as near as that."""
     seen = Counter[Line]()
     once, again = list[Line](), list[Line]()
     for line in lines:
         alike = replace(line, number=0)
         (again if seen[alike] >= max(1, attempts) else once).append(line)
         seen[alike] += 1
-    if not again:
+    if not again or (apart := gap(once)) is None or (together := gap(lines)) is None:
         return lines, ()
-    apart, together = gap(once), gap(lines)
-    return (once, again) if apart is not None and together is not None and apart < together else (lines, ())
+    return (once, again) if apart < together and (exact is None or apart <= exact) else (lines, ())

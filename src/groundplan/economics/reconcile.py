@@ -18,7 +18,7 @@ from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.core.words import counted
 from groundplan.economics.bill import Bill, Line
-from groundplan.economics.bill_again import told_again
+from groundplan.economics.bill_again import AGAIN, told_again
 from groundplan.economics.bill_models import resolve
 from groundplan.economics.explain_gap import Part, Side, parts, value_of_tokens
 from groundplan.economics.prices.currency import Dated
@@ -370,7 +370,7 @@ def _by_id(
             once, again = told_again(some, sum(bool(each.cost) for each in tries), partial(work.gap, tries))
             work.compare(once, tries, model=model)
             if again:
-                work.compare(again, (), model=model, told="the bill has its line once more")
+                work.compare(again, (), model=model, told=AGAIN)
             taken |= {(attempt.call, attempt.number) for attempt in tries}
     left = [attempt for attempt in attempts if (attempt.call, attempt.number) not in taken]
     return rest, left, {attempt.model for attempt in attempts if (attempt.call, attempt.number) in taken}
@@ -455,7 +455,11 @@ def _by_group(
     _of_demo(work, demo)
     for (when, model, _), (some, tries) in groups.items():
         told = f"of {when[0]} to {when[1]}" if isinstance(when, tuple) else ""
-        work.compare(some, tries, model=model, told=told)
+        exact = work.rounded(some) + Decimal(len(tries)) / PICO
+        once, again = told_again(some, 1, partial(work.gap, tries), exact)
+        work.compare(once, tries, model=model, told=told)
+        if again:
+            work.compare(again, (), model=model, told=f"{told} {AGAIN}".lstrip())
     for some in foreign.values():
         work.compare(some, (), model=None)
     return left_out
