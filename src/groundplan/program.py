@@ -11,12 +11,13 @@ import gc
 import importlib
 import sys
 
-from groundplan.core.settings import without_plugins
+from groundplan.core.settings import without_customs, without_plugins
 
 
 def main() -> int:
     gc.disable()
     without_plugins()
+    without_customs()
     name = sys.argv[1]
     del sys.argv[0]
     module = importlib.import_module(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import socket
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from groundplan.core.database import ROLES, connect, database_url, embedded_url, external_url
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
-from groundplan.core.settings import Settings, load_settings
+from groundplan.core.settings import Settings, load_settings, without_customs
 
 
 def settings(dsn: str | None = None) -> Settings:
@@ -37,6 +38,17 @@ def test_the_embedded_server_is_reached_as_the_role(tmp_path: Path) -> None:
         found = conninfo_to_dict(database_url(home, settings(), role))
         assert (found["host"], found["port"], found["dbname"]) == ("127.0.0.1", "5555", "groundplan")
         assert (found["user"], found["password"]) == (f"groundplan_{role}", f"pw-{role}")
+        # which the environment of whoever starts it may say otherwise, of other servers
+        assert (found["sslmode"], found["hostaddr"], found["target_session_attrs"]) == ("disable", "127.0.0.1", "any")
+        assert "-c timezone=UTC" in str(found["options"])
+
+
+def test_what_libpq_asks_every_server_for_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dates as PGDATESTYLE wants them are not read at all, and days as of PGTZ are others than those of UTC."""
+    for name in ("PGDATESTYLE", "PGTZ"):
+        monkeypatch.setenv(name, "SQL, DMY")
+    without_customs()
+    assert not {"PGDATESTYLE", "PGTZ"} & set(os.environ)
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30))

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from groundplan.cli.output import print_error, unusable, wrong_usage
 from groundplan.core.errors import GroundplanError
-from groundplan.core.settings import without_plugins
+from groundplan.core.settings import without_customs, without_plugins
 
 COLLECTED = (50_000, 50, 100)
 """When garbage is looked for: what a command loads stays, and there is much of it."""
@@ -158,6 +158,7 @@ def main() -> None:
     folder that cannot be used, and a machine that is full."""
     gc.set_threshold(*COLLECTED)
     without_plugins()
+    without_customs()
     _open_standard_files()
     try:
         try:

@@ -53,6 +53,20 @@ _AS_WRITTEN: Final = {
 """How statements are meant, and read, whatever is usual on a server or for a login: with other styles of dates nothing
 is read at all, and what waits for a lock is to see what was written before it."""
 
+_ALONE: Final = {
+    "hostaddr": "127.0.0.1",
+    "sslmode": "disable",
+    "gssencmode": "disable",
+    "channel_binding": "disable",
+    "target_session_attrs": "any",
+    "client_encoding": "UTF8",
+}
+"""How the embedded server is reached."""
+
+
+def _options(settings: Mapping[str, str]) -> str:
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
+
 
 def role_name(database: str, role: Role) -> str:
     """The PostgreSQL role behind `role` in a database of that name."""
@@ -81,10 +95,12 @@ def database_url(home: Home, settings: Settings, role: Role) -> str:
 
 
 def embedded_url(port: int, user: str, password: str, database: str) -> str:
-    """The URI of a server on this machine's loopback."""
+    """The URI of a server on this machine's loopback, whatever libpq is told of others by the environment (PGSSLMODE,
+    PGHOSTADDR, PGOPTIONS)."""
+    asked = {"application_name": user, **_ALONE, "options": _options(_AS_WRITTEN)}
     return (
         f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@127.0.0.1:{port}/{quote(database, safe='')}"
-        f"?application_name={quote(user, safe='')}"
+        f"?{urlencode(asked, quote_via=quote)}"
     )
 
 
@@ -101,8 +117,8 @@ def external_url(dsn: str, role: Role) -> str:
     """`dsn` (URI or keywords) as the role; `owner` stays the user that the DSN names."""
     parameters = dsn_parameters(dsn)
     given = str(parameters.get("options") or "")
-    wanted = [f"-c {name}={value}" for name, value in _LET_GO.items() if name not in given]
-    wanted += [f"-c {name}={value}" for name, value in _AS_WRITTEN.items()]
+    let_go = {name: value for name, value in _LET_GO.items() if name not in given}
+    wanted = [_options(let_go | _AS_WRITTEN)]
     if role != "owner":
         wanted.append(f"-c role={role_name(str(parameters['dbname']), role)}")
     parameters |= {"options": " ".join([*([given] if given else []), *wanted]), "client_encoding": "UTF8"}

@@ -220,6 +220,13 @@ def without_plugins() -> None:
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 
+def without_customs() -> None:
+    """Forget, here and for processes that we start, how somebody wants dates and times of PostgreSQL to be written:
+    libpq asks every server for that, in the place of what the address of one says."""
+    for name in ("PGTZ", "PGDATESTYLE", "PGGEQO"):
+        os.environ.pop(name, None)
+
+
 def without_proxies() -> None:
     """Forget proxies that the environment names: libraries of others would take them, whatever is declared."""
     for name in [name for name in os.environ if name.lower() in _PROXIES]:
