@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from tests.contract.ways import Authority
 
 from groundplan.cli.doctor import _certificate
 from groundplan.cli.listeners import files_of, open_listeners, with_tls
+from groundplan.core.certificate import problem
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
+from groundplan.runtime.supervisor import Supervisor
 
 PLAIN = load_settings({})
 
@@ -34,6 +37,7 @@ def test_with_a_certificate_there_is_one_more_socket_for_this_machine(tmp_path: 
     listeners = open_listeners(with_tls(PLAIN, "0.0.0.0", cert, key, None), 0, 0)
     try:
         port = listeners.public.getsockname()[1]
+        assert listeners.tls == {"cert": str(cert), "key": str(key), "client_ca": None}
         assert listeners.public_url == f"https://{socket.gethostname()}:{port}/v1"
         assert listeners.gateway_url.startswith("http://127.0.0.1:") and str(port) not in listeners.gateway_url
         with pytest.raises(Unavailable):
@@ -84,6 +88,12 @@ def test_doctor_says_how_long_the_certificate_holds(tmp_path: Path, days: int, s
     settings = with_tls(PLAIN, None, cert, key, None)
     [check] = _certificate(Home(tmp_path), settings)
     assert check.state == state and str(cert) in check.message
+    assert bool(problem(cert, datetime.now(UTC))) is (state != "ok")
+    home = Home(tmp_path / "home")
+    home.create()
+    tls = {"cert": str(cert), "key": str(key), "client_ca": None}
+    Supervisor(home).announce("http://127.0.0.1:1/v1", "http://127.0.0.1:2", tls=tls)  # as its command line said
+    assert list(_certificate(home, PLAIN)) == [check]
     key.write_text("")
     assert [check.state for check in _certificate(Home(tmp_path), settings)] == ["bad"]
     assert list(_certificate(Home(tmp_path), PLAIN)) == []

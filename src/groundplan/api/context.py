@@ -53,11 +53,23 @@ class Services:
         """`gateway` and `control` base URLs as `up` wrote them, and the gateway's for callers (`public`); empty where
         no `up` runs."""
         try:
-            noted = json.loads((self.home.run / "up.json").read_text(encoding="utf-8"))
+            noted = self._noted()
             told = {"public": noted["gateway"], **noted}  # an `up` of before may run still
             return {name: str(told[name]) for name in ("gateway", "control", "public")}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
+
+    def certificate(self) -> Path | None:
+        """The file of the gateway's certificate; None where it has none, or no `up` runs."""
+        try:
+            return Path(self._noted()["tls"]["cert"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _noted(self) -> dict[str, Any]:
+        """What `up` wrote of itself. Raises OSError, ValueError."""
+        noted: dict[str, Any] = json.loads((self.home.run / "up.json").read_text(encoding="utf-8"))
+        return noted
 
     def gateway(self) -> str:
         """The gateway's base URL. Raises `Unavailable` where no `up` runs."""

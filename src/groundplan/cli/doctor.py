@@ -10,19 +10,19 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 import typer
-from cryptography import x509
 
 from groundplan.cli.client import running
 from groundplan.cli.listeners import files_of
 from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
 from groundplan.cli.output import emit
+from groundplan.core.certificate import SOON_DAYS, ends
 from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home, others_may_read
@@ -32,7 +32,6 @@ from groundplan.runtime.migrate import look
 from groundplan.runtime.rights import check_writable
 
 LOW_DISK_BYTES = 1 << 30
-EXPIRES_SOON_DAYS = 14
 CONFINED = "from groundplan.knowledge.parsing.confine import confine; raise SystemExit(0 if confine() else 3)"
 """A program that takes from itself what a parser never needs, and ends with 3 where the kernel does not hold to it."""
 
@@ -70,20 +69,29 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _certificate(_: Home, settings: Settings) -> Iterator[Check]:
-    """The gateway's certificate, where one is named: usable, and for how long."""
+def _certificate(home: Home, settings: Settings) -> Iterator[Check]:
+    """The gateway's certificate, where one is named, here or to the `up` that runs: usable, and for how long."""
     try:
-        files = files_of(settings)
+        files = files_of(_as_running(home, settings))
     except GroundplanError as error:
         yield Check("certificate", "bad", error.message, error.hint)
         return
     if files is None:
         return
-    shown = x509.load_pem_x509_certificate(files.cert.read_bytes())
-    days = (shown.not_valid_after_utc - datetime.now(UTC)).days
-    state = "ok" if days >= EXPIRES_SOON_DAYS else "warn" if days >= 0 else "bad"
-    told = f"{files.cert} holds until {shown.not_valid_after_utc:%Y-%m-%d}"
+    end = ends(files.cert)
+    days = (end - datetime.now(UTC)).days
+    state = "ok" if days >= SOON_DAYS else "warn" if days >= 0 else "bad"
+    told = f"{files.cert} holds until {end:%Y-%m-%d}"
     yield Check("certificate", state, told, "" if state == "ok" else "Replace the files; no restart is needed.")
+
+
+def _as_running(home: Home, settings: Settings) -> Settings:
+    """With the files that were named on the command line of the `up` that runs."""
+    named = (running(home) or {}).get("tls")
+    if not named:
+        return settings
+    cert, key, ca = (None if (path := named.get(name)) is None else Path(path) for name in ("cert", "key", "client_ca"))
+    return replace(settings, tls_cert=cert, tls_key=key, tls_client_ca=ca)
 
 
 def _outside(_: Home, settings: Settings) -> Iterator[Check]:

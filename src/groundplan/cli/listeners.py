@@ -40,6 +40,15 @@ class Listeners:
         return f"{'http' if self.files is None else 'https'}://{host}:{_port(self.public)}/v1"
 
     @property
+    def tls(self) -> dict[str, str | None] | None:
+        """The files of its certificate, by name; None: it speaks in the clear."""
+        files = self.files
+        if files is None:
+            return None
+        ca = files.client_ca
+        return {"cert": str(files.cert), "key": str(files.key), "client_ca": None if ca is None else str(ca)}
+
+    @property
     def control_url(self) -> str:
         return f"http://{LOOPBACK}:{_port(self.control)}"
 

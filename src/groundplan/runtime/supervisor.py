@@ -211,13 +211,16 @@ class Supervisor:
             for name, one in self._children.items()
         )
 
-    def announce(self, gateway: str, control: str, public: str | None = None) -> None:
+    def announce(
+        self, gateway: str, control: str, public: str | None = None, tls: Mapping[str, str | None] | None = None
+    ) -> None:
         """Write HOME/run/up.json, through which the commands find this `up`. `public`: the gateway's address for
-        everybody else, where that is another one."""
+        everybody else, where that is another one; `tls`: the files of its certificate."""
         pid = os.getpid()
         own = {"pid": pid, "began": began(pid), "home": identity(self.home)}
         # that a reload of it upgrades the schema, which older programs left to whoever asked for one
         body = {**own, "gateway": gateway, "control": control, "public": public or gateway, "upgrades": True}
+        body |= {"tls": dict(tls)} if tls is not None else {}
         write_atomically(self.home.run / "up.json", json.dumps(body).encode())
 
     def check(self) -> None:

@@ -15,6 +15,7 @@ from groundplan.api.knowledge import own
 from groundplan.api.lag import journal_lag
 from groundplan.api.routes.limits import near_limits
 from groundplan.api.served import current_or_none, services_now
+from groundplan.core.certificate import problem
 from groundplan.governance import service as governance
 from groundplan.ledger import finding_store
 
@@ -36,6 +37,9 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
         problems = store.problems(conn)
     if (unwritten := request.app.state.sequencer.problem) is not None:
         problems.append(f"the audit log is not written: {unwritten.splitlines()[0]}")
+    certificate = services.certificate()
+    if certificate is not None and (ending := problem(certificate, services.clock.now())):
+        problems.append(ending)
     return {
         "blueprint": blueprint.number if blueprint else None,
         "company": blueprint.company if blueprint else None,
