@@ -90,7 +90,7 @@ class Start:
 
     def processes(self, supervisor: Supervisor, listeners: Listeners, workers: int, services: tuple[str, ...]) -> None:
         """Fetch models and start all processes; none waits for another."""
-        supervisor.announce(listeners.gateway_url, listeners.control_url, listeners.public_url)
+        supervisor.announce(listeners.gateway_url, listeners.control_url, listeners.public_url, listeners.tls)
         supervisor.start(processes.control(self.home, listeners.control.fileno(), self.folder, self.demo))
         supervisor.start(processes.shipper(self.home))
         for worker in self.workers(listeners, workers):
