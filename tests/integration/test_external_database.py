@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -17,7 +19,10 @@ from tests.acceptance.stack import Answer, Stack, Upstream, init_workspace, wait
 from tests.integration.nursery import run_command
 from tests.made_database import lay_out
 
+from groundplan.cli.starting import Start
+from groundplan.core.errors import Conflict
 from groundplan.core.home import Home
+from groundplan.core.settings import load_settings
 from groundplan.runtime.migrate import head, migrate
 from groundplan.runtime.postgres import SUPERUSER, EmbeddedPostgres
 from groundplan.testing.database import FAST
@@ -184,6 +189,10 @@ def test_everything_works_on_an_external_database_and_survives_its_absence(setup
     failed = setup.up_fails()
     setup.server.administer("DROP DATABASE kept")
     assert failed.returncode == 75 and "[database_differs]" in failed.stderr, failed.stderr
+    settings = dataclasses.replace(load_settings({}), database_url=setup.server.dsn)
+    nothing: Any = None
+    with pytest.raises(Conflict, match="database_differs"):  # nor is it by a reload, after it was named in a file
+        Start(Home(stack.home), settings, None, False, nothing).again(nothing, nothing, 1)
 
 
 @pytest.mark.parametrize(

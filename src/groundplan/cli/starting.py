@@ -83,7 +83,10 @@ class Start:
 
     def again(self, supervisor: Supervisor, listeners: Listeners, count: int) -> tuple[list[Process], ...]:
         """What new code replaces, one after the other: the local services that run and are no models, then the gateway,
-        which may ask them for more than those before understand."""
+        which may ask them for more than those before understand. Raises `Conflict` (`database_differs`) where the file
+        that tells the database's address tells another's by now: nothing takes up there what is of this one."""
+        if self.settings.database_url is not None:
+            check_database(self.home, self.settings)
         running = {state.name for state in supervisor.states()}
         beside = [each for name in processes.REPLACED if name in running and (each := self._service(name)) is not None]
         return beside, self.workers(listeners, count)
