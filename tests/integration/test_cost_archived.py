@@ -70,6 +70,6 @@ def test_nothing_that_finance_asks_changes_with_retention(database: Database, tm
         ]
         refused = control.ask("POST", "/api/cost/reconcile", BILL.format(LAST).encode())
         assert (refused.status, refused.code) == (400, "bill_archived")
-        for day in ("", str(TODAY.date())):
-            refused = control.ask("POST", "/api/cost/reconcile", f"call id,date,cost\n{call},{day},0.02\n".encode())
+        for told in ("", str(TODAY.date())):
+            refused = control.ask("POST", "/api/cost/reconcile", f"call id,date,cost\n{call},{told},0.02\n".encode())
             assert (refused.status, refused.code) == (400, "bill_archived"), "whatever day a bill tells, or none"
