@@ -8,7 +8,9 @@ import pytest
 from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.api import overview
+from groundplan.blueprint.model import Alternative, Placement
 from groundplan.catalog.loader import load_files
+from groundplan.core.money import PICO
 
 WORKSPACE = "kind: company\nname: acme\nformat: 1\n" + "".join(
     f"---\nkind: workload\nname: {name}\npurpose: Answers {about}\naudience: employees\nstage: {stage}\n"
@@ -77,3 +79,13 @@ def test_a_site_is_left_only_where_none_of_its_workloads_is_answered_there() -> 
 )
 def test_workloads_are_found_by_words_and_by_site(search: str, site: str, told: list[str]) -> None:
     assert overview.found(picture({}, {}), search, site) == told
+
+
+def test_where_a_workload_does_not_run_is_said_by_rule_or_by_what_it_would_cost() -> None:
+    def place(name: str, monthly: int | None, *reasons: str) -> Alternative:
+        return Alternative(deployment=name, site=name, allowed=not reasons, reasons=list(reasons), monthly=monthly)
+
+    places = [place("here", 3 * PICO), place("us", PICO, "outside EU"), place("rack", PICO), place("cloud", 4 * PICO)]
+    found = Placement(workload="a", primary="here", fallbacks=[], alternatives=places, binding="")
+    told = {"us": "outside EU", "rack": "$2.00/month less", "cloud": "$1.00/month more"}
+    assert overview.why_not(found, "here") == told and overview.why_not(None, None) == {}

@@ -257,7 +257,7 @@ def _budgets(conn: Connection[Any], seen: Picture, workload: str, now: datetime)
 
 
 def why_not(placement: Placement | None, chosen_site: str | None) -> dict[str, str]:
-    """Site -> why the workload does not run there: the rule, or how much more it would cost a month."""
+    """Site -> why the workload does not run there: the rule, or how much more or less it would cost a month."""
     if placement is None:
         return {}
     chosen = next((a for a in placement.alternatives if a.deployment == placement.primary), None)
@@ -269,7 +269,7 @@ def why_not(placement: Placement | None, chosen_site: str | None) -> dict[str, s
             found[option.site] = ", ".join(option.reasons)
         elif option.monthly is not None and chosen is not None and chosen.monthly is not None:
             more = option.monthly - chosen.monthly
-            found[option.site] = f"{'+' if more >= 0 else '-'}{short_usd(abs(more))}/month"
+            found[option.site] = f"{short_usd(abs(more))}/month {'more' if more >= 0 else 'less'}"
     return found
 
 
