@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.journal import ledger_store
+from groundplan.ledger import archive
 from groundplan.testing.clock import ManualClock
 from groundplan.testing.database import Database
 
@@ -52,3 +53,19 @@ def test_the_first_day_of_a_month_of_31_days_is_in_it_until_its_end(
     assert {row["day"] for row in days} == {"2026-12-01"}, "a day is there in whole or not at all"
     month = total(rows(days, "2026-12-31"))
     assert month.calls_month == 2 and Decimal(month.month_usd) == 2
+
+
+def test_the_last_days_are_the_same_once_the_first_of_them_has_left(
+    services: Services, database: Database, tmp_path: Path
+) -> None:
+    """They begin with an hour: what is within one is known of facts alone."""
+    services.home.create()
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        for minutes in (-1, 2, 30):
+            call(conn, datetime(2026, 12, 1, 18, tzinfo=UTC) + timedelta(minutes=minutes))
+        services = replace(services, clock=ManualClock(datetime(2026, 12, 31, 18, 5, tzinfo=UTC)))
+        before = ledger.cost(services, cast("Caller", None), None, 30)
+        with conn.transaction():
+            archive.archive_day(conn, str(tmp_path / "facts"), date(2026, 12, 1))
+    assert ledger.cost(services, cast("Caller", None), None, 30) == before
+    assert Decimal(before["total_usd"]) == 2

@@ -97,8 +97,10 @@ def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 @router.get("/cost")
 def cost(services: Using, _: Reader, workload: str | None = None, days: int | None = None) -> dict[str, Any]:
-    """Exact totals; refused calls are not counted. Of the last `days`, or of always."""
-    since = None if days is None else services.clock.now() - timedelta(days=max(1, min(days, 3660)))
+    """Exact totals; refused calls are not counted. Of the last `days`, from the begin of this hour then, or of
+    always."""
+    hour = services.clock.now().replace(minute=0, second=0, microsecond=0)  # facts within one may have left, sums stay
+    since = None if days is None else hour - timedelta(days=max(1, min(days, 3660)))
     with services.transaction() as conn:
         summary = queries.cost_summary(conn, CallFilter(workload=workload, since=since))
         meant = meaning_saved.rows(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
