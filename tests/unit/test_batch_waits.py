@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from tests.unit.call_rig import BOUND, LIMIT, Closed, Rig, call_rig
 
-from groundplan.blueprint.model import Grounding, Guardrails
+from groundplan.blueprint.model import Cache, Grounding, Guardrails, Limit
 from groundplan.core.errors import Denied, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_calls
@@ -28,6 +28,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.catalog import index
 from groundplan.ledger.model import Charge, Finish
 
@@ -150,6 +151,37 @@ async def test_a_line_that_nothing_was_found_for_asks_no_model(tmp_path: Path, m
         assert told["groundplan"]["abstained"] is True and float(told["groundplan"]["cost_usd"]) == 0
         assert rig.models["one"].counted == 0
         assert [each.status for each in await rig.records() if isinstance(each, Finish)] == ["ok"]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_line_that_could_not_be_written_down_is_answered_once_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    """By no model either way. The disk was full for a moment: it waited until its batch was over."""
+    full, finish, few = ["the disk is full"], Journal.finish, "requests/few"
+
+    async def search(*_given: object, **_more: object) -> bytes:
+        return b'{"passages": [], "abstained": true}'
+
+    def written(journal: Journal, record: Finish, *, urgent: bool = False) -> int:
+        if full:
+            raise Unavailable(full.pop(), code="journal_unavailable", hint="")
+        return finish(journal, record, urgent=urgent)
+
+    monkeypatch.setattr(ground, "ask_search", search)
+    kept = {"cache": Cache(seconds=99, max_bytes=1 << 20, scope="workload")}
+    settings = kept if cached else {"grounding": Grounding(sources=["handbook"], floor=0.4)}
+    limits = [Limit(name="few", covers="workload/assistant", type="requests", amount=9, period="day")]
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": settings}, limits=limits) as rig:
+        day, counters = rig.gateway.clock.now().date().isoformat(), rig.gateway.counters
+        counters.grant(few, day, 9)
+        if cached:
+            assert (await rig.chat()).status == 200
+        monkeypatch.setattr(Journal, "finish", written)
+        assert (await made(rig, held=BOUND)).status == 200 and not full
+        assert (rig.models["one"].counted, counters.spent(few, day), counters.open_count) == (cached, 1 + cached, 0)
+        ends = [(each.status, each.cache) for each in await rig.records() if isinstance(each, Finish)]
+        assert ends == ([("ok", "none"), ("ok", "exact")] if cached else [("ok", "none")])
 
 
 async def test_a_line_waits_for_a_search_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

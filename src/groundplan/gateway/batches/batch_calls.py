@@ -281,11 +281,6 @@ class BatchCalls:
                 except GroundplanError as error:
                     if not self._passes(exchange, error, sent):
                         raise
-                    if exchange.use is not None:
-                        limits.end_call(gateway, exchange.use, sent=False)
-                        exchange.use = None
-                    if exchange.token is None:  # before anybody else has it
-                        at_hand(gateway, exchange, exchange.attempts, exchange.reserved)
                     await self._wait(exchange, batch, error)
                 else:
                     return
@@ -315,6 +310,7 @@ class BatchCalls:
 
     async def _wait(self, exchange: Exchange, batch: Batch, error: GroundplanError) -> None:
         """For what refused it, unless its batch ends. Raises `Denied` then."""
+        self._give_back(exchange)
         self._check_ending(exchange, batch)
         if exchange.flight is not None:
             cache.land(self._gateway, exchange)  # who asks the same does not wait for this
@@ -324,6 +320,16 @@ class BatchCalls:
         finally:
             self.waiting.discard(exchange.call)
         self._check_ending(exchange, batch)
+
+    def _give_back(self, exchange: Exchange) -> None:
+        """What limits count of it, while it waits; and an end that could not be written down is none."""
+        if exchange.use is not None:
+            limits.end_call(self._gateway, exchange.use, sent=False)
+            exchange.use = None
+        if exchange.finished:
+            exchange.finished, exchange.cache, exchange.saved, exchange.deployment = False, "none", 0, None
+        elif exchange.token is None and exchange.reserved:  # before anybody else has it
+            at_hand(self._gateway, exchange, exchange.attempts, exchange.reserved)
 
     async def _admitted(self, exchange: Exchange, batch: Batch, data: bytes) -> int:
         """Wait for limits of use, and for a worker that has no time, until the batch expires. A call whose answer is

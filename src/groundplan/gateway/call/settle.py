@@ -311,7 +311,7 @@ def finish(
     if exchange.finished:
         return None
     record, sequence = _write_finish(gateway, exchange, status, http_status, code, refusal)
-    _count_finish(gateway, exchange, record)
+    _count_finish(gateway, exchange, record, written=sequence is not None)
     return sequence
 
 
@@ -328,13 +328,13 @@ def _write_finish(
         return record, None
 
 
-def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish) -> None:
+def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish, *, written: bool = True) -> None:
     status = exchange.status
     if exchange.token is not None:
         gateway.slices.settle(exchange.token, 0)
         exchange.token = None
     if exchange.use is not None:
-        used = (
+        used = written and (  # else nobody gets an answer that no attempt was made for
             exchange.attempt >= 0
             or exchange.cache in ("exact", "semantic")
             or (status == "ok" and _abstained(exchange))
