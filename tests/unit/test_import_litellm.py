@@ -685,6 +685,10 @@ def test_no_key_goes_to_another_provider_than_its_own() -> None:
     verdict = imported(model("x", "{model: strange/nova-2, api_key: os.environ/STRANGE}"), prices={"x": "1/2"})
     assert said(verdict, NEEDED, "api_base") and "openai" not in verdict.files["deployments.yaml"]
     assert "upstream_model: nova-2" in verdict.files["deployments.yaml"]
+    bare = deployed("{model: claude-sonnet-4-5, api_key: os.environ/ANTHROPIC_API_KEY}")
+    assert (bare.url, bare.api, str(bare.key)) == ("https://api.anthropic.com/v1", "anthropic", "env:ANTHROPIC_API_KEY")
+    verdict = imported(model("x", "{model: mistral-large-latest, api_key: os.environ/MISTRAL}"), prices={"x": "1/2"})
+    assert said(verdict, NEEDED, "api_base") and "openai.com" not in verdict.files["deployments.yaml"]
 
 
 def test_what_is_no_model_and_what_nothing_here_speaks_has_no_equal() -> None:
@@ -724,6 +728,15 @@ def test_names_of_models_are_split_as_the_proxy_splits_them() -> None:
     assert split("gpt-4o") == ("openai", "gpt-4o")
     assert split("meta-llama/x", "groq") == ("groq", "meta-llama/x")
     assert split("bedrock/converse/anthropic.claude-v2:1") == ("bedrock", "anthropic.claude-v2:1")
+    families = {
+        "openai": ("o3-mini", "ft:gpt-4o:acme::1", "text-embedding-3-small", "dall-e-3", "chatgpt-4o-latest"),
+        "anthropic": ("claude-3-5-sonnet-20241022",), "vertex_ai": ("gemini-2.5-pro", "text-embedding-005"),
+        "bedrock": ("amazon.nova-pro-v1:0", "us.anthropic.claude-sonnet-4-20250514-v1:0", "openai.gpt-oss-20b-1:0"),
+        "cohere": ("command-r-plus",), "custom_openai": ("mistral-large-latest", "qwen2.5"),
+    }  # fmt: skip
+    assert {name: split(name) for names in families.values() for name in names} == {
+        name: (family, name) for family, names in families.items() for name in names
+    }
 
 
 @pytest.mark.parametrize(

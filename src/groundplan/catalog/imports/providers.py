@@ -116,14 +116,31 @@ _ROUTES = {"bedrock": ("converse/", "invoke/", "converse_like/"), "azure": ("o_s
 """What a name begins with that says how to ask, and is no part of it."""
 
 
+_FAMILIES = (
+    ("bedrock", r"(?:(?:global|apac|eu|us|us-gov|au|ca|jp)\.)?"
+                r"(?:ai21|amazon|anthropic|cohere|deepseek|luma|meta|mistral|openai|qwen|stability|twelvelabs|writer)\.[a-z]"),
+    ("anthropic", r"claude-"),
+    ("vertex_ai", r"gemini-|medlm-|imagen-|(?:text|chat|code|codechat)-(?:bison|unicorn)|textembedding-gecko"
+                  r"|text-(?:multilingual-)?embedding-00\d"),
+    ("cohere", r"command|embed-(?:english|multilingual)-"),
+    ("ai21", r"j2-|jamba-"),
+    ("openai", r"gpt-|chatgpt-|o\d|ft:|text-|dall-e|whisper|tts-|omni-|davinci|babbage|curie|ada|code-|codex"
+               r"|computer-use|sora-"),
+)  # fmt: skip
+"""Provider -> beginnings of its models' names, by which one that is written without a prefix is known. The first that
+fits."""
+
+
 def split(model: str, named: str | None = None) -> tuple[str, str]:
     """(provider, what it calls the model) of `azure/eu/gpt-4o`; of a name without a prefix that is known it is the one
-    that `named` says, else the prefix, else OpenAI."""
+    that `named` says, else the prefix, else whose names begin so. Nobody's is asked of nobody by itself: its prompts
+    and its key would go to a company that nobody named."""
     prefix, separator, rest = model.partition("/")
     if separator and (prefix in PROVIDERS or named is None):
         provider, name = prefix, rest
     else:
-        provider, name = named or "openai", model
+        known = (family for family, begins in _FAMILIES if re.match(begins, model))
+        provider, name = named or next(known, "custom_openai"), model
     for route in _ROUTES.get(provider, ()):
         name = name.removeprefix(route)
     return provider, name
