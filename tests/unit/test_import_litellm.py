@@ -767,18 +767,26 @@ def test_an_address_is_of_a_private_network_or_of_everybodys(host: str, private:
 
 
 def test_what_is_worked_on_anywhere_is_at_no_place_that_a_residency_includes() -> None:
-    """Bedrock's global inference profiles go to whichever region has room, whatever region they are asked in."""
+    """Bedrock's inference profiles go to whichever of their regions has room, whatever region they are asked in."""
+    profile = "bedrock/{}.anthropic.claude-haiku-4-5-20251001-v1:0, aws_region_name: {}"
+    asked = {
+        "near": ("eu", "eu-central-1"), "far": ("global", "eu-central-1"), "tokyo": ("apac", "ap-northeast-1"),
+        "montreal": ("us", "ca-central-1"), "zurich": ("eu", "eu-central-2"), "home": ("jp", "ap-northeast-1"),
+    }  # fmt: skip
     text = models(
-        near="{model: bedrock/eu.anthropic.claude-haiku-4-5-20251001-v1:0, aws_region_name: eu-central-1}",
-        far="{model: bedrock/global.anthropic.claude-haiku-4-5-20251001-v1:0, aws_region_name: eu-central-1}",
-    )
-    verdict = imported(text, owners={"": "a@b.example"}, prices={"near": "1/5", "far": "1/5"})
+        **{name: f"{{model: {profile.format(*each)}}}" for name, each in asked.items()},
+        own=f"{{model: {profile.format('global', 'eu-central-1')}, "
+            "model_id: 'arn:aws:bedrock:eu-central-1:1:application-inference-profile/a1'}",
+    )  # fmt: skip
+    verdict = imported(text, owners={"": "a@b.example"}, prices=dict.fromkeys([*asked, "own"], "1/5"))
     workspace = validate_files(verdict.files, known_price=known)
     laws = {name: workspace.sites[item.site].jurisdiction for name, item in workspace.deployments.items()}
-    assert laws == {"near-bedrock": "EU", "far-bedrock": "UNKNOWN"}
-    assert {item.url for item in workspace.deployments.values()} == {
-        "https://bedrock-runtime.eu-central-1.amazonaws.com"
-    }
+    assert laws == {
+        "near-bedrock": "EU", "far-bedrock": "UNKNOWN", "tokyo-bedrock": "UNKNOWN", "montreal-bedrock": "US",
+        "zurich-bedrock": "EU", "home-bedrock": "JP", "own-bedrock": "UNKNOWN",
+    }  # fmt: skip
+    for name, (_, region) in asked.items():
+        assert workspace.deployments[f"{name}-bedrock"].url == f"https://bedrock-runtime.{region}.amazonaws.com"
 
 
 def test_of_two_prices_the_one_of_the_parameters_holds() -> None:

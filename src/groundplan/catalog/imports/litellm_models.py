@@ -22,12 +22,12 @@ from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.providers import (
     UNKNOWN,
     Provider,
-    anywhere,
     host_of,
     is_private,
     jurisdiction_of,
     split,
     supported_apis,
+    worked_on,
 )
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET, Finding
 from groundplan.catalog.model import DeploymentDoc
@@ -166,6 +166,7 @@ class EntryReader:
         if slug(group) != group:
             body["title"] = one_line(group)
         canonical = self._canonical(provider, provider_name, upstream, info, private)
+        there = worked_on(provider.api, upstream, worked_on(provider.api, profile or "", region))
         upstream = profile or upstream
         body |= {"site": "", "model": canonical, "url": url or "https://HOST/v1"}
         body |= self._key(params, provider, body["name"], private)
@@ -182,7 +183,6 @@ class EntryReader:
         for key, value in node.items():
             if key not in _ENTRY_KEYS and not value.empty:
                 self._findings.append(told(f"model_list.{one_line(key)}", key, settings.UNKNOWN, value))
-        there = "global" if anywhere(provider.api, upstream) else region
         site = self._site(provider_name, there, url, private, model)
         self._others(params, info)
         numbers = self._numbers

@@ -177,13 +177,18 @@ def before(url: str, *paths: str) -> str:
     return f"{scheme}{separator}{rest}"
 
 
-_ANYWHERE = re.compile(r"(?:^|/)global\.")
+_PROFILE = re.compile(r"(?:^|/)(global|apac|eu|us)\.")
 
 
-def anywhere(api: str | None, model: str) -> bool:
-    """Whether a call is worked on in whichever region has room, wherever it was asked: Bedrock's global inference
-    profiles (docs.aws.amazon.com/bedrock/latest/userguide/cross-region-inference.html)."""
-    return api == "bedrock" and _ANYWHERE.search(model) is not None
+def worked_on(api: str | None, model: str, region: str | None) -> str | None:
+    """Where a call is worked on that is asked in `region`, as the name of a region. Bedrock's inference profiles go to
+    whichever region of theirs has room: from Tokyo to Sydney or Mumbai, from Canada to the United States
+    (docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html)."""
+    found = _PROFILE.search(model) if api == "bedrock" else None
+    if found is None:
+        return region
+    law = jurisdiction_of(found[1])
+    return region if region is not None and law == jurisdiction_of(region) != UNKNOWN else found[1]
 
 
 _REGIONS = (
