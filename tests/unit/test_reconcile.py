@@ -154,6 +154,9 @@ def test_a_days_line_that_is_there_once_more_is_a_line_without_a_call() -> None:
     each = ["2026-11-25,gpt-4o,,1000,100,0.003,USD"] * 2 + ["2026-11-25,gpt-4o,,5,7,0.00008,USD"]
     assert kinds(reconcile(generic(*each), tries, RATES)) == {}
     assert kinds(reconcile(generic(*each, each[0]), tries, RATES)) == {"tokens": "0.003"}
+    small = [attempt(0, 500) for _ in range(10)]
+    cents = reconcile(generic(*["2026-11-25,gpt-4o,,0,500,0.01,USD"] * 10), small, RATES)
+    assert kinds(cents) == {"rounding": "0.05"}
 
 
 def test_a_call_is_valued_at_the_price_of_its_moment() -> None:

@@ -17,11 +17,11 @@ AGAIN = "the bill has its line once more"
 
 
 def told_again(
-    lines: Sequence[Line], attempts: int, gap: Gap, exact: Decimal | None = None
+    lines: Sequence[Line], attempts: int, gap: Gap, exact: Callable[[Sequence[Line]], Decimal] | None = None
 ) -> tuple[Sequence[Line], Sequence[Line]]:
     """(lines, those among them that are there once more) of a call of which `attempts` cost something, or of a group.
     Lines that are alike are several images, parts of a class or equal calls, where together they come nearer to what
-    the ledger has (`gap`); with `exact` they are so, unless the others come as near as that."""
+    the ledger has (`gap`); with `exact` they are so, unless the others come as near as what they round."""
     seen = Counter[Line]()
     once, again = list[Line](), list[Line]()
     for line in lines:
@@ -30,4 +30,4 @@ def told_again(
         seen[alike] += 1
     if not again or (apart := gap(once)) is None or (together := gap(lines)) is None:
         return lines, ()
-    return (once, again) if apart < together and (exact is None or apart <= exact) else (lines, ())
+    return (once, again) if apart < together and (exact is None or apart <= exact(once)) else (lines, ())

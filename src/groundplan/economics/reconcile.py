@@ -455,7 +455,7 @@ def _by_group(
     _of_demo(work, demo)
     for (when, model, _), (some, tries) in groups.items():
         told = f"of {when[0]} to {when[1]}" if isinstance(when, tuple) else ""
-        exact = work.rounded(some) + Decimal(len(tries)) / PICO
+        exact = partial(lambda calls, of: work.rounded(of) + Decimal(calls) / PICO, len(tries))
         once, again = told_again(some, 1, partial(work.gap, tries), exact)
         work.compare(once, tries, model=model, told=told)
         if again:
