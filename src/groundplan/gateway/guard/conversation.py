@@ -212,7 +212,7 @@ class ConversationGuard:
     def _flush(self, event: dict[str, Any]) -> list[bytes]:
         """What windows still hold back that an event ends: texts of what is said come beside the responses."""
         kind, ended, out = str(event.get("type")), pieces.ended(event), []
-        heard = {event.get("item_id")} if kind == HEARD_WHOLE else set()
+        heard = {str(event.get("item_id"))} if kind == HEARD_WHOLE else set()
         for channel in list(self._windows):
             if channel[0] not in heard if channel[1].startswith(HEARD_AS) else ended is not None:
                 continue

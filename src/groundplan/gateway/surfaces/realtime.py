@@ -339,13 +339,15 @@ class Session:
         raise broken()
 
     def _guarded(self, data: bytes) -> list[bytes]:
-        """What of an event the client gets. Raises `Ended` where a check refuses it."""
+        """What of an event the client gets. Raises `Ended` where a check refuses it, or cannot look at it."""
         if self._guards is None:
             raise AssertionError("not admitted")
         try:
             return self._guards.answered(data)
         except Denied as error:
             raise Ended(POLICY, error) from error
+        except UNREADABLE as error:
+            raise broken() from error
 
     async def _heard(self, data: bytes) -> bytes:
         """One event of the upstream, for the client; empty: it is none of his. Raises `Ended`."""
