@@ -196,6 +196,11 @@ def test_what_nobody_has_a_word_for_is_refused_by_name(asked: dict[str, Any], na
             call(function={"name": "look", "arguments": "{"}),
             "messages: tool_calls.function.arguments",
         ),
+        (
+            "bedrock gemini",
+            call(function={"name": "look", "arguments": '{"a":' * 300_000}),
+            "messages: tool_calls.function.arguments",
+        ),
         ("anthropic gemini mistral", {"messages": [{**ASKED, "name": "Ana"}]}, "messages: name"),
     ],
 )  # fmt: skip

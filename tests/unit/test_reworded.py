@@ -108,3 +108,20 @@ def test_requests_that_go_on_as_they_came_bear_ids_that_are_taken(
 def test_conversations_of_other_shapes_stay_as_they_are(odd: bytes) -> None:
     mistral = replace(deployment("one", 1), url="https://api.mistral.ai/v1")
     assert call_ids.for_chat(mistral, Raw(odd)) is None and call_ids.for_anthropic(odd) is None
+
+
+@pytest.mark.parametrize("api", ["bedrock", "gemini", "vertexai", "mistral"])
+@pytest.mark.parametrize(
+    ("came", "read"),
+    [
+        ("It is sunny.", False), ("nan", False), ("NaN", True), ('{"price": NaN}', True), ("[-Infinity]", True),
+        ("1e999", True), ("7" * 5000, True), ("[" * 300_000, True), ('{"a": 1}', False),
+    ],
+)  # fmt: skip
+def test_what_came_of_a_tool_and_only_python_takes_for_json_stays_text(api: str, came: str, read: bool) -> None:
+    """As tools write it that put numbers of Python or JavaScript down: no provider takes a request with that in it."""
+    result = {"role": "tool", "tool_call_id": "c", "content": came}
+    (made,) = reworded(api, {"messages": [result]})["messages"]
+    assert made["content"] == (
+        came if api == "mistral" or not read else json.dumps({"result": came}, separators=(",", ":"))
+    )

@@ -4,6 +4,7 @@ the provider has a word for. What no provider has a word for was refused before,
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from groundplan.gateway.upstream.call_ids import taken
 _ONE_SYSTEM = frozenset({"anthropic", "bedrock", "gemini", "vertexai"})
 """Providers whose system messages are one text beside the conversation."""
 _GOOGLES = frozenset({"gemini", "vertexai"})
+_READ = _GOOGLES | {"bedrock"}
+"""Those for whom the library reads what came of a tool."""
 _SIGNED = {"gemini": "google", "vertexai": "google", "mistral": "mistral"}
 """By which name in `extra_content` each gets back what it signed its thoughts with."""
 _REASONS = frozenset({"groq", "mistral"})
@@ -150,14 +153,32 @@ def _signature(content: Any) -> dict[str, Any] | None:
 
 
 def _result(api: str, text: str) -> str:
-    """Bedrock takes JSON for an object only."""
-    if api != "bedrock":
+    """Bedrock takes JSON for an object only. To the library, which reads what came of a tool for Bedrock and Google,
+    `NaN` is JSON, which no provider takes, and some JSON more than it can hold: that stays text."""
+    if api not in _READ:
         return text
     try:
         value = _decode(text)
-    except msgspec.DecodeError:
-        return text
-    return text if isinstance(value, dict) else _encode({"result": value}).decode()
+    except (msgspec.DecodeError, RecursionError):
+        if not _is_read(text):
+            return text
+        value = text
+    return text if isinstance(value, dict) or (api != "bedrock" and value is not text) else _wrapped(value)
+
+
+def _wrapped(value: Any) -> str:
+    return _encode({"result": value}).decode()
+
+
+def _is_read(text: str) -> bool:
+    """Whether the library takes it for JSON, or fails over it."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    except (ValueError, RecursionError):
+        pass
+    return True
 
 
 def _text(content: Any) -> str:

@@ -204,7 +204,7 @@ def _arguments(api: str, arguments: Any) -> bool:
         return True
     try:
         return isinstance(_decode(arguments), dict)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
 
 
