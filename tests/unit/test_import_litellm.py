@@ -607,7 +607,7 @@ def test_every_provider_becomes_a_deployment_or_says_what_is_missing(provider: s
     assert bool(workspace.deployments) != bool(said(verdict, NEEDED, "x"))
     if workspace.deployments:
         (deployment,) = workspace.deployments.values()
-        assert deployment.upstream_model == "some-model"
+        assert str(deployment.upstream_model).removeprefix("accounts/fireworks/models/") == "some-model"
         assert workspace.sites[deployment.site].jurisdiction == "EU"
 
 
@@ -671,6 +671,18 @@ def deployed(params: str, info: str = "{}", **asked: Any) -> DeploymentDoc:
         ("model: huggingface/together/org/llama", "https://router.huggingface.co/v1", "openai", "org/llama:together"),
         ("model: zai/glm-4.7", "https://api.z.ai/api/paas/v4", "openai", "glm-4.7"),
         ("model: voyage/rerank-2.5", "https://api.voyageai.com/v1", "openai", "rerank-2.5"),
+        ("model: mistral/mistral-small-latest, api_base: https://api.mistral.ai", "https://api.mistral.ai/v1", "openai",
+         "mistral-small-latest"),
+        ("model: ollama_chat/llama3, api_base: 'http://gpu:11434/api/chat'", "http://gpu:11434/v1", "openai", "llama3"),
+        ("model: hosted_vllm/own, api_base: 'http://way:8000/serve/own'", "http://way:8000/serve/own", "openai", "own"),
+        ("model: gemini/gemini-2.5-flash, api_base: https://generativelanguage.googleapis.com/v1beta",
+         "https://generativelanguage.googleapis.com/v1beta/openai", "openai", "gemini-2.5-flash"),
+        ("model: cohere_chat/command-r, api_base: https://api.cohere.com/v2/chat",
+         "https://api.cohere.ai/compatibility/v1", "openai", "command-r"),
+        ("model: azure/4o, api_base: 'https://way.example/openai-eu'", "https://way.example/openai-eu/openai/v1",
+         "openai", "4o"),
+        ("model: fireworks_ai/llama-v3p3-70b-instruct", "https://api.fireworks.ai/inference/v1", "openai",
+         "accounts/fireworks/models/llama-v3p3-70b-instruct"),
     ],
 )  # fmt: skip
 def test_each_is_asked_where_and_by_the_name_by_which_its_provider_has_it(
@@ -689,6 +701,33 @@ def test_no_key_goes_to_another_provider_than_its_own() -> None:
     assert (bare.url, bare.api, str(bare.key)) == ("https://api.anthropic.com/v1", "anthropic", "env:ANTHROPIC_API_KEY")
     verdict = imported(model("x", "{model: mistral-large-latest, api_key: os.environ/MISTRAL}"), prices={"x": "1/2"})
     assert said(verdict, NEEDED, "api_base") and "openai.com" not in verdict.files["deployments.yaml"]
+
+
+def test_an_own_api_at_an_address_of_the_users_choice_is_not_asked_as_openais() -> None:
+    params = "{model: gemini/gemini-2.5-flash, api_base: https://way.example/gemini, api_key: os.environ/K}"
+    verdict = imported(model("x", params), owners={"": "a@b.example"}, prices={"x": "1/2"})
+    assert said(verdict, NEEDED, "api_base") and not validate_files(verdict.files).deployments
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "url"),
+    [
+        ("openai/gpt-4o", "OPENAI_BASE_URL", "https://way.example/v1"),
+        ("openai/gpt-4o", "OPENAI_API_BASE", "https://way.example/v1"),
+        ("ollama_chat/llama3", "OLLAMA_API_BASE", "https://way.example/v1"),
+        ("azure/4o", "AZURE_API_BASE", "https://way.example/openai/v1"),
+    ],
+)
+def test_an_address_that_only_a_variable_has_is_the_one_that_is_asked(name: str, variable: str, url: str) -> None:
+    """LiteLLM asks there and not at the provider's own, and nothing of it stands beside the model."""
+    base = url.removesuffix("/openai/v1")
+    text = f"environment_variables: {{{variable}: {base}}}\n" + model("x", f"{{model: {name}, api_key: os.environ/K}}")
+    for verdict in (
+        imported(text, owners={"": "a@b.example"}, prices={"x": "1/2"}),
+        imported(text.partition("\n")[2], owners={"": "a@b.example"}, prices={"x": "1/2"}, values={variable: base}),
+    ):
+        (found,) = validate_files(verdict.files).deployments.values()
+        assert found.url == url
 
 
 def test_what_is_no_model_and_what_nothing_here_speaks_has_no_equal() -> None:

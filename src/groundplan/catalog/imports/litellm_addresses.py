@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from groundplan.catalog.imports.providers import PROVIDERS, UNLISTED, Provider, before, host_of
 from groundplan.catalog.rules.kinds import ENDPOINT
@@ -14,6 +15,11 @@ from groundplan.catalog.rules.kinds import ENDPOINT
 URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
 _VERSION = re.compile(r"\?api-version=[A-Za-z0-9.-]{1,40}$", re.ASCII)
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]")
+_OLLAMA = re.compile(r"/api/(?:chat|generate|embed|embeddings)$")
+_OWN_HOSTS = {
+    "google": ("generativelanguage.googleapis.com",), "cohere": ("api.cohere.ai", "api.cohere.com"),
+}  # fmt: skip
+"""Hosts of providers that are asked there in an API of their own, and here in OpenAI's at another path."""
 _ALONE = (".models.ai.azure.com", ".inference.ai.azure.com")
 """Hosts of one model each: learn.microsoft.com/azure/foundry-classic/how-to/deploy-models-serverless"""
 _AZURE_MESSAGES = Provider(None, "AZURE_AI_API_KEY", "azure", own_host=True, suffix="/anthropic/v1", api="anthropic")
@@ -62,6 +68,23 @@ def provider_at(url: str) -> str | None:
     return next((name for name, own in known if host_of(own) == host_of(url)), None)
 
 
+def variables(name: str) -> tuple[str, ...]:
+    """In which a provider's address is looked for where an entry has none."""
+    name = name.removeprefix("text-completion-").removesuffix("_chat").removesuffix("_text").replace("-", "_").upper()
+    more = {"OPENAI": ("OPENAI_BASE_URL",), "FIREWORKS_AI": ("FIREWORKS_API_BASE",)}
+    return (*more.get(name, ()), f"{name}_API_BASE", *(("ANTHROPIC_BASE_URL",) if name == "ANTHROPIC" else ()))
+
+
+def own_api(provider: Provider, kind: str) -> bool:
+    """Whether an entry with an address is asked there in its provider's own API, which nothing here speaks."""
+    return provider.api is None and provider.prices in _OWN_HOSTS and kind != "rerank"
+
+
+def is_home(provider: Provider, url: str) -> bool:
+    """Whether this is the public address of a provider with an API of its own."""
+    return host_of(url) in _OWN_HOSTS.get(provider.prices or "", ())
+
+
 def unversioned(url: str) -> str:
     """An address of Azure without its `?api-version=...`, which its v1 API does not take."""
     return _VERSION.sub("", url)
@@ -72,6 +95,10 @@ def completed(url: str, provider: Provider) -> str:
     url, suffix = ENDPOINT.sub("", url), provider.suffix
     if provider.api == "anthropic":
         url = url.removesuffix("/messages")
+    if provider.url == PROVIDERS["ollama"].url:
+        url = _OLLAMA.sub("", url)
+    if provider == PROVIDERS["hosted_vllm"] and urlsplit(url).path:  # LiteLLM adds nothing to it
+        return url
     if provider.prices == "azure":
         if host_of(url).endswith(_ALONE):
             return url.removesuffix("/v1") + "/v1"
@@ -90,8 +117,11 @@ def placed(api: str | None, name: str) -> tuple[str | None, str]:
     return (parts[3] if parts[0] == "arn" and len(parts) > 4 and _REGION.fullmatch(parts[3]) else None), name
 
 
-def routed(name: str, upstream: str, url: str | None) -> str:
-    """A model's name as it is asked for there: Hugging Face's router has `org/model:host`, LiteLLM `host/org/model`."""
+def routed(name: str, upstream: str, url: str | None, kind: str) -> str:
+    """A model's name as it is asked for there: Hugging Face's router has `org/model:host`, LiteLLM `host/org/model`;
+    Fireworks has its own models below an account, which LiteLLM adds."""
+    if name == "fireworks_ai" and kind == "chat" and not upstream.startswith("accounts/"):
+        return f"accounts/fireworks/models/{upstream}"
     host, _, model = upstream.partition("/")
     there = name == "huggingface" and url == PROVIDERS[name].url and "/" in model
     return f"{model}:{host}" if there else upstream

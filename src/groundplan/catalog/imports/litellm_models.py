@@ -160,7 +160,7 @@ class EntryReader:
         region = region or self._part(params, addresses.REGIONS.get(provider.api or "", addresses.NOWHERE))
         kind = self._type(info, name, model, missing)
         url, private = self._url(params, addresses.Place(provider, provider_name, region), kind, missing, model)
-        upstream = addresses.routed(provider_name, upstream, url)
+        upstream = addresses.routed(provider_name, upstream, url, kind)
         upstream, serves = self._serves(provider_name, upstream, info, model, at_home=private)
         body: dict[str, Any] = {"kind": "deployment", "name": unique(slug(f"{group}-{provider_name}"), self._names)}
         if slug(group) != group:
@@ -255,18 +255,28 @@ class EntryReader:
         provider, name = place.provider, place.name
         own = _OWN_URL.get("cohere" if kind == "rerank" and name.startswith("cohere") else provider.api or "")
         own = None if provider.own_host and provider.api else own
-        if node is None:
+        said = next((each for each in addresses.variables(name) if self._value(each)), None)
+        if node is None and said is None:
             url = self._placed(params, place, own or provider.url or addresses.region_url(place))
             if url is None:
                 missing.append("an address")
                 self._say(NEEDED, "api_base", *self._unplaced(params, place), model)
             return url, provider.own_host
-        text = addresses.unversioned(self._resolved(node) or "")
+        variable = node.variable if node is not None else said
+        text = addresses.unversioned((self._resolved(node) if node is not None else self._value(said or "")) or "")
+        node = node or model
         if not addresses.URL.fullmatch(text):
             missing.append("an address")
-            hint = f"Say --set {node.variable}=https://HOST." if node.variable else "Write https://HOST/PATH alone."
+            hint = f"Say --set {variable}=https://HOST." if variable else "Write https://HOST/PATH alone."
             self._say(NEEDED, "api_base", "the address is not in the file, or not one alone", hint, node)
             return None, True
+        if addresses.own_api(provider, kind):
+            if not addresses.is_home(provider, text):
+                missing.append("an address")
+                here = "an API of its provider's own is asked there, which nothing here speaks"
+                self._say(NEEDED, "api_base", here, "Write url: of its OpenAI-compatible API.", node)
+                return None, True
+            text = own or provider.url or text
         url = self._placed(params, place, addresses.completed(text.rstrip("/"), provider))
         if url is None:
             missing.append("an address")
@@ -288,7 +298,8 @@ class EntryReader:
                 node = _first(params, part.keys)
                 lacking.append(f"--set {(node.variable if node else None) or part.variables[0]}={part.sample}")
         if not lacking:
-            return f"{name} has no address of its own that is known", "Write url: of the deployment."
+            todo = f"Say --set {addresses.variables(place.name)[0]}=https://HOST, or write url: of the deployment."
+            return f"{name} has no address of its own that is known", todo
         return f"of the address at {name} a part is not in the file", f"Say {' '.join(lacking)}."
 
     def _part(self, params: Node, part: addresses.Part) -> str | None:

@@ -41,7 +41,7 @@ PROVIDERS: dict[str, Provider] = {
     "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "openai"),  # platform.openai.com/docs
     "text-completion-openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "openai"),
     "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY", "groq"),  # console.groq.com/docs/openai
-    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", "mistral"),  # docs.mistral.ai/api
+    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", "mistral", suffix="/v1"),  # docs.mistral.ai/api
     "gemini": Provider(  # ai.google.dev/gemini-api/docs/openai
         "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", "google"
     ),
@@ -170,11 +170,9 @@ def host_of(url: str) -> str:
 
 
 def before(url: str, *paths: str) -> str:
-    """The address up to the first of these paths; a host whose name begins like one of them stays whole."""
+    """The address up to the first of these paths; a host, and a longer word, that begins like one of them stays."""
     scheme, separator, rest = url.partition("://")
-    for path in paths:
-        rest = rest.partition(path)[0]
-    return f"{scheme}{separator}{rest}"
+    return scheme + separator + re.split(f"(?:{'|'.join(paths)})(?=/|$)", rest, maxsplit=1)[0]
 
 
 _PROFILE = re.compile(r"(?:^|/)(global|apac|eu|us)\.")
