@@ -309,6 +309,29 @@ general_settings: {global_max_parallel_requests: 64}
     assert plan(load_files(verdict.files), None, today=TODAY).refusals == ()
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "strategy", "weights"),
+    [
+        ("rpm: 10", "rpm: 1000", "simple-shuffle", (10, 1000)),
+        ("rpm: 500, tpm: 1", "rpm: 50000", "simple-shuffle", (10, 1000)),
+        ("tpm: 2", "tpm: 6", "simple-shuffle", (2, 6)),
+        ("rpm: 10", "tpm: 1000", "simple-shuffle", (10, 0)),
+        ("weight: 9", "rpm: 7", "simple-shuffle", (9, 0)),
+        ("weight: 2000", "weight: 500", "simple-shuffle", (1000, 250)),
+        ("weight: 9", "rpm: 7", "least-busy", (9, 1)),
+        ("rpm: 10", "rpm: 1000", "latency-based-routing", (1, 1)),
+        ("rpm: 10", "rpm: 1000, order: 2", "simple-shuffle", (1, 1)),
+    ],
+)
+def test_calls_are_shared_as_they_were(first: str, second: str, strategy: str, weights: tuple[int, int]) -> None:
+    """The proxy's own shuffle weighs by the first of `weight`, `rpm` and `tpm` that anything says, the others by 0."""
+    listed_ = "".join(f"\n- {{model_name: x, litellm_params: {{model: openai/gpt-4o, {m}}}}}" for m in (first, second))
+    verdict = imported(f"model_list:{listed_}\nrouter_settings: {{routing_strategy: {strategy}}}")
+    deployments = validate_files(verdict.files, known_price=known).deployments
+    assert tuple(deployments[name].weight for name in ("x-openai", "x-openai-2")) == weights
+    assert bool(said(verdict, CHANGED, "x")) == ("weight" not in first and weights != (1, 1))
+
+
 @given(st.integers(1, 10**15), st.integers(1, 10**15))
 @settings(max_examples=60)
 def test_any_price_for_a_token_is_the_same_for_a_million(first: int, second: int) -> None:

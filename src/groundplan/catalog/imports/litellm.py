@@ -13,6 +13,7 @@ from typing import Any
 
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports import settings, yaml_text
+from groundplan.catalog.imports.litellm_balance import balance, weights
 from groundplan.catalog.imports.litellm_budget import Budgets, budgets_of
 from groundplan.catalog.imports.litellm_credentials import credentials_of
 from groundplan.catalog.imports.litellm_findings import told
@@ -99,7 +100,7 @@ def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict
     config.check()
     written = {
         "company.yaml": _company(entries, workloads, common),
-        "deployments.yaml": _deployments(entries, _weights(groups)),
+        "deployments.yaml": _deployments(entries, weights(groups, common.balance, findings)),
         "workloads.yaml": _workload_text(workloads, common),
     }
     if limits := _limit_text(entries, config, findings):
@@ -156,7 +157,7 @@ def _common(config: Config, asked: Asked, entries: list[Entry], findings: list[F
         _fallbacks(config, types, aliases, findings),
         aliases,
         budgets_of(config, asked, findings),
-        _balance(config, findings),
+        balance(config, findings),
     )  # fmt: skip
 
 
@@ -320,18 +321,6 @@ def _reliability(entries: list[Entry], first: list[Entry], common: _Common) -> d
     return {"reliability": {"retries": {"same": tries - 1}}} if alone and tries is not None and tries > 1 else {}
 
 
-def _weights(groups: Mapping[str, list[Entry]]) -> dict[str, int]:
-    """Deployment -> weight, in hundredths for groups that write fractions."""
-    found = {}
-    for entries in groups.values():
-        given = [entry.weight for entry in entries if entry.weight is not None]
-        scale = 100 if any(weight != int(weight) for weight in given) else 1
-        for entry in entries if given else ():
-            weight = entry.weight if entry.weight is not None else 1
-            found[entry.name] = max(min(1000, int(weight * scale)), int(weight > 0))
-    return found
-
-
 def _settings(config: Config, variables: Mapping[str, Node], findings: list[Finding]) -> None:
     """What is said of every setting that nothing else reads."""
     for section, table in TABLES.items():
@@ -382,29 +371,6 @@ def _parts(node: Node) -> list[Node]:
     return list(node.entries())
 
 
-_BALANCE = {
-    "simple-shuffle": "weighted",
-    "least-busy": "least-outstanding",
-    "latency-based-routing": "latency",
-    "cost-based-routing": "cheapest",
-}
-
-
-def _balance(config: Config, findings: list[Finding]) -> str:
-    """LiteLLM shuffles where it is not told otherwise."""
-    found = "weighted"
-    for section in ("litellm_settings", "router_settings"):
-        node = config.get(section, "routing_strategy")
-        strategy = (node.text() or "") if node else ""
-        if node is None:
-            continue
-        found = _BALANCE.get(strategy, "least-outstanding")
-        state = CARRIED if strategy in _BALANCE else CHANGED
-        here = f"reliability: {{balance: {found}}} where several deployments share the calls"
-        findings.append(Finding(state, f"{section}.routing_strategy", here, "", node.where_key))
-    return found
-
-
 def _aliases(config: Config, groups: set[str], findings: list[Finding]) -> dict[str, str]:
     found = {}
     for section in TABLES:
@@ -450,11 +416,11 @@ def _company(entries: list[Entry], workloads: list[tuple[dict[str, Any], Where]]
     return text
 
 
-def _deployments(entries: list[Entry], weights: Mapping[str, int]) -> str:
+def _deployments(entries: list[Entry], shares: Mapping[str, int]) -> str:
     text = yaml_text.comment(["Deployments: a model served at a site. What is a comment lacks what it says first."])
     for entry in entries:
         body = {**entry.body, "site": entry.site["name"] if entry.site else ""}
-        body |= {"weight": weights[entry.name]} if entry.name in weights else {}
+        body |= {"weight": shares[entry.name]} if entry.name in shares else {}
         where = entry.node.where
         place = f"{where.file}:{where.line}"
         if entry.missing:
