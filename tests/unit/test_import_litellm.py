@@ -253,6 +253,8 @@ def test_prices_are_exact_and_never_understated() -> None:
     assert price.cache_read == units.token_price("0.075 USD/Mtok")
     assert workspace.deployments["zero-ollama"].price[0].free
     assert workspace.deployments["assistant-azure"].model == "azure/gpt-4o"
+    beside = "{model: azure/prod, api_base: https://a.openai.azure.com, base_model: azure/gpt-4o-mini}"
+    assert deployed(beside, "{base_model: azure/gpt-4o}").model == "azure/gpt-4o-mini"
     assert workspace.deployments["assistant-azure"].upstream_model == "acme-4o"
 
 
@@ -330,6 +332,24 @@ def test_calls_are_shared_as_they_were(first: str, second: str, strategy: str, w
     deployments = validate_files(verdict.files, known_price=known).deployments
     assert tuple(deployments[name].weight for name in ("x-openai", "x-openai-2")) == weights
     assert bool(said(verdict, CHANGED, "x")) == ("weight" not in first and weights != (1, 1))
+
+
+def test_what_the_proxy_itself_does_not_read_is_left_out_and_told() -> None:
+    wrong = {
+        "general_settings": ("fallbacks", "num_retries", "request_timeout", "routing_strategy"),
+        "router_settings": ("max_budget", "budget_duration", "global_max_parallel_requests"),
+        "model_info": ("timeout", "weight", "order", "max_budget"),
+    }
+    info = ", ".join(f"{key}: 1" for key in wrong["model_info"])
+    text = model("x", "{model: openai/gpt-4o}", f"{{{info}, rpm: 5, api_key: {HIDDEN_WORD}}}")
+    for section in ("general_settings", "router_settings"):
+        text += f"\n{section}: {{{', '.join(f'{key}: 1' for key in wrong[section])}}}"
+    verdict = imported(text)
+    for section, keys in wrong.items():
+        assert all(said(verdict, NO_EQUAL, f"{section}.{key}") for key in keys)
+    assert said(verdict, SECRET, "model_info.api_key") and said(verdict, CARRIED, "rpm")
+    (limit,) = validate_files(verdict.files, known_price=known).limits.values()
+    assert [(rate.amount, rate.period) for rate in limit.requests] == [(5, "minute")]
 
 
 @given(st.integers(1, 10**15), st.integers(1, 10**15))

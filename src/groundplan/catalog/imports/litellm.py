@@ -40,11 +40,16 @@ TABLES = {
     "general_settings": settings.GENERAL,
 }
 _CALLBACKS = ("callbacks", "success_callback", "failure_callback", "service_callback", "service_callbacks")
-_BY_CODE = frozenset(
-    {"fallbacks", "default_fallbacks", "num_retries", "timeout", "stream_timeout", "request_timeout",
-     "routing_strategy", "model_group_alias", "max_budget", "budget_duration", *_CALLBACKS,
-     "global_max_parallel_requests"}
-)  # fmt: skip
+_BY_CODE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("fallbacks", "default_fallbacks", "num_retries", "timeout", "stream_timeout", "request_timeout",
+         "routing_strategy"), ("litellm_settings", "router_settings"),
+    ),
+    **dict.fromkeys(("max_budget", "budget_duration"), ("litellm_settings", "general_settings")),
+    **dict.fromkeys(("model_group_alias", *_CALLBACKS), tuple(TABLES)),
+    "global_max_parallel_requests": ("general_settings",),
+}  # fmt: skip
+"""What is read elsewhere in this module, and in which sections."""
 _MOST_OUTPUT = 4096
 _OF_ALL = "fallbacks: of each workload that has none of its own"
 _PILOTS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
@@ -325,9 +330,11 @@ def _settings(config: Config, variables: Mapping[str, Node], findings: list[Find
     """What is said of every setting that nothing else reads."""
     for section, table in TABLES.items():
         for key, node in config.mapping(section):
-            if key in _BY_CODE or node.empty:
+            read = _BY_CODE.get(key)
+            if node.empty or (read is not None and section in read):
                 continue
-            rule = settings.rule(table, key) or settings.rule(settings.LITELLM | settings.ROUTER, key)
+            rule = settings.unread(read) if read else settings.rule(table, key)
+            rule = rule or settings.rule(settings.LITELLM | settings.ROUTER, key)
             findings.append(told(f"{section}.{one_line(key)}", key, rule or settings.UNKNOWN, node))
             findings += _secrets_below(f"{section}.{one_line(key)}", node)
         _callbacks(config, section, findings)

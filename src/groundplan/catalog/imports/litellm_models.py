@@ -56,6 +56,9 @@ _BY_CODE = frozenset(
      "max_completion_tokens", "max_input_tokens", "max_output_tokens", "order", "tags", "litellm_credential_name",
      "aws_bedrock_runtime_endpoint", *_REGION}
 )  # fmt: skip
+_RATES = ("rpm", "tpm")
+_OF_INFO = frozenset({"max_tokens", "max_input_tokens", "max_output_tokens", *_RATES})
+"""What code reads of `model_info`."""
 _ENTRY_KEYS = frozenset({"model_name", "litellm_params", "model_info", "rpm", "tpm", "max_parallel_requests"})
 ALLOWED_TYPES = frozenset(get_args(DeploymentDoc.model_fields["type"].annotation))
 
@@ -165,7 +168,8 @@ class EntryReader:
         body: dict[str, Any] = {"kind": "deployment", "name": unique(slug(f"{group}-{provider_name}"), self._names)}
         if slug(group) != group:
             body["title"] = one_line(group)
-        canonical = self._canonical(provider, provider_name, upstream, info, private)
+        base = params.get("base_model") or (info.get("base_model") if info else None)
+        canonical = self._canonical(provider, provider_name, upstream, base, private)
         there = worked_on(provider.api, upstream, worked_on(provider.api, profile or "", region))
         upstream = profile or upstream
         body |= {"site": "", "model": canonical, "url": url or "https://HOST/v1"}
@@ -179,7 +183,8 @@ class EntryReader:
         body |= self._price(group, params, info, canonical, model, missing, kind=kind)
         body |= self._numbers.sizes(params, info)
         body |= self._bounds(group, body, kind, model, missing)
-        limit = self._numbers.limit(params) | self._numbers.limit(node)
+        rates = self._numbers.limit(info, _RATES) if info else {}
+        limit = rates | self._numbers.limit(params) | self._numbers.limit(node)
         for key, value in node.items():
             if key not in _ENTRY_KEYS and not value.empty:
                 self._findings.append(told(f"model_list.{one_line(key)}", key, settings.UNKNOWN, value))
@@ -325,9 +330,8 @@ class EntryReader:
         given, declared = self._asked.values.get(variable), self._variables.get(variable)
         return given or (declared.text() if declared is not None and declared.variable is None else None)
 
-    def _canonical(self, provider: Provider, name: str, upstream: str, info: Node | None, private: bool) -> str:
+    def _canonical(self, provider: Provider, name: str, upstream: str, base: Node | None, private: bool) -> str:
         """The model's name in the price list where that has it, else one that no list has."""
-        base = info.get("base_model") if info else None
         bare = split(base.text() or "")[1] if base else upstream
         public = provider.prices is not None and not (private and provider.url is not None)
         prefixes = (provider.prices, "openai") if provider.prices == "azure" else (provider.prices,)
@@ -439,9 +443,11 @@ class EntryReader:
     def _others(self, params: Node, info: Node | None) -> None:
         for part, name in ((params, "litellm_params"), (info, "model_info")):
             for key, node in part.items() if part else ():
-                if key in _BY_CODE - {"tags"} or litellm_prices.is_price(key) or node.empty:
+                read = _BY_CODE - {"tags"} if part is params else _OF_INFO
+                if key in read or litellm_prices.is_price(key) or node.empty:
                     continue
-                other = settings.PROVIDER_FIELD if part is params else settings.UNKNOWN
+                of_info = settings.BESIDE if key in _BY_CODE else settings.UNKNOWN
+                other = settings.PROVIDER_FIELD if part is params else of_info
                 rule = settings.rule(settings.ENTRY, key) or other
                 self._findings.append(told(f"{name}.{one_line(key)}", key, rule, node))
 

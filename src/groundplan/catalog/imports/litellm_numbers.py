@@ -4,6 +4,7 @@ deployment, its workload and its limit have them. What each becomes is told; pri
 
 from __future__ import annotations
 
+from collections.abc import Container
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +21,7 @@ PERIODS = {
     "365d": "year", "1y": "year", "12mo": "year", "yearly": "year",
 }  # fmt: skip
 """LiteLLM's duration -> period here."""
+_LIMITED = frozenset({"rpm", "tpm", "max_parallel_requests", "max_budget"})
 _BECOMES = {
     "rpm": "requests: of a limit of the deployment, exact across gateways",
     "tpm": "tokens: of a limit of the deployment, exact across gateways",
@@ -83,15 +85,16 @@ class Numbers:
         number = self.number(params, "max_tokens") or self.number(params, "max_completion_tokens")
         return max(1, int(number)) if number else None
 
-    def limit(self, params: Node) -> dict[str, Any]:
+    def limit(self, params: Node, keys: Container[str] = _LIMITED) -> dict[str, Any]:
         """Rates, calls at once and money of this deployment, as a `limit` has them."""
         found: dict[str, Any] = {}
         for key, name, unit in (("rpm", "requests", "/minute"), ("tpm", "tokens", "/minute"),
                                 ("max_parallel_requests", "concurrent", "")):  # fmt: skip
-            number = self.number(params, key)
+            number = self.number(params, key) if key in keys else None
             if number is not None and number >= 1:
                 found[name] = f"{int(number)}{unit}" if unit else int(number)
-        money, lasts = params.get("max_budget"), params.get("budget_duration")
+        money = params.get("max_budget") if "max_budget" in keys else None
+        lasts = params.get("budget_duration")
         amount = money.number() if money else None
         period = PERIODS.get((lasts.text() or "").strip().lower()) if lasts else None
         if money is not None and amount:

@@ -298,7 +298,13 @@ _NOT_SECRET = (
 )  # fmt: skip
 
 UNKNOWN = Rule(NO_EQUAL, "this import does not know it", "See docs/workspace.md for what can be declared.")
+BESIDE = Rule(NO_EQUAL, "the proxy does not read it in model_info", "If it is meant, write it in litellm_params.")
 PROVIDER_FIELD = Rule(NO_EQUAL, "a call is forwarded as its caller sent it; nothing is added", "Callers send it.")
+
+
+def unread(read: tuple[str, ...]) -> Rule:
+    """Of a setting that the proxy does not heed where it stands, only in the sections `read`."""
+    return Rule(NO_EQUAL, "the proxy does not read it in this section", f"If it is meant, write it in {read[0]}.")
 
 
 def rule(table: dict[str, Rule], key: str) -> Rule | None:
