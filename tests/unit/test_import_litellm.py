@@ -792,6 +792,25 @@ def test_no_key_is_written_where_none_would_be_used() -> None:
         assert said(verdict, state, "api_key") and HIDDEN_WORD not in "".join(verdict.files.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "type_"),
+    [
+        ("x", "model: voyage/voyage-3.5", "embeddings"),
+        ("x", "model: voyage/rerank-2.5", "rerank"),
+        ("x", "model: hosted_vllm/BAAI/bge-m3, api_base: 'http://h/v1'", "embeddings"),
+        ("x", "model: hosted_vllm/BAAI/bge-reranker-v2-m3, api_base: 'http://h/v1'", "rerank"),
+        ("x", "model: azure/prod-ada, base_model: text-embedding-ada-002, api_base: 'https://x.example'", "embeddings"),
+        ("text-embedding-3-small", "model: azure/prod, api_base: 'https://x.example'", "embeddings"),
+        ("x", "model: hosted_vllm/acme/qwen-watts, api_base: 'http://h/v1'", "chat"),
+        ("embedding-helper", "model: openai/gpt-4o", "chat"),
+    ],
+)
+def test_without_a_mode_names_tell_the_type(name: str, params: str, type_: str) -> None:
+    verdict = imported(model(name, f"{{{params}}}"), owners={"": "a@b.example"}, prices={name: "1/2"})
+    (found,) = validate_files(verdict.files, known_price=known).deployments.values()
+    assert found.type == type_ and bool(said(verdict, CHANGED, "model_info.mode")) == (type_ != "chat")
+
+
 def test_what_may_be_sent_in_is_to_be_declared_and_told() -> None:
     verdict = imported(model("x", "{model: openai/gpt-4o}", "{supports_vision: true, supports_web_search: true}"))
     assert said(verdict, CHANGED, "supports_vision") and said(verdict, NO_EQUAL, "supports_web_search")

@@ -6,7 +6,7 @@ What entries of the same name are together (a workload) is `litellm`; sizes, tim
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
@@ -40,10 +40,11 @@ TYPES = {
 }  # fmt: skip
 """LiteLLM's mode -> type of a deployment."""
 _GUESSED = (
-    ("realtime", "realtime"), ("embed", "embedding"), ("rerank", "rerank"), ("whisper", "audio_transcription"),
-    ("transcribe", "audio_transcription"), ("tts", "audio_speech"), ("dall-e", "image_generation"),
-    ("gpt-image", "image_generation"), ("moderation", "moderation"), ("instruct", "chat"),
+    (r"realtime", "realtime"), (r"rerank", "rerank"), (r"embed|\b(?:bge|e5|gte)-|voyage-", "embedding"),
+    (r"whisper|transcribe", "audio_transcription"), (r"\btts\b", "audio_speech"),
+    (r"dall-e|gpt-image|\bimagen\b|\bflux\b|stable-diffusion", "image_generation"), (r"moderation", "moderation"),
 )  # fmt: skip
+"""What a name has in it -> LiteLLM's mode, the first that fits."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
 _ROUTER = "auto_router/"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
@@ -161,14 +162,17 @@ class EntryReader:
         profile = self._profile(params, provider, missing)
         region = self._region(params) or region or addresses.placed(provider.api, profile or "")[0]
         region = region or self._part(params, addresses.REGIONS.get(provider.api or "", addresses.NOWHERE))
-        kind = self._type(info, name, model, missing)
+        base = params.get("base_model") or (info.get("base_model") if info else None)
+        own = (
+            group if provider_name == "azure" else ""
+        )  # a deployment's name there is anything, and its callers' says it
+        kind = self._type(info, (name, (base.text() if base else None) or "", own), model, missing)
         url, private = self._url(params, addresses.Place(provider, provider_name, region), kind, missing, model)
         upstream = addresses.routed(provider_name, upstream, url, kind)
         upstream, serves = self._serves(provider_name, upstream, info, model, at_home=private)
         body: dict[str, Any] = {"kind": "deployment", "name": unique(slug(f"{group}-{provider_name}"), self._names)}
         if slug(group) != group:
             body["title"] = one_line(group)
-        base = params.get("base_model") or (info.get("base_model") if info else None)
         canonical = self._canonical(provider, provider_name, upstream, base, private)
         there = worked_on(provider.api, upstream, worked_on(provider.api, profile or "", region))
         upstream = profile or upstream
@@ -207,11 +211,13 @@ class EntryReader:
                 if is_secret(key, node):
                     self._say(SECRET, one_line(key), "a literal key: not copied", REPLACE, node)
 
-    def _type(self, info: Node | None, name: str, model: Node, missing: list[str]) -> str:
+    def _type(self, info: Node | None, names: Iterable[str], model: Node, missing: list[str]) -> str:
+        """The type that the file says, else the one that the first of `names` tells."""
         node = info.get("mode") if info else None
         mode = node.text() if node else None
         if mode is None:
-            mode = next((guess for word, guess in _GUESSED if word in name.lower()), "chat")
+            guesses = (guess for each in names for words, guess in _GUESSED if re.search(words, each.lower()))
+            mode = next(guesses, "chat")
         found = TYPES.get(mode)
         if found is None or found not in ALLOWED_TYPES:
             missing.append(f"a type of deployment for {one_line(mode)[:40]}")
