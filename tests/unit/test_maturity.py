@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.blueprint.model import Budget
+from groundplan.core.money import PICO
 from groundplan.maturity.model import AREAS, Evidence, SourceEvidence
 from groundplan.maturity.score import score
+from groundplan.release import units
 
 NOTHING = Evidence(workload="assistant", stage="pilot", served=False, blueprint=None, duties_missing=("security",))
 SERVED = dataclasses.replace(NOTHING, served=True, blueprint=3)
@@ -38,6 +41,7 @@ def test_without_evidence_nothing_is_earned_and_every_area_says_so() -> None:
             st.builds(SourceEvidence, st.just("s"), st.booleans(), st.booleans(), st.integers(0, 2)), max_size=2
         ).map(tuple),
         own_budget_usd=st.none() | st.floats(0, 100),
+        own_hard_budget=st.booleans(),
         calls=st.integers(0, 200),
         ok=st.integers(0, 200),
         duties_missing=st.sampled_from([(), ("security",)]),
@@ -62,7 +66,7 @@ def test_a_point_has_either_its_evidence_or_its_next_step(evidence: Evidence) ->
         ({"sources": (SOURCE,)}, "its sources are indexed"),
         ({"sources": (SOURCE,)}, "no document has an open finding"),
         ({"sources": (SOURCE,), "grounded_call": "c1"}, "answers quote passages"),
-        ({"own_budget_usd": 5.0}, "a hard budget of its own"),
+        ({"own_budget_usd": 5.0, "own_hard_budget": True}, "a hard budget of its own"),
         ({"price_sources": ("declared a:1",)}, "the price of each deployment is known"),
         ({"calls": 1}, "its cost is measured"),
         ({"calls": 1, "cost_usd": 4.0, "own_budget_usd": 5.0}, "stays inside its budget"),
@@ -84,6 +88,7 @@ def test_each_point_is_earned_by_its_evidence(change: dict[str, object], name: s
         ({"calls": 99, "first_byte_p95_ms": 1.0, "first_token_objective_ms": 800}, "meets its latency objective"),
         ({"calls": 1000, "ok": 994, "availability_objective": 0.995}, "meets its availability objective"),
         ({"calls": 1, "cost_usd": 6.0, "own_budget_usd": 5.0}, "stays inside its budget"),
+        ({"own_budget_usd": 5.0}, "a hard budget of its own"),
         ({"sources": (dataclasses.replace(SOURCE, open_findings=1),)}, "no document has an open finding"),
         ({"sources": (dataclasses.replace(SOURCE, owner_present=False),)}, "every source has an owner"),
     ],
@@ -129,3 +134,13 @@ def test_a_proposal_is_told_to_move_on_and_not_to_wait() -> None:
     assert steps(proposed)["runs where its rules allow"] == (
         "It is proposed: give it a stage that is served, such as experiment."
     )
+
+
+def test_of_several_budgets_the_least_of_a_month_counts() -> None:
+    """A call is charged to each of them in full."""
+    daily, monthly = (
+        Budget(name=period, covers="workload/assistant", limit=limit * PICO, period=period)
+        for period, limit in (("day", 20), ("month", 200))
+    )
+    assert units.least_of_month([daily, monthly]) == 200 * PICO
+    assert units.least_of_month([daily]) == 600 * PICO and units.least_of_month([]) is None

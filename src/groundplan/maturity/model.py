@@ -33,7 +33,9 @@ class Evidence:
     fallbacks: tuple[str, ...] = ()
     sources: tuple[SourceEvidence, ...] = ()
     own_budget_usd: float | None = None
-    """Monthly limit of its own budgets."""
+    """The least that one of its own budgets allows in a month: calls are charged to each of them in full."""
+    own_hard_budget: bool = False
+    """Whether one of them refuses what is beyond it."""
     price_sources: tuple[str, ...] = ()
     """Where the price of each of its deployments is from."""
     calls: int = 0

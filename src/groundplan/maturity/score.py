@@ -115,6 +115,12 @@ def _data(e: Evidence) -> list[Point]:
     ]
 
 
+def _harder(e: Evidence) -> str:
+    if e.own_budget_usd is not None:
+        return f"Its budget warns and refuses nothing: add one that is hard, covers: workload/{e.workload}."
+    return f"Add kind: budget, covers: workload/{e.workload}."
+
+
 def _cost(e: Evidence) -> list[Point]:
     inside = e.own_budget_usd is not None and e.calls > 0 and e.cost_usd <= e.own_budget_usd
     link = f"/cost?workload={e.workload}"
@@ -122,8 +128,8 @@ def _cost(e: Evidence) -> list[Point]:
         _point(
             "cost",
             "a hard budget of its own",
-            link if e.own_budget_usd is not None and e.served else None,
-            _unless(e, "budget", f"Add kind: budget, covers: workload/{e.workload}."),
+            link if e.own_hard_budget and e.served else None,
+            _unless(e, "budget", _harder(e)),
         ),
         _point(
             "cost",

@@ -84,6 +84,7 @@ def gather(current: Current, doc: WorkloadDoc, known: Known) -> Evidence:
     blueprint = current.blueprint
     served = known.served.get(doc.name)
     proofs = known.proofs[doc.name]
+    own = known.own_budgets.get(units.workload_subject(doc.name), ())
     held = known.duties.get(units.workload_subject(doc.name), frozenset()) | known.duties.get("company", frozenset())
     return Evidence(
         workload=doc.name,
@@ -92,7 +93,8 @@ def gather(current: Current, doc: WorkloadDoc, known: Known) -> Evidence:
         blueprint=blueprint.number,
         fallbacks=tuple(served.deployments[1:]) if served else (),
         sources=_sources(known.sources, doc),
-        own_budget_usd=_own_budget(known.own_budgets.get(units.workload_subject(doc.name), ())),
+        own_budget_usd=_own_budget(own),
+        own_hard_budget=any(budget.hard for budget in own),
         price_sources=tuple(
             known.price_sources[name] for name in (served.deployments if served else ()) if name in known.price_sources
         ),
@@ -146,7 +148,8 @@ def _sources(known: Mapping[str, dict[str, Any]], doc: WorkloadDoc) -> tuple[Sou
 
 
 def _own_budget(own: Sequence[bp.Budget]) -> float | None:
-    return float(to_decimal(sum(map(units.monthly_limit, own)))) if own else None
+    least = units.least_of_month(own)
+    return None if least is None else float(to_decimal(least))
 
 
 def _support(current: Current, doc: WorkloadDoc) -> str | None:

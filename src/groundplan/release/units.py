@@ -48,6 +48,11 @@ def monthly_limit(budget: bp.Budget) -> int:
     return ceil_div(budget.limit, {"year": 12, "quarter": 3}.get(budget.period, 1))
 
 
+def least_of_month(budgets: Iterable[bp.Budget]) -> int | None:
+    """picodollars that calls which are charged to each of these in full may cost in a month; None without any."""
+    return min(map(monthly_limit, budgets), default=None)
+
+
 def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload) -> str:
     """SHA-256 of all content of a workload that an approval is bound to."""
     used = set(workload.places)
