@@ -213,6 +213,27 @@ def test_a_raised_company_budget_waits_for_finance_and_a_lowered_one_does_not() 
     assert lowered.needs == ()
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("limit: 20000 USD/month", "limit: 20000 USD/month\nhard: false"),
+        ("limit: 20000 USD/total", "limit: 20000 USD/month"),
+        ("covers: company", "covers: team/care"),
+    ],
+)
+def test_a_company_budget_that_would_hold_for_less_waits_for_finance(before: str, after: str) -> None:
+    text = f"{BASE}---\nkind: team\nname: care\ntitle: Care\n"
+    text = text if before in text else text.replace("limit: 20000 USD/month", before)
+    served = genesis(text)
+    looser = planned(text.replace(before, after), served)
+    assert looser.refusals == () and looser.needs == (Need("company", "finance"),)
+    assert looser.blueprint is not None
+    old, kept = ({b.name: b for b in each.budgets}["company"] for each in (served.blueprint, looser.blueprint))
+    assert kept == old
+    back = planned(text, current(text.replace(before, after), planned(text.replace(before, after))))
+    assert back.needs == (), "to hold for more needs nobody"
+
+
 def test_raised_caps_wait_and_meanwhile_the_lower_ones_hold() -> None:
     served = genesis()
     raised = planned(BASE.replace("name: acme\n", "name: acme\ncaps: {people: 100, calls_per_day: 500}\n"), served)

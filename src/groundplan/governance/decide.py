@@ -75,10 +75,12 @@ def beyond(before: Terms | None, after: Terms, caps: Caps, today: date, genesis:
 
 
 def decide_budget(
-    subject: str, digest: str, before: int | None, after: int, *, standing: Standing, genesis: bool = False
-) -> Decision:
-    """A shared budget may be lowered or added at once; raising it (amounts in picodollars a month) needs finance."""
-    if genesis or before is None or after <= before or standing.allows(subject, digest):
+    subject: str, digest: str, before: int | None, after: int, *, standing: Standing, genesis: bool = False,
+    looser: bool = False,
+) -> Decision:  # fmt: skip
+    """A shared budget may be lowered or added at once; raising it (amounts in picodollars a month), or letting it hold
+    for less (`looser`), needs finance."""
+    if genesis or before is None or (after <= before and not looser) or standing.allows(subject, digest):
         return Decision()
     return Decision(needs=(Need("company", "finance"),))
 

@@ -248,7 +248,7 @@ def _decide(
 
 
 def _budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[Pending]:
-    """Shared budgets whose raise waits."""
+    """Shared budgets of which a raise, or that they hold for less, waits."""
     pending: list[Pending] = []
     before = {item.name: item for item in served.budgets} if served else {}
     for budget in new.budgets:
@@ -257,8 +257,9 @@ def _budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing)
             continue
         subject, digest = units.budget_subject(budget.name), units.budget_digest(budget)
         decision = decide.decide_budget(
-            subject, digest, units.monthly_limit(old), units.monthly_limit(budget), standing=standing
-        )
+            subject, digest, units.monthly_limit(old), units.monthly_limit(budget), standing=standing,
+            looser=units.is_looser(old, budget),
+        )  # fmt: skip
         if decision.needs:
             pending.append(Pending(subject, digest, decision.needs, fields(shown(old), shown(budget))))
     return pending

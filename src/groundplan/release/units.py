@@ -48,6 +48,12 @@ def monthly_limit(budget: bp.Budget) -> int:
     return ceil_div(budget.limit, {"year": 12, "quarter": 3}.get(budget.period, 1))
 
 
+def is_looser(before: bp.Budget, after: bp.Budget) -> bool:
+    """Whether a budget of the same amount would stop less: it only warns, begins anew, or covers others alone."""
+    anew = before.period == "total" and after.period != "total"
+    return (before.hard and not after.hard) or anew or after.covers not in (before.covers, "company")
+
+
 def least_of_month(budgets: Iterable[bp.Budget]) -> int | None:
     """picodollars that calls which are charged to each of these in full may cost in a month; None without any."""
     return min(map(monthly_limit, budgets), default=None)
