@@ -139,7 +139,7 @@ async def test_an_error_answer_passes_its_reservation_on(rig: Rig) -> None:
     assert (failed.outcome, failed.cost, failed.http_status, failed.attempt) == ("not_billed", 0, 503, 0)
     assert second.attempt == 1 and second.charges == [Charge("all", "total", 0)] and second.bound == BOUND
     assert (ok.outcome, ok.attempt, ok.cost, finish.deployment) == ("ok", 1, 70_000_000, "two")
-    assert first.charges[0].amount == BOUND
+    assert first.charges[0].amount == BOUND and not failed.estimated
 
 
 @pytest.mark.parametrize("rig", [{"first_token_ms": 1000, "idle_ms": 500}], indirect=True, ids=["soon"])

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, rule, until
+from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, read_records, rule, until
 from tests.unit.test_gateway_guard import post
 
 from groundplan.blueprint.model import Cache, Guardrails, Rates
@@ -23,7 +23,7 @@ from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Contin
 from groundplan.gateway.surfaces.chat import read
 from groundplan.gateway.surfaces.chat_relay import ChatRelay
 from groundplan.gateway.surfaces.codec import Malformed
-from groundplan.ledger.model import Reservation, Usage
+from groundplan.ledger.model import Reservation, Settlement, Usage
 
 RESUME = {"assistant": rule(on_broken_stream="resume")}
 TEXT = "You asked: a b c d"
@@ -156,6 +156,34 @@ async def test_a_resume_without_budget(tmp_path: Path) -> None:
         (only,) = await rig.settlements()
         assert only.outcome == "failed" and rig.models["two"].counted == 0
         assert rig.slices.open_count == 0
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_what_a_client_that_leaves_a_resumed_stream_pays_is_of_the_rest_alone(tmp_path: Path, sent: bool) -> None:
+    """Nothing where that was not sent yet, and its bound where nothing came of it, whatever came before it."""
+    async with call_rig(tmp_path, more={"two": {"billing_on_cancel": "generated"}}, workloads=RESUME) as rig:
+        rig.play("one", mode="cut", chunk_ms=3)
+        rig.hold("two")
+        catalog, connecting = rig.gateway.live.catalog, asyncio.Event()
+        assert catalog is not None
+
+        async def connect(*_: Any) -> Any:
+            connecting.set()
+            await asyncio.sleep(3600)
+
+        if not sent:
+            rig.gateway.targets.of(catalog.blueprint.deployments[1]).pool.connect = connect  # type: ignore[method-assign, assignment]
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request(stream=True))
+        await until(lambda: rig.models["two"].counted == 1 or connecting.is_set())
+        writer.transport.abort()
+        await until(lambda: rig.gateway.running == 0)
+        await rig.books()
+        records = read_records(rig.gateway.journal.folder)
+        _, rest = [record for record in records if isinstance(record, Settlement)]
+        bound = [record for record in records if isinstance(record, Reservation)][1].bound
+        assert (rest.outcome, rest.cost) == (("cancelled", bound) if sent else ("not_billed", 0))
+        assert (rest.connect_us >= 0, rest.first_byte_us, rest.first_chunk_us) == (True, 0, 0)
 
 
 async def test_nobody_goes_on_with_it_on_a_lease_that_ran_out(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,8 @@ async def test_a_tool_call(rig: Rig) -> None:
 
 # usage ---------------------------------------------------------------------------------------------------------------
 
+FREE = Rates(input=0, output=0)
+
 
 async def test_usage_above_the_bound(rig: Rig) -> None:
     only = await good(rig, mode="miscount")
@@ -302,12 +305,14 @@ async def test_usage_that_costs_more_than_can_be_written_down(tmp_path: Path, st
         assert (await rig.chat()).code == "killed"
 
 
-@pytest.mark.parametrize("rates", [Rates(input=0, output=0), Rates(input=PICO // 10**7, output=10 * PICO)])
-async def test_more_tokens_of_a_prompt_than_its_bytes_can_be(tmp_path: Path, rates: Rates) -> None:
-    """Also where it costs less than was reserved, or nothing."""
-    async with call_rig(tmp_path, ["one"], more={"one": {"rates": rates}}) as rig:
+@pytest.mark.parametrize(
+    ("rates", "each"), [(FREE, 1.0), (FREE, 0.25), (Rates(input=PICO // 10**7, output=10 * PICO), 1.0)]
+)
+async def test_more_tokens_of_a_prompt_than_its_bytes_can_be(tmp_path: Path, rates: Rates, each: float) -> None:
+    """Also where it costs less than was reserved, or nothing. Of a byte there may be less than one."""
+    async with call_rig(tmp_path, ["one"], more={"one": {"rates": rates, "tokens_per_byte": each}}) as rig:
         body = rig.request(stream=True, stream_options={"include_usage": True}).partition(b"\r\n\r\n")[2]
-        most = len(body) + 3 * 16
+        most = ceil(len(body) * each) + 3 * 16
         for prompt in (most, most + 1):
             rig.play("one", usage={"prompt_tokens": prompt, "completion_tokens": 4, "total_tokens": prompt + 4})
             assert (await rig.stream(stream_options={"include_usage": True})).done
