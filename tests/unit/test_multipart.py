@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.http.multipart import Data, End, Event, FormReader, Part, is_form
+from groundplan.gateway.http.multipart import Data, End, Event, FormReader, Part, events, is_form, short_name
 
 TYPE = b"multipart/form-data; boundary=xyz"
+
+
+SOUND = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: audio/wav\r\n\r\nx\r\n'
 
 
 def form(*parts: tuple[str, bytes, str | None]) -> bytes:
@@ -76,6 +81,7 @@ def test_a_files_name_is_read_as_clients_write_it(disposition: str, name: str) -
         (form(("", b"x", None)), "form_malformed"),
         (form(("a\r\nb", b"x", None)), "form_malformed"),
         (form(*[("a", b"", None)] * 65), "form_parts"),
+        (SOUND + b"--xyz\r\nContent-Type: text/plain\r\n\r\nx\r\n--xyz--\r\n", "form_malformed"),
         (form(("a", bytes(300_000), None)), "form_fields"),
     ],
 )
@@ -83,6 +89,28 @@ def test_what_is_malformed_or_too_large_is_told(raw: bytes, code: str) -> None:
     with pytest.raises(Invalid) as caught:
         FormReader(TYPE).feed(raw)
     assert caught.value.code == code
+
+
+def test_no_part_has_anything_of_the_one_before() -> None:
+    (sound, _), (model, _), *more = read(SOUND + form(("model", b"m", None), *[("a", b"", None)] * 62), [])
+    assert (sound.filename, sound.content_type, model.filename, model.content_type) == ("a", b"audio/wav", None, b"")
+    assert len(more) == 62, "as many parts as a form may have"
+
+
+def test_nothing_in_a_files_name_ends_a_line() -> None:
+    assert short_name("a\r\nX: y\x00\u2028.wav") == "aX: y.wav"
+    assert len(name := short_name("a" * 500 + ".wav")) == 200 and name.endswith("a.wav")
+
+
+async def test_a_form_that_ends_early_is_told() -> None:
+    pieces = [SOUND[:60], SOUND[60:], b""]
+
+    async def next_piece() -> bytes:
+        return pieces.pop(0)
+
+    stream: Any = SimpleNamespace(read=next_piece)
+    with pytest.raises(Invalid, match="ends early"):
+        [event async for event in events(stream, TYPE)]
 
 
 def test_only_forms_are_read() -> None:
