@@ -258,7 +258,7 @@ def test_messages_are_in_the_words_of_the_library() -> None:
         "role": "assistant", "content": "a\nno", "tool_calls": [{"id": "c1", "type": "function", "function": function}],
         "extra_content": {"google": {"thought_signature": "x"}},
     }  # fmt: skip
-    assert made[2] == {"role": "tool", "tool_call_id": "c1", "content": "[1]"}
+    assert made[2] == {"role": "tool", "tool_call_id": "c1", "content": '{"result":[1]}'}
     made = reworded("bedrock", {"messages": [ASKED, said, result], "stop": "x"})
     assert made["messages"][2]["content"] == '{"result":[1]}' and made["stop"] == ["x"]
     assert reworded("mistral", {"messages": [said]})["messages"][0]["reasoning"] == "hm"

@@ -598,6 +598,26 @@ async def test_what_came_of_a_tool_reaches_each_provider(tmp_path: Path, monkeyp
             assert any(c.choices and c.choices[0].finish_reason == "stop" for c in chunks) and has(wire.body), api
 
 
+async def test_what_a_tool_gave_back_is_no_image_and_always_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library makes images of such a list, and writes `NaN` down as it read it."""
+    image = {"type": "image_url", "image_url": {"url": IMAGE}}
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        for came in (json.dumps([image]), '{"price": NaN}'):
+            messages = [
+                {"role": "user", "content": "Where is it?"},
+                {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                {"role": "tool", "tool_call_id": CALL["id"], "content": came},
+            ]
+            await whole(
+                providers, place("gemini", wire, tmp_path), asked("gemini", model="gemini-3-pro", messages=messages)
+            )
+            (part,) = wire.body["contents"][-1]["parts"]
+            told = part["functionResponse"]["response"]
+            assert told == {"result": [image] if "image" in came else came} and "parts" not in part["functionResponse"]
+
+
 async def test_what_a_model_thought_comes_back_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library reads Mistral's under one name only, and left it out under another."""
     signed = {"extra_content": {"mistral": {"signature": "s"}}}

@@ -125,3 +125,14 @@ def test_what_came_of_a_tool_and_only_python_takes_for_json_stays_text(api: str,
     assert made["content"] == (
         came if api == "mistral" or not read else json.dumps({"result": came}, separators=(",", ":"))
     )
+
+
+@pytest.mark.parametrize("api", ["bedrock", "gemini", "vertexai"])
+@pytest.mark.parametrize(
+    "came", ['[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]', "7", "null"]
+)
+def test_what_came_of_a_tool_is_an_object_and_no_image(api: str, came: str) -> None:
+    """The library shows Gemini images that it finds in a list of JSON: each costs more than what is reserved for its
+    bytes, and no guardrail saw it."""
+    (made,) = reworded(api, {"messages": [{"role": "tool", "tool_call_id": "c", "content": came}]})["messages"]
+    assert made["content"] == f'{{"result":{came}}}'

@@ -153,8 +153,9 @@ def _signature(content: Any) -> dict[str, Any] | None:
 
 
 def _result(api: str, text: str) -> str:
-    """Bedrock takes JSON for an object only. To the library, which reads what came of a tool for Bedrock and Google,
-    `NaN` is JSON, which no provider takes, and some JSON more than it can hold: that stays text."""
+    """What came of a tool, where the library reads it: as an object, which is all that Bedrock takes for JSON, and of
+    which the library makes nothing else. A list it looks through for images, which nobody counted or looked at; `NaN`
+    is JSON to it, which no provider takes; and some JSON is more than it can hold: that stays text."""
     if api not in _READ:
         return text
     try:
@@ -163,11 +164,7 @@ def _result(api: str, text: str) -> str:
         if not _is_read(text):
             return text
         value = text
-    return text if isinstance(value, dict) or (api != "bedrock" and value is not text) else _wrapped(value)
-
-
-def _wrapped(value: Any) -> str:
-    return _encode({"result": value}).decode()
+    return text if isinstance(value, dict) else _encode({"result": value}).decode()
 
 
 def _is_read(text: str) -> bool:
