@@ -189,6 +189,8 @@ def test_everything_works_on_an_external_database_and_survives_its_absence(setup
     failed = setup.up_fails()
     setup.server.administer("DROP DATABASE kept")
     assert failed.returncode == 75 and "[database_differs]" in failed.stderr, failed.stderr
+    # with the same keys and workspace another installation's has the same signature, but is not of the same moment
+    assert len((stack.home / "database").read_text().split()) == 2
     settings = dataclasses.replace(load_settings({}), database_url=setup.server.dsn)
     nothing: Any = None
     with pytest.raises(Conflict, match="database_differs"):  # nor is it by a reload, after it was named in a file

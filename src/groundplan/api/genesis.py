@@ -46,9 +46,9 @@ def note_database(home: Home, settings: Settings) -> None:
 
 
 def _first(home: Home, settings: Settings) -> str | None:
-    """What no other installation has: the signature of the first blueprint, which stays."""
+    """What no other installation has, and what stays: the first blueprint."""
     with connect(database_url(home, settings, "control")) as conn:
-        return release_store.signature(conn, 1)
+        return release_store.identity(conn, 1)
 
 
 def _text(path: Path) -> str:

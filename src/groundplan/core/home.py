@@ -29,7 +29,7 @@ class Home:
 
     @property
     def database(self) -> Path:
-        """The signature of the first blueprint of the database that this HOME is served from, as one line of text."""
+        """Signature and moment of the first blueprint of the database that HOME is served from, as one line of text."""
         return self.root / "database"
 
     @property

@@ -124,6 +124,17 @@ def signature(conn: Connection[Any], number: int) -> str | None:
     return None if row is None else str(row[0])
 
 
+def identity(conn: Connection[Any], number: int) -> str | None:
+    """What no other blueprint has: the signature of blueprint `number`, which with the same keys one of another
+    installation may have, and its moment; None where there is none."""
+    row = conn.execute(
+        """SELECT signature || ' ' || to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+           FROM blueprint WHERE number = %s""",
+        (number,),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def newest_key_id(conn: Connection[Any]) -> str | None:
     """Of the key that signed the newest blueprint; None where there is none."""
     with conn.cursor(row_factory=tuple_row) as cursor:
