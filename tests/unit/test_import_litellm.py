@@ -601,6 +601,16 @@ def test_a_fallback_by_an_alias_is_the_model_that_it_stands_for() -> None:
     assert [finding.here for finding in verdict.findings if "fallback w" in finding.here]
 
 
+def test_a_fallback_by_an_id_is_that_one_deployment() -> None:
+    text = models(a="{model: openai/gpt-4o}", b="{model: groq/llama-3.3-70b-versatile, region_name: us-east-1}")
+    text = (
+        text.replace("1}}", "1}, model_info: {id: 7}}") + "\n- {model_name: b, litellm_params: {model: openai/gpt-4o}}"
+    )
+    verdict = imported(f"{text}\nrouter_settings: {{fallbacks: [{{a: ['7']}}]}}", owners={"": "a@b.example"})
+    assert validate_files(verdict.files, known_price=known).workloads["a"].fallbacks == ("b-groq",)
+    assert not said(verdict, NEEDED, "a") and said(verdict, CARRIED, "region_name")
+
+
 def test_callers_may_go_on_to_say_what_they_said() -> None:
     """A name that none can be here is an alias of its workload, and so is a further name of the group."""
     entry = "  - model_name: {}\n    litellm_params: {}\n"

@@ -291,11 +291,12 @@ def _taking_over(
     names = [entry.name for entry in later]
     wanted = common.fallbacks.get(group, common.fallbacks.get("*", ()))
     for other in (name if name in groups else common.aliases.get(name, name) for name in wanted):
-        if other not in groups:
+        found = groups.get(other) or [each for entries in groups.values() for each in entries if each.id == other]
+        if not found:
             here = f"fallback {one_line(other)} is no model of the list"
             common.findings.append(Finding(NEEDED, one_line(group), here, "Declare it.", groups[group][0].node.where))
         names += [
-            entry.name for entry in groups.get(other, ())
+            entry.name for entry in found
             if not entry.missing and entry.type == "chat" and entry.name not in own | set(names)
         ]  # fmt: skip
     return {"fallbacks": names} if names and any(entry.type == "chat" for entry in first) else {}

@@ -106,6 +106,8 @@ class Entry:
     weight: Decimal | None
     limit: dict[str, Any]
     """What a `limit` of this deployment says; empty: nothing."""
+    id: str | None = None
+    """`model_info.id`, by which fallbacks may name it."""
 
 
 class EntryReader:
@@ -194,11 +196,12 @@ class EntryReader:
                 self._findings.append(told(f"model_list.{one_line(key)}", key, settings.UNKNOWN, value))
         site = self._site(provider_name, there, url, private, model)
         self._others(params, info)
+        mark = info.get("id") if info else None
         numbers = self._numbers
         return Entry(
             group, node, body["name"], kind, int(numbers.number(params, "order") or 0), site, body, tuple(missing),
             numbers.milliseconds(params, "timeout"), numbers.attempts(params), numbers.cap(params),
-            numbers.number(params, "weight"), limit,
+            numbers.number(params, "weight"), limit, mark.text() if mark is not None else None,
         )  # fmt: skip
 
     def _say(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
@@ -430,7 +433,8 @@ class EntryReader:
         for key in _REGION:
             node = params.get(key)
             text = self._resolved(node) if node else None
-            if text:
+            if node is not None and text:
+                self._say(CARRIED, key, "the site of the deployment, by whose law it is worked on", "", node)
                 return text
         return None
 

@@ -242,7 +242,7 @@ ENTRY: dict[str, Rule] = {
     "litellm_credential_name": Rule(NO_EQUAL, "a key is a reference at each deployment", "Write key: env:NAME."),
     "team_id": Rule(NO_EQUAL, f"teams: {_DATABASE}", "Declare kind: team, and team: at workloads."),
     "litellm_provider": Rule(CARRIED, "the first part of model: of the deployment"),
-    "id": Rule(CHANGED, "a deployment is known by its name", ""),
+    "id": Rule(CHANGED, "a deployment is known by its name; fallbacks to this one name it", ""),
     "model_id": Rule(CARRIED, "upstream_model: of a deployment of Bedrock"),
     "metadata": Rule(NO_EQUAL, "what is known of a deployment has fields of its own", "title: of the deployment"),
     "description": Rule(NO_EQUAL, "what is known of a deployment has fields of its own", "title: of the deployment"),
