@@ -734,6 +734,12 @@ def deployed(params: str, info: str = "{}", **asked: Any) -> DeploymentDoc:
          "https://api.cohere.ai/compatibility/v1", "openai", "command-r"),
         ("model: azure/4o, api_base: 'https://way.example/openai-eu'", "https://way.example/openai-eu/openai/v1",
          "openai", "4o"),
+        ("model: deepseek/deepseek-r1, custom_llm_provider: openrouter", "https://openrouter.ai/api/v1", "openai",
+         "deepseek/deepseek-r1"),
+        ("model: anthropic/claude-sonnet-4, custom_llm_provider: openai, api_base: 'https://way.example/v1'",
+         "https://way.example/v1", "openai", "anthropic/claude-sonnet-4"),
+        ("model: azure/4o, custom_llm_provider: azure, api_base: 'https://way.example'",
+         "https://way.example/openai/v1", "openai", "4o"),
         ("model: fireworks_ai/llama-v3p3-70b-instruct", "https://api.fireworks.ai/inference/v1", "openai",
          "accounts/fireworks/models/llama-v3p3-70b-instruct"),
     ],
@@ -843,7 +849,8 @@ def test_names_of_models_are_split_as_the_proxy_splits_them() -> None:
         "openai": ("o3-mini", "ft:gpt-4o:acme::1", "text-embedding-3-small", "dall-e-3", "chatgpt-4o-latest"),
         "anthropic": ("claude-3-5-sonnet-20241022",), "vertex_ai": ("gemini-2.5-pro", "text-embedding-005"),
         "bedrock": ("amazon.nova-pro-v1:0", "us.anthropic.claude-sonnet-4-20250514-v1:0", "openai.gpt-oss-20b-1:0"),
-        "cohere": ("command-r-plus",), "custom_openai": ("mistral-large-latest", "qwen2.5"),
+        "cohere": ("command-r-plus",),
+        "custom_openai": ("mistral-large-latest", "qwen2.5", "gpt-oss-20b", "adapter-7b"),
     }  # fmt: skip
     assert {name: split(name) for names in families.values() for name in names} == {
         name: (family, name) for family, names in families.items() for name in names

@@ -157,7 +157,7 @@ class EntryReader:
     def _entry(self, node: Node, params: Node, model: Node, group: str, name: str) -> Entry:
         info = node.get("model_info")
         named = params.get("custom_llm_provider")
-        provider_name, upstream = split(name, (named.text() if named else None) or self._asked_at(params))
+        provider_name, upstream = split(name, self._asked_at(params), (named.text() if named else None) or None)
         provider = addresses.provider_of(provider_name, upstream)
         region, upstream = addresses.placed(provider.api, upstream)
         missing: list[str] = []

@@ -122,21 +122,24 @@ _FAMILIES = (
     ("anthropic", r"claude-"),
     ("vertex_ai", r"gemini-|medlm-|imagen-|(?:text|chat|code|codechat)-(?:bison|unicorn)|textembedding-gecko"
                   r"|text-(?:multilingual-)?embedding-00\d"),
-    ("cohere", r"command|embed-(?:english|multilingual)-"),
+    ("cohere", r"command(?:-|$)|embed-(?:english|multilingual)-"),
     ("ai21", r"j2-|jamba-"),
-    ("openai", r"gpt-|chatgpt-|o\d|ft:|text-|dall-e|whisper|tts-|omni-|davinci|babbage|curie|ada|code-|codex"
-               r"|computer-use|sora-"),
+    ("openai", r"gpt-(?!oss)|chatgpt-|o\d|ft:|text-|dall-e|whisper-1|tts-|omni-|(?:davinci|babbage|curie|ada)(?:-|$)"
+               r"|code-|codex|computer-use|sora-"),
 )  # fmt: skip
 """Provider -> beginnings of its models' names, by which one that is written without a prefix is known. The first that
 fits."""
 
 
-def split(model: str, named: str | None = None) -> tuple[str, str]:
-    """(provider, what it calls the model) of `azure/eu/gpt-4o`; of a name without a prefix that is known it is the one
-    that `named` says, else the prefix, else whose names begin so. Nobody's is asked of nobody by itself: its prompts
-    and its key would go to a company that nobody named."""
+def split(model: str, named: str | None = None, said: str | None = None) -> tuple[str, str]:
+    """(provider, what it calls the model) of `azure/eu/gpt-4o`: the one that is `said` beside it, of which then all of
+    the name is, else the prefix; of a name without a prefix that is known it is the one that `named` says, else the
+    prefix, else whose names begin so. Nobody's is asked of nobody by itself: its prompts and its key would go to a
+    company that nobody named."""
     prefix, separator, rest = model.partition("/")
-    if separator and (prefix in PROVIDERS or named is None):
+    if said is not None:
+        provider, name = said, rest if prefix == said else model
+    elif separator and (prefix in PROVIDERS or named is None):
         provider, name = prefix, rest
     else:
         known = (family for family, begins in _FAMILIES if re.match(begins, model))
