@@ -787,6 +787,9 @@ def test_an_address_that_only_a_variable_has_is_the_one_that_is_asked(name: str,
     ):
         (found,) = validate_files(verdict.files).deployments.values()
         assert found.url == url
+    assert str(deployed("{model: openai/gpt-4o}", values={"OPENAI_API_BASE": "https://way.example"}).key) == (
+        "env:OPENAI_API_KEY"
+    )
 
 
 def test_what_is_no_model_and_what_nothing_here_speaks_has_no_equal() -> None:

@@ -359,9 +359,8 @@ class EntryReader:
                 self._say(state, "api_key", settings.MACHINE, settings.GOOGLE, node)
             return {}
         if node is None:
-            return (
-                {"key": f"env:{provider.key}"} if provider.key and (not private or provider.prices == "azure") else {}
-            )
+            own = not private or provider.prices == "azure" or _address(params) is None  # else it is sent elsewhere
+            return {"key": f"env:{provider.key}"} if provider.key and own else {}
         variable = node.variable
         if variable is not None and _VARIABLE.fullmatch(variable):
             self._say(CARRIED, "api_key", f"key: env:{variable}", "", node)
@@ -371,8 +370,8 @@ class EntryReader:
             return {}
         made = f"{name.replace('-', '_').upper()}_KEY"
         made = made if _VARIABLE.fullmatch(made) else f"KEY_{made}"[:128]
-        own = node.path[: len(params.path)] == params.path  # that of a credential is told where it stands
-        self._say(SECRET if own else CHANGED, "api_key", f"a literal key: not copied; the deployment reads env:{made}",
+        here = node.path[: len(params.path)] == params.path  # that of a credential is told where it stands
+        self._say(SECRET if here else CHANGED, "api_key", f"a literal key: not copied; the deployment reads env:{made}",
                   f"Let the provider replace it, since it stood in a file; set {made}.", node)  # fmt: skip
         return {"key": f"env:{made}"}
 
