@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +15,17 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg_pool import ConnectionPool
 from tests.acceptance.stack import free_port, wait_until
 from tests.integration.test_api_control import Control, running
 
+from groundplan.api.audit import leaving
 from groundplan.api.background import JOBS
-from groundplan.core.audit import OPERATOR, person_actor, record
+from groundplan.api.context import Services
+from groundplan.core.audit import OPERATOR, SYSTEM, Entry, person_actor, record, record_many
 from groundplan.core.audit import store as audit_store
 from groundplan.core.audit.checkpoint import VerifierKey
+from groundplan.core.audit.entry import decode
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.seal import seal
@@ -31,6 +36,7 @@ from groundplan.core.database import connect
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.core.settings import load_settings
 from groundplan.identity import erase, service
 from groundplan.identity.model import GenesisPeople, GenesisPerson
 from groundplan.testing import ManualClock
@@ -160,12 +166,20 @@ def test_a_sealed_copy_grows_verifies_and_writes_what_is_full_once(home: Home, t
 
 
 @pytest.fixture(scope="module")
-def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+def kept(postgres_cluster: Cluster) -> Iterator[Database]:
+    """Where the first 256 entries are of calls whose facts have left."""
+    old = datetime.now(UTC) - timedelta(days=500)
+    made = [Entry(new_id(int(old.timestamp() * 1000)), old, "call", SYSTEM, "x", {}) for _ in range(256)]
+    with postgres_cluster.database() as database:
+        with connect(database.urls["control"], autocommit=True) as conn:
+            record_many(conn, made)
+        yield database
+
+
+@pytest.fixture(scope="module")
+def control(kept: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     folder = tmp_path_factory.mktemp("kept")
-    with (
-        postgres_cluster.database() as database,
-        running(database, folder, "--workspace", str(folder / "workspace")) as found,
-    ):
+    with running(kept, folder, "--workspace", str(folder / "workspace")) as found:
         yield found
 
 
@@ -180,10 +194,35 @@ def test_reading_the_log_is_in_it_once_for_the_same_question(control: Control) -
     control.ask("GET", "/api/audit?who=ana@acme.example")
     told = str(reads())
     assert "person:" in told and "ana@" not in told, "people are named by id"
-    assert control.ask("GET", "/api/audit?who=nobody@acme.example").body == {"entries": []}
+    assert control.ask("GET", "/api/audit?who=nobody@acme.example").body == {"entries": [], "archived": None}
     assert "nobody@" not in str(reads()), "nor are strangers named"
     assert control.ask("GET", "/api/audit?workload=x'--").status == 422
     assert {"action": "audit.read"} in reads()
+
+
+def test_entries_that_have_left_are_proven_and_their_files_verified(
+    control: Control, kept: Database, tmp_path: Path
+) -> None:
+    settings = replace(load_settings({}), archive_url=str(tmp_path))
+    with ConnectionPool[Any](kept.urls["control"], min_size=1, open=True) as pool:
+        with pool.connection() as there:
+            rows = wait_until(lambda: audit_store.sequenced_from(there, 0, 256)[255:], 30, "places")
+            audit_store.set_whole(there, 256)
+            id = decode(rows[0][1]).id
+        services = Services(control.home, settings, None, False, None, pool, ManualClock(datetime.now(UTC)))  # type: ignore[arg-type]
+        assert leaving.keep(services, 256) == 1
+    (told,) = control.ask("GET", "/api/audit/archive").body["ranges"]
+    assert control.ask("GET", "/api/audit/archive?after=256").body["ranges"] == []
+    listed = control.ask("GET", "/api/audit?action=call&limit=500").body
+    assert (listed["entries"], listed["archived"]["until"]) == ([], 256)
+    proof = control.ask("GET", f"/api/audit/{id}/proof").body
+    assert proof["proof"]["holds"] and proof["proof"]["index"] == 255
+    assert control.ask("GET", f"/api/audit/{new_id(0)}/proof").status == 404
+    verified = control.ask("GET", "/api/audit/verify").body
+    assert (verified["ok"], verified["archived"]) == (True, 1)
+    (tmp_path / told["file"]).unlink()
+    verified = control.ask("GET", "/api/audit/verify").body
+    assert not verified["ok"] and told["file"] in str(verified["problems"])
 
 
 @pytest.mark.soak

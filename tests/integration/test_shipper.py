@@ -461,6 +461,9 @@ async def test_a_journal_that_is_shipped_again_after_its_day_left_adds_nothing(
                  (SELECT sum(cost_usd) FROM charge_total), (SELECT count(*) FROM call), (SELECT count(*) FROM charge)"""
         )
 
+    def entered() -> list[UUID]:
+        return [id for (id,) in installation.rows("SELECT id FROM audit_entry WHERE action = 'call' ORDER BY id")]
+
     def leave() -> archive.Archived:
         with psycopg.connect(installation.database.urls["control"]) as conn:
             (day,) = archive_store.days(conn, datetime.now(UTC).date() - timedelta(days=8), 1)
@@ -470,10 +473,12 @@ async def test_a_journal_that_is_shipped_again_after_its_day_left_adds_nothing(
     assert leave().attempts == 2
     ((calls, parts, charged, *left),) = sums()
     assert (parts, charged, left) == (Decimal("0.5"), Decimal("0.5"), [0, 0])
+    assert entered() == [UUID(bytes=call) for call in ended]
+    installation.rows("DELETE FROM audit_entry")  # entries leave as well
     for _ in range(2):
         installation.rows("UPDATE shipped SET segment = 0, position = 0")
         installation.step()
-        assert sums() == [(calls, parts, charged, 0, 0)]
+        assert sums() == [(calls, parts, charged, 0, 0)] and entered() == []
     journal.settle(settlement(late))
     journal.finish(aged(finish(late)))
     installation.step()

@@ -12,7 +12,7 @@ from typing import Final
 import psycopg
 
 from groundplan.api import held, replays
-from groundplan.api.audit import lost_stops, siem, standing, witnesses
+from groundplan.api.audit import leaving, lost_stops, siem, standing, witnesses
 from groundplan.api.context import Services
 from groundplan.api.cost import upkeep as costs
 from groundplan.api.every import Every
@@ -67,6 +67,7 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("adding up costs", costs.FOLD_SECONDS, costs.fold),
     ("taking reviews as outcomes", costs.REVIEWS_SECONDS, costs.take_reviews),
     ("archiving facts", costs.ARCHIVE_SECONDS, costs.keep),
+    ("archiving entries of calls", leaving.KEEP_SECONDS, leaving.keep),
     ("writing to owners", weekly.LOOK_SECONDS, weekly.look),
     ("sending mail", mail.SEND_SECONDS, mail.send_waiting),
     ("sending security events", siem.SEND_SECONDS, siem.send_new),

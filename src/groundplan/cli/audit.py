@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from groundplan.cli import archived_log
 from groundplan.cli.client import ControlClient, running
 from groundplan.cli.files import read_given
 from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, table
+from groundplan.cli.progress import counting
 from groundplan.core.audit.checkpoint import parse_key
 from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.rotate import rotate
@@ -40,23 +42,30 @@ def verify(
 ) -> None:
     """Verify every entry, every hash and the signatures. Exits with 1 if the log does not verify, naming the entry.
 
-    Reports `self-signed`, or `witnessed by X at T` if somebody else has signed too.
+    Reports `self-signed`, or `witnessed by X at T` if somebody else has signed too. Where `up` runs, the files of
+    entries that have left the database for an archive are verified as well, and each that is missing or changed is
+    named.
     """
     place = home_for(home)
     target = folder or place.audit
     alone = folder is not None or not (place.keys / "checkpoint.pub").exists()
     own = None if alone else load_public(place, "checkpoint").public_bytes_raw()
-    verdict = verify_folder(
-        target,
-        own if key is None else _given(key),
-        earlier=[_given(path) for path in earlier or ()],
-        witnesses=[parse_key(text) for text in witness or ()],
-    )
+    with counting("entries of the log") as count:
+        verdict = verify_folder(
+            target,
+            own if key is None else _given(key),
+            count,
+            earlier=[_given(path) for path in earlier or ()],
+            witnesses=[parse_key(text) for text in witness or ()],
+        )
+    left = archived_log.check(place, own) if folder is None else archived_log.Looked()
+    ok = verdict.ok and not left.problems
     signed = "; ".join(verdict.witnessed) or verdict.signed
     lines = [f"{_held(verdict)}, {signed}" if verdict.ok else f"{target} does not verify:"]
     lines += [f"  {problem}" for problem in verdict.problems]
-    emit(verdict.to_json(), as_json, "\n".join(lines))
-    if not verdict.ok:
+    lines += left.lines()
+    emit({**verdict.to_json(), **left.to_json(), "ok": ok}, as_json, "\n".join(lines))
+    if not ok:
         raise typer.Exit(1)
 
 
@@ -111,7 +120,11 @@ def list_entries(
         "/api/audit", limit=limit, subject=subject, who=who, action=action, workload=workload, since=since
     )
     rows = [(e["index"], e["at"], e["action"], e["who"], e["subject"]) for e in value["entries"]]
-    emit(value, as_json, table(("index", "at", "action", "who", "subject"), rows, "No entry matches."))
+    shown = table(("index", "at", "action", "who", "subject"), rows, "No entry matches.")
+    emit(value, as_json, shown + archived_log.older(value, len(rows) < limit))
+
+
+app.command("archive")(archived_log.archive)
 
 
 def _given(path: Path) -> bytes:

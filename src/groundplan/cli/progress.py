@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 _PLAIN_SECONDS = 5.0
 
@@ -67,3 +76,15 @@ class Steps:
             if not self._tasks:
                 self._bars.stop()
             self.say(f"model {name} is ready")
+
+
+@contextmanager
+def counting(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal's stderr for work that is counted; called with how many are done, and of how many."""
+    bars = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True, highlight=False), transient=True, disable=not sys.stderr.isatty(),
+    )  # fmt: skip
+    with bars:
+        task = bars.add_task(name, total=None)
+        yield lambda done, of: bars.update(task, completed=done, total=of)

@@ -130,6 +130,7 @@ async def governance(request: Request, visitor: Signed) -> HTMLResponse:
     more = {**({"calls": "yes"} if everything else {}), **wanted}
     older = urlencode({**more, "before": entries[-1]["id"]}) if len(entries) == ENTRIES_SHOWN else ""
     values = {"entries": entries, "everything": everything, "older": older, "asked": asked}
+    values["archived"] = log.body.get("archived") if log.ok else None
     if not log.ok:
         values["problem"] = log.problem
     return await show(request, visitor, "governance.html", "/governance", **found, **values)

@@ -101,8 +101,8 @@ class Settings:
     siem_token: str | None = None
     """Secret reference of a bearer token for it. GROUNDPLAN_SIEM_TOKEN."""
     archive_url: str | None = None
-    """Where facts older than the hot window go as Parquet: a folder, or what fsspec knows, such as `s3://bucket/facts`.
-    None: they stay in the database. GROUNDPLAN_ARCHIVE_URL."""
+    """Where facts older than the hot window go as Parquet, and entries of their calls after them: a folder, or what
+    fsspec knows, such as `s3://bucket/facts`. None: they stay in the database. GROUNDPLAN_ARCHIVE_URL."""
     archive_days: int = 400
     """The hot window. GROUNDPLAN_ARCHIVE_DAYS."""
     witnesses: tuple[str, ...] = ()

@@ -10,10 +10,9 @@ else that reads Parquet.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -22,7 +21,10 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from groundplan.core.audit.archive_store import Range
 from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.file_store import is_folder, opened, store_of, unreadable
+from groundplan.core.file_store import put as _put
 from groundplan.ledger import archive_store
 
 AT_ONCE: Final = 31
@@ -31,6 +33,12 @@ _TYPES: Final = {
     "uuid": "UUID", "timestamp with time zone": "TIMESTAMPTZ", "text": "VARCHAR", "numeric": "DECIMAL(38,12)",
     "bigint": "BIGINT", "integer": "INTEGER", "boolean": "BOOLEAN", "double precision": "DOUBLE", "jsonb": "VARCHAR",
     "text[]": "VARCHAR",
+}  # fmt: skip
+
+
+_ENTRY: Final = {
+    "id": "UUID", "at": "TIMESTAMPTZ", "action": "VARCHAR", "actor": "VARCHAR", "subject": "VARCHAR", "detail": "JSON",
+    "acting": "JSON",
 }  # fmt: skip
 
 
@@ -118,6 +126,41 @@ def query(days: Iterable[tuple[date, str] | Kept], statement: str) -> tuple[list
             ) from error
 
 
+def query_entries(ranges: Sequence[Range], statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Names of the columns, and rows, of a SELECT over `entries`, those of the audit log in files of `ranges`: `id`,
+    `"at"`, its `day` (UTC), `action`, `actor`, `subject`, and `detail` and `acting` as JSON. Raises `Invalid`,
+    `NotFound`."""
+    with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
+        import duckdb  # noqa: PLC0415 -- an extra, which is there
+
+        places = [_local(of.url, of.file, Path(folder) / f"{of.first}.gz") for of in ranges]
+        names = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
+        columns = ", ".join(f"'{name}': '{kind}'" for name, kind in _ENTRY.items())
+        try:
+            duck.execute(
+                f"""CREATE VIEW entries AS SELECT *, "at"::DATE AS day FROM read_json([{names}],
+                      format = 'newline_delimited', compression = 'gzip', columns = {{{columns}}})"""
+            )
+            found = duck.execute(statement)
+            return [each[0] for each in found.description or ()], found.fetchall()
+        except duckdb.Error as error:
+            raise Invalid(
+                f"the archive does not answer that: {str(error).strip().splitlines()[0][:300]}",
+                code="archive_query",
+                hint="Write a SELECT over entries in words of DuckDB: \"at\" in quotes, or day, detail ->> 'status'.",
+            ) from error
+
+
+def _local(url: str, name: str, copy: Path) -> str:
+    """A path of a file: its own in a folder, else of a copy."""
+    store, root = store_of(url)
+    if is_folder(store):
+        return f"{root.rstrip('/')}/{name}"
+    with opened(url, name) as source, copy.open("wb") as kept:
+        shutil.copyfileobj(source, kept)
+    return str(copy)
+
+
 def list_older(conn: Connection[Any]) -> bool:
     """Keep the ids of one part that left before ids were kept, from its files, in the caller's transaction; False:
     there was none. Raises `Invalid` where they cannot be read."""
@@ -165,20 +208,6 @@ def _one(duck: Any, statement: str, file: Path) -> Any:
     return row[0]
 
 
-def _store(url: str) -> tuple[Any, str]:
-    import fsspec  # noqa: PLC0415 -- an extra
-
-    try:
-        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise Invalid(
-            f"'{url[:80]}' is not a store: {error}",
-            code="store_unknown",
-            hint="Name a folder, or a URL that fsspec knows, such as s3://bucket/facts.",
-        ) from error
-    return found
-
-
 _IDS: Final = {
     "calls": ("id",),
     "attempts": ("call_id", "number"),
@@ -191,14 +220,14 @@ def _check_own(duck: Any, url: str, name: str, file: Path, before: Path, table: 
     one left none but its own."""
     import duckdb  # noqa: PLC0415 -- an extra, which is there
 
-    store, root = _store(url)
+    store, root = store_of(url)
     try:
         if not store.exists(place := f"{root.rstrip('/')}/{name}"):
             return
         with store.open(place, "rb") as source, before.open("wb") as kept:
             shutil.copyfileobj(source, kept)
     except Exception as error:  # every store has errors of its own, which are no OSError
-        raise _unreadable(name, url, error) from error
+        raise unreadable(name, url, error) from error
     ids = ", ".join(_IDS[table])
     known = f"SELECT count(*) FROM (SELECT {ids} FROM read_parquet(?) EXCEPT SELECT {ids} FROM read_parquet(?))"
     try:
@@ -213,63 +242,16 @@ def _check_own(duck: Any, url: str, name: str, file: Path, before: Path, table: 
         )
 
 
-def _unreadable(name: str, url: str, error: Exception) -> Invalid:
-    return Invalid(
-        f"{name} at {url} cannot be read: {type(error).__name__}",
-        code="store_unreadable",
-        hint="Look at its address, and at the rights and credentials of this process there.",
-    )
-
-
-def _put(url: str, name: str, file: Path) -> None:
-    """Kept there also after a loss of power, where it is a folder, and the same when it is read again."""
-    store, root = _store(url)
-    place = f"{root.rstrip('/')}/{name}"
-    try:
-        store.makedirs(place.rpartition("/")[0], exist_ok=True)
-        store.put_file(str(file), place)
-        if _is_folder(store):
-            for each in (Path(place), *list(Path(place).parents)[: 2 + name.count("/")]):
-                _sync(each)
-        with file.open("rb") as sent, store.open(place, "rb") as kept:
-            same = hashlib.file_digest(sent, "sha256").digest() == hashlib.file_digest(kept, "sha256").digest()
-    except Exception as error:  # every store has errors of its own, which are no OSError
-        raise Invalid(
-            f"{url} cannot be written: {type(error).__name__}",
-            code="store_unwritable",
-            hint="Check the rights of this process there. Nothing was deleted.",
-        ) from error
-    if not same:
-        raise Conflict(
-            f"{name} at {url} is not what was sent there",
-            code="archive_differs",
-            hint="Nothing was deleted. Try again; if it stays so, look at the store.",
-        )
-
-
-def _is_folder(store: Any) -> bool:
-    return bool(store.protocol == "file" or "file" in store.protocol)
-
-
-def _sync(place: Path) -> None:
-    """A file, or the names in a folder."""
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _get(days: Iterable[Kept], table: str, folder: Path) -> list[str]:
     """Local files of one kind, one for each part of a day; those of a store are copied."""
     target = folder / table
     target.mkdir()
     found = []
     for day, url, part in days:
-        store, root = _store(url)
+        store, root = store_of(url)
         name = archive_store.file_of(table, day, part)
         place = f"{root.rstrip('/')}/{name}"
-        local = _is_folder(store)
+        local = is_folder(store)
         try:
             if local and not Path(place).is_file():
                 raise FileNotFoundError(place)
@@ -278,6 +260,6 @@ def _get(days: Iterable[Kept], table: str, folder: Path) -> list[str]:
                 with store.open(f"{root.rstrip('/')}/{name}", "rb") as source, Path(place).open("wb") as kept:
                     shutil.copyfileobj(source, kept)
         except Exception as error:  # every store has errors of its own, which are no OSError
-            raise _unreadable(name, url, error) from error
+            raise unreadable(name, url, error) from error
         found.append(place)
     return found

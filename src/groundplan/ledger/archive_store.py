@@ -148,6 +148,17 @@ def left(conn: Connection[Any], call: UUID) -> date | None:
     return None if row is None else row[0]
 
 
+def calls_left(conn: Connection[Any], first: int, until: int) -> bool:
+    """Whether no facts of calls whose entries are in a range of the audit log are here, nor any that left before the
+    ids of what leaves were kept. Calls of times that are yet to come are of a wrong clock: nothing waits for them."""
+    row = conn.execute(
+        """SELECT EXISTS (SELECT FROM audit_entry e JOIN call c ON c.id = e.id
+           WHERE e.leaf_index >= %s AND e.leaf_index < %s AND c.at <= now())""",
+        (first, until),
+    ).fetchone()
+    return row is not None and not row[0] and unlisted(conn) is None
+
+
 def unlisted(conn: Connection[Any]) -> tuple[date, str, int] | None:
     """(day, URL, part) of the oldest part that left before the ids of what leaves were kept; None: there is none."""
     row = conn.execute(

@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from groundplan.core.audit.store import next_leaf
 from groundplan.core.database import select
 
 
@@ -67,10 +68,10 @@ def active(conn: Connection[Any], emails: list[str]) -> frozenset[str]:
 
 def log_size(conn: Connection[Any]) -> int:
     """Entries that have a place in the log."""
-    row = conn.execute("SELECT coalesce(max(leaf_index) + 1, 0) FROM audit_entry").fetchone()
-    return int(row[0]) if row else 0
+    return next_leaf(conn)
 
 
 def log_complete(conn: Connection[Any]) -> bool:
-    """Whether the log's first entry is there."""
-    return conn.execute("SELECT 1 FROM audit_entry WHERE leaf_index = 0").fetchone() is not None
+    """Whether the log's first entry is there, or where the first ones have left for."""
+    query = "SELECT 1 FROM audit_entry WHERE leaf_index = 0 UNION ALL SELECT 1 FROM archived_range WHERE first = 0"
+    return conn.execute(query).fetchone() is not None

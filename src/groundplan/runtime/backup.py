@@ -26,7 +26,8 @@ from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
-from groundplan.core.audit.store import record, sequenced_from
+from groundplan.core.audit.sequencer import complete_files
+from groundplan.core.audit.store import next_leaf, record
 from groundplan.core.audit.tiles import last_tile, levels_of, tile_path
 from groundplan.core.audit.verify import verify
 from groundplan.core.audit.witness import FOLDER as WITNESSES
@@ -200,15 +201,14 @@ def _complete_log(home: Home, control_url: str) -> None:
     if not (home.keys / "checkpoint.key").exists():
         return
     with connect(control_url) as connection, AuditLog(home.audit, load_private(home, "checkpoint")) as log:
-        while rows := sequenced_from(connection, log.checkpoint.size, 10_000):
-            first = log.checkpoint.size
-            if [index for index, _ in rows] != list(range(first, first + len(rows))):
-                raise Invalid(
-                    f"the backup lacks entry {first} of the audit log",
-                    code="archive_damaged",
-                    hint="Use another backup.",
-                )
-            log.append([body for _, body in rows])
+        try:
+            complete_files(connection, log, next_leaf(connection))
+        except Conflict as error:
+            raise Invalid(
+                f"the backup lacks entry {log.checkpoint.size} of the audit log",
+                code="archive_damaged",
+                hint="Use another backup.",
+            ) from error
 
 
 def _undo(home: Home, settings: Settings, made: bool) -> None:

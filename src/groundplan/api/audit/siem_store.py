@@ -13,5 +13,11 @@ def locked_position(conn: Connection[Any]) -> int | None:
     return None if row is None else int(row[0])
 
 
+def position(conn: Connection[Any]) -> int:
+    """The leaf before which all was sent."""
+    row = conn.execute("SELECT leaf FROM siem_position").fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def moved(conn: Connection[Any], leaf: int) -> None:
     conn.execute("UPDATE siem_position SET leaf = %s, sent_at = now()", (leaf,))

@@ -3,7 +3,10 @@ reviewers become outcomes, and facts older than the hot window leave for Parquet
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from datetime import UTC, date, timedelta
+from typing import Any
+
+from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.core.audit.entry import SYSTEM
@@ -60,7 +63,7 @@ def keep(services: Services) -> int:
 
 
 def _stays(days: int, error: GroundplanError | OSError) -> Finding:
-    told = error if isinstance(error, GroundplanError) else _unusable(error)
+    told = error if isinstance(error, GroundplanError) else unusable(error)
     return Finding(
         kind=ARCHIVE_KIND,
         subject="company",
@@ -70,7 +73,7 @@ def _stays(days: int, error: GroundplanError | OSError) -> Finding:
     )
 
 
-def _unusable(error: OSError) -> GroundplanError:
+def unusable(error: OSError) -> GroundplanError:
     """Of the folder in which a day's files are made."""
     return Unavailable(
         f"{error.filename or 'a temporary file'} cannot be written: {error.strerror or type(error).__name__}",
@@ -82,11 +85,9 @@ def _unusable(error: OSError) -> GroundplanError:
 def _leave(services: Services) -> int | None:
     """As `keep`; None where somebody else is at it."""
     url, done = services.settings.archive_url, 0
-    hot = services.clock.now().date() - timedelta(days=services.settings.archive_days)
     while url is not None and done < archive.AT_ONCE:
         with services.transaction() as conn:
-            began = experiment_store.oldest(conn)
-            before = hot if began is None else min(hot, began.astimezone(UTC).date())
+            before = hot_since(services, conn)
             if not archive_store.lock(conn):
                 return None
             if not (days := archive_store.days(conn, before, 1)):
@@ -98,6 +99,13 @@ def _leave(services: Services) -> int | None:
     while _list_older(services):
         pass
     return done
+
+
+def hot_since(services: Services, conn: Connection[Any]) -> date:
+    """The first day of which nothing leaves: of the hot window, or of the oldest A/B test that runs."""
+    hot = services.clock.now().date() - timedelta(days=services.settings.archive_days)
+    began = experiment_store.oldest(conn)
+    return hot if began is None else min(hot, began.astimezone(UTC).date())
 
 
 def _list_older(services: Services) -> bool:

@@ -16,7 +16,7 @@ from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.people import named
 from groundplan.api.who import entries_json
-from groundplan.core.audit import person_actor, record
+from groundplan.core.audit import archive, archive_store, person_actor, record
 from groundplan.core.audit import proof as audit_proof
 from groundplan.core.audit import store as audit_store
 from groundplan.core.audit import verify as audit_verify
@@ -28,6 +28,8 @@ from groundplan.core.errors import NotFound, Unavailable
 
 router = below_api("audit")
 READ_AGAIN = timedelta(minutes=10)
+SEARCHED = 32
+"""Ranges that are read for one entry: ids begin with their time, and so few ranges are of one."""
 
 
 class EntriesQuery(BaseModel):
@@ -57,6 +59,9 @@ def list_entries(services: Using, caller: Reader, query: Annotated[EntriesQuery,
     `acting` is null, or says who really did it while acting as the actor in a demo; `who` tells it in words.
 
     `without=call` leaves out the calls, which are most of the log.
+
+    `archived` is null, or says from which index on calls are listed (`until`): those before, of times up to `till`,
+    have left for files of the archive, and each is found by its id.
     """
     with services.transaction() as conn:
         actor, stranger = (None, None) if query.who is None else _actor(conn, services, query.who)
@@ -67,14 +72,45 @@ def list_entries(services: Using, caller: Reader, query: Annotated[EntriesQuery,
         )  # fmt: skip
         asked = {"subject": subject, "who": actor, "action": query.action, "workload": query.workload}
         _read(conn, services, caller, {name: value for name, value in asked.items() if value is not None})
-        return {"entries": entries_json(conn, caller, found)}
+        until, till = archive_store.upto(conn)
+        left = {"until": until, "till": till} if until else None
+        return {"entries": entries_json(conn, caller, found), "archived": left}
 
 
 @router.get("/audit/verify")
 def verify(services: Using, _: Reader) -> dict[str, Any]:
-    """Check all files of the log as `groundplan audit verify` does."""
+    """Check all files of the log, and those of entries that have left for an archive, as `groundplan audit verify`
+    does."""
     key = load_public(services.home, "checkpoint").public_bytes_raw()
-    return audit_verify.verify(services.home.audit, key).to_json()
+    found = audit_verify.verify(services.home.audit, key).to_json()
+    with services.transaction() as conn:
+        ranges, lacking = archive_store.ranges(conn), archive_store.lacking(conn)
+    wrong = archive.check(services.home.audit, ranges, public_key=key, lacking=lacking)
+    problems = [*found["problems"], *({"at": each.where, "message": each.message} for each in wrong)]
+    return {**found, "ok": found["ok"] and not wrong, "archived": len(ranges), "problems": problems}
+
+
+@router.get("/audit/archive")
+def archived(
+    services: Using,
+    _: Reader,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+) -> dict[str, Any]:
+    """The ranges of the log whose entries of calls have left the database, and the file that each is in; continue with
+    `after` = `until` of the last one seen.
+
+    `root` (hex) is over a range's entries. `lacking` is null, or names entries that the database lost: they are neither
+    here nor in a file.
+    """
+    with services.transaction() as conn:
+        ranges, lacking = archive_store.ranges(conn, after, limit), archive_store.lacking(conn)
+    return {
+        "url": services.settings.archive_url,
+        "hot_days": services.settings.archive_days,
+        "ranges": [each.to_json() for each in ranges],
+        "lacking": None if lacking is None else {"first": lacking[0], "until": lacking[1]},
+    }
 
 
 @router.get("/audit/verification")
@@ -103,7 +139,7 @@ def _check(request: Request) -> LogCheck:
 def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
     """Where an entry is in the log and the hashes that prove it under the newest signed checkpoint."""
     with services.transaction() as conn:
-        found = audit_store.entry_by_id(conn, entry_id)
+        found = audit_store.entry_by_id(conn, entry_id) or _left(conn, services, entry_id)
         shown = entries_json(conn, caller, [] if found is None else [found])
         _read(conn, services, caller, {"proof": str(entry_id)})
     if found is None:
@@ -129,6 +165,14 @@ def rotate_key(request: Request, services: Using, caller: SignedIn) -> dict[str,
     with services.transaction() as conn:
         record(conn, action="audit.key_rotated", actor=caller.actor, subject="audit", detail=told)
     return told
+
+
+def _left(conn: Connection[Any], services: Services, id: UUID) -> audit_store.StoredEntry | None:
+    """An entry of a call that has left the database, in the files of the log."""
+    for of in archive_store.with_id(conn, id, SEARCHED):
+        if (found := archive.find(services.home.audit, of, id)) is not None:
+            return found
+    return None
 
 
 def _actor(conn: Connection[Any], services: Services, who: str) -> tuple[str | None, str | None]:

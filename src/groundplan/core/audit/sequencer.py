@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
@@ -20,14 +21,15 @@ import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg import Connection
 
-from groundplan.core.audit import store
+from groundplan.core.audit import archive, archive_store, store
 from groundplan.core.audit.entry import Entry, decode
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.merkle import leaf_hash
 from groundplan.core.audit.rotate import Rotation, rotate
 from groundplan.core.audit.tiles import WIDTH
 from groundplan.core.database import connect
-from groundplan.core.errors import Conflict, GroundplanError, Unavailable
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.home import Home
 
 BATCH = 4096
@@ -60,12 +62,23 @@ def heal(conn: Connection[Any], log: AuditLog, tell: Tell | None = None) -> Heal
     """
     size, numbered = log.checkpoint.size, store.next_leaf(conn)
     _check_same_story(conn, log, min(size, numbered))
-    whole = known if (known := store.whole(conn)) <= numbered else 0
+    whole = known if (known := store.whole(conn)) <= numbered else archive_store.upto(conn)[0]
     complete = store.sequenced(conn, whole) == numbered - whole
     with conn.transaction():
         repaired, orphans, lost = _number(conn, log, numbered if complete else whole)
         if lost and tell is not None:
             tell(conn, lost)
+    repaired += complete_files(conn, log, numbered)
+    _note_whole(conn, log, orphans)
+    return Healed(repaired, orphans)
+
+
+def complete_files(conn: Connection[Any], log: AuditLog, numbered: int) -> int:
+    """Append what only the database has numbered, from the files of an archive where it left for them; how many.
+    Raises `Conflict` (`audit_diverged`), and what reading such a file does."""
+    began = log.checkpoint.size
+    while left := archive_store.ranges(conn, log.checkpoint.size, 1):
+        _append_range(log, left[0])
     while log.checkpoint.size < numbered:
         at = log.checkpoint.size
         rows = store.sequenced_from(conn, at, BATCH)
@@ -73,10 +86,26 @@ def heal(conn: Connection[Any], log: AuditLog, tell: Tell | None = None) -> Heal
             raise _diverged(
                 f"the files end at entry {at}, and the database lacks some of the {numbered} it had numbered"
             )
-        repaired += len(rows)
         log.append([body for _, body in rows])
-    _note_whole(conn, log, orphans)
-    return Healed(repaired, orphans)
+    return log.checkpoint.size - began
+
+
+def _append_range(log: AuditLog, of: archive_store.Range) -> None:
+    """What the log lacks of a range that has left, once all of its file was checked."""
+    hashes = [leaf_hash(body) for body in archive.bodies(of)]
+    had = log.checkpoint.size - of.first
+    own = (log.tiles.entry(of.first + place, log.checkpoint.size) for place in range(had))
+    if had < 0 or any(leaf_hash(body) != hash for body, hash in zip(own, hashes, strict=False)):
+        raise _diverged(f"of entries {of.first} to {of.until - 1} the files have others than have left")
+    batch: list[bytes] = []
+    for place, body in enumerate(archive.bodies(of)):
+        if leaf_hash(body) != hashes[place]:
+            raise _diverged(f"{of.file} at {of.url} changes")
+        if place >= had:
+            batch.append(body)
+        if len(batch) == BATCH or place == len(hashes) - 1:
+            log.append(batch)
+            batch = []
 
 
 def _note_whole(conn: Connection[Any], log: AuditLog, orphans: dict[UUID, int]) -> None:
@@ -129,7 +158,8 @@ def _number(conn: Connection[Any], log: AuditLog, start: int) -> tuple[int, dict
     """Give entries of the files their indexes in the database: (how many lacked one, those not there at all, those that
     it had lost and has again, but for calls)."""
     size, repaired, orphans, lost = log.checkpoint.size, 0, dict[UUID, int](), list[Entry]()
-    own = [index for index, _ in store.sequenced_from(conn, 0, 1)] == [0]  # a new one has not even the first
+    # a new one has not even the first
+    own = bool(archive_store.upto(conn)[0]) or [index for index, _ in store.sequenced_from(conn, 0, 1)] == [0]
     for bundle in range(start // WIDTH, -(-size // WIDTH)):
         first = bundle * WIDTH
         bodies = log.tiles.entries(bundle, min(WIDTH, size - first))
@@ -156,6 +186,10 @@ def _check_same_story(conn: Connection[Any], log: AuditLog, size: int) -> None:
     index, body = rows[0] if rows else (-1, b"")
     if index == size - 1 and body != log.tiles.entry(size - 1, log.checkpoint.size):
         raise _diverged(f"entry {size - 1} is another one in the files than in the database")
+    left = archive_store.newest(conn, log.checkpoint.size)
+    with suppress(NotFound, Invalid):  # tiles that are lacking stop nobody here; `audit verify` names them
+        if left is not None and not archive.within(log.tiles, log.checkpoint, left):
+            raise _diverged(f"entries {left.first} to {left.until - 1} that have left are others in the files")
 
 
 def _diverged(message: str) -> Conflict:

@@ -283,8 +283,11 @@ def sequenced_from(conn: Connection[Any], leaf_index: int, limit: int) -> list[t
 
 
 def next_leaf(conn: Connection[Any]) -> int:
-    """One more than the highest leaf index in the database; 0 where there is none."""
-    return int(_rows(conn, "SELECT coalesce(max(leaf_index) + 1, 0) FROM audit_entry")[0][0])
+    """One more than the highest leaf index that was given in the database; 0 where there is none."""
+    query: LiteralString = (
+        "SELECT greatest((SELECT max(leaf_index) + 1 FROM audit_entry), (SELECT max(until) FROM archived_range), 0)"
+    )
+    return int(_rows(conn, query)[0][0])
 
 
 def sequenced(conn: Connection[Any], first: int = 0) -> int:

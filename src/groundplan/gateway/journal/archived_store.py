@@ -13,6 +13,8 @@ from uuid import UUID
 
 from psycopg import Connection
 
+from groundplan.core.audit.entry import Entry
+
 Row = tuple[Any, ...]
 NEWEST: Final = timedelta(days=6)
 """No fact leaves that is as new as that: the hot window is seven days or more."""
@@ -28,6 +30,10 @@ class Left:
     def calls(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Rows of `call` without those that have left."""
         return [row for row in rows if (UUID(row[0]), None) not in self._known] if self._known else rows
+
+    def entries(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Audit entries of calls without those of calls that have left: theirs were entered, and may have left, too."""
+        return [entry for entry in entries if (entry.id, None) not in self._known] if self._known else entries
 
     def attempts(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Rows of `attempt`, or of `charge`, without those of attempts that have left."""

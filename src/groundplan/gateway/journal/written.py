@@ -61,7 +61,7 @@ class Context:
             (ledger_store.INSERT_CHARGES, left.attempts(charges)),
             (ledger_store.INSERT_CALLS, left.calls(calls)),
         )
-        entries = self._entries(conn, epoch, ended)
+        entries = left.entries(self._entries(conn, epoch, ended))
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, shown)
         try:
             with conn.transaction():

@@ -1,0 +1,105 @@
+"""Files in a folder, or any store that `fsspec` knows: written so that they last, and read back. Knows no contents."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
+
+
+def store_of(url: str) -> tuple[Any, str]:
+    """The store of a URL, and the place in it. Raises `Invalid` (`store_unknown`, `extra_missing`)."""
+    try:
+        import fsspec  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        raise Invalid(
+            "archives need an optional package", code="extra_missing", hint="pip install 'groundplan[economics]'"
+        ) from error
+
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise Invalid(
+            f"'{url[:80]}' is not a store: {error}",
+            code="store_unknown",
+            hint="Name a folder, or a URL that fsspec knows, such as s3://bucket/facts.",
+        ) from error
+    return found
+
+
+def put(url: str, name: str, file: Path) -> None:
+    """Kept there also after a loss of power, where it is a folder, and the same when it is read again. Raises `Invalid`
+    (`store_unwritable`), `Conflict` (`archive_differs`)."""
+    store, root = store_of(url)
+    place = f"{root.rstrip('/')}/{name}"
+    try:
+        store.makedirs(place.rpartition("/")[0], exist_ok=True)
+        if is_folder(store):
+            # what is there already, and may be needed, is there until all of it is
+            made = Path(f"{place}.{os.getpid()}.tmp")
+            store.put_file(str(file), str(made))
+            _sync(made)
+            made.replace(place)
+            for each in (Path(place), *list(Path(place).parents)[: 2 + name.count("/")]):
+                _sync(each)
+        else:
+            store.put_file(str(file), place)
+        with file.open("rb") as sent, store.open(place, "rb") as kept:
+            same = hashlib.file_digest(sent, "sha256").digest() == hashlib.file_digest(kept, "sha256").digest()
+    except Exception as error:  # every store has errors of its own, which are no OSError
+        raise Invalid(
+            f"{url} cannot be written: {type(error).__name__}",
+            code="store_unwritable",
+            hint="Check the rights of this process there. Nothing was deleted.",
+        ) from error
+    if not same:
+        raise Conflict(
+            f"{name} at {url} is not what was sent there",
+            code="archive_differs",
+            hint="Nothing was deleted. Try again; if it stays so, look at the store.",
+        )
+
+
+@contextmanager
+def opened(url: str, name: str) -> Iterator[IO[bytes]]:
+    """A file, to read. Raises `NotFound` (`file_missing`), `Invalid` (`store_unreadable`) whenever it cannot be."""
+    store, root = store_of(url)
+    try:
+        with store.open(f"{root.rstrip('/')}/{name}", "rb") as file:
+            yield file
+    except GroundplanError:
+        raise
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"{name} at {url} is missing", code="file_missing", hint="Restore it from a copy of that store."
+        ) from error
+    except Exception as error:  # every store has errors of its own, which are no OSError
+        raise unreadable(name, url, error) from error
+
+
+def unreadable(name: str, url: str, error: Exception) -> Invalid:
+    """What is told of a file of a store that gives none."""
+    return Invalid(
+        f"{name} at {url} cannot be read: {type(error).__name__}",
+        code="store_unreadable",
+        hint="Look at its address, and at the rights and credentials of this process there.",
+    )
+
+
+def is_folder(store: Any) -> bool:
+    """Whether a store is this machine's own files."""
+    return bool(store.protocol == "file" or "file" in store.protocol)
+
+
+def _sync(place: Path) -> None:
+    """A file, or the names in a folder."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
