@@ -113,6 +113,26 @@ def test_a_role_may_not_do_what_is_not_its_work(database: Database, role: str, s
         connection.execute(statement.encode())
 
 
+def test_nothing_of_a_caller_acts_as_the_owner(database: Database) -> None:
+    with connect(database.urls["gateway"], autocommit=True) as gateway:
+        gateway.execute("CREATE FUNCTION pg_temp.who() RETURNS text LANGUAGE sql AS 'SELECT current_user::text'")
+        gateway.execute(
+            """CREATE TEMP VIEW ticket_call AS SELECT 't' AS ticket, pg_temp.who() AS workload, now() AS at,
+                 true AS asked, gen_random_uuid() AS call_id"""
+        )
+        gateway.execute("GRANT SELECT ON ticket_call TO PUBLIC")
+        told = gateway.execute(
+            "SELECT told_workload FROM tell_ticket('t', NULL, 'e', false, NULL, now(), 'system', true)"
+        ).fetchall()
+    assert told == []
+    with connect(database.urls["owner"]) as owner:
+        open_ones = owner.execute(
+            """SELECT oid::regprocedure FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace
+                 AND NOT EXISTS (SELECT FROM unnest(proconfig) c WHERE c ~ '^search_path=.*, pg_temp$')"""
+        ).fetchall()
+    assert open_ones == []
+
+
 def test_documents_are_seen_only_by_their_readers(database: Database) -> None:
     reader, stranger, document, chunk = (new_id() for _ in range(4))
     with connect(database.urls["control"]) as control:

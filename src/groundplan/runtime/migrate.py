@@ -62,6 +62,7 @@ def migrate(url: str, target: str | None = None) -> str:
             from groundplan.runtime.upgrade import upgrade  # noqa: PLC0415 -- Alembic, only where there is a step to go
 
             upgrade(url, wanted, _SCRIPTS)
+        _shield(connection)
     return wanted
 
 
@@ -198,6 +199,19 @@ def _prepare(connection: psycopg.Connection[Any]) -> None:
                 hint=f"{install}As an administrator, in {name}: {' '.join(_missing(connection))}",
             ) from error
     _check_vector(connection)
+
+
+def _shield(connection: psycopg.Connection[Any]) -> None:
+    """Have functions that act as the owner find their caller's temporary tables last. Where a path does not name them
+    PostgreSQL looks there first, and what a view or a trigger of the caller calls would act as the owner, too."""
+    rows = connection.execute(
+        """SELECT p.oid::regprocedure::text, substr(c.setting, length('search_path=') + 1)
+           FROM pg_proc p, unnest(p.proconfig) c(setting)
+           WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef AND pg_get_userbyid(p.proowner) = current_user
+             AND starts_with(c.setting, 'search_path=') AND c.setting !~ 'pg_temp'"""
+    ).fetchall()
+    for function, path in rows:
+        connection.execute(f"ALTER FUNCTION {function} SET search_path = {path}, pg_temp".encode())
 
 
 def _check_vector(connection: psycopg.Connection[Any]) -> None:
