@@ -161,6 +161,10 @@ def test_what_may_not_leave_stays(conn: Conn, home: Home, keep: Callable[..., in
         assert keep(siem_url="https://siem.example") == 0, "somebody else archives"
     assert keep(siem_url="https://siem.example") == 1
     assert keep() == 0, "its facts have not left"
+    conn.execute("INSERT INTO archived_day VALUES ('2020-01-01', 'u', 0, 0, 0, 0, '')")
+    assert not archive_facts.calls_left(conn, 512, 768), "nor are the ids known of all that have"
+    conn.execute("DELETE FROM archived_day")
+    assert archive_facts.calls_left(conn, 512, 768)
     conn.execute(
         """INSERT INTO evidence (id, what, subject, type, collector, at, valid_until, holds, says, detail, digest,
              audit_entry) VALUES (%s, 'a', 'b', 'query', 'c', now(), now() + interval '1 day', true, '', %s, '', %s)""",
