@@ -229,7 +229,7 @@ def test_a_company_budget_that_would_hold_for_less_waits_for_finance(before: str
     assert looser.refusals == () and looser.needs == (Need("company", "finance"),)
     assert looser.blueprint is not None
     old, kept = ({b.name: b for b in each.budgets}["company"] for each in (served.blueprint, looser.blueprint))
-    assert kept == old
+    assert kept == old and looser.blueprint.workloads[0].budgets == ["assistant", "company"]
     back = planned(text, current(text.replace(before, after), planned(text.replace(before, after))))
     assert back.needs == (), "to hold for more needs nobody"
 

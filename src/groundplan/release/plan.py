@@ -296,8 +296,9 @@ def _select(
         and units.workload_subject(workload.name) not in left_out
         and workload.name not in names
     ]
-    workloads = sorted([*workloads, *kept], key=lambda item: item.name)
     pinned = _pins(served, kept, held) if served else {}
+    shared = [item for item in pinned.get("budgets", []) if units.is_shared(item)]
+    workloads = [units.charged_to(item, shared) for item in sorted([*workloads, *kept], key=lambda item: item.name)]
     sources = {name for item in workloads if item.grounding for name in item.grounding.sources}
     placed = {item.name for item in workloads}
     own = {units.workload_subject(name) for name in placed}

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
+import msgspec
+
 from groundplan.blueprint import model as bp
 from groundplan.blueprint.artifact import portable, said
 from groundplan.core import canonical
@@ -82,6 +84,13 @@ def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload) -> str:
 
 def budget_digest(budget: bp.Budget) -> str:
     return content_digest({"budget": said(budget)})
+
+
+def charged_to(workload: bp.Workload, budgets: Iterable[bp.Budget]) -> bp.Workload:
+    """Charged to those of these shared budgets that cover it, whatever was declared of them."""
+    covers = {item.name: item.covers in ("company", f"team/{workload.team}") for item in budgets}
+    named = sorted({*workload.budgets} - covers.keys() | {name for name, mine in covers.items() if mine})
+    return workload if named == workload.budgets else msgspec.structs.replace(workload, budgets=named)
 
 
 def rule_subject(name: str) -> str:
