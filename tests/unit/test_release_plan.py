@@ -234,6 +234,23 @@ def test_a_company_budget_that_would_hold_for_less_waits_for_finance(before: str
     assert back.needs == (), "to hold for more needs nobody"
 
 
+def test_a_company_budget_that_is_taken_away_waits_for_finance() -> None:
+    """Else a larger one by another name would need nobody; one that covers nobody, or only warned, may go."""
+    without = BASE.partition("---\nkind: budget\nname: company")[0]
+    served = genesis()
+    gone = planned(without, served)
+    assert gone.needs == (Need("company", "finance"),) and gone.blueprint is not None
+    assert gone.blueprint.budgets == served.blueprint.budgets
+    assert gone.blueprint.workloads == served.blueprint.workloads
+    (pending,) = gone.pending
+    approved = planned(without, served, Standing(approved=frozenset({(pending.subject, pending.digest)})))
+    assert approved.blueprint is not None and [b.name for b in approved.blueprint.budgets] == ["assistant"]
+    for free in ("hard: false", "covers: team/care"):
+        text = f"{BASE}{free}\n" if "hard" in free else BASE.replace("covers: company", free)
+        text += "---\nkind: team\nname: care\ntitle: Care\n"
+        assert planned(without, genesis(text)).needs == ()
+
+
 def test_raised_caps_wait_and_meanwhile_the_lower_ones_hold() -> None:
     served = genesis()
     raised = planned(BASE.replace("name: acme\n", "name: acme\ncaps: {people: 100, calls_per_day: 500}\n"), served)

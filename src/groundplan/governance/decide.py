@@ -79,7 +79,7 @@ def decide_budget(
     looser: bool = False,
 ) -> Decision:  # fmt: skip
     """A shared budget may be lowered or added at once; raising it (amounts in picodollars a month), or letting it hold
-    for less (`looser`), needs finance."""
+    for less or for nothing (`looser`), needs finance."""
     if genesis or before is None or (after <= before and not looser) or standing.allows(subject, digest):
         return Decision()
     return Decision(needs=(Need("company", "finance"),))

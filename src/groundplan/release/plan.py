@@ -248,7 +248,7 @@ def _decide(
 
 
 def _budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[Pending]:
-    """Shared budgets of which a raise, or that they hold for less, waits."""
+    """Shared budgets of which a raise, that they hold for less, or that they are gone, waits."""
     pending: list[Pending] = []
     before = {item.name: item for item in served.budgets} if served else {}
     for budget in new.budgets:
@@ -262,7 +262,17 @@ def _budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing)
         )  # fmt: skip
         if decision.needs:
             pending.append(Pending(subject, digest, decision.needs, fields(shown(old), shown(budget))))
-    return pending
+    shared = {item.name for item in new.budgets if units.is_shared(item)}
+    gone = (item for item in before.values() if units.is_shared(item) and item.name not in shared)
+    return pending + [each for item in gone if (each := _removed(new, item, standing)) is not None]
+
+
+def _removed(new: bp.Blueprint, budget: bp.Budget, standing: Standing) -> Pending | None:
+    """A shared budget that is not there any more, where it would refuse anything."""
+    subject, digest = units.budget_subject(budget.name), units.removed_budget_digest(budget.name)
+    looser = budget.hard and any(units.charged_to(each, [budget]) != each for each in new.workloads)
+    decision = decide.decide_budget(subject, digest, units.monthly_limit(budget), 0, standing=standing, looser=looser)
+    return Pending(subject, digest, decision.needs, fields(shown(budget), {})) if decision.needs else None
 
 
 def _rules(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[Pending]:

@@ -86,6 +86,10 @@ def budget_digest(budget: bp.Budget) -> str:
     return content_digest({"budget": said(budget)})
 
 
+def removed_budget_digest(name: str) -> str:
+    return content_digest({"budget": None, "name": name})
+
+
 def charged_to(workload: bp.Workload, budgets: Iterable[bp.Budget]) -> bp.Workload:
     """Charged to those of these shared budgets that cover it, whatever was declared of them."""
     covers = {item.name: item.covers in ("company", f"team/{workload.team}") for item in budgets}
