@@ -922,6 +922,25 @@ def test_of_two_prices_the_one_of_the_parameters_holds() -> None:
     assert [p.minute for p in found.price] == [6 * 10**9]
 
 
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ("model: nebius/openai/gpt-oss-120b", "own/openai-gpt-oss-120b"),
+        ("model: together_ai/openai/gpt-oss-20b", "own/openai-gpt-oss-20b"),
+        ("model: hosted_vllm/openai/gpt-oss-120b, api_base: 'http://vllm:8000/v1'", "own/openai-gpt-oss-120b"),
+        ("model: deepinfra/anthropic/claude-4-sonnet", "own/anthropic-claude-4-sonnet"),
+        ("model: openai/gpt-4o, api_base: 'http://way:8000/v1'", "own/gpt-4o"),
+        ("model: nebius/acme/own-8b", "nebius/acme/own-8b"),
+    ],
+)
+def test_nobody_is_charged_at_the_price_of_another_provider(params: str, name: str) -> None:
+    """The list has a price for `openai/gpt-oss-120b`, whatever stands before it: a quarter of what Nebius takes."""
+    assert said(imported(model("x", f"{{{params}}}")), NO_PRICE, "x") and deployed(f"{{{params}}}").model == name
+    for region, told in (("us-east-1", False), ("eu-west-2", True)):
+        there = imported(model("x", f"{{model: bedrock/amazon.nova-pro-v1:0, aws_region_name: {region}}}"))
+        assert bool(said(there, CHANGED, "price")) == told
+
+
 def test_half_a_price_is_not_told_as_carried_over() -> None:
     text = model("x", "{model: openai/gpt-4o, input_cost_per_token: 0.000001}")
     verdict = imported(text, owners={"": "a@b.example"})

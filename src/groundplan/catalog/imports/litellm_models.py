@@ -187,6 +187,13 @@ class EntryReader:
         body |= {"type": kind} if kind != "chat" else {"serves": serves} if serves else {}
         body |= self._api(provider, upstream, kind, model, missing)
         body |= self._price(group, params, info, canonical, model, missing, kind=kind)
+        if (
+            provider.api == "bedrock"
+            and not {"price", "a price"} & {*body, *missing}
+            and jurisdiction_of(region or "") != "US"
+        ):
+            here = "the list has Bedrock's price in the United States, where it knows none of the region"
+            self._say(CHANGED, "price", here, "Write price: as the region has it, which may be a third more.", model)
         body |= self._numbers.sizes(params, info)
         body |= self._bounds(group, body, kind, model, missing)
         rates = self._numbers.limit(info, _RATES) if info else {}
@@ -348,8 +355,10 @@ class EntryReader:
             candidate = f"{prefix}/{bare}"
             if prefix and _MODEL_NAME.fullmatch(candidate) and self._asked.known_price(candidate):
                 return candidate
-        wanted = f"{name.replace('_', '-')}/{bare}"
-        return wanted if not self._asked.known_price(wanted) or public else f"own/{bare}"
+        last = f"own/{bare.replace('/', '-')}"  # a list finds `.../openai/gpt-oss-120b` whatever stands before it
+        return next((
+            each for each in (f"{name.replace('_', '-')}/{bare}", f"own/{bare}") if not self._asked.known_price(each)
+        ), last)  # fmt: skip
 
     def _key(self, params: Node, provider: Provider, name: str, private: bool) -> dict[str, str]:
         node = params.get("api_key")
