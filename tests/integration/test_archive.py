@@ -120,6 +120,41 @@ def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Da
     assert [row["day"] for row in archive_store.archived(conn)] == [DAY]
 
 
+def test_a_day_of_many_calls_leaves_in_parts(conn: Conn, tmp_path: Path) -> None:
+    for place in range(40, 45):
+        add(conn, AT, place)  # six of one moment are more than leave together, and leave together all the same
+    rollup_store.fold(conn)
+    before, whole = raw(conn), figures(conn)
+    gone: list[archive.Archived] = []
+    while not gone or gone[-1].more:
+        with conn.transaction():
+            gone.append(archive.archive_day(conn, str(tmp_path), DAY, most=5))
+    assert [each.attempts for each in gone] == [each.calls for each in gone] == [6, 5, 5, 5, 5, 3]
+    assert raw(conn) == [] and figures(conn) == whole
+    parts = [archive.Kept(row["day"], row["url"], row["part"]) for row in archive_store.archived(conn)]
+    assert archive.query(parts, SUMS.format("calls"))[1] == before
+    assert archive.query(parts, "SELECT sum(cost_usd) FROM charges")[1][0][0] == sum(each.cost for each in gone)
+    assert archive_store.days(conn, date(2026, 6, 4), 9) == []
+
+
+def test_a_part_that_broke_off_further_into_the_day_is_written_anew(
+    conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(archive_store, "note", killed)
+    with pytest.raises(ConnectionError), conn.transaction():
+        archive.archive_day(conn, str(tmp_path), DAY, most=15)
+    monkeypatch.undo()
+    add(conn, AT, 99)  # of a gateway that was cut off, so that fewer hours are as many calls
+    for rest, most in ((13, 12), (0, 99)):
+        with conn.transaction():
+            gone = archive.archive_day(conn, str(tmp_path), DAY, most)
+        assert conn.execute("SELECT count(*) FROM call WHERE at < '2026-06-04Z'").fetchone() == (rest,)
+        assert gone.more is (rest > 0)
+
+
 def test_a_call_that_has_left_says_where_it_can_be_asked(conn: Conn, database: Database, tmp_path: Path) -> None:
     row = conn.execute("SELECT id FROM call WHERE at < '2026-06-04' ORDER BY at LIMIT 1").fetchone()
     assert row is not None

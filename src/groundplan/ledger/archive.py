@@ -1,10 +1,11 @@
-"""Facts older than the hot window as Parquet, one folder for each kind and one file a day, in any store of fsspec; what
-comes of a day that has left, such as of a gateway that was cut off for weeks, is a further file of it.
+"""Facts older than the hot window as Parquet, one folder for each kind and one file a day, in any store of fsspec; a
+day of many calls is several, and what comes of one that has left, such as of a gateway that was cut off for weeks, is a
+further file of it.
 
-A day is copied, written, read back, also from the store, and compared (bytes, rows and cost, to the picodollar) before
-its rows are deleted, all in one transaction; whatever breaks off leaves the rows where they are, and the next time
-writes the same file again. Sums (`rollup_store`) stay in the database. DuckDB reads the files, and so does anything
-else that reads Parquet.
+A day, or a part of one, is copied, written, read back, also from the store, and compared (bytes, rows and cost, to the
+picodollar) before its rows are deleted, all in one transaction; whatever breaks off leaves the rows where they are, and
+the next time writes the same file again. Sums (`rollup_store`) stay in the database. DuckDB reads the files, and so
+does anything else that reads Parquet.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from groundplan.ledger import archive_store
 
 AT_ONCE: Final = 31
 """Days of one round."""
+MOST: Final = 100_000
+"""Calls, or attempts, of a part: a transaction of some seconds. Of what is written all the time, such as budgets,
+PostgreSQL cleans up only what is older than the oldest transaction."""
 _TYPES: Final = {
     "uuid": "UUID", "timestamp with time zone": "TIMESTAMPTZ", "text": "VARCHAR", "numeric": "DECIMAL(38,12)",
     "bigint": "BIGINT", "integer": "INTEGER", "boolean": "BOOLEAN", "double precision": "DOUBLE", "jsonb": "VARCHAR",
@@ -44,17 +48,19 @@ _ENTRY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """One day that left."""
+    """One day that left, or a part of it; `more` of it has not."""
 
     day: date
     calls: int
     attempts: int
     charges: int
     cost: Decimal
+    more: bool
 
 
-def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
-    """Write the rows that are there of one day to `url` and delete them, in the caller's transaction.
+def archive_day(conn: Connection[Any], url: str, day: date, most: int = MOST) -> Archived:
+    """Write the rows that are there of one day to `url` and delete them, in the caller's transaction: those that came
+    first, where there are more than `most` calls or attempts.
 
     Raises `Conflict` (`archive_differs`) where what was written is not what was read, (`archive_taken`) where the
     facts of another installation are there, and `Invalid` where the store cannot be written.
@@ -62,12 +68,12 @@ def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
     archive_store.hold(conn, day)
     counts: dict[str, int] = {}
     digest = hashlib.sha256()
-    cost, part = Decimal(0), archive_store.next_part(conn, day)
+    cost, part, until = Decimal(0), archive_store.next_part(conn, day), archive_store.bound(conn, day, most)
     with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
         duck.execute("SET threads = 1")  # as quick, beside calls, and with more of them it takes 400 MB for each
         for table in archive_store.TABLES:
             text, file = Path(folder) / f"{table}.csv", Path(folder) / f"{table}.parquet"
-            archive_store.copy_out(conn, table, day, text)
+            archive_store.copy_out(conn, table, day, text, until)
             _to_parquet(duck, text, file, archive_store.types(conn, table))
             counts[table] = int(_one(duck, "SELECT count(*) FROM read_parquet(?)", file))
             if table == "attempts":
@@ -76,17 +82,17 @@ def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
                 while block := written.read(1 << 20):
                     digest.update(block)
             name = archive_store.file_of(table, day, part)
-            _check_own(duck, url, name, file, Path(folder) / "before.parquet", table)
+            _check_own(conn, duck, url, name, file, Path(folder) / "before.parquet", table)
             _put(url, name, file)
-    if cost != archive_store.cost_of(conn, day):
+    if cost != archive_store.cost_of(conn, day, until):
         raise Conflict(
             f"the files of {day} say ${cost}, the ledger says otherwise",
             code="archive_differs",
             hint="Nothing was deleted. Try again; if it persists, check the disk.",
         )
-    archive_store.note(conn, day, url, counts, cost, digest.hexdigest(), part)
+    archive_store.note(conn, day, url, counts, cost, digest.hexdigest(), part, until)
     archive_store.drop(conn, day, part)
-    return Archived(day, counts["calls"], counts["attempts"], counts["charges"], cost)
+    return Archived(day, counts["calls"], counts["attempts"], counts["charges"], cost, until is not None)
 
 
 class Kept(NamedTuple):
@@ -215,9 +221,9 @@ _IDS: Final = {
 }
 
 
-def _check_own(duck: Any, url: str, name: str, file: Path, before: Path, table: str) -> None:
+def _check_own(conn: Connection[Any], duck: Any, url: str, name: str, file: Path, before: Path, table: str) -> None:
     """Raise `Conflict` where the store has facts under that name that this ledger has not: whatever broke off of this
-    one left none but its own."""
+    one left none but its own, also where it had gone further into the day."""
     import duckdb  # noqa: PLC0415 -- an extra, which is there
 
     store, root = store_of(url)
@@ -229,14 +235,14 @@ def _check_own(duck: Any, url: str, name: str, file: Path, before: Path, table: 
     except Exception as error:  # every store has errors of its own, which are no OSError
         raise unreadable(name, url, error) from error
     ids = ", ".join(_IDS[table])
-    known = f"SELECT count(*) FROM (SELECT {ids} FROM read_parquet(?) EXCEPT SELECT {ids} FROM read_parquet(?))"
+    beside = f"SELECT {ids} FROM read_parquet(?) EXCEPT SELECT {ids} FROM read_parquet(?)"
     try:
-        (others,) = duck.execute(known, [str(before), str(file)]).fetchone()
+        others = duck.execute(beside, [str(before), str(file)]).fetchall()
     except duckdb.Error:  # half a file: it is written anew
         return
-    if others:
+    if others and (strange := len(others) - archive_store.known(conn, table, others)):
         raise Conflict(
-            f"{name} at {url} has {others} facts that are not of this ledger",
+            f"{name} at {url} has {strange} facts that are not of this ledger",
             code="archive_taken",
             hint="Give each installation a folder of its own (GROUNDPLAN_ARCHIVE_URL). Nothing was deleted.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +22,13 @@ TABLES: Final[dict[str, LiteralString]] = {
         ORDER BY c.call_id, c.attempt, c.budget, c.period""",
 }
 """File -> its rows of a day. Attempts that are open are left where they are."""
+_KNOWN: Final[dict[str, LiteralString]] = {
+    "calls": "SELECT count(*) FROM call WHERE id = ANY(%s)",
+    "attempts": """SELECT count(*) FROM attempt a
+        JOIN unnest(%s::uuid[], %s::int[]) u(call_id, number) USING (call_id, number)""",
+    "charges": """SELECT count(*) FROM charge c JOIN unnest(%s::uuid[], %s::int[], %s::text[], %s::text[])
+        u(call_id, attempt, budget, period) USING (call_id, attempt, budget, period)""",
+}
 CHUNK: Final = 10_000
 """Ids that lie in one row, as `drop_archived` has it."""
 _LAST_MS: Final = 253_402_000_000_000
@@ -67,7 +75,8 @@ def _late(conn: Connection[Any], before: date) -> list[date]:
 
 
 def next_part(conn: Connection[Any], day: date) -> int:
-    """Which part of a day is written next: 0 is the day itself, what came later the next ones."""
+    """Which part of a day is written next: 0 is the day itself, or its beginning where it has too much to leave at
+    once; the next ones are its rest, and what came later."""
     row = conn.execute("SELECT coalesce(max(part) + 1, 0) FROM archived_day WHERE day = %s", (day,)).fetchone()
     assert row is not None
     return int(row[0])
@@ -89,10 +98,35 @@ def types(conn: Connection[Any], table: str) -> dict[str, str]:
     return {str(column): str(kind) for column, kind in rows}
 
 
-def copy_out(conn: Connection[Any], table: str, day: date, file: Path) -> None:
-    """A day's rows as CSV with a head."""
+def bound(conn: Connection[Any], day: date, most: int) -> datetime | None:
+    """Up to which time facts of a day leave together: at most so many calls and attempts each, but for what has one
+    time; None: all of it."""
+    row = conn.execute(
+        """WITH d AS (SELECT %(day)s::timestamp AT TIME ZONE 'UTC' AS first,
+               (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC' AS last),
+             c AS (SELECT c.at FROM call c, d WHERE c.at >= d.first AND c.at < d.last),
+             a AS (SELECT a.at FROM attempt a, d WHERE a.at >= d.first AND a.at < d.last AND a.state <> 'open'),
+             beyond AS ((SELECT at FROM c ORDER BY at OFFSET %(most)s LIMIT 1)
+               UNION ALL (SELECT at FROM a ORDER BY at OFFSET %(most)s LIMIT 1))
+           SELECT CASE WHEN min(b.at) IS NOT NULL THEN greatest(min(b.at),
+             least((SELECT min(at) FROM c), (SELECT min(at) FROM a)) + interval '1 microsecond') END FROM beyond b""",
+        {"day": day, "most": most},
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def known(conn: Connection[Any], table: str, ids: Sequence[tuple[Any, ...]]) -> int:
+    """How many of these, as their keys have them, are here."""
+    columns = [list(column) for column in zip(*ids, strict=True)]
+    row = conn.execute(_KNOWN[table], columns).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def copy_out(conn: Connection[Any], table: str, day: date, file: Path, until: datetime | None = None) -> None:
+    """A day's rows, those before `until` where it is said, as CSV with a head."""
     first, last = (sql.SQL("({}::date + {})::timestamp AT TIME ZONE 'UTC'").format(sql.Literal(day), n) for n in (0, 1))
-    query = sql.SQL(TABLES[table]).format(first=first, last=last)
+    query = sql.SQL(TABLES[table]).format(first=first, last=last if until is None else sql.Literal(until))
     statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER, NULL '\\N')").format(query)
     with file.open("wb") as target, conn.cursor() as cursor, cursor.copy(statement) as copied:
         for block in copied:
@@ -100,13 +134,14 @@ def copy_out(conn: Connection[Any], table: str, day: date, file: Path) -> None:
 
 
 def note(
-    conn: Connection[Any], day: date, url: str, counts: dict[str, int], cost: Decimal, sha256: str, part: int = 0
-) -> None:
-    """Say where a part of a day is, before it is dropped."""
+    conn: Connection[Any], day: date, url: str, counts: dict[str, int], cost: Decimal, sha256: str, part: int = 0,
+    until: datetime | None = None,
+) -> None:  # fmt: skip
+    """Say where a part of a day is, and up to when it goes, before it is dropped."""
     conn.execute(
-        """INSERT INTO archived_day (day, url, calls, attempts, charges, cost_usd, sha256, part)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
-        (day, url, counts["calls"], counts["attempts"], counts["charges"], cost, sha256, part),
+        """INSERT INTO archived_day (day, url, calls, attempts, charges, cost_usd, sha256, part, until)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (day, url, counts["calls"], counts["attempts"], counts["charges"], cost, sha256, part, until),
     )
 
 
@@ -118,13 +153,13 @@ def drop(conn: Connection[Any], day: date, part: int = 0) -> int:
     return int(row[0])
 
 
-def cost_of(conn: Connection[Any], day: date) -> Decimal:
-    """What the attempts of a day cost, by the ledger."""
+def cost_of(conn: Connection[Any], day: date, until: datetime | None = None) -> Decimal:
+    """What the attempts of a day cost, those before `until` where it is said, by the ledger."""
     row = conn.execute(
         """SELECT coalesce(sum(cost_usd), 0) FROM attempt WHERE state <> 'open'
            AND at >= %(day)s::timestamp AT TIME ZONE 'UTC'
-           AND at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'""",
-        {"day": day},
+           AND at < coalesce(%(until)s, (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC')""",
+        {"day": day, "until": until},
     ).fetchone()
     assert row is not None
     return Decimal(row[0])

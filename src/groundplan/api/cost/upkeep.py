@@ -49,7 +49,7 @@ def forget_asked(services: Services) -> int:
 
 def keep(services: Services) -> int:
     """Archive the days that are older than the hot window and than every A/B test that runs, each in a transaction of
-    its own; how many they were. What keeps them from leaving is told in the inbox."""
+    its own, or in several; how many they were. What keeps them from leaving is told in the inbox."""
     try:
         done = _leave(services)
     except (GroundplanError, OSError) as error:
@@ -84,18 +84,19 @@ def unusable(error: OSError) -> GroundplanError:
 
 def _leave(services: Services) -> int | None:
     """As `keep`; None where somebody else is at it."""
-    url, done = services.settings.archive_url, 0
+    url, done, begun = services.settings.archive_url, 0, list[date]()
     while url is not None and done < archive.AT_ONCE:
         with services.transaction() as conn:
             before = hot_since(services, conn)
             if not archive_store.lock(conn):
                 return None
-            if not (days := archive_store.days(conn, before, 1)):
+            if not (days := begun or archive_store.days(conn, before, 1)):
                 break
             gone = archive.archive_day(conn, url, days[0])
             detail = {"calls": gone.calls, "cost_usd": format_numeric(gone.cost), "url": url}
             record(conn, action="facts.archive", actor=SYSTEM, subject=f"day/{gone.day}", detail=detail)
-        done += 1
+        begun = [gone.day] if gone.more else []  # its rest, before anything else
+        done += not gone.more
     while _list_older(services):
         pass
     return done
