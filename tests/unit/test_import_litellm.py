@@ -468,14 +468,18 @@ def test_what_would_have_no_bound_stays_a_comment(name: str, price: str) -> None
         ("hosted_vllm/own", "{mode: responses}", ("responses",), "own"),
         ("openai/gpt-4o", "{}", ("responses",), "gpt-4o"),
         ("hosted_vllm/own", "{}", (), "own"),
+        ("openai/o1-pro", "{}", ("responses",), "o1-pro"),
+        ("azure/gpt-5.1-codex-max", "{}", ("responses",), "gpt-5.1-codex-max"),
     ],
 )
 def test_responses_go_where_they_are_spoken(name: str, info: str, serves: tuple[str, ...], upstream: str) -> None:
-    at = "" if name == "openai/gpt-4o" or "openai/responses" in name else "api_base: https://own.example, "
+    at = "" if name.startswith("openai/") else "api_base: https://own.example, "
     text = model("x", f"{{model: {name}, {at}api_key: os.environ/KEY}}", info)
     verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "1/2"})
     (made,) = validate_files(verdict.files).deployments.values()
     assert (made.serves, made.upstream_model) == (serves, upstream)
+    also_chat = name in ("openai/gpt-4o", "hosted_vllm/own") and info == "{}"
+    assert bool(said(verdict, CHANGED, "model")) != also_chat
 
 
 def test_credentials_that_are_named_are_those_of_the_deployment() -> None:

@@ -46,6 +46,8 @@ _GUESSED = (
 )  # fmt: skip
 """What a name has in it -> LiteLLM's mode, the first that fits."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
+_RESPONSES_ALONE = re.compile(r"(?:o\d+|gpt-[\d.]+)-pro|(?:gpt-[\d.]+-)?codex|o\d[\w-]*-deep-research|computer-use")
+"""OpenAI's models that are asked by responses alone: platform.openai.com/docs/models"""
 _ROUTER = "auto_router/"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _REGION = ("region_name", "aws_region_name", "vertex_location", "vertex_ai_location", "watsonx_region_name")
@@ -246,7 +248,9 @@ class EntryReader:
             return name, ["completions"]
         mode = info.get("mode") if info else None
         bare = name.removeprefix("responses/") if provider in ("openai", "azure") else name
-        if bare == name and (mode is None or mode.text() != "responses"):
+        alone = provider == "azure" or (provider == "openai" and not at_home)
+        alone = alone and _RESPONSES_ALONE.match(name) is not None
+        if bare == name and not alone and (mode is None or mode.text() != "responses"):
             return name, ["responses"] if provider == "openai" and not at_home else []
         self._say(CHANGED, "model", "serves: [responses] of the deployment: it is asked by /v1/responses as it is",
                   "Callers of chat completions ask by responses, where it has nothing else.", model)  # fmt: skip
