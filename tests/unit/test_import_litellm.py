@@ -708,6 +708,9 @@ def deployed(params: str, info: str = "{}", **asked: Any) -> DeploymentDoc:
         ("model: 'bedrock/converse/arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-pro-v1:0'",
          "https://bedrock-runtime.us-east-1.amazonaws.com", "bedrock",
          "arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-pro-v1:0"),
+        ("model: bedrock/nova/arn:aws:bedrock:us-east-1:1:custom-model-deployment/a1",
+         "https://bedrock-runtime.us-east-1.amazonaws.com", "bedrock",
+         "arn:aws:bedrock:us-east-1:1:custom-model-deployment/a1"),
         ("model: bedrock/anthropic.claude-v2:1, "
          "model_id: 'arn:aws:bedrock:eu-west-1:1:application-inference-profile/a1'",
          "https://bedrock-runtime.eu-west-1.amazonaws.com", "bedrock",

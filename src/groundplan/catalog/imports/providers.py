@@ -114,6 +114,8 @@ UNLISTED = Provider(own_host=True)
 """One that is not known: OpenAI-compatible, at an address that somebody names."""
 _ROUTES = {"bedrock": ("converse/", "invoke/", "converse_like/"), "azure": ("o_series/", "gpt5_series/")}
 """What a name begins with that says how to ask, and is no part of it."""
+_BEFORE_ARN = re.compile(r"(?:[\w-]+/)+(?=arn:)", re.ASCII)
+"""In the same way, of a model that was brought to Bedrock: `llama/arn:aws:bedrock:...`."""
 
 
 _FAMILIES = (
@@ -146,7 +148,7 @@ def split(model: str, named: str | None = None, said: str | None = None) -> tupl
         provider, name = named or next(known, "custom_openai"), model
     for route in _ROUTES.get(provider, ()):
         name = name.removeprefix(route)
-    return provider, name
+    return provider, _BEFORE_ARN.sub("", name) if provider == "bedrock" else name
 
 
 def supported_apis() -> frozenset[str]:
