@@ -1241,6 +1241,7 @@ policies: {all: {guardrails: {add: [a]}}}
     ("text", "hint"),
     [
         ("proxy_config: {model_list: [{model_name: x, litellm_params: {model: openai/gpt-4o}}]}", "Helm"),
+        ("services: {litellm: {image: x}}\nconfigs: {litellm: {content: 'model_list: []'}}", "Compose"),
         ("{apiVersion: v1, kind: ConfigMap, data: {config.yaml: 'model_list: []'}}", "Kubernetes"),
         ("general_settings: {store_model_in_db: true}", "/model/info"),
     ],

@@ -57,6 +57,7 @@ _READ = frozenset({"model_list", "include", "environment_variables", *TABLES})
 _IN_DATABASE = "Models that were added in LiteLLM's UI are in its database: list them with its /model/info."
 _WRAPPED = {
     "proxy_config": "These are values of its Helm chart: write what is below it into a file, and import that.",
+    "services": "This is a Compose file: write the text of its configuration into a file, and import that.",
     "apiVersion": "This is an object of Kubernetes: write the text that is below data into a file, and import that.",
 }
 _HAS_EQUAL = frozenset({"prometheus", "prometheus_system", "otel", "opentelemetry"})
