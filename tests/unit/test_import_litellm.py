@@ -794,6 +794,9 @@ def test_an_address_that_only_a_variable_has_is_the_one_that_is_asked(name: str,
     ):
         (found,) = validate_files(verdict.files).deployments.values()
         assert found.url == url
+    text = "environment_variables: {OPENAI_API_BASE: os.environ/PROXY}\n" + model("x", "{model: openai/gpt-4o}")
+    asked = [each.todo for each in imported(text).findings if each.state == NEEDED and each.what == "api_base"]
+    assert asked == ["Say --set OPENAI_API_BASE=https://HOST."]
     assert str(deployed("{model: openai/gpt-4o}", values={"OPENAI_API_BASE": "https://way.example"}).key) == (
         "env:OPENAI_API_KEY"
     )

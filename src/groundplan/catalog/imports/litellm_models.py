@@ -280,7 +280,7 @@ class EntryReader:
         provider, name = place.provider, place.name
         own = _OWN_URL.get("cohere" if kind == "rerank" and name.startswith("cohere") else provider.api or "")
         own = None if provider.own_host and provider.api else own
-        said = next((each for each in addresses.variables(name) if self._value(each)), None)
+        said = next((each for each in addresses.variables(name) if self._value(each) or each in self._variables), None)
         if node is None and said is None:
             url = self._placed(params, place, own or provider.url or addresses.region_url(place))
             if url is None:
