@@ -1,18 +1,41 @@
-"""Conversations whose upstream says what nobody can look at: they end with a word, and are settled."""
+"""How conversations end whose upstream says what nobody can look at, or whose client leaves: settled, always."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.unit.call_rig import call_rig
-from websockets.asyncio.client import connect
-from websockets.asyncio.server import ServerConnection, serve
+from tests.unit.call_rig import Rig, call_rig, until
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.gateway.call.pipeline import upgrades
+
+
+@asynccontextmanager
+async def conversing(
+    folder: Path, upstream: Callable[[ServerConnection], Awaitable[None]], rules: dict[str, Any]
+) -> AsyncIterator[tuple[Rig, ClientConnection]]:
+    """A conversation with an upstream, under the rules of a workload."""
+    async with serve(upstream, "127.0.0.1", 0) as server:
+        places, more = {"talker": port_of(server)}, {"talker": {"kind": "realtime", "max_output_tokens": 20}}
+        workloads = {"assistant": {"also": ["talker"], **rules}}
+        async with call_rig(folder, ["one", "talker"], ports=places, more=more, workloads=workloads) as rig:
+            rig.server.upgrades, rig.gateway.ready = upgrades, True
+            at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
+            async with connect(at, additional_headers=key) as client:
+                yield rig, client
+
+
+def port_of(server: Server) -> int:
+    port: int = next(iter(server.sockets)).getsockname()[1]
+    return port
 
 
 @pytest.mark.parametrize("odd", ["1e999", "1" * 5000, "[" * 9000 + "]" * 9000])
@@ -25,18 +48,40 @@ async def test_what_cannot_be_looked_at_ends_a_conversation(tmp_path: Path, odd:
         await connection.wait_closed()
 
     guard = Guardrails(output={"secrets": "block"}, unchecked=["audio"])
-    rules = {"assistant": {"also": ["talker"], "guardrails": guard}}
-    async with serve(upstream, "127.0.0.1", 0) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        places, more = {"talker": port}, {"talker": {"kind": "realtime", "max_output_tokens": 20}}
-        async with call_rig(tmp_path, ["one", "talker"], ports=places, more=more, workloads=rules) as rig:
-            rig.server.upgrades, rig.gateway.ready = upgrades, True
-            at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
-            async with connect(at, additional_headers=key) as client, asyncio.timeout(20):
-                await client.send('{"type":"response.create"}')
-                with pytest.raises(ConnectionClosed) as closed:
-                    while True:
-                        await client.recv()
-            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1011
-            (only,) = await rig.settlements()
-            assert only.outcome == "failed" and rig.slices.open_count == 0
+    async with conversing(tmp_path, upstream, {"guardrails": guard}) as (rig, client), asyncio.timeout(20):
+        await client.send('{"type":"response.create"}')
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await client.recv()
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1011
+        (only,) = await rig.settlements()
+        assert only.outcome == "failed" and rig.slices.open_count == 0
+
+
+async def test_a_client_that_leaves_with_its_last_word_is_settled(tmp_path: Path) -> None:
+    """As clients for Node and browsers do, while the upstream is still asked what its response has used."""
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def upstream(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created","session":{}}')
+        await connection.recv()
+        await connection.send('{"type":"response.created","response":{}}')
+        assert "response.cancel" in str(await connection.recv())
+        asked.set()
+        await left.wait()
+        used = '{"input_tokens":5,"output_tokens":3}'
+        await connection.send(f'{{"type":"response.done","response":{{"status":"cancelled","usage":{used}}}}}')
+        await connection.wait_closed()
+
+    async with conversing(tmp_path, upstream, {}) as (rig, client), asyncio.timeout(20):
+        await client.send('{"type":"response.create"}')
+        while "response.created" not in str(await client.recv()):
+            pass
+        client.transport.write(b"\x88\x82\0\0\0\0\x03\xe8")
+        await asked.wait()
+        client.transport.abort()
+        await until(lambda: not rig.server.connections)
+        left.set()
+        await until(lambda: not (rig.gateway.running or rig.gateway.background))
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.usage.output, rig.slices.open_count) == ("cancelled", 3, 0)

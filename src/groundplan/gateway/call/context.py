@@ -187,8 +187,9 @@ class Gateway:
         self.pressure = Pressure(self.loop)
         self.journal.on_failure = self.targets.withhold
 
-    def keep(self, work: Coroutine[None, None, None]) -> None:
+    def keep(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run something to its end beside the calls."""
         task = self.loop.create_task(work)
         self.background.add(task)
         task.add_done_callback(self.background.discard)
+        return task

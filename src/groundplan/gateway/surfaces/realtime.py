@@ -81,7 +81,8 @@ async def converse(gateway: Gateway, request: Request, response: Response) -> No
         await session.open()
         await session.run()
     finally:
-        await session.close()
+        # a client may leave meanwhile, as most do with their last word: that ends this task, not what is to be settled
+        await asyncio.shield(gateway.keep(session.close()))
 
 
 class Session:
