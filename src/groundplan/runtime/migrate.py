@@ -202,16 +202,22 @@ def _prepare(connection: psycopg.Connection[Any]) -> None:
 
 
 def _shield(connection: psycopg.Connection[Any]) -> None:
-    """Have functions that act as the owner find their caller's temporary tables last. Where a path does not name them
-    PostgreSQL looks there first, and what a view or a trigger of the caller calls would act as the owner, too."""
+    """Have functions that act as the owner find their caller's temporary tables last, and be of those alone to whom
+    they were granted. Where a path does not name them PostgreSQL looks there first, and who may call a trigger's
+    function may have it called by a table of their own: what these call of the caller would act as the owner, too."""
     rows = connection.execute(
-        """SELECT p.oid::regprocedure::text, substr(c.setting, length('search_path=') + 1)
-           FROM pg_proc p, unnest(p.proconfig) c(setting)
-           WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef AND pg_get_userbyid(p.proowner) = current_user
-             AND starts_with(c.setting, 'search_path=') AND c.setting !~ 'pg_temp'"""
+        """SELECT p.oid::regprocedure::text, (SELECT substr(c, length('search_path=') + 1) FROM unnest(p.proconfig) c
+             WHERE starts_with(c, 'search_path=') AND c !~ 'pg_temp'),
+             EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
+           FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef AND p.proowner IN (
+             SELECT relowner FROM pg_class WHERE oid = to_regclass('audit_entry')
+             UNION ALL SELECT oid FROM pg_roles WHERE rolname = current_user)"""
     ).fetchall()
-    for function, path in rows:
-        connection.execute(f"ALTER FUNCTION {function} SET search_path = {path}, pg_temp".encode())
+    for function, path, anybodys in rows:
+        if path is not None:
+            connection.execute(f"ALTER FUNCTION {function} SET search_path = {path}, pg_temp".encode())
+        if anybodys:
+            connection.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC".encode())
 
 
 def _check_vector(connection: psycopg.Connection[Any]) -> None:
