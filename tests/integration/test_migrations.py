@@ -21,8 +21,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
 
+from groundplan.cli.doctor import _postgres
 from groundplan.core.database import DATABASE, ROLES, connect, external_url, role_name, unhurried
 from groundplan.core.errors import Conflict, Denied, Invalid, Unavailable
+from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.governance import store as governance
 from groundplan.governance.policy import exception_store
@@ -139,6 +141,13 @@ def test_nothing_of_a_caller_acts_as_the_owner(database: Database) -> None:
     assert open_ones == []
 
 
+def test_who_may_make_functions_among_ours_is_told(database: Database, tmp_path: Path) -> None:
+    for granted, told in (("", ["ok"]), ("GRANT CREATE ON SCHEMA public TO PUBLIC", ["ok", "warn"])):
+        with connect(database.superuser, autocommit=True) as admin:
+            admin.execute(granted.encode())
+        assert [check.state for check in _postgres(Home(tmp_path), database.settings(tmp_path))] == told
+
+
 def test_documents_are_seen_only_by_their_readers(database: Database) -> None:
     reader, stranger, document, chunk = (new_id() for _ in range(4))
     with connect(database.urls["control"]) as control:
@@ -200,6 +209,7 @@ def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: 
         with connect(url, autocommit=True) as admin:
             for name, value in CUSTOMS.items():
                 admin.execute(f"ALTER DATABASE bare_admin SET {name} = '{value}'".encode())
+            admin.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")  # as of a server that was older than 15
         url = external_url(url, "owner")
         assert revision(url) is None
         assert migrate(url) == head()
@@ -209,6 +219,7 @@ def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: 
         with connect(external_url(url, "search")) as search:
             assert search.execute("SELECT count(*) FROM document").fetchone() == (0,)
             told = dict(search.execute("SELECT lower(name), setting FROM pg_settings").fetchall())
+            assert search.execute("SELECT has_schema_privilege('public', 'CREATE')").fetchone() == (False,)
             assert not {name for name, value in CUSTOMS.items() if told[name] == value}
             assert isinstance((search.execute("SELECT now()").fetchone() or (None,))[0], datetime)
             for name, value in (("tcp_keepalives_idle", "10"), ("idle_in_transaction_session_timeout", "5min")):

@@ -196,7 +196,16 @@ def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
         with connect(database_url(home, settings, "control"), timeout=5) as connection:
             check_writable(connection)
             version = connection.info.server_version // 10000
+            name, right = connection.info.dbname, "SELECT has_schema_privilege('public', 'CREATE')"
+            # to its roles nobody gives it: they have it where everybody has
+            open_to_all = connection.execute(right.encode()).fetchone() == (True,)
         yield Check("postgres", "ok" if version >= 16 else "bad", f"{kind} PostgreSQL {version} answers")
+        if open_to_all:
+            yield Check(
+                "postgres", "warn", "every login of PostgreSQL may make functions where this program's are looked for",
+                f"As an administrator, in {name}: GRANT CREATE ON SCHEMA public TO pg_database_owner; "
+                "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
+            )  # fmt: skip
     except GroundplanError as error:
         yield Check("postgres", "bad", error.message, where if error.code == "database_unavailable" else error.hint)
     except psycopg.Error as error:

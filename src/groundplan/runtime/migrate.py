@@ -204,7 +204,15 @@ def _prepare(connection: psycopg.Connection[Any]) -> None:
 def _shield(connection: psycopg.Connection[Any]) -> None:
     """Have functions that act as the owner find their caller's temporary tables last, and be of those alone to whom
     they were granted. Where a path does not name them PostgreSQL looks there first, and who may call a trigger's
-    function may have it called by a table of their own: what these call of the caller would act as the owner, too."""
+    function may have it called by a table of their own: what these call of the caller would act as the owner, too. So
+    would what anybody makes in the schema of the tables, which is open to all where PostgreSQL was once older than 15.
+    """
+    open_to_all = connection.execute(
+        """SELECT FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.oid = 'public'::regnamespace AND a.grantee = 0
+             AND a.privilege_type = 'CREATE' AND pg_has_role(n.nspowner, 'USAGE')"""
+    ).fetchone()
+    if open_to_all is not None:
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     rows = connection.execute(
         """SELECT p.oid::regprocedure::text, (SELECT substr(c, length('search_path=') + 1) FROM unnest(p.proconfig) c
              WHERE starts_with(c, 'search_path=') AND c !~ 'pg_temp'),
