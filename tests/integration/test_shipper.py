@@ -582,6 +582,52 @@ async def test_a_worker_whose_journal_is_gone_is_written_off_once_all_had_time_t
     assert sorted(installation.rows("SELECT state, cost_usd FROM attempt")) == [("crashed", 3), ("open", 0)]
 
 
+@pytest.mark.parametrize("gone", ["all", "its beginning"])
+async def test_a_call_whose_journal_is_gone_is_in_all_books_once(
+    installation: Installation, tmp_path: Path, gone: str
+) -> None:
+    """A first attempt that cost something, then one that is open."""
+    journal, clock = installation.journal(), ManualClock(datetime.now(UTC) + timedelta(seconds=3))
+    installation.lend(journal.epoch, 10 * USD)
+    call = new_id().bytes
+    journal.reserve(reservation(call))
+    journal.settle(settlement(call, outcome="failed"))
+    journal.reserve(reservation(call, 1))
+    shipper = Shipper(installation.home, clock)
+    installation.step(2, shipper)
+    assert installation.rows("SELECT number, state FROM attempt ORDER BY 1") == [(0, "settled"), (1, "open")]
+    journal.settle(settlement(call, 1))
+    journal.finish(finish(call))
+    journal._flush()
+    installation.journals.clear()
+    shutil.copytree(journal.folder, kept := tmp_path / "kept")
+    spent = Decimal("1.25")
+    with died(journal):
+        if gone == "all":
+            shutil.rmtree(journal.folder)
+        else:  # what is left says how the call went on
+            entries, _ = read_segment(path := segment_path(journal.folder, 1))
+            with path.open("r+b") as file:
+                file.seek(HEADER_BYTES + 20)
+                file.write(b"\xff" * (entries[2].end - HEADER_BYTES - 30))
+            spent = Decimal("0.5")
+        installation.rows("UPDATE gateway SET heartbeat_at = now() - interval '61 seconds'")
+        shipper = Shipper(installation.home, clock)
+        for late in (False, True, True):
+            shipper._looked_ms = 0
+            installation.step(3, shipper)
+            sums = "SELECT (SELECT sum(cost_usd) FROM {}), (SELECT sum(cost_usd) FROM attempt), sum(cost_usd) FROM {}"
+            for book in ("call", "charge", "call_delta", "charge_delta"):
+                assert installation.rows(sums.format("charge", book)) == [(spent,) * 3], (book, late)
+            assert installation.rows("SELECT count(*) FROM open_call") == [(0,)]
+            assert installation.rows("SELECT person_id, key_id FROM call") == [(UUID(PERSON), None)]
+            assert installation.granted() == 10, "what else was spent of the slice is not known"
+            assert installation.rows("SELECT kind FROM finding") == [("journal_gap",)]
+            if not late:
+                shutil.copytree(kept, journal.folder)
+    await journal.close()
+
+
 async def test_a_copy_of_a_journal_is_left_to_whoever_has_the_worker(installation: Installation) -> None:
     """A HOME was copied while it ran, and served on the same database."""
     journal = installation.journal()

@@ -9,14 +9,18 @@ that its reservation names.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from groundplan.gateway.journal.records import Record
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement
 
 Key = tuple[str, str]
 """(budget, period)"""
+NOWHERE: Final = sys.maxsize
+"""The segment of what is known from the ledger alone: none is kept for it."""
 
 
 @dataclass(slots=True)
@@ -60,6 +64,8 @@ class CallState:
     finish: Finish | None = None
     use: Reservation | None = None
     """Of a tool, which was about to be made; `model` says which."""
+    noted: bool = False
+    """The ledger keeps what is known of it until it ends."""
 
     @property
     def source(self) -> Finish | Reservation:
@@ -112,6 +118,8 @@ class EpochState:
         call = self.calls.get(record.call)
         if call is None:
             call = self.calls[record.call] = CallState(record.call, segment)
+        elif segment < call.segment:
+            call.segment = segment
         if isinstance(record, Reservation):
             self._reserve(call, record)
         elif isinstance(record, Settlement):
@@ -119,6 +127,12 @@ class EpochState:
         else:
             call.finish = record
         return call
+
+    def know(self, attempt: Attempt) -> None:
+        """Take in what the ledger keeps of a call that has not ended, before the journal, or in its place."""
+        id = attempt.reservation.call
+        call = self.calls.setdefault(id, CallState(id, NOWHERE, noted=True))
+        call.attempts[attempt.reservation.attempt] = attempt
 
     def open_attempts(self) -> list[Attempt]:
         """Reservations without a settlement."""

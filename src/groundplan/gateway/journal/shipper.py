@@ -32,7 +32,7 @@ from groundplan.core.home import Home
 from groundplan.core.logger import get_logger
 from groundplan.core.settings import load_settings
 from groundplan.gateway.caching.cache_store import AnswerStore
-from groundplan.gateway.journal import ledger_store
+from groundplan.gateway.journal import ledger_store, lost, open_store
 from groundplan.gateway.journal.folders import discard, remove_abandoned, remove_folder
 from groundplan.gateway.journal.ledger_rows import as_uuid
 from groundplan.gateway.journal.ledger_store import Conn
@@ -74,11 +74,16 @@ log = get_logger()
 class EpochShipper:
     """One epoch: where its reader is, and which calls have not ended."""
 
-    def __init__(self, folder: Path, epoch: UUID, place: tuple[int, int], gaps: int, kept_s: float = 0.0) -> None:
+    def __init__(
+        self, folder: Path, epoch: UUID, place: tuple[int, int], gaps: int, kept_s: float = 0.0,
+        known: Iterable[Attempt] = (),
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.epoch = epoch
         self.tail = EpochTail(folder, epoch)
         self.state = EpochState()
+        for attempt in known:
+            self.state.know(attempt)
         self._shipped = place
         self._lost = (
             f"segments {first} to {last} of its journal"
@@ -134,11 +139,14 @@ class EpochShipper:
         touched = self._touched.values()
         ended = [call for call in touched if call.ended]
         closed = [a for call in touched for a in call.attempts.values() if not (a.is_open or a.kept)]
+        noted = [*overdue, *(a for a in closed if not self.state.calls[a.reservation.call].ended)]
         if self._releases:
             with conn.transaction():  # of its own: workers wait for the rows that it locks
                 ledger_store.apply_releases(conn, self.epoch, self._releases)
         with conn.transaction():
             context.write(conn, self.epoch, ended, closed, overdue)
+            open_store.note(conn, self.epoch, noted)
+            open_store.forget(conn, [call.call for call in ended if call.noted])
             if self._lost:
                 ledger_store.report_lost(conn, self.epoch, self._lost)
             for segment in self.tail.damaged - self._reported:
@@ -148,6 +156,8 @@ class EpochShipper:
             context.traces.offer(ended, self.epoch)
         for attempt in overdue:
             attempt.shown = True
+        for attempt in noted:
+            self.state.calls[attempt.reservation.call].noted = True
         for attempt in closed:
             attempt.kept = True
         self._settled(ended)
@@ -162,6 +172,7 @@ class EpochShipper:
             left, late = sums.known(conn, self.epoch), [UUID(bytes=each.reservation.call) for each in opened]
             before = ledger_store.spent_of(conn, self.epoch, late) if left is not None else {}
             context.write(conn, self.epoch, calls, opened, [])
+            open_store.forget_all(conn, self.epoch)
             if self.gaps:
                 ledger_store.end_open(conn, self.epoch)
             if left is None:
@@ -315,16 +326,10 @@ class Shipper:
                 log.error("a journal waits", epoch=str(epoch), problem=str(error))
 
     def _write_off(self, conn: Conn, there: list[UUID]) -> None:
-        """Close the books of workers whose journals were taken over whole, and deleted, before the database was
-        restored to an earlier moment: nothing tells what they spent since."""
+        """Close the books of workers whose journals are gone."""
         for epoch in ledger_store.vanished(conn, str(self._home.root), there):
             with conn.transaction():
-                segment, offset, _, gaps = ledger_store.position(conn, epoch)
-                ledger_store.fence(conn, epoch)
-                ledger_store.end_open(conn, epoch)
-                ledger_store.return_unspent(conn, epoch, write_off=True)
-                ledger_store.report_lost(conn, epoch, "the rest of its journal")
-                ledger_store.set_position(conn, epoch, (segment, offset), gaps + 1, done=True)
+                lost.write_off(conn, epoch, self._context)
             log.error("the journal of an epoch is gone", epoch=str(epoch))
 
     def _step_epoch(self, conn: Conn, folder: Path, epoch: UUID, *, calm: bool) -> int:
@@ -337,7 +342,8 @@ class Shipper:
                 if lock is not None and ledger_store.is_heard(conn, epoch, str(self._home.root)):
                     return 0
                 segment, offset, done, gaps = ledger_store.position(conn, epoch)
-                shipper = EpochShipper(folder, epoch, (segment, offset), gaps, self._kept_s)
+                known = open_store.known(conn, epoch)
+                shipper = EpochShipper(folder, epoch, (segment, offset), gaps, self._kept_s, known)
                 if done and lock is not None:
                     while shipper.read(dead=True) >= BATCH:  # tells which segments are damaged
                         pass
