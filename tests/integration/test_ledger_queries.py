@@ -105,6 +105,9 @@ def test_totals_are_exact_and_do_not_count_refused_calls(conn: Conn) -> None:
             {"workload": "support", "total_usd": "12345.678901234567", "calls": 2, **nothing},
         ],
     }
+    for other in (CallFilter(workload="assistant"), CallFilter(since=datetime(2999, 1, 1, tzinfo=UTC))):
+        found = queries.cost_summary(conn, other)
+        assert (found["open_reservations"], found["crashed_attempts"]) == (0, 0), "of others, or of another time"
 
 
 def test_what_caches_saved_is_told_apart_from_what_calls_cost(conn: Conn) -> None:

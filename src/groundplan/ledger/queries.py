@@ -30,13 +30,13 @@ _TOOLS, _USE = "mcp", "tool "
 
 def cost_summary(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dict[str, Any]:
     """Total and by workload; refused calls are not counted. `open_reservations` are attempts in flight, or of a
-    crash that is not recovered yet; `crashed_attempts` were cut off by one, and count at their bound.
+    crash that is not recovered yet; `crashed_attempts` were cut off by one, count at their bound, and are not archived.
 
     `cached` calls were answered from the cache, which saved `saved_usd`; `prefix_saved_usd` is what providers' caches
     of prompts saved, already left out of what calls cost.
     """
     rows = store.costs(conn, wanted)
-    waiting, crashed = store.unsettled(conn)
+    waiting, crashed = store.unsettled(conn, wanted)
     sums = ("total_usd", "saved_usd", "prefix_saved_usd")
     return {
         **{name: format_numeric(sum((row[name] for row in rows), Decimal(0))) for name in sums},

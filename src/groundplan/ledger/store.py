@@ -89,14 +89,18 @@ def costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
     ]
 
 
-def unsettled(conn: Connection[Any]) -> tuple[int, int]:
-    """(attempts in flight, or of a crash that is not recovered yet; those that a crash cut off, counted at their
-    bound)"""
+def unsettled(conn: Connection[Any], wanted: CallFilter) -> tuple[int, int]:
+    """(attempts in flight, or of a crash that is not recovered yet; those that a crash cut off, counted at their bound,
+    and that are not archived), of a workload, a deployment and a time"""
     rows = select(
         conn,
         """SELECT count(*) FILTER (WHERE state = 'open') AS open, count(*) FILTER (WHERE state = 'crashed') AS crashed
-           FROM attempt WHERE state IN ('open', 'crashed')""",
-        {},
+           FROM attempt WHERE state IN ('open', 'crashed') AND (%(workload)s::text IS NULL OR workload = %(workload)s)
+             AND (%(deployment)s::text IS NULL OR deployment = %(deployment)s)
+             AND (%(since)s::timestamptz IS NULL OR at >= %(since)s)
+             AND (%(until)s::timestamptz IS NULL OR at < %(until)s)
+             AND (%(demo)s::boolean IS NULL OR demo = %(demo)s)""",
+        wanted.parameters(),
     )
     return int(rows[0]["open"]), int(rows[0]["crashed"])
 
