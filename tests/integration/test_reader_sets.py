@@ -83,6 +83,8 @@ def test_many_at_a_time_leave_what_the_last_of_each_said_and_a_search_never_sees
     failed: list[BaseException] = []
     writing = threading.Event()
     writing.set()
+    with closing(psycopg.connect(world.database.superuser, autocommit=True)) as admin:  # so that one view has both
+        admin.execute("GRANT SELECT ON document_reader TO groundplan_search")
 
     def write(seed: int) -> None:
         chance = random.Random(seed)
