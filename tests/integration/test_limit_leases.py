@@ -322,6 +322,9 @@ async def test_what_was_asked_before_a_limit_was_lowered_is_given_back_as_it_com
         assert not await more
         await until(lambda: granted(database, much) <= 1000)
         assert one.counters.available(much.name, one.span(much)) <= 500
+        one.leases.declare([], {(much.family, "day"): 100}, 3)
+        one.leases._lender._booked((much.name, one.span(much)), 7000)
+        assert one.counters.available(much.name, one.span(much)) <= 0, "a call may begin before anything else runs"
 
 
 async def test_the_first_call_of_somebody_on_an_older_blueprint_holds_no_more_than_the_newest_says(

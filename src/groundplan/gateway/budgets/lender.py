@@ -212,6 +212,8 @@ class Lender:
             account = self._accounts.get(key)
             if account is not None:
                 account.empty_need = 0
+                if account.cut and amount > 0 and is_quota(key[0]):
+                    self._let_go(key, 0)  # before any call begins: it was asked for under a limit that is smaller now
 
     async def connect(self) -> Connection:
         """The connection; a new one first learns of grants whose answer was lost, and of those that the database has
