@@ -25,7 +25,8 @@ from groundplan.economics.bill import MAX_LINES, Bill, read_bill
 from groundplan.economics.bill_models import by_upstream, resolve
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.prices.currency import exchange_rates
-from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, reconcile
+from groundplan.economics.reconcile import reconcile
+from groundplan.economics.reconciliation import KINDS, Attempt, Reconciliation
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 RATES = {

@@ -9,7 +9,7 @@ from typing import Final
 
 from groundplan.core.money import to_decimal
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.reconcile import PRECISION, Reconciliation
+from groundplan.economics.reconciliation import PRECISION, Reconciliation
 
 TERMS: Final[Mapping[str, frozenset[str]]] = {
     "storage": frozenset({"object_storage", "vector_storage", "database", "logs"}),

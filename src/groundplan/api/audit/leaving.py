@@ -9,18 +9,16 @@ from __future__ import annotations
 from datetime import UTC, datetime, time
 from typing import Final
 
+from groundplan.api import hot_window
 from groundplan.api.audit import siem_store
 from groundplan.api.context import Services
-from groundplan.api.cost import upkeep
 from groundplan.core.audit import archive, archive_store
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.store import record
 from groundplan.core.errors import GroundplanError
-from groundplan.core.words import counted
 from groundplan.ledger import archive_store as facts
 from groundplan.ledger import finding_store
-from groundplan.ledger.finding import Finding
 
 KEEP_SECONDS = 600.0
 AT_ONCE: Final = 64
@@ -35,8 +33,7 @@ def keep(services: Services, span: int = archive.SPAN) -> int:
         while services.settings.archive_url is not None and done < AT_ONCE and _leave(services, span):
             done += 1
     except (GroundplanError, OSError) as error:
-        with services.transaction() as conn:
-            finding_store.tell(conn, _stays(services.settings.archive_days, error))
+        hot_window.tell(services, KIND, "Entries of calls", error)
         raise
     with services.transaction() as conn:
         finding_store.withdraw(conn, KIND, "company", "", "entries leave again")
@@ -53,7 +50,7 @@ def _leave(services: Services, span: int) -> bool:
             return False
         first = archive_store.upto(conn)[0]
         until = first + span
-        before = datetime.combine(upkeep.hot_since(services, conn), time(), UTC)
+        before = datetime.combine(hot_window.since(services, conn), time(), UTC)
         sent = services.settings.siem_url is None or siem_store.position(conn) >= until
         if not (sent and archive_store.ready(conn, first, until, before) and facts.calls_left(conn, first, until)):
             return False
@@ -65,14 +62,3 @@ def _leave(services: Services, span: int) -> bool:
         detail = {"first": first, "until": until, "gone": gone, "url": url, "file": made.file, "sha256": made.sha256}
         record(conn, action="audit.archive", actor=SYSTEM, subject=f"entries/{first}", detail=detail)
     return True
-
-
-def _stays(days: int, error: GroundplanError | OSError) -> Finding:
-    told = error if isinstance(error, GroundplanError) else upkeep.unusable(error)
-    return Finding(
-        kind=KIND,
-        subject="company",
-        message=f"Entries of calls that are older than {counted(days, 'day')} stay in the database: {told.message}.",
-        hint=told.hint,
-        detail={"code": told.code},
-    )

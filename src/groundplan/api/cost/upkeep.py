@@ -3,19 +3,15 @@ reviewers become outcomes, and facts older than the hot window leave for Parquet
 
 from __future__ import annotations
 
-from datetime import UTC, date, timedelta
-from typing import Any
+from datetime import date, timedelta
 
-from psycopg import Connection
-
+from groundplan.api import hot_window
 from groundplan.api.context import Services
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
-from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.errors import GroundplanError
 from groundplan.core.money import format_numeric
-from groundplan.economics.experiment import experiment_store
 from groundplan.ledger import archive, archive_store, finding_store, opportunity_store, outcome_store, rollup_store
-from groundplan.ledger.finding import Finding
 
 FOLD_SECONDS = 5.0
 REVIEWS_SECONDS = 30.0
@@ -53,8 +49,7 @@ def keep(services: Services) -> int:
     try:
         done = _leave(services)
     except (GroundplanError, OSError) as error:
-        with services.transaction() as conn:
-            finding_store.tell(conn, _stays(services.settings.archive_days, error))
+        hot_window.tell(services, ARCHIVE_KIND, "Facts", error)
         raise
     if done is not None:
         with services.transaction() as conn:
@@ -62,32 +57,12 @@ def keep(services: Services) -> int:
     return done or 0
 
 
-def _stays(days: int, error: GroundplanError | OSError) -> Finding:
-    told = error if isinstance(error, GroundplanError) else unusable(error)
-    return Finding(
-        kind=ARCHIVE_KIND,
-        subject="company",
-        message=f"Facts that are older than {days} days stay in the database: {told.message}.",
-        hint=told.hint,
-        detail={"code": told.code},
-    )
-
-
-def unusable(error: OSError) -> GroundplanError:
-    """Of the folder in which a day's files are made."""
-    return Unavailable(
-        f"{error.filename or 'a temporary file'} cannot be written: {error.strerror or type(error).__name__}",
-        code="file_unusable",
-        hint="Make room there, or name another folder: TMPDIR where `groundplan up` runs.",
-    )
-
-
 def _leave(services: Services) -> int | None:
     """As `keep`; None where somebody else is at it."""
     url, done, begun = services.settings.archive_url, 0, list[date]()
     while url is not None and done < archive.AT_ONCE:
         with services.transaction() as conn:
-            before = hot_since(services, conn)
+            before = hot_window.since(services, conn)
             if not archive_store.lock(conn):
                 return None
             if not (days := begun or archive_store.days(conn, before, 1)):
@@ -100,13 +75,6 @@ def _leave(services: Services) -> int | None:
     while _list_older(services):
         pass
     return done
-
-
-def hot_since(services: Services, conn: Connection[Any]) -> date:
-    """The first day of which nothing leaves: of the hot window, or of the oldest A/B test that runs."""
-    hot = services.clock.now().date() - timedelta(days=services.settings.archive_days)
-    began = experiment_store.oldest(conn)
-    return hot if began is None else min(hot, began.astimezone(UTC).date())
 
 
 def _list_older(services: Services) -> bool:

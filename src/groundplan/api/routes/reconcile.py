@@ -29,15 +29,8 @@ from groundplan.economics.beside import TERMS, Beside, beside
 from groundplan.economics.bill import Bill, read_bill
 from groundplan.economics.bill_models import by_upstream, resolve
 from groundplan.economics.prices.currency import exchange_rates
-from groundplan.economics.reconcile import (
-    KINDS,
-    OUR_VERSION,
-    Attempt,
-    Reconciliation,
-    Row,
-    belongs,
-    reconcile,
-)
+from groundplan.economics.reconcile import belongs, reconcile
+from groundplan.economics.reconciliation import KINDS, OUR_VERSION, Attempt, Reconciliation, Row
 from groundplan.ledger import archive_store, queries
 
 router = below_api("ledger")
