@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import rfc8785
 
 from groundplan.core.canonical import canonical
@@ -82,8 +83,7 @@ def acting_of(actor: str) -> Acting | None:
     return Acting(str(actor.by)) if isinstance(actor, ActingAs) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """What happened (`action`), who did it (`actor`), to what (`subject`), and whatever else matters (`detail`, JSON).
 
     Amounts of money in `detail` are strings; integers stay within ±2^53. `at` is aware. Only an entry that was made
@@ -103,7 +103,7 @@ class Entry:
 
         Raises `Invalid`: `audit_actor`, `audit_time`, `audit_detail` (no JSON), `audit_too_large` (> `MAX_BYTES`).
         """
-        for actor in self._actors():
+        for actor in (self.actor,) if self.acting is None else self._actors():
             if not _ACTOR.fullmatch(actor):
                 raise Invalid(
                     f"no actor of the audit log: {actor!r}",

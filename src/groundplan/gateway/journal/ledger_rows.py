@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -28,12 +28,11 @@ RatesOf = Callable[[int, str], Rates | None]
 _NOTHING = Usage()
 _usd = lru_cache(maxsize=4096)(format_usd)
 """A row names the same few amounts again and again; a numeric column takes their text."""
-_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def moment(milliseconds: int) -> datetime:
     """Aware UTC time of journal milliseconds."""
-    return _EPOCH_START + timedelta(milliseconds=milliseconds)
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)  # rounded to the microsecond, so exact until 2242
 
 
 @lru_cache(maxsize=4096)
@@ -173,14 +172,17 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
 
 def _told(end: Finish) -> dict[str, Any]:
     """What few calls have beside the rest."""
-    made = {
-        "client": end.client,
-        "feature": end.feature,
-        "ticket": end.ticket,
-        "refusal": end.refusal,
-        "scores": end.scores,
-    }
-    told: dict[str, Any] = {name: value for name, value in made.items() if value}
+    told: dict[str, Any] = {}
+    if end.client:
+        told["client"] = end.client
+    if end.feature:
+        told["feature"] = end.feature
+    if end.ticket:
+        told["ticket"] = end.ticket
+    if end.refusal:
+        told["refusal"] = end.refusal
+    if end.scores:
+        told["scores"] = end.scores
     if end.of:
         told |= {"of": end.of, "purpose": end.purpose}
     if end.route:

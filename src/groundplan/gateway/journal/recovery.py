@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from groundplan.gateway.journal.records import Record
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement
 
@@ -23,8 +25,7 @@ NOWHERE: Final = sys.maxsize
 """The segment of what is known from the ledger alone: none is kept for it."""
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct):
     """One upstream try. `settlement` is None while it is open."""
 
     reservation: Reservation
@@ -53,14 +54,13 @@ class Attempt:
         return self.settlement is None and not self.crashed
 
 
-@dataclass(slots=True)
-class CallState:
+class CallState(msgspec.Struct):
     """All that is known of one call."""
 
     call: bytes
     segment: int
     """Where its first record is: a segment is kept until its calls have ended."""
-    attempts: dict[int, Attempt] = field(default_factory=dict)
+    attempts: dict[int, Attempt] = msgspec.field(default_factory=dict)
     finish: Finish | None = None
     use: Reservation | None = None
     """Of a tool, which was about to be made; `model` says which."""
@@ -75,11 +75,19 @@ class CallState:
     @property
     def ended(self) -> bool:
         """Finished, and nothing of it is open."""
-        return self.finish is not None and not any(a.is_open for a in self.attempts.values())
+        if self.finish is None:
+            return False
+        for attempt in self.attempts.values():  # noqa: SIM110 -- asked of every call several times
+            if attempt.settlement is None and not attempt.crashed:
+                return False
+        return True
 
     @property
     def cost(self) -> int:
-        return sum(attempt.cost for attempt in self.attempts.values())
+        cost = 0
+        for attempt in self.attempts.values():
+            cost += attempt.cost
+        return cost
 
     @property
     def reserved(self) -> int:
