@@ -39,18 +39,6 @@ def problems(conn: Db) -> list[str]:
     return ["PostgreSQL may not be written to (`groundplan doctor` tells why)"] if row and row[0] else []
 
 
-def gone_workers(conn: Db, silent_s: float) -> list[Row]:
-    """Fenced gateway workers that were not heard of for so long, and whose journals were not taken over."""
-    return select(
-        conn,
-        """SELECT g.epoch, g.host, g.home, g.heartbeat_at AT TIME ZONE 'UTC' AS heartbeat_at FROM gateway g
-           WHERE g.state = 'fenced' AND g.host <> '' AND g.heartbeat_at < now() - make_interval(secs => %s)
-             AND NOT EXISTS (SELECT 1 FROM shipped s WHERE s.epoch = g.epoch AND s.done)
-           ORDER BY g.heartbeat_at, g.epoch LIMIT 200""",
-        (silent_s,),
-    )
-
-
 def blueprints(conn: Db, limit: int = 100) -> list[Row]:
     """The history, newest first, without bodies."""
     return select(

@@ -73,6 +73,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Operations": {
         "doctor": ("doctor", "doctor", "Check this machine and installation for problems."),
+        "gateways": ("gateways", "app", "HOMEs of gateways that are gone, and declaring one lost."),
         "reload": ("reload", "reload", "Switch to newly installed code without failing a call."),
         "backup": ("backup", "backup", "Write one archive with database, log and keys."),
         "restore": ("backup", "restore", "Restore a backup into an empty HOME."),

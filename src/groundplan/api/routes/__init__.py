@@ -15,6 +15,7 @@ from groundplan.api.routes import (
     evaluation,
     experiments,
     findings,
+    gateways,
     guardrails,
     history,
     inbox,
@@ -57,6 +58,7 @@ from groundplan.api.routes import (
 
 ALL = (
     status.router,
+    gateways.router,
     changes.router,
     approvals.router,
     terminals.router,

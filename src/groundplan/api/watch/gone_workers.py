@@ -3,12 +3,13 @@ journals are taken over.
 
 Their machine, or the volume of their HOME, may be gone for good, which nobody can tell from here. Fenced, one that
 comes back ends, and another takes its place with slices of its own; so the places that it had among calls at the same
-time are free. Its money stays set aside, since only its journal tells what of it was spent.
+time are free. Its money stays set aside, since only its journal tells what of it was spent, until somebody declares it
+lost.
 """
 
 from __future__ import annotations
 
-from groundplan.api import store
+from groundplan.api import gateways_store
 from groundplan.api.context import Services
 from groundplan.api.effect_store import longest_grace_s
 from groundplan.core.audit.entry import SYSTEM
@@ -26,11 +27,11 @@ def look(services: Services) -> int:
     """Fence who is due, and bring the findings up to date; how many were fenced."""
     with services.transaction() as conn:
         fenced = identity.fence_silent(conn, SYSTEM, SILENT_SECONDS + longest_grace_s(conn))
-        finding_store.tell_all(conn, map(_finding, store.gone_workers(conn, SILENT_SECONDS)), kinds=(KIND,))
+        finding_store.tell_all(conn, map(_finding, gateways_store.fenced(conn, SILENT_SECONDS)), kinds=(KIND,))
     return len(fenced)
 
 
-def _finding(row: store.Row) -> Finding:
+def _finding(row: gateways_store.Row) -> Finding:
     return Finding(
         kind=KIND,
         subject=f"gateway/{row['epoch']}",
@@ -38,6 +39,7 @@ def _finding(row: store.Row) -> Finding:
         message=f"A gateway worker of {row['host']} ({row['home']}) was heard of last at "
         f"{row['heartbeat_at']:%Y-%m-%d %H:%M} UTC: its last calls may not be in the ledger, and what it held of "
         "budgets stays set aside.",
-        hint="Start `groundplan up` with that HOME again, which takes its journal over. Where that is lost, compare "
-        "the provider's invoice; what it held is free with the next period.",
+        hint="Start `groundplan up` with that HOME again, which takes its journal over. Where that is lost for good, "
+        f"`groundplan gateways lost {row['host']} {row['home']} --reason WHY` ends its calls; compare the provider's "
+        "invoice.",
     )

@@ -201,13 +201,24 @@ def position(conn: Conn, epoch: UUID) -> tuple[int, int, bool, int]:
 
 def vanished(conn: Conn, home: str, there: Iterable[UUID]) -> list[UUID]:
     """Workers of this HOME that were silent for a minute, of which not all was taken over, and that are not `there`:
-    their journals are deleted."""
+    their journals are deleted. Also those of a HOME that was declared lost."""
     rows = conn.execute(
-        """SELECT g.epoch FROM gateway g LEFT JOIN shipped s USING (epoch) WHERE g.host = %s AND g.home = %s
+        """SELECT g.epoch FROM gateway g LEFT JOIN shipped s USING (epoch) LEFT JOIN lost_worker l USING (epoch)
+           WHERE ((g.host = %s AND g.home = %s) OR l.epoch IS NOT NULL)
              AND s.done IS NOT TRUE AND g.epoch <> ALL(%s) AND g.heartbeat_at < now() - interval '1 minute'""",
         (socket.gethostname(), home, list(there)),
     ).fetchall()
     return [epoch for (epoch,) in rows]
+
+
+def is_left(conn: Conn, epoch: UUID) -> bool:
+    """Whether a worker that vanished is still to be written off; until the transaction ends, by nobody else."""
+    row = conn.execute(
+        """SELECT 1 FROM gateway g WHERE g.epoch = %s
+             AND NOT EXISTS (SELECT 1 FROM shipped s WHERE s.epoch = g.epoch AND s.done) FOR UPDATE OF g""",
+        (epoch,),
+    ).fetchone()
+    return row is not None
 
 
 def is_heard(conn: Conn, epoch: UUID, home: str) -> bool:

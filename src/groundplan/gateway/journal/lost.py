@@ -1,5 +1,6 @@
-"""The end of a worker whose journal is gone: with its HOME, or since it was taken over whole, and deleted, before the
-database was restored to an earlier moment. Nothing tells what the worker spent since."""
+"""The end of a worker whose journal is gone: with its HOME, which somebody has to say where hosts come and go, or since
+it was taken over whole, and deleted, before the database was restored to an earlier moment. Nothing tells what the
+worker spent since."""
 
 from __future__ import annotations
 

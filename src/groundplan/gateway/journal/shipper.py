@@ -329,6 +329,8 @@ class Shipper:
         """Close the books of workers whose journals are gone."""
         for epoch in ledger_store.vanished(conn, str(self._home.root), there):
             with conn.transaction():
+                if not ledger_store.is_left(conn, epoch):
+                    continue
                 lost.write_off(conn, epoch, self._context)
             log.error("the journal of an epoch is gone", epoch=str(epoch))
 
