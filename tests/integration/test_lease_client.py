@@ -279,10 +279,10 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         assert slices.available("key/2", day) == COST, "as much as a line of a batch brings, and no more"
         one.clock.moment += timedelta(days=9)
         await until(lambda: one.clock.goes_on() and [*leases._lender._granted] == [("key/0", day)])
+        before = leases._lender._connection
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             disconnect(conn)
-        await until(lambda: not leases.connected)
-        await until(lambda: leases.connected)
+        await until(lambda: leases.connected and leases._lender._connection is not before)
         assert slices.granted_keys() == [("key/0", day)], "that it is looked up brings nothing else of its day back"
         slices.settle(tokens[0], COST)
         await until(lambda: all(granted(database, name, day) == COST for name in keys))
