@@ -42,6 +42,7 @@ def test_line_swings_to_the_fallback_in_an_outage() -> None:
 def test_a_selected_workload_says_why_not_elsewhere() -> None:
     svg = ground_plan(PlanView(ROOMS, (TILE,), "staff-assistant"))
     assert "outside EU" in svg
+    assert ET.fromstring(svg).get("role") == "group", "a picture would keep its links from who hears the page"
     assert "room room-empty dim" in classes(svg)
     assert "outside EU" not in ground_plan(PlanView(ROOMS, (TILE,)))
 

@@ -104,7 +104,7 @@ def ground_plan(view: PlanView) -> str:
     height = bottom + MARGIN
     selected = next((tile for tile in tiles if tile.name == view.selected), None)
     parts = [
-        f'<svg class="plan" viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{_summary(view)}" '
+        f'<svg class="plan" viewBox="0 0 {WIDTH} {height:.0f}" role="group" aria-label="{_summary(view)}" '
         'xmlns="http://www.w3.org/2000/svg">',
         _heads(),
         *(_wall(name, box) for name, box in walls),
