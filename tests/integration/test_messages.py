@@ -301,6 +301,7 @@ async def test_what_claude_code_asks_is_said_in_chat(setup: Setup) -> None:
         "tools": [LOOK, {**LOOK, "name": "later", "defer_loading": True}, {**LOOK, "name": "gone"}],
         "thinking": {"type": "adaptive", "display": "omitted"},
         "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "mcp_servers": [],
     }
     reply = await setup.ask(model="scripted/chat", output_config={"effort": "high"}, **told)
     assert reply.status == 200, reply.body

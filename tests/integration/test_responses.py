@@ -379,7 +379,7 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
         "reasoning": {"effort": "low", "summary": "auto"},
     }  # fmt: skip -- as Codex always does
     assert (await setup.ask(**wants)).json["groundplan"]["deployment"] == "own"
-    chatted = await setup.ask(model="scripted/chat", **wants)
+    chatted = await setup.ask(model="scripted/chat", context_management=[], **wants)
     assert chatted.json["groundplan"]["left_out"] == ["include", "reasoning.summary"], "it has no reasoning"
 
 

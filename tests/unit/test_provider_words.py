@@ -122,6 +122,7 @@ def test_what_asks_for_what_is_done_unasked_is_refused_by_nobody(api: str) -> No
     idle: dict[str, Any] = {
         "presence_penalty": 0, "frequency_penalty": 0.0, "top_p": 1.0, "n": 1, "logprobs": False, "logit_bias": {},
         "parallel_tool_calls": True, "tool_choice": "auto", "service_tier": "auto", "store": True, "metadata": {},
+        "modalities": ["text"],
     }  # fmt: skip
     assert refused(api, **idle) is None
     for said in ({"logprobs": True}, {"service_tier": "flex"}, {"logit_bias": {"1": 1}}):

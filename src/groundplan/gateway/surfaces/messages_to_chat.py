@@ -66,10 +66,10 @@ class Translation:
         """Names of tools that are not offered at the end of the conversation."""
         asked: dict[str, Any] = _decode(body)
         for name, value in asked.items():
-            if value is not None:
-                put = _FIELDS.get(name)
-                if put is None:
+            if (put := _FIELDS.get(name)) is None:
+                if value not in providers.EMPTY:
                     raise cannot(name)
+            elif value is not None:
                 put(self, value)
         if asked["messages"][-1]["role"] == "assistant":
             raise cannot("messages: the beginning of the answer, as its last message,")

@@ -88,10 +88,10 @@ class Translation:
         self.messages: list[dict[str, Any]] = list(earlier or ())
         self._shown: list[dict[str, Any]] = []
         for name, value in self.asked.items():
-            if value is not None:
-                put = _FIELDS.get(name)
-                if put is None:
+            if (put := _FIELDS.get(name)) is None:
+                if value not in providers.EMPTY:
                     raise cannot(name)
+            elif value is not None:
                 put(self, value)
         if self.asked.get("instructions"):
             self.messages.insert(0, {"role": "system", "content": self.asked["instructions"]})

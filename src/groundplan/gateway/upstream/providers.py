@@ -50,6 +50,8 @@ _FIELDS: dict[str, frozenset[str]] = {
 }
 _EMBEDDINGS = frozenset({"model", "input", "encoding_format", "dimensions"})
 EMBEDS = frozenset({"azure", "bedrock", "cohere", "gemini", "mistral", "ollama", "vertexai"})
+EMPTY: tuple[object, ...] = (None, [], {})
+"""Values of fields that ask for nothing, whatever these are."""
 _NOTHING = (b"null", b"[]", b"{}")
 _ZERO = frozenset({b"0", b"0.0"})
 _UNASKED: dict[str, frozenset[bytes]] = {
@@ -57,6 +59,7 @@ _UNASKED: dict[str, frozenset[bytes]] = {
     "frequency_penalty": _ZERO,
     "top_p": frozenset({b"1", b"1.0"}),
     "logprobs": frozenset({b"false"}),
+    "modalities": frozenset({b'["text"]'}),
     "parallel_tool_calls": frozenset({b"true"}),
     "service_tier": frozenset({b'"auto"', b'"default"'}),
     "store": frozenset({b"false", b"true"}),
