@@ -449,6 +449,21 @@ async def test_messages_reach_other_providers_too(setup: Setup) -> None:
     assert (reply.json["usage"]["input_tokens"], reply.json["usage"]["output_tokens"]) == USED
 
 
+async def test_what_codex_asks_reaches_other_providers_too(setup: Setup) -> None:
+    """With every request, whatever its model is: nothing of an answer depends on it."""
+    asks = {
+        "input": "Where is it?", "instructions": "Be brief.", "store": False, "include": [], "tool_choice": "auto",
+        "prompt_cache_key": "thread", "prompt_cache_retention": "24h", "client_metadata": {"thread_id": "t"},
+    }  # fmt: skip
+    for kind in (*CHATS, "claude"):
+        reply = await setup.stack.post("/v1/responses", setup.key, {"model": f"scripted/{kind}", **asks})
+        assert reply.status == 200, (kind, reply.body)
+        assert reply.json["groundplan"]["left_out"] == ["prompt_cache_key", "prompt_cache_retention"], kind
+    told = await setup.stack.post("/v1/responses", setup.key, {"model": "scripted/own", **asks})
+    assert "left_out" not in told.json["groundplan"] and setup.own.last is not None
+    assert json.loads(setup.own.last.body)["prompt_cache_key"] == "thread"
+
+
 async def test_a_client_that_goes_away_ends_the_providers_answer_within_100_ms(setup: Setup) -> None:
     """Of a stream, also one that has not begun, and of a whole answer."""
     ways = [(True, True), (True, False), (False, False)]
