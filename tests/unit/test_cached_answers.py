@@ -167,14 +167,15 @@ async def test_what_was_waited_for_another_calls_answer_is_part_of_the_deadline(
         await rig.books()
 
 
-async def test_a_stream_does_not_wait_for_another_one_until_it_has_no_time_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nobody_waits_for_a_stream_until_there_is_no_time_left(tmp_path: Path, stream: bool) -> None:
     declared = {"assistant": {**DECLARED["assistant"], "deadline_ms": 1000}}
     async with call_rig(tmp_path, ["one"], workloads=declared) as rig:
         rig.play("one", tokens=20, chunk_ms=100)
         first = asyncio.create_task(rig.stream())
         await until(lambda: rig.models["one"].counted == 1)
-        second = await rig.stream()
-        assert (second.status, second.done, second.facts["cache"]) == (200, True, "none")
+        second = await rig.chat(stream=stream)
+        assert second.status == 200 and b'"cache":"none"' in second.body
         assert (await first).done
         assert (await rig.stream()).facts["cache"] == "exact"
         await rig.books()

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import Rig, call_rig
+from tests.unit.call_rig import Rig, call_rig, until
 
 from groundplan.blueprint.model import Cache, Keep
 from groundplan.gateway.caching.recast import COMPLETIONS_RECAST, RESPONSES_RECAST
@@ -82,6 +82,19 @@ async def test_one_of_many_that_ask_the_same_asks_the_model(tmp_path: Path, path
         replies = await asyncio.gather(*(post(rig, path, **body) for _ in range(6)))
         assert rig.models["one"].counted == 1
         assert sorted(reply.json["groundplan"]["cache"] for reply in replies) == ["exact"] * 5 + ["none"]
+
+
+async def test_nobody_waits_for_an_answer_in_a_form_of_which_theirs_is_not_made(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        one = rig.hold("one")
+        forms = (True, False, True, False)
+        calls = [asyncio.create_task(post(rig, COMPLETIONS, prompt="Where?", stream=form)) for form in forms]
+        await until(lambda: rig.gateway.running == 4 and rig.models["one"].counted == 2)
+        for _ in range(2):
+            one.release()
+        replies = [await call for call in calls]
+        assert sorted(b'"cache":"exact"' in reply.body for reply in replies) == [False, False, True, True]
+        assert rig.models["one"].counted == 2, "each form was asked for once"
 
 
 async def test_completions_are_given_again(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class AnswerCache:
         self._shelves: dict[str, _Shelf] = {}
         self._used: OrderedDict[Entry, None] = OrderedDict()
         """What is on any shelf, the ones asked for longest ago first."""
-        self._flights: dict[bytes, Flight] = {}
+        self._flights: dict[Key, Flight] = {}
         self._terms: dict[str, tuple[Plan, bytes]] = {}
         self._policy = NOTHING
         self._catalog: Catalog | None = None
@@ -197,17 +197,17 @@ class AnswerCache:
     # calls that make one ---------------------------------------------------------------------------------------------
 
     def flight(self, key: Key) -> Flight | None:
-        """The call that makes this answer now, streamed or not."""
-        return self._flights.get(key[0])
+        """The call that makes this answer now, in this form."""
+        return self._flights.get(key)
 
     def lead(self, key: Key, loop: asyncio.AbstractEventLoop, *, fresh: bool = False) -> Flight:
         """This call makes it; it must `land`."""
-        flight = self._flights[key[0]] = Flight(key, loop.create_future(), fresh)
+        flight = self._flights[key] = Flight(key, loop.create_future(), fresh)
         return flight
 
     def land(self, flight: Flight, how: str) -> None:
         """Tell those that wait for it: `STORED`, `FAILED` or `UNFIT`."""
-        if self._flights.get(flight.key[0]) is flight:
-            del self._flights[flight.key[0]]
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
         if not flight.landed.done():
             flight.landed.set_result(how)

@@ -199,7 +199,7 @@ def _key(gateway: Gateway, exchange: Exchange, recast: Recast) -> Key | None:
 class _Search:
     """Looks for one call's answer until it is there, or this call has to make it."""
 
-    __slots__ = ("_exchange", "_gateway", "_key", "_recast", "_recheck", "_until", "form", "how")
+    __slots__ = ("_exchange", "_gateway", "_key", "_left", "_recast", "_recheck", "_since", "form", "how")
 
     def __init__(
         self, gateway: Gateway, exchange: Exchange, recast: Recast, key: Key, recheck: Callable[[], None]
@@ -209,7 +209,8 @@ class _Search:
         self._recast = recast
         self._key = key
         self._recheck = recheck
-        self._until = 0.0
+        self._since = self._left = 0.0
+        """When it first waited for another call, and the seconds of its deadline that were left then."""
         self.how = EXACT
         self.form: bytes | tuple[bytes, ...] = b""
         """What was found, as this call wants it: an answer, or the events of one."""
@@ -231,7 +232,7 @@ class _Search:
                     continue
                 if confirmed and _may(exchange, found):
                     return found
-            elif (flight := cache.flight(self._key)) is not None:
+            elif (flight := self._flight()) is not None:
                 if not await self._wait(flight):
                     return None
                 self.again()
@@ -251,9 +252,14 @@ class _Search:
 
     def lead(self, *, fresh: bool = False) -> None:
         """This call makes the answer, unless another one does already."""
-        cache, exchange = self._gateway.cached, self._exchange
-        if cache.flight(self._key) is None:
-            exchange.flight = cache.lead(self._key, self._gateway.loop, fresh=fresh)
+        if self._flight() is None:
+            self._exchange.flight = self._gateway.cached.lead(self._key, self._gateway.loop, fresh=fresh)
+
+    def _flight(self) -> Flight | None:
+        """The call whose answer this one may get: of the other form only where this form is made of that."""
+        cache, (digest, stream) = self._gateway.cached, self._key
+        found = cache.flight(self._key)
+        return found or (cache.flight((digest, not stream)) if self._recast.turns(stream=not stream) else None)
 
     def again(self) -> bool:
         """After a wait: every check under the newest policy, where that changed. True: it is another answer that this
@@ -271,25 +277,25 @@ class _Search:
     async def _wait(self, flight: Flight) -> bool:
         """Until the call that asks the same is over. False: this one goes its own way. Its end cancels nobody else."""
         now = self._gateway.loop.time()
-        if not self._until:
-            self._until = now + self._patience()
-        if self._until <= now:
+        until = self._patience(flight, now)
+        if until <= now:
             return False
-        done, _ = await asyncio.wait((flight.landed,), timeout=self._until - now)
+        done, _ = await asyncio.wait((flight.landed,), timeout=until - now)
         if not done:  # where this worker stood still, its answer may lie in a socket
             done, _ = await asyncio.wait((flight.landed,), timeout=READ_SECONDS)
         self._exchange.waited += self._gateway.loop.time() - now
         return bool(done) and flight.landed.result() != UNFIT
 
-    def _patience(self) -> float:
-        """Seconds for which this call waits for others: a stream has the other half of its time for its own beginning,
-        since theirs may go on far beyond it."""
+    def _patience(self, flight: Flight, now: float) -> float:
+        """Until when this call waits for another one: behind a stream, and as one, the other half of its time is for
+        its own beginning, since a stream may go on far beyond the deadline."""
         exchange = self._exchange
         workload, ask = exchange.workload, exchange.ask
         if workload is None or ask is None:
             raise AssertionError("not checked")
-        seconds = workload.deadline_ms / 1000
-        return (seconds - exchange.waited) / 2 if ask.stream else seconds
+        if not self._since:
+            self._since, self._left = now, workload.deadline_ms / 1000 - exchange.waited
+        return self._since + (self._left / 2 if ask.stream or flight.key[1] else self._left)
 
     def _here(self) -> Entry | None:
         exchange = self._exchange

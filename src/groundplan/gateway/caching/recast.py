@@ -38,6 +38,10 @@ class Recast(Protocol):
         """Whether a stream is complete."""
         ...
 
+    def turns(self, *, stream: bool) -> bool:
+        """Whether the other form is ever made of what came as a stream, or whole."""
+        ...
+
     def events(self, data: bytes) -> tuple[bytes, ...] | None:
         """A whole answer as the upstream could have streamed it, usage included; None where something would be
         lost."""
@@ -78,6 +82,9 @@ def _rest_is_empty(fields: dict[str, Any], known: Sequence[str]) -> None:
 class _AsItCame:
     """Answers of which none is made in another form than the one in which it came."""
 
+    def turns(self, *, stream: bool) -> bool:  # noqa: ARG002 -- the protocol's signature
+        return False
+
     def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002 -- the protocol's signature
         return None
 
@@ -111,6 +118,9 @@ class ChatRecast:
         except UNREADABLE:
             return False
         return len(ends) == copies and _FINISHED.issuperset(ends.values())
+
+    def turns(self, *, stream: bool) -> bool:  # noqa: ARG002 -- the protocol's signature
+        return True
 
     def events(self, data: bytes) -> tuple[bytes, ...] | None:
         try:
@@ -228,6 +238,9 @@ class ResponsesRecast(_AsItCame):
         if not found or not found[0].type:
             return CHAT_RECAST.good_events(events, copies)
         return found[-1].type == "response.completed" and self.good(bytes(found[-1].response), copies)
+
+    def turns(self, *, stream: bool) -> bool:
+        return stream
 
     def whole(self, events: Sequence[bytes]) -> bytes | None:
         try:
