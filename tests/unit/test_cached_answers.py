@@ -153,6 +153,25 @@ async def test_when_the_first_fails_the_next_asks(tmp_path: Path) -> None:
         assert sorted(reply.status for reply in replies) == [200, 200, 200, 503]
 
 
+@pytest.mark.parametrize("limited", [False, True])
+async def test_calls_that_lack_the_same_budget_or_limit_are_told_so_together(tmp_path: Path, limited: bool) -> None:
+    few = [Limit(name="few", covers="workload/assistant", type="requests", amount=9, period="day")]
+    async with rigged(tmp_path, limit=0, limits=few if limited else []) as rig:
+        others = asyncio.Barrier(3)
+
+        async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
+            if not rig.lender.asked:
+                rig.lender.asked.append(charges[0].budget)
+                await until(lambda: rig.gateway.running == 4)
+            else:
+                await asyncio.wait_for(others.wait(), 5)  # who asks alone waits in vain
+            return charges[0]
+
+        rig.lender.acquire = acquire
+        replies = await asyncio.gather(*(rig.chat() for _ in range(4)))
+        assert [reply.status for reply in replies] == [429] * 4 and counted(rig) == 0
+
+
 async def test_what_was_waited_for_another_calls_answer_is_part_of_the_deadline(tmp_path: Path) -> None:
     declared = {"assistant": {**DECLARED["assistant"], "deadline_ms": 2000, "attempts": 1}}
     async with call_rig(tmp_path, ["one"], workloads=declared) as rig:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.gateway.awake import READ_SECONDS
+from groundplan.gateway.budgets.leases import is_quota
 from groundplan.gateway.caching.answer_cache import Similar
 from groundplan.gateway.caching.cache_key import request_digest
 from groundplan.gateway.caching.confirm import confirm, readable
@@ -236,6 +237,8 @@ class _Search:
                 if not await self._wait(flight):
                     return None
                 self.again()
+                if flight.lacked and flight.landed.result() == FAILED and self._lacks(flight.lacked):
+                    return None  # as it will: one after the other, each would wait to be told so
                 continue
             self.lead()
             return None
@@ -285,6 +288,16 @@ class _Search:
             done, _ = await asyncio.wait((flight.landed,), timeout=READ_SECONDS)
         self._exchange.waited += self._gateway.loop.time() - now
         return bool(done) and flight.landed.result() != UNFIT
+
+    def _lacks(self, name: str) -> bool:
+        """Whether a budget or quota covers this call, too."""
+        exchange = self._exchange
+        if is_quota(name):
+            return limits.is_covered(exchange, name)
+        if exchange.plan is None:
+            raise AssertionError("not checked")
+        now = self._gateway.clock.seconds()
+        return any(budget.name == name for budget, _ in admit.covering(exchange, exchange.plan, now))
 
     def _patience(self, flight: Flight, now: float) -> float:
         """Until when this call waits for another one: behind a stream, and as one, the other half of its time is for

@@ -83,3 +83,5 @@ class Flight:
     """Its caller wants a new answer."""
     whole: bytes | None = None
     events: tuple[bytes, ...] | None = None
+    lacked: str = ""
+    """The budget or quota that had no room for it, by name."""

@@ -100,7 +100,15 @@ async def _wait(
         return True
     if short.over(gateway.clock.seconds()):
         return False
+    if exchange.flight is not None:
+        exchange.flight.lacked = short.quota.name
     raise refusal(gateway, short)
+
+
+def is_covered(exchange: Exchange, name: str) -> bool:
+    """Whether the quota of this name covers the caller."""
+    book = None if exchange.catalog is None else exchange.catalog.limits
+    return book is not None and any(quota.name == name for quota in _of_caller(exchange, book).quotas)
 
 
 async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) -> None:

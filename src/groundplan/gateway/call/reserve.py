@@ -30,6 +30,8 @@ async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: in
 def _no_room(gateway: Gateway, exchange: Exchange, short: str, amount: int) -> GroundplanError:
     """The refusal of a call for which the budget `short` has no room. Of all without room, as far as this worker knows,
     it tells of the one that is free again last: whoever waits for another one is refused again."""
+    if exchange.flight is not None:
+        exchange.flight.lacked = short
     budget, period = next(each for each in exchange.charges if each[0].name == short)
     if amount <= budget.limit and not gateway.leases.told_empty(short, period):
         return admit.out_of_reach(budget, connected=gateway.leases.connected)
