@@ -19,6 +19,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway import rhythm
 from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets import lease_client, recalls
+from groundplan.gateway.budgets.account import Account, Declared
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Quota, Slices, Token
 from groundplan.gateway.journal.journal import Journal
@@ -226,6 +227,34 @@ async def test_use_is_counted_by_the_time_that_went_by(tmp_path: Path) -> None:
         one.slices.settle(one.held[0], 40)
         one.leases._take_up(120.0)
         assert account.spent == 40 and account.rate <= 2, "two a second, and not eight hundred"
+
+
+def quota(period: str) -> Quota:
+    return Quota(f"requests/each/{period}", "requests", 10**6, period, "each", "user")
+
+
+@pytest.mark.parametrize(
+    ("declared", "rest", "low", "most"),
+    [
+        (BUDGET, 10**6, 600, 900),
+        (msgspec.structs.replace(BUDGET, hard=False), -10, 600, 900),
+        (quota("day"), 10**6, 600, 900),
+        (BUDGET, 1600, 100, 900),  # PostgreSQL gives an eighth of the rest at most
+        (quota("day"), 1600, 100, 200),
+        (BUDGET, 0, 10, 900),
+        (quota("minute"), 10**6, 10, 30),
+        (quota("hour"), 10**6, 10, 30),
+    ],
+)
+def test_what_a_minute_needs_is_held_where_there_is_plenty(declared: Declared, rest: int, low: int, most: int) -> None:
+    """So that while another PostgreSQL takes over nobody is refused who goes on as before."""
+    account, is_quota = Account(declared, 1, rest=rest), isinstance(declared, Quota)
+    for tick in range(5000):
+        account.used(tick // 2, 0.05, tick * 0.05)  # ten a second
+    assert account.low(quota=is_quota) == pytest.approx(low, rel=0.15)
+    assert account.ahead(30, quota=is_quota, available=0) == pytest.approx(most, rel=0.05)
+    account.used(2500, 0.05, 250 + 240)
+    assert account.low(quota=is_quota) < 12, "nobody used it since"
 
 
 async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

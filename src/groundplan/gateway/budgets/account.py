@@ -19,6 +19,12 @@ AHEAD_S = 3.0
 """For how long of its use a worker is granted slices ahead, where there is plenty (`grant_size`)."""
 LOW_S = 1.0
 """More is fetched while so long a use of it is left: PostgreSQL may be slow for as long without a refusal."""
+AWAY_S = 60.0
+"""The same of money, and of limits of a day and more, by what was used lately (`STEADY_S`): PostgreSQL may be away for
+as long, as while another server takes over, and workloads may go on for a minute then unless they say otherwise."""
+STEADY_S = 30.0
+_SHORT = ("now", "minute", "hour")
+"""Limits of which nothing is held for as long: their windows end meanwhile."""
 EMPTY_S = 1.0
 """How long one is known to be empty after PostgreSQL had nothing for a caller."""
 AGAIN_S = 0.1
@@ -55,6 +61,10 @@ class Account:
     empty_until: float = 0.0
     rate: float = 0.0
     """Use a second, lately."""
+    steady: float = 0.0
+    """The same, of the last half minute."""
+    looked: float = float("-inf")
+    """Loop time at which its use was last looked at."""
     spent: int = 0
     usual: int = 0
     """A need seen lately."""
@@ -91,16 +101,32 @@ class Account:
             self.declared, self.number = declared, number
             self.cut = self.cut and not self.soft
 
+    def used(self, spent: int, seconds: float, now: float) -> None:
+        """Learn what was used until now; those that move were looked at so many seconds ago."""
+        used, self.spent = spent - self.spent, spent
+        self.rate += (used / seconds - self.rate) * 0.2
+        since, self.looked = max(seconds, now - self.looked), now
+        self.steady += (used / since - self.steady) * min(1.0, since / STEADY_S)
+
     def low(self, *, quota: bool) -> float:
         """Below this more is fetched ahead."""
-        low = self.rate * LOW_S
-        return low if not quota or self.rest is None else min(low, self.rest // (2 * _AHEAD_PART))
+        low, most = self.rate * LOW_S, max(0, self.rest or 0) // (2 * _AHEAD_PART)
+        if quota and self.rest is not None:
+            low = min(low, most)
+        return max(low, self._while_away if self.soft else min(self._while_away, most))
 
     def ahead(self, headroom: int, *, quota: bool, available: int) -> int:
         """What is asked for ahead where so much is held."""
+        headroom = max(headroom, int(self._while_away * 1.5) - max(0, available))
         if not quota or self.rest is None:
             return headroom
         return min(headroom, max(0, self.rest // _AHEAD_PART - max(0, available)))
+
+    @property
+    def _while_away(self) -> float:
+        """What is used of it while PostgreSQL is away."""
+        short = isinstance(self.declared, Quota) and self.declared.period in _SHORT
+        return 0.0 if short else self.steady * AWAY_S
 
     def idle(self, available: int) -> int:
         """How much of a limit a worker keeps that has so much idle: what it may hold ahead, at least one more call."""

@@ -429,9 +429,7 @@ class LeaseClient:
         seconds, self._looked = max(_TICK_S, now - self._looked), now
         for key, account in list(self._moving.items()):
             book = self._lender.book(key[0])
-            spent = book.spent(*key)
-            account.rate += ((spent - account.spent) / seconds - account.rate) * 0.2
-            account.spent = spent
+            account.used(book.spent(*key), seconds, now)
             # below a call's need nothing could be fetched before a call is short of it
             if account.rate * AHEAD_S < max(1, account.usual) and not (account.soft and book.available(*key) < 0):
                 account.rate = 0.0
