@@ -464,6 +464,26 @@ async def test_what_codex_asks_reaches_other_providers_too(setup: Setup) -> None
     assert json.loads(setup.own.last.body)["prompt_cache_key"] == "thread"
 
 
+async def test_what_claude_code_asks_reaches_other_providers_too(setup: Setup) -> None:
+    """With every request, in the words of its version 2.1.332."""
+    look = {"name": "look", "description": "Look", "input_schema": {"type": "object", "properties": {}}}
+    cached = {"cache_control": {"type": "ephemeral"}}
+    asks = {
+        "max_tokens": 20, "system": [{"type": "text", "text": "Be brief.", **cached}], "tools": [{**look, **cached}],
+        "metadata": {"user_id": '{"device_id":"' + "0" * 64 + '"}'}, "thinking": {"type": "adaptive"},
+        "output_config": {"effort": "high"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Where is it?", **cached}]}],
+    }  # fmt: skip
+    for kind in CHATS:
+        reply = await setup.stack.post("/v1/messages?beta=true", setup.key, {"model": f"scripted/{kind}", **asks})
+        assert reply.status == 200, (kind, reply.body)
+        assert reply.json["groundplan"]["left_out"] == ["cache_control", "metadata.user_id"], kind
+    told = await setup.stack.post("/v1/messages", setup.key, {"model": "scripted/own", **asks})
+    assert told.json["groundplan"]["left_out"] == ["cache_control"] and setup.own.last is not None
+    assert len(json.loads(setup.own.last.body)["user"]) == 64
+
+
 async def test_a_client_that_goes_away_ends_the_providers_answer_within_100_ms(setup: Setup) -> None:
     """Of a stream, also one that has not begun, and of a whole answer."""
     ways = [(True, True), (True, False), (False, False)]

@@ -30,6 +30,9 @@ class ByChat(ABC):
 
     include_usage: bool | None = False
     """What the request in chat says of it; None as it came."""
+    spare: tuple[str, ...] = ()
+    """Fields of the request in chat on which nothing of an answer depends: they are left out where a deployment has no
+    word for them."""
 
     def __init__(self, *, translated: bool) -> None:
         self.translated = translated
@@ -46,6 +49,8 @@ class ByChat(ABC):
         """The whole request in chat."""
         usage = ask.include_usage if self.include_usage is None else self.include_usage
         fields = self.chat_fields(ask)
+        for name in providers.left_out(fields, deployment, self.spare):
+            del fields[name]
         if not signatures.reads(deployment):
             fields["messages"] = signatures.for_others(fields["messages"])
         asked = replace(ask, fields=fields, body=b"", include_usage=usage)
@@ -82,15 +87,20 @@ def served_natively(name: str) -> Callable[[Deployment], bool]:
 
 
 def able(
-    ask: Ask, deployments: tuple[Deployment, ...], native: Callable[[Deployment], bool], fields: ChatFields
+    ask: Ask,
+    deployments: tuple[Deployment, ...],
+    native: Callable[[Deployment], bool],
+    fields: ChatFields,
+    spare: tuple[str, ...] = (),
 ) -> tuple[Deployment, ...]:
-    """Those that serve the API themselves, and the others where the request can be put into chat. Raises `Invalid`."""
+    """Those that serve the API themselves, and the others where the request can be put into chat, but for what is
+    `spare`. Raises `Invalid`."""
     own = tuple(deployment for deployment in deployments if native(deployment))
     if len(own) == len(deployments):
         return deployments
     try:
         others = [deployment for deployment in deployments if not native(deployment)]
-        fitting = {deployment.name for deployment in providers.able(fields(ask), others)}
+        fitting = {deployment.name for deployment in providers.able(fields(ask), others, spare=spare)}
     except Invalid:
         if own:
             return own

@@ -21,11 +21,18 @@ from groundplan.gateway.surfaces.body import OTHERWISE, read_fields, refuse_fiel
 from groundplan.gateway.surfaces.by_chat import ServedByChat, able
 from groundplan.gateway.surfaces.chat import FILE, TOOL_TOKENS
 from groundplan.gateway.surfaces.codec import Codec
-from groundplan.gateway.surfaces.messages_chat import LazyTranslation, MessagesByChat, chat_fields, translation_of
+from groundplan.gateway.surfaces.messages_chat import (
+    FOR_ABUSE,
+    LazyTranslation,
+    MessagesByChat,
+    chat_fields,
+    translation_of,
+)
 from groundplan.gateway.surfaces.messages_errors import ID_HEADER, of_error, of_foreign
 from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount
 from groundplan.gateway.surfaces.messages_types import Asked, Block, Changed, CountAsked
 from groundplan.gateway.surfaces.named_files import IMAGES, PDF, NamedFile, file_of, written
+from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -282,13 +289,16 @@ class Messages(ServedByChat):
         return replace(ask, fields=fields, body=b"", typed=LazyTranslation(_encode(fields)))
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        return able(ask, deployments, self.speaks, chat_fields)
+        return able(ask, deployments, self.speaks, chat_fields, FOR_ABUSE)
 
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
         """What the answering deployment was not told, and need not know for its answer."""
-        if deployment.api == "anthropic" or not (left_out := translation_of(ask).left_out):
+        if deployment.api == "anthropic":
             return {}
-        return {"left_out": sorted(left_out)}
+        said = translation_of(ask)
+        unsaid = providers.left_out(said.fields, deployment, FOR_ABUSE)
+        left_out = sorted({*said.left_out, "metadata.user_id"} if unsaid else said.left_out)
+        return {"left_out": left_out} if left_out else {}
 
     def speaks(self, deployment: Deployment) -> bool:
         return deployment.api == "anthropic"

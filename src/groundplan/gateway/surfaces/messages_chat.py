@@ -26,6 +26,11 @@ _CUT = ("length", "content_filter")
 """Reasons to finish that come in the middle of something."""
 
 
+FOR_ABUSE = ("user",)
+"""For whom it is asked, by which a provider finds who abuses it: nothing of an answer depends on it. Agents say it in
+every request."""
+
+
 class LazyTranslation:
     """A request's translation, made when it is first needed."""
 
@@ -62,6 +67,8 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
 
 class MessagesByChat(ByChat):
     """See the module."""
+
+    spare = FOR_ABUSE
 
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         return chat_fields(ask)

@@ -39,7 +39,7 @@ from groundplan.gateway.surfaces.responses_stream import (
 from groundplan.gateway.surfaces.responses_to_chat import ENCRYPTED, SUMMARY, Translation
 from groundplan.gateway.surfaces.responses_types import Asked, Item, Part, unsupported
 from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
-from groundplan.gateway.upstream import account
+from groundplan.gateway.upstream import account, providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _NONE = msgspec.Raw(b"null")
 _OF_CODEX = "client_metadata"
 """A field of Codex about itself, in each of its requests."""
 _OF_CACHES = ("prompt_cache_key", "prompt_cache_retention")
-"""Where a provider looks for what it read of a prompt before, and for how long."""
+"""Where a provider looks for what it read of a prompt before, and for how long: about a price, not about the answer."""
 _SUMMARY = SUMMARY.encode()
 _SEALED = b'"encrypted_content"'
 _encode = msgspec.json.Encoder().encode
@@ -234,8 +234,10 @@ class OpenAIResponses:
 class ResponsesByChat(ByChat):
     """Responses by way of an upstream's chat."""
 
+    spare = _OF_CACHES
+
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
-        return sayable(ask) if self.translated else chat_fields(ask)
+        return chat_fields(ask)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """The response that a completion means. Raises `Malformed`."""
@@ -257,12 +259,6 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
     """The request in chat, but for model and caps. Raises `Invalid`."""
     fields: dict[str, Any] = told(ask).translation().fields
     return {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
-
-
-def sayable(ask: Ask) -> dict[str, msgspec.Raw]:
-    """As `chat_fields`, without what is about a price and not about the answer, for which no other provider has a
-    word. Raises `Invalid`."""
-    return {name: raw for name, raw in chat_fields(ask).items() if name not in _OF_CACHES}
 
 
 def gone_on(ask: Ask, more: list[dict[str, Any]]) -> Ask:
@@ -345,7 +341,7 @@ class Responses(ServedByChat):
         found = self.pinned(ask, deployments)
         if _of_reasoning(ask) and (own := tuple(deployment for deployment in found if native(deployment))):
             return own
-        return able(ask, found, native, sayable)
+        return able(ask, found, native, chat_fields, _OF_CACHES)
 
     def pinned(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """The one that made the response which this one goes on with; otherwise all. Raises `Conflict`."""
@@ -373,7 +369,7 @@ class Responses(ServedByChat):
         stored: dict[str, object] = {"store": asked.stored} if asked.store else {}
         left_out = [] if native(deployment) else _of_reasoning(ask)
         if deployment.api != "openai":
-            left_out += [name for name in _OF_CACHES if bytes(ask.fields.get(name, _NONE)) != b"null"]
+            left_out += providers.left_out(asked.translation().fields, deployment, _OF_CACHES)
         left_out += ["reasoning"] if asked.only_named or deployment.name in asked.unread else []
         return stored | {"left_out": left_out} if left_out else stored
 

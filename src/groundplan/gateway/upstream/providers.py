@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -139,10 +139,26 @@ def cannot(name: str, api: str = "a deployment that may serve this", *, unless: 
     )
 
 
+def left_out(fields: Collection[str], deployment: Deployment, spare: Iterable[str]) -> list[str]:
+    """Of the fields that are `spare`, since nothing of an answer depends on them, those that a deployment has no word
+    for."""
+    if deployment.api == "openai":
+        return []
+    known = knows(dialect(deployment.api, deployment.upstream_model))
+    return [name for name in spare if name in fields and name not in known]
+
+
 def able(
-    fields: Mapping[str, msgspec.Raw], deployments: Iterable[Deployment], *, embeddings: bool = False
+    fields: Mapping[str, msgspec.Raw],
+    deployments: Iterable[Deployment],
+    *,
+    embeddings: bool = False,
+    spare: Iterable[str] = (),
 ) -> tuple[Deployment, ...]:
-    """Those that can be told all of it. Raises `Invalid` (`field_untranslatable`) where none can."""
+    """Those that can be told all of it, but for what is `spare`. Raises `Invalid` (`field_untranslatable`) where none
+    can."""
+    if spare:
+        fields = {name: raw for name, raw in fields.items() if name not in spare}
     kept: list[Deployment] = []
     why: Invalid | None = None
     for deployment in deployments:
