@@ -99,6 +99,17 @@ def test_mistrals_own_address_is_not_told_what_it_refuses() -> None:
     assert {"stream_options", "store"} <= json.loads(OpenAIChat().forward(asks, other, 7, [])).keys()
 
 
+def test_mistrals_own_address_is_told_of_no_user_and_the_caller_so() -> None:
+    """Agents say for whom they ask in every request, by which nothing of the answer changes."""
+    body = {"model": "a", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "metadata": {"user_id": "u"}}
+    ask = messages.read(json.dumps(body).encode(), {})
+    for url, left_out in ((PLACE.url, []), ("https://api.mistral.ai/v1", ["metadata.user_id"])):
+        place = msgspec.structs.replace(PLACE, url=url)
+        sent = json.loads(messages.MESSAGES.codec(place).forward(ask, place, 7, []))
+        assert ("user" in sent) == (not left_out)
+        assert messages.MESSAGES.notes(ask, place).get("left_out", []) == left_out
+
+
 def test_only_one_cap_and_only_ours_is_sent() -> None:
     raw = b'{"max_tokens":900,"model":"a","messages":[{"role":"user","content":"x"}],"max_completion_tokens":8}'
     ask = chat_completions.read(raw)

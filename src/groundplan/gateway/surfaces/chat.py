@@ -6,7 +6,6 @@ Every field stays the caller's own bytes but for listed splices. Refuses what wo
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -108,7 +107,6 @@ _chat = msgspec.json.Decoder(_Chat)
 _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 _QUOTE = ord('"')
-_MISTRALS = re.compile(r"https://[^/]*\.mistral\.ai(?:[:/]|\Z)")
 FILE = "file"
 """In what is needed of a deployment: it is sent a file."""
 _UNBOUNDED = OTHERWISE | {
@@ -118,11 +116,6 @@ _TOOLS = ("function", "custom")
 _CAPS = ("max_tokens", "max_completion_tokens")
 SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY, "fast": PRIORITY}
 """The class of service that a `service_tier` asks for; others have no bound here."""
-
-
-def is_strict(deployment: Deployment) -> bool:
-    """Whether it is Mistral's OpenAI-shaped address, which refuses `stream_options` and `store`."""
-    return ".mistral.ai" in deployment.url and _MISTRALS.match(deployment.url) is not None
 
 
 def _nested(chat: _Chat) -> int:
@@ -257,12 +250,12 @@ class OpenAIChat:
             for name in given:
                 changes[name] = None
             changes[deployment.cap_field] = b"%d" % cap
-        if ask.stream and is_strict(deployment):
+        if ask.stream and providers.is_strict(deployment):
             changes["stream_options"] = None  # it tells usage unasked
         elif ask.stream and not ask.include_usage:
             changes["stream_options"] = with_usage_told(ask.fields)
         if "store" in ask.fields:
-            changes["store"] = None if is_strict(deployment) else b"false"
+            changes["store"] = None if providers.is_strict(deployment) else b"false"
             if "metadata" in ask.fields and bytes(ask.fields["store"]) == b"true":
                 changes["metadata"] = None  # of what is stored, and taken with nothing else
         if (told := call_ids.for_chat(deployment, ask.fields["messages"])) is not None:

@@ -21,12 +21,13 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces.chat import ChatCompletions, OpenAIChat, ServiceChat, is_strict
+from groundplan.gateway.surfaces.chat import ChatCompletions, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.chat_relay import ChatRelay, CopiesRelay
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.completion_shelf import Kept
 from groundplan.gateway.surfaces.response_shelf import owner_of
 from groundplan.gateway.surfaces.wrapped import Wrapped
+from groundplan.gateway.upstream import providers
 from groundplan.ledger.completion_store import Row
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class _StoredOpenAIChat(OpenAIChat):
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """Nothing is stored at the upstream, which is told so."""
         made = super().forward(ask, deployment, cap, system)
-        known = "store" in ask.fields or is_strict(deployment)
+        known = "store" in ask.fields or providers.is_strict(deployment)
         return made if known else made.rstrip()[:-1] + b',"store":false}'
 
     def relay(self, ask: Ask) -> ChatRelay:

@@ -15,7 +15,6 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.body import READ_APART, has_tokens, read_fields, refuse_fields, repeated
-from groundplan.gateway.surfaces.chat import is_strict
 from groundplan.gateway.surfaces.codec import Answered, Codec, Malformed
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import VOYAGE, PlainCodec
@@ -99,7 +98,7 @@ class OpenAIEmbeddings(PlainCodec):
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """As every plain request; `dimensions` are `output_dimension` to Voyage and Mistral, which refuse it."""
-        if "dimensions" not in ask.fields or not (VOYAGE.match(deployment.url) or is_strict(deployment)):
+        if "dimensions" not in ask.fields or not (VOYAGE.match(deployment.url) or providers.is_strict(deployment)):
             return super().forward(ask, deployment, cap, system)
         length = bytes(ask.fields["dimensions"])
         changes = {"model": _encode(deployment.upstream_model), "dimensions": None, "output_dimension": length}

@@ -367,9 +367,9 @@ class Responses(ServedByChat):
         not told."""
         asked = told(ask)
         stored: dict[str, object] = {"store": asked.stored} if asked.store else {}
-        left_out = [] if native(deployment) else _of_reasoning(ask)
-        if deployment.api != "openai":
-            left_out += providers.left_out(asked.translation().fields, deployment, _OF_CACHES)
+        left_out = list[str]()
+        if not native(deployment):
+            left_out += _of_reasoning(ask) + providers.left_out(asked.translation().fields, deployment, _OF_CACHES)
         left_out += ["reasoning"] if asked.only_named or deployment.name in asked.unread else []
         return stored | {"left_out": left_out} if left_out else stored
 

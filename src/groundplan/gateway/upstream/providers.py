@@ -24,6 +24,7 @@ VERTEX_URL = re.compile(r"(https?://[^/]+)(?:/v1(?:beta1)?)?/projects/([^/]+)/lo
 VERTEX_MISTRAL, VERTEX_OPENAI = "vertexai/mistral", "vertexai/openai"
 """In whose words the library asks for models of other makers at Vertex AI."""
 _MISTRALS = ("mistral", "codestral")
+_MISTRALS_OWN = re.compile(r"https://[^/]*\.mistral\.ai(?:[:/]|\Z)")
 _OPENAI_SHAPED = (
     "qwen", "openai/gpt-oss-", "deepseek-ai", "llama", "meta/llama", "minimaxai/", "moonshotai/", "zai-org/",
 )  # fmt: skip
@@ -106,6 +107,11 @@ def dialect(api: str, model: str) -> str:
     return VERTEX_OPENAI if model.lower().startswith(_OPENAI_SHAPED) else api
 
 
+def is_strict(deployment: Deployment) -> bool:
+    """Whether it is Mistral's OpenAI-shaped address, which refuses `stream_options`, `store` and `user`."""
+    return ".mistral.ai" in deployment.url and _MISTRALS_OWN.match(deployment.url) is not None
+
+
 def knows(api: str, *, embeddings: bool = False) -> frozenset[str]:
     """Fields for which a provider has a word."""
     if embeddings:
@@ -142,9 +148,12 @@ def cannot(name: str, api: str = "a deployment that may serve this", *, unless: 
 def left_out(fields: Collection[str], deployment: Deployment, spare: Iterable[str]) -> list[str]:
     """Of the fields that are `spare`, since nothing of an answer depends on them, those that a deployment has no word
     for."""
-    if deployment.api == "openai":
+    if deployment.api != "openai":
+        known = knows(dialect(deployment.api, deployment.upstream_model))
+    elif is_strict(deployment):
+        known = frozenset({"prompt_cache_key"})
+    else:
         return []
-    known = knows(dialect(deployment.api, deployment.upstream_model))
     return [name for name in spare if name in fields and name not in known]
 
 
