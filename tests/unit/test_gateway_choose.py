@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tests.unit.call_rig import call_rig, rule
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.upstream.choose import MODES, Balance, Facts
-from groundplan.gateway.upstream.latency import LEAST, Learned
+from groundplan.gateway.upstream.latency import LEAST, SILENT_SECONDS, Learned
 
 A, B, C = (deployment(name, 1, weight=weight) for name, weight in (("a", 5), ("b", 1), ("c", 1)))
 _DICE = random.Random(1).random
@@ -165,7 +166,13 @@ def test_too_few_samples_teach_nothing_and_old_ones_fade() -> None:
     learned = Learned()
     for n in range(LEAST - 1):
         learned.observe(50_000, n)
-    assert learned.quantile(95) is None
+    assert learned.quantile(95) is learned.slow(n) is None
+    learned.observe(50_000, n)
+    assert learned.slow(n) == learned.quantile(95) is not None
+    again = n + SILENT_SECONDS + 1
+    assert learned.slow(again) is None, "it may be another one by now"
+    learned.observe(900_000, again)
+    assert 0.9 <= (learned.slow(again) or 0) < 1.0, "that counts at once, and what was before does not"
     for n in range(3000):
         learned.observe(50_000, n)
     for n in range(3000):
@@ -188,7 +195,11 @@ def test_the_peak_jumps_up_and_comes_down_slowly() -> None:
     learned.observe(1000, 2.0)
     assert 70_000 < learned.peak < 90_000
     learned.observe(1000, 100.0)
-    assert learned.peak < 1100
+    assert 1000 <= learned.peak < 1100
+    learned.observe(90_000, 100.0)
+    assert learned.expected(110.0) == pytest.approx(90_000 / math.e) and learned.expected(99.0) == 90_000
+    learned.observe(1000, 100.0)
+    assert learned.peak == pytest.approx(89_110), "also within one turn of the clock"
 
 
 # calls ---------------------------------------------------------------------------------------------------------------

@@ -58,6 +58,9 @@ def test_overload_takes_a_third_of_what_runs_once_a_round_and_answers_give_it_ba
     assert load.most == pytest.approx(70), "those were sent before the decrease"
     load.ended(1.0 + HOLD_SECONDS, 0, True)
     assert load.most == pytest.approx(49)
+    for declared, most in ((30, 30), (60, 49), (None, 49)):
+        load.declared = declared
+        assert load.most == pytest.approx(most), "never more than is declared"
     for n in range(1, 30):
         load.ended(1.0 + n, 0, True)
     assert load.most == FLOOR, "an outage is the breaker's"

@@ -438,6 +438,10 @@ def test_rare_failures_among_many_answers_open_nothing() -> None:
         for _ in range(9):
             health.succeeded("a", 1.0)
     assert health.states(1.0) == {}
+    for at in range(0, 400, 40):  # a failure now and then is no share of them, however few answers there are
+        health.failed("b", at, 0.0)
+        health.succeeded("b", at)
+    assert health.states(400.0) == {}
 
 
 def test_an_answer_that_began_before_the_trouble_does_not_end_it() -> None:

@@ -50,8 +50,9 @@ def test_use_is_spread_and_what_is_long_ago_counts_less() -> None:
     assert pool.order(0.0) == [0, 1, 2]
     pool.used(0, 0.0)
     assert pool.order(0.0) == [1, 2, 0]
-    pool.used(1, 600.0)  # ten half-lives later one use of now weighs more than eleven of then
-    assert pool.order(600.0)[-1] == 1
+    pool.used(0, 0.0)
+    pool.used(1, 600.0)  # ten half-lives later one use of now weighs more than twelve of then
+    assert pool.order(600.0) == [2, 0, 1]
 
 
 def test_a_refused_key_rests_as_long_as_it_was_told_or_is_usual() -> None:
@@ -149,6 +150,16 @@ def test_a_key_without_money_rests_longer_each_time_and_one_call_finds_out() -> 
     assert sorted(pool.order(now + 1.0 + REFUSED_REST_S)) == [0, 1]
     assert pool.whys(now + 1.0 + REFUSED_REST_S + LONGEST_REST_S) == [402, 0]
     assert pool.whys(now + 1.1 + REFUSED_REST_S + LONGEST_REST_S) == [0, 0], "nobody has asked for long"
+
+
+def test_a_key_without_money_rests_as_long_as_it_was_told_and_begins_anew_after_another_refusal() -> None:
+    pool = KeyPool("ab")
+    pool.refused(0, 402, 0.0, 300.0)
+    assert pool.order(299.9) == [1] and pool.order(300.0) == [0, 1]
+    pool.used(0, 300.0)
+    pool.refused(0, 429, 300.0, 1.0)
+    pool.refused(0, 402, 400.0, None)
+    assert sorted(pool.order(400.0 + REFUSED_REST_S)) == [0, 1]
 
 
 def quota(name: str) -> bytes:

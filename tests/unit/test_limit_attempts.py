@@ -4,8 +4,10 @@ it is sent, what it used is counted, and what was not used serves others."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -138,6 +140,33 @@ async def test_what_covers_a_deployment_is_counted_and_given_back_where_it_is_at
             "cost": sum(each.cost for each in settled),
         }
         assert counters.available("concurrent/concurrent", "now") == 1
+
+
+async def test_a_call_takes_the_tokens_of_whichever_deployment_may_use_most(tmp_path: Path) -> None:
+    taken = set()
+    for shorter in ("", "one", "two"):
+        more = {shorter: {"max_output_tokens": 5}} if shorter else {}
+        async with call_rig(tmp_path / f"home{shorter}", more=more, limits=LIMITS[2:]) as rig:
+            rig.gateway.counters.grant("tokens/words", day(rig), 100_000)
+            one = rig.hold("one")
+            asked = asyncio.create_task(rig.chat())
+            await until(lambda model=rig.models["one"]: model.counted == 1)  # type: ignore[misc]
+            taken.add(rig.gateway.counters.reserved_each()["tokens/words", day(rig)])
+            one.release()
+            assert (await asked).status == 200
+    assert len(taken) == 1
+
+
+async def test_a_key_that_another_one_was_rotated_to_goes_on_with_its_count(tmp_path: Path) -> None:
+    each = Limit(name="each", covers="key", type="requests", amount=2, period="day")
+    async with call_rig(tmp_path, ["one"], limits=[each]) as rig:
+        keys = rig.gateway.live.policy.keys
+        (first,) = keys.values()
+        line = (first.id, str(new_id()))
+        keys[hashlib.sha256(b"rotated").digest()] = replace(first, id=line[1], family=first.id, line=line)
+        rig.gateway.counters.grant(f"requests/each/{first.id}", day(rig), 2)
+        assert [(await rig.chat(key)).status for key in ("assistant", "rotated", "rotated")] == [200, 200, 429]
+        assert rig.gateway.counters.spent(f"requests/each/{first.id}", day(rig)) == 2
 
 
 async def test_what_a_key_of_a_deployment_may_is_counted_beside_what_its_caller_may(tmp_path: Path) -> None:

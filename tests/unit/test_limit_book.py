@@ -118,6 +118,7 @@ def test_what_is_declared_for_one_key_of_a_line_holds_for_all_of_it_as_it_grows(
     assert covering("k2", {}) == ["second"]
     assert covering("k1", {}, "k1", "k2") == ["second"], "another policy, so other people"
     assert covering("k1", {}, "k1", "k2", "k3") == ["second", "third"]
+    assert book.most == {("requests/second", "day"): 3, ("requests/third", "day"): 3}, "by which what is held is cut"
 
 
 def test_of_people_only_those_are_looked_for_whom_a_limit_names() -> None:
@@ -135,6 +136,9 @@ def test_of_people_only_those_are_looked_for_whom_a_limit_names() -> None:
     people = Many({"ana@acme.example": "p1", "ben@acme.example": "p2"})
     asked = [book.of_caller(workload("assistant", None), "k", person, people) for person in ("p1", "p2", "")]
     assert [len(each.quotas) for each in asked] == [1, 0, 0]
+    moved = Many({"ana@acme.example": "p2"})
+    asked = [book.of_caller(workload("assistant", None), "k", person, moved) for person in ("p1", "p2", "")]
+    assert [len(each.quotas) for each in asked] == [0, 1, 0], "who has the address by now"
 
 
 def test_a_key_at_a_provider_has_its_count_wherever_it_stands() -> None:
@@ -151,3 +155,6 @@ def test_a_key_at_a_provider_has_its_count_wherever_it_stands() -> None:
     assert (counted(second, first), counted(second)) == ([two, one], [two])
     assert len({one, two, *counted(other)}) == 3
     assert is_quota(one) and "env" not in one
+    words = replace(deployment("one"), keys=[ProviderKey(key="env:A", tokens=[(9, "minute")])])
+    book = book_of([], [words], [])
+    assert book is not None and book.most == {(book.of_key(words, 0)[0].family, "minute"): 9}

@@ -18,11 +18,11 @@ from groundplan.catalog.policies import TEMPLATES, TemplateValues
 from groundplan.cli.policy import app
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
-from groundplan.gateway.policy.gate import Gate, gate_of
+from groundplan.gateway.policy.gate import Gate, Whose, gate_of
 from groundplan.gateway.policy.snapshot import Excepted, KeyEntry, Policy
 from groundplan.governance.model import Standing
 from groundplan.governance.policy import cedar, declared, examples, shadow, templates
-from groundplan.governance.policy.calls import CallRules
+from groundplan.governance.policy.calls import CallRules, Tool
 from groundplan.release.model import Current
 from groundplan.release.plan import plan
 from groundplan.release.undo import restored
@@ -307,8 +307,32 @@ def test_a_decision_is_kept_until_the_policy_changes() -> None:
     held = dict(rules._held)
     rules.allowed(first, "assistant", KEY, FAY, "chat", places, 0.0)
     assert rules._held == held and len(held) == 1
+    with pytest.raises(Denied):  # one key may act for both
+        rules.allowed(first, "assistant", KEY, ANA, "chat", places, 0.0)
     with pytest.raises(Denied):
         rules.allowed(policy(2, members=()), "assistant", KEY, FAY, "chat", places, 0.0)
+
+
+def test_a_rule_tells_one_who_asks_from_another() -> None:
+    """Applications by their keys, people by the e-mail addresses that they have now."""
+    named = BLOCK.split("  forbid")[0].replace("no-training", "named") + "  forbid (principal, action, resource)\n"
+    known = f'principal == Application::"{KEY.id}" || principal == Person::"fay@acme.example"'
+    rules, places = gate(f"{named}  unless {{ {known} }};\n")
+    now, moved = policy(), replace(policy(2), people={"fay@acme.example": ANA, "old@acme.example": FAY})
+    for held, key, person, allowed in (
+        (now, KEY, "", True),
+        (now, replace(KEY, id=str(new_id())), "", False),
+        (now, KEY, FAY, True),
+        (now, KEY, ANA, False),
+        (moved, KEY, ANA, True),
+        (moved, KEY, FAY, False),
+    ):
+        assert rules.tool(held, Whose("assistant", key, person), Tool("lookup"), 0.0).allowed == allowed
+        if allowed:
+            assert rules.allowed(held, "assistant", key, person, "chat", places, 0.0) == places
+        else:
+            with pytest.raises(Denied):
+                rules.allowed(held, "assistant", key, person, "chat", places, 0.0)
 
 
 def test_a_decision_by_the_clock_is_never_kept() -> None:
@@ -327,9 +351,9 @@ def test_an_exception_holds_for_whom_it_was_given_and_ends_by_itself() -> None:
     assert rules.allowed(one, "assistant", KEY, ANA, "chat", places, 99.0) == places
     with pytest.raises(Denied):
         rules.allowed(one, "assistant", KEY, ANA, "chat", places, 100.0)
-    other = policy(exceptions=(Excepted("people", "other", "", 100.0), Excepted("x", "assistant", "", 100.0)))
-    with pytest.raises(Denied):
-        rules.allowed(other, "assistant", KEY, ANA, "chat", places, 99.0)
+    for each in (("people", "other", ""), ("x", "assistant", ""), ("people", "assistant", "fay@acme.example")):
+        with pytest.raises(Denied):
+            rules.allowed(policy(exceptions=(Excepted(*each, 100.0),)), "assistant", KEY, ANA, "chat", places, 99.0)
     everybody = policy(exceptions=(Excepted("people", "assistant", "", 100.0),))
     assert rules.allowed(everybody, "assistant", KEY, "", "chat", places, 99.0) == places
 
