@@ -137,8 +137,10 @@ class Translation:
                 calls.append(signatures.call(block["id"], function))
             else:
                 raise cannot(f"messages: a {kind[:40]} block of the assistant")
-        said: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None}
-        return {**said, "tool_calls": calls} if calls else said
+        text = "".join(texts)
+        if not calls:  # of nothing but thoughts nothing is left, and no content at all is taken beside calls alone
+            return {"role": "assistant", "content": text}
+        return {"role": "assistant", "content": text or None, "tool_calls": calls}
 
     def _user(self, role: str, blocks: list[dict[str, Any]]) -> None:
         parts: list[dict[str, Any]] = []

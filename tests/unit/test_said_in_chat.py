@@ -1,0 +1,330 @@
+"""Requests of other APIs in OpenAI's chat: what each piece of one becomes there, and the name by which one is refused
+that chat has no word for."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from groundplan.core.errors import Invalid
+from groundplan.gateway.surfaces import messages_to_chat, responses_to_chat
+from groundplan.gateway.surfaces.chat_pieces import Call, Function, Said
+from groundplan.gateway.surfaces.codec import Malformed
+from groundplan.gateway.surfaces.messages_chat import _content
+from groundplan.gateway.surfaces.messages_chat_stream import stop_reason
+
+ASKED = {"role": "user", "content": "a"}
+LOOK: dict[str, Any] = {"name": "look", "input_schema": {"type": "object"}}
+USE: dict[str, Any] = {"type": "tool_use", "id": "t1", "name": "look", "input": {}}
+RESULT: dict[str, Any] = {"type": "tool_result", "tool_use_id": "t1"}
+TEXT = {"type": "text", "text": "b"}
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
+PAGES = {"type": "base64", "media_type": "application/pdf", "data": "AA=="}
+GONE = {"type": "tool_removal", "tool": {"name": "look"}}
+
+
+def told(*blocks: dict[str, Any], role: str = "user") -> dict[str, Any]:
+    """A conversation that has such a message in its middle."""
+    return {"messages": [ASKED, {"role": role, "content": list(blocks)}, ASKED]}
+
+
+def message(**more: Any) -> messages_to_chat.Translation:
+    return messages_to_chat.Translation(
+        json.dumps({"model": "m", "max_tokens": 9, "messages": [ASKED], **more}).encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        (told({**TEXT, "citations": [{"type": "char_location"}]}), "text.citations"),
+        (told({**USE, "caller": {"type": "code_execution"}}, role="assistant"), "tool_use.caller"),
+        (told({**PICTURE, "transform": 1}), "image.transform"),
+        ({"messages": [{**ASKED, "name": "x"}]}, "messages.name"),
+        ({"messages": [{**ASKED, "role": "tool"}]}, "messages.role 'tool'"),
+        (told(USE, TEXT, role="assistant"), "messages: text after a tool_use"),
+        (told({"type": "server_tool_use"}, role="assistant"), "messages: a server_tool_use block of the assistant"),
+        (told(TEXT, RESULT), "messages: a tool_result after other content"),
+        (told(RESULT, role="system"), "messages: a tool_result block of the system"),
+        (told(GONE), "messages: a tool_removal block of the user"),
+        (told(PICTURE, role="system"), "messages: a image block of the system"),
+        (told({"type": "document", "source": {"type": "url"}}), "messages: a document block of the user"),
+        (told({**RESULT, "content": [{"type": "search_result"}]}), "tool_result: a search_result block"),
+        ({"tool_choice": {"type": "later"}}, "tool_choice 'later'"),
+        ({"metadata": {"later": "x"}}, "metadata.later"),
+        ({"service_tier": "flex"}, "service_tier 'flex'"),
+        ({"thinking": {"type": "later"}}, "thinking"),
+    ],
+)
+def test_what_chat_has_no_word_for_of_a_message_is_named(more: dict[str, Any], name: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        message(**more)
+    assert refused.value.details["field"] == name
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"system": [TEXT, TEXT]}, [{"role": "system", "content": "b\n\nb"}, ASKED]),
+        (told(TEXT, TEXT, role="assistant"), [ASKED, {"role": "assistant", "content": "bb"}, ASKED]),
+        (told({"type": "thinking"}, role="assistant"), [ASKED, {"role": "assistant", "content": ""}, ASKED]),
+        (
+            told({**RESULT, "content": [TEXT, PICTURE]}, {**RESULT, "tool_use_id": "t2", "is_error": True}, TEXT),
+            [
+                ASKED,
+                {"role": "tool", "tool_call_id": "t1", "content": "b\nThe image is below."},
+                {"role": "tool", "tool_call_id": "t2", "content": "Error: "},
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}, TEXT],
+                },
+                ASKED,
+            ],
+        ),
+        (
+            told({"type": "document", "source": PAGES, "title": "x.pdf"}, {"type": "document", "source": PAGES}),
+            [
+                ASKED,
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "file", "file": {"filename": name, "file_data": "data:application/pdf;base64,AA=="}}
+                        for name in ("x.pdf", "document.pdf")
+                    ],
+                },
+                ASKED,
+            ],
+        ),
+        (told(TEXT, GONE, role="system"), [ASKED, {"role": "system", "content": "b"}, ASKED]),
+    ],
+)
+def test_what_a_message_says_is_said_in_chat(more: dict[str, Any], said: list[Any]) -> None:
+    assert message(**more).fields["messages"] == said
+
+
+@pytest.mark.parametrize(
+    ("more", "fields"),
+    [
+        ({"stop_sequences": []}, {}),
+        ({"stop_sequences": list("abcd")}, {"stop": list("abcd")}),
+        ({"tools": []}, {}),
+        ({"tools": [LOOK], **told(GONE, role="system")}, {}),
+        (
+            {"tools": [{**LOOK, "type": "custom", "strict": True, "description": "d"}]},
+            {
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {
+                            "name": "look",
+                            "parameters": {"type": "object"},
+                            "description": "d",
+                            "strict": True,
+                        },
+                    }
+                ]
+            },
+        ),
+        ({"tool_choice": {"type": "auto"}}, {"tool_choice": "auto"}),
+        ({"tool_choice": {"type": "none"}}, {"tool_choice": "none"}),
+        (
+            {"tool_choice": {"type": "tool", "name": "look"}},
+            {"tool_choice": {"type": "function", "function": {"name": "look"}}},
+        ),
+        ({"metadata": {"user_id": None}}, {}),
+        ({"metadata": {"user_id": "u" * 64}}, {"user": "u" * 64}),
+        ({"metadata": {"user_id": "u" * 65}}, {"user": sha256(b"u" * 65).hexdigest()}),
+        ({"service_tier": "auto"}, {}),
+        ({"service_tier": "standard_only"}, {"service_tier": "default"}),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "low"}}, {"reasoning_effort": "low"}),
+        (
+            {"output_format": {"type": "json_schema", "schema": {"type": "object"}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+                }
+            },
+        ),
+    ],
+)
+def test_what_a_message_asks_for_is_asked_for_in_chat(more: dict[str, Any], fields: dict[str, Any]) -> None:
+    made = message(**more).fields
+    assert {name: value for name, value in made.items() if name != "messages"} == fields
+
+
+@pytest.mark.parametrize(
+    ("finish", "stop", "calls", "told"),
+    [
+        (None, None, False, ("end_turn", None)),
+        ("later", None, False, ("end_turn", None)),
+        ("stop", None, True, ("tool_use", None)),
+        ("stop", "END", True, ("tool_use", None)),
+        ("stop", "END", False, ("stop_sequence", "END")),
+        ("stop", "", False, ("end_turn", None)),
+        ("stop", 151_643, False, ("end_turn", None)),  # vLLM names a token
+        ("length", "END", True, ("max_tokens", None)),
+        ("content_filter", None, False, ("refusal", None)),
+    ],
+)
+def test_why_a_message_ended(finish: str | None, stop: object, calls: bool, told: tuple[str, str | None]) -> None:
+    assert stop_reason(finish, stop, calls=calls) == told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cut", "names"), [(("{}", "{"), True, ["f0"]), (("", "{}"), False, ["f0", "f1"])]
+)
+def test_of_an_answer_that_was_cut_only_its_last_call_is_left_out(
+    arguments: tuple[str, ...], cut: bool, names: list[str]
+) -> None:
+    def made(*given: str) -> Said:
+        calls = [Call(id=f"c{n}", function=Function(name=f"f{n}", arguments=each)) for n, each in enumerate(given)]
+        return Said(tool_calls=calls)
+
+    assert [each["name"] for each in _content(made(*arguments), cut=cut)] == names
+    for wrong, at_end in ((("{", "{}"), True), (("{}", "{"), False)):
+        with pytest.raises(Malformed):
+            _content(made(*wrong), cut=at_end)
+
+
+# responses -----------------------------------------------------------------------------------------------------------
+
+
+def response(**more: Any) -> responses_to_chat.Translation:
+    return responses_to_chat.Translation(json.dumps({"model": "m", "input": "a", **more}).encode())
+
+
+def item(*parts: dict[str, Any], role: str = "user") -> dict[str, Any]:
+    return {"input": [{"type": "message", "role": role, "content": list(parts)}]}
+
+
+WORDS = {"type": "input_text", "text": "b"}
+FUNCTION = {"type": "function", "name": "look"}
+FILE = {"type": "input_file", "filename": "x.pdf", "file_data": "data:application/pdf;base64,AA=="}
+CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        (item(WORDS, role="tool"), "input: the role 'tool'"),
+        (item({"type": "input_image", "image_url": "data:x"}, role="assistant"), "input: content of type input_image"),
+        (item({"type": "input_image", "file_id": None}), "input: content of type input_image"),
+        (item({"type": "input_file"}), "input: content of type input_file"),
+        (item({"type": "refusal", "refusal": "no"}), "input: content of type refusal"),
+        ({"input": [{**CALL, "later": 1}]}, "input: function_call.later"),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "c1", "output": "x", "later": 1}]},
+            "input: function_call_output.later",
+        ),
+        ({"tools": [{**FUNCTION, "later": 1}]}, "tools: later"),
+        ({"tools": [{"type": "namespace", "name": "g", "tools": [], "later": 1}]}, "tools: namespace.later"),
+        ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice 'allowed_tools'"),
+        ({"text": {"later": 1}}, "text.later"),
+        ({"stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+    ],
+)
+def test_what_chat_has_no_word_for_of_a_response_is_named(more: dict[str, Any], name: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        response(**more)
+    assert refused.value.details["field"] == name
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"instructions": "b"}, [{"role": "system", "content": "b"}, ASKED]),
+        (item(WORDS), [{"role": "user", "content": "b"}]),
+        (item(WORDS, WORDS), [{"role": "user", "content": [TEXT, TEXT]}]),
+        (item(WORDS, WORDS, role="developer"), [{"role": "system", "content": "bb"}]),
+        (item({"type": "refusal", "refusal": "no"}, role="assistant"), [{"role": "assistant", "content": "no"}]),
+        (
+            item(FILE),
+            [{"role": "user", "content": [{"type": "file", "file": {k: FILE[k] for k in ("filename", "file_data")}}]}],
+        ),
+        (
+            {
+                "input": [
+                    {"type": "item_reference", "id": "rs_1"},
+                    {"type": "reasoning", "id": "rs_2", "summary": []},
+                    CALL,
+                ]
+            },
+            [
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+                }
+            ],
+        ),
+        (
+            {
+                "input": [
+                    {**CALL, "namespace": "g"},
+                    {"type": "function_call_output", "call_id": "c1", "output": [WORDS, FILE]},
+                    {"role": "user", "content": "a"},
+                ]
+            },
+            [
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {"id": "c1", "type": "function", "function": {"name": "g__look", "arguments": "{}"}}
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "c1", "content": "b\nThe file is below."},
+                {
+                    "role": "user",
+                    "content": [{"type": "file", "file": {k: FILE[k] for k in ("filename", "file_data")}}],
+                },
+                ASKED,
+            ],
+        ),
+    ],
+)
+def test_what_a_response_is_asked_is_said_in_chat(more: dict[str, Any], said: list[Any]) -> None:
+    assert response(**more).fields["messages"] == said
+
+
+@pytest.mark.parametrize(
+    ("more", "fields"),
+    [
+        ({"tools": []}, {}),
+        (
+            {"tools": [{**FUNCTION, "strict": False, "description": None}]},
+            {"tools": [{"type": "function", "function": {"name": "look", "strict": False}}]},
+        ),
+        ({"tool_choice": "required"}, {"tool_choice": "required"}),
+        ({"tool_choice": FUNCTION}, {"tool_choice": {"type": "function", "function": {"name": "look"}}}),
+        ({"text": {"verbosity": "low", "format": {"type": "text"}}}, {"verbosity": "low"}),
+        (
+            {"text": {"format": {"type": "json_object"}, "verbosity": None}},
+            {"response_format": {"type": "json_object"}},
+        ),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": None}}},
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}},
+        ),
+        ({"reasoning": {"effort": "low", "summary": None}}, {"reasoning_effort": "low"}),
+        ({"truncation": "disabled", "top_logprobs": 0, "stream_options": {"include_obfuscation": False}}, {}),
+    ],
+)
+def test_what_a_response_asks_for_is_asked_for_in_chat(more: dict[str, Any], fields: dict[str, Any]) -> None:
+    made = response(**more).fields
+    assert {name: value for name, value in made.items() if name != "messages"} == fields
+
+
+def test_functions_of_a_group_are_told_what_it_is_for_once() -> None:
+    group = {"type": "namespace", "name": "g", "description": "Files.", "tools": [
+        {**FUNCTION, "description": "Look."}, {**FUNCTION, "name": "read"}]}  # fmt: skip
+    made = response(tools=[group])
+    assert made.groups == {"g__look": ("g", "look"), "g__read": ("g", "read")}
+    assert [each["function"] for each in made.fields["tools"]] == [
+        {"name": "g__look", "description": "Files.\n\nLook."},
+        {"name": "g__read"},
+    ]
