@@ -417,13 +417,23 @@ def killed(rig: Rig, *scopes: str, streams: bool = False) -> None:
 
 
 @pytest.mark.parametrize(
-    "scope", ["company", "workload/assistant", "deployment/one", "site/{site}", "model/{model}", "provider/{provider}"]
+    "scope",
+    [
+        "company",
+        "workload/assistant",
+        "key/{key}",
+        "deployment/one",
+        "site/{site}",
+        "model/{model}",
+        "provider/{provider}",
+    ],
 )
 async def test_whatever_is_stopped_is_not_asked(tmp_path: Path, scope: str) -> None:
     async with call_rig(tmp_path, ("one",)) as rig:
         place = rig.plan("assistant").names["auto"][0]
-        wanted = scope.format(site=place.site, model=place.model, provider=place.model.split("/")[0])
-        killed(rig, wanted)
+        (key,) = rig.gateway.live.policy.keys.values()
+        provider = place.model.split("/")[0]
+        killed(rig, scope.format(site=place.site, model=place.model, provider=provider, key=key.id))
         reply = await rig.chat()
         assert (reply.status, error(reply.body)["code"]) == (403, "killed")
         killed(rig)
@@ -431,10 +441,11 @@ async def test_whatever_is_stopped_is_not_asked(tmp_path: Path, scope: str) -> N
         assert rig.models["one"].counted == 1
 
 
-@pytest.mark.parametrize("scope", ["company", "deployment/one", "site/cloud", "workload/assistant"])
+@pytest.mark.parametrize("scope", ["company", "deployment/one", "site/{site}", "workload/assistant", "key/{key}"])
 async def test_a_kill_for_security_ends_streams_with_an_error_event(tmp_path: Path, scope: str) -> None:
     async with call_rig(tmp_path) as rig:
-        scope = scope.replace("site/cloud", f"site/{rig.plan('assistant').names['auto'][0].site}")
+        (key,) = rig.gateway.live.policy.keys.values()
+        scope = scope.format(site=rig.plan("assistant").names["auto"][0].site, key=key.id)
         rig.play("one", say="a long answer that goes on " * 40, chunk_ms=5)
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request(stream=True, max_tokens=900))

@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import Rig, call_rig, until
+from msgspec import structs
+from tests.unit.call_rig import Fixed, Rig, call_rig, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from groundplan.blueprint.model import Guardrails
+from groundplan.core.errors import GroundplanError
+from groundplan.core.ids import new_id_bytes
+from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import upgrades
+from groundplan.gateway.policy.catalog import index
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces.realtime_permission import Permission
+from groundplan.gateway.surfaces.realtime_response import REALTIME
 
 
 @asynccontextmanager
@@ -36,6 +45,46 @@ async def conversing(
 def port_of(server: Server) -> int:
     port: int = next(iter(server.sockets)).getsockname()[1]
     return port
+
+
+async def test_a_conversation_goes_on_for_as_long_as_everything_about_it_may(tmp_path: Path) -> None:
+    """Of the person for whom a key acts, too, who may leave."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        live, plan, (hash, key) = rig.gateway.live, rig.plan("assistant"), *rig.gateway.live.policy.keys.items()
+        assert isinstance(live, Fixed) and live.catalog is not None
+        (place,), now = plan.names["one"], rig.gateway.clock.now().timestamp()
+        key = replace(key, person="ana", acts_for_others=True, expires=now + 1)
+        good = replace(live.policy, keys={hash: key}, active=frozenset({"ana", "ben"}))
+        admitted = Exchange(new_id_bytes(), None, None, REALTIME)  # type: ignore[arg-type]
+        admitted.catalog, admitted.policy, admitted.plan, admitted.workload = live.catalog, good, plan, plan.workload
+        admitted.key, admitted.person, live.policy = key, "ben", good
+        permission = Permission(rig.gateway, admitted)
+        permission.check(place)
+
+        def held(**more: Any) -> dict[bytes, KeyEntry]:
+            return {hash: replace(key, **more)}
+
+        scopes = ("company", "workload/assistant", f"key/{key.id}", f"site/{place.site}", f"model/{place.model}")
+        changes: list[tuple[dict[str, Any], str]] = [
+            ({"keys": {}}, "invalid_api_key"),
+            ({"keys": held(revoked=True)}, "key_revoked"),
+            ({"keys": held(expires=now)}, "key_expired"),
+            ({"active": frozenset({"ben"})}, "key_user_inactive"),
+            ({"active": frozenset({"ana"})}, "person_unknown"),
+            *(({"kills": frozenset({each})}, "killed") for each in (*scopes, "deployment/one")),
+        ]
+        for change, code in changes:
+            live.policy = replace(good, **change)
+            with pytest.raises(GroundplanError, match=code):
+                permission.check(place)
+        live.policy, live.seconds = good, 3600.0
+        with pytest.raises(GroundplanError, match="policy_lease_expired"):
+            permission.check(place)
+        live.seconds = 0.0
+        elsewhere = structs.replace(plan.workload, residency=["US"])
+        live.catalog = index(structs.replace(live.catalog.blueprint, number=2, workloads=[elsewhere]))
+        with pytest.raises(GroundplanError, match="deployment_changed"):
+            permission.check(place)
 
 
 @pytest.mark.parametrize("odd", ["1e999", "1" * 5000, "[" * 9000 + "]" * 9000])

@@ -49,6 +49,9 @@ class Permission:
         if known is None:
             raise Denied("this API key is no longer valid", code="invalid_api_key", hint="Use another key.")
         check_key(known, policy, gateway.clock.now().timestamp())
+        if self._person and self._person not in policy.active:  # one for whom a key acts
+            told, hint = "the person of this conversation is not active any more", "Name an active person."
+            raise Denied(told, code="person_unknown", hint=hint)
         admit.check_kills(policy, known, workload)
         if catalog is not None and catalog.granted:
             check_grants(catalog, policy, known, self._person, gateway.clock.now().date())
