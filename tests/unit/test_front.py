@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from cryptography.x509 import Name, NameAttribute
 from cryptography.x509.oid import NameOID
 from tests.contract.ways import Authority
 
-from groundplan.gateway.http import handshakes
+from groundplan.gateway.http import connection, handshakes
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.front import Front, Sockets, subject_of
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.http.tls import ServerFiles
-from groundplan.gateway.probed import FIRST_SECONDS
+from groundplan.gateway.probed import FIRST_SECONDS, is_gone
 
 
 @asynccontextmanager
@@ -132,12 +132,49 @@ async def test_who_is_gone_without_a_word_is_probed(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting(authority))
         writer.write(b"GET / HTTP/1.1\r\nhost: g\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        (connection,) = made._server.connections
-        assert connection.transport is not None and connection.deadline > asyncio.get_running_loop().time() + 900
-        taken = connection.transport.get_extra_info("socket")
+        (one,) = made._server.connections
+        assert one.transport is not None and one.deadline > asyncio.get_running_loop().time() + 900
+        taken = one.transport.get_extra_info("socket")
         assert taken.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == FIRST_SECONDS
         writer.close()
+
+
+async def test_an_answer_ends_whose_client_confirms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel sends again for a quarter of an hour, and probes nobody meanwhile."""
+    ended, looked = asyncio.Event(), asyncio.Event()
+
+    async def endless(request: Request, response: Response) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    def look(client: Any) -> bool:
+        looked.set()
+        return is_gone(client)
+
+    async with serving(None, Limits(look_seconds=0.02, sweep_seconds=0.02)) as (made, port):
+        made._server.handler = endless
+        monkeypatch.setattr(connection, "is_gone", look)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: g\r\n\r\n")
+        await asyncio.wait_for(looked.wait(), 20)
+        assert not ended.is_set(), "it is there, and waits"
+        monkeypatch.setattr(connection, "is_gone", lambda _: True)
+        await asyncio.wait_for(ended.wait(), 20)
+        writer.close()
+
+
+def test_who_confirms_nothing_is_gone() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        for _ in range(3):  # the system answers the first one, and says nothing to those behind it
+            last = waiting.enter_context(socket.socket())
+            last.setblocking(False)
+            last.connect_ex(full.getsockname())
+        first = waiting.enter_context(full.accept()[0])
+        assert is_gone(last) == hasattr(socket, "TCP_INFO") and not is_gone(first)
+    assert not is_gone(first), "it is closed"
 
 
 async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(

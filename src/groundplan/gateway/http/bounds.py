@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FOREVER = float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -25,6 +27,8 @@ class Limits:
     request just as it is closed (Traefik 90 s, Caddy 120 s, Google's load balancers 600 s, Cloudflare 900 s)."""
     write_seconds: float = 60.0
     """How long a client may take nothing of what waits for it."""
+    look_seconds: float = 10.0
+    """How often it is looked whether the client of an answer that goes on is still there."""
     linger_seconds: float = 5.0
     linger_bytes: int = 64 << 20
     """After the answer to a request that is not read to its end, what still comes is thrown away for so long and so

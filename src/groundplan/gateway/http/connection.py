@@ -16,12 +16,13 @@ from typing import cast
 import httptools
 
 from groundplan.gateway.http import refusals
-from groundplan.gateway.http.bounds import Refusal
+from groundplan.gateway.http.bounds import FOREVER, Refusal
 from groundplan.gateway.http.known_head import KnownHead
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.request_reader import BODY, IDLE, RequestReader
 from groundplan.gateway.http.response import HeadResponse, Response
 from groundplan.gateway.http.serving import Serving
+from groundplan.gateway.probed import is_gone
 
 Handler = Callable[[Request, Response], Awaitable[None]]
 RefusalBody = Callable[[Refusal], bytes]
@@ -94,7 +95,7 @@ class Connection(RequestReader):
         if self.paused is not None:
             self.paused.set()
             self.paused = None
-        self.deadline = self.server.now() + self.server.limits.idle_seconds
+        self.deadline = FOREVER if self.answering else self.server.now() + self.server.limits.idle_seconds
         if self._task is None and not self._closing and self.transport is not None:
             self._go_on(self.transport)
 
@@ -180,7 +181,7 @@ class Connection(RequestReader):
     def _begin(self, request: Request, *, eagerly: bool = False) -> None:
         """`eagerly`: up to its first wait at once, where Python can. Never for one that follows another: a thousand
         refused ones that came together would be a thousand frames deep."""
-        self.deadline = float("inf")
+        self.deadline = FOREVER
         if eagerly and sys.version_info >= (3, 12):
             task = asyncio.Task(self._run(request), loop=self.server.loop, eager_start=True)
             if not task.done():
@@ -256,7 +257,7 @@ class Connection(RequestReader):
         self._linger(transport)
 
     def _linger(self, transport: asyncio.Transport) -> None:
-        self._size, self.deadline = 0, float("inf")
+        self._size, self.deadline = 0, FOREVER
         if transport.can_write_eof():
             transport.write_eof()
         if not transport.is_reading():
@@ -283,8 +284,10 @@ class Connection(RequestReader):
         if self._task is None and self._phase != IDLE and self._refusal is None and not self._closing:
             self._refuse(refusals.LATE)
             self._answer_refusal()
-        elif self._task is None or self.paused is not None:
+        elif self._task is None or self.paused is not None or is_gone(transport.get_extra_info("socket")):
             transport.abort()
+        else:
+            self.deadline = FOREVER
 
     def cut(self) -> None:
         """End it now, whatever it is doing."""

@@ -11,6 +11,7 @@ import time
 from email.utils import formatdate
 
 from groundplan.gateway.awake import awake_of
+from groundplan.gateway.http.bounds import FOREVER
 from groundplan.gateway.http.bounds import Limits as Limits
 from groundplan.gateway.http.bounds import Refusal as Refusal
 from groundplan.gateway.http.connection import Connection as Connection
@@ -65,6 +66,8 @@ class Server(Host):
         now = self._swept
         for connection in [c for c in self.connections if c.deadline < now]:
             connection.expire()
+        for connection in [c for c in self.connections if c.deadline == FOREVER and c.answering]:
+            connection.deadline = now + self.limits.look_seconds
         self._sweeper = self.loop.call_later(self.limits.sweep_seconds, self._sweep)
 
     @property
