@@ -55,6 +55,7 @@ class Fixed:
     catalog: Catalog | None
     seconds: float = 0.0
     """Since it was last heard that the policy is the newest."""
+    follows: bool = False
 
     def age(self) -> float:
         return self.seconds

@@ -4,6 +4,7 @@ afterwards."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import hashlib
 import json
@@ -275,6 +276,21 @@ async def test_the_policy_lease_and_the_grace(rig: Rig) -> None:
     assert (await rig.chat()).status == 200
     rig.live.seconds = 61.1
     assert (await rig.chat()).code == "policy_lease_expired"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_worker_that_stood_still_asks_what_holds_now(rig: Rig, *, killed: bool) -> None:
+    """So does one whose clock was set: the next heartbeat is a moment away, and nobody is refused for that."""
+    rig.live.seconds, rig.live.follows = 61.1, True
+
+    def confirm() -> None:
+        rig.live.seconds = 0.0
+        if killed:
+            rig.live.policy = dataclasses.replace(rig.live.policy, kills=frozenset({"company"}))
+
+    asyncio.get_running_loop().call_later(0.02, confirm)
+    reply = await rig.chat()
+    assert (reply.status, rig.one.counted) == ((403, 0) if killed else (200, 1))
 
 
 async def test_a_worker_whose_policy_was_never_confirmed_is_not_ready(rig: Rig) -> None:

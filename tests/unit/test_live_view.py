@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,30 @@ def test_policy_has_grown_old_while_the_machine_slept(tmp_path: Path, monkeypatc
     told = {time.CLOCK_MONOTONIC: 10.0, time.CLOCK_BOOTTIME: 10.0}
     monkeypatch.setattr(time, "clock_gettime", told.__getitem__)
     view = LiveView("", Home(tmp_path), new_id(), SystemClock(), Slices())
-    view._confirmed = view._clock.monotonic()
+    view._confirmed = view._clock.monotonic(), view._clock.seconds()
     told[time.CLOCK_BOOTTIME] += 3600  # the other one stands still
     assert view.age() == 3600
+
+
+async def test_policy_has_grown_old_while_a_virtual_machine_was_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For it no time has passed; only its wall clock is set right."""
+    clock = ManualClock()
+    view: Any = LiveView("", Home(tmp_path), new_id(), clock, Slices())
+
+    async def beat(*_: Any) -> list[tuple[int, int, float]]:
+        clock.advance(0.5)
+        return [(-1, 0, clock.seconds())]
+
+    monkeypatch.setattr(live_module, "_asked", beat)
+    view._anew = False
+    await view.refresh(None)
+    assert view.age() == 0.5
+    clock.set_now(clock.now() + timedelta(minutes=10))
+    assert view.age() == 600.5
+    clock.set_now(clock.now() - timedelta(hours=1))
+    assert view.age() == 0.5
 
 
 async def test_a_clock_that_is_not_postgresqls_is_told_about_once(

@@ -89,6 +89,11 @@ class Live(Protocol):
         """Seconds since live policy was last confirmed."""
         ...
 
+    @property
+    def follows(self) -> bool:
+        """Whether PostgreSQL was heard when it was last asked."""
+        ...
+
     def remaining(self, budget: Budget, period: str) -> int:
         """Picodollars of a budget that nobody has spent, as far as this worker knows."""
         ...

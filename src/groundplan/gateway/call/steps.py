@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from groundplan.blueprint.model import Workload
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import NAMED, Kept
@@ -22,6 +23,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.failed import NO_PATH
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import identify, inherit
+from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.leaving import leave
 from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
@@ -162,7 +164,11 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
 
     A call whose answer is cached is finished then, and holds nothing.
     """
-    policy = _check(gateway, exchange, catalog, now)
+    try:
+        policy = _check(gateway, exchange, catalog, now)
+    except Unavailable:
+        policy = await _check_again(gateway, exchange, catalog)
+        now = gateway.clock.seconds()
     guarded = exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy)
     if guarded or exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
         began = gateway.loop.time()
@@ -192,8 +198,13 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
         exchange.waited += gateway.loop.time() - began
     if gateway.live.policy is not policy:
         _recheck(gateway, exchange, catalog)
-    gateway.live.count(plan.workload.name, exchange.person)
-    content.begin(exchange, plan.workload)
+    _remember(gateway, exchange, plan.workload)
+
+
+def _remember(gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
+    """What is to be known of an admitted call once it is over."""
+    gateway.live.count(workload.name, exchange.person)
+    content.begin(exchange, workload)
     if exchange.trial is not None and exchange.kept is None and exchange.trial.shadowed:
         exchange.kept = []
 
@@ -231,6 +242,18 @@ async def _ground(gateway: Gateway, exchange: Exchange) -> None:
         return
     named = plan.allowed(ask.model, exchange.interface.needs)
     gateway.routes.regard(exchange, plan.workload, ask, named, gateway.times, gateway.loop.time())
+
+
+async def _check_again(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
+    """The checks under the policy that the next heartbeat confirms, where a worker that follows it only stood still, or
+    a clock was set. Raises as they do."""
+    if exchange.plan is not None and gateway.live.follows:
+        began = gateway.loop.time()
+        await renewed(gateway, exchange.plan)
+        exchange.waited += gateway.loop.time() - began
+    now = gateway.clock.seconds()
+    (inherit if exchange.of else identify)(exchange, gateway.live.policy, now)
+    return _check(gateway, exchange, catalog, now)
 
 
 def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:

@@ -114,7 +114,8 @@ class LiveView:
         self._epoch = epoch
         self._clock = clock
         self._slices = slices
-        self._confirmed: float | None = None
+        self._confirmed: tuple[float, float] | None = None
+        """When that was by both clocks: seconds that never go back, and those since the epoch."""
         self._database_kills: frozenset[str] = frozenset()
         self._filed: frozenset[str] = frozenset()
         """Kills of the file in HOME, as last read."""
@@ -141,8 +142,17 @@ class LiveView:
 
     # what the request path reads -------------------------------------------------------------------------------------
     def age(self) -> float:
-        """Seconds since the database last confirmed that `policy` is the newest."""
-        return float("inf") if self._confirmed is None else self._clock.monotonic() - self._confirmed
+        """Seconds since the database last confirmed that `policy` is the newest, by the clock that says more: of a
+        virtual machine that was paused only the wall clock tells, once it is set right."""
+        if self._confirmed is None:
+            return float("inf")
+        since, at = self._confirmed
+        return max(self._clock.monotonic() - since, self._clock.seconds() - at)
+
+    @property
+    def follows(self) -> bool:
+        """Whether the database was heard when it was last asked: then it confirms `policy` in a moment."""
+        return not self._is_cut_off
 
     def remaining(self, budget: Budget, period: str) -> int:
         """Picodollars of the budget that nobody has spent, as last seen, less what this worker spent since."""
@@ -226,7 +236,7 @@ class LiveView:
         """One heartbeat: acknowledge what is loaded, load what is newer, confirm the policy's age."""
         self.read_kill_file()
         while True:
-            asked = self._clock.monotonic()
+            asked, at = self._clock.monotonic(), self._clock.seconds()
             number = self.catalog.number if self.catalog else 0
             acknowledged = 0 if self._anew else max(0, self.policy.number)
             parameters = (acknowledged, number, self.ready, self._epoch)
@@ -248,7 +258,7 @@ class LiveView:
                 await self._load_blueprint(connection, blueprint)
             if not newer_policy and not newer_blueprint:
                 break
-        self._confirmed = asked
+        self._confirmed = asked, at
         self._note()
         if self.catalog is not None:
             self.loaded.set()

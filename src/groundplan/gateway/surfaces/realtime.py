@@ -441,6 +441,7 @@ class Session:
             if self._stops and (self._active is None or gateway.targets.stopped):
                 raise stopping()  # a response that is being made is heard to its end, while there is time
             try:
+                await permission.renewed()
                 permission.check(self._deployment)
                 if self._texts.deployment is not None:
                     permission.check(self._texts.deployment)

@@ -10,7 +10,7 @@ from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import check_grants, check_key
-from groundplan.gateway.call.lease import may_hold
+from groundplan.gateway.call.lease import may_hold, renewed
 
 _place = attrgetter("site", "model", "upstream_model", "url")
 """Of a deployment, whatever makes it another one than a conversation is connected to."""
@@ -40,6 +40,11 @@ class Permission:
         keys = gateway.live.policy.keys.items()
         self._hash = next((hash for hash, each in keys if each.id == self._key.id), b"")
         """Of the key, which is looked for once: there may be many."""
+
+    async def renewed(self) -> None:
+        """Once live policy is confirmed, which a worker that stood still, or whose clock was set, waits for. Raises
+        `Unavailable`."""
+        await renewed(self._gateway, self._plan)
 
     def check(self, deployment: Deployment) -> None:
         """Raises `Denied`, `Unavailable` where it may not go on at this deployment."""
