@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -203,28 +204,48 @@ class Unseen:
         return 60.0
 
 
+async def ordered(conn: psycopg.AsyncConnection[Any]) -> tuple[UUID, UUID]:
+    """A batch, and an order of it that is being sent."""
+    file, batch, order = new_id(), new_id(), new_id()
+    await conn.execute("INSERT INTO api_file VALUES (%s, 'w', NULL, 'batch', 'f', 1)", (file,))
+    await conn.execute(
+        """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, status,
+             expires_at) VALUES (%s, 'w', %s, '', '/v1/embeddings', %s, '24h', 'in_progress', now())""",
+        (batch, file, file),
+    )
+    place = msgspec.json.encode(deployment("one", 1)).decode()
+    made = "INSERT INTO batch_order (id, batch_id, deployment, blueprint, state) VALUES (%s, %s, %s, 1, 'sending')"
+    await conn.execute(made, (order, batch, place))
+    return batch, order
+
+
 async def test_an_order_that_may_be_under_way_is_not_given_again_because_a_clock_is_fast(
     database: Database, tmp_path: Path
 ) -> None:
     """It is PostgreSQL that wrote down when it was sent."""
-    gateway, place = SimpleNamespace(clock=ManualClock(NOW)), msgspec.json.encode(deployment("one", 1)).decode()
+    gateway = SimpleNamespace(clock=ManualClock(NOW))
     orders = Orders(cast("Any", gateway), cast("Any", None), Shelf(Home(tmp_path)), "")
     async with await psycopg.AsyncConnection.connect(database.superuser, autocommit=True) as conn:
-        file, batch, order = new_id(), new_id(), new_id()
-        await conn.execute("INSERT INTO api_file VALUES (%s, 'w', NULL, 'batch', 'f', 1)", (file,))
-        await conn.execute(
-            """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, status,
-                 expires_at) VALUES (%s, 'w', %s, '', '/v1/embeddings', %s, '24h', 'in_progress', now())""",
-            (batch, file, file),
-        )
-        made = "INSERT INTO batch_order (id, batch_id, deployment, blueprint, state) VALUES (%s, %s, %s, 1, 'sending')"
-        await conn.execute(made, (order, batch, place))
+        _, order = await ordered(conn)
         for age, state in (("59 seconds", "sending"), ("61 seconds", "new")):
             await conn.execute("UPDATE batch_order SET sending_at = now() - %s::interval", (age,))
             found = await order_store.find(conn, order)
             assert found is not None
             await orders._find_again(conn, found, cast("Any", Unseen()))
             assert await (await conn.execute("SELECT state FROM batch_order")).fetchone() == (state,)
+
+
+async def test_an_order_is_followed_though_postgresqls_clock_was_fast_for_a_moment(database: Database) -> None:
+    """In that moment each was put off until a minute after it; so were those that their provider had just made."""
+    async with await psycopg.AsyncConnection.connect(database.superuser, autocommit=True) as conn:
+        batch, order = await ordered(conn)
+        for state, ahead, seconds, due in (
+            ("sent", "0", 60.0, False), ("sent", "1 hour", 0.5, True), ("new", "1 day", 60.0, True),
+            ("sending", "0", 3700.0, False), ("sending", "1 day", 3700.0, True),
+        ):  # fmt: skip
+            await order_store.wait(conn, order, seconds)
+            await conn.execute("UPDATE batch_order SET state = %s, next_at = next_at + %s::interval", (state, ahead))
+            assert await order_store.due(conn, batch) == ([order] if due else []), (state, ahead)
 
 
 @given(st.lists(st.integers(0, 1 << 40), min_size=2, max_size=50))
