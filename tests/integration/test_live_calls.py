@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -33,6 +33,7 @@ from groundplan.cli.tail import line
 from groundplan.core.ids import new_id
 from groundplan.identity import service as identity
 from groundplan.identity import sessions
+from groundplan.ledger import queries
 from groundplan.testing.database import Cluster, Database
 
 
@@ -200,6 +201,29 @@ def test_a_call_that_arrives_before_the_first_look_is_told(database: Database) -
         while not calls.number:
             assert time.monotonic() < end, "it is not told"
             time.sleep(0.02)
+        assert [row["id"] for _, row in calls.after(0)] == [call]
+
+
+def test_calls_are_told_though_postgresqls_clock_was_set_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look was by the fast clock, and so did a call arrive that is not told again."""
+    ahead, time_of = [timedelta(hours=1)], queries.database_time
+    monkeypatch.setattr(queries, "database_time", lambda conn: time_of(conn) + (ahead.pop() if ahead else timedelta()))
+    monkeypatch.setattr(live, "AT_ONCE", 1)
+    with psycopg.connect(database.superuser, autocommit=True) as conn:
+        conn.execute("UPDATE call SET shipped_at = now() + interval '1 hour' WHERE id = %s", (put(database),))
+    with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool:
+        calls = Calls(pool)
+        with calls.watch():
+            end = time.monotonic() + 30
+            while ahead:
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            call = put(database)
+            while not calls.number:
+                assert time.monotonic() < end, "it is not told"
+                time.sleep(0.02)
         assert [row["id"] for _, row in calls.after(0)] == [call]
 
 

@@ -124,7 +124,7 @@ class Calls:
                         last = queries.database_time(conn) - timedelta(seconds=time.monotonic() - self._begun)
                         before = queries.arrived(conn, last - OVERLAP, AT_ONCE)
                         seen = {row["id"]: at for at, row in before if at < last}
-                    last = self._look(conn, seen, last)
+                    last = min(self._look(conn, seen, last), queries.database_time(conn))  # which may be set back
             except (psycopg.Error, PoolTimeout) as error:
                 log.warning("cannot look for calls: %s", error.__class__.__name__)
             pause.wait(LOOK_SECONDS)

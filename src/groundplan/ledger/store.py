@@ -218,11 +218,13 @@ def _days_of(conn: Connection[Any], wanted: CallFilter, before: UUID | None) -> 
 
 
 def arrived(conn: Connection[Any], since: datetime, limit: int) -> list[Row]:
-    """The newest calls that reached the ledger after `since`, in the order of arrival, with `shipped_at`."""
+    """The newest calls that reached the ledger after `since`, in the order of arrival, with `shipped_at`. Those of a
+    time that is yet to come were there when the clock was wrong."""
     query: LiteralString = (
         "SELECT * FROM ("
         + _CALL.replace("c.detail", "c.detail, c.shipped_at")
-        + " WHERE c.shipped_at > %(since)s ORDER BY c.shipped_at DESC, c.id DESC LIMIT %(limit)s) n"
+        + " WHERE c.shipped_at > %(since)s AND c.shipped_at <= clock_timestamp()"
+        " ORDER BY c.shipped_at DESC, c.id DESC LIMIT %(limit)s) n"
         " ORDER BY n.shipped_at, n.id"
     )
     return select(conn, query, {"since": since, "limit": limit})
