@@ -44,6 +44,43 @@ async def test_a_name_that_nobody_answers_for_holds_up_no_other() -> None:
     assert asked[2:] == ["other"], "it may be of another machine by now"
 
 
+async def test_while_nobody_says_where_a_name_is_it_is_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that is away, or takes longer than a connection may, is no outage of every upstream."""
+    said, loop = threading.Event(), asyncio.get_running_loop()
+    told: list[Found | OSError | None] = []
+
+    def way(_: str, port: int, *__: int) -> Found:
+        found = told.pop(0)
+        if found is None:
+            said.wait(20)
+            return at(("127.0.0.2", port))
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    names, here, there = Names(loop, way), at(("127.0.0.1", 1)), [(socket.AF_INET, ("127.0.0.2", 1))]
+    monkeypatch.setattr(reach, "SILENT_SECONDS", 0.02)
+    away = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    told += [away, here, away, None, away, unknown, away, here, away]
+    async with asyncio.timeout(20):
+        with pytest.raises(socket.gaierror):
+            await names.of("name", 1)
+        assert [await names.of("name", 1) for _ in range(4)] == [[(socket.AF_INET, ("127.0.0.1", 1))]] * 4
+        said.set()
+        while names._looks:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.01)
+        assert await names.of("name", 1) == there, "what was said too late is known"
+        for _ in range(2):
+            with pytest.raises(socket.gaierror):
+                await names.of("name", 1)  # it is not there any more, and so not where it was
+        await names.of("name", 1)
+        monkeypatch.setattr(reach, "KNOWN_SECONDS", -1.0)
+        with pytest.raises(socket.gaierror):
+            await names.of("name", 1)
+    assert not told
+
+
 @contextmanager
 def saying_nothing() -> Iterator[tuple[str, int]]:
     """An address that takes no connection, and refuses none: so many wait there already."""

@@ -3,7 +3,9 @@
 An event loop looks all names up in a few threads (libuv in two): names whose servers say nothing, which takes half a
 minute each, would hold up everybody else's. So each name has a thread of its own, one for all who wait for it. And
 a loop tries one address after the other: behind one that says nothing none would be reached (RFC 8305 has the way out).
-Remembers nothing: a name may be of another machine the next moment.
+
+A name is looked up for each connection, as it may be of another machine the next moment. What was found last is for
+when those who should know say nothing (RFC 8767): a resolver that is away or slow would be an outage of all upstreams.
 """
 
 from __future__ import annotations
@@ -24,6 +26,13 @@ from groundplan.gateway.probed import probe
 NEXT_SECONDS = 0.25
 """How long one address may be silent before the next is tried beside it."""
 
+SILENT_SECONDS = 0.5
+"""How long nobody may say where a name is before it is taken to be where it was."""
+KNOWN_SECONDS = 600.0
+"""For how long it is: as long as a connection is used that was opened there."""
+_NOWHERE = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)}
+"""Somebody answered, and it is not there."""
+
 Place = tuple[socket.AddressFamily, Any]
 """Family and address of a socket."""
 Found = list[Any]
@@ -37,22 +46,39 @@ class Names:
     def __init__(self, loop: asyncio.AbstractEventLoop, way: Callable[..., Found] = socket.getaddrinfo) -> None:
         self._loop = loop
         self._way = way
-        self._looks: dict[tuple[Any, ...], asyncio.Future[Found]] = {}
+        self._looks: dict[tuple[Any, ...], tuple[float, asyncio.Future[Found]]] = {}
+        """Since when each is looked up."""
+        self._known: dict[tuple[Any, ...], tuple[float, Found]] = {}
+        """When and where each was found last."""
 
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> Found:
         """As a loop's own, also in its place. Raises OSError."""
         asked = (host, port, family, type, proto, flags)
-        look = self._looks.get(asked)
-        if look is None:
-            look = self._loop.create_future()
+        at, known = self._known.get(asked, (0.0, None))
+        if known is None or at < self._loop.time() - KNOWN_SECONDS:
+            return await asyncio.shield(self._look_up(asked)[1])
+        try:
+            began, look = self._look_up(asked)
+            async with asyncio.timeout_at(began + SILENT_SECONDS):
+                return await asyncio.shield(look)
+        except OSError as error:
+            if error.errno in _NOWHERE:
+                raise
+            return known
+
+    def _look_up(self, asked: tuple[Any, ...]) -> tuple[float, asyncio.Future[Found]]:
+        """The one for all who ask. Raises OSError."""
+        found = self._looks.get(asked)
+        if found is None:
+            found = self._loop.time(), self._loop.create_future()
             try:
-                threading.Thread(target=self._look, args=(asked, look), name="name", daemon=True).start()
+                threading.Thread(target=self._look, args=(asked, found[1]), name="name", daemon=True).start()
             except RuntimeError as error:  # this user may have no more threads now
                 raise OSError("no thread to look its name up") from error
-            self._looks[asked] = look
-        return await asyncio.shield(look)
+            self._looks[asked] = found
+        return found
 
     async def of(self, host: str, port: int) -> list[Place]:
         """All addresses of a name, families by turns, the preferred one first. Raises OSError."""
@@ -79,8 +105,11 @@ class Names:
         if isinstance(found, OSError):
             look.set_exception(found)
             look.exception()  # whoever waited may have gone
+            if found.errno in _NOWHERE:
+                self._known.pop(asked, None)
         else:
             look.set_result(found)
+            self._known[asked] = self._loop.time(), found
 
 
 _known: WeakKeyDictionary[asyncio.AbstractEventLoop, Names] = WeakKeyDictionary()
