@@ -6,12 +6,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from psycopg_pool import PoolTimeout
 from tests.integration.quiet_way import QuietWay, quiet_way
 
+from groundplan.api import app
+from groundplan.api.genesis import take_up_keys
 from groundplan.core.database import external_url
 from groundplan.core.errors import Unavailable
+from groundplan.core.home import Home
+from groundplan.core.settings import load_settings
 from groundplan.gateway import database as reached
 from groundplan.gateway.journal import threads
 from groundplan.gateway.journal.threads import InThreads
@@ -60,6 +66,27 @@ async def test_a_thread_does_not_wait_for_it_for_ever(way: QuietWay, monkeypatch
         async with asyncio.timeout(20):
             with way.silent(), pytest.raises(Unavailable):  # as it looks whether it is there
                 await database.run(lambda conn: conn.execute("SELECT 1").fetchone())
+
+
+def test_whoever_asks_the_control_api_is_told(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not kept waiting beyond what commands and people wait for."""
+    monkeypatch.setattr(app, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(app, "POOL_WAIT_SECONDS", 0.3)
+    home = Home(tmp_path)
+    take_up_keys(home)
+    with quiet_way(database.dsn) as way:
+        settings = load_settings({"GROUNDPLAN_DATABASE_URL": way.url})
+        with app.create_app(home, settings).state.services.pool as pool:
+            pool.wait()
+            began = time.monotonic()
+            with way.silent():
+                with pytest.raises(PoolTimeout), pool.connection():
+                    pass
+                assert time.monotonic() - began < AT_MOST
+            with pool.connection(20) as connection:
+                assert connection.execute("SELECT 1, pg_sleep(0.2)").fetchone()[0] == 1, "which may take long"
 
 
 async def test_threads_speak_as_the_gateways_role_wherever_the_database_is(database: Database) -> None:

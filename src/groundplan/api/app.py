@@ -15,10 +15,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
+from psycopg import Connection
+from psycopg.abc import RV, PQGen
 from psycopg_pool import ConnectionPool
 
 from groundplan.api import background, controls, errors
@@ -46,14 +49,35 @@ SERVICE = "control"
 """As which it tells `up` that it serves; whoever asks it knows where it is from `up`."""
 POOL_SIZE = 12
 POOL_WAIT_SECONDS = 5.0
+CHECK_SECONDS = 8.0
+"""Longest that is waited for a server to say that it is there: the system waits for 20 s where a network gives no
+answer, and for ever where something in it takes what is sent. Whoever asks waits no longer for why."""
+
+
+class _Checked(Connection[Any]):
+    """One of which it is known before it is used whether the server answers."""
+
+    _most: float | None = None
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        return super().wait(gen, interval, self._most if timeout is None else timeout)
+
+    @staticmethod
+    def check(connection: Connection[Any]) -> None:
+        """As the pool's own. Raises psycopg.Error."""
+        if isinstance(connection, _Checked):
+            connection._most = CHECK_SECONDS
+        ConnectionPool.check_connection(connection)
+        if isinstance(connection, _Checked):
+            connection._most = None
 
 
 def create_app(home: Home, settings: Settings, workspace: Path | None = None, demo: bool = False) -> FastAPI:
     """The application. It connects at its start, makes blueprint 1 where there is none and a workspace is given."""
-    pool = ConnectionPool(
+    pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "control"), min_size=2, max_size=POOL_SIZE,
         timeout=POOL_WAIT_SECONDS, open=False, name="control",
-        check=ConnectionPool.check_connection, reconnect_timeout=30.0,
+        connection_class=_Checked, check=_Checked.check, reconnect_timeout=30.0,
     )  # fmt: skip
     clock = SystemClock()
     services = Services(home, settings, workspace, demo, Releases(home, clock, demo), pool, clock)
