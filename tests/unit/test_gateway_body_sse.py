@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -38,6 +38,7 @@ from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
 from groundplan.gateway.surfaces.responses import RESPONSES
 from groundplan.gateway.surfaces.speech import SPEECH
+from groundplan.gateway.upstream.providers import OF_CACHES
 
 PDF = "data:application/pdf;base64,JVBERg=="
 HOUR = {"type": "ephemeral", "ttl": "1h"}
@@ -97,6 +98,28 @@ def test_mistrals_own_address_is_not_told_what_it_refuses() -> None:
     assert {"stream_options", "store"}.isdisjoint(json.loads(OpenAIChat().forward(asks, place, 7, [])))
     other = msgspec.structs.replace(PLACE, url="https://proxy.example/.mistral.ai/v1")
     assert {"stream_options", "store"} <= json.loads(OpenAIChat().forward(asks, other, 7, [])).keys()
+
+
+@pytest.mark.parametrize(
+    ("url", "refused"),
+    [
+        ("https://generativelanguage.googleapis.com/v1beta/openai", {"store", *OF_CACHES}),
+        ("https://api.groq.com/openai/v1", {*OF_CACHES}),
+        ("https://api.mistral.ai/v1", {"store", "prompt_cache_retention"}),
+        ("https://api.openai.com/v1", set()),
+        ("https://proxy.example/api.groq.com/openai/v1", set()),
+    ],
+)
+def test_no_address_is_told_what_it_refuses_and_nothing_of_an_answer_depends_on(url: str, refused: set[str]) -> None:
+    """As agents say it in every request: a fallback there would refuse what others are asked."""
+    said = dict.fromkeys(OF_CACHES, "24h")
+    place = msgspec.structs.replace(PLACE, url=url)
+    sent = json.loads(OpenAIChat().forward(chat_completions.read(chat(store=True, **said)), place, 7, []))
+    assert {"store", *said} - sent.keys() == refused and sent.get("store", False) is False
+    ask = responses.read(json.dumps({"model": "a", "input": "x", **said}).encode())
+    sent = json.loads(RESPONSES.codec(place).forward(ask, place, 7, []))
+    assert said.keys() - sent.keys() == refused - {"store"}
+    assert set(cast("list[str]", RESPONSES.notes(ask, place).get("left_out", []))) == refused - {"store"}
 
 
 def test_mistrals_own_address_is_told_of_no_user_and_the_caller_so() -> None:

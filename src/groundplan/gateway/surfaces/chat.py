@@ -255,9 +255,11 @@ class OpenAIChat:
         elif ask.stream and not ask.include_usage:
             changes["stream_options"] = with_usage_told(ask.fields)
         if "store" in ask.fields:
-            changes["store"] = None if providers.is_strict(deployment) else b"false"
+            changes["store"] = None if "store" in providers.refused_at(deployment.url) else b"false"
             if "metadata" in ask.fields and bytes(ask.fields["store"]) == b"true":
                 changes["metadata"] = None  # of what is stored, and taken with nothing else
+        if not ask.fields.keys().isdisjoint(providers.OF_CACHES):
+            changes.update(dict.fromkeys(providers.left_out(ask.fields, deployment, providers.OF_CACHES)))
         if (told := call_ids.for_chat(deployment, ask.fields["messages"])) is not None:
             changes["messages"] = told
         if system:

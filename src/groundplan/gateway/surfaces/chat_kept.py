@@ -110,7 +110,7 @@ class _StoredOpenAIChat(OpenAIChat):
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """Nothing is stored at the upstream, which is told so."""
         made = super().forward(ask, deployment, cap, system)
-        known = "store" in ask.fields or providers.is_strict(deployment)
+        known = "store" in ask.fields or "store" in providers.refused_at(deployment.url)
         return made if known else made.rstrip()[:-1] + b',"store":false}'
 
     def relay(self, ask: Ask) -> ChatRelay:

@@ -54,8 +54,6 @@ _UNBOUNDED = OTHERWISE | {
 _NONE = msgspec.Raw(b"null")
 _OF_CODEX = "client_metadata"
 """A field of Codex about itself, in each of its requests."""
-_OF_CACHES = ("prompt_cache_key", "prompt_cache_retention")
-"""Where a provider looks for what it read of a prompt before, and for how long: about a price, not about the answer."""
 _SUMMARY = SUMMARY.encode()
 _SEALED = b'"encrypted_content"'
 _encode = msgspec.json.Encoder().encode
@@ -234,7 +232,7 @@ class OpenAIResponses:
 class ResponsesByChat(ByChat):
     """Responses by way of an upstream's chat."""
 
-    spare = _OF_CACHES
+    spare = providers.OF_CACHES
 
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         return chat_fields(ask)
@@ -341,7 +339,7 @@ class Responses(ServedByChat):
         found = self.pinned(ask, deployments)
         if _of_reasoning(ask) and (own := tuple(deployment for deployment in found if native(deployment))):
             return own
-        return able(ask, found, native, chat_fields, _OF_CACHES)
+        return able(ask, found, native, chat_fields, providers.OF_CACHES)
 
     def pinned(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """The one that made the response which this one goes on with; otherwise all. Raises `Conflict`."""
@@ -369,7 +367,9 @@ class Responses(ServedByChat):
         stored: dict[str, object] = {"store": asked.stored} if asked.store else {}
         left_out = list[str]()
         if not native(deployment):
-            left_out += _of_reasoning(ask) + providers.left_out(asked.translation().fields, deployment, _OF_CACHES)
+            left_out += _of_reasoning(ask) + providers.left_out(
+                asked.translation().fields, deployment, providers.OF_CACHES
+            )
         left_out += ["reasoning"] if asked.only_named or deployment.name in asked.unread else []
         return stored | {"left_out": left_out} if left_out else stored
 

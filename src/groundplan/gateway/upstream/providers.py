@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -25,6 +26,18 @@ VERTEX_MISTRAL, VERTEX_OPENAI = "vertexai/mistral", "vertexai/openai"
 """In whose words the library asks for models of other makers at Vertex AI."""
 _MISTRALS = ("mistral", "codestral")
 _MISTRALS_OWN = re.compile(r"https://[^/]*\.mistral\.ai(?:[:/]|\Z)")
+OF_CACHES = ("prompt_cache_key", "prompt_cache_retention")
+"""Fields that say where a provider looks for what it read of a prompt before, and for how long: they are about a price,
+not about the answer."""
+_REFUSED = (
+    (_MISTRALS_OWN, frozenset({"store", "user", "prompt_cache_retention"})),
+    (re.compile(r"https://generativelanguage\.googleapis\.com(?:[:/]|\Z)"), frozenset({"store", *OF_CACHES})),
+    (re.compile(r"https://[^/]*\.groq\.com(?:[:/]|\Z)"), frozenset(OF_CACHES)),
+)
+"""OpenAI-shaped addresses that answer 400 or 422 to a field that they do not know, and fields on which nothing of an
+answer depends that they do not."""
+_ADDRESSES = 256
+"""Of which it is remembered what they refuse."""
 _OPENAI_SHAPED = (
     "qwen", "openai/gpt-oss-", "deepseek-ai", "llama", "meta/llama", "minimaxai/", "moonshotai/", "zai-org/",
 )  # fmt: skip
@@ -108,8 +121,14 @@ def dialect(api: str, model: str) -> str:
 
 
 def is_strict(deployment: Deployment) -> bool:
-    """Whether it is Mistral's OpenAI-shaped address, which refuses `stream_options`, `store` and `user`."""
+    """Whether it is Mistral's OpenAI-shaped address, which tells usage unasked and refuses `stream_options`."""
     return ".mistral.ai" in deployment.url and _MISTRALS_OWN.match(deployment.url) is not None
+
+
+@lru_cache(_ADDRESSES)
+def refused_at(url: str) -> frozenset[str]:
+    """Fields on which nothing of an answer depends that an OpenAI-shaped address refuses."""
+    return next((names for at, names in _REFUSED if at.match(url) is not None), frozenset())
 
 
 def knows(api: str, *, embeddings: bool = False) -> frozenset[str]:
@@ -148,12 +167,10 @@ def cannot(name: str, api: str = "a deployment that may serve this", *, unless: 
 def left_out(fields: Collection[str], deployment: Deployment, spare: Iterable[str]) -> list[str]:
     """Of the fields that are `spare`, since nothing of an answer depends on them, those that a deployment has no word
     for."""
-    if deployment.api != "openai":
-        known = knows(dialect(deployment.api, deployment.upstream_model))
-    elif is_strict(deployment):
-        known = frozenset({"prompt_cache_key"})
-    else:
-        return []
+    if deployment.api == "openai":
+        refused = refused_at(deployment.url)
+        return [name for name in spare if name in fields and name in refused] if refused else []
+    known = knows(dialect(deployment.api, deployment.upstream_model))
     return [name for name in spare if name in fields and name not in known]
 
 
