@@ -325,6 +325,9 @@ async def test_wrong_input_fails_the_batch_with_its_lines(setup: Setup) -> None:
     assert marked.status == "completed", "as some editors begin a file"
     empty = await ended(setup.client, (await order(setup.client, b"\n\n")).id)
     assert empty.errors is not None and empty.errors.data is not None and empty.errors.data[0].code == "batch_empty"
+    for name in ("groundplan_estimate", "groundplan_max_cost_usd"):  # of one call: nobody pays for more than was said
+        refused = await setup.stack.post("/v1/batches", setup.key, b"{}", **{name: "1"})
+        assert (refused.status, refused.code) == (400, "header_unsupported")
     odd = await ended(setup.client, (await order(setup.client, lines(1, model="x\0"))).id)
     assert odd.errors is not None and ["'x\ufffd'" in str(e.message) for e in odd.errors.data or ()] == [True]
 

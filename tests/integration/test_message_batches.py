@@ -245,6 +245,8 @@ async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setu
     assert first.id == second.id and counts(await ended(setup.client, first.id)) == {"succeeded": 2}
     again = await batches.create(requests=requests(2), extra_headers=told)
     assert (again.id, again.processing_status) == (first.id, "ended")
+    with pytest.raises(BadRequestError, match="is not for batches"):
+        await batches.create(requests=requests(2), extra_headers={"groundplan-max-cost-usd": "0.001"})
     with pytest.raises(APIStatusError) as other:
         await batches.create(requests=requests(3), extra_headers=told)
     assert other.value.status_code == 409 and "was used for another request" in str(other.value)

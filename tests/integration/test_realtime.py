@@ -418,10 +418,12 @@ async def test_an_exhausted_budget_ends_the_conversation_cleanly(setup: Setup) -
         assert error.error.code == "budget_exhausted" and error.error.type == "insufficient_quota"
         assert await closed(connection) == 1008
     assert setup.model.counted == 2 and sum(s.cost for s in await setup.settled(2)) == 2 * BOUND * PICO
-    with pytest.raises(InvalidStatus) as caught:
-        async with setup.connected():
-            pass
-    assert caught.value.response.status_code == 429
+    more: list[dict[str, Any]] = [{}, {"extra_headers": {"groundplan-estimate": "1"}}]
+    for headers, status in zip(more, (429, 400), strict=True):
+        with pytest.raises(InvalidStatus) as caught:
+            async with setup.connected(**headers):
+                pass
+        assert caught.value.response.status_code == status
 
 
 async def test_the_last_response_that_fits_is_heard_to_its_end_though_sound_comes_meanwhile(setup: Setup) -> None:

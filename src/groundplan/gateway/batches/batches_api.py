@@ -34,7 +34,9 @@ from groundplan.gateway.batches.files_api import Caller
 from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
 from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
 from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.call.files_by_id import FilesById
 from groundplan.gateway.database import Pool
@@ -210,6 +212,7 @@ class BatchesApi:
             return await _told(connection, batch)
 
     async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
+        refuse_unheeded(request.headers, "batches", HEADER, MAX_COST)
         once = MadeOnce(request, BATCHES, key, person)
         once.take(request.body)
         asked = msgspec.json.decode(request.body, type=NewBatch)

@@ -23,7 +23,9 @@ from groundplan.gateway.batches.files_room import Connected, Room
 from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.message_requests import Requests
 from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.refusals import FULL
@@ -78,6 +80,7 @@ class MessageBatchesApi:
     async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
         if request.stream is None:
             raise Invalid("there is no body", code="body_invalid", hint='Send {"requests": [...]}.')
+        refuse_unheeded(request.headers, "batches", HEADER, MAX_COST)
         header_lines_of(request.headers)
         told = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
         requests, input_file, once = Requests(), new_id(), MadeOnce(request, PATH, key, person)

@@ -24,6 +24,8 @@ from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.ledger.model import Usage
 
 COST_PER_CALL = "cost_per_call"
+MAX_COST = b"groundplan-max-cost-usd"
+"""Header with what its caller lets a call cost."""
 HELD = "Open calls hold what is left, and give back what they do not use: ask again, or for fewer tokens."
 HELD_SECONDS = 1.0
 """After which to ask again for what calls hold that are open: nobody knows when they end."""
@@ -236,7 +238,7 @@ def check_next(exchange: Exchange, plan: Plan, amount: int, running: int = 0) ->
 def _most(exchange: Exchange, plan: Plan) -> int | None:
     """What one call may cost, by its workload and its caller."""
     most = plan.workload.max_cost_per_call
-    asked = exchange.request.headers.get(b"groundplan-max-cost-usd")
+    asked = exchange.request.headers.get(MAX_COST)
     if asked is None:
         return most
     own = _money(asked)

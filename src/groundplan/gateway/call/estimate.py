@@ -5,11 +5,13 @@ Everything is checked as for a call; nothing is reserved, sent or charged.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, maybe_usd
 from groundplan.economics import price
 from groundplan.economics.prices.windows import at_time
@@ -23,6 +25,18 @@ from groundplan.gateway.policy.snapshot import Policy
 HEADER = b"groundplan-estimate"
 BYTES_PER_TOKEN = 4
 """Of usual English text; only for what a call is likely to cost, never for what it may cost."""
+
+
+def refuse_unheeded(headers: Mapping[bytes, bytes], what: str, *names: bytes) -> None:
+    """Refuse what a request says of the cost of one call where it is for something else (`what`), and is not heeded:
+    nobody is to pay for what was to be estimated, or more than was allowed. Raises `Invalid`."""
+    for name in names:
+        if name in headers:
+            raise Invalid(
+                f"{name.decode()} is not for {what}",
+                code="header_unsupported",
+                hint="Leave it out: it is of a single call. `max_cost_per_call` of the workload holds for each.",
+            )
 
 
 def estimate(gateway: Gateway, exchange: Exchange, plan: Plan, policy: Policy) -> bytes:

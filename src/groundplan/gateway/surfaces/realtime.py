@@ -22,6 +22,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.gateway.call import settle, trace
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.conversation import ConversationGuards, check_session
 from groundplan.gateway.http.server import Request, Response
@@ -75,6 +76,7 @@ _IN_PROGRESS = "a response is in progress"
 async def converse(gateway: Gateway, request: Request, response: Response) -> None:
     """From the handshake to the end. Raises a `GroundplanError` where the conversation cannot begin."""
     take_key(request.headers)
+    refuse_unheeded(request.headers, "conversations", HEADER)
     session = Session(gateway, request, response)
     try:
         await session.admit()
