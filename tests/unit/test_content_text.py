@@ -135,6 +135,24 @@ def test_files_that_are_written_as_text_are_not_kept_where_texts_are_redacted() 
     assert card in document(asked, answer, redacted=False).document
 
 
+@pytest.mark.parametrize("part", [5, 11, 1000])
+def test_what_json_in_a_text_writes_with_escapes_is_found_too(part: int) -> None:
+    """As arguments and results of tools have it, by whatever wrote their JSON."""
+    picture = base64.b64encode(bytes(range(256)) * 2).decode().replace("/", "\\/")
+    told = r'{"to": "\nana\u0040acme.example", "call": ["\u002B47 22 33 44 55", "C:\\new"], "img": "' + picture + '"}'
+    pieces = [told[at : at + part] for at in range(0, len(told), part)]
+    calls = [{"tool_calls": [{"index": 0, "function": {"arguments": each}}]} for each in pieces]
+    asked = json.dumps({"messages": [{"role": "tool", "content": told}]}).encode()
+    made = document(asked, events(*({"choices": [{"index": 0, "delta": each}]} for each in calls)), redacted=True)
+    assert made.found == {"email": 2, "encoded_file": 2, "phone": 2}
+    left, value = (
+        {"to": "\n[email]", "call": ["[phone]", "C:\\new"], "img": "[encoded_file]"},
+        json.loads(made.document),
+    )
+    for text in (value["prompt"]["messages"][0]["content"], value["answer"]["0.call.0"]):
+        assert json.loads(text) == left, text
+
+
 def test_what_is_spelled_token_by_token_is_not_kept_where_texts_are_redacted() -> None:
     tokens = ["ana", "@", "example", ".org"]
     spelled = [{"token": token, "bytes": [*token.encode()]} for token in tokens]
@@ -176,9 +194,11 @@ def test_long_texts_are_cut_and_said_to_be() -> None:
     assert made.cut and len(made.document) < LONGEST_TEXT + 1000
 
 
-@pytest.mark.parametrize("before", range(1, 19))
-def test_where_a_long_text_is_cut_nothing_of_what_is_taken_out_stays(before: int) -> None:
-    said = " " * (LONGEST_TEXT - before) + "4111 1111 1111 1111 and more"
+@pytest.mark.parametrize(
+    ("before", "card"), [*((n, CARD) for n in range(1, 19)), (6, r"4111\u00201111\u00201111 1111")]
+)
+def test_where_a_long_text_is_cut_nothing_of_what_is_taken_out_stays(before: int, card: str) -> None:
+    said = " " * (LONGEST_TEXT - before) + f"{card} and more"
     made = document(chat(said), b"{}", redacted=True)
     assert made.cut and "4" not in json.loads(made.document)["prompt"]["messages"][0]["content"].split("...")[0]
 

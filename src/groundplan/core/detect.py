@@ -47,19 +47,28 @@ def find(text: str, detectors: Sequence[Detector] = (), kinds: frozenset[str] | 
     ]
     every += [found for detector in detectors for found in detector(text)]
     every.sort(key=lambda found: (found.start, -found.end, KINDS.index(found.kind) if found.kind in KINDS else 99))
+    return without_overlaps(every)
+
+
+def without_overlaps(found: Iterable[Found]) -> list[Found]:
+    """Finds that are in order, the earlier and then the longer one first."""
     kept: list[Found] = []
-    for found in every:
-        if not kept or found.start >= kept[-1].end:
-            kept.append(found)
-        elif found.end > kept[-1].end:
+    for one in found:
+        if not kept or one.start >= kept[-1].end:
+            kept.append(one)
+        elif one.end > kept[-1].end:
             # two shapes run into each other: nothing of either may stay
-            kept[-1] = Found(kept[-1].start, found.end, kept[-1].kind)
+            kept[-1] = Found(kept[-1].start, one.end, kept[-1].kind)
     return kept
 
 
 def redact(text: str, detectors: Sequence[Detector] = ()) -> tuple[str, dict[str, int]]:
     """The text with `[kind]` in place of each find, and how many there were of each kind."""
-    found = find(text, detectors)
+    return take_out(text, find(text, detectors))
+
+
+def take_out(text: str, found: Sequence[Found]) -> tuple[str, dict[str, int]]:
+    """As `redact`, of what was found before."""
     parts: list[str] = []
     at = 0
     for one in found:

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from groundplan.core.detect import find, redact
+from groundplan.core.detect import Found, find, take_out, without_overlaps
 from groundplan.gateway.http.sse import DONE, EventReader
 from groundplan.gateway.surfaces.pieces import ARGUMENTS, Channel, is_said, slots
+from groundplan.governance.guardrails.escapes import Said
 
 LONGEST_TEXT = 100_000
 """Characters of one text that are kept; an image or a sound in base64 is longer."""
@@ -26,6 +27,10 @@ _VECTOR = "embedding"
 """A field that a text can be guessed from, as numbers or as base64."""
 _FILE = re.compile(r"data:[^,\s]{0,200};base64,[\w+/=-]*|(?<![\w+/-])[\w+/-]{256,}={0,2}", re.ASCII)
 """A picture, a sound or a document that is written as text, of which nobody can tell here what it says."""
+_ESCAPED_FILE = re.compile(
+    r"data:[^,\s]{0,200};base64,(?:[\w+=-]|\\?/)*|(?<![\w+/-])(?:[\w+-]|\\?/){256,}={0,2}", re.ASCII
+)
+"""The same in JSON that writes each slash with an escape, which is slower to look for."""
 _TOKENS = ("prompt", "input")
 """Fields of a request in which texts may be sent as their tokens."""
 _BEGINS = frozenset({"content_block_start", "response.output_item.added"})
@@ -88,7 +93,7 @@ class _Cleaner:
 
     def _text(self, text: str) -> str:
         if self._redacted:
-            text, files = _FILE.subn("[encoded_file]", text)
+            text, files = (_ESCAPED_FILE if "\\/" in text else _FILE).subn("[encoded_file]", text)
             if files:
                 self.found["encoded_file"] += files
         if len(text) > LONGEST_TEXT:
@@ -97,9 +102,21 @@ class _Cleaner:
         else:
             rest = ""
         if self._redacted:
-            text, found = redact(text)
+            text, found = take_out(text, _found(text))
             self.found.update(found)
         return text + rest
+
+
+def _found(text: str) -> list[Found]:
+    """What is taken out of a text: also what JSON in it, as of a tool's arguments and results, writes with escapes.
+    None begins or ends within one."""
+    found = find(text)
+    if "\\" not in text:
+        return found
+    said = Said(text)
+    hidden = [Found(said.place(one.start), said.place(one.end), one.kind) for one in find(said.text)]
+    seen = [Found(said.escape(one.start)[0], max(one.end, said.escape(one.end - 1)[1]), one.kind) for one in found]
+    return without_overlaps(sorted(hidden + seen, key=lambda one: (one.start, -one.end)))
 
 
 def _has_tokens(value: Any) -> bool:
@@ -108,7 +125,7 @@ def _has_tokens(value: Any) -> bool:
 
 def _end(text: str) -> int:
     """Where a long text is cut: half of what would be taken out is not kept either."""
-    found = find(text[: LONGEST_TEXT + _LONGEST_FIND])
+    found = _found(text[: LONGEST_TEXT + _LONGEST_FIND])
     return next((one.start for one in found if one.start < LONGEST_TEXT < one.end), LONGEST_TEXT)
 
 
