@@ -187,6 +187,70 @@ def test_a_turn_is_no_longer_than_what_is_reserved_for(sound: Any, most: int) ->
         texts.hold({"audio": "A" * 80})
 
 
+def looking(why: str = "", **rules: Any) -> tuple[ConversationGuard, Findings]:
+    """The guard of a conversation in which no function may be called for that reason."""
+    guarding = SimpleNamespace(
+        guard=Guard.of(Guardrails(**rules)), masks=Masks(), findings=Findings(), may_call=lambda _: why
+    )
+    return ConversationGuard(cast(Any, guarding)), guarding.findings
+
+
+BLOCK: dict[str, Any] = {"output": {"secrets": "block"}}
+SOUND = {"type": "response.output_audio.delta", "item_id": "i", "delta": "AAAA"}
+CALLED = {"type": "response.output_item.added", "item": {"type": "function_call", "name": "delete"}}
+
+
+@pytest.mark.parametrize(
+    ("event", "silent", "spoken"),
+    [
+        ({"type": "response.create"}, False, True),
+        ({"type": "response.create"}, True, False),
+        ({"type": "response.create", "response": {"output_modalities": ["text"]}}, False, False),
+        ({"type": "response.create", "response": {"modalities": ["text", "audio"]}}, True, True),
+        ({"type": "response.create", "response": {"output_modalities": "text"}}, True, False),
+        ({"type": "input_audio_buffer.commit"}, False, True),
+        ({"type": "input_audio_buffer.append"}, True, False),
+        ({"type": "session.update", "session": {"modalities": ["text", "audio"]}}, False, False),
+    ],
+)
+def test_what_would_be_answered_with_sound_is_refused_where_answers_are_looked_at(
+    event: dict[str, Any], silent: bool, spoken: bool
+) -> None:
+    guard, _ = looking(**BLOCK)
+    with pytest.raises(Denied, match="output_modalities") if spoken else nullcontext():
+        assert guard.sent(event, 9, silent=silent) is event
+    for rules in ({**BLOCK, "shadow": True}, {**BLOCK, "unchecked": ["audio"]}, {"input": {"injection": "flag"}}):
+        guard, found = looking(**{"unchecked": ["audio"], **rules})
+        assert guard.sent(event, 9, silent=silent) is event and not found.counted
+    guard, found = looking(**BLOCK, shadow=True)
+    assert guard.sent(event, 9, silent=silent) is event
+    assert found.counted == ({("output", "unchecked", "block"): 1} if spoken else {})
+
+
+@pytest.mark.parametrize(
+    ("event", "why", "rules", "code"),
+    [
+        (SOUND, "", BLOCK, "guardrail_unchecked"),
+        (SOUND, "", {**BLOCK, "unchecked": ["audio"]}, ""),
+        (SOUND, "", {"input": {"secrets": "block"}}, ""),
+        (CALLED, "tools", BLOCK, "guardrail_tools"),
+        (CALLED, "stopped", {}, "guardrail_tools"),
+        (CALLED, "tools", {**BLOCK, "shadow": True}, ""),
+        (CALLED, "", BLOCK, ""),
+    ],
+)
+def test_sound_and_calls_of_functions_that_are_not_allowed_reach_nobody(
+    event: dict[str, Any], why: str, rules: dict[str, Any], code: str
+) -> None:
+    guard, found = looking(why, **rules)
+    data = msgspec.json.encode(event)
+    with pytest.raises(Denied) if code else nullcontext() as refused:
+        assert guard.answered(data) == [data]
+    if refused is not None:
+        assert refused.value.code == code
+    assert ("output", "tools", "block") in found.counted if why else not (found.counted and not code)
+
+
 def test_a_text_of_what_is_said_is_looked_at_whole_beside_the_response() -> None:
     """A part of it is kept back until its own end, not that of what is answered meanwhile."""
     rules = Guard.of(Guardrails(output={"secrets": "block"}))
