@@ -14,7 +14,8 @@ from groundplan.gateway.surfaces import messages_to_chat, responses_to_chat
 from groundplan.gateway.surfaces.chat_pieces import Call, Function, Said
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages_chat import _content
-from groundplan.gateway.surfaces.messages_chat_stream import stop_reason
+from groundplan.gateway.surfaces.messages_chat_stream import MessagesChatRelay, stop_reason
+from groundplan.ledger.model import Usage
 
 ASKED = {"role": "user", "content": "a"}
 LOOK: dict[str, Any] = {"name": "look", "input_schema": {"type": "object"}}
@@ -188,6 +189,39 @@ def test_of_an_answer_that_was_cut_only_its_last_call_is_left_out(
     for wrong, at_end in ((("{", "{}"), True), (("{}", "{"), False)):
         with pytest.raises(Malformed):
             _content(made(*wrong), cut=at_end)
+
+
+def streamed(*pieces: dict[str, Any]) -> MessagesChatRelay:
+    """A stream of a model that said these: of a choice, or of what is beside it."""
+    relay = MessagesChatRelay("m", 40)
+    for piece in pieces:
+        choices = [{"index": 0, "delta": piece.pop("delta", {}), "finish_reason": piece.pop("finish_reason", None)}]
+        relay.take(json.dumps({"id": "c", "choices": choices, **piece}).encode())
+    return relay
+
+
+def calling(index: int, arguments: str = "", **more: Any) -> dict[str, Any]:
+    return {"delta": {"tool_calls": [{"index": index, "function": {"arguments": arguments, **more}}]}}
+
+
+def test_a_stream_is_counted_as_it_was_last_told_at_the_tier_that_was_named() -> None:
+    told = {"usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+    relay = streamed({"service_tier": "priority"}, told, {"usage": {"prompt_tokens": -1, "completion_tokens": 3}})
+    assert relay.usage == Usage(input=7, output=3, service_tier="priority")
+    assert streamed({"delta": {"content": "said"}}).counted == Usage(input=10, output=1), "about, where nobody counted"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "wrong"),
+    [
+        ([calling(0, "{}")], "without a name"),
+        ([calling(0, "{}", name="look"), calling(1, "{}", name="look"), calling(0, "{}")], "earlier tool call"),
+        ([calling(0, "{", name="look"), {"delta": {"content": "b"}}, calling(0, "}")], "earlier tool call"),
+    ],
+)
+def test_calls_that_no_message_can_tell_break_a_stream(pieces: list[dict[str, Any]], wrong: str) -> None:
+    with pytest.raises(Malformed, match=wrong):
+        streamed(*pieces)
 
 
 # responses -----------------------------------------------------------------------------------------------------------
