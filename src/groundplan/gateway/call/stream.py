@@ -161,21 +161,22 @@ class Streaming:
 
     async def _relay(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
         relay, connection, idle = self.relay, self._connection, self._deployment.idle_ms / 1000
+        response = exchange.response
         counted = relay.output_bytes
         wait = limit = idle if counted else self._until_first(gateway, idle)
         since: float | None = None  # when what is a sign of an answer came last, once anything else did
         while not relay.done:
-            if exchange.response.started and limit == idle:
+            if response.started and limit == idle:
                 connection.pump(self._pump, idle, self._through)
             data = await connection.chunk(wait)
             if data is None or self._failure is not None:
                 return
             out = self._take(data) if data else b""
-            if out and exchange.response.started:
+            if out and response.started:
                 self._write(exchange, out)
             if self._failure is not None:
                 raise self._failure
-            if out and not exchange.response.started:
+            if out and not response.started:
                 self._out = out
                 await self._begin(gateway, exchange, sequence)
             said, counted = relay.output_bytes > counted, relay.output_bytes
@@ -184,8 +185,8 @@ class Streaming:
                 since, self._fed = None, False
                 if self.guarded is not None:
                     self.guarded.heard = False
-                if exchange.response.full:
-                    await exchange.response.drained()
+                if response.full:
+                    await response.drained()
                 continue
             # comments keep a connection open, and are no sign that an answer will come; what a model reasons is one,
             # also where the client's API does not tell it
@@ -211,11 +212,15 @@ class Streaming:
             return False
         self._fed = True
         self._write(exchange, out)
-        plain = self._plain if self.direct and exchange.kept is None and self._reader.between else None
-        alike = None if plain is None else plain.alike
-        pass_on = None if alike is None else exchange.response.passing
-        self._passing = None if plain is None or alike is None or pass_on is None else (plain, alike, pass_on)
+        self._passing = self._straight(exchange)
         return self._failure is None and not self.relay.done and not exchange.response.full
+
+    def _straight(self, exchange: Exchange) -> tuple[OpenAIRelay, Alike, Callable[[bytes], bool]] | None:
+        plain = self._plain
+        if plain is None or plain.alike is None or not self.direct or exchange.kept is not None:
+            return None
+        pass_on = exchange.response.passing
+        return None if pass_on is None or not self._reader.between else (plain, plain.alike, pass_on)
 
     def _through(self, data: bytes) -> bool:
         """Pass a chunk of HTTP/1.1 on as it came, where it is one event that needs no look: nearly all of a stream.
@@ -256,7 +261,7 @@ class Streaming:
         if self.secrets:
             data = without(data, self.secrets)
         plain = self._plain
-        if plain is not None and self._reader.between and plain.passes(data):
+        if plain is not None and plain.alike is not None and self._reader.between and plain.passes(data):
             return data
         take = self.relay.take
         found = self._reader.feed(data)

@@ -22,6 +22,8 @@ _LARGEST = 4096
 _HEADS = {len(b"%x" % size) + size + 4: b"%x\r\n" % size for size in range(1, _LARGEST)}
 """By the bytes of a whole chunk, which two ends of lines belong to, how it begins."""
 _noise = re.compile(rb'"obfuscation" ?: ?"').search
+_ESCAPE, _LF = b"\\\n"
+"""As numbers, which are found in bytes five times as fast as bytes are by `in`."""
 
 
 class Alike:
@@ -42,7 +44,7 @@ class Alike:
         """Of a chunk of valid JSON that was found to have one choice with a text and nothing else. None where it is
         written so that its text cannot be found for certain."""
         found = _text(chunk)
-        if found is None or b"\\" in chunk or chunk.count(b'"content"') != 1 or b"\n" in chunk:
+        if found is None or _ESCAPE in chunk or chunk.count(b'"content"') != 1 or _LF in chunk:
             return None
         rest = chunk[_plain(chunk, found.end()).end() :] + b"\n\n"
         if not rest.startswith(b'"'):
@@ -73,8 +75,8 @@ class Alike:
         return -1
 
     def framed_text_bytes(self, data: bytes) -> int:
-        """The same of `data` that is one such event in one whole chunk of HTTP/1.1, with its frame; longer chunks are
-        none."""
+        """The same of `data` that is one such event in one whole chunk of HTTP/1.1, with its frame; negative where it is
+        not. Longer chunks are none."""
         total = len(data)
         head = _HEADS.get(total)
         if head is None or not data.startswith(head):
@@ -92,7 +94,7 @@ class Alike:
             begun = stop + len(self._middle)
             if end < begun or data[begun:end].strip(_PLAIN):
                 return -1
-        if stop < at or data[at:stop].strip(_PLAIN):
+        if data[at:stop].strip(_PLAIN):
             return -1
         return stop - at if data.isascii() or _is_text(data) else -1
 

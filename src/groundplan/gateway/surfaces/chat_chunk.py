@@ -14,6 +14,8 @@ _NULL = msgspec.Raw(b"null")
 
 def size_of(raw: msgspec.Raw) -> int:
     """Bytes of a JSON value; 0 for null."""
+    if raw is _NULL:
+        return 0
     data = bytes(raw)
     return 0 if data == b"null" else len(data)
 
@@ -35,8 +37,11 @@ class _Delta(msgspec.Struct, frozen=True, gc=False):
     function_call: Any = None
 
     def size(self) -> int:
-        beside = (self.content, self.reasoning_content, self.reasoning, self.refusal, self.function_call)
-        return size_of(self.tool_calls) + sum(_said(value) for value in beside if value is not None)
+        size = size_of(self.tool_calls)
+        for value in (self.content, self.reasoning_content, self.reasoning, self.refusal, self.function_call):
+            if value is not None:
+                size += _said(value)
+        return size
 
 
 class _Choice(msgspec.Struct, frozen=True, gc=False):

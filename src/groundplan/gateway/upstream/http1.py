@@ -326,12 +326,12 @@ class Http1Connection(asyncio.Protocol):
         while True:
             if self._chunks:
                 self._sink = self._armed = None
-                self._taken += self._size
+                size, transport = self._size, self.transport
+                self._taken += size
                 self._size = self._received = 0
-                data = self._joined()
-                if self.transport is not None and not self.lost and not self.transport.is_reading():
-                    self.transport.resume_reading()
-                return data
+                if size > BUFFER_HIGH and transport is not None and not self.lost and not transport.is_reading():
+                    transport.resume_reading()
+                return self._joined()
             if self._complete:
                 return None
             if self._error is not None:
