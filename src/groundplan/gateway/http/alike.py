@@ -75,8 +75,8 @@ class Alike:
         return -1
 
     def framed_text_bytes(self, data: bytes) -> int:
-        """The same of `data` that is one such event in one whole chunk of HTTP/1.1, with its frame; negative where it is
-        not. Longer chunks are none."""
+        """The same of `data` that is one such event in one whole chunk of HTTP/1.1, with its frame; negative where it
+        is not. Longer chunks are none."""
         total = len(data)
         head = _HEADS.get(total)
         if head is None or not data.startswith(head):
