@@ -524,11 +524,15 @@ class Newest:
         raise AssertionError("nothing was looked up")
 
 
-async def test_beside_guardrails_a_cache_has_no_effect(tmp_path: Path) -> None:
-    checked = {"cache": CACHE, "guardrails": Guardrails(deny_output=["forbidden"])}
-    async with rigged(tmp_path, workloads={"assistant": checked}) as rig:
+@pytest.mark.parametrize("declared", [{"cache": CACHE, "guardrails": Guardrails(deny_output=["forbidden"])}, {}])
+async def test_beside_guardrails_a_cache_has_no_effect_and_where_there_is_none_no_model_need_be_asked(
+    tmp_path: Path, declared: dict[str, Any]
+) -> None:
+    async with rigged(tmp_path, workloads={"assistant": declared}) as rig:
         found = [(await rig.chat()).json["groundplan"]["cache"] for _ in range(3)]
         assert found == ["none"] * 3 and counted(rig) == 3 and len(rig.gateway.cached) == 0
+        assert (await asked(rig, "only-if-cached"))["code"] == "not_cached" and counted(rig) == 3
+        assert (await asked(rig, "no-cache"))["cache"] == "none"
 
 
 async def test_matching_by_meaning_has_its_place_after_an_exact_miss(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ SEMANTIC = "semantic"
 """The same, to another question that means the same."""
 REPLAY = "replay"
 """The same, to a request with the same `Idempotency-Key`."""
+DIRECTIVES = b"cache-control"
 _TURNS, _TURN_SECONDS = 8, 0.02
 """How often workers that have the same new key at once try to be its first, and within which time of each other."""
 
@@ -151,15 +152,20 @@ def _refuse_calls(body: bytes, policy: Policy) -> None:
 # answers that were given before --------------------------------------------------------------------------------------
 
 
+def gives(exchange: Exchange) -> bool:
+    """Whether its workload gives answers again; beside guardrails each answer is checked for its own call."""
+    return exchange.workload is not None and exchange.workload.cache is not None and exchange.guard is None
+
+
 async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], None]) -> bool:
-    """Answer a checked call of a workload with a cache, where its answer is known. False: a model must be asked, and
-    what it says goes to others that ask the same.
+    """Answer a checked call whose workload gives answers again, where its answer is known. False: a model must be
+    asked, and what it says goes to others that ask the same.
 
     `recheck` repeats every check under the newest policy and raises what it finds. Raises `Exhausted` for limits, and
     `NotFound` (`not_cached`) where the caller wants nothing else.
     """
-    interface, directives = exchange.interface, exchange.request.headers.get(b"cache-control", b"").lower()
-    recast = None if stores(exchange) else interface.recast
+    interface, directives = exchange.interface, exchange.request.headers.get(DIRECTIVES, b"").lower()
+    recast = interface.recast if gives(exchange) and not stores(exchange) else None
     key = _key(gateway, exchange, recast) if recast is not None and b"no-store" not in directives else None
     if recast is not None and key is not None:
         seek = _Search(gateway, exchange, recast, key, recheck)

@@ -182,7 +182,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
         await read_question(gateway, exchange, plan.workload, ask)
         now = gateway.clock.seconds()
     ask = _choose(gateway, exchange, plan, ask, policy, now)
-    if plan.workload.cache is not None and exchange.guard is None:
+    if (plan.workload.cache is not None and exchange.guard is None) or cache.DIRECTIVES in exchange.request.headers:
         if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
             return
         now = gateway.clock.seconds()
