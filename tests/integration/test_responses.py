@@ -362,10 +362,6 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
          "input: input_text.later"),
         ({"tools": [{**GROUP, "name": "n" * 60}]},
          "tools: a name with its namespace's of more than 64 signs"),
-        (
-            {"input": [{"type": "reasoning", "id": "r", "summary": [], "encrypted_content": "x"}]},
-            "input: an item of type reasoning",
-        ),
     ]  # fmt: skip
     for more, name in refusals:
         refused = await setup.ask(model="scripted/chat", **more)
@@ -381,6 +377,29 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
     assert (await setup.ask(**wants)).json["groundplan"]["deployment"] == "own"
     chatted = await setup.ask(model="scripted/chat", context_management=[], **wants)
     assert chatted.json["groundplan"]["left_out"] == ["include", "reasoning.summary"], "it has no reasoning"
+
+
+async def test_what_another_model_thought_is_left_out_in_chat_and_told(setup: Setup) -> None:
+    """As where a session goes on with another model, or one agent hands over to another."""
+    sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
+    clear = {**sealed, "content": [{"type": "reasoning_text", "text": "It may be there."}]}
+    call = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
+    asks: Any = {
+        "input": [
+            {"role": "user", "content": "Where?"}, sealed, call, {**call, "call_id": "c2"}, clear,
+            {"type": "function_call_output", "call_id": "c1", "output": "here"},
+            {"type": "function_call_output", "call_id": "c2", "output": "there"},
+        ],
+        "tools": [LOOK],
+    }  # fmt: skip
+    served = await setup.ask(**asks)
+    assert served.status == 200, served.body
+    assert served.json["groundplan"]["deployment"] == "own", "who may be able to read it comes first"
+    chatted = await setup.ask(model="scripted/chat", **asks)
+    assert chatted.status == 200 and chatted.json["groundplan"]["left_out"] == ["reasoning"], chatted.body
+    said = setup.sent()["messages"][-4:]
+    assert [each["role"] for each in said] == ["user", "assistant", "tool", "tool"]
+    assert "may be there" not in str(said) and len(said[1]["tool_calls"]) == 2
 
 
 async def test_what_has_no_bound_is_refused(setup: Setup) -> None:

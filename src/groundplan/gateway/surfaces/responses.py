@@ -65,7 +65,8 @@ class Told:
     """A request, and its translation once that is needed. `store`: the caller wants it kept."""
 
     __slots__ = (
-        "_body", "_made", "asked", "given", "name", "only_named", "pinned", "previous", "store", "stored", "unread",
+        "_body", "_made", "asked", "given", "name", "only_named", "pinned", "previous", "store", "stored", "thought",
+        "unread",
     )  # fmt: skip
 
     def __init__(self, body: bytes, previous: str | None, *, store: bool) -> None:
@@ -83,6 +84,8 @@ class Told:
         """Deployment that made the response which this one goes on with."""
         self.only_named = False
         """Its input has reasoning that an upstream would have to have kept."""
+        self.thought = False
+        """Its input has reasoning itself, in the clear or sealed."""
         self.unread: tuple[str, ...] = ()
         """Deployments that cannot read the reasoning in it, which another one sealed."""
 
@@ -110,11 +113,14 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
     """A request. Raises `Invalid` with what is wrong with it."""
     fields, asked = read_fields(body, decoder)
     _check(fields, asked)
-    query, images, length, needs, named, only_named = "", 0, 0, set[str](), list[str](), False
+    query, images, length, needs, named, only_named, thought = "", 0, 0, set[str](), list[str](), False, False
     items = [] if isinstance(asked.input, str) or asked.input is None else asked.input
     for item in items:
         item.check()
-        only_named = only_named or item.only_named
+        if item.only_named:
+            only_named = True
+        elif item.type == "reasoning":
+            thought = True
         text = ""
         for part in _parts(item):
             part.check()
@@ -131,7 +137,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
     if service == PRIORITY:
         needs.add(PRIORITY)
     telling = Told(body, asked.previous_response_id, store=asked.store is not False)
-    telling.only_named = only_named
+    telling.only_named, telling.thought = only_named, thought
     return Ask(
         fields=fields,
         model=asked.model,
@@ -325,7 +331,7 @@ class Responses(ServedByChat):
         body, earlier = _encode(fields), told(ask)
         asked = Told(body, earlier.previous, store=earlier.store)
         asked.name, asked.stored, asked.pinned = earlier.name, earlier.stored, earlier.pinned
-        asked.only_named = earlier.only_named
+        asked.only_named, asked.thought = earlier.only_named, earlier.thought
         asked.given = input_of(ask) if earlier.given is None else earlier.given
         return replace(ask, fields=fields, body=b"", typed=asked)
 
@@ -335,9 +341,11 @@ class Responses(ServedByChat):
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those that serve responses themselves, and the others where the request can be put into chat; who wants its
-        reasoning back is answered by a chat only where nobody else is there. Raises `Invalid`, `Conflict`."""
+        reasoning back, or gives some back, is answered by a chat only where nobody else is there. Raises `Invalid`,
+        `Conflict`."""
         found = self.pinned(ask, deployments)
-        if _of_reasoning(ask) and (own := tuple(deployment for deployment in found if native(deployment))):
+        own = tuple(deployment for deployment in found if native(deployment))
+        if own and (told(ask).thought or _of_reasoning(ask)):
             return own
         return able(ask, found, native, chat_fields, providers.OF_CACHES)
 
@@ -370,7 +378,8 @@ class Responses(ServedByChat):
             left_out += _of_reasoning(ask) + providers.left_out(
                 asked.translation().fields, deployment, providers.OF_CACHES
             )
-        left_out += ["reasoning"] if asked.only_named or deployment.name in asked.unread else []
+        unread = deployment.name in asked.unread or (asked.thought and not native(deployment))
+        left_out += ["reasoning"] if asked.only_named or unread else []
         return stored | {"left_out": left_out} if left_out else stored
 
     def in_stream(self, ask: Ask, status: int, error: bytes) -> bytes:

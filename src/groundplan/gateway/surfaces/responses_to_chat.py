@@ -107,8 +107,8 @@ class Translation:
             kind = item.get("type", "message")
             if kind == "function_call_output":
                 self._output(item)
-            elif not is_here(item):
-                continue  # a name of what its provider thought, and nothing of it
+            elif kind == "reasoning" or not is_here(item):
+                continue  # what another model thought, or but a name of it
             else:
                 self._show()
                 if kind == "message":
