@@ -9,6 +9,8 @@ from typing import Protocol
 
 TOLD_SECONDS = 60.0
 """A clock that was set back by more is told about: corrections of seconds are everyday."""
+PACE = 7 / 8
+"""Of a clock that was set back, until the other has caught up: an hour takes eight, two minutes a quarter of one."""
 _ONWARDS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Others may be told meanwhile that a lease of this machine has run out."""
 _log = logging.getLogger(__name__)
@@ -38,8 +40,10 @@ class SystemClock:
 
 
 class OnwardClock:
-    """Another clock whose wall time never goes back: set back, it goes on from the latest time at the usual pace, until
-    the other has caught up. So no ended budget period, expired key or used-up day comes to life again."""
+    """Another clock whose wall time never goes back: set back, it goes on from the latest time, a little slower, until
+    the other has caught up. So no ended budget period, expired key or used-up day comes to life again, and a time that
+    was wrong for a moment is not told for good: of a limit that several workers share, one that is ahead of the others
+    has used up each window before they come to it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -65,7 +69,7 @@ class OnwardClock:
         passed = self._clock.monotonic()
         if self._since is None:
             self._since = passed
-        onward = self._latest + passed - self._since
+        onward = self._latest + (passed - self._since) * PACE
         if now >= onward:
             self._latest, self._since, self._told = now, None, False
             return now
@@ -73,7 +77,9 @@ class OnwardClock:
             self._told = True
             _log.warning(
                 "this machine's clock was set back by %d s; periods, keys and limits go on from the latest time it "
-                "told until it has caught up: if that time was wrong, start `groundplan up` anew",
+                "told, a little slower, until it has caught up after %d min: if that time was wrong, and that is too "
+                "long, start `groundplan up` anew",
                 onward - now,
+                (onward - now) / (1 - PACE) / 60,
             )
         return onward
