@@ -204,6 +204,23 @@ class Unseen:
         return 60.0
 
 
+async def test_a_batch_is_not_given_up_because_a_gateways_clock_was_fast_for_a_moment(scene: Scene) -> None:
+    """What is over stays over, and what was paid for it; so its time has to be over by PostgreSQL's clock, too."""
+    said = {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "q"}]}
+    line = {"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": said}
+    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{scene.stack.port}/v1", api_key=scene.key) as client:
+        file = await client.files.create(file=("calls.jsonl", msgspec.json.encode(line)), purpose="batch")
+        batch = await client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        scene.clock.set_now(NOW + timedelta(hours=25))
+        async with asyncio.timeout(60):
+            while batch.status in ("validating", "in_progress", "finalizing"):
+                await asyncio.sleep(0.1)
+                batch = await client.batches.retrieve(batch.id)
+    assert batch.status == "completed", batch
+
+
 async def ordered(conn: psycopg.AsyncConnection[Any]) -> tuple[UUID, UUID]:
     """A batch, and an order of it that is being sent."""
     file, batch, order = new_id(), new_id(), new_id()

@@ -129,6 +129,12 @@ async def find(connection: Connection, id: UUID, lock: LiteralString = "") -> Ba
     return None if row is None else Batch(*row)
 
 
+async def is_over(connection: Connection, id: UUID) -> bool:
+    """Whether its time is over by PostgreSQL's clock."""
+    row = await (await connection.execute("SELECT expires_at <= now() FROM batch WHERE id = %s", (id,))).fetchone()
+    return row is not None and bool(row[0])
+
+
 async def lock_check(connection: Connection, id: UUID) -> bool:
     """Whether this session is the one that reads the lines of a batch; until its connection ends. Its row is left to
     whoever cancels it meanwhile."""
