@@ -6,8 +6,10 @@ import http.client
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +21,9 @@ import pytest
 from tests.acceptance.stack import free_port
 from tests.integration.test_api_control import Answer, Control, running
 
+from groundplan.api.app import POOL_SIZE
 from groundplan.core.errors import Invalid
-from groundplan.identity.oidc import Provider, is_verified
+from groundplan.identity.oidc import PLACES, Provider, is_verified
 from groundplan.identity.scim.body import USER
 from groundplan.identity.scim.bulk import REQUEST
 from groundplan.testing.database import Cluster
@@ -39,6 +42,7 @@ PEOPLE = (
 class Scene:
     control: Control
     issuer: int
+    provider: subprocess.Popen[bytes]
 
     def sign_in(self, sub: str, *, other_browser: bool = False, replay: bool = False) -> Answer:
         """Go to the company's sign-in as a browser does, sign in there as `sub`, and come back."""
@@ -93,7 +97,7 @@ def scene(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
         _until_open(port)
         workspace = ("--workspace", str(folder / "workspace"))
         with postgres_cluster.database() as database, running(database, folder, *workspace) as control:
-            yield Scene(control, port)
+            yield Scene(control, port, provider)
     finally:
         for name in ("ISSUER", "CLIENT", "SECRET"):
             del os.environ[f"GROUNDPLAN_OIDC_{name}"]
@@ -115,6 +119,28 @@ def _until_open(port: int) -> None:
         else:
             assert found["issuer"].startswith("http://localhost")
             return
+
+
+def test_a_silent_provider_keeps_nobody_else_waiting(scene: Scene) -> None:
+    """Whoever signs in waits for it without a connection to PostgreSQL, of which there are a dozen for everybody."""
+    statuses: list[int] = []
+
+    def go() -> None:
+        statuses.append(scene.control.ask("GET", "/sign-in/company", Authorization="").status)
+
+    scene.provider.send_signal(signal.SIGSTOP)
+    try:
+        waiting = [threading.Thread(target=go) for _ in range(POOL_SIZE + 4)]
+        for each in waiting:
+            each.start()
+        time.sleep(0.2)
+        assert scene.control.ask("GET", "/api/workloads").status == 200
+        assert not statuses
+    finally:
+        scene.provider.send_signal(signal.SIGCONT)
+    for each in waiting:
+        each.join(60)
+    assert statuses.count(303) >= PLACES and set(statuses) <= {303, 503}
 
 
 def test_the_companys_sign_in_proves_a_person(scene: Scene) -> None:

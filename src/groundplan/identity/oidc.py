@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,10 +25,13 @@ from groundplan.identity import directory_store, passkey_store, sessions, store
 
 CEREMONY = timedelta(minutes=10)
 TIMEOUT = 10.0
+PLACES, PLACE_SECONDS = 8, 2.0
+"""So many wait for the provider at a time, and how long one more waits for that."""
 LEEWAY = 60
 SCOPE = "openid email profile"
 ALGORITHMS = ["RS256", "PS256", "ES256", "RS384", "ES384", "RS512", "ES512"]
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+_places = threading.BoundedSemaphore(PLACES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +49,17 @@ class Provider:
         _trusted(self.issuer, self.issuer)
 
 
-def begin(conn: Connection[Any], provider: Provider, back: str, now: datetime) -> tuple[str, str]:
-    """(where to send the browser, the state that it has to hold). `back`: where the provider sends it afterwards."""
+def way_to(provider: Provider, back: str) -> tuple[str, str, dict[str, str]]:
+    """(where to send the browser, the state that it has to hold, what is kept of it until it returns). `back`: where
+    the provider sends it afterwards.
+
+    Asks the provider, so nothing is held meanwhile that others wait for. Raises `Invalid` (`oidc_issuer`),
+    `Unavailable` (`oidc_provider`).
+    """
     from authlib.integrations.httpx_client import OAuth2Client  # noqa: PLC0415 -- heavy: only who signs in needs it
 
-    found = _discovered(provider)
+    with _asking():
+        found = _discovered(provider)
     state, nonce, verifier = (secrets.token_urlsafe(48) for _ in range(3))
     with OAuth2Client(
         provider.client_id, provider.secret, redirect_uri=back, scope=SCOPE, code_challenge_method="S256"
@@ -56,22 +67,48 @@ def begin(conn: Connection[Any], provider: Provider, back: str, now: datetime) -
         url, _ = client.create_authorization_url(
             found["authorization_endpoint"], state=state, nonce=nonce, code_verifier=verifier
         )
-    asked = {"nonce": nonce, "verifier": verifier, "back": back}
+    return str(url), state, {"nonce": nonce, "verifier": verifier, "back": back}
+
+
+def begin(conn: Connection[Any], state: str, asked: dict[str, str], now: datetime) -> None:
+    """Keep what is needed once the browser returns."""
     passkey_store.insert_ceremony(conn, _hash(state), "oidc", None, asked, now + CEREMONY)
-    return str(url), state
 
 
-def finish(conn: Connection[Any], provider: Provider, state: str, code: str, now: datetime, agent: str = "") -> str:
-    """Begin a session of whoever the provider vouches for; returns the secret for its cookie.
-
-    Raises `Invalid` (`ceremony`), `Unauthenticated` (`oidc_refused`, `oidc_unknown`), `Unavailable` (`oidc_provider`).
-    """
+def returned(conn: Connection[Any], state: str, now: datetime) -> dict[str, str]:
+    """What was kept of it, once. Raises `Invalid` (`ceremony`)."""
     found = passkey_store.use_ceremony(conn, _hash(state), "oidc", now)
     if found is None:
         raise Invalid("this sign-in was started too long ago, or has ended", code="ceremony", hint="Start again.")
-    claims = _claims(provider, code, found[1], now)
-    person = _person(conn, provider, claims)
-    return sessions.begin(conn, person, "oidc", now, agent)
+    asked: dict[str, str] = found[1]
+    return asked
+
+
+def claims_of(provider: Provider, code: str, asked: dict[str, str], now: datetime) -> dict[str, Any]:
+    """What the provider says of who signed in. Asks it, as `way_to`. Raises `Unauthenticated` (`oidc_refused`),
+    `Unavailable` (`oidc_provider`)."""
+    with _asking():
+        return _claims(provider, code, asked, now)
+
+
+def finish(conn: Connection[Any], provider: Provider, claims: dict[str, Any], now: datetime, agent: str = "") -> str:
+    """Begin a session of whoever the provider vouches for; returns the secret for its cookie.
+
+    Raises `Unauthenticated` (`oidc_unknown`).
+    """
+    return sessions.begin(conn, _person(conn, provider, claims), "oidc", now, agent)
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """One of a few who wait for the provider: while it says nothing, everybody who signs in would take a thread of all
+    that answer requests. Raises `Unavailable` (`oidc_provider`)."""
+    if not _places.acquire(timeout=PLACE_SECONDS):
+        raise _away()
+    try:
+        yield
+    finally:
+        _places.release()
 
 
 def _claims(provider: Provider, code: str, asked: dict[str, str], now: datetime) -> dict[str, Any]:
@@ -160,10 +197,14 @@ def _json(url: str) -> Any:
         answer.raise_for_status()
         return answer.json()
     except (httpx.HTTPError, ValueError) as error:
-        raise Unavailable(
-            "the company's sign-in does not answer", code="oidc_provider", hint="Use your passkey, or try again.",
-            retry_after=5,
-        ) from error  # fmt: skip
+        raise _away() from error
+
+
+def _away() -> Unavailable:
+    return Unavailable(
+        "the company's sign-in does not answer", code="oidc_provider", hint="Use your passkey, or try again.",
+        retry_after=5,
+    )  # fmt: skip
 
 
 def _hash(state: str) -> bytes:

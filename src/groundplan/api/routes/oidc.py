@@ -43,8 +43,9 @@ def go(request: Request, services: Using) -> Response:
     provider = provider_of(services)
     url = services.settings.console_url
     base = url if url is not None and elsewhere(request, url) else f"http://{request.url.netloc}"
+    there, state, asked = oidc.way_to(provider, f"{base}{BACK}")
     with services.transaction() as conn:
-        there, state = oidc.begin(conn, provider, f"{base}{BACK}", services.clock.now())
+        oidc.begin(conn, state, asked, services.clock.now())
     answer = RedirectResponse(there, status_code=303)
     answer.set_cookie(
         _state_cookie(request), state, httponly=True, samesite="lax", path=BACK, max_age=600,
@@ -64,9 +65,12 @@ def back(
     held = request.cookies.get(_state_cookie(request))
     if not state or held != state:
         raise Denied("this sign-in was not started in this browser", code="oidc_state", hint="Start again.")
+    provider, agent = provider_of(services), request.headers.get("user-agent", "")
     with services.transaction() as conn:
-        agent = request.headers.get("user-agent", "")
-        secret = oidc.finish(conn, provider_of(services), state, code, services.clock.now(), agent)
+        asked = oidc.returned(conn, state, services.clock.now())
+    claims = oidc.claims_of(provider, code, asked, services.clock.now())
+    with services.transaction() as conn:
+        secret = oidc.finish(conn, provider, claims, services.clock.now(), agent)
     answer = HTMLResponse(CONTINUE)
     answer.delete_cookie(_state_cookie(request), path=BACK)
     signed_in(answer, request, services, secret)
