@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import typer
 from tests.integration.nursery import run_command
 from typer.core import TyperGroup
 
+from groundplan.cli import kill
 from groundplan.cli.main import COMMANDS, app
 from groundplan.console.render import ENTRIES
 
@@ -194,6 +196,17 @@ def test_kill_works_on_files_alone(tmp_path: Path) -> None:
         assert done.returncode == 69, "no gateway has acknowledged it"
     held = json.loads((tmp_path / "run" / "kill.json").read_text())
     assert [item["scope"] for item in held] == ["workload/assistant", "company"]
+
+
+def test_a_kill_is_written_where_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soon, and not when the network gives a PostgreSQL up that says nothing."""
+    (tmp_path / "run").mkdir()
+    assert kill.ANSWER_SECONDS <= 5
+    monkeypatch.setattr(kill, "ANSWER_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("GROUNDPLAN_TOKEN", "t")
+        assert kill._told(tmp_path, "company", "leak", streams=False)["file"] == str(tmp_path / "run" / "kill.json")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

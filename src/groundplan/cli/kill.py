@@ -21,6 +21,9 @@ from groundplan.cli.output import emit, note
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home, write_atomically
 
+ANSWER_SECONDS = 5.0
+"""A kill takes two, gateways included. Where PostgreSQL or the network says nothing, the file is there after this; that
+both are done does no harm."""
 SCOPE = re.compile(r"company|(?:provider|model|workload|deployment|source|tool|key|site)/\S+")
 
 
@@ -61,7 +64,8 @@ def kill(
 
 def _told(home: Any, scope: str, reason: str, streams: bool) -> dict[str, Any]:
     try:
-        value = ControlClient.connect(home).post("/api/kill", {"scope": scope, "reason": reason, "streams": streams})
+        client = ControlClient.connect(home, ANSWER_SECONDS)
+        value = client.post("/api/kill", {"scope": scope, "reason": reason, "streams": streams})
     except Unavailable as error:
         note(f"{error.message}; writing HOME/run/kill.json instead")
         return _offline(home_for(home), scope, reason)
