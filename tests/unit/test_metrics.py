@@ -29,7 +29,7 @@ from groundplan.gateway.telemetry.metrics import families, gathered
 from groundplan.gateway.telemetry.scrape import Scrapes, known, ups
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.room import Share
-from groundplan.ledger.model import Usage
+from groundplan.ledger.model import Settlement, Usage
 from groundplan.testing.scripted import Script
 
 __all__ = ["rig"]
@@ -98,7 +98,7 @@ def test_series_are_bounded_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch)
     counted = Meters()
     for number in range(100):
         counted.call(("chat", f"w{number}", "d", "ok", 200), "none", 5, 4)
-        counted.attempt((f"w{number}", "d", "ok"), Usage(input=1), 1, 5, 4, False)
+        counted.attempt((f"w{number}", "d", "ok"), Settlement(b"", 0, 1, 1, "ok", 200, Usage(input=1), False, [], 5, 4))
         counted.call(("chat", f"w{number}", "d", "ok", 200), "exact", 5, 4, streamed=f"m/{number}")
         counted.ground(f"w{number}", "found")
         counted.cite(f"w{number}", "supported")

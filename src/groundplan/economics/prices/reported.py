@@ -63,16 +63,22 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
         if told is None or said is None:
             return self._by_total(tier)
         into, out = self.prompt_tokens_details, self.completion_tokens_details
-        cached = _beside(self.cached_tokens or self.cache_read_input_tokens)
-        written, reasoning = _beside(self.cache_creation_input_tokens), _beside(self.reasoning_tokens)
+        cached = written = reasoning = 0
+        if beside := self.cached_tokens or self.cache_read_input_tokens:
+            cached = _beside(beside)
+        if self.cache_creation_input_tokens:
+            written = _beside(self.cache_creation_input_tokens)
+        if self.reasoning_tokens:
+            reasoning = _beside(self.reasoning_tokens)
         if (total := self.total_tokens) is not None and total > told + said and said >= 0:
             if told >= 0 and total == told + said + cached + written:
                 told = total - said
             else:
                 said = total - told
         if into is None and out is None and not (cached or written or reasoning):
-            possible = 0 <= told < MAX_TOKENS and 0 <= said < MAX_TOKENS
-            return Usage(input=told, output=said, service_tier=tier) if possible else None
+            if told < 0 or said < 0 or told >= MAX_TOKENS or said >= MAX_TOKENS:
+                return None
+            return Usage(input=told, output=said, service_tier=tier)
         into, out = into or _NO_INPUT, out or _NO_OUTPUT
         return plausible(
             Usage(

@@ -6,7 +6,6 @@ All writing is synchronous, so a cancelled request still settles; only waiting f
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 import msgspec
 
@@ -39,20 +38,6 @@ def _feature(exchange: Exchange, header: bytes) -> str:
     return "" if feature.startswith(BUDGET_PREFIX) and not own else feature
 
 
-class _Settled(NamedTuple):
-    """Of an attempt, what is counted once it is written."""
-
-    deployment: str
-    outcome: str
-    usage: Usage
-    cost: int
-    duration_us: int
-    waited_us: int
-    """Before it, of the first one."""
-    estimated: bool
-    flags: list[str]
-
-
 def attempt(
     gateway: Gateway,
     exchange: Exchange,
@@ -69,8 +54,9 @@ def attempt(
     `keep_reservation`: it was certainly not billed, and a retry takes the reservation over. `fee`: picodollars that it
     costs whatever was used. `flag`: what was wrong with it, beside what its usage has.
     """
-    sequence, settled = _write_attempt(gateway, exchange, outcome, status, usage, fee, flag)
-    _count_attempt(gateway, exchange, settled, keep_reservation=keep_reservation)
+    at = gateway.clock.seconds()
+    name, record, sequence = _write_attempt(gateway, exchange, at, outcome, status, usage, fee, flag)
+    _count_attempt(gateway, exchange, name, record, keep_reservation=keep_reservation)
     return sequence
 
 
@@ -90,16 +76,25 @@ def refused(
 def whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None) -> int | None:
     """Settle the open attempt and end the call well, as `attempt` and `finish` do; what is to be counted is so while
     the disk works."""
-    _, settled = _write_attempt(gateway, exchange, outcome, status, usage)
-    record, sequence = _write_finish(gateway, exchange, "ok", 200, "", "")
-    _count_attempt(gateway, exchange, settled)
+    at = gateway.clock.seconds()
+    name, settled, _ = _write_attempt(gateway, exchange, at, outcome, status, usage)
+    record, sequence = _write_finish(gateway, exchange, at, "ok", 200, "", "")
+    _count_attempt(gateway, exchange, name, settled)
     _count_finish(gateway, exchange, record)
     return sequence
 
 
 def _write_attempt(
-    gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None, fee: int = 0, flag: str = ""
-) -> tuple[int, _Settled]:
+    gateway: Gateway,
+    exchange: Exchange,
+    at: float,
+    outcome: str,
+    status: int,
+    usage: Usage | None,
+    fee: int = 0,
+    flag: str = "",
+) -> tuple[str, Settlement, int]:
+    """Name of its deployment, its settlement `at` that time (seconds since the epoch), and the sequence of that."""
     deployment = exchange.deployment
     if deployment is None or exchange.token is None or not exchange.attempt_started:
         raise AssertionError("no attempt is open")
@@ -109,44 +104,41 @@ def _write_attempt(
     if flag:
         flags.append(flag)
     now, began = time.perf_counter_ns(), exchange.attempt_started
-    duration_us, started_us = (now - began) // 1000, (began - exchange.started) // 1000
-    sequence = gateway.journal.settle(
-        Settlement(
-            call=exchange.raw,
-            attempt=exchange.attempt,
-            at=int(gateway.clock.seconds() * 1000),
-            cost=cost,
-            outcome=outcome,
-            http_status=status,
-            usage=usage,
-            estimated=estimated,
-            flags=flags,
-            duration_us=duration_us,
-            started_us=started_us,
-            connect_us=(exchange.attempt_connected - began) // 1000 if exchange.attempt_connected else 0,
-            first_byte_us=(exchange.attempt_answered - began) // 1000 if exchange.attempt_answered else 0,
-            saved=_saved(exchange, deployment, usage) if usage.cache_read else 0,
-            first_chunk_us=exchange.attempt_first_us,
-        )
+    record = Settlement(
+        call=exchange.raw,
+        attempt=exchange.attempt,
+        at=int(at * 1000),
+        cost=cost,
+        outcome=outcome,
+        http_status=status,
+        usage=usage,
+        estimated=estimated,
+        flags=flags,
+        duration_us=(now - began) // 1000,
+        started_us=(began - exchange.started) // 1000,
+        connect_us=(exchange.attempt_connected - began) // 1000 if exchange.attempt_connected else 0,
+        first_byte_us=(exchange.attempt_answered - began) // 1000 if exchange.attempt_answered else 0,
+        saved=_saved(exchange, deployment, usage) if usage.cache_read else 0,
+        first_chunk_us=exchange.attempt_first_us,
     )
+    sequence = gateway.journal.settle(record)
     exchange.attempt_started = 0
     exchange.served = now
     exchange.paid = cost
     exchange.cost, exchange.usage = exchange.cost + cost, usage
     exchange.estimated |= estimated
-    waited_us = 0 if exchange.attempt else started_us
-    return sequence, _Settled(deployment.name, outcome, usage, cost, duration_us, waited_us, estimated, flags)
+    return deployment.name, record, sequence
 
 
-def _count_attempt(gateway: Gateway, exchange: Exchange, settled: _Settled, *, keep_reservation: bool = False) -> None:
-    name, outcome, usage, cost, duration_us, waited_us, estimated, flags = settled
-    workload = exchange.workload
-    if OVER_BOUND in flags and workload is not None:
+def _count_attempt(
+    gateway: Gateway, exchange: Exchange, deployment: str, record: Settlement, *, keep_reservation: bool = False
+) -> None:
+    workload, cost = exchange.workload, record.cost
+    if OVER_BOUND in record.flags and workload is not None:
         gateway.live.stop(workload.name, exchange.call)
     if exchange.use is not None:
-        limits.end_attempt(gateway, exchange.use, exchange.attempt, usage, cost)
-    labels = (workload.name if workload is not None else "", name, outcome)
-    gateway.meters.attempt(labels, usage, cost, duration_us, waited_us, estimated)
+        limits.end_attempt(gateway, exchange.use, record.attempt, record.usage, cost)
+    gateway.meters.attempt((workload.name if workload is not None else "", deployment, record.outcome), record)
     if not keep_reservation and exchange.token is not None:
         gateway.slices.settle(exchange.token, cost)
         exchange.token = None
@@ -157,9 +149,11 @@ def _true(exchange: Exchange, usage: Usage | None) -> Usage | None:
 
     One of no token at all is taken at its word: that is how it is said that nothing is billed.
     """
-    if usage is None or not exchange.interface.capped or not (usage.input or usage.output):
+    if usage is None or (usage.input and usage.output):
         return usage
-    return usage if usage.input and (usage.output or not exchange.output_bytes) else None
+    if not exchange.interface.capped or not (usage.input or usage.output):
+        return usage
+    return usage if usage.input and not exchange.output_bytes else None
 
 
 def _billed(
@@ -188,7 +182,7 @@ def _billed(
         flags.append(OVER_BOUND)
     if above == "input":
         flags.append(OVER_INPUT)
-    nothing = exchange.interface.capped and not (usage.input or usage.output)
+    nothing = not (usage.output or usage.input) and exchange.interface.capped
     if nothing or usage.output * LONGEST_TOKEN < exchange.output_bytes:
         flags.append("under_count")
     return usage, min(cost, MAX_AMOUNT), flags
@@ -253,11 +247,11 @@ def _added(exchange: Exchange) -> int:
     return sum(len(text.encode()) for text in system_messages(workload, exchange.passages, exchange.grounded))
 
 
-def _finish(exchange: Exchange, now: float, refusal: str) -> Finish:
-    """The record of its end, at `now` (seconds since the epoch). Serving ended with the newest attempt, and settling it
-    ends here."""
-    began, ended = exchange.started, time.perf_counter_ns()
-    duration_us = (ended - began) // 1000
+def _finish(exchange: Exchange, at: float, refusal: str) -> Finish:
+    """The record of its end, `at` that time (seconds since the epoch). Serving ended with the newest attempt, and
+    settling it ends here."""
+    began = exchange.started
+    duration_us = (time.perf_counter_ns() - began) // 1000
     if exchange.status != "refused":
         if exchange.served:
             exchange.steps.append(("serve", (exchange.served - began) // 1000))
@@ -268,7 +262,7 @@ def _finish(exchange: Exchange, now: float, refusal: str) -> Finish:
     )  # fmt: skip
     return Finish(
         call=exchange.raw,
-        at=int(now * 1000),
+        at=int(at * 1000),
         workload=workload.name if workload is not None else key.workload if key is not None else "",
         person=exchange.person,
         key=key.id if key is not None else "",
@@ -310,17 +304,18 @@ def finish(
     """Write the end of the call; returns its sequence, or None where a refused call could not be written."""
     if exchange.finished:
         return None
-    record, sequence = _write_finish(gateway, exchange, status, http_status, code, refusal)
+    at = gateway.clock.seconds()
+    record, sequence = _write_finish(gateway, exchange, at, status, http_status, code, refusal)
     _count_finish(gateway, exchange, record, written=sequence is not None)
     return sequence
 
 
 def _write_finish(
-    gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str, refusal: str
+    gateway: Gateway, exchange: Exchange, at: float, status: str, http_status: int, code: str, refusal: str
 ) -> tuple[Finish, int | None]:
     exchange.finished = True
     exchange.status, exchange.http_status, exchange.error_code = status, http_status, code
-    record = _finish(exchange, gateway.clock.seconds(), refusal)
+    record = _finish(exchange, at, refusal)
     urgent = exchange.attempt >= 0 or exchange.cache in ("exact", "semantic")
     try:
         return record, gateway.journal.finish(record, urgent=urgent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from groundplan.ledger.model import Usage
+from groundplan.ledger.model import Settlement, Usage
 
 DURATION_US = (
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
@@ -124,19 +124,18 @@ class Meters:
             workload = OTHER
         self.saved[workload] = self.saved.get(workload, 0) + picodollars
 
-    def attempt(
-        self, labels: AttemptLabels, usage: Usage, cost: int, duration_us: int, queue_us: int, estimated: bool
-    ) -> None:
-        """One ended attempt. `queue_us` 0: not the first of its call."""
+    def attempt(self, labels: AttemptLabels, ended: Settlement) -> None:
+        """One ended attempt."""
         series = self.attempts.get(labels)
         if series is None:
             series = self._new_attempt(labels)
+        usage = ended.usage
         series.count += 1
-        series.cost += cost
-        series.duration.observe(duration_us)
-        if queue_us:
-            series.queue.observe(queue_us)
-        if estimated:
+        series.cost += ended.cost
+        series.duration.observe(ended.duration_us)
+        if ended.started_us and not ended.attempt:
+            series.queue.observe(ended.started_us)
+        if ended.estimated:
             series.estimated += 1
         tokens = series.tokens
         tokens[0] += usage.input
