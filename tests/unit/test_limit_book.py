@@ -95,11 +95,11 @@ def test_what_covers_a_call_is_counted_in_the_periods_of_its_time() -> None:
         assert charges == [
             Charge(quota.name, current(quota.period, "", "UTC", at), expected[quota.type]) for quota in covering.quotas
         ]
-        assert [(word, span) for word, _, span, _ in now.told] == [
-            (b"requests", current("day", "", "UTC", at)),
-            (b"tokens", current("minute", "", "UTC", at)),
+        assert [(told.quota.type, told.period) for same in now.told for told in same] == [
+            (REQUESTS, current("day", "", "UTC", at)),
+            (TOKENS, current("minute", "", "UTC", at)),
         ]
-        assert all(at < end for *_, end in now.told)
+        assert all(at < told.end for same in now.told for told in same)
     assert covering.at(AT) is covering.at(AT + 1), "looked up once in a minute"
 
 

@@ -106,17 +106,23 @@ class Slices:
         if token in self._open:
             raise _taken()
         slices = self._slices
-        for taken, charge in enumerate(charges):
+        for charge in charges:
             found = slices.get((charge.budget, charge.period))
             if found is None or found.available < charge.amount:
                 if (found is not None or charge.amount > 0) and charge.budget not in soft:
-                    for earlier in charges[:taken]:
-                        slices[earlier.budget, earlier.period].available += earlier.amount
+                    self._put_back(charges, charge)
                     return charge
                 found = self._slice((charge.budget, charge.period))
             found.available -= charge.amount
         self._open[token] = charges
         return None
+
+    def _put_back(self, charges: Sequence[Charge], short: Charge) -> None:
+        """What was taken of them before the one that is short."""
+        for charge in charges:
+            if charge is short:
+                return
+            self._slices[charge.budget, charge.period].available += charge.amount
 
     def held(self, token: Token) -> Sequence[Charge]:
         """What a reservation took. Raises `Conflict` if there is none."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from groundplan.blueprint.model import Deployment, Limit, Workload
 from groundplan.gateway.budgets.leases import CONCURRENT, MEASURED, REQUESTS, TOKENS, Quota
@@ -16,6 +17,17 @@ from groundplan.ledger.model import Charge
 _REMEMBERED = 10_000
 DAY_CALLS = "#calls"
 """How the name of a quota ends that is a workload's `calls_per_day`; no limit has such a name."""
+
+
+class Told(NamedTuple):
+    """A limit in a period, as callers are told of it."""
+
+    lines: bytes
+    """Header lines, as OpenAI has them, but for what is left and the seconds until its end."""
+    quota: Quota
+    period: str
+    end: float
+    """0: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +40,8 @@ class Spans:
     """One of each that the whole call uses. Shared by all calls of that time: nobody changes it."""
     measured: tuple[tuple[str, str, bool], ...]
     """(quota, period, whether it counts tokens) of what each attempt uses."""
-    told: tuple[tuple[bytes, Quota, str, float], ...]
-    """What a caller is told about: the word for it, its period and when that ends (0: never)."""
+    told: tuple[tuple[Told, ...], ...]
+    """What a caller is told about, apart for each word for it."""
 
     def charges(self, tokens: int, amount: int) -> list[Charge]:
         """What an attempt uses of each that is measured, of so many tokens and picodollars."""
@@ -69,15 +81,19 @@ class Covering:
             once,
             tuple((quota.name, key, quota.type == TOKENS) for quota, key in later),
             tuple(
-                (_TOLD[quota.type], quota, key, 0.0 if key in ENDLESS else end)
-                for quota, (key, _, end) in zip(self.quotas, found, strict=True)
-                if quota.type in _TOLD
+                tuple(
+                    Told(_LINES % (word, quota.limit, word, word), quota, key, 0.0 if key in ENDLESS else end)
+                    for quota, (key, _, end) in zip(self.quotas, found, strict=True)
+                    if quota.type == type
+                )
+                for type, word in _WORDS.items()
             ),
         )
         return self._spans
 
 
-_TOLD = {REQUESTS: b"requests", TOKENS: b"tokens"}
+_WORDS = {REQUESTS: b"requests", TOKENS: b"tokens"}
+_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%ds\r\n"
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import short_usd
 from groundplan.core.words import each as each_period
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota
-from groundplan.gateway.budgets.limit_book import DAY_CALLS, Spans
+from groundplan.gateway.budgets.limit_book import DAY_CALLS, Spans, Told
 from groundplan.gateway.budgets.periods import end_text, ends, seconds_left
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
@@ -86,18 +86,14 @@ _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 def lines_of(gateway: Gateway, spans: Spans, now: float) -> bytes:
     """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them."""
-    if not spans.told:
-        return b""
-    remaining = gateway.leases.remaining
-    least: dict[bytes, tuple[int, int, float]] = {}
-    for word, quota, period, end in spans.told:
-        left = remaining(quota, period)
-        if word not in least or left < least[word][0]:
-            least[word] = (left, quota.limit, end)
-    lines = b""
-    for word, (left, limit, end) in least.items():
-        lines += _LINES % (word, limit, word, left, word, seconds_left(end, now))
+    lines, remaining = b"", gateway.leases.remaining
+    for same in spans.told:
+        least: tuple[int, Told] | None = None
+        for told in same:
+            left = remaining(told.quota, told.period)
+            if least is None or left < least[0]:
+                least = left, told
+        if least is not None:
+            left, told = least
+            lines += told.lines % (left, seconds_left(told.end, now))
     return lines
-
-
-_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %ds\r\n"

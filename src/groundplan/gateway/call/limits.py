@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
-from groundplan.gateway.budgets.limit_book import Covering, LimitBook
+from groundplan.gateway.budgets.limit_book import Covering, LimitBook, Spans
 from groundplan.gateway.budgets.periods import current, ends
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
@@ -35,8 +35,15 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
     all is taken.
     """
     use = exchange.use = Use()
+    return await _admit(gateway, exchange, use, _of_caller(exchange, book), amount, now)
+
+
+def call_at_hand(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int, now: float) -> bool:
+    """As `admit_call`, of what this worker holds, which nearly always is enough; False, with nothing taken: it is
+    not."""
     covering = _of_caller(exchange, book)
-    return await _admit(gateway, exchange, use, covering, amount, now)
+    use = exchange.use = Use()
+    return not covering.quotas or _take_all(gateway, exchange, use, covering, amount, now) is None
 
 
 def _of_caller(exchange: Exchange, book: LimitBook) -> Covering:
@@ -60,34 +67,51 @@ async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, am
 
 
 async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, amount: int, now: float) -> float:
-    quotas = covering.quotas
-    if not quotas:
+    if not covering.quotas:
         return now
-    spans = covering.at(now)
-    once, charges, token = spans.once, spans.once, (exchange.raw, CALL)
-    if covering.measured:
-        tokens = max([_tokens(exchange, each) for each in exchange.deployments]) if covering.tokens else 0
-        measured = spans.charges(tokens, amount)
-        charges = [*once, *measured]
-    empty = gateway.counters.reserve(token, charges)
-    if empty is not None:
-        taken, now = await _wait(gateway, exchange, quotas, charges, token, empty), gateway.clock.seconds()
-        if not taken:
-            return await _admit(gateway, exchange, use, covering, amount, now)
-    use.lines = lines_of(gateway, spans, now)
-    if not covering.measured:
-        use.call = Held(token, quotas, once)
-        return now
-    # what an attempt uses is held apart from what the whole call does
-    use.measured = covering.measured
-    if not once:
-        use.ahead = Held(token, quotas, measured)
-        return now
-    ahead = (exchange.raw, AHEAD)
-    gateway.counters.part(token, once, ahead, measured)
-    use.call = Held(token, covering.once, once)
-    use.ahead = Held(ahead, covering.measured, measured)
+    while (short := _take_all(gateway, exchange, use, covering, amount, now)) is not None:
+        spans, charges, empty = short
+        taken = await _wait(gateway, exchange, covering.quotas, charges, (exchange.raw, CALL), empty)
+        now = gateway.clock.seconds()
+        if taken:
+            _hold(gateway, exchange, use, covering, spans, charges, now)
+            break
     return now
+
+
+def _take_all(
+    gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, amount: int, now: float
+) -> tuple[Spans, list[Charge], Charge] | None:
+    """Take what there is here of what covers a call; where that is not all, nothing is taken, and returned is what
+    would be, with what is short of it."""
+    spans = covering.at(now)
+    charges = spans.once
+    if covering.measured:
+        tokens = _most_tokens(exchange) if covering.tokens else 0
+        charges = [*charges, *spans.charges(tokens, amount)]
+    empty = gateway.counters.reserve((exchange.raw, CALL), charges)
+    if empty is not None:
+        return spans, charges, empty
+    _hold(gateway, exchange, use, covering, spans, charges, now)
+    return None
+
+
+def _hold(
+    gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, spans: Spans, charges: list[Charge], now: float
+) -> None:
+    """`charges` were taken. What an attempt uses of them is held apart from what the whole call does."""
+    token, once = (exchange.raw, CALL), spans.once
+    use.lines = lines_of(gateway, spans, now)
+    use.measured = covering.measured
+    if not covering.measured:
+        use.call = Held(token, covering.quotas, once)
+    elif not once:
+        use.ahead = Held(token, covering.quotas, charges)
+    else:
+        ahead, measured = (exchange.raw, AHEAD), charges[len(once) :]
+        gateway.counters.part(token, once, ahead, measured)
+        use.call = Held(token, covering.once, once)
+        use.ahead = Held(ahead, covering.measured, measured)
 
 
 async def _wait(
@@ -117,14 +141,14 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     covering = _of_caller(exchange, book)
     if not covering.once:
         return
-    spans, token = covering.at(gateway.clock.seconds()), (exchange.raw, CALL)
+    token, now = (exchange.raw, CALL), gateway.clock.seconds()
+    spans = covering.at(now)
     while (empty := gateway.counters.reserve(token, spans.once)) is not None:
-        if await _wait(gateway, exchange, covering.once, spans.once, token, empty):
+        taken, now = await _wait(gateway, exchange, covering.once, spans.once, token, empty), gateway.clock.seconds()
+        if taken:
             break
-        spans = covering.at(gateway.clock.seconds())
-    exchange.use = Use(
-        call=Held(token, covering.once, spans.once), lines=lines_of(gateway, spans, gateway.clock.seconds())
-    )
+        spans = covering.at(now)
+    exchange.use = Use(call=Held(token, covering.once, spans.once), lines=lines_of(gateway, spans, now))
 
 
 async def admit_attempt(
@@ -301,6 +325,13 @@ def _frees(charge: Charge) -> float:
     return 0.0 if end is None else end.timestamp()
 
 
+def _most_tokens(exchange: Exchange) -> int:
+    """Of an attempt at whichever deployment takes most."""
+    first, *others = exchange.deployments
+    most = _tokens(exchange, first)
+    return max([most, *(_tokens(exchange, each) for each in others)]) if others else most
+
+
 def _tokens(exchange: Exchange, deployment: Deployment) -> int:
     ask, workload = exchange.ask, exchange.workload
     if ask is None or workload is None:
@@ -345,10 +376,11 @@ def end_call(gateway: Gateway, use: Use, *, sent: bool) -> None:
     use.over = True
     if held is not None:
         _settle(gateway, held, 1 if sent else 0, 0, 0)
-    if use.bearer not in use.draining:
+    if use.ahead is not None and use.bearer not in use.draining:
         _settle_ahead(gateway, use, 0, 0)
-    for attempt in [number for number in use.attempts if number not in use.draining]:
-        _settle(gateway, use.attempts.pop(attempt), 0, 0, 0)
+    if use.attempts:
+        for attempt in [number for number in use.attempts if number not in use.draining]:
+            _settle(gateway, use.attempts.pop(attempt), 0, 0, 0)
 
 
 def _settle_ahead(gateway: Gateway, use: Use, tokens: int, cost: int) -> None:

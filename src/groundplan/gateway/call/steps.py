@@ -169,15 +169,15 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
     except Unavailable:
         policy = await _check_again(gateway, exchange, catalog)
         now = gateway.clock.seconds()
-    guarded = exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy)
-    if guarded or exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
-        began = gateway.loop.time()
-        await _complete(gateway, exchange, guarded=guarded)
-        exchange.waited += gateway.loop.time() - began
-        now = gateway.clock.seconds()
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
+    guarded = exchange.guard is None and guards(exchange, plan, policy)
+    if guarded or exchange.interface.keeps or ask.files:
+        began = gateway.loop.time()
+        await _complete(gateway, exchange, guarded=guarded)
+        exchange.waited += gateway.loop.time() - began
+        now, ask = gateway.clock.seconds(), exchange.ask or ask
     if plan.workload.routing is not None:
         await read_question(gateway, exchange, plan.workload, ask)
         now = gateway.clock.seconds()
@@ -189,8 +189,9 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
     policy = exchange.policy or policy
     amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
     admit.check_cost(exchange, plan, amount)
-    if catalog.limits is not None:
-        now = await limits.admit_call(gateway, exchange, catalog.limits, amount, now)
+    book = catalog.limits
+    if book is not None and not limits.call_at_hand(gateway, exchange, book, amount, now):
+        now = await limits.admit_call(gateway, exchange, book, amount, now)
     exchange.charges = admit.covering(exchange, plan, now)
     if not at_hand(gateway, exchange, 0, amount):
         began = gateway.loop.time()
