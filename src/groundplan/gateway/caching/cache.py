@@ -164,16 +164,17 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
     `recheck` repeats every check under the newest policy and raises what it finds. Raises `Exhausted` for limits, and
     `NotFound` (`not_cached`) where the caller wants nothing else.
     """
-    interface, directives = exchange.interface, exchange.request.headers.get(DIRECTIVES, b"").lower()
+    interface = exchange.interface
+    directives = exchange.request.headers.get(DIRECTIVES, b"").decode("latin-1").lower()
     recast = interface.recast if gives(exchange) and not stores(exchange) else None
-    key = _key(gateway, exchange, recast) if recast is not None and b"no-store" not in directives else None
+    key = _key(gateway, exchange, recast) if recast is not None and "no-store" not in directives else None
     if recast is not None and key is not None:
         seek = _Search(gateway, exchange, recast, key, recheck)
-        if b"no-cache" in directives:
+        if "no-cache" in directives:
             seek.lead(fresh=True)
         elif await _found(gateway, exchange, seek):
             return True
-    if b"only-if-cached" in directives:
+    if "only-if-cached" in directives:
         hint = "Leave Cache-Control: only-if-cached out to ask a model."
         raise NotFound("no cached answer may be given to this request", code="not_cached", hint=hint)
     return False

@@ -162,7 +162,7 @@ class Attempt(Refusable):
 
     def _choose(self) -> Target:
         deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.use
-        if self._is_translated():
+        if deployment.api != "openai" and self._is_translated():
             return targets.through(SERVICE, deployment, None if use is None else use.keys.get(self.exchange.attempt))
         if not deployment.keys:
             return targets.of(deployment)
@@ -198,12 +198,13 @@ class Attempt(Refusable):
         stream = ask is not None and ask.stream
         first_ms = deployment.first_token_ms
         since = self.gateway.loop.time()
-        seconds = (first_ms if stream else first_ms + deployment.idle_ms) / 1000
+        left = self.deadline - since
         upload = None if ask is None else ask.upload
         alone = self._alone or (upload is not None and upload.passed_on)
         if alone and first_ms == FIRST_TOKEN_MS and not deployment.first_token_declared:
-            seconds = self.deadline - since  # nothing is gained by giving up a model that thinks
-        seconds = max(LEAST, min(seconds, self.deadline - since))
+            seconds = max(LEAST, left)  # nothing is gained by giving up a model that thinks
+        else:
+            seconds = max(LEAST, min((first_ms if stream else first_ms + deployment.idle_ms) / 1000, left))
         self.status = await connection.head(seconds)
         self.exchange.attempt_answered = time.perf_counter_ns()
         if self.status != 200:

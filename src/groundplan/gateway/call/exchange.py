@@ -151,7 +151,7 @@ class Exchange:
     deployment: Deployment | None = None
     waited: float = 0.0
     """Seconds of its deadline that went by before a deployment was asked."""
-    passages: list[Passage] = field(default_factory=list)
+    passages: Sequence[Passage] = ()
     grounded: Grounded | None = None
     """What is told about its passages, where its workload has sources and any was found."""
     state: str = ""

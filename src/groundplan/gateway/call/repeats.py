@@ -78,15 +78,16 @@ class Repeats(KeptBeside[Request]):
         ask, workload = exchange.ask, exchange.workload
         if ask is None or workload is None or not exchange.cost or exchange.of or ask.size > LONGEST:
             return
+        if not picked(ask, int(now // _DAY_SECONDS)):
+            return  # nearly none is, so this is asked first
         if workload.grounding is not None or workload.sensitivity == "restricted":
             return
         if ask.images or ask.audio_kib or ask.upload is not None or ask.files:
             return
-        if picked(ask, int(now // _DAY_SECONDS)):
-            today = datetime.fromtimestamp(now, UTC).date()
-            prompt = workload.system_prompt or ""
-            made = Request(new_id(), today, workload.name, exchange.endpoint, prompt, ask.fields, exchange.cost)
-            self.add(made)
+        today = datetime.fromtimestamp(now, UTC).date()
+        prompt = workload.system_prompt or ""
+        made = Request(new_id(), today, workload.name, exchange.endpoint, prompt, ask.fields, exchange.cost)
+        self.add(made)
 
     async def put(self, facts: Sequence[Request]) -> None:
         await self._database.run(lambda conn: _add(conn, facts))

@@ -297,7 +297,7 @@ class Course:
         upload = exchange.ask is not None and exchange.ask.upload is not None
         soon = deployment.http == 1 and deployment.proxy is None and not upload
         sequence = begin(gateway, exchange, deployment, inherits=inherits, soon=soon)
-        alone = not self.another or not (self.waiting or self._full or self._rule.same)
+        alone = not (self.waiting or self._full or self._rule.same) or not self.another
         return Attempt(gateway, exchange, deployment, sequence, self._deadline, alone=alone)
 
     def learn(self, attempt: Attempt) -> None:

@@ -153,7 +153,7 @@ class GuardedRelay(Wrapped):
         if data == b"[DONE]":
             self._says = True
             return block + b"\n\n"
-        if b"\n" in data:
+        if data.find(b"\n") >= 0:
             data = data.replace(b"\ndata: ", b"\n")
         try:
             refuse_depth(data)

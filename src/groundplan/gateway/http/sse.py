@@ -75,7 +75,7 @@ class EventReader:
 
 
 def _data(event: bytes) -> bytes | None:
-    if event.startswith(b"data: ") and b"\n" not in event:
+    if event.startswith(b"data: ") and _LF not in event:
         return event[6:]
     lines = event.removeprefix(_BOM).split(b"\n")
     lines = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]

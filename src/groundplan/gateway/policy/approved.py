@@ -6,7 +6,6 @@ governance's; a blueprint without anything in production has no book and costs i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from math import inf
@@ -53,18 +52,18 @@ class Approved:
 
         Raises `Denied` (`approval_missing`, `approval_withdrawn`, `approval_expired`, `approval_price`).
         """
-        page = self._page(policy, workload)
+        page = (self._pages if policy is self._policy else self._renewed(policy)).get(workload)
         if page is None or now < page.first:
             return
         for use in page.uses:
             if use.until <= now and not use.part.deployments:
                 raise _refused(page, use)
 
-    def usable(self, policy: Policy, workload: str, deployments: Sequence[Deployment], now: float) -> list[Deployment]:
+    def usable(self, policy: Policy, workload: str, deployments: list[Deployment], now: float) -> list[Deployment]:
         """Those of the deployments whose model is approved, in order. Raises `Denied` where there is none."""
-        page = self._page(policy, workload)
+        page = (self._pages if policy is self._policy else self._renewed(policy)).get(workload)
         if page is None or now < page.first:
-            return list(deployments)
+            return deployments
         ended = [use for use in page.uses if use.until <= now]
         without = {name for use in ended for name in use.part.deployments}
         kept = [each for each in deployments if each.name not in without]
@@ -73,11 +72,11 @@ class Approved:
             raise _refused(page, next(use for use in ended if first in use.part.deployments))
         return kept
 
-    def _page(self, policy: Policy, workload: str) -> Page | None:
-        if policy is not self._policy:
-            self._pages = {name: self._made(policy, each) for name, each in self._workloads.items()}
-            self._policy = policy
-        return self._pages.get(workload)
+    def _renewed(self, policy: Policy) -> dict[str, Page]:
+        """The pages under another policy."""
+        self._pages = {name: self._made(policy, each) for name, each in self._workloads.items()}
+        self._policy = policy
+        return self._pages
 
     def _made(self, policy: Policy, workload: Workload) -> Page:
         uses = [self._use(policy, part) for part in self._parts[workload.name]]

@@ -44,14 +44,16 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
 
 
 def _standing(exchange: Exchange) -> Standing:
-    deployment, plan, catalog = exchange.deployment, exchange.plan, exchange.catalog
-    if plan is None:
-        return _make_standing(exchange.workload, deployment, catalog)
-    name = "" if deployment is None else deployment.name
-    known = plan.told.get(name)
-    if known is None or known[0] is not deployment:
-        known = plan.told[name] = (deployment, _make_standing(exchange.workload, deployment, catalog))
-    return known[1]
+    deployment, plan = exchange.deployment, exchange.plan
+    if plan is not None and deployment is not None:
+        known = plan.told.get(deployment.name)
+        if known is not None and known[0] is deployment:
+            standing: Standing = known[1]
+            return standing
+    made = _make_standing(exchange.workload, deployment, exchange.catalog)
+    if plan is not None and deployment is not None:
+        plan.told[deployment.name] = (deployment, made)
+    return made
 
 
 def _make_standing(workload: Workload | None, deployment: Deployment | None, catalog: Catalog | None) -> Standing:

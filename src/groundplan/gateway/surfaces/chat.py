@@ -113,7 +113,8 @@ _UNBOUNDED = OTHERWISE | {
     "best_of", "max_output_tokens", "audio", "prediction", "web_search_options", "moderation",
 }  # fmt: skip
 _TOOLS = ("function", "custom")
-_CAPS = ("max_tokens", "max_completion_tokens")
+_OTHER_CAP = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+"""The two fields for the most tokens of an answer."""
 SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY, "fast": PRIORITY}
 """The class of service that a `service_tier` asks for; others have no bound here."""
 
@@ -206,11 +207,8 @@ def _needs(images: int, heard: int, files: int, service: str) -> frozenset[str]:
 def _service(chat: _Chat) -> str:
     """The class of service. Raises `Invalid` for what would cost more than tokens of text, and so could break a hard
     budget."""
-    for tool in chat.tools or ():
-        if tool.type not in _TOOLS:
-            told = f"the tool {tool.type[:60]}" if tool.type else "a tool without a type"
-            hint = "It may run at the provider, without a bound of cost: each of tools is of type function or custom."
-            raise Invalid(f"{told} is not supported", code="field_unsupported", hint=hint)
+    if chat.tools:
+        _check_tools(chat.tools)
     if chat.modalities and chat.modalities != ["text"]:
         raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
     _check_caches(chat)
@@ -221,13 +219,24 @@ def _service(chat: _Chat) -> str:
     return service
 
 
+def _check_tools(tools: list[_Tool]) -> None:
+    """Raises `Invalid` for one that may run at the provider."""
+    for tool in tools:
+        if tool.type not in _TOOLS:
+            told = f"the tool {tool.type[:60]}" if tool.type else "a tool without a type"
+            hint = "It may run at the provider, without a bound of cost: each of tools is of type function or custom."
+            raise Invalid(f"{told} is not supported", code="field_unsupported", hint=hint)
+
+
 def _check_caches(chat: _Chat) -> None:
     """Of the whole prompt and its tools; parts and messages are looked at one by one. Raises `Invalid`."""
     if chat.prompt_cache_options is not None:
         chat.prompt_cache_options.check()
     if chat.cache_control is not None:
         chat.cache_control.check()
-    for tool in chat.tools or ():
+    if not chat.tools:
+        return
+    for tool in chat.tools:
         if tool.cache_control is not None:
             tool.cache_control.check()
         if tool.function is not None and tool.function.cache_control is not None:
@@ -245,11 +254,10 @@ class OpenAIChat:
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The caller's fields with model, cap, include_usage and leading system messages spliced in."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
-        given = [name for name in _CAPS if name in ask.fields]
-        if ask.cap != cap or given != [deployment.cap_field]:  # else it stays as it came
-            for name in given:
-                changes[name] = None
-            changes[deployment.cap_field] = b"%d" % cap
+        field = deployment.cap_field
+        if ask.cap != cap or field not in ask.fields or _OTHER_CAP[field] in ask.fields:  # else it stays as it came
+            changes |= dict.fromkeys([name for name in _OTHER_CAP if name in ask.fields])
+            changes[field] = b"%d" % cap
         if ask.stream and providers.is_strict(deployment):
             changes["stream_options"] = None  # it tells usage unasked
         elif ask.stream and not ask.include_usage:
