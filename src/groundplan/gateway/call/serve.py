@@ -120,10 +120,10 @@ class Course:
 
     def first(self) -> Deployment | None:
         """Whoever is next where that needs no waiting, which is nearly always; None: ask `next`."""
-        gateway, exchange = self._gateway, self._exchange
-        if not self.waiting or gateway.live.policy.kills or not gateway.health.closed(self.waiting[0].name):
+        gateway, exchange, waiting = self._gateway, self._exchange, self.waiting
+        if not waiting or gateway.live.policy.kills or not gateway.health.closed(waiting[0].name):
             return None
-        deployment = self.waiting[0]
+        deployment = waiting[0]
         if self._tries or exchange.waited or exchange.of:  # what is within another call may be of an older blueprint
             return None
         if exchange.token is None or not gateway.loads.of(deployment).room:
@@ -131,7 +131,7 @@ class Course:
         if exchange.use is not None and (exchange.attempts or not limits.at_hand(gateway, exchange, deployment)):
             return None
         self._tries = 1
-        return self.waiting.popleft()
+        return waiting.popleft()
 
     async def next(self) -> Deployment | None:
         """The deployment to ask now, with money for it; None: there is none, or no time and no attempt is left.

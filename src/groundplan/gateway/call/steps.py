@@ -45,22 +45,22 @@ async def run(
     """The six steps, by the newest blueprint where the exchange has none. Raises a `GroundplanError` when the call is
     refused or fails before its first byte."""
     steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
-    now = gateway.clock.seconds()
+    now, headers = gateway.clock.seconds(), exchange.request.headers
     exchange.catalog = catalog = exchange.catalog or begun.newest(gateway.live.catalog, now)
-    exchange.trace = trace.of(exchange.request.headers)
+    exchange.trace = trace.of(headers)
     whose(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
     if gateway.pressure.full(gateway.running) and not exchange.of:
         shed(gateway, exchange, catalog)
-    exchange.interface.check_type(exchange.request.headers.get(b"content-type"))
+    exchange.interface.check_type(headers.get(b"content-type"))
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request)
         now = gateway.clock.seconds()
     exchange.ask = gateway.cached.asks.read(exchange)
-    if HEADER in exchange.request.headers:
+    if HEADER in headers:
         await _estimate(gateway, exchange, catalog)
         return
-    kept = await cache.replay(gateway, exchange) if NAMED in exchange.request.headers else None
+    kept = await cache.replay(gateway, exchange) if NAMED in headers else None
     steps.append(("cache", (clock() - began) // 1000))
     if kept is not None:
         await _replay(gateway, exchange, catalog, kept)

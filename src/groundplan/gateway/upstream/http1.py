@@ -378,8 +378,10 @@ class Http1Connection(asyncio.Protocol):
         """Back to the pool after a complete answer; anything else is closed, and so is one whose request was answered
         before it was taken: the next one would wait behind the rest of it."""
         self.busy = False
-        whole = self._complete and not self.unfinished and self._full is None
-        if whole and self.keep_alive and not self.lost and self._error is None:
+        if (
+            self._complete and self.keep_alive and not self.unfinished
+            and self._full is None and not self.lost and self._error is None
+        ):  # fmt: skip
             self._clear()
             self._pool.put(self)
         else:
