@@ -27,7 +27,7 @@ run: setup
 
 test: setup-dev
 	@sh scripts/chromium.sh
-	@$(BIN)/python -m pytest -q -n 5 --dist loadfile --no-loadscope-reorder -m "not soak"
+	@$(BIN)/python -m pytest -q -n 6 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 check: setup-dev
 	$(BIN)/ruff format --check src tests benchmarks
