@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from groundplan.gateway.caching.cache_link import AnswerLink, Parcel, take_in
 from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.leaving import leave_stream
 from groundplan.gateway.policy.catalog import index
 from groundplan.ledger.model import Finish, Reservation, Usage
 
@@ -110,6 +112,42 @@ async def test_a_stream_is_given_again_event_by_event(tmp_path: Path) -> None:
         assert second.facts["cache"] == "exact" and not any("usage" in c for c in second.chunks)
         with_usage = await rig.stream(stream_options={"include_usage": True})
         assert counted(rig) == 1 and with_usage.chunks[-1]["usage"]["completion_tokens"] > 0
+
+
+async def test_a_long_stream_is_given_again_piece_by_piece(tmp_path: Path) -> None:
+    most: dict[str, Any] = {"max_output_tokens": 3000}
+    declared = {"assistant": {**DECLARED["assistant"], **most}}
+    declared["assistant"]["cache"] = msgspec.structs.replace(CACHE, max_bytes=64 << 20)
+    async with call_rig(tmp_path, ["one"], workloads=declared, more={"one": most}) as rig:
+        rig.play("one", say="ab " * 2000)
+        first, again = [await rig.stream(max_tokens=3000) for _ in range(2)]
+        assert (again.text, again.done, again.facts["cache"]) == (first.text, True, "exact")
+        assert len(again.chunks) == len(first.chunks) and not rig.gateway.streams
+
+
+async def test_of_a_stream_that_is_there_only_what_its_client_takes_is_made() -> None:
+    """However many clients take one slowly: the rest of it is no further copy in memory, and a kill ends it."""
+    taken, made, cut, told = asyncio.Event(), list[int](), list[bool](), list[bytes]()
+    response = SimpleNamespace(
+        full=True, drained=taken.wait, cut=lambda: cut.append(True),
+        write=lambda data, head: told.append(head + data), end=lambda data, head: told.append(head + data),
+    )  # fmt: skip
+
+    def parts() -> Iterator[bytes]:
+        for number in range(100):
+            made.append(number)
+            yield b"x" * 10_000
+
+    gateway: Any = SimpleNamespace(streams=set())
+    exchange: Any = SimpleNamespace(response=response, kept=None)
+    sent = asyncio.create_task(leave_stream(gateway, exchange, parts(), b"head"))
+    await until(lambda: bool(gateway.streams))
+    assert len(made) < 10
+    (leaving,) = gateway.streams
+    leaving.sever(None)
+    taken.set()
+    await sent
+    assert b"".join(told) == b"head" + b"x" * 1_000_000 and cut == [True] and not gateway.streams
 
 
 async def test_one_form_is_made_from_the_other(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
@@ -31,7 +31,7 @@ from groundplan.gateway.call.admit import subjects_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import QUERY
-from groundplan.gateway.call.leaving import leave
+from groundplan.gateway.call.leaving import leave, leave_stream
 from groundplan.gateway.call.stored import stores
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.halves import value_of
@@ -403,19 +403,19 @@ async def give(
     if isinstance(form, bytes):
         data = exchange.interface.with_facts(form, facts)
         response.send(200, data, lines)
+        if exchange.kept is not None:
+            exchange.kept.append(data)
     else:
-        data = _stream(exchange, form, facts)
-        response.end(data, response.start(200, EVENT_STREAM + lines))
-    if exchange.kept is not None:
-        exchange.kept.append(data)
+        await leave_stream(gateway, exchange, _stream(exchange, form, facts), response.start(200, EVENT_STREAM + lines))
 
 
-def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> bytes:
+def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> Iterator[bytes]:
     """All of a stream, as a model's own would have come."""
     if exchange.ask is None or exchange.deployment is None:
         raise AssertionError("not checked")
     relay = exchange.interface.codec(exchange.deployment).relay(exchange.ask)
-    return b"".join([relay.take(data) for data in events]) + relay.last(facts)
+    yield from map(relay.take, events)
+    yield relay.last(facts)
 
 
 # answers that others may get -----------------------------------------------------------------------------------------

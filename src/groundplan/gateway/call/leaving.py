@@ -1,12 +1,17 @@
-"""An answer in one piece on its way to its client. What it is, and what it cost, was settled and written before."""
+"""An answer that is there as a whole on its way to its client. What it is, and what it cost, was settled and written
+before."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from groundplan.core.errors import Denied
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 
 JSON = b"content-type: application/json\r\n"
+_PIECE = 64 << 10
+"""Bytes of a stream that are made for its client before it is looked at whether that takes them."""
 
 
 class _Leaving:
@@ -37,5 +42,28 @@ async def leave(
     gateway.streams.add(leaving)
     try:
         await exchange.response.send_slowly(status, data, lines, content_type, end)
+    finally:
+        gateway.streams.discard(leaving)
+
+
+async def leave_stream(gateway: Gateway, exchange: Exchange, parts: Iterable[bytes], head: bytes) -> None:
+    """A stream of which everything is there: of a long one, as its client takes it, so that what it does not take yet
+    is not in memory once more for each client. `head` is what it begins with; at least one part is to come."""
+    response, kept, made, size = exchange.response, exchange.kept, list[bytes](), 0
+    leaving = _Leaving(exchange)
+    try:
+        for part in parts:
+            if size >= _PIECE:
+                gateway.streams.add(leaving)
+                response.write(b"".join(made), head)
+                head, size = b"", 0
+                made.clear()
+                if response.full:
+                    await response.drained()
+            made.append(part)
+            size += len(part)
+            if kept is not None:
+                kept.append(part)
+        response.end(b"".join(made), head)
     finally:
         gateway.streams.discard(leaving)
