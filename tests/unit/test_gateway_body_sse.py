@@ -100,6 +100,20 @@ def test_mistrals_own_address_is_not_told_what_it_refuses() -> None:
     assert {"stream_options", "store"} <= json.loads(OpenAIChat().forward(asks, other, 7, [])).keys()
 
 
+@pytest.mark.parametrize("tools", [None, []])
+def test_nothing_is_said_of_tools_in_chat_where_there_are_none(tools: Any) -> None:
+    """Codex says so when it sums up a conversation; xAI, vLLM and OpenAI's chat refuse it."""
+    asked = {"model": "a", "input": "x", "tools": tools, "tool_choice": "auto", "parallel_tool_calls": False}
+    said: Any = {"max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "model": "a", "tools": tools}
+    for choice in ({"type": "auto", "disable_parallel_tool_use": True}, {"type": "none"}):
+        message = messages.read(json.dumps({**said, "tool_choice": choice}).encode(), {})
+        assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(messages.MESSAGES.by_chat.chat_fields(message))
+    response = responses.read(json.dumps(asked).encode())
+    assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(RESPONSES.by_chat.chat_fields(response))
+    forced = responses.read(json.dumps({**asked, "tool_choice": "required"}).encode())
+    assert "tool_choice" in RESPONSES.by_chat.chat_fields(forced), "that is its caller's mistake"
+
+
 @pytest.mark.parametrize(
     ("url", "refused"),
     [

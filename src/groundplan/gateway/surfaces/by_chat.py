@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -21,8 +22,24 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
+_encode = msgspec.json.Encoder().encode
 ChatFields = Callable[[Ask], dict[str, msgspec.Raw]]
 """The request in chat, but for model and caps. Raises `Invalid`."""
+
+
+_OF_TOOLS = {"tool_choice": (b'"auto"', b'"none"'), "parallel_tool_calls": (b"true", b"false")}
+"""What is said of how tools are called, where it asks for none to be."""
+
+
+def as_said(fields: dict[str, Any]) -> dict[str, msgspec.Raw]:
+    """A request in chat, without what is said of tools where there are none: many servers refuse it then, and agents
+    say it also where they offer none, as when they sum up a conversation."""
+    made = {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
+    if "tools" not in made:
+        for name, idle in _OF_TOOLS.items():
+            if bytes(made.get(name, b"")) in idle:
+                del made[name]
+    return made
 
 
 class ByChat(ABC):

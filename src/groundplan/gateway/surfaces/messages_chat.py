@@ -13,7 +13,7 @@ from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.body import not_read
-from groundplan.gateway.surfaces.by_chat import ByChat
+from groundplan.gateway.surfaces.by_chat import ByChat, as_said
 from groundplan.gateway.surfaces.chat_pieces import Said, completion
 from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages_chat_stream import MessagesChatRelay, reported, stop_reason
@@ -62,7 +62,7 @@ def translation_of(ask: Ask) -> Translation:
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
     """The request in chat, but for model and caps. Raises `Invalid`."""
-    return {name: msgspec.Raw(_encode(value)) for name, value in translation_of(ask).fields.items()}
+    return as_said(translation_of(ask).fields)
 
 
 class MessagesByChat(ByChat):

@@ -25,7 +25,7 @@ from groundplan.gateway.surfaces.body import (
     read_fields,
     refuse_fields,
 )
-from groundplan.gateway.surfaces.by_chat import ByChat, ServedByChat, able, served_natively
+from groundplan.gateway.surfaces.by_chat import ByChat, ServedByChat, able, as_said, served_natively
 from groundplan.gateway.surfaces.chat import FILE, SERVICES
 from groundplan.gateway.surfaces.chat_pieces import completion
 from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
@@ -261,8 +261,7 @@ class ResponsesByChat(ByChat):
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
     """The request in chat, but for model and caps. Raises `Invalid`."""
-    fields: dict[str, Any] = told(ask).translation().fields
-    return {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
+    return as_said(told(ask).translation().fields)
 
 
 def gone_on(ask: Ask, more: list[dict[str, Any]]) -> Ask:
