@@ -340,12 +340,27 @@ def test_what_asks_for_nothing_is_refused_by_no_interface() -> None:
     for eager in (b"false", b"true"):
         said = ask.body.replace(b'"eager_input_streaming": false', b'"eager_input_streaming": ' + eager)
         (made,) = messages_to_chat.Translation(said).fields["tools"]
-        assert made == {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+        parameters = {"type": "object", "properties": {}}
+        assert made == {"type": "function", "function": {"name": "look", "parameters": parameters}}, (
+            "as OpenAI takes it"
+        )
     for name, value in (("input_examples", [{}]), ("allowed_callers", ["code_execution"])):
         with pytest.raises(Invalid, match=f"tools.{name}"):
             messages_to_chat.Translation(json.dumps({**body, "tools": [{**tool, name: value}]}).encode())
     with pytest.raises(Invalid, match="speed"):
         messages.read(json.dumps({**body, "speed": "fast"}).encode(), {})
+
+
+@pytest.mark.parametrize("blocks", [[], [{"type": "thinking", "thinking": "a", "signature": "b"}]])
+def test_a_turn_in_which_nothing_was_said_is_no_message_in_chat(blocks: list[dict[str, Any]]) -> None:
+    """As one that was cut off while its model thought: a message without text and calls is refused."""
+    said = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": blocks},
+        {"role": "user", "content": "b"},
+    ]
+    told = messages_to_chat.Translation(json.dumps({"model": "auto", "max_tokens": 5, "messages": said}).encode())
+    assert told.messages == [said[0], said[2]] and told.left_out == ({"thinking"} if blocks else set())
 
 
 def test_a_user_of_messages_is_one_that_chat_takes() -> None:

@@ -114,11 +114,12 @@ class Translation:
             if isinstance(content, str):
                 self.messages.append({"role": role, "content": content})
             elif role == "assistant":
-                self.messages.append(self._assistant(content))
+                self._assistant(content)
             else:
                 self._user(role, content)
 
-    def _assistant(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    def _assistant(self, blocks: list[dict[str, Any]]) -> None:
+        """Of a turn in which nothing was said or called there is nothing in chat, which has no message without both."""
         texts: list[str] = []
         calls: list[dict[str, Any]] = []
         for block in blocks:
@@ -137,10 +138,11 @@ class Translation:
                 calls.append(signatures.call(block["id"], function))
             else:
                 raise cannot(f"messages: a {kind[:40]} block of the assistant")
-        text = "".join(texts)
-        if not calls:  # of nothing but thoughts nothing is left, and no content at all is taken beside calls alone
-            return {"role": "assistant", "content": text}
-        return {"role": "assistant", "content": text or None, "tool_calls": calls}
+        said: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None}
+        if calls:
+            said["tool_calls"] = calls
+        if calls or said["content"] is not None:
+            self.messages.append(said)
 
     def _user(self, role: str, blocks: list[dict[str, Any]]) -> None:
         parts: list[dict[str, Any]] = []
@@ -225,7 +227,10 @@ class Translation:
             if tool.get("type") not in (None, "custom"):
                 raise cannot(f"tools: {str(tool['type'])[:40]}")
             self.check(tool, _TOOL, "tools")
-            function = {"name": tool["name"], "parameters": tool["input_schema"]}
+            schema = tool["input_schema"]
+            if isinstance(schema, dict) and schema.get("type") == "object":
+                schema = {"properties": {}, **schema}  # without them OpenAI refuses one, as tools without arguments are
+            function = {"name": tool["name"], "parameters": schema}
             for name in ("description", "strict"):
                 if tool.get(name) is not None:
                     function[name] = tool[name]
