@@ -43,6 +43,7 @@ from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
 from groundplan.gateway.http.front import Sockets
 from groundplan.gateway.journal.records import read_segment
+from groundplan.gateway.upstream.reach import names_of
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
@@ -83,6 +84,8 @@ async def scene(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         worker = asyncio.create_task(serve(stack.home, Sockets(stack.listening), 0, clock=clock))
         try:
             await asyncio.wait_for(ready(stack, worker), 60)
+            loop = asyncio.get_running_loop()
+            assert loop.getaddrinfo == names_of(loop).of_database, "PostgreSQL is found where it was"
             yield Scene(stack, clock, await asyncio.to_thread(stack.key))
         finally:
             if not worker.done():

@@ -78,6 +78,7 @@ from groundplan.gateway.telemetry.content_link import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.telemetry.scrape import Scrapes
 from groundplan.gateway.upstream.health import Health
+from groundplan.gateway.upstream.reach import names_of
 from groundplan.gateway.upstream.targets import Targets
 
 SEGMENT_BYTES = 16 << 20
@@ -120,6 +121,7 @@ async def serve(
     """Serve until a signal, a failed journal or a fence; returns the exit code. `clock` is the machine's by default.
     `workers`: how many should run; 0: not known."""
     loop = asyncio.get_running_loop()
+    loop.getaddrinfo = names_of(loop).of_database  # type: ignore[method-assign]  # psycopg alone asks it
     async with Parts() as parts:
         awake = awake_of(loop)
         awake.start()

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from ipaddress import ip_address
 from itertools import zip_longest
+from math import inf
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -55,9 +56,18 @@ class Names:
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> Found:
         """As a loop's own, also in its place. Raises OSError."""
-        asked = (host, port, family, type, proto, flags)
+        return await self._find((host, port, family, type, proto, flags), KNOWN_SECONDS)
+
+    async def of_database(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Found:
+        """The same, however long ago it was found: connections to PostgreSQL last for months, and whoever is there
+        proves that it is. Raises OSError."""
+        return await self._find((host, port, family, type, proto, flags), inf)
+
+    async def _find(self, asked: tuple[Any, ...], seconds: float) -> Found:
         at, known = self._known.get(asked, (0.0, None))
-        if known is None or at < self._loop.time() - KNOWN_SECONDS:
+        if known is None or at < self._loop.time() - seconds:
             return await asyncio.shield(self._look_up(asked)[1])
         try:
             began, look = self._look_up(asked)
