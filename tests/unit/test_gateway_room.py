@@ -76,7 +76,10 @@ def full(rig: Rig) -> Share:
     return share
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["grow", "grow", "keep", "leave", "end"])), max_size=60))
+STEPS = st.sampled_from(["grow", "grow", "grow", "keep", "leave", "end"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), STEPS), min_size=30, max_size=60))  # fewer fill no room
 @settings(max_examples=60, deadline=None)
 def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tuple[int, str]]) -> None:
     async def run() -> None:

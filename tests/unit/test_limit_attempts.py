@@ -17,6 +17,7 @@ from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, rule, until
 
 from groundplan.blueprint.model import Limit, ProviderKey
 from groundplan.core.ids import new_id
+from groundplan.economics.price import FREE
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.ledger.model import Settlement
@@ -155,6 +156,15 @@ async def test_a_call_takes_the_tokens_of_whichever_deployment_may_use_most(tmp_
             one.release()
             assert (await asked).status == 200
     assert len(taken) == 1
+
+
+async def test_tokens_that_cost_nothing_are_counted(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"], more={"one": {"rates": FREE}}, limits=LIMITS[2:]) as rig:
+        rig.gateway.counters.grant("tokens/words", day(rig), 100_000)
+        assert (await rig.chat()).status == 200
+        (only,) = await rig.settlements()
+        used = only.usage.input + only.usage.output
+        assert rig.gateway.counters.spent("tokens/words", day(rig)) == used > only.cost == 0
 
 
 async def test_a_key_that_another_one_was_rotated_to_goes_on_with_its_count(tmp_path: Path) -> None:
