@@ -205,6 +205,8 @@ class GrantMachine(RuleBasedStateMachine):
         self.tries: Counter[bytes] = Counter()
         self.dead: list[Worker] = []
         self.workers = [self._born(), self._born()]
+        for slot, name in itertools.product(range(2), (*BUDGETS, *QUOTAS)):  # else hardly a call is ever made
+            self.grant(slot, name, (0.5, 0.0, 0.0), recall=False, lost=False)
 
     def _born(self) -> Worker:
         epoch = new_id()
@@ -366,11 +368,12 @@ class GrantMachine(RuleBasedStateMachine):
             self._run(grant_store.tell_returns(worker.connection, worker.epoch, {key: total}))
             self.model.give(worker.epoch, key[0], total)
 
-    @rule(slot=worker)
-    def die(self, slot: int) -> None:
+    @rule(slot=worker, dies=st.sampled_from((False, False, True)))
+    def die(self, slot: int, dies: bool) -> None:
         """Its journal is taken over, its epoch fenced; a new worker starts."""
-        self._bury(slot)
-        self.workers[slot] = self._born()
+        if dies:
+            self._bury(slot)
+            self.workers[slot] = self._born()
 
     def _bury(self, slot: int) -> None:
         worker = self.workers[slot]
