@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from psycopg_pool import ConnectionPool
 
 from groundplan.core.ids import new_id
@@ -119,6 +119,11 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.conn.close()
+
+    @initialize(readers=st.lists(st.tuples(_allowed, _denied), min_size=2, max_size=4))
+    def start(self, readers: list[tuple[frozenset[str], frozenset[str]]]) -> None:
+        for name, (allow, deny) in zip(DOCUMENTS, readers, strict=False):
+            self.put(name, allow, deny)
 
     @rule(name=st.sampled_from(DOCUMENTS), allow=_allowed, deny=_denied)
     def put(self, name: str, allow: frozenset[str], deny: frozenset[str]) -> None:
