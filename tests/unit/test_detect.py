@@ -151,7 +151,10 @@ def test_several_beside_each_other_are_all_taken_out() -> None:
         assert item not in told
 
 
-@given(st.text(alphabet=string.printable + "äß", max_size=300))
+PIECES = st.sampled_from([item for _, item in FOUND]) | st.text(alphabet=string.printable + "äß", max_size=40)
+
+
+@given(st.lists(PIECES, max_size=8).map("".join) | st.lists(PIECES, max_size=8).map(" ".join))
 def test_finds_are_in_order_without_overlap_and_inside_the_text(text: str) -> None:
     at = 0
     for found in find(text):

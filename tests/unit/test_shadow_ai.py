@@ -65,7 +65,10 @@ def test_a_host_belongs_to_a_provider_by_its_end(host: str, provider: str | None
     assert provider_of(host, ("inhouse.example",)) == provider
 
 
-@given(st.lists(st.text(max_size=200), max_size=20))
+PIECES = st.sampled_from(["api.openai.com", " https://claude.ai/x", " API.mistral.ai:443 "]) | st.text(max_size=60)
+
+
+@given(st.lists(st.lists(PIECES, max_size=4).map("".join), max_size=20))
 def test_any_lines_are_read(lines: list[str]) -> None:
     for each in seen_in(lines, []):
         assert each.calls <= len(lines) and provider_of(each.host) == each.provider
