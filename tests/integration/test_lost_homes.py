@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import psycopg
 from tests.integration.test_api_control import running
 from tests.integration.test_shipper import USD, Installation, installation, reservation
 
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.testing import ManualClock
 
@@ -64,3 +67,21 @@ async def test_calls_of_a_home_that_is_declared_lost_end_though_its_host_never_c
     assert entries == [("operator", "host/pod-1")]
     assert installation.rows("SELECT sum(cost_usd) FROM call") == [(Decimal(2),)]
     await journal.close()
+
+
+def test_two_that_look_at_once_write_it_off_once(installation: Installation) -> None:
+    installation.lend(epoch := new_id(), USD)
+    url = installation.database.urls["shipper"]
+
+    def left() -> bool:
+        with psycopg.connect(url) as other:
+            return ledger_store.is_left(other, epoch)
+
+    with ThreadPoolExecutor(1) as apart:
+        with psycopg.connect(url) as conn:
+            assert ledger_store.is_left(conn, epoch)
+            asked = apart.submit(left)
+            while not installation.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+                assert not asked.done()
+            ledger_store.set_position(conn, epoch, (1, 64), 1, done=True)
+        assert not asked.result(20)

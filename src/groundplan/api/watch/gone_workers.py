@@ -9,6 +9,8 @@ lost.
 
 from __future__ import annotations
 
+from shlex import quote
+
 from groundplan.api import gateways_store
 from groundplan.api.context import Services
 from groundplan.api.effect_store import longest_grace_s
@@ -40,6 +42,6 @@ def _finding(row: gateways_store.Row) -> Finding:
         f"{row['heartbeat_at']:%Y-%m-%d %H:%M} UTC: its last calls may not be in the ledger, and what it held of "
         "budgets stays set aside.",
         hint="Start `groundplan up` with that HOME again, which takes its journal over. Where that is lost for good, "
-        f"`groundplan gateways lost {row['host']} {row['home']} --reason WHY` ends its calls; compare the provider's "
-        "invoice.",
+        f"`groundplan gateways lost {quote(row['host'])} {quote(row['home'])} --reason WHY` ends its calls; compare "
+        "the provider's invoice.",
     )

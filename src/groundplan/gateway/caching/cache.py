@@ -277,8 +277,7 @@ class _Search:
         if self._gateway.live.policy is self._exchange.policy:
             return False
         self._recheck()
-        before = self._key
-        self._key = _key(self._gateway, self._exchange, self._recast) or before
+        before, self._key = self._key, _key(self._gateway, self._exchange, self._recast) or self._key
         if self._key == before:
             return False
         self._exchange.asked = self._exchange.match = None  # they were of those with whom it was shared before

@@ -213,12 +213,9 @@ def vanished(conn: Conn, home: str, there: Iterable[UUID]) -> list[UUID]:
 
 def is_left(conn: Conn, epoch: UUID) -> bool:
     """Whether a worker that vanished is still to be written off; until the transaction ends, by nobody else."""
-    row = conn.execute(
-        """SELECT 1 FROM gateway g WHERE g.epoch = %s
-             AND NOT EXISTS (SELECT 1 FROM shipped s WHERE s.epoch = g.epoch AND s.done) FOR UPDATE OF g""",
-        (epoch,),
-    ).fetchone()
-    return row is not None
+    conn.execute("SELECT 1 FROM gateway WHERE epoch = %s FOR UPDATE", (epoch,))
+    # asked only now: what another one did while this waited is not seen by the statement that waits
+    return not position(conn, epoch)[2]
 
 
 def is_heard(conn: Conn, epoch: UUID, home: str) -> bool:
