@@ -312,12 +312,12 @@ async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
 
 async def test_nobody_else_is_asked_beside_an_answer_that_waits_for_room(tmp_path: Path) -> None:
     """Which would wait, too, and is paid for."""
-    declared = {"assistant": rule(hedge={"after_ms": 20, "at_most": 1.0})}
+    declared = {"assistant": rule(hedge={"after_ms": 400, "at_most": 1.0})}
     async with answering(tmp_path, 3 * MIB, MIB, names=["one", "two"], workloads=declared) as rig:
         room, others = rig.gateway.room, full(rig)
         waits = asyncio.create_task(rig.chat())
         await until(lambda: room.waiting == 1)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.6)
         others.give_back()
         assert (await waits).status == 200 and rig.models["two"].counted == 0
         assert len(await rig.settlements()) == 1
