@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from groundplan.knowledge.retrieval.bm25 import bm25
 from groundplan.knowledge.retrieval.documents import Metadata
 from groundplan.knowledge.retrieval.masks import Masks
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row, View
-from groundplan.knowledge.retrieval.saved import FORMAT, Saved
+from groundplan.knowledge.retrieval.saved import AGAIN_SECONDS, FORMAT, Saved
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.knowledge.retrieval.words import asked
 
@@ -271,6 +273,29 @@ def test_words_and_numbers_of_what_is_gone_leave_the_copy_on_disk(tmp_path: Path
     later = Saved(tmp_path / "kept")
     later.keep(later.load())
     assert on_disk() == (False, 0), "and at every start"
+
+
+def test_a_copy_that_the_disk_does_not_take_is_made_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever follows PostgreSQL goes on; what is there stays whole, and no half of a copy takes room meanwhile."""
+    saved, now = Saved(tmp_path), [1e6]
+    index, document = saved.load(), uuid4()
+    index.take([Entry(document, "s", 1, [Row(uuid4(), ["zanzibar"], None)])], 1)
+    saved.save()
+    index.take([Entry(document, "", -1, ())], 2)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with monkeypatch.context() as disk:
+        disk.setattr(np, "save", full)
+        saved.keep(index)
+        assert [path.name for path in tmp_path.iterdir()] == [f"projection-{FORMAT}"]
+    saved.keep(index)
+    assert "zanzibar" in (tmp_path / f"projection-{FORMAT}" / "terms").read_text(), "it is not tried at once"
+    now[0] += AGAIN_SECONDS
+    saved.keep(index)
+    assert "zanzibar" not in (tmp_path / f"projection-{FORMAT}" / "terms").read_text()
 
 
 def test_signs_are_the_same_a_row_a_row(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import Connection
 
 from groundplan.core.database import connect, first_line
-from groundplan.core.errors import Unavailable
+from groundplan.core.errors import GroundplanError
 from groundplan.core.logger import get_logger
 from groundplan.knowledge import store
 from groundplan.knowledge.index import index_store
@@ -67,7 +67,7 @@ class Follower:
             try:
                 with closing(connect(self._url(), autocommit=True)) as conn:
                     self._follow(conn)
-            except (Unavailable, psycopg.Error) as error:
+            except (GroundplanError, psycopg.Error, OSError) as error:
                 self.connected = False
                 _log.warning("knowledge.feed_lost", reason=first_line(error))
                 self._stopping.wait(_RETRY_SECONDS)

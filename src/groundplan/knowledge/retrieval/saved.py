@@ -17,6 +17,7 @@ from uuid import UUID
 
 import numpy as np
 
+from groundplan.core.logger import get_logger
 from groundplan.knowledge.retrieval import vectors, words
 from groundplan.knowledge.retrieval.columns import Columns
 from groundplan.knowledge.retrieval.documents import DocumentBook
@@ -27,6 +28,9 @@ FORMAT: Final = 7
 _LEAST_CHANGED: Final = 1000
 PURGE_SECONDS: Final = 3600.0
 """How long what is gone may still be in the copy, as numbers and words."""
+AGAIN_SECONDS: Final = 60.0
+
+_log = get_logger("groundplan.knowledge")
 
 
 class Saved:
@@ -38,6 +42,9 @@ class Saved:
         self._kept = 0
         self._forgotten = 0
         self._purged = -PURGE_SECONDS
+        self._due = False
+        """What is there tells of what is gone, or of another edition."""
+        self._not_before = 0.0
 
     def load(self) -> Projection:
         """The projection as it was saved; an empty one where there is none or it is damaged. Copies in other formats
@@ -54,22 +61,28 @@ class Saved:
 
     def keep(self, index: Projection) -> None:
         """Save where a tenth has changed since the last time, and at least a thousand changes; another edition as soon
-        as it is the one that serves. What is gone is left out at the first look, and within an hour afterwards."""
+        as it is the one that serves. What is gone is left out at the first look, and within an hour afterwards. Where
+        the disk takes nothing the one before stays, and it is tried again a minute later."""
         if index is not self._index:
-            self._index, self._kept, self._forgotten = index, index.cursor, 0
-            self.save()
+            self._index, self._kept, self._forgotten, self._due = index, index.cursor, 0, True
         if index.forgotten != self._forgotten and time.monotonic() - self._purged > PURGE_SECONDS:
-            self._purged, self._forgotten = time.monotonic(), index.forgotten
+            self._purged, self._forgotten, self._due = time.monotonic(), index.forgotten, True
             index.purge()
-            self.save()
         changed = self._index.cursor - self._kept
-        if changed >= max(_LEAST_CHANGED, self._index.count // 10):
-            self.save()
+        if time.monotonic() < self._not_before:
+            return
+        if self._due or changed >= max(_LEAST_CHANGED, self._index.count // 10):
+            try:
+                self.save()
+            except OSError as error:
+                shutil.rmtree(self._fresh, ignore_errors=True)  # others need the room
+                self._not_before = time.monotonic() + AGAIN_SECONDS
+                _log.warning("knowledge.index_not_kept", reason=str(error))
 
     def save(self) -> None:
         """Save now."""
         state = self._index.state()
-        fresh = self._folder.with_suffix(".new")
+        fresh = self._fresh
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700, parents=True)
         for name, array in _arrays(state["view"]).items():
@@ -78,7 +91,11 @@ class Saved:
         (fresh / "state.json").write_text(json.dumps(_described(state)))
         shutil.rmtree(self._folder, ignore_errors=True)
         fresh.rename(self._folder)
-        self._kept = state["view"].cursor
+        self._kept, self._due = state["view"].cursor, False
+
+    @property
+    def _fresh(self) -> Path:
+        return self._folder.with_suffix(".new")
 
     def _restored(self) -> Projection:
         state = json.loads((self._folder / "state.json").read_bytes())
