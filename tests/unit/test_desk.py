@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +65,38 @@ def test_a_worker_that_has_nothing_to_say_stays(home: Home, came: list[bytes]) -
             assert time.monotonic() < end
             time.sleep(0.01)
     assert came == [b"hello"]
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "error"),
+    [
+        (socket.socket, "accept", OSError(errno.EMFILE, "Too many open files")),
+        (threading.Thread, "start", RuntimeError("can't start new thread")),
+    ],
+)
+def test_a_worker_that_cannot_be_taken_now_is_taken_later(
+    home: Home, came: list[bytes], monkeypatch: pytest.MonkeyPatch, of: type, name: str, error: Exception
+) -> None:
+    """As where the process may have no more files, or threads, for a moment."""
+    whole, fails = getattr(of, name), [True]
+
+    def failing(self: Any) -> Any:
+        if fails:
+            fails.clear()
+            raise error
+        return whole(self)
+
+    place = lookup(home, "desk")
+    assert place is not None
+    connected(place).close()  # whom the thread waits for already
+    monkeypatch.setattr(of, name, failing)
+    end = time.monotonic() + 10
+    while not came:
+        assert time.monotonic() < end, "nobody is taken any more"
+        with connected(place) as worker, suppress(OSError):
+            worker.sendall(place.token.encode() + LENGTH.pack(5) + b"hello")
+            time.sleep(0.3)
+    assert not fails
 
 
 def test_who_asks_the_shipper_for_nothing_is_sent_away(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

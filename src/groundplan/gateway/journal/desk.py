@@ -6,6 +6,7 @@ said by whoever keeps the desk.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 import struct
@@ -17,6 +18,7 @@ import msgspec
 
 from groundplan.core.endpoints import announce_at_last, listen_locally, withdraw
 from groundplan.core.home import Home
+from groundplan.gateway.problem import Problem
 
 LENGTH = struct.Struct("<I")
 """In front of each frame."""
@@ -24,6 +26,9 @@ TOKEN_BYTES = 64
 """What a worker shows first, in hexadecimal."""
 TOKEN_SECONDS = 5.0
 """In which it does: anybody on this machine may connect, and each who did has a thread."""
+AGAIN_SECONDS = 0.2
+"""Until the next worker is taken where one could not be."""
+_log = logging.getLogger(__name__)
 
 
 class Desk:
@@ -71,12 +76,25 @@ class Desk:
             yield exactly(connection, size)
 
     def _accept(self) -> None:
+        """Until `stop`: where this process may have no more files, or threads, now, workers come again later."""
+        problem = Problem(_log)
         while not self.stop.is_set():
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._admit, args=(connection,), name=f"{self._service}-take", daemon=True).start()
+            except OSError as error:
+                if not self.stop.is_set():
+                    problem.tell("%s takes no worker now: %s", self._service, error)
+                self.stop.wait(AGAIN_SECONDS)
+                continue
+            taking = threading.Thread(target=self._admit, args=(connection,), name=f"{self._service}-take", daemon=True)
+            try:
+                taking.start()
+            except RuntimeError as error:
+                connection.close()
+                problem.tell("%s takes no worker now: %s", self._service, error)
+                self.stop.wait(AGAIN_SECONDS)
+            else:
+                problem.over()
 
     def _admit(self, connection: socket.socket) -> None:
         """Serve a worker that shows the token; no other one is told anything."""
