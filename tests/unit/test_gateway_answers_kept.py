@@ -424,6 +424,24 @@ async def test_a_key_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     answers.close()
 
 
+async def test_nothing_is_sent_where_it_cannot_be_seen_who_else_used_the_key(tmp_path: Path) -> None:
+    """As where no more files may be open; the key is free then, and whoever is asked again makes the call."""
+    first, second = made(tmp_path), made(tmp_path)
+    await first.begin(ONE, BODY, NOW)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(Unavailable):
+            first.mark(ONE, NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    first.forget(ONE)
+    await second.begin(ONE, BODY, NOW)
+    assert second.mark(ONE, NOW) == []
+    for each in (first, second):
+        each.close()
+
+
 async def test_a_torn_entry_of_another_worker_is_read_when_it_is_whole(tmp_path: Path) -> None:
     apart, shared = tmp_path / "apart", tmp_path / "shared"
     apart.mkdir()

@@ -78,6 +78,15 @@ def others_may_read(status: os.stat_result, user: int | None = None) -> bool:
     return bool(status.st_mode & closed)
 
 
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; none where it is not there. Raises OSError where they cannot be read: `Path.glob` finds
+    nothing then, for whatever reason."""
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+
+
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` so that after a crash it holds either the old or the new bytes, durably."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

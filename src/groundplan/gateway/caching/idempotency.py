@@ -12,6 +12,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import re
 import struct
 from collections import OrderedDict
 from contextlib import suppress
@@ -20,6 +21,7 @@ from pathlib import Path
 from uuid import UUID
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
+from groundplan.core.home import names_in
 from groundplan.gateway.caching.used_keys import DAY_SECONDS, NEVER, UsedKeys
 
 NAMED = b"idempotency-key"
@@ -34,6 +36,7 @@ _ENTRY = struct.Struct(">32sd")
 _HEAD = struct.Struct(">32s4sHxx")
 """Of the file: token and port of its worker, as large as an entry."""
 _MAGIC = b"gpik"
+_FILE = re.compile(r"idempotency-.*\.log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,8 @@ class Answers:
         """Begun so far."""
         self._began = now
         self._holder: Holder | None = None
-        self._forget_old_files(now)
+        with suppress(OSError):
+            self._forget_old_files(now)
 
     def open(self, holder: Holder) -> None:
         """Start this worker's first file, saying where its answers can be had. Raises `Unavailable`."""
@@ -176,8 +180,12 @@ class Answers:
             self._go_on(now)
             # written before reading: of two workers with the same key at once at least one sees the other
             _append(self._file, _ENTRY.pack(digest, now))
+        except OSError as error:
+            raise _unwritable() from error
+        try:
             self._read_others(now)
         except OSError as error:
+            self._take_back(digest)
             raise _unwritable() from error
         holders = [reader.holder or Holder(0, b"") for reader in self._others.values() if reader.seen.used(digest, now)]
         entry = self._entries.get(digest)
@@ -230,9 +238,13 @@ class Answers:
         self._evicted.forget(now)
 
     def _read_others(self, now: float) -> None:
-        for path in self._folder.glob("idempotency-*.log"):
+        for path in self._files_there():
             if not path.name.startswith(self._own):
                 self._read(path, now)
+
+    def _files_there(self) -> list[Path]:
+        """Raises OSError."""
+        return [self._folder / name for name in names_in(self._folder) if _FILE.fullmatch(name)]
 
     def _read(self, path: Path, now: float) -> None:
         reader = self._others.setdefault(path.name, _Reader())
@@ -256,7 +268,7 @@ class Answers:
     def _forget_old_files(self, now: float) -> None:
         """Also of others: nobody writes to one that is as old, but begins another one before."""
         left = set()
-        for path in self._folder.glob("idempotency-*.log"):
+        for path in self._files_there():
             with suppress(FileNotFoundError):
                 if now - path.stat().st_mtime > DAY_SECONDS:
                     path.unlink()
