@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import resource
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -152,3 +158,40 @@ def test_a_lock_is_free_only_when_nobody_holds_it(tmp_path: Path) -> None:
     first = try_lock(tmp_path)
     assert first is not None
     assert try_lock(tmp_path) is None
+
+
+def test_a_lock_that_the_system_does_not_give_keeps_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for twice a second."""
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none_left)
+    with monkeypatch.context() as files:
+        closed = list[int]()
+        close = os.close
+        files.setattr(os, "close", lambda descriptor: (closed.append(descriptor), close(descriptor)))
+        with pytest.raises(OSError, match="No locks"):
+            try_lock(tmp_path)
+    assert len(closed) == 1
+
+
+def test_segments_that_cannot_be_listed_are_not_none(tmp_path: Path) -> None:
+    """As where no more files may be open: of a dead worker all would be given up that was not taken over yet."""
+    Files(tmp_path)
+    with no_files(), pytest.raises(OSError, match="Too many open files"):
+        records.segment_numbers(tmp_path)
+    assert records.segment_numbers(tmp_path) == [1, 2]
+
+
+@contextmanager
+def no_files() -> Iterator[None]:
+    """This process may open none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

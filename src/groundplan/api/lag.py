@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from groundplan.gateway.journal.records import HEADER_BYTES, MAX_FRAME, PREFIX, segment_numbers, segment_path
@@ -12,8 +13,10 @@ MOST_BYTES = 8 << 20
 
 def journal_lag(folder: Path, segment: int | None, position: int | None) -> int:
     """Bytes of records in `folder` after `position` of `segment` (nothing shipped yet: all of them)."""
-    lag = 0
-    for number in segment_numbers(folder):
+    lag, numbers = 0, list[int]()
+    with suppress(OSError):  # as below: what cannot be read is told by whoever takes it over
+        numbers = segment_numbers(folder)
+    for number in numbers:
         if segment is not None and number < segment:
             continue
         start = position if number == segment and position else HEADER_BYTES

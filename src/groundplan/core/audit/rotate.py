@@ -26,7 +26,7 @@ from groundplan.core.audit.checkpoint import (
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog, origin_in
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.core.home import Home, write_atomically
+from groundplan.core.home import Home, names_in, write_atomically
 
 FOLDER = "rotated"
 NEXT = "checkpoint.next"
@@ -57,8 +57,7 @@ def rotate(home: Home) -> Rotation:
 
 def rotations(folder: Path) -> Iterator[Rotation]:
     """The rotations of a log that both of their keys signed, oldest first; others are left out."""
-    names = [path for path in (folder / FOLDER).glob("*") if path.name.isascii() and path.name.isdigit()]
-    for path in sorted(names, key=lambda path: int(path.name)):
+    for path in (folder / FOLDER / str(number) for number in _numbers(folder)):
         try:
             note = parse_note(path.read_bytes())
             point = parse_checkpoint(note.text)
@@ -69,6 +68,11 @@ def rotations(folder: Path) -> Iterator[Rotation]:
         named = found.previous.name == found.next.name == point.origin
         if named and note.signed_by(found.previous) and note.signed_by(found.next):
             yield found
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Of its rotations, oldest first. Raises OSError."""
+    return sorted(int(name) for name in names_in(folder / FOLDER) if name.isascii() and name.isdigit())
 
 
 def followed(folder: Path, key: VerifierKey) -> list[VerifierKey]:
@@ -104,7 +108,7 @@ def _hand_over(folder: Path, old: Ed25519PrivateKey, fresh: Ed25519PrivateKey) -
         text = f"{point.text()}previous {before.encode()}\nnext {after.encode()}\n"
         note = sign(text, old, point.origin).with_signature(sign(text, fresh, point.origin).signatures[0])
         (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
-        number = 1 + max((int(path.name) for path in (folder / FOLDER).glob("*") if path.name.isdigit()), default=0)
+        number = 1 + max(_numbers(folder), default=0)
         write_atomically(folder / FOLDER / str(number), note.encode(), 0o644)
         write_atomically(folder / "checkpoint", sign(point.text(), fresh, point.origin).encode(), 0o644)
         write_atomically(folder / "log.pub", after.encode().encode() + b"\n", 0o644)

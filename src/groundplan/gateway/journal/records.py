@@ -20,6 +20,7 @@ from zlib import crc32
 import msgspec
 
 from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.home import names_in
 from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 
 Record = Reservation | Settlement | Finish | Release
@@ -38,6 +39,7 @@ PREFIX_BYTES = PREFIX.size
 FRAME_OVERHEAD = PREFIX_BYTES + BODY.size
 _HEAD = struct.Struct("<IIBQ")
 """Both."""
+_SUFFIX = ".seg"
 _HEADER = struct.Struct("<8sII16s")
 _ZEROS = bytes(4096)
 
@@ -103,12 +105,14 @@ def check_header(data: bytes, epoch: UUID, number: int) -> bool:
 
 def segment_path(folder: Path, number: int) -> Path:
     """`NNNNNNNN.seg` in the folder of an epoch."""
-    return folder / f"{number:08d}.seg"
+    return folder / f"{number:08d}{_SUFFIX}"
 
 
 def segment_numbers(folder: Path) -> list[int]:
-    """Numbers of the segments in a folder, ascending; half-made and quarantined files are not segments."""
-    return sorted(int(path.stem) for path in folder.glob("*.seg") if path.stem.isdigit())
+    """Numbers of the segments in a folder, ascending; half-made and quarantined files are not segments. Raises
+    OSError."""
+    stems = (name.removesuffix(_SUFFIX) for name in names_in(folder) if name.endswith(_SUFFIX))
+    return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
 def frame_at(data: bytes | memoryview, offset: int, base: int = 0) -> Entry | None:
