@@ -358,3 +358,26 @@ def test_a_line_says_what_matters() -> None:
 def test_events_are_read_as_the_standard_says() -> None:
     raw = b": hello\n\nretry: 5\n\nid: 7\ndata: a\ndata: b\n\nevent: skipped\ndata: {}\r\n\r\ndata: cut"
     assert list(read_events(raw.splitlines(keepends=True))) == [("message", "7", "a\nb"), ("skipped", "7", "{}")]
+
+
+def test_calls_are_told_though_no_thread_was_to_be_had_before(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool:
+        calls = Calls(pool)
+
+        def none_left(_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as threads:
+            threads.setattr(threading.Thread, "start", none_left)
+            for _ in range(live.MOST_WATCHERS):
+                with pytest.raises(RuntimeError), calls.watch():
+                    pass
+        calls.check_room()
+        with calls.watch():
+            call, end = put(database), time.monotonic() + 30
+            while not calls.number:
+                assert time.monotonic() < end, "it is not told"
+                time.sleep(0.02)
+            assert [row["id"] for _, row in calls.after(0)] == [call]

@@ -73,11 +73,12 @@ class Calls:
     def watch(self) -> Iterator[None]:
         """Look for calls until the end of the block."""
         with self._lock:
-            self._watchers += 1
             if self._thread is None:
                 self._begun = time.monotonic()
-                self._thread = threading.Thread(target=self._run, name="live-calls", daemon=True)
-                self._thread.start()
+                looking = threading.Thread(target=self._run, name="live-calls", daemon=True)
+                looking.start()
+                self._thread = looking
+            self._watchers += 1
         try:
             yield
         finally:
