@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -110,6 +111,32 @@ async def _ended(reader: asyncio.StreamReader) -> bool:
         return True
     except TimeoutError:
         return False
+
+
+async def test_clients_that_cannot_be_taken_wait_and_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the system says; one that is gone by then keeps nobody waiting."""
+    monkeypatch.setattr(handshakes, "_REST_SECONDS", 0.05)
+    authority, refused = Authority(tmp_path), list[OSError]()
+    whole = socket.socket.accept
+    left = list[OSError]()
+
+    def accept(self: socket.socket) -> Any:
+        if left:
+            refused.append(left[-1])
+            raise left.pop() if len(left) > 1 else left[0]
+        return whole(self)
+
+    async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"))) as (_, port):
+        left[:] = [OSError(errno.EPERM, "Operation not permitted"), ConnectionAbortedError(errno.ECONNABORTED, "gone")]
+        monkeypatch.setattr(socket.socket, "accept", accept)
+        asking = asyncio.create_task(asked(port, trusting(authority)))
+        await asyncio.sleep(0.3)
+        assert 2 <= len(refused) <= 10
+        assert len(caplog.records) == 1
+        left.clear()
+        assert (await asyncio.wait_for(asking, 10))[1] == b""
 
 
 @pytest.mark.parametrize("within_tls", [False, True])

@@ -8,13 +8,13 @@ well needs a moment. Does not speak TLS itself.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import ssl
 from contextlib import suppress
 
 from groundplan.gateway.http.server import Server
+from groundplan.gateway.problem import Problem
 
 HANDSHAKE_SECONDS = 10.0
 _FEWEST = 64
@@ -23,8 +23,8 @@ _SHARE = 4
 _AT_ONCE = 64
 """Clients that are taken before others have a turn."""
 _REST_SECONDS = 0.2
-"""No more are taken for so long where no file can be opened."""
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""No more are taken for so long where one could not be, as where no file can be opened: to be told again and again that
+one waits would take all of the processor."""
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +39,7 @@ class Handshakes:
         self._shaking: dict[socket.socket, asyncio.Task[None]] = {}
         """The one that began first comes first."""
         self._rest: asyncio.TimerHandle | None = None
+        self._problem = Problem(_log)
         listening.setblocking(False)
         self._accept()
 
@@ -50,16 +51,20 @@ class Handshakes:
         for _ in range(_AT_ONCE):
             try:
                 client, _ = self._listening.accept()
-            except OSError as error:
-                if error.errno in _NO_ROOM:
-                    self._pause(error)
+            except BlockingIOError:
                 return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                self._pause(error)
+                return
+            self._problem.over()
             if len(self._shaking) >= self._most:
                 self._end_oldest()
             self._shaking[client] = self._server.loop.create_task(self._shake(client))
 
     def _pause(self, error: OSError) -> None:
-        _log.warning("no client can be taken: %s", error)
+        self._problem.tell("no client can be taken: %s", error)
         self._server.loop.remove_reader(self._listening)
         self._rest = self._server.loop.call_later(_REST_SECONDS, self._accept)
 
