@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tests.closing import close
 from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, scripted, workload
-from tests.unit.call_rig import BOUND, LIMIT, PATIENT, Closed, Fixed, until
+from tests.unit.call_rig import BOUND, LIMIT, PATIENT, Closed, Fixed, call_rig, until
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.home import Home
@@ -245,6 +245,23 @@ async def test_nothing_is_sent_whose_reservation_could_not_be_written(
     monkeypatch.undo()
     assert (reply.status, reply.code) == (503, "journal_unavailable")
     assert (rig.one.counted, rig.two.counted) == (1, 0) and rig.slices.open_count == 0
+
+
+async def test_a_deployment_is_not_called_failed_that_was_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since its reservation could not be written, and there is no other one to be told so."""
+    async with call_rig(tmp_path, ("one",)) as rig:
+        assert (await rig.chat()).status == 200
+        await until(lambda: not rig.gateway.journal._spares.making)
+
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "pwrite", full)
+        reply = await rig.chat()
+        monkeypatch.undo()
+        assert (reply.status, reply.code, rig.models["one"].counted) == (503, "journal_unavailable", 1)
 
 
 async def test_a_budget_that_cannot_be_asked_for_is_not_called_exhausted(rig: Rig) -> None:

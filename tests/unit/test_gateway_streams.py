@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from tests.unit.call_rig import BOUND, Rig, Stream, call_rig, until, upstream
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import MAX_AMOUNT, PICO
+from groundplan.gateway.upstream import http1_pool
 from groundplan.ledger.model import Settlement
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +95,26 @@ async def test_what_was_wrong_with_an_attempt_is_told_where_no_status_says_it(tm
         first = [settled for settled in await rig.settlements() if settled.attempt == 0]
     assert [settled.flags[-1] for settled in first] == ["timeout", "malformed", "no_connection"]
     assert (first[-1].outcome, first[-1].cost) == ("not_billed", 0)
+
+
+async def test_a_gateway_without_room_for_connections_blames_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it may have no more files open: no deployment is said to fail, and it is told what to do."""
+
+    async def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as system:
+        system.setattr(http1_pool, "connected", full)
+        for _ in range(4):
+            reply = await rig.chat()
+            assert (reply.status, reply.code) == (503, "upstream_failed")
+            error = reply.json["error"]
+            assert "Too many open files" in error["message"] and "limit of open files" in error["hint"]
+    assert not rig.gateway.health.troubled
+    assert {(each.outcome, each.cost, *each.flags) for each in await rig.settlements()} == {
+        ("not_billed", 0, "no_room")
+    }
+    await rig.books()
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -177,6 +199,18 @@ async def breaks(rig: Rig, reason: str, **script: Any) -> Settlement:
 
 async def test_a_cut_connection(rig: Rig) -> None:
     await breaks(rig, "closed the connection", mode="cut")
+
+
+async def test_a_stream_whose_end_cannot_be_written_down(rig: Rig) -> None:
+    rig.play("one", chunk_ms=50)
+    asked = asyncio.create_task(rig.stream())
+    await until(lambda: any(each.exchange.response.started for each in rig.gateway.streams))
+    rig.gateway.journal._seal("fdatasync failed: Input/output error")
+    stream = await asked
+    (error,) = stream.errors
+    assert stream.events[-1] == {"error": error} and stream.finish == [] and not stream.done
+    assert error["code"] == "journal_unavailable" and "fdatasync failed" in error["message"]
+    assert error["hint"] and error["call_id"]
 
 
 async def test_a_stall(fast: Rig) -> None:

@@ -439,6 +439,8 @@ class Course:
 
     def give_up(self) -> None:
         """Nobody could answer. Raises what is to be told."""
+        if not self._gateway.journal.healthy:
+            raise settle.unwritten()  # nobody was asked
         if self._too_dear is not None:
             raise self._too_dear
         now, health, use = self._gateway.loop.time(), self._gateway.health, self._exchange.use

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Denied
+from groundplan.core.errors import Denied, Unavailable
 from groundplan.gateway.call import settle, stored
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -154,7 +154,7 @@ class Streaming:
         if exchange.interface.keeps and guard is None:
             await stored.keep(gateway, exchange, relay)
         last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
-        await end(gateway, exchange, "ok", last, "")
+        await end(gateway, exchange, "ok", last, "", relay)
 
     async def look(self, gateway: Gateway, exchange: Exchange) -> None:
         """Everything was said and nothing of its end was sent: a stream of a grounded answer is looked at here."""
@@ -314,24 +314,39 @@ async def break_off(
 
     Bytes of sound have no place for an error: there the connection is cut, so that they do not look complete.
     """
-    told = relay.broken(reason, str(exchange.call))
+    told = _told(exchange, relay, reason, code)
     if not told:
         settle.finish(gateway, exchange, "failed", 200, code)
         return
-    if code != "stream_broken":
-        told = told.replace(b'"stream_broken"', b'"%b"' % code.encode())
-    await end(gateway, exchange, "failed", told, code)
+    await end(gateway, exchange, "failed", told, code, relay)
 
 
-async def end(gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str) -> None:
+def _told(exchange: Exchange, relay: Relay, reason: str, code: str) -> bytes:
+    """The error event; nothing where there is no place for one."""
+    told = relay.broken(reason, str(exchange.call))
+    return told if code == "stream_broken" else told.replace(b'"stream_broken"', b'"%b"' % code.encode())
+
+
+async def end(
+    gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str, relay: Relay | None = None
+) -> None:
     """The call is settled: make that durable, and only then send the last bytes. Nobody sees when a stream ends to the
-    fraction of a millisecond."""
+    fraction of a millisecond.
+
+    Where it does not get durable, whose client has a part already is told by `relay`. Raises `Unavailable`.
+    """
     now = time.perf_counter_ns()
     exchange.first_byte = exchange.first_byte or now
     sequence = settle.finish(gateway, exchange, outcome, 200, code)
-    if sequence is not None and (pending := gateway.journal.durable(sequence, patient=True)) is not None:
-        await pending
     response = exchange.response
+    if sequence is not None and (pending := gateway.journal.durable(sequence, patient=True)) is not None:
+        try:
+            await pending
+        except Unavailable as error:
+            told = b"" if relay is None else _told(exchange, relay, error.message, error.code)
+            if not told or not response.started:
+                raise
+            last = told
     head = b"" if response.started else response.start(200, EVENT_STREAM + headers(exchange, cost=True))
     if exchange.kept is not None and last:
         exchange.kept.append(last)
