@@ -163,6 +163,28 @@ async def test_a_worker_does_not_start_on_a_full_disk_and_says_why(database: Dat
         assert "journal_unavailable" in log and "Free space" in log and "Traceback" not in log
 
 
+@needs_mounts
+async def test_callers_are_told_while_a_worker_cannot_begin_its_journal(database: Database, tmp_path: Path) -> None:
+    """As one that was killed on a full disk, in whose place another one starts: nobody waits for nothing, unless there
+    is somebody who answers; and it serves as soon as there is room."""
+    async with scripted("primary") as (model, port), installation(database, tmp_path) as stack:
+        stack.apply(blueprint(1, [deployment("primary", port)], [workload("assistant", ["primary"])]))
+        key = stack.key()
+        worker = start(stack, "64k")
+        reply = await stack.ask_once(key)
+        assert (reply.status, reply.code) == (503, "journal_unavailable")
+        assert reply.json["error"]["hint"] and reply.headers["retry-after"]
+        assert (await stack.ask("GET", "/livez", None)).status == 200
+        assert (await stack.ask("GET", "/readyz", None)).status == 503
+        assert not [path for path in inside(stack).journal.iterdir() if path.name.endswith(".new")]
+        room = ["mount", "-o", "remount,size=4m", str(stack.home.journal)]
+        subprocess.run(["nsenter", "--mount", f"--target={worker.pid}", *room], check=True, timeout=10)
+        await stack.ready()
+        assert (await stack.chat(key)).status == 200 and model.counted == 1
+        log = (stack.home.logs / "gateway.log").read_text()
+        assert log.count("the journal cannot be made") == 1 and "Traceback" not in log
+
+
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
 
 

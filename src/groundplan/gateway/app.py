@@ -77,6 +77,7 @@ from groundplan.gateway.surfaces.response_shelf import ResponseShelf
 from groundplan.gateway.telemetry.content_link import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.telemetry.scrape import Scrapes
+from groundplan.gateway.unjournalled import journal_of
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.reach import names_of
 from groundplan.gateway.upstream.targets import Targets
@@ -127,7 +128,7 @@ async def serve(
         awake.start()
         parts.callback(awake.stop)
         url = database_url(home, load_settings(), "gateway")
-        journal = Journal.open(home.journal / str(epoch := new_id()), epoch, loop, segment_bytes)
+        journal = await journal_of(home, sockets, partial(_journal, home, loop, segment_bytes))
         gateway, live, leases = _gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))
         await parts.keep(AnswerDesk(gateway.answers)).open()
         gateway.scrapes = parts.keep(Scrapes(home, slot, load_settings().metrics_token, workers))
@@ -137,11 +138,16 @@ async def serve(
         worker = Worker(gateway, live, home, _server(gateway, pipeline), sockets, runner)
         await leases.start()
         await worker.begin()
-        _log.info("worker %d started: epoch %s, pid %d", slot, epoch, os.getpid())
+        _log.info("worker %d started: epoch %s, pid %d", slot, journal.epoch, os.getpid())
         code = await worker.watch()
         await worker.end(code, drain_seconds, leave_seconds)
-    _log.info("worker %d stopped: epoch %s, code %d", slot, epoch, code)
+    _log.info("worker %d stopped: epoch %s, code %d", slot, journal.epoch, code)
     return code
+
+
+def _journal(home: Home, loop: asyncio.AbstractEventLoop, segment_bytes: int) -> Journal:
+    """A new one. Raises `Unavailable`."""
+    return Journal.open(home.journal / str(epoch := new_id()), epoch, loop, segment_bytes)
 
 
 class Parts(AsyncExitStack):

@@ -11,7 +11,6 @@ How segments are made (`segments`), how bytes are synced beside the loop (`synci
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import time
 from collections import deque
@@ -23,7 +22,6 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
-from groundplan.core.home import sync_folder
 from groundplan.gateway.journal.records import (
     FINISH,
     HEADER_BYTES,
@@ -34,7 +32,7 @@ from groundplan.gateway.journal.records import (
     encode,
     frame,
 )
-from groundplan.gateway.journal.segments import Segment, Spares, allocate_segment
+from groundplan.gateway.journal.segments import Segment, Spares, make_folder
 from groundplan.gateway.journal.syncing import Sync, best_sync
 from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 
@@ -132,16 +130,8 @@ class Journal:
             )
         if folder.exists():
             raise Conflict("this journal epoch exists already", code="journal_exists", hint="Use a new epoch id.")
-        # The lock is held before the folder has its name: nobody can take a journal that is being made for an
-        # abandoned one.
-        making = folder.with_name(f".{epoch}.new")
         try:
-            making.mkdir(mode=0o700, parents=True)
-            lock = os.open(making / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            descriptor = allocate_segment(making, epoch, 1, segment_bytes)
-            making.rename(folder)
-            sync_folder(folder.parent)
+            lock, descriptor = make_folder(folder, epoch, segment_bytes)
         except OSError as error:
             raise _unavailable(f"the journal cannot be made: {error.strerror}") from error
         journal = cls(folder, epoch, loop, lock, Segment(descriptor, 1, segment_bytes), sync or best_sync(loop))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
+import shutil
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -47,6 +49,29 @@ def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
         temporary.unlink(missing_ok=True)
         raise
     return descriptor
+
+
+def make_folder(folder: Path, epoch: UUID, size: int) -> tuple[int, int]:
+    """Make the folder of an epoch: descriptors of its lock, which is held, and of its first segment. Raises OSError;
+    nothing is left then.
+
+    The lock is held before the folder has its name: nobody can take a journal that is being made for an abandoned one.
+    """
+    making = folder.with_name(f".{epoch}.new")
+    opened: list[int] = []
+    try:
+        making.mkdir(mode=0o700, parents=True)
+        opened.append(os.open(making / "lock", os.O_RDWR | os.O_CREAT, 0o600))
+        fcntl.flock(opened[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        opened.append(allocate_segment(making, epoch, 1, size))
+        making.rename(folder)
+        sync_folder(folder.parent)
+    except OSError:
+        for descriptor in opened:
+            os.close(descriptor)
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    return opened[0], opened[1]
 
 
 @dataclass(slots=True)
