@@ -331,6 +331,27 @@ def test_what_a_response_is_asked_is_said_in_chat(more: dict[str, Any], said: li
     assert response(**more).fields["messages"] == said
 
 
+def test_results_are_right_behind_their_calls_in_chat_whatever_was_said_between() -> None:
+    """Chat refuses calls that another message follows; of ids that come again the newest call is meant."""
+
+    def result(name: str, text: str) -> dict[str, Any]:
+        return {"type": "function_call_output", "call_id": name, "output": text}
+
+    def called(*names: str) -> dict[str, Any]:
+        function = {"name": "look", "arguments": "{}"}
+        calls = [{"id": name, "type": "function", "function": function} for name in names]
+        return {"role": "assistant", "content": None, "tool_calls": calls}
+
+    def told(name: str, text: str) -> dict[str, Any]:
+        return {"role": "tool", "tool_call_id": name, "content": text}
+
+    other, note = {**CALL, "call_id": "c2"}, {"role": "assistant", "content": "wait"}
+    given = [CALL, other, ASKED, result("c2", "2"), note, result("c1", "1"), CALL, ASKED, result("c1", "again")]
+    assert response(input=given).fields["messages"] == [
+        called("c1", "c2"), told("c2", "2"), told("c1", "1"), ASKED, note, called("c1"), told("c1", "again"), ASKED,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("more", "fields"),
     [

@@ -118,6 +118,7 @@ class Translation:
                 else:
                     raise cannot(f"input: an item of type {str(kind)[:40]}")
         self._show()
+        self.messages = _together(self.messages)
 
     def _show(self) -> None:
         """What functions gave that is no text: behind all results of an answer's calls, which belong together."""
@@ -253,6 +254,20 @@ class Translation:
     def put_top_logprobs(self, top: int) -> None:
         if top:
             raise cannot("top_logprobs")
+
+
+def _together(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each result right behind the message that called for it, as chat has it; among items others may be between."""
+    groups: list[list[dict[str, Any]]] = []
+    of: dict[str, list[dict[str, Any]]] = {}
+    for message in messages:
+        if message["role"] == "tool" and (group := of.get(message["tool_call_id"])) is not None:
+            group.append(message)
+            continue
+        groups.append(group := [message])
+        for call in message.get("tool_calls") or ():
+            of[call["id"]] = group
+    return [message for group in groups for message in group]
 
 
 def _same(name: str) -> Callable[[Translation, Any], None]:
