@@ -394,7 +394,7 @@ async def test_what_asks_for_nothing_is_refused_by_nobody_and_told_to_nobody(set
 async def test_what_a_provider_has_no_word_for_is_refused_by_name_or_goes_elsewhere(setup: Setup) -> None:
     refusals: list[tuple[str, dict[str, Any]]] = [
         ("gemini", {"logit_bias": {"5": 1}}),
-        ("gemini", {"parallel_tool_calls": False}),
+        ("gemini", {"logprobs": True}),
         ("mistral", {"user": "u"}),
         ("ollama", {"tool_choice": "required"}),
         ("claude", {"seed": 5}),

@@ -125,6 +125,7 @@ def test_what_asks_for_what_is_done_unasked_is_refused_by_nobody(api: str) -> No
         "modalities": ["text"],
     }  # fmt: skip
     assert refused(api, **idle) is None
+    assert refused(api, **idle | {"parallel_tool_calls": False}) is None, "the answer is cut where nobody can be told"
     for said in ({"logprobs": True}, {"service_tier": "flex"}, {"logit_bias": {"1": 1}}):
         assert refused(api, **idle | said) == next(iter(said))
     assert refused(api, **idle | {"metadata": {"a": "b"}, "store": False}) == "metadata"

@@ -808,7 +808,7 @@ async def test_an_address_of_vertex_ai_that_names_no_project_is_never_replaced_b
         ("bedrock", {"seed": 1}, "seed"),
         ("groq", {"logit_bias": {"1": 1}}, "logit_bias"),
         ("azure", {"user": "u"}, "user"),
-        ("vertexai", {"parallel_tool_calls": False}, "parallel_tool_calls"),
+        ("vertexai", {"logprobs": True}, "logprobs"),
         ("cohere", {"messages": part("input_audio")}, "messages: content of type input_audio"),
         ("bedrock", {"messages": part("file")}, "messages: content of type file"),
         ("anthropic", {"messages": part("image_url", detail="high")}, "messages: image_url.detail"),

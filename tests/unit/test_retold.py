@@ -28,8 +28,8 @@ def chunk(finish: Any = None, **delta: Any) -> ChatCompletionChunk:
     )  # fmt: skip
 
 
-def told(*found: ChatCompletionChunk) -> list[dict[str, Any]]:
-    chunks = Chunks("asked")
+def told(*found: ChatCompletionChunk, one: bool = False) -> list[dict[str, Any]]:
+    chunks = Chunks("asked", one=one)
     return [made for each in found if (made := chunks.take(each)) is not None] + chunks.end()
 
 
@@ -70,6 +70,32 @@ def test_a_call_without_arguments_has_an_empty_object(finish: str, arguments: st
         for call in delta.get("tool_calls", ()):
             said[call["index"]] += call["function"]["arguments"]
     assert said == [arguments, '{"a": 1}'] and streamed[-1]["choices"][0]["finish_reason"] == finish
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_an_answer_that_may_call_one_tool_has_its_first_call(same: bool) -> None:
+    """Whether the library numbers its calls or gives all of them 0, and in one chunk or in several."""
+
+    def call(number: int, text: str) -> dict[str, Any]:
+        function = {"name": "look", "arguments": text}
+        return {"index": 0 if same else number, "id": f"c{number}", "type": "function", "function": function}
+
+    calls = [call(0, "{}"), call(1, '{"a": 1}')]
+    for pieces in ([calls], [calls[:1], calls[1:]]):
+        streamed = told(*(chunk(tool_calls=each) for each in pieces), chunk(content="b"), chunk("stop"), one=True)
+        said = deltas(streamed)
+        assert [each["id"] for delta in said for each in delta.get("tool_calls", ())] == ["c0"]
+        assert any(delta.get("content") == "b" for delta in said)
+        assert all(delta.get("tool_calls") != [] for delta in said), "a client takes none for an answer without calls"
+        assert streamed[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    message = ChatCompletionMessage.model_validate({"role": "assistant", "content": "b", "tool_calls": calls})
+    whole = ChatCompletion(
+        id="c", choices=[Choice(index=0, message=message, finish_reason="tool_calls")], created=1, model="m",
+        object="chat.completion",
+    )  # fmt: skip
+    for one in (True, False):
+        made = completion(whole, "asked", one=one)["choices"][0]["message"]
+        assert [each["id"] for each in made["tool_calls"]] == ["c0", "c1"][: 1 if one else 2] and made["content"] == "b"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ VERTEX_URL = re.compile(r"(https?://[^/]+)(?:/v1(?:beta1)?)?/projects/([^/]+)/lo
 """The address of a deployment of Vertex AI: host, project and location."""
 VERTEX_MISTRAL, VERTEX_OPENAI = "vertexai/mistral", "vertexai/openai"
 """In whose words the library asks for models of other makers at Vertex AI."""
+PARALLEL = "parallel_tool_calls"
 _MISTRALS = ("mistral", "codestral")
 _MISTRALS_OWN = re.compile(r"https://[^/]*\.mistral\.ai(?:[:/]|\Z)")
 OF_CACHES = ("prompt_cache_key", "prompt_cache_retention")
@@ -50,13 +51,13 @@ _CHAT = frozenset(
 _PENALTIES = frozenset({"presence_penalty", "frequency_penalty"})
 _USUAL = _CHAT | {"top_p", "stop", "tool_choice"}
 _FIELDS: dict[str, frozenset[str]] = {
-    "anthropic": _USUAL | {"parallel_tool_calls"},
+    "anthropic": _USUAL | {PARALLEL},
     "azure": _USUAL | _PENALTIES | {"seed"},
     "bedrock": _USUAL - {"response_format"},
     "cohere": (_CHAT - {"response_format"}) | _PENALTIES | {"seed"},
     "gemini": _USUAL | _PENALTIES | {"seed"},
-    "groq": _USUAL | _PENALTIES | {"seed", "user", "parallel_tool_calls"},
-    "mistral": _USUAL | _PENALTIES | {"parallel_tool_calls"},
+    "groq": _USUAL | _PENALTIES | {"seed", "user", PARALLEL},
+    "mistral": _USUAL | _PENALTIES | {PARALLEL},
     "ollama": _CHAT | _PENALTIES | {"top_p", "stop", "seed"},
     "vertexai": _USUAL | _PENALTIES | {"seed"},
     VERTEX_MISTRAL: _USUAL | _PENALTIES,
@@ -74,13 +75,13 @@ _UNASKED: dict[str, frozenset[bytes]] = {
     "top_p": frozenset({b"1", b"1.0"}),
     "logprobs": frozenset({b"false"}),
     "modalities": frozenset({b'["text"]'}),
-    "parallel_tool_calls": frozenset({b"true"}),
+    PARALLEL: frozenset({b"true", b"false"}),
     "service_tier": frozenset({b'"auto"', b'"default"'}),
     "store": frozenset({b"false", b"true"}),
     "tool_choice": frozenset({b'"auto"'}),
 }
 """Values that ask for what is done unasked, as many clients send them with every request; what is stored is stored
-here."""
+here, and an answer that is to call one tool at most is cut to its first call."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -136,6 +137,11 @@ def knows(api: str, *, embeddings: bool = False) -> frozenset[str]:
     if embeddings:
         return _EMBEDDINGS | {"input_type"} if api == "cohere" else _EMBEDDINGS
     return _FIELDS.get(api, frozenset())
+
+
+def calls_one(api: str, fields: Mapping[str, object]) -> bool:
+    """Whether an answer may call one tool at most, which this provider cannot be told."""
+    return fields.get(PARALLEL) is False and PARALLEL not in knows(api)
 
 
 def unknown_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bool = False) -> str | None:

@@ -35,9 +35,9 @@ def plain(value: Any) -> dict[str, Any]:
     return made
 
 
-def completion(found: Any, model: str) -> dict[str, Any]:
+def completion(found: Any, model: str, *, one: bool = False) -> dict[str, Any]:
     """A whole answer. `model`: that was asked for, and is told where the provider tells none, as Bedrock does, whose
-    answers have no id either."""
+    answers have no id either. `one`: its first call of a tool alone, since the next ones may want what comes of it."""
     made = plain(found)
     made["id"] = made.get("id") or f"chatcmpl-{new_id().hex}"
     made["model"] = model if made.get("model") in _NO_NAME else made["model"]
@@ -47,6 +47,8 @@ def completion(found: Any, model: str) -> dict[str, Any]:
         _reasoning(message)
         message.setdefault("content", None)
         message.setdefault("refusal", None)
+        if one and message.get("tool_calls"):
+            del message["tool_calls"][1:]
         choice.setdefault("logprobs", None)
     spoke = any(_speaks(choice["message"]) for choice in made["choices"])
     if (usage := _told(_larger(None, made.pop("usage", None)), spoke=spoke)) is not None:
@@ -242,12 +244,14 @@ class Chunks:
     """
 
     __slots__ = (
-        "_bare", "_base", "_calls", "_ids", "_model", "_numbers", "_reason", "_role", "_said", "_spoke", "_usage",
+        "_bare", "_base", "_calls", "_ids", "_model", "_numbers", "_one", "_reason", "_role", "_said", "_spoke",
+        "_usage",
     )  # fmt: skip
 
-    def __init__(self, model: str) -> None:
-        """`model`: that was asked for."""
+    def __init__(self, model: str, *, one: bool = False) -> None:
+        """`model`: that was asked for. `one`: as of `completion`."""
         self._model = model
+        self._one = one
         self._base: dict[str, Any] = {}
         self._role: dict[str, Any] = {"role": "assistant"}
         """Empty once it was told."""
@@ -278,17 +282,26 @@ class Chunks:
             begins |= delta.pop("role", None) is not None and bool(self._role)
             _reasoning(delta)
             self._spoke = self._spoke or _speaks(delta)
-            for call in delta.get("tool_calls") or ():
-                call["index"] = self._number(call)
-                self._bare.add(call["index"])
-                if (call.get("function") or {}).get("arguments"):
-                    self._said.add(call["index"])
-            self._bare -= self._said
+            if "tool_calls" in delta:
+                self._call(delta)
         if not begins and not any(choice["delta"] for choice in choices):
             return None
         choices[0]["delta"] = self._role | choices[0]["delta"]
         self._role = {}
         return {**made, **self._base}
+
+    def _call(self, delta: dict[str, Any]) -> None:
+        """Number its calls, and leave out those that are not to be told."""
+        calls = delta.pop("tool_calls") or []
+        for call in calls:
+            call["index"] = self._number(call)
+        if told := [call for call in calls if not (self._one and call["index"])]:
+            delta["tool_calls"] = told
+        for call in told:
+            self._bare.add(call["index"])
+            if (call.get("function") or {}).get("arguments"):
+                self._said.add(call["index"])
+        self._bare -= self._said
 
     def end(self) -> list[dict[str, Any]]:
         """How it ended, where that was told, and the usage on its own. Before it the arguments of calls that have none:

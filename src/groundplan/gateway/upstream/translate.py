@@ -40,6 +40,7 @@ from groundplan.gateway.upstream.providers import (
     VERTEX_OPENAI,
     VERTEX_URL,
     Place,
+    calls_one,
     cannot,
     dialect,
     knows,
@@ -175,6 +176,7 @@ class Providers:
         provider gets, too. Raises `Failed`."""
         asked = _read(place, body, embeddings=False)
         spoken = dialect(place.api, str(asked.get("model")))
+        one = calls_one(spoken, _values(body))
         asked = reworded(spoken, asked)
         secret = _secret(place)
         cap = asked.pop("max_completion_tokens", None)
@@ -190,7 +192,8 @@ class Providers:
         try:
             found = await self._asked(place, secret, asked)
             if not asked.get("stream"):
-                return without(msgspec.json.encode(completion(found, str(asked.get("model")))), sought(secret))
+                made = completion(found, str(asked.get("model")), one=one)
+                return without(msgspec.json.encode(made), sought(secret))
             try:
                 first = await anext(found, None)
             except BaseException:
@@ -200,7 +203,7 @@ class Providers:
             raise
         except Exception as error:
             raise failed(error, secret, place) from error
-        return self._stream(Chunks(str(asked.get("model"))), first, found, (secret, place))
+        return self._stream(Chunks(str(asked.get("model")), one=one), first, found, (secret, place))
 
     async def _asked(self, place: Place, secret: str, asked: dict[str, Any]) -> Any:
         """The library's answer. Raises whatever it does."""
