@@ -14,6 +14,7 @@ from tests.integration.gateway_stack import blueprint, deployment, workload
 from groundplan.blueprint.model import Deployment, Guardrails, Rates
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard.conversation import ConversationGuard
+from groundplan.gateway.guard.run import NOTHING, Guarding
 from groundplan.gateway.policy.catalog import Plan, index
 from groundplan.gateway.surfaces.realtime_ended import Ended
 from groundplan.gateway.surfaces.realtime_events import (
@@ -32,7 +33,9 @@ from groundplan.gateway.surfaces.realtime_heard import Texts, wished
 from groundplan.gateway.surfaces.realtime_session import Told
 from groundplan.governance.guardrails.guard import Findings, Guard
 from groundplan.governance.guardrails.masks import Masks
+from groundplan.governance.policy.cedar import Rule, Verdict
 from groundplan.ledger.model import Usage
+from groundplan.testing.clock import ManualClock
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 ELSEWHERE = "http://169.254.169.254/latest/meta-data"
@@ -189,9 +192,8 @@ def test_a_turn_is_no_longer_than_what_is_reserved_for(sound: Any, most: int) ->
 
 def looking(why: str = "", **rules: Any) -> tuple[ConversationGuard, Findings]:
     """The guard of a conversation in which no function may be called for that reason."""
-    guarding = SimpleNamespace(
-        guard=Guard.of(Guardrails(**rules)), masks=Masks(), findings=Findings(), may_call=lambda _: why
-    )
+    rule = SimpleNamespace(now=lambda _: why)
+    guarding = SimpleNamespace(guard=Guard.of(Guardrails(**rules)), masks=Masks(), findings=Findings(), may_call=rule)
     return ConversationGuard(cast(Any, guarding)), guarding.findings
 
 
@@ -249,6 +251,27 @@ def test_sound_and_calls_of_functions_that_are_not_allowed_reach_nobody(
     if refused is not None:
         assert refused.value.code == code
     assert ("output", "tools", "block") in found.counted if why else not (found.counted and not code)
+
+
+def test_whether_a_function_may_be_called_is_decided_anew_for_each_call_of_a_conversation() -> None:
+    """A rule about hours ends while it goes on; of a single answer it is decided once."""
+    clock, hours = ManualClock(), Rule("0", "day", "forbid", "", "", "day", None, {})
+
+    def tool(_policy: Any, _whose: Any, _tool: Any, now: float) -> Verdict:
+        return Verdict(allowed=now < ends, rules=(hours,))
+
+    ends = clock.seconds() + 60
+    gateway = SimpleNamespace(live=SimpleNamespace(policy=SimpleNamespace(kills=set())), clock=clock)
+    exchange = SimpleNamespace(
+        catalog=SimpleNamespace(gate=SimpleNamespace(tool=tool)), key="k", workload=SimpleNamespace(name="w"), person=""
+    )
+    guarding = Guarding(cast(Any, gateway), cast(Any, exchange), NOTHING)
+    guard, data = ConversationGuard(guarding), msgspec.json.encode(CALLED)
+    assert guard.answered(data) == [data] and not guarding.may_call("delete")
+    clock.advance(61)
+    with pytest.raises(Denied) as refused:
+        guard.answered(data)
+    assert refused.value.code == "guardrail_tools" and not guarding.may_call("delete")
 
 
 def test_a_text_of_what_is_said_is_looked_at_whole_beside_the_response() -> None:

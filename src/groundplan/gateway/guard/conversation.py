@@ -183,7 +183,7 @@ class ConversationGuard:
     def _checked(self, event: dict[str, Any], data: bytes) -> list[bytes]:
         guarding = self._guarding
         for name in pieces.called(event):
-            if guarding.may_call(name):
+            if guarding.may_call.now(name):
                 guarding.findings.add("output", Hit("tools", "block", kind=name[:60]))
                 if not guarding.guard.shadow:
                     raise Refused(Refusal("output", "tools", name[:60]))

@@ -391,13 +391,14 @@ class _CallRule:
         self._known: dict[str, str] = {}
 
     def __call__(self, name: str) -> str:
-        """Why it may not be called; empty where it may."""
+        """Why it may not be called; empty where it may. Of one answer that is decided once."""
         why = self._known.get(name)
         if why is None:
-            why = self._known[name] = self._why(name)
+            why = self._known[name] = self.now(name)
         return why
 
-    def _why(self, name: str) -> str:
+    def now(self, name: str) -> str:
+        """The same as it is now: a conversation may last longer than the hours in which a tool may be used."""
         exchange, policy = self._exchange, self._gateway.live.policy
         if self._guard.tools is not None and name not in self._guard.tools:
             return "tools"
