@@ -86,6 +86,10 @@ class _Connection(asyncio.Protocol):
             self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
         elif self._server.refuses == "connection":
             self._h2.close_connection(last_stream_id=0)
+        elif self._server.refuses == "rest":
+            self._h2.send_headers(number, [(b":status", b"200"), (b"content-length", b"10")])
+            self._h2.send_data(number, b"half")
+            self._h2.reset_stream(number, h2.errors.ErrorCodes.NO_ERROR)
         else:
             self._h2.send_headers(number, [(b":status", b"200")])
             self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
@@ -135,7 +139,8 @@ class H2Server:
         self.drops = False
         """Whether the whole connection ends once a request has come."""
         self.refuses = ""
-        """How it says that it did not look at a request: `stream`, `connection`, or when its answer has `begun`."""
+        """How it says that it did not look at a request: `stream`, `connection`, or when its answer has `begun`.
+        `rest`: of the answer it sends no more, as if that were all."""
         self.transports: set[asyncio.Transport] = set()
 
     @asynccontextmanager

@@ -384,6 +384,15 @@ async def test_a_request_that_its_server_did_not_look_at_was_not_billed(
         assert (failed.sent, failed.kind) == (billed, "cut" if billed else "refused")
 
 
+async def test_an_answer_over_http2_that_is_shorter_than_it_says_was_cut(pools: Pools) -> None:
+    """A stream that is reset without an error is at its end, to the library: half a sound was told as a whole one."""
+    server = H2Server(0)
+    server.refuses = "rest"
+    async with server.listening(None):
+        failed = await failure(pools.of(Wire(f"http://127.0.0.1:{server.port}/v1", None, 2)))
+        assert (failed.sent, failed.kind) == (True, "cut")
+
+
 async def test_a_connection_that_does_not_come_about_in_time_was_not_billed(pools: Pools) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"  # accepts, and never speaks TLS

@@ -195,6 +195,7 @@ class Http2Connection:
                 data = await self._within(seconds, asyncio.shield(reading))
             except StopAsyncIteration:
                 self._complete = True
+                self._check_length()
                 return None
             finally:
                 if reading.done():
@@ -208,6 +209,12 @@ class Http2Connection:
                 self._given_at = self._pool.loop.time()
                 return bytes(data)
         return None
+
+    def _check_length(self) -> None:
+        """A stream that is reset without an error is at its end, to the library, also within a body."""
+        told = self.headers.get(b"content-length", b"")
+        if told.isdigit() and int(told[:20]) > self._total:
+            raise UpstreamFailure("cut", "the upstream's answer is shorter than it said", sent=True)
 
     def stands(self, now: float) -> bool:
         """Whether more of its answer comes than is read."""
