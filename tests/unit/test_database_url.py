@@ -108,6 +108,20 @@ def test_a_server_that_is_not_there_is_unavailable_in_our_words() -> None:
         connect(embedded_url(1, "u", "p", "d"))
 
 
+@pytest.mark.parametrize(("file", "lacking"), [("[other]\nhost=127.0.0.1\n", "definition"), (None, "service file")])
+def test_a_service_that_is_not_found_is_a_mistake_in_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, lacking: str
+) -> None:
+    """It was said that PostgreSQL may not run, and doctor named its log."""
+    path = tmp_path / "services"
+    if file is not None:
+        path.write_text(file)
+    monkeypatch.setenv("PGSERVICEFILE", str(path))
+    with pytest.raises(Invalid, match="database_url") as refused:
+        connect("postgresql:///acme?service=nope")
+    assert lacking in refused.value.message and "PGSERVICEFILE" in str(refused.value.hint)
+
+
 def test_a_pooler_that_refuses_what_is_asked_for_is_named() -> None:
     """As PgBouncer does, unless it is told to drop it; PostgreSQL was said not to run."""
     fields = b"SFATAL\0C08P01\0Munsupported startup parameter in options: tcp_keepalives_idle\0\0"

@@ -7,6 +7,7 @@ server and migrating are the runtime's.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 from urllib.parse import quote, urlencode
@@ -25,6 +26,9 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 DATABASE: Final = "groundplan"
 """Name of the database in the embedded server; an external one may have any name."""
+
+_SERVICE: Final = re.compile(r"definition of service|service file")
+"""In what the client's library says of a service that it does not find."""
 
 _NOTICED: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 """That a server is gone which never said so (a failover, a machine that lost its power) is known within half a minute:
@@ -147,13 +151,21 @@ def dsn_parameters(dsn: str) -> dict[str, Any]:
 
 
 def connect(url: str, *, autocommit: bool = False, timeout: int = 10) -> psycopg.Connection[tuple[Any, ...]]:
-    """A connection within `timeout` seconds, or `Unavailable` (`database_unavailable`); `Invalid` (`database_pooled`)
-    where something before PostgreSQL does not take what is asked for."""
+    """A connection within `timeout` seconds, or `Unavailable` (`database_unavailable`); `Invalid` where something
+    before PostgreSQL does not take what is asked for (`database_pooled`), and for a service that is not found
+    (`database_url`)."""
     try:
         return psycopg.connect(url, autocommit=autocommit, connect_timeout=timeout)
     except psycopg.OperationalError as error:
         if "unsupported startup parameter" in str(error):  # in PgBouncer's words, unless it is told to drop them
             raise pooled(f"what stands before PostgreSQL refuses what is asked for: {first_line(error)}") from error
+        if _SERVICE.search(str(error)) is not None:
+            raise Invalid(
+                f"the database cannot be reached: {first_line(error)}",
+                code="database_url",
+                hint="It is looked for in ~/.pg_service.conf, or in the file that PGSERVICEFILE names; PGSERVICE or "
+                "GROUNDPLAN_DATABASE_URL says which one.",
+            ) from error
         raise Unavailable(
             f"the database cannot be reached: {first_line(error)}",
             code="database_unavailable",
