@@ -153,6 +153,22 @@ def test_what_json_in_a_text_writes_with_escapes_is_found_too(part: int) -> None
         assert json.loads(text) == left, text
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_json_within_json_writes_with_escapes_is_found_too(times: int) -> None:
+    """As what a tool is given that sends it on to another one."""
+    told = (
+        r'{"to": "ana\u0040acme.example", "call": "\u002B47 22 33 44 55", "also": "ben@acme.example", "in": "C:\\new"}'
+    )
+    for _ in range(times):
+        told = json.dumps({"body": told})
+    made = document(json.dumps({"messages": [{"role": "tool", "content": told}]}).encode(), b"{}", redacted=True)
+    assert made.found == {"email": 2, "phone": 1}
+    left = json.loads(made.document)["prompt"]["messages"][0]["content"]
+    for _ in range(times):
+        left = json.loads(left)["body"]
+    assert json.loads(left) == {"to": "[email]", "call": "[phone]", "also": "[email]", "in": "C:\\new"}
+
+
 def test_what_is_spelled_token_by_token_is_not_kept_where_texts_are_redacted() -> None:
     tokens = ["ana", "@", "example", ".org"]
     spelled = [{"token": token, "bytes": [*token.encode()]} for token in tokens]

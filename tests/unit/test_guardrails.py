@@ -293,6 +293,21 @@ def test_what_escapes_of_json_hide_in_an_answer_is_found(text: str, rules: dict[
     assert checked_passage(guard(passages={"secrets": "drop"}), json.dumps([f"a\n{KEY}"]), Masks(), Findings()) is None
 
 
+def test_what_json_within_json_hides_is_found() -> None:
+    """As in what a tool is given that sends it on to another one."""
+    told = r'{"to": "ana\u0040acme.example"}'
+    for _ in range(3):
+        told = json.dumps({"body": told})
+        answered = checked_answer(guard(output={"personal_data": "mask"}), told, Masks(), Findings())
+        asked = checked_body(guard(input={"personal_data": "mask"}), body(told), 9, Masks(), Findings())
+        for made, left in ((answered, "[email]"), (asked["messages"][0]["content"], "<email_1>")):
+            while "body" in (value := json.loads(made)):
+                made = value["body"]
+            assert value == {"to": left}
+        with pytest.raises(Refused):
+            window(told, list(range(0, len(told), 5)), output={"personal_data": "block"})
+
+
 def test_json_that_is_full_of_what_is_found_costs_no_more_than_its_length() -> None:
     told, began = json.dumps({"to": f"{EMAIL}\n" * 5000}), time.process_time()
     made = checked_answer(guard(output={"personal_data": "mask"}), told, Masks(), Findings())

@@ -15,7 +15,7 @@ from typing import Any
 from groundplan.core.detect import Found, find, take_out, without_overlaps
 from groundplan.gateway.http.sse import DONE, EventReader
 from groundplan.gateway.surfaces.pieces import ARGUMENTS, Channel, is_said, slots
-from groundplan.governance.guardrails.escapes import Said
+from groundplan.governance.guardrails.escapes import LEVELS, Said
 
 LONGEST_TEXT = 100_000
 """Characters of one text that are kept; an image or a sound in base64 is longer."""
@@ -107,14 +107,13 @@ class _Cleaner:
         return text + rest
 
 
-def _found(text: str) -> list[Found]:
-    """What is taken out of a text: also what JSON in it, as of a tool's arguments and results, writes with escapes.
-    None begins or ends within one."""
+def _found(text: str, levels: int = LEVELS) -> list[Found]:
+    """What is taken out of a text: also what JSON in it, as of a tool's arguments and results, writes with escapes, and
+    JSON that is a text of that. None begins or ends within one."""
     found = find(text)
-    if "\\" not in text:
+    if "\\" not in text or not levels or (said := Said(text)).text == text:
         return found
-    said = Said(text)
-    hidden = [Found(said.place(one.start), said.place(one.end), one.kind) for one in find(said.text)]
+    hidden = [Found(said.place(one.start), said.place(one.end), one.kind) for one in _found(said.text, levels - 1)]
     seen = [Found(said.escape(one.start)[0], max(one.end, said.escape(one.end - 1)[1]), one.kind) for one in found]
     return without_overlaps(sorted(hidden + seen, key=lambda one: (one.start, -one.end)))
 

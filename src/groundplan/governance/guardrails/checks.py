@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from groundplan.blueprint.model import CompanyEntity
 from groundplan.core import detect
-from groundplan.governance.guardrails.escapes import Said
+from groundplan.governance.guardrails.escapes import LEVELS, Said
 from groundplan.governance.guardrails.injection import signs
 from groundplan.governance.guardrails.language import foreign
 from groundplan.governance.guardrails.model import Hit
@@ -78,11 +78,15 @@ class Checks:
         hits = self._places(text)
         return _apart(self._said(text, hits) if json and "\\" in text else hits)
 
-    def _said(self, text: str, hits: list[Hit]) -> list[Hit]:
-        """What is found in JSON by what it says, and `hits`, found in it as it stands, that are something else. None of
-        them begins or ends within an escape: what is left of that would be read as another one."""
+    def _said(self, text: str, hits: list[Hit], levels: int = LEVELS) -> list[Hit]:
+        """What is found in JSON by what it says, or by what JSON says that is a text of it, and `hits`, found in it as
+        it stands, that are something else. None of them begins or ends within an escape: what is left of that would be
+        read as another one."""
         said = Said(text)
-        found = [replace(hit, start=said.place(hit.start), end=said.place(hit.end)) for hit in self._places(said.text)]
+        below = self._places(said.text)
+        if levels > 1 and "\\" in said.text and said.text != text:
+            below = self._said(said.text, below, levels - 1)
+        found = [replace(hit, start=said.place(hit.start), end=said.place(hit.end)) for hit in below]
         known: dict[str, list[Hit]] = {}
         for each in found:
             known.setdefault(each.check, []).append(each)

@@ -14,6 +14,8 @@ import msgspec
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|[\"\\/bfnrt])"
 )
+LEVELS = 4
+"""Of JSON that is written as a text of other JSON, and that again, in what is looked at; each is a further look."""
 _SIGNS = {"\\n": "\n", '\\"': '"', "\\\\": "\\", "\\/": "/", "\\t": "\t", "\\r": "\r"}
 
 

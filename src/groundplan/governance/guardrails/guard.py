@@ -15,6 +15,7 @@ import msgspec
 
 from groundplan.blueprint.model import Guardrails, Judge
 from groundplan.governance.guardrails.checks import Checks, Company, denied
+from groundplan.governance.guardrails.escapes import LEVELS
 from groundplan.governance.guardrails.masks import Masks, is_json
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused
@@ -151,21 +152,28 @@ def checked_body(guard: Guard, body: Any, size: int, masks: Masks, findings: Fin
             raise Refused(Refusal("input", "max_size"))
 
     def look(text: str, own: bool) -> str:
-        made = _checked(guard, checks, text, masks, findings, inject=not own)
-        return _in_json(guard, made, masks, findings, inject=not own) if "\\" in made and is_json(made) else made
+        return _looked_in(guard, text, masks, findings, inject=not own)
 
     for text in texts(body):
         masks.avoid(text)
     return rewritten(body, look)
 
 
-def _in_json(guard: Guard, text: str, masks: Masks, findings: Findings, *, inject: bool) -> str:
+def _looked_in(guard: Guard, text: str, masks: Masks, findings: Findings, *, inject: bool, levels: int = LEVELS) -> str:
+    """One text of a request, and what it says where it is JSON. Raises `Refused`."""
+    made = _checked(guard, guard.input, text, masks, findings, inject=inject)
+    if not levels or "\\" not in made or not is_json(made):
+        return made
+    return _in_json(guard, made, masks, findings, inject=inject, levels=levels - 1)
+
+
+def _in_json(guard: Guard, text: str, masks: Masks, findings: Findings, *, inject: bool, levels: int) -> str:
     """JSON with what its escapes hide checked, too: an earlier call is sent back with its arguments as a model or JSON
     wrote them. The same text where nothing was masked. Raises `Refused`."""
     found = Findings()
     try:
         value = msgspec.json.decode(text)
-        made = _strings(value, lambda each: _checked(guard, guard.input, each, masks, found, inject=inject))
+        made = _strings(value, lambda each: _looked_in(guard, each, masks, found, inject=inject, levels=levels))
     except Refused:
         findings.take(found)
         raise
