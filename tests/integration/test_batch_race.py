@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, li
 
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.gateway.batches import batch_check, batch_store
+from groundplan.gateway.batches import batch_check, batch_store, file_store
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batch_store import Claimed, Connection, Line
 from groundplan.gateway.database import connect
@@ -225,6 +226,38 @@ async def test_who_cancels_a_batch_that_is_begun_waits_for_nothing(
                 assert {**json.loads(result), "id": as_here["id"]} == as_here and not ok
             await batch_store.end(connection, batch, "cancelled", None, None)
             assert not await batch_store.begin(connection, batch, 1, [], 0), "it has ended"
+
+
+@pytest.mark.parametrize("expires", [False, True])
+async def test_a_batch_and_the_end_of_its_file_at_once_leave_no_batch_without_one(
+    database: Database, expires: bool
+) -> None:
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        known = ordered(admin)
+        (file,) = admin.execute("SELECT input_file FROM batch").fetchone() or ()
+        admin.execute("UPDATE batch SET status = 'completed'")
+        async with (
+            await connect(database.urls["gateway"]) as ordering,
+            await connect(database.urls["gateway"]) as deleting,
+        ):
+            again = replace(await found(ordering, known), id=new_id(), status="validating", errors=[], charges=[])
+            async with ordering.transaction():
+                assert await file_store.hold(ordering, file)
+                await batch_store.add(ordering, again)
+                if expires:  # it was there a moment ago
+                    admin.execute("UPDATE api_file SET expires_at = now()")
+                    await file_store.expire(deleting)
+                else:
+                    gone = asyncio.create_task(file_store.delete(deleting, file))
+                    assert not (await asyncio.wait([gone], timeout=0.3))[0], "it waits for the order"
+            assert expires or not await gone
+            assert admin.execute("SELECT deleted_at FROM api_file").fetchone() == (None,)
+            admin.execute("UPDATE batch SET status = 'completed'")
+            async with deleting.transaction():
+                assert await file_store.delete(deleting, file)
+                late = asyncio.create_task(file_store.hold(ordering, file))
+                await asyncio.sleep(0.05)
+            assert not await late
 
 
 async def test_workers_that_claim_at_once_never_get_the_same_line(database: Database) -> None:

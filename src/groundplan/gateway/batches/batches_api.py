@@ -233,6 +233,8 @@ class BatchesApi:
                 async with connection.transaction():
                     made = await order_key_store.take(connection, once.key, batch.id)
                     if not (again := made != batch.id):
+                        if not await file_store.hold(connection, batch.input_file):
+                            raise files_api.absent()
                         await batch_store.add(connection, batch)
                 if again:
                     self._shelf.unmark(batch.id)

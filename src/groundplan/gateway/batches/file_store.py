@@ -94,18 +94,32 @@ async def named(
     return [StoredFile(*row) for row in await rows.fetchall()]
 
 
+async def hold(connection: Connection, id: UUID) -> bool:
+    """Whether it is there, and stays until the end of this transaction, in which a batch is ordered that reads it."""
+    query: LiteralString = f"SELECT FROM api_file WHERE id = %s AND {_KEPT} FOR KEY SHARE"
+    return await (await connection.execute(query, (id,))).fetchone() is not None
+
+
 async def delete(connection: Connection, id: UUID) -> bool:
     """Mark it as deleted, unless a batch that has not ended reads it; whether it is."""
-    done = await connection.execute(f"UPDATE api_file f SET deleted_at = now() WHERE f.id = %s AND NOT {_READ}", (id,))
-    return done.rowcount == 1
+    return bool(await _mark(connection, "SELECT f.id FROM api_file f WHERE f.id = %s FOR UPDATE", (id,)))
 
 
 async def expire(connection: Connection) -> None:
     """Mark as deleted whose time is over, once no batch reads them."""
-    await connection.execute(
-        f"""UPDATE api_file f SET deleted_at = now()
-            WHERE f.expires_at <= now() AND f.deleted_at IS NULL AND NOT {_READ}"""
-    )
+    over: LiteralString = f"f.expires_at <= now() AND f.deleted_at IS NULL AND NOT {_READ}"
+    await _mark(connection, f"SELECT f.id FROM api_file f WHERE {over} FOR UPDATE SKIP LOCKED")
+
+
+async def _mark(connection: Connection, locked: LiteralString, parameters: Sequence[Any] = ()) -> int:
+    """Those that are locked, but for what a batch reads: whether one does is looked at only then, since one that is
+    ordered at this moment is not seen before. How many."""
+    async with connection.transaction():
+        ids = [id for (id,) in await (await connection.execute(locked, parameters)).fetchall()]
+        if not ids:
+            return 0
+        query: LiteralString = f"UPDATE api_file f SET deleted_at = now() WHERE f.id = ANY(%s) AND NOT {_READ}"
+        return (await connection.execute(query, (ids,))).rowcount
 
 
 async def stored(connection: Connection, workload: str, *, alone: bool = False) -> int:

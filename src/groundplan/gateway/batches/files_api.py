@@ -203,8 +203,12 @@ async def found(connection: Connection, caller: Caller, text: str) -> StoredFile
     """A file of the caller's workload. Raises `NotFound`."""
     file = await file_store.find(connection, file_id(text), caller.workload, caller.person)
     if file is None:
-        raise NotFound("there is no such file", code="file_not_found", hint="Use an id of GET /v1/files.")
+        raise absent()
     return file
+
+
+def absent() -> NotFound:
+    return NotFound("there is no such file", code="file_not_found", hint="Use an id of GET /v1/files.")
 
 
 async def delete(connection: Connection, shelf: Shelf, file: StoredFile) -> None:
