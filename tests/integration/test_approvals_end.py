@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg_pool import ConnectionPool
 from tests.acceptance.stack import free_port
+from tests.integration.interleaved import beside, patient, until_it_waits
 from tests.integration.test_api_control import WORKSPACE
 
 from groundplan.api.context import Services
@@ -39,6 +40,7 @@ from groundplan.governance.validity import Term, announced, phase, term_of
 from groundplan.identity import service as identity
 from groundplan.ledger import finding_store
 from groundplan.release import service as release
+from groundplan.release import store as release_store
 from groundplan.testing.clock import ManualClock
 from groundplan.testing.database import Database
 
@@ -175,6 +177,21 @@ def test_a_renewal_takes_its_place_and_what_is_served_goes_on(services: Services
     with services.transaction() as conn:
         services.releases.withdraw(conn, f"person:{identity.find_person(conn, 'sam@acme.example').id}", wanted.id)
     assert served(services) == [], "withdrawing the renewal withdraws what it renewed"
+
+
+def test_who_decides_as_an_approval_ends_does_not_wait_for_its_end(
+    database: Database, services: Services, clock: ManualClock
+) -> None:
+    change = begin(services)
+    approve(services, change, "ana", "sam")
+    clock.advance(timedelta(days=80).total_seconds())
+    with patient(database) as deciding:
+        release_store.lock(deciding)  # as whoever approves, withdraws or applies does first
+        with beside(lambda: approval_terms.look(services)) as looking:
+            until_it_waits(database)
+            locked = governance_store.change_by_id(deciding, change.id)
+            deciding.commit()
+            assert locked is not None and looking.result() == [3]
 
 
 def test_many_duties_are_one_seat(services: Services) -> None:

@@ -15,19 +15,21 @@ from groundplan.api import errors
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "status", "code"),
     [
-        (postgres.ReadOnlySqlTransaction("x"), "database_read_only"),
-        (postgres.DiskFull("x"), "database_full"),
-        (postgres.QueryCanceled("x"), "database_slow"),
-        (postgres.AdminShutdown("x"), "database_unavailable"),
-        (psycopg.OperationalError("x"), "database_unavailable"),
+        (postgres.ReadOnlySqlTransaction("x"), 503, "database_read_only"),
+        (postgres.DiskFull("x"), 503, "database_full"),
+        (postgres.DeadlockDetected("x"), 503, "database_busy"),
+        (postgres.QueryCanceled("x"), 503, "database_slow"),
+        (postgres.AdminShutdown("x"), 503, "database_unavailable"),
+        (psycopg.OperationalError("x"), 503, "database_unavailable"),
+        (postgres.UniqueViolation("x"), 409, "made_meanwhile"),
     ],
 )
-async def test_a_database_is_told_by_its_cause(error: Exception, code: str) -> None:
+async def test_a_database_is_told_by_its_cause(error: Exception, status: int, code: str) -> None:
     app = FastAPI()
     errors.install(app)
     found = next(found for each in type(error).__mro__ if (found := app.exception_handlers.get(each)))
-    answer = await cast(errors.Handler, found)(Request({"type": "http"}), error)
+    answer = await cast(errors.Handler, found)(Request({"type": "http", "path": "/", "headers": []}), error)
     told = json.loads(bytes(answer.body))["error"]
-    assert (answer.status_code, told["code"]) == (503, code) and told["hint"]
+    assert (answer.status_code, told["code"]) == (status, code) and told["hint"]

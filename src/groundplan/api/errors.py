@@ -16,13 +16,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg import DataError, OperationalError
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import ReadOnlySqlTransaction, UniqueViolation
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
 from groundplan.api.audit import denials
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
-from groundplan.core.errors import GroundplanError, Invalid, Unavailable
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.identity.scim import resources as scim
 
@@ -40,6 +40,10 @@ _CAUSES = {
         "It is a standby, or was made read-only, as where its disk is full: `groundplan doctor` tells which.",
     ),
     "53100": ("the disk of PostgreSQL is full", "database_full", "Make room there; everything goes on then."),
+    "40P01": (
+        "another change waited for this one, and this one for it", "database_busy",
+        "Nothing was changed; ask again. Where it comes again and again, the log of PostgreSQL has both statements.",
+    ),
     "57014": (
         "PostgreSQL ended a statement that took longer than it allows", "database_slow",
         "Ask again, for less where you can; statement_timeout of the login, or its database, says how long it allows.",
@@ -61,6 +65,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(OperationalError, _database)
     app.add_exception_handler(ReadOnlySqlTransaction, _database)
+    app.add_exception_handler(UniqueViolation, _twice)
     app.add_exception_handler(DataError, _unstorable)
     app.add_exception_handler(UnicodeEncodeError, _unstorable)
     app.add_exception_handler(OverflowError, _unstorable)
@@ -117,6 +122,17 @@ async def _database(_: Request, error: Exception) -> JSONResponse:
     message, code, hint = _CAUSES.get(getattr(error, "sqlstate", None) or "", _AWAY)
     log.warning("%s: %s", message, error.__class__.__name__)
     return response_for(Unavailable(message, code=code, hint=hint, retry_after=2.0))
+
+
+async def _twice(request: Request, error: Exception) -> JSONResponse:
+    """Two asked for the same at the same moment, and each had looked before: the second is told what it would be told a
+    moment later."""
+    assert isinstance(error, UniqueViolation)
+    log.warning("made twice at the same time: %s", error.diag.constraint_name)
+    made = Conflict(
+        "somebody else made the same at this moment", code="made_meanwhile", hint="Nothing was changed; look again.",
+    )  # fmt: skip
+    return _spoken(request, response_for(made))
 
 
 async def _unstorable(_: Request, error: Exception) -> JSONResponse:

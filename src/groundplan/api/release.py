@@ -72,7 +72,7 @@ class Releases:
         """What a waiting change of a workload uses without an approval."""
         return [problem_json(each) for each in approvals.missing_of(conn, self._signing, change)]
 
-    def expire(self, conn: Db, change: governance_model.Change) -> int | None:
+    def expire(self, conn: Db, change: UUID) -> int | None:
         """End an approval; the number of the blueprint that is without what it allowed, where there is one."""
         return approvals.expire(conn, self._signing, change).number
 

@@ -20,6 +20,7 @@ from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.identity import rights_store as store
 from groundplan.identity.model import SCOPES, Appointment, Role, ServiceToken
+from groundplan.identity.store import next_policy_number
 
 EMERGENCY = timedelta(hours=1)
 LONGEST: dict[Role, timedelta] = {
@@ -79,7 +80,8 @@ def review(conn: Connection[Any], actor: str, reviewer: UUID, id: UUID, text: st
 def create_token(
     conn: Connection[Any], actor: str, name: str, scopes: Sequence[str], now: datetime, expires: datetime
 ) -> tuple[ServiceToken, str]:
-    """(token, its secret, shown once). Raises `Invalid` (`token_scope`, `token_expiry`)."""
+    """(token, its secret, shown once). Raises `Invalid` (`token_scope`, `token_expiry`), `Conflict` (`already_left`)
+    where its maker leaves at this moment: they would know the secret of a token that nobody ends."""
     wrong = sorted(set(scopes) - SCOPES)
     if wrong or not scopes:
         raise Invalid(
@@ -89,6 +91,8 @@ def create_token(
         )
     if not now < expires <= now + LONGEST_TOKEN:
         raise Invalid("a token ends within a year", code="token_expiry", hint="Give an end; make a new one then.")
+    if not store.stays(conn, actor):
+        raise Conflict("you have left", code="already_left", hint="Somebody who is here makes it.")
     secret = f"{TOKEN_PREFIX}{secrets.token_urlsafe(32)}"
     token = ServiceToken(new_id(), name, tuple(sorted(set(scopes))), now, actor, expires)
     store.insert_token(conn, token, _hash(secret))
@@ -116,6 +120,7 @@ def may_lift(conn: Connection[Any], actor: str, scope: str, reason: str, *, prov
     and by a link in anybody's name; one, where `alone`: a company of one person, a demo, or one in which nobody can
     prove to be there yet.
     """
+    next_policy_number(conn, "lift", scope, False)  # before any wish is looked at, as by who stops or ends a person
     before = store.wish(conn, scope)
     if alone or (before is not None and before[0] != actor and before[1] and proven):
         store.drop_wish(conn, scope)

@@ -17,6 +17,9 @@ from groundplan.identity.store import changed, rows
 
 _APPOINTMENT: LiteralString = """SELECT id, person_id, role, reason, begins, ends, made_by, ended_at, ended_by,
     reviewed_at, reviewed_by, review FROM appointment"""
+_WISH: LiteralString = """SELECT w.scope, w.by, w.proven FROM lift_wish w WHERE w.at > ALL (
+    SELECT k.at FROM kill_switch k WHERE k.scope = w.scope AND k.lifted_at IS NULL)"""
+"""Whoever wanted a scope to run again did not know of what it was stopped for since."""
 _TOKEN: LiteralString = """SELECT id, name, scopes, created_at, created_by, expires_at, revoked_at, used_at
     FROM service_token"""
 
@@ -59,6 +62,14 @@ def review(conn: Connection[Any], id: UUID, by: str, text: str, at: datetime) ->
     query = """UPDATE appointment SET reviewed_at = %s, reviewed_by = %s, review = %s
                WHERE id = %s AND reviewed_at IS NULL"""
     return bool(changed(conn, query, (at, by, text, id)))
+
+
+def stays(conn: Connection[Any], actor: str) -> bool:
+    """Whether an actor is no person, or one who is here: they leave only after this transaction, and what it made ends
+    then."""
+    kind, _, id = actor.partition(":")
+    query: LiteralString = "SELECT FROM person WHERE id = %s::uuid AND active FOR SHARE"
+    return kind != "person" or bool(rows(conn, query, (id,)))
 
 
 def insert_token(conn: Connection[Any], token: ServiceToken, hash: bytes) -> None:
@@ -120,14 +131,14 @@ def end_of_person(conn: Connection[Any], person_id: UUID, by: str) -> list[UUID]
 
 
 def wish(conn: Connection[Any], scope: str) -> tuple[str, bool] | None:
-    """(who wants a scope to run again, whether they were proven), locked; None where nobody does."""
-    found = rows(conn, "SELECT by, proven FROM lift_wish WHERE scope = %s FOR UPDATE", (scope,))
-    return (found[0][0], found[0][1]) if found else None
+    """(who wants a scope to run again, whether they were proven); None where nobody does."""
+    found = rows(conn, _WISH + " AND w.scope = %s", (scope,))
+    return (found[0][1], found[0][2]) if found else None
 
 
 def wishes(conn: Connection[Any]) -> dict[str, tuple[str, bool]]:
     """Scope -> (who wants it to run again, whether they were proven)."""
-    return {scope: (by, proven) for scope, by, proven in rows(conn, "SELECT scope, by, proven FROM lift_wish")}
+    return {scope: (by, proven) for scope, by, proven in rows(conn, _WISH)}
 
 
 def keep_wish(conn: Connection[Any], scope: str, by: str, proven: bool, reason: str) -> None:

@@ -189,6 +189,8 @@ def hand_over(conn: Connection[Any], actor: str, leaver: UUID, to: UUID) -> list
     It holds also where the workspace still names the leaver. Raises `NotFound`, `Conflict` (`still_here`,
     `already_left`).
     """
+    # before anything is looked at: who holds what is written as a whole, and others write it, too
+    store.next_policy_number(conn, "duty", f"person/{leaver}", True)
     old, new = _person(conn, leaver), _person(conn, to)
     if old.active:
         raise Conflict(f"{old.email} is still here", code="still_here", hint="`groundplan people leave` comes first.")
@@ -230,13 +232,13 @@ def create_key(
     now = datetime.now(UTC)
     if expires is not None and (expires.tzinfo is None or expires <= now):
         raise Invalid("a key cannot have expired already", code="expires", hint="Give a future time with its zone.")
+    id, secret = new_id(), make_key()
+    number = store.next_policy_number(conn, "key", f"key/{id}", False)
     if person_id is not None and not _person(conn, person_id).active:
         raise Conflict("the person has left", code="already_left", hint="Make the key for somebody active.")
-    id, secret = new_id(), make_key()
     key = ApiKey(
         id, key_prefix(secret), workload, person_id, terms.acts_for_others, now, actor, expires, None, id, None, terms
     )
-    number = store.next_policy_number(conn, "key", f"key/{id}", False)
     store.insert_key(conn, key, hash_key(secret))
     _recorded(conn, number, "key.created", actor, f"key/{id}", _key_detail(key))
     return id, secret

@@ -156,9 +156,13 @@ def _approved_parts(result: Plan, change: Change) -> None:
         raise refusal(missing)
 
 
-def expire(conn: Connection[Any], signing: Signing, change: Change) -> Applied:
-    """End an approval whose time and grace are over. Served content is gone from the blueprint made here."""
-    store.lock(conn)
+def expire(conn: Connection[Any], signing: Signing, change_id: UUID) -> Applied:
+    """End an approval whose time and grace are over, where nobody has ended or renewed it meanwhile. Served content is
+    gone from the blueprint made here."""
+    store.lock(conn)  # before the change, as by whoever approves or withdraws it
+    change = changes.change_by_id(conn, change_id)
+    if change is None or change.state != "applied":
+        return Applied(None)
     stored = newest(conn)
     at = signing.clock.now()
     governance.expire(conn, change, at=at)

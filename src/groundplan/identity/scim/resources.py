@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
@@ -148,7 +149,12 @@ def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]
 
 def replace_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
     """Make a person what the directory says. Raises `NotFound`, `Conflict`, `Invalid`."""
-    old, email, user_name = _user(conn, id), email_of(body), user_name_of(body)
+    return _replaced(conn, actor, _user(conn, id), body)
+
+
+def _replaced(conn: Connection[Any], actor: str, old: DirectoryPerson, body: Json) -> dict[str, Any]:
+    """What is the same as in `old` stays as it is by now: who was ended since is not there again."""
+    id, email, user_name = old.id, email_of(body), user_name_of(body)
     if store.user_name_of_another(conn, user_name, id):
         raise Conflict(f"there is another user {user_name}", code="duplicate_person", hint="Use another userName.")
     holder = store.with_email(conn, email)
@@ -159,14 +165,15 @@ def replace_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dic
         number = next_policy_number(conn, "person", f"person/{id}", True)
         store.rename(conn, id, email, name)
         record(conn, action="person.renamed", actor=actor, subject=f"person/{id}", detail={"policy": number})
-    store.keep_person(conn, id, written(body, user_name))
     _set_active(conn, actor, old, is_active(body, old.active))
+    store.keep_person(conn, id, written(body, user_name))  # after live policy, which may be locked, whatever changes
     return user(conn, id)
 
 
 def patch_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
     """Apply a PatchOp. Raises as `replace_user`, and `Invalid` (`scim_patch`)."""
-    wanted = user_json(_user(conn, id))
+    old = _user(conn, id)
+    wanted = user_json(old)
     for kind, path, value in operations_of(body):
         if not path:
             if not isinstance(value, Mapping):
@@ -175,7 +182,7 @@ def patch_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[
                 put_attribute(wanted, str(name), each, kind)
         else:
             put_attribute(wanted, path, value, kind)
-    return replace_user(conn, actor, id, wanted)
+    return _replaced(conn, actor, old, wanted)
 
 
 def delete_user(conn: Connection[Any], actor: str, id: UUID) -> None:
@@ -214,9 +221,9 @@ def replace_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> di
             code="group_renamed",
             hint="Make a new group, share with it, then delete this one.",
         )
+    _set_members(conn, actor, old, members_of(body.get("members")))
     if "externalId" in body:
         store.keep_group(conn, id, text_of(body.get("externalId")))
-    _set_members(conn, actor, old, members_of(body.get("members")))
     return group(conn, id)
 
 
@@ -281,7 +288,8 @@ def group_json(found: DirectoryGroup) -> dict[str, Any]:
 
 def _set_active(conn: Connection[Any], actor: str, person: DirectoryPerson, active: bool) -> None:
     if person.active and not active:
-        service.deactivate_person(conn, actor, person.id)
+        with suppress(Conflict):  # somebody else was first
+            service.deactivate_person(conn, actor, person.id)
     elif active and not person.active:
         number = next_policy_number(conn, "person", f"person/{person.id}", False)
         left = [f"{each.duty} of {each.subject}" for each in duties(conn, person_id=person.id)]
@@ -291,10 +299,13 @@ def _set_active(conn: Connection[Any], actor: str, person: DirectoryPerson, acti
 
 
 def _set_members(conn: Connection[Any], actor: str, old: DirectoryGroup, wanted: frozenset[UUID]) -> None:
+    """Directories send several changes of a group at once, and take it for gone where one of them is not found."""
     for id in sorted(wanted - set(old.members), key=str):
-        service.add_member(conn, actor, old.name, id)
+        with suppress(Conflict):
+            service.add_member(conn, actor, old.name, id)
     for id in sorted(set(old.members) - wanted, key=str):
-        service.remove_member(conn, actor, old.name, id)
+        with suppress(NotFound):
+            service.remove_member(conn, actor, old.name, id)
 
 
 def _user(conn: Connection[Any], id: UUID) -> DirectoryPerson:

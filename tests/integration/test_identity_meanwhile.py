@@ -1,0 +1,190 @@
+"""People, keys, tokens, duties and stops while somebody else changes the same: no order of two leaves what was ended,
+and none makes the two wait for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tests.integration.interleaved import Conn, Halt, beside, patient, until_it_waits
+from tests.integration.test_identity import ACME, refused
+
+from groundplan.core.audit import OPERATOR
+from groundplan.core.audit.entry import person_actor
+from groundplan.identity import rights, rights_store, service, store
+from groundplan.identity.scim import resources as scim
+from groundplan.testing.database import Database
+
+SCOPE = "workload/assistant"
+
+
+@pytest.fixture
+def one(database: Database) -> Iterator[Conn]:
+    with patient(database) as conn:
+        yield conn
+
+
+@pytest.fixture
+def other(database: Database) -> Iterator[Conn]:
+    with patient(database) as conn:
+        yield conn
+
+
+@pytest.fixture
+def people(one: Conn) -> dict[str, UUID]:
+    made = service.genesis_people(one, ACME)
+    one.commit()
+    return {email.partition("@")[0]: id for email, id in made.items()}
+
+
+def patched(path: str, value: object, op: str = "replace") -> dict[str, Any]:
+    return {"Operations": [{"op": op, "path": path, "value": value}]}
+
+
+def test_no_key_is_made_for_somebody_who_leaves_meanwhile(
+    database: Database, one: Conn, other: Conn, people: dict[str, UUID]
+) -> None:
+    service.deactivate_person(one, OPERATOR, people["ben"])
+    with beside(lambda: service.create_key(other, OPERATOR, "assistant", people["ben"])) as making:
+        until_it_waits(database, other)
+        one.commit()
+        refused("already_left", making.result)
+
+
+def test_no_token_outlives_who_makes_it(database: Database, one: Conn, other: Conn, people: dict[str, UUID]) -> None:
+    now = datetime.now(UTC)
+    ends, ben = now + timedelta(days=9), person_actor(people["ben"])
+    service.deactivate_person(one, OPERATOR, people["ben"])
+    with beside(lambda: rights.create_token(other, ben, "late", ["read"], now, ends)) as making:
+        until_it_waits(database, other)
+        one.commit()
+        refused("already_left", making.result)
+    other.rollback()
+
+    hana = person_actor(people["hana"])
+    _, secret = rights.create_token(one, hana, "early", ["read"], now, ends)
+    with beside(lambda: service.deactivate_person(other, OPERATOR, people["hana"])) as leaving:
+        until_it_waits(database, other)
+        one.commit()
+        leaving.result()
+        other.commit()
+    assert rights.find_token(one, secret, now) is None
+
+
+def test_handing_over_brings_nobody_back_who_was_replaced_meanwhile(
+    database: Database, one: Conn, other: Conn, people: dict[str, UUID]
+) -> None:
+    service.nominate(one, OPERATOR, SCOPE, {"business": ["ben@acme.example", "hana@acme.example"]})
+    service.deactivate_person(one, OPERATOR, people["ben"])
+    one.commit()
+    service.nominate(one, OPERATOR, SCOPE, {"business": ["maria@acme.example"]})
+    with beside(lambda: service.hand_over(other, OPERATOR, people["ben"], people["hana"])) as handing:
+        until_it_waits(database, other)
+        one.commit()
+        handing.result()
+        other.commit()
+    assert [each.person.email for each in store.duties(one, SCOPE)] == ["maria@acme.example"]
+
+
+def test_who_leaves_and_who_lifts_do_not_wait_for_each_other(
+    database: Database, one: Conn, other: Conn, people: dict[str, UUID]
+) -> None:
+    maria, ben = person_actor(people["maria"]), person_actor(people["ben"])
+    service.kill(one, OPERATOR, SCOPE, "drill")
+    one.commit()
+    assert not rights.may_lift(one, ben, SCOPE, "over", proven=True, alone=False)
+    one.commit()
+    halt = Halt(one, "DELETE FROM lift_wish")
+
+    def lift() -> bool:
+        return rights.may_lift(other, maria, SCOPE, "over", proven=True, alone=False)
+
+    with beside(lambda: service.deactivate_person(one, OPERATOR, people["ben"])) as leaving:
+        halt.reached()
+        with beside(lift) as lifting:
+            until_it_waits(database, other)
+            halt.go()
+            leaving.result()
+            one.commit()
+            assert not lifting.result(), "whoever has left does not count"
+
+
+def test_who_wanted_it_to_run_again_did_not_know_of_the_next_stop(one: Conn, people: dict[str, UUID]) -> None:
+    maria, ben = person_actor(people["maria"]), person_actor(people["ben"])
+    service.kill(one, OPERATOR, SCOPE, "a drill")
+    one.commit()
+    assert not rights.may_lift(one, ben, SCOPE, "the drill is over", proven=True, alone=False)
+    one.commit()
+    service.kill(one, OPERATOR, SCOPE, "it leaks")
+    one.commit()
+    assert not rights_store.wishes(one)
+    assert not rights.may_lift(one, maria, SCOPE, "the drill is over", proven=True, alone=False)
+    one.commit()
+    assert rights.may_lift(one, ben, SCOPE, "it leaks no more", proven=True, alone=False)
+
+
+def test_a_directory_that_corrects_a_name_brings_nobody_back_who_leaves_meanwhile(
+    one: Conn, other: Conn, people: dict[str, UUID]
+) -> None:
+    halt = Halt(one, nth=2)  # it has read who they are
+    with beside(lambda: scim.patch_user(one, OPERATOR, people["ben"], patched("name.givenName", "Benjamin"))) as naming:
+        halt.reached()
+        service.deactivate_person(other, OPERATOR, people["ben"])
+        other.commit()
+        halt.go()
+        naming.result()
+        one.commit()
+    found = store.person(one, people["ben"])
+    assert found is not None and not found.active
+
+
+def test_a_directory_that_says_twice_at_once_what_it_wants_has_it(
+    database: Database, one: Conn, other: Conn, people: dict[str, UUID]
+) -> None:
+    made = UUID(scim.create_group(one, OPERATOR, {"displayName": "board"})["id"])
+    one.commit()
+    for op in ("add", "remove"):
+        said = patched("members", [{"value": str(people["ben"])}], op)
+        scim.patch_group(one, OPERATOR, made, said)
+        with beside(lambda: scim.patch_group(other, OPERATOR, made, said)) as again:  # noqa: B023 -- done within
+            until_it_waits(database, other)
+            one.commit()
+            members = again.result()["members"]
+            other.commit()
+        assert [each["value"] for each in members] == ([str(people["ben"])] if op == "add" else [])
+    ended = patched("active", False)
+    scim.patch_user(one, OPERATOR, people["ben"], ended)
+    with beside(lambda: scim.patch_user(other, OPERATOR, people["ben"], ended)) as again:
+        until_it_waits(database, other)
+        one.commit()
+        assert again.result()["active"] is False
+        other.commit()
+
+
+def test_a_directory_that_renames_somebody_as_it_ends_them_does_not_wait_for_itself(
+    database: Database, one: Conn, other: Conn, people: dict[str, UUID]
+) -> None:
+    scim.patch_user(one, OPERATOR, people["ben"], patched("externalId", "7"))
+    one.commit()
+    halt = Halt(one, "next_policy_number")
+
+    def ended() -> None:
+        scim.patch_user(one, OPERATOR, people["ben"], patched("active", False))
+        one.commit()
+
+    def renamed() -> None:
+        scim.patch_user(other, OPERATOR, people["ben"], patched("displayName", "Benjamin"))
+        other.commit()
+
+    with beside(ended) as ending:
+        halt.reached()
+        with beside(renamed) as renaming:
+            until_it_waits(database, other, unless=renaming)
+            halt.go()
+            ending.result()
+            renaming.result()
+    found = store.person(one, people["ben"])
+    assert found is not None and (found.name, found.active) == ("Benjamin", False)
