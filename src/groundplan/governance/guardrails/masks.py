@@ -21,11 +21,13 @@ LONGEST_STAND_IN = 42
 class Masks:
     """What was taken out of one call."""
 
-    __slots__ = ("_numbers", "_taken", "_values")
+    __slots__ = ("_made", "_numbers", "_taken", "_values")
 
     def __init__(self) -> None:
         self._values: dict[str, str] = {}
         self._numbers: dict[tuple[str, str], str] = {}
+        self._made: dict[str, int] = {}
+        """The last number of each kind: a long list of customers has tens of thousands."""
         self._taken: set[str] = set()
 
     def __bool__(self) -> bool:
@@ -51,9 +53,9 @@ class Masks:
         if not self._values or "<" not in text:
             return text
         values = self._values
-        if is_json(text) if json is None else json:
-            values = {name: _encode(value)[1:-1].decode() for name, value in values.items()}
-        return _STAND_IN.sub(lambda match: values.get(match.group(), match.group()), text)
+        if not (is_json(text) if json is None else json):
+            return _STAND_IN.sub(lambda match: values.get(match[0], match[0]), text)
+        return _STAND_IN.sub(lambda match: _in_string(values[match[0]]) if match[0] in values else match[0], text)
 
     def hide(self, text: str) -> str:
         """The text with the stand-ins in the place of the values: what another model may see of what was restored."""
@@ -65,12 +67,18 @@ class Masks:
         known = self._numbers.get((kind, value))
         if known is not None:
             return known
-        number = 1 + sum(1 for other, _ in self._numbers if other == kind)
+        number = 1 + self._made.get(kind, 0)
         while (made := f"<{kind}_{number}>") in self._taken or made in self._values:
             number += 1
+        self._made[kind] = number
         self._numbers[kind, value] = made
         self._values[made] = value
         return made
+
+
+def _in_string(value: str) -> str:
+    """As it is written in a string of JSON."""
+    return _encode(value)[1:-1].decode()
 
 
 def is_json(text: str) -> bool:
