@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -56,6 +57,27 @@ def test_a_name_that_is_there_twice_is_found_wherever_it_hides(
     with pytest.raises(Invalid) as caught:
         refuse_duplicates(wrapped.encode(), data.draw(st.integers(0, 1)))
     assert caught.value.code == "duplicate_key"
+
+
+@given(JSON, SPACED, st.sampled_from(["%s", '["\\\\\\"[", %s]', '{"\\\\":%s}']))
+def test_brackets_are_those_that_stand_outside_of_strings(value: Any, separators: Any, around: str) -> None:
+    written = around % json.dumps(value, separators=separators)
+    outside = re.sub(r'"(?:[^"\\]|\\.)*"', "", written)
+    told = strict_json._brackets(written.encode())
+    assert told == re.sub(r"[^\[\]]", "", outside.translate({ord("{"): "[", ord("}"): "]"})).encode()
+    assert strict_json._brackets(written.encode() + b', "never ends[') == told
+
+
+def test_a_large_body_with_code_in_it_is_proven_by_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent sends the JSON that its tools answered, within texts."""
+    said = json.dumps({"rows": [{"name": "a", "size": 1}] * 300})
+    sent = {"model": "m", "messages": [{"role": "user", "content": said}] * 3}
+    monkeypatch.setattr(strict_json, "_decode", None)
+    chat.read(json.dumps(sent, separators=(",", ":")).encode())
+    twice = json.dumps(sent, separators=(",", ":"))[:-1] + ',"x":{"a\\\\":1,"a\\\\":2}}'
+    monkeypatch.undo()
+    with pytest.raises(Invalid, match="given twice"):
+        chat.read(twice.encode())
 
 
 CHATS = [

@@ -5,9 +5,10 @@ first). To some parsers (those of Go and .NET) `Model` is `model`, so capital le
 anything is decided.
 Most bodies are proven good by counting alone, without a second parse. Does not look at values.
 
-The count: each name is followed by `":`, so the text holds at least as many of these as there are names, and there are
-at least as many names as whoever parsed it knows to be distinct. Where both ends are equal, no name is there twice. A
-space between name and colon would hide a name from the count, so then, as where the ends differ, the body is parsed.
+The count: each name is followed by `":`, whose quote is not escaped, so the text holds at least as many of these as
+there are names, and there are at least as many names as whoever parsed it knows to be distinct. Where both ends are
+equal, no name is there twice. A space between name and colon would hide a name from the count, so then, as where the
+ends differ, the body is parsed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from groundplan.core.errors import Invalid
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a decoder raises, also for what is nested deeper than it bears."""
 _decode = msgspec.json.Decoder().decode
-_QUOTE, _OPEN, _SPACE = ord('"'), ord("["), b" \t\r\n"
+_QUOTE, _OPEN, _ESCAPE, _SPACE = ord('"'), ord("["), ord("\\"), b" \t\r\n"
 _TAB, _LF, _CR = b"\t\n\r"
 _LARGE, _COLONS = 4096, 400
 _DENSE = 256
@@ -35,10 +36,10 @@ MOST_PARTS = 500_000
 MOST_STRINGS = 1_000_000
 """Objects and lists in one body, and names and texts: more than any API takes, and as many as can be looked at while
 other calls wait."""
-_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-"""Also one without an end: looked for from each quote in it, that would take as long as the square of its length."""
+_STRINGS = re.compile(rb'"[^"]*+"?')
+"""Also one without an end."""
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
-_NO_MARKS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 _AT_ONCE = 256
 """Brackets that are only counted where they cannot reach too deep."""
 _ORDINARY = frozenset(
@@ -72,7 +73,7 @@ def refuse_depth(body: bytes) -> None:
         raise _too_many(f"{MOST_STRINGS} names and texts")
     if body.count(b"[") + body.count(b"{") <= MOST_DEPTH if small else _few_brackets(body):
         return
-    marks = _STRINGS.sub(b"", body).translate(_ONE_KIND, _NO_MARKS)
+    marks = _brackets(body)
     if marks.count(b"[") > MOST_PARTS:
         raise _too_many(f"{MOST_PARTS} objects and lists")
     depth = 0
@@ -86,6 +87,16 @@ def refuse_depth(body: bytes) -> None:
                 hint="Send JSON that is nested less.",
             )
         depth += 2 * opened - len(part)
+
+
+def _brackets(body: bytes) -> bytes:
+    """The brackets of a JSON body that are not in its strings, all as `[` and `]`, up to where it is none. Escapes are
+    taken out, then all but brackets and quotes, then strings in which there are no brackets: that is a tenth of the
+    time that it takes to look for each string."""
+    if _ESCAPE in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = body.translate(_ONE_KIND, _NO_MARKS).replace(b'""', b"")
+    return _STRINGS.sub(b"", marks) if _QUOTE in marks else marks
 
 
 def _too_many(what: str) -> Invalid:
@@ -124,6 +135,8 @@ def refuse_duplicates(body: bytes, known: int) -> None:
     """
     counted = _counted(body) if len(body) > _LARGE else _counted_whole(body)
     if counted is not None and counted == known:
+        return
+    if counted and (counted := counted - _escaped(body)) == known:
         return
     try:
         if counted is None or counted != _names(_decode(body)):
@@ -180,6 +193,12 @@ def _counted_whole(body: bytes) -> int | None:
     if (_LF in body or _TAB in body or _CR in body) and (b"\n:" in body or b"\t:" in body or b"\r:" in body):
         return None
     return body.count(b'":')
+
+
+def _escaped(body: bytes) -> int:
+    """How many of the quotes that a colon follows are in texts, such as of code: each has a backslash before it, which
+    is not the second of two."""
+    return 0 if b'\\\\"' in body else body.count(b'\\":')
 
 
 def _names(value: Any) -> int:
