@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import string
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from groundplan.core import detect
 from groundplan.core.detect import KINDS, Found, find, luhn, redact
 from groundplan.identity.keys import make_key
 
@@ -200,3 +202,24 @@ def test_two_shapes_that_run_into_each_other_leave_nothing() -> None:
 @pytest.mark.timeout(60)
 def test_hostile_text_comes_to_an_end(part: str) -> None:
     assert find(part * (400_000 // len(part))) is not None
+
+
+LONG_PEM = PEM.replace("MHcCAQEEIB", "MHcCAQEEIB" * 900)
+
+
+@given(
+    st.lists(st.sampled_from([text for _, text in FOUND] + [LONG_PEM, " ", "x", "-", "0 1 2 3 ", "\n"]), max_size=40)
+)
+def test_a_long_text_is_searched_in_pieces_and_the_same_is_found(parts: list[str]) -> None:
+    text = "".join(parts)
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(detect, "PIECE", 50)
+        in_pieces = find(text)
+        changed.setattr(detect, "PIECE", 1 << 40)
+        assert in_pieces == find(text)
+
+
+def test_no_shape_is_longer_than_what_a_piece_is_searched_with() -> None:
+    for shape in detect._SHAPES:
+        widest = re._parser.parse(shape.pattern.pattern, shape.pattern.flags).getwidth()[1]  # type: ignore[attr-defined]
+        assert widest + 100 < shape.longest, shape.pattern.pattern

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 
 from groundplan.core import check_digits
@@ -18,6 +19,10 @@ PERSONAL = ("email", "iban", "card", "national_id", "phone", "ip", "mac", "crypt
 """Of two kinds that fit the same text the earlier stands: those with a check digit come first."""
 SECRETS = ("groundplan_key", "aws_key", "github_token", "api_key", "jwt", "private_key")
 KINDS = (*PERSONAL, *SECRETS)
+
+
+PIECE = 16 << 10
+"""Characters that are searched without a pause."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,7 +94,29 @@ _UNUSUAL = re.compile(f"[{''.join(_PLAIN)}]")
 def _plain(text: str) -> str:
     """The text, character for character, with the spaces, hyphens and digits that typesetting has in place of those of
     a keyboard."""
-    return text if text.isascii() else _UNUSUAL.sub(lambda found: _PLAIN[found[0]], text)
+    if text.isascii():
+        return text
+    parts = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
+    return "".join([_UNUSUAL.sub(lambda found: _PLAIN[found[0]], part) for part in parts])
+
+
+def next_match(pattern: re.Pattern[str], text: str, at: int, *, longest: int) -> re.Match[str] | None:
+    """As `pattern.search(text, at)`, a piece of the text at a time: other threads have no turn before a search is over,
+    which takes up to a second for a megabyte. `longest`: no match looks at more characters, nor at the text's end."""
+    while at + PIECE + longest < len(text):
+        found = pattern.search(text, at, at + PIECE + longest)
+        if found is not None and found.start() < at + PIECE:
+            return found
+        at += PIECE
+    return pattern.search(text, at)
+
+
+def matches(pattern: re.Pattern[str], text: str, longest: int) -> Iterator[re.Match[str]]:
+    """As `pattern.finditer(text)`, a piece of the text at a time; see `next_match`."""
+    at = 0
+    while (found := next_match(pattern, text, at, longest=longest)) is not None:
+        yield found
+        at = found.end()
 
 
 def luhn(digits: str) -> bool:
@@ -250,6 +277,8 @@ class _Shape:
     """How much of what does not fit as a whole does, from its beginning on: what follows it may look like a part."""
     behind: re.Pattern[str] | None = None
     """What has to stand in front of it, within `_FRONT` characters: looked for once it was found, for that is rare."""
+    longest: int = 1000
+    """More characters than it has, with what is looked at behind it."""
 
     def may_be_in(self, text: str, digits: bool) -> bool:
         """Whether a search is worth while. `digits`: there is one in the text."""
@@ -258,12 +287,15 @@ class _Shape:
         return not self.needles or any(needle in text for needle in self.needles)
 
     def search(self, text: str) -> Iterable[Found]:
-        group, fits, at = 1 if self.pattern.groups else 0, self.fits, 0
+        group, fits, at, search = 1 if self.pattern.groups else 0, self.fits, 0, self.pattern.search
+        if len(text) > PIECE:
+            search = partial(next_match, self.pattern, longest=self.longest)
         if fits is None:
-            for match in self.pattern.finditer(text):
-                yield Found(match.start(group), match.end(group), self.kind)
+            while (found := search(text, at)) is not None:
+                yield Found(found.start(group), found.end(group), self.kind)
+                at = found.end()
             return
-        while (found := self.pattern.search(text, at)) is not None:
+        while (found := search(text, at)) is not None:
             start, end = found.span(group)
             if self.behind is not None and self.behind.search(text[max(0, start - _FRONT) : start]) is None:
                 end = start
@@ -283,9 +315,11 @@ def _shape(
     digits: bool = True,
     before_more: Callable[[str], int] | None = None,
     behind: str = "",
+    longest: int = 1000,
 ) -> _Shape:
     front = re.compile(behind, re.ASCII) if behind else None
-    return _Shape(kind, re.compile(pattern, re.ASCII), fits, tuple(needles.split()), digits, before_more, front)
+    made = re.compile(pattern, re.ASCII)
+    return _Shape(kind, made, fits, tuple(needles.split()), digits, before_more, front, longest)
 
 
 _START, _END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
@@ -297,7 +331,7 @@ _SHAPES = (
         "private_key",
         r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY-----"
         r"(?:(?!-----END )[\s\S]){0,20000}(?:-----END [A-Z0-9 ]{0,30}PRIVATE KEY-----)?",
-        needles="-----BEGIN", digits=False,
+        needles="-----BEGIN", digits=False, longest=21_000,
     ),
     _shape("groundplan_key", r"(?<![A-Za-z0-9])gp_[A-Za-z0-9_-]{16,200}", needles="gp_", digits=False),
     _shape("aws_key", _START + r"(?:AKIA|ASIA|AGPA|AROA|AIDA|ANPA)[A-Z2-7]{16}" + _END,
@@ -315,7 +349,8 @@ _SHAPES = (
            needles="xox AIza", digits=False),
     _shape("api_key", _START + r"glpat-[A-Za-z0-9_-]{20,64}", needles="glpat-", digits=False),
     _shape("api_key", r"(?i:bearer) {1,3}[A-Za-z0-9._~+/-]{20,500}={0,2}", digits=False),
-    _shape("jwt", _START + r"eyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{4,8000}\.[A-Za-z0-9_-]{8,2000}", needles="eyJ"),
+    _shape("jwt", _START + r"eyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{4,8000}\.[A-Za-z0-9_-]{8,2000}", needles="eyJ",
+           longest=13_000),
     _shape("email", r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}" + _END,
            needles="@", digits=False),
     _shape("iban", r"[A-Z]" + _FIRST + r"[A-Z][0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?" + _END, _iban,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from groundplan.blueprint.model import Workload
 from groundplan.core.errors import Unavailable
+from groundplan.gateway.apart import READ_BYTES, apart
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import NAMED, Kept
 from groundplan.gateway.call import admit, limits, settle, stored, trace
@@ -56,7 +58,11 @@ async def run(
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request)
         now = gateway.clock.seconds()
-    exchange.ask = gateway.cached.asks.read(exchange)
+    if len(exchange.request.body) > READ_BYTES:
+        exchange.ask = await apart(partial(exchange.interface.read, exchange.request))
+        now = gateway.clock.seconds()
+    else:
+        exchange.ask = gateway.cached.asks.read(exchange)
     if HEADER in headers:
         await _estimate(gateway, exchange, catalog)
         return

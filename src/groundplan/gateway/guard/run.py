@@ -7,13 +7,16 @@ made. A call of a workload without guardrails, reviews and rules about tools has
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied, Unavailable
+from groundplan.gateway.apart import CHECKED_BYTES, apart
 from groundplan.gateway.guard import judge, media, personal
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
@@ -70,20 +73,37 @@ def guards(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
 def begin(gateway: Gateway, exchange: Exchange, plan: Plan, *, counts: bool = True) -> None:
     """Check what is sent in; masks it where that is declared. `counts`: what lets it pass is counted, too, since nobody
     looks at it again. Raises `Denied` (`guardrail_...`), `Invalid`."""
+    guarding = _formed(gateway, exchange, plan, counts=counts)
+    if _has_input(exchange, plan, guarding):
+        with guarding.looking(exchange):
+            guarding.input(exchange)
+
+
+async def look_in(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
+    """`begin`, of a long text apart from the loop, and what of it another process looks at."""
+    guarding = _formed(gateway, exchange, plan)
+    if _has_input(exchange, plan, guarding):
+        with guarding.looking(exchange):
+            if len(exchange.request.body) > CHECKED_BYTES:
+                await apart(partial(guarding.input, exchange))
+            else:
+                guarding.input(exchange)
+    await guarding.personal_in(exchange)
+
+
+def _formed(gateway: Gateway, exchange: Exchange, plan: Plan, *, counts: bool = True) -> Guarding:
+    """Of a call whose form was looked at. Raises `Denied`."""
     guarding = exchange.guard = Guarding(gateway, exchange, plan.guard or NOTHING)
     guarding.counts = counts
     if exchange.ask is not None:
         guarding.form(exchange, exchange.ask)
+    return guarding
+
+
+def _has_input(exchange: Exchange, plan: Plan, guarding: Guarding) -> bool:
+    """Whether there is a body to look at, and anything to look for."""
     looked_at = not guarding.guard.input.empty or exchange.endpoint == media.SPEECH
-    if plan.guard is not None and looked_at and exchange.request.stream is None:
-        guarding.input(exchange)
-
-
-async def look_in(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
-    """`begin`, and what of it another process looks at."""
-    begin(gateway, exchange, plan)
-    if exchange.guard is not None:
-        await exchange.guard.personal_in(exchange)
+    return plan.guard is not None and looked_at and exchange.request.stream is None
 
 
 class Guarding:
@@ -104,9 +124,19 @@ class Guarding:
 
     # on the way in ---------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def looking(self, exchange: Exchange) -> Iterator[None]:
+        """Around `input`: counts what it took and found."""
+        begun = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self._spend(begun, "input")
+            self.count(exchange)
+
     def input(self, exchange: Exchange) -> None:
-        """Raises `Denied`, `Invalid`."""
-        begun, request = time.perf_counter_ns(), exchange.request
+        """Touches nothing but this call. Raises `Denied`, `Invalid`."""
+        request = exchange.request
         body = _asked(request.body)
         try:
             made = checked_body(self.guard, body, len(request.body), self.masks, self.findings)
@@ -114,9 +144,6 @@ class Guarding:
                 made = self._spoken(made)
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
-        finally:
-            self._spend(begun, "input")
-            self.count(exchange)
         if made is not body:
             request.body = _encode(made)
             exchange.ask = exchange.interface.read(request)

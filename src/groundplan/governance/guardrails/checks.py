@@ -21,6 +21,7 @@ from groundplan.governance.guardrails.model import Hit
 
 _PERSONAL, _SECRETS = frozenset(detect.PERSONAL), frozenset(detect.SECRETS)
 _LINK = re.compile(r"(?:https?|ftp)://[^\s<>\"'`\])}]{1,2000}|(?<![\w@.])www\.[^\s<>\"'`\])}]{3,2000}", re.IGNORECASE)
+_LONGEST_LINK = 2100
 _TRAILING = ".,;:!?"
 
 
@@ -101,7 +102,8 @@ class Checks:
     def _places(self, text: str) -> list[Hit]:
         hits = self._entities(text)
         if self.deny is not None:
-            hits += [Hit("deny", "block", m.start(), m.end()) for m in self.deny.finditer(text)]
+            longest = len(self.deny.pattern)  # each of its words is written with as many characters
+            hits += [Hit("deny", "block", m.start(), m.end()) for m in detect.matches(self.deny, text, longest)]
         if self.links is not None and ("://" in text or "www." in text.lower()):
             hits += self._links(text, self.links)
         return hits
@@ -125,7 +127,7 @@ class Checks:
 
     def _links(self, text: str, allowed: frozenset[str]) -> list[Hit]:
         hits = []
-        for match in _LINK.finditer(text):
+        for match in detect.matches(_LINK, text, _LONGEST_LINK):
             link = match.group().rstrip(_TRAILING)
             if not _allowed(link, allowed):
                 hits.append(Hit("links", "mask", match.start(), match.start() + len(link), "link"))

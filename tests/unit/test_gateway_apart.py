@@ -1,0 +1,87 @@
+"""What one caller sends that takes long to look at makes nobody else wait: others are answered meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.call_rig import Rig, call_rig, until
+
+from groundplan.blueprint import model as bp
+from groundplan.gateway.apart import CHECKED_BYTES, READ_BYTES
+from groundplan.gateway.http import strict_json
+from groundplan.gateway.surfaces import body as bodies
+from groundplan.governance.guardrails.checks import Checks
+
+GUARDED = {"assistant": {"guardrails": bp.Guardrails(input={"personal_data": "mask"}, budget_ms=60_000)}}
+MASKED = ["input", "personal_data", "mask"]
+
+
+class Held:
+    """Stands in for a function, which it calls once somebody says so, where what it is called with is long."""
+
+    def __init__(self, work: Callable[..., Any], size: int) -> None:
+        self._work, self._size = work, size
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        if len(given[-1]) > self._size:
+            self.begun.set()
+            assert self.go.wait(20), "nobody else had a turn"
+        return self._work(*given, **named)
+
+
+async def others_are_answered(rig: Rig, held: Held, text: str) -> dict[str, Any]:
+    """What a long call is told at last; others are answered before."""
+    long = asyncio.create_task(rig.chat(messages=[{"role": "user", "content": text}], max_tokens=20))
+    await until(held.begun.is_set)
+    for _ in range(3):
+        assert (await rig.chat(messages=[{"role": "user", "content": "short"}], max_tokens=20)).status == 200
+    assert not long.done()
+    held.go.set()
+    reply = await long
+    assert reply.status == 200, reply.body
+    told: dict[str, Any] = reply.json["groundplan"]
+    return told
+
+
+async def test_guardrails_look_at_a_long_text_while_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Checks.look
+    held = Held(look, CHECKED_BYTES)
+    monkeypatch.setattr(Checks, "look", lambda self, text, **more: held(self, text, **more))
+    async with call_rig(tmp_path, ("one",), workloads=GUARDED) as rig:
+        told = await others_are_answered(rig, held, "ana@acme.example " * 2000)
+        assert [[each[name] for name in ("place", "check", "done")] for each in told["guardrails"]] == [MASKED]
+        request = rig.models["one"].last
+        assert request is not None and b"ana@" not in request.body and b"<email_1>" in request.body
+        await rig.books()
+
+
+async def test_a_long_body_is_read_while_others_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(strict_json.refuse_depth, READ_BYTES)
+    monkeypatch.setattr(bodies, "refuse_depth", held)
+    async with call_rig(tmp_path, ("one",)) as rig:
+        await others_are_answered(rig, held, "word " * 300_000)
+        await rig.books()
+
+
+async def test_whoever_leaves_while_it_is_looked_at_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(strict_json.refuse_depth, READ_BYTES)
+    monkeypatch.setattr(bodies, "refuse_depth", held)
+    async with call_rig(tmp_path, ("one",)) as rig:
+        long = asyncio.create_task(rig.chat(messages=[{"role": "user", "content": "word " * 300_000}], max_tokens=20))
+        await until(held.begun.is_set)
+        long.cancel()
+        await until(lambda: not rig.gateway.running)
+        held.go.set()
+        assert (await rig.chat(messages=[{"role": "user", "content": "short"}], max_tokens=20)).status == 200
+        assert rig.models["one"].counted == 1
+        await rig.books()
