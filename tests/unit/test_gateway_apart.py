@@ -13,6 +13,8 @@ from tests.unit.call_rig import Rig, call_rig, until
 
 from groundplan.blueprint import model as bp
 from groundplan.gateway.apart import CHECKED_BYTES, READ_BYTES
+from groundplan.gateway.call.attempt import Attempt
+from groundplan.gateway.guard import run
 from groundplan.gateway.http import strict_json
 from groundplan.gateway.surfaces import body as bodies
 from groundplan.governance.guardrails.checks import Checks
@@ -22,23 +24,37 @@ MASKED = ["input", "personal_data", "mask"]
 
 
 class Held:
-    """Stands in for a function, which it calls once somebody says so, where what it is called with is long."""
+    """Stands in for a function, which it calls once somebody says so, if `is_long` is true of what it is given."""
 
-    def __init__(self, work: Callable[..., Any], size: int) -> None:
-        self._work, self._size = work, size
+    def __init__(self, work: Callable[..., Any], is_long: Callable[..., bool]) -> None:
+        self._work, self._is_long = work, is_long
         self.begun, self.go = threading.Event(), threading.Event()
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        if len(given[-1]) > self._size:
+        if self._is_long(*given):
             self.begun.set()
             assert self.go.wait(20), "nobody else had a turn"
         return self._work(*given, **named)
 
 
-async def others_are_answered(rig: Rig, held: Held, text: str) -> dict[str, Any]:
-    """What a long call is told at last; others are answered before."""
-    long = asyncio.create_task(rig.chat(messages=[{"role": "user", "content": text}], max_tokens=20))
+def body_held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    held = Held(strict_json.refuse_depth, lambda body: len(body) > READ_BYTES)
+    monkeypatch.setattr(bodies, "refuse_depth", held)
+    return held
+
+
+def text_held(monkeypatch: pytest.MonkeyPatch, size: int = CHECKED_BYTES) -> Held:
+    monkeypatch.setattr(run, "CHECKED_BYTES", size)
+    held = Held(Checks.look, lambda _, text: len(text) > size)
+    monkeypatch.setattr(Checks, "look", lambda self, text, **more: held(self, text, **more))
+    return held
+
+
+async def others_are_answered(rig: Rig, held: Held, text: str, say: str = "short") -> dict[str, Any]:
+    """What a long call is told at last; others are answered before, who are told what the model says then."""
+    long = asyncio.create_task(rig.chat(messages=[{"role": "user", "content": text}], max_tokens=900))
     await until(held.begun.is_set)
+    rig.play("one", say=say)
     for _ in range(3):
         assert (await rig.chat(messages=[{"role": "user", "content": "short"}], max_tokens=20)).status == 200
     assert not long.done()
@@ -52,9 +68,7 @@ async def others_are_answered(rig: Rig, held: Held, text: str) -> dict[str, Any]
 async def test_guardrails_look_at_a_long_text_while_others_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = Checks.look
-    held = Held(look, CHECKED_BYTES)
-    monkeypatch.setattr(Checks, "look", lambda self, text, **more: held(self, text, **more))
+    held = text_held(monkeypatch)
     async with call_rig(tmp_path, ("one",), workloads=GUARDED) as rig:
         told = await others_are_answered(rig, held, "ana@acme.example " * 2000)
         assert [[each[name] for name in ("place", "check", "done")] for each in told["guardrails"]] == [MASKED]
@@ -64,20 +78,40 @@ async def test_guardrails_look_at_a_long_text_while_others_are_answered(
 
 
 async def test_a_long_body_is_read_while_others_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(strict_json.refuse_depth, READ_BYTES)
-    monkeypatch.setattr(bodies, "refuse_depth", held)
+    held = body_held(monkeypatch)
     async with call_rig(tmp_path, ("one",)) as rig:
-        await others_are_answered(rig, held, "word " * 300_000)
+        await others_are_answered(rig, held, "word " * 150_000)
+        await rig.books()
+
+
+async def test_guardrails_look_at_a_long_answer_while_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = text_held(monkeypatch, 1000)
+    rules = bp.Guardrails(output={"personal_data": "mask"}, budget_ms=60_000)
+    async with call_rig(tmp_path, ("one",), workloads={"assistant": {"guardrails": rules}}) as rig:
+        rig.play("one", say=("ana@acme.example " + "x" * 100 + " ") * 100)
+        told = await others_are_answered(rig, held, "tell me all")
+        assert [[each[name] for name in ("place", "check")] for each in told["guardrails"]] == [["output", MASKED[1]]]
+        await rig.books()
+
+
+async def test_a_long_body_is_made_what_its_upstream_takes_while_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(Attempt._forwarded, lambda attempt: attempt.exchange.ask.size > READ_BYTES)
+    monkeypatch.setattr(Attempt, "_forwarded", lambda self: held(self))
+    async with call_rig(tmp_path, ("one",)) as rig:
+        await others_are_answered(rig, held, "word " * 150_000)
         await rig.books()
 
 
 async def test_whoever_leaves_while_it_is_looked_at_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(strict_json.refuse_depth, READ_BYTES)
-    monkeypatch.setattr(bodies, "refuse_depth", held)
+    held = body_held(monkeypatch)
     async with call_rig(tmp_path, ("one",)) as rig:
-        long = asyncio.create_task(rig.chat(messages=[{"role": "user", "content": "word " * 300_000}], max_tokens=20))
+        long = asyncio.create_task(rig.chat(messages=[{"role": "user", "content": "word " * 150_000}], max_tokens=20))
         await until(held.begun.is_set)
         long.cancel()
         await until(lambda: not rig.gateway.running)

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment
 from groundplan.blueprint.places import FIRST_TOKEN_MS
 from groundplan.core.errors import Denied, GroundplanError, Invalid
+from groundplan.gateway.apart import READ_BYTES, apart
 from groundplan.gateway.awake import patient
 from groundplan.gateway.call import limits, settle, stored
 from groundplan.gateway.call.admit import output_cap
@@ -113,7 +114,8 @@ class Attempt(Refusable):
             self._connection = connection
             if upload is None:
                 connection.until = self.deadline
-                self._send(connection)
+                large = ask is not None and ask.size > READ_BYTES
+                self._send(connection, await apart(self._forwarded) if large else self._forwarded())
             else:
                 uploading = await send_upload(upload, exchange, target, connection)
                 since += int(uploading * 1e9)  # which took as long as its client did
@@ -171,20 +173,24 @@ class Attempt(Refusable):
     def _within(self, milliseconds: int) -> float:
         return max(LEAST, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
 
-    def _send(self, connection: UpstreamConnection) -> None:
+    def _forwarded(self) -> bytes:
+        """What is asked, as its upstream is told. Touches nothing but this call."""
         exchange, deployment = self.exchange, self.deployment
         ask, workload = exchange.ask, exchange.workload
         if ask is None or workload is None:
             raise AssertionError("not admitted")
-        codec = exchange.interface.codec(deployment)
         system = system_messages(workload, exchange.passages, exchange.grounded) if exchange.interface.grounded else []
-        data = codec.forward(ask, deployment, output_cap(exchange, deployment), system)
+        cap = output_cap(exchange, deployment)
+        return exchange.interface.codec(deployment).forward(ask, deployment, cap, system)
+
+    def _send(self, connection: UpstreamConnection, data: bytes) -> None:
+        exchange, deployment = self.exchange, self.deployment
+        ask, codec, target = exchange.ask, exchange.interface.codec(deployment), self._target
+        if ask is None or target is None:
+            raise AssertionError("not connected")
         name = b"%b-%d" % (exchange.id, exchange.attempt)
         accept = b"text/event-stream" if ask.stream and not ask.binary else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
-        target = self._target
-        if target is None:
-            raise AssertionError("not connected")
         if deployment.api != "openai":
             lines += target_line(deployment, target.index) if codec.translated else ask.lines
         head_and_body = target.request(codec.path(deployment), data, name, accept, lines)

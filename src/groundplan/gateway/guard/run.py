@@ -258,7 +258,7 @@ class Guarding:
             return answered
         body = _told(answered.data)
         try:
-            made = self._checked(body)
+            made = await self._checked(body, long=len(answered.data) > CHECKED_BYTES)
             await self._whole(exchange, pieces.answers(made), lambda: pieces.calls(made))
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
@@ -307,7 +307,7 @@ class Guarding:
     def _whole_text(self, text: str) -> str:
         return checked_answer(self.guard, text, self.masks, self.findings)
 
-    def _checked(self, body: Any) -> Any:
+    async def _checked(self, body: Any, *, long: bool) -> Any:
         begun = time.perf_counter_ns()
         if self.guard.output.too_large(len(pieces.said(body).encode())):
             self.findings.add("output", Hit("max_size", "block"))
@@ -320,7 +320,8 @@ class Guarding:
                     raise Refused(Refusal("output", "tools", name[:60]))
         made = body
         if self.guard.answers_matter(self.masks):
-            made = rewritten(body, self._text, NO_ROLES)
+            respell = partial(rewritten, body, self._text, NO_ROLES)
+            made = await apart(respell) if long else respell()
             if self.masks:
                 made = pieces.tool_inputs(made, self.masks.restore)
             if made is not body:
