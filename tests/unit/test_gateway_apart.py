@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 from tests.unit.call_rig import Rig, call_rig, until
+from tests.unit.test_batch_waits import batch_of, body_of
 
 from groundplan.blueprint import model as bp
+from groundplan.core.errors import Denied
+from groundplan.core.ids import new_id
 from groundplan.gateway.apart import CHECKED_BYTES, READ_BYTES
+from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.guard import run
 from groundplan.gateway.http import strict_json
@@ -81,6 +85,30 @@ async def test_a_long_body_is_read_while_others_are_answered(tmp_path: Path, mon
     held = body_held(monkeypatch)
     async with call_rig(tmp_path, ("one",)) as rig:
         await others_are_answered(rig, held, "word " * 150_000)
+        await rig.books()
+
+
+@pytest.mark.parametrize("done", ["mask", "block"])
+async def test_a_long_line_of_a_batch_is_looked_at_while_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: str
+) -> None:
+    held = text_held(monkeypatch)
+    rules = bp.Guardrails(input={"personal_data": done}, budget_ms=60_000)
+    async with call_rig(tmp_path, ("one",), workloads={"assistant": {"guardrails": rules}}) as rig:
+        (key,) = rig.gateway.live.policy.keys.values()
+        calls, batch = BatchCalls(rig.gateway), batch_of(rig, key.id)
+        body = body_of(rig, messages=[{"role": "user", "content": "ana@acme.example " * 2000}])
+        line = calls.exchange(batch, new_id(), body)
+        assessing = asyncio.create_task(calls.assess_beside(line, batch))
+        await until(held.begun.is_set)
+        assert (await rig.chat(messages=[{"role": "user", "content": "short"}], max_tokens=20)).status == 200
+        assert not assessing.done()
+        held.go.set()
+        if done == "block":
+            with pytest.raises(Denied, match="personal data"):
+                await assessing
+        else:
+            assert await assessing and b"<email_1>" in line.request.body
         await rig.books()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -16,11 +17,13 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, Exhausted, GroundplanError, Invalid, Unauthenticated
 from groundplan.economics.price import BATCH, BATCHES, PRIORITY
+from groundplan.gateway.apart import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.batches.order_store import NEW, Order
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.abstain import nothing_to_say, say_so
+from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
@@ -30,7 +33,7 @@ from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.call.steps import check_people
 from groundplan.gateway.call.stored import stores
-from groundplan.gateway.guard.run import begin, guards
+from groundplan.gateway.guard.run import beginning, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy import begun
@@ -132,6 +135,14 @@ class BatchCalls:
         """Every check that does not depend on the time; the most that it can cost where it is made: in an order, where
         `place` says so, at the price of batches; otherwise, and always where `call`, as a call. Raises as admission
         does."""
+        return at_once(self._assessed(exchange, batch, call=call))
+
+    async def assess_beside(self, exchange: Exchange, batch: Batch, *, call: bool = False) -> int:
+        """As `assess`, of a long line apart from the loop."""
+        long = len(exchange.request.body) > CHECKED_BYTES
+        return await in_parts(self._assessed(exchange, batch, call=call), long=long)
+
+    def _assessed(self, exchange: Exchange, batch: Batch, *, call: bool) -> InParts[int]:
         gateway = self._gateway
         policy, now = gateway.live.policy, gateway.clock.seconds()
         catalog = begun.newest(gateway.live.catalog, now)
@@ -141,7 +152,7 @@ class BatchCalls:
         if call:  # it may have waited since another blueprint, and asks for more under the number of this one
             exchange.charges = self.budgets(batch, catalog)
         exchange.workload = self._low(plan.workload)
-        ask = exchange.interface.read(exchange.request)
+        ask: Ask = yield partial(exchange.interface.read, exchange.request)
         if ask.stream:
             raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")
         if ask.files:
@@ -152,7 +163,7 @@ class BatchCalls:
             raise Invalid("a call in a batch goes on with no response", code="field_unsupported", hint=hint)
         exchange.ask = ask
         if guards(exchange, plan, policy):
-            self._guard(exchange, plan, call=call)
+            yield from self._guard(exchange, plan, call=call)
             ask = exchange.ask  # as the guardrails leave it
         asked = ask.service
         if asked != PRIORITY:
@@ -164,10 +175,10 @@ class BatchCalls:
         admit.check_cost(exchange, plan, amount)
         return amount
 
-    def _guard(self, exchange: Exchange, plan: Plan, *, call: bool) -> None:
+    def _guard(self, exchange: Exchange, plan: Plan, *, call: bool) -> InParts[None]:
         """What lets a line pass before its batch is begun is found again, and counted, when it is made."""
         try:
-            begin(self._gateway, exchange, plan, counts=call)
+            yield from beginning(self._gateway, exchange, plan, counts=call)
         except Denied:
             if exchange.guard is not None:
                 exchange.guard.counts = True
@@ -342,7 +353,7 @@ class BatchCalls:
         while True:
             exchange.request.body = data
             try:
-                amount = self.assess(exchange, batch, call=True)
+                amount = await self.assess_beside(exchange, batch, call=True)
                 gateway.pressure.check("low", gateway.running)
                 check_people(gateway, exchange)
                 if exchange.guard is not None:

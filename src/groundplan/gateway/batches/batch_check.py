@@ -70,7 +70,7 @@ async def check(gateway: Gateway, calls: BatchCalls, shelf: Shelf, batch: Batch)
         if number > most:
             checked.errors.append(_error("batch_lines", f"there are more than {most} lines", number))
         else:
-            _judge(gateway, calls, batch, checked, names, (number, place, data))
+            await _judge(gateway, calls, batch, checked, names, (number, place, data))
         if len(checked.errors) >= MOST_ERRORS:
             return checked
         turn += len(data) + 512
@@ -97,7 +97,7 @@ def too_dear(checked: Checked, left: int) -> list[dict[str, Any]]:
     return [_error("budget_exhausted", message, None)]
 
 
-def _judge(
+async def _judge(
     gateway: Gateway, calls: BatchCalls, batch: Batch, checked: Checked, names: set[str], found: tuple[int, int, bytes]
 ) -> None:
     number, place, data = found
@@ -108,7 +108,7 @@ def _judge(
             raise Invalid("this custom_id is there twice", code="custom_id_twice", hint="Use each once.")
         names.add(line.custom_id)
         exchange = calls.exchange(batch, new_id(), bytes(line.body))
-        bound = calls.assess(exchange, batch)
+        bound = await calls.assess_beside(exchange, batch)
         if not checked.charges and exchange.plan is not None:
             checked.charges = admit.covering(exchange, exchange.plan, gateway.clock.now().timestamp())
             checked.blueprint = exchange.catalog.number if exchange.catalog is not None else 0

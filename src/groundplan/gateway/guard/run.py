@@ -7,8 +7,7 @@ made. A call of a workload without guardrails, reviews and rules about tools has
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import msgspec
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied, Unavailable
-from groundplan.gateway.apart import CHECKED_BYTES, apart
+from groundplan.gateway.apart import CHECKED_BYTES, InParts, apart, at_once, in_parts
 from groundplan.gateway.guard import judge, media, personal
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
@@ -73,37 +72,31 @@ def guards(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
 def begin(gateway: Gateway, exchange: Exchange, plan: Plan, *, counts: bool = True) -> None:
     """Check what is sent in; masks it where that is declared. `counts`: what lets it pass is counted, too, since nobody
     looks at it again. Raises `Denied` (`guardrail_...`), `Invalid`."""
-    guarding = _formed(gateway, exchange, plan, counts=counts)
-    if _has_input(exchange, plan, guarding):
-        with guarding.looking(exchange):
-            guarding.input(exchange)
+    at_once(beginning(gateway, exchange, plan, counts=counts))
 
 
 async def look_in(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
     """`begin`, of a long text apart from the loop, and what of it another process looks at."""
-    guarding = _formed(gateway, exchange, plan)
-    if _has_input(exchange, plan, guarding):
-        with guarding.looking(exchange):
-            if len(exchange.request.body) > CHECKED_BYTES:
-                await apart(partial(guarding.input, exchange))
-            else:
-                guarding.input(exchange)
-    await guarding.personal_in(exchange)
+    await in_parts(beginning(gateway, exchange, plan), long=len(exchange.request.body) > CHECKED_BYTES)
+    if exchange.guard is not None:
+        await exchange.guard.personal_in(exchange)
 
 
-def _formed(gateway: Gateway, exchange: Exchange, plan: Plan, *, counts: bool = True) -> Guarding:
-    """Of a call whose form was looked at. Raises `Denied`."""
+def beginning(gateway: Gateway, exchange: Exchange, plan: Plan, *, counts: bool = True) -> InParts[None]:
+    """What `begin` does."""
     guarding = exchange.guard = Guarding(gateway, exchange, plan.guard or NOTHING)
     guarding.counts = counts
     if exchange.ask is not None:
         guarding.form(exchange, exchange.ask)
-    return guarding
-
-
-def _has_input(exchange: Exchange, plan: Plan, guarding: Guarding) -> bool:
-    """Whether there is a body to look at, and anything to look for."""
     looked_at = not guarding.guard.input.empty or exchange.endpoint == media.SPEECH
-    return plan.guard is not None and looked_at and exchange.request.stream is None
+    if plan.guard is None or not looked_at or exchange.request.stream is not None:
+        return
+    begun = time.perf_counter_ns()
+    try:
+        yield partial(guarding.input, exchange)
+    finally:
+        guarding.spend(begun, "input")
+        guarding.count(exchange)
 
 
 class Guarding:
@@ -123,16 +116,6 @@ class Guarding:
         self._gateway = gateway
 
     # on the way in ---------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def looking(self, exchange: Exchange) -> Iterator[None]:
-        """Around `input`: counts what it took and found."""
-        begun = time.perf_counter_ns()
-        try:
-            yield
-        finally:
-            self._spend(begun, "input")
-            self.count(exchange)
 
     def input(self, exchange: Exchange) -> None:
         """Touches nothing but this call. Raises `Denied`, `Invalid`."""
@@ -177,7 +160,7 @@ class Guarding:
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         finally:
-            self._spend(begun, "input")
+            self.spend(begun, "input")
             self.count(exchange)
         return list(made["input"])
 
@@ -206,7 +189,7 @@ class Guarding:
                 continue
             same = text is passage.text and head is passage.head
             kept.append(passage if same else msgspec.structs.replace(passage, text=text, head=head))
-        self._spend(begun, "passages")
+        self.spend(begun, "passages")
         return kept
 
     def shown(self, text: str) -> str:
@@ -285,7 +268,7 @@ class Guarding:
                 found = media.transcript(body, self._whole_text)
                 text = str(found.get("text", ""))
                 made = answered if found is body else Answered(_encode(found), answered.usage)
-            self._spend(begun, "output")
+            self.spend(begun, "output")
             await self._whole(exchange, [text])
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
@@ -326,7 +309,7 @@ class Guarding:
                 made = pieces.tool_inputs(made, self.masks.restore)
             if made is not body:
                 made = pieces.without_logprobs(made)
-        self._spend(begun, "output")
+        self.spend(begun, "output")
         return made
 
     def _text(self, text: str, own: bool) -> str:
@@ -359,7 +342,7 @@ class Guarding:
         """Raises `Denied` where personal data is refused, or could not be looked for and that is to be refused."""
         begun = time.perf_counter_ns()
         kinds = await personal.asked(self._gateway, call, text)
-        self._spend(begun, place)
+        self.spend(begun, place)
         if kinds is None and not self.guard.fail_open:
             self._refuse(place, "failed", "presidio")
         for kind in kinds or ():
@@ -401,7 +384,7 @@ class Guarding:
         if counts is not None and workload is not None and self.findings.counted and self.counts:
             counts.add(exchange.call, workload.name, self.findings.counted, shadow=self.guard.shadow)
 
-    def _spend(self, begun: int, place: str) -> None:
+    def spend(self, begun: int, place: str) -> None:
         self.spent_ns += time.perf_counter_ns() - begun
         if self.spent_ns > self.guard.budget_ns:
             self.findings.counted[place, "budget", "flag"] = 1
