@@ -33,7 +33,7 @@ from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.call.steps import check_people
 from groundplan.gateway.call.stored import stores
-from groundplan.gateway.guard.run import beginning, guards
+from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy import begun
@@ -178,7 +178,7 @@ class BatchCalls:
     def _guard(self, exchange: Exchange, plan: Plan, *, call: bool) -> InParts[None]:
         """What lets a line pass before its batch is begun is found again, and counted, when it is made."""
         try:
-            yield from beginning(self._gateway, exchange, plan, counts=call)
+            yield from begin(self._gateway, exchange, plan, counts=call)
         except Denied:
             if exchange.guard is not None:
                 exchange.guard.counts = True

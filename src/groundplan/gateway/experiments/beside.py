@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from groundplan.blueprint.model import Budget, Workload
 from groundplan.core.errors import Denied, Exhausted
 from groundplan.core.ids import new_id_bytes
 from groundplan.economics.experiment.model import BUDGET_PREFIX
+from groundplan.gateway.apart import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE
@@ -88,7 +90,7 @@ async def ask(
 
 
 async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
-    policy = _check(gateway, own, what)
+    policy = await in_parts(_check(gateway, own, what), long=len(own.request.body) > CHECKED_BYTES)
     if own.guard is not None:
         await own.guard.personal_in(own)
     plan, ask, catalog = own.plan, own.ask, own.catalog
@@ -106,7 +108,7 @@ async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
         own.charges = (*own.charges, (what.budget, "total"))
     await reserve(gateway, own, 0, amount)
     if gateway.live.policy is not policy:
-        _check(gateway, own, what)
+        at_once(_check(gateway, own, what))
     keep = own.workload.keep
     if keep is not None and not what.bare and chosen(keep, own.raw):
         own.kept = []
@@ -114,7 +116,7 @@ async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
     await serve(gateway, own)
 
 
-def _check(gateway: Gateway, own: Exchange, what: Beside) -> Policy:
+def _check(gateway: Gateway, own: Exchange, what: Beside) -> InParts[Policy]:
     """Every check of admission, under the newest policy and by the blueprint that it began with. Raises as admission
     does."""
     policy, now = gateway.live.policy, gateway.clock.seconds()
@@ -134,16 +136,16 @@ def _check(gateway: Gateway, own: Exchange, what: Beside) -> Policy:
     own.plan, own.workload = plan, last(plan.workload, bare=what.bare)
     admit.check_use(catalog, policy, own.key, plan, gateway.live.age(), now)
     if own.ask is None:
-        own.ask = own.interface.read(own.request)
+        own.ask = yield partial(own.interface.read, own.request)
         if not what.bare and guards(own, plan, policy):
-            _guard(gateway, own, plan)
+            yield from _guard(gateway, own, plan)
     own.deployments = admit.bounded(own, admit.choose(own, plan, own.ask, policy, now))
     return policy
 
 
-def _guard(gateway: Gateway, own: Exchange, plan: Plan) -> None:
+def _guard(gateway: Gateway, own: Exchange, plan: Plan) -> InParts[None]:
     """The guardrails of the workload, without a judge of their own and without people."""
-    begin(gateway, own, plan)
+    yield from begin(gateway, own, plan)
     guarding = own.guard
     if guarding is not None:
         guarding.reviewed = True

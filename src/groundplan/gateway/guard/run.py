@@ -15,7 +15,7 @@ import msgspec
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied, Unavailable
-from groundplan.gateway.apart import CHECKED_BYTES, InParts, apart, at_once, in_parts
+from groundplan.gateway.apart import CHECKED_BYTES, InParts, apart, in_parts
 from groundplan.gateway.guard import judge, media, personal
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
@@ -69,21 +69,16 @@ def guards(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
     return policy.tools_stopped
 
 
-def begin(gateway: Gateway, exchange: Exchange, plan: Plan, *, counts: bool = True) -> None:
-    """Check what is sent in; masks it where that is declared. `counts`: what lets it pass is counted, too, since nobody
-    looks at it again. Raises `Denied` (`guardrail_...`), `Invalid`."""
-    at_once(beginning(gateway, exchange, plan, counts=counts))
-
-
 async def look_in(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
-    """`begin`, of a long text apart from the loop, and what of it another process looks at."""
-    await in_parts(beginning(gateway, exchange, plan), long=len(exchange.request.body) > CHECKED_BYTES)
+    """`begin`, a long text apart from the loop, and look at what of it another process looks at. Raises as `begin`."""
+    await in_parts(begin(gateway, exchange, plan), long=len(exchange.request.body) > CHECKED_BYTES)
     if exchange.guard is not None:
         await exchange.guard.personal_in(exchange)
 
 
-def beginning(gateway: Gateway, exchange: Exchange, plan: Plan, *, counts: bool = True) -> InParts[None]:
-    """What `begin` does."""
+def begin(gateway: Gateway, exchange: Exchange, plan: Plan, *, counts: bool = True) -> InParts[None]:
+    """Check what is sent in; masks it where that is declared. `counts`: what lets it pass is counted, too, since nobody
+    looks at it again. Raises `Denied` (`guardrail_...`), `Invalid`."""
     guarding = exchange.guard = Guarding(gateway, exchange, plan.guard or NOTHING)
     guarding.counts = counts
     if exchange.ask is not None:
