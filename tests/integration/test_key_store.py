@@ -18,12 +18,13 @@ from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Conflict
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.gateway import database as gateway_database
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.live import Connection, LiveView
-from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.policy.snapshot import Policy
 from groundplan.identity import service
 from groundplan.identity.model import KeyTerms
 from groundplan.testing.database import Database
@@ -36,10 +37,10 @@ async def following(database: Database, folder: Path) -> AsyncIterator[tuple[Liv
         yield view, connection
 
 
-async def anew(database: Database, folder: Path) -> dict[bytes, KeyEntry]:
+async def anew(database: Database, folder: Path) -> Policy:
     async with following(database, folder) as (view, connection):
         await view._load_policy(connection, None)
-        return view.policy.keys
+        return view.policy
 
 
 class Company:
@@ -106,7 +107,7 @@ async def test_keys_are_as_if_all_were_read_again(database: Database, tmp_path: 
                     (company.make, company.rotate, company.revoke, company.kill, company.join, company.leave)
                 )()
             await view._load_policy(connection, None)
-            assert view.policy.keys == await anew(database, tmp_path)
+            assert view.policy == await anew(database, tmp_path)
 
 
 async def test_a_kill_reads_no_key(database: Database, tmp_path: Path) -> None:
@@ -115,13 +116,36 @@ async def test_a_kill_reads_no_key(database: Database, tmp_path: Path) -> None:
         company.make()
     async with following(database, tmp_path) as (view, connection):
         await view._load_policy(connection, None)
-        before = view.policy.keys
+        before = view.policy
         company.kill()
         await view._load_policy(connection, None)
-        assert view.policy.kills == {"workload/assistant"} and view.policy.keys is before
+        assert view.policy.kills == {"workload/assistant"} and view.policy.keys is before.keys
         company.make()
         await view._load_policy(connection, None)
-        assert view.policy.keys is not before and len(view.policy.keys) == 4, "who reads the old ones still has them"
+        assert len(before.keys) == 3 and len(view.policy.keys) == 4, "who reads the old ones still has them"
+
+
+async def test_people_are_read_again_after_changes_of_people_only_and_a_part_at_a_time(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be a hundred thousand, and keys are made all the time."""
+    monkeypatch.setattr(gateway_database, "TURN", 2)
+    company = Company(database)
+    for _ in range(4):
+        company.join()
+    async with following(database, tmp_path) as (view, connection):
+        await view._load_policy(connection, None)
+        before = view.policy
+        assert len(before.people) == len(before.active) == 4
+        for change in (company.make, company.kill):
+            change()
+            await view._load_policy(connection, None)
+            assert view.policy.number > before.number
+            assert view.policy.people is before.people and view.policy.active is before.active
+        company.leave()
+        await view._load_policy(connection, None)
+        assert len(view.policy.active) == 4 and view.policy.active != before.active
+        assert view.policy == await anew(database, tmp_path)
 
 
 async def test_after_many_changes_and_by_hand_all_keys_are_read(
@@ -143,7 +167,7 @@ async def test_after_many_changes_and_by_hand_all_keys_are_read(
         assert all(key.revoked for key in view.policy.keys.values())
 
 
-async def slow(*_: Any) -> dict[bytes, KeyEntry]:
+async def slow(*_: Any) -> dict[bytes, Any]:
     raise TimeoutError
 
 

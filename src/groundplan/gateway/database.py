@@ -5,6 +5,7 @@ Statements are those of the stores; what PostgreSQL tells by itself is `heard`'s
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, LiteralString
@@ -15,6 +16,7 @@ from psycopg.errors import ReadOnlySqlTransaction
 from psycopg_pool import AsyncConnectionPool
 
 from groundplan.gateway.awake import patient
+from groundplan.gateway.rhythm import TURN
 
 Connection = AsyncConnection[Any]
 SECONDS = 3.0
@@ -56,9 +58,15 @@ async def connect(url: str, *, autocommit: bool = True) -> Connection:
 async def fetched(
     connection: Connection, statement: LiteralString, parameters: Sequence[Any] | Mapping[str, Any], seconds: float
 ) -> list[tuple[Any, ...]]:
-    """All rows of a statement, which are there within so many seconds. Raises psycopg.Error, TimeoutError."""
+    """All rows of a statement, which are there within so many seconds. Calls have a turn meanwhile: of people there may
+    be a hundred thousand. Raises psycopg.Error, TimeoutError."""
+    rows: list[tuple[Any, ...]] = []
     async with patient(seconds):
-        return list(await (await connection.execute(statement, parameters)).fetchall())
+        cursor = await connection.execute(statement, parameters)
+        while len(part := await cursor.fetchmany(TURN)) == TURN:
+            rows += part
+            await asyncio.sleep(0)
+    return rows + part
 
 
 async def insert(url: str, statement: LiteralString, rows: Sequence[Sequence[Any]]) -> None:

@@ -186,7 +186,7 @@ class AnswerCache:
         for name in [name for name in self._shelves if policy.cleared.get(name) != old.cleared.get(name)]:
             self._clear(name)
         stopped = policy.kills - old.kills
-        gone = old.active - policy.active
+        gone = frozenset() if old.active is policy.active else old.active - policy.active
         if not stopped and not gone:
             return
         for shelf in self._shelves.values():

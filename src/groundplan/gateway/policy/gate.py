@@ -86,9 +86,10 @@ class Gate:
 
     def _renew(self, policy: Policy) -> None:
         """Another policy: nothing that was decided before is kept."""
+        if self._policy is None or policy.people is not self._policy.people:
+            self._emails = {person: email for email, person in policy.people.items()}
         self._policy = policy
         self._held.clear()
-        self._emails = {person: email for email, person in policy.people.items()}
 
     def _decide(
         self, policy: Policy, workload: str, key: KeyEntry, person: str, endpoint: str, deployment: str, now: float

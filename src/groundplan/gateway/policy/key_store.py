@@ -25,7 +25,7 @@ AT_ONCE = 500
 MOST_CHANGES = 200
 """After more of them all keys are read."""
 _NO_KEYS = frozenset({"kill", "lift", "cache", "group", "membership", "duty", "experiment", "experiments"})
-"""Kinds of changes after which every key is what it was."""
+"""Kinds of changes after which every key is what it was, and everybody is who they were."""
 _COLUMNS = """hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at,
     coalesce(family, id)::text, networks, models, budget_usd, budget_period, purpose"""
 _ALL = f"SELECT {_COLUMNS} FROM api_key"
@@ -36,15 +36,28 @@ _CHANGES = "SELECT kind, subject FROM policy_change WHERE number > %s LIMIT %s"
 
 Connection = AsyncConnection[tuple[Any, ...]]
 Keys = dict[bytes, KeyEntry]
+Changes = list[tuple[Any, ...]]
+"""(kind, subject) of each."""
 
 
-async def load(connection: Connection, known: Policy, number: int, seconds: float) -> Keys:
-    """The keys as of policy `number`, in whose transaction this is, from those of a policy that is `known`. Each
-    statement may take so many seconds. Raises psycopg.Error, TimeoutError."""
+async def unheard(connection: Connection, known: Policy, number: int, seconds: float) -> Changes | None:
+    """What has changed since the policy that is `known`, as of policy `number`, in whose transaction this is; None:
+    anything may have. Raises psycopg.Error, TimeoutError."""
     if not 0 <= known.number <= number:  # nothing is known, or of a database that was restored since
-        return await _all(connection, seconds)
+        return None
     changes = await fetched(connection, _CHANGES, (known.number, MOST_CHANGES + 1), seconds)
-    ids = _changed(changes)
+    return None if len(changes) > MOST_CHANGES else changes
+
+
+def same_people(changes: Changes | None) -> bool:
+    """Whether everybody is who they were, and here or gone as they were."""
+    return changes is not None and all(kind == "key" or kind in _NO_KEYS for kind, _ in changes)
+
+
+async def load(connection: Connection, known: Policy, changes: Changes | None, seconds: float) -> Keys:
+    """The keys, from those of a policy that is `known`, after what is `unheard`. Each statement may take so many
+    seconds. Raises psycopg.Error, TimeoutError."""
+    ids = None if changes is None else _changed(changes)
     if ids is None:
         return await _all(connection, seconds)
     if not ids:
@@ -52,10 +65,8 @@ async def load(connection: Connection, known: Policy, number: int, seconds: floa
     return known.keys | _lined(_entries(await fetched(connection, _SOME, {"ids": ids}, seconds)))
 
 
-def _changed(changes: list[tuple[Any, ...]]) -> list[UUID] | None:
+def _changed(changes: Changes) -> list[UUID] | None:
     """Ids of the keys that these changes are about; None: any may be another."""
-    if len(changes) > MOST_CHANGES:
-        return None
     ids: list[UUID] = []
     for kind, subject in changes:
         if kind in _NO_KEYS:

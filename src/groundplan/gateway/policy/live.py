@@ -303,8 +303,12 @@ class LiveView:
         numbers = await asked(_NUMBER)
         number = numbers[0][0] if numbers else 0
         known = NOTHING if self._anew else self.policy
-        keys = await key_store.load(connection, known, number, STATEMENT_SECONDS)
-        people = await asked(_PEOPLE)
+        changes = await key_store.unheard(connection, known, number, STATEMENT_SECONDS)
+        keys = await key_store.load(connection, known, changes, STATEMENT_SECONDS)
+        people, active = known.people, known.active
+        if not key_store.same_people(changes):
+            rows = await asked(_PEOPLE)
+            people, active = {email: person for person, email in rows}, frozenset(person for person, _ in rows)
         kills = await asked(_KILLS)
         cleared = await asked(_CLEARED)
         excepted = await asked(_EXCEPTIONS)
@@ -323,8 +327,8 @@ class LiveView:
         self.policy = Policy(
             number=number,
             keys=keys,
-            people={email: person for person, email in people},
-            active=frozenset(person for person, _ in people),
+            people=people,
+            active=active,
             kills=self._kills(),
             cleared=dict(cleared),
             groups=dict(groups),
