@@ -2,7 +2,8 @@
 
 Such work is of one call, and touches nothing that another one, or the loop, has. The interpreter lets one thread run at
 a time, so it is not made faster by this, and whatever runs outside of Python for long without giving way (a search by a
-regular expression) is to be cut in pieces by whoever does it. Uses two threads: who sends much waits for others who do.
+regular expression) is to be cut in pieces by whoever does it. There are a few threads only: who sends much waits for
+others who do, but none that only reads for those that look for something.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ CHECKED_BYTES = 16 << 10
 """A larger text is looked at apart by guardrails: up to two seconds for each MiB."""
 InParts = Generator[Callable[[], Any], Any, Made]
 """Work of which some may be made apart: that is what it yields, and it goes on with what that gives, or raises."""
-_THREADS = ThreadPoolExecutor(2, "apart")
+_READERS, _CHECKERS = ThreadPoolExecutor(2, "reads bodies"), ThreadPoolExecutor(2, "checks texts")
 
 
-async def apart(work: Callable[[], Made]) -> Made:
+async def apart(work: Callable[[], Made], *, checks: bool = False) -> Made:
     """What `work` gives, or raises. Whoever is cancelled meanwhile does not wait for its end."""
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, work)
+    return await asyncio.get_running_loop().run_in_executor(_CHECKERS if checks else _READERS, work)
 
 
 def at_once(steps: InParts[Made]) -> Made:
@@ -53,7 +54,7 @@ async def in_parts(steps: InParts[Made], *, long: bool) -> Made:
         work = next(steps)
         while True:
             try:
-                found = await apart(work)
+                found = await apart(work, checks=True)
             except GroundplanError as error:
                 work = steps.throw(error)
             else:

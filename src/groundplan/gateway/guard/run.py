@@ -299,7 +299,7 @@ class Guarding:
         made = body
         if self.guard.answers_matter(self.masks):
             respell = partial(rewritten, body, self._text, NO_ROLES)
-            made = await apart(respell) if long else respell()
+            made = await apart(respell, checks=True) if long else respell()
             if self.masks:
                 made = pieces.tool_inputs(made, self.masks.restore)
             if made is not body:
