@@ -6,9 +6,9 @@ the JSON Schema. Rules between documents are `check`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from groundplan.catalog.approvals import Approvals
 from groundplan.catalog.base import Strict
@@ -27,6 +27,15 @@ from groundplan.catalog.levels import Sensitivity
 from groundplan.catalog.people import Owners
 from groundplan.catalog.wire import ProxyUrl
 
+MOST_DAYS = 36_500
+"""A hundred years: the calendar ends somewhere."""
+
+
+def _days(count: int | None) -> int | None:
+    if count is not None and count > MOST_DAYS:
+        raise ValueError(f"write at most {MOST_DAYS}, or unlimited")
+    return count
+
 
 class Caps(Strict):
     """Up to here an experiment or a pilot needs no approval; raising these later needs one."""
@@ -35,7 +44,7 @@ class Caps(Strict):
     """Most people who may use one experiment or pilot."""
     calls_per_day: Unlimited = 1000
     """Most calls a day of one experiment or pilot."""
-    days: Unlimited = 90
+    days: Annotated[Unlimited, AfterValidator(_days)] = 90
     """Most days that an experiment or pilot runs."""
     sensitivity: Sensitivity = "internal"
     """Most sensitive data of an experiment or pilot."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
 TOLD_SECONDS = 60.0
@@ -14,6 +14,13 @@ PACE = 7 / 8
 _ONWARDS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Others may be told meanwhile that a lease of this machine has run out."""
 _log = logging.getLogger(__name__)
+
+
+def end_of(day: date) -> datetime:
+    """When a day is over (UTC). Of 9999-12-31, which people write for a day that never comes: the last moment."""
+    if day == date.max:
+        return datetime.max.replace(tzinfo=UTC)
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
 
 
 class Clock(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -17,6 +17,7 @@ from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.presence import check_presence, is_alone
 from groundplan.api.served import current_blueprint, current_or_none
+from groundplan.core.clock import end_of
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import experiment_store as store
@@ -167,10 +168,7 @@ def _waits(one: Recorded, standing: Sequence[Recorded]) -> str | None:
 
 
 def _made(body: Begin, actor: str, now: datetime) -> Recorded:
-    if body.until is None:
-        last = now + service.ORDINARY
-    else:
-        last = datetime(body.until.year, body.until.month, body.until.day, tzinfo=UTC) + timedelta(days=1)
+    last = now + service.ORDINARY if body.until is None else end_of(body.until)
     return Recorded(
         id=new_id(), name=body.name, workload=body.workload, type=body.type, candidate=body.candidate,
         judge=body.judge or "", share=max(1, round(body.share * 10_000)), split=body.by,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from groundplan.blueprint.model import Workload
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
 from groundplan.core.canonical import digest
+from groundplan.core.clock import end_of
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
@@ -342,7 +343,7 @@ def _range(seen: Range) -> dict[str, Any]:
 
 
 def _of(workload: Workload, rule: DeclaredExperiment, known_as: str, number: int, now: datetime) -> Recorded:
-    last = datetime.fromisoformat(rule.until).replace(tzinfo=UTC) + timedelta(days=1) if rule.until else now + ORDINARY
+    last = end_of(date.fromisoformat(rule.until)) if rule.until else now + ORDINARY
     return Recorded(
         id=new_id(), name=rule.name, workload=workload.name, type=rule.type, candidate=rule.candidate,
         judge=rule.judge or "", share=rule.share, split=rule.split, tolerance=rule.tolerance,

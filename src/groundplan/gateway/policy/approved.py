@@ -7,10 +7,11 @@ governance's; a blueprint without anything in production has no book and costs i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from math import inf
 
 from groundplan.blueprint.model import Blueprint, Deployment, Workload
+from groundplan.core.clock import end_of
 from groundplan.core.errors import Denied
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.governance.parts import ALWAYS, Lapse, Part, Why, band_of, lasts, parts_of, told
@@ -86,17 +87,12 @@ class Approved:
         last = lasts(part, policy.parts, self._kinds, self._band)
         if not isinstance(last, date):
             return Use(part, 0.0, last)
-        return Use(part, inf if last == ALWAYS else _after(last), "expired")
+        return Use(part, inf if last == ALWAYS else end_of(last).timestamp(), "expired")
 
 
 def approved_of(blueprint: Blueprint) -> Approved | None:
     """None where nothing is in production."""
     return Approved(blueprint) if any(item.stage == "production" for item in blueprint.workloads) else None
-
-
-def _after(day: date) -> float:
-    """Seconds since the epoch at the end of a day (UTC)."""
-    return (datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)).timestamp()
 
 
 def _refused(page: Page, use: Use) -> Denied:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Ramp, Site, Workload
+from groundplan.core.clock import end_of
 from groundplan.gateway.budgets.limit_book import LimitBook, book_of
 from groundplan.gateway.budgets.periods import Dated
 from groundplan.gateway.policy.address import Network, networks
@@ -159,8 +160,7 @@ def _plan(
 def _until(workload: Workload) -> float:
     if not workload.expires or workload.stage == "production":
         return inf
-    last = datetime.fromisoformat(workload.expires).replace(tzinfo=UTC)
-    return (last + timedelta(days=1)).timestamp()
+    return end_of(date.fromisoformat(workload.expires)).timestamp()
 
 
 def _known(names: Iterable[str], deployments: dict[str, Deployment]) -> tuple[Deployment, ...]:
