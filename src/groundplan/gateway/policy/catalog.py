@@ -144,6 +144,7 @@ def _plan(
     ramp: Ramp | None,
 ) -> Plan:
     places = tuple(d for d in _known(workload.places, deployments) if may(workload, d, sites))
+    places = tuple(sorted(places, key=lambda d: d.weight <= 0))  # asked when the others fail, in whichever order
     names: dict[str, tuple[Deployment, ...]] = {}
     for deployment in places:
         for name in {deployment.model, deployment.name}:
