@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import Count, Date, Name, Names, Percent, Usd
+from groundplan.catalog.fields import Count, Date, Name, Names, Percent, Share, Usd
 
 
 class ExperimentRule(Strict):
@@ -20,7 +20,7 @@ class ExperimentRule(Strict):
     """A deployment that the workload may use, and not its first."""
     judge: Name | None = None
     """Deployment that compares both answers in both orders; left out: by likeness. Of a shadow alone."""
-    share: Annotated[Percent, Field(gt=0, le=1)] = 0.1
+    share: Annotated[Share, Field(gt=0, le=1)] = 0.1
     """Of the calls (shadow) or of the callers (ab)."""
     by: Literal["person", "conversation"] = "person"
     """Whom an arm is drawn for."""

@@ -22,6 +22,10 @@ _URL = re.compile(
 _EMAIL = re.compile(r"[a-z0-9._%+'\-]{1,64}@[a-z0-9](?:[a-z0-9.\-]{0,252}[a-z0-9])?", re.ASCII)
 
 
+_LONGEST_WAIT_MS = 366 * 86_400_000
+_INEXACT = 1e-6
+
+
 def is_email(text: str) -> bool:
     """Whether `text` (lower case) has the form of an e-mail address."""
     return _EMAIL.fullmatch(text) is not None
@@ -42,6 +46,12 @@ def _url(value: object) -> str:
     if match["authority"] and not _has_host(match[0]):
         raise ValueError("write a host, and a port from 1 to 65535 if any")
     return match[0].rstrip("/")
+
+
+def _far(url: str) -> str:
+    if url.startswith("local:"):
+        raise ValueError("write https://HOST/PATH or http://HOST/PATH: local:NAME is of deployments")
+    return url
 
 
 def _has_host(url: str) -> bool:
@@ -79,6 +89,20 @@ def _relative(value: str) -> str:
     return "/".join(part for part in parts if part not in ("", ".")) or "."
 
 
+def _waited(milliseconds: int) -> int:
+    """With 0 nothing would ever be waited for."""
+    if not 1 <= milliseconds <= _LONGEST_WAIT_MS:
+        raise ValueError("write from 1ms to 366d")
+    return milliseconds
+
+
+def _stepped(share: float) -> float:
+    """What is drawn by chance is drawn in steps, and no share is taken for another one."""
+    if abs(share * 10_000 - round(share * 10_000)) > _INEXACT:
+        raise ValueError("write a percentage in steps of 0.01%")
+    return share
+
+
 def _text(pattern: str, example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
@@ -99,9 +123,15 @@ Email = Annotated[str, BeforeValidator(_email), _text("^[^@ ]+@[^@ ]+$", "ana@ac
 PersonRef = Annotated[str, BeforeValidator(_person), _text("^[a-z0-9._%+'@-]+$", "ana@acme.example")]
 Secret = Annotated[str, BeforeValidator(_secret), _text("^(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+)$", "env:AZURE_KEY")]
 Url = Annotated[str, BeforeValidator(_url), _text("^(https?://[^@]+|local:[a-z0-9-]+)$", "https://host.example/v1")]
+FarUrl = Annotated[Url, AfterValidator(_far), _text("^https?://[^@]+$", "https://host.example/v1")]
+"""Of something that does not come with Groundplan."""
 Duration = Annotated[int, BeforeValidator(units.duration_ms), _text("^[0-9.]+ ?(ms|s|min|m|h|d|day|days|w)$", "800ms")]
+Wait = Annotated[Duration, AfterValidator(_waited)]
+"""How long something may take."""
 Size = Annotated[int, BeforeValidator(units.size_bytes), _text("^[0-9.]+ ?(B|kB|KB|KiB|MB|MiB|GB|GiB)$", "8 KiB")]
 Percent = Annotated[float, BeforeValidator(units.fraction), _text("^[0-9.]+ ?%$", "99.5%")]
+Share = Annotated[Percent, AfterValidator(_stepped)]
+"""Of what is drawn by chance, in steps of 0.01%."""
 Count = Annotated[int, BeforeValidator(units.count), WithJsonSchema({"anyOf": _NUMBER, "examples": ["10k"]})]
 TokensPerByte = Annotated[
     float,

@@ -11,7 +11,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import Duration, Jurisdictions, Line, Lines, Name, Names, Percent, PersonRef, Secret, Url
+from groundplan.catalog.fields import (
+    Duration,
+    FarUrl,
+    Jurisdictions,
+    Line,
+    Lines,
+    Name,
+    Names,
+    Percent,
+    PersonRef,
+    Secret,
+)
 from groundplan.catalog.keep import DAY_MS
 
 State = Literal["draft", "approved", "rejected", "superseded", "retired"]
@@ -31,7 +42,7 @@ class GovernedRule(Strict):
     residency: Jurisdictions = ()
     """Where it may be processed; empty: anywhere."""
     licence: Line | None = None
-    retain: Duration | None = None
+    retain: Annotated[Duration, Field(ge=1)] | None = None
     """How long after its last change a document is kept; then it is deleted, unless a legal hold forbids it."""
     legal_hold: bool = False
     """Nothing of it is erased, whoever asks."""
@@ -113,7 +124,7 @@ class ConnectorRule(Strict):
     url: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x20\x7f@]+$")] | None = None
     """git: a repository; store: any fsspec address such as s3://BUCKET/FOLDER,
     sftp://HOST/FOLDER or webdav+https://HOST/FOLDER; web: the first page of a site."""
-    endpoint: Url | None = None
+    endpoint: FarUrl | None = None
     """store: where an S3-compatible service answers, if not at the provider's own address."""
     path: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
     """git: a folder in it; sql: an SQLite file; mail: an mbox file or a maildir: these two inside the workspace."""

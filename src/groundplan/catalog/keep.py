@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import Duration, Percent
+from groundplan.catalog.fields import Duration, Share
 
 DAY_MS = 86_400_000
 
@@ -25,5 +25,5 @@ class KeepRule(Strict):
     """redacted: without personal data and secrets that have a known shape. Restricted data: kept only when approved."""
     for_: Annotated[Duration, AfterValidator(_time), Field(alias="for")] = 30 * DAY_MS
     """After this it is deleted."""
-    share: Percent = 1.0
+    share: Share = 1.0
     """Of which part of the calls, chosen by chance."""

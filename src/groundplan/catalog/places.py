@@ -14,7 +14,6 @@ from groundplan.catalog.base import Strict
 from groundplan.catalog.fields import (
     LIST,
     Count,
-    Duration,
     Jurisdiction,
     Line,
     ModelName,
@@ -25,6 +24,7 @@ from groundplan.catalog.fields import (
     TokensPerByte,
     Url,
     UseRates,
+    Wait,
     list_schema,
 )
 from groundplan.catalog.hosting import HostingRule
@@ -61,12 +61,12 @@ class SiteDoc(Strict):
 class Timeouts(Strict):
     """How long to wait for an upstream."""
 
-    connect: Duration = 2_000
+    connect: Wait = 2_000
     """Until there is a connection."""
-    first_token: Duration = 30_000
+    first_token: Wait = 30_000
     """Until the first token; a whole answer has `idle` more until it begins. Not declared, and with nobody else to ask:
     until the call's deadline."""
-    idle: Duration = 15_000
+    idle: Wait = 15_000
     """Between two pieces of an answer."""
 
 
@@ -113,9 +113,9 @@ class DeploymentDoc(Strict):
     input_tokens (/responses/input_tokens) by an estimate. With `api: anthropic`: `batches`."""
     price: Prices = ()
     """Overrides the known price: `free`, one price, or a list of prices with `from`."""
-    context: Count | None = None
+    context: Annotated[Count, Field(ge=1)] | None = None
     """Most tokens of prompt and answer together. Left out: the model's, else the price list's."""
-    max_output: Count | None = None
+    max_output: Annotated[Count, Field(ge=1)] | None = None
     """Most tokens of an answer. Left out: the model's, else 4096."""
     accepts: Annotated[
         tuple[Literal["image", "audio", "file"], ...], LIST, list_schema({"enum": ["image", "audio", "file"]})
@@ -126,7 +126,7 @@ class DeploymentDoc(Strict):
     """The most tokens that one image counts."""
     audio_tokens: Annotated[Count, Field(ge=1)] | None = None
     """The most tokens that one KiB of audio counts."""
-    audio: Duration | None = None
+    audio: Wait | None = None
     """The longest audio that one request may have, such as 30m. Needed where its minutes have a price."""
     tokens_per_byte: TokensPerByte = 1.0
     """The most tokens that the tokenizer makes of one byte of text. 1 is right for every byte-level one; others may
@@ -169,9 +169,9 @@ class ModelDoc(Strict):
     provider: Line | None = None
     licence: Line | None = None
     price: Prices = ()
-    context: Count | None = None
+    context: Annotated[Count, Field(ge=1)] | None = None
     """Of deployments of it that do not say another; so is `max_output`."""
-    max_output: Count | None = None
+    max_output: Annotated[Count, Field(ge=1)] | None = None
     weights: WeightsRule = WeightsRule()
     quality: Annotated[tuple[Quality, ...], LIST] = ()
     """By task, such as accuracy: a workload's `objectives.quality` is a floor."""

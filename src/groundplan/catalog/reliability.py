@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import Count, Duration, Percent
+from groundplan.catalog.fields import Count, Duration, Percent, Wait
 from groundplan.catalog.units import duration_ms
 
 _PERCENTILE = re.compile(r"p([1-9][0-9]?)", re.ASCII)
@@ -48,7 +48,7 @@ class HedgeRule(Strict):
 
     after: HedgeAfter = "p95"
     """A percentile of the times that were seen until the first byte (of streams) or the answer, or a duration."""
-    at_most: Percent = 0.05
+    at_most: Annotated[Percent, Field(gt=0)] = 0.05
     """Part of the calls that may be hedged."""
 
     @property
@@ -65,7 +65,7 @@ class ReliabilityRule(Strict):
 
     attempts: Annotated[int, Field(ge=1, le=10)] | None = None
     """In all, at whatever deployment. Default: `limits.attempts`."""
-    deadline: Duration | None = None
+    deadline: Wait | None = None
     """Until the answer; for streams until the first token. Default: `limits.deadline`."""
     retries: Retries = Retries()
     hedge: HedgeRule | None = None

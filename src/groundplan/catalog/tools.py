@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import LIST, Duration, Line, Name, PersonRef, Secret, Url, list_schema
+from groundplan.catalog.fields import LIST, FarUrl, Line, Name, PersonRef, Secret, Wait, list_schema
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}\*?$")]
 ToolNames = Annotated[tuple[ToolName, ...], LIST, list_schema({"type": "string"})]
@@ -22,7 +22,7 @@ class ToolDoc(Strict):
     kind: Literal["tool"] = "tool"
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
     title: Line | None = None
-    url: Url
+    url: FarUrl
     """Its endpoint, such as https://crm.example/mcp."""
     key: Secret | None = None
     """Sent as a bearer token."""
@@ -38,5 +38,5 @@ class ToolDoc(Strict):
     """Which of its prompts; as `resources`."""
     dangerous: Patterns = ()
     """Each use of these waits for the approval of a person: tools, `resource:ADDRESS`, `prompt:NAME`."""
-    timeout: Duration = 30_000
+    timeout: Wait = 30_000
     """Until an answer is whole."""

@@ -30,9 +30,11 @@ from groundplan.catalog.fields import (
     People,
     Percent,
     PersonRef,
+    Share,
     Size,
     Unlimited,
     Usd,
+    Wait,
 )
 from groundplan.catalog.governed import NeedsRule
 from groundplan.catalog.guardrails import GuardrailRule
@@ -112,7 +114,7 @@ class GroundingRule(Strict):
 class Limits(Strict):
     """What one workload may use at most. Experiments and pilots are bounded by the company's caps as well."""
 
-    max_output: Count = 1024
+    max_output: Annotated[Count, Field(ge=1)] = 1024
     """Most tokens of an answer."""
     calls_per_day: Unlimited = None
     """Requests of its callers, in UTC. Left out: what `caps` of the company say; in production any number."""
@@ -124,20 +126,20 @@ class Limits(Strict):
     """A call that may cost more is refused, whatever is left of its budgets."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """In all, at whatever deployment."""
-    deadline: Duration = 60_000
+    deadline: Wait = 60_000
     """Until the end of the answer; of a stream until its first token."""
 
 
 class ReviewRule(Strict):
     """Which answers wait for a person to look at them."""
 
-    share: Percent = 0.0
-    """Part of the answers that wait, with `before_sending`. Left out: all."""
+    share: Annotated[Share, Field(gt=0)] = 1.0
+    """Part of the answers that wait, with `before_sending`."""
     before_sending: bool = False
     """The caller gets nothing before a person released the answer. Such a call is never answered from the cache."""
     by: People = ()
     """Who may release; left out: whoever holds the product or business duty of the workload."""
-    within: Duration = 300_000
+    within: Wait = 300_000
     """How long an answer waits; callers must wait as long."""
     after: Literal["refuse", "release"] = "refuse"
     """What happens to an answer that nobody looked at in time."""

@@ -65,7 +65,7 @@ def without_effect(workspace: Workspace, item: doc.WorkloadDoc, placement: Place
     if attempts > 1 and _says_attempts(item) and not again and len(most) < 2:
         path = (_RULE if rule.attempts else _LIMITS, "attempts")
         yield _told(workspace, item, path, f"attempts: {attempts}", _only(most), _ADD_OR_SAME)
-    if item.review.share and not item.review.before_sending:
+    if "share" in item.review.model_fields_set and not item.review.before_sending:
         said = f"share: {item.review.share * 100:g}%"
         yield _told(workspace, item, ("review", "share"), said, "nobody is shown answers that were sent", _WAIT)
     if attempts > 1 and rule.hedge is None:

@@ -71,7 +71,7 @@ def review(workspace: Workspace, rule: doc.ReviewRule) -> bp.Review | None:
         by=sorted(workspace.email(person) for person in rule.by),
         within_ms=rule.within,
         release_after=rule.after == "release",
-        share=round(rule.share * 10_000) or 10_000,
+        share=round(rule.share * 10_000),
     )
 
 

@@ -53,7 +53,7 @@ class Numbers:
         output = self.number(info, "max_output_tokens") if info else None
         either = self.number(info, "max_tokens") if info and not output else None  # of an answer, or all that fits
         if most:
-            found["context"] = int(most + (output or either or 0))
+            found["context"] = max(1, int(most + (output or either or 0)))
         answer = int(output or min(either or _OUTPUT, _OUTPUT))
         found["max_output"] = max(1, min(answer, found.get("context", answer)))
         wait = self.milliseconds(params, "stream_timeout")

@@ -233,7 +233,7 @@ def _sources(known: Known) -> Iterator[Said]:
 def _oversight(known: Known) -> Iterator[Said]:
     review = known.doc.review
     if review.before_sending:
-        share = "All" if review.share in (0.0, 1.0) else f"{review.share:.0%} of"
+        share = "All" if review.share == 1 else f"{review.share:.0%} of"
         yield Said(f"{share} answers are looked at by a person before they are sent.", "declared")
     if known.served is not None:
         yield Said(
