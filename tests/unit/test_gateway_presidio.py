@@ -30,7 +30,7 @@ from groundplan.governance.guardrails.guard import Guard
 from groundplan.knowledge.retrieval.endpoint import personal
 from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL
 from groundplan.ledger.model import Reservation
-from groundplan.release.governed import without_extra
+from groundplan.release import extras
 
 NUMBER = "536-90-4399"
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "What is it?"}], "max_tokens": 400}
@@ -196,9 +196,9 @@ sensitivity: internal
 guardrails: {input: {presidio: flag}, output: {presidio: block}}
 """
     workspace = load_files({"acme.yaml": text})
-    assert without_extra(workspace) == []
+    assert extras.missing(workspace) == []
     monkeypatch.setattr(presidio, "installed", lambda: False)
-    found = without_extra(workspace)
+    found = extras.missing(workspace)
     assert len(found) == 2
     for problem in found:
         assert problem.code == "extra_missing" and "groundplan[governance]" in str(problem.hint)

@@ -9,9 +9,7 @@ from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.workspace import Workspace
-from groundplan.core import presidio
 from groundplan.core.canonical import canonical, digest
-from groundplan.core.errors import Problem
 
 
 def provider_terms(item: doc.DeploymentDoc) -> bp.ProviderTerms | None:
@@ -109,23 +107,6 @@ def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
         hold_bytes=rule.hold_back,
         unchecked=sorted(rule.unchecked),
     )
-
-
-def without_extra(workspace: Workspace) -> list[Problem]:
-    """Workloads that name a check which this installation cannot make."""
-    if presidio.installed():
-        return []
-    return [
-        Problem(
-            "guardrails name presidio, which is not installed", "extra_missing",
-            "Install it where the control process and the gateways run: pip install 'groundplan[governance]'.",
-            workspace.where("workload", name, "guardrails", place, "presidio"),
-        )
-        for name, item in workspace.workloads.items()
-        if (rule := item.guardrails) is not None
-        for place, asked in (("input", rule.input.presidio), ("output", rule.output.presidio))
-        if asked != "off"
-    ]  # fmt: skip
 
 
 def _done(**checks: str) -> dict[str, str]:

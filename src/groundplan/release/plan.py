@@ -25,11 +25,11 @@ from groundplan.governance.model import Standing
 from groundplan.governance.parts import Lapse
 from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify
-from groundplan.release import alone, units
+from groundplan.release import alone, extras, units
 from groundplan.release.charged import charged_twice
 from groundplan.release.compile import compile_draft, declared_caps, declared_owners
 from groundplan.release.difference import changed, differences, fields, shown
-from groundplan.release.governed import notes, without_extra
+from groundplan.release.governed import notes
 from groundplan.release.model import Current, Draft, Pending, Plan, approval_terms, at, in_force
 from groundplan.release.owners import Left, overdue
 from groundplan.release.placing import NOTHING, Observed
@@ -95,7 +95,7 @@ def plan(
     draft = Draft(blueprint, draft.refusals)
     problems += _new(draft.refusals, problems)
     problems += _settled_at_genesis(workspace, current)
-    problems += without_extra(workspace)
+    problems += extras.missing(workspace)
     problems += overdue(workspace, draft.blueprint, served, left, today)
     lapses = {item.name: parts.lapses(draft.blueprint, item, standing.parts, held.kinds, today)
               for item in draft.blueprint.workloads}  # fmt: skip

@@ -1,0 +1,71 @@
+"""What is declared and needs an optional package that is not installed here: its first call would fail, so it is
+refused before. Imports none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from groundplan.catalog.workspace import Workspace
+from groundplan.core import presidio
+from groundplan.core.errors import Problem
+
+_WITHOUT = ("openai", "anthropic")
+"""What is spoken without another library; of Anthropic's API the Messages."""
+
+
+def missing(workspace: Workspace) -> list[Problem]:
+    """Checks that cannot be made here, and deployments that cannot be reached."""
+    found: list[Problem] = []
+    if not presidio.installed():
+        found += _checks(workspace)
+    if find_spec("pyqwest") is None:
+        found += _ways(workspace)
+    if find_spec("websockets") is None:
+        found += _conversations(workspace)
+    if find_spec("any_llm") is None:
+        found += _providers(workspace)
+    return found
+
+
+def _checks(workspace: Workspace) -> Iterator[Problem]:
+    for name, item in workspace.workloads.items():
+        rule = item.guardrails
+        if rule is not None:
+            for place, asked in (("input", rule.input.presidio), ("output", rule.output.presidio)):
+                if asked != "off":
+                    path = ("workload", name, "guardrails", place, "presidio")
+                    yield _problem(workspace, path, "guardrails name presidio, which", "governance")
+
+
+def _ways(workspace: Workspace) -> Iterator[Problem]:
+    for name, item in workspace.deployments.items():
+        proxy = workspace.company.proxy if item.proxy is None else item.proxy
+        secure = (proxy or "").startswith("https:") and not item.url.startswith("local:")
+        if item.http == 2:
+            yield _problem(workspace, ("deployment", name, "http"), f"{name} is reached by HTTP/2, which", "http2")
+        elif secure:
+            yield _problem(workspace, ("deployment", name, "proxy"), f"the way to {name} by a proxy of https", "http2")
+
+
+def _conversations(workspace: Workspace) -> Iterator[Problem]:
+    for name, item in workspace.deployments.items():
+        if item.type == "realtime":
+            yield _problem(workspace, ("deployment", name, "type"), f"WebSocket, by which {name} talks,", "realtime")
+
+
+def _providers(workspace: Workspace) -> Iterator[Problem]:
+    for name, item in workspace.deployments.items():
+        if item.api not in _WITHOUT:
+            yield _problem(workspace, ("deployment", name, "api"), f"what asks {item.api} for {name}", "providers")
+
+
+def _problem(workspace: Workspace, path: tuple[str, ...], what: str, extra: str) -> Problem:
+    kind, name, *rest = path
+    return Problem(
+        f"{what} is not installed",
+        "extra_missing",
+        f"Install it where the control process and the gateways run: pip install 'groundplan[{extra}]'.",
+        workspace.where(kind, name, *rest),
+    )
