@@ -73,7 +73,7 @@ def test_a_second_deployment_of_embeddings_is_somebody_to_ask() -> None:
     assert told("embeddings: [e1, e2]\nreliability: {hedge: {after: 1s}, balance: weighted}\n", BASE + more) == [
         "balance: weighted"
     ]
-    assert told("embeddings: [e1]\nreliability: {hedge: {after: 1s}}\n", BASE + more) == ["hedge"]
+    assert told("embeddings: [e1]\nreliability: {hedge: {after: 1s}}\n", BASE + more) == ["hedge", "type"]
 
 
 def test_plan_and_check_say_it_with_its_place_and_what_to_do(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from groundplan.api.served import at, workspace_at
 from groundplan.blueprint.model import Blueprint, Placement, Workload
 from groundplan.catalog.model import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem
 from groundplan.core.money import format_usd, short_usd
 from groundplan.gateway.budgets.periods import key_at
 from groundplan.governance import service as governance
 from groundplan.ledger import queries, traffic
 from groundplan.ledger.store import CallFilter
-from groundplan.release import alone
+from groundplan.release import alone, narrow
 from groundplan.release.model import placement_json, problem_json
 
 OUTAGE_SECONDS = 60.0
@@ -214,7 +215,10 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
     placement = seen.placements.get(doc.name)
     where = seen.workspace.where("workload", doc.name)
     scored = next(iter(readiness_json(conn, now, (doc.name,))), None)
-    warnings = alone.without_effect(seen.workspace, doc, placement) if placement else ()
+    warnings: list[Problem] = []
+    if placement is not None:
+        warnings += alone.without_effect(seen.workspace, doc, placement)
+        warnings += narrow.warnings(seen.workspace, seen.blueprint.deployments, [placement])
     return {
         **workload_json(seen, doc, shares(scored) if scored else {}),
         "declared": doc.model_dump(mode="json"),

@@ -1,38 +1,43 @@
 """What a workload declares of several deployments, of several attempts or of a review, that it does not have: it
 changes nothing, and nobody would notice before the day on which it should have. A warning, since the rest of it is
-served. Pure.
+served. What has no effect wherever it is placed is `beside`. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 
-from groundplan.blueprint.model import Placement
+from groundplan.blueprint.model import Deployment, Placement
 from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.placement import solve
-from groundplan.release import priced, reached, workloads
+from groundplan.release import beside, choice, narrow, priced, reached, unanswered, workloads
 
 _RULE, _LIMITS = "reliability", "limits"
 _ADD = "Name another deployment in `deployments` or `fallbacks` that its rules allow, or leave `{}` out."
 _ADD_OR_SAME = f"{_ADD} `reliability: {{{{retries: {{{{same: 1}}}}}}}}` asks the same one again."
+_CHOSEN = "for model `auto` its `routing`, or a floor of `objectives.quality`, says who is asked, and in which order"
 _PEER = "Name another deployment in `deployments`, since `fallbacks` share no calls, or leave `balance` out."
 _TRIES = "Write `attempts: 2` or more, or leave `{}` out."
 _WAIT = "Write `before_sending: true`, by which answers wait for a person, or leave `{}` out."
 _SHORTER = "Write a shorter `timeouts: {{first_token: ...}}` at {}, a longer `deadline`, or a `hedge`."
 
 
-def warnings(workspace: Workspace, placements: Iterable[Placement]) -> tuple[Problem, ...]:
-    """Of each workload that is served: what it says of its reliability that has no effect as it is placed."""
+def warnings(
+    workspace: Workspace, deployments: Sequence[Deployment], placements: Sequence[Placement]
+) -> tuple[Problem, ...]:
+    """Of deployments, and of each workload that is served: what they say that has no effect as they are placed, or that
+    no call of theirs fits."""
     placed = {each.workload: each for each in placements}
-    return tuple(
+    found = [
         problem
         for name, item in workspace.workloads.items()
         if item.stage in doc.SERVED_STAGES and (placement := placed.get(name)) is not None
         for problem in without_effect(workspace, item, placement)
-    )
+    ]
+    return (*found, *narrow.warnings(workspace, deployments, placements), *beside.of_places(workspace))
 
 
 def of_files(workspace: Workspace, today: date) -> tuple[Problem, ...]:
@@ -40,11 +45,13 @@ def of_files(workspace: Workspace, today: date) -> tuple[Problem, ...]:
     deployments, _ = reached.deployments(workspace, today, priced.dated)
     sites = {name: reached.site(item) for name, item in workspace.sites.items()}
     demands = (workloads.demand(item) for item in workspace.workloads.values())
-    return warnings(workspace, [solve.solve(demand, deployments, sites) for demand in demands])
+    return warnings(workspace, deployments, [solve.solve(demand, deployments, sites) for demand in demands])
 
 
 def without_effect(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
-    """What one workload says of its reliability that has no effect where it is placed."""
+    """What one workload says that has no effect, also of its reliability where it is placed."""
+    yield from beside.of_workload(workspace, item)
+    yield from unanswered.warnings(workspace, item)
     rule, chats = item.reliability, workloads.chain(placement)
     most = max((chats, *_by_type(workspace, (*item.embeddings, *item.also))), key=len)
     again = rule.retries.same > 0
@@ -62,6 +69,8 @@ def without_effect(workspace: Workspace, item: doc.WorkloadDoc, placement: Place
     peers = chats[: workloads.peers(item, placement)]
     if rule.balance != "ordered" and len(peers) < 2:
         yield _told(workspace, item, (_RULE, "balance"), f"balance: {rule.balance}", _only(peers), _PEER)
+    if choice.routing(workspace, item, chats) is not None:
+        yield from _routed(workspace, item)
     if attempts > 1 and _says_attempts(item) and not again and len(most) < 2:
         path = (_RULE if rule.attempts else _LIMITS, "attempts")
         yield _told(workspace, item, path, f"attempts: {attempts}", _only(most), _ADD_OR_SAME)
@@ -70,6 +79,17 @@ def without_effect(workspace: Workspace, item: doc.WorkloadDoc, placement: Place
         yield _told(workspace, item, ("review", "share"), said, "nobody is shown answers that were sent", _WAIT)
     if attempts > 1 and rule.hedge is None:
         yield from _no_time(workspace, item, most)
+
+
+def _routed(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem]:
+    """Where rules, a router, floors or ceilings say who takes a call, the others follow in the order of placement."""
+    balance = item.reliability.balance
+    for path, said, declared in (
+        ((_RULE, "balance"), f"balance: {balance}", balance != "ordered"),
+        (("placement", "ramp"), "ramp", item.placement.ramp is not None),
+    ):
+        if declared:
+            yield _told(workspace, item, path, said, _CHOSEN, "Leave `{}` out, or what chooses for `auto`.")
 
 
 def _no_time(workspace: Workspace, item: doc.WorkloadDoc, most: Sequence[str]) -> Iterator[Problem]:

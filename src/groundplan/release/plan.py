@@ -117,7 +117,7 @@ def plan(
             *charged_twice(served, draft.blueprint),
             *_refused_calls(workspace, served_now, lapses),
         ),
-        warnings=alone.warnings(workspace, draft.blueprint.placements),
+        warnings=alone.warnings(workspace, draft.blueprint.deployments, draft.blueprint.placements),
         lapses=tuple((name, lapse) for name, found in lapses.items() for lapse in found),
     )
 

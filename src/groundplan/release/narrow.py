@@ -1,0 +1,116 @@
+"""Limits, budgets and caps that are declared so small that no ordinary call of a workload fits them, or so large that
+what answers it never reaches them. They are kept to, so nothing is refused for it; whoever declares them is told before
+the first call is. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem
+from groundplan.core.money import short_usd
+from groundplan.economics.price import bound
+from groundplan.release import workloads
+
+_MESSAGES = 3
+"""Of a chat with one message: its own part of the template, and twice that of the whole prompt."""
+_FEWER = "lower `limits.max_output` of {}, or have its callers ask for fewer tokens."
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The least that a call can be which says nothing of tokens, as it is reserved for."""
+
+    workload: str
+    tokens: int
+    cost: int
+    cap: int
+
+
+def warnings(
+    workspace: Workspace, deployments: Sequence[bp.Deployment], placements: Iterable[bp.Placement]
+) -> Iterator[Problem]:
+    """What is too small for calls of each workload that is served, and the cap that its answers never reach."""
+    known = {each.name: each for each in deployments}
+    for placement in placements:
+        item = workspace.workloads[placement.workload]
+        chats = [known[name] for name in workloads.chain(placement) if name in known]
+        if item.stage in doc.SERVED_STAGES and chats:
+            yield from _capped(workspace, item, chats)
+            call = _least(item, chats)
+            yield from _one(workspace, item, call)
+            yield from _budgets(workspace, call)
+            yield from _limits(workspace, item, call)
+
+
+def _least(item: doc.WorkloadDoc, chats: Sequence[bp.Deployment]) -> _Call:
+    sizes = [(_MESSAGES * each.input_overhead_tokens, min(item.limits.max_output, each.max_output_tokens), each)
+             for each in chats]  # fmt: skip
+    return _Call(
+        item.name,
+        tokens=min(prompt + answer for prompt, answer, _ in sizes),
+        cost=min(bound(each.rates, prompt, answer) for prompt, answer, each in sizes),
+        cap=min(answer for _, answer, _ in sizes),
+    )
+
+
+def _capped(workspace: Workspace, item: doc.WorkloadDoc, chats: Sequence[bp.Deployment]) -> Iterator[Problem]:
+    """A cap that was declared, and that no answer comes to, whoever it is from."""
+    most = item.limits.max_output
+    if "max_output" not in item.limits.model_fields_set:
+        return
+    if all(each.max_output_tokens < most for each in chats):
+        told = ", ".join(f"{each.name} answers with at most {each.max_output_tokens} tokens" for each in chats)
+        yield Problem(
+            f"`max_output: {most}` of {item.name} has no effect above that: {told}",
+            "no_effect",
+            f"Write `max_output` at {chats[0].name}, as its model allows, or a smaller one at {item.name}.",
+            workspace.where("workload", item.name, "limits", "max_output"),
+        )
+
+
+def _one(workspace: Workspace, item: doc.WorkloadDoc, call: _Call) -> Iterator[Problem]:
+    most = item.limits.max_cost_per_call
+    if most is not None and call.cost > most:
+        place = ("workload", item.name, "limits", "max_cost_per_call")
+        yield _small(
+            workspace, place, f"`max_cost_per_call` of {item.name}", short_usd(most), call, short_usd(call.cost)
+        )
+
+
+def _budgets(workspace: Workspace, call: _Call) -> Iterator[Problem]:
+    for name in workspace.budgets_of(call.workload):
+        budget = workspace.budgets[name]
+        if budget.hard and call.cost > budget.limit.amount:
+            place = ("budget", name, "limit")
+            yield _small(workspace, place, f"the budget {name}", str(budget.limit), call, short_usd(call.cost))
+
+
+def _limits(workspace: Workspace, item: doc.WorkloadDoc, call: _Call) -> Iterator[Problem]:
+    covering = {"company", "user", "key", f"workload/{item.name}", f"team/{item.team}"}
+    for name, limit in workspace.limits.items():
+        if limit.covers not in covering:
+            continue
+        for rate in limit.tokens:
+            if call.tokens > rate.amount:
+                said, place = f"{rate.amount} tokens/{rate.period}", ("limit", name, "tokens")
+                yield _small(workspace, place, f"the limit {name}", said, call, f"{call.tokens} tokens")
+        for rate in limit.cost:
+            if call.cost > rate.amount:
+                said, place = f"{short_usd(rate.amount)}/{rate.period}", ("limit", name, "cost")
+                yield _small(workspace, place, f"the limit {name}", said, call, short_usd(call.cost))
+
+
+def _small(workspace: Workspace, place: tuple[str, ...], what: str, said: str, call: _Call, needed: str) -> Problem:
+    kind, name, *path = place
+    return Problem(
+        f"{what} ({said}) has no room for a call of {call.workload} that does not ask for fewer tokens: with an answer "
+        f"of {call.cap} it may take {needed}",
+        "too_small",
+        f"Write a larger one, {_FEWER.format(call.workload)}",
+        workspace.where(kind, name, *path),
+    )

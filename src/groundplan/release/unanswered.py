@@ -1,0 +1,56 @@
+"""Deployments that a workload names and whose every call its own guardrails or reviews refuse: of images, sound and
+conversations, which nobody can look at before they are sent. It is told before the first call is. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from groundplan.catalog import model as doc
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem
+from groundplan.governance.guardrails.guard import Guard
+from groundplan.release.governed import guardrails
+
+_UNREAD = ("images", "speech", "realtime")
+"""Types of deployments whose answers no person can be shown first."""
+
+
+def warnings(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem]:
+    """Of one workload."""
+    rules = guardrails(item.guardrails)
+    guard = None if rules is None or rules.shadow else Guard.of(rules)
+    for i, name in enumerate(item.also):
+        place = workspace.deployments.get(name)
+        found = None if place is None else _refused(item, guard, place.type)
+        if found is not None:
+            why, todo = found
+            yield Problem(
+                f"every call of {name} is refused for {item.name}: {why}",
+                "never_answered",
+                f"Leave it out of `also`, or {todo}.",
+                workspace.where("workload", item.name, "also", i),
+            )
+
+
+def _refused(item: doc.WorkloadDoc, guard: Guard | None, kind: str) -> tuple[str, str] | None:
+    """Why, and what else to do."""
+    all_wait = item.review.before_sending and item.review.share == 1
+    if item.review.before_sending and kind in _UNREAD and (all_wait or kind == "realtime"):
+        return f"answers of {kind} cannot wait for a person", "leave `review` to another workload"
+    if guard is None:
+        return None
+    checks = [*guard.whole, *(["presidio"] if guard.presidio_input else [])]
+    if kind == "realtime" and checks:
+        told = f"a conversation does not wait for the checks {', '.join(dict.fromkeys(checks))}"
+        return told, "leave these to another workload"
+    unseen = {
+        "images": ("image", not guard.output.empty or bool(guard.whole), "answer"),
+        "speech": ("audio", bool(guard.whole), "answer"),
+        "transcription": ("audio", guard.looks_in, "request"),
+    }
+    what, demanded, of = unseen.get(kind, ("", False, ""))
+    if not demanded or what in guard.unchecked:
+        return None
+    told = f"its checks cannot look at the {what} of a{'n' if of == 'answer' else ''} {of}"
+    return told, f"write `guardrails: {{unchecked: {what}}}`"
