@@ -892,7 +892,7 @@ async def test_a_model_that_thinks_is_given_up_only_for_somebody_else(
         said = {"one": hasty}
     async with saying(tmp_path / "said", slow, wait=0.15, more=said) as rig:
         reply = await rig.chat()
-        assert (reply.status, "limits.deadline" in reply.json["error"]["hint"]) == (503, True)
+        assert (reply.status, "workload's `deadline`" in reply.json["error"]["hint"]) == (503, True)
 
 
 async def test_what_nobody_does_with_a_model_is_no_model_that_is_not_there(tmp_path: Path) -> None:

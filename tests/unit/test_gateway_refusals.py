@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.gateway_stack import Reply, parse
 from tests.unit.call_rig import BOUND, Closed, Rig, call_rig, until
 
 from groundplan.blueprint.model import Budget, Limit
@@ -144,3 +147,53 @@ def test_a_period_that_is_over_frees_at_no_time() -> None:
     day = current("day", "", "UTC", NOW - 86_400)
     error = exhausted(budget, PICO // 2, day, 0, 0, NOW)
     assert error.retry_after is None and error.details["frees_at"] is None and "order it again" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}, "max_tokens"),
+        ("responses", {"input": "hi"}, "max_output_tokens"),
+        ("completions", {"prompt": "hi"}, "max_tokens"),
+        ("messages", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 900}, "max_tokens"),
+    ],
+)
+async def test_the_field_that_makes_a_call_cheaper_is_one_that_its_endpoint_takes(
+    tmp_path: Path, path: str, body: dict[str, Any], field: str
+) -> None:
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": {"max_cost_per_call": BOUND // 2}}) as rig:
+        told = await posted(rig, path, body)
+        assert (told.status, told.code) == (403, "cost_per_call")
+        assert f"fewer tokens with {field}," in told.json["error"]["hint"]
+        followed = await posted(rig, path, {**body, field: 5})
+        assert followed.status == 200, followed.body
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}, "max_tokens"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}, "max_completion_tokens"),
+        ("responses", {"input": "hi"}, "max_output_tokens"),
+        ("completions", {"prompt": "hi"}, "max_tokens"),
+    ],
+)
+async def test_of_a_cap_that_is_none_the_field_is_named(
+    tmp_path: Path, path: str, body: dict[str, Any], field: str
+) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        told = await posted(rig, path, {**body, field: 0})
+        error = told.json["error"]
+        assert (told.status, error["code"], error["param"]) == (400, "cap_range", field)
+        assert field in error["hint"]
+
+
+async def posted(rig: Rig, path: str, body: dict[str, Any]) -> Reply:
+    data = json.dumps({"model": "auto", **body}).encode()
+    head = f"POST /v1/{path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+    try:
+        return parse(await asyncio.wait_for(reader.read(), 20))
+    finally:
+        writer.close()

@@ -110,9 +110,9 @@ def _body_digest(exchange: Exchange) -> bytes:
 def _not_cut(kept: Kept) -> Kept:
     if kept.status == 0:
         raise Conflict(
-            "the first call with this Idempotency-Key was cut off; it may have been billed",
+            "the answer to this Idempotency-Key is not kept: its call was cut off, or it is sound",
             code="idempotency_replayed",
-            hint="Use a new key to ask again.",
+            hint="The first call may have been billed; use a new key to ask again.",
         )
     return kept
 

@@ -26,6 +26,12 @@ from groundplan.ledger.model import Usage
 COST_PER_CALL = "cost_per_call"
 MAX_COST = b"groundplan-max-cost-usd"
 """Header with what its caller lets a call cost."""
+_FEWER = "Ask for fewer tokens with {}, send a shorter prompt"
+_LESS = {
+    **dict.fromkeys(("chat.completions", "completions", "messages"), _FEWER.format("max_tokens")),
+    "responses": _FEWER.format("max_output_tokens"),
+}
+"""How a request of an endpoint costs less."""
 HELD = "Open calls hold what is left, and give back what they do not use: ask again, or for fewer tokens."
 HELD_SECONDS = 1.0
 """After which to ask again for what calls hold that are open: nobody knows when they end."""
@@ -211,7 +217,7 @@ def check_cost(exchange: Exchange, plan: Plan, amount: int) -> None:
         raise Denied(
             f"this call may cost up to {short_usd(amount)}, more than the {short_usd(most)} that one may",
             code=COST_PER_CALL,
-            hint="Ask for fewer tokens with max_tokens, send a shorter prompt, or use a cheaper model.",
+            hint=f"{_LESS.get(exchange.endpoint, 'Send less')}, or use a cheaper model.",
             details={"needed_usd": format_usd(amount), "max_cost_usd": format_usd(most)},
         )
 

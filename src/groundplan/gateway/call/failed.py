@@ -33,9 +33,7 @@ def hint_of_silence(kind: str, deployment: str) -> str:
     """What to do where the last deployment said nothing for as long as it may; empty where it failed in another way."""
     if kind != "timeout":
         return ""
-    return (
-        f"Try again, or raise `limits.deadline` and the `timeouts` of {deployment} where its model thinks for longer."
-    )
+    return f"Try again, or raise the workload's `deadline` and `timeouts` of {deployment} if its model thinks longer."
 
 
 _NO_CONNECTION = {"refused": "no_connection"}
