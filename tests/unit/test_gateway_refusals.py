@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from tests.integration.gateway_stack import Reply, parse
 from tests.unit.call_rig import BOUND, Closed, Rig, call_rig, until
@@ -186,6 +188,41 @@ async def test_of_a_cap_that_is_none_the_field_is_named(
         error = told.json["error"]
         assert (told.status, error["code"], error["param"]) == (400, "cap_range", field)
         assert field in error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "in_vain"),
+    [(401, 401, True), (404, 402, True), (401, 503, False), (503, 401, False), (403, 429, False)],
+)
+async def test_what_somebody_has_to_mend_is_not_tried_again_by_official_clients(
+    tmp_path: Path, one: int, two: int, *, in_vain: bool
+) -> None:
+    """They ask three times else, each of all deployments, before anybody hears of it."""
+    async with call_rig(tmp_path, ["one", "two"]) as rig:
+        for name, status in (("one", one), ("two", two)):
+            rig.play(name, mode="error", status=status)
+        counted = 0
+
+        async def count(_: httpx.Request) -> None:
+            nonlocal counted
+            counted += 1
+
+        hooked = httpx.AsyncClient(event_hooks={"request": [count]})
+        base = f"http://127.0.0.1:{rig.port}/v1"
+        async with openai.AsyncOpenAI(api_key="assistant", base_url=base, http_client=hooked, max_retries=1) as client:
+            with pytest.raises(openai.InternalServerError) as caught:
+                await client.completions.create(model="auto", prompt="hi")
+        assert caught.value.code == "upstream_failed" and counted == (1 if in_vain else 2)
+        headers = caught.value.response.headers
+        assert headers.get("x-should-retry") == ("false" if in_vain else None)
+        assert ("retry-after" in headers) is not in_vain
+
+
+async def test_who_was_not_asked_may_answer_the_next_time(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one", "two"], workloads={"assistant": {"attempts": 1}}) as rig:
+        rig.play("one", mode="error", status=401)
+        reply = await rig.chat()
+        assert (reply.status, "retry-after" in reply.headers) == (503, True)
 
 
 async def posted(rig: Rig, path: str, body: dict[str, Any]) -> Reply:

@@ -139,3 +139,7 @@ class Unavailable(GroundplanError):
     status = 503
     exit_code = 69
     default_code = "unavailable"
+
+
+class Misconfigured(Unavailable):
+    """Something needed does not work until somebody mends it: to try again soon is in vain."""

@@ -13,14 +13,14 @@ import random
 from collections import deque
 
 from groundplan.blueprint.model import Deployment, Workload
-from groundplan.core.errors import Denied, GroundplanError, Invalid, TooLarge, Unavailable
+from groundplan.core.errors import Denied, GroundplanError, Invalid, Misconfigured, TooLarge, Unavailable
 from groundplan.gateway.call import admit, limits, retry, settle
 from groundplan.gateway.call.arrange import arranged
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.failed import About, AttemptFailed, hint_of
+from groundplan.gateway.call.failed import MEANT, About, AttemptFailed, hint_of
 from groundplan.gateway.call.lease import may_be_sent, renewed
 from groundplan.gateway.call.race import HEDGE, race
 from groundplan.gateway.call.reserve import reserve
@@ -93,6 +93,8 @@ class Course:
     _hint = ""
     status = 0
     """What it answered, where it did."""
+    _ours: bool | None = None
+    """Whether all that were asked refused us, and nobody's request: None where nobody was."""
     relay: Relay | None = None
     """Of the stream of which the client has a part."""
     code = "stream_broken"
@@ -327,6 +329,7 @@ class Course:
             raise AssertionError("no attempt was made")
         self.reason, self.status = failed.reason, failed.status
         self._hint = failed.hint
+        self._ours = self._ours is not False and failed.status in MEANT
         if failed.refusal is not None:
             self._refused(failed, failed.refusal)
             return False
@@ -462,9 +465,10 @@ class Course:
         if self._about == "unfit" and last is not None:
             hint = "Leave it out, or name a model that can do it."
             raise Invalid(f"{last.name} cannot do what is asked: {self.reason}", code="request_unfit", hint=hint)
-        raise Unavailable(
+        all_ours = self._ours and self._tries >= len(self._exchange.deployments)
+        raise (Misconfigured if all_ours else Unavailable)(
             f"no deployment of {self._workload.name} could answer: {self.reason}{where}",
             code="upstream_failed",
             hint=self._hint or hint_of(0 if last is None else self.status, "" if last is None else last.name),
-            retry_after=after,
+            retry_after=None if all_ours else after,
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.core.errors import Exhausted, GroundplanError
+from groundplan.core.errors import Exhausted, GroundplanError, Misconfigured
 from groundplan.gateway.http.methods import lines_of
 from groundplan.gateway.http.server import Refusal
 from groundplan.gateway.http.strict_json import UNREADABLE
@@ -52,7 +52,8 @@ def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-r
     soon = error.retry_after is not None and error.retry_after <= _PATIENCE_S
     if error.retry_after is not None and soon:
         headers += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after))
-    if (error.status == 429 and not soon) or error.status == 409:  # which is about what has happened already
+    in_vain = error.status == 409 or isinstance(error, Misconfigured)  # which is about what has happened already
+    if in_vain or (error.status == 429 and not soon):
         headers += b"x-should-retry: false\r\n"
     if call_id:
         id = call_id.encode("ascii")
