@@ -5,6 +5,7 @@ What README and docs lead to is there.
 
 from __future__ import annotations
 
+import ast
 import functools
 import os
 import re
@@ -116,6 +117,30 @@ def test_what_is_to_be_typed_exists(page: str) -> None:
     told += re.findall(r"^ *(?:\.venv/bin/)?groundplan ([a-z][^#\n&]*)", text, re.MULTILINE)
     known = options()
     assert [(line, wrong) for line in told if (wrong := misled(line, known))] == []
+
+
+def said(text: str) -> list[str]:
+    """What is to be typed by strings of a program, in the order of its lines; what is filled in is a name."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        filled = "".join(
+            each.value if isinstance(each, ast.Constant) and isinstance(each.value, str) else "NAME" for each in parts
+        )
+        if isinstance(node, ast.JoinedStr | ast.Constant):
+            found += re.findall(r"`groundplan ([^`]+)`", filled)
+    return found
+
+
+def test_what_errors_and_findings_say_to_type_exists() -> None:
+    """A hint is followed word by word."""
+    known, told = options(), []
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        told += [(file.name, line) for line in (said(text) if "`groundplan " in text else ())]
+    assert len(told) > 100
+    assert [(name, line) for name, line in told if misled(line, known)] == []
+    assert said('f"see `groundplan keys {x} --frob`"') == ["keys NAME --frob"]
 
 
 def test_a_command_line_that_there_is_not_is_found() -> None:

@@ -179,7 +179,8 @@ def _check_room(ask: Ask, cap: int) -> None:
         raise Invalid(
             f"an answer may have {cap} tokens here, and thinking.budget_tokens is {budget}",
             code="thinking_above_cap",
-            hint="Lower thinking.budget_tokens, or let the workload answer more: limits.max_output.",
+            hint="Lower thinking.budget_tokens, or raise max_tokens as far as `limits.max_output` of the workload and "
+            "`max_output` of the deployment let it.",
         )
 
 
