@@ -30,6 +30,7 @@ from groundplan.gateway.batches import (
 )
 from groundplan.gateway.batches.batch_store import Batch, Connection
 from groundplan.gateway.batches.file_ids import batch_id
+from groundplan.gateway.batches.file_store import StoredFile
 from groundplan.gateway.batches.files_api import Caller
 from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
@@ -171,23 +172,30 @@ class BatchesApi:
         room = await files_room.room(self._gateway, self._pool.connection, self._shelf, key.workload, once)
         upload = files_api.Upload(self._shelf, once, room)
         file = await upload.keep(request, key.workload, self._gateway.clock.now(), usual)
-        made = kept = file.id
+        file, again = await self._gateway.to_its_end(self._entered(file, UUID(key.id), once, room))
+        response.send(200, msgspec.json.encode(words.file_json(file)), AGAIN if again else b"")
+
+    async def _entered(
+        self, sent: StoredFile, key: UUID, once: MadeOnce, room: files_room.Room
+    ) -> tuple[StoredFile, bool]:
+        """The file that is kept, and whether that was sent before. What was written down of another one, or of one for
+        which there is no room, is deleted; not where a commit failed, which may have been one all the same."""
+        kept, committing = sent, False
         try:
             async with self._pool.connection() as connection, connection.transaction():
-                kept = await order_key_store.take(connection, once.key, made)
-                if kept == made:
-                    await room.enter(connection, file)
-                    await file_store.add(connection, file, UUID(key.id))
-                elif (before := await file_store.find(connection, kept, key.workload)) is not None:
-                    file = before
+                id = await order_key_store.take(connection, once.key, sent.id)
+                if id == sent.id:
+                    await room.enter(connection, sent)
+                    await file_store.add(connection, sent, key)
+                    committing = True
+                elif (before := await file_store.find(connection, id, sent.workload)) is not None:
+                    kept = before
                 else:
                     raise gone()
-        except BaseException:
-            self._shelf.path(made).unlink(missing_ok=True)
-            raise
-        if kept != made:
-            self._shelf.path(made).unlink(missing_ok=True)
-        response.send(200, msgspec.json.encode(words.file_json(file)), b"" if kept == made else AGAIN)
+        finally:
+            if not committing:
+                self._shelf.path(sent.id).unlink(missing_ok=True)
+        return kept, kept is not sent
 
     # batches ---------------------------------------------------------------------------------------------------------
 

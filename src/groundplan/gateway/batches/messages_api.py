@@ -96,7 +96,20 @@ class MessageBatchesApi:
             expires_at=now + timedelta(hours=HOURS), in_progress_at=None, cancelling_at=None, ended_at=None, errors=[],
             output_file=None, error_file=None, total=requests.count, held_usd=0, charges=[],
         )  # fmt: skip
-        made = None
+        made = await self._gateway.to_its_end(self._entered(batch, file, once, room))
+        if made == batch.id:
+            response.send(200, _encode(message_shapes.batch_json(batch, (0, 0))))
+            return
+        try:
+            found, done = await self._found(made, key, cancel=False)
+        except NotFound:
+            raise gone() from None
+        response.send(200, _encode(message_shapes.batch_json(found, done)), AGAIN)
+
+    async def _entered(self, batch: Batch, file: StoredFile, once: MadeOnce, room: Room) -> UUID:
+        """Order it; the id of the batch that was ordered with this key before, where one was. Its requests are deleted
+        then, and where nothing was ordered; not where a commit failed, which may have been one all the same."""
+        made, committing = batch.id, False
         try:
             async with self._connected() as connection:
                 await asyncio.to_thread(self._shelf.mark, batch.id)
@@ -106,19 +119,13 @@ class MessageBatchesApi:
                         await room.enter(connection, file)
                         await file_store.add(connection, file, batch.key)
                         await batch_store.add(connection, batch)
-        except BaseException:
-            self._shelf.path(input_file).unlink(missing_ok=True)
-            raise
-        if made == batch.id:
-            response.send(200, _encode(message_shapes.batch_json(batch, (0, 0))))
-            return
-        self._shelf.path(input_file).unlink(missing_ok=True)
-        self._shelf.unmark(batch.id)
-        try:
-            found, done = await self._found(made, key, cancel=False)
-        except NotFound:
-            raise gone() from None
-        response.send(200, _encode(message_shapes.batch_json(found, done)), AGAIN)
+                        committing = True
+        finally:
+            if not committing:
+                self._shelf.path(file.id).unlink(missing_ok=True)
+        if made != batch.id:
+            self._shelf.unmark(batch.id)
+        return made
 
     async def _list(self, target: bytes, key: KeyEntry) -> bytes:
         query, limit = files_api.page_of(target, MOST_LISTED, 20)

@@ -214,7 +214,11 @@ async def _to_its_end(threads: ThreadPoolExecutor, work: Callable[[*_Told], _Fou
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        await asyncio.wait([working])
+        while not working.done():  # also where it is cancelled once more meanwhile
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([working])
+        if not working.cancelled():
+            working.exception()  # which is for nobody any more
         raise
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
 from groundplan.blueprint.model import Budget
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from groundplan.gateway.surfaces.response_shelf import ResponseShelf
     from groundplan.gateway.telemetry.content_link import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
+
+Done = TypeVar("Done")
 
 
 class Lender(Protocol):
@@ -183,7 +185,7 @@ class Gateway:
     """What guardrails found, on its way to PostgreSQL."""
     reported: Reported | None = None
     """Which versions upstreams say that they are."""
-    background: set[asyncio.Task[None]] = field(default_factory=set)
+    background: set[asyncio.Task[Any]] = field(default_factory=set)
     """What goes on after the call that it belongs to was answered."""
 
     def __post_init__(self) -> None:
@@ -192,9 +194,25 @@ class Gateway:
         self.pressure = Pressure(self.loop)
         self.journal.on_failure = self.targets.withhold
 
-    def keep(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def keep(self, work: Coroutine[Any, Any, Done]) -> asyncio.Task[Done]:
         """Run something to its end beside the calls."""
         task = self.loop.create_task(work)
         self.background.add(task)
         task.add_done_callback(self.background.discard)
         return task
+
+    async def to_its_end(self, work: Coroutine[Any, Any, Done]) -> Done:
+        """What `work` comes to. It goes on where whoever waits for it is cancelled: of a commit that was broken off
+        nobody knows whether it was one."""
+        task = self.keep(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_heard)
+            raise
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """What it raises is for nobody any more."""
+    if not task.cancelled():
+        task.exception()
