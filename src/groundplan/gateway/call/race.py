@@ -80,16 +80,23 @@ async def _meanwhile(
     making = gateway.loop.create_task(_second(gateway, exchange, waiting, first))
     try:
         await asyncio.wait((first[0], making), return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError:
+        if not making.done():
+            making.cancel()
+            await asyncio.wait((making,))
+    except BaseException:
         making.cancel()
-        await asyncio.wait((making,))
-        if not making.cancelled() and (made := making.result()) is not None:
-            made.cancel()
+        if making.done():
+            _unwanted(making)
+        else:
+            making.add_done_callback(_unwanted)
         raise
-    if not making.done():
-        making.cancel()
-        await asyncio.wait((making,))
     return None if making.cancelled() else making.result()
+
+
+def _unwanted(making: asyncio.Task[Attempt | None]) -> None:
+    """Nobody waits for what it made any more."""
+    if not making.cancelled() and making.exception() is None and (made := making.result()) is not None:
+        made.cancel()
 
 
 async def _second(
@@ -187,7 +194,7 @@ async def _take_over(
             other.exchange = fork
     try:
         await _stop(gateway, exchange, running)
-    except asyncio.CancelledError:
+    except BaseException:
         attempt.cancel()
         raise
 
@@ -217,16 +224,18 @@ async def _stop(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task
     """Cancel what runs, and see that it is settled, however it ends; what it cost is the call's."""
     for task in running:
         task.cancel()
-    if running:
-        await asyncio.wait(running)
-    for task, attempt in running.items():
-        failure = None if task.cancelled() else task.exception()
-        if isinstance(failure, AttemptFailed):
-            _lost(gateway, exchange, attempt, failure)
-        elif failure is not None and attempt.exchange.attempt_started:
-            settle.attempt(gateway, attempt.exchange, "failed", 0, None)
-        else:
-            attempt.cancel()
-        if attempt.exchange is not exchange:
-            exchange.add_cost(attempt.exchange)
-    running.clear()
+    try:
+        if running:
+            await asyncio.wait(running)
+    finally:  # also where this is cancelled once more: nobody else settles them
+        for task, attempt in running.items():
+            failure = None if not task.done() or task.cancelled() else task.exception()
+            if isinstance(failure, AttemptFailed):
+                _lost(gateway, exchange, attempt, failure)
+            elif failure is not None and attempt.exchange.attempt_started:
+                settle.attempt(gateway, attempt.exchange, "failed", 0, None)
+            else:
+                attempt.cancel()
+            if attempt.exchange is not exchange:
+                exchange.add_cost(attempt.exchange)
+        running.clear()

@@ -212,7 +212,7 @@ class Loads:
         timer = Alarm(self._loop, seconds, partial(self._dismiss, waiter))
         try:
             found = await waiter.future
-        except asyncio.CancelledError:
+        except BaseException:  # whatever ends it: nobody takes the place
             self._leave(waiter)
             raise
         finally:
