@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import Rig, call_rig, read_records
+from tests.unit.call_rig import Rig, call_rig, read_records, until
 
 from groundplan.gateway.call.facts_api import SEARCH, FactsApi
 from groundplan.gateway.call.pipeline import Pipeline
@@ -42,3 +42,24 @@ async def test_a_search_of_what_is_restricted_that_cannot_be_written_down_is_ref
         rig.gateway.journal._seal("for the test")
         refused = await searched(rig)
         assert (refused.status, refused.code) == (503, "journal_unavailable")
+
+
+async def test_a_search_of_what_is_restricted_whose_client_goes_away_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def search(*_: Any) -> tuple[int, bytes]:
+        asked.set()
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waits for it")
+
+    monkeypatch.setattr(FactsApi, "search", search)
+    async with call_rig(tmp_path, workloads={"assistant": {"sensitivity": "restricted"}}) as rig:
+        rig.server.handler = Pipeline(rig.gateway, FactsApi(rig.gateway, "")).handle
+        searching = asyncio.create_task(searched(rig))
+        await asked.wait()
+        searching.cancel()
+        await until(lambda: not rig.gateway.running)
+        ends = [(each.endpoint, each.status) for each in await rig.records() if isinstance(each, Finish)]
+        assert ends == [("search", "cancelled")]

@@ -12,6 +12,7 @@ audit log: it reads what is restricted.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -204,6 +205,9 @@ class FactsApi:
         except GroundplanError as error:
             outcome = "refused" if isinstance(error, Denied | Invalid) else "failed"
             settle.refuse(gateway, exchange, error, outcome)
+            raise
+        except asyncio.CancelledError:
+            settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
             raise
         finally:
             gateway.running -= 1
