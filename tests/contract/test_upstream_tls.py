@@ -255,6 +255,24 @@ async def test_a_proxy_that_refuses_was_never_passed(pools: Pools, tmp_path: Pat
         assert made.asked == [f"127.0.0.1:{port}"] * 2
 
 
+async def test_who_leaves_while_a_proxy_is_asked_leaves_nothing_to_complain_of(pools: Pools) -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    async with http1(echo) as port, proxy(ConnectProxy()) as made:
+        pool = pools.of(Wire(f"http://127.0.0.1:{port}/v1", None, 1, f"http://127.0.0.1:{made.port}"))
+        for turns in range(12):
+            connecting = asyncio.ensure_future(pool.connect(5))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connecting.cancel()
+            await asyncio.wait([connecting])
+            if not connecting.cancelled():
+                connecting.result().abort()
+            await asyncio.sleep(0.002)
+            gc.collect()
+    assert told == []
+
+
 @pytest.mark.parametrize(
     ("answer", "told"),
     [

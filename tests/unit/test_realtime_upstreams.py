@@ -14,7 +14,7 @@ from msgspec import structs
 from tests.unit.call_rig import Fixed, Rig, call_rig, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import GroundplanError
@@ -23,6 +23,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import upgrades
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces import realtime
 from groundplan.gateway.surfaces.realtime_permission import Permission
 from groundplan.gateway.surfaces.realtime_response import REALTIME
 
@@ -134,3 +135,21 @@ async def test_a_client_that_leaves_with_its_last_word_is_settled(tmp_path: Path
         await until(lambda: not (rig.gateway.running or rig.gateway.background))
         (only,) = await rig.settlements()
         assert (only.outcome, only.usage.output, rig.slices.open_count) == ("cancelled", 3, 0)
+
+
+async def test_a_conversation_that_fails_here_is_told_so_and_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(realtime, "reach", fails)
+    async with call_rig(tmp_path, ["talker"], more={"talker": {"kind": "realtime", "max_output_tokens": 20}}) as rig:
+        rig.server.upgrades, rig.gateway.ready = upgrades, True
+        at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(at, additional_headers=key):
+                pass
+        assert refused.value.response.status_code == 503 and b"internal_error" in (refused.value.response.body or b"")
+        assert "a fault of ours" in caplog.text
+        assert (rig.slices.open_count, rig.gateway.running) == (0, 0)

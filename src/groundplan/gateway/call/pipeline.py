@@ -145,6 +145,10 @@ class Pipeline:
         except GroundplanError as error:
             if not response.started:
                 self._refuse(response, error)
+        except Exception:  # noqa: BLE001 -- the boundary of one conversation, which is settled by now
+            _log.exception("a conversation failed")
+            if not response.started:
+                self._refuse(response, _failure())
         finally:
             gateway.running -= 1
 
@@ -169,7 +173,7 @@ class Pipeline:
             raise
         except Exception:  # noqa: BLE001 -- the boundary of one request: whatever it is, money and the client come first
             _log.exception("call %s failed", exchange.call)
-            error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs for this call id.")
+            error = _failure()
         finally:
             gateway.running -= counts
             if exchange.flight is not None:
@@ -233,6 +237,10 @@ class Pipeline:
             "journal": gateway.journal.healthy,
         }
         response.send(200 if state["ready"] else 503, msgspec.json.encode(state))
+
+
+def _failure() -> Unavailable:
+    return Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs for this call id.")
 
 
 async def _converse(gateway: Gateway, request: Request, response: Response) -> None:

@@ -76,6 +76,7 @@ class _Opening(asyncio.Protocol):
     def _fail(self, why: str) -> None:
         if not self.answered.done():
             self.answered.set_exception(TunnelRefused(f"the proxy opened no way: {why}"))
+            self.answered.exception()  # whoever asked may have gone, and then it is no fault that nobody hears it
 
 
 async def open_tunnel(
