@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ from groundplan.catalog.model import price_on
 from groundplan.catalog.reader import read_documents
 from groundplan.catalog.units import iso_date
 from groundplan.catalog.workspace import within
+from groundplan.cli.change import workspace_files
 from groundplan.core.errors import Invalid, Problem
 
 SMALLEST = """\
@@ -313,6 +316,23 @@ def test_nothing_is_read_through_links_or_from_odd_files(tmp_path: Path) -> None
     (inside / "linked").symlink_to(outside, target_is_directory=True)
     os.mkfifo(inside / "pipe.yaml")
     assert codes(inside) == {"symlink", "not_a_file"}
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of another user: what is declared there would be taken back, its budgets too."""
+    write(tmp_path, {"a.yaml": SMALLEST, "handbook/x.md": "", "finance/b.yaml": "kind: group\nname: a"})
+    load(tmp_path)
+    listed = os.scandir
+
+    def denied(path: Any) -> Any:
+        if os.fspath(path) == os.fspath(tmp_path / "finance"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert codes(tmp_path) == {"unreadable"}
+    with pytest.raises(Invalid, match="finance cannot be read: Permission denied"):
+        workspace_files(tmp_path)
 
 
 def test_a_source_may_not_lead_out_of_the_workspace(tmp_path: Path) -> None:

@@ -120,8 +120,14 @@ def _outside_sources(problems: list[Problem], workspace: Workspace) -> list[Prob
 
 
 def _declarations(folder: Path, problems: list[Problem]) -> list[Path]:
+    def unlisted(error: OSError) -> None:
+        name = os.path.relpath(error.filename or folder, folder)
+        reason = error.strerror or error.__class__.__name__
+        told = f"{name} cannot be read: {reason}"
+        problems.append(Problem(told, "unreadable", "Check its permissions.", Where(name, 1)))
+
     found: list[Path] = []
-    for base, folders, names in os.walk(folder):
+    for base, folders, names in os.walk(folder, onerror=unlisted):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(base)
         for name in list(folders):

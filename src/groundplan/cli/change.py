@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,19 +18,25 @@ ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept 
 
 
 def workspace_files(folder: Path) -> dict[str, str]:
-    """The YAML files of a workspace by path relative to it. Raises `Invalid` for a file that is not UTF-8."""
-    files: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix not in {".yaml", ".yml"} or any(part.startswith(".") for part in relative.parts):
-            continue
-        if path.is_file():
-            files[relative.as_posix()] = _text(path)
+    """The YAML files of a workspace by path relative to it. Raises `Invalid` for a file that is not UTF-8, and for a
+    folder that cannot be read: what is declared there would be taken back."""
+    found: list[Path] = []
+    for base, folders, names in os.walk(folder, onerror=_unlisted):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(base, name) for name in names if name.endswith((".yaml", ".yml")) and not name.startswith(".")]
+    files = {path.relative_to(folder).as_posix(): _text(path) for path in sorted(found) if path.is_file()}
     if not files:
         raise Invalid(
             f"{folder} has no YAML file", code="workspace_empty", hint="`groundplan init DIR` writes a first workspace."
         )
     return files
+
+
+def _unlisted(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise Invalid(
+            f"{error.filename} cannot be read: {error.strerror}", code="unreadable", hint="Check its permissions."
+        ) from error
 
 
 def _text(path: Path) -> str:
