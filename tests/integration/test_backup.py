@@ -225,6 +225,40 @@ def test_a_log_that_grows_while_its_files_are_looked_at_is_kept(
     assert verdict.ok and verdict.entries >= 450
 
 
+def test_a_backup_that_may_lack_a_part_of_a_journal_is_none(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no more files may be open for a moment: what was taken over meanwhile was deleted, and not kept."""
+    keep, failed = backup_module._keep, threading.Event()
+
+    def failing(source: Path, target: Path) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            failed.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+        keep(source, target)
+
+    monkeypatch.setattr(backup_module, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(backup_module, "_keep", failing)
+    with (
+        pytest.raises(OSError, match="Too many open files"),
+        backup_module._keeping_journals(home, home.run / "staging"),
+    ):
+        assert failed.wait(10)
+
+
+def test_a_backup_lacks_no_folder_that_cannot_be_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = os.scandir
+
+    def failing(path: Any = ".") -> Any:
+        if os.fspath(path) == os.fspath(home.keys):
+            raise OSError(errno.EIO, "Input/output error", os.fspath(path))
+        return listed(path)
+
+    kept = {name for name, _ in backup_module._own_files(home)}
+    assert "keys/subject.key" in kept
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        list(backup_module._own_files(home))
+
+
 def decompressed(data: bytes) -> bytes | None:
     """What gzip makes of it; None where it finds damage."""
     try:

@@ -260,13 +260,16 @@ def _keep_last(audit: Path, staging: Path, checkpoint: bytes) -> None:
 def _keeping_journals(home: Home, staging: Path) -> Iterator[None]:
     """Keep every journal segment that exists at some time inside, whole, though shipped ones are deleted meanwhile.
 
-    A hard link goes on growing with its segment and outlives its name.
+    A hard link goes on growing with its segment and outlives its name. Raises OSError where one may have been missed.
     """
-    done = threading.Event()
+    done, failed = threading.Event(), list[OSError]()
 
     def look() -> None:
-        while not done.wait(_LOOK_SECONDS):
-            _keep(home.journal, staging)
+        try:
+            while not done.wait(_LOOK_SECONDS):
+                _keep(home.journal, staging)
+        except OSError as error:
+            failed.append(error)
 
     _keep(home.journal, staging)
     watcher = threading.Thread(target=look, name="keep-journals", daemon=True)
@@ -276,7 +279,9 @@ def _keeping_journals(home: Home, staging: Path) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
-        _keep(home.journal, staging)
+    if failed:
+        raise failed[0]
+    _keep(home.journal, staging)
 
 
 def _keep(source: Path, target: Path) -> None:
@@ -306,10 +311,17 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The newest segment of a journal comes first: what was taken of one before it came before."""
-    for path in sorted(folder.rglob("*"), reverse=True):
+    """The newest segment of a journal comes first: what was taken of one before it came before. Raises OSError where
+    one below cannot be listed."""
+    found = [Path(base, name) for base, _, names in os.walk(folder, onerror=_unlisted) for name in names]
+    for path in sorted(found, reverse=True):
         if path.is_file() and not path.is_symlink():
             yield path.relative_to(folder).as_posix(), path
+
+
+def _unlisted(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _add(archive: Writer, name: str, path: Path) -> None:
