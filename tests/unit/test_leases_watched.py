@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -67,6 +68,21 @@ async def alone(folder: Path) -> AsyncIterator[Worker]:
     finally:
         await leases.close()
         await journal.close()
+
+
+async def test_others_are_heard_again_whatever_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the loop may watch no more connections for a moment."""
+    asked = list[str]()
+
+    async def failing(url: str) -> None:
+        asked.append(url)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(recalls, "connect", failing)
+    async with alone(tmp_path) as one, asyncio.timeout(10):
+        await one.leases.start()
+        while len(asked) < 2:  # noqa: ASYNC110 -- it is tried again by the clock
+            await asyncio.sleep(0.02)
 
 
 async def test_who_waits_goes_on_in_the_turn_in_which_something_is_freed(tmp_path: Path) -> None:

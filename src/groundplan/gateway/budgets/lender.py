@@ -62,7 +62,7 @@ class Need:
     recall: bool = False
 
 
-LOST = (psycopg.Error, TimeoutError)
+LOST = (psycopg.Error, OSError, TimeoutError)
 """What a database that is away, restarted, or tired of us raises. It is logged and tried again; callers are refused."""
 
 
