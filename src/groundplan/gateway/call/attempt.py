@@ -43,7 +43,7 @@ from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.pressure import RANKS, Load
 from groundplan.gateway.upstream.providers import SERVICE, target_line
-from groundplan.gateway.upstream.room import Share
+from groundplan.gateway.upstream.room import CROWDED, Share
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 
@@ -155,9 +155,9 @@ class Attempt(Refusable):
         return self._share is not None and self._share.waited
 
     def _excused(self, kind: str) -> bool:
-        """Whether a failure of that kind is ours, since its answer had to wait for room."""
+        """Whether a failure of that kind is ours, since there was no room here, or its answer had to wait for it."""
         late = self.gateway.loop.time() >= self.deadline
-        return self._share is not None and self._share.excuses(kind, late=late)
+        return kind == CROWDED or (self._share is not None and self._share.excuses(kind, late=late))
 
     def _is_translated(self) -> bool:
         return self.deployment.api != "openai" and self.exchange.interface.codec(self.deployment).translated

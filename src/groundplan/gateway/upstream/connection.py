@@ -29,8 +29,8 @@ Sink = Callable[[bytes], bool]
 class UpstreamFailure(Exception):
     """An attempt did not give a complete answer.
 
-    `kind`: refused | connect_timeout | timeout | cut | malformed. `sent` False: certainly not billed. `hint`: what to
-    do, where asking again does not help.
+    `kind`: refused | connect_timeout | timeout | cut | malformed | crowded. `sent` False: certainly not billed.
+    `hint`: what to do, where asking again does not help.
     """
 
     def __init__(self, kind: str, message: str, *, sent: bool, hint: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -13,12 +14,16 @@ from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.reach import connected
+from groundplan.gateway.upstream.room import CROWDED
 from groundplan.gateway.upstream.tunnel import Proxy, TunnelRefused, open_tunnel
 
 IDLE_SECONDS = 20.0
 MAX_IDLE = 256
 APART_SECONDS = 3600.0
 """An upstream that answered without being asked gets a connection for every request, for so long."""
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What this gateway, or its machine, has no more of: it says nothing of the upstream."""
+_RAISE = "Try again. This gateway has no room for more connections: raise its limit of open files, or add another one."
 _log = logging.getLogger(__name__)
 
 
@@ -105,7 +110,8 @@ class UpstreamPool:
         except TunnelRefused as error:
             raise UpstreamFailure("refused", str(error), sent=False) from error
         except (OSError, ssl.SSLError) as error:
-            raise UpstreamFailure("refused", f"no connection: {_why(error)}", sent=False) from error
+            kind, hint = (CROWDED, _RAISE) if error.errno in _OURS else ("refused", "")
+            raise UpstreamFailure(kind, f"no connection: {_why(error)}", sent=False, hint=hint) from error
         if connection.lost:
             raise UpstreamFailure("refused", "the upstream closed the connection at once", sent=False)
         self._all.add(connection)

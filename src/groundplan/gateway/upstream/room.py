@@ -21,7 +21,7 @@ from groundplan.gateway.upstream.pressure import SHARES
 LOOK_SECONDS = 1.0
 """How often one who waits looks whether that holds others up."""
 CROWDED = "crowded"
-"""The kind of failure of an answer for which there was no room in time."""
+"""The kind of failure of an answer for which there was no room in time, and of a connection for which there is none."""
 
 
 class Room:
