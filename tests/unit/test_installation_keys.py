@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -32,6 +33,18 @@ def test_a_second_start_keeps_them(home: Home) -> None:
     before = {path.name: path.read_bytes() for path in home.keys.iterdir()}
     create_keys(home)
     assert {path.name: path.read_bytes() for path in home.keys.iterdir()} == before
+
+
+def test_a_key_is_not_called_damaged_that_could_not_be_opened(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the process may have no more files open: a backup would help nobody."""
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", none_left)
+    with pytest.raises(Unavailable, match="Too many open files") as caught:
+        load_private(home, "checkpoint")
+    assert caught.value.code == "key_unreadable" and "backup" not in caught.value.hint
 
 
 def test_a_lost_public_half_is_made_again(home: Home) -> None:

@@ -39,7 +39,8 @@ def create_keys(home: Home) -> None:
 
 
 def load_private(home: Home, name: SigningKey) -> Ed25519PrivateKey:
-    """A signing key. Raises `Unavailable` (`key_missing`, `key_unsafe`, `key_damaged`)."""
+    """A signing key. Raises `Unavailable` (`key_missing`, `key_unsafe`, `key_unreadable`,
+    `key_damaged`)."""
     return Ed25519PrivateKey.from_private_bytes(_read(home.keys / f"{name}.key", 32, secret=True))
 
 
@@ -74,9 +75,17 @@ def _read(path: Path, length: int, *, secret: bool) -> bytes:
             code="key_missing",
             hint="Start with the HOME that holds the keys, or restore it.",
         ) from error
-    except (OSError, binascii.Error) as error:
+    except OSError as error:
         raise Unavailable(
-            f"the key {path} cannot be read: {error.__class__.__name__}",
+            f"the key {path} cannot be read: {error.strerror}",
+            code="key_unreadable",
+            hint="Check the disk, and the rights, of HOME/keys. Where it is the process that has too many files open, "
+            "raise its limit.",
+            retry_after=1.0,
+        ) from error
+    except binascii.Error as error:
+        raise Unavailable(
+            f"the key {path} is no key: {error}",
             code="key_damaged",
             hint="Restore the folder keys from a backup.",
         ) from error
