@@ -97,3 +97,11 @@ def test_doctor_says_how_long_the_certificate_holds(tmp_path: Path, days: int, s
     key.write_text("")
     assert [check.state for check in _certificate(Home(tmp_path), settings)] == ["bad"]
     assert list(_certificate(Home(tmp_path), PLAIN)) == []
+
+
+def test_a_yes_that_is_written_otherwise_is_not_taken_for_a_no() -> None:
+    name = "GROUNDPLAN_OIDC_TRUST_EMAIL"
+    assert [load_settings({name: said}).oidc_trust_email for said in ("yes", "no", "")] == [True, False, False]
+    for wrong in ("true", "1", "Yes"):
+        with pytest.raises(Invalid, match="setting_invalid"):
+            load_settings({name: wrong})

@@ -140,7 +140,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         oidc_issuer=env.get("GROUNDPLAN_OIDC_ISSUER") or None,
         oidc_client=env.get("GROUNDPLAN_OIDC_CLIENT") or None,
         oidc_secret=env.get("GROUNDPLAN_OIDC_SECRET") or None,
-        oidc_trust_email=env.get("GROUNDPLAN_OIDC_TRUST_EMAIL") == "yes",
+        oidc_trust_email=_yes(env, "GROUNDPLAN_OIDC_TRUST_EMAIL"),
         mail_url=env.get("GROUNDPLAN_MAIL_URL") or None,
         mail_from=env.get("GROUNDPLAN_MAIL_FROM") or "groundplan@localhost",
         mail_login=env.get("GROUNDPLAN_MAIL_LOGIN") or None,
@@ -176,6 +176,14 @@ def _store(text: str | None) -> str | None:
 def _path(env: Mapping[str, str], name: str) -> Path | None:
     value = env.get(name)
     return Path(value).absolute() if value else None
+
+
+def _yes(env: Mapping[str, str], name: str) -> bool:
+    """Nothing else is taken for either: who writes `true` means something by it."""
+    said = env.get(name) or "no"
+    if said not in ("yes", "no"):
+        raise Invalid(f"{name} is not usable", code="setting_invalid", hint="Write yes, or leave it out.")
+    return said == "yes"
 
 
 def _number(env: Mapping[str, str], name: str, default: float, within: tuple[int, int], unit: str) -> float:
