@@ -77,6 +77,7 @@ def test_what_is_about_passages_of_no_source_is_told(said: str, without: list[st
         ("audio_tokens: 20", "audio_tokens"),
         ("audio: 30m", "audio"),
         ("weight: 3", "weight"),
+        ("{proxy: direct, proxy_key: env:PROXY}", "proxy_key"),
         ("price: {input: 1 USD/Mtok, output: 1 USD/Mtok, characters: 15 USD}", "price.characters"),
         ("price: {input: 1 USD/Mtok, output: 1 USD/Mtok, images: {any: 0.1 USD}}", "price.images"),
         ("price: {input: 1 USD/Mtok, output: 1 USD/Mtok, image: 0.1 USD}", "price.image"),
@@ -84,8 +85,9 @@ def test_what_is_about_passages_of_no_source_is_told(said: str, without: list[st
     ],
 )
 def test_what_a_deployment_cannot_use_is_told_with_its_place(said: str, field: str) -> None:
+    said = said.strip("{}").replace(", ", "\n") if said.startswith("{") else said
     text = BASE.replace("name: gpt-eu\n", f"name: gpt-eu\n{said}\n", 1)
-    line = text.split("\n").index(said) + 1
+    line = text.split("\n").index(said.split("\n")[-1]) + 1
     (only,) = warned(text)
     assert only.startswith(f"`{field}` of deployment gpt-eu @a.yaml:{line}:")
 

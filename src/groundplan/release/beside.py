@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from groundplan.catalog import model as doc
 from groundplan.catalog.units import said
+from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 
@@ -36,7 +37,7 @@ def of_workload(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem
 def of_places(workspace: Workspace) -> Iterator[Problem]:
     """What deployments, tools and the company declare in vain."""
     company = workspace.company
-    if company.proxy_key is not None and company.proxy is None:
+    if company.proxy_key is not None and company.proxy in (None, DIRECT):
         todo = "Write `proxy: http://HOST:PORT` beside it, or leave it out."
         yield told(workspace, "company", company.name, ("proxy_key",), "the company has no proxy", todo)
     weighed = {
@@ -154,6 +155,8 @@ def _sent(item: doc.DeploymentDoc) -> Iterator[Row]:
         yield (f"{name}_tokens",), vain, f"it does not accept {name}", f"Write `accepts: {name}`, or leave it out."
     heard = item.type == "transcription"
     yield ("audio",), item.audio is not None and not heard, "it transcribes nothing", "Leave it out."
+    todo = "Write `proxy: http://HOST:PORT`, or leave it out."
+    yield ("proxy_key",), item.proxy_key is not None and item.proxy == DIRECT, "it is reached directly", todo
     yield ("cap_field",), item.cap_field is not None and not chat, "it is for `type: chat`", "Leave it out."
     for i, served in enumerate(item.serves):
         yield (

@@ -5,7 +5,7 @@ the first call is. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from groundplan.blueprint import model as bp
@@ -36,6 +36,9 @@ def warnings(
 ) -> Iterator[Problem]:
     """What is too small for calls of each workload that is served, and the cap that its answers never reach."""
     known = {each.name: each for each in deployments}
+    covers: dict[str, list[doc.LimitDoc]] = {}
+    for limit in workspace.limits.values():
+        covers.setdefault(limit.covers, []).append(limit)
     for placement in placements:
         item = workspace.workloads[placement.workload]
         chats = [known[name] for name in workloads.chain(placement) if name in known]
@@ -44,7 +47,7 @@ def warnings(
             call = _least(item, chats)
             yield from _one(workspace, item, call)
             yield from _budgets(workspace, call)
-            yield from _limits(workspace, item, call)
+            yield from _limits(workspace, item, call, covers)
 
 
 def _least(item: doc.WorkloadDoc, chats: Sequence[bp.Deployment]) -> _Call:
@@ -90,11 +93,12 @@ def _budgets(workspace: Workspace, call: _Call) -> Iterator[Problem]:
             yield _small(workspace, place, f"the budget {name}", str(budget.limit), call, short_usd(call.cost))
 
 
-def _limits(workspace: Workspace, item: doc.WorkloadDoc, call: _Call) -> Iterator[Problem]:
-    covering = {"company", "user", "key", f"workload/{item.name}", f"team/{item.team}"}
-    for name, limit in workspace.limits.items():
-        if limit.covers not in covering:
-            continue
+def _limits(
+    workspace: Workspace, item: doc.WorkloadDoc, call: _Call, covers: Mapping[str, Sequence[doc.LimitDoc]]
+) -> Iterator[Problem]:
+    covering = ("company", "user", "key", f"workload/{item.name}", f"team/{item.team}")
+    for limit in (each for of in covering for each in covers.get(of, ())):
+        name = limit.name
         for rate in limit.tokens:
             if call.tokens > rate.amount:
                 said, place = f"{rate.amount} tokens/{rate.period}", ("limit", name, "tokens")
