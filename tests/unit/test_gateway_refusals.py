@@ -178,16 +178,22 @@ async def test_the_field_that_makes_a_call_cheaper_is_one_that_its_endpoint_take
         ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}, "max_completion_tokens"),
         ("responses", {"input": "hi"}, "max_output_tokens"),
         ("completions", {"prompt": "hi"}, "max_tokens"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}, "enable_search"),
+        ("responses", {"input": "hi"}, "background"),
+        ("completions", {"prompt": "hi"}, "lora"),
+        ("embeddings", {"input": "hi"}, "chat_template"),
     ],
 )
-async def test_of_a_cap_that_is_none_the_field_is_named(
+async def test_the_field_that_is_refused_is_named_where_official_clients_have_it(
     tmp_path: Path, path: str, body: dict[str, Any], field: str
 ) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
-        told = await posted(rig, path, {**body, field: 0})
+        asked = 0 if "tokens" in field else True
+        told = await posted(rig, path, {**body, field: asked})
         error = told.json["error"]
-        assert (told.status, error["code"], error["param"]) == (400, "cap_range", field)
-        assert field in error["hint"]
+        assert (told.status, error["param"]) == (400, field)
+        assert error["code"] == ("field_unsupported" if asked else "cap_range")
+        assert field in error["hint"] or asked is True
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 def error_body(message: str, code: str, hint: str, kind: str, **details: Any) -> bytes:
     """`{"error": {"message", "type", "param", "code", "hint", ...}}`"""
-    inner = {"message": message, "type": kind, "param": _PARAMS.get(code), "code": code, "hint": hint, **details}
+    param = details.get("field") or _PARAMS.get(code)
+    inner = {"message": message, "type": kind, "param": param, "code": code, "hint": hint, **details}
     return _encode({"error": inner})
 
 

@@ -243,7 +243,8 @@ def refuse_fields(fields: Mapping[str, msgspec.Raw], names: frozenset[str]) -> N
         return
     for name, raw in fields.items():
         if name in names and bytes(raw) not in _IDLE:
-            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
+            hint = f"Leave {name} out."
+            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=hint, details={"field": name})
 
 
 def repeated(fields: Mapping[str, msgspec.Raw]) -> int:

@@ -190,7 +190,7 @@ def _cap(chat: _Chat) -> int | None:
     if cap is not None and cap < 1:
         name = "max_completion_tokens" if cap == newer else "max_tokens"
         hint = f"Use {name} of at least 1."
-        raise Invalid("the output cap is below 1", code="cap_range", hint=hint, details={"param": name})
+        raise Invalid("the output cap is below 1", code="cap_range", hint=hint, details={"field": name})
     return cap
 
 

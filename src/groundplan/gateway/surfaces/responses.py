@@ -169,7 +169,7 @@ def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
     if not asked.input and asked.previous_response_id is None:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of items.")
     if asked.max_output_tokens is not None and asked.max_output_tokens < 1:
-        named, hint = {"param": "max_output_tokens"}, "Use max_output_tokens of at least 1."
+        named, hint = {"field": "max_output_tokens"}, "Use max_output_tokens of at least 1."
         raise Invalid("max_output_tokens is below 1", code="cap_range", hint=hint, details=named)
     if asked.prompt_cache_options is not None:
         asked.prompt_cache_options.check()

@@ -154,7 +154,8 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def unsupported(name: str, hint: str | None = None) -> Invalid:
-    return Invalid(f"{name} is not supported", code="field_unsupported", hint=hint or f"Leave {name} out.")
+    told = hint or f"Leave {name} out."
+    return Invalid(f"{name} is not supported", code="field_unsupported", hint=told, details={"field": name})
 
 
 def unsupported_content(what: str) -> Invalid:
