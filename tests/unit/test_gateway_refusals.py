@@ -231,9 +231,17 @@ async def test_who_was_not_asked_may_answer_the_next_time(tmp_path: Path) -> Non
         assert (reply.status, "retry-after" in reply.headers) == (503, True)
 
 
-async def posted(rig: Rig, path: str, body: dict[str, Any]) -> Reply:
+@pytest.mark.parametrize(("said", "made"), [("1", 0), ("true", 0), ("0", 1), ("False", 1), ("no", 1), ("off", 1)])
+async def test_an_estimate_that_is_not_asked_for_is_a_call(tmp_path: Path, said: str, made: int) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        told = await posted(rig, "completions", {"prompt": "hi"}, f"groundplan-estimate: {said}\r\n")
+        assert told.status == 200 and rig.models["one"].counted == made
+        assert (told.json["object"] == "groundplan.estimate") is not bool(made)
+
+
+async def posted(rig: Rig, path: str, body: dict[str, Any], more: str = "") -> Reply:
     data = json.dumps({"model": "auto", **body}).encode()
-    head = f"POST /v1/{path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
+    head = f"POST /v1/{path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n{more}"
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
     try:

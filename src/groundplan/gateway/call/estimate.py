@@ -27,11 +27,19 @@ BYTES_PER_TOKEN = 4
 """Of usual English text; only for what a call is likely to cost, never for what it may cost."""
 
 
+_NO = frozenset({b"0", b"false", b"no", b"off"})
+
+
+def is_asked(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request has the header, and not to say that it asks for none."""
+    return HEADER in headers and headers[HEADER].lower() not in _NO
+
+
 def refuse_unheeded(headers: Mapping[bytes, bytes], what: str, *names: bytes) -> None:
     """Refuse what a request says of the cost of one call where it is for something else (`what`), and is not heeded:
     nobody is to pay for what was to be estimated, or more than was allowed. Raises `Invalid`."""
     for name in names:
-        if name in headers:
+        if name in headers and (name != HEADER or is_asked(headers)):
             raise Invalid(
                 f"{name.decode()} is not for {what}",
                 code="header_unsupported",

@@ -20,7 +20,7 @@ from groundplan.gateway.call.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.estimate import HEADER, estimate
+from groundplan.gateway.call.estimate import HEADER, estimate, is_asked
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.failed import NO_PATH
 from groundplan.gateway.call.ground import ground
@@ -63,7 +63,7 @@ async def run(
         now = gateway.clock.seconds()
     else:
         exchange.ask = gateway.cached.asks.read(exchange)
-    if HEADER in headers:
+    if HEADER in headers and is_asked(headers):
         await _estimate(gateway, exchange, catalog)
         return
     kept = await cache.replay(gateway, exchange) if NAMED in headers else None
