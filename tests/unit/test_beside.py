@@ -139,7 +139,7 @@ def test_what_has_no_room_for_an_ordinary_call_is_told_before_the_first_one(old:
 @pytest.mark.parametrize(("limit", "fits"), [("tokens: 1k/minute", False), ("tokens: [2k/minute, 50/hour]", False),
                                              ("tokens: 2k/minute", True), ("cost: 0.0001 USD/day", False),
                                              ("cost: 1 USD/day", True), ("requests: 1/day", True)])  # fmt: skip
-@pytest.mark.parametrize("covers", ["company", "workload/assistant", "user"])
+@pytest.mark.parametrize("covers", ["company", "workload/assistant", "user", "deployment/gpt-eu"])
 def test_a_limit_that_no_call_fits_is_told(limit: str, covers: str, *, fits: bool) -> None:
     result = planned(f"{BASE}---\nkind: limit\nname: some\ncovers: {covers}\n{limit}\n")
     assert [each.code for each in result.warnings] == ([] if fits else ["too_small"])

@@ -5,7 +5,7 @@ the first call is. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from groundplan.blueprint import model as bp
@@ -47,7 +47,12 @@ def warnings(
             call = _least(item, chats)
             yield from _one(workspace, item, call)
             yield from _budgets(workspace, call)
-            yield from _limits(workspace, item, call, covers)
+            covering = ("company", "user", "key", f"workload/{item.name}", f"team/{item.team}")
+            asked = [(limit, call) for of in covering for limit in covers.get(of, ())]
+            for each in chats:
+                of_place = (f"deployment/{each.name}", f"model/{each.model}")
+                asked += [(limit, _least(item, [each])) for of in of_place for limit in covers.get(of, ())]
+            yield from _limits(workspace, asked)
 
 
 def _least(item: doc.WorkloadDoc, chats: Sequence[bp.Deployment]) -> _Call:
@@ -93,11 +98,8 @@ def _budgets(workspace: Workspace, call: _Call) -> Iterator[Problem]:
             yield _small(workspace, place, f"the budget {name}", str(budget.limit), call, short_usd(call.cost))
 
 
-def _limits(
-    workspace: Workspace, item: doc.WorkloadDoc, call: _Call, covers: Mapping[str, Sequence[doc.LimitDoc]]
-) -> Iterator[Problem]:
-    covering = ("company", "user", "key", f"workload/{item.name}", f"team/{item.team}")
-    for limit in (each for of in covering for each in covers.get(of, ())):
+def _limits(workspace: Workspace, asked: Iterable[tuple[doc.LimitDoc, _Call]]) -> Iterator[Problem]:
+    for limit, call in asked:
         name = limit.name
         for rate in limit.tokens:
             if call.tokens > rate.amount:
