@@ -18,11 +18,13 @@ from groundplan.blueprint.model import Budget, Limit
 from groundplan.core.errors import Conflict, Exhausted, Unavailable
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.periods import current, ends
-from groundplan.gateway.call.admit import exhausted
+from groundplan.gateway.call.admit import exhausted, too_many_calls
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http.errors import of_error
 from groundplan.gateway.http.server import Connection
 from groundplan.gateway.surfaces import messages_errors
+from groundplan.governance.guardrails.model import Refusal
 
 NOW = 1_795_000_000.0
 
@@ -143,6 +145,13 @@ async def test_a_budget_of_which_nothing_was_heard_is_not_called_used_up(
         assert hint in reply.json["error"]["hint"]
 
 
+def test_a_workload_that_may_have_no_calls_tells_no_time() -> None:
+    told = too_many_calls("assistant", 0, NOW)
+    assert told.retry_after is None and "calls_per_day: 100" in told.hint and told.code == "calls_per_day"
+    again = too_many_calls("assistant", 5, NOW).retry_after
+    assert again is not None and again > 0
+
+
 def test_a_period_that_is_over_frees_at_no_time() -> None:
     """Of a line of a batch, which belongs to the day on which that was begun."""
     budget = Budget(name="daily", covers="company", limit=PICO, period="day")
@@ -237,6 +246,21 @@ async def test_an_estimate_that_is_not_asked_for_is_a_call(tmp_path: Path, said:
         told = await posted(rig, "completions", {"prompt": "hi"}, f"groundplan-estimate: {said}\r\n")
         assert told.status == 200 and rig.models["one"].counted == made
         assert (told.json["object"] == "groundplan.estimate") is not bool(made)
+
+
+@pytest.mark.parametrize(
+    ("refused", "hint"),
+    [
+        (Refusal("input", "secrets"), "Leave it out."),
+        (Refusal("input", "max_size"), "Send less,"),
+        (Refusal("input", "languages", "fr"), "Write in another language,"),
+        (Refusal("input", "failed", "presidio"), "Try again:"),
+        (Refusal("output", "failed", "judge"), "Try again:"),
+        (Refusal("output", "max_size"), "Ask otherwise,"),
+    ],
+)
+def test_what_a_caller_can_do_about_a_refusal_is_told(refused: Refusal, hint: str) -> None:
+    assert refusal_error(refused).hint.startswith(hint)
 
 
 async def posted(rig: Rig, path: str, body: dict[str, Any], more: str = "") -> Reply:

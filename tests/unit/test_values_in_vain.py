@@ -24,6 +24,8 @@ from groundplan.core.errors import Invalid
         ("name: gpt-eu\n", "name: gpt-eu\ncontext: 0\n", "Greater than or equal to 1."),
         ("name: gpt-eu\n", "name: gpt-eu\nmax_output: 0\n", "Greater than or equal to 1."),
         ("name: gpt-eu\n", "name: gpt-eu\naudio: 0s\n", "Write from 1ms to 366d."),
+        ("name: gpt-eu\n", "name: gpt-eu\nimage_tokens: 200M\n", "Less than or equal to 100000000."),
+        ("stage: pilot", "stage: pilot\nlimits: {max_output: 9007199254740991}", "Less than or equal to 100000000."),
     ],
 )
 def test_a_value_that_lets_nothing_happen_or_would_be_taken_for_another_is_refused(

@@ -10,7 +10,7 @@ from datetime import date
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from groundplan.catalog import units
 
@@ -22,6 +22,7 @@ _URL = re.compile(
 _EMAIL = re.compile(r"[a-z0-9._%+'\-]{1,64}@[a-z0-9](?:[a-z0-9.\-]{0,252}[a-z0-9])?", re.ASCII)
 
 
+MOST_TOKENS = 100_000_000
 _LONGEST_WAIT_MS = 366 * 86_400_000
 _INEXACT = 1e-6
 
@@ -133,6 +134,8 @@ Percent = Annotated[float, BeforeValidator(units.fraction), _text("^[0-9.]+ ?%$"
 Share = Annotated[Percent, AfterValidator(_stepped)]
 """Of what is drawn by chance, in steps of 0.01%."""
 Count = Annotated[int, BeforeValidator(units.count), WithJsonSchema({"anyOf": _NUMBER, "examples": ["10k"]})]
+Tokens = Annotated[Count, Field(ge=1, le=MOST_TOKENS)]
+"""Of one call or a part of it: what they cost at most is a number that a call's record can hold."""
 TokensPerByte = Annotated[
     float,
     BeforeValidator(units.tokens_per_byte),

@@ -21,6 +21,7 @@ from groundplan.catalog.fields import (
     Names,
     PersonRef,
     Secret,
+    Tokens,
     TokensPerByte,
     Url,
     UseRates,
@@ -113,18 +114,18 @@ class DeploymentDoc(Strict):
     input_tokens (/responses/input_tokens) by an estimate. With `api: anthropic`: `batches`."""
     price: Prices = ()
     """Overrides the known price: `free`, one price, or a list of prices with `from`."""
-    context: Annotated[Count, Field(ge=1)] | None = None
+    context: Tokens | None = None
     """Most tokens of prompt and answer together. Left out: the model's, else the price list's."""
-    max_output: Annotated[Count, Field(ge=1)] | None = None
+    max_output: Tokens | None = None
     """Most tokens of an answer. Left out: the model's, else 4096."""
     accepts: Annotated[
         tuple[Literal["image", "audio", "file"], ...], LIST, list_schema({"enum": ["image", "audio", "file"]})
     ] = ()
     """What may be sent in besides text. image needs image_tokens, audio needs audio_tokens; for a call with a file,
     such as a PDF, the whole `context` is reserved."""
-    image_tokens: Annotated[Count, Field(ge=1)] | None = None
+    image_tokens: Tokens | None = None
     """The most tokens that one image counts."""
-    audio_tokens: Annotated[Count, Field(ge=1)] | None = None
+    audio_tokens: Tokens | None = None
     """The most tokens that one KiB of audio counts."""
     audio: Wait | None = None
     """The longest audio that one request may have, such as 30m. Needed where its minutes have a price."""
@@ -169,9 +170,9 @@ class ModelDoc(Strict):
     provider: Line | None = None
     licence: Line | None = None
     price: Prices = ()
-    context: Annotated[Count, Field(ge=1)] | None = None
+    context: Tokens | None = None
     """Of deployments of it that do not say another; so is `max_output`."""
-    max_output: Annotated[Count, Field(ge=1)] | None = None
+    max_output: Tokens | None = None
     weights: WeightsRule = WeightsRule()
     quality: Annotated[tuple[Quality, ...], LIST] = ()
     """By task, such as accuracy: a workload's `objectives.quality` is a floor."""

@@ -32,6 +32,7 @@ from groundplan.catalog.fields import (
     PersonRef,
     Share,
     Size,
+    Tokens,
     Unlimited,
     Usd,
     Wait,
@@ -114,7 +115,7 @@ class GroundingRule(Strict):
 class Limits(Strict):
     """What one workload may use at most. Experiments and pilots are bounded by the company's caps as well."""
 
-    max_output: Annotated[Count, Field(ge=1)] = 1024
+    max_output: Tokens = 1024
     """Most tokens of an answer."""
     calls_per_day: Unlimited = None
     """Requests of its callers, in UTC. Left out: what `caps` of the company say; in production any number."""

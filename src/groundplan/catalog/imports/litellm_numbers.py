@@ -8,6 +8,7 @@ from collections.abc import Container
 from decimal import Decimal
 from typing import Any
 
+from groundplan.catalog.fields import MOST_TOKENS
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NO_EQUAL, Finding
 from groundplan.core.money import plain
@@ -40,6 +41,11 @@ _BECOMES = {
 """LiteLLM's key -> what it is here."""
 
 
+def _tokens(number: float) -> int:
+    """As a declaration takes them."""
+    return max(1, min(int(number), MOST_TOKENS))
+
+
 class Numbers:
     """Reads them; collects findings."""
 
@@ -53,9 +59,9 @@ class Numbers:
         output = self.number(info, "max_output_tokens") if info else None
         either = self.number(info, "max_tokens") if info and not output else None  # of an answer, or all that fits
         if most:
-            found["context"] = max(1, int(most + (output or either or 0)))
-        answer = int(output or min(either or _OUTPUT, _OUTPUT))
-        found["max_output"] = max(1, min(answer, found.get("context", answer)))
+            found["context"] = _tokens(most + (output or either or 0))
+        answer = _tokens(output or min(either or _OUTPUT, _OUTPUT))
+        found["max_output"] = min(answer, found.get("context", answer))
         wait = self.milliseconds(params, "stream_timeout")
         if wait is not None:
             found["timeouts"] = {"first_token": f"{wait}ms"}
@@ -83,7 +89,7 @@ class Numbers:
     def cap(self, params: Node) -> int | None:
         """Tokens of one answer at most."""
         number = self.number(params, "max_tokens") or self.number(params, "max_completion_tokens")
-        return max(1, int(number)) if number else None
+        return _tokens(number) if number else None
 
     def limit(self, params: Node, keys: Container[str] = _LIMITED) -> dict[str, Any]:
         """Rates, calls at once and money of this deployment, as a `limit` has them."""

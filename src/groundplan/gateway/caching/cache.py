@@ -110,7 +110,7 @@ def _body_digest(exchange: Exchange) -> bytes:
 def _not_cut(kept: Kept) -> Kept:
     if kept.status == 0:
         raise Conflict(
-            "the answer to this Idempotency-Key is not kept: its call was cut off, or it is sound",
+            "the answer to this Idempotency-Key is not kept: its call failed or was cut off, or it is sound",
             code="idempotency_replayed",
             hint="The first call may have been billed; use a new key to ask again.",
         )

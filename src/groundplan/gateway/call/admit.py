@@ -108,7 +108,7 @@ def check_use(
 
 def undeclared(workload: str) -> Denied:
     """The refusal of a key whose workload the blueprint has not."""
-    hint = "Make a key for a workload that is declared."
+    hint = "It is retired, or not released yet: `groundplan plan` says what it waits for. Or use a key of another one."
     return Denied(f"the workload {workload} is not in the blueprint", code="workload_unknown", hint=hint)
 
 
@@ -365,6 +365,9 @@ def too_many_calls(workload: str, limit: int, now: float) -> Exhausted:
     end = ends(current("day", "", "UTC", now))
     if end is None:
         raise AssertionError("days end")
+    if not limit:
+        hint = "Declare some: `limits: {calls_per_day: 100}`."
+        return Exhausted(f"the workload {workload} may have no calls", code="calls_per_day", hint=hint)
     return Exhausted(
         f"the workload {workload} has used its {limit} calls a day",
         code="calls_per_day",

@@ -33,8 +33,7 @@ MayCall = Callable[[str], str]
 
 def refusal_error(refusal: Refusal) -> Denied:
     """What the caller is told; what was found is not repeated."""
-    hint = "Leave it out." if refusal.place == "input" else "Ask otherwise, or ask the owner of the workload."
-    return Denied(refusal.message, code=refusal.code, hint=hint)
+    return Denied(refusal.message, code=refusal.code, hint=refusal.hint)
 
 
 class GuardedRelay(Wrapped):

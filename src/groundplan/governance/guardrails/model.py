@@ -49,3 +49,15 @@ class Refusal:
         }[self.check]  # fmt: skip
         where = "the request" if self.place == "input" else "the answer"
         return f"{where} has {what}" + (f" ({self.kind})" if self.kind else "")
+
+    @property
+    def hint(self) -> str:
+        """What its caller can do about it."""
+        if self.check == "failed":
+            return "Try again: what looks at it gave no answer."
+        if self.place != "input":
+            return "Ask otherwise, or ask the owner of the workload."
+        return {
+            "max_size": "Send less, or ask the owner of the workload.",
+            "languages": "Write in another language, or ask the owner of the workload.",
+        }.get(self.check, "Leave it out.")
