@@ -41,6 +41,10 @@ class Halt:
             self._there.set()
             assert self._go.wait(PATIENCE_S)
 
+    @property
+    def is_reached(self) -> bool:
+        return self._there.is_set()
+
     def reached(self) -> None:
         assert self._there.wait(PATIENCE_S)
 
@@ -64,16 +68,16 @@ def beside(act: Callable[[], Found]) -> Iterator[Future[Found]]:
         yield threads.submit(act)
 
 
-def until_it_waits(database: Database, *others: Conn, unless: Future[Any] | None = None) -> None:
-    """Until one of these connections, or where none is named anybody, waits for a lock in this database; `unless` it is
-    done before."""
+def until_it_waits(database: Database, *others: Conn, unless: Callable[[], bool] = bool) -> None:
+    """Until one of these connections, or where none is named anybody, waits for a lock in this database; or until
+    `unless`."""
     pids = [each.info.backend_pid for each in others]
     asked = """SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
         AND (pid = ANY(%s) OR %s)"""
     until = time.monotonic() + PATIENCE_S
     with connect(database.superuser, autocommit=True) as looking:
         while not looking.execute(asked, (pids, not pids)).fetchall():
-            if unless is not None and unless.done():
+            if unless():
                 return
             assert time.monotonic() < until, "nobody waits"
             time.sleep(0.005)

@@ -9,13 +9,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from psycopg.errors import UniqueViolation
 from tests.integration.interleaved import Conn, Halt, beside, patient, until_it_waits
 from tests.integration.test_identity import ACME, refused
 
+from groundplan.api.watch import access_rights, passkeys_waiting
 from groundplan.core.audit import OPERATOR
 from groundplan.core.audit.entry import person_actor
-from groundplan.identity import rights, rights_store, service, store
+from groundplan.identity import passkey_store, rights, rights_store, service, store
+from groundplan.identity.model import Passkey
 from groundplan.identity.scim import resources as scim
+from groundplan.ledger import finding_store
 from groundplan.testing.database import Database
 
 SCOPE = "workload/assistant"
@@ -182,9 +186,58 @@ def test_a_directory_that_renames_somebody_as_it_ends_them_does_not_wait_for_its
     with beside(ended) as ending:
         halt.reached()
         with beside(renamed) as renaming:
-            until_it_waits(database, other, unless=renaming)
+            until_it_waits(database, other, unless=renaming.done)
             halt.go()
             ending.result()
             renaming.result()
     found = store.person(one, people["ben"])
     assert found is not None and (found.name, found.active) == ("Benjamin", False)
+
+
+def test_a_directory_that_makes_one_name_twice_at_once_does_not_wait_for_itself(
+    database: Database, one: Conn, other: Conn, people: dict[str, UUID]
+) -> None:
+    """Of somebody who is here, and of somebody who is not."""
+    halt = Halt(one, "next_policy_number")
+    service.deactivate_person(other, OPERATOR, people["ben"])
+    other.commit()
+
+    def made(conn: Conn, address: str) -> None:
+        body = {"userName": "one-name", "emails": [{"value": address, "primary": True}]}
+        scim.create_user(conn, OPERATOR, body)
+        conn.commit()
+
+    with beside(lambda: made(one, "ben@acme.example")) as known:
+        halt.reached()
+        with beside(lambda: made(other, "eva@acme.example")) as new:
+            until_it_waits(database, other, unless=new.done)
+            halt.go()
+            found = {type(each.exception()) for each in (known, new)}
+    assert found == {type(None), UniqueViolation}, "one of them has it"
+
+
+@pytest.mark.parametrize("kind", [access_rights.EMERGENCY, passkeys_waiting.KIND])
+def test_what_two_find_at_once_is_found(
+    database: Database, one: Conn, other: Conn, people: dict[str, UUID], kind: str
+) -> None:
+    now = datetime.now(UTC)
+
+    def tell(conn: Conn, who: UUID) -> None:
+        if kind == access_rights.EMERGENCY:
+            rights.break_glass(conn, person_actor(who), who, "it burns", now)
+            access_rights.tell(conn, now)
+        else:
+            key = Passkey(who.bytes, who, b"", 0, "", now, OPERATOR, None, None, None, None)
+            assert passkey_store.insert(conn, key)
+            passkeys_waiting.tell(conn, now)
+
+    halt = Halt(other, "UPDATE finding SET closed_at")
+    tell(one, people["ben"])
+    with beside(lambda: tell(other, people["hana"])) as telling:
+        until_it_waits(database, other, unless=lambda: halt.is_reached)
+        one.commit()
+        halt.go()
+        telling.result()
+        other.commit()
+    found = {row["subject"] for row in finding_store.findings(one, kinds=[kind])}
+    assert found == {f"person/{people[name]}" for name in ("ben", "hana")}

@@ -56,6 +56,12 @@ def tell(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
     return row[0], row[1]
 
 
+def hold(conn: Connection[Any], kind: str) -> None:
+    """Until the end of the transaction nobody else who asks for it says what of a kind holds. Before it is read what
+    does: whoever read it a moment earlier takes what was found since for what no longer holds."""
+    conn.execute("SELECT pg_advisory_xact_lock(42, hashtext(%s))", (kind,))
+
+
 def tell_all(conn: Connection[Any], found: Iterable[Finding], *, kinds: Collection[str], within: str = "") -> Told:
     """`found` is all that now holds of these kinds, about subjects that begin with `within`: others of them close."""
     opened = kept = 0

@@ -31,6 +31,7 @@ def look(services: Services) -> None:
 
 def tell(conn: Connection[Any], now: datetime) -> None:
     """As `look`, in the caller's transaction."""
+    finding_store.hold(conn, EMERGENCY)
     finding_store.tell_all(conn, [*_emergencies(conn, now), *_review(conn, now)], kinds=(EMERGENCY, REVIEW))
 
 

@@ -21,6 +21,7 @@ KIND = "identity.passkey_waits"
 
 def tell(conn: Connection[Any], now: datetime) -> None:
     """Bring the findings up to date with what waits."""
+    finding_store.hold(conn, KIND)
     found = [_finding(conn, key, now) for key in passkey_store.unconfirmed(conn)]
     finding_store.tell_all(conn, found, kinds=(KIND,))
 

@@ -139,12 +139,10 @@ def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
     if known is None:
         service.add_person(conn, actor, email, display_name(body, email))
-        id = service.find_person(conn, email).id
-    else:
-        id = known.id
-    store.keep_person(conn, id, written(body, user_name))
-    _set_active(conn, actor, _user(conn, id), is_active(body, True))
-    return user(conn, id)
+        known = _user(conn, service.find_person(conn, email).id)
+    _set_active(conn, actor, known, is_active(body, True))
+    store.keep_person(conn, known.id, written(body, user_name))  # after live policy, as in `_replaced`
+    return user(conn, known.id)
 
 
 def replace_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
