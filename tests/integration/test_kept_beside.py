@@ -7,8 +7,10 @@ import logging
 
 import psycopg
 import pytest
+from tests.integration.gates import until
 
 from groundplan.core.ids import new_id
+from groundplan.gateway.app import Parts
 from groundplan.gateway.call.cited_store import MOST, Citations, Verdict
 from groundplan.testing.database import Database
 
@@ -58,6 +60,21 @@ async def test_a_flush_that_is_cut_off_loses_nothing(database: Database) -> None
             await flushing
     assert len(kept.waiting) == 1
     await kept.close()
+    assert numbers(database) == [1]
+
+
+async def test_what_is_being_added_as_its_worker_stops_is_added(database: Database) -> None:
+    kept, parts = Citations(database.urls["gateway"]), Parts()
+    kept.every = 0.0
+    kept.add(verdict(1))
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute("LOCK TABLE call_citation")
+        parts.run(kept, kept.run())
+        await until(lambda: not kept.waiting)
+        await asyncio.sleep(0.1)
+        closing = asyncio.create_task(parts.aclose())
+        await asyncio.sleep(0.1)
+    await closing
     assert numbers(database) == [1]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from math import inf
 
 import psycopg
+from tests.integration.gates import until
 
 from groundplan.economics.semantic.regions import GIVE, Learned, Regions
 from groundplan.gateway.caching.meaning_checks import DAYS, Checks
@@ -42,6 +44,20 @@ async def test_what_cannot_be_added_waits(database: Database) -> None:
     checks._url = database.urls["gateway"]
     await checks.exchange()
     assert checks.known(TERMS) == [Learned(b"\x01", 1, 0, -inf)]
+
+
+async def test_an_exchange_that_is_cut_off_loses_nothing(database: Database) -> None:
+    checks = Checks(database.urls["gateway"])
+    checks.add(TERMS, b"\x01", wrong=False, raised=-inf)
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute("LOCK TABLE semantic_region")
+        exchanging = asyncio.create_task(checks.exchange())
+        await until(lambda: not checks._waiting)
+        await asyncio.sleep(0.1)
+        exchanging.cancel()
+        await asyncio.wait([exchanging])
+    await checks.close()
+    assert exchanging.cancelled() and checks.known(TERMS) == [Learned(b"\x01", 1, 0, -inf)]
 
 
 async def test_a_region_that_others_proved_gives_after_a_restart(database: Database) -> None:

@@ -162,8 +162,14 @@ class Parts(AsyncExitStack):
     def run(self, part: _Closed, work: Coroutine[Any, Any, None]) -> _Closed:
         """Let `work` of a part go on beside the calls; it is ended before the part is closed."""
         self.keep(part)
-        self.callback(asyncio.get_running_loop().create_task(work).cancel)
+        self.push_async_callback(_end, asyncio.get_running_loop().create_task(work))
         return part
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel it and wait for its end: what it had taken up is there again for whoever closes."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 class Worker:

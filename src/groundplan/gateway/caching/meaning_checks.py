@@ -78,9 +78,9 @@ class Checks:
                 await self.exchange()
 
     async def exchange(self) -> None:
-        """Add what waits, and read what all have added; what cannot be added waits on."""
+        """Add what waits, and read what all have added. What cannot be added waits on, also where this is cut off."""
         taken, self._waiting = self._waiting, {}
-        added = False
+        added, found = False, None
         try:
             async with asyncio.timeout(5.0):
                 async with await connect(self._url) as connection:
@@ -93,12 +93,14 @@ class Checks:
                         found = await cursor.fetchall()
         except (psycopg.Error, OSError, TimeoutError) as error:
             self._problem.tell("checks of answers by meaning wait for PostgreSQL: %s", error.__class__.__name__)
-            for key, row in taken.items():
+        finally:
+            if found is None:
                 into = self._read if added else self._waiting
-                into[key] = _sum(into.get(key, _NOTHING), row)
-            return
-        self._problem.over()
-        self._take(found)
+                for key, row in taken.items():
+                    into[key] = _sum(into.get(key, _NOTHING), row)
+        if found is not None:
+            self._problem.over()
+            self._take(found)
 
     def _take(self, rows: Sequence[Any]) -> None:
         read = {(row[0], row[1], bytes(row[2])): (int(row[3]), int(row[4]), float(row[5])) for row in rows}
