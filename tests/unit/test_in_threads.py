@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg_pool import PoolTimeout
 
@@ -49,6 +51,37 @@ class Pool:
         if self.away:
             raise PoolTimeout
         yield "connection"
+
+
+@pytest.mark.parametrize("fails", ["asyncio_0", "shelf-scheduler", "shelf-worker-0"])
+async def test_it_is_asked_again_once_there_are_threads(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a user who may have no more of them for a moment: a pool that could not begin is none."""
+    monkeypatch.setattr(threads, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(threads, "SECONDS", 0.2)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "asyncio"))
+    start, tried = threading.Thread.start, list[str]()
+
+    def started(self: threading.Thread) -> None:
+        if self.name == fails:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    def connect(*_: object, **__: object) -> None:
+        tried.append("")
+        raise psycopg.OperationalError("nobody is there")
+
+    monkeypatch.setattr(threads._Heard, "connect", connect)
+    database = InThreads(AWAY, "shelf", 1, unreachable)
+    with monkeypatch.context() as system:
+        system.setattr(threading.Thread, "start", started)
+        with pytest.raises(Unavailable):
+            await database.run(str)
+    assert not tried
+    await asyncio.sleep(0.06)
+    with pytest.raises(Unavailable):
+        await database.run(str)
+    assert tried, "somebody connects for it now"
+    await database.close()
 
 
 async def test_one_finds_out_whether_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:

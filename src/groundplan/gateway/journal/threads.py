@@ -8,7 +8,9 @@ for each other.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -50,7 +52,9 @@ class InThreads:
         self._unreachable = unreachable
         self._away_until = 0.0
         """No connection was to be had; 0: that is not known."""
-        self._pool: ConnectionPool[Any] = ConnectionPool(
+        self._opening = threading.Lock()
+        self._make: Callable[[], ConnectionPool[Any]] = partial(
+            ConnectionPool,
             url,
             connection_class=_Heard,
             kwargs={"autocommit": True, "connect_timeout": 2},
@@ -64,6 +68,7 @@ class InThreads:
             name=name,
             open=False,
         )
+        self._pool = self._make()
 
     async def run(self, work: Callable[[Any], _Found]) -> _Found:
         """What `work` makes of a connection. Raises `Unavailable`, and what `work` raises of its own."""
@@ -72,18 +77,33 @@ class InThreads:
 
         def run() -> _Found:
             self._check(finds_out=finds_out)  # it may have waited for a thread until that was known
-            self._pool.open()
-            with self._pool.connection() as conn:
+            with self._opened().connection() as conn:
                 self._away_until = 0.0
                 return work(conn)
 
         try:
-            return await asyncio.to_thread(run)
+            working = asyncio.get_running_loop().run_in_executor(None, run)
+        except RuntimeError as error:  # this user may have no more threads now
+            raise self._unreachable() from error
+        try:
+            return await working
         except PoolTimeout as error:
             self._away_until = monotonic() + AWAY_SECONDS
             raise self._unreachable() from error
         except psycopg.Error as error:
             raise self._unreachable() from error
+
+    def _opened(self) -> ConnectionPool[Any]:
+        """Raises `PoolTimeout` where this user may have no more threads now."""
+        with self._opening:
+            pool = self._pool
+            try:
+                pool.open()
+            except RuntimeError as error:
+                self._pool = self._make()  # it takes itself for open, and nobody would ever connect for it
+                pool.close(0)
+                raise PoolTimeout("no thread for connections") from error
+            return pool
 
     def _finds_out(self) -> bool:
         """Whether it was away a moment ago, and this one is to ask whether it still is."""
