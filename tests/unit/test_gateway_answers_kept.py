@@ -442,6 +442,22 @@ async def test_nothing_is_sent_where_it_cannot_be_seen_who_else_used_the_key(tmp
         each.close()
 
 
+async def test_a_worker_whose_file_cannot_be_begun_refuses_keys_until_it_can(tmp_path: Path) -> None:
+    """As where the disk has room for a journal and for no more names: all other calls need no such file."""
+    folder = tmp_path / "journal"
+    answers = Answers(folder, new_id(), NOW)
+    answers.open(HOLDER)
+    await answers.begin(ONE, BODY, NOW)
+    with pytest.raises(Unavailable) as caught:
+        answers.mark(ONE, NOW)
+    assert caught.value.code == "journal_unavailable"
+    answers.forget(ONE)
+    folder.mkdir()
+    await answers.begin(ONE, BODY, NOW)
+    assert answers.mark(ONE, NOW) == [] and made(folder).mark(ONE, NOW) == [HOLDER]
+    answers.close()
+
+
 async def test_a_torn_entry_of_another_worker_is_read_when_it_is_whole(tmp_path: Path) -> None:
     apart, shared = tmp_path / "apart", tmp_path / "shared"
     apart.mkdir()

@@ -170,9 +170,13 @@ def test_a_lock_that_the_system_does_not_give_keeps_no_file_open(
 
     monkeypatch.setattr(fcntl, "flock", none_left)
     with monkeypatch.context() as files:
-        closed = list[int]()
-        close = os.close
-        files.setattr(os, "close", lambda descriptor: (closed.append(descriptor), close(descriptor)))
+        closed, close = list[int](), os.close
+
+        def counted(descriptor: int) -> None:
+            closed.append(descriptor)
+            close(descriptor)
+
+        files.setattr(os, "close", counted)
         with pytest.raises(OSError, match="No locks"):
             try_lock(tmp_path)
     assert len(closed) == 1

@@ -99,12 +99,11 @@ class Answers:
             self._forget_old_files(now)
 
     def open(self, holder: Holder) -> None:
-        """Start this worker's first file, saying where its answers can be had. Raises `Unavailable`."""
+        """Start this worker's first file, saying where its answers can be had. Where the disk takes none, calls with a
+        key are refused until it does."""
         self._holder = holder
-        try:
+        with suppress(OSError):
             self._file = self._begin_file(holder)
-        except OSError as error:
-            raise _unwritable() from error
 
     def catch_up(self) -> None:
         """Read what others wrote so far, before there are calls that would wait for it: of a day with a few keys a
@@ -174,9 +173,11 @@ class Answers:
 
         Raises `Unavailable` when it cannot be written.
         """
-        if self._file is None:
+        if self._holder is None:
             raise _unwritable()
         try:
+            if self._file is None:
+                self._file = self._begin_file(self._holder)
             self._go_on(now)
             # written before reading: of two workers with the same key at once at least one sees the other
             _append(self._file, _ENTRY.pack(digest, now))
@@ -277,6 +278,7 @@ class Answers:
         self._others = {name: reader for name, reader in self._others.items() if name in left}
 
     def close(self) -> None:
+        self._holder = None
         if self._file is not None:
             os.close(self._file)
             self._file = None
