@@ -1,10 +1,13 @@
 """The embedding model against values published for it, and against itself in every batch."""
 
+import queue
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -283,3 +286,40 @@ def test_a_wrong_model_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}")
     with pytest.raises(Unavailable):
         Encoder(tmp_path)
+
+
+class Short:
+    """A request of a model whose memory is short for so many times: as it begins, or as it ends."""
+
+    fails: ClassVar[list[str]] = []
+
+    def set_input_tensor(self, place: int, array: object) -> None:
+        """It has it."""
+
+    def start_async(self) -> None:
+        self.fail("start")
+
+    def wait(self) -> None:
+        self.fail("wait")
+
+    def get_output_tensor(self, number: int) -> SimpleNamespace:
+        return SimpleNamespace(data=np.full(1, number))
+
+    def fail(self, where: str) -> None:
+        if self.fails and self.fails[0] == where:
+            self.fails.pop(0)
+            raise RuntimeError("can't alloc")
+
+
+@pytest.mark.parametrize("fails", [["wait"] * 5, ["start"] * 5])
+def test_what_computes_is_there_again_after_memory_was_short(fails: list[str]) -> None:
+    """There are two of it: were they lost, each question from then on would wait for good."""
+    encoder = OpenVinoEncoder.__new__(OpenVinoEncoder)
+    encoder._free, encoder._tensor, Short.fails = queue.LifoQueue(), lambda array: array, list(fails)
+    for _ in range(2):
+        encoder._free.put(Short())
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match="alloc"):
+            list(encoder._computed([[[1, 2]]], 7))
+        assert encoder._free.qsize() == 2
+    assert [int(found[0]) for found in encoder._computed([[[1, 2]]] * 3, 7)] == [7, 7, 7]

@@ -186,21 +186,28 @@ class OpenVinoEncoder(Encoder):
                     request = _request(self._free, running)
                 few = len(rows) <= FEW_TEXTS and longest <= _SHORT
                 least = 1 << (len(rows) - 1).bit_length() if few else 0
-                for place, array in enumerate(padded(rows, _SHORT_LENGTHS if few else _LENGTHS, least)):
-                    request.set_input_tensor(place, self._tensor(array))
-                request.start_async()
+                try:
+                    for place, array in enumerate(padded(rows, _SHORT_LENGTHS if few else _LENGTHS, least)):
+                        request.set_input_tensor(place, self._tensor(array))
+                    request.start_async()
+                except BaseException:
+                    self._free.put(request)
+                    raise
                 running.append(request)
             while running:
                 yield self._result(running.popleft(), output)
         finally:
             for request in running:
-                request.wait()
+                with suppress(RuntimeError):  # nobody asks for what it makes any more
+                    request.wait()
                 self._free.put(request)
 
     def _result(self, request: Any, output: int) -> _Array:
-        request.wait()
-        found: _Array = request.get_output_tensor(output).data.copy()
-        self._free.put(request)
+        try:
+            request.wait()
+            found: _Array = request.get_output_tensor(output).data.copy()
+        finally:
+            self._free.put(request)  # also where memory was short: there are only as many as threads
         return found
 
 
