@@ -20,6 +20,7 @@ from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS
 from groundplan.knowledge.embedding.together import Made
 from groundplan.knowledge.embedding.wire import EARLY, Layers, embed_answer, embed_request
 from groundplan.knowledge.model import DIMENSION, Embedder, Vectors
+from groundplan.knowledge.retrieval import endpoint
 from groundplan.knowledge.retrieval.endpoint import Application, Service, application
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.question import Asking
@@ -152,6 +153,23 @@ async def test_the_state_of_documents_is_told_to_a_gateway_that_asks_for_it_alon
     asked = msgspec.json.encode(msgspec.structs.replace(PLAIN, stated=stated))
     status, body = await posted(application(served(search), "word"), asked, "/search")
     assert status == 200 and msgspec.json.decode(body).get("state") == ("7 1 a" if stated else None)
+
+
+async def test_a_failure_that_goes_on_is_logged_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Thousands of tracebacks would fill a disk, where memory is short for a while."""
+
+    def answer(_: object) -> Result:
+        raise RuntimeError("can't alloc")
+
+    serve, asked = application(served(SimpleNamespace(answer=answer)), "word"), msgspec.json.encode(PLAIN)
+    monkeypatch.setattr(endpoint, "TOLD_SECONDS", 3600.0)
+    assert [(await posted(serve, asked, "/search"))[0] for _ in range(5)] == [500] * 5
+    monkeypatch.setattr(endpoint, "TOLD_SECONDS", 0.0)
+    await posted(serve, asked, "/search")
+    first, second = (msgspec.json.decode(line) for line in capsys.readouterr().err.splitlines())
+    assert "can't alloc" in first["exception"] and (first["more"], second["more"]) == (0, 4)
 
 
 @pytest.mark.parametrize("where", [{"sensitivity": ["a\0"]}, {"sensitivity": ["secret"]}, {"path": "a\0"}])

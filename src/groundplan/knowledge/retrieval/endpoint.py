@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
@@ -49,6 +50,9 @@ _WAITING = 16
 """So many searches may wait for rerankers at once."""
 _FEW = 4
 """Requests under way that all have a thread of the loop's own: it has five at least."""
+
+TOLD_SECONDS = 10.0
+"""Between two lines about the same failure."""
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -221,10 +225,27 @@ def personal(body: bytes) -> bytes:
     return msgspec.json.encode(PersonalAnswer([found.kind for found in presidio.find(text)]))
 
 
+class _Failures:
+    """What fails at each request, as where memory is short, is logged now and then: its log lies on a disk."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, type[Exception]], tuple[float, int]] = {}
+        """When it was logged last, and how often it was since."""
+
+    def tell(self, path: str, error: Exception) -> None:
+        key, now = (path, type(error)), time.monotonic()
+        at, more = self._told.get(key, (-TOLD_SECONDS, 0))
+        if now < at + TOLD_SECONDS:
+            self._told[key] = (at, more + 1)
+            return
+        _log.error("knowledge.request_failed", path=path, more=more, exc_info=error)
+        self._told[key] = (now, 0)
+
+
 def application(service: Service, token: str) -> Application:
     """The ASGI application; `token` is the bearer key that callers must send."""
     waiting = ThreadPoolExecutor(_WAITING, "rerank")
-    under_way = 0
+    under_way, failures = 0, _Failures()
     routes = {
         ("POST", "/search"): service.search,
         ("POST", "/confirm"): service.confirm,
@@ -270,8 +291,8 @@ def application(service: Service, token: str) -> Application:
             status, body = await answer(scope, receive)
         except GroundplanError as error:
             status, body = error.status, _error(error)
-        except Exception:  # noqa: BLE001 -- the edge of the process: one bad request must not be told a traceback
-            _log.exception("knowledge.request_failed", path=scope["path"])
+        except Exception as error:  # noqa: BLE001 -- the edge of the process: one bad request must not be told a traceback
+            failures.tell(scope["path"], error)
             status, body = 500, _INTERNAL
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
