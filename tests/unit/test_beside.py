@@ -6,7 +6,8 @@ import pytest
 from tests.unit.test_alone import BOTH, FALLBACK, declared, told
 from tests.unit.test_release_plan import BASE, planned
 
-from groundplan.release import extras
+from groundplan.catalog.check import validate_files
+from groundplan.release import beside, extras
 
 BARE = BASE.replace("sources: [handbook]\n", "")
 
@@ -157,6 +158,14 @@ def test_a_limit_that_no_call_fits_is_told(limit: str, covers: str, *, fits: boo
 )  # fmt: skip
 def test_what_a_routing_decides_is_shared_by_no_balance_and_no_ramp(said: str, without: list[str]) -> None:
     assert told(said, BOTH) == without
+
+
+def test_production_ends_by_no_date_and_says_so() -> None:
+    item = validate_files({"a.yaml": BASE.replace("stage: pilot", "stage: pilot\nlimits: {expires: 2027-01-31}", 1)})
+    pilot = item.workloads["assistant"]
+    assert list(beside.of_workload(item, pilot)) == []
+    (only,) = beside.of_workload(item, pilot.model_copy(update={"stage": "production"}))
+    assert only.message.startswith("`limits.expires` of assistant") and only.where is not None
 
 
 def test_what_is_used_by_nobody_is_told() -> None:

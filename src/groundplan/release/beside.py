@@ -114,6 +114,13 @@ def _overruled(item: doc.WorkloadDoc) -> Iterator[Row]:
     for name, own in (("attempts", rule.attempts), ("deadline", rule.deadline)):
         vain = own is not None and name in limits.model_fields_set and own != getattr(limits, name)
         yield ("limits", name), vain, f"`reliability.{name}` is declared, too, and holds", "Leave one of both out."
+    ends = limits.expires is not None and item.stage == "production"
+    yield (
+        ("limits", "expires"),
+        ends,
+        "what is in production ends by no date",
+        "Leave it out; `stage: retired` ends it.",
+    )
     most = said(rule.retries.max_backoff, "800ms")
     vain = rule.retries.same > 0 and rule.retries.backoff > rule.retries.max_backoff
     why = f"nobody waits longer than `max_backoff`, which is {most}"
