@@ -41,7 +41,7 @@ _BECOMES = {
 """LiteLLM's key -> what it is here."""
 
 
-def _tokens(number: float) -> int:
+def _tokens(number: Decimal | int) -> int:
     """As a declaration takes them."""
     return max(1, min(int(number), MOST_TOKENS))
 
