@@ -25,6 +25,7 @@ from groundplan.core.audit import OPERATOR, SYSTEM, Entry, record, record_many, 
 from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.proof import inclusion_proof
+from groundplan.core.audit.rotate import Rotation
 from groundplan.core.audit.sequencer import LATE_S, Behind, Sequencer, heal, step
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import Role, connect
@@ -404,3 +405,19 @@ def test_killing_the_sequencer_at_any_moment_loses_and_repeats_nothing(
     eventually(lambda: store.become_sequencer(conn))
     sequence(conn, home)
     check(conn, home, count)
+
+
+def test_two_who_rotate_its_key_at_once_each_have_an_answer(conn: Conn, database: Database, home: Home) -> None:
+    note(conn, 1)
+    sequencer = Sequencer(database.urls["control"], home.audit, load_private(home, "checkpoint"), 0.05, home=home)
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(sequencer.rotate, 60.0) for _ in range(2)]
+        while not sequencer._asked.is_set():
+            time.sleep(0.01)
+        time.sleep(0.2)  # both wait
+        sequencer.start()
+        try:
+            done = [each.result() for each in asked]
+        finally:
+            sequencer.stop()
+    assert all(isinstance(each, Rotation) for each in done) and done[0] != done[1]

@@ -16,6 +16,8 @@ from tests.integration.test_identity import ACME, refused
 from groundplan.api.watch import access_rights, passkeys_waiting
 from groundplan.core.audit import OPERATOR
 from groundplan.core.audit.entry import person_actor
+from groundplan.core.database import connect
+from groundplan.core.ids import new_id
 from groundplan.identity import passkey_store, rights, rights_store, service, store
 from groundplan.identity.model import Passkey
 from groundplan.identity.scim import resources as scim
@@ -241,3 +243,33 @@ def test_what_two_find_at_once_is_found(
         other.commit()
     found = {row["subject"] for row in finding_store.findings(one, kinds=[kind])}
     assert found == {f"person/{people[name]}" for name in ("ben", "hana")}
+
+
+def test_workers_that_are_fenced_together_keep_nobody_waiting_who_is_granted_something(
+    database: Database, one: Conn, other: Conn
+) -> None:
+    """Their host is gone: each had places among the calls at the same time of another limit."""
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        for name in ("concurrent/b", "concurrent/a"):
+            epoch = new_id()
+            conn.execute(
+                """INSERT INTO gateway (epoch, host, home, pid, heartbeat_at)
+                   VALUES (%s, 'h', '/', 1, now() - interval '2 days')""",
+                (epoch,),
+            )
+            conn.execute(
+                "INSERT INTO limit_span (name, span, amount, granted, ends) VALUES (%s, 'now', 5, 1, 'infinity')",
+                (name,),
+            )
+            conn.execute(
+                "INSERT INTO limit_slice (epoch, name, span, granted) VALUES (%s, %s, 'now', 1)", (epoch, name)
+            )
+    granting = "SELECT FROM limit_span WHERE name = %s FOR UPDATE"
+    one.execute(granting, ("concurrent/a",))
+    with beside(lambda: service.fence_silent(other, OPERATOR, 86_400.0)) as fencing:
+        until_it_waits(database, other)
+        one.execute(granting, ("concurrent/b",))
+        one.commit()
+        assert len(fencing.result()) == 2
+        other.commit()
+    assert one.execute("SELECT sum(granted) FROM limit_span").fetchone() == (0,)

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
+from tests.integration.interleaved import Halt, beside, until_it_waits
 from tests.knowledge_intake import Given, Intake, source
 
 from groundplan.blueprint.model import Source
@@ -22,7 +23,7 @@ from groundplan.core.ids import new_id
 from groundplan.identity import service as identity
 from groundplan.knowledge import store as search
 from groundplan.knowledge.deletion import tombstones
-from groundplan.knowledge.deletion.delete import Why, delete, readmit
+from groundplan.knowledge.deletion.delete import Why, delete, readmit, replay
 from groundplan.knowledge.governed import governed_store
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.governed.declared_store import declare
@@ -136,6 +137,25 @@ def test_what_was_deleted_meanwhile_does_not_come_back(world: World) -> None:
     readmit(world.other, "s", "b.md", world.why())
     assert world.take_over(Given(texts(2, "a.md", "b.md", "c.md"))).added == 1
     assert world.seen() == {"a.md", "b.md", "c.md"}
+
+
+def test_the_list_of_deletions_is_replayed_as_somebody_deletes_the_same(database: Database, world: World) -> None:
+    """After a restore: neither waits for the other."""
+    world.take_over(Given(texts(1, "a.md")))
+    world.delete("a.md")
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute("DELETE FROM tombstone")
+    world.take_over(Given(texts(1, "a.md")))
+    assert world.live() == {"a.md"}
+    halt = Halt(world.conn, "pg_advisory_xact_lock")
+    with beside(lambda: replay(world.conn, world.home, NOW)) as replaying:
+        halt.reached()
+        with beside(lambda: world.delete("a.md")) as deleting:
+            until_it_waits(database, world.other, unless=deleting.done)
+            halt.go()
+            deleting.result()
+            replaying.result()
+    assert world.live() == set()
 
 
 def test_what_was_deleted_meanwhile_gets_no_readers_by_what_its_folder_says(world: World) -> None:

@@ -293,9 +293,17 @@ def fence_silent(conn: Connection[Any], seconds: float) -> list[UUID]:
            WHERE state = 'live' AND heartbeat_at < now() - make_interval(secs => %s) RETURNING epoch""",
         (seconds,),
     )
-    for (epoch,) in found:
+    epochs = [epoch for (epoch,) in found]
+    # those of all of them in one order, in which workers ask for several, too
+    conn.execute(
+        """SELECT FROM limit_span WHERE span = 'now' AND name IN (
+             SELECT s.name FROM limit_slice s WHERE s.epoch = ANY(%s) AND s.span = 'now' AND NOT s.closed)
+           ORDER BY name COLLATE "C" FOR UPDATE""",
+        (epochs,),
+    )
+    for epoch in epochs:
         conn.execute("SELECT close_limits(%s)", (epoch,))
-    return [epoch for (epoch,) in found]
+    return epochs
 
 
 def names(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID, str]:

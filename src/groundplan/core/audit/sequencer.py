@@ -221,6 +221,8 @@ class Sequencer:
         """Hears of what the database had lost, and has again."""
         self._home = home
         """Whose key is read again each time, so that it may be rotated meanwhile."""
+        self._rotating = threading.Lock()
+        """Of whoever asks for a new key: there is one answer."""
         self._asked = threading.Event()
         self._answered = threading.Event()
         self._rotation: Rotation | GroundplanError | None = None
@@ -230,6 +232,10 @@ class Sequencer:
 
         Raises what `rotate` raises, and `Unavailable` (`audit_elsewhere`) where another process writes the log.
         """
+        with self._rotating:
+            return self._rotate(timeout)
+
+    def _rotate(self, timeout: float) -> Rotation:
         self._answered.clear()
         self._asked.set()
         if not self._answered.wait(timeout):

@@ -126,6 +126,8 @@ def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
     """
     listed = tombstones.read(home)
     with conn.transaction():
+        if listed:
+            intake_store.hold_changes(conn)  # before any row, as in `delete`
         known = store.known(conn, listed)
         missing = [stone for id, stone in listed.items() if id not in known]
         for stone in sorted(missing, key=lambda one: one.at):
@@ -141,7 +143,6 @@ def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
         kept = held_store.drop(conn, [one.document_id for one in listed.values() if one.cause == "hold_ended"])
         again = [*back, *withdrawn]
         if again or kept:
-            intake_store.hold_changes(conn)
             intake_store.remove(conn, again)
             store.wipe(conn, back)
             store.withdraw(conn, withdrawn)
