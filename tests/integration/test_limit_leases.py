@@ -432,6 +432,24 @@ async def test_windows_of_who_never_comes_again_are_forgotten_too(
     assert row(database, "SELECT count(*) FROM limit_slice") == (2,)
 
 
+@pytest.mark.parametrize(("period", "kept", "gone"), [("hour", 3, 4), ("day", 47, 49), ("month", 1415, 1500)])
+async def test_a_database_clock_that_was_ahead_grants_nothing_twice(
+    database: Database, tmp_path: Path, wall: Wall, period: str, kept: int, gone: int
+) -> None:
+    """By one that is a day ahead for a moment today's windows have ended, whoever asks for another one then."""
+    asked, other = quota(REQUESTS, 3, period), quota(REQUESTS, 3)
+    ended = "UPDATE limit_span SET ends = now() - interval '%s hours' WHERE name = '%s' RETURNING 1"
+    async with worker(database, tmp_path, wall) as one, worker(database, tmp_path, wall) as two:
+        with patience():
+            assert all([await one.take(asked, 1, 1) for _ in range(3)])
+        for hours, left in ((kept - 0.1, 3), (gone, 0)):
+            row(database, ended % (hours, asked.name))
+            with patience():
+                assert await two.take(replace(other, name=f"{other.name}/{hours}"), 1, 1)
+            assert granted(database, asked) == left
+            assert not left or not await two.take(asked, 1, 1)
+
+
 async def test_a_window_that_ended_long_ago_is_not_granted_of(database: Database, tmp_path: Path, wall: Wall) -> None:
     wall.at -= timedelta(hours=1)
     async with worker(database, tmp_path, wall) as one:
