@@ -129,6 +129,10 @@ class Stack:
         """As who sees everything."""
         return self._over_kept(lambda connection: _rows(connection.execute(statement.encode(), parameters)))
 
+    def said(self) -> list[tuple[Any, ...]]:
+        """What calls were told to be for: (feature, ticket)."""
+        return self.sql("SELECT DISTINCT detail ->> 'feature', detail ->> 'ticket' FROM call ORDER BY 1, 2")
+
     def _over_kept(self, work: Callable[[psycopg.Connection[Any]], Told]) -> Told:
         """Over a connection that is kept: to be let in takes longer than most of what is asked."""
         if self._asking is not None:

@@ -163,6 +163,7 @@ async def test_a_batch_is_ordered_once_and_metered_call_by_call(world: World) ->
     assert await world.settled() == (12, 12 * LINE)
     rows = world.stack.sql("SELECT DISTINCT flags::text, outcome FROM attempt")
     assert len(rows) == 1 and "provider_batch" in rows[0][0] and rows[0][1] == "ok"
+    assert world.stack.said() == [("refunds", "PAY-17")]
     ((audited,),) = world.stack.sql("SELECT count(*) FROM audit_entry WHERE action = 'call'")
     assert audited == 12
     await wait_for(lambda: world.model.batches.files == {})  # neither prompts nor answers stay at the provider

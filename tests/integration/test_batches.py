@@ -46,6 +46,7 @@ BATCH_RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * P
 LISTED_RATES = msgspec.structs.replace(BATCH_RATES, source="genai-prices 0.2.3 openai/gpt-4.1-mini")
 """The same as the price list has it: of the provider's batch endpoint, and of no calls."""
 LINE = Decimal("0.0001")
+SAID = {"groundplan-feature": "refunds", "groundplan-ticket": "PAY-17"}
 CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
 
 
@@ -89,7 +90,7 @@ def line(name: str, body: dict[str, Any], url: str = CHAT) -> bytes:
 async def order(client: AsyncOpenAI, data: bytes, endpoint: Any = CHAT, window: Any = "24h") -> Batch:
     file = await client.files.create(file=("calls.jsonl", data), purpose="batch")
     return await client.batches.create(
-        input_file_id=file.id, endpoint=endpoint, completion_window=window, metadata={"run": "7"}
+        input_file_id=file.id, endpoint=endpoint, completion_window=window, metadata={"run": "7"}, extra_headers=SAID
     )
 
 
@@ -151,7 +152,8 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup, rates
     assert [b.id async for b in client.batches.list(limit=1)] == [batch.id]
     long = await setup.stack.ask("GET", f"/v1/batches?limit={'1' * 5000}", setup.key)
     assert (long.status, long.code) == (400, "limit_range")
-    assert held(setup.stack) >= 12 * each
+    ship(setup.stack)
+    assert setup.stack.said() == [("refunds", "PAY-17")] and held(setup.stack) >= 12 * each
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
         (shown,) = batch_queries.batches(connection, "assistant", 10)
         assert batch_queries.batches(connection, "other", 10) == []

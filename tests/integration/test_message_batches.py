@@ -21,7 +21,7 @@ from anthropic.types.messages import (
 from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.sdk_types import strict
 from tests.integration.test_batch_kill import UNRECOVERED, shipping
-from tests.integration.test_batches import BATCH_RATES, LINE, held
+from tests.integration.test_batches import BATCH_RATES, LINE, SAID, held, ship
 
 from groundplan.core.money import PICO
 from groundplan.ledger import batch_queries
@@ -85,7 +85,7 @@ def counts(batch: MessageBatch) -> dict[str, int]:
 @pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
 async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup, model: str) -> None:
     batches = setup.client.messages.batches
-    made = await batches.create(requests=requests(6, model=model))
+    made = await batches.create(requests=requests(6, model=model), extra_headers=SAID)
     assert made.processing_status == "in_progress" and counts(made) == {"processing": 6}
     assert made.results_url is None and made.ended_at is None
     batch = await ended(setup.client, made.id)
@@ -98,6 +98,8 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup, model
         assert Decimal(result.message.model_extra["groundplan"]["cost_usd"]) == LINE
     assert setup.native.counted + setup.chat.counted == 6
     assert held(setup.stack) >= 6 * LINE
+    ship(setup.stack)
+    assert setup.stack.said() == [("refunds", "PAY-17")]
     await _types(setup, batch.id)
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
         (shown,) = batch_queries.batches(connection, "assistant", 10)

@@ -82,10 +82,12 @@ def header_lines(batch: Batch) -> bytes:
 
 
 def _headers(batch: Batch) -> dict[bytes, bytes]:
-    """The headers that each call of a batch has: those of its order that say which version of the API it speaks."""
-    if batch.endpoint != MESSAGES_ENDPOINT:
-        return {}
-    return {name.encode("latin-1"): value.encode("latin-1") for name, value in (batch.metadata or {}).items()}
+    """The headers that each call of a batch has: those of its order that say what it is for, and which version of the
+    API it speaks."""
+    told = dict(batch.said)
+    if batch.endpoint == MESSAGES_ENDPOINT:
+        told |= batch.metadata or {}
+    return {name.encode("latin-1"): value.encode("latin-1") for name, value in told.items()}
 
 
 def _course(gateway: Gateway, exchange: Exchange) -> Course:

@@ -7,7 +7,7 @@ running to done once. Who decides is `batch_runner`; what a line says is not kno
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
@@ -29,7 +29,7 @@ MESSAGES_ENDPOINT = "/v1/messages"
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b.input_file, b.completion_window,
     b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
-    b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired, b.output_seconds"""
+    b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired, b.output_seconds, b.said"""
 
 BRIEFLY: LiteralString = "SET idle_in_transaction_session_timeout = '2s'"
 """Whatever moves the money of a batch has the rows of its budgets until it is committed: a worker that is stopped just
@@ -78,6 +78,8 @@ class Batch:
     expired: int = 0
     output_seconds: int | None = None
     """For which its result files are kept; None: until they are deleted."""
+    said: dict[str, str] = field(default_factory=dict)
+    """Headers of its order that its calls have, too: what it is for, and which ticket it works on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +114,12 @@ class Claimed:
 async def add(connection: Connection, batch: Batch) -> None:
     await connection.execute(
         """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, metadata, status,
-             created_at, expires_at, total, output_seconds)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+             created_at, expires_at, total, output_seconds, said)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             batch.id, batch.workload, batch.key, batch.person, batch.endpoint, batch.input_file,
             batch.completion_window, None if batch.metadata is None else Jsonb(batch.metadata), batch.status,
-            batch.created_at, batch.expires_at, batch.total, batch.output_seconds,
+            batch.created_at, batch.expires_at, batch.total, batch.output_seconds, Jsonb(batch.said),
         ),
     )  # fmt: skip
 

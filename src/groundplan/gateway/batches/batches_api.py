@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -39,6 +40,7 @@ from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
 from groundplan.gateway.call.facts_api import admitted
+from groundplan.gateway.call.feature import said_of
 from groundplan.gateway.call.files_by_id import FilesById
 from groundplan.gateway.database import Pool
 from groundplan.gateway.http import errors
@@ -238,6 +240,7 @@ class BatchesApi:
             again = made is not None
             if made is None:
                 batch = await self._new(connection, key, person, asked, (now, ends))
+                batch = replace(batch, said=said_of(request.headers))
                 async with connection.transaction():
                     made = await order_key_store.take(connection, once.key, batch.id)
                     if not (again := made != batch.id):

@@ -26,6 +26,7 @@ from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
+from groundplan.gateway.call.feature import said_of
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.refusals import FULL
@@ -95,6 +96,7 @@ class MessageBatchesApi:
             input_file=input_file, completion_window=f"{HOURS}h", metadata=told, status="validating", created_at=now,
             expires_at=now + timedelta(hours=HOURS), in_progress_at=None, cancelling_at=None, ended_at=None, errors=[],
             output_file=None, error_file=None, total=requests.count, held_usd=0, charges=[],
+            said=said_of(request.headers),
         )  # fmt: skip
         made = await self._gateway.to_its_end(self._entered(batch, file, once, room))
         if made == batch.id:

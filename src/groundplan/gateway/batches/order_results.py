@@ -21,6 +21,7 @@ from groundplan.gateway.batches.batch_store import Batch, error_line
 from groundplan.gateway.batches.order_store import Order, OrderLine
 from groundplan.gateway.batches.provider import ProviderBatch
 from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.feature import FEATURE, TICKET
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.codec import Answered, Malformed
 from groundplan.gateway.surfaces.interface import Interface
@@ -39,6 +40,7 @@ WHY = {
 }
 NOT_MADE = frozenset({EXPIRED, CANCELLED})
 """What a provider says of a call that it did not make."""
+_FEATURE, _TICKET = FEATURE.decode(), TICKET.decode()
 _encode = msgspec.json.Encoder().encode
 
 
@@ -245,6 +247,7 @@ def finish(terms: Terms, line: OrderLine, found: Made) -> Finish:
         endpoint=terms.interface.name, status="ok" if found.ok else "failed",
         http_status=found.status or 502, error_code=code, deployment=order.deployment.name, cache="none",
         blueprint=order.blueprint, duration_us=0, first_byte_us=0, steps=[], sources=[], demo=terms.demo,
+        feature=batch.said.get(_FEATURE, ""), ticket=batch.said.get(_TICKET, ""),
     )  # fmt: skip
 
 

@@ -13,11 +13,10 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import MAX_AMOUNT
 from groundplan.economics import price
-from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.gateway.call import admit, limits, meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.feature import FEATURE, TICKET, feature_of, ticket_of
+from groundplan.gateway.call.feature import FEATURE, TICKET, feature_of, own_feature_of, ticket_of
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.experiments.assign import told
 from groundplan.gateway.upstream import account
@@ -32,10 +31,8 @@ LONGEST_TOKEN = 128
 
 
 def _feature(exchange: Exchange, header: bytes) -> str:
-    """Names that begin with `experiment/` are of calls that the gateway makes itself, and of no others."""
-    feature = feature_of(header)
     own = exchange.trial is not None and exchange.trial.beside
-    return "" if feature.startswith(BUDGET_PREFIX) and not own else feature
+    return feature_of(header) if own else own_feature_of(header)
 
 
 def attempt(
