@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from email.message import Message
 from email.parser import BytesParser
@@ -363,6 +364,36 @@ def test_mail_that_cannot_be_handed_over_is_tried_again(services: Services, cloc
     with services.transaction() as conn:
         tries = conn.execute("SELECT tries, problem FROM mail").fetchall()
     assert all(count == 1 and "Refused" in str(problem) for count, problem in tries) and len(tries) == 2
+
+
+def test_a_slow_mail_server_takes_no_connection_away_and_gets_nothing_twice(
+    services: Services, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(services)
+    reach = dataclasses.replace(
+        services, settings=dataclasses.replace(services.settings, mail_url="smtp://127.0.0.1:9")
+    )
+    approval_terms.look(reach)
+    given = list[Any]()
+
+    def slow(_: Services, waiting: Any) -> None:
+        given.append(waiting.id)
+        with ExitStack() as stack:
+            for _each in range(3):  # all that the pool has
+                stack.enter_context(services.pool.connection(timeout=2))
+        if len(given) == 1:
+            assert mail.send_waiting(reach) == 1, "somebody else hands the other one over"
+        if len(given) == 3:
+            raise SystemExit  # it is killed
+
+    monkeypatch.setattr(mail, "hand_over", slow)
+    assert mail.send_waiting(reach) == 1 and len({*given}) == len(given) == 2
+    clock.advance(timedelta(days=3).total_seconds())
+    approval_terms.look(reach)
+    with pytest.raises(SystemExit):
+        mail.send_waiting(reach)
+    clock.advance(mail.LONGEST.total_seconds() + 1)
+    assert mail.send_waiting(reach) == 2 and given.count(given[2]) == 2, "what nobody knows of is handed over again"
 
 
 def test_nothing_in_a_subject_becomes_a_header() -> None:

@@ -6,7 +6,8 @@ import dataclasses
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class Receiver(ThreadingHTTPServer):
         self.events: list[dict[str, Any]] = []
         self.tokens: list[str] = []
         self.status = 200
+        self.meanwhile: Callable[[], object] = bool
+        """What goes on while it takes some."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -44,6 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.tokens.append(self.headers.get("Authorization", ""))
+        self.server.meanwhile()
         if self.server.status == 200:
             self.server.events += [json.loads(line) for line in body.splitlines()]
         self.send_response(self.server.status)
@@ -114,6 +118,30 @@ def test_events_are_sent_once_and_wait_for_a_siem_that_is_away(services: Service
             each["type_uid"] == each["class_uid"] * 100 + each["activity_id"] and each["metadata"]["version"] == "1.3.0"
         )
     assert set(receiver.tokens) == {"Bearer s3cret"}
+
+
+def test_a_slow_siem_takes_no_connection_away_and_gets_nothing_twice(services: Services, receiver: Receiver) -> None:
+    ours, seen = to(services, f"http://127.0.0.1:{receiver.server_port}/in"), list[Any]()
+
+    def meanwhile() -> None:
+        with ExitStack() as stack:
+            for _ in range(2):  # all that the pool has
+                stack.enter_context(services.pool.connection(timeout=2))
+            seen.append(True)
+        seen.append(siem.send_new(ours))
+
+    receiver.meanwhile = meanwhile
+    written(services, "login", "kill")
+    assert siem.send_new(ours) == 2 and seen == [True, 0] and len(receiver.events) == 2
+    receiver.meanwhile = bool
+    written(services, "kill")
+    with services.transaction() as conn:  # whoever sent it is gone, or PostgreSQL's clock was fast then
+        conn.execute("UPDATE siem_position SET claimed_at = now() - interval '61 seconds'")
+    assert siem.send_new(ours) == 1
+    written(services, "kill")
+    with services.transaction() as conn:
+        conn.execute("UPDATE siem_position SET claimed_at = now() + interval '1 day'")
+    assert siem.send_new(ours) == 1
 
 
 def test_syslog_frames_carry_the_same_events(services: Services) -> None:

@@ -43,20 +43,24 @@ def send_new(services: Services) -> int:
     sent = 0
     while True:
         with services.transaction() as conn:
-            start = siem_store.locked_position(conn)
+            if not audit_store.sequenced_from(conn, siem_store.position(conn), 1):
+                return sent
+            start = siem_store.claimed_position(conn)
             if start is None:
                 return sent  # another process is sending
             rows = audit_store.sequenced_from(conn, start, BATCH)
             blueprint = current_or_none(conn)
-            company = blueprint.company if blueprint else ""
-            entries = [(leaf, decode(body)) for leaf, body in rows]
-            events = [event(entry, leaf, company) for leaf, entry in entries if is_event(entry)]
-            problem = _sent(target, events, services.settings.siem_token) if events else ""
+        company = blueprint.company if blueprint else ""
+        entries = [(leaf, decode(body)) for leaf, body in rows]
+        events = [event(entry, leaf, company) for leaf, entry in entries if is_event(entry)]
+        # without a connection of the database: a receiver that is slow would take one away for as long
+        problem = _sent(target, events, services.settings.siem_token) if events else ""
+        with services.transaction() as conn:
+            siem_store.let_go(conn, start)
             if not problem and rows:
-                siem_store.moved(conn, rows[-1][0] + 1)
+                siem_store.moved(conn, start, rows[-1][0] + 1)
                 sent += len(events)
-            if problem or rows:
-                finding_store.tell_all(conn, _findings(target, problem), kinds=(KIND,))
+            finding_store.tell_all(conn, _findings(target, problem), kinds=(KIND,))
         if problem or len(rows) < BATCH:
             return sent
 

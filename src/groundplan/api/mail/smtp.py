@@ -1,7 +1,7 @@
 """Mail by SMTP: a sentence and a link to the console, never a decision: who opens it still signs in and decides there.
 
-Queued in the transaction of what it tells, and handed over at least once. Where no server is set, nothing is sent; the
-inbox of the console tells the same.
+Queued in the transaction of what it tells, and handed over at least once, outside of any: a server that is slow takes
+no connection of the database away. Where no server is set, nothing is sent; the inbox of the console tells the same.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ SEND_SECONDS = 5.0
 AT_ONCE = 50
 TIMEOUT = 10.0
 RETRY = timedelta(minutes=1)
+LONGEST = timedelta(minutes=5)
+"""That a mail may be on its way: after it whoever took it is taken to be gone."""
 KEPT = timedelta(days=90)
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -32,17 +34,20 @@ def send_waiting(services: Services) -> int:
         return 0
     count = 0
     for _ in range(AT_ONCE):
+        now = services.clock.now()
         with services.transaction() as conn:
-            now = services.clock.now()
-            waiting = mail_store.take(conn, now)
+            waiting = mail_store.take(conn, now, now + LONGEST)
             if waiting is None:
                 mail_store.forget(conn, now - KEPT)
                 return count
-            try:
-                hand_over(services, waiting)
-            except (OSError, smtplib.SMTPException, GroundplanError) as error:
-                later = now + RETRY * (1 << min(waiting.tries, 10))
-                mail_store.failed(conn, waiting.id, later, f"{error.__class__.__name__}: {error}"[:300])
+        problem = ""
+        try:
+            hand_over(services, waiting)
+        except (OSError, smtplib.SMTPException, GroundplanError) as error:
+            problem = f"{error.__class__.__name__}: {error}"[:300]
+        with services.transaction() as conn:
+            if problem:
+                mail_store.failed(conn, waiting.id, now + RETRY * (1 << min(waiting.tries, 10)), problem)
             else:
                 mail_store.sent(conn, waiting.id, now)
                 count += 1

@@ -46,13 +46,15 @@ def queue_all(conn: Connection[Any], mails: Sequence[tuple[str, UUID, str, str]]
         )
 
 
-def take(conn: Connection[Any], now: datetime) -> Waiting | None:
-    """The next mail to hand over, locked against another process; None where none waits."""
+def take(conn: Connection[Any], now: datetime, again: datetime) -> Waiting | None:
+    """The next mail to hand over, which nobody else takes until `again`; None where none waits."""
     row = conn.execute(
-        """SELECT m.id, p.email, m.subject, m.path, m.tries FROM mail m JOIN person p ON p.id = m.person_id
-           WHERE m.sent_at IS NULL AND m.next_try <= %s AND p.active ORDER BY m.queued_at
-           LIMIT 1 FOR UPDATE OF m SKIP LOCKED""",
-        (now,),
+        """WITH waiting AS (
+             SELECT m.id, p.email, m.subject, m.path, m.tries FROM mail m JOIN person p ON p.id = m.person_id
+             WHERE m.sent_at IS NULL AND m.next_try <= %s AND p.active ORDER BY m.queued_at
+             LIMIT 1 FOR UPDATE OF m SKIP LOCKED)
+           UPDATE mail SET next_try = %s FROM waiting WHERE mail.id = waiting.id RETURNING waiting.*""",
+        (now, again),
     ).fetchone()
     return Waiting(*row) if row else None
 
