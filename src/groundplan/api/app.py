@@ -41,6 +41,7 @@ from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
 from groundplan.core.endpoints import announce_at_last
 from groundplan.core.errors import GroundplanError
+from groundplan.core.found_last import FoundLast
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
 from groundplan.placement import planned, routes
@@ -54,7 +55,7 @@ CHECK_SECONDS = 8.0
 answer, and for ever where something in it takes what is sent. Whoever asks waits no longer for why."""
 
 
-class _Checked(Connection[Any]):
+class _Checked(FoundLast):
     """One of which it is known before it is used whether the server answers."""
 
     _most: float | None = None

@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.found_last import FoundLast
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, resolve_secret
 
@@ -155,7 +156,7 @@ def connect(url: str, *, autocommit: bool = False, timeout: int = 10) -> psycopg
     before PostgreSQL does not take what is asked for (`database_pooled`), and for a service that is not found
     (`database_url`)."""
     try:
-        return psycopg.connect(url, autocommit=autocommit, connect_timeout=timeout)
+        return FoundLast.connect(url, autocommit=autocommit, connect_timeout=timeout)
     except psycopg.OperationalError as error:
         if "unsupported startup parameter" in str(error):  # in PgBouncer's words, unless it is told to drop them
             raise pooled(f"what stands before PostgreSQL refuses what is asked for: {first_line(error)}") from error

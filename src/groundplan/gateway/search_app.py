@@ -28,6 +28,7 @@ from groundplan.core import logs
 from groundplan.core.database import database_url
 from groundplan.core.endpoints import announce, listen_locally, withdraw
 from groundplan.core.errors import GroundplanError
+from groundplan.core.found_last import FoundLast
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
 from groundplan.gateway import memory
@@ -72,6 +73,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     index = Editions(saved.load())
     pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "search"),
+        connection_class=FoundLast,
         kwargs={"autocommit": True},
         min_size=1,
         max_size=4,

@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from groundplan.core.errors import Unavailable
+from groundplan.core.found_last import FoundLast
 
 SECONDS = 2.0
 """Longest that a connection, or a statement, is waited for."""
@@ -30,7 +31,7 @@ AWAY_SECONDS = 1.0
 _Found = TypeVar("_Found")
 
 
-class _Heard(psycopg.Connection[Any]):
+class _Heard(FoundLast):
     """One whose statements end also where PostgreSQL says nothing more, and which does not stay with a server that may
     write no more (`database`)."""
 

@@ -1,0 +1,47 @@
+"""A connection to PostgreSQL where it was found last, while those who know its name are away or fail.
+
+That the name is not there any more is heeded. Workers look names up beside their loop (`gateway.upstream.reach`); this
+is for processes that wait for a connection, and know no way to wait less for a name.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Any, Final, Self
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+_UNRESOLVED: Final = "failed to resolve host"
+"""How psycopg says so, with the number of the system's error."""
+_NOWHERE: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+_NUMBER: Final = re.compile(r"\[Errno (-?\d+)\]")
+_known: Final[dict[tuple[str, str], dict[str, str]]] = {}
+"""By the servers that an address names, which of them was found last, and where."""
+
+
+class FoundLast(psycopg.Connection[Any]):
+    """See the module."""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **more: Any) -> Self:
+        """As psycopg's. Raises psycopg.Error."""
+        asked = conninfo_to_dict(conninfo, **more)
+        servers = str(asked.get("host") or ""), str(asked.get("port") or "")
+        try:
+            made = super().connect(conninfo, **more)
+        except psycopg.OperationalError as error:
+            known = _known.get(servers) if _is_away(str(error)) else None
+            if known is None:
+                raise
+            return super().connect(conninfo, **{**more, **known})
+        if servers[0] and not asked.get("hostaddr") and made.info.hostaddr:
+            _known[servers] = {"host": made.info.host, "hostaddr": made.info.hostaddr, "port": str(made.info.port)}
+        return made
+
+
+def _is_away(told: str) -> bool:
+    """Whether a name was not found since nobody could say, and not since it is not there."""
+    numbers = {int(number) for number in _NUMBER.findall(told)}
+    return _UNRESOLVED in told and numbers.isdisjoint(_NOWHERE)
