@@ -8,12 +8,14 @@ import multiprocessing
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -21,6 +23,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
 
+from groundplan.cli import doctor
 from groundplan.cli.doctor import _postgres
 from groundplan.core.database import DATABASE, ROLES, connect, external_url, role_name, unhurried
 from groundplan.core.errors import Conflict, Denied, Invalid, Unavailable
@@ -155,6 +158,17 @@ def test_who_may_make_functions_among_ours_is_told(database: Database, tmp_path:
         with connect(database.superuser, autocommit=True) as admin:
             admin.execute(granted.encode())
         assert [check.state for check in _postgres(Home(tmp_path), database.settings(tmp_path))] == told
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(90, "behind"), (-90, "ahead of"), (1, "")])
+def test_clocks_that_are_apart_are_told(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, told: str
+) -> None:
+    """Of replicas that share a limit the one that is behind finds each minute used up."""
+    monkeypatch.setattr(doctor, "time", SimpleNamespace(time=lambda: time.time() - seconds))
+    *_, last = _postgres(Home(tmp_path), database.settings(tmp_path))
+    assert (last.name, last.state) == (("clock", "warn") if told else ("postgres", "ok"))
+    assert not told or f"90 s {told} that of PostgreSQL" in last.message
 
 
 def test_documents_are_seen_only_by_their_readers(database: Database) -> None:

@@ -9,11 +9,13 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import typer
@@ -32,6 +34,8 @@ from groundplan.runtime.migrate import look
 from groundplan.runtime.rights import check_writable
 
 LOW_DISK_BYTES = 1 << 30
+CLOCKS_APART_S = 5.0
+"""More than it takes to ask, and less than anybody would notice."""
 CONFINED = "from groundplan.knowledge.parsing.confine import confine; raise SystemExit(0 if confine() else 3)"
 """A program that takes from itself what a parser never needs, and ends with 3 where the kernel does not hold to it."""
 
@@ -199,6 +203,7 @@ def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
             name, right = connection.info.dbname, "SELECT has_schema_privilege('public', 'CREATE')"
             # to its roles nobody gives it: they have it where everybody has
             open_to_all = connection.execute(right.encode()).fetchone() == (True,)
+            apart = _apart(connection)
         yield Check("postgres", "ok" if version >= 16 else "bad", f"{kind} PostgreSQL {version} answers")
         if open_to_all:
             yield Check(
@@ -206,10 +211,25 @@ def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
                 f"As an administrator, in {name}: GRANT CREATE ON SCHEMA public TO pg_database_owner; "
                 "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
             )  # fmt: skip
+        if abs(apart) > CLOCKS_APART_S:
+            way = "behind" if apart > 0 else "ahead of"
+            yield Check(
+                "clock", "warn", f"the clock of this machine is {abs(apart):,.0f} s {way} that of PostgreSQL",
+                "Set both by a time service, such as chrony: budgets, keys and prices begin and end by each.",
+            )  # fmt: skip
     except GroundplanError as error:
         yield Check("postgres", "bad", error.message, where if error.code == "database_unavailable" else error.hint)
     except psycopg.Error as error:
         yield Check("postgres", "bad", first_line(error), where)
+
+
+def _apart(connection: psycopg.Connection[Any]) -> float:
+    """By how many seconds PostgreSQL's clock is at least ahead of ours; less than 0: behind it."""
+    began = time.time()
+    row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    ended = time.time()
+    told = ended if row is None else float(row[0])
+    return max(0.0, told - ended) + min(0.0, told - began)
 
 
 def _journal(home: Home, _: Settings) -> Iterator[Check]:

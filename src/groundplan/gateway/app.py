@@ -40,6 +40,7 @@ from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.cache_link import AnswerLink
 from groundplan.gateway.caching.idempotency import Answers
@@ -289,9 +290,9 @@ def _gateway(
     parts: Parts, home: Home, url: str, journal: Journal, clock: Clock
 ) -> tuple[Gateway, LiveView, LeaseClient]:
     """What every call goes through. Its books are closed last: whatever else ends may still write to them."""
-    loop, slices, counters = asyncio.get_running_loop(), Slices(), Slices()
+    loop, slices, counters, windows = asyncio.get_running_loop(), Slices(), Slices(), Windows()
     live = LiveView(url, home, journal.epoch, clock, slices)
-    leases = LeaseClient(url, journal, slices, home=home.root, clock=clock, counters=counters)
+    leases = LeaseClient(url, journal, slices, home=home.root, clock=clock, counters=counters, windows=windows)
     answers = Answers(home.journal, journal.epoch, clock.now().timestamp())
     targets = Targets(home, loop)
     gateway = Gateway(
@@ -301,6 +302,7 @@ def _gateway(
         journal=journal,
         slices=slices,
         counters=counters,
+        windows=windows,
         leases=leases,
         live=live,
         targets=targets,

@@ -63,6 +63,7 @@ _OWE = """SELECT a.name, a.span, g.amount FROM unnest(%s::uuid[], %s::text[], %s
     grant_budget(a.id, %s, a.name, a.span, a.usd, 0, false, a.usd, a.usd, 0, false) AS g ORDER BY a.place"""
 _RESTS = """SELECT name, span, amount - granted FROM limit_span
     WHERE (name, span) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
+_CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _TELL_OPEN = (
     """UPDATE budget_slice SET open_usd = %s, open_at = now() WHERE epoch = %s AND budget = %s AND period = %s"""
 )
@@ -233,6 +234,13 @@ async def tell_returns(connection: Connection, epoch: UUID, totals: Mapping[Key,
     """All that this worker ever gave back of each quota in its span."""
     names, spans = [name for name, _ in totals], [span for _, span in totals]
     await connection.execute(_RETURN_LIMITS, (epoch, names, spans, list(totals.values())))
+
+
+async def clock(connection: Connection) -> float:
+    """PostgreSQL's, in seconds since the epoch."""
+    row = await (await connection.execute(_CLOCK)).fetchone()
+    assert row is not None
+    return float(row[0])
 
 
 async def rests(connection: Connection, keys: Sequence[Key]) -> dict[Key, int]:

@@ -28,6 +28,7 @@ from groundplan.gateway.budgets.lender import TOGETHER, Lender, Need
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.recalls import Recalls
 from groundplan.gateway.budgets.rounds import Rounds
+from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.rhythm import in_turns, rest
 from groundplan.ledger.model import Charge
@@ -60,13 +61,15 @@ class LeaseClient:
         home: Path,
         clock: Clock | None = None,
         counters: Slices | None = None,
+        windows: Windows | None = None,
     ) -> None:
         self._slices = slices
         self._counters = counters or Slices()
         self._accounts: dict[Key, Account] = {}
         self._lender = Lender(
-            url, journal, slices, self._counters, self._accounts, home=home, clock=clock or SystemClock()
-        )
+            url, journal, slices, self._counters, self._accounts, home=home, clock=clock or SystemClock(),
+            windows=windows,
+        )  # fmt: skip
         self._newest: tuple[Mapping[str, Budget], Mapping[Key, int], int] = ({}, {}, 0)
         """Budgets by name, the most of each limit, and the number of the blueprint that declares them."""
         self._rounds = Rounds(self._lender, self._lacking, self._start_giving)

@@ -32,6 +32,7 @@ from groundplan.gateway.budgets.account import AHEAD_S, TELL_S, Account
 from groundplan.gateway.budgets.grant_store import Connection, Granted, Wish
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, is_quota
 from groundplan.gateway.budgets.periods import has_ended
+from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.rhythm import in_turns
 from groundplan.ledger.model import Release
@@ -62,6 +63,8 @@ class Need:
     recall: bool = False
 
 
+_CLOCK_S = 5.0
+"""How often PostgreSQL's clock is looked at."""
 LOST = (psycopg.Error, OSError, TimeoutError)
 """What a database that is away, restarted, or tired of us raises. It is logged and tried again; callers are refused."""
 
@@ -80,6 +83,7 @@ class Lender:
         *,
         home: Path,
         clock: Clock,
+        windows: Windows | None = None,
     ) -> None:
         self.busy = asyncio.Lock()
         self._url = url
@@ -90,6 +94,9 @@ class Lender:
         self._accounts = accounts
         self._home = home
         self._clock = clock
+        self._windows = windows
+        self._looked = 0.0
+        """At PostgreSQL's clock, by ours."""
         self._connection: Connection | None = None
         self._granted: dict[Key, int] = {}
         self._pending: dict[bytes, Release] = {}
@@ -113,7 +120,10 @@ class Lender:
         return self._counters if is_quota(name) else self._slices
 
     def now(self, before: timedelta = timedelta()) -> str:
-        """The minute, or the one so long `before` it, as periods are named."""
+        """The minute, or the one so long `before` it, as periods are named; where windows go by another clock than the
+        rest, by whichever is behind."""
+        if self._windows is not None and self._windows.ahead < 0:
+            before -= timedelta(seconds=self._windows.ahead)
         return (self._clock.now() - before).strftime("%Y-%m-%dT%H:%M")
 
     def untold(self) -> set[Key]:
@@ -222,12 +232,21 @@ class Lender:
             return self._connection
         connection = await grant_store.connect(self._url, self._epoch, self._home)
         try:
+            await self._look_at_clock(connection)
             await self._compare(connection)
         except BaseException:
             await connection.close()
             raise
         self._connection, self._problem = connection, ""
         return connection
+
+    async def _look_at_clock(self, connection: Connection) -> None:
+        """By which time windows begin and end."""
+        if self._windows is not None:
+            asked = self._clock.seconds()
+            told = await grant_store.clock(connection)
+            self._looked = heard = self._clock.seconds()
+            self._windows.learn(told, asked, heard)
 
     async def _compare(self, connection: Connection) -> None:
         """Learn what the database knows to be granted. May be repeated after any failure."""
@@ -339,6 +358,9 @@ class Lender:
     async def learn_rests(self, keys: Sequence[Key]) -> None:
         """What nobody holds of these quotas; somebody is asked also where there are none. Holds `busy`."""
         connection = await self.connect()
+        if self._clock.seconds() > self._looked + _CLOCK_S:
+            async with patient(_STATEMENT_S):
+                await self._look_at_clock(connection)
         for at in range(0, len(keys) or 1, _ROWS):
             async with patient(_STATEMENT_S):
                 for key, rest in (await grant_store.rests(connection, keys[at : at + _ROWS])).items():

@@ -12,6 +12,7 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
 from groundplan.gateway.awake import Awake, awake_of
 from groundplan.gateway.budgets.leases import Quota, Slices
+from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.idempotency import Answers
 from groundplan.gateway.call.hedge import Hedges
@@ -136,6 +137,8 @@ class Gateway:
     answers: Answers
     counters: Slices = field(default_factory=Slices)
     """Slices of limits."""
+    windows: Windows = field(default_factory=Windows)
+    """By which time those are of."""
     health: Health = field(default_factory=Health)
     meters: Meters = field(default_factory=Meters)
     scrapes: Scrapes | None = None

@@ -23,7 +23,7 @@ LONG_S = 60.0
 def refusal(gateway: Gateway, short: Short) -> GroundplanError:
     """429 with what is used up, and when it frees where waiting helps; 503 where PostgreSQL cannot be asked whether it
     is used up."""
-    quota, now = short.quota, gateway.clock.seconds()
+    quota, now = short.quota, gateway.clock.seconds() + gateway.windows.ahead
     if not short.never and not _used_up(gateway, short):
         hint, wait = admit.unheard(connected=gateway.leases.connected)
         return Unavailable(
@@ -84,8 +84,9 @@ def _words(quota: Quota, amount: int) -> str:
 _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 
-def lines_of(gateway: Gateway, spans: Spans, now: float) -> bytes:
-    """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them."""
+def lines_of(gateway: Gateway, spans: Spans, at: float) -> bytes:
+    """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them. `at`: by
+    the time of windows."""
     lines, remaining = b"", gateway.leases.remaining
     for same in spans.told:
         least: tuple[int, Told] | None = None
@@ -95,5 +96,5 @@ def lines_of(gateway: Gateway, spans: Spans, now: float) -> bytes:
                 least = left, told
         if least is not None:
             left, told = least
-            lines += told.lines % (left, seconds_left(told.end, now))
+            lines += told.lines % (left, seconds_left(told.end, at))
     return lines

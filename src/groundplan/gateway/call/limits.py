@@ -28,6 +28,11 @@ AHEAD = -2
 """The same of what was taken for one attempt before there was any."""
 
 
+def _now(gateway: Gateway) -> float:
+    """The time by which windows begin and end, in seconds since the epoch."""
+    return gateway.clock.seconds() + gateway.windows.ahead
+
+
 async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int, now: float) -> float:
     """Take what the call needs of every limit that covers its caller. Raises `Exhausted`, taking nothing.
 
@@ -74,7 +79,7 @@ async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Cover
         taken = await _wait(gateway, exchange, covering.quotas, charges, (exchange.raw, CALL), empty)
         now = gateway.clock.seconds()
         if taken:
-            _hold(gateway, exchange, use, covering, spans, charges, now)
+            _hold(gateway, exchange, use, covering, spans, charges, now + gateway.windows.ahead)
             break
     return now
 
@@ -84,7 +89,8 @@ def _take_all(
 ) -> tuple[Spans, list[Charge], Charge] | None:
     """Take what there is here of what covers a call; where that is not all, nothing is taken, and returned is what
     would be, with what is short of it."""
-    spans = covering.at(now)
+    at = now + gateway.windows.ahead
+    spans = covering.at(at)
     charges = spans.once
     if covering.measured:
         tokens = _most_tokens(exchange) if covering.tokens else 0
@@ -92,16 +98,17 @@ def _take_all(
     empty = gateway.counters.reserve((exchange.raw, CALL), charges)
     if empty is not None:
         return spans, charges, empty
-    _hold(gateway, exchange, use, covering, spans, charges, now)
+    _hold(gateway, exchange, use, covering, spans, charges, at)
     return None
 
 
 def _hold(
-    gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, spans: Spans, charges: list[Charge], now: float
+    gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, spans: Spans, charges: list[Charge], at: float
 ) -> None:
-    """`charges` were taken. What an attempt uses of them is held apart from what the whole call does."""
+    """`charges` were taken, at a time of windows. What an attempt uses of them is held apart from what the whole call
+    does."""
     token, once = (exchange.raw, CALL), spans.once
-    use.lines = lines_of(gateway, spans, now)
+    use.lines = lines_of(gateway, spans, at)
     use.measured = covering.measured
     if not covering.measured:
         use.call = Held(token, covering.quotas, once)
@@ -122,7 +129,7 @@ async def _wait(
     short = await _acquire(gateway, exchange, quotas, charges, token, empty)
     if short is None:
         return True
-    if short.over(gateway.clock.seconds()):
+    if short.over(_now(gateway)):
         return False
     if exchange.flight is not None:
         exchange.flight.lacked = short.quota.name
@@ -141,10 +148,10 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     covering = _of_caller(exchange, book)
     if not covering.once:
         return
-    token, now = (exchange.raw, CALL), gateway.clock.seconds()
+    token, now = (exchange.raw, CALL), _now(gateway)
     spans = covering.at(now)
     while (empty := gateway.counters.reserve(token, spans.once)) is not None:
-        taken, now = await _wait(gateway, exchange, covering.once, spans.once, token, empty), gateway.clock.seconds()
+        taken, now = await _wait(gateway, exchange, covering.once, spans.once, token, empty), _now(gateway)
         if taken:
             break
         spans = covering.at(now)
@@ -211,8 +218,9 @@ def at_hand(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> boo
         return False
     quotas = catalog.limits.of_deployment(deployment)
     if quotas:
-        tokens, amount, now = _tokens(exchange, deployment), exchange.bounds[deployment.name], gateway.clock.seconds()
-        held = Held((exchange.raw, attempt), quotas, _charges(quotas, tokens, amount, now))
+        tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
+        at = gateway.clock.seconds() + gateway.windows.ahead
+        held = Held((exchange.raw, attempt), quotas, _charges(quotas, tokens, amount, at))
         if gateway.counters.reserve(held.token, held.charges) is not None:
             return False
         use.attempts[attempt] = held
@@ -270,14 +278,14 @@ async def _take(
 ) -> tuple[Held, Short | None]:
     """What was taken, and None or the limit that is short; `waits` for it also where it seems used up. Of those in
     `idle` only what this worker holds already is taken."""
-    charges = _charges(quotas, tokens, amount, gateway.clock.seconds())
+    charges = _charges(quotas, tokens, amount, _now(gateway))
     token = (exchange.raw, number)
     held = Held(token, quotas, charges)
     empty = gateway.counters.reserve(token, charges)
     if empty is None:
         return held, None
     short = await _acquire(gateway, exchange, quotas, charges, token, empty, waits=waits, idle=idle)
-    if short is not None and short.over(gateway.clock.seconds()):
+    if short is not None and short.over(_now(gateway)):
         return await _take(gateway, exchange, quotas, number, tokens, amount, waits=waits, idle=idle)
     return held, short
 

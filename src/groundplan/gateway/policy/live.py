@@ -277,8 +277,8 @@ class LiveView:
         differ = abs(ahead) > TOLD_SECONDS
         if differ and not self._clocks_differ:
             _log.warning(
-                "this machine's clock is %d s %s PostgreSQL's: keys, budgets, limits and prices begin and end by it, "
-                "and limits of windows that PostgreSQL takes for long over have no room; set both right",
+                "this machine's clock is %d s %s PostgreSQL's: keys, budgets and prices begin and end by it, from ten "
+                "minutes on limits, too, which have no room in windows that it takes for long over; set both right",
                 abs(ahead), "ahead of" if ahead > 0 else "behind",
             )  # fmt: skip
         self._clocks_differ = differ
