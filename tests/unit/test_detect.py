@@ -221,5 +221,5 @@ def test_a_long_text_is_searched_in_pieces_and_the_same_is_found(parts: list[str
 
 def test_no_shape_is_longer_than_what_a_piece_is_searched_with() -> None:
     for shape in detect._SHAPES:
-        widest = re._parser.parse(shape.pattern.pattern, shape.pattern.flags).getwidth()[1]  # type: ignore[attr-defined]
+        widest = re._parser.parse(shape.pattern.pattern, shape.pattern.flags).getwidth()[1]
         assert widest + 100 < shape.longest, shape.pattern.pattern
