@@ -233,7 +233,7 @@ def _connections(gateway: Any) -> dict[str, list[str]]:
     return {url: what for url, what in found.items() if what}
 
 
-async def settles(rig: Rig, before: Seen, seconds: float = 3.0) -> list[str]:
+async def settles(rig: Rig, before: Seen, seconds: float = 20.0) -> list[str]:
     """What is not as before, once nothing goes on any more, or after so long."""
     end = rig.gateway.loop.time() + seconds
     while True:

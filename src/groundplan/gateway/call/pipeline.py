@@ -105,7 +105,8 @@ class Pipeline:
         if interface is None or request.method != b"POST":
             return self._uncalled(interface, path, request, response)
         steps = self._steps(Exchange(new_id_bytes(), request, response, interface), run, counts=1)
-        return steps if idempotency.NAMED not in request.headers else _outlive(steps)
+        # a client that goes away will ask for what it named again
+        return steps if idempotency.NAMED not in request.headers else self._gateway.to_its_end(steps)
 
     async def _uncalled(self, interface: Interface | None, path: bytes, request: Request, response: Response) -> None:
         """What makes no call."""
@@ -287,11 +288,6 @@ def streams(request: Request) -> bool:
     if request.target.startswith(MESSAGE_BATCHES):
         return request.method == b"POST" and request.target.partition(b"?")[0] == MESSAGE_BATCHES
     return is_form(request.headers.get(b"content-type"))
-
-
-async def _outlive(steps: Coroutine[None, None, None]) -> None:
-    """Run a call with an Idempotency-Key to its end even if its client goes away: the client will ask for it again."""
-    await asyncio.shield(asyncio.get_running_loop().create_task(steps))
 
 
 def _give_up(gateway: Gateway, exchange: Exchange) -> None:
