@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Iterator
@@ -108,3 +109,27 @@ def test_who_asks_the_shipper_for_nothing_is_sent_away(home: Home, monkeypatch: 
             assert silent.recv(1) == b""
     finally:
         told.close()
+
+
+def test_the_shipper_is_asked_again_after_the_system_would_not_wait(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where memory is short for a moment."""
+    whole, fails = socketserver.BaseServer.serve_forever, [True]
+
+    def failing(self: socketserver.BaseServer) -> None:
+        if fails:
+            fails.clear()
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        whole(self)
+
+    monkeypatch.setattr(socketserver.BaseServer, "serve_forever", failing)
+    told = ShipperMetrics(home, Progress(), ContentWriter(home, ""), None)
+    told.open()
+    try:
+        with connected(lookup(home, "gateway-metrics-shipper")) as asking:
+            asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert asking.recv(100).startswith(b"HTTP/1.0 401")
+    finally:
+        told.close()
+    assert not fails

@@ -6,6 +6,7 @@ import secrets
 import socketserver
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,6 +22,7 @@ from groundplan.gateway.telemetry.scrape import ANSWER_SECONDS, SERVICE, SHIPPER
 from groundplan.gateway.telemetry.trace_export import TraceExport
 
 _P = "groundplan_shipper_"
+AGAIN_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -78,10 +80,18 @@ class ShipperMetrics:
                 """Nothing is told of requests."""
 
         self._server: socketserver.BaseServer = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread = threading.Thread(target=self._answer, name="metrics", daemon=True)
         self._thread.start()
         url = f"http://127.0.0.1:{self._server.server_address[1]}"
         announce_at_last(self._home, f"{SERVICE}{SHIPPER}", url, token, self._stop)
+
+    def _answer(self) -> None:
+        """Until the end, also where the system refuses to wait for a moment, as for want of memory."""
+        while True:
+            with suppress(OSError):
+                self._server.serve_forever()
+            if self._stop.wait(AGAIN_SECONDS):
+                return
 
     def close(self) -> None:
         self._stop.set()
