@@ -334,14 +334,13 @@ async def test_by_an_alias_every_deployment_may_answer_though_one_bears_that_nam
 
 
 @pytest.mark.parametrize("balance", MODES)
-@pytest.mark.parametrize("asked", ["/v1/chat/completions", "auto"])
+@pytest.mark.parametrize("model", ["auto", "assistant"])
 async def test_a_weight_of_0_is_asked_when_the_others_fail_also_where_nothing_is_balanced(
-    tmp_path: Path, balance: str, asked: str
+    tmp_path: Path, balance: str, model: str
 ) -> None:
     """By which a deployment is put aside, whatever a workload says of its order."""
     more = {"one": {"weight": 0}}
     async with call_rig(tmp_path, ["one", "two"], more=more, workloads={"assistant": rule(balance=balance)}) as rig:
-        model = "auto" if asked == "auto" else "assistant"
         for _ in range(3):
             assert (await rig.chat(model=model)).headers["groundplan-deployment"] == "two"
         rig.play("two", mode="error", status=503)
