@@ -17,6 +17,7 @@ from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.gateway.apart import CHECKED_BYTES, READ_BYTES
 from groundplan.gateway.batches.batch_calls import BatchCalls
+from groundplan.gateway.caching import cache_key
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.guard import run
 from groundplan.gateway.http import strict_json
@@ -131,6 +132,19 @@ async def test_a_long_body_is_made_what_its_upstream_takes_while_others_are_answ
     monkeypatch.setattr(Attempt, "_forwarded", lambda self: held(self))
     async with call_rig(tmp_path, ("one",)) as rig:
         await others_are_answered(rig, held, "word " * 150_000)
+        await rig.books()
+
+
+async def test_a_long_body_is_compared_while_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(cache_key.said_of, lambda exchange, _: len(exchange.request.body) > READ_BYTES)
+    monkeypatch.setattr(cache_key, "said_of", held)
+    rules = {"assistant": {"cache": bp.Cache(seconds=60, max_bytes=1 << 20, scope="workload")}}
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
+        await others_are_answered(rig, held, "word " * 150_000)
+        again = await rig.chat(messages=[{"role": "user", "content": "word " * 150_000}], max_tokens=900)
+        assert again.json["groundplan"]["cache"] == "exact"
         await rig.books()
 
 

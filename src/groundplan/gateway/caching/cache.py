@@ -20,14 +20,13 @@ from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.gateway.awake import READ_SECONDS
 from groundplan.gateway.budgets.leases import is_quota
 from groundplan.gateway.caching.answer_cache import Similar
-from groundplan.gateway.caching.cache_key import request_digest
+from groundplan.gateway.caching.cache_key import compare_apart, is_long, request_digest
 from groundplan.gateway.caching.confirm import confirm, readable
 from groundplan.gateway.caching.entry import FAILED, STORED, UNFIT, Entry, Flight, Key
 from groundplan.gateway.caching.idempotency import NAMED, Kept, digest_of, forgotten
 from groundplan.gateway.caching.recast import Recast
 from groundplan.gateway.caching.sharing import fetch
 from groundplan.gateway.call import admit, limits, settle
-from groundplan.gateway.call.admit import subjects_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import QUERY
@@ -164,9 +163,10 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
     `recheck` repeats every check under the newest policy and raises what it finds. Raises `Exhausted` for limits, and
     `NotFound` (`not_cached`) where the caller wants nothing else.
     """
-    interface = exchange.interface
     directives = exchange.request.headers.get(DIRECTIVES, b"").decode("latin-1").lower()
-    recast = interface.recast if gives(exchange) and not stores(exchange) else None
+    recast = exchange.interface.recast if gives(exchange) and not stores(exchange) else None
+    if recast is not None and is_long(exchange):
+        await compare_apart(exchange, recast.irrelevant)
     key = _key(gateway, exchange, recast) if recast is not None and "no-store" not in directives else None
     if recast is not None and key is not None:
         seek = _Search(gateway, exchange, recast, key, recheck)
@@ -456,7 +456,7 @@ def rests_on(exchange: Exchange) -> frozenset[str]:
     subjects = {"company"} | {f"source/{name}" for name in exchange.sources}
     if workload is not None and key is not None:
         subjects |= {f"workload/{workload.name}", f"key/{key.id}"}
-    return frozenset(subjects if place is None else subjects.union(subjects_of(place)))
+    return frozenset(subjects if place is None else subjects.union(admit.subjects_of(place)))
 
 
 def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None:

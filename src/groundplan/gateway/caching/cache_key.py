@@ -1,18 +1,20 @@
 """What makes two requests the same: a digest over what was asked, under which terms, and who may share the answer.
 
 Bodies are compared by what they say: the order of keys, white space, escapes and fields that no answer depends on make
-no difference; every other field does, known or not. Pure; keeps nothing.
+no difference; every other field does, known or not. Keeps nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Rates
+from groundplan.gateway.apart import READ_BYTES, apart
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy.catalog import Plan
@@ -37,9 +39,25 @@ def request_digest(exchange: Exchange, irrelevant: frozenset[str], terms: bytes,
     `irrelevant`: fields that the answer does not depend on, or that are compared otherwise.
     """
     if not exchange.said:
-        fields = _fields(exchange)
-        exchange.said = b"" if fields is None else _said(fields, irrelevant)
+        exchange.said = said_of(exchange, irrelevant)
     return _digest(exchange, exchange.said, terms, policy) if exchange.said else None
+
+
+def is_long(exchange: Exchange) -> bool:
+    """Whether others wait too long while its body is compared."""
+    return len(exchange.request.body) > READ_BYTES
+
+
+async def compare_apart(exchange: Exchange, irrelevant: frozenset[str]) -> None:
+    """Fill in the `said` of a checked call whose body is long, while others have their turn."""
+    if not exchange.said:
+        exchange.said = await apart(partial(said_of, exchange, irrelevant))
+
+
+def said_of(exchange: Exchange, irrelevant: frozenset[str]) -> bytes:
+    """Digest of what a body says; empty where it cannot be compared. Touches nothing but this call."""
+    fields = _fields(exchange)
+    return b"" if fields is None else _said(fields, irrelevant)
 
 
 def frame_digest(
