@@ -6,9 +6,10 @@ import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import Rig, call_rig, until
 from tests.unit.test_batch_waits import batch_of, body_of
 
@@ -19,9 +20,11 @@ from groundplan.gateway.apart import CHECKED_BYTES, READ_BYTES
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.caching import cache_key
 from groundplan.gateway.call.attempt import Attempt
+from groundplan.gateway.call.stream import BURST, Streaming
 from groundplan.gateway.guard import run
 from groundplan.gateway.http import strict_json
 from groundplan.gateway.surfaces import body as bodies
+from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.governance.guardrails.checks import Checks
 
 GUARDED = {"assistant": {"guardrails": bp.Guardrails(input={"personal_data": "mask"}, budget_ms=60_000)}}
@@ -146,6 +149,47 @@ async def test_a_long_body_is_compared_while_others_are_answered(
         again = await rig.chat(messages=[{"role": "user", "content": "word " * 150_000}], max_tokens=900)
         assert again.json["groundplan"]["cache"] == "exact"
         await rig.books()
+
+
+class Seen:
+    """A relay that passes events on, and who had a turn between."""
+
+    usage, done, complete, output_bytes = None, False, False, 0
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.at: list[int] = []
+
+    def take(self, data: bytes) -> bytes:
+        self.at.append(self.turns)
+        return data + b"\n"
+
+    def last(self, facts: bytes) -> bytes:
+        return facts
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        return f"{reason}{call_id}".encode()
+
+
+@pytest.mark.parametrize("size", [200, 40_000])
+async def test_others_have_a_turn_while_a_burst_of_events_is_looked_at(size: int) -> None:
+    """A proxy in front of a model may give all of its answer at once."""
+    seen = Seen()
+    place = deployment("one", 1)
+    stream = Streaming(cast(UpstreamConnection, None), place, seen)
+    events = [b"%d%b" % (number, b"x" * size) for number in range(600_000 // size)]
+
+    async def others() -> None:
+        while True:
+            seen.turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    out = await stream._taken(b"".join(b"data: %b\n\n" % each for each in events))
+    beside.cancel()
+    assert out == b"".join(each + b"\n" for each in events)
+    most = max(seen.at.count(turn) for turn in set(seen.at))
+    assert most <= BURST // size + 1 and len(set(seen.at)) >= 10
 
 
 async def test_whoever_leaves_while_it_is_looked_at_costs_nothing(

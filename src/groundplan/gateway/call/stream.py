@@ -7,6 +7,7 @@ What holds when a stream fails is written down in docs/streams.md; whether anoth
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 """Header lines; by the last one nginx, and proxies that read it, pass on each piece at once."""
+BURST = 32 << 10
+"""Of more bytes that are not only passed on others have a turn between: a proxy may give all of an answer at once, and
+each event of it is looked at, or said otherwise."""
 
 
 class StreamBroken(Exception):
@@ -93,7 +97,7 @@ class Streaming:
                 data = await connection.chunk(still(left))
                 if data is None:
                     break
-                self._out = self._take(data)
+                self._out = await self._taken(data)
                 if self._failure is not None:
                     raise self._failure  # the client has nothing yet, so it need not know
                 if self._out or relay.output_bytes or (self.guarded is not None and self.guarded.heard):
@@ -171,7 +175,7 @@ class Streaming:
             data = await connection.chunk(wait)
             if data is None or self._failure is not None:
                 return
-            out = self._take(data) if data else b""
+            out = self._take(data) if 0 < len(data) <= BURST else await self._taken(data)
             if out and response.started:
                 self._write(exchange, out)
             if self._failure is not None:
@@ -213,6 +217,8 @@ class Streaming:
         self._fed = True
         self._write(exchange, out)
         self._passing = self._straight(exchange)
+        if len(data) > BURST and self._plain is None:
+            return False  # more of it may be there, of which others have to wait
         return self._failure is None and not self.relay.done and not exchange.response.full
 
     def _straight(self, exchange: Exchange) -> tuple[OpenAIRelay, Alike, Callable[[bytes], bool]] | None:
@@ -278,6 +284,18 @@ class Streaming:
                     break  # whatever follows the end is no part of it
         except Malformed as failure:
             self._failure = failure
+        return b"".join(outs)
+
+    async def _taken(self, data: bytes) -> bytes:
+        """As `_take`, a part at a time: each event of what came in a burst may be looked at, or be said otherwise."""
+        outs: list[bytes] = []
+        while len(data) > BURST and self._plain is None and self._failure is None and not self.relay.done:
+            end = data.rfind(b"\n", 0, BURST) + 1 or BURST
+            outs.append(self._take(data[:end]))
+            data = data[end:]
+            await asyncio.sleep(0)
+        if data and self._failure is None and not self.relay.done:
+            outs.append(self._take(data))
         return b"".join(outs)
 
     async def _begin(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
