@@ -15,7 +15,7 @@ from groundplan.gateway.http import websocket
 from groundplan.gateway.http.body_stream import BodyStream
 from groundplan.gateway.http.bounds import Limits
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.http.websocket import UNCOUNTED, ServerSocket
+from groundplan.gateway.http.websocket import AT_ONCE, UNCOUNTED, ServerSocket
 
 
 class Source:
@@ -70,6 +70,17 @@ async def test_pieces_without_anything_in_them_are_not_kept() -> None:
     assert socket._text == b"one "
     stream.feed(frame(Opcode.CONT, b"two"))
     assert await receiving == "one two"
+
+
+async def test_calls_have_a_turn_between_thousands_of_pings() -> None:
+    socket, stream, written = connected()
+    stream.feed(frame(Opcode.PING) * (10 * AT_ONCE // 6) + frame(Opcode.TEXT, b"hello"))
+    receiving, turns = asyncio.create_task(socket.receive()), 0
+    while not receiving.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert receiving.result() == "hello" and turns >= 10
+    assert b"".join(written.data).count(b"\x8a\x00") == 10 * AT_ONCE // 6
 
 
 async def test_who_takes_no_pongs_is_heard_no_further() -> None:

@@ -20,6 +20,8 @@ from groundplan.gateway.awake import patient
 from groundplan.gateway.http.server import Request, Response
 
 MESSAGE_BYTES = 16 << 20
+AT_ONCE = 16 << 10
+"""Bytes that are taken before calls have a turn: as pings they are thousands."""
 UNCOUNTED = 256 << 10
 """Bytes of a message that are held until the rest of it is here, whatever else is held."""
 PING_SECONDS, PONG_SECONDS = 20.0, 300.0
@@ -81,10 +83,10 @@ class ServerSocket:
             self._said.set()
             if not data:
                 return None
-            self._protocol.receive_data(data)
-            for event in self._protocol.events_received():
-                if isinstance(event, Frame):
-                    self._frame(event)
+            for at in range(0, len(data), AT_ONCE):
+                if at:
+                    await asyncio.sleep(0)
+                self._hear(data[at : at + AT_ONCE])
             if not self._holds():
                 self._protocol.fail(CloseCode.TRY_AGAIN_LATER, "memory_full")
                 self.closed = True
@@ -115,6 +117,12 @@ class ServerSocket:
         """Whether what has come of a message may be held until the rest is here."""
         size = len(self._protocol.reader.buffer) + len(self._text) - UNCOUNTED
         return (size <= 0 and not self._request.held) or self._response.holds(self._request, max(0, size))
+
+    def _hear(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._frame(event)
 
     def _frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.CONT):
