@@ -654,6 +654,12 @@ async def test_what_is_deleted_elsewhere_leaves_the_disk(database: Database, tmp
         await file_store.add(connection, brief, None)
         await files_api.sweep(connection, shelf)
         assert shelf.kept() == [kept], "its time is over"
+        named = await connection.execute("SELECT id FROM api_file WHERE filename <> ''")
+        assert await named.fetchall() == [(kept,)], "a name may say of whom a file is"
+        await connection.execute("UPDATE api_file SET deleted_at = now()")  # as where a person is erased
+        await files_api.sweep(connection, shelf)
+        named = await connection.execute("SELECT id FROM api_file WHERE filename <> ''")
+        assert not shelf.kept() and not await named.fetchall()
 
 
 async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setup) -> None:

@@ -101,7 +101,7 @@ async def hold(connection: Connection, id: UUID) -> bool:
 
 
 async def delete(connection: Connection, id: UUID) -> bool:
-    """Mark it as deleted, unless a batch that has not ended reads it; whether it is."""
+    """Mark it as deleted, and forget its name, unless a batch that has not ended reads it; whether it is."""
     return bool(await _mark(connection, "SELECT f.id FROM api_file f WHERE f.id = %s FOR UPDATE", (id,)))
 
 
@@ -118,7 +118,9 @@ async def _mark(connection: Connection, locked: LiteralString, parameters: Seque
         ids = [id for (id,) in await (await connection.execute(locked, parameters)).fetchall()]
         if not ids:
             return 0
-        query: LiteralString = f"UPDATE api_file f SET deleted_at = now() WHERE f.id = ANY(%s) AND NOT {_READ}"
+        query: LiteralString = (
+            f"UPDATE api_file f SET deleted_at = now(), filename = '' WHERE f.id = ANY(%s) AND NOT {_READ}"
+        )
         return (await connection.execute(query, (ids,))).rowcount
 
 
@@ -135,8 +137,9 @@ async def stored(connection: Connection, workload: str, *, alone: bool = False) 
 
 
 async def deleted(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
-    """Those of these files that are marked as deleted."""
+    """Those of these files that are marked as deleted, of which the names are forgotten, too: whoever erases a person
+    may only mark them."""
     rows = await connection.execute(
-        "SELECT id FROM api_file WHERE id = ANY(%s) AND deleted_at IS NOT NULL", (list(ids),)
+        "UPDATE api_file SET filename = '' WHERE id = ANY(%s) AND deleted_at IS NOT NULL RETURNING id", (list(ids),)
     )
     return [id for (id,) in await rows.fetchall()]
