@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import string
 from importlib import import_module
 

@@ -329,7 +329,7 @@ async def test_an_answer_that_waited_for_room_and_came_too_late_is_nobodys_failu
     tmp_path: Path, http: int, waits: bool
 ) -> None:
     """A crowd of such would open the breaker of a deployment that is well."""
-    declared = {"assistant": {"deadline_ms": 300}}
+    declared = {"assistant": {"deadline_ms": 900}}
     async with answering(tmp_path, 3 * MIB, MIB, http, ends=False, workloads=declared) as rig:
         room, others = rig.gateway.room, full(rig) if waits else None
         late = asyncio.create_task(rig.chat())
