@@ -41,6 +41,8 @@ from groundplan.testing.database import Database
 
 COST = 10**10
 MONTH = "2026-11"
+TO_COME = "2036-11"
+"""Of a limit nothing is granted once its window is over."""
 
 
 class FixedClock:
@@ -719,9 +721,9 @@ async def test_what_is_being_given_back_of_a_limit_while_a_worker_stops_is_told(
     async with worker(database, tmp_path) as one:
         token, leases = (new_id().bytes, -1), one.leases
         with patience():
-            assert await leases.acquire(token, [Charge(quota.name, MONTH, 1)], [quota], 1) is None
+            assert await leases.acquire(token, [Charge(quota.name, TO_COME, 1)], [quota], 1) is None
         async with leases._lender.busy:
-            leases._start_giving((quota.name, MONTH))
+            leases._start_giving((quota.name, TO_COME))
             await asyncio.sleep(0.05)  # it is taken out of the slice, and waits for the connection
             for task in leases._giving:
                 task.cancel()
