@@ -139,6 +139,24 @@ async def test_whose_time_is_over_takes_nothing_from_those_who_wait_on(tmp_path:
         assert account.promised == 0 and not account.waiters
 
 
+@pytest.mark.parametrize("when", ["lowered", "ended"])
+async def test_no_call_whose_turn_comes_first_has_what_is_given_back_of_a_lowered_budget(
+    tmp_path: Path, when: str
+) -> None:
+    """Which is idle as the budget is lowered, or as a call ends later."""
+    low, charges = msgspec.structs.replace(BUDGET, limit=60), [Charge(*KEY, 40)]
+    async with alone(tmp_path) as one:
+        one.leases.declare([BUDGET], {}, 1)
+        if when == "lowered":
+            one.free()
+        one.leases.declare([low], {}, 2)
+        if when == "ended":
+            one.free()
+        assert one.slices.reserve((new_id().bytes, 0), charges) == charges[0], "this turn"
+        await turns()
+        assert one.slices.available(*KEY) == 0 and one.slices.released(*KEY) == 50
+
+
 async def test_nothing_is_fetched_ahead_while_callers_wait(tmp_path: Path) -> None:
     """They are asked for, and would wait for that, too."""
     async with alone(tmp_path) as one:

@@ -168,18 +168,19 @@ class LeaseClient:
             account.declare(*self._as_newest(account.declared, account.number))
             if account.cut:
                 self._watch(key)
-                self._start_giving(key)
+                self._start_giving(key, at_once=True)
         for key in self._slices.granted_keys():  # also what came with batches, for which nobody asked here
             old, new = before.get(key[0]), by_name.get(key[0])
             if key not in self._accounts and old and new and (new.limit < old.limit or not old.hard):
-                self._cut(key)
+                self._cut(key, at_once=True)
 
-    def _cut(self, key: Key) -> None:
+    def _cut(self, key: Key, *, at_once: bool = False) -> None:
         """Give back what becomes idle of a hard budget of which more may be held than is declared."""
         budget, number = self._newest[0].get(key[0]), self._newest[2]
         if budget is not None and budget.hard:
             self._accounts.setdefault(key, Account(budget, number)).cut = True
-            self._start_giving(key)
+            self._watch(key)
+            self._start_giving(key, at_once=at_once)
 
     async def learn(self, keys: Sequence[Key]) -> None:
         """Book what came to this worker of these budgets by another way than its own asking. Raises psycopg.Error,
@@ -339,7 +340,7 @@ class LeaseClient:
                 self._offer(key, account)
                 return
         if key in self._recalled or (account is not None and account.cut):
-            self._start_giving(key)
+            self._start_giving(key, at_once=True)
         else:
             self._lender.book(key[0]).watched.discard(key)
 
@@ -367,8 +368,9 @@ class LeaseClient:
                     account.rest = (account.rest or 0) + surplus
         await self._lender.give_back(*keep, keep=keep)
 
-    def _start_giving(self, key: Key) -> None:
-        self._start(self._lender.give_back(key))
+    def _start_giving(self, key: Key, *, at_once: bool = False) -> None:
+        """`at_once`: no call whose turn comes first has what is idle."""
+        self._start(self._lender.giving(key) if at_once else self._lender.give_back(key))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -295,11 +295,24 @@ class Lender:
         for at in range(0, len(keys), TOGETHER):
             await self._give_back(keys[at : at + TOGETHER], keep)
 
-    async def _give_back(self, keys: Sequence[Key], keep: Mapping[Key, int]) -> None:
+    def giving(self, key: Key) -> Coroutine[None, None, None]:
+        """As `give_back`: what is idle is nobody's from here on, so that no call whose turn comes first has it."""
         try:
-            released = [sequence for key in keys if (sequence := self._let_go(key, keep.get(key, 0))) is not None]
-            if not released:
-                return
+            sequence = self._let_go(key, 0)
+        except Unavailable:
+            sequence = None
+        return self._told(() if sequence is None else (sequence,))
+
+    async def _give_back(self, keys: Sequence[Key], keep: Mapping[Key, int]) -> None:
+        with suppress(Unavailable):
+            found = [self._let_go(key, keep.get(key, 0)) for key in keys]
+            await self._told([sequence for sequence in found if sequence is not None])
+
+    async def _told(self, released: Sequence[int]) -> None:
+        """Tell the database of what was let go, once the disk has it."""
+        if not released:
+            return
+        try:
             if (waiting := self._journal.durable(max(released))) is not None:
                 await waiting
             async with self.busy:
