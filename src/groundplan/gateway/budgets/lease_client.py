@@ -158,10 +158,8 @@ class LeaseClient:
 
     def declare(self, budgets: Iterable[Budget], limits: Mapping[Key, int], blueprint: int) -> None:
         """A blueprint is taken up. What is held of a budget or a limit that is smaller now is given back, at once what
-        is idle and the rest as calls end: the next call asks anew.
-
-        `limits`: by `Quota.family` and period the most of each.
-        """
+        is idle and the rest as calls end: the next call asks anew. `limits`: by `Quota.family` and period the most of
+        each."""
         before, by_name = self._newest[0], {budget.name: budget for budget in budgets}
         self._newest = (by_name, limits, blueprint)
         for key, account in self._accounts.items():
