@@ -503,7 +503,9 @@ def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     assert command(control, "what-if", "users=2", *between)["steps"][0]["change"] == "people"
     teams = {each["team"] for each in command(control, "statement")["statements"]}
     assert teams >= {"not carried by a team"}
-    assert re.search(r"\nall teams: \$[\d.,]+, exactly what was spent\n$", words(control, "statement"))
+    assert re.search(
+        r"\nall teams: \$[\d.,]+, exactly what was spent\n$", words(control, "statement", "--month", MONTH)
+    )
     assert "allocated beside them is in `groundplan cost book`" in words(control)
     month = (TODAY.replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
     pdf = tmp_path / "care.pdf"

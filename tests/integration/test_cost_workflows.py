@@ -100,7 +100,7 @@ def test_a_workflow_costs_what_all_its_workloads_do_and_a_ticket_counts_once(
     ):
         call(database.dsn, workload, number, usd, ticket)
     for ticket, value in (("S-1", 30), ("S-2", 10)):
-        told = {"ticket": ticket, "status": "resolved", "at": TODAY.isoformat(), "value_usd": value}
+        told = {"ticket": ticket, "status": "resolved", "at": YESTERDAY.isoformat(), "value_usd": value}
         assert control.ask("POST", "/api/outcomes/import", told).status in (200, 201)
     found = control.ask("GET", f"/api/cost/outcomes?{span(YESTERDAY, TODAY)}").body
     assert {row["workload"]: row["accepted"] for row in found["outcomes"]} == {"triage": 1, "writer": 2}
@@ -112,7 +112,7 @@ def test_a_workflow_costs_what_all_its_workloads_do_and_a_ticket_counts_once(
     assert row["returned"] == 4 and "(workflow cases)" in row["baseline_rule"]
     text = told_to_people({**found, "from": "a", "to": "b", "tickets": []})
     assert re.search(r"cases +sorter, triage, writer +2 +2 +\$10\.00 +\$5\.00 +\$12\.00", text), text
-    page = control.ask("GET", "/cost/workload/sorter", **control.sign_in()).body.decode()
+    page = control.ask("GET", f"/cost/workload/sorter?month={YESTERDAY:%Y-%m}", **control.sign_in()).body.decode()
     assert "The workflow cases (sorter, triage, writer) carries $10.00 for 2 accepted outcomes" in page
 
 
@@ -147,7 +147,7 @@ def test_what_an_outcome_may_cost_is_told_beside_what_it_does(control: Control, 
     number = apply(control, wanted)
     call(database.dsn, "triage", number, 2, "S-1")
     call(database.dsn, "writer", number, 3, "S-1")
-    told = {"ticket": "S-1", "status": "resolved", "at": TODAY.isoformat()}
+    told = {"ticket": "S-1", "status": "resolved", "at": YESTERDAY.isoformat()}
     assert control.ask("POST", "/api/outcomes/import", told).status in (200, 201)
 
     def outcomes() -> dict[str, tuple[str | None, bool | None, str]]:
@@ -156,7 +156,7 @@ def test_what_an_outcome_may_cost_is_told_beside_what_it_does(control: Control, 
 
     two, twelve = "2.000000000000", "12.000000000000"
     assert outcomes() == {"triage": (two, True, twelve), "writer": (two, False, twelve)}
-    page = control.ask("GET", "/cost/workload/writer", **control.sign_in()).body.decode()
+    page = control.ask("GET", f"/cost/workload/writer?month={YESTERDAY:%Y-%m}", **control.sign_in()).body.decode()
     assert "may cost, by its objective: above it" in page
     assert apply(control, wanted.replace("cost_per_case: 12 USD", "cost_per_case: 7.40 USD")) == number + 1
     assert outcomes()["writer"] == (two, False, "7.400000000000")
