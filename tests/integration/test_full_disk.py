@@ -27,12 +27,13 @@ from groundplan.testing.scripted import Script
 
 SEGMENT = 256 << 10
 UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
-MOUNT = 'mount -t tmpfs -o mode=0700,size="$1" groundplan-test "$0" && shift && exec "$@"'
+MOUNT = """mount -t tmpfs -o mode=0700,size="$1" groundplan-test "$0" && head -c "$2" /dev/zero > "$0/ballast" &&
+    shift 2 && exec "$@\""""
 
 
 def _mounts() -> bool:
     try:
-        asked = [*UNSHARE, "sh", "-c", MOUNT, "/tmp", "1m", "true"]
+        asked = [*UNSHARE, "sh", "-c", MOUNT, "/tmp", "1m", "0", "true"]
         return subprocess.run(asked, capture_output=True, timeout=10).returncode == 0
     except OSError:
         return False
@@ -44,13 +45,14 @@ needs_mounts = pytest.mark.skipif(
 """As root nothing is skipped: where root cannot mount, the tests fail."""
 
 
-def start(stack: Stack, size: str) -> subprocess.Popen[bytes]:
-    """A worker whose journal folder is a file system of `size`."""
+def start(stack: Stack, size: str, taken: int = 0) -> subprocess.Popen[bytes]:
+    """A worker whose journal folder is a file system of `size`, of which so many bytes are taken."""
     fd = stack.listening.fileno()
     worker = [sys.executable, "-m", "groundplan.gateway.app", "--home", str(stack.home.root), "--fd", str(fd)]
+    mounted = [*UNSHARE, "sh", "-c", MOUNT, str(stack.home.journal), size, str(taken)]
     with (stack.home.logs / "gateway.log").open("ab") as log:
         process = subprocess.Popen(
-            [*UNSHARE, "sh", "-c", MOUNT, str(stack.home.journal), size, *worker, "--segment-bytes", str(SEGMENT)],
+            [*mounted, *worker, "--segment-bytes", str(SEGMENT)],
             pass_fds=(fd,),
             stdout=log,
             stderr=log,
@@ -170,15 +172,14 @@ async def test_callers_are_told_while_a_worker_cannot_begin_its_journal(database
     async with scripted("primary") as (model, port), installation(database, tmp_path) as stack:
         stack.apply(blueprint(1, [deployment("primary", port)], [workload("assistant", ["primary"])]))
         key = stack.key()
-        worker = start(stack, "64k")
+        start(stack, "4m", (4 << 20) - (64 << 10))
         reply = await stack.ask_once(key)
         assert (reply.status, reply.code) == (503, "journal_unavailable")
         assert reply.json["error"]["hint"] and reply.headers["retry-after"]
         assert (await stack.ask("GET", "/livez", None)).status == 200
         assert (await stack.ask("GET", "/readyz", None)).status == 503
         assert not [path for path in inside(stack).journal.iterdir() if path.name.endswith(".new")]
-        room = ["mount", "-o", "remount,size=4m", str(stack.home.journal)]
-        subprocess.run(["nsenter", "--mount", f"--target={worker.pid}", *room], check=True, timeout=10)
+        (inside(stack).journal / "ballast").unlink()
         await stack.ready()
         assert (await stack.chat(key)).status == 200 and model.counted == 1
         log = (stack.home.logs / "gateway.log").read_text()
