@@ -134,7 +134,7 @@ _BACK: LiteralString = """unnest(%(ids)s::uuid[], %(budgets)s::text[], %(periods
 _LOCK_ALL: LiteralString = (
     "SELECT 1 FROM budget_period p JOIN "
     + _BACK
-    + " USING (budget, period) ORDER BY p.budget, p.period FOR UPDATE OF p"
+    + ' USING (budget, period) ORDER BY p.budget COLLATE "C", p.period COLLATE "C" FOR UPDATE OF p'
 )
 _MOVE_ALL: LiteralString = (
     """INSERT INTO budget_movement (id, epoch, budget, period, amount_usd, type)
