@@ -234,6 +234,22 @@ def test_a_company_budget_that_would_hold_for_less_waits_for_finance(before: str
     assert back.needs == (), "to hold for more needs nobody"
 
 
+@pytest.mark.parametrize(
+    "after", ["20000 USD/month\ntimezone: Europe/Oslo", "20000 USD/month\nstarts: 15", "600 USD/day", "90 USD/year"]
+)
+def test_a_company_budget_of_another_calendar_waits_for_finance(after: str) -> None:
+    """In it nothing is spent yet: where this month's amount is used up, it would be there once more."""
+    changed = BASE.replace("20000 USD/month", after)
+    waiting = planned(changed, genesis())
+    assert waiting.refusals == () and waiting.needs == (Need("company", "finance"),)
+    assert waiting.blueprint is not None
+    assert {b.name: (b.period, b.starts, b.timezone) for b in waiting.blueprint.budgets}["company"] == (
+        "month", "", "UTC",
+    )  # fmt: skip
+    back = planned(BASE, current(changed, planned(changed)))
+    assert back.needs == (Need("company", "finance"),), "the month goes on, with what was left of it"
+
+
 def test_a_company_budget_that_is_taken_away_waits_for_finance() -> None:
     """Else a larger one by another name would need nobody; one that covers nobody, or only warned, may go."""
     without = BASE.partition("---\nkind: budget\nname: company")[0]

@@ -51,8 +51,12 @@ def monthly_limit(budget: bp.Budget) -> int:
 
 
 def is_looser(before: bp.Budget, after: bp.Budget) -> bool:
-    """Whether a budget of the same amount would stop less: it only warns, begins anew, or covers others alone."""
-    anew = before.period == "total" and after.period != "total"
+    """Whether a budget of the same amount would stop less: it only warns, begins anew, or covers others alone.
+
+    What is spent belongs to the period that it was spent in, and another calendar has others: in the middle of a month
+    the whole amount would be there again. One that never ends never renews either."""
+    calendars = [(each.period, each.starts, each.timezone) for each in (before, after)]
+    anew = calendars[0] != calendars[1] and after.period != "total"
     return (before.hard and not after.hard) or anew or after.covers not in (before.covers, "company")
 
 
