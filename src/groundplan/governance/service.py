@@ -88,6 +88,7 @@ def ask(conn: Connection[Any], actor: str, asked: Asked, *, seats: int, at: date
     if duties is None:
         raise Invalid(f"{asked.kind!r} cannot be requested", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
     digest, price = digest_asked(asked.kind, asked.subject, asked.what), dict(asked.price)
+    store.hold_asked(conn)  # before it is looked for: whoever asks for the same at this moment is told of one change
     for held in store.changes(conn, ["pending", "applied"]):
         if (held.type, held.subject, held.digest, held.price) == (asked.kind, asked.subject, digest, price):
             if held.state == "pending":

@@ -15,8 +15,15 @@ from groundplan.core.database import select
 from groundplan.governance.model import Approval, Change, Holder, Need
 from groundplan.identity.model import COMPANY
 
+_ASKED_LOCK = 0x6770_6173_6B65_6401
+"""Advisory lock key: what was asked for already is looked up by one transaction at a time."""
 _CHANGE: LiteralString = """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state,
   decided_at, blueprint, expires_on, grace_until, seats, reason, renews FROM change"""
+
+
+def hold_asked(conn: Connection[Any]) -> None:
+    """Wait until nobody else asks for something; held until the transaction ends."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_ASKED_LOCK,))
 
 
 def insert_change(conn: Connection[Any], change: Change, sources: Mapping[str, str]) -> None:
@@ -83,9 +90,10 @@ def expiring(conn: Connection[Any], before: date) -> list[Change]:
     return _changes(conn, rows)
 
 
-def change_by_id(conn: Connection[Any], id: UUID) -> Change | None:
-    """One change with its approvals, locked against other decisions; None where there is none."""
-    rows = select(conn, _CHANGE + " WHERE id = %s FOR UPDATE", (id,))
+def change_by_id(conn: Connection[Any], id: UUID, *, lock: bool = True) -> Change | None:
+    """One change with its approvals, locked against other decisions unless it is only looked at; None where there is
+    none."""
+    rows = select(conn, _CHANGE + " WHERE id = %s" + (" FOR UPDATE" if lock else ""), (id,))
     return _changes(conn, rows)[0] if rows else None
 
 

@@ -27,8 +27,10 @@ def insert(conn: Connection[Any], hash: bytes, request: TerminalRequest) -> None
     )  # fmt: skip
 
 
-def find(conn: Connection[Any], id: UUID) -> TerminalRequest | None:
-    found = rows(conn, f"SELECT {_COLUMNS} FROM terminal_request WHERE id = %s FOR UPDATE", (id,))
+def find(conn: Connection[Any], id: UUID, *, lock: bool = True) -> TerminalRequest | None:
+    """Locked until the transaction ends, unless it is only looked at."""
+    query: LiteralString = f"SELECT {_COLUMNS} FROM terminal_request WHERE id = %s"
+    found = rows(conn, query + (" FOR UPDATE" if lock else ""), (id,))
     return TerminalRequest(*found[0]) if found else None
 
 

@@ -52,9 +52,9 @@ def ask(
     return made, secret
 
 
-def shown(conn: Connection[Any], id: UUID, now: datetime) -> TerminalRequest:
+def shown(conn: Connection[Any], id: UUID, now: datetime, *, lock: bool = False) -> TerminalRequest:
     """What a person is asked to confirm. Raises `NotFound` (`terminal_unknown`) for one that is over, too."""
-    found = terminal_store.find(conn, id)
+    found = terminal_store.find(conn, id, lock=lock)
     if found is None or found.expires_at <= now or found.used_at is not None:
         raise _unknown()
     return found
@@ -62,7 +62,7 @@ def shown(conn: Connection[Any], id: UUID, now: datetime) -> TerminalRequest:
 
 def confirm(conn: Connection[Any], id: UUID, session: Session, now: datetime) -> TerminalRequest:
     """The person says that it is their own. Raises `Denied` (`approval_unproven`), `Conflict`."""
-    found = shown(conn, id, now)
+    found = shown(conn, id, now, lock=True)
     if session.person_id is None or session.acting_as is not None or not session.proven:
         raise Denied(
             "only whoever signed in with a passkey or at the company's sign-in confirms a decision",

@@ -138,13 +138,14 @@ def ask_parts(
 
 
 def missing_of(conn: Connection[Any], signing: Signing, change_id: UUID) -> tuple[Problem, ...]:
-    """What a change of a workload that waits uses without an approval, as its last approval would be refused for."""
-    change = changes.change_by_id(conn, change_id)
+    """What a change of a workload that waits uses without an approval, as its last approval would be refused for. It
+    is planned, which takes seconds for thousands, so that nobody who decides waits meanwhile."""
+    change = changes.change_by_id(conn, change_id, lock=False)
     stored = store.newest(conn)
     if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
         return ()
     served, files = served_by(stored), changes.sources_of(conn, change.id)
-    workspace = served.workspace if files == stored.sources else load_files(files)  # which takes seconds for thousands
+    workspace = served.workspace if files == stored.sources else load_files(files)
     result = planned(conn, signing, workspace, served, governance.standing(conn))
     return tuple(each for item in result.pending if item.subject == change.subject for each in item.missing)
 

@@ -95,7 +95,7 @@ def experiments(
 def experiment(id: UUID, services: Using, _: Reader) -> dict[str, Any]:
     """One of them: its interval at every look, and pairs of answers, without their texts."""
     with services.transaction() as conn:
-        found = service.one(conn, id)
+        found = service.one(conn, id, lock=False)
         looks, pairs = store.looks(conn, id), store.pairs(conn, id)
         waits = _waits(found, store.standing(conn))
     return {
@@ -126,7 +126,7 @@ def approve(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str,
     """Let it run, where it can still be tried: whoever holds the product or business duty of the workload, but never
     who asked."""
     with services.transaction() as conn:
-        require_duty(caller, MAY_APPROVE, f"workload/{service.one(conn, id).workload}")
+        require_duty(caller, MAY_APPROVE, f"workload/{service.one(conn, id, lock=False).workload}")
         check_presence(conn, caller)
         served, now = current_blueprint(conn).workloads, services.clock.now()
         number = service.decide(conn, caller.actor, id, approve=True, reason=body.reason, now=now, served=served)
@@ -136,7 +136,7 @@ def approve(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str,
 @router.post("/experiments/{id}/refuse")
 def refuse(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
-        require_duty(caller, MAY_APPROVE, f"workload/{service.one(conn, id).workload}")
+        require_duty(caller, MAY_APPROVE, f"workload/{service.one(conn, id, lock=False).workload}")
         service.decide(conn, caller.actor, id, approve=False, reason=body.reason, now=services.clock.now())
     return {"id": str(id), "state": "refused"}
 
@@ -145,7 +145,7 @@ def refuse(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, 
 def stop(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, Any]:
     """End it, effective at every gateway within a second."""
     with services.transaction() as conn:
-        require_duty(caller, MAY_STOP, f"workload/{service.one(conn, id).workload}")
+        require_duty(caller, MAY_STOP, f"workload/{service.one(conn, id, lock=False).workload}")
         number = service.stop(conn, caller.actor, id, body.reason or "stopped by hand")
     return {"id": str(id), "state": "ended", "effective": effect_of(services, number)}
 
@@ -154,7 +154,7 @@ def stop(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, An
 def review(id: UUID, call_id: UUID, body: Reviewed, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Say what both answers were worth, so that it is known how far the comparison is to be trusted."""
     with services.transaction() as conn:
-        require_duty(caller, MAY_BEGIN, f"workload/{service.one(conn, id).workload}")
+        require_duty(caller, MAY_BEGIN, f"workload/{service.one(conn, id, lock=False).workload}")
         if not store.review(conn, id, call_id, body.kept, caller.actor):
             hint = "GET /api/experiments/ID lists its pairs."
             raise NotFound(f"there is no pair of call {call_id}", code="pair_unknown", hint=hint)

@@ -46,7 +46,7 @@ def ask(body: Wanted, request: Request, services: Using, caller: SignedIn) -> di
     with a passkey or the company's sign-in; `code` stands there, too."""
     now = services.clock.now()
     with services.transaction() as conn:
-        change = _pending(governance.change_by_id(conn, body.change))
+        change = _pending(governance.change_by_id(conn, body.change, lock=False))
         made, secret = terminals.ask(conn, caller.actor, body.change, change.digest, body.decision, body.comment, now)
     base = services.settings.console_url or f"http://localhost:{request.url.port or 80}"
     return {
@@ -60,7 +60,7 @@ def shown(request_id: UUID, services: Using, _: SignedIn) -> dict[str, Any]:
     """What you are asked to confirm."""
     with services.transaction() as conn:
         found = terminals.shown(conn, request_id, services.clock.now())
-        change = governance.change_by_id(conn, found.change)
+        change = governance.change_by_id(conn, found.change, lock=False)
         whole = None if change is None else store.change(conn, found.change)
         routing = None if whole is None else router_evaluations.of_change(services, conn, whole)
     return {
@@ -85,7 +85,7 @@ def decide(request_id: UUID, body: Known, request: Request, services: Using, _: 
     """Make the decision that was confirmed, as the person who confirmed it, once. 503 `terminal_waits` before that."""
     with services.transaction() as conn:
         found = terminals.take(conn, request_id, body.secret, services.clock.now())
-        change = _pending(governance.change_by_id(conn, found.change))
+        change = _pending(governance.change_by_id(conn, found.change, lock=False))
         if change.digest != found.digest:
             raise Conflict(
                 "the change has been modified since", code="change_moved", hint="Check it, and decide again."

@@ -82,11 +82,11 @@ def insert(conn: Connection[Any], made: Recorded) -> bool:
     return conn.execute(_INSERT, values).rowcount == 1
 
 
-def find(conn: Connection[Any], id: UUID) -> Recorded | None:
-    """Locked until the transaction ends."""
+def find(conn: Connection[Any], id: UUID, *, lock: bool = True) -> Recorded | None:
+    """Locked until the transaction ends, unless it is only looked at."""
     with conn.cursor(row_factory=class_row(Recorded)) as cursor:
-        query: LiteralString = f"SELECT {_COLUMNS} FROM experiment WHERE id = %s FOR UPDATE"
-        return cursor.execute(query, (id,)).fetchone()
+        query: LiteralString = f"SELECT {_COLUMNS} FROM experiment WHERE id = %s"
+        return cursor.execute(query + (" FOR UPDATE" if lock else ""), (id,)).fetchone()
 
 
 def every(conn: Connection[Any], workload: str | None = None, limit: int = 200) -> list[Recorded]:

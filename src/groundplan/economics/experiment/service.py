@@ -179,9 +179,10 @@ def stop(conn: Connection[Any], actor: str, id: UUID, reason: str, outcome: str 
     return number
 
 
-def one(conn: Connection[Any], id: UUID) -> Recorded:
-    """Locked. Raises `NotFound` (`experiment_unknown`)."""
-    found = store.find(conn, id)
+def one(conn: Connection[Any], id: UUID, *, lock: bool = True) -> Recorded:
+    """Locked, but for who only looks at it: whoever changes it holds live policy before. Raises `NotFound`
+    (`experiment_unknown`)."""
+    found = store.find(conn, id, lock=lock)
     if found is None:
         hint = "`groundplan experiments list` has them."
         raise NotFound(f"there is no experiment {id}", code="experiment_unknown", hint=hint)
