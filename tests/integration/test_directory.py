@@ -326,6 +326,31 @@ def test_bulk_makes_many_at_once_and_what_refers_waits_for_what_it_names(
     assert ask("POST", "/api/scim/v2/Bulk", many, **directory).status == 413
 
 
+def test_bulk_tells_each_operation_what_a_request_of_its_own_is_told(scene: Scene, directory: dict[str, str]) -> None:
+    ask = scene.control.ask
+    sent = [
+        ("POST", "/Users", user_of("alone")), ("POST", "/Users", {"userName": "a\nb"}),
+        ("POST", "/Users", user_of("alone")), ("POST", "/Users", {"userName": "half\ud800", "emails": []}),
+        ("POST", "/Groups", {"displayName": "everyone"}), ("POST", "/Groups", {"displayName": "nul\x00"}),
+        ("PATCH", "/Users/01a212d3-0000-7000-8000-000000000000", {"Operations": []}),
+        ("POST", "/Users", user_of("behind")),
+    ]  # fmt: skip
+    single = [ask(method, f"/api/scim/v2{path}", body, **directory) for method, path, body in sent]
+    assert [each.status for each in single] == [201, 400, 409, 400, 400, 400, 404, 201]
+    for each in single:
+        if each.status == 201:
+            ask("DELETE", f"/api/scim/v2/Users/{each.body['id']}", **directory)
+    operations = [
+        {"method": method, "path": path, "data": body, **({"bulkId": str(at)} if method == "POST" else {})}
+        for at, (method, path, body) in enumerate(sent)
+    ]
+    told = ask("POST", "/api/scim/v2/Bulk", bulk_of(*operations), **directory)
+    assert told.status == 200, told.body
+    for alone, each in zip(single, told.body["Operations"], strict=True):
+        assert each["status"] == str(alone.status), each
+        assert each.get("response") == (alone.body if alone.status >= 400 else None)
+
+
 def test_lists_are_sorted_as_asked(scene: Scene, directory: dict[str, str]) -> None:
     ask = scene.control.ask
     for name, family in (("sort-b", "Alm"), ("sort-a", "Zorn"), ("sort-c", "Moe")):

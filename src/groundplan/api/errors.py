@@ -51,6 +51,10 @@ _CAUSES = {
 }  # fmt: skip
 """What a server that answers says of itself, by SQLSTATE."""
 
+UNSTORABLE = (DataError, UnicodeEncodeError, OverflowError)
+KNOWN = (OperationalError, ReadOnlySqlTransaction, UniqueViolation, PoolTimeout, *UNSTORABLE)
+"""What is raised below the routes and is no fault of ours."""
+
 
 def response_for(error: GroundplanError) -> JSONResponse:
     """The answer for an error, with Retry-After where it says when."""
@@ -63,13 +67,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(GroundplanError, told)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(OperationalError, _database)
-    app.add_exception_handler(ReadOnlySqlTransaction, _database)
-    app.add_exception_handler(UniqueViolation, _twice)
-    app.add_exception_handler(DataError, _unstorable)
-    app.add_exception_handler(UnicodeEncodeError, _unstorable)
-    app.add_exception_handler(OverflowError, _unstorable)
-    app.add_exception_handler(PoolTimeout, _database)
+    for each in KNOWN:
+        app.add_exception_handler(each, _known)
     app.add_exception_handler(Exception, _unknown)
 
 
@@ -118,32 +117,39 @@ async def http_error(request: Request, error: Exception) -> JSONResponse:
     return _spoken(request, answer)
 
 
-async def _database(_: Request, error: Exception) -> JSONResponse:
+async def _known(request: Request, error: Exception) -> JSONResponse:
+    return _spoken(request, response_for(known(error)))
+
+
+def known(error: Exception) -> GroundplanError:
+    """What one of `KNOWN` means to whoever asked."""
+    if isinstance(error, UniqueViolation):
+        return _twice(error)
+    return _unstorable(error) if isinstance(error, UNSTORABLE) else _database(error)
+
+
+def _database(error: Exception) -> GroundplanError:
     message, code, hint = _CAUSES.get(getattr(error, "sqlstate", None) or "", _AWAY)
     log.warning("%s: %s", message, error.__class__.__name__)
-    return response_for(Unavailable(message, code=code, hint=hint, retry_after=2.0))
+    return Unavailable(message, code=code, hint=hint, retry_after=2.0)
 
 
-async def _twice(request: Request, error: Exception) -> JSONResponse:
+def _twice(error: UniqueViolation) -> GroundplanError:
     """Two asked for the same at the same moment, and each had looked before: the second is told what it would be told a
     moment later."""
-    assert isinstance(error, UniqueViolation)
     log.warning("made twice at the same time: %s", error.diag.constraint_name)
-    made = Conflict(
+    return Conflict(
         "somebody else made the same at this moment", code="made_meanwhile", hint="Nothing was changed; look again.",
     )  # fmt: skip
-    return _spoken(request, response_for(made))
 
 
-async def _unstorable(_: Request, error: Exception) -> JSONResponse:
+def _unstorable(error: Exception) -> GroundplanError:
     """Text with a NUL or half a character, a number or a day beyond every range: JSON and URLs may hold what no column
     and no calendar does."""
     log.warning("a value of a request is refused: %s", error.__class__.__name__)
-    return response_for(
-        Invalid(
-            "a value of the request cannot be stored or looked for", code="value_invalid",
-            hint="Leave out NUL characters, and numbers and dates out of any range.",
-        )
+    return Invalid(
+        "a value of the request cannot be stored or looked for", code="value_invalid",
+        hint="Leave out NUL characters, and numbers and dates out of any range.",
     )  # fmt: skip
 
 

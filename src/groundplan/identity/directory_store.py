@@ -58,6 +58,8 @@ class Wanted:
 
 
 Found = TypeVar("Found")
+_LOCK = 0x6770_7363_696D_6401
+"""Advisory lock key."""
 
 
 class Read(Protocol[Found]):
@@ -92,6 +94,12 @@ _PERSON: LiteralString = """SELECT p.id, p.email, p.name, p.active, d.external_i
 _GROUP: LiteralString = """SELECT g.id, g.name, d.external_id,
     ARRAY(SELECT m.person_id FROM membership m WHERE m.group_id = g.id AND m.person_id IS NOT NULL ORDER BY 1)
     FROM people_group g LEFT JOIN directory_group d ON d.group_id = g.id"""
+
+
+def hold(conn: Connection[Any]) -> None:
+    """Wait until no other change by the directory is made, and keep others waiting until the transaction ends: each is
+    computed from what was there before, and directories send several at once. It comes before live policy."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
 
 
 def by_subject(conn: Connection[Any], issuer: str, subject: str) -> UUID | None:

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
-from groundplan.core.errors import NotFound, TooLarge
+from groundplan.api.errors import KNOWN, known
+from groundplan.core.errors import GroundplanError, NotFound, TooLarge
 from groundplan.identity.scim import bulk as scim_bulk
 from groundplan.identity.scim import resources as scim
 from groundplan.identity.scim import schemas as scim_schemas
@@ -138,6 +139,13 @@ def _page(
 Paged = Annotated[scim.Page, Depends(_page)]
 
 
+def _problem(error: Exception) -> GroundplanError | None:
+    """What a single request would be told of it; None: nothing, since it is a fault of ours."""
+    if isinstance(error, GroundplanError):
+        return error
+    return known(error) if isinstance(error, KNOWN) else None
+
+
 @router.post("/Bulk")
 def bulk(body: Document, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Many operations in one request, each with its own outcome; they may refer to each other by bulkId."""
@@ -146,7 +154,7 @@ def bulk(body: Document, request: Request, services: Using, caller: SignedIn) ->
         hint = "Send fewer operations at once."
         raise TooLarge(f"a bulk request has at most {BULK_BYTES} bytes", code="scim_bulk_size", hint=hint)
     with services.transaction() as conn:
-        return scim_bulk.bulk(conn, caller.actor, body)
+        return scim_bulk.bulk(conn, caller.actor, body, _problem)
 
 
 @router.post("/.search")

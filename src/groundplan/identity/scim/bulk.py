@@ -1,27 +1,32 @@
 """SCIM bulk requests (RFC 7644, section 3.7): many operations in one, each by itself, references between them resolved.
 
-Operations are made in their order, but for those that name something which a later one makes: these wait for it. One
-that fails undoes itself only; after `failOnErrors` of them nothing more is made. Does not know HTTP.
+Operations are made in their order, but for those that name something which a later one makes: these wait for it. Each
+is told what a request of its own would be, and one that fails undoes itself only; after `failOnErrors` of them nothing
+more is made. Does not know HTTP.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge
-from groundplan.identity.scim.resources import ERROR, KINDS, Kind
+from groundplan.core.error_shape import error_json
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, TooLarge
+from groundplan.identity.scim.resources import KINDS, Kind
+from groundplan.identity.scim.resources import error_json as scim_error
 
 REQUEST = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
 MOST = 1000
 _REFERENCE = "bulkId:"
 _PATH = re.compile(r"/(Users|Groups)(?:/([^/?#]{1,100}))?")
+Problem = Callable[[Exception], GroundplanError | None]
+"""What a single request would be told of what was raised; None: it is a fault of ours."""
 _METHODS = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -42,8 +47,11 @@ class Operation:
         return {each.removeprefix(_REFERENCE) for each in _strings([self.target, self.data]) if _is(each)}
 
 
-def bulk(conn: Connection[Any], actor: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The BulkResponse. Raises `Invalid` (`scim_bulk`), `TooLarge` (`scim_bulk_many`) where none of it can be read."""
+def bulk(conn: Connection[Any], actor: str, body: Mapping[str, Any], problem: Problem) -> dict[str, Any]:
+    """The BulkResponse; `conn` is in no transaction, and each operation is one of its own, as a request would be.
+
+    Raises `Invalid` (`scim_bulk`), `TooLarge` (`scim_bulk_many`) where none of it can be read, and what is no problem.
+    """
     waiting, most = _operations(body), _fail_on_errors(body)
     made: dict[str, str] = {}
     told: dict[int, dict[str, Any]] = {}
@@ -53,7 +61,7 @@ def bulk(conn: Connection[Any], actor: str, body: Mapping[str, Any]) -> dict[str
         ready = next((each for each in waiting if each.references <= set(made)), None)
         operation = ready or next((each for each in waiting if not each.references <= known), waiting[0])
         waiting.remove(operation)
-        answer = _one(conn, actor, operation, made) if ready is not None else _unresolved(operation)
+        answer = _one(conn, actor, operation, made, problem) if ready is not None else _unresolved(operation)
         told[operation.place] = answer
         if int(answer["status"]) >= 400:
             failed += 1
@@ -62,43 +70,58 @@ def bulk(conn: Connection[Any], actor: str, body: Mapping[str, Any]) -> dict[str
     return {"schemas": [RESPONSE], "Operations": [told[place] for place in sorted(told)]}
 
 
-def _one(conn: Connection[Any], actor: str, operation: Operation, made: dict[str, str]) -> dict[str, Any]:
-    """One operation in a savepoint of its own."""
-    kind, data = operation.kind, _resolved(operation.data, made)
-    target = _resolved(operation.target, made)
+def _one(
+    conn: Connection[Any], actor: str, operation: Operation, made: dict[str, str], problem: Problem
+) -> dict[str, Any]:
+    """One operation in a transaction of its own."""
+    kind, target = operation.kind, _resolved(operation.target, made)
     try:
         with conn.transaction():
-            if operation.method == "POST":
-                found = kind.create(conn, actor, data)
-                made[operation.bulk_id] = found["id"]
-                return _told(operation, 201, f"{kind.endpoint}/{found['id']}")
-            id = _id(target)
-            if operation.method == "DELETE":
-                kind.delete(conn, actor, id)
-                return _told(operation, 204, f"{kind.endpoint}/{id}")
-            change = kind.replace if operation.method == "PUT" else kind.patch
-            change(conn, actor, id, data)
-            return _told(operation, 200, f"{kind.endpoint}/{id}")
-    except GroundplanError as error:
-        return _told(operation, error.status, f"{kind.endpoint}/{target}" if target else "", error.message)
+            status, id = _done(conn, actor, operation, target, made)
+    except Exception as error:
+        told = problem(error)
+        if told is None:
+            raise
+        return _told(operation, told.status, f"{kind.endpoint}/{target}" if target else "", told)
+    if operation.method == "POST":
+        made[operation.bulk_id] = id
+    return _told(operation, status, f"{kind.endpoint}/{id}")
 
 
-def _told(operation: Operation, status: int, location: str, problem: str = "") -> dict[str, Any]:
+def _done(
+    conn: Connection[Any], actor: str, operation: Operation, target: str, made: Mapping[str, str]
+) -> tuple[int, str]:
+    """Its status, and the id of what it was about."""
+    kind, data = operation.kind, _resolved(operation.data, made)
+    if operation.method == "POST":
+        return 201, str(kind.create(conn, actor, data)["id"])
+    id = _id(target)
+    if operation.method == "DELETE":
+        kind.delete(conn, actor, id)
+        return 204, str(id)
+    change = kind.replace if operation.method == "PUT" else kind.patch
+    change(conn, actor, id, data)
+    return 200, str(id)
+
+
+def _told(operation: Operation, status: int, location: str, problem: GroundplanError | None = None) -> dict[str, Any]:
     answer: dict[str, Any] = {"method": operation.method, "status": str(status)}
     if operation.bulk_id:
         answer["bulkId"] = operation.bulk_id
-    if location and not (problem and operation.method == "POST"):
+    if location and not (problem is not None and operation.method == "POST"):
         answer["location"] = location
-    if problem:
-        answer["response"] = {"schemas": [ERROR], "status": str(status), "detail": problem}
+    if problem is not None:
+        answer["response"] = scim_error(status, error_json(problem)["error"])
     return answer
 
 
 def _unresolved(operation: Operation) -> dict[str, Any]:
     named = ", ".join(sorted(operation.references))
-    answer = _told(operation, 409, "", f"it names what no operation here has made: {named}")
-    answer["response"]["scimType"] = "invalidValue"
-    return answer
+    problem = Conflict(
+        f"it names what no operation here has made: {named}", code="scim_unresolved",
+        hint="See whether that operation is there, and what became of it.",
+    )  # fmt: skip
+    return _told(operation, problem.status, "", problem)
 
 
 def _operations(body: Mapping[str, Any]) -> list[Operation]:

@@ -132,6 +132,7 @@ def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]
     Raises `Conflict` (`duplicate_person`), `Invalid`.
     """
     email, user_name = email_of(body), user_name_of(body)
+    store.hold(conn)
     known = store.with_email(conn, email)
     if known is not None and known.managed:
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
@@ -147,6 +148,7 @@ def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]
 
 def replace_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
     """Make a person what the directory says. Raises `NotFound`, `Conflict`, `Invalid`."""
+    store.hold(conn)
     return _replaced(conn, actor, _user(conn, id), body)
 
 
@@ -170,6 +172,7 @@ def _replaced(conn: Connection[Any], actor: str, old: DirectoryPerson, body: Jso
 
 def patch_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
     """Apply a PatchOp. Raises as `replace_user`, and `Invalid` (`scim_patch`)."""
+    store.hold(conn)
     old = _user(conn, id)
     wanted = user_json(old)
     for kind, path, value in operations_of(body):
@@ -185,6 +188,7 @@ def patch_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[
 
 def delete_user(conn: Connection[Any], actor: str, id: UUID) -> None:
     """The person has left and is gone for the directory; what they did stays theirs."""
+    store.hold(conn)
     _set_active(conn, actor, _user(conn, id), active=False)
     store.delete_person(conn, id)
 
@@ -200,6 +204,7 @@ def create_group(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any
     Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`), `NotFound` (`unknown_person`).
     """
     name = str(body.get("displayName") or "")
+    store.hold(conn)
     id = store.deleted_group(conn, name)
     if id is None:
         service.add_group(conn, actor, name, "group")
@@ -211,6 +216,7 @@ def create_group(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any
 
 def replace_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
     """Make a group what the directory says. Its name is what documents are shared with, so that stays."""
+    store.hold(conn)
     old = _group(conn, id)
     name = str(body.get("displayName") or old.name)
     if name != old.name:
@@ -227,6 +233,7 @@ def replace_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> di
 
 def patch_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
     """Apply a PatchOp to the members, or set externalId. Raises `Invalid` (`scim_patch`)."""
+    store.hold(conn)
     old = _group(conn, id)
     members = set(old.members)
     for kind, path, value in operations_of(body):
@@ -246,6 +253,7 @@ def patch_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict
 
 def delete_group(conn: Connection[Any], actor: str, id: UUID) -> None:
     """Nobody is in it any more, and it is gone for the directory. Its name stays for what is shared with it."""
+    store.hold(conn)
     _set_members(conn, actor, _group(conn, id), frozenset())
     store.delete_group(conn, id)
 
@@ -346,7 +354,7 @@ _TYPES = {
     "scim_filter": "invalidFilter", "scim_patch": "invalidSyntax", "scim_bulk": "invalidSyntax",
     "scim_sort": "invalidValue", "scim_user_name": "invalidValue", "request_invalid": "invalidSyntax",
     "group_name": "invalidValue", "group_renamed": "mutability",
-    "scim_emails": "invalidValue",
+    "scim_emails": "invalidValue", "scim_unresolved": "invalidValue",
 }  # fmt: skip
 
 
