@@ -27,6 +27,7 @@ from groundplan.gateway.policy.live import Connection, LiveView
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.identity import service
 from groundplan.identity.model import KeyTerms
+from groundplan.identity.scim import resources as scim
 from groundplan.testing.database import Database
 
 
@@ -84,6 +85,21 @@ class Company:
         with self.connected() as conn:
             service.deactivate_person(conn, "operator", person)
 
+    def rename(self) -> None:
+        self.join()
+        address = f"{new_id().hex}@acme.example"
+        with self.connected() as conn:
+            scim.replace_user(conn, "operator", self.people[0], {"userName": address, "displayName": "Q"})
+
+    def come_back(self) -> None:
+        self.leave()
+        with self.connected() as conn:
+            (left,) = conn.execute("SELECT id FROM person WHERE NOT active LIMIT 1").fetchone() or ()
+            scim.patch_user(
+                conn, "operator", left, {"Operations": [{"op": "replace", "path": "active", "value": True}]}
+            )
+        self.people.append(left)
+
     def kill(self) -> None:
         with self.connected() as conn:
             service.kill(conn, "operator", "workload/assistant", "for the test")
@@ -104,8 +120,11 @@ async def test_keys_are_as_if_all_were_read_again(database: Database, tmp_path: 
         for _ in range(15):
             for _ in range(random.choice((1, 1, 3))):
                 random.choice(
-                    (company.make, company.rotate, company.revoke, company.kill, company.join, company.leave)
-                )()
+                    (
+                        company.make, company.rotate, company.revoke, company.kill, company.join, company.leave,
+                        company.rename, company.come_back,
+                    )
+                )()  # fmt: skip
             await view._load_policy(connection, None)
             assert view.policy == await anew(database, tmp_path)
 
@@ -145,6 +164,38 @@ async def test_people_are_read_again_after_changes_of_people_only_and_a_part_at_
         company.leave()
         await view._load_policy(connection, None)
         assert len(view.policy.active) == 4 and view.policy.active != before.active
+        assert view.policy == await anew(database, tmp_path)
+
+
+async def test_of_somebody_who_comes_changes_or_leaves_only_what_is_theirs_is_read(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that is taken up has thousands, one after the other."""
+    company = Company(database)
+    for _ in range(4):
+        company.make()
+        company.join()
+    read: list[int] = []
+
+    async def counted(*arguments: Any) -> Any:
+        rows = await gateway_database.fetched(*arguments)
+        read.append(len(rows))
+        return rows
+
+    async def never(*_: Any) -> Any:
+        raise AssertionError("all keys were read")
+
+    async with following(database, tmp_path) as (view, connection):
+        await view._load_policy(connection, None)
+        monkeypatch.setattr(key_store, "fetched", counted)
+        monkeypatch.setattr(key_store, "_all", never)
+        for change, most in ((company.join, 1), (company.rename, 4), (company.leave, 4), (company.come_back, 4)):
+            change()
+            read.clear()
+            await view._load_policy(connection, None)
+            changes, *rows = read
+            assert changes <= 4 and sum(rows) <= most, (change.__name__, read)
+        monkeypatch.undo()
         assert view.policy == await anew(database, tmp_path)
 
 

@@ -1,5 +1,5 @@
-"""The API keys of live policy: all of them when a worker starts, and later those that a change is about, since there
-may be a hundred thousand and calls wait while they are read.
+"""The API keys and the people of live policy: all of them when a worker starts, and later those that a change is about,
+since there may be a hundred thousand and calls wait while they are read.
 
 What a key may do is decided elsewhere; rows become entries here, and nothing is kept.
 """
@@ -7,7 +7,7 @@ What a key may do is decided elsewhere; rows become entries here, and nothing is
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -19,12 +19,15 @@ from groundplan.gateway.awake import patient
 from groundplan.gateway.database import fetched
 from groundplan.gateway.policy.address import networks
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.governance.parts import AT_GATEWAYS
 
 AT_ONCE = 500
 """Rows that are read before calls have a turn."""
 MOST_CHANGES = 200
 """After more of them all keys are read."""
-_NO_KEYS = frozenset({"kill", "lift", "cache", "group", "membership", "duty", "experiment", "experiments"})
+_NOBODYS = frozenset(
+    {"kill", "lift", "cache", "group", "membership", "duty", "experiment", "experiments", *AT_GATEWAYS}
+)
 """Kinds of changes after which every key is what it was, and everybody is who they were."""
 _COLUMNS = """hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at,
     coalesce(family, id)::text, networks, models, budget_usd, budget_period, purpose"""
@@ -32,12 +35,21 @@ _ALL = f"SELECT {_COLUMNS} FROM api_key"
 _SOME = f"""WITH line AS (SELECT DISTINCT coalesce(family, id) AS first FROM api_key WHERE id = ANY(%(ids)s))
     SELECT {_COLUMNS} FROM api_key WHERE id IN (SELECT first FROM line) OR family IN (SELECT first FROM line)"""
 """With all others of their lines, of which one more or less changes what each of them says."""
-_CHANGES = "SELECT kind, subject FROM policy_change WHERE number > %s LIMIT %s"
+_CHANGES = "SELECT kind, subject, stops FROM policy_change WHERE number > %s LIMIT %s"
+_PEOPLE = "SELECT id::text, email FROM person WHERE active"
+_PEOPLE_OF = f"{_PEOPLE} AND id = ANY(%s)"
 
 Connection = AsyncConnection[tuple[Any, ...]]
 Keys = dict[bytes, KeyEntry]
-Changes = list[tuple[Any, ...]]
-"""(kind, subject) of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Ids of the `keys` and `people` that may be others than they were, and of people whose keys may have ended."""
+
+    keys: frozenset[UUID] = frozenset()
+    people: frozenset[UUID] = frozenset()
+    ended: frozenset[UUID] = frozenset()
 
 
 async def unheard(connection: Connection, known: Policy, number: int, seconds: float) -> Changes | None:
@@ -45,39 +57,58 @@ async def unheard(connection: Connection, known: Policy, number: int, seconds: f
     anything may have. Raises psycopg.Error, TimeoutError."""
     if not 0 <= known.number <= number:  # nothing is known, or of a database that was restored since
         return None
-    changes = await fetched(connection, _CHANGES, (known.number, MOST_CHANGES + 1), seconds)
-    return None if len(changes) > MOST_CHANGES else changes
+    rows = await fetched(connection, _CHANGES, (known.number, MOST_CHANGES + 1), seconds)
+    return None if len(rows) > MOST_CHANGES else _changes(rows)
 
 
-def same_people(changes: Changes | None) -> bool:
-    """Whether everybody is who they were, and here or gone as they were."""
-    return changes is not None and all(kind == "key" or kind in _NO_KEYS for kind, _ in changes)
+def _changes(rows: Iterable[tuple[Any, ...]]) -> Changes | None:
+    """None: anything may be another."""
+    keys, people, ended = set(), set(), set()
+    for kind, subject, stops in rows:
+        if kind in _NOBODYS:
+            continue
+        try:
+            id = UUID(subject.removeprefix(f"{kind}/"))
+        except ValueError:
+            return None
+        if kind == "key":
+            keys.add(id)
+        elif kind == "person":
+            people.add(id)
+            if stops:
+                ended.add(id)
+        else:
+            return None
+    return Changes(frozenset(keys), frozenset(people), frozenset(ended))
 
 
 async def load(connection: Connection, known: Policy, changes: Changes | None, seconds: float) -> Keys:
     """The keys, from those of a policy that is `known`, after what is `unheard`. Each statement may take so many
     seconds. Raises psycopg.Error, TimeoutError."""
-    ids = None if changes is None else _changed(changes)
-    if ids is None:
+    if changes is None:
         return await _all(connection, seconds)
+    ids = set(changes.keys)
+    if changes.ended:  # keys that were made for them since are changes of their own
+        people = {str(id) for id in changes.ended}
+        ids |= {UUID(key.id) for key in known.keys.values() if key.person in people}
     if not ids:
         return known.keys
-    return known.keys | _lined(_entries(await fetched(connection, _SOME, {"ids": ids}, seconds)))
+    return known.keys | _lined(_entries(await fetched(connection, _SOME, {"ids": list(ids)}, seconds)))
 
 
-def _changed(changes: Changes) -> list[UUID] | None:
-    """Ids of the keys that these changes are about; None: any may be another."""
-    ids: list[UUID] = []
-    for kind, subject in changes:
-        if kind in _NO_KEYS:
-            continue
-        if kind != "key":
-            return None
-        try:
-            ids.append(UUID(subject.removeprefix("key/")))
-        except ValueError:
-            return None
-    return ids
+async def people(
+    connection: Connection, known: Policy, changes: Changes | None, seconds: float
+) -> tuple[dict[str, str], frozenset[str]]:
+    """(ids of active people by e-mail address, all of these ids), as `load`."""
+    if changes is None:
+        rows = await fetched(connection, _PEOPLE, (), seconds)
+        return {email: person for person, email in rows}, frozenset(person for person, _ in rows)
+    if not changes.people:
+        return known.people, known.active
+    rows = await fetched(connection, _PEOPLE_OF, (list(changes.people),), seconds)
+    others = {str(id) for id in changes.people}
+    kept = {email: person for email, person in known.people.items() if person not in others}
+    return kept | {email: person for person, email in rows}, (known.active - others) | {person for person, _ in rows}
 
 
 async def _all(connection: Connection, seconds: float) -> Keys:

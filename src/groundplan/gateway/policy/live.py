@@ -62,7 +62,6 @@ _STOP = (
 )
 _HEALTH = "UPDATE gateway SET health = %s WHERE epoch = %s"
 _NUMBER = "SELECT number FROM policy_epoch"
-_PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _KILLS = "SELECT scope, bool_or(streams) FROM kill_switch WHERE lifted_at IS NULL GROUP BY scope"
 _STOPPED = "SELECT scope, reason FROM kill_switch WHERE scope = ANY(%s)"
 _SHIPPED = "SELECT id::text FROM call WHERE id = ANY(%s)"
@@ -305,10 +304,7 @@ class LiveView:
         known = NOTHING if self._anew else self.policy
         changes = await key_store.unheard(connection, known, number, STATEMENT_SECONDS)
         keys = await key_store.load(connection, known, changes, STATEMENT_SECONDS)
-        people, active = known.people, known.active
-        if not key_store.same_people(changes):
-            rows = await asked(_PEOPLE)
-            people, active = {email: person for person, email in rows}, frozenset(person for person, _ in rows)
+        people, active = await key_store.people(connection, known, changes, STATEMENT_SECONDS)
         kills = await asked(_KILLS)
         cleared = await asked(_CLEARED)
         excepted = await asked(_EXCEPTIONS)
