@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import getrandbits
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -87,10 +88,11 @@ def keep(home: Home, database: Database, tmp_path: Path) -> Iterator[Callable[..
 
 
 def entries(conn: Conn, home: Home, count: int, at: datetime = OLD) -> list[UUID]:
+    """Their ids are not made by `new_id`, which never goes back: all later ones would be of the latest time."""
     made = []
     for number in range(count):
         when = at + timedelta(seconds=number)
-        id = new_id(int(when.timestamp() * 1000))
+        id = UUID(int=int(when.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | getrandbits(62))
         action = "key.created" if number % 100 == 0 else "call"
         made.append(Entry(id, when, action, SYSTEM, f"workload/w{number % 3}", {"n": number, "status": "ok"}))
     record_many(conn, made)
