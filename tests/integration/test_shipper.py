@@ -628,6 +628,42 @@ async def test_a_call_whose_journal_is_gone_is_in_all_books_once(
     await journal.close()
 
 
+async def test_what_is_told_later_of_a_call_that_was_written_off_is_in_all_books_once(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """Its first attempt was known as open; who has its journal tells that it was not billed, and of a second one."""
+    journal, clock = installation.journal(), ManualClock(datetime.now(UTC) + timedelta(seconds=3))
+    installation.lend(journal.epoch, 10 * USD)
+    call = new_id().bytes
+    journal.reserve(reservation(call))
+    installation.step(1, Shipper(installation.home, clock))
+    journal.settle(settlement(call, 0, cost=0, outcome="not_billed"))
+    journal.reserve(reservation(call, 1, amount=0))
+    journal.settle(settlement(call, 1))
+    journal.finish(finish(call))
+    journal._flush()
+    installation.journals.clear()
+    journal.folder.rename(kept := tmp_path / "kept")
+    with died(journal):
+        (shipper := Shipper(installation.home, clock))._looked_ms = 0
+        installation.step(1, shipper)
+        assert installation.rows("SELECT state, cost_usd FROM attempt") == [("crashed", 1)]
+        for _ in range(2):
+            shutil.copytree(kept, journal.folder)
+            installation.step(3, Shipper(installation.home, clock))
+            assert installation.rows("SELECT number, state, cost_usd FROM attempt ORDER BY 1") == [
+                (0, "crashed", 1),
+                (1, "settled", Decimal("0.25")),
+            ]
+            for book in ("call", "charge", "call_delta", "call_step_delta", "person_delta", "document_delta"):
+                spent = installation.rows(f"SELECT sum(cost_usd) FROM {book}")
+                assert spent == [(Decimal("1.25"),)], book
+            assert installation.rows("SELECT sum(calls) FROM call_delta") == [(1,)]
+            told = installation.rows("SELECT body FROM audit_entry WHERE action = 'call.cost'")
+            assert [decode(bytes(body)).detail["cost_usd"] for (body,) in told] == ["1.250000000000"]
+    await journal.close()
+
+
 async def test_a_copy_of_a_journal_is_left_to_whoever_has_the_worker(installation: Installation) -> None:
     """A HOME was copied while it ran, and served on the same database."""
     journal = installation.journal()

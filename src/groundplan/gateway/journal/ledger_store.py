@@ -1,7 +1,8 @@
 """The SQL with which the shipper writes calls, attempts and charges, takes releases over and fences dead workers.
 
 Every statement but COPY may be repeated: rows are keyed by (call, attempt), movements by their id. A row that says
-`settled` or `crashed` is never changed. What the rows say is decided elsewhere (`shipper`, `recovery`).
+`settled` or `crashed` is never changed; a call costs more where somebody tells of further attempts after its end. What
+the rows say is decided elsewhere (`shipper`, `recovery`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, LiteralString
 from uuid import UUID, uuid5
 
@@ -152,6 +154,20 @@ _SHRINK_ALL: LiteralString = (
     + _BACK
     + " WHERE s.epoch = %(epoch)s AND s.budget = k.budget AND s.period = k.period"
 )
+
+
+def add_late_costs(conn: Conn, calls: Sequence[str]) -> list[tuple[UUID, str, Decimal, list[dict[str, Any]]]]:
+    """Calls of these that cost less than their attempts cost from here on as much: (id, workload, USD, attempts)."""
+    return conn.execute(
+        """WITH told AS (
+             SELECT a.call_id, sum(a.cost_usd) AS usd, jsonb_agg(jsonb_build_object(
+               'number', a.number, 'deployment', a.deployment, 'state', a.state, 'cost_usd', a.cost_usd::text)
+               ORDER BY a.number) AS attempts
+             FROM attempt a WHERE a.call_id = ANY(%s::uuid[]) GROUP BY 1)
+           UPDATE call c SET cost_usd = t.usd FROM told t WHERE c.id = t.call_id AND c.cost_usd < t.usd
+           RETURNING c.id, c.workload, t.usd, t.attempts""",
+        (list(calls),),
+    ).fetchall()
 
 
 def limit_idle_transactions(conn: Conn) -> None:

@@ -6,20 +6,20 @@ Which ones have ended is the shipper's to say.
 from __future__ import annotations
 
 from collections.abc import Set
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import psycopg
 
 from groundplan.blueprint.artifact import decode
 from groundplan.blueprint.model import Rates
-from groundplan.core.audit.entry import Acting, Entry
+from groundplan.core.audit.entry import Acting, Entry, gateway_actor
 from groundplan.core.audit.store import copy_new, keys_made_acting, record_many
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock
 from groundplan.core.home import Home
 from groundplan.gateway.journal import archived_store, ledger_store, over_bound
 from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
-from groundplan.gateway.journal.ledger_store import Conn
+from groundplan.gateway.journal.ledger_store import Conn, Row
 from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.gateway.telemetry.trace_export import TraceExport
 
@@ -72,7 +72,17 @@ class Context:
             for insert, rows in facts:
                 ledger_store.insert_rows(conn, insert, rows)
             record_many(conn, entries)
+            self._tell_late(conn, epoch, calls)
         over_bound.stop(conn, epoch, closed)
+
+    def _tell_late(self, conn: Conn, epoch: UUID, calls: list[Row]) -> None:
+        """Of calls that had been told before: what attempts cost that were not known then, as of one that was written
+        off with the HOME that has its journal."""
+        at = self._clock.now()
+        for id, workload, usd, attempts in ledger_store.add_late_costs(conn, [row[0] for row in calls]):
+            detail = {"call": str(id), "cost_usd": str(usd), "attempts": attempts}
+            entry = uuid5(id, f"costs {usd}")
+            record_many(conn, [Entry(entry, at, "call.cost", gateway_actor(epoch), f"workload/{workload}", detail)])
 
     def _entries(self, conn: Conn, epoch: UUID, ended: list[CallState]) -> list[Entry]:
         """The audit entries of calls, with whom they are about sealed once for each."""
