@@ -140,6 +140,8 @@ class Model:
             if name in budgets:
                 self.beyond[name] += max(0, -back)
                 returned += back
+        for key in [key for key in self.slices if key[0] == epoch and key[1].startswith("concurrent/")]:
+            del self.slices[key]  # they have no window that ends
         return returned
 
 

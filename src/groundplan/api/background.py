@@ -26,7 +26,14 @@ from groundplan.api.knowledge.upkeep import sweep_now as upkeep
 from groundplan.api.mail import smtp as mail
 from groundplan.api.mail import weekly
 from groundplan.api.placement import placing
-from groundplan.api.retention import NAMES_SECONDS, SWEEP_SECONDS, forget_names, sweep_now
+from groundplan.api.retention import (
+    NAMES_SECONDS,
+    SETTLED_SECONDS,
+    SWEEP_SECONDS,
+    forget_names,
+    forget_settled,
+    sweep_now,
+)
 from groundplan.api.watch import (
     access_rights,
     anomalies,
@@ -60,6 +67,7 @@ WATCH_SECONDS = 1.0
 JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("deleting kept content", SWEEP_SECONDS, sweep_now),
     ("forgetting names", NAMES_SECONDS, forget_names),
+    ("forgetting what is settled", SETTLED_SECONDS, forget_settled),
     ("erasing documents", UPKEEP_SECONDS, upkeep),
     ("grouping unanswered questions", signals.GATHER_SECONDS, signals.gather_now),
     ("building the index", index_editions.LOOK_SECONDS, index_editions.look),

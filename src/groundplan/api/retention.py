@@ -1,8 +1,10 @@
 """Deletes kept prompts and answers whose time is over, or that the served blueprint no longer allows to be kept; with
-them cached answers, which stand there in full, and questions that found nothing. And names of erased people."""
+them cached answers, which stand there in full, and questions that found nothing. And names of erased people, and what
+is settled of budgets and batches."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from psycopg import Connection
@@ -12,12 +14,16 @@ from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
+from groundplan.gateway.budgets.periods import has_ended
 from groundplan.identity import erase
 from groundplan.knowledge.signals import signal_store
-from groundplan.ledger import completion_store, content_store, response_store
+from groundplan.ledger import completion_store, content_store, response_store, settled_store
 
 SWEEP_SECONDS = 30.0
 NAMES_SECONDS = 3600.0
+SETTLED_SECONDS = 3600.0
+SETTLED_KEPT = timedelta(days=90)
+"""How long movements and slices of budgets stay after their worker's end: somebody may look for what happened."""
 
 
 def sweep(conn: Connection[Any], blueprint: Blueprint | None) -> dict[str, int]:
@@ -52,3 +58,17 @@ def forget_names(services: Services) -> int:
     """Forget the names that stayed because of approvals until today; how many."""
     with services.transaction() as conn:
         return erase.forget_due(conn, services.clock.now())
+
+
+def forget_settled(services: Services) -> int:
+    """Forget movements and slices of budgets that are settled, and lines of batches whose calls have left; how many.
+    A part at a time, each in a transaction of its own: of the first time there may be years."""
+    before, gone = services.clock.now() - SETTLED_KEPT, 0
+    with services.transaction() as conn:
+        over = [each for each in settled_store.periods(conn) if has_ended(each, f"{before:%Y-%m-%dT%H:%M}")]
+    while True:
+        with services.transaction() as conn:
+            some = settled_store.forget(conn, before, over)
+        gone += some
+        if not some:
+            return gone

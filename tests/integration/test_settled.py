@@ -1,0 +1,131 @@
+"""What was granted of budgets, and lines of batches, go once nothing follows from them; no sum changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from groundplan.api.retention import forget_settled
+from groundplan.core.ids import new_id
+from groundplan.ledger import batch_queries
+from groundplan.testing import ManualClock
+from groundplan.testing.database import Database
+
+NOW = datetime(2026, 11, 25, 14, 33, tzinfo=UTC)
+Conn = psycopg.Connection[tuple[Any, ...]]
+OVER, PRESENT = "2026-05", "2026"
+
+
+class World:
+    def __init__(self, conn: Conn, control: Conn) -> None:
+        self.conn = conn
+
+        def transaction() -> AbstractContextManager[Conn]:
+            return nullcontext(control)
+
+        control.autocommit = True
+        self.services: Any = SimpleNamespace(transaction=transaction, clock=ManualClock(NOW))
+        for period in (OVER, PRESENT):
+            self.do("INSERT INTO budget_period VALUES ('b', %s, 9, 4)", period)
+
+    def do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        cursor = self.conn.execute(statement.encode(), values)
+        return cursor.fetchall() if cursor.description else []
+
+    def worker(self, ended: str, state: str = "fenced", *, done: bool | None = True, host: str = "h") -> UUID:
+        """With two slices and their grants."""
+        epoch = new_id()
+        self.do(
+            "INSERT INTO gateway (epoch, host, home, pid, state, heartbeat_at) VALUES (%s, %s, '/', 1, %s, %s)",
+            epoch, host, state, ended,
+        )  # fmt: skip
+        if done is not None:
+            self.do("INSERT INTO shipped (epoch, segment, position, done) VALUES (%s, 1, 64, %s)", epoch, done)
+        for period in (OVER, PRESENT):
+            self.do(
+                "INSERT INTO budget_slice (epoch, budget, period, granted_usd, closed) VALUES (%s, 'b', %s, 1, %s)",
+                epoch, period, state != "live",
+            )  # fmt: skip
+            self.do(
+                "INSERT INTO budget_movement VALUES (%s, %s, 'b', %s, 1, 'grant', %s)", new_id(), epoch, period, ended
+            )
+        return epoch
+
+    def left(self, table: str) -> set[tuple[UUID, str]]:
+        return set(self.do(f"SELECT epoch, period FROM {table}"))
+
+
+@pytest.fixture
+def world(database: Database) -> Iterator[World]:
+    control = database.urls["control"]
+    with psycopg.connect(database.superuser, autocommit=True) as conn, psycopg.connect(control) as other:
+        yield World(conn, other)
+
+
+def test_movements_go_with_the_worker_and_slices_with_their_period(world: World) -> None:
+    over = world.worker("2026-06-01")
+    kept = [
+        world.worker("2026-11-01"),
+        world.worker("2026-06-01", "live", done=False),
+        world.worker("2026-06-01", "fenced", done=False),
+        world.worker("2026-06-01", "stopped", done=None),
+    ]
+    assert forget_settled(world.services) == 3
+    assert forget_settled(world.services) == 0
+    both = {(epoch, period) for epoch in kept for period in (OVER, PRESENT)}
+    assert world.left("budget_movement") == both
+    assert world.left("budget_slice") == both | {(over, PRESENT)}, "a late journal is compared with it"
+    assert world.do("SELECT period, granted_usd FROM budget_period ORDER BY 1") == [(PRESENT, 4), (OVER, 4)]
+
+
+def test_lines_of_a_batch_go_once_their_calls_have_left_and_its_cost_stays(world: World) -> None:
+    batch = world.worker("2026-06-01", "stopped", done=None, host="batch")
+    calls = [new_id(), new_id()]
+    world.do("INSERT INTO api_file VALUES (%s, 'w', %s, 'batch', 'f', 1)", file := new_id(), new_id())
+    world.do(
+        """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, status, expires_at,
+             ended_at, total, left_usd) VALUES (%s, 'w', %s, '', '/v1', %s, '24h', 'completed', %s, %s, 2, 1)""",
+        batch, new_id(), file, "2026-06-02", "2026-06-01",
+    )  # fmt: skip
+    for number, call in enumerate(calls):
+        world.do(
+            """INSERT INTO batch_line (batch_id, number, custom_id, place, length, held_usd, state, call_id, ok)
+               VALUES (%s, %s, %s, 0, 1, 1, 'done', %s, true)""",
+            batch, number, str(number), call,
+        )  # fmt: skip
+    world.do(
+        """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, reserved_usd, cost_usd,
+             usage, epoch) VALUES (%s, 0, '2026-06-01', 'd', 's', 'm', 'settled', 'ok', 1, 0.5, '{}', %s)""",
+        calls[1], new_id(),
+    )  # fmt: skip
+
+    def lines() -> list[tuple[Any, ...]]:
+        forget_settled(world.services)
+        (shown,) = batch_queries.batches(world.conn, None, 9)
+        assert (shown["cost_usd"], shown["completed"], shown["failed"]) == ("1.500000000000", 2, 0)
+        return world.do("SELECT number FROM batch_line ORDER BY 1")
+
+    assert lines() == [(0,), (1,)], "nothing leaves here"
+    world.do("INSERT INTO archived_day VALUES ('2026-06-05', '/', 0, 0, 0, 0, '')")
+    assert lines() == [(1,)]
+    world.do("DELETE FROM attempt; UPDATE batch SET left_usd = 1.5")
+    assert lines() == []
+
+
+def test_calls_at_the_same_time_of_a_dead_worker_leave_nothing(world: World) -> None:
+    epoch = world.worker("2026-06-01", "live", done=False)
+    world.do("INSERT INTO limit_span (name, span, amount, granted, ends) VALUES ('l', 'now', 9, 5, 'infinity')")
+    world.do("INSERT INTO limit_slice (epoch, name, span, granted, released) VALUES (%s, 'l', 'now', 3, 1)", epoch)
+    for _ in range(2):
+        world.do("SELECT close_limits(%s)", epoch)
+        assert world.do("SELECT granted FROM limit_span") == [(3,)]
+        assert world.do("SELECT FROM limit_slice") == []
+    world.do("SELECT return_limit(%s, 'l', 'now', 3)", epoch)
+    assert world.do("SELECT granted FROM limit_span") == [(3,)]
