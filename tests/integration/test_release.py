@@ -545,3 +545,27 @@ def test_preview_changes_nothing(conn: Conn, signing: Signing) -> None:
     result = service.preview(conn, signing, BOTH)
     assert [need.duty for need in result.needs] == ["business", "security", "finance"]
     assert governance.pending(conn) == []
+
+
+def test_budgets_and_limits_of_keys_and_people_that_are_not_there_are_told(conn: Conn, signing: Signing) -> None:
+    service.genesis(conn, signing, ONLY_PILOT)
+    good, _ = identity.create_key(conn, audit.OPERATOR, "helper")
+    gone, _ = identity.create_key(conn, audit.OPERATOR, "helper")
+    identity.revoke_key(conn, audit.OPERATOR, gone)
+    named = {
+        "good": f"key/{good}", "gone": f"key/{gone}", "never": f"key/{UUID(int=7)}", "odd": f"key/{'-' * 36}",
+        "ben": "user/ben@acme.example", "bea": "user/bea@acme.example", "each": "user", "any": "key",
+    }  # fmt: skip
+    limits = "".join(
+        f"---\nkind: limit\nname: {name}\ncovers: {what}\nrequests: 9/day\n" for name, what in named.items()
+    )
+    budget = f"---\nkind: budget\nname: theirs\ncovers: key/{gone}\nlimit: 9 USD/month\n"
+    told = service.preview(conn, signing, {"a.yaml": BASE + limits + budget}).warnings
+    assert dict(each.message.removeprefix("`covers` of ").split(" has no effect: ") for each in told) == {
+        "budget theirs": "that key is revoked",
+        "limit gone": "that key is revoked",
+        "limit never": "there is no such key",
+        "limit odd": "there is no such key",
+        "limit bea": "nobody with the address bea@acme.example is here",
+    }
+    assert all(each.where is not None and each.code == "no_effect" for each in told)

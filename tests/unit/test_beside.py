@@ -137,6 +137,16 @@ def test_what_has_no_room_for_an_ordinary_call_is_told_before_the_first_one(old:
     assert warning.where is not None and result.blueprint is not None
 
 
+@pytest.mark.parametrize(("more", "fits"), [("context: 4k\n", False), ("context: 8k\n", True),
+                                            ("context: 4k\nmax_output: 1k\n", True), ("", True)])  # fmt: skip
+def test_a_context_that_an_answer_alone_fills_is_told(more: str, *, fits: bool) -> None:
+    """4096 tokens are the longest answer unless said."""
+    result = planned(BASE.replace("kind: deployment\nname: gpt-eu\n", f"kind: deployment\nname: gpt-eu\n{more}"))
+    assert [(each.code, "context: 4000" in each.message) for each in result.warnings] == (
+        [] if fits else [("too_small", True)]
+    )
+
+
 @pytest.mark.parametrize(("limit", "fits"), [("tokens: 1k/minute", False), ("tokens: [2k/minute, 50/hour]", False),
                                              ("tokens: 2k/minute", True), ("cost: 0.0001 USD/day", False),
                                              ("cost: 1 USD/day", True), ("requests: 1/day", True)])  # fmt: skip

@@ -6,10 +6,12 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
 from tests.unit.test_cli_main import run
 
 from groundplan.catalog.check import validate
 from groundplan.cli.up import missing_secrets
+from groundplan.cli.variables import misspelt
 
 
 def test_init_then_check(tmp_path: Path) -> None:
@@ -98,3 +100,21 @@ def test_schema_is_json() -> None:
     done = run("check", "--schema")
     assert done.returncode == 0
     assert "$schema" in json.loads(done.stdout)
+
+
+def test_a_variable_that_is_named_almost_as_one_of_ours_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = ("PORT", "PORT_8600_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT", "EXAMPLES", "MY_KEY", "HOME", "TLS_CERT")
+    assert misspelt({f"GROUNDPLAN_{name}": "1" for name in others} | {"DATABSE_URL": "1"}) == []
+    (one, two) = misspelt({"GROUNDPLAN_DATABSE_URL": "1", "GROUNDPLAN_OIDC_CLIENT_ID": "1"})
+    assert "GROUNDPLAN_DATABSE_URL" in one.message and one.hint.startswith("Write GROUNDPLAN_DATABASE_URL,")
+    assert two.hint.startswith("Write GROUNDPLAN_OIDC_CLIENT,")
+    folder = tmp_path / "company"
+    made = ("--upstream", "https://m.example/v1", "--upstream-model", "m", "--price", "free")
+    assert run("init", str(folder), *made).returncode == 0
+    monkeypatch.setenv("GROUNDPLAN_DRAIN_SECOND", "600")
+    told = json.loads(run("check", str(folder), "--json").stdout)["warnings"]
+    assert [(each["code"], each["hint"]) for each in told] == [
+        ("setting_unknown", "Write GROUNDPLAN_DRAIN_SECONDS, or take it out.")
+    ]

@@ -31,6 +31,7 @@ from groundplan.cli.progress import Steps
 from groundplan.cli.reload import Reloading
 from groundplan.cli.starting import Following, Start
 from groundplan.cli.tour import take_tour
+from groundplan.cli.variables import misspelt
 from groundplan.cli.workspace import further
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
@@ -100,10 +101,10 @@ def up(
 ) -> None:
     """Start everything and serve until Ctrl-C. Without --workspace the last blueprint is served."""
     settings = _settings(home, reached, patience)
-    folder, told = workspace or load_settings().workspace, list[str]()
+    folder, told = workspace or load_settings().workspace, [str(each) for each in misspelt()]
     if folder is not None:
         folder = folder.absolute()
-        told = _check_workspace(folder, Home(settings.home))
+        told += _check_workspace(folder, Home(settings.home))
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
         steps = stack.enter_context(Steps())

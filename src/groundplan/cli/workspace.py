@@ -16,6 +16,7 @@ from groundplan.catalog.schema import json_schema
 from groundplan.cli.change import warnings_text
 from groundplan.cli.options import JsonOption, program_name, workspace_for
 from groundplan.cli.output import emit
+from groundplan.cli.variables import misspelt
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
 from groundplan.economics.prices import listed
@@ -92,7 +93,7 @@ def check(
         "ok": True,
         "folder": str(folder),
         "workloads": count,
-        "warnings": [problem_json(each) for each in alone.of_files(workspace_read, today)],
+        "warnings": [problem_json(each) for each in (*misspelt(), *alone.of_files(workspace_read, today))],
     }
     told = f"{folder} is valid: {counted(count, 'workload')}"
     emit(value, as_json, "\n".join([told, *warnings_text(value)]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from groundplan.core.errors import Invalid
 DEFAULT_PORT = 8600
 DEFAULT_CONTROL_PORT = 8601
 LEAVE_SECONDS = 600.0
+PREFIX = "GROUNDPLAN_"
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy", "socks_proxy"})
 _OF_OTHERS = (
     "ANTHROPIC_", "ANY_LLM_", "AZURE_", "CO_API_", "COHERE_", "GEMINI_", "GOOGLE_API_KEY", "GOOGLE_GEMINI_",
@@ -110,6 +111,10 @@ class Settings:
     commas."""
 
 
+WORDS = tuple(each.name.upper() for each in fields(Settings))
+"""What variables are called, behind `PREFIX`."""
+
+
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from the process environment (or the given mapping)."""
     env = os.environ if environment is None else environment
@@ -150,6 +155,13 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         archive_days=int(_number(env, "GROUNDPLAN_ARCHIVE_DAYS", 400, (7, 36_600), "days, such as 400")),
         witnesses=tuple(one.strip() for one in env.get("GROUNDPLAN_WITNESSES", "").split(",") if one.strip()),
     )
+
+
+def named_alike(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Variables that begin as ours, and that are none."""
+    found = os.environ if environment is None else environment
+    ours = {f"{PREFIX}{word}" for word in WORDS}
+    return sorted(name for name in found if name.startswith(PREFIX) and name not in ours)
 
 
 def _console_url(text: str | None) -> str | None:

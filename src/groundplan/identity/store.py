@@ -68,6 +68,23 @@ def person(conn: Connection[Any], id: UUID) -> Person | None:
     return Person(*found[0]) if found else None
 
 
+def active_emails(conn: Connection[Any], emails: Sequence[str]) -> set[str]:
+    """Those of these addresses that somebody has who is here."""
+    found = rows(conn, "SELECT email FROM person WHERE email = ANY(%s) AND active", (list(emails),))
+    return {email for (email,) in found}
+
+
+def usable_lines(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID | None, bool]:
+    """Of those of these keys that there are, or were: whether one of their line, which rotations make, may be used."""
+    found = rows(
+        conn,
+        """SELECT k.id, EXISTS (SELECT FROM api_key o WHERE coalesce(o.family, o.id) = coalesce(k.family, k.id)
+             AND o.revoked_at IS NULL) FROM api_key k WHERE k.id = ANY(%s)""",
+        (list(ids),),
+    )
+    return dict(found)
+
+
 def person_by_email(conn: Connection[Any], email: str) -> Person | None:
     found = rows(conn, "SELECT id, email, name, active FROM person WHERE email = %s", (email,))
     return Person(*found[0]) if found else None

@@ -7,7 +7,7 @@ here: see `service` and `approvals`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +32,7 @@ from groundplan.governance.service import Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.knowledge.governed.declared_store import declare
 from groundplan.placement.solve import verify
-from groundplan.release import people, store
+from groundplan.release import people, store, unheld
 from groundplan.release.grants import of_sources
 from groundplan.release.model import Applied, Current, Pending, Plan, field_json, in_force
 from groundplan.release.observed import observed
@@ -105,7 +105,7 @@ def planned(
 ) -> Plan:
     """What a workspace would change now, with what was seen of its calls; changes nothing, and may be refused."""
     now = signing.clock.now()
-    return plan(
+    found = plan(
         workspace,
         served,
         today=now.date(),
@@ -115,6 +115,7 @@ def planned(
         left=left,
         seen=observed(conn, workspace, now),
     )
+    return replace(found, warnings=(*found.warnings, *unheld.warnings(conn, workspace)))
 
 
 def accepted(result: Plan) -> Plan:

@@ -14,7 +14,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.core.money import short_usd
 from groundplan.economics.price import bound
-from groundplan.release import workloads
+from groundplan.release import contexts, workloads
 
 _MESSAGES = 3
 """Of a chat with one message: its own part of the template, and twice that of the whole prompt."""
@@ -35,6 +35,7 @@ def warnings(
     workspace: Workspace, deployments: Sequence[bp.Deployment], placements: Iterable[bp.Placement]
 ) -> Iterator[Problem]:
     """What is too small for calls of each workload that is served, and the cap that its answers never reach."""
+    yield from _contexts(workspace)
     known = {each.name: each for each in deployments}
     covers: dict[str, list[doc.LimitDoc]] = {}
     for limit in workspace.limits.values():
@@ -53,6 +54,20 @@ def warnings(
                 of_place = (f"deployment/{each.name}", f"model/{each.model}")
                 asked += [(limit, _least(item, [each])) for of in of_place for limit in covers.get(of, ())]
             yield from _limits(workspace, asked)
+
+
+def _contexts(workspace: Workspace) -> Iterator[Problem]:
+    """Deployments whose answers may be as long as prompt and answer together."""
+    for name, item in workspace.deployments.items():
+        context, answer = contexts.context_of(workspace, item), contexts.answer_of(workspace, item)
+        if item.type == "chat" and item.context is not None and context <= answer:
+            yield Problem(
+                f"`context: {context}` of deployment {name} has no room for a prompt beside its longest answer, of "
+                f"{answer} tokens: it refuses whoever asks for so many",
+                "too_small",
+                "Write a smaller `max_output` at it, or the `context` that its model has.",
+                workspace.where("deployment", name, "context"),
+            )
 
 
 def _least(item: doc.WorkloadDoc, chats: Sequence[bp.Deployment]) -> _Call:

@@ -1,0 +1,23 @@
+"""Variables of the environment that are meant for us, and that nobody reads: what they say has no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from groundplan.core.errors import Problem
+from groundplan.core.settings import PREFIX, WORDS, named_alike
+
+
+def misspelt(environment: Mapping[str, str] | None = None) -> list[Problem]:
+    """Those that are named almost as one of ours. Others that begin alike may be anybody's, as what Kubernetes sets for
+    a service of that name."""
+    return [
+        Problem(
+            f"the variable {name} has no effect: nothing reads it",
+            "setting_unknown",
+            f"Write {PREFIX}{close}, or take it out.",
+        )
+        for name in named_alike(environment)
+        for close in get_close_matches(name.removeprefix(PREFIX), WORDS, n=1, cutoff=0.8)
+    ]
