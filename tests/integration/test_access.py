@@ -15,12 +15,14 @@ from urllib.parse import urlencode
 import pytest
 from tests.integration.test_api_control import Control, running
 
-from groundplan.api.access.rights import listed, rules, verdict
+from groundplan.api.access.rights import COMPANY_WIDE, authorize_company, listed, rules, verdict
+from groundplan.api.caller import Caller
 from groundplan.core.audit import OPERATOR
 from groundplan.core.database import connect
+from groundplan.core.errors import Denied
 from groundplan.identity import rights, rights_store, sessions, store
 from groundplan.identity import service as identity
-from groundplan.identity.model import DUTIES, Proof
+from groundplan.identity.model import DUTIES, Proof, Session
 from groundplan.testing.database import Cluster, Database
 
 WHO = (*DUTIES, "auditor", "on-call", "emergency")
@@ -167,6 +169,65 @@ def test_every_route_over_http(world: World) -> None:
             if at_the_door == (who in MAY[action]) and not (who in MAY[action] and path in ASK_AGAIN):
                 wrong.append((method, path, who, answer.status, answer.body if answer.status >= 400 else ""))
     assert wrong == []
+
+
+def _of_one_workload(world: World, name: str, *duties: str) -> dict[str, str]:
+    """The session of somebody who holds these duties for one workload."""
+    session = world.person(name)
+    with connect(world.database.urls["control"]) as conn:
+        who = identity.find_person(conn, f"{name}@acme.example").id
+        for duty in duties:
+            conn.execute(
+                "INSERT INTO duty (subject, duty, person_id) VALUES ('workload/assistant', %s, %s)", (duty, who)
+            )
+    return session
+
+
+def test_who_answers_for_one_workload_has_no_say_in_what_is_the_companys(world: World) -> None:
+    """Whoever declares a workload names its owners: they could erase anybody, and make tokens that release."""
+    for duty in ("security", "compliance", "operations"):
+        world.person(f"whole-{duty}", duty)
+    session = _of_one_workload(world, "part", "security", "compliance", "operations")
+    assert world.control.ask("GET", "/api/people", **session).status == 200
+    asked = 0
+    for route, action in listed().items():
+        if action in COMPANY_WIDE:
+            method, path = route.split(" ")
+            answer = world.control.ask(method, _filled(path), {} if method == "POST" else None, **session)
+            assert (answer.status, answer.code) == (403, "duty_missing"), route
+            asked += 1
+    assert asked > 14
+    theirs = world.control.ask("POST", "/api/people/whole-security@acme.example/sign-out", {}, **session)
+    assert theirs.code == "not_yours"
+
+
+def test_a_duty_that_nobody_holds_for_the_company_is_whoevers_hold_it(database: Database) -> None:
+    """Else a small company, whose owners stand at its workloads, could appoint nobody."""
+    with connect(database.urls["control"]) as conn:
+        people = []
+        for name in ("part", "whole"):
+            identity.add_person(conn, OPERATOR, f"{name}@acme.example", name)
+            people.append(identity.find_person(conn, f"{name}@acme.example").id)
+        part, whole = people
+        conn.execute("INSERT INTO duty VALUES ('workload/assistant', 'compliance', %s)", (part,))
+        signed = Session(part, None, "", datetime.now(UTC), "passkey")
+        caller = Caller(
+            "person", part, None, "Part", operator=False, duties=(("workload/assistant", "compliance"),), signed=signed
+        )
+        authorize_company(conn, caller, "appoint")
+        conn.execute("INSERT INTO duty VALUES ('company', 'compliance', %s)", (whole,))
+        with pytest.raises(Denied):
+            authorize_company(conn, caller, "appoint")
+
+
+def test_nobody_gives_a_token_more_than_they_may_do_themselves(world: World) -> None:
+    security, operations = world.person("tsec", "security"), world.person("tops", "operations")
+    for session, scopes, status in (
+        (security, ["read", "stop", "rollback", "scim"], 201), (security, ["read", "release"], 403),
+        (security, ["keys"], 403), (operations, ["release", "keys", "work"], 201), (None, ["release", "scim"], 201),
+    ):  # fmt: skip
+        answer = world.control.ask("POST", "/api/tokens", {"name": "t", "scopes": scopes}, **(session or {}))
+        assert answer.status == status, (scopes, answer.body)
 
 
 ASK_AGAIN = {"/api/passkeys/{passkey}/confirm", "/api/calls/{call_id}/content", "/api/emergency"}

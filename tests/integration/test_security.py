@@ -187,6 +187,30 @@ def test_other_peoples_things_are_not_found_by_their_id(control: Control) -> Non
         assert control.ask(method, path, {} if method == "POST" else None, **eve).code == "duty_missing", path
 
 
+def test_who_holds_no_duty_is_not_told_who_is_here_nor_what_goes_on(control: Control) -> None:
+    """Neither by what is found and what is not, nor by what is meant for those who answer for something."""
+    control.ask("POST", "/api/people", {"email": "zoe@acme.example", "name": "Zoe"})
+    zoe = control.sign_in("zoe@acme.example")
+    for method, path, same in (
+        ("GET", "/api/calls?person={}", {"calls": [], "next": None}), ("POST", "/api/people/{}/sign-out", "not_yours"),
+    ):  # fmt: skip
+        for person in ("ana@acme.example", "ana", "anna@acme.example", "nobody@acme.example"):
+            answer = control.ask(method, path.format(person), {} if method == "POST" else None, **zoe)
+            assert (answer.body if answer.status == 200 else answer.code) == same, (path, person)
+            assert "acme.example" not in str(answer.body)
+    reason = "the key of ana@acme.example was seen"
+    control.ask("POST", "/api/kill", {"scope": "deployment/local", "reason": reason})
+    wish = {"kind": "rollout", "subject": "workload/assistant", "reason": "for the test",
+            "what": {"stage": "production", "audience": "public"}}  # fmt: skip
+    assert control.ask("POST", "/api/approvals", wish).status == 201
+    told, whole = (control.ask("GET", "/api/status", **who).body for who in (zoe, {}))
+    assert (told["pending"], told["near_limits"], told["difference"]) == ([], [], []) and whole["pending"]
+    assert [(each["scope"], each["reason"]) for each in told["kills"]] == [("deployment/local", "")]
+    assert [each["reason"] for each in whole["kills"]] == [reason]
+    control.ask("POST", "/api/kill/lift", {"scope": "deployment/local", "reason": "over"})
+    assert control.ask("POST", "/api/people/zoe/sign-out", {}, **zoe).status == 200, "their own"
+
+
 def test_markup_in_every_stored_field_stays_text_on_every_page(control: Control) -> None:
     control.ask("POST", "/api/people", {"email": "mal@acme.example", "name": HOSTILE})
     control.ask("POST", "/api/groups", {"name": HOSTILE, "type": "group"})

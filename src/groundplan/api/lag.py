@@ -1,14 +1,25 @@
-"""How many bytes of a gateway's journal are not in PostgreSQL yet, by walking the frames after what was shipped."""
+"""How much of a gateway's journal is not in PostgreSQL yet, and since when, by walking the frames after what was
+shipped."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
 
-from groundplan.gateway.journal.records import HEADER_BYTES, MAX_FRAME, PREFIX, segment_numbers, segment_path
+from groundplan.gateway.journal.records import (
+    HEADER_BYTES,
+    MAX_FRAME,
+    PREFIX,
+    Newer,
+    frame_at,
+    segment_numbers,
+    segment_path,
+)
+from groundplan.ledger.model import Release
 
 MOST_BYTES = 8 << 20
 """A lag above this is told as this."""
+_FIRST_BYTES = 64 << 10
 
 
 def journal_lag(folder: Path, segment: int | None, position: int | None) -> int:
@@ -24,6 +35,27 @@ def journal_lag(folder: Path, segment: int | None, position: int | None) -> int:
         if lag >= MOST_BYTES:
             return MOST_BYTES
     return lag
+
+
+def behind_since(folder: Path, segment: int | None, position: int | None) -> int | None:
+    """When the first record after that place was written, in milliseconds since the epoch; None where there is none
+    that says so."""
+    with suppress(OSError):
+        for number in segment_numbers(folder):
+            if segment is not None and number < segment:
+                continue
+            with segment_path(folder, number).open("rb") as file:
+                file.seek(position if number == segment and position else HEADER_BYTES)
+                data = file.read(_FIRST_BYTES)
+            at = 0
+            try:
+                while (entry := frame_at(data, at)) is not None:
+                    if not isinstance(entry.record, Release):
+                        return entry.record.at
+                    at = entry.end
+            except Newer:
+                return None
+    return None
 
 
 def _written(path: Path, start: int) -> int:

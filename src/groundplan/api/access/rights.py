@@ -1,27 +1,33 @@
 """Asks `access.cedar` whether somebody may do what a route does: at the door of each, and again about its subject.
 
 At the door the duties that somebody holds for anything count; a route that knows its subject asks again with those held
-for it. Whether a person really was there when they approve is governance's. A route that stands in no line of
-`routes.json` is an error of ours: a test lists it, and until then only who holds a duty, or the operator, gets through.
+for it. What is `COMPANY_WIDE` has no other subject, so that it is asked about at the door already. Whether a person
+really was there when they approve is governance's. A route that stands in no line of `routes.json` is an error of ours:
+a test lists it, and until then only who holds a duty, or the operator, gets through.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from fastapi import Request
+from psycopg import Connection
 
 from groundplan.api.caller import Caller, caller_of
 from groundplan.api.context import Using
 from groundplan.core.errors import Denied
+from groundplan.governance import store as governance
 from groundplan.governance.policy.cedar import Ruleset, Slice, Source, Verdict, denied, entities
 from groundplan.identity.model import COMPANY
 
 UNLISTED = "work"
+COMPANY_WIDE = frozenset({"people", "appoint", "handover", "erase"})
+"""Actions about everybody: who answers for one workload has no say in them."""
 PREFIX = "/api"
 
 
@@ -75,11 +81,32 @@ def authorize(caller: Caller, action: str, subject: str | None = None) -> None:
     raise _refusal(found, caller, action)
 
 
+def held_for_company(conn: Connection[Any], caller: Caller) -> set[str]:
+    """The duties that somebody holds for the company as a whole, and those that they hold for anything while nobody
+    holds them for the company, as whoever decides changes of it (`governance.store.holders`)."""
+    held = {duty for of, duty in caller.duties if of == COMPANY}
+    for duty in {duty for _, duty in caller.duties} - held:
+        if any(each.person_id == caller.person for each in governance.holders(conn, COMPANY, duty)):
+            held.add(duty)
+    return held
+
+
+def authorize_company(conn: Connection[Any], caller: Caller, action: str) -> None:
+    """As `authorize`, for what is about everybody."""
+    held = sorted(held_for_company(conn, caller))
+    authorize(replace(caller, duties=tuple((COMPANY, duty) for duty in held)), action, COMPANY)
+
+
 def authorized(request: Request, services: Using) -> None:
     """The door of every route below /api."""
     action = listed().get(f"{request.method} {_path(request)}", UNLISTED)
-    if action != "open":
-        authorize(caller_of(request, services), action)
+    if action == "open":
+        return
+    caller = caller_of(request, services)
+    authorize(caller, action)
+    if action in COMPANY_WIDE and any(of != COMPANY for of, _ in caller.duties):
+        with services.transaction() as conn:
+            authorize_company(conn, caller, action)
 
 
 def _path(request: Request) -> str:

@@ -72,9 +72,9 @@ def list_calls(
 ) -> dict[str, Any]:
     """Newest first; continue with `before` = `next`. Who holds no duty sees their own calls."""
     with services.transaction() as conn:
-        who = None if person is None else named(conn, person)
-        if not caller.operator and not caller.duties:
-            who = caller.person
+        who = caller.person
+        if caller.operator or caller.duties:  # others are not told who is here, either
+            who = None if person is None else named(conn, person)
         wanted = CallFilter(workload=workload, status=status, person=who, deployment=deployment)
         return queries.list_calls(conn, wanted, before=before, limit=limit)
 

@@ -10,6 +10,7 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.door import below_api
+from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.mail import store as mail_store
@@ -21,7 +22,7 @@ from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
 from groundplan.identity import holdings, rights, rights_store
 from groundplan.identity import store as people
-from groundplan.identity.model import COMPANY, Appointment
+from groundplan.identity.model import COMPANY, SCOPES, Appointment
 
 router = below_api("rights")
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=500)]
@@ -149,7 +150,12 @@ def list_tokens(services: Using, _: Reader) -> dict[str, Any]:
 
 @router.post("/tokens", status_code=201)
 def create_token(body: NewToken, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Make a token for a program. The answer holds it; nothing can show it again. It never approves."""
+    """Make a token for a program. The answer holds it; nothing can show it again. It never approves, and does nothing
+    that its maker may not do for the whole company, but for keeping people and groups as a directory does."""
+    authorize(caller, "people", COMPANY)
+    for scope in body.scopes:
+        if scope in SCOPES - {"scim"}:
+            authorize(caller, scope, COMPANY)
     now = services.clock.now()
     with services.transaction() as conn:
         ends = now + timedelta(days=body.days)
@@ -160,6 +166,7 @@ def create_token(body: NewToken, services: Using, caller: SignedIn) -> dict[str,
 @router.delete("/tokens/{token}")
 def revoke_token(token: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """End a token at once."""
+    authorize(caller, "people", COMPANY)
     with services.transaction() as conn:
         rights.revoke_token(conn, caller.actor, token, services.clock.now())
     return {"id": str(token), "revoked": True}

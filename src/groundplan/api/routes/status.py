@@ -6,9 +6,9 @@ from typing import Any
 
 from fastapi import Request
 
-from groundplan.api import store
+from groundplan.api import not_well, store
 from groundplan.api.access.door import below_api
-from groundplan.api.caller import SignedIn
+from groundplan.api.caller import SignedIn, sees_all
 from groundplan.api.context import Using
 from groundplan.api.difference import workspace_difference
 from groundplan.api.knowledge import own
@@ -24,19 +24,23 @@ router = below_api("status")
 
 @router.get("/status")
 def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Everything that tells whether this installation is well, in one answer."""
+    """Everything that tells whether this installation is well, in one answer. What waits, why something was stopped,
+    who is near a limit and what the workspace changes is told who holds a duty."""
+    whole = sees_all(caller)
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         workers = store.gateways(conn)
-        pending = governance.pending(conn)
+        pending = governance.pending(conn) if whole else []
         findings = sum(finding_store.kinds(conn, only=own.findings(conn, caller)).values())
         kills = store.kills(conn)
         wanted = services_now(conn)
-        near = near_limits(conn, blueprint, services.clock.now())
-        difference = workspace_difference(conn, services, blueprint)
+        near = near_limits(conn, blueprint, services.clock.now()) if whole else []
+        difference = workspace_difference(conn, services, blueprint) if whole else []
         problems = store.problems(conn)
     if (unwritten := request.app.state.sequencer.problem) is not None:
         problems.append(f"the audit log is not written: {unwritten.splitlines()[0]}")
+    problems += not_well.ledger(services.home, workers, services.clock.now())
+    problems += not_well.search(services.home, wanted)
     certificate = services.certificate()
     if certificate is not None and (ending := problem(certificate, services.clock.now())):
         problems.append(ending)
@@ -68,7 +72,7 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
         "postgres": "external" if services.settings.database_url else "embedded",
         "problems": problems,
         "findings": findings,
-        "kills": [{"scope": row["scope"], "reason": row["reason"]} for row in kills],
+        "kills": [{"scope": row["scope"], "reason": row["reason"] if whole else ""} for row in kills],
         "near_limits": near,
         "services": wanted,
         "indexed": request.app.state.indexing.done,

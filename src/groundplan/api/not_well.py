@@ -1,0 +1,53 @@
+"""What does not go on though every process runs: calls that do not get into the ledger, and searches that all fail.
+
+Tells it in the words of `status`; mends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from groundplan.api.lag import behind_since
+from groundplan.api.local import post_local
+from groundplan.api.served import SEARCH
+from groundplan.core.errors import Unavailable
+from groundplan.core.home import Home
+
+BEHIND_SECONDS: Final = 60.0
+"""Calls are in the ledger within a second or two; after so long something keeps them from it."""
+FAILED: Final = 3
+"""Searches in a row, of which one or two may have met a moment."""
+_ANSWER_SECONDS: Final = 1.0
+
+
+def ledger(home: Home, workers: Iterable[dict[str, Any]], now: datetime) -> list[str]:
+    """Of gateway workers, as `store.gateways` tells them, whose journals are not taken over."""
+    behind = {
+        row["pid"]: since
+        for row in workers
+        if (since := behind_since(home.journal / str(row["epoch"]), row["segment"], row["position"])) is not None
+        and now.timestamp() - since / 1000 > BEHIND_SECONDS
+    }
+    if not behind:
+        return []
+    first = datetime.fromtimestamp(min(behind.values()) / 1000, UTC)
+    pids = ", ".join(map(str, sorted(behind)))
+    return [
+        f"calls since {first:%Y-%m-%d %H:%M:%S} UTC are not in the ledger (gateway {pids}): see HOME/logs/shipper.log"
+    ]
+
+
+def search(home: Home, services: Iterable[str]) -> list[str]:
+    """Of the search service, where it is among the `services` that are needed now."""
+    if SEARCH not in services:
+        return []
+    try:
+        told = post_local(home, SEARCH, "/lag", {}, _ANSWER_SECONDS)
+    except Unavailable as error:
+        return [f"{error.message}: calls with sources are refused; see HOME/logs/{SEARCH}.log"]
+    problems = [] if told.get("follows", True) else [f"search does not follow PostgreSQL: see HOME/logs/{SEARCH}.log"]
+    if (failed := int(told.get("failed", 0))) >= FAILED:
+        problems.append(f"the last {failed} searches failed ({told['why']}): see HOME/logs/{SEARCH}.log")
+    return problems
