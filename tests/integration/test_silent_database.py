@@ -8,17 +8,20 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg_pool import PoolTimeout
 from tests.integration.quiet_way import QuietWay, quiet_way
 
 from groundplan.api import app
 from groundplan.api.genesis import take_up_keys
-from groundplan.core.database import external_url
+from groundplan.core.database import connect, external_url
 from groundplan.core.errors import Unavailable
+from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.gateway import database as reached
+from groundplan.gateway import search_app
 from groundplan.gateway.journal import threads
 from groundplan.gateway.journal.threads import InThreads
 from groundplan.testing.database import Database
@@ -87,6 +90,21 @@ def test_whoever_asks_the_control_api_is_told(
                 assert time.monotonic() - began < AT_MOST
             with pool.connection(20) as connection:
                 assert connection.execute("SELECT 1, pg_sleep(0.2)").fetchone()[0] == 1, "which may take long"
+
+
+def test_what_ships_and_searches_gives_a_connection_up_over_which_nothing_is_heard(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its way may take everything and pass nothing on, so that neither side ends it: no keepalive tells that."""
+    assert issubclass(search_app._Asked, Bounded)
+    with quiet_way(database.urls["shipper"]) as way, connect(way.url, autocommit=True, kind=Bounded) as connection:
+        assert connection.execute("SELECT 1, pg_sleep(0.3)").fetchone()[0] == 1, "which may take long"
+        monkeypatch.setattr(Bounded, "most", 0.1)
+        began = time.monotonic()
+        with way.silent(), pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+        assert time.monotonic() - began < AT_MOST
+        assert connection.closed
 
 
 async def test_threads_speak_as_the_gateways_role_wherever_the_database_is(database: Database) -> None:

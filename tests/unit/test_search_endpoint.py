@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from groundplan.blueprint.content import Rerank
-from groundplan.core.errors import Unavailable
+from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway import search_app
 from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS
 from groundplan.knowledge.embedding.together import Made
@@ -72,6 +72,30 @@ async def posted(serve: Application, body: bytes, path: str = "/embed") -> tuple
     headers = [(b"authorization", b"Bearer word")]
     await serve({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
     return int(told[0]["status"]), bytes(told[1]["body"])
+
+
+async def test_whoever_runs_it_is_told_that_searches_fail() -> None:
+    """Calls are refused one by one, each with its own reason; that none is answered is told at one place."""
+    problems: list[Exception] = [
+        Unavailable("it is away", code="search_database", hint="Wait."), ValueError("a fault"),
+        Invalid("no such question", code="search_request", hint="Ask otherwise."),
+    ]  # fmt: skip
+
+    class Failing:
+        def answer(self, _: SearchRequest) -> Result:
+            if problems:
+                raise problems.pop(0)
+            return Result([])
+
+    serve = application(served(Failing()), "word")
+    told = []
+    for _ in range(4):
+        await posted(serve, msgspec.json.encode(PLAIN), "/search")
+        told.append(msgspec.json.decode((await posted(serve, b"{}", "/lag"))[1]))
+    assert [(each["failed"], each["why"]) for each in told[:3]] == [
+        (1, "search_database"), (2, "ValueError"), (2, "ValueError"),
+    ]  # fmt: skip
+    assert told[3]["failed"] == 0 and told[3]["follows"] is True
 
 
 async def test_what_embeds_questions_by_the_first_layers_is_made_when_it_is_first_asked() -> None:

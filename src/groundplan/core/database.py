@@ -151,12 +151,14 @@ def dsn_parameters(dsn: str) -> dict[str, Any]:
     return parameters
 
 
-def connect(url: str, *, autocommit: bool = False, timeout: int = 10) -> psycopg.Connection[tuple[Any, ...]]:
+def connect(
+    url: str, *, autocommit: bool = False, timeout: int = 10, kind: type[FoundLast] = FoundLast
+) -> psycopg.Connection[tuple[Any, ...]]:
     """A connection within `timeout` seconds, or `Unavailable` (`database_unavailable`); `Invalid` where something
     before PostgreSQL does not take what is asked for (`database_pooled`), and for a service that is not found
     (`database_url`)."""
     try:
-        return FoundLast.connect(url, autocommit=autocommit, connect_timeout=timeout)
+        return kind.connect(url, autocommit=autocommit, connect_timeout=timeout)
     except psycopg.OperationalError as error:
         if "unsupported startup parameter" in str(error):  # in PgBouncer's words, unless it is told to drop them
             raise pooled(f"what stands before PostgreSQL refuses what is asked for: {first_line(error)}") from error

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 _UNRESOLVED: Final = "failed to resolve host"
 """How psycopg says so, with the number of the system's error."""
 _NOWHERE: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _NUMBER: Final = re.compile(r"\[Errno (-?\d+)\]")
+_Made = TypeVar("_Made")
 _known: Final[dict[tuple[str, str], dict[str, str]]] = {}
 """By the servers that an address names, which of them was found last, and where."""
 
@@ -39,6 +42,24 @@ class FoundLast(psycopg.Connection[Any]):
         if servers[0] and not asked.get("hostaddr") and made.info.hostaddr:
             _known[servers] = {"host": made.info.host, "hostaddr": made.info.hostaddr, "port": str(made.info.port)}
         return made
+
+
+class Bounded(FoundLast):
+    """One whose statements end, and the connection with them, also where nothing is heard of PostgreSQL any more.
+    Keepalives tell that a machine is gone, and not that what stands between takes everything and passes nothing on, or
+    that a server stands still in whose place another one answers by now."""
+
+    most: ClassVar[float] = 120.0
+    """Seconds; a statement that takes longer, as while others hold a lock, is asked again over another connection."""
+
+    def wait(self, gen: PQGen[_Made], interval: float = 0.1, timeout: float | None = None) -> _Made:
+        """Raises psycopg.Error."""
+        try:
+            return super().wait(gen, interval, self.most if timeout is None else min(timeout, self.most))
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
 
 
 def _is_away(told: str) -> bool:

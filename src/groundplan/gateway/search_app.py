@@ -28,7 +28,7 @@ from groundplan.core import logs
 from groundplan.core.database import database_url
 from groundplan.core.endpoints import announce, listen_locally, withdraw
 from groundplan.core.errors import GroundplanError
-from groundplan.core.found_last import FoundLast
+from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
 from groundplan.gateway import memory
@@ -73,7 +73,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     index = Editions(saved.load())
     pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "search"),
-        connection_class=FoundLast,
+        connection_class=_Asked,
         kwargs={"autocommit": True},
         min_size=1,
         max_size=4,
@@ -97,6 +97,12 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     examiner = Examiner(search.asking, lambda: database_url(home, settings, "control"))
     early = Made(lambda: load_questions(model, encoder, EARLY))
     return application(Service(search, encoder, follower, examiner, early), token), pool, follower, questions
+
+
+class _Asked(Bounded):
+    """PostgreSQL ends a statement itself; after a second more it is not heard any more."""
+
+    most = _STATEMENT_TIMEOUT_MS / 1000 + 1.0
 
 
 def _check(connection: Connection[Any]) -> None:

@@ -23,6 +23,7 @@ import psycopg
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
+from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
 from groundplan.core.logger import get_logger
 from groundplan.gateway.caching.cache_link import ANSWER_BYTES, SERVICE, Kept, Parcel
@@ -124,7 +125,7 @@ class AnswerStore:
     def _follow(self) -> None:
         while not self._stop.is_set():
             try:
-                with connect(self._url, autocommit=True) as conn:
+                with connect(self._url, autocommit=True, kind=Bounded) as conn:
                     conn.execute(f"LISTEN {CHANNEL}".encode())
                     conn.execute(_NO_IDLE_TRANSACTION.encode())
                     looked = 0.0

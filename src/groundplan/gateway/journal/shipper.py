@@ -28,6 +28,7 @@ from groundplan.core import logs
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
 from groundplan.core.logger import get_logger
 from groundplan.core.settings import load_settings
@@ -396,7 +397,7 @@ def run(
     last_problem, hurry = "", 0.0
     while True:
         try:
-            with connect(url, autocommit=True) as conn:
+            with connect(url, autocommit=True, kind=Bounded) as conn:
                 _run_connected(conn, stop, Shipper(home, traces=traces, kept_s=kept_s), progress or Progress(), hurry)
             break
         except (psycopg.Error, GroundplanError, OSError) as error:

@@ -19,6 +19,7 @@ import psycopg
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
+from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
 from groundplan.core.logger import get_logger
 from groundplan.gateway.journal.desk import LENGTH, Desk
@@ -82,7 +83,7 @@ class ContentWriter:
             last = self._stop.is_set()
             if self._waiting:
                 try:
-                    with connect(self._url, autocommit=True) as conn:
+                    with connect(self._url, autocommit=True, kind=Bounded) as conn:
                         self._drain(conn)
                         while not self._stop.wait(INTERVAL_S):
                             self._drain(conn)

@@ -84,6 +84,7 @@ class Service:
         self._examiner = examiner
         self._encoder = encoder
         self._follower = follower
+        self._failed, self._why = 0, ""
 
     @property
     def ready(self) -> bool:
@@ -91,14 +92,23 @@ class Service:
         return self._follower.connected
 
     def lag(self, _: bytes) -> bytes:
-        """Changed documents that word search does not know yet (vector search and permissions have no lag). Of hidden
-        ones too: for whoever runs this, never in an answer."""
-        return msgspec.json.encode({"documents": self._follower.lag})
+        """Changed documents that word search does not know yet (vector search and permissions have no lag), whether
+        PostgreSQL is followed, how many searches have `failed` since one was answered, and why the last. Of hidden
+        documents too: for whoever runs this, never in an answer."""
+        told = {"documents": self._follower.lag, "follows": self.ready, "failed": self._failed, "why": self._why}
+        return msgspec.json.encode(told)
 
     def search(self, body: bytes) -> bytes:
         """`SearchAnswer` as JSON, a `StatedAnswer` where the state is asked for."""
         request = _decode(body, SearchRequest)
-        found = self._search.answer(request)
+        try:
+            found = self._search.answer(request)
+        except Invalid:
+            raise
+        except Exception as error:
+            self._failed, self._why = self._failed + 1, getattr(error, "code", error.__class__.__name__)
+            raise
+        self._failed = 0
         answer = SearchAnswer(
             passages=found.passages,
             confidence=round(found.confidence, 4),

@@ -1,0 +1,80 @@
+"""What `status` tells of work that does not go on though every process runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from groundplan.api import not_well
+from groundplan.api.lag import behind_since
+from groundplan.core.errors import Unavailable
+from groundplan.core.home import Home
+from groundplan.gateway.journal.records import (
+    HEADER_BYTES,
+    RELEASE,
+    RESERVATION,
+    encode,
+    frame,
+    segment_header,
+    segment_path,
+)
+from groundplan.ledger.model import Release, Reservation
+
+AT = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+
+def reserved(at: datetime) -> bytes:
+    made = Reservation(
+        call=bytes(16), attempt=0, at=int(at.timestamp() * 1000), workload="w", person="", key="k", endpoint="chat",
+        deployment="d", site="s", model="m", blueprint=1, bound=1, charges=(),
+    )  # fmt: skip
+    return encode(made)
+
+
+def test_calls_that_do_not_get_into_the_ledger_are_told_with_since_when(tmp_path: Path) -> None:
+    home, epoch = Home(tmp_path), uuid4()
+    folder = home.journal / str(epoch)
+    folder.mkdir(parents=True)
+    first = frame(RESERVATION, 1, reserved(AT - timedelta(hours=1)))
+    release = frame(RELEASE, 2, encode(Release(id=bytes(16), budget="b", period="p", amount=1)))
+    then = frame(RESERVATION, 3, reserved(AT))
+    segment_path(folder, 1).write_bytes(segment_header(epoch, 1) + first + release + then + bytes(4096))
+    segment_path(folder, 2).write_bytes(segment_header(epoch, 2) + bytes(4096))
+    begins, ends = HEADER_BYTES + len(first), HEADER_BYTES + len(first + release + then)
+    assert behind_since(folder, None, None) == (AT - timedelta(hours=1)).timestamp() * 1000
+    assert behind_since(folder, 1, begins) == AT.timestamp() * 1000, "a release says no time"
+    assert behind_since(folder, 1, ends) is None
+    assert behind_since(tmp_path / "none", None, None) is None
+    workers = [{"pid": 7, "epoch": epoch, "segment": 1, "position": begins}]
+    assert not_well.ledger(home, workers, AT + timedelta(seconds=30)) == []
+    (told,) = not_well.ledger(home, workers, AT + timedelta(seconds=90))
+    assert told == "calls since 2026-03-02 12:00:00 UTC are not in the ledger (gateway 7): see HOME/logs/shipper.log"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"documents": 0, "follows": True, "failed": 2, "why": "x"}, []),
+        ({"documents": 0, "follows": True, "failed": 9, "why": "search_database"},
+         ["the last 9 searches failed (search_database): see HOME/logs/search.log"]),
+        ({"documents": 0, "follows": False, "failed": 0, "why": ""},
+         ["search does not follow PostgreSQL: see HOME/logs/search.log"]),
+        ({"documents": 0}, []),
+        (None, ["it is away: calls with sources are refused; see HOME/logs/search.log"]),
+    ],
+)  # fmt: skip
+def test_searches_that_all_fail_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, told: list[str]
+) -> None:
+    def post(*_: Any) -> Any:
+        if answer is None:
+            raise Unavailable("it is away", code="service_unavailable", hint="Wait.")
+        return answer
+
+    monkeypatch.setattr(not_well, "post_local", post)
+    assert not_well.search(Home(tmp_path), ["search"]) == told
+    assert not_well.search(Home(tmp_path), ["embedded"]) == []
