@@ -225,3 +225,22 @@ async def test_a_worker_that_was_killed_is_not_missed_where_fewer_should_run_now
         found = parsed(await scrapes.everybody(counting.told()))["groundplan_gateway_worker_up"]
         assert {dict(labels)["worker"] for labels, up in found.items() if not up} == missed, workers
         await scrapes.close()
+
+
+async def test_what_was_counted_is_written_again_after_a_moment_without_threads(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended for good there, so that a worker that was replaced later took with it what it had counted."""
+    one = Counting()
+    one.call(3)
+    scrapes = scrape.Scrapes(home, 0, None)
+    with monkeypatch.context() as short:
+
+        async def to_thread(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        short.setattr(asyncio, "to_thread", to_thread)
+        await scrapes._write(one.told())
+    assert departed._files(home) == []
+    await scrapes._write(one.told())
+    assert [slot for slot, _, _ in departed._files(home)] == ["0"]

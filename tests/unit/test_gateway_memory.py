@@ -166,3 +166,22 @@ async def test_only_a_nearly_idle_worker_is_asked(running: int, monkeypatch: pyt
     with suppress(asyncio.CancelledError):
         await watching
     assert asked.is_set() == (running == 0)
+
+
+async def test_it_goes_on_after_a_moment_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended for good there, and what had been freed stayed with the worker from then on."""
+    given, left = asyncio.Event(), iter(range(3))
+
+    async def to_thread(_: object) -> None:
+        if next(left, None) is not None:
+            raise RuntimeError("can't start new thread")
+        given.set()
+
+    looks = iter(range(10**6))
+    monkeypatch.setattr(memory, "resident", lambda: (100 << 20) * (1 + (next(looks) > 0)))
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    watching = asyncio.create_task(memory.watch(lambda: 0, every=0.001))
+    await asyncio.wait_for(given.wait(), 20)
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching

@@ -11,6 +11,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,9 +111,12 @@ def test_it_serves_while_many_documents_are_read(
     home.create()
     (tmp_path / "operator.token").write_text("a token")
     monkeypatch.setattr(starting, "READY_SECONDS", 0.5)
+    monkeypatch.setattr(starting, "SAY_SECONDS", 0.1)
+    (home.logs / "gateway-0.log").write_text("there is no room in the journal\n")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Status)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with server, socket.create_server(("127.0.0.1", 0)) as public, Steps() as steps, Supervisor(home) as supervisor:
+        monkeypatch.setattr(supervisor, "states", lambda: [SimpleNamespace(name="gateway-0", pid=1, starts=1)])
         start = Start(home, load_settings(), None, False, steps)
         listeners = Listeners(public, server.socket, "127.0.0.1")
         if "services" in status:
@@ -121,4 +125,6 @@ def test_it_serves_while_many_documents_are_read(
         else:
             start.until_ready(supervisor, listeners, 0)
         server.shutdown()
-    assert ("search finds what is there already" in capsys.readouterr().err) == (status == {"indexed": False})
+    told = capsys.readouterr().err
+    assert ("search finds what is there already" in told) == (status == {"indexed": False})
+    assert told.count("waiting for embedded; gateway-0 said: there is no room in the journal") == ("services" in status)

@@ -33,6 +33,8 @@ from groundplan.runtime.supervisor import Process, Supervisor
 READY_SECONDS = 180.0
 READING = "sources are being indexed"
 """It takes as long as there is much to read and to embed."""
+SAY_SECONDS = 5.0
+"""After so long it is said, once, what is waited for: everything else that takes its time says so itself."""
 ASK_SECONDS = 10.0
 """How long an answer is waited for: one that died is called all the same, since its socket is ours, and meanwhile no
 process is looked after."""
@@ -121,8 +123,11 @@ class Start:
         read; where only reading takes longer it serves meanwhile."""
         client = ControlClient(listeners.control_url, read_token(self.home), timeout=60.0)
         asking, deadline = client.within(ASK_SECONDS), time.monotonic() + READY_SECONDS
-        lacks = "the control process does not answer"
+        lacks, say_at = "the control process does not answer", time.monotonic() + SAY_SECONDS
         while lacks:
+            if time.monotonic() > say_at and lacks != READING:
+                self.steps.say(f"{lacks}{self._why(supervisor)}")
+                say_at = float("inf")
             _check_alive(supervisor)
             if time.monotonic() > deadline and lacks == READING:
                 self.steps.say("sources are read on beside it: search finds what is there already")
@@ -132,6 +137,16 @@ class Start:
             time.sleep(0.03)
             lacks = self.lacks(asking, workers, {state.name: state.pid for state in supervisor.states()})
         return client
+
+    def _why(self, supervisor: Supervisor) -> str:
+        """What a worker of the gateway said last, where it runs and waits for something, as for room on a disk."""
+        began = time.time() - SAY_SECONDS - ASK_SECONDS
+        for state in supervisor.states():
+            log = supervisor.log(state.name)
+            with suppress(OSError):
+                if state.name.startswith("gateway") and log.stat().st_mtime > began and (said := tail(log, 1)):
+                    return f"; {state.name} said: {said}"
+        return ""
 
     def lacks(self, client: ControlClient, workers: int, pids: Mapping[str, int | None]) -> str:
         """What is still missing, in words; empty when nothing is. `pids`: of the processes by name. The database tells

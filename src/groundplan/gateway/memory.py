@@ -128,5 +128,8 @@ async def watch(running: Callable[[], int], every: float = EVERY_SECONDS) -> Non
     while True:
         await asyncio.sleep(every)
         if resident() > before + GROWN_BYTES and running() <= CALLS_AT_MOST:
-            await asyncio.to_thread(give_back)
+            try:
+                await asyncio.to_thread(give_back)
+            except RuntimeError:
+                continue  # this user may have no more threads now
             before = resident()

@@ -109,7 +109,7 @@ class Scrapes:
         try:
             async with self._writing:
                 await asyncio.to_thread(departed.write, self._home, self.slot, _id(self._token), told)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # this user may have no more threads now
             _log.warning("what this worker has counted could not be written: %s", error)
 
     def admits(self, bearer: bytes) -> bool:
