@@ -379,6 +379,29 @@ def test_stand_ins_come_back_however_a_stream_is_cut(data: st.DataObject) -> Non
     assert window(text, cuts, masks=masks, output={"secrets": "block"}) == masks.restore(text)
 
 
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), around=st.text('ab {}[]"\\\n:,', max_size=6), depth=st.integers(1, 4))
+def test_a_value_comes_back_in_json_that_is_written_as_a_text_of_other_json(
+    data: st.DataObject, around: str, depth: int
+) -> None:
+    """As a tool is given that passes it on: a key of several lines made JSON of it that nobody can read."""
+    value = 'the "first"\nand a \\ second line'
+    masks = Masks()
+    made = masks.mask(value, [Hit("personal_data", "mask", 0, len(value), "email")])
+    told: Any = {"said": f"-{around}{made}{around}", "list": ["x", f"{made}"]}
+    for _ in range(depth - 1):
+        told = {"body": json.dumps(told), "plain": f'-"{made}" {around}'}
+    text = json.dumps(told, indent=data.draw(st.sampled_from([None, 1])))
+    wanted = json.dumps(told).replace(made, "?")
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=30))
+    for restored in (masks.restore(text), window(text, cuts, masks=masks)):
+        found = json.loads(restored)
+        for _ in range(depth - 1):
+            assert found["plain"] == f'-"{value}" {around}'
+            found = json.loads(found["body"])
+        assert found == {"said": f"-{around}{value}{around}", "list": ["x", value]}, wanted
+
+
 def test_links_leave_only_to_hosts_that_are_allowed() -> None:
     rules: dict[str, Any] = {"links": ["acme.example"]}
     text = "see https://acme.example/a, http://docs.acme.example. Not https://evil.test/?q=1 or www.evil.test/x nor https://acme.example.evil.test"

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from groundplan.governance.guardrails.model import Hit
+from groundplan.governance.guardrails.nested import Nested
 
 _encode = msgspec.json.Encoder().encode
 _STAND_IN = re.compile(r"<([a-z_]{2,32})_([0-9]{1,6})>")
@@ -47,15 +48,25 @@ class Masks:
             at = hit.end
         return "".join((*parts, text[at:]))
 
-    def restore(self, text: str, *, json: bool | None = None) -> str:
+    def restore(self, text: str, *, json: bool | None = None, behind: Nested | None = None) -> str:
         """The text with the values back in it. `json`: it is a part of JSON, where they are written as in a string of
-        it; None: that is seen by how it begins."""
-        if not self._values or "<" not in text:
+        it, or in one of JSON that is written there as a text; None: that is seen by how it begins. `behind`: what came
+        of the same JSON before, to which this part is added."""
+        if not self._values or (behind is None and "<" not in text):
             return text
         values = self._values
         if not (is_json(text) if json is None else json):
             return _STAND_IN.sub(lambda match: values.get(match[0], match[0]), text)
-        return _STAND_IN.sub(lambda match: _in_string(values[match[0]]) if match[0] in values else match[0], text)
+        nested, at = behind if behind is not None else Nested(), 0
+        parts: list[str] = []
+        for match in _STAND_IN.finditer(text):
+            nested.feed(text[at : match.start()])
+            value = values.get(match[0], match[0])
+            parts += (text[at : match.start()], _in_string(value, nested.depth) if match[0] in values else value)
+            at = match.end()
+            nested.feed(match[0])
+        nested.feed(text[at:])
+        return "".join((*parts, text[at:]))
 
     def hide(self, text: str) -> str:
         """The text with the stand-ins in the place of the values: what another model may see of what was restored."""
@@ -76,9 +87,11 @@ class Masks:
         return made
 
 
-def _in_string(value: str) -> str:
-    """As it is written in a string of JSON."""
-    return _encode(value)[1:-1].decode()
+def _in_string(value: str, depth: int) -> str:
+    """As it is written in a string of JSON, or at that depth of them."""
+    for _ in range(max(1, depth)):
+        value = _encode(value)[1:-1].decode()
+    return value
 
 
 def is_json(text: str) -> bool:

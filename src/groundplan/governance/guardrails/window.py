@@ -13,6 +13,7 @@ from collections.abc import Callable
 from groundplan.governance.guardrails.checks import Checks
 from groundplan.governance.guardrails.masks import Masks, is_json, unfinished
 from groundplan.governance.guardrails.model import Hit, Refusal
+from groundplan.governance.guardrails.nested import Nested
 
 BEFORE = 64
 """Characters of what was let go that are looked at again, as what stands before."""
@@ -36,7 +37,7 @@ class Refused(Exception):
 class Window:
     """One text on its way. `tell` hears of every hit that was decided."""
 
-    __slots__ = ("_before", "_checks", "_hold", "_json", "_masks", "_shadow", "_tell", "_text", "size")
+    __slots__ = ("_before", "_behind", "_checks", "_hold", "_json", "_masks", "_shadow", "_tell", "_text", "size")
 
     def __init__(
         self, checks: Checks, masks: Masks, hold: int, tell: Callable[[Hit], None], *, shadow: bool = False
@@ -49,6 +50,7 @@ class Window:
         self._before = ""
         self._json: bool | None = None
         """The text is JSON; None: nothing of it has come."""
+        self._behind = Nested()
         self._text = ""
         self.size = 0
         """Bytes so far."""
@@ -111,4 +113,4 @@ class Window:
         self._before = (self._before + text)[-BEFORE:]
         self._text = self._text[cut:]
         out = self._masks.mask(text, masked, keep=False) if masked else text
-        return self._masks.restore(out, json=self._json)
+        return self._masks.restore(out, json=self._json, behind=self._behind)
