@@ -76,5 +76,26 @@ def test_searches_that_all_fail_are_told(
         return answer
 
     monkeypatch.setattr(not_well, "post_local", post)
-    assert not_well.search(Home(tmp_path), ["search"]) == told
-    assert not_well.search(Home(tmp_path), ["embedded"]) == []
+    monkeypatch.setattr(not_well, "AGAIN_SECONDS", 0.0)
+    searching = not_well.Searching(Home(tmp_path))
+    assert searching.problems(["search"]) == [], "it may be starting"
+    monkeypatch.setattr(not_well, "LASTS_SECONDS", 0.0)
+    assert searching.problems(["search"]) == told
+    assert searching.problems(["embedded"]) == []
+    monkeypatch.setattr(not_well, "LASTS_SECONDS", 60.0)
+    assert searching.problems(["search"]) == [], "from the beginning"
+
+
+def test_who_looks_does_not_wait_for_it_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def post(*_: Any) -> Any:
+        asked.append(1)
+        raise Unavailable("it is away", code="service_unavailable", hint="Wait.")
+
+    monkeypatch.setattr(not_well, "post_local", post)
+    monkeypatch.setattr(not_well, "AGAIN_SECONDS", 60.0)
+    searching = not_well.Searching(Home(tmp_path))
+    for _ in range(5):
+        searching.problems(["search"])
+    assert len(asked) == 1

@@ -32,6 +32,7 @@ from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
 from groundplan.api.knowledge.ingest import Indexing
 from groundplan.api.live import Calls
+from groundplan.api.not_well import Searching
 from groundplan.api.placement import told
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
@@ -108,6 +109,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     app.state.indexing = Indexing(services)
     app.state.live = Calls(pool)
     app.state.log_check = LogCheck(home, clock)
+    app.state.searching = Searching(home)
     app.state.failed_sign_ins = FailedSignIns(services)
     app.router.routes += routes_of(ALL)
     for pages in PAGES:

@@ -5,6 +5,7 @@ Tells it in the words of `status`; mends nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,6 +20,9 @@ BEHIND_SECONDS: Final = 60.0
 """Calls are in the ledger within a second or two; after so long something keeps them from it."""
 FAILED: Final = 3
 """Searches in a row, of which one or two may have met a moment."""
+AGAIN_SECONDS: Final = 2.0
+LASTS_SECONDS: Final = 5.0
+"""What is wrong with it for less is not told."""
 _ANSWER_SECONDS: Final = 1.0
 
 
@@ -39,10 +43,30 @@ def ledger(home: Home, workers: Iterable[dict[str, Any]], now: datetime) -> list
     ]
 
 
-def search(home: Home, services: Iterable[str]) -> list[str]:
-    """Of the search service, where it is among the `services` that are needed now."""
-    if SEARCH not in services:
-        return []
+class Searching:
+    """What the search service says of itself. It is asked now and then, since whoever looks at a page would wait for it
+    where it stands still, and what passes, as while it is started again, is not told."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._next = 0.0
+        self._since: float | None = None
+        """Since when something is wrong with it."""
+        self._told: list[str] = []
+
+    def problems(self, services: Iterable[str]) -> list[str]:
+        """Where it is among the `services` that are needed now."""
+        if SEARCH not in services:
+            self._since = None
+            return []
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + AGAIN_SECONDS
+            self._told = _said(self._home)
+            self._since = None if not self._told else now if self._since is None else self._since
+        return self._told if self._since is not None and now - self._since >= LASTS_SECONDS else []
+
+
+def _said(home: Home) -> list[str]:
     try:
         told = post_local(home, SEARCH, "/lag", {}, _ANSWER_SECONDS)
     except Unavailable as error:
