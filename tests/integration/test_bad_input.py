@@ -268,7 +268,9 @@ async def test_a_revoked_key_is_told_apart_from_an_unknown_one(scene: Scene) -> 
     told(await scene.stack.chat("gp_nobody"), 401, "invalid_api_key")
     told(await scene.stack.ask("GET", "/v1/models", scene.key), 401, "key_revoked")
     assert scene.model.counted == 1
-    assert scene.outcomes() == {"": 1}
+    assert scene.outcomes() == {"": 1, "key_revoked": 1}, "who goes on with a key that was revoked is written down"
+    who = "SELECT workload, key_id IS NOT NULL, person_id IS NULL, cost_usd FROM call WHERE status = 'refused'"
+    assert scene.stack.sql(who) == [("assistant", True, True, 0)]
 
 
 AMBIGUOUS = [
@@ -355,6 +357,8 @@ async def test_acting_for_somebody_is_refused_where_it_was_not_granted(scene: Sc
         ):
             told(await scene.stack.post(path, key, body, **ana), 403, "on_behalf_of_denied")
     assert scene.model.counted == 0 and scene.charged() == 0
+    assert scene.outcomes() == {"on_behalf_of_denied": 6}, "each is a call of its key, with an entry of its own"
+    assert scene.stack.sql("SELECT count(*) FROM audit_entry WHERE action = 'call'") == [(6,)]
     granted = scene.stack.key("assistant", acts=True)
     assert (await scene.stack.post(EMBEDDINGS, granted, {"model": "auto", "input": "x"}, **ana)).status == 200
     reader = scene.stack.key("reader", acts=True)

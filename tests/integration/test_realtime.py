@@ -593,6 +593,20 @@ async def test_a_stop_ends_it_within_a_second(setup: Setup, what: str) -> None:
     assert took < 2
 
 
+async def test_a_conversation_that_a_known_key_may_not_begin_is_a_call_of_it(setup: Setup) -> None:
+    setup.stack.policy("key", "x", "UPDATE api_key SET networks = '{203.0.113.0/24}'")
+    told = b""
+    async with asyncio.timeout(30):
+        while b"key_network" not in told:
+            try:
+                async with setup.connected() as connection:  # until the worker has heard of it
+                    await connection.close()
+            except InvalidStatus as refused:
+                told = refused.response.body or b""
+    last = setup.records(Finish)[-1]
+    assert (last.status, last.error_code, last.workload) == ("refused", "key_network", "assistant") and last.key
+
+
 async def stopped(setup: Setup, what: str, made: int) -> float:
     """Seconds until a conversation ends that is stopped in its response, which is the one of that number."""
     setup.model.script = Script(tokens=100, chunk_ms=200)

@@ -23,8 +23,8 @@ _KEY_HINT = (
 )
 
 
-def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntry:
-    """The living key of a request. Raises `Unauthenticated`.
+def known_key(headers: dict[bytes, bytes], policy: Policy) -> KeyEntry:
+    """The key of a request, whatever may be done with it. Raises `Unauthenticated`.
 
     The check takes the same time whatever is sent: the secret is hashed as a whole, and only its SHA-256 is looked up.
     Where that look-up stops depends on bits of a hash that a caller can neither choose nor turn back into a key, so
@@ -40,6 +40,12 @@ def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntr
     key = policy.keys.get(hashlib.sha256(secret).digest())
     if key is None:
         raise Unauthenticated("this API key is not known", code="invalid_api_key", hint=_KEY_HINT)
+    return key
+
+
+def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntry:
+    """The living key of a request. Raises `Unauthenticated`."""
+    key = known_key(headers, policy)
     check_key(key, policy, now)
     return key
 
@@ -58,12 +64,15 @@ def identify(exchange: Exchange, policy: Policy, now: float) -> None:
     """Set key, person and policy of the exchange. Raises as `caller`, and `Denied` for what was not granted."""
     exchange.policy = policy
     headers, catalog = exchange.request.headers, exchange.catalog
-    exchange.key, exchange.person = caller(headers, policy, now)
-    if exchange.key.networks:
+    # before it is looked at, so that what is refused to a key that is known is written down as a call of it
+    exchange.key = key = known_key(headers, policy)
+    check_key(key, policy, now)
+    exchange.person = _person(headers, policy, key)
+    if key.networks:
         proxies = catalog.proxies if catalog is not None else ()
-        check_network(exchange.key.networks, exchange.response.peer, headers.get(b"x-forwarded-for"), proxies)
+        check_network(key.networks, exchange.response.peer, headers.get(b"x-forwarded-for"), proxies)
     if catalog is not None and catalog.granted:
-        check_grants(catalog, policy, exchange.key, exchange.person, datetime.fromtimestamp(now, UTC).date())
+        check_grants(catalog, policy, key, exchange.person, datetime.fromtimestamp(now, UTC).date())
 
 
 def inherit(exchange: Exchange, policy: Policy, now: float) -> None:  # noqa: ARG001 -- as `identify`
@@ -89,9 +98,14 @@ def caller(headers: dict[bytes, bytes], policy: Policy, now: float) -> tuple[Key
     Raises `Unauthenticated`, `Denied`.
     """
     key = find_key(headers, policy, now)
+    return key, _person(headers, policy, key)
+
+
+def _person(headers: dict[bytes, bytes], policy: Policy, key: KeyEntry) -> str:
+    """The id of the person that a request with this key acts for. Raises `Denied`."""
     named = headers.get(b"groundplan-on-behalf-of")
     if named is None:
-        return key, key.person
+        return key.person
     if not key.acts_for_others:
         raise Denied(
             "this key may not act for other people",
@@ -105,4 +119,4 @@ def caller(headers: dict[bytes, bytes], policy: Policy, now: float) -> tuple[Key
             code="person_unknown",
             hint="Name the e-mail address of an active person.",
         )
-    return key, person
+    return person

@@ -200,7 +200,7 @@ class Pipeline:
             if exchange.token is not None:  # of a line of a batch, whose money was set aside before it was looked at
                 gateway.slices.settle(exchange.token, 0)
                 exchange.token = None
-            gateway.meters.call((exchange.endpoint, "", "", "refused", error.status), "none", 0, 0)
+            settle.refuse_stranger(gateway, exchange, error)
         if exchange.response.started:
             return  # unfinished: the server cuts the connection
         status, data, lines = exchange.interface.of_error(error, str(exchange.call))

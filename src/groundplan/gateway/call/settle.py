@@ -295,6 +295,11 @@ def refuse(gateway: Gateway, exchange: Exchange, error: GroundplanError, status:
     finish(gateway, exchange, status, error.status, error.code, told)
 
 
+def refuse_stranger(gateway: Gateway, exchange: Exchange, error: GroundplanError) -> None:
+    """Count a call without a key that is known: it is of no workload, and nobody's row."""
+    gateway.meters.call((exchange.endpoint, "", "", "refused", error.status), "none", 0, 0)
+
+
 def finish(
     gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "", refusal: str = ""
 ) -> int | None:

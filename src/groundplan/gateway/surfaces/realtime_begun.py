@@ -46,18 +46,18 @@ class Caller:
         catalog = begun.newest(gateway.live.catalog, now)
         exchange = Exchange(new_id_bytes(), self.request, self.response, interface)
         exchange.catalog, exchange.trace = catalog, self.trace
-        identify(exchange, gateway.live.policy, now)
         exchange.ask = Ask(
             fields={}, model=model, messages=1, query="", stream=interface.needs == "realtime", include_usage=False,
             cap=None, copies=1, size=0,
         )  # fmt: skip
         try:
+            identify(exchange, gateway.live.policy, now)
             if first and gateway.pressure.full(gateway.running):
                 shed(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
             await admit_call(gateway, exchange, catalog, now)
             check(exchange)
         except GroundplanError as error:
-            settle.refuse(gateway, exchange, error)
+            (settle.refuse_stranger if exchange.key is None else settle.refuse)(gateway, exchange, error)
             raise
         except asyncio.CancelledError:  # its client left while money or a limit was waited for
             settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
