@@ -348,6 +348,7 @@ def test_a_line_says_what_matters() -> None:
         "workload": "assistant", "deployment": None, "prompt_tokens": 0, "completion_tokens": 0,
         "cost_usd": "0.000000000000", "duration_ms": 1.2, "id": "x",
     }  # fmt: skip
+    assert "  $0.0000002  " in line({**call, "cost_usd": "0.000000200000"}), "whatever it cost is no nothing"
     assert "refused budget_exhausted  assistant" in line(call) and line(call).endswith("1 ms  x")
     assert line({**call, "at": "2026-11-25T12:00:00.000+02:00"}).startswith("10:00:00Z  "), "as the console has it"
     assert line({**call, "status": "ok", "error_code": None})[11:20] == "ok       "

@@ -130,6 +130,19 @@ def test_a_refusal_names_the_budget_or_limit_without_room() -> None:
     assert call({**facts, "refusal": None})[1].endswith("Reason: budget_exhausted.")
 
 
+def test_what_its_caller_says_that_it_is_for_and_what_caches_took_off() -> None:
+    facts = {
+        "workload": "w", "at": "t", "blueprint": 1, "who": None, "acting": False, "status": "ok", "attempts": [],
+        "reserved_usd": "2", "cost_usd": "1", "feature": "mail", "ticket": "SUP-1", "saved_usd": "0.000000000000",
+        "prefix_saved_usd": "0.000000000003",
+    }  # fmt: skip
+    assert call(facts)[1] == "Its caller says that it is for the feature mail and the ticket SUP-1."
+    told = "Reserved 2 USD, charged 1 USD."
+    assert call(facts)[-1] == f"{told} The provider's own cache saved 0.000000000003 USD."
+    plain = call({**facts, "feature": None, "ticket": None, "prefix_saved_usd": "0.000000000000", "saved_usd": "3"})
+    assert plain[1:] == ["It was answered.", f"{told} The cache saved 3 USD."]
+
+
 def test_below_its_floor_no_model_was_asked() -> None:
     facts = {**receipt(), "attempts": [], "endpoint": "chat.completions"}
     assert chosen(facts, PLACED) == ["Nothing that was found reached the floor of the workload, so no model was asked."]

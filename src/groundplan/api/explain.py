@@ -27,6 +27,9 @@ def call(facts: Facts) -> list[str]:
     lines = [f"Call to {facts['workload']} at {facts['at']}, under blueprint {facts['blueprint']}."]
     if facts["who"] is not None:
         lines.append(f"It was made by {facts['who']}{' in the demo' if facts['acting'] else ''}.")
+    said = [f"the {name} {facts[name]}" for name in ("feature", "ticket") if facts.get(name)]
+    if said:
+        lines.append(f"Its caller says that it is for {' and '.join(said)}.")
     if facts.get("tool"):
         lines.append(f"It was a use of the tool {facts['tool']}.")
     ending = _ENDINGS.get(str(facts["status"]), str(facts["status"]))
@@ -35,12 +38,18 @@ def call(facts: Facts) -> list[str]:
     lines.append(ending + code)
     lines += [_attempt(attempt) for attempt in facts.get("attempts", ())]
     if facts["status"] != "refused":
-        lines.append(f"Reserved {facts['reserved_usd']} USD, charged {facts['cost_usd']} USD.")
+        lines.append(f"Reserved {facts['reserved_usd']} USD, charged {facts['cost_usd']} USD.{_saved(facts)}")
     beside = facts.get("allocated") if facts["status"] != "refused" else None
     if beside is not None:
         carried = f"It carries {beside['cost_usd']} USD of what is allocated beside the calls of {beside['day']}."
         lines.append(carried if beside["known"] else f"{beside['told'][:1].upper()}{beside['told'][1:]}.")
     return lines
+
+
+def _saved(facts: Facts) -> str:
+    """What caches took off: ours, and the provider's own of prompts."""
+    named = (("saved_usd", "The cache saved"), ("prefix_saved_usd", "The provider's own cache saved"))
+    return "".join(f" {words} {facts[name]} USD." for name, words in named if float(facts.get(name) or 0))
 
 
 def _attempt(attempt: Facts) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption
-from groundplan.cli.output import note
+from groundplan.cli.output import note, usd
 from groundplan.core.errors import Unavailable
 
 QUIET_SECONDS = 30.0
@@ -77,7 +77,7 @@ def line(call: dict[str, Any]) -> str:
         f"{call['workload']:<24}",
         f"{call['deployment'] or call.get('tool') or '-':<20}",
         f"{call['prompt_tokens']}+{call['completion_tokens']} tokens",
-        f"${float(call['cost_usd']):.6f}",
+        usd(call["cost_usd"]),
         taken,
         call["id"],
     )

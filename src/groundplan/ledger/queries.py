@@ -89,6 +89,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     `citations` say of each statement that cites a passage whether it says that (null: it could not be asked).
     `made_for_it` are calls that the gateway itself made for this one, each with its `purpose` (one of
     `ledger.model.PURPOSES`); `together_usd` is what all of them and this one cost.
+    `feature` and `ticket` are what its caller says that it is for.
     `of` is the call that this one was made for, or null. `refusal` says which budget or limit had no room, or is null.
     `acting` is null, or `{"by", "as", "demo"}` for a call made while acting as somebody in a demo.
 
@@ -119,6 +120,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         "flags": detail.get("flags", []),
         "acting": detail.get("acting"),
         "client_certificate": detail.get("client"),
+        "feature": detail.get("feature"),
         "ticket": detail.get("ticket"),
         "refusal": detail.get("refusal"),
         "route": detail.get("route"),
