@@ -48,6 +48,8 @@ admission, may bring more of it for as long as a batch goes on."""
 _CALM_S = 2.0
 """How long nothing is fetched ahead where others are short, or nothing came."""
 _STATEMENT_S = 2.0
+_LATE_S = 60.0
+"""For how long a grant is looked for of which no answer came: each later question without one begins it anew."""
 _ROWS = 250
 """Of one statement, after which calls have a turn."""
 
@@ -104,6 +106,9 @@ class Lender:
         """Quotas of which something was given back that the database has not confirmed."""
         self._lost: set[Key] = set()
         """Budgets of which the database has lost grants, until what was used of them is booked there."""
+        self._unheard: dict[Key, float] = {}
+        """What was asked for without an answer, and until when it may still be granted (loop time): PostgreSQL, or what
+        is on the way to it, may have stood still meanwhile."""
         self._problem = ""
 
     @property
@@ -158,7 +163,7 @@ class Lender:
     async def grant_budgets(self, needs: Sequence[Need]) -> list[int]:
         """The amounts that their slices grew by. One statement and one commit, whose time is nearly all that a grant
         takes; in the order of their keys, so that no two workers wait for each other. Holds `busy`."""
-        async with self._granting() as connection:
+        async with self._granting(needs) as connection:
             asks = [(each, each.account.declared, each.account.number) for each in needs]
             asked = [(b, each.key[1], n, self._wish(each)) for each, b, n in asks if isinstance(b, Budget)]
             found = await grant_store.grant_budgets(connection, self._epoch, asked)
@@ -172,23 +177,43 @@ class Lender:
 
     async def grant_limits(self, needs: Sequence[Need]) -> list[int]:
         """As `grant_budgets`, of limits."""
-        async with self._granting() as connection:
+        async with self._granting(needs) as connection:
             asks = [(each, each.account.declared, each.account.number) for each in needs]
             asked = [(quota, each.key[1], n, self._wish(each)) for each, quota, n in asks if isinstance(quota, Quota)]
             found = await grant_store.grant_limits(connection, self._epoch, asked)
         return [self._learned(each, n, granted) for (each, _, n), granted in zip(asks, found, strict=True)]
 
     @asynccontextmanager
-    async def _granting(self) -> AsyncIterator[Connection]:
+    async def _granting(self, needs: Sequence[Need]) -> AsyncIterator[Connection]:
         """The connection for a grant. One whose answer is not waited for any more may be made all the same, which the
-        next connection finds out."""
+        next connection finds out, or `_look_again` where it is made only then."""
         connection = await self.connect()
         try:
             async with patient(_STATEMENT_S):
                 yield connection
-        except (TimeoutError, asyncio.CancelledError):
-            await connection.close()
+        except (*LOST, asyncio.CancelledError) as error:
+            until = asyncio.get_running_loop().time() + _LATE_S
+            self._unheard.update((each.key, until) for each in needs)
+            if isinstance(error, TimeoutError | asyncio.CancelledError):
+                await connection.close()
             raise
+
+    async def _look_again(self) -> None:
+        """Learn what was granted of what was asked for without an answer lately. Holds `busy`."""
+        if not self._unheard:
+            return
+        now, keys = asyncio.get_running_loop().time(), list(self._unheard)
+        for at in range(0, len(keys), _ROWS):
+            await self.learn([key for key in keys[at : at + _ROWS] if not is_quota(key[0])])
+        if any(is_quota(name) for name, _ in keys):
+            connection = await self.connect()
+            async with patient(_STATEMENT_S):
+                limits = await grant_store.held_limits(connection, self._epoch)
+            for key in keys:
+                if (found := limits.get(key)) is not None and not has_ended(key[1], self.now()):
+                    self._booked_limit(key, *found)
+        for key in [key for key, until in self._unheard.items() if until < now]:
+            del self._unheard[key]
 
     def _wish(self, need: Need) -> Wish:
         key, account = need.key, need.account
@@ -370,6 +395,7 @@ class Lender:
 
     async def learn_rests(self, keys: Sequence[Key]) -> None:
         """What nobody holds of these quotas; somebody is asked also where there are none. Holds `busy`."""
+        await self._look_again()
         connection = await self.connect()
         if self._clock.seconds() > self._looked + _CLOCK_S:
             async with patient(_STATEMENT_S):
