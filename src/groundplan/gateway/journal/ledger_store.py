@@ -8,7 +8,8 @@ the rows say is decided elsewhere (`shipper`, `recovery`).
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, LiteralString
@@ -319,6 +320,18 @@ def fence(conn: Conn, epoch: UUID) -> None:
            WHERE epoch = %s""",
         (epoch,),
     )
+
+
+@contextmanager
+def closing(conn: Conn, epoch: UUID) -> Iterator[bool]:
+    """Whether nobody else closes the books of this epoch meanwhile: what another one gives back that is gone, and whose
+    last statement is still on its way, is not seen before that has come, and would be given back twice."""
+    (alone,) = conn.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 385))", (str(epoch),)).fetchone() or (0,)
+    try:
+        yield bool(alone)
+    finally:
+        if alone and not conn.closed:
+            conn.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 385))", (str(epoch),))
 
 
 def end_open(conn: Conn, epoch: UUID) -> None:

@@ -329,8 +329,8 @@ class Shipper:
     def _write_off(self, conn: Conn, there: list[UUID]) -> None:
         """Close the books of workers whose journals are gone."""
         for epoch in ledger_store.vanished(conn, str(self._home.root), there):
-            with conn.transaction():
-                if not ledger_store.is_left(conn, epoch):
+            with ledger_store.closing(conn, epoch) as alone, conn.transaction():
+                if not alone or not ledger_store.is_left(conn, epoch):
                     continue
                 lost.write_off(conn, epoch, self._context)
             log.error("the journal of an epoch is gone", epoch=str(epoch))
@@ -371,10 +371,13 @@ class Shipper:
     def _close(self, conn: Conn, shipper: EpochShipper) -> int:
         """`BATCH`; 0 where it waits for what was spent to be added up."""
         del self._epochs[shipper.epoch]  # after a failure the epoch is read again from its files
-        try:
-            returned = shipper.recover(conn, self._context, self._sums)
-        except Later:
-            return 0
+        with ledger_store.closing(conn, shipper.epoch) as alone:
+            if not alone:
+                return 0
+            try:
+                returned = shipper.recover(conn, self._context, self._sums)
+            except Later:
+                return 0
         self._remove(shipper)
         log.info("epoch recovered", epoch=str(shipper.epoch), returned_picodollars=returned, gaps=shipper.gaps)
         return BATCH
