@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from psycopg import Connection
+from psycopg import Connection, OperationalError
 
 from groundplan.api.context import Services
 from groundplan.api.effect_store import longest_grace_s
@@ -33,7 +34,7 @@ def effect_of(
     def look(conn: Connection[Any]) -> Effect:
         return identity.effective(conn, number, longest_grace_s(conn, workload))
 
-    return _within(services, look, wait)
+    return _within(services, number, look, wait)
 
 
 def effect_of_blueprint(services: Services, number: int, wait: float = WAIT_SECONDS) -> dict[str, Any]:
@@ -42,22 +43,30 @@ def effect_of_blueprint(services: Services, number: int, wait: float = WAIT_SECO
     def look(conn: Connection[Any]) -> Effect:
         return identity.taken_up(conn, number, longest_grace_s(conn))
 
-    return _within(services, look, wait)
+    return _within(services, number, look, wait)
 
 
-def _within(services: Services, look: Callable[[Connection[Any]], Effect], wait: float) -> dict[str, Any]:
+def _within(services: Services, number: int, look: Callable[[Connection[Any]], Effect], wait: float) -> dict[str, Any]:
+    """The change is made: where PostgreSQL is lost from here on, whoever made it is not told that it failed. A key that
+    was just made would be known to nobody."""
     deadline = time.monotonic() + wait
+    found: Effect | None = None
     while True:
-        with services.transaction() as conn:
+        with suppress(OperationalError), services.transaction() as conn:
             found = look(conn)
-        if found.complete or time.monotonic() >= deadline:
-            return {
-                "complete": found.complete,
-                "number": found.number,
-                "acknowledged": [str(gateway.epoch) for gateway in found.acknowledged],
-                "waiting": [
-                    {"epoch": str(gateway.epoch), "pid": gateway.pid, "until": gateway.until}
-                    for gateway in found.waiting
-                ],
-            }
+        if (found is not None and found.complete) or time.monotonic() >= deadline:
+            return _told(number, found)
         time.sleep(_PAUSE)
+
+
+def _told(number: int, found: Effect | None) -> dict[str, Any]:
+    """`found`: None where it is not known."""
+    return {
+        "complete": found is not None and found.complete,
+        "number": number,
+        "acknowledged": [str(gateway.epoch) for gateway in found.acknowledged] if found else [],
+        "waiting": [
+            {"epoch": str(gateway.epoch), "pid": gateway.pid, "until": gateway.until}
+            for gateway in (found.waiting if found else ())
+        ],
+    }

@@ -136,6 +136,8 @@ def effective_text(what: str, effective: dict[str, object]) -> str:
     if effective.get("complete"):
         return f"{what}, effective at every gateway"
     waiting = effective.get("waiting") or []
+    if not waiting:
+        return f"{what}; which gateways know it cannot be told now: ask `groundplan status`"
     lines = [f"{what}; not yet acknowledged by:"]
     if isinstance(waiting, list):
         lines += [f"  gateway {gateway['epoch']}, may serve until {gateway['until']}" for gateway in waiting]

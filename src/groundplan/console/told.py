@@ -24,5 +24,7 @@ def reach(reply: Reply) -> str:
     if effect["complete"]:
         count = len(effect["acknowledged"])
         return f" at {'the gateway' if count == 1 else f'all {count} gateways'}"
+    if not effect["waiting"]:
+        return ", but which gateways know it cannot be told now"
     late = [f"gateway {row['pid']} until {when(row['until'])}" for row in effect["waiting"]]
     return f", but may still be served by {', '.join(late)}"

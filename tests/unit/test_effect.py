@@ -1,0 +1,30 @@
+"""What is told of a change whose database is lost once it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from psycopg import OperationalError
+
+from groundplan.api import effect
+from groundplan.cli.keys import effective_text
+from groundplan.console.told import reach
+
+
+def test_a_change_that_is_made_is_told_though_nobody_says_which_gateways_know_it() -> None:
+    """Else the secret of a key that was just made would be known to nobody."""
+
+    @contextmanager
+    def away() -> Iterator[None]:
+        raise OperationalError("the connection is lost")
+        yield
+
+    services: Any = SimpleNamespace(transaction=away)
+    told = effect.effect_of(services, 7, wait=0.1)
+    assert told == {"complete": False, "number": 7, "acknowledged": [], "waiting": []}
+    assert effective_text("made", told) == ("made; which gateways know it cannot be told now: ask `groundplan status`")
+    reply: Any = SimpleNamespace(ok=True, body={"effective": told})
+    assert reach(reply) == ", but which gateways know it cannot be told now"
