@@ -50,7 +50,7 @@ CUSTOMS = {
 
 
 @contextmanager
-def _bare_database(cluster: Cluster, name: str, options: str = "") -> Iterator[str]:
+def bare_database(cluster: Cluster, name: str, options: str = "") -> Iterator[str]:
     """An empty database as an administrator of some other server would give it; dropped with its roles."""
     identifier = sql.Identifier(name)
     with connect(cluster.superuser_url("postgres"), autocommit=True) as admin:
@@ -228,7 +228,7 @@ def test_a_database_that_nothing_can_be_served_from_is_refused_by_its_cause(
 
 
 def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: Cluster) -> None:
-    with _bare_database(postgres_cluster, "bare_admin") as url:
+    with bare_database(postgres_cluster, "bare_admin") as url:
         with connect(url, autocommit=True) as admin:
             for name, value in CUSTOMS.items():
                 admin.execute(f"ALTER DATABASE bare_admin SET {name} = '{value}'".encode())
@@ -250,7 +250,7 @@ def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: 
 
 
 def test_tables_are_made_where_every_role_finds_them(postgres_cluster: Cluster) -> None:
-    with _bare_database(postgres_cluster, "bare_own") as url:
+    with bare_database(postgres_cluster, "bare_own") as url:
         with connect(url, autocommit=True) as admin:
             admin.execute("CREATE SCHEMA AUTHORIZATION CURRENT_USER")  # which comes first for this login alone
             admin.execute("ALTER DATABASE bare_own SET statement_timeout = '1min'")  # too short for an index
@@ -277,7 +277,7 @@ def test_tables_are_made_where_every_role_finds_them(postgres_cluster: Cluster) 
 def test_a_database_that_cannot_hold_everything_is_refused_before_anything_is_made(
     postgres_cluster: Cluster, options: str, prepared: str, code: str
 ) -> None:
-    with _bare_database(postgres_cluster, "bare_unfit", options) as url:
+    with bare_database(postgres_cluster, "bare_unfit", options) as url:
         with connect(url, autocommit=True) as admin:
             for statement in prepared.split(";"):
                 admin.execute(statement.encode())
@@ -299,7 +299,7 @@ def test_whoever_waits_for_a_server_says_so_meanwhile(
 
 
 def test_many_starts_at_once_upgrade_once(postgres_cluster: Cluster) -> None:
-    with _bare_database(postgres_cluster, "bare_race") as url:
+    with bare_database(postgres_cluster, "bare_race") as url:
         with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
             assert set(pool.map(migrate, [url] * 4)) == {head()}
 
@@ -310,7 +310,7 @@ def test_a_step_that_waits_for_a_table_lets_others_use_it(
     """Whoever waits for it keeps all others out who come later: gateways beside a backup, for as long as that takes."""
     monkeypatch.setattr(upgrade, "TURN_SECONDS", 0.05)
     scripts = Path(upgrade.__file__).parents[1] / "migrations"
-    with _bare_database(postgres_cluster, "bare_busy") as url:
+    with bare_database(postgres_cluster, "bare_busy") as url:
         before = migrate(url, "0339_summarized_once")
         with connect(url) as backup:
             backup.execute("SELECT count(*) FROM budget_slice")
@@ -322,7 +322,7 @@ def test_a_step_that_waits_for_a_table_lets_others_use_it(
 
 
 def test_a_user_who_may_not_make_roles_is_told_what_to_ask_for(postgres_cluster: Cluster) -> None:
-    with _bare_database(postgres_cluster, "bare_plain") as url, connect(url, autocommit=True) as admin:
+    with bare_database(postgres_cluster, "bare_plain") as url, connect(url, autocommit=True) as admin:
         admin.execute("CREATE ROLE plain_user LOGIN PASSWORD 'pw'")
         try:
             plain = f"postgresql://plain_user:pw@127.0.0.1:{postgres_cluster.port}/bare_plain"
@@ -334,14 +334,14 @@ def test_a_user_who_may_not_make_roles_is_told_what_to_ask_for(postgres_cluster:
 
 
 def test_a_name_that_cannot_name_roles_is_refused(postgres_cluster: Cluster) -> None:
-    with _bare_database(postgres_cluster, "Odd-Name") as url, pytest.raises(Invalid, match="database_name"):
+    with bare_database(postgres_cluster, "Odd-Name") as url, pytest.raises(Invalid, match="database_name"):
         migrate(url)
 
 
 def test_exceptions_of_before_are_changes_with_what_was_said_to_them(postgres_cluster: Cluster) -> None:
     ids = {state: new_id() for state in ("asked", "approved", "refused", "ended")}
     sam = new_id()
-    with _bare_database(postgres_cluster, "exceptions") as url:
+    with bare_database(postgres_cluster, "exceptions") as url:
         assert migrate(url, "0131_directory_as_said") == "0131_directory_as_said"
         with connect(url) as conn:
             conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'sam@acme.example', 'Sam')", (sam,))
@@ -371,7 +371,7 @@ def test_exceptions_of_before_are_changes_with_what_was_said_to_them(postgres_cl
 def test_what_tickets_outcomes_and_keys_said_before_is_known(postgres_cluster: Cluster) -> None:
     """Of two tickets, one was told three times, late and out of order; two keys called, one was folded already."""
     call, other, without, key = new_id(), new_id(), new_id(), new_id()
-    with _bare_database(postgres_cluster, "tickets_before") as url:
+    with bare_database(postgres_cluster, "tickets_before") as url:
         assert migrate(url, "0256_links_of_restricted") == "0256_links_of_restricted"
         with connect(url, autocommit=True) as admin:
             add = """INSERT INTO call (id, at, workload, key_id, endpoint, status, http_status, cost_usd, reserved_usd,
@@ -413,7 +413,7 @@ def test_what_tickets_outcomes_and_keys_said_before_is_known(postgres_cluster: C
 def test_what_came_in_the_last_minutes_is_known_in_steps(postgres_cluster: Cluster) -> None:
     """Of three calls one is of three hours ago; one of two attempts is open until later."""
     now = datetime.now(UTC)
-    with _bare_database(postgres_cluster, "steps_before") as url:
+    with bare_database(postgres_cluster, "steps_before") as url:
         assert migrate(url, "0278_newest_attempts") == "0278_newest_attempts"
         with connect(url, autocommit=True) as admin:
             for minutes, workload, status in ((1, "one", "ok"), (2, "one", "refused"), (180, "two", "ok")):

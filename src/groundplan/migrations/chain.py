@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import LiteralString, cast
 
 from alembic import op
 
@@ -24,5 +25,10 @@ def _run(own: Path) -> None:
     """The SQL beside `versions`, under the step's own name, as one text with the database's name put in."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None
-    text = own.parent.parent.joinpath(f"{own.stem}.sql").read_text(encoding="utf-8")
-    connection.execute(text % {"db": connection.info.dbname})
+    connection.execute(statements(own.stem, connection.info.dbname))
+
+
+def statements(step: str, database: str) -> LiteralString:
+    """The SQL of a step."""
+    text = Path(__file__).with_name(f"{step}.sql").read_text(encoding="utf-8")
+    return cast(LiteralString, text % {"db": database})

@@ -22,6 +22,7 @@ from groundplan.core.database import ROLES, connect, database_url, first_line, p
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
+from groundplan.runtime.overtaken import RENAMED, overtaken
 from groundplan.runtime.rights import check_rights, check_writable
 
 OLDEST_SERVER: Final = 16
@@ -44,7 +45,8 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,50}", re.ASCII)
 def migrate(url: str, target: str | None = None) -> str:
     """Upgrade the database at `url` (as its owner) to `target` (a revision; None: the newest) and return that revision.
 
-    Waits up to 300 s for another who does it. A database that is beyond `target` already stays as it is.
+    Waits up to 300 s for another who does it. A database that is beyond `target` already stays as it is, but for steps
+    before it that it never had.
 
     Raises `Conflict` (`schema_newer`), `Invalid` (`database_name`, `database_version`, `database_encoding`), `Denied`
     (`database_rights`, `database_roles`, `database_extension`) where this user may not make what is needed, with all
@@ -55,13 +57,16 @@ def migrate(url: str, target: str | None = None) -> str:
         unhurried(connection)
         check_writable(connection)
         _lock(connection)
-        found, wanted = _check(connection), target or head()
-        _check_known(target)
+        found, wanted = _check(connection), RENAMED.get(target or "", target) or head()
+        _check_known(wanted)
         _prepare(connection)
-        if found is None or found < wanted:
+        missed = [] if found is None else overtaken(connection, _known(), found)
+        if found is None or found < wanted or missed:
+            if found in RENAMED.values():
+                connection.execute("UPDATE alembic_version SET version_num = %s", (found,))
             from groundplan.runtime.upgrade import upgrade  # noqa: PLC0415 -- Alembic, only where there is a step to go
 
-            upgrade(url, wanted, _SCRIPTS)
+            upgrade(url, max(wanted, found or wanted), _SCRIPTS, missed)
         _shield(connection)
     return wanted
 
@@ -112,7 +117,7 @@ def _revision(connection: psycopg.Connection[Any]) -> str | None:
         found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except psycopg.errors.UndefinedTable:
         return None
-    return None if found is None else str(found[0])
+    return None if found is None else RENAMED.get(found[0], str(found[0]))
 
 
 def _known() -> set[str]:

@@ -7,6 +7,7 @@ later. So a step waits for a second at a time, and makes way in between.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from groundplan.core.database import connect, first_line, unhurried
 from groundplan.core.errors import Unavailable
+from groundplan.migrations.chain import statements
 
 TURN_SECONDS = 1.0
 """A heartbeat of a gateway that waits for longer is given up."""
@@ -27,14 +29,17 @@ PAUSE_SECONDS = 3.0
 PATIENCE_SECONDS = 300.0
 
 
-def upgrade(url: str, target: str, scripts: Path, patience: float = PATIENCE_SECONDS) -> None:
-    """Upgrade the database at `url` (as its owner) to the revision `target`, by the steps in `scripts`.
+def upgrade(
+    url: str, target: str, scripts: Path, overtaken: Sequence[str] = (), patience: float = PATIENCE_SECONDS
+) -> None:
+    """Upgrade the database at `url` (as its owner) to the revision `target`, by the steps in `scripts`; those that were
+    `overtaken` come first.
 
     Raises `Unavailable` (`migration_failed`; `migration_waits`: a table was in use for longer than the `patience`); a
     failed step leaves the database at the step before.
     """
-    end = time.monotonic() + patience
-    while not _upgraded(url, target, scripts):
+    end, left = time.monotonic() + patience, list(overtaken)
+    while not _upgraded(url, target, scripts, left):
         if time.monotonic() >= end:
             raise Unavailable(
                 "the schema cannot be upgraded: somebody goes on using a table that is to be changed",
@@ -44,9 +49,11 @@ def upgrade(url: str, target: str, scripts: Path, patience: float = PATIENCE_SEC
         time.sleep(min(PAUSE_SECONDS, patience))
 
 
-def _upgraded(url: str, target: str, scripts: Path) -> bool:
-    """False where a table, or a lock, that the next step asks for is in use."""
+def _upgraded(url: str, target: str, scripts: Path, left: list[str]) -> bool:
+    """False where a table, or a lock, that the next step asks for is in use. `left`: what is to come first, and has not
+    run yet."""
     try:
+        _catch_up(url, left)
         with _alchemy(url) as upgraded:
             command.upgrade(_config(upgraded, scripts), target)
         return True
@@ -58,6 +65,14 @@ def _upgraded(url: str, target: str, scripts: Path) -> bool:
             code="migration_failed",
             hint="The database is as it was before this step; look at its log, then start again.",
         ) from error
+
+
+def _catch_up(url: str, left: list[str]) -> None:
+    with _connected(url) as connection:
+        while left:
+            connection.execute(statements(left[0], connection.info.dbname))
+            connection.commit()
+            del left[0]
 
 
 def _config(connection: Connection, scripts: Path) -> Config:
