@@ -5,16 +5,20 @@ each ends with the schema of a new one.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psycopg import Connection
 from tests.integration.test_migrations import bare_database
 
 from groundplan import migrations
 from groundplan.core.database import connect
+from groundplan.core.errors import Invalid
 from groundplan.migrations.chain import statements
 from groundplan.migrations.signs import SIGNS
 from groundplan.runtime.migrate import _prepare, head, migrate, revision
 from groundplan.runtime.overtaken import overtaken
+from groundplan.runtime.store import dump_tables, load_tables
 from groundplan.testing.database import Cluster, Database
 
 SCRIPTS = Path(migrations.__file__).parent
@@ -46,6 +50,16 @@ def _schema(url: str) -> set[tuple[str, ...]]:
         return {tuple(part.replace(name, "DB") for part in row) for row in connection.execute(statement.encode())}
 
 
+def _made(admin: Connection[Any], at: str, never: tuple[str, ...]) -> None:
+    """The schema of a database at the step `at` that never had some before it."""
+    _prepare(admin)
+    admin.execute("CREATE TABLE alembic_version (version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY)")
+    for path in sorted(SCRIPTS.glob("0*.sql")):
+        if path.stem <= at and path.stem[:4] not in never:
+            admin.execute(statements(path.stem, admin.info.dbname))
+    admin.execute("INSERT INTO alembic_version VALUES (%s)", (at,))
+
+
 @pytest.mark.parametrize(
     ("at", "never", "as_first"),
     [
@@ -61,14 +75,7 @@ def test_a_database_that_was_made_between_steps_gets_all_of_them(
     """`never`: what had not come yet to the version that made it, or upgraded it, while later ones had."""
     with bare_database(postgres_cluster, "overtaken") as url, bare_database(postgres_cluster, "in_order") as fresh:
         with connect(url, autocommit=True) as admin:
-            _prepare(admin)
-            admin.execute(
-                "CREATE TABLE alembic_version (version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY)"
-            )
-            for path in sorted(SCRIPTS.glob("0*.sql")):
-                if path.stem <= at and path.stem[:4] not in never:
-                    admin.execute(statements(path.stem, "overtaken"))
-            admin.execute("INSERT INTO alembic_version VALUES (%s)", (at,))
+            _made(admin, at, never)
             admin.execute(as_first.encode())
         assert migrate(url) == migrate(fresh) == revision(url) == head()
         assert _schema(url) == _schema(fresh)
@@ -79,3 +86,23 @@ def test_each_sign_of_a_step_is_there_after_it(database: Database) -> None:
         assert overtaken(owner, SIGNS, "9999") == []
     newer = {path.stem for path in SCRIPTS.glob("versions/[0-9]*.py") if path.stem > "0400"}
     assert newer <= set(SIGNS), "a database may have a step that comes later before it: groundplan/migrations/signs.py"
+
+
+def test_a_backup_without_a_table_of_such_a_step_is_restored(postgres_cluster: Cluster, tmp_path: Path) -> None:
+    at = "0211_table_heads"
+    with bare_database(postgres_cluster, "overtaken") as url, bare_database(postgres_cluster, "restored") as fresh:
+        with connect(url, autocommit=True) as admin:
+            _made(admin, at, ("0210",))
+            admin.execute("INSERT INTO person (id, email, name) VALUES (gen_random_uuid(), 'a@b.example', 'Ana')")
+        facts = dump_tables(url, tmp_path)
+        assert "held_version" not in facts["tables"]
+        migrate(fresh, at)
+        load_tables(fresh, tmp_path, facts)
+        assert migrate(fresh) == head()
+        with connect(fresh) as restored:
+            assert restored.execute("SELECT name FROM person").fetchall() == [("Ana",)]
+            assert restored.execute("SELECT count(*) FROM held_version").fetchone() == (0,)
+        migrate(url)
+        with pytest.raises(Invalid, match="other tables") as refused:
+            load_tables(url, tmp_path, {**facts, "tables": {**facts["tables"], "unheard_of": ["id"]}})
+        assert refused.value.code == "restore_mismatch"

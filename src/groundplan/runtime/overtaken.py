@@ -5,15 +5,28 @@ It knows that of steps that have a sign (see migrations/signs.py), and runs none
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import psycopg
 
+from groundplan import migrations
 from groundplan.migrations.signs import LAST, SIGNS
 
 RENAMED = {"0359_grants_by_join": "0355_long_prompts"}
 """A step that was renamed, and the one before it: it runs again under its name of now, as it may."""
+
+
+_SCRIPTS: Final = Path(migrations.__file__).parent
+_TABLE: Final = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+
+
+def made_late() -> set[str]:
+    """Tables that a database may lack, since steps that have a sign made them."""
+    texts = (_SCRIPTS.joinpath(f"{step}.sql").read_text(encoding="utf-8") for step in SIGNS)
+    return {name for text in texts for name in _TABLE.findall(text)}
 
 
 def overtaken(connection: psycopg.Connection[Any], known: Iterable[str], found: str) -> list[str]:

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from groundplan.core.database import connect, first_line, unhurried
 from groundplan.core.errors import Conflict, Invalid
+from groundplan.runtime.overtaken import made_late
 
 Facts = dict[str, Any]
 """`{"tables": {name: [column, …]}, "sequences": {name: last value, 0 before the first}}`"""
@@ -45,7 +46,8 @@ def dump_tables(control_url: str, folder: Path) -> Facts:
 
 
 def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
-    """Fill a fresh schema of the same revision with what `dump_tables` wrote, all or nothing.
+    """Fill a fresh schema of the same revision with what `dump_tables` wrote, all or nothing. Tables of steps that its
+    database never had (see `overtaken`) stay as a new schema has them.
 
     Raises `Conflict` (`restore_not_empty`) where the database holds calls or blueprints, and `Invalid`
     (`restore_mismatch`) where tables or values do not fit.
@@ -53,20 +55,19 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
     with connect(owner_url) as connection:
         unhurried(connection)
         here = _columns(connection)
-        if set(here) != set(facts["tables"]):
-            odd = ", ".join(sorted(set(here) ^ set(facts["tables"])))
+        if odd := (set(here) ^ set(facts["tables"])) - (set(here) & made_late()):
             raise Invalid(
-                f"the backup has other tables than this schema: {odd}",
+                f"the backup has other tables than this schema: {', '.join(sorted(odd))}",
                 code="restore_mismatch",
                 hint="Restore it with the version of the program that made it.",
             )
         _refuse_used(connection)
-        order = _dependency_order(connection, here)
+        order = [name for name in _dependency_order(connection, here) if name in facts["tables"]]
         secured = _secured(connection)
         try:
             _alter(connection, secured, "NO FORCE")
             _derive(connection, "DISABLE")
-            connection.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(map(sql.Identifier, order))))
+            connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(sql.SQL(", ").join(map(sql.Identifier, order))))
             for name in order:
                 _load(connection, name, facts["tables"][name], folder / f"{name}.copy")
             _count_on(connection, facts["sequences"])
