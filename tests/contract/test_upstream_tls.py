@@ -103,6 +103,34 @@ async def test_an_authority_made_by_hand_is_trusted_where_it_is_declared(
         assert await asked(pools.of(wire)) == b"hi"
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_certificate_that_is_over_is_refused_before_anything_is_sent(
+    pools: Pools, tmp_path: Path, version: int
+) -> None:
+    authority = Authority(tmp_path)
+    async with http1(echo, server_context(authority, days=-1)) as port:
+        wire = Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version)
+        refused = await failure(pools.of(wire))
+        assert refused.kind == "refused" and not refused.sent
+
+
+async def test_a_certificate_that_was_revoked_is_refused_where_the_list_is_declared(
+    pools: Pools, tmp_path: Path
+) -> None:
+    authority, trusted = Authority(tmp_path), tmp_path / "trusted.pem"
+    context, ca = server_context(authority), authority.file.read_bytes()
+    trusted.write_bytes(ca + authority.revoked())
+    async with http1(echo, context) as port:
+        url, tls = f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{trusted}")
+        assert await asked(pools.of(Wire(url, tls))) == b"hi"
+        trusted.write_bytes(ca + authority.revoked(tmp_path / "server.pem"))
+        refused = await failure(pools.of(Wire(url, tls)))
+        assert refused.kind == "refused" and not refused.sent
+        with pytest.raises(Invalid, match="http: 1") as caught:
+            pools.of(Wire(url, tls, 2))  # its library looks at no such list
+        assert caught.value.code == "tls_unreadable"
+
+
 async def test_the_name_in_the_certificate_is_the_hosts_or_the_declared_one(pools: Pools, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with http1(echo, server_context(authority, "model.acme.example")) as port:

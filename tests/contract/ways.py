@@ -45,7 +45,11 @@ class Authority:
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, names: list[x509.GeneralName] | None
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        names: list[x509.GeneralName] | None,
+        days: int | None = None,
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         builder = (
@@ -55,7 +59,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=90))
-            .not_valid_after(now + timedelta(days=self._days, hours=1))
+            .not_valid_after(now + timedelta(days=self._days if days is None else days, hours=1))
             .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
@@ -77,7 +81,18 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
-    def issue(self, name: str, *hosts: str) -> tuple[Path, Path]:
+    def revoked(self, *certs: Path, days: int = 7) -> bytes:
+        """Its list of revoked certificates, PEM, which is to be replaced after `days`."""
+        now = datetime.now(UTC)
+        made = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(now - timedelta(days=30))
+        made = made.next_update(now + timedelta(days=days))
+        for cert in certs:
+            serial = x509.load_pem_x509_certificate(cert.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - timedelta(days=1))
+            made = made.add_revoked_certificate(entry.build())
+        return made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, name: str, *hosts: str, days: int | None = None) -> tuple[Path, Path]:
         """Certificate and key files for a subject, valid for `hosts` (IP addresses or names)."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = []
@@ -87,7 +102,7 @@ class Authority:
             except ValueError:
                 names.append(x509.DNSName(host))
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._sign(subject, key, names or [x509.DNSName("nobody.example")])
+        certificate = self._sign(subject, key, names or [x509.DNSName("nobody.example")], days)
         cert, secret = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         secret.write_bytes(
@@ -98,10 +113,12 @@ class Authority:
         return cert, secret
 
 
-def server_context(authority: Authority, *hosts: str, client_ca: Path | None = None) -> ssl.SSLContext:
+def server_context(
+    authority: Authority, *hosts: str, client_ca: Path | None = None, days: int | None = None
+) -> ssl.SSLContext:
     """For a server whose certificate bears `hosts` (127.0.0.1 where none is given)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.issue("server", *(hosts or ("127.0.0.1", "localhost"))))
+    context.load_cert_chain(*authority.issue("server", *(hosts or ("127.0.0.1", "localhost")), days=days))
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(client_ca)

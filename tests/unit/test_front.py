@@ -7,7 +7,7 @@ import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +246,59 @@ async def test_an_authority_of_callers_that_was_taken_out_is_trusted_no_more(tmp
         assert (await asked(port, trusting(authority, successor)))[1] == b"CN=successor"
         with pytest.raises((OSError, EOFError)):
             await asked(port, trusting(authority, robot))
+
+
+async def refused(port: int, context: ssl.SSLContext) -> None:
+    with pytest.raises((OSError, EOFError)):
+        await asked(port, context)
+
+
+async def test_a_certificate_that_is_over_or_was_revoked_is_heard_no_more(tmp_path: Path) -> None:
+    authority, callers = Authority(tmp_path), Authority(tmp_path, "callers")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(callers.file.read_bytes())
+    robot, thief = callers.issue("robot"), callers.issue("thief")
+    async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"), trusted)) as (made, port):
+        await refused(port, trusting(authority, callers.issue("late", days=-1)))
+        assert (await asked(port, trusting(authority, thief)))[1] == b"CN=thief"
+        trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief[0]))
+        assert made.renew()
+        assert (await asked(port, trusting(authority, robot)))[1] == b"CN=robot"
+        await refused(port, trusting(authority, thief))
+        others = Authority(tmp_path, "others")
+        trusted.write_bytes(trusted.read_bytes() + others.file.read_bytes())
+        assert made.renew()
+        await refused(port, trusting(authority, others.issue("other")))
+        assert (await asked(port, trusting(authority, robot)))[1] == b"CN=robot", "whose authority has a list"
+        trusted.write_bytes(callers.file.read_bytes() + callers.revoked(days=-1))
+        assert made.renew()
+        await refused(port, trusting(authority, robot))
+
+
+async def test_connections_that_were_kept_end_where_it_is_told_anew_whose_callers_may_be(tmp_path: Path) -> None:
+    authority, callers = Authority(tmp_path), Authority(tmp_path, "callers")
+    (cert, key), trusted = authority.issue("gateway", "127.0.0.1"), tmp_path / "trusted.pem"
+    trusted.write_bytes(callers.file.read_bytes())
+    context, thief = trusting(authority, identity := callers.issue("thief")), identity[0]
+    async with serving(ServerFiles(cert, key, trusted), Limits(quiet_seconds=0.3)) as (made, port):
+        async with AsyncExitStack() as stack:
+            kept = [await asyncio.open_connection("127.0.0.1", port, ssl=context) for _ in range(2)]
+            for _, writer in kept:
+                stack.callback(writer.close)
+            told = [await _kept(*each) for each in kept]
+            cert.write_bytes(cert.read_bytes() + b"\n")
+            assert made.renew()
+            told += [await _kept(*each) for each in kept]
+            assert not any(b"connection: close" in each for each in told), "ours was replaced, not theirs"
+            trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief))
+            assert made.renew()
+            assert b"connection: close" in await _kept(*kept[0]), "what was on its way is answered"
+            assert await asyncio.wait_for(kept[1][0].read(), 20) == b"", "which says nothing"
+
+
+async def _kept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    writer.write(b"GET /peer HTTP/1.1\r\nhost: g\r\n\r\n")
+    return await asyncio.wait_for(reader.readuntil(b"127.0.0.1"), 20)
 
 
 def test_a_subject_is_one_line_of_printable_text() -> None:

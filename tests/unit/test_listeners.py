@@ -99,6 +99,17 @@ def test_doctor_says_how_long_the_certificate_holds(tmp_path: Path, days: int, s
     assert list(_certificate(Home(tmp_path), PLAIN)) == []
 
 
+@pytest.mark.parametrize(("days", "state"), [(7, "ok"), (-1, "bad")])
+def test_doctor_says_how_long_lists_of_revoked_certificates_hold(tmp_path: Path, days: int, state: str) -> None:
+    authority, callers = Authority(tmp_path), tmp_path / "callers.pem"
+    callers.write_bytes(authority.file.read_bytes())
+    settings = with_tls(PLAIN, None, *authority.issue("gateway", "127.0.0.1"), callers)
+    assert [check.name for check in _certificate(Home(tmp_path), settings)] == ["certificate"]
+    callers.write_bytes(callers.read_bytes() + authority.revoked(days=60) + authority.revoked(days=days))
+    _, told = _certificate(Home(tmp_path), settings)
+    assert (told.name, told.state, bool(told.hint)) == ("revoked certificates", state, state == "bad")
+
+
 def test_a_yes_that_is_written_otherwise_is_not_taken_for_a_no() -> None:
     name = "GROUNDPLAN_OIDC_TRUST_EMAIL"
     assert [load_settings({name: said}).oidc_trust_email for said in ("yes", "no", "")] == [True, False, False]

@@ -24,7 +24,7 @@ from groundplan.cli.client import running
 from groundplan.cli.listeners import files_of
 from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
 from groundplan.cli.output import emit
-from groundplan.core.certificate import SOON_DAYS, ends
+from groundplan.core.certificate import SOON_DAYS, ends, list_ends
 from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home, others_may_read
@@ -87,6 +87,17 @@ def _certificate(home: Home, settings: Settings) -> Iterator[Check]:
     state = "ok" if days >= SOON_DAYS else "warn" if days >= 0 else "bad"
     told = f"{files.cert} holds until {end:%Y-%m-%d}"
     yield Check("certificate", state, told, "" if state == "ok" else "Replace the files; no restart is needed.")
+    if files.client_ca is not None and (listed := list_ends(files.client_ca)) is not None:
+        yield _lists(files.client_ca, listed)
+
+
+def _lists(file: Path, end: datetime) -> Check:
+    """The lists of revoked certificates of callers, which are in force until `end`."""
+    name, until = "revoked certificates", f"{end:%Y-%m-%d %H:%M} UTC"
+    if end > datetime.now(UTC):
+        return Check(name, "ok", f"the lists in {file} are in force until {until}")
+    told = f"a list in {file} was to be replaced by {until}: callers of its authority are let in no more"
+    return Check(name, "bad", told, "Put the authority's newest list into the file; no restart is needed.")
 
 
 def _as_running(home: Home, settings: Settings) -> Settings:

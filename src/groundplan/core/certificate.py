@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,16 @@ SOON_DAYS: Final = 14
 def ends(file: Path) -> datetime:
     """Of the first certificate in a file of PEM. Raises OSError, ValueError."""
     return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
+
+
+_LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+
+
+def list_ends(file: Path) -> datetime | None:
+    """When the first of the lists of revoked certificates in a file of PEM is to be replaced; None: it has none that
+    is. Raises OSError, ValueError."""
+    lists = [x509.load_pem_x509_crl(found).next_update_utc for found in _LIST.findall(file.read_bytes())]
+    return min((end for end in lists if end is not None), default=None)
 
 
 def problem(file: Path, now: datetime) -> str:

@@ -44,7 +44,7 @@ class Host(Serving):
 class Connection(RequestReader):
     """One client connection."""
 
-    __slots__ = ("_begun", "_known", "_task", "lost", "paused", "transport")
+    __slots__ = ("_begun", "_known", "_task", "ends", "lost", "paused", "transport")
 
     server: Host
 
@@ -52,6 +52,8 @@ class Connection(RequestReader):
         super().__init__(server)
         self.transport: asyncio.Transport | None = None
         self.lost = False
+        self.ends = server.draining
+        """It takes no more than one further request, whose answer says so."""
         self.paused: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._begun: Request | None = None
@@ -192,7 +194,7 @@ class Connection(RequestReader):
 
     async def _run(self, request: Request) -> None:
         kind = HeadResponse if request.method == b"HEAD" else Response
-        response = kind(self, request.keep_alive and not self.server.draining)
+        response = kind(self, request.keep_alive and not self.ends)
         try:
             await self.server.handler(request, response)
         except asyncio.CancelledError:
@@ -210,7 +212,7 @@ class Connection(RequestReader):
         server = self.server
         limits = server.limits
         self.waits_since = now = server.now()
-        self.deadline = now + (limits.quiet_seconds if server.draining else limits.idle_seconds)
+        self.deadline = now + (limits.quiet_seconds if self.ends else limits.idle_seconds)
         if self.paused is not None:  # its client takes the answer more slowly than we wrote it
             self.deadline = now + self._seconds_for(transport)
         if not response.ended:
@@ -296,5 +298,6 @@ class Connection(RequestReader):
 
     def begin_drain(self) -> None:
         """No more than one request: its answer will say that the connection ends. Without one, it ends soon."""
+        self.ends = True
         if self._task is None and self._phase == IDLE and not self._closing:
             self.deadline = min(self.deadline, self.server.now() + self.server.limits.quiet_seconds)

@@ -1,5 +1,6 @@
 """The listening sockets of one worker and the certificate they show; a renewed certificate is shown from the next
-handshake on, and no connection ends for it.
+handshake on, and no connection ends for it. Where it is told anew whose certificates callers may show, what was agreed
+upon before ends with its next answer.
 
 The sockets belong to whoever started the worker, and copies of them are opened and closed here: they themselves only
 where nobody else in this process listens on them (`own`). What is served is the server's business.
@@ -20,7 +21,7 @@ from pathlib import Path
 from groundplan.core.endpoints import began
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home, write_atomically
-from groundplan.gateway.http.handshakes import Handshakes
+from groundplan.gateway.http.handshakes import HANDSHAKE_SECONDS, Handshakes
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles, Stamp
 from groundplan.gateway.probed import probe
@@ -53,6 +54,7 @@ class Front:
         self._server = server
         self._sockets = sockets
         self._stamp: Stamp | None = None
+        self._callers: Stamp = ()
         self._public: asyncio.Server | Handshakes | None = None
         self._local: asyncio.Server | None = None
         self._refused: Stamp | None = None
@@ -66,7 +68,7 @@ class Front:
         if files is None:
             self._public = await self._accept(self._sockets.public)
         else:
-            self._stamp = files.stamp()
+            self._stamp, self._callers = files.stamp(), files.callers()
             context, copy = files.context(), _copy(self._sockets.public)
             copy.listen(_BACKLOG)
             self._public = Handshakes(self._server, copy, context)
@@ -83,7 +85,7 @@ class Front:
             return False
         found: Stamp = ()  # of files of which one is not there
         try:
-            found = files.stamp()
+            found, callers = files.stamp(), files.callers()
             if found == self._stamp:
                 self._refused = None
             if found in (self._stamp, self._refused):
@@ -96,8 +98,20 @@ class Front:
             return False
         self._public.context = context
         self._stamp, self._refused = found, None
+        if callers != self._callers:
+            self._callers = callers
+            self._end_earlier()
+            self._server.loop.call_later(HANDSHAKE_SECONDS, self._end_earlier)  # of who was being agreed with
         _log.info("the certificate in %s is shown from now on", files.cert)
         return True
+
+    def _end_earlier(self) -> None:
+        """What was agreed upon by files of before ends with its next answer, or soon where it asks nothing."""
+        newest = self._public.context if isinstance(self._public, Handshakes) else None
+        for connection in self._server.connections:
+            agreed = None if connection.transport is None else connection.transport.get_extra_info("sslcontext")
+            if agreed not in (None, newest):
+                connection.begin_drain()
 
     async def watch(self) -> None:
         """Look at the files for ever, and at once after `look`."""

@@ -97,6 +97,8 @@ class Server(Host):
         now = self.now()
         if not self.draining:
             self.draining, self._arrived_at = True, now + _ARRIVING_SECONDS
+            for connection in self.connections:
+                connection.ends = True
         end = now + seconds
         await asyncio.sleep(min(seconds, max(0.0, self._arrived_at - now)))
         for connection in list(self.connections):

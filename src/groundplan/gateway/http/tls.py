@@ -57,6 +57,18 @@ def _load(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
         raise _unreadable(error) from error
 
 
+def names_revoked(context: ssl.SSLContext) -> bool:
+    """Whether beside the authorities of a context there is a list of the certificates that one of them revoked."""
+    return context.cert_store_stats()["crl"] > 0
+
+
+def _look_at_revoked(context: ssl.SSLContext) -> None:
+    """Where such a list is declared, a certificate counts only if the list of its authority is there, in force, and
+    does not have it: OpenSSL reads lists, and heeds them only where it is told to."""
+    if names_revoked(context):
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
 class ClientContexts:
     """The contexts with which upstreams are called, one for each declaration."""
 
@@ -84,6 +96,7 @@ def _client_context(tls: Tls | None) -> ssl.SSLContext:
     # Private authorities often lack an extension that Python 3.13 began to ask for, and other clients do not. That an
     # authority that is declared may be an intermediate one is as new.
     context.verify_flags = context.verify_flags & ~ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    _look_at_revoked(context)
     context.set_alpn_protocols(["http/1.1"])
     if tls is not None and tls.cert is not None:
         _load(context, path_of(tls.cert), path_of(tls.key) if tls.key is not None else None)
@@ -115,4 +128,9 @@ class ServerFiles:
                 context.load_verify_locations(self.client_ca)
             except (OSError, ssl.SSLError) as error:
                 raise _unreadable(error) from error
+            _look_at_revoked(context)
         return context
+
+    def callers(self) -> Stamp:
+        """Changes whenever it is told anew whose certificates callers may show."""
+        return stamp(() if self.client_ca is None else (self.client_ca,))

@@ -17,7 +17,7 @@ from weakref import WeakSet
 from groundplan.blueprint.model import Deployment, Tls
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import resolve_secret
-from groundplan.gateway.http.tls import ClientContexts, path_of, stamp
+from groundplan.gateway.http.tls import ClientContexts, names_revoked, path_of, stamp
 from groundplan.gateway.upstream.connection import Pool
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.tunnel import Proxy
@@ -114,8 +114,13 @@ class Pools:
         return self._contexts.of(wire.tls) if wire.url.startswith("https:") else None
 
     def _far(self, wire: Wire) -> Pool:
-        if wire.tls is not None:
-            self._contexts.of(wire.tls)  # which tells what the library takes in silence
+        # the context tells what the library takes in silence
+        if wire.tls is not None and names_revoked(self._contexts.of(wire.tls)):
+            raise Invalid(
+                f"{wire.url} is reached in a way that looks at no list of revoked certificates, and its ca has one",
+                code="tls_unreadable",
+                hint="Use http: 1 without a proxy that is reached by https, or take the list out of ca.",
+            )
         return _far(wire, self._loop)
 
     def _near(self, wire: Wire) -> UpstreamPool:
