@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -39,6 +40,17 @@ AT = datetime(2026, 11, 25, 14, 33, tzinfo=UTC)
 def test_a_moment_is_in_its_period(spec: tuple[str, str, str], key: str) -> None:
     assert periods.key_at(*spec, AT) == key
     assert periods.current(*spec, AT.timestamp()) == key
+
+
+def test_utc_is_known_where_a_system_has_no_time_zones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a small image may: each call of a week or of a fiscal year in UTC would fail of it."""
+
+    def nowhere(key: str) -> zoneinfo.ZoneInfo:
+        raise zoneinfo.ZoneInfoNotFoundError(key)
+
+    monkeypatch.setattr(periods, "ZoneInfo", nowhere)
+    assert periods.key_at("week", "", "UTC", AT) == "2026-11-23..2026-11-30"
+    assert periods.key_at("year", "04-01", "UTC", AT) == "2026-04-01..2027-04-01"
 
 
 SPECS = st.sampled_from(

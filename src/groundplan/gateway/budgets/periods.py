@@ -8,7 +8,7 @@ last: `2026-11-23..2026-11-30`, with a time where that is not midnight UTC.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING
@@ -87,7 +87,7 @@ def key_at(period: str, starts: str, timezone: str, at: datetime) -> str:
         return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")[: LENGTHS[period]]
     if period in ("minute", "hour"):
         return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")[: LENGTHS[period]]
-    zone = ZoneInfo(timezone)
+    zone = UTC if timezone == "UTC" else ZoneInfo(timezone)  # which no file has to tell
     first = _first_day(period, starts, at.astimezone(zone).date())
     after = _next_first(period, first)
     return f"{_moment(first, zone)}..{_moment(after, zone)}"
@@ -149,7 +149,7 @@ def end_text(key: str) -> str:
     return f"{end:%Y-%m-%d %H:%M} UTC" if (end.hour, end.minute) != (0, 0) else f"{end:%Y-%m-%d} UTC"
 
 
-def _moment(day: date, zone: ZoneInfo) -> str:
+def _moment(day: date, zone: tzinfo) -> str:
     at = datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
     return f"{at:%Y-%m-%d}" if (at.hour, at.minute) == (0, 0) else f"{at:%Y-%m-%dT%H:%M}"
 
