@@ -325,6 +325,11 @@ def test_an_auditor_reads_everything_for_as_long_as_was_said(world: World) -> No
     assert control.ask("POST", "/api/appointments", wanted).code == "operator_never_approves"
     assert control.ask("POST", "/api/appointments", {**wanted, "days": 400}, **security).status == 422
     assert control.ask("POST", "/api/appointments", {**wanted, "person": "sec"}, **security).code == "self_appointment"
+    for begins, code in (("2027-01-31T09:00:00", "request_invalid"), ("9999-12-31T00:00:00Z", "appointment_time")):
+        refused = control.ask("POST", "/api/appointments", {**wanted, "begins": begins}, **security)
+        assert refused.status in (400, 422) and refused.code == code, (
+            "a time has its zone, and is not beyond all calendars"
+        )
     made = control.ask("POST", "/api/appointments", wanted, **security)
     assert made.status == 201 and control.ask("GET", "/api/audit", **auditor).status == 200
     assert control.ask("POST", "/api/findings/x/close", {}, **auditor).code in {"auditor_only_reads", "duty_missing"}

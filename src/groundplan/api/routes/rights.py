@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from psycopg import Connection
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
@@ -18,7 +18,7 @@ from groundplan.api.people import named
 from groundplan.api.watch import access_rights
 from groundplan.api.who import names_for
 from groundplan.core.audit import record
-from groundplan.core.errors import Denied
+from groundplan.core.errors import Denied, Invalid
 from groundplan.governance import store as governance
 from groundplan.identity import holdings, rights, rights_store
 from groundplan.identity import store as people
@@ -27,6 +27,7 @@ from groundplan.identity.model import COMPANY, SCOPES, Appointment
 router = below_api("rights")
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=500)]
 REVIEW_EVERY = timedelta(days=90)
+AHEAD = timedelta(days=366)
 HERE = "/governance/rights"
 
 
@@ -37,7 +38,7 @@ class NewAppointment(BaseModel):
     person: Annotated[str, StringConstraints(min_length=1, max_length=320)]
     role: Literal["auditor", "on-call"]
     days: Annotated[float, Field(gt=0, le=366)]
-    begins: datetime | None = None
+    begins: AwareDatetime | None = None
     reason: Reason
 
 
@@ -78,6 +79,12 @@ def appoint(body: NewAppointment, services: Using, caller: SignedIn) -> dict[str
     """Make somebody an auditor (reads everything, changes nothing) or put them on call (stop and roll back alone)."""
     now = services.clock.now()
     begins = now if body.begins is None else max(body.begins, now)
+    if begins - now > AHEAD:
+        raise Invalid(
+            f"an appointment begins within {AHEAD.days} days",
+            code="appointment_time",
+            hint="Appoint when it is nearer.",
+        )
     with services.transaction() as conn:
         who = named(conn, body.person)
         if who == caller.person:
