@@ -40,11 +40,12 @@ class Apart:
         return self._clock.monotonic()
 
 
-@pytest.mark.parametrize("apart", [-90, 90])
+@pytest.mark.parametrize("apart", [-90, 90, -3600])
 async def test_windows_are_those_of_postgresql(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
-    """One that is behind found each minute used up by the others, and one that is ahead used it up before them."""
+    """One that is behind found each minute used up by the others, and one that is ahead used it up before them. Of
+    minutes that were over for long by PostgreSQL's clock nothing was lent."""
     monkeypatch.setenv("GROUNDPLAN_DATABASE_URL", database.dsn)
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)

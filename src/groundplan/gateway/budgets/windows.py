@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from groundplan.core.clock import PACE
 
-MOST_S = 600.0
-"""A worker's clock that is further apart is left as it is: PostgreSQL's may be the one that is wrong."""
+BEHIND_S = 600.0
+"""Where PostgreSQL's clock is further behind, a worker's is left as it is: the other may be the one that is wrong."""
+AHEAD_S = 86_400.0
+"""The same where it is further ahead. Until then it is followed: of windows that are over by it for half an hour it
+lends nothing, so whoever went by another clock would be refused all of them."""
 
 
 class Windows:
@@ -30,7 +33,7 @@ class Windows:
         fast again, so that a clock which is wrong for a moment moves them little. At first nothing was taken of any.
         """
         wanted = min(max(self.ahead, told - heard), told - asked)
-        if abs(wanted) > MOST_S:
+        if not -BEHIND_S <= wanted <= AHEAD_S:
             wanted = 0.0
         if self._learned is not None:
             passed = max(0.0, heard - self._learned)

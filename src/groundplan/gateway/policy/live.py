@@ -270,14 +270,14 @@ class LiveView:
             await self._load_people(connection)
 
     def _compare_clocks(self, time_there: float) -> None:
-        """Log that PostgreSQL's clock (seconds since the epoch) is another one, when that begins: of a window that it
-        takes for long over it grants nothing, and nothing else says why callers are refused."""
+        """Log that PostgreSQL's clock (seconds since the epoch) is another one, when that begins: nothing else says why
+        a key or a budget ends early or late."""
         ahead = self._clock.seconds() - time_there
         differ = abs(ahead) > TOLD_SECONDS
         if differ and not self._clocks_differ:
             _log.warning(
-                "this machine's clock is %d s %s PostgreSQL's: keys, budgets and prices begin and end by it, from ten "
-                "minutes on limits, too, which have no room in windows that it takes for long over; set both right",
+                "this machine's clock is %d s %s PostgreSQL's: keys, budgets and prices begin and end by it, and so do "
+                "limits from ten minutes ahead, or a day behind, on; set both right",
                 abs(ahead), "ahead of" if ahead > 0 else "behind",
             )  # fmt: skip
         self._clocks_differ = differ
