@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from groundplan.api.retention import forget_settled
+from groundplan.api.retention import forget_sessions, forget_settled
 from groundplan.core.ids import new_id
 from groundplan.ledger import batch_queries
 from groundplan.testing import ManualClock
@@ -129,3 +129,20 @@ def test_calls_at_the_same_time_of_a_dead_worker_leave_nothing(world: World) -> 
         assert world.do("SELECT FROM limit_slice") == []
     world.do("SELECT return_limit(%s, 'l', 'now', 3)", epoch)
     assert world.do("SELECT granted FROM limit_span") == [(3,)]
+
+
+def test_sessions_that_are_long_over_go_but_for_the_last_sign_in_of_each_at_the_companys_own(world: World) -> None:
+    """Of these it is asked later whether somebody can sign in there."""
+    world.do("INSERT INTO person (id, email, name) VALUES (%s, 'a@acme.example', 'A')", who := new_id())
+    for number, (expires, proof) in enumerate((
+        ("2026-05-01", "link"), ("2026-05-01", "oidc"), ("2026-06-01", "oidc"), ("2026-11-01", "passkey"),
+    )):  # fmt: skip
+        world.do(
+            "INSERT INTO console_session (hash, person_id, csrf, expires_at, proof) VALUES (%s, %s, '', %s, %s)",
+            bytes([number]), who, expires, proof,
+        )  # fmt: skip
+        world.do("INSERT INTO login_link (hash, expires_at) VALUES (%s, %s)", bytes([number]), expires)
+    assert forget_sessions(world.services) == 5
+    left = world.do("SELECT expires_at::date::text, proof FROM console_session ORDER BY 1")
+    assert left == [("2026-06-01", "oidc"), ("2026-11-01", "passkey")]
+    assert forget_sessions(world.services) == 0

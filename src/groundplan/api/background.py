@@ -31,6 +31,7 @@ from groundplan.api.retention import (
     SETTLED_SECONDS,
     SWEEP_SECONDS,
     forget_names,
+    forget_sessions,
     forget_settled,
     sweep_now,
 )
@@ -68,6 +69,7 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("deleting kept content", SWEEP_SECONDS, sweep_now),
     ("forgetting names", NAMES_SECONDS, forget_names),
     ("forgetting what is settled", SETTLED_SECONDS, forget_settled),
+    ("forgetting sessions", SETTLED_SECONDS, forget_sessions),
     ("erasing documents", UPKEEP_SECONDS, upkeep),
     ("grouping unanswered questions", signals.GATHER_SECONDS, signals.gather_now),
     ("building the index", index_editions.LOOK_SECONDS, index_editions.look),

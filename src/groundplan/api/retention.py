@@ -1,6 +1,6 @@
 """Deletes kept prompts and answers whose time is over, or that the served blueprint no longer allows to be kept; with
 them cached answers, which stand there in full, and questions that found nothing. And names of erased people, and what
-is settled of budgets and batches."""
+is settled of budgets and batches, and sessions that are over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
 from groundplan.gateway.budgets.periods import has_ended
-from groundplan.identity import erase
+from groundplan.identity import erase, session_store
 from groundplan.knowledge.signals import signal_store
 from groundplan.ledger import completion_store, content_store, response_store, settled_store
 
@@ -23,7 +23,8 @@ SWEEP_SECONDS = 30.0
 NAMES_SECONDS = 3600.0
 SETTLED_SECONDS = 3600.0
 SETTLED_KEPT = timedelta(days=90)
-"""How long movements and slices of budgets stay after their worker's end: somebody may look for what happened."""
+"""How long movements and slices of budgets stay after their worker's end, and sessions of the console after theirs:
+somebody may look for what happened."""
 
 
 def sweep(conn: Connection[Any], blueprint: Blueprint | None) -> dict[str, int]:
@@ -58,6 +59,12 @@ def forget_names(services: Services) -> int:
     """Forget the names that stayed because of approvals until today; how many."""
     with services.transaction() as conn:
         return erase.forget_due(conn, services.clock.now())
+
+
+def forget_sessions(services: Services) -> int:
+    """Forget links and sessions of the console that are long over; how many. The audit log has who signed in when."""
+    with services.transaction() as conn:
+        return session_store.forget(conn, services.clock.now() - SETTLED_KEPT)
 
 
 def forget_settled(services: Services) -> int:

@@ -81,3 +81,16 @@ def open_sessions(conn: Connection[Any], person_id: UUID | None, now: datetime) 
 def end_sessions_of(conn: Connection[Any], person_id: UUID) -> None:
     conn.execute("UPDATE console_session SET ended_at = now() WHERE person_id = %s AND ended_at IS NULL", (person_id,))
     conn.execute("UPDATE console_session SET acting_as = NULL WHERE acting_as = %s AND ended_at IS NULL", (person_id,))
+
+
+def forget(conn: Connection[Any], before: datetime) -> int:
+    """Links and sessions that were over before that; how many. That somebody has signed in at the company's own sign-in
+    stays known, by the last time."""
+    gone = changed(conn, "DELETE FROM login_link WHERE expires_at < %s", (before,))
+    return gone + changed(
+        conn,
+        """DELETE FROM console_session s WHERE s.expires_at < %s AND (s.proof <> 'oidc' OR EXISTS (
+             SELECT FROM console_session o WHERE o.person_id = s.person_id AND o.proof = 'oidc'
+               AND (o.expires_at, o.id) > (s.expires_at, s.id)))""",
+        (before,),
+    )
