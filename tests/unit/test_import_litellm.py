@@ -1253,3 +1253,25 @@ def test_a_file_without_models_says_where_they_are(text: str, hint: str) -> None
     with pytest.raises(Invalid, match="has no model_list") as caught:
         imported(text)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("value", "state"),
+    [
+        ("/secrets/gcp.json", CHANGED),
+        ("./service account.json", CHANGED),
+        ("vertex.json", CHANGED),
+        ('\'{"private_key": "a"}\'', SECRET),
+        ("/aGk0/b3.x", SECRET),
+    ],
+)
+def test_the_name_of_a_file_with_a_secret_is_none(value: str, state: str) -> None:
+    """Nobody is told to replace a key that never stood there."""
+    text = f"""\
+model_list:
+  - model_name: gemini
+    litellm_params: {{model: vertex_ai/gemini-2.5-pro, vertex_project: acme, vertex_location: europe-west4,
+      vertex_credentials: {value}}}
+"""
+    [told] = [each for each in imported(text).findings if each.what == "litellm_params.vertex_credentials"]
+    assert told.state == state and "credentials of the machine" in told.here

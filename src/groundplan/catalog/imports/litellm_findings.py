@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from groundplan.catalog.imports import settings
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.verdict import SECRET, Finding
 
+_FILE = re.compile(r"(?:[A-Za-z]:[\\/]|\.{0,2}/)?[\w. \\/-]{1,200}\.(?:json|pem|key|crt|p12)")
+"""The name of a file, in which a secret is and not here."""
 REPLACE = "Let its issuer replace it, as it stood in a file."
 
 
@@ -27,7 +30,8 @@ def is_secret(key: str, node: Node) -> bool:
 def _literals(node: Node) -> Iterator[bool]:
     """Whether there is text in it that is not a reference to a variable."""
     if isinstance(node.value, str):
-        yield node.variable is None and node.value.lower() not in ("", "true", "false", "none")
+        empty = node.value.lower() in ("", "true", "false", "none")
+        yield node.variable is None and not empty and _FILE.fullmatch(node.value.strip()) is None
     elif isinstance(node.value, list):
         for entry in node.entries():
             yield from _literals(entry)
