@@ -31,7 +31,15 @@ from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.surfaces import chat_api, messages_errors, models_api, responses_api, stored_api, unserved
+from groundplan.gateway.surfaces import (
+    answers,
+    chat_api,
+    messages_errors,
+    models_api,
+    responses_api,
+    stored_api,
+    unserved,
+)
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
@@ -204,6 +212,8 @@ class Pipeline:
         if exchange.response.started:
             return  # unfinished: the server cuts the connection
         status, data, lines = exchange.interface.of_error(error, str(exchange.call))
+        if exchange.attempt >= 0:
+            lines += answers.beside_error(exchange)
         if exchange.ask is not None and (told := exchange.interface.in_stream(exchange.ask, status, data)):
             exchange.response.send(200, told, lines, content_type=EVENT_STREAM)
             return

@@ -92,6 +92,11 @@ def headers(exchange: Exchange, *, cost: bool) -> bytes:
     return lines if exchange.use is None else lines + exchange.use.lines
 
 
+def beside_error(exchange: Exchange) -> bytes:
+    """Header lines of an error of a call that was sent: who was asked last, and what it cost all the same."""
+    return b"%bgroundplan-cost-usd: %b\r\n" % (_standing(exchange).lines, _usd(exchange.cost))
+
+
 def parted(lines: bytes) -> tuple[bytes, bytes]:
     """Header lines that hold whenever an answer is given again, and those that say what was left of budgets and limits
     when it was given."""
