@@ -595,7 +595,7 @@ async def test_a_stop_ends_it_within_a_second(setup: Setup, what: str) -> None:
 
 async def test_a_conversation_that_a_known_key_may_not_begin_is_a_call_of_it(setup: Setup) -> None:
     setup.stack.policy("key", "x", "UPDATE api_key SET networks = '{203.0.113.0/24}'")
-    told = b""
+    told: bytes | bytearray = b""
     async with asyncio.timeout(30):
         while b"key_network" not in told:
             try:

@@ -10,21 +10,18 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from groundplan.api import call_choice
+from groundplan.api import receipts
 from groundplan.api.access.door import below_api
 from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Reader, SignedIn
-from groundplan.api.charged import titled
 from groundplan.api.context import Using
 from groundplan.api.cost import meaning_saved
-from groundplan.api.cost import receipt as cost_receipt
 from groundplan.api.people import named
 from groundplan.api.served import current_or_none
-from groundplan.api.who import with_who
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.economics.tickets import Said, told_of
-from groundplan.ledger import content_store, outcome_store, queries, ticket_store
+from groundplan.ledger import outcome_store, queries, ticket_store
 from groundplan.ledger.store import CallFilter
 
 router = below_api("ledger")
@@ -84,15 +81,10 @@ def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """The receipt: steps, attempts, passages, amounts, the audit entry, why it was asked where it was (`chosen`), and
     whether prompt and answer are kept; for who holds a duty, its part of what is allocated beside the calls."""
     with services.transaction() as conn:
-        found = titled(conn, with_who(conn, caller, queries.receipt(conn, call_id)))
-        kept = content_store.kept(conn, call_id)
-        duty = caller.operator or bool(caller.duties)
-        beside = cost_receipt.beside(conn, found, services.clock.now().date()) if duty else None
-        cost_receipt.explain(conn, found)
-        chosen = call_choice.sentences(conn, found)
-    if not duty and found["person_id"] != str(caller.person):
+        found = receipts.receipt(conn, services, caller, call_id)
+    if not (caller.operator or caller.duties) and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
-    return {**found, "chosen": chosen, "allocated": beside, "content": kept.facts() if kept is not None else None}
+    return found
 
 
 @router.get("/cost")

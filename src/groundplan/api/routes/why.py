@@ -7,21 +7,18 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.api import call_choice, explain, store
+from groundplan.api import explain, receipts, store
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
-from groundplan.api.charged import titled
 from groundplan.api.context import Services, Using
-from groundplan.api.cost import receipt as cost_receipt
 from groundplan.api.placement import placing, told
 from groundplan.api.served import current_or_none
-from groundplan.api.who import entries_json, with_who
+from groundplan.api.who import entries_json
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import store as audit_store
 from groundplan.core.errors import NotFound, Problem
 from groundplan.governance import parts
 from groundplan.governance import service as governance
-from groundplan.ledger import queries
 from groundplan.release.model import placement_json
 
 router = below_api("why")
@@ -87,12 +84,9 @@ def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str)
     identity = _uuid(name)
     if identity is None:
         return None
-    call = _receipt(conn, identity)
+    call = _receipt(conn, services, caller, identity)
     if call is not None:
-        call = titled(conn, with_who(conn, caller, call))
-        call["allocated"] = cost_receipt.beside(conn, call, services.clock.now().date())
-        cost_receipt.explain(conn, call)
-        because = [*explain.call(call), *call_choice.sentences(conn, call)]
+        because = [*explain.call(call), *call["chosen"]]
         if str(call.get("error_code")).startswith("approval_") and (blueprint := current_or_none(conn)) is not None:
             lapses = _lapses(conn, services, blueprint, f"workload/{call['workload']}")
             because += explain.approvals(lapses)
@@ -119,9 +113,9 @@ def _uuid(name: str) -> UUID | None:
         return None
 
 
-def _receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any] | None:
+def _receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: UUID) -> dict[str, Any] | None:
     try:
-        return queries.receipt(conn, call_id)
+        return receipts.receipt(conn, services, caller, call_id)
     except NotFound as error:
         if error.code == "call_archived":
             raise
