@@ -143,6 +143,17 @@ def test_what_its_caller_says_that_it_is_for_and_what_caches_took_off() -> None:
     assert plain[1:] == ["It was answered.", f"{told} The cache saved 3 USD."]
 
 
+def test_an_estimate_is_no_answer_and_one_that_is_given_again_says_so() -> None:
+    facts = {
+        "workload": "w", "at": "t", "blueprint": 1, "who": None, "acting": False, "status": "ok", "attempts": [],
+        "reserved_usd": "0", "cost_usd": "0", "steps": [{"step": "identify", "ms": 1}, {"step": "estimate", "ms": 2}],
+    }  # fmt: skip
+    assert call(facts)[1] == "It was estimated, as its caller asked, and not made."
+    again = {**receipt(), "attempts": [], "cache": "replay", "endpoint": "chat.completions"}
+    told = "It is the answer that the request with the same Idempotency-Key got before; no model was asked."
+    assert chosen(again, PLACED) == [told]
+
+
 def test_below_its_floor_no_model_was_asked() -> None:
     facts = {**receipt(), "attempts": [], "endpoint": "chat.completions"}
     assert chosen(facts, PLACED) == ["Nothing that was found reached the floor of the workload, so no model was asked."]

@@ -12,7 +12,7 @@ from groundplan.core.errors import NotFound
 
 def sentences(conn: Connection[Any], receipt: dict[str, Any]) -> list[str]:
     """Of one call that went somewhere, or was answered from a cache; none of any other."""
-    if not receipt["deployment"] and receipt["cache"] not in ("exact", "semantic"):
+    if not receipt["deployment"] and receipt["cache"] not in explain.KEPT:
         return []
     name = receipt["workload"]
     try:

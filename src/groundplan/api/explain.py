@@ -33,6 +33,8 @@ def call(facts: Facts) -> list[str]:
     if facts.get("tool"):
         lines.append(f"It was a use of the tool {facts['tool']}.")
     ending = _ENDINGS.get(str(facts["status"]), str(facts["status"]))
+    if facts["status"] == "ok" and any(step["step"] == "estimate" for step in facts.get("steps", ())):
+        ending = "It was estimated, as its caller asked, and not made."
     told = f": {facts['refusal']}" if facts.get("refusal") else ""
     code = f" Reason: {facts['error_code']}{told}." if facts.get("error_code") else ""
     lines.append(ending + code)
@@ -77,14 +79,18 @@ def _times(attempt: Facts) -> str:
     return f"; {', '.join(parts)}" if parts else ""
 
 
-_KEPT = {"exact": "the same question", "semantic": "a question that means the same"}
+KEPT = {
+    "exact": "the same question", "semantic": "a question that means the same",
+    "replay": "the request with the same Idempotency-Key",
+}  # fmt: skip
+"""Of an answer that was given again: what got it before."""
 
 
 def chosen(facts: Facts, placement: Placement | None, *, routes: bool = False) -> list[str]:
     """Why the answer of a receipt came from where it did: the cache, the router or the placement, and who was asked
     in vain. `routes`: its workload chose a model for whoever named none."""
-    if facts["cache"] in _KEPT:
-        return [f"It is the answer that {_KEPT[facts['cache']]} got before; no model was asked."]
+    if facts["cache"] in KEPT:
+        return [f"It is the answer that {KEPT[facts['cache']]} got before; no model was asked."]
     if facts["status"] == "ok" and not facts["attempts"] and facts.get("endpoint") in _TEXT:
         return ["Nothing that was found reached the floor of the workload, so no model was asked."]
     lines, route, answered = [], facts.get("route"), facts["deployment"]

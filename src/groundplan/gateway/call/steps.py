@@ -102,6 +102,7 @@ async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> N
     if exchange.plan is None:
         raise AssertionError("not checked")
     data = estimate(gateway, exchange, exchange.plan, policy)
+    exchange.steps.append(("estimate", (time.perf_counter_ns() - exchange.started) // 1000))
     settle.finish(gateway, exchange, "ok", 200)
     exchange.response.send(200, data, answers.headers(exchange, cost=True))
 
