@@ -390,6 +390,10 @@ def test_apply_then_roll_back(fresh: Control) -> None:
     undone = fresh.ask("POST", "/api/rollback", {"reason": "more"})
     assert undone.body["blueprint"] == 3, undone
     assert fresh.ask("GET", "/api/status").body["difference"] == []
+    again = fresh.ask("POST", "/api/rollback", {"reason": "I want it undone, too"})
+    assert (again.status, again.code) == (409, "rolled_back_already"), "it would be there again"
+    assert "`groundplan rollback 2`" in again.body["error"]["hint"]
+    assert fresh.ask("POST", "/api/rollback", {"to": 2}).body["blueprint"] == 4, "whoever means it says so"
 
 
 def test_a_soft_budget_is_marked_on_the_page_of_its_workload(database: Database, tmp_path: Path) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
 
-from tests.integration.interleaved import beside, patient, until_it_waits
+import pytest
+from tests.integration.interleaved import Conn, beside, patient, until_it_waits
 
 from groundplan.core.audit import OPERATOR
+from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
+from groundplan.economics.replay import replay_store
+from groundplan.economics.replay import service as replays
+from groundplan.economics.replay.run import Run
 from groundplan.governance import service
 from groundplan.governance import store as changes
 from groundplan.governance.model import Asked
@@ -15,16 +24,21 @@ from groundplan.governance.policy import exceptions
 from groundplan.governance.policy.exceptions_model import ExceptionRequest
 from groundplan.testing.database import Database
 
+RUN = Run(
+    id=new_id(), workload="assistant", current="a", candidate="b", judge="c", budget_usd=Decimal(1), calls=10,
+    asked_by=OPERATOR,
+)  # fmt: skip
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 def test_who_asks_for_the_same_at_the_same_moment_asks_for_one_thing(database: Database) -> None:
     asked = Asked("data", "source/handbook", {"purpose": f"{new_id()}"}, "for the test")
     wanted = ExceptionRequest("house.rule", "assistant", None, NOW + timedelta(days=1), "for the test")
-    for ask in (
+    asks: tuple[Callable[[Conn], UUID], ...] = (
         lambda conn: service.ask(conn, OPERATOR, asked, seats=1, at=NOW).id,
         lambda conn: exceptions.ask(conn, OPERATOR, wanted, seats=1, now=NOW).id,
-    ):
+    )
+    for ask in asks:
         with patient(database) as one, patient(database) as other:
             first = ask(one)
             with beside(lambda: ask(other)) as second:  # noqa: B023 -- done within
@@ -34,3 +48,23 @@ def test_who_asks_for_the_same_at_the_same_moment_asks_for_one_thing(database: D
                 other.commit()
     with patient(database) as conn:
         assert len(changes.changes(conn, ["pending"])) == 2
+
+
+def test_who_asks_twice_for_a_replay_pays_for_one(database: Database) -> None:
+    def ask(conn: Conn, made: Run) -> None:
+        replays.check_alone(conn, made)
+        replays.ask(conn, OPERATOR, made)
+
+    with patient(database) as one, patient(database) as other:
+        ask(one, RUN)
+        with beside(lambda: ask(other, replace(RUN, id=new_id()))) as second:
+            until_it_waits(database, other, unless=second.done)
+            one.commit()
+            with pytest.raises(Conflict) as caught:
+                second.result()
+        assert caught.value.code == "replay_running" and str(RUN.id) in str(caught.value.hint)
+        other.rollback()
+        ask(other, replace(RUN, id=new_id(), candidate="d"))
+        other.execute("UPDATE replay_run SET state = 'done', ended_at = now()")
+        ask(other, replace(RUN, id=new_id()))
+        assert [each.candidate for each in replay_store.every(other)] == ["b", "d", "b"]

@@ -65,6 +65,7 @@ def test_another_edition_is_built_compared_switched_to_gone_back_from_and_remove
 
     before = switch.last_before(world.conn)
     switch.begin(world.conn, before.id, WHO, declined=True)
+    assert switch.last_before(world.conn).id == before.id, "whoever goes back at the same time goes there, too"
     deadline = time.monotonic() + 60
     while not switch.finish(world.conn, before.id, WHO):
         assert time.monotonic() < deadline
@@ -72,6 +73,8 @@ def test_another_edition_is_built_compared_switched_to_gone_back_from_and_remove
     assert world.pieces(3) == whole
     assert world.keep_up(SMALL) == []  # what somebody went back from is not switched to by itself again
     assert world.states() == {1: "serving", 2: "kept"}
+    with pytest.raises(Conflict, match="no edition is kept"):  # whoever presses twice does not undo what they did
+        switch.last_before(world.conn)
 
     later = replace(WHO, at=NOW + timedelta(days=31))
     world.keep_up(DEFAULT, later)

@@ -164,7 +164,7 @@ def rollback(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
             now = current_blueprint(conn).number
         lines.append(f"A small change made blueprint {now}.")
     with services.transaction() as conn:
-        value = services.releases.rollback(conn, caller.actor, None, False, "rolled back in the demo")
+        value = services.releases.rollback(conn, caller.actor, now - 1, False, "rolled back in the demo")
     lines.append(f"Blueprint {value['blueprint']} has the content of blueprint {now - 1}; numbers never go back.")
     return {"title": "One command back", "from": now, **value, "told": lines}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,8 @@ from groundplan.release.issue import Signing
 from groundplan.release.model import problem_json
 
 Db = Connection[Any]
+JUST_NOW = timedelta(minutes=10)
+"""For so long whoever goes back once more names to which one."""
 Files = Mapping[str, str]
 
 
@@ -48,8 +51,23 @@ class Releases:
         return service.apply(conn, self._signing, actor, files, reason=reason).to_json()
 
     def rollback(self, conn: Db, actor: str, to: int | None, without_revoked: bool, reason: str) -> dict[str, Any]:
+        if to is None:
+            self._check_once(conn)
         done = service.rollback(conn, self._signing, actor, to, without_revoked=without_revoked, reason=reason)
         return done.to_json()
+
+    def _check_once(self, conn: Db) -> None:
+        """Raise `Conflict` (`rolled_back_already`) where somebody went back a moment ago: of two who do so in the same
+        incident, or ask again since no answer came, the second would bring back what the first has undone."""
+        release_store.lock(conn)
+        newest, now = release_store.newest(conn), self._signing.clock.now()
+        if newest is None or newest.rollback_of is None or now - newest.created_at > JUST_NOW:
+            return
+        raise Conflict(
+            f"blueprint {newest.number} went back to {newest.rollback_of} a moment ago", code="rolled_back_already",
+            hint=f"`groundplan rollback {newest.number - 1}` brings back what that undid, `groundplan rollback N` "
+            "another one.",
+        )  # fmt: skip
 
     def approve(self, conn: Db, approver: Approver, change: UUID, answer: Answer) -> dict[str, Any]:
         return approvals.approve(conn, self._signing, approver, change, answer).to_json()

@@ -81,6 +81,7 @@ def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
             budget_usd=Decimal(str(body.budget_usd)), calls=body.calls, asked_by=str(caller.actor),
         )  # fmt: skip
         service.check(made, workload)
+        service.check_alone(conn, made)
         service.ask(conn, caller.actor, made)
     return made.to_json()
 

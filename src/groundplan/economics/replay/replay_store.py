@@ -66,6 +66,18 @@ def insert(conn: Connection[Any], made: Run) -> bool:
     return done.rowcount == 1
 
 
+def under_way(conn: Connection[Any], made: Run) -> UUID | None:
+    """A run of the same that somebody asked for and that has not ended; until the end of the transaction nobody else
+    asks for one of that workload."""
+    conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 55))", (made.workload,))
+    row = conn.execute(
+        """SELECT id FROM replay_run WHERE workload = %s AND current = %s AND candidate = %s AND judge = %s
+             AND night IS NULL AND state IN ('waiting', 'running') LIMIT 1""",
+        (made.workload, made.current, made.candidate, made.judge),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
 def every(conn: Connection[Any], workload: str | None = None, limit: int = 100) -> list[Run]:
     """The newest first."""
     query: LiteralString = f"""SELECT {_COLUMNS} FROM replay_run WHERE %(w)s::text IS NULL OR workload = %(w)s

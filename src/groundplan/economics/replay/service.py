@@ -14,7 +14,7 @@ from psycopg import Connection
 from groundplan.blueprint.model import Workload
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
-from groundplan.core.errors import Invalid, NotFound, Problem
+from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
 from groundplan.economics.replay import replay_store as store
@@ -49,6 +49,14 @@ def check(made: Run, workload: Workload | None) -> None:
     if workload.keep is None:
         hint = "Declare `keep: {content: redacted}` and come back when calls were kept."
         raise Invalid(f"{made.workload} keeps no calls", code="replay_nothing_kept", hint=hint)
+
+
+def check_alone(conn: Connection[Any], made: Run) -> None:
+    """Raise `Conflict` (`replay_running`) where somebody asked for the same, which is under way: each has its own
+    budget, and whoever presses twice would pay twice. Nobody else asks before the transaction ends."""
+    if (before := store.under_way(conn, made)) is not None:
+        hint = f"Run {before} is it; ask again when that has ended."
+        raise Conflict("this is being replayed already", code="replay_running", hint=hint)
 
 
 def ask(conn: Connection[Any], actor: str, made: Run) -> bool:

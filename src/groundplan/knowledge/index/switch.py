@@ -81,12 +81,17 @@ def finish(conn: Connection[Any], id: int, who: Who) -> bool:
 
 
 def last_before(conn: Connection[Any]) -> Edition:
-    """The edition to go back to. Raises `Conflict` (index_no_way_back)."""
-    kept = [one for one in store.editions(conn, ["kept"]) if one.served_at is not None]
+    """The edition to go back to, which is the same for whoever goes back at the same time, and none that somebody went
+    back from. Raises `Conflict` (index_no_way_back)."""
+    every = store.editions(conn)
+    for one in every:
+        if one.state == "switching" and serving(every).declined:
+            return one
+    kept = [one for one in every if one.state == "kept" and one.served_at is not None and not one.declined]
     if not kept:
         raise Conflict(
             "no edition is kept to go back to", code="index_no_way_back",
-            hint="Declare the earlier settings again: another edition is made and switched to.",
+            hint="`groundplan knowledge index switch N` serves one that is kept; else declare its settings again.",
         )  # fmt: skip
     return max(kept, key=lambda one: (one.served_at is not None, one.served_at))
 
