@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -130,6 +131,19 @@ def test_a_ceremony_is_for_one_person_one_time_and_five_minutes(conn: Conn, ids:
     with pytest.raises(Invalid) as stolen:
         passkeys.finish_enrol(conn, SITE, by_link(conn, ids["sam"]), other, NOW)
     assert stolen.value.code == "ceremony"
+
+
+def test_of_what_strangers_begin_the_newest_are_kept(
+    conn: Conn, ids: dict[str, UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may begin a sign-in, and each left a row for a day, through which the next one looked."""
+    monkeypatch.setattr(passkey_store, "MOST_BEGUN", 3)
+    mine = passkeys.begin_enrol(conn, SITE, by_link(conn, ids["ana"]), NOW)
+    begun = [passkeys.begin_sign_in(conn, SITE, NOW + timedelta(seconds=at))["ceremony"] for at in range(6)]
+    kept = {bytes(hash) for (hash,) in conn.execute("SELECT hash FROM ceremony")}
+    assert kept == {hashlib.sha256(each.encode()).digest() for each in (mine["ceremony"], *begun[3:])}
+    passkeys.begin_sign_in(conn, SITE, NOW + timedelta(hours=2))
+    assert conn.execute("SELECT count(*) FROM ceremony").fetchone() == (1,), "what has expired is forgotten"
 
 
 def test_other_origins_domains_signatures_and_copies_are_refused(conn: Conn, ids: dict[str, UUID]) -> None:

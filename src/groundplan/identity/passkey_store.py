@@ -12,6 +12,8 @@ from psycopg.types.json import Jsonb
 from groundplan.identity.model import Passkey
 from groundplan.identity.store import changed, rows
 
+MOST_BEGUN = 10_000
+"""Sign-ins that nobody has finished yet: more than begin in half a minute at any company."""
 _PASSKEY: LiteralString = """SELECT id, person_id, material, sign_count, label, created_at, created_by, used_at,
     confirmed_at, confirmed_by, waits_until FROM passkey WHERE removed_at IS NULL"""
 
@@ -84,8 +86,15 @@ def remove(conn: Connection[Any], id: bytes, by: str, at: datetime) -> bool:
 def insert_ceremony(
     conn: Connection[Any], hash: bytes, kind: str, person_id: UUID | None, state: dict[str, Any], expires: datetime
 ) -> None:
-    """Remember what was asked, and forget what has expired."""
-    conn.execute("DELETE FROM ceremony WHERE expires_at < %s - interval '1 day'", (expires,))
+    """Remember what was asked, and forget what has expired; of what strangers began, who may begin as many as they
+    like, the newest are kept."""
+    conn.execute("DELETE FROM ceremony WHERE expires_at < %s - interval '1 hour'", (expires,))
+    conn.execute(
+        """DELETE FROM ceremony WHERE hash IN (SELECT hash FROM ceremony WHERE person_id IS NULL AND expires_at <= (
+             SELECT expires_at FROM ceremony WHERE person_id IS NULL ORDER BY expires_at DESC OFFSET %s LIMIT 1)
+             FOR UPDATE SKIP LOCKED)""",
+        (MOST_BEGUN - 1,),
+    )
     conn.execute(
         "INSERT INTO ceremony (hash, kind, person_id, state, expires_at) VALUES (%s, %s, %s, %s, %s)",
         (hash, kind, person_id, Jsonb(state), expires),
