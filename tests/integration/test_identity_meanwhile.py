@@ -3,7 +3,7 @@ and none makes the two wait for each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -176,12 +176,13 @@ def test_two_changes_of_one_person_or_group_by_a_directory_are_both_made(
     group = UUID(scim.create_group(one, OPERATOR, {"displayName": "board"})["id"])
     one.commit()
     ben, hana = str(people["ben"]), str(people["hana"])
-    for first, second in (
+    said: tuple[tuple[Callable[[Conn], object], Callable[[Conn], object]], ...] = (
         (lambda conn: scim.patch_user(conn, OPERATOR, people["ben"], patched("externalId", "7")),
          lambda conn: scim.patch_user(conn, OPERATOR, people["ben"], patched("name.givenName", "Benjamin"))),
         (lambda conn: scim.patch_group(conn, OPERATOR, group, patched("members", [{"value": ben}], "replace")),
          lambda conn: scim.patch_group(conn, OPERATOR, group, patched("members", [{"value": hana}], "add"))),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for first, second in said:
         first(one)
         with beside(lambda: second(other)) as later:  # noqa: B023 -- done within
             until_it_waits(database, other, unless=later.done)

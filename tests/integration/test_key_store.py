@@ -94,7 +94,9 @@ class Company:
     def come_back(self) -> None:
         self.leave()
         with self.connected() as conn:
-            (left,) = conn.execute("SELECT id FROM person WHERE NOT active LIMIT 1").fetchone() or ()
+            row = conn.execute("SELECT id FROM person WHERE NOT active LIMIT 1").fetchone()
+            assert row is not None
+            left = row[0]
             scim.patch_user(
                 conn, "operator", left, {"Operations": [{"op": "replace", "path": "active", "value": True}]}
             )

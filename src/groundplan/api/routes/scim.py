@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import Body, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
@@ -29,6 +29,8 @@ class ScimResponse(JSONResponse):
 
 router = below_api("scim", prefix="/scim/v2", default_response_class=ScimResponse)
 Document = Annotated[dict[str, Any], Body(max_length=100)]
+Id = Annotated[UUID, BeforeValidator(scim_bulk.id_at)]
+"""What is no id is nobody's: directories take 404 for gone, and anything else for a failure of ours."""
 Filter = Annotated[str | None, Query(max_length=300)]
 Start = Annotated[int, Query(alias="startIndex", ge=-1_000_000, le=1_000_000)]
 Count = Annotated[int, Query(ge=-1_000_000, le=1_000_000)]
@@ -186,28 +188,28 @@ def search_users(body: Search, services: Using) -> dict[str, Any]:
 
 
 @router.get("/Users/{id}")
-def user(id: UUID, services: Using, part: Parted) -> dict[str, Any]:
+def user(id: Id, services: Using, part: Parted) -> dict[str, Any]:
     """One person."""
     with services.transaction() as conn:
         return selected(scim.user(conn, id), *part)
 
 
 @router.put("/Users/{id}")
-def replace_user(id: UUID, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
+def replace_user(id: Id, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
     """A person as the directory has them now; `active: false` ends what they may do at once."""
     with services.transaction() as conn:
         return scim.replace_user(conn, caller.actor, id, body)
 
 
 @router.patch("/Users/{id}")
-def patch_user(id: UUID, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
+def patch_user(id: Id, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Parts of a person."""
     with services.transaction() as conn:
         return scim.patch_user(conn, caller.actor, id, body)
 
 
 @router.delete("/Users/{id}", status_code=204, response_class=Response)
-def delete_user(id: UUID, services: Using, caller: SignedIn) -> None:
+def delete_user(id: Id, services: Using, caller: SignedIn) -> None:
     """The person has left, and is not found here any more."""
     with services.transaction() as conn:
         scim.delete_user(conn, caller.actor, id)
@@ -235,28 +237,28 @@ def search_groups(body: Search, services: Using) -> dict[str, Any]:
 
 
 @router.get("/Groups/{id}")
-def group(id: UUID, services: Using, part: Parted) -> dict[str, Any]:
+def group(id: Id, services: Using, part: Parted) -> dict[str, Any]:
     """One group with its members."""
     with services.transaction() as conn:
         return selected(scim.group(conn, id), *part)
 
 
 @router.put("/Groups/{id}")
-def replace_group(id: UUID, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
+def replace_group(id: Id, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
     """A group with the members that it has now."""
     with services.transaction() as conn:
         return scim.replace_group(conn, caller.actor, id, body)
 
 
 @router.patch("/Groups/{id}")
-def patch_group(id: UUID, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
+def patch_group(id: Id, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Members added or taken out."""
     with services.transaction() as conn:
         return scim.patch_group(conn, caller.actor, id, body)
 
 
 @router.delete("/Groups/{id}", status_code=204, response_class=Response)
-def delete_group(id: UUID, services: Using, caller: SignedIn) -> None:
+def delete_group(id: Id, services: Using, caller: SignedIn) -> None:
     """Nobody is in it any more, and it is not found here."""
     with services.transaction() as conn:
         scim.delete_group(conn, caller.actor, id)

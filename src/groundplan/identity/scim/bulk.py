@@ -95,7 +95,7 @@ def _done(
     kind, data = operation.kind, _resolved(operation.data, made)
     if operation.method == "POST":
         return 201, str(kind.create(conn, actor, data)["id"])
-    id = _id(target)
+    id = id_at(target)
     if operation.method == "DELETE":
         kind.delete(conn, actor, id)
         return 204, str(id)
@@ -188,7 +188,8 @@ def _is(text: str) -> bool:
     return text.startswith(_REFERENCE)
 
 
-def _id(text: str) -> UUID:
+def id_at(text: str) -> UUID:
+    """The id at the end of an address. Raises `NotFound` (`scim_user`) for what is none."""
     try:
         return UUID(text)
     except ValueError as error:
