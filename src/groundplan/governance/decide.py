@@ -29,17 +29,17 @@ def decide_workload(
     """
     if after.stage not in SERVED:
         return Decision()
-    if standing.forbids(after.subject, after.digest):
+    if standing.forbids(after.subject, after.digest, *after.former):
         before = None
     elif before is not None and before.digest == after.digest:
         return Decision()
     if after.stage != "production" and after.expires is not None and after.expires < today:
         return Decision(refusals=(_expired(after),))
-    if standing.allows(after.subject, after.digest):
+    if standing.allows(after.subject, after.digest, *after.former):
         return Decision()
     needs: tuple[Need, ...] = ()
     # what it has by an approval, it has for that content; what it has since genesis, for any
-    given = before is not None and standing.allows(before.subject, before.digest)
+    given = before is not None and standing.allows(before.subject, before.digest, *before.former)
     if after.stage == "production" or beyond(None if given else before, after, caps, today, genesis):
         needs = _needs(before, after)
     return Decision(needs=(*needs, *(need for need in _to_keep(before, after) if need not in needs)))

@@ -51,6 +51,8 @@ class Terms:
     digest: str
     keeps: str = "none"
     """none | redacted | full: what of prompts and answers is kept"""
+    former: tuple[str, ...] = ()
+    """Digests of the same content in other versions of this program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,13 @@ class Standing:
     revoked: frozenset[tuple[str, str]] = frozenset()
     parts: Mapping[str, Given] = field(default_factory=dict)
 
-    def allows(self, subject: str, digest: str) -> bool:
-        return (subject, digest) in self.approved and (subject, digest) not in self.revoked
+    def allows(self, subject: str, *digests: str) -> bool:
+        """`digests` are those of one content."""
+        approved = any((subject, digest) in self.approved for digest in digests)
+        return approved and not self.forbids(subject, *digests)
 
-    def forbids(self, subject: str, digest: str) -> bool:
-        return (subject, digest) in self.revoked
+    def forbids(self, subject: str, *digests: str) -> bool:
+        return any((subject, digest) in self.revoked for digest in digests)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,9 +163,9 @@ def _approved(blueprint: bp.Blueprint, served: bp.Workload, settled: Mapping[str
     about = settled.get(units.workload_subject(served.name))
     if not about:  # a digest of each of thousands of workloads takes seconds
         return None
-    digest = units.workload_digest(blueprint, served)
-    for change in reversed([each for each in about if each.digest == digest]):
-        met = {(item.subject, item.duty) for item in change.approvals if item.is_evidence and item.digest == digest}
+    digests = {units.workload_digest(blueprint, served), *units.former_digests(blueprint, served)}
+    for change in reversed([each for each in about if each.digest in digests]):
+        met = {(item.subject, item.duty) for item in change.approvals if item.is_evidence and item.digest in digests}
         if change.needs and all((n.subject, n.duty) in met for n in change.needs):
             return str(change.id)
     return None

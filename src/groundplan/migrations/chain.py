@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import LiteralString
 
 from alembic import op
 
@@ -31,4 +31,4 @@ def _run(own: Path) -> None:
 def statements(step: str, database: str) -> LiteralString:
     """The SQL of a step."""
     text = Path(__file__).with_name(f"{step}.sql").read_text(encoding="utf-8")
-    return cast(LiteralString, text % {"db": database})
+    return text % {"db": database}

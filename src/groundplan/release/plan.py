@@ -340,7 +340,9 @@ def _kept(
         for workload in served.workloads
         if (subject := units.workload_subject(workload.name)) in held
         and subject not in left_out
-        and not standing.forbids(subject, units.workload_digest(served, workload))
+        and not standing.forbids(
+            subject, units.workload_digest(served, workload), *units.former_digests(served, workload)
+        )
     ]
 
 

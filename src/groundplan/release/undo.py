@@ -37,7 +37,8 @@ def lost(
     for workload in old.workloads:
         subject = units.workload_subject(workload.name)
         scopes = [scope for scope in _scopes(old, workload) if scope in killed]
-        if standing.forbids(subject, units.workload_digest(old, workload)):
+        digests = (units.workload_digest(old, workload), *units.former_digests(old, workload))
+        if standing.forbids(subject, *digests):
             found[subject] = "an approval was withdrawn"
         elif gone := _gone(old, workload, standing, served.approved_parts, today):
             found[subject] = f"the approval of {gone} does not hold any more"

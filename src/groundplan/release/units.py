@@ -19,6 +19,9 @@ from groundplan.core import canonical
 from groundplan.core.money import ceil_div
 from groundplan.governance.model import Terms
 
+UNBOUND = frozenset({"rates", "first_token_declared"})
+"""Of a deployment: its prices, and what came to be noted of it while its declaration stayed as it was."""
+
 
 def workload_subject(name: str) -> str:
     return f"workload/{name}"
@@ -65,8 +68,9 @@ def least_of_month(budgets: Iterable[bp.Budget]) -> int | None:
     return min(map(monthly_limit, budgets), default=None)
 
 
-def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload) -> str:
-    """SHA-256 of all content of a workload that an approval is bound to."""
+def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload, unbound: frozenset[str] = UNBOUND) -> str:
+    """SHA-256 of all content of a workload that an approval is bound to; of its deployments all but what is
+    `unbound`."""
     used = set(workload.places)
     deployments = [item for item in blueprint.deployments if item.name in used]
     places = {item.site for item in deployments}
@@ -74,7 +78,7 @@ def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload) -> str:
     own = said(workload)
     if not workload.expires_declared:
         own.pop("expires", None)
-    plain = [{key: value for key, value in said(item).items() if key != "rates"} for item in deployments]
+    plain = [{key: value for key, value in said(item).items() if key not in unbound} for item in deployments]
     return content_digest(
         {
             "workload": own,
@@ -84,6 +88,15 @@ def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload) -> str:
             "budgets": [said(item) for item in own_budgets(blueprint, workload.name)],
         }
     )
+
+
+def former_digests(blueprint: bp.Blueprint, workload: bp.Workload) -> tuple[str, ...]:
+    """Under which approvals of the same content may be noted, too: for some versions it was bound to whether somebody
+    declares the time to the first token."""
+    used = set(workload.places)
+    if not any(item.first_token_declared for item in blueprint.deployments if item.name in used):
+        return ()
+    return (workload_digest(blueprint, workload, frozenset({"rates"})),)
 
 
 def budget_digest(budget: bp.Budget) -> str:
@@ -140,6 +153,7 @@ def terms(blueprint: bp.Blueprint, workload: bp.Workload) -> Terms:
         sources=tuple(workload.grounding.sources) if workload.grounding else (),
         budget=sum(map(monthly_limit, own_budgets(blueprint, workload.name))),
         digest=workload_digest(blueprint, workload),
+        former=former_digests(blueprint, workload),
         keeps=workload.keep.content if workload.keep else "none",
     )
 
@@ -147,7 +161,8 @@ def terms(blueprint: bp.Blueprint, workload: bp.Workload) -> Terms:
 def served_units(blueprint: bp.Blueprint) -> Iterable[tuple[str, str]]:
     """(subject, digest) of every workload and shared budget in a blueprint."""
     for workload in blueprint.workloads:
-        yield workload_subject(workload.name), workload_digest(blueprint, workload)
+        for digest in (workload_digest(blueprint, workload), *former_digests(blueprint, workload)):
+            yield workload_subject(workload.name), digest
     for budget in blueprint.budgets:
         if is_shared(budget):
             yield budget_subject(budget.name), budget_digest(budget)
