@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from tests.integration.test_access import World
@@ -121,6 +124,30 @@ def test_an_exception_is_asked_for_and_decided_by_somebody_else(world: World) ->
     for page in ("/governance/rules", "/governance/rules?days=7"):
         shown = control.ask("GET", page, **officer)
         assert shown.status == 200 and b"no-chat" in shown.body and b"a trial" in shown.body
+
+
+def test_the_last_day_that_a_form_names_belongs_to_it(world: World) -> None:
+    control, officer = world.control, world.person("dated", "security")
+    day = datetime.now(UTC).date() + timedelta(days=2)
+    said = {
+        "csrf": officer["X_CSRF_Token"], "rule": "no-chat-at-all", "reason": "until its last day",
+        "workload": served(world)["workloads"][0]["name"], "until": day.isoformat(),
+    }  # fmt: skip
+    headers = {"Cookie": officer["Cookie"], "Content-Type": "application/x-www-form-urlencoded"}
+    with closing(http.client.HTTPConnection("localhost", control.port, timeout=60)) as connection:
+        connection.request("POST", "/do/exception-ask", urlencode(said), headers)
+        assert connection.getresponse().status == 303
+    made = control.ask("GET", "/api/policies/exceptions").body["exceptions"]
+    (until,) = (each["until"] for each in made if each["reason"] == said["reason"])
+    assert datetime.fromisoformat(until) == datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+    for last, seen in (
+        (day - timedelta(days=1), True),
+        (day - timedelta(days=2), True),
+        (day - timedelta(days=9), False),
+    ):
+        page = control.ask("GET", f"/governance?until={last}", **officer).body
+        assert (b'data-label="What"' in page) is seen, last
+    assert control.ask("GET", "/governance?until=soon", **officer).status == 200
 
 
 def hold(world: World, kind: str = "answer", reviewers: tuple[str, ...] = ()) -> str:

@@ -12,7 +12,7 @@ from groundplan.console.client import Reply
 from groundplan.console.cost import budget
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
-from groundplan.console.render import Instead, Signed, Visitor, failed, page, show
+from groundplan.console.render import Instead, Signed, Visitor, after_day, failed, page, show
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 ENTRIES_SHOWN = 50
@@ -125,7 +125,8 @@ async def governance(request: Request, visitor: Signed) -> HTMLResponse:
     query = {"limit": str(ENTRIES_SHOWN), **({} if everything else {"without": "call"})}
     asked = {name: request.query_params.get(name, "")[:320] for name in SEARCHED}
     wanted = {name: value for name, value in asked.items() if value}
-    log = await visitor.api.get("/api/audit", **query, **wanted, **({"before": before} if before else {}))
+    told = {**wanted, **({"until": after_day(wanted["until"])} if "until" in wanted else {})}
+    log = await visitor.api.get("/api/audit", **query, **told, **({"before": before} if before else {}))
     entries = log.body["entries"] if log.ok else []
     more = {**({"calls": "yes"} if everything else {}), **wanted}
     older = urlencode({**more, "before": entries[-1]["id"]}) if len(entries) == ENTRIES_SHOWN else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
 from groundplan.console.client import Api, Reply
+from groundplan.core.clock import end_of
 from groundplan.core.money import PICO, short_usd
 from groundplan.core.words import counted, each, period
 
@@ -47,6 +48,15 @@ def when(text: str | None) -> str:
         return "–"
     at = datetime.fromisoformat(text).astimezone(UTC)
     return at.strftime("%d %b %H:%M:%S" if at.year == datetime.now(UTC).year else "%d %b %Y %H:%M:%S")
+
+
+def after_day(text: str) -> str:
+    """When the day is over that a form has as the last one (UTC): the API takes a date for its first moment. Anything
+    else is left for the API to refuse."""
+    try:
+        return end_of(date.fromisoformat(text)).isoformat()
+    except ValueError:
+        return text
 
 
 def whole(number: int) -> str:

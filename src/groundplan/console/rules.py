@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.console.actions import Text
 from groundplan.console.client import Reply
-from groundplan.console.render import Signed, Visitor, api_of, failed, show
+from groundplan.console.render import Signed, Visitor, after_day, api_of, failed, show
 from groundplan.console.told import back, reach
 
 router = APIRouter(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
@@ -107,7 +107,7 @@ async def _decided(request: Request, csrf: str, review: str, what: str, reason: 
 async def ask(
     request: Request, csrf: Text, rule: Text, workload: Text, until: Text, reason: Text, person: Text = ""
 ) -> RedirectResponse:
-    body = {"rule": rule, "workload": workload, "person": person, "until": f"{until}T00:00:00Z", "reason": reason}
+    body = {"rule": rule, "workload": workload, "person": person, "until": after_day(until), "reason": reason}
     reply = await api_of(request, csrf).post("/api/policies/exceptions", body)
     return back(RULES, reply, "Requested; it takes effect once security and compliance have approved it.")
 
