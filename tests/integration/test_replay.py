@@ -33,6 +33,18 @@ def test_a_public_record_with_dates_is_read_too(tmp_path: Path) -> None:
     assert second.at == pytest.approx(4.314579, abs=1e-5)
 
 
+def test_a_public_record_of_json_lines_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl.gz"
+    lines = '{"timestamp": 3000, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1]}\n\n'
+    path.write_bytes(gzip.compress((lines + lines.replace("3000", "27482")).encode()))
+    assert read_record(path) == [Arrival(0, 6758, 500), Arrival(24.482, 6758, 500)]
+    assert len(read_record(path, most=1)) == 1
+    for wrong, problem in (("[]", "no column"), ('{"timestamp": 1, "input_length": 2}', "output"), ("{", "line 1")):
+        path.write_bytes(gzip.compress(wrong.encode()))
+        with pytest.raises(Invalid, match=problem):
+            read_record(path)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

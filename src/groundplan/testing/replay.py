@@ -1,7 +1,8 @@
 """Recorded traffic, replayed through a gateway: each call at its time, with its prompt's and its answer's tokens.
 
 The record is a CSV file (also .gz) with a header: `arrival, prompt tokens, output tokens` by the names in `COLUMNS`,
-arrivals in seconds or as dates with times. Prompts are made of as many words, and `max_tokens` is the recorded output,
+arrivals in seconds or as dates with times; or JSON lines (`.jsonl`, also .gz) by those names, with a `timestamp` in
+milliseconds, as Mooncake's traces are. Prompts are made of as many words, and `max_tokens` is the recorded output,
 so that the scripted model, told to answer at length, gives as many. Contents are not replayed: there are none.
 """
 
@@ -11,10 +12,11 @@ import asyncio
 import csv
 import gzip
 import io
+import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,8 +26,8 @@ from groundplan.core.errors import Invalid
 
 COLUMNS = {
     "arrival": ("arrival", "arrival_s", "timestamp"),
-    "prompt tokens": ("prompt_tokens", "contexttokens", "input_tokens"),
-    "output tokens": ("output_tokens", "generatedtokens", "completion_tokens"),
+    "prompt tokens": ("prompt_tokens", "contexttokens", "input_tokens", "input_length"),
+    "output tokens": ("output_tokens", "generatedtokens", "completion_tokens", "output_length"),
 }
 """Accepted names of each column, in lower case."""
 CALL_SECONDS = 120.0
@@ -73,22 +75,40 @@ def read_record(path: Path, most: int | None = None) -> list[Arrival]:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise _invalid(path, f"it cannot be read: {error}") from error
+    rows = _lines(path, text) if ".jsonl" in path.suffixes else _rows(path, text)
+    found = list(itertools.islice(rows, most))
+    found.sort(key=lambda arrival: arrival.at)
+    return [Arrival(each.at - found[0].at, each.prompt, each.output) for each in found]
+
+
+def _rows(path: Path, text: str) -> Iterator[Arrival]:
+    """Of CSV."""
     rows = csv.reader(io.StringIO(text))
     header = [name.strip().lower() for name in next(rows, [])]
     places = [_place(path, header, what, names) for what, names in COLUMNS.items()]
-    found = []
     for row in rows:
         if not row:
             continue
         try:
             at, prompt, output = (row[place].strip() for place in places)
-            found.append(Arrival(_seconds(at), max(1, int(prompt)), max(1, int(output))))
+            yield Arrival(_seconds(at), max(1, int(prompt)), max(1, int(output)))
         except (ValueError, IndexError) as error:
             raise _invalid(path, f"line {rows.line_num}: {error}") from error
-        if len(found) == most:
-            break
-    found.sort(key=lambda arrival: arrival.at)
-    return [Arrival(each.at - found[0].at, each.prompt, each.output) for each in found]
+
+
+def _lines(path: Path, text: str) -> Iterator[Arrival]:
+    """Of JSON lines."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            told = json.loads(line)
+            names = list(told)
+            at, prompt, output = (names[_place(path, names, what, known)] for what, known in COLUMNS.items())
+            seconds = float(told[at]) / (1000 if at == "timestamp" else 1)
+            yield Arrival(seconds, max(1, int(told[prompt])), max(1, int(told[output])))
+        except (ValueError, TypeError) as error:
+            raise _invalid(path, f"line {number}: {error}") from error
 
 
 def _place(path: Path, header: Sequence[str], what: str, names: Iterable[str]) -> int:
@@ -109,7 +129,7 @@ def _invalid(path: Path, problem: str) -> Invalid:
     return Invalid(
         f"{path} is no record of traffic: {problem}",
         code="traffic_record",
-        hint="Give a CSV file with a header: arrival, prompt_tokens, output_tokens.",
+        hint="Give a CSV file with a header, or JSON lines: arrival, prompt_tokens, output_tokens.",
     )
 
 

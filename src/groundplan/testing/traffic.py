@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--people", action="store_true", help="the company's people approve and review, too")
-    parser.add_argument("--replay", type=Path, metavar="FILE.csv", help="recorded traffic; also .csv.gz")
+    parser.add_argument("--replay", type=Path, metavar="FILE.csv", help="recorded traffic; also .jsonl, and .gz")
     parser.add_argument("--workload", help="that is called by the replay")
     parser.add_argument("--speed", type=float, default=1.0, help="so many times as fast as recorded")
     parser.add_argument("--most", type=int, help="calls of the record to replay")
