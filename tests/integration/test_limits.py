@@ -7,6 +7,7 @@ import signal
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,9 @@ async def test_a_call_that_is_refused_elsewhere_uses_nothing(database: Database,
 
 
 @pytest.mark.parametrize("period", ["minute", "month"])
-async def test_the_headers_are_openais(database: Database, tmp_path: Path, period: str) -> None:
+async def test_the_headers_are_openais_and_of_messages_anthropics(
+    database: Database, tmp_path: Path, period: str
+) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         await started(stack, limited(1, [port], limit("rpm", "team/none", "requests", 1), limit(
@@ -200,6 +203,13 @@ async def test_the_headers_are_openais(database: Database, tmp_path: Path, perio
         assert reply.headers["x-ratelimit-remaining-requests"] == "99"
         assert reply.headers["x-ratelimit-reset-requests"].endswith("s")
         assert reply.headers["groundplan-budget-remaining-usd"].startswith("999.99")
+        body = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+        message = await stack.post("/v1/messages", stack.key(), body)
+        limits = {name: told for name, told in message.headers.items() if "-ratelimit-" in name}
+        assert limits.pop("anthropic-ratelimit-requests-limit") == "100"
+        assert limits.pop("anthropic-ratelimit-requests-remaining") in ("98", "99"), "99 in the next minute"
+        reset = datetime.strptime(limits.pop("anthropic-ratelimit-requests-reset"), "%Y-%m-%dT%H:%M:%S%z")
+        assert limits == {} and timedelta(minutes=-1) < reset - datetime.now(UTC) < timedelta(days=32)
 
 
 async def test_a_cap_for_one_call_by_workload_and_by_caller(database: Database, tmp_path: Path) -> None:

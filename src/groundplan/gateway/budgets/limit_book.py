@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from groundplan.blueprint.model import Deployment, Limit, Workload
@@ -24,6 +25,8 @@ class Told(NamedTuple):
 
     lines: bytes
     """Header lines, as OpenAI has them, but for what is left and the seconds until its end."""
+    anthropics: bytes
+    """The same as Anthropic has them, but for what is left."""
     quota: Quota
     period: str
     end: float
@@ -82,7 +85,13 @@ class Covering:
             tuple((quota.name, key, quota.type == TOKENS) for quota, key in later),
             tuple(
                 tuple(
-                    Told(_LINES % (word, quota.limit, word, word), quota, key, 0.0 if key in ENDLESS else end)
+                    Told(
+                        _LINES % (word, quota.limit, word, word),
+                        _ANTHROPICS % (word, quota.limit, word) + (b"" if key in ENDLESS else _reset(word, end)),
+                        quota,
+                        key,
+                        0.0 if key in ENDLESS else end,
+                    )
                     for quota, (key, _, end) in zip(self.quotas, found, strict=True)
                     if quota.type == type
                 )
@@ -93,7 +102,14 @@ class Covering:
 
 
 _WORDS = {REQUESTS: b"requests", TOKENS: b"tokens"}
+_ANTHROPICS = b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-remaining: %%d\r\n"
 _LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%ds\r\n"
+
+
+def _reset(word: bytes, end: float) -> bytes:
+    return (
+        f"anthropic-ratelimit-{word.decode()}-reset: {datetime.fromtimestamp(end, UTC):%Y-%m-%dT%H:%M:%SZ}\r\n".encode()
+    )
 
 
 @dataclass(slots=True)

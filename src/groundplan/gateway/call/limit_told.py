@@ -84,9 +84,9 @@ def _words(quota: Quota, amount: int) -> str:
 _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 
-def lines_of(gateway: Gateway, spans: Spans, at: float) -> bytes:
-    """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them. `at`: by
-    the time of windows."""
+def lines_of(gateway: Gateway, spans: Spans, at: float, *, anthropics: bool = False) -> bytes:
+    """Header lines of the limit with the least left, for requests and for tokens, as OpenAI has them (`x-ratelimit-*`)
+    or as Anthropic does (`anthropic-ratelimit-*`). `at`: by the time of windows."""
     lines, remaining = b"", gateway.leases.remaining
     for same in spans.told:
         least: tuple[int, Told] | None = None
@@ -96,5 +96,5 @@ def lines_of(gateway: Gateway, spans: Spans, at: float) -> bytes:
                 least = left, told
         if least is not None:
             left, told = least
-            lines += told.lines % (left, seconds_left(told.end, at))
+            lines += told.anthropics % left if anthropics else told.lines % (left, seconds_left(told.end, at))
     return lines

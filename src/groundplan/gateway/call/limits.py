@@ -108,7 +108,7 @@ def _hold(
     """`charges` were taken, at a time of windows. What an attempt uses of them is held apart from what the whole call
     does."""
     token, once = (exchange.raw, CALL), spans.once
-    use.lines = lines_of(gateway, spans, at)
+    use.lines = lines_of(gateway, spans, at, anthropics=exchange.interface.anthropics)
     use.measured = covering.measured
     if not covering.measured:
         use.call = Held(token, covering.quotas, once)
@@ -155,7 +155,8 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
         if taken:
             break
         spans = covering.at(now)
-    exchange.use = Use(call=Held(token, covering.once, spans.once), lines=lines_of(gateway, spans, now))
+    lines = lines_of(gateway, spans, now, anthropics=exchange.interface.anthropics)
+    exchange.use = Use(call=Held(token, covering.once, spans.once), lines=lines)
 
 
 async def admit_attempt(

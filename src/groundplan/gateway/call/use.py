@@ -57,7 +57,7 @@ class Use(msgspec.Struct, eq=False):
     keys: dict[int, int] = {}
     """Which of its deployment's keys each attempt uses."""
     lines: bytes = b""
-    """`x-ratelimit-*` header lines."""
+    """Header lines that tell what is left of them."""
     no_room: Short | None = None
     """For which a deployment was passed over."""
     passed: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from groundplan.gateway.policy.catalog import Catalog
 _AMOUNTS = 256
 """That are remembered as text: an answer names each in a header and in its body, and costs are often the same."""
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
-_OF_NOW = (b"groundplan-budget-", b"x-ratelimit-")
+_OF_NOW = (b"groundplan-budget-", b"x-ratelimit-", b"anthropic-ratelimit-")
 _encode = msgspec.json.Encoder().encode
 
 

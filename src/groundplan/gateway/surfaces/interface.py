@@ -51,6 +51,8 @@ class Interface:
     """Whether its answers cost anything."""
     id_header: bytes = b"x-request-id"
     """Under which its clients look for the id of a request."""
+    anthropics: bool = False
+    """Whether its clients look for what is left of limits under Anthropic's names."""
     by_chat: Codec | None = None
     """How an upstream of chat completions is spoken to, where this surface can give what that says."""
     recast: Recast | None = None

@@ -273,6 +273,7 @@ class Messages(ServedByChat):
     capped = True
     noted = True
     id_header = ID_HEADER
+    anthropics = True
     recast: Recast | None = MESSAGES_RECAST
     _native = AnthropicMessages()
     by_chat = _chat = MessagesByChat(translated=False)
