@@ -220,6 +220,9 @@ async def refusals(world: World) -> None:
         else:
             status = 400 if route == "GET /v1/realtime" else 401  # it is no WebSocket
             await world.ask(route, body, id="none", key="gp_wrong", status=status)
+    large = {"model": "auto", "max_tokens": 5, "messages": ASKED, "metadata": {"user_id": "a" * (2 << 20)}}
+    for route in ("POST /v1/messages", "POST /v1/chat/completions"):  # which is refused before it is read
+        await world.ask(route, large, key="gp_wrong", status=401)
 
 
 async def test_every_answer_of_every_route_is_of_an_official_type(world: World) -> None:

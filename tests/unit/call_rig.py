@@ -27,7 +27,6 @@ from groundplan.gateway.budgets.leases import Quota, Slices
 from groundplan.gateway.caching.idempotency import Answers, Holder
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
-from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment
@@ -35,6 +34,7 @@ from groundplan.gateway.journal.recovery import EpochState, fold
 from groundplan.gateway.journal.syncing import ThreadSync
 from groundplan.gateway.policy.catalog import Catalog, Plan, index
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.surfaces import messages_errors
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 from groundplan.testing import ManualClock
@@ -258,7 +258,7 @@ async def call_rig(
         answers = Answers(home.journal, epoch, clock.now().timestamp())
         answers.open(Holder(1, bytes(32)))
         gateway = Gateway(epoch, loop, clock, journal, slices, lender, live, Targets(home, loop), answers)
-        server = Server(Pipeline(gateway).handle, of_refusal, loop)
+        server = Server(Pipeline(gateway).handle, messages_errors.of_refusal, loop)
         listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         models = {name: model for name, (model, _, _) in started.items()}

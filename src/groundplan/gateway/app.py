@@ -62,7 +62,6 @@ from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.guard.severed import cut
 from groundplan.gateway.http.bounds import Limits
-from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.front import LEAVE, Front, Sockets, serving_file, tell_serving
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles
@@ -73,6 +72,7 @@ from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.rhythm import rest
 from groundplan.gateway.routing.routes import Routes
+from groundplan.gateway.surfaces import messages_errors
 from groundplan.gateway.surfaces.completion_shelf import CompletionShelf
 from groundplan.gateway.surfaces.response_shelf import ResponseShelf
 from groundplan.gateway.telemetry.content_link import ContentSender
@@ -336,7 +336,9 @@ def _request_path(
 def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
     """Its HTTP, which is not listening yet."""
     files, held = resource.getrlimit(resource.RLIMIT_NOFILE)[0], load_settings().request_memory
-    server = Server(pipeline.handle, of_refusal, gateway.loop, Limits(held=held, connections=connections(files)))
+    server = Server(
+        pipeline.handle, messages_errors.of_refusal, gateway.loop, Limits(held=held, connections=connections(files))
+    )
     gateway.room.limit, gateway.server = held, server
     server.streams, server.upgrades, server.share = streams, upgrades, partial(share, gateway)
     return server

@@ -9,7 +9,7 @@ import msgspec
 
 from groundplan.core.errors import Exhausted, GroundplanError, Misconfigured
 from groundplan.gateway.http.methods import lines_of
-from groundplan.gateway.http.server import Refusal
+from groundplan.gateway.http.server import Refusal, Request
 from groundplan.gateway.http.strict_json import UNREADABLE
 
 _TYPES = {
@@ -77,7 +77,7 @@ def of_upstream_refusal(data: bytes) -> bytes:
     return data
 
 
-def of_refusal(refusal: Refusal) -> bytes:
+def of_refusal(refusal: Refusal, _: Request) -> bytes:
     """Body of what the protocol itself refuses."""
     kind = "api_error" if refusal.status >= 500 else "invalid_request_error"
     return error_body(worded(refusal.message, refusal.hint), refusal.code, refusal.hint, kind)

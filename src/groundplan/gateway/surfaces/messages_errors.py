@@ -8,9 +8,11 @@ import msgspec
 
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.http import errors
+from groundplan.gateway.http.server import Refusal, Request
 from groundplan.gateway.http.strict_json import UNREADABLE
 
 ID_HEADER = b"request-id"
+_PATH = b"/v1/messages"
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -42,6 +44,15 @@ def of_error(error: GroundplanError, call_id: str = "") -> tuple[int, bytes, byt
     """(status, body, header lines) of one of ours."""
     status, _, lines = errors.of_error(error, call_id, ID_HEADER)
     return status, error_body(error, call_id), lines
+
+
+def of_refusal(refusal: Refusal, request: Request) -> bytes:
+    """What the protocol itself refuses: in this shape for a client of Anthropic's, else in OpenAI's. Of its request
+    there is what was read by then."""
+    if not request.target.startswith(_PATH) and b"anthropic-version" not in request.headers:
+        return errors.of_refusal(refusal, request)
+    kind = _TYPES.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "api_error")
+    return shaped(kind, refusal.message, code=refusal.code, hint=refusal.hint)
 
 
 def status_of(kind: str) -> int:
