@@ -139,9 +139,8 @@ def test_whoever_rotates_a_key_is_who_it_was(database: Database, days: int) -> N
         add(conn, old, days * 1440 + 24 * 60, 1)
         told = {row["detail"]["kind"] for row in _looked(conn)}
         assert "runaway" in told, "nobody says whose key it is"
-        (stranger,) = [row for row in _looked(conn) if row["detail"]["kind"] == "new_caller"]
-        assert stranger["detail"]["causes"] == [] and stranger["message"].endswith("was never seen before.")
-        conn.execute("UPDATE finding SET at = %s", (NOW,))
+        conn.execute("UPDATE finding SET at = %s", (NOW,))  # as it is by a clock that says so
+        assert {row["detail"]["kind"] for row in _looked(conn)} == told
         for id, after in ((old, None), (new, old)):
             conn.execute(
                 """INSERT INTO api_key (id, hash, prefix, workload, created_by, family)
