@@ -65,7 +65,7 @@ def response_for(error: GroundplanError) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Register the handlers of all errors."""
     app.add_exception_handler(GroundplanError, told)
-    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, http_error)
     for each in KNOWN:
         app.add_exception_handler(each, _known)
@@ -89,7 +89,8 @@ def _spoken(request: Request, answer: JSONResponse) -> JSONResponse:
     return JSONResponse(told, answer.status_code, headers, scim.MEDIA_TYPE)
 
 
-async def _malformed(request: Request, error: Exception) -> JSONResponse:
+async def malformed(request: Request, error: Exception) -> JSONResponse:
+    """The answer for a request that does not fit its description."""
     assert isinstance(error, RequestValidationError)
     problems = [_field(item) for item in error.errors()]
     return _spoken(request, JSONResponse(request_invalid(problems), status_code=422))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
@@ -33,6 +34,7 @@ from groundplan.console import (
     rights,
     rules,
     trade_off,
+    unsent,
     you,
 )
 from groundplan.console.render import Instead, page, templates
@@ -74,6 +76,8 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app.add_exception_handler(GroundplanError, _refused)
     app.add_exception_handler(HTTPException, _missing)
     app.add_exception_handler(Instead, _instead)
+    app.add_exception_handler(unsent.Unsent, unsent.shown)
+    app.add_exception_handler(RequestValidationError, unsent.misfit)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
@@ -87,8 +91,10 @@ async def _refused(request: Request, error: Exception) -> Response:
     return await errors.told(request, error)
 
 
-async def _instead(_: Request, error: Exception) -> Response:
+async def _instead(request: Request, error: Exception) -> Response:
     assert isinstance(error, Instead)
+    if request.method == "POST" and error.shown.status_code == 401:
+        return await unsent.shown(request, unsent.Unsent(401, unsent.SIGNED_OUT))
     return error.shown
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from groundplan.console import receipt
+from groundplan.console import receipt, unsent
 from groundplan.console.render import Instead, Signed, Visitor, api_of, failed, page, show
 from groundplan.console.traffic_svg import sparkline, waterfall
 
@@ -93,6 +93,7 @@ async def read_content(request: Request, visitor: Signed, csrf: Text, call: Text
     """What was asked and answered; the audit log is told that it was read."""
     path = f"/calls/{quote(call, safe='')}"
     reply = await api_of(request, csrf).post(f"/api{path}/content")
+    unsent.check(reply)
     if not reply.ok:
         return RedirectResponse(f"{path}?{urlencode({'problem': reply.problem})}", status_code=303)
     texts = {name: _readable(reply.body[name]) for name in ("prompt", "answer")}
@@ -109,6 +110,8 @@ async def play(request: Request, visitor: Signed, csrf: Text, workload: Text, qu
     """Ask, and show the answer with what it took."""
     asked = {"workload": workload, "question": question}
     reply = await api_of(request, csrf).post("/api/playground", {**asked, "question": question.strip()})
+    if reply.status < 500:  # what a model could not answer is told beside the question
+        unsent.check(reply)
     return await _playground(
         request, visitor, asked, reply.body if reply.ok else None, None if reply.ok else reply.problem
     )

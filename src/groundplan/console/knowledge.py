@@ -12,6 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from groundplan.console import unsent
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, failed, show
 from groundplan.console.told import back
@@ -199,6 +200,7 @@ async def held(request: Request, visitor: Signed, csrf: Text, version: Text, rea
     """What a version said that a legal hold keeps; that it was read is in the audit log."""
     path = f"/api/knowledge/held/{quote(version, safe='')}/read"
     reply = await api_of(request, csrf).post(path, {"reason": reason})
+    unsent.check(reply)
     if not reply.ok:
         return failed(reply, visitor)
     return await show(request, visitor, "document_held.html", HERE, tab="documents", **reply.body)

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from groundplan.console import unsent
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, show
 
@@ -66,5 +67,6 @@ async def act(request: Request, what: str, csrf: Text, edition: Text = "") -> Re
     if what not in DONE:
         return RedirectResponse(PAGE, status_code=303)
     reply = await api_of(request, csrf).post(path, {})
+    unsent.check(reply)
     told = {"notice": DONE[what]} if reply.ok else {"problem": reply.problem}
     return RedirectResponse(f"{PAGE}?{urlencode(told)}", status_code=303)

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from groundplan.console import unsent
 from groundplan.console.paged import asked_of, part_told
 from groundplan.console.render import Instead, Signed, api_of, failed, show
 from groundplan.placement import pictures
@@ -117,6 +118,7 @@ async def drift(request: Request, visitor: Signed) -> HTMLResponse:
 async def replan(request: Request, csrf: Annotated[str, Form(max_length=2000)]) -> RedirectResponse:
     """One click: the plan at the calls that were seen, released; then to where its approvals wait."""
     reply = await api_of(request, csrf).post("/api/placement/replan", {})
+    unsent.check(reply)
     if not reply.ok:
         return RedirectResponse(f"{HERE}/drift?{urlencode({'problem': reply.problem})}", status_code=303)
     waiting = reply.body["released"].get("pending", [])

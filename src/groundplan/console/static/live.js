@@ -1,6 +1,16 @@
 // Live parts of a page: an element with data-live="URL" is replaced by that fragment every few seconds while the page is visible.
 // Without this file every page works; it only has to be reloaded by hand.
 "use strict";
+// Who presses twice sends once: the second answer would tell that it was done already, as if the first had failed.
+let sent = new WeakSet();
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post" || event.defaultPrevented) return;
+  if (sent.has(form)) { event.preventDefault(); return; }
+  sent.add(form);
+  setTimeout(() => sent.delete(form), 10000);
+});
+addEventListener("pageshow", () => { sent = new WeakSet(); }); // by the back button, with what was typed
 const PATIENCE_MS = 8000; // what was not renewed for longer is told to be old
 const to = (where, link) => where.querySelector(`a[href="${CSS.escape(link.getAttribute("href"))}"]`);
 for (const part of document.querySelectorAll("[data-live]")) {
