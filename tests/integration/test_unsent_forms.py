@@ -92,11 +92,14 @@ def test_what_was_typed_is_there_and_can_be_sent_again(control: Control, path: s
         assert token == ("" if given is over else session["X_CSRF_Token"])
 
 
-def test_another_page_of_this_machine_has_no_form_completed(control: Control) -> None:
+@pytest.mark.parametrize("sent_by", [{"Sec-Fetch-Site": "same-site"}, {"Origin": "http://other.example"}])
+def test_what_another_site_wrote_into_a_form_is_shown_to_nobody(control: Control, sent_by: dict[str, str]) -> None:
     session = control.follow_link()
-    said = {"csrf": "guess", "scope": "company", "reason": "forged"}
-    _, shown = send(control, "/do/kill", said, session, **{"Sec-Fetch-Site": "same-site"})
-    assert HIDDEN.findall(shown)[-1] == "" and "forged" in shown
+    for given in (session, {**session, "Cookie": ""}):
+        for reason in ("forged", "forged " * 500):
+            said = {"csrf": "guess", "scope": "company", "reason": reason}
+            status, shown = send(control, "/do/kill", said, given, **sent_by)
+            assert status == 403 and "csrf_origin" in shown and "forged" not in shown and "<form" not in shown
 
 
 def test_too_long_a_text_is_told_beside_it_and_a_program_is_told_as_before(control: Control) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -16,9 +17,11 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from groundplan.api import errors
 from groundplan.console.client import Reply
 from groundplan.console.render import Instead, page, visitor_of
+from groundplan.core.errors import Denied
 
 SIGNED_OUT = "you were signed out before this was sent. Sign in in another tab, then send it again here"
 STALE = "you signed in again since this form was opened, so nothing was done. Look at it, and send it again"
+HERE = "Use the console itself."
 ROWS = 80
 """Longer texts have a field of several lines."""
 
@@ -43,7 +46,7 @@ def check(reply: Reply) -> None:
         raise Unsent(reply.status, reply.problem)
 
 
-async def shown(request: Request, error: Exception) -> HTMLResponse:
+async def shown(request: Request, error: Exception) -> HTMLResponse | JSONResponse:
     """The page with what was typed."""
     assert isinstance(error, Unsent)
     return await _page(request, error.status, error.problem)
@@ -60,7 +63,9 @@ async def misfit(request: Request, error: Exception) -> HTMLResponse | JSONRespo
     return await _page(request, 422, f"this was not sent: {'; '.join(told)[:400]}")
 
 
-async def _page(request: Request, status: int, problem: str) -> HTMLResponse:
+async def _page(request: Request, status: int, problem: str) -> HTMLResponse | JSONResponse:
+    if not _is_ours(request):
+        return errors.response_for(Denied("this form comes from another site", code="csrf_origin", hint=HERE))
     fields = _fields(await request.form())
     values: dict[str, Any] = {}
     try:
@@ -70,12 +75,20 @@ async def _page(request: Request, status: int, problem: str) -> HTMLResponse:
     else:
         values = {"session": visitor.session, "who": visitor.session["name"], "demo": visitor.session["demo"]}
         values |= {"blueprint": visitor.status.get("blueprint"), "csrf": visitor.csrf}
-        # a page of another port of this machine is of the same site, and may not have its form completed by us
-        csrf = visitor.csrf if request.headers.get("sec-fetch-site", "same-origin") == "same-origin" else ""
+        csrf = visitor.csrf
     return page(
         "unsent.html", code=status, problem=problem, action=request.url.path, fields=fields, token=csrf, rows=ROWS,
         **values,
     )  # fmt: skip
+
+
+def _is_ours(request: Request) -> bool:
+    """Whether a page of the console sent it: what another site, or another port of this machine, wrote into a form is
+    shown to nobody with a button that sends it in their name."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None and site != "same-origin":
+        return False
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
 def _fields(form: Any) -> Sequence[tuple[str, str]]:
