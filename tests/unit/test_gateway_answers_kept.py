@@ -15,19 +15,16 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import Fixed, Rig, call_rig, rule
+from tests.unit.call_rig import Fixed, call_rig, rule
 from tests.unit.raw_upstream import DONE, STREAM, answering, chunk, events, saying, whole
 
-from groundplan.blueprint.model import Deployment, Guardrails, Limit, Rates
+from groundplan.blueprint.model import Deployment, Limit, Rates
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.core.money import PICO
-from groundplan.economics.experiment.model import AB, Experiment
 from groundplan.gateway.caching.idempotency import ENTRY_BYTES, MEMORY_BYTES, MEMORY_SECONDS, Answers, Holder, Kept
 from groundplan.gateway.caching.sharing import AnswerDesk, fetch
 from groundplan.gateway.caching.used_keys import DAY_SECONDS
 from groundplan.gateway.upstream.health import Health
-from groundplan.ledger.model import Finish
 
 ONE, TWO, BODY = b"1" * 32, b"2" * 32, b"b" * 32
 NOW = 1_700_000_000.0
@@ -172,40 +169,6 @@ async def test_a_request_is_the_same_with_the_key_that_its_own_was_rotated_to(tm
             replayed.append("groundplan-replay" in parse(await asyncio.wait_for(reader.read(), 20)).headers)
             writer.close()
         assert replayed == [False, True, False] and rig.models["one"].counted == 2
-
-
-async def test_another_worker_replays_what_a_guardrail_masked_and_counts_it_in_no_experiment(tmp_path: Path) -> None:
-    """What was asked is compared as it was sent, and who answers from memory tries nothing."""
-    declared = {"assistant": {"guardrails": Guardrails(input={"personal_data": "mask"})}}
-    async with (
-        call_rig(tmp_path, workloads=declared) as first,
-        call_rig(tmp_path, workloads=declared) as second,
-    ):
-        desk = AnswerDesk(first.gateway.answers)
-        await desk.open()
-        live, other = first.gateway.live, second.gateway.live
-        assert isinstance(live, Fixed) and isinstance(other, Fixed)
-        experiment = Experiment(
-            id="e", name="small", workload="assistant", type=AB, candidate="two", share=1.0, budget=PICO
-        )
-        live.policy = other.policy = replace(live.policy, experiments={"assistant": experiment})
-
-        async def ask(rig: Rig, says: str) -> Reply:
-            asked = rig.request(messages=[{"role": "user", "content": says}])
-            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-            writer.write(asked.replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1))
-            try:
-                return parse(await asyncio.wait_for(reader.read(), 20))
-            finally:
-                writer.close()
-
-        made = await ask(first, "I am ana@acme.example")
-        again = await ask(second, "I am ana@acme.example")
-        assert (again.status, again.body) == (200, made.body) and again.headers["groundplan-replay"] == "true"
-        assert (told := await ask(second, "I am ben@acme.example")).code == "idempotency_mismatch", told.body
-        await desk.close()
-        ends = [[each for each in await rig.records() if isinstance(each, Finish)] for rig in (first, second)]
-        assert [(end.cache, bool(end.route)) for end in (*ends[0], ends[1][0])] == [("none", True), ("replay", False)]
 
 
 @pytest.mark.parametrize("stream", [False, True])

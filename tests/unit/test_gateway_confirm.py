@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,12 +55,15 @@ class Searcher:
     state: str = "10 x"
     confirmed: str = "11 x"
     away: bool = False
+    meanwhile: Callable[[], object] = lambda: None
+    """What happens while it confirms."""
     asked: list[tuple[str, Any]] = field(default_factory=list)
 
     async def handle(self, request: Request, response: Response) -> None:
         body = json.loads(request.body)
         self.asked.append((request.target.decode(), body))
         if request.target == b"/confirm":
+            self.meanwhile()
             response.send(200, json.dumps({"readable": body["chunks"], "state": self.confirmed}).encode())
         elif self.away:
             response.send(503, b"{}")
@@ -213,6 +216,23 @@ async def test_a_stopped_source_is_not_asked_and_comes_back_as_another_state(tmp
         live.policy = dataclasses.replace(live.policy, kills=frozenset({"source/rules"}))
         assert await ask(rig) == "exact"
         assert searcher.asked[0][1]["since"]["sources"] == ["handbook"]
+
+
+async def test_what_is_stopped_or_cleared_while_an_answer_is_confirmed_holds_for_that_call(tmp_path: Path) -> None:
+    async with asking(tmp_path) as (rig, searcher):
+        live: Any = rig.gateway.live
+
+        def change(**changes: Any) -> None:
+            live.policy = dataclasses.replace(live.policy, number=live.policy.number + 1, **changes)
+
+        await ask(rig)
+        searcher.meanwhile = lambda: change(cleared={"assistant": 1})
+        assert await ask(rig) == "none" and rig.models["one"].counted == 2
+        searcher.meanwhile = lambda: change(groups={"ana": "lab"})
+        assert await ask(rig) == "none" and rig.models["one"].counted == 3
+        searcher.meanwhile = lambda: change(kills=frozenset({"workload/assistant"}))
+        reply = await rig.chat(messages=[{"role": "user", "content": QUESTION}])
+        assert json.loads(reply.body)["error"]["code"] == "killed" and rig.models["one"].counted == 3
 
 
 async def test_another_worker_goes_on_from_where_an_answer_stands(tmp_path: Path) -> None:

@@ -30,12 +30,7 @@ def remember(gateway: Gateway, exchange: Exchange) -> None:
         rests, cites = cache.rests_on(exchange), cache.cites_of(exchange)
         gateway.answers.keep(digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.kept), rests, cites))
     else:
-        give_up(gateway, digest)
-
-
-def give_up(gateway: Gateway, digest: bytes) -> None:
-    """The answer to the key of which this is the digest will not be there, and may have been billed."""
-    gateway.answers.keep(digest, Kept(0, b"", b"", b""))
+        gateway.answers.keep(digest, Kept(0, b"", b"", b""))  # it will not be there, and may have been billed
 
 
 def _did_nothing(exchange: Exchange) -> bool:

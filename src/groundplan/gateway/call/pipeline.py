@@ -19,7 +19,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
 from groundplan.gateway.caching import cache, idempotency
-from groundplan.gateway.caching.remembered import give_up, remember
+from groundplan.gateway.caching.remembered import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -176,7 +176,6 @@ class Pipeline:
             error = caught
         except asyncio.CancelledError:
             settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
-            _give_up(gateway, exchange)
             if exchange.kept is not None:
                 content.offer(gateway, exchange)
             raise
@@ -298,10 +297,3 @@ def streams(request: Request) -> bool:
     if request.target.startswith(MESSAGE_BATCHES):
         return request.method == b"POST" and request.target.partition(b"?")[0] == MESSAGE_BATCHES
     return is_form(request.headers.get(b"content-type"))
-
-
-def _give_up(gateway: Gateway, exchange: Exchange) -> None:
-    if exchange.idempotency is not None and exchange.attempt >= 0:
-        give_up(gateway, exchange.idempotency)
-    elif exchange.idempotency is not None:
-        gateway.answers.forget(exchange.idempotency)
