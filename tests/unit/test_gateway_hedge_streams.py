@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from tests.unit.raw_upstream import ANSWER, DONE, END, HI, ROLE, STREAM, chunk, 
 from tests.unit.test_gateway_resume_surfaces import SURFACES, TEXT
 
 from groundplan.blueprint.model import Guardrails
+from groundplan.gateway.call import race
 from groundplan.gateway.guard.counts import Counts
 from groundplan.ledger.model import Settlement
 
@@ -223,3 +226,25 @@ async def test_a_stream_goes_on_whole_though_two_are_asked_for_the_rest(tmp_path
         found = sorted(await rig.settlements(), key=lambda s: s.attempt)
         assert [s.flags for s in found][1:] == [["resumed"], ["resumed", "hedge", "no_usage"]]
         await rig.books()
+
+
+async def test_a_hedge_that_is_made_as_its_client_leaves_is_not_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit was asked for it meanwhile. It is journalled by then, and nobody else would settle it."""
+    loop, go, ended = asyncio.get_running_loop(), asyncio.Event(), list[str]()
+
+    async def second(*_: object) -> object:
+        await go.wait()
+        return SimpleNamespace(cancel=lambda: ended.append("hedge"))
+
+    monkeypatch.setattr(race, "_second", second)
+    gateway: Any = SimpleNamespace(loop=loop)
+    exchange: Any = SimpleNamespace(use=object())
+    first: Any = (loop.create_future(), None)
+    call = loop.create_task(race._meanwhile(gateway, exchange, deque(), first))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    go.set()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert ended == ["hedge"]

@@ -39,6 +39,7 @@ FIRST = b"%x\r\n%b\r\n" % (len(_SAID), _SAID)
         (b"0", 0.0),
         (format_datetime(NOW + timedelta(seconds=30), usegmt=True).encode(), 30.0),
         (format_datetime(NOW - timedelta(seconds=30), usegmt=True).encode(), 0.0),
+        (format_datetime((NOW + timedelta(seconds=30)).replace(tzinfo=None)).encode(), 30.0),  # says -0000
         (b"-3", None),
         (b"nan", None),
         (b"inf", None),
