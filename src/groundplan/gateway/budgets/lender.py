@@ -318,20 +318,20 @@ class Lender:
         """Release what is idle of each beyond what is to be kept (`keep`) and what somebody was promised: journal and
         disk where it is money, then the database. There may be thousands, as when a day ends."""
         for at in range(0, len(keys), TOGETHER):
-            await self._give_back(keys[at : at + TOGETHER], keep)
+            await self._told(self._released(keys[at : at + TOGETHER], keep))
 
     def giving(self, key: Key) -> Coroutine[None, None, None]:
         """As `give_back`: what is idle is nobody's from here on, so that no call whose turn comes first has it."""
-        try:
-            sequence = self._let_go(key, 0)
-        except Unavailable:
-            sequence = None
-        return self._told(() if sequence is None else (sequence,))
+        return self._told(self._released((key,), {}))
 
-    async def _give_back(self, keys: Sequence[Key], keep: Mapping[Key, int]) -> None:
+    def _released(self, keys: Sequence[Key], keep: Mapping[Key, int]) -> list[int]:
+        """What must be durable before the database is told; as far as the journal has room."""
+        found: list[int] = []
         with suppress(Unavailable):
-            found = [self._let_go(key, keep.get(key, 0)) for key in keys]
-            await self._told([sequence for sequence in found if sequence is not None])
+            for key in keys:
+                if (sequence := self._let_go(key, keep.get(key, 0))) is not None:
+                    found.append(sequence)
+        return found
 
     async def _told(self, released: Sequence[int]) -> None:
         """Tell the database of what was let go, once the disk has it."""

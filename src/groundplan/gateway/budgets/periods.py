@@ -83,9 +83,7 @@ def key_at(period: str, starts: str, timezone: str, at: datetime) -> str:
     """
     if period in ENDLESS:
         return period
-    if timezone == "UTC" and not starts and period in LENGTHS:
-        return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")[: LENGTHS[period]]
-    if period in ("minute", "hour"):
+    if period in ("minute", "hour") or (timezone == "UTC" and not starts and period in LENGTHS):
         return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")[: LENGTHS[period]]
     zone = UTC if timezone == "UTC" else ZoneInfo(timezone)  # which no file has to tell
     first = _first_day(period, starts, at.astimezone(zone).date())
