@@ -15,7 +15,7 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, maybe_usd
 from groundplan.economics import price
 from groundplan.economics.prices.windows import at_time
-from groundplan.gateway.call import admit
+from groundplan.gateway.call import admit, meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.settle import remaining
@@ -23,10 +23,6 @@ from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import Policy
 
 HEADER = b"groundplan-estimate"
-BYTES_PER_TOKEN = 4
-"""Of usual English text; only for what a call is likely to cost, never for what it may cost."""
-
-
 _NO = frozenset({b"0", b"false", b"no", b"off"})
 
 
@@ -79,7 +75,7 @@ def _one(exchange: Exchange, plan: Plan, place: Deployment, now: float) -> dict[
         deployment = msgspec.structs.replace(place, rates=at_time(place.rates, int(now * 1000)))
     added = admit.added_bytes(exchange, plan.workload)
     usage, _ = exchange.interface.estimate(ask, deployment, added, 0, admit.output_cap(exchange, deployment))
-    likely = msgspec.structs.replace(usage, input=min(usage.input, (ask.size + added) // BYTES_PER_TOKEN + 1))
+    likely = msgspec.structs.replace(usage, input=min(usage.input, (ask.size + added) // meter.BYTES_PER_TOKEN + 1))
     if exchange.interface.priced:
         cost = exchange.interface.cost(ask, deployment, likely)
     else:

@@ -16,7 +16,12 @@ from groundplan.ledger.model import Usage
 if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Ask
 
-__all__ = ["MAX_TOKENS", "ReportedUsage", "charged", "input_bound", "most", "service", "takes", "text_bound"]
+__all__ = [
+    "BYTES_PER_TOKEN", "MAX_TOKENS", "ReportedUsage", "charged", "input_bound", "most", "service", "takes",
+    "text_bound",
+]  # fmt: skip
+BYTES_PER_TOKEN = 4
+"""Of usual English text; only for what a call is likely to have, never for what it may cost."""
 _BATCH = frozenset({price.BATCH})
 """Whatever can be called can be called in a batch, at its price for that or as any call."""
 ORDINARY = frozenset({"", "default"})

@@ -173,7 +173,7 @@ _IDLE = frozenset({b"null", b"false", b"[]"})
 """Values that switch nothing on and name nobody, as clients send them of settings that are not used. An empty object is
 none: it may stand for all defaults, such as those of a search."""
 _USAGE_TOLD = b'{"include_usage":true}'
-_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
+BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parts = msgspec.json.Decoder(list[_Part])
 _text = msgspec.json.Decoder(str)
@@ -303,7 +303,7 @@ def _file_size(file: _File) -> int:
 
 def _audio_bytes(audio: _Audio) -> int:
     """Decoded length of audio that is sent in."""
-    if audio.format not in ("wav", "mp3") or _BASE64.match(audio.data) is None:
+    if audio.format not in ("wav", "mp3") or BASE64.match(audio.data) is None:
         raise Invalid(
             "input_audio is not audio",
             code="audio_data",

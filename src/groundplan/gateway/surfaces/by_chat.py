@@ -14,9 +14,11 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
+from groundplan.gateway.caching.recast import Recast
+from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces import signatures
-from groundplan.gateway.surfaces.chat import CHAT, OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.chat import CHAT, FILE, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.codec import Codec
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream import providers
@@ -96,6 +98,44 @@ class ServedByChat(Interface):
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
         return CHAT.estimate(ask, deployment, added, output_bytes, cap)
+
+
+class Counting(ServedByChat):
+    """How many tokens a request of one of them would have, at nobody's cost: asked of deployments that count
+    (`counts`), estimated here for others."""
+
+    grounded = False
+    noted = False
+    billed = False
+    recast: Recast | None = None
+    told: bytes
+    """The answer around the number."""
+    counts_files: str
+    """Which models are to be named by whoever sends files."""
+
+    def counts(self, deployment: Deployment) -> bool:
+        raise NotImplementedError
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
+        """The first if it counts itself, with the others that do, otherwise all."""
+        return tuple(filter(self.counts, deployments)) if self.counts(deployments[0]) else deployments
+
+    def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:
+        return None if self.counts(deployments[0]) else self.counted(ask, deployments[0])
+
+    def counted(self, ask: Ask, deployment: Deployment) -> bytes:
+        """Images as they are declared. Marked as an estimate by its `groundplan`."""
+        if FILE in ask.needs:
+            hint = f"Name a model {self.counts_files}."
+            raise Invalid("the tokens of a file cannot be counted here", code="content_unsupported", hint=hint)
+        text = -(-(ask.size + ask.hidden) // meter.BYTES_PER_TOKEN)
+        return self.told % (text + ask.images * deployment.image_tokens + deployment.input_overhead_tokens)
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
+        return 0
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
+        return Usage(), 0
 
 
 def served_natively(name: str) -> Callable[[Deployment], bool]:

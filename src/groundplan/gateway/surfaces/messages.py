@@ -17,8 +17,8 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.economics.price import AUTO, STANDARD
 from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.surfaces.body import OTHERWISE, read_fields, refuse_fields
-from groundplan.gateway.surfaces.by_chat import ServedByChat, able
+from groundplan.gateway.surfaces.body import BASE64, OTHERWISE, read_fields, refuse_fields
+from groundplan.gateway.surfaces.by_chat import Counting, ServedByChat, able
 from groundplan.gateway.surfaces.chat import FILE, TOOL_TOKENS
 from groundplan.gateway.surfaces.codec import Codec
 from groundplan.gateway.surfaces.messages_chat import (
@@ -33,7 +33,6 @@ from groundplan.gateway.surfaces.messages_native import AnthropicMessages, Token
 from groundplan.gateway.surfaces.messages_types import Asked, Block, Changed, CountAsked
 from groundplan.gateway.surfaces.named_files import IMAGES, PDF, NamedFile, file_of, written
 from groundplan.gateway.upstream import providers
-from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +51,6 @@ _BLOCKS = frozenset(
 )  # fmt: skip
 """Content whose cost is bounded by its bytes, or by a count of its own."""
 _encode = msgspec.json.Encoder().encode
-_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _REFERENCE = "tool_reference"
 """Names a tool of `tools`, whose definition the model reads in its place."""
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
@@ -129,7 +127,7 @@ class _Seen:
             return
         if block.type == "document":
             if source.type == "base64":
-                if source.media_type != PDF or source.data is None or _BASE64.match(source.data) is None:
+                if source.media_type != PDF or source.data is None or BASE64.match(source.data) is None:
                     raise _content("the document is not one", "Send text, or a PDF in base64.")
                 self.files += 1
                 self.media_bytes += len(source.data)
@@ -138,7 +136,7 @@ class _Seen:
             if isinstance(source.content, list):
                 self.blocks(source.content)
             return
-        if source.media_type not in IMAGES or source.data is None or _BASE64.match(source.data) is None:
+        if source.media_type not in IMAGES or source.data is None or BASE64.match(source.data) is None:
             raise _content("the image is not one", "Send PNG, JPEG, WebP or GIF in base64.")
         self.images += 1
         self.media_bytes += len(source.data)
@@ -311,44 +309,20 @@ class Messages(ServedByChat):
         return of_foreign(data)
 
 
-class CountTokens(Messages):
-    """`POST /v1/messages/count_tokens`: nothing is charged; counted here where the upstream cannot."""
+class CountTokens(Counting, Messages):
+    """`POST /v1/messages/count_tokens`"""
 
     name = "messages.count_tokens"
-    grounded = False
-    recast = None
-    noted = False
-    billed = False
+    told = b'{"input_tokens":%d}'
+    counts_files = "that its provider counts"
+    counts = Messages.speaks
     _native_count = TokenCount()
 
     def read(self, request: Request) -> Ask:
         return read_count(request.body, request.headers)
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
-        """The first if it counts itself, with the others that do, otherwise all."""
-        if deployments[0].api != "anthropic":
-            return deployments
-        return tuple(deployment for deployment in deployments if deployment.api == "anthropic")
-
     def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
         return self._native_count
-
-    def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:
-        return None if deployments[0].api == "anthropic" else self.counted(ask, deployments[0])
-
-    def counted(self, ask: Ask, deployment: Deployment) -> bytes:
-        """A token has four bytes on the average; images as declared. Marked as an estimate by its `groundplan`."""
-        if FILE in ask.needs:
-            raise _content("the tokens of a file cannot be counted here", "Name a model that its provider counts.")
-        images = ask.images * deployment.image_tokens
-        tokens = -(-(ask.size + ask.hidden) // 4) + images + deployment.input_overhead_tokens
-        return b'{"input_tokens":%d}' % tokens
-
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
-        return 0
-
-    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        return Usage(), 0
 
 
 MESSAGES = Messages()

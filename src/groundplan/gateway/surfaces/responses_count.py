@@ -9,19 +9,15 @@ import msgspec
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Invalid
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.surfaces.by_chat import served_natively
-from groundplan.gateway.surfaces.chat import FILE
+from groundplan.gateway.surfaces.by_chat import Counting, served_natively
 from groundplan.gateway.surfaces.codec import Answered, Codec
 from groundplan.gateway.surfaces.responses import OpenAIResponses, Responses, read, without_unread
 from groundplan.gateway.surfaces.responses_types import Asked
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
-BYTES_PER_TOKEN = 4
-"""On the average."""
 _encode = msgspec.json.Encoder().encode
 _counts = served_natively("input_tokens")
 
@@ -54,45 +50,27 @@ class InputTokenCount(OpenAIResponses):
         return Answered(data, Usage())
 
 
-class InputTokens(Responses):
+class InputTokens(Counting, Responses):
     """See the module. What an earlier response says counts, too."""
 
     name = "responses.input_tokens"
-    grounded = False
     capped = False
-    noted = False
-    billed = False
-    recast = None
+    told = b'{"object":"response.input_tokens","input_tokens":%d}'
+    counts_files = "whose deployment serves input_tokens"
     _own = InputTokenCount()
+
+    def counts(self, deployment: Deployment) -> bool:
+        return _counts(deployment)
 
     def read_body(self, body: bytes) -> Ask:
         return replace(read(body, _asked), stream=False)
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """The first if it counts itself, with the others that do, otherwise all. Raises `Invalid`."""
-        found = self.pinned(ask, deployments)
-        return tuple(filter(_counts, found)) if _counts(found[0]) else found
+        """Raises `Invalid`."""
+        return super().able(ask, self.pinned(ask, deployments))
 
     def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
         return self._own
-
-    def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:
-        return None if _counts(deployments[0]) else self.counted(ask, deployments[0])
-
-    def counted(self, ask: Ask, deployment: Deployment) -> bytes:
-        """Images as they are declared. Marked as an estimate by its `groundplan`."""
-        if FILE in ask.needs:
-            hint = "Name a model whose deployment serves input_tokens."
-            raise Invalid("the tokens of a file cannot be counted here", code="content_unsupported", hint=hint)
-        images = ask.images * deployment.image_tokens
-        tokens = -(-ask.size // BYTES_PER_TOKEN) + images + deployment.input_overhead_tokens
-        return b'{"object":"response.input_tokens","input_tokens":%d}' % tokens
-
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
-        return 0
-
-    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        return Usage(), 0
 
 
 INPUT_TOKENS = InputTokens()
