@@ -8,10 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.cost_ahead import Common
-from groundplan.cli.output import emit, table, usd
+from groundplan.cli.output import emit, emit_found, table, usd
 from groundplan.core.errors import Invalid
-
-ROWS_SHOWN = 200
 
 
 def archive(
@@ -41,11 +39,7 @@ def archive(
     from groundplan.ledger.archive import Kept, query  # noqa: PLC0415 -- DuckDB is an extra, and heavy
 
     kept = [Kept(date.fromisoformat(row["day"]), row["url"], row.get("part", 0)) for row in value["days"]]
-    names, found = query(kept, sql)
-    told: dict[str, Any] = {"columns": names, "rows": [[_plain(cell) for cell in row] for row in found]}
-    shown = table(tuple(names), [tuple(str(cell) for cell in row) for row in found[:ROWS_SHOWN]])
-    more = f"\n{len(found) - ROWS_SHOWN} more rows with --json" if len(found) > ROWS_SHOWN else ""
-    emit(told, as_json, shown + more)
+    emit_found(*query(kept, sql), as_json)
 
 
 def _lacks(value: dict[str, Any]) -> str:
@@ -53,7 +47,3 @@ def _lacks(value: dict[str, Any]) -> str:
     if value["url"] is None:
         return "set GROUNDPLAN_ARCHIVE_URL where `groundplan up` runs"
     return f"days leave for {value['url']} within minutes of being older than {value['hot_days']} days"
-
-
-def _plain(cell: Any) -> Any:
-    return cell if cell is None or isinstance(cell, (bool, int, float)) else str(cell)

@@ -10,15 +10,13 @@ import typer
 
 from groundplan.cli.client import ControlClient, running
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, table
+from groundplan.cli.output import emit, emit_found, table
 from groundplan.cli.progress import counting
 from groundplan.core.audit import archive as archived
 from groundplan.core.audit.archive_store import Range
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
 from groundplan.core.words import counted
-
-ROWS_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +76,7 @@ def archive(
         raise Invalid("no entries are archived", code="archive_empty", hint=f"{hint[:1].upper()}{hint[1:]}.")
     from groundplan.ledger.archive import query_entries  # noqa: PLC0415 -- DuckDB is an extra, and heavy
 
-    names, found = query_entries(ranges, sql)
-    told: dict[str, Any] = {"columns": names, "rows": [[_plain(cell) for cell in row] for row in found]}
-    shown = table(tuple(names), [tuple(str(cell) for cell in row) for row in found[:ROWS_SHOWN]])
-    more = f"\n{len(found) - ROWS_SHOWN} more rows with --json" if len(found) > ROWS_SHOWN else ""
-    emit(told, as_json, shown + more)
+    emit_found(*query_entries(ranges, sql), as_json)
 
 
 def older(value: dict[str, Any], ended: bool) -> str:
@@ -125,7 +119,3 @@ def _lacks(value: dict[str, Any]) -> str:
         f"entries of calls leave for {value['url']} {archived.SPAN:,} at a time, once they are older than "
         f"{value['hot_days']} days and their facts have left"
     )
-
-
-def _plain(cell: Any) -> Any:
-    return cell if cell is None or isinstance(cell, (bool, int, float)) else str(cell)

@@ -25,6 +25,7 @@ _MISPLACED: Final = re.compile(r"[\t\n\x1b\u2028\u2029\u202a-\u202e\u2066-\u2069
 WIDEST: Final = 200
 """Characters up to which a cell pushes what is behind it in other rows aside: one that lists thousands of names would
 fill each of thousands of rows up."""
+_ROWS_SHOWN: Final = 200
 
 
 def emit(value: Any, as_json: bool, text: str) -> None:
@@ -55,6 +56,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], nothing: str = "")
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )
+
+
+def emit_found(names: Sequence[str], rows: Sequence[Sequence[Any]], as_json: bool) -> None:
+    """Print what a query of the archive found; for people the first rows of it."""
+    shown = table(names, [tuple(map(str, row)) for row in rows[:_ROWS_SHOWN]])
+    more = f"\n{len(rows) - _ROWS_SHOWN} more rows with --json" if len(rows) > _ROWS_SHOWN else ""
+    emit({"columns": names, "rows": [[_plain(cell) for cell in row] for row in rows]}, as_json, shown + more)
+
+
+def _plain(cell: Any) -> Any:
+    return cell if cell is None or isinstance(cell, (bool, int, float)) else str(cell)
 
 
 def usd(amount: str | None) -> str:

@@ -168,11 +168,6 @@ class Effect:
         """Whether nothing is admitted by the old rules any more."""
         return not self.waiting
 
-    @property
-    def cut_off(self) -> tuple[GatewayState, ...]:
-        """The waiting gateways that have no contact with the database."""
-        return tuple(gateway for gateway in self.waiting if not gateway.connected)
-
 
 Proof = Literal["link", "recovery", "unconfirmed", "passkey", "oidc"]
 """How somebody signed in: the local operator by a link; a person by a link that the operator made, by a passkey that

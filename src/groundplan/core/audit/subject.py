@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from psycopg import Connection
 
 from groundplan.core.audit.keys import load_wrapping
-from groundplan.core.audit.store import insert_subject_key, subject_key, void_subject_key
+from groundplan.core.audit.store import insert_subject_key, subject_key
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.home import Home
 
@@ -56,10 +56,6 @@ class SubjectKeys:
             return AESSIV(key).decrypt(data, [person.bytes])[1:].decode()
         except InvalidTag as error:
             raise _no_token(token) from error
-
-    def destroy(self, conn: Connection[Any], person: UUID) -> None:
-        """Make everything sealed for this person unreadable for good, also what is sealed later."""
-        void_subject_key(conn, str(person))
 
     def _key(self, conn: Connection[Any], person: UUID, *, create: bool) -> bytes | None:
         subject = str(person)
