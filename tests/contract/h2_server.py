@@ -20,6 +20,8 @@ import h2.exceptions
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
+_HEADS = {"packed": (b"content-encoding", b"gzip"), "long": (b"x-long", b"a" * 70_000)}
+
 
 @dataclass
 class _Stream:
@@ -86,6 +88,9 @@ class _Connection(asyncio.Protocol):
             self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
         elif self._server.refuses == "connection":
             self._h2.close_connection(last_stream_id=0)
+        elif self._server.refuses in _HEADS:
+            self._h2.send_headers(number, [(b":status", b"200"), _HEADS[self._server.refuses]])
+            self._h2.send_data(number, b"{}", end_stream=True)
         elif self._server.refuses == "rest":
             self._h2.send_headers(number, [(b":status", b"200"), (b"content-length", b"10")])
             self._h2.send_data(number, b"half")
@@ -140,7 +145,7 @@ class H2Server:
         """Whether the whole connection ends once a request has come."""
         self.refuses = ""
         """How it says that it did not look at a request: `stream`, `connection`, or when its answer has `begun`.
-        `rest`: of the answer it sends no more, as if that were all."""
+        `rest`: of the answer it sends no more, as if that were all. `packed`, `long`: with a head that none has."""
         self.transports: set[asyncio.Transport] = set()
 
     @asynccontextmanager

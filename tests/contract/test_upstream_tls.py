@@ -23,6 +23,7 @@ from tests.integration.gateway_stack import deployment
 
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
+from groundplan.gateway.awake import awake_of
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.upstream import http2, room
 from groundplan.gateway.upstream.connection import Pool, UpstreamConnection, UpstreamFailure
@@ -439,11 +440,51 @@ async def test_an_answer_over_http2_that_is_shorter_than_it_says_was_cut(pools: 
         assert (failed.sent, failed.kind) == (True, "cut")
 
 
+async def test_a_head_that_is_larger_than_any_may_be_is_given_up(pools: Pools, tmp_path: Path) -> None:
+    """A server that does not speak HTTP/2 is spoken to over HTTP/1.1, whose heads the library takes as they are."""
+    authority = Authority(tmp_path)
+
+    async def long(_: Request, response: Response) -> None:
+        response.send(200, b"{}", b"x-long: %b\r\n" % (b"a" * 70_000))
+
+    async with http1(long, server_context(authority)) as port:
+        failed = await failure(pools.of(Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), 2)))
+        assert (failed.sent, failed.kind) == (True, "malformed")
+
+
+@pytest.mark.parametrize(("head", "kind"), [("packed", "malformed"), ("long", "cut")])
+async def test_a_head_over_http2_that_hides_its_size_or_has_no_end_is_not_read(
+    pools: Pools, head: str, kind: str
+) -> None:
+    server = H2Server(0)
+    server.refuses = head
+    async with server.listening(None):
+        failed = await failure(pools.of(Wire(f"http://127.0.0.1:{server.port}/v1", None, 2)))
+        assert (failed.sent, failed.kind) == (True, kind)
+
+
 async def test_a_connection_that_does_not_come_about_in_time_was_not_billed(pools: Pools) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"  # accepts, and never speaks TLS
         failed = await failure(pools.of(Wire(url, None, 2, connect_ms=300)))
         assert failed.kind == "connect_timeout" and not failed.sent
+
+
+async def test_who_stood_still_while_a_connection_came_about_connects_again(pools: Pools, tmp_path: Path) -> None:
+    """To the library over HTTP/2 that was the upstream's silence; nothing was sent by then."""
+    authority, loop = Authority(tmp_path), asyncio.get_running_loop()
+    awake = awake_of(loop)
+    awake.start()
+    async with http1(echo, server_context(authority)) as port:
+        tls = Tls(ca=f"file:{authority.file}")
+        connection = await pools.of(Wire(f"https://127.0.0.1:{port}/v1", tls, 2, connect_ms=300)).connect(PATIENCE)
+        connection.send(REQUEST)
+        status = loop.create_task(connection.head(PATIENCE))
+        await asyncio.sleep(0)
+        time.sleep(0.8)  # noqa: ASYNC251 -- that is what it is about
+        assert (await status, await connection.body(PATIENCE)) == (200, b"hi")
+        connection.release()
+    awake.stop()
 
 
 async def test_as_long_as_is_declared_is_waited_for_a_proxy_that_speaks_tls(pools: Pools) -> None:
