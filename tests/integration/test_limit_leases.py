@@ -209,6 +209,23 @@ async def test_many_callers_with_many_limits_wait_for_few_commits(
     assert taken == [None] * 20 and len(commits) <= most, commits
 
 
+async def test_what_a_call_lacks_of_several_limits_is_asked_for_at_once(
+    database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, grant = list[int](), grant_store.grant_limits
+
+    async def counted(connection: Any, epoch: UUID, asks: Any) -> Any:
+        asked.append(len(asks))
+        return await grant(connection, epoch, asks)
+
+    monkeypatch.setattr(grant_store, "grant_limits", counted)
+    quotas = [quota(REQUESTS, 9), quota(TOKENS, 9), quota(REQUESTS, 9, "day")]
+    async with worker(database, tmp_path, wall) as one:
+        charges = [Charge(each.name, one.span(each), 1) for each in quotas]
+        assert await one.leases.acquire((new_id().bytes, -1), charges, quotas, 1) is None
+    assert asked[0] == len(quotas)
+
+
 async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that_are_open(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:
