@@ -226,6 +226,25 @@ async def test_what_a_call_lacks_of_several_limits_is_asked_for_at_once(
     assert asked[0] == len(quotas)
 
 
+async def test_nobody_takes_a_round_that_was_not_answered_for_a_limit_that_is_used_up(
+    database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers are told 503 and not 429, whoever of them asked for all."""
+
+    async def lost(*_: object) -> Any:
+        await asyncio.sleep(0.1)  # so that others are asked for together meanwhile
+        raise psycopg.OperationalError("the connection is lost")
+
+    monkeypatch.setattr(grant_store, "grant_limits", lost)
+    quotas = [Quota(f"requests/each/{user}", REQUESTS, 9, "minute", "each", "user") for user in range(4)]
+    async with worker(database, tmp_path, wall) as one:
+        charges = [Charge(each.name, one.span(each), 1) for each in quotas]
+        asked = zip(charges, quotas, strict=True)
+        calls = (one.leases.acquire((new_id().bytes, -1), [charge], [each], 1) for charge, each in asked)
+        assert await asyncio.gather(*calls) == charges
+        assert not any(one.leases.told_empty(charge.budget, charge.period) for charge in charges)
+
+
 async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that_are_open(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:
