@@ -64,7 +64,7 @@ def test_a_reload_replaces_the_search_service_under_people_who_ask(tmp_path: Pat
         before, workers = stack.pids(SEARCH), stack.pids(GATEWAY)
         told = stack.cli("reload")
         assert told["state"] == "done" and told["replaced"]["search"]["before"] == before[0]
-        assert len(told["replaced"]) == 1 + len(workers)
+        assert len(told["replaced"]) == 2 + len(workers) and "control" in told["replaced"]
         wait_until(lambda: len(stack.pids(SEARCH)) == 1, 60, "the one before ends")
         assert stack.pids(SEARCH) == [told["replaced"]["search"]["now"]] != before
         for each in people:

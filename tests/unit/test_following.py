@@ -19,7 +19,7 @@ from groundplan.cli import installed, processes
 from groundplan.cli.client import ControlClient
 from groundplan.cli.listeners import open_listeners
 from groundplan.cli.progress import Steps
-from groundplan.cli.reload import LAST, READER, Reloading, _noted
+from groundplan.cli.reload import READER, Reloading, _noted
 from groundplan.cli.starting import FOLLOW_SECONDS, Following, Start
 from groundplan.core.endpoints import Endpoint
 from groundplan.core.errors import Unavailable
@@ -101,15 +101,14 @@ def test_a_reload_upgrades_the_schema_before_anything_is_replaced(
         assert done == ["shipper", "gateway-0"], "who reads journals is never older than who writes them"
 
 
-@pytest.mark.parametrize("name", [READER, LAST])
 @pytest.mark.parametrize("works", [True, False])
-def test_a_reload_is_done_when_what_starts_again_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, works: bool
+def test_nothing_is_replaced_before_who_reads_journals_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
 ) -> None:
-    """The gateway is not replaced before whoever reads its journals is; and what ends again is told of, and why."""
-    home, done, child = Home(tmp_path), list[str](), State(name, 7, 1, None)
+    """And one that ends again is told of, and why."""
+    home, done, child = Home(tmp_path), list[str](), State(READER, 7, 1, None)
     home.create()
-    (home.logs / f"{name}.log").write_text("no such column\n")
+    (home.logs / f"{READER}.log").write_text("no such column\n")
     supervisor = Supervisor(home)
     monkeypatch.setattr(supervisor, "states", lambda: (child,))
     monkeypatch.setattr(supervisor, "is_fit", lambda _: works)
@@ -117,20 +116,42 @@ def test_a_reload_is_done_when_what_starts_again_works(
     reloading = Reloading(home, supervisor, lambda: ([Process("gateway-0", ("sleep", "9"))],))
     supervisor._reload.set()
     reloading.tick()
-    if name == LAST:
-        monkeypatch.setattr(reloading, "_replaced", lambda: {"gateway-0": {}})
-        reloading.tick()
-    assert (done == []) == (name == READER) and _noted(home)["state"] == "running"
-    child = State(name, 8, 2, 0)
+    assert done == [] and _noted(home)["state"] == "running"
+    child = State(READER, 8, 2, 0)
     reloading.tick()
-    if works:
-        assert done == ["gateway-0"] and _noted(home)["state"] == ("running" if name == READER else "done")
-        return
     assert _noted(home)["state"] == "running"
-    child = State(name, None, 3, 1)
+    if works:
+        assert done == ["gateway-0"]
+        return
+    child = State(READER, None, 3, 1)
     reloading.tick()
-    assert (_noted(home)["state"], _noted(home)["message"]) == ("failed", f"{name} did not start again: no such column")
-    assert (done == []) == (name == READER)
+    told = f"{READER} did not start again: no such column"
+    assert (_noted(home)["state"], _noted(home)["message"], done) == ("failed", told, [])
+
+
+def test_a_reload_is_done_when_console_and_api_are_replaced_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose successor does not work goes on, and is told of."""
+    home, done, pids = Home(tmp_path), list[str](), {"gateway-0": 1, "control": 2}
+    home.create()
+    (home.logs / "control.log").write_text("no such column\n")
+    supervisor = Supervisor(home)
+    monkeypatch.setattr(supervisor, "states", lambda: [State(name, pid, 1, None) for name, pid in pids.items()])
+    monkeypatch.setattr(supervisor, "restart", lambda _: None)
+    monkeypatch.setattr(supervisor, "replace", lambda process: done.append(process.name))
+    groups = [[Process(name, ("sleep", "9"))] for name in pids]
+    reloading = Reloading(home, supervisor, lambda: groups)
+    for message in ("", "the successor of control did not become ready: no such column"):
+        supervisor._reload.set()
+        done.clear()
+        reloading.tick()
+        pids["gateway-0"] += 10
+        reloading.tick()
+        assert done == ["gateway-0", "control"] and _noted(home)["state"] == "running"
+        pids["control"] += 0 if message else 10
+        reloading.tick()
+        assert (_noted(home)["state"], _noted(home)["message"]) == ("failed" if message else "done", message)
 
 
 def test_code_that_cannot_be_loaded_is_told_of_before_the_schema_is_touched(

@@ -6,9 +6,13 @@ The console mounts its pages on `create_app` and speaks to the same routes. Rule
 from __future__ import annotations
 
 import argparse
+import asyncio
+import logging
+import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
@@ -31,6 +35,7 @@ from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
 from groundplan.api.knowledge.ingest import Indexing
+from groundplan.api.leaving import Asked
 from groundplan.api.live import Calls
 from groundplan.api.not_well import Searching
 from groundplan.api.placement import told
@@ -40,7 +45,7 @@ from groundplan.api.security import LOCAL_HOSTS, LocalOnly
 from groundplan.core import logs
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
-from groundplan.core.endpoints import announce_at_last
+from groundplan.core.endpoints import announce_at_last, lookup
 from groundplan.core.errors import GroundplanError
 from groundplan.core.found_last import FoundLast
 from groundplan.core.home import Home
@@ -49,11 +54,19 @@ from groundplan.placement import planned, routes
 
 SERVICE = "control"
 """As which it tells `up` that it serves; whoever asks it knows where it is from `up`."""
+STOP_SECONDS = 5.0
+"""Longest that requests may go on where the process is to end."""
+LEAVE_SECONDS = 30.0
+"""The same where a successor serves already, so that nobody waits for it."""
+HEARD_SECONDS = 0.2
+"""In which whoever has just connected has said what they want."""
 POOL_SIZE = 12
 POOL_WAIT_SECONDS = 5.0
 CHECK_SECONDS = 8.0
 """Longest that is waited for a server to say that it is there: the system waits for 20 s where a network gives no
 answer, and for ever where something in it takes what is sent. Whoever asks waits no longer for why."""
+
+log = logging.getLogger("groundplan.api")
 
 
 class _Checked(FoundLast):
@@ -134,14 +147,16 @@ def run(make: Make, arguments: Sequence[str] | None = None) -> int:
     except GroundplanError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    asked = Asked(app)
     config = uvicorn.Config(
-        app, http="h11", log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5,
-        timeout_keep_alive=30, server_header=False, limit_concurrency=200, h11_max_incomplete_event_size=64 << 10,
+        asked, http="h11", log_config=None, access_log=False, lifespan="on", timeout_keep_alive=30,
+        server_header=False, limit_concurrency=200, h11_max_incomplete_event_size=64 << 10,
     )  # fmt: skip
     listener = socket.socket(fileno=options.fd) if options.fd is not None else _listen(options.port)
     over = threading.Event()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    _Server(config, app.state.live, partial(announce_at_last, Home(settings.home), SERVICE, url, "", over)).run(
+    home = Home(settings.home)
+    _Server(config, asked, app.state.live, home, partial(announce_at_last, home, SERVICE, url, "", over)).run(
         [listener]
     )
     over.set()
@@ -149,12 +164,16 @@ def run(make: Make, arguments: Sequence[str] | None = None) -> int:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it serves, and ends live streams when it is to stop, which would otherwise keep it waiting."""
+    """Tells when it serves, and ends live streams when it is to stop, which would otherwise keep it waiting. Running
+    requests have their time then, and who is not answered in it is told so."""
 
-    def __init__(self, config: uvicorn.Config, live: Calls, tell: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, asked: Asked, live: Calls, home: Home, tell: Callable[[], None]) -> None:
         super().__init__(config)
+        self._asked = asked
         self._live = live
+        self._home = home
         self._tell = tell
+        self._until = float("inf")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -163,7 +182,29 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._live.stop()
+        if self.should_exit:  # asked once more, as where `up` ends while its successor serves
+            self._until = min(self._until, time.monotonic() + STOP_SECONDS)
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        serves = lookup(self._home, SERVICE)
+        overtaken = serves is not None and serves.pid != os.getpid()
+        self._until = min(self._until, time.monotonic() + (LEAVE_SECONDS if overtaken else STOP_SECONDS))
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(HEARD_SECONDS)
+        refusing = asyncio.create_task(self._refuse())
+        await super().shutdown(sockets)
+        refusing.cancel()
+
+    async def _refuse(self) -> None:
+        while (left := self._until - time.monotonic()) > 0:  # noqa: ASYNC110 -- a signal brings the end nearer
+            await asyncio.sleep(min(left, 0.1))
+        if number := await self._asked.refuse():
+            log.warning("ends beside %d requests that took too long", number)
+        for connection in list(self.server_state.connections):
+            connection.transport.close()
+        self.server_state.tasks.clear()  # not cancelled, which ends no thread: they end with the process
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

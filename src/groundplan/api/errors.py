@@ -77,10 +77,10 @@ async def told(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, GroundplanError)
     await run_in_threadpool(denials.note, request, error)
     await run_in_threadpool(request.app.state.failed_sign_ins.note, request, error)
-    return _spoken(request, response_for(error))
+    return spoken(request, response_for(error))
 
 
-def _spoken(request: Request, answer: JSONResponse) -> JSONResponse:
+def spoken(request: Request, answer: JSONResponse) -> JSONResponse:
     """The same for a directory, which reads errors in the words of SCIM."""
     if not request.url.path.startswith(scim.PREFIX):
         return answer
@@ -93,7 +93,7 @@ async def malformed(request: Request, error: Exception) -> JSONResponse:
     """The answer for a request that does not fit its description."""
     assert isinstance(error, RequestValidationError)
     problems = [_field(item) for item in error.errors()]
-    return _spoken(request, JSONResponse(request_invalid(problems), status_code=422))
+    return spoken(request, JSONResponse(request_invalid(problems), status_code=422))
 
 
 def _field(item: dict[str, Any]) -> dict[str, str]:
@@ -115,11 +115,11 @@ async def http_error(request: Request, error: Exception) -> JSONResponse:
         "hint": "See /api/openapi.json for all routes.",
     }
     answer = JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)
-    return _spoken(request, answer)
+    return spoken(request, answer)
 
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
-    return _spoken(request, response_for(known(error)))
+    return spoken(request, response_for(known(error)))
 
 
 def known(error: Exception) -> GroundplanError:

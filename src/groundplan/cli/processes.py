@@ -25,6 +25,8 @@ SHIPPER_TELLS = "gateway-metrics-shipper"
 """As which the shipper is found once it reads journals (`gateway.telemetry.scrape`, which loads far more)."""
 REPLACED = {SEARCH: "groundplan.gateway.search_app", TRANSLATE: "groundplan.gateway.translate_app"}
 """Local services that are our own code rather than a model: new code replaces them."""
+CONTROL_LEAVE_SECONDS = 45.0
+"""More than running requests of a control process may take whose successor serves (`api.app`)."""
 READY_SECONDS = 120.0
 """In which a successor has read its index."""
 EMBEDDED = "embedded"
@@ -66,7 +68,14 @@ def control(home: Home, fd: int, workspace: Path | None, demo: bool) -> Process:
     arguments = ["--home", str(home.root), "--fd", str(fd)]
     arguments += ["--workspace", str(workspace)] if workspace is not None else []
     arguments += ["--demo"] if demo else []
-    return Process(CONTROL, module(_console(), *arguments), fds=(fd,), fit=lambda pid: _tells(home, CONTROL, pid))
+    return Process(
+        CONTROL,
+        module(_console(), *arguments),
+        fds=(fd,),
+        fit=lambda pid: _tells(home, CONTROL, pid),
+        leave_signal=signal.SIGTERM,
+        leave_grace=CONTROL_LEAVE_SECONDS,
+    )
 
 
 def _tells(home: Home, name: str, pid: int) -> bool:

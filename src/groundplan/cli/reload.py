@@ -1,6 +1,6 @@
 """`groundplan reload`: where the code that is installed now can be loaded, the database is brought to its schema and
-the shipper starts again; the local services and then the gateway workers of that code take over, and those that ran let
-their answers end; then console and API start again.
+the shipper starts again; the local services, then the gateway workers, then console and API of that code take over, and
+those that ran let their answers end.
 
 The models that run here and PostgreSQL stay as they are, and so does `up` itself. Workers of the code before go on for
 a while on the newer schema, as those of other machines do on a common database.
@@ -36,17 +36,14 @@ from groundplan.runtime.supervisor import Process, Supervisor
 
 READER = "shipper"
 """Starts again before the gateway's are replaced: it reads what those before write, and all of what comes after."""
-LAST = "control"
-"""Starts again once they have been."""
 ANEW_SECONDS = 60.0
-"""How long is waited until one of these has taken up its work."""
+"""How long is waited until it has taken up its work."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Anew:
-    """A process that was asked to start again: how often it had been started, and which it was, and until when."""
+    """The reader was asked to start again: how often it had been started, and which it was, and until when."""
 
-    name: str
     starts: int
     pid: int | None
     until: float
@@ -193,32 +190,28 @@ class Reloading:
         except (GroundplanError, OSError) as error:
             self._fail(error)
             return
-        self._start_anew(READER)
-
-    def _start_anew(self, name: str) -> None:
-        before = {state.name: state for state in self._supervisor.states()}.get(name)
-        self._supervisor.restart(name)
+        before = {state.name: state for state in self._supervisor.states()}.get(READER)
+        self._supervisor.restart(READER)
         if before is None:
-            self._anew_is(name)
+            self._anew_is()
         else:
-            self._anew = _Anew(name, before.starts, before.pid, time.monotonic() + ANEW_SECONDS)
+            self._anew = _Anew(before.starts, before.pid, time.monotonic() + ANEW_SECONDS)
 
     def _look(self, anew: _Anew) -> None:
         """Whether it is there again. One that ends again is of code that does not run here."""
-        now = {state.name: state for state in self._supervisor.states()}[anew.name]
-        if now.starts > anew.starts and now.pid not in (None, anew.pid) and self._supervisor.is_fit(anew.name):
+        now = {state.name: state for state in self._supervisor.states()}[READER]
+        if now.starts > anew.starts and now.pid not in (None, anew.pid) and self._supervisor.is_fit(READER):
             self._anew = None
-            self._anew_is(anew.name)
+            self._anew_is()
         elif now.starts > anew.starts + 1 or time.monotonic() > anew.until:
             self._anew = self._groups = None
-            why = self._why(anew.name)
-            self._tell("failed", message=f"{anew.name} did not start again{why}", replaced=self._replaced())
+            why = self._why(READER)
+            self._tell("failed", message=f"{READER} did not start again{why}", replaced=self._replaced())
 
-    def _anew_is(self, name: str) -> None:
+    def _anew_is(self) -> None:
         """What comes after it: of those that others read, and are asked by, the gateway is never the older one."""
-        if name == LAST or not self._groups:
-            self._groups = None
-            self._tell("done", replaced=self._replaced())
+        if not self._groups:
+            self._done()
             return
         try:
             self._replace(self._groups)
@@ -250,7 +243,11 @@ class Reloading:
             except (GroundplanError, OSError) as error:
                 self._fail(error)
             return
-        self._start_anew(LAST)
+        self._done()
+
+    def _done(self) -> None:
+        self._groups = None
+        self._tell("done", replaced=self._replaced())
 
     def _fail(self, error: Exception) -> None:
         """Nothing more is begun; what is under way comes to its end, which tells."""

@@ -85,18 +85,22 @@ class Start:
 
     def again(self, supervisor: Supervisor, listeners: Listeners, count: int) -> tuple[list[Process], ...]:
         """What new code replaces, one after the other: the local services that run and are no models, then the gateway,
-        which may ask them for more than those before understand. Raises `Conflict` (`database_differs`) where the file
-        that tells the database's address tells another's by now: nothing takes up there what is of this one."""
+        which may ask them for more than those before understand, then console and API. Raises `Conflict`
+        (`database_differs`) where the file that tells the database's address tells another's by now: nothing takes up
+        there what is of this one."""
         if self.settings.database_url is not None:
             check_database(self.home, self.settings)
         running = {state.name for state in supervisor.states()}
         beside = [each for name in processes.REPLACED if name in running and (each := self._service(name)) is not None]
-        return beside, self.workers(listeners, count)
+        return beside, self.workers(listeners, count), [self._control(listeners)]
+
+    def _control(self, listeners: Listeners) -> Process:
+        return processes.control(self.home, listeners.control.fileno(), self.folder, self.demo)
 
     def processes(self, supervisor: Supervisor, listeners: Listeners, workers: int, services: tuple[str, ...]) -> None:
         """Fetch models and start all processes; none waits for another."""
         supervisor.announce(listeners.gateway_url, listeners.control_url, listeners.public_url, listeners.tls)
-        supervisor.start(processes.control(self.home, listeners.control.fileno(), self.folder, self.demo))
+        supervisor.start(self._control(listeners))
         supervisor.start(processes.shipper(self.home))
         for worker in self.workers(listeners, workers):
             supervisor.start(worker)
