@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import timedelta
 from decimal import Decimal
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 from tests.integration.test_cost_book import TODAY, command
 
@@ -62,6 +64,24 @@ def test_a_budget_that_is_declared_for_a_rotated_key_is_of_all_of_its_line(datab
         for key in (first, second, third):
             (costs,) = days_store.key_costs(conn, [str(key)], TODAY - timedelta(days=9)).values()
             assert sum(costs.values()) == 30
+
+
+def test_a_key_whose_budget_has_no_room_for_a_call_is_made_and_told_of(database: Database, tmp_path: Path) -> None:
+    with running(database, tmp_path) as control:
+        wanted = {"workload": "assistant", "budget": "0.001 USD/month"}
+        small = control.ask("POST", "/api/keys", wanted)
+        assert small.status == 201 and small.body["key"]
+        (warning,) = small.body["warnings"]
+        assert warning["code"] == "too_small" and "limits.max_output" in warning["hint"]
+        assert warning["message"].startswith(
+            "the budget of the key ($0.00100/month) has no room for a call of assistant"
+        )
+        for fits in ({}, {"budget": "20 USD/month"}):
+            assert control.ask("POST", "/api/keys", {"workload": "assistant", **fits}).body["warnings"] == []
+        bounds = ("--budget", "0.001 USD/month", "--home", str(control.home.root))
+        environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"}
+        told = run_command(("keys", "create", "--workload", "assistant", *bounds), environment, 120).stdout
+        assert "Keep it now" in told and f"\n! {warning['message']} [too_small]\n    {warning['hint']}" in told
 
 
 def test_budgets_of_keys_end_on_a_day_under_their_names(database: Database, tmp_path: Path) -> None:

@@ -107,12 +107,16 @@ def applied_text(value: dict[str, Any]) -> str:
 
 
 def warnings_text(value: dict[str, Any]) -> list[str]:
-    """What is declared and has no effect, with its place and what to do."""
+    """What is declared and has no effect, with its place where it has one and what to do."""
     return [
         line
         for each in value.get("warnings", ())
-        for line in (f"! {each['where']}: {each['message']} [{each['code']}]", f"    {each['hint']}")
+        for line in (f"! {_place(each)}{each['message']} [{each['code']}]", f"    {each['hint']}")
     ]
+
+
+def _place(warning: dict[str, Any]) -> str:
+    return f"{warning['where']}: " if "where" in warning else ""
 
 
 def plan_text(value: dict[str, Any], every: bool = False) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from groundplan.cli.change import warnings_text
 from groundplan.cli.client import ControlClient
 from groundplan.cli.group import command_group
 from groundplan.cli.grouped import grouped
@@ -59,7 +60,8 @@ def create(
     """Create a key. It is printed once and cannot be shown again."""
     body = {"workload": workload, "user": user, "acts_for_others": on_behalf_of, **bounds.body()}
     value = ControlClient.connect(home).post("/api/keys", body)
-    emit(value, as_json, f"{value['key']}\n\nKeep it now: it is not shown again. Its id is {value['id']}.")
+    told = f"{value['key']}\n\nKeep it now: it is not shown again. Its id is {value['id']}."
+    emit(value, as_json, "\n".join([told, *warnings_text(value)]))
 
 
 @app.command()

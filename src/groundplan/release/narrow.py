@@ -5,7 +5,7 @@ the first call is. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from groundplan.blueprint import model as bp
@@ -56,6 +56,17 @@ def warnings(
             yield from _limits(workspace, asked)
 
 
+def of_key(
+    workload: bp.Workload, deployments: Iterable[bp.Deployment], models: Collection[str], budget: int, said: str
+) -> Iterator[Problem]:
+    """The same of the budget that a key is made with, where it may use these `models` (none: all) of its workload."""
+    chats = [each for each in deployments if each.name in workload.deployments]
+    chats = [each for each in chats if not models or each.name in models or each.model in models]
+    if chats and (call := _call(workload.name, workload.max_output_tokens, chats)).cost > budget:
+        hint = f"Make a key with a larger one, {_FEWER.format(workload.name)}"
+        yield Problem(_no_room("the budget of the key", said, call, short_usd(call.cost)), "too_small", hint)
+
+
 def _contexts(workspace: Workspace) -> Iterator[Problem]:
     """Deployments whose answers may be as long as prompt and answer together."""
     for name, item in workspace.deployments.items():
@@ -71,10 +82,13 @@ def _contexts(workspace: Workspace) -> Iterator[Problem]:
 
 
 def _least(item: doc.WorkloadDoc, chats: Sequence[bp.Deployment]) -> _Call:
-    sizes = [(_MESSAGES * each.input_overhead_tokens, min(item.limits.max_output, each.max_output_tokens), each)
-             for each in chats]  # fmt: skip
+    return _call(item.name, item.limits.max_output, chats)
+
+
+def _call(workload: str, most: int, chats: Sequence[bp.Deployment]) -> _Call:
+    sizes = [(_MESSAGES * each.input_overhead_tokens, min(most, each.max_output_tokens), each) for each in chats]
     return _Call(
-        item.name,
+        workload,
         tokens=min(prompt + answer for prompt, answer, _ in sizes),
         cost=min(bound(each.rates, prompt, answer) for prompt, answer, each in sizes),
         cap=min(answer for _, answer, _ in sizes),
@@ -129,9 +143,15 @@ def _limits(workspace: Workspace, asked: Iterable[tuple[doc.LimitDoc, _Call]]) -
 def _small(workspace: Workspace, place: tuple[str, ...], what: str, said: str, call: _Call, needed: str) -> Problem:
     kind, name, *path = place
     return Problem(
-        f"{what} ({said}) has no room for a call of {call.workload} that does not ask for fewer tokens: with an answer "
-        f"of {call.cap} it may take {needed}",
+        _no_room(what, said, call, needed),
         "too_small",
         f"Write a larger one, {_FEWER.format(call.workload)}",
         workspace.where(kind, name, *path),
+    )
+
+
+def _no_room(what: str, said: str, call: _Call, needed: str) -> str:
+    return (
+        f"{what} ({said}) has no room for a call of {call.workload} that does not ask for fewer tokens: with an answer "
+        f"of {call.cap} it may take {needed}"
     )

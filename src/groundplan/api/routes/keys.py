@@ -23,10 +23,13 @@ from groundplan.api.served import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog import units
 from groundplan.core.audit.entry import OPERATOR, person_actor
+from groundplan.core.error_shape import problem_json
 from groundplan.core.errors import Denied, Invalid
+from groundplan.core.money import short_usd
 from groundplan.identity import rights_store
 from groundplan.identity import service as identity
 from groundplan.identity.model import KeyTerms
+from groundplan.release import narrow
 
 router = below_api("keys")
 PAGE = 500
@@ -62,7 +65,7 @@ class Rotation(BaseModel):
 @router.post("/keys", status_code=201)
 def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Make a key. The answer holds it; nothing can show it again. It says, too, which gateways know it already: all
-    that are connected, unless one is slow.
+    that are connected, unless one is slow; and, as `warnings`, where its budget has no room for a call.
 
     One that carries somebody's permissions is made by themselves, or by the operator, of which they are told; one that
     acts for others by those to whom that is granted, where it is to nobody by the operator.
@@ -84,8 +87,17 @@ def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any
         number = store.policy_number(conn)
     return {
         "id": str(key_id), "key": secret, "workload": workload.name, "user": body.user, "expires_at": expires,
-        "effective": effect_of(services, number),
+        "effective": effect_of(services, number), "warnings": _warnings(blueprint, workload, terms),
     }  # fmt: skip
+
+
+def _warnings(blueprint: Blueprint, workload: Workload, terms: KeyTerms) -> list[dict[str, Any]]:
+    """That its budget is too small for any call, of which whoever calls with it would be told otherwise."""
+    if terms.budget is None:
+        return []
+    said = f"{short_usd(terms.budget)}/{terms.budget_period}"
+    found = narrow.of_key(workload, blueprint.deployments, terms.models, terms.budget, said)
+    return [problem_json(each) for each in found]
 
 
 def _check_whose(conn: Connection[Any], caller: Caller, person: UUID | None) -> None:
