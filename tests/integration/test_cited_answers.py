@@ -112,7 +112,7 @@ class Scene:
 async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
     searcher = Searcher()
 
-    def refuse(refusal: Refusal, _: Request) -> bytes:
+    def refuse(refusal: Refusal, *_: object) -> bytes:
         return refusal.code.encode()
 
     async with scripted("one") as model, installation(database, tmp_path) as stack:

@@ -282,7 +282,7 @@ async def test_grounding_puts_the_callers_passages_first_and_refuses_without_the
         }  # fmt: skip
         response.send(200, json.dumps({"passages": [passage]}).encode())
 
-    def refuse(refusal: Refusal, _: Request) -> bytes:
+    def refuse(refusal: Refusal, *_: object) -> bytes:
         return refusal.code.encode()
 
     async with installation(database, tmp_path) as stack:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import openai
 import pytest
@@ -207,3 +208,48 @@ async def test_many_at_once_over_one_client(setup: Setup) -> None:
             *(client.chat.completions.create(model="auto", messages=HELLO, max_tokens=3) for _ in range(50))
         )
     assert len({answer.id for answer in answers}) == 50 == setup.model.counted
+
+
+NO_CALLS = [
+    ("GET", "/v1/models", 200), ("GET", "/v1/models/no/such", 404), ("GET", "/v1/files", 200),
+    ("GET", "/v1/files/file-no", 404), ("GET", "/v1/batches", 200), ("POST", "/v1/batches", 400),
+    ("GET", "/v1/messages/batches", 200), ("GET", "/v1/messages/batches/no", 404), ("GET", "/v1/messages", 405),
+    ("GET", "/v1/chat/completions", 200), ("GET", "/v1/responses/resp_no", 404), ("GET", "/v1/assistants", 400),
+    ("GET", "/v1/nothing", 404), ("HEAD", "/v1/models", 200), ("GET", "/v1/realtime", 400),
+    ("OPTIONS", "/v1/files", 405), ("GET", "/api/nothing", 404), ("GET", "/mcp", 405),
+]  # fmt: skip
+"""Method, path and status of what makes no call."""
+
+
+async def test_answers_that_are_no_calls_have_an_id_where_clients_look_for_it(setup: Setup) -> None:
+    ids = []
+    for method, path, status in NO_CALLS:
+        for version in ({}, {"anthropic-version": "2023-06-01"}):
+            reply = await setup.stack.ask(method, path, setup.key, b"{}" if method == "POST" else b"", **version)
+            name = "request-id" if version or path.startswith("/v1/messages") else "x-request-id"
+            assert reply.status == status, (method, path, reply.status, reply.body)
+            assert {"request-id", "x-request-id"} & set(reply.headers) == {name}, (method, path, reply.headers)
+            ids.append(reply.headers[name])
+            if reply.body and reply.json.get("type") == "error":
+                assert reply.json["request_id"] == ids[-1]
+    called = await setup.stack.chat(setup.key)
+    assert called.headers["x-request-id"] == called.headers["groundplan-call-id"]
+    assert len({UUID(each) for each in ids}) == len(ids)
+    async with setup.client() as client:
+        assert (await client.files.list())._request_id
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.files.retrieve("file-no")
+        assert caught.value.request_id
+        sent = await client.files.create(file=("a.jsonl", b"{}\n"), purpose="batch")
+        assert sent._request_id and (await client.files.content(sent.id)).response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(("target", "name"), [("/v1/chat/completions", "x-request-id"), ("/v1/messages", "request-id")])
+async def test_what_the_protocol_refuses_has_an_id(setup: Setup, target: str, name: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
+    writer.write(f"POST {target} HTTP/1.1\r\nhost: g\r\ncontent-length: 999999999\r\n\r\n".encode())
+    head, _, body = (await asyncio.wait_for(reader.read(), 30)).decode().partition("\r\n\r\n")
+    writer.close()
+    told = dict(line.split(": ", 1) for line in head.splitlines()[1:])
+    assert head.startswith("HTTP/1.1 413 ") and told["connection"] == "close" and UUID(told[name])
+    assert json.loads(body).get("request_id", told[name]) == told[name]

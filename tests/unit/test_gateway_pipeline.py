@@ -23,6 +23,7 @@ from tests.unit.call_rig import BOUND, LIMIT, PATIENT, Closed, Fixed, call_rig, 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.core.logs import Lines
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.caching.idempotency import Answers, Holder
 from groundplan.gateway.call.context import Gateway
@@ -33,6 +34,7 @@ from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.surfaces import stored_api
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 from groundplan.testing import ManualClock
@@ -316,3 +318,20 @@ async def test_a_worker_whose_policy_was_never_confirmed_is_not_ready(rig: Rig) 
     refused = await rig.chat()
     assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "not_ready", "1")
     assert rig.one.counted == 0
+
+
+async def test_a_failure_beside_calls_is_logged_with_the_id_that_its_client_has(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("nobody foresaw it")
+
+    monkeypatch.setattr(stored_api, "admitted", fails)
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(b"GET /v1/chat/completions HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n")
+    reply = parse(await reader.read())
+    writer.close()
+    assert (reply.status, reply.code) == (503, "internal_error")
+    (record,) = [each for each in caplog.records if each.exc_info]
+    line = json.loads(Lines("gateway").format(record))
+    assert line["request_id"] == reply.headers["x-request-id"] and "nobody foresaw it" in line["exception"]

@@ -73,9 +73,10 @@ class _Refusing:
         if request.target.partition(b"?")[0] == b"/livez":
             response.send(200, b'{"live":true}')
             return
-        worded = messages_errors.of_error if b"anthropic-version" in request.headers else of_error
-        status, data, lines = worded(self._problem)
-        response.send(status, data, lines)
+        messages_errors.name(request, response)
+        anthropic, problem = messages_errors.is_asked_by(request), self._problem
+        told = messages_errors.of_error(problem, request_id=response.id) if anthropic else of_error(problem)
+        response.send(*told)
 
     async def close(self) -> None:
         if self._front is not None and self._server is not None:

@@ -451,7 +451,7 @@ _JSON_BODIES = {
 """Whole answers of status 200 that are none."""
 
 
-def _refusal(refusal: Refusal, _: Request) -> bytes:
+def _refusal(refusal: Refusal, *_: object) -> bytes:
     return _error(refusal.message, refusal.code)
 
 

@@ -111,12 +111,11 @@ class BatchesApi:
                 "the database is not reachable", code="database_unavailable", hint=hint, retry_after=2.0
             )
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-            _log.exception("a request to %s failed", path.decode("latin-1"))
-            error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
+            error = errors.failed(_log, path.decode("latin-1"), response)
         if not response.started:
             anthropic = path.startswith(messages_api.PATH) or (path.startswith(FILES) and _anthropic(request))
-            status, body, lines = (messages_errors if anthropic else errors).of_error(error)
-            response.send(status, body, lines)
+            told = messages_errors.of_error(error, request_id=response.id) if anthropic else errors.of_error(error)
+            response.send(*told)
         del error  # it knows this frame: together they would stay until garbage is looked for
 
     async def close(self) -> None:

@@ -39,6 +39,7 @@ from groundplan.gateway.call.grounded import Grounded
 from groundplan.gateway.call.identify import caller, check_grants
 from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.database import Pool
+from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod, lines_of
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.strict_json import UNREADABLE
@@ -166,8 +167,7 @@ class FactsApi:
             _tell(response, error)
             return
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-            _log.exception("a request to %s failed", path.decode("latin-1"))
-            _tell(response, Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs."))
+            _tell(response, errors.failed(_log, path.decode("latin-1"), response))
             return
         response.send(status, body)
 

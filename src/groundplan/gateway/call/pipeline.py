@@ -118,6 +118,7 @@ class Pipeline:
 
     async def _uncalled(self, interface: Interface | None, path: bytes, request: Request, response: Response) -> None:
         """What makes no call."""
+        messages_errors.name(request, response)
         if is_preflight(request):
             self._refuse(response, CrossOrigin(), request)
         elif interface is None:
@@ -155,9 +156,9 @@ class Pipeline:
             if not response.started:
                 self._refuse(response, error)
         except Exception:  # noqa: BLE001 -- the boundary of one conversation, which is settled by now
-            _log.exception("a conversation failed")
+            failure = errors.failed(_log, "/v1/realtime", response)
             if not response.started:
-                self._refuse(response, _failure())
+                self._refuse(response, failure)
         finally:
             gateway.running -= 1
 
@@ -233,8 +234,8 @@ class Pipeline:
     def _refuse(self, response: Response, error: GroundplanError, request: Request | None = None) -> None:
         """In the words of the API whose client asks."""
         anthropic = request is not None and b"anthropic-version" in request.headers
-        status, data, lines = (messages_errors if anthropic else errors).of_error(error)
-        response.send(status, data, lines)
+        told = messages_errors.of_error(error, request_id=response.id) if anthropic else errors.of_error(error)
+        response.send(*told)
 
     def _readiness(self, response: Response) -> None:
         gateway = self._gateway

@@ -25,7 +25,8 @@ from groundplan.gateway.http.serving import Serving
 from groundplan.gateway.probed import is_gone
 
 Handler = Callable[[Request, Response], Awaitable[None]]
-RefusalBody = Callable[[Refusal, Request], bytes]
+RefusalBody = Callable[[Refusal, Request, Response], bytes]
+"""Words what is refused, and may name the answer."""
 _NOBODYS = httptools.HttpRequestParser(object())
 
 
@@ -255,7 +256,8 @@ class Connection(RequestReader):
         lines = b"retry-after: %d\r\n" % refusal.retry_after if refusal.retry_after else b""
         if refusal.status == HTTPStatus.UPGRADE_REQUIRED:
             lines += b"upgrade: HTTP/1.1\r\n"  # it has to say what to go over to
-        Response(self, keep_alive=False).send(refusal.status, self.server.refusal_body(refusal, self._request), lines)
+        response = Response(self, keep_alive=False)
+        response.send(refusal.status, self.server.refusal_body(refusal, self._request, response), lines)
         self._linger(transport)
 
     def _linger(self, transport: asyncio.Transport) -> None:

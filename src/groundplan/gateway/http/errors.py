@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 import msgspec
 
-from groundplan.core.errors import Exhausted, GroundplanError, Misconfigured
+from groundplan.core.errors import Exhausted, GroundplanError, Misconfigured, Unavailable
 from groundplan.gateway.http.methods import lines_of
-from groundplan.gateway.http.server import Refusal, Request
+from groundplan.gateway.http.server import Refusal, Response
 from groundplan.gateway.http.strict_json import UNREADABLE
 
 _TYPES = {
@@ -77,7 +78,15 @@ def of_upstream_refusal(data: bytes) -> bytes:
     return data
 
 
-def of_refusal(refusal: Refusal, _: Request) -> bytes:
+def failed(log: logging.Logger, what: str, response: Response) -> Unavailable:
+    """An exception that nobody foresaw, at the boundary of a request that is no call: it is logged with the id that its
+    client is told."""
+    log.exception("a request to %s failed", what, extra={"request_id": response.id})
+    hint = "Look for the id of this answer in HOME/logs."
+    return Unavailable("the gateway failed", code="internal_error", hint=hint)
+
+
+def of_refusal(refusal: Refusal, *_: object) -> bytes:
     """Body of what the protocol itself refuses."""
     kind = "api_error" if refusal.status >= 500 else "invalid_request_error"
     return error_body(worded(refusal.message, refusal.hint), refusal.code, refusal.hint, kind)

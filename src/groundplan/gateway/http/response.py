@@ -17,6 +17,8 @@ STATUS_LINES = {n: f"HTTP/1.1 {n} {_PHRASES.get(n, '')}\r\n".encode("ascii") for
 """Of every status: upstreams answer with some that nobody has registered, such as 499."""
 _PIECE = 256 << 10
 _JSON = b"content-type: application/json\r\n"
+_GOES_ON, _CLOSES = b"\r\n", b"connection: close\r\n\r\n"
+"""How a head ends."""
 
 
 class Wire(Protocol):
@@ -49,19 +51,27 @@ class Response:
     """The answer to one request. `headers` are complete lines that end in CR LF, made by us, never reflected from a
     client."""
 
-    __slots__ = ("_chunked", "_connection", "_keep_alive", "ended", "started")
+    __slots__ = ("_chunked", "_connection", "_id", "_last", "ended", "keep_alive", "started")
+    _id: str
 
     def __init__(self, connection: Wire, keep_alive: bool) -> None:
         self._connection = connection
-        self._keep_alive = keep_alive
+        self.keep_alive = keep_alive
+        """What the client was told; where it was told so, the connection takes one more request at least."""
+        self._last = _GOES_ON if keep_alive else _CLOSES
         self._chunked = False
         self.started = False
         self.ended = False
 
+    def name(self, id: str, header: bytes) -> None:
+        """Tell this id of an answer that is no call, which tells its own; the one that is told last counts."""
+        self._id = id  # calls, which are nearly all there is, have none, and take no step for it
+        self._last = b"%b: %b\r\n%b" % (header, id.encode("ascii"), _GOES_ON if self.keep_alive else _CLOSES)
+
     @property
-    def keep_alive(self) -> bool:
-        """What the client was told; where it was told so, the connection takes one more request at least."""
-        return self._keep_alive
+    def id(self) -> str:
+        """As it was named; empty where it was not."""
+        return getattr(self, "_id", "")
 
     @property
     def gone(self) -> bool:
@@ -78,10 +88,17 @@ class Response:
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
         """The whole answer at once."""
         self.started = self.ended = True
-        end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
         self._connection.write(
             b"%b%b%b%bcontent-length: %d\r\n%b%b"
-            % (STATUS_LINES[status], self._connection.server.date_line, content_type, headers, len(body), end, body)
+            % (
+                STATUS_LINES[status],
+                self._connection.server.date_line,
+                content_type,
+                headers,
+                len(body),
+                self._last,
+                body,
+            )
         )
 
     async def send_slowly(
@@ -102,8 +119,7 @@ class Response:
         limits, now = server.limits, server.now
         by = now() + limits.write_seconds + size / limits.body_bytes_per_second
         self.started = True
-        last = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
-        told = (STATUS_LINES[status], server.date_line, content_type, headers, size, last)
+        told = (STATUS_LINES[status], server.date_line, content_type, headers, size, self._last)
         connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
         rest = memoryview(body)
         while rest and not connection.lost:
@@ -139,11 +155,11 @@ class Response:
         of HTTP/1.0, which knows no chunks, is told the end by the end of the connection."""
         self.started = True
         self._chunked = self._connection.takes_chunks
-        self._keep_alive = self._keep_alive and self._chunked
+        if not self._chunked and self.keep_alive:
+            self.keep_alive, self._last = False, self._last.removesuffix(_GOES_ON) + _CLOSES
         coding = b"transfer-encoding: chunked\r\n" if self._chunked else b""
-        end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
         date = self._connection.server.date_line
-        return b"%b%b%b%b%b" % (STATUS_LINES[status], date, headers, coding, end)
+        return b"%b%b%b%b%b" % (STATUS_LINES[status], date, headers, coding, self._last)
 
     def write(self, data: bytes, head: bytes = b"") -> None:
         """Some bytes, after `head` from `start` where given. Nothing is written once the client is gone."""
@@ -212,9 +228,8 @@ class HeadResponse(Response):
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
         """What the whole answer would begin with."""
         self.started = self.ended = True
-        end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
         date = self._connection.server.date_line
-        told = (STATUS_LINES[status], date, content_type, headers, len(body), end)
+        told = (STATUS_LINES[status], date, content_type, headers, len(body), self._last)
         self._connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
 
     async def send_slowly(

@@ -68,6 +68,8 @@ class ServerSocket:
             raise Invalid(
                 "the WebSocket handshake is wrong", code="upgrade_unsupported", hint="Use a WebSocket client."
             )
+        if self._response.id:
+            answer.headers["x-request-id"] = self._response.id
         self._protocol.send_response(answer)
         self._flush()
         self.accepted = True

@@ -85,9 +85,8 @@ class McpApi:
                 status, data, lines = errors.of_error(error)
                 response.send(status, data, lines)
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-            _log.exception("a request to /mcp failed")
+            failed = errors.failed(_log, "/mcp", response)
             if not response.started:
-                failed = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
                 response.send(*errors.of_error(failed))
 
     async def _handle(self, request: Request, response: Response) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import GroundplanError
+from groundplan.core.ids import id_text, new_id_bytes
 from groundplan.gateway.http import errors
-from groundplan.gateway.http.server import Refusal, Request
+from groundplan.gateway.http.server import Refusal, Request, Response
 from groundplan.gateway.http.strict_json import UNREADABLE
 
-ID_HEADER = b"request-id"
+ID_HEADER, _OPENAIS = b"request-id", b"x-request-id"
 _PATH = b"/v1/messages"
 _TYPES = {
     400: "invalid_request_error",
@@ -40,19 +41,30 @@ def error_body(error: GroundplanError, call_id: str = "") -> bytes:
     return shaped(kind, error.message, call_id or None, code=error.code, hint=error.hint, **error.details)
 
 
-def of_error(error: GroundplanError, call_id: str = "") -> tuple[int, bytes, bytes]:
-    """(status, body, header lines) of one of ours."""
+def of_error(error: GroundplanError, call_id: str = "", request_id: str = "") -> tuple[int, bytes, bytes]:
+    """(status, body, header lines) of one of ours. `request_id`: of an answer that is no call."""
     status, _, lines = errors.of_error(error, call_id, ID_HEADER)
-    return status, error_body(error, call_id), lines
+    return status, error_body(error, call_id or request_id), lines
 
 
-def of_refusal(refusal: Refusal, request: Request) -> bytes:
-    """What the protocol itself refuses: in this shape for a client of Anthropic's, else in OpenAI's. Of its request
-    there is what was read by then."""
-    if not request.target.startswith(_PATH) and b"anthropic-version" not in request.headers:
-        return errors.of_refusal(refusal, request)
+def is_asked_by(request: Request) -> bool:
+    """Whether a request is of a client of Anthropic's. There is of it what was read by then."""
+    return request.target.startswith(_PATH) or b"anthropic-version" in request.headers
+
+
+def name(request: Request, response: Response, id: str = "") -> None:
+    """Give an answer that is no call an id, where the client that asks looks for it: a new one, if none is given."""
+    header = ID_HEADER if is_asked_by(request) else _OPENAIS
+    response.name(id or id_text(new_id_bytes()), header)
+
+
+def of_refusal(refusal: Refusal, request: Request, response: Response) -> bytes:
+    """What the protocol itself refuses: in this shape for a client of Anthropic's, else in OpenAI's."""
+    name(request, response)
+    if not is_asked_by(request):
+        return errors.of_refusal(refusal)
     kind = _TYPES.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "api_error")
-    return shaped(kind, refusal.message, code=refusal.code, hint=refusal.hint)
+    return shaped(kind, refusal.message, response.id, code=refusal.code, hint=refusal.hint)
 
 
 def status_of(kind: str) -> int:

@@ -44,8 +44,8 @@ def handle(gateway: Gateway, path: bytes, request: Request, response: Response) 
         check_method(request, (b"GET",))
         response.send(200, _encode(_told(gateway, path, request, response.peer, anthropic=anthropic)))
     except GroundplanError as error:
-        status, data, lines = (messages_errors if anthropic else errors).of_error(error)
-        response.send(status, data, lines)
+        told = messages_errors.of_error(error, request_id=response.id) if anthropic else errors.of_error(error)
+        response.send(*told)
 
 
 def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthropic: bool) -> dict[str, Any]:

@@ -170,6 +170,7 @@ class Session:
         except GroundplanError as error:
             self._ready = None
             settle.refuse(self._gateway, exchange, error)
+            self._caller.name(exchange)
             raise
         self._deployment = self._reached.deployment
         self._socket.accept()

@@ -24,6 +24,7 @@ from groundplan.gateway.call.steps import admit_call, shed
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy import begun
+from groundplan.gateway.surfaces import messages_errors
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.realtime_ended import BROKEN, POLICY, Ended
 
@@ -58,11 +59,17 @@ class Caller:
             check(exchange)
         except GroundplanError as error:
             (settle.refuse_stranger if exchange.key is None else settle.refuse)(gateway, exchange, error)
+            self.name(exchange)
             raise
         except asyncio.CancelledError:  # its client left while money or a limit was waited for
             settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
             raise
         return exchange
+
+    def name(self, exchange: Exchange) -> None:
+        """A conversation that may not begin is told the id of the call that it leaves."""
+        if not self.response.started:
+            messages_errors.name(self.request, self.response, str(exchange.call))
 
 
 def outdated(gateway: Gateway, exchange: Exchange) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.http import errors
@@ -37,8 +37,7 @@ async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request
     except GroundplanError as caught:
         error = caught
     except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-        _log.exception("a request to %s failed", path.decode("latin-1"))
-        error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
+        error = errors.failed(_log, path.decode("latin-1"), response)
     status, data, lines = errors.of_error(error)
     response.send(status, data, lines)
     del error  # it knows this frame: together they would keep the connection until garbage is looked for
