@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
+from tests.contract.ways import Authority
 from tests.unit.call_rig import Fixed, Rig, call_rig, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.protocol import State
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import upgrades
+from groundplan.gateway.http.front import Front, Sockets
+from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import realtime
@@ -88,6 +95,59 @@ async def test_a_conversation_goes_on_for_as_long_as_everything_about_it_may(tmp
             permission.check(place)
 
 
+async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_taken(tmp_path: Path) -> None:
+    """With the response that is being made; who came in the clear, which only this machine can, stays."""
+    done = asyncio.Event()
+
+    async def upstream(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created","session":{}}')
+        if "response.create" in str(await connection.recv()):
+            await connection.send('{"type":"response.created","response":{}}')
+            await done.wait()
+            used = '{"input_tokens":5,"output_tokens":3}'
+            await connection.send(f'{{"type":"response.done","response":{{"status":"completed","usage":{used}}}}}')
+        await connection.wait_closed()
+
+    authority, callers, trusted = Authority(tmp_path), Authority(tmp_path, "callers"), tmp_path / "trusted.pem"
+    trusted.write_bytes(callers.file.read_bytes())
+    thief = callers.issue("thief")
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.load_cert_chain(*thief)
+    files = ServerFiles(*authority.issue("gateway", "127.0.0.1"), trusted)
+    async with conversing(tmp_path, upstream, {}) as (rig, local), asyncio.timeout(30):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            front = Front(rig.server, Sockets(listening, files))
+            await front.open()
+            at, key = f"wss://127.0.0.1:{listening.getsockname()[1]}/v1/realtime?model=talker", "Bearer assistant"
+            two = [connect(at, additional_headers={"Authorization": key}, ssl=context) for _ in range(2)]
+            async with two[0] as silent, two[1] as talks:
+                await talks.send('{"type":"response.create"}')
+                while "response.created" not in str(await talks.recv()):
+                    pass
+                trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief[0]))
+                assert front.renew()
+                assert [each["type"] for each in await heard(silent)] == ["session.created", "error"]
+                await asyncio.sleep(2 * realtime.LOOK_SECONDS)
+                done.set()
+                made, error = await heard(talks)
+                assert made["type"] == "response.done" and error["error"]["code"] == "certificates_changed"
+                assert error["error"]["hint"] and [each.close_code for each in (silent, talks)] == [1008, 1008]
+            front.close()
+        await until(lambda: rig.gateway.running == 1)
+        assert local.state is State.OPEN
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.usage.output, rig.slices.open_count) == ("ok", 3, 0)
+
+
+async def heard(client: ClientConnection) -> list[dict[str, Any]]:
+    """All events until the conversation is over."""
+    found: list[dict[str, Any]] = []
+    with suppress(ConnectionClosed):
+        while True:
+            found.append(json.loads(await client.recv()))
+    return found
+
+
 @pytest.mark.parametrize("odd", ["1e999", "1" * 5000, "[" * 9000 + "]" * 9000])
 async def test_what_cannot_be_looked_at_ends_a_conversation(tmp_path: Path, odd: str) -> None:
     async def upstream(connection: ServerConnection) -> None:
@@ -152,4 +212,6 @@ async def test_a_conversation_that_fails_here_is_told_so_and_holds_nothing(
                 pass
         assert refused.value.response.status_code == 503 and b"internal_error" in (refused.value.response.body or b"")
         assert "a fault of ours" in caplog.text
+        ids = {each.request_id for each in caplog.records if hasattr(each, "request_id")}
+        assert ids == {refused.value.response.headers["x-request-id"]}
         assert (rig.slices.open_count, rig.gateway.running) == (0, 0)

@@ -45,14 +45,14 @@ class Host(Serving):
 class Connection(RequestReader):
     """One client connection."""
 
-    __slots__ = ("_begun", "_known", "_task", "ends", "lost", "paused", "transport")
+    __slots__ = ("_begun", "_known", "_task", "distrusted", "ends", "lost", "paused", "transport")
 
     server: Host
 
     def __init__(self, server: Host) -> None:
         super().__init__(server)
         self.transport: asyncio.Transport | None = None
-        self.lost = False
+        self.lost = self.distrusted = False
         self.ends = server.draining
         """It takes no more than one further request, whose answer says so."""
         self.paused: asyncio.Event | None = None

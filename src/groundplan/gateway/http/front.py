@@ -106,11 +106,13 @@ class Front:
         return True
 
     def _end_earlier(self) -> None:
-        """What was agreed upon by files of before ends with its next answer, or soon where it asks nothing."""
+        """What was agreed upon by files of before ends with its next answer, or soon where it asks nothing. What is no
+        request any more looks at `distrusted` itself."""
         newest = self._public.context if isinstance(self._public, Handshakes) else None
         for connection in self._server.connections:
             agreed = None if connection.transport is None else connection.transport.get_extra_info("sslcontext")
             if agreed not in (None, newest):
+                connection.distrusted = True
                 connection.begin_drain()
 
     async def watch(self) -> None:

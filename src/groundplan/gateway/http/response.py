@@ -25,6 +25,8 @@ class Wire(Protocol):
     """The connection of one answer."""
 
     deadline: float
+    distrusted: bool
+    """It was agreed upon when other certificates were taken than now."""
     lost: bool
     """The client has closed it."""
     paused: asyncio.Event | None
@@ -72,6 +74,11 @@ class Response:
     def id(self) -> str:
         """As it was named; empty where it was not."""
         return getattr(self, "_id", "")
+
+    @property
+    def distrusted(self) -> bool:
+        """Since its connection was agreed upon it was told anew whose certificates callers may show."""
+        return self._connection.distrusted
 
     @property
     def gone(self) -> bool:

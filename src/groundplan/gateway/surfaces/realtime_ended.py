@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.errors import Denied, GroundplanError, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.http.errors import error_type
 
@@ -31,6 +31,13 @@ def broken() -> Ended:
 def stopping() -> Ended:
     """By this gateway."""
     return Ended(STOPPING, Unavailable("this gateway is being stopped", code="stopping", hint="Connect again."))
+
+
+def distrusted() -> Ended:
+    """By whoever told anew whose certificates are taken: the one that was shown may be among those that are not."""
+    hint = "Connect again, with a certificate that is taken."
+    told = "whose certificates are taken has changed since this was connected"
+    return Ended(POLICY, Denied(told, code="certificates_changed", hint=hint))
 
 
 def event_of(error: GroundplanError, asked: object = None) -> bytes:
