@@ -31,16 +31,7 @@ from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.realtime_begun import Caller, outdated, written
-from groundplan.gateway.surfaces.realtime_ended import (
-    BROKEN,
-    LOST,
-    POLICY,
-    Ended,
-    broken,
-    distrusted,
-    event_of,
-    stopping,
-)
+from groundplan.gateway.surfaces.realtime_ended import BROKEN, LOST, POLICY, Ended, broken, doubted, event_of, stopping
 from groundplan.gateway.surfaces.realtime_events import (
     BEGINS,
     CLEAR,
@@ -453,7 +444,7 @@ class Session:
             if self._stops and (self._active is None or gateway.targets.stopped):
                 raise stopping()  # a response that is being made is heard to its end, while there is time
             if self._response.distrusted and self._last is None:
-                await self._is_last(distrusted())
+                await self._is_last(doubted())
             try:
                 await permission.renewed()
                 permission.check(self._deployment)

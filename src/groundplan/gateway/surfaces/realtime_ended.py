@@ -33,7 +33,7 @@ def stopping() -> Ended:
     return Ended(STOPPING, Unavailable("this gateway is being stopped", code="stopping", hint="Connect again."))
 
 
-def distrusted() -> Ended:
+def doubted() -> Ended:
     """By whoever told anew whose certificates are taken: the one that was shown may be among those that are not."""
     hint = "Connect again, with a certificate that is taken."
     told = "whose certificates are taken has changed since this was connected"
