@@ -117,6 +117,7 @@ TIERS: tuple[tuple[str | None, str | None, int, int, list[str]], ...] = (
     ("default", "default", 2, 2, []),
     ("priority", "default", 4, 2, []),
     ("priority", None, 4, 4, []),
+    (None, "flex", 4, 2, []),
     (None, "scale", 4, 4, ["unknown_tier"]),
     (None, "\0", 4, 4, ["unknown_tier"]),
 )
@@ -143,7 +144,7 @@ async def test_a_tier_that_an_answer_names_is_what_is_charged(
         ship(stack)
         rows = stack.sql("SELECT reserved_usd, cost_usd, flags FROM attempt ORDER BY at, call_id")
         kept = {name for (name,) in stack.sql("SELECT usage->>'service_tier' FROM attempt")}
-    assert kept == {"default", "priority", "scale", "other", None}, "nothing but names"
+    assert kept == {"default", "priority", "flex", "scale", "other", None}, "nothing but names"
     assert [(int(reserved * 10_000), int(cost * 10_000), flags) for reserved, cost, flags in rows] == expected
 
 

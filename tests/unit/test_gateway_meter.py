@@ -158,7 +158,7 @@ def test_a_line_whose_tier_has_no_price_costs_what_was_reserved_for_it() -> None
     """Else the workload of a batch was stopped for a name."""
     one, usage = place(Rates(input=10**7, output=0, batch=Rates(input=5 * 10**6, output=0))), Usage(input=9)
     for asked in ("auto", "standard"):
-        told = meter.charged(ask(asked, line=True), one, replace(usage, service_tier="flex"))
+        told = meter.charged(ask(asked, line=True), one, replace(usage, service_tier="scale"))
         assert told == (45, False) and told[0] == meter.most(ask(asked, line=True), one, 9, 0)
 
 

@@ -26,8 +26,8 @@ _BATCH = frozenset({price.BATCH})
 """Whatever can be called can be called in a batch, at its price for that or as any call."""
 ORDINARY = frozenset({"", "default"})
 """Service tiers that an answer may name, or not name, of which nearly every one is."""
-_STANDARD = frozenset({"default", "standard", "on_demand"})
-"""What providers call their standard tier."""
+_STANDARD = frozenset({"default", "standard", "on_demand", "flex"})
+"""What providers call their standard tier, and one that costs no more anywhere, and has no price of its own here."""
 
 
 def service(ask: Ask, deployment: Deployment, tier: str) -> str:
