@@ -30,7 +30,7 @@ class Written:
 
     def __init__(self) -> None:
         self.data: list[bytes] = []
-        self.full, self.gone, self.taken = False, False, asyncio.Event()
+        self.full, self.gone, self.taken, self.id = False, False, asyncio.Event(), ""
         self.room = 1 << 20
         """Bytes that may be held."""
 

@@ -86,8 +86,8 @@ def _is_ours(request: Request) -> bool:
     """Whether a page of the console sent it: what another site, or another port of this machine, wrote into a form is
     shown to nobody with a button that sends it in their name."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site is not None and site != "same-origin":
-        return False
+    if site is not None:  # what comes without a referrer, as from our pages, has no origin either
+        return site == "same-origin"
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 

@@ -12,6 +12,7 @@ class Collected(Response):
 
     def __init__(self) -> None:
         self.started = self.ended = False
+        self.keep_alive = True
         self.status = 0
         self.body = b""
 
