@@ -556,7 +556,7 @@ async def test_answers_that_nobody_reads_on_keep_no_later_one_from_coming_over_h
     async def large(request: Request, response: Response) -> None:
         response.send(200, bytes(3 << 20) if request.target == b"/v1/large" else b"{}")
 
-    monkeypatch.setattr(http2, "STANDS_SECONDS", 0.05)
+    monkeypatch.setattr(http2, "STANDS_SECONDS", 0.4)
     async with http1(large) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
         pool, slow = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2)), list[UpstreamConnection]()
         for _ in range(3):
@@ -564,7 +564,7 @@ async def test_answers_that_nobody_reads_on_keep_no_later_one_from_coming_over_h
             slow[-1].send(REQUEST.replace(b"/v1/x", b"/v1/large"))
             await slow[-1].head(PATIENCE)
             assert await slow[-1].chunk(PATIENCE)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.8)
         for _ in range(2):
             connection = await pool.connect(PATIENCE)
             connection.send(REQUEST)

@@ -11,8 +11,8 @@ import asyncio
 from groundplan.core.endpoints import announced
 from groundplan.core.home import Home
 
-BACK_SECONDS = 4.0
-"""Within this a service is back, also on a machine that five others share: 2.5 were too few there."""
+BACK_SECONDS = 6.0
+"""Within this a service is back, also on a slow machine that five others share: 4 were too few there."""
 GONE_SECONDS = 10.0
 """What did not come back is not waited for again for so long."""
 _LOOK_SECONDS = 0.05
