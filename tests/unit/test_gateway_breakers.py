@@ -12,9 +12,8 @@ from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import call_rig, rule
 from tests.unit.raw_upstream import asked
 
-from groundplan.blueprint.model import Deployment, ProviderKey
+from groundplan.blueprint.model import ProviderKey
 from groundplan.gateway.app import told_health
-from groundplan.gateway.call import race
 from groundplan.gateway.call.serve import Course
 from groundplan.gateway.upstream.health import FORGOTTEN_SECONDS, SLOW_SAMPLES, Health
 from groundplan.gateway.upstream.latency import LEAST, Times
@@ -56,12 +55,6 @@ def test_one_that_is_due_is_so_until_a_call_asks_it() -> None:
     assert health.due([ONE, TWO], 11.5) is TWO and health.due([ONE, TWO], 11.6) is TWO
     assert health.may_ask("two", 11.6) and health.due([ONE, TWO], 11.7) is None and not health.may_ask("two", 11.7)
     assert health.due([ONE, TWO], 12.7) is TWO
-    assert health.may_ask("two", 12.7) and not health.may_ask("two", 12.8)
-    health.unsent("two", 12.8)
-    assert health.may_ask("two", 12.8) and not health.may_ask("two", 12.9), "that call was not sent"
-    health.failed("two", 13.0)
-    health.unsent("two", 13.0)
-    assert not health.may_ask("two", 14.9) and health.may_ask("two", 15.0)
 
 
 def test_one_that_takes_calls_and_says_nothing_is_tried_by_fewer_and_fewer() -> None:
@@ -142,42 +135,6 @@ async def test_one_call_at_a_time_asks_a_second_choice_that_may_be_well_again(tm
         found = await asyncio.gather(*(rig.chat() for _ in range(6)))
         assert {reply.json["groundplan"]["deployment"] for reply in found} == {"three"}
         assert rig.models["two"].counted <= 2, "the others do not wait for it"
-        await rig.books()
-
-
-async def test_a_call_that_is_not_sent_finds_out_nothing_and_leaves_it_to_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As one that a budget or a limit has no room for: others would wait a second for it, and longer each time."""
-
-    async def may(_: Course, deployment: Deployment) -> bool:
-        return deployment.name != "one"
-
-    async with call_rig(tmp_path) as rig:
-        health, loop = rig.gateway.health, asyncio.get_running_loop()
-        for _ in range(3):
-            health.failed("one", loop.time() - 60)
-        with monkeypatch.context() as patch:
-            patch.setattr(Course, "_may", may)
-            for _ in range(3):
-                assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
-        assert health.states(loop.time()) == {"one": "half_open"}
-        assert (await rig.chat()).json["groundplan"]["deployment"] == "one"
-        await rig.books()
-
-
-async def test_a_hedge_that_is_not_sent_leaves_it_to_the_next_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hedged = {"assistant": rule(hedge={"after_ms": 20, "at_most": 1.0})}
-    async with call_rig(tmp_path, ["one", "two"], workloads=hedged) as rig:
-        health, loop = rig.gateway.health, asyncio.get_running_loop()
-        for _ in range(3):
-            health.failed("two", loop.time() - 60)
-        rig.play("one", latency_ms=200)
-        monkeypatch.setattr(race, "_affords", lambda *_: False)
-        assert (await rig.chat()).json["groundplan"]["deployment"] == "one"
-        assert health.states(loop.time()) == {"two": "half_open"}
         await rig.books()
 
 

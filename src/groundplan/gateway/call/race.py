@@ -105,24 +105,7 @@ async def _second(
     """A hedge, journalled; None where nobody is fit for it, a budget or limit has no room, both together may cost more
     than a call may, or the first is there."""
     deployment = next((d for d in waiting if _fit(gateway, exchange, d)), None)
-    if deployment is None:
-        return None
-    made = None
-    try:
-        made = await _made(gateway, exchange, deployment, first)
-    finally:
-        if made is None and not gateway.health.closed(deployment.name):
-            gateway.health.unsent(deployment.name, gateway.loop.time())
-    if made is not None:
-        waiting.remove(deployment)
-    return made
-
-
-async def _made(
-    gateway: Gateway, exchange: Exchange, deployment: Deployment, first: tuple[asyncio.Task[None], Attempt]
-) -> Attempt | None:
-    """A hedge there, as `_second`."""
-    if exchange.workload is None or not _affords(exchange, deployment, first[1].deployment):
+    if deployment is None or exchange.workload is None or not _affords(exchange, deployment, first[1].deployment):
         return None
     # whoever is asked after it may inherit its reservation
     number, bound = exchange.attempts, max(exchange.bounds.values())
@@ -145,6 +128,7 @@ async def _made(
                 limits.unsent(gateway, exchange.use, number)
     if not sequence:
         return None
+    waiting.remove(deployment)
     gateway.hedges.sent(exchange.workload.name)
     return Attempt(gateway, fork, deployment, sequence, first[1].deadline)
 

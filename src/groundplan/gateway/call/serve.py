@@ -100,8 +100,6 @@ class Course:
     code = "stream_broken"
     lasts = False
     """Its budgets stay those of the periods in which it was begun."""
-    _turn = ""
-    """Which deployment that is not well this call is to find out about next."""
 
     def __init__(self, gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
         now = gateway.loop.time()
@@ -184,10 +182,7 @@ class Course:
         """Whether one that is not well, or that another call finds out about, is to be asked after those that are: one
         that fails also after those that have no room now."""
         health, name = self._gateway.health, deployment.name
-        if name in self._repeated:
-            return False
-        if health.may_ask(name, self._gateway.loop.time()):
-            self._turn = "" if health.closed(name) else name
+        if name in self._repeated or health.may_ask(name, self._gateway.loop.time()):
             return False
         others = (*self.waiting, *self._full) if health.fails(name) else self.waiting
         return any(health.closed(each.name) for each in others)
@@ -220,8 +215,6 @@ class Course:
                 load.running -= 1  # by the attempt, which begins at once
             else:
                 loads.give_back(load)
-                if self._turn == deployment.name:
-                    self._gateway.health.unsent(deployment.name, self._gateway.loop.time())
 
     @property
     def another(self) -> bool:

@@ -137,17 +137,6 @@ class Health:
         self._until[name] = now + min(LONGEST_SECONDS, PROBE_SECONDS * 2 ** min(8, trying))
         return True
 
-    def unsent(self, name: str, now: float) -> None:
-        """A call that was to find out about one that is not well was not sent: the next one may."""
-        trying = self._trying.get(name, 0)
-        if not trying:
-            return
-        if trying == 1:
-            del self._trying[name]
-        else:
-            self._trying[name] = trying - 1
-        self._until[name] = min(self._until[name], now)
-
     def failed(self, name: str, now: float, rest: float | None = None) -> None:
         """An attempt failed; `rest`: seconds for which the deployment itself asked to be left alone."""
         failures = self._failures.get(name, 0) + 1
