@@ -31,7 +31,7 @@ from tests.integration.nursery import Worker, fork_program
 from groundplan.blueprint.content import Grounding
 from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.settings import child_environment, load_settings
-from groundplan.gateway.upstream.returning import BACK_SECONDS
+from groundplan.gateway.upstream.returning import BACK_SECONDS, GONE_SECONDS
 from groundplan.knowledge.embedding.wire import EmbedRequest
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
@@ -39,6 +39,7 @@ from groundplan.testing.database import Database
 DEADLINE_MS = 1500
 SLACK = 1.0
 """Seconds that a busy machine may take besides."""
+TRIES = 5
 
 
 @dataclass
@@ -93,9 +94,9 @@ async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
             search.wait()
 
 
-async def announced(stack: Stack, search: Worker) -> None:
+async def announced(stack: Stack, search: Worker, before: Endpoint | None = None) -> None:
     end = time.monotonic() + 60
-    while lookup(stack.home, "search") is None:
+    while lookup(stack.home, "search") in (None, before):
         assert search.poll() is None and time.monotonic() < end
         await asyncio.sleep(0.05)
 
@@ -170,24 +171,30 @@ def answered(made: socket.socket) -> None:
 
 
 async def test_calls_wait_for_a_service_that_is_started_again_and_not_for_one_that_is_gone(scene: Scene) -> None:
-    """As its supervisor does within a tenth of a second."""
+    """As its supervisor does within a tenth of a second. What a machine with much else to do starts later than calls
+    wait says nothing."""
+    for _ in range(TRIES):
+        scene.search.kill()
+        scene.search.wait()
+        before, begun = lookup(scene.stack.home, "search"), time.monotonic()
+        calls = [asyncio.ensure_future(scene.took("patient")) for _ in range(20)]
+        beside = [asyncio.ensure_future(asking) for asking in (scene.searched(), scene.tool())]
+        await asyncio.sleep(0.1)
+        told = ["--home", str(scene.stack.home.root)]
+        environment = child_environment({"GROUNDPLAN_DATABASE_URL": scene.stack.database.dsn})
+        scene.search = fork_program("groundplan.gateway.search_app", told, 2, environment)
+        await announced(scene.stack, scene.search, before)
+        in_time = time.monotonic() - begun < BACK_SECONDS - SLACK
+        answers, (searched, used) = await asyncio.gather(*calls), await asyncio.gather(*beside)
+        if in_time:
+            break
+        await asyncio.sleep(GONE_SECONDS)
+    assert in_time, "this machine never started it in the time that calls wait"
+    assert {(status, code) for status, code, _ in answers} == {(200, "")}
+    assert searched.status == 200 and searched.json["passages"] == [], searched.body
+    assert used.json["result"]["isError"] is False, used.body
     scene.search.kill()
     scene.search.wait()
-    calls = [asyncio.ensure_future(scene.took("patient")) for _ in range(20)]
-    beside = [asyncio.ensure_future(asking) for asking in (scene.searched(), scene.tool())]
-    await asyncio.sleep(0.1)
-    told = ["--home", str(scene.stack.home.root)]
-    environment = child_environment({"GROUNDPLAN_DATABASE_URL": scene.stack.database.dsn})
-    again = fork_program("groundplan.gateway.search_app", told, 2, environment)
-    try:
-        await announced(scene.stack, again)
-        assert {(status, code) for status, code, _ in await asyncio.gather(*calls)} == {(200, "")}
-        searched, used = await asyncio.gather(*beside)
-        assert searched.status == 200 and searched.json["passages"] == [], searched.body
-        assert used.json["result"]["isError"] is False, used.body
-    finally:
-        again.kill()
-        again.wait()
     status, code, seconds = await scene.took("patient")
     assert (status, code) == (503, "grounding_unavailable") and seconds < BACK_SECONDS + SLACK
     status, code, seconds = await scene.took("patient")
