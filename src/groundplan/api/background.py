@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -58,7 +57,7 @@ from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.sequencer import Sequencer
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
-from groundplan.identity import erase
+from groundplan.identity import erase, kill_file
 from groundplan.identity import service as identity
 
 log = logging.getLogger("groundplan.api.background")
@@ -149,21 +148,21 @@ def take_over_kills(services: Services) -> int:
 
     Gateways heed the file until it is gone, so there is no moment at which a kill does not hold.
     """
-    path = services.home.run / "kill.json"
+    path = kill_file.path_of(services.home)
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = kill_file.held(services.home)
         kills = [(str(item["scope"]), str(item["reason"])) for item in held]
-    except FileNotFoundError:
+    except (OSError, ValueError, KeyError) as error:
+        log.error("%s cannot be read; gateways go on by what they read before: %s", path, error.__class__.__name__)
         return 0
-    except (OSError, ValueError, KeyError, TypeError):
-        log.error("%s cannot be read; gateways go on by what they read before", path)
+    if not kills:
         return 0
     try:
         with services.transaction() as conn:
             for scope, reason in kills:
                 identity.kill(conn, OPERATOR, scope, f"{reason} (written offline)")
-    except (GroundplanError, psycopg.Error) as error:
+        kill_file.drop(services.home, held)
+    except (GroundplanError, psycopg.Error, OSError, ValueError) as error:
         log.error("%s cannot be taken over yet: %s", path, error)
         return 0
-    path.unlink(missing_ok=True)
     return len(kills)

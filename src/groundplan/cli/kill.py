@@ -6,8 +6,6 @@ reads each heartbeat; the next `up` takes it over into the live policy.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -19,7 +17,8 @@ from groundplan.cli.keys import effective_text, others_text
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, note
 from groundplan.core.errors import Invalid, Unavailable
-from groundplan.core.home import Home, write_atomically
+from groundplan.core.home import Home
+from groundplan.identity import kill_file
 
 ANSWER_SECONDS = 5.0
 """A kill takes two, gateways included. Where PostgreSQL or the network says nothing, the file is there after this; that
@@ -73,24 +72,24 @@ def _told(home: Any, scope: str, reason: str, streams: bool) -> dict[str, Any]:
 
 
 def _offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
-    path = home.run / "kill.json"
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        held = []
-    held.append({"scope": scope, "reason": reason, "at": datetime.now(UTC).isoformat()})
     if not home.run.is_dir():
         raise Invalid(
             f"{home.root} is not the HOME of an installation", code="home_missing", hint="Name it with --home."
         )
+    path = kill_file.path_of(home)
     try:
-        write_atomically(path, json.dumps(held).encode())
-        if (owner := home.run.stat()).st_uid != os.geteuid():  # whoever is root here writes it for those who serve
-            os.chown(path, owner.st_uid, owner.st_gid)
+        kill_file.add(home, {"scope": scope, "reason": reason, "at": datetime.now(UTC).isoformat()})
     except OSError as error:
         raise Unavailable(
             f"{scope} is not stopped: {path} cannot be written ({error.strerror})",
             code="kill_unwritten",
             hint="Free space there, or run this as the user of the installation; else stop its `groundplan up`.",
+        ) from error
+    except ValueError as error:
+        raise Unavailable(
+            f"{scope} is not stopped: {path} is damaged, and may stop something already",
+            code="kill_unwritten",
+            hint="Put it right, or move it away where you know what it stops, and try again; else stop its "
+            "`groundplan up`.",
         ) from error
     return {"scope": scope, "file": str(path), "effective": {"complete": False, "acknowledged": [], "waiting": []}}

@@ -116,8 +116,8 @@ class LiveView:
         self._confirmed: tuple[float, float] | None = None
         """When that was by both clocks: seconds that never go back, and those since the epoch."""
         self._database_kills: frozenset[str] = frozenset()
-        self._filed: frozenset[str] = frozenset()
-        """Kills of the file in HOME, as last read."""
+        self._filed: frozenset[str] = frozenset({"company"})
+        """Kills of the file in HOME, as last read. Where there is one that never could be, anything may be stopped."""
         self._own_stops: dict[str, set[str]] = {}
         """What this worker stopped itself, with the ids of the calls that are why."""
         self._slow_at = float("-inf")
@@ -399,7 +399,7 @@ class LiveView:
             self._filed = frozenset()
         except (OSError, ValueError, KeyError, TypeError):
             if not self._unreadable:
-                _log.error("%s cannot be read", self._kill_file)
+                _log.error("%s cannot be read: stopped is %s", self._kill_file, ", ".join(self._filed) or "nothing")
             self._unreadable = True
             return self._filed
         self._unreadable = False

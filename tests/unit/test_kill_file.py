@@ -1,0 +1,116 @@
+"""The file of what is stopped where the control API does not answer: nothing that is stopped by it ever gets lost."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundplan.api import background
+from groundplan.cli import kill
+from groundplan.core.clock import SystemClock
+from groundplan.core.errors import Unavailable
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.policy.live import LiveView
+from groundplan.identity import kill_file
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
+    made.create()
+    return made
+
+
+class Taking:
+    """A control process that takes kills over, into a policy that is a list."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.policy: list[str] = []
+
+    def transaction(self) -> Any:
+        return nullcontext(None)
+
+
+def test_what_is_stopped_while_kills_are_taken_over_stays_stopped(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control process whose database is slow does not answer, so it is by this file that things are stopped then."""
+    services: Any = Taking(home)
+
+    def killed(_: Any, actor: str, scope: str, reason: str) -> None:
+        services.policy.append(scope)
+        if scope == "workload/first":
+            kill._offline(home, "workload/second", "leak")
+
+    monkeypatch.setattr(background.identity, "kill", killed)
+    kill._offline(home, "workload/first", "leak")
+    assert background.take_over_kills(services) == 1
+    assert [each["scope"] for each in kill_file.held(home)] == ["workload/second"]
+    assert background.take_over_kills(services) == 1
+    assert services.policy == ["workload/first", "workload/second"]
+    assert not kill_file.path_of(home).exists() and background.take_over_kills(services) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"[{", b"{}", b'[{"reason": "leak"}]', b"\xff"])
+def test_what_a_damaged_file_stops_is_not_written_over(home: Home, content: bytes) -> None:
+    file = kill_file.path_of(home)
+    file.write_bytes(content)
+    with pytest.raises(Unavailable, match="may stop something already") as refused:
+        kill._offline(home, "workload/assistant", "leak")
+    assert refused.value.code == "kill_unwritten" and refused.value.hint
+    assert file.read_bytes() == content
+    assert background.take_over_kills(Taking(home)) == 0, "and it is there for whoever puts it right"  # type: ignore[arg-type]
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_not_written_over(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill._offline(home, "workload/assistant", "leak")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(Unavailable, match="Input/output error"):
+            kill._offline(home, "company", "leak")
+    assert [each["scope"] for each in kill_file.held(home)] == ["workload/assistant"]
+
+
+def test_a_worker_that_never_could_read_it_serves_nothing(home: Home) -> None:
+    file = kill_file.path_of(home)
+    file.write_text("[{")
+    live = LiveView("postgresql://127.0.0.1:1/none", home, new_id(), SystemClock(), Slices())
+    live.read_kill_file()
+    assert live.policy.kills == {"company"}
+    file.write_text('[{"scope": "workload/assistant"}]')
+    live.read_kill_file()
+    file.write_text("")
+    live.read_kill_file()
+    assert live.policy.kills == {"workload/assistant"}, "what was read last holds"
+    file.unlink()
+    live.read_kill_file()
+    assert not live.policy.kills
+
+
+def test_kills_that_are_written_at_once_are_all_there(home: Home) -> None:
+    scopes = [f"workload/w{number}" for number in range(12)]
+    writing = [threading.Thread(target=kill._offline, args=(home, scope, "leak")) for scope in scopes]
+    for each in writing:
+        each.start()
+    for each in writing:
+        each.join()
+    assert sorted(each["scope"] for each in kill_file.held(home)) == sorted(scopes)
+
+
+def test_nobody_who_stands_still_keeps_a_kill_from_being_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kill_file, "PATIENCE_SECONDS", 0.05)
+    folder = os.open(home.run, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        assert kill._offline(home, "company", "leak")["file"] == str(kill_file.path_of(home))
+    finally:
+        os.close(folder)
