@@ -16,7 +16,7 @@ from cryptography.x509 import Name, NameAttribute
 from cryptography.x509.oid import NameOID
 from tests.contract.ways import Authority
 
-from groundplan.gateway.http import connection, handshakes
+from groundplan.gateway.http import connection, handshakes, tls
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.front import Front, Sockets, subject_of
 from groundplan.gateway.http.server import Limits, Request, Response, Server
@@ -227,6 +227,24 @@ async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(
         cert.write_bytes(other.read_bytes())
         key.write_bytes(secret.read_bytes())
         assert made.renew()
+        assert (await asked(port, trusting(authority)))[0] != first
+
+
+async def test_files_that_could_not_be_read_for_a_moment_are_taken_up_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may read them, or how many files may be open, changes, and nothing in the files tells of it."""
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("gateway", "127.0.0.1")
+    other, secret = authority.issue("renewed", "127.0.0.1")
+    async with serving(ServerFiles(cert, key)) as (made, port):
+        first, _ = await asked(port, trusting(authority))
+        cert.write_bytes(other.read_bytes())
+        key.write_bytes(secret.read_bytes())
+        with monkeypatch.context() as patched:
+            patched.setattr(tls, "_load", lambda *_: (_ for _ in ()).throw(tls._unreadable(OSError(errno.EMFILE, "x"))))
+            assert not made.renew() and not made.renew()
+        assert made.renew() and not made.renew()
         assert (await asked(port, trusting(authority)))[0] != first
 
 

@@ -88,12 +88,12 @@ class Front:
             found, callers = files.stamp(), files.callers()
             if found == self._stamp:
                 self._refused = None
-            if found in (self._stamp, self._refused):
                 return False
+            # also what was refused: who may read a file, and how many may be open, changes without a word in them
             context = files.context()
         except Invalid as error:
             if found != self._refused:
-                self._refused = found  # half a renewal is looked at again when its other half comes
+                self._refused = found
                 _log.warning("the certificate in use stays: %s", error)
             return False
         self._public.context = context
