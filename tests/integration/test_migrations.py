@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -319,6 +319,51 @@ def test_a_step_that_waits_for_a_table_lets_others_use_it(
             assert revision(url) == before
         upgrade.upgrade(url, "0345_open_calls_told", scripts, patience=0.01)
         assert migrate(url) == head()
+
+
+def test_a_step_that_waits_crosswise_with_a_call_runs_again_and_says_so(
+    postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a table that the other one waits for: PostgreSQL ends one of them, which may be the step."""
+    monkeypatch.setattr(upgrade, "TURN_SECONDS", 20.0)  # it looks for that after a second, as a step waits for one
+    monkeypatch.setattr(upgrade, "PAUSE_SECONDS", 0.05)
+    scripts, told = Path(upgrade.__file__).parents[1] / "migrations", list[str]()
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'replay_run'::regclass"
+    with bare_database(postgres_cluster, "bare_cross") as url, ThreadPoolExecutor(1) as pool:
+        migrate(url, "0360_owners_of_documents")
+        with connect(url) as call, connect(url, autocommit=True) as looking:
+            call.execute("LOCK TABLE replay_run IN ROW EXCLUSIVE MODE")
+            to, progress = "0361_what_judges_said", told.append
+            upgrading = pool.submit(upgrade.upgrade, url, to, scripts, patience=30, progress=progress)
+            while looking.execute(waits).fetchone() == (0,):
+                assert not upgrading.done()
+            call.execute("SELECT count(*) FROM experiment_pair")
+            while not told:
+                assert not upgrading.done()
+            call.rollback()
+        upgrading.result()
+        assert revision(url) == to
+    assert len(told) == 1 and "in use no more" in told[0] and "the oldest transaction, of" in told[0]
+
+
+def test_whoever_waits_for_another_start_says_so(postgres_cluster: Cluster) -> None:
+    told: list[str] = []
+    with bare_database(postgres_cluster, "bare_second") as url, ThreadPoolExecutor(1) as pool:
+        with connect(url, autocommit=True) as first:
+            first.execute("SELECT pg_advisory_lock(%s)", (migrate_module._LOCK_KEY,))
+            second = pool.submit(migrate, url, None, told.append)
+            while not told:
+                assert not second.done()
+        assert second.result() == head()
+    assert told == ["another start is upgrading this database, and is waited for"]
+
+
+def test_what_postgresql_refuses_beside_the_steps_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = psycopg.errors.DiskFull("could not extend file: No space left on device")
+    monkeypatch.setattr(migrate_module, "_shield", lambda _: (_ for _ in ()).throw(full))
+    with pytest.raises(Unavailable, match="No space left") as refused:
+        migrate(database.urls["owner"])
+    assert (refused.value.code, refused.value.exit_code) == ("migration_failed", 69) and refused.value.hint
 
 
 def test_a_user_who_may_not_make_roles_is_told_what_to_ask_for(postgres_cluster: Cluster) -> None:

@@ -30,7 +30,7 @@ def start_database(
         supervisor.start(server.process())
         server.prepared()
         server.on_moved = supervisor.request_reload  # by which all who use it start anew
-    migrate(database_url(home, settings, "owner"))
+    migrate(database_url(home, settings, "owner"), progress=progress)
     if settings.database_url is not None:
         name = str(dsn_parameters(external_dsn(settings.database_url))["dbname"])
         check_role(database_url(home, settings, "search"), role_name(name, "search"))

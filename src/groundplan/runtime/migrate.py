@@ -11,7 +11,8 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,21 +43,21 @@ _CODES = {
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,50}", re.ASCII)
 
 
-def migrate(url: str, target: str | None = None) -> str:
+def migrate(url: str, target: str | None = None, progress: Callable[[str], None] = lambda _: None) -> str:
     """Upgrade the database at `url` (as its owner) to `target` (a revision; None: the newest) and return that revision.
 
-    Waits up to 300 s for another who does it. A database that is beyond `target` already stays as it is, but for steps
-    before it that it never had.
+    Waits up to 300 s for another who does it, and as long for a table that is in use, of which `progress` is told. A
+    database that is beyond `target` already stays as it is, but for steps before it that it never had.
 
     Raises `Conflict` (`schema_newer`), `Invalid` (`database_name`, `database_version`, `database_encoding`), `Denied`
     (`database_rights`, `database_roles`, `database_extension`) where this user may not make what is needed, with all
     that is missing as SQL for an administrator, and `Unavailable` (`database_unavailable`, `database_read_only`,
     `migration_failed`, `migration_locked`). A failed step leaves the database at the step before.
     """
-    with connect(url, autocommit=True) as connection:
+    with connect(url, autocommit=True) as connection, _refusal_told():
         unhurried(connection)
         check_writable(connection)
-        _lock(connection)
+        _lock(connection, progress)
         found, wanted = _check(connection), RENAMED.get(target or "", target) or head()
         _check_known(wanted)
         _prepare(connection)
@@ -66,9 +67,22 @@ def migrate(url: str, target: str | None = None) -> str:
                 connection.execute("UPDATE alembic_version SET version_num = %s", (found,))
             from groundplan.runtime.upgrade import upgrade  # noqa: PLC0415 -- Alembic, only where there is a step to go
 
-            upgrade(url, max(wanted, found or wanted), _SCRIPTS, missed)
+            upgrade(url, max(wanted, found or wanted), _SCRIPTS, missed, progress=progress)
         _shield(connection)
     return wanted
+
+
+@contextmanager
+def _refusal_told() -> Iterator[None]:
+    """What PostgreSQL refuses around the steps, such as a role for which its disk has no room."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise Unavailable(
+            f"the database cannot be prepared: {first_line(error)}",
+            code="migration_failed",
+            hint="Look at its disk and its log, then start again: what was done already stays as it is.",
+        ) from error
 
 
 def look(url: str) -> str | None:
@@ -125,8 +139,11 @@ def _known() -> set[str]:
     return {path.stem for path in _SCRIPTS.glob("versions/[0-9]*.py")}
 
 
-def _lock(connection: psycopg.Connection[Any]) -> None:
+def _lock(connection: psycopg.Connection[Any], progress: Callable[[str], None]) -> None:
     connection.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_WAIT))
+    if connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone() == (True,):
+        return
+    progress("another start is upgrading this database, and is waited for")
     try:
         # Held until this connection closes.
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK_KEY,))
@@ -300,18 +317,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end, told = time.monotonic() + _PATIENCE_SECONDS, ""
     while True:
         try:
-            migrate(database_url(home, settings, "owner"))
+            migrate(database_url(home, settings, "owner"), progress=_say)
         except GroundplanError as error:
             if error.code == "database_unavailable" and time.monotonic() < end:
                 if str(error) != told:
-                    sys.stderr.write(f"{error}\n")
-                    sys.stderr.flush()
+                    _say(str(error))
                 told = str(error)
                 time.sleep(0.5)
                 continue
-            sys.stderr.write(f"{error}\n")
+            _say(str(error))
             return error.exit_code
         return 0
+
+
+def _say(text: str) -> None:
+    """At once: a reload that waits tells what was said last."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ later. So a step waits for a second at a time, and makes way in between.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from alembic import command
 from alembic.config import Config
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -30,34 +30,58 @@ PATIENCE_SECONDS = 300.0
 
 
 def upgrade(
-    url: str, target: str, scripts: Path, overtaken: Sequence[str] = (), patience: float = PATIENCE_SECONDS
+    url: str,
+    target: str,
+    scripts: Path,
+    overtaken: Sequence[str] = (),
+    patience: float = PATIENCE_SECONDS,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Upgrade the database at `url` (as its owner) to the revision `target`, by the steps in `scripts`; those that were
-    `overtaken` come first.
+    `overtaken` come first. Where a table is in use, `progress` is told, once.
 
     Raises `Unavailable` (`migration_failed`; `migration_waits`: a table was in use for longer than the `patience`); a
     failed step leaves the database at the step before.
     """
-    end, left = time.monotonic() + patience, list(overtaken)
+    end, left, told = time.monotonic() + patience, list(overtaken), False
     while not _upgraded(url, target, scripts, left):
+        who = _oldest(url)
         if time.monotonic() >= end:
             raise Unavailable(
-                "the schema cannot be upgraded: somebody goes on using a table that is to be changed",
+                f"the schema cannot be upgraded: somebody goes on using a table that is to be changed{who}",
                 code="migration_waits",
                 hint="End what runs for long in the database, such as a backup or a report, or try again after it.",
             )
+        if not told:
+            progress(f"the schema is upgraded once a table that is to be changed is in use no more{who}")
+            told = True
         time.sleep(min(PAUSE_SECONDS, patience))
 
 
+def _oldest(url: str) -> str:
+    """Whose transaction has been open for longest, as far as this login is told of others, to go behind a message."""
+    with connect(url, autocommit=True) as connection:
+        row = connection.execute(
+            """SELECT pid, usename, application_name, extract(epoch FROM now() - xact_start)::int
+               FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+                 AND backend_type = 'client backend' AND xact_start < now() - interval '1 second'
+               ORDER BY xact_start LIMIT 1"""
+        ).fetchone()
+    if row is None:
+        return ""
+    pid, user, program, seconds = row
+    return f"; the oldest transaction, of {program or user} (process {pid} of PostgreSQL), is {seconds} s old"
+
+
 def _upgraded(url: str, target: str, scripts: Path, left: list[str]) -> bool:
-    """False where a table, or a lock, that the next step asks for is in use. `left`: what is to come first, and has not
-    run yet."""
+    """False where a table, or a lock, that the next step asks for is in use, also where PostgreSQL ended the step since
+    it and a call waited for each other. `left`: what is to come first, and has not run yet."""
     try:
         _catch_up(url, left)
         with _alchemy(url) as upgraded:
             command.upgrade(_config(upgraded, scripts), target)
         return True
-    except LockNotAvailable:
+    except (LockNotAvailable, DeadlockDetected):
         return False
     except (psycopg.Error, SQLAlchemyError) as error:
         raise Unavailable(
