@@ -22,6 +22,7 @@ import pytest
 
 from groundplan.api.audit import lost_stops, standing
 from groundplan.core.audit import OPERATOR, SYSTEM, Entry, record, record_many, store
+from groundplan.core.audit import rotate as rotate_module
 from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.proof import inclusion_proof
@@ -29,7 +30,7 @@ from groundplan.core.audit.rotate import Rotation
 from groundplan.core.audit.sequencer import LATE_S, Behind, Sequencer, heal, step
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import Role, connect
-from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.ledger import finding_store
@@ -421,3 +422,32 @@ def test_two_who_rotate_its_key_at_once_each_have_an_answer(conn: Conn, database
         finally:
             sequencer.stop()
     assert all(isinstance(each, Rotation) for each in done) and done[0] != done[1]
+
+
+def test_a_rotation_that_the_disk_cut_off_is_told_and_ended(
+    conn: Conn, database: Database, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind its signature nothing was written any more until somebody ended it by hand."""
+    note(conn, 1)
+    real, falls = rotate_module._put_in_place, [OSError(28, "No space left on device")]
+
+    def put(*arguments: Any) -> None:
+        if falls:
+            raise falls.pop()
+        real(*arguments)
+
+    monkeypatch.setattr(rotate_module, "_put_in_place", put)
+    before = load_private(home, "checkpoint").private_bytes_raw()
+    sequencer = Sequencer(database.urls["control"], home.audit, load_private(home, "checkpoint"), 0.05, home=home)
+    sequencer.start()
+    try:
+        with pytest.raises(Unavailable, match="No space left") as told:
+            sequencer.rotate(60.0)
+        assert told.value.code == "audit_write" and told.value.hint
+        note(conn, 2)
+        eventually(lambda: not store.unsequenced(conn, 1))
+        assert sequencer.problem is None
+    finally:
+        sequencer.stop()
+    assert load_private(home, "checkpoint").private_bytes_raw() != before
+    check(conn, home, 2)

@@ -9,18 +9,20 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundplan.core.audit import rotate as rotate_module
 from groundplan.core.audit.checkpoint import VerifierKey, cosign, parse_checkpoint, parse_key, parse_note
-from groundplan.core.audit.keys import create_keys, load_private
+from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.merkle import leaf_hash
 from groundplan.core.audit.proof import consistency_proof
-from groundplan.core.audit.rotate import followed, rotate
+from groundplan.core.audit.rotate import end_rotation, followed, rotate
 from groundplan.core.audit.tiles import Tiles, encode_bundle, tile_path
 from groundplan.core.audit.verify import copy_log, verify
 from groundplan.core.audit.witness import Seen, Witness, ask, kept_note, parse_seen
@@ -215,6 +217,52 @@ def test_a_rotation_that_was_cut_off_is_ended_by_the_next(tmp_path: Path, monkey
     assert rotate(home).next == done.next
     with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
         assert log.checkpoint.size == 1
+
+
+@pytest.mark.parametrize("writes", range(7))
+def test_a_rotation_that_was_cut_off_anywhere_is_ended_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """After so many of its writes. Once both keys signed the handover, what the old one signs does not verify."""
+    home, done = Home(tmp_path / "home"), 0
+    home.create()
+    create_keys(home)
+    with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
+        log.append([b"1"])
+    first = (home.audit / "log.pub").read_bytes()
+    write, sync = rotate_module.write_atomically, rotate_module.sync_folder
+
+    def cut() -> None:
+        nonlocal done
+        done += 1
+        if done > writes:
+            raise OSError(5, "Input/output error")
+
+    def written(*arguments: Any) -> None:
+        cut()
+        write(*arguments)
+
+    def synced(folder: Path) -> None:
+        cut()
+        sync(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rotate_module, "write_atomically", written)
+        patched.setattr(rotate_module, "sync_folder", synced)
+        if writes < 6:
+            with pytest.raises(OSError, match="Input/output error"):
+                rotate(home)
+        else:
+            rotate(home)
+    create_keys(home)
+    assert end_rotation(home) == (writes in (2, 3, 4)) and not end_rotation(home)
+    with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
+        log.append([b"2"])
+    public = load_private(home, "checkpoint").public_key().public_bytes_raw()
+    assert load_public(home, "checkpoint").public_bytes_raw() == public
+    verdict = verify(home.audit, first)
+    assert verdict.ok and verdict.entries == 2, verdict.problems
+    assert rotate(home) and verify(home.audit, first).ok
 
 
 @settings(max_examples=60, deadline=None)

@@ -26,7 +26,7 @@ from groundplan.core.audit.checkpoint import (
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog, origin_in
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.core.home import Home, names_in, write_atomically
+from groundplan.core.home import Home, names_in, sync_folder, write_atomically
 
 FOLDER = "rotated"
 NEXT = "checkpoint.next"
@@ -50,9 +50,34 @@ def rotate(home: Home) -> Rotation:
     fresh = _next_key(home)
     if not _signed_by(home.audit, fresh):
         _hand_over(home.audit, old, fresh)
+    _put_in_place(home, fresh)
+    return list(rotations(home.audit))[-1]
+
+
+def end_rotation(home: Home) -> bool:
+    """End a rotation that was cut off once both keys had signed the handover: from then on the new one is to sign.
+    Whether there was one. Where nobody else writes the log."""
+    if not (home.keys / NEXT).exists():
+        return False
+    fresh = _next_key(home)
+    if not _signed_by(home.audit, fresh):
+        if not _is_handed_over(home.audit, fresh):
+            return False
+        _hand_over(home.audit, load_private(home, "checkpoint"), fresh)
+    _put_in_place(home, fresh)
+    return True
+
+
+def _is_handed_over(folder: Path, fresh: Ed25519PrivateKey) -> bool:
+    """Whether the last handover is to this key."""
+    found = list(rotations(folder))
+    return bool(found) and found[-1].next == VerifierKey(found[-1].next.name, fresh.public_key().public_bytes_raw())
+
+
+def _put_in_place(home: Home, fresh: Ed25519PrivateKey) -> None:
     write_atomically(home.keys / "checkpoint.pub", base64.b64encode(fresh.public_key().public_bytes_raw()) + b"\n")
     (home.keys / NEXT).replace(home.keys / "checkpoint.key")
-    return list(rotations(home.audit))[-1]
+    sync_folder(home.keys)
 
 
 def rotations(folder: Path) -> Iterator[Rotation]:
@@ -107,9 +132,10 @@ def _hand_over(folder: Path, old: Ed25519PrivateKey, fresh: Ed25519PrivateKey) -
         after = VerifierKey(point.origin, fresh.public_key().public_bytes_raw())
         text = f"{point.text()}previous {before.encode()}\nnext {after.encode()}\n"
         note = sign(text, old, point.origin).with_signature(sign(text, fresh, point.origin).signatures[0])
-        (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
-        number = 1 + max(_numbers(folder), default=0)
-        write_atomically(folder / FOLDER / str(number), note.encode(), 0o644)
+        if not _is_handed_over(folder, fresh):
+            (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
+            number = 1 + max(_numbers(folder), default=0)
+            write_atomically(folder / FOLDER / str(number), note.encode(), 0o644)
         write_atomically(folder / "checkpoint", sign(point.text(), fresh, point.origin).encode(), 0o644)
         write_atomically(folder / "log.pub", after.encode().encode() + b"\n", 0o644)
 

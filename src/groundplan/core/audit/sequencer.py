@@ -26,7 +26,7 @@ from groundplan.core.audit.entry import Entry, decode
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.merkle import leaf_hash
-from groundplan.core.audit.rotate import Rotation, rotate
+from groundplan.core.audit.rotate import Rotation, end_rotation, rotate
 from groundplan.core.audit.tiles import WIDTH
 from groundplan.core.database import connect
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
@@ -277,6 +277,8 @@ class Sequencer:
             if self._stopping.wait(self._interval):
                 return
         if self._home is not None:
+            if end_rotation(self._home):
+                _log.warning("a rotation of the checkpoint key that was cut off is ended")
             self._key = load_private(self._home, "checkpoint")
         conn.execute(_STANDS_STILL)
         conn.execute(_IN_ORDER)
@@ -304,6 +306,11 @@ class Sequencer:
             self._rotation = rotate(self._home)
         except GroundplanError as error:
             self._rotation = error
+        except OSError as error:
+            self._rotation = Unavailable(
+                f"the key cannot be rotated: {error.strerror}", code="audit_write",
+                hint="Free space on the disk of HOME, or repair it, and ask again, which ends it.", retry_after=5.0,
+            )  # fmt: skip
         finally:
             self._asked.clear()
             self._answered.set()
