@@ -16,12 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import sql
 from tests.knowledge_intake import Intake
 
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.rotate import rotate
 from groundplan.core.audit.store import place, record, unsequenced
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect, database_url
@@ -248,12 +250,14 @@ def test_a_backup_lacks_no_folder_that_cannot_be_read(home: Home, monkeypatch: p
     listed = os.scandir
 
     def failing(path: Any = ".") -> Any:
-        if os.fspath(path) == os.fspath(home.keys):
+        if os.fspath(path) == os.fspath(home.root / "files"):
             raise OSError(errno.EIO, "Input/output error", os.fspath(path))
         return listed(path)
 
+    (home.root / "files").mkdir()
+    (home.root / "files" / "one").write_bytes(b"1")
     kept = {name for name, _ in backup_module._own_files(home)}
-    assert "keys/subject.key" in kept
+    assert "files/one" in kept
     monkeypatch.setattr(os, "scandir", failing)
     with pytest.raises(OSError, match="Input/output error"):
         list(backup_module._own_files(home))
@@ -519,3 +523,128 @@ def test_what_is_restored_counts_on(
         assert number is not None and number[0] > pushed[0]
         assert again.conn.execute("SELECT count(DISTINCT acl) FROM document").fetchone() == (2,)
         again.close()
+
+
+@pytest.mark.parametrize("cut", ["_move", "_sync_folders", "load_tables", "unpack"])
+def test_a_restore_that_the_disk_cut_off_is_begun_again(
+    home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    """Nothing of it is left, in HOME and in somebody else's database, so that the next one finds both empty."""
+    archive, other = tmp_path / "a.backup", Home(tmp_path / "other")
+    backup(home, database.settings(home.root), archive, quiet)
+    with postgres_cluster.database() as fresh:
+        settings, said = fresh.settings(other.root), list[str]()
+        with monkeypatch.context() as patched:
+            patched.setattr(backup_module, cut, full)
+            with pytest.raises(OSError, match="No space left"):
+                restore(archive, other, settings, said.append)
+        assert not other.root.exists()
+        left = "make it anew" in " ".join(said)
+        with connect(fresh.urls["owner"]) as owner:
+            assert (owner.execute("SELECT count(*) FROM audit_entry").fetchone() == (301,)) == left
+        assert left == (cut == "_sync_folders"), "by then all is there, and the rows are told of"
+        if not left:
+            restore(archive, other, settings)
+            with connect(fresh.urls["control"]) as control:
+                assert control.execute(ROWS).fetchone() == (3, 1, 301)
+
+
+def test_a_database_whose_disk_is_full_does_not_make_a_backup_a_wrong_one(
+    home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, other = tmp_path / "a.backup", Home(tmp_path / "other")
+    backup(home, database.settings(home.root), archive, quiet)
+    full_there = psycopg.errors.DiskFull("could not extend file: No space left on device")
+    monkeypatch.setattr(store, "_load", lambda *_: (_ for _ in ()).throw(full_there))
+    with postgres_cluster.database() as fresh, pytest.raises(Unavailable, match="No space left") as refused:
+        restore(archive, other, fresh.settings(other.root))
+    assert refused.value.code == "database_unavailable" and refused.value.hint
+    assert not other.root.exists()
+
+
+def test_what_is_restored_is_durable_before_it_is_taken_for_an_installation(
+    home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of power may take the names of files that are not synced: of a journal, of keys, and of the mark that a
+    restore is under way."""
+    archive, other, synced = tmp_path / "a.backup", Home(tmp_path / "other"), list[Path]()
+    backup(home, database.settings(home.root), archive, quiet)
+    real, write = backup_module.sync_folder, backup_module.write_atomically
+
+    def sync(folder: Path) -> None:
+        synced.append(folder)
+        assert (other.root / INCOMPLETE).exists() == (len(synced) <= len(there()))
+        real(folder)
+
+    def there() -> list[Path]:
+        return [other.root, *(path for path in other.root.rglob("*") if path.is_dir())]
+
+    def mark(path: Path, data: bytes) -> None:
+        assert path.name == INCOMPLETE and not any(each.is_file() for each in other.keys.iterdir())
+        write(path, data)
+
+    monkeypatch.setattr(backup_module, "sync_folder", sync)
+    monkeypatch.setattr(backup_module, "write_atomically", mark)
+    with postgres_cluster.database() as fresh:
+        restore(archive, other, fresh.settings(other.root))
+    assert set(synced) == set(there()) and synced[-1] == other.root
+
+
+def test_a_key_that_is_rotated_beside_a_backup_is_the_one_of_its_log(
+    home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log was kept as the old key had signed it, and the keys as they were in the end: nobody could restore it."""
+    archive, real, kept = tmp_path / "a.backup", backup_module.dump_tables, backup_module._bytes
+    rotated: list[str] = []
+
+    def rotate_once(when: str) -> None:
+        if when not in rotated:
+            rotated.append(when)
+            rotate(home)
+
+    def at_the_checkpoint(path: Path) -> bytes | None:
+        if path.name == "checkpoint":
+            rotate_once("as the checkpoint is read")
+        return kept(path)
+
+    def at_the_rows(url: str, folder: Path) -> dict[str, Any]:
+        rotate_once("as the rows are read")
+        return real(url, folder)
+
+    monkeypatch.setattr(backup_module, "_bytes", at_the_checkpoint)
+    monkeypatch.setattr(backup_module, "dump_tables", at_the_rows)
+    backup(home, database.settings(home.root), archive, quiet)
+    assert len(rotated) == 2
+    other = Home(tmp_path / "other")
+    with postgres_cluster.database() as fresh:
+        restore(archive, other, fresh.settings(other.root))
+    with AuditLog(other.audit, load_private(other, "checkpoint")) as log:
+        assert log.checkpoint.size == 300
+    assert verify(other.audit).ok
+
+
+def test_a_home_whose_folders_the_disk_refuses_is_restored_into_later(
+    home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, other = tmp_path / "a.backup", Home(tmp_path / "other")
+    backup(home, database.settings(home.root), archive, quiet)
+    with postgres_cluster.database() as fresh:
+        with monkeypatch.context() as patched:
+            patched.setattr("groundplan.runtime.owner._own", full)
+            with pytest.raises(Unavailable, match="home_unusable"):
+                restore(archive, other, fresh.settings(other.root))
+        assert not other.root.exists()
+        restore(archive, other, fresh.settings(other.root))
+    assert verify(other.audit).ok
+
+
+def test_an_archive_that_may_not_last_is_none(
+    home: Home, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, archive = database.settings(home.root), tmp_path / "a.backup"
+    with monkeypatch.context() as patched:
+        patched.setattr("groundplan.runtime.archive.sync_folder", full)
+        with pytest.raises(Unavailable, match="archive_write"):
+            backup(home, settings, archive, quiet)
+    assert [path for path in tmp_path.iterdir() if "backup" in path.name] == []
+    backup(home, settings, archive, quiet)

@@ -83,7 +83,7 @@ def write_archive(target: Path, facts: Mapping[str, Any]) -> Iterator[Writer]:
     """
     if target.exists():
         raise Conflict(f"{target} exists already", code="archive_exists", hint="Choose another name, or move it away.")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary, made = target.with_name(f".{target.name}.{os.getpid()}.tmp"), False
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -95,8 +95,11 @@ def write_archive(target: Path, facts: Mapping[str, Any]) -> Iterator[Writer]:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(target)
+        made = True
         sync_folder(target.parent)
     except OSError as error:
+        if made:  # it may not last, and would be in the way of the next try
+            target.unlink(missing_ok=True)
         raise Unavailable(
             f"{target} cannot be written: {error.strerror or error}",
             code="archive_write",

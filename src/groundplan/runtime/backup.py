@@ -26,6 +26,8 @@ from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.rotate import NEXT as ROTATING
+from groundplan.core.audit.rotate import end_rotation
 from groundplan.core.audit.sequencer import complete_files
 from groundplan.core.audit.store import next_leaf, record
 from groundplan.core.audit.tiles import last_tile, levels_of, tile_path
@@ -33,7 +35,7 @@ from groundplan.core.audit.verify import verify
 from groundplan.core.audit.witness import FOLDER as WITNESSES
 from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import Conflict, Invalid, Unavailable
-from groundplan.core.home import Home
+from groundplan.core.home import Home, sync_folder, write_atomically
 from groundplan.core.settings import Settings, load_settings
 from groundplan.runtime.archive import Writer, unpack, write_archive
 from groundplan.runtime.database import running_database
@@ -47,7 +49,7 @@ Progress = Callable[[str], None]
 _FOUND: Final = "lost+found"
 """A file system's own, in the folder where it is mounted."""
 _LEFT_OUT: Final = {
-    "postgres", "run", "logs", "search", "mirrors", "lock", "audit", "journal", "batches", INCOMPLETE, _FOUND
+    "postgres", "run", "logs", "search", "mirrors", "lock", "audit", "keys", "journal", "batches", INCOMPLETE, _FOUND
 }  # fmt: skip
 """Not copied as they are: remade at start, or taken with care."""
 
@@ -144,19 +146,33 @@ def restore(archive: Path, home: Home, settings: Settings | None = None, progres
             f"{home.root} is not empty", code="home_not_empty", hint="Choose another --home, or move this one away."
         )
     made = not home.root.exists()
-    lock = own_home(home)
+    lock = _own_empty(home, made)
     try:
-        (home.root / INCOMPLETE).touch(mode=0o600)
+        write_atomically(home.root / INCOMPLETE, b"")  # first, also after a loss of power
         staging = Path(tempfile.mkdtemp(prefix=".restore-", dir=home.root))  # HOME may be a disk of its own
         progress("checking the archive")
         _restore(home, where, staging, unpack(archive, staging), progress)
-        shutil.rmtree(staging)
         (home.root / INCOMPLETE).unlink()
+        sync_folder(home.root)
     except BaseException:
         _undo(home, where, made)
         raise
     finally:
         os.close(lock)
+
+
+def _own_empty(home: Home, made: bool) -> int:
+    """As `own_home`; where the disk refuses one of its folders, the others are in the way of no further try."""
+    try:
+        return own_home(home)
+    except Unavailable:
+        with suppress(OSError):
+            for path in home.root.iterdir():
+                if path.name != _FOUND:
+                    path.rmdir()
+            if made:
+                home.root.rmdir()
+        raise
 
 
 @contextmanager
@@ -166,7 +182,7 @@ def _lost_told() -> Iterator[None]:
         yield
     except psycopg.OperationalError as error:
         raise Unavailable(
-            f"the database became unreachable: {first_line(error)}",
+            f"the database went away, or can take no more: {first_line(error)}",
             code="database_unavailable",
             hint="Nothing was kept; `groundplan doctor` looks for the cause. Then start again.",
         ) from error
@@ -174,18 +190,37 @@ def _lost_told() -> Iterator[None]:
 
 def _restore(home: Home, settings: Settings, staging: Path, facts: dict[str, Any], progress: Progress) -> None:
     with _lost_told(), running_database(home, settings, progress):
-        progress("restoring the database")
         owner = database_url(home, settings, "owner")
         migrate(owner, str(facts["schema"]))
-        load_tables(owner, staging / "tables", facts)
-        migrate(owner)
-        with connect(owner) as connection:  # of the workers that were heard of then none has this database
-            connection.execute("UPDATE gateway SET heartbeat_at = least(heartbeat_at, now() - interval '1 hour')")
-        shutil.rmtree(staging / "tables")
         for path in staging.iterdir():
-            _move(path, home.root / path.name)
-        progress("checking the audit log")
-        _complete_log(home, database_url(home, settings, "control"))
+            if path.name != "tables":
+                _move(path, home.root / path.name)
+        progress("restoring the database")
+        load_tables(owner, staging / "tables", facts)
+        with _rows_told(settings, progress):
+            shutil.rmtree(staging)
+            migrate(owner)
+            with connect(owner) as connection:  # of the workers that were heard of then none has this database
+                connection.execute("UPDATE gateway SET heartbeat_at = least(heartbeat_at, now() - interval '1 hour')")
+            progress("checking the audit log")
+            _complete_log(home, database_url(home, settings, "control"))
+            _check_log(home, facts)
+            _sync_folders(home)
+
+
+@contextmanager
+def _rows_told(settings: Settings, progress: Progress) -> Iterator[None]:
+    """That somebody else's database has the rows by now, which is not undone."""
+    try:
+        yield
+    except BaseException:
+        if settings.database_url is not None:
+            progress("the database has the rows of the backup already: make it anew before you restore once more")
+        raise
+
+
+def _check_log(home: Home, facts: dict[str, Any]) -> None:
+    """Raises `Invalid` (`archive_damaged`) where what was a sound log is none any more."""
     if facts["audit_ok"] and (home.audit / "checkpoint").exists():
         verdict = verify(home.audit)
         if not verdict.ok:
@@ -200,6 +235,7 @@ def _complete_log(home: Home, control_url: str) -> None:
     """Append entries that the database had already numbered when the log's files were taken: the same bytes again."""
     if not (home.keys / "checkpoint.key").exists():
         return
+    end_rotation(home)
     with connect(control_url) as connection, AuditLog(home.audit, load_private(home, "checkpoint")) as log:
         try:
             complete_files(connection, log, next_leaf(connection))
@@ -209,6 +245,14 @@ def _complete_log(home: Home, control_url: str) -> None:
                 code="archive_damaged",
                 hint="Use another backup.",
             ) from error
+
+
+def _sync_folders(home: Home) -> None:
+    """Make the names of all that was restored durable; the files are. PostgreSQL sees to its own."""
+    for base, names, _ in os.walk(home.root, onerror=_unlisted):
+        if Path(base) == home.root:
+            names[:] = [name for name in names if name not in ("postgres", _FOUND)]
+        sync_folder(Path(base))
 
 
 def _undo(home: Home, settings: Settings, made: bool) -> None:
@@ -228,11 +272,12 @@ def _undo(home: Home, settings: Settings, made: bool) -> None:
 def _keep_log(home: Home, staging: Path, progress: Progress) -> bool:
     """Keep the log's files as of one checkpoint, while it may grow; whether they verify.
 
-    The checkpoint is taken first: what it needs was durable before it and never changes, however long it takes to look
-    at millions of files. What witnesses signed comes before it, since they sign no checkpoint that is not there.
+    The checkpoint is taken first, with the keys: what it needs was durable before it and never changes, however long it
+    takes to look at millions of files. What witnesses signed comes before it, since they sign no checkpoint that is not
+    there.
     """
     _keep(home.audit / WITNESSES, staging / WITNESSES)
-    now = _bytes(home.audit / "checkpoint")
+    now = _keep_keys(home, staging.with_name("keys"))
     if now is None:
         return True
     (staging / "checkpoint").write_bytes(now)
@@ -242,6 +287,16 @@ def _keep_log(home: Home, staging: Path, progress: Progress) -> bool:
     if not verdict.ok:
         progress(f"the audit log does not hold, and is kept as it is: {verdict.problems[0]}")
     return verdict.ok
+
+
+def _keep_keys(home: Home, staging: Path) -> bytes | None:
+    """Keep the keys, and give the newest checkpoint, which belongs to them: a rotation comes before both, or after."""
+    while True:
+        shutil.rmtree(staging, ignore_errors=True)
+        _keep(home.keys, staging)
+        now = _bytes(home.audit / "checkpoint")
+        if all(_bytes(home.keys / name) == _bytes(staging / name) for name in ("checkpoint.key", ROTATING)):
+            return now
 
 
 def _keep_last(audit: Path, staging: Path, checkpoint: bytes) -> None:

@@ -75,6 +75,8 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
             connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
             _derive(connection, "ENABLE")
             _alter(connection, secured, "FORCE")
+        except psycopg.OperationalError:
+            raise  # it went away, or its disk is full: that says nothing of the backup
         except psycopg.Error as error:
             raise Invalid(
                 f"the backup does not fit this schema: {first_line(error)}",
