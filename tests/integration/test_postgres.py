@@ -217,6 +217,23 @@ def test_an_interrupted_first_start_is_begun_again(tmp_path: Path) -> None:
             assert not (place.folder / "data.new").exists()
 
 
+def test_data_that_was_out_of_sight_at_a_start_is_served_again(tmp_path: Path) -> None:
+    """Its disk was not mounted: another server was made meanwhile, and the passwords of this one were gone for good."""
+    with cleaned(Home(tmp_path)) as home:
+        data, away = EmbeddedPostgres(home).place.data, tmp_path / "away"
+        with EmbeddedPostgres(home) as server:
+            server.start()
+            write(home, 1)
+        data.rename(away)
+        with EmbeddedPostgres(home) as server:
+            server.start()
+        shutil.rmtree(data)
+        away.rename(data)
+        with EmbeddedPostgres(home) as server:
+            server.start(timeout=20.0)
+            assert read(home) == [1]
+
+
 def test_two_copies_run_beside_each_other_one_below_a_very_long_path(tmp_path: Path) -> None:
     long = tmp_path / ("deep-" * 30) / ("er-" * 30)
     assert len(str(long)) > 200
@@ -324,6 +341,18 @@ def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(
             write(home, 1)
             with connect(database_url(home, SETTINGS, "owner")) as owner:  # as in a container, with little room for it
                 assert owner.execute("SHOW dynamic_shared_memory_type").fetchone() == ("mmap",)
+
+
+def test_it_is_started_again_at_its_port_where_home_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with cleaned(Home(tmp_path)) as home, EmbeddedPostgres(home) as server:
+        command = server.command()
+        monkeypatch.setattr(postgres, "write_atomically", full)
+        assert server.command() == command
 
 
 def test_without_its_passwords_it_says_so(tmp_path: Path) -> None:

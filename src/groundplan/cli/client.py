@@ -108,11 +108,14 @@ class ControlClient:
         """Write what a GET answers, such as an archive, to a file that is not there yet; its size in bytes."""
         if file.exists():  # what leaves is in the audit log, so nothing is asked for that cannot be kept
             raise _unwritable(file, "File exists")
-        data = self.send("GET", f"{path}?{_encoded(query)}", raw=True)
+        data, made = self.send("GET", f"{path}?{_encoded(query)}", raw=True), False
         try:
             with file.open("xb") as opened:
+                made = True
                 return opened.write(data)
         except OSError as error:
+            if made:  # else it would be in the way of whoever asks again
+                file.unlink(missing_ok=True)
             raise _unwritable(file, error.strerror) from error
 
     def delete(self, path: str) -> Any:

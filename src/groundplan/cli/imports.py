@@ -33,6 +33,7 @@ from groundplan.cli.group import command_group
 from groundplan.cli.options import JsonOption, program_name
 from groundplan.cli.output import emit
 from groundplan.core.errors import Conflict, Invalid, TooLarge
+from groundplan.core.home import write_together
 from groundplan.core.money import parse_usd
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
@@ -81,9 +82,7 @@ def litellm(
     )  # fmt: skip
     verdict = import_litellm(_read(config), config.name, asked)
     if to is not None:
-        to.mkdir(parents=True, exist_ok=True)
-        for name, text in verdict.files.items():
-            (to / name).write_text(text, encoding="utf-8")
+        write_together(to, verdict.files)
     emit({"folder": str(to) if to else None, **verdict.body()}, as_json, _told(verdict, to))
 
 

@@ -13,6 +13,7 @@ from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Conflict
+from groundplan.core.home import write_together
 
 app = command_group("Prompts and their versions.")
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the prompt.")]
@@ -84,7 +85,6 @@ def rollback(
             hint="Apply it, or undo its changes, then roll the prompt back.",
         )
     value = client.post(f"/api/prompts/{quote(name, safe='')}/rollback", {"to": to, "reason": reason})
-    for name_of, text in value["files"].items():
-        (folder / name_of).write_text(text, encoding="utf-8")
+    write_together(folder, value["files"])
     told = ", ".join(str(folder / each) for each in value["files"])
     emit(value, as_json, f"version {value['version']} is written to {told}\n{applied_text(value)}")

@@ -8,10 +8,12 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from groundplan.api.genesis import check_database, check_keys, genesis_if_empty, note_database, take_up_keys
 from groundplan.api.served import current_or_none, services_now
@@ -19,7 +21,7 @@ from groundplan.cli import processes
 from groundplan.cli.client import ControlClient, read_token
 from groundplan.cli.listeners import Listeners
 from groundplan.cli.progress import Steps
-from groundplan.core.database import connect, database_url
+from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.endpoints import lookup
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
@@ -58,16 +60,18 @@ class Start:
         forget_killed(self.home)
         take_up_keys(self.home)
         start_database(supervisor, self.settings, self.steps.say, workers)
-        check_database(self.home, self.settings)
-        check_keys(self.home, self.settings)
+        with _refusal_told():
+            check_database(self.home, self.settings)
+            check_keys(self.home, self.settings)
         self.steps.say("database is ready")
 
     def declare(self) -> tuple[str, ...]:
         """Make blueprint 1 from the workspace where there is none; return the local services that are needed."""
-        made = genesis_if_empty(self.home, self.settings, self.folder, self.demo)
-        note_database(self.home, self.settings)
-        with connect(database_url(self.home, self.settings, "control")) as connection:
-            declared, services = current_or_none(connection) is not None, services_now(connection)
+        with _refusal_told():
+            made = genesis_if_empty(self.home, self.settings, self.folder, self.demo)
+            note_database(self.home, self.settings)
+            with connect(database_url(self.home, self.settings, "control")) as connection:
+                declared, services = current_or_none(connection) is not None, services_now(connection)
         if made:
             self.steps.say("blueprint 1 was made from the workspace")
         elif not declared:
@@ -172,6 +176,20 @@ class Start:
         if missing:
             return f"waiting for {', '.join(missing)}"
         return "" if status["indexed"] else READING
+
+
+@contextmanager
+def _refusal_told() -> Iterator[None]:
+    """What PostgreSQL refuses, as where its disk is full, in our words."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise Unavailable(
+            f"the database refuses what a start needs: {first_line(error)}",
+            code="database_unavailable",
+            hint="Look at its disk and its log; then start again: what was done already stays as it is.",
+            retry_after=1.0,
+        ) from error
 
 
 def _check_alive(supervisor: Supervisor) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,25 +90,58 @@ def names_in(folder: Path) -> list[str]:
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace `path` so that after a crash it holds either the old or the new bytes, durably."""
+    """Replace `path` so that after a crash it holds either the old or the new bytes, durably. Raises OSError, which
+    names the file; nothing is left of it then."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        os.fchmod(descriptor, mode)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
-    sync_folder(path.parent)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        try:
+            os.fchmod(descriptor, mode)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):  # what is told is why it could not be written
+            temporary.unlink(missing_ok=True)
+        raise _named(error, path) from None
+
+
+def write_together(folder: Path, files: Mapping[str, str]) -> None:
+    """Write the texts of somebody's folder, each whole or as it was. Raises OSError, which names the file; those that
+    were not there before are gone then."""
+    made: list[Path] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        path = (folder / name).resolve()
+        try:
+            if path.exists():
+                write_atomically(path, text.encode(), path.stat().st_mode & 0o777)
+            else:
+                made.append(path)
+                path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            for each in made:
+                with suppress(OSError):
+                    each.unlink(missing_ok=True)
+            raise _named(error, path) from None
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable. Raises OSError, which names it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise _named(error, folder) from None
     finally:
         os.close(descriptor)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error, with the file that it is about: of a write and of fsync the system does not tell."""
+    return error if error.filename is not None else OSError(error.errno, error.strerror, str(path))

@@ -153,7 +153,8 @@ class EmbeddedPostgres:
         """
         self.stop_leftovers()
         before, self._port = self._port, _free_port(self._port)
-        write_atomically(self.home.postgres / "port", f"{self._port}\n".encode())
+        if _recorded_port(self.home) != self._port:  # else a server that a full disk ended would wait for room for that
+            write_atomically(self.home.postgres / "port", f"{self._port}\n".encode())
         if self._port != before:
             self.on_moved()
         settings = {**_shared_memory(), **self._tuning, "port": str(self._port)}
@@ -198,13 +199,20 @@ class EmbeddedPostgres:
     def prepared(self) -> None:
         """Make the roles, the database and its extension in a server that answers; safe to repeat."""
         passwords = self._passwords()
-        with self._connected("postgres") as connection:
-            for role in ROLES:
-                _ensure_role(connection, role_name(DATABASE, role), passwords[role])
-            _let_owner_act(connection)
-            _ensure_database(connection)
-        with self._connected(DATABASE) as connection:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        try:
+            with self._connected("postgres") as connection:
+                for role in ROLES:
+                    _ensure_role(connection, role_name(DATABASE, role), passwords[role])
+                _let_owner_act(connection)
+                _ensure_database(connection)
+            with self._connected(DATABASE) as connection:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        except psycopg.Error as error:
+            raise Unavailable(
+                f"the database cannot be prepared: {first_line(error)}",
+                code="postgres_init",
+                hint=f"See {self.log}, and the room on its disk; then start again.",
+            ) from error
 
     def _connected(self, database: str) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection to a server that answered a moment ago, also where it stands still now: what recovers, or has a
@@ -292,8 +300,7 @@ class EmbeddedPostgres:
         )
 
     def _initialise(self) -> None:
-        passwords = {name: secrets.token_urlsafe(24) for name in ("superuser", *ROLES)}
-        write_atomically(self.home.postgres / "roles.json", json.dumps(passwords, indent=1).encode())
+        passwords = self._own_passwords()
         folder = self.place.folder
         for leftover in folder.glob("data.new*"):
             shutil.rmtree(leftover)
@@ -309,6 +316,17 @@ class EmbeddedPostgres:
             self._initdb(new, secret.fileno())
         new.rename(self.place.data)
         sync_folder(folder)
+
+    def _own_passwords(self) -> dict[str, str]:
+        """Those that are there, which are of data that may only be out of sight, as on a disk that is not mounted; new
+        ones where there are none."""
+        try:
+            known = self._passwords()
+        except Unavailable:
+            known = {}
+        passwords = {name: known.get(name) or secrets.token_urlsafe(24) for name in ("superuser", *ROLES)}
+        write_atomically(self.home.postgres / "roles.json", json.dumps(passwords, indent=1).encode())
+        return passwords
 
     def _initdb(self, data: Path, secret: int) -> None:
         account = self.place.account
@@ -446,15 +464,8 @@ def _let_owner_act(connection: psycopg.Connection[Any]) -> None:
 def _ensure_database(connection: psycopg.Connection[Any]) -> None:
     owner = sql.Identifier(role_name(DATABASE, "owner"))
     name = sql.Identifier(DATABASE)
-    try:
-        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
-            connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, owner))
-        connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
-        roles = sql.SQL(", ").join(sql.Identifier(role_name(DATABASE, role)) for role in ROLES)
-        connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, roles))
-    except psycopg.Error as error:
-        raise Unavailable(
-            f"the database cannot be prepared: {first_line(error)}",
-            code="postgres_init",
-            hint="See the PostgreSQL log in HOME/logs.",
-        ) from error
+    if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
+        connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, owner))
+    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+    roles = sql.SQL(", ").join(sql.Identifier(role_name(DATABASE, role)) for role in ROLES)
+    connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, roles))

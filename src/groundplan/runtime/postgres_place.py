@@ -147,6 +147,7 @@ def _copy_programs(package: Path, target: Path) -> None:
         for path in (temporary, *temporary.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) or path.parent.name == "bin" else 0o644)
+        os.sync()  # a thousand files: after a loss of power each is there, or their folder is not
         try:
             temporary.rename(target)
         except OSError:
