@@ -147,6 +147,23 @@ def test_one_that_ends_before_it_is_ready_tells_its_last_words(tmp_path: Path) -
         assert supervisor.states() == ()
 
 
+def test_all_end_in_their_order_where_home_takes_nothing_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its disk was made read-only after an error."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with Supervisor(Home(tmp_path)) as supervisor:
+        pids = [supervisor.start(Process(name, SLEEP)) for name in ("first", "second")]
+        supervisor.announce("http://127.0.0.1:1", "http://127.0.0.1:2")
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", refused)
+            supervisor.close()
+    assert not any(lives(pid) for pid in pids)
+
+
 def test_a_stubborn_child_is_killed_after_its_grace(tmp_path: Path) -> None:
     mark = tmp_path / "up"
     program = (

@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from groundplan.core.home import Home
 from groundplan.core.settings import child_environment
+from groundplan.gateway.app import Worker
 from groundplan.gateway.http.front import is_serving, serving_file, tell_serving
 
 OTHERS = (
@@ -53,6 +56,17 @@ def test_a_worker_is_not_taken_for_ready_for_what_another_one_with_its_pid_left_
         serving_file(home, os.getpid()).write_text(before)
         assert not is_serving(home, os.getpid())
     assert not is_serving(home, 2**22 + 1), "which no process has"
+
+
+def test_a_worker_serves_where_home_takes_nothing_and_tells_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal may be on another disk, which has room."""
+    worker: Any = SimpleNamespace(_home=Home(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr("groundplan.gateway.http.front.write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28)))
+        assert not Worker._tell_serving(worker) and not is_serving(worker._home, os.getpid())
+    assert Worker._tell_serving(worker) and is_serving(worker._home, os.getpid())
 
 
 def test_the_process_that_parses_documents_loads_no_numpy() -> None:

@@ -225,12 +225,18 @@ class Worker:
                 return BROKEN
             self._live.read_kill_file()
             ready = self._live.loaded.is_set()
-            if ready and not told:
-                tell_serving(self._home)
-            told = ready
+            told = ready and (told or self._tell_serving())
             self._tell_ready(ready=ready)
             await rest(LOOK_SECONDS)
         return 0
+
+    def _tell_serving(self) -> bool:
+        """Whether that is told. Where HOME/run takes nothing the worker serves all the same, and tries again."""
+        try:
+            tell_serving(self._home)
+        except OSError:
+            return False
+        return True
 
     async def end(self, code: int, drain_seconds: float, leave_seconds: float) -> None:
         """Accept no more, let running answers end, and end those that do not. `code`: as `watch` gave it."""

@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from groundplan.core import logs
 from groundplan.core.database import database_url
-from groundplan.core.endpoints import announce, listen_locally, withdraw
+from groundplan.core.endpoints import announce_at_last, listen_locally, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
@@ -151,13 +151,15 @@ async def serve(home: Home, settings: Settings) -> None:
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         gc.collect()
         gc.freeze()
-        announce(home, SEARCH, url, token)
-        announce(home, EMBEDDINGS, f"{url}/v1", token)
+        over = threading.Event()
+        for name, where in ((SEARCH, url), (EMBEDDINGS, f"{url}/v1")):
+            announce_at_last(home, name, where, token, over)
         # a second, and of an index of a gigabyte some more, in which questions are answered
         threading.Thread(target=_settle, args=(questions,), name="gather", daemon=True).start()
         try:
             await server.serve(sockets=[listener])
         finally:
+            over.set()
             for name in (SEARCH, EMBEDDINGS):
                 withdraw(home, name)
             follower.stop()

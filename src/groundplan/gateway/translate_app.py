@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from groundplan.core import logs
-from groundplan.core.endpoints import announce, withdraw
+from groundplan.core.endpoints import announce_at_last, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import only_declared, without_proxies
@@ -106,14 +106,15 @@ async def serve(home: Home, drain_seconds: float) -> None:
     providers = Providers()
     server = Server(Service(providers, token).handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0, backlog=256)
-    announce(home, SERVICE, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", token)
-    stop = asyncio.Event()
+    over, stop = threading.Event(), asyncio.Event()
+    announce_at_last(home, SERVICE, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", token, over)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     _log.info("other providers are reached from here")
     try:
         await stop.wait()
     finally:
+        over.set()
         withdraw(home, SERVICE)
         listener.close()
         await server.drain(drain_seconds)

@@ -12,12 +12,13 @@ import os
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from groundplan.core.endpoints import announce, withdraw
+from groundplan.core.endpoints import announce_at_last, withdraw
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -91,8 +92,9 @@ def serve(home: Home, models: Path) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     token = secrets.token_urlsafe(32)
     server, url = start(ensure(models, SMOLLM2.name) / "model.gguf", token)
-    announce(home, NAME, url, token)
+    announce_at_last(home, NAME, url, token, over := threading.Event())
     signal.sigwait(_STOPPING)
+    over.set()
     withdraw(home, NAME)
     # llama.cpp finishes a running answer before it stops; nobody is there to read it
     sys.stdout.flush()

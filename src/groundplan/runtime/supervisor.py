@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -350,7 +350,8 @@ class Supervisor:
             self._close()
 
     def _close(self) -> None:
-        (self.home.run / "up.json").unlink(missing_ok=True)
+        with suppress(OSError):  # also on a disk that takes nothing any more all end in their order
+            (self.home.run / "up.json").unlink(missing_ok=True)
         now = time.monotonic()
         for successor in self._coming.values():
             if successor.popen is not None:

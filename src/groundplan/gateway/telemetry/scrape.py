@@ -75,7 +75,8 @@ class Scrapes:
         before = lookup(self._home, f"{SERVICE}{self.slot}")
         with suppress(OSError):
             departed.fold(self._home, self.slot, "" if before is None else _id(before.token))
-        self._announce()
+        with suppress(OSError):  # where the disk takes nothing calls are served all the same, and `_watch` tells it
+            self._announce()
         self._watching = loop.create_task(self._watch())
 
     def _announce(self) -> None:
