@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -660,6 +661,24 @@ async def test_what_is_deleted_elsewhere_leaves_the_disk(database: Database, tmp
         await files_api.sweep(connection, shelf)
         named = await connection.execute("SELECT id FROM api_file WHERE filename <> ''")
         assert not shelf.kept() and not await named.fetchall()
+
+
+async def test_what_a_killed_gateway_wrote_down_and_never_entered_leaves_the_disk(
+    database: Database, tmp_path: Path
+) -> None:
+    """Nobody can read it or delete it, and whoever erases a person does not find it."""
+    shelf, now = Shelf(Home(tmp_path)), datetime.now(UTC)
+    shelf.ready()
+    entered, stray, sent_just_now = (new_id() for _ in range(3))
+    output = uuid.uuid5(new_id(), "output")  # of a batch, which makes it again under the same id
+    async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
+        for id in (entered, stray, sent_just_now, output):
+            shelf.path(id).write_bytes(b"prompts")
+            if id != sent_just_now:
+                os.utime(shelf.path(id), (0, 0))
+        await file_store.add(connection, StoredFile(entered, "assistant", "user_data", "a.txt", 7, now), None)
+        await files_api.sweep(connection, shelf)
+        assert set(shelf.kept()) == {entered, sent_just_now, output}
 
 
 async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setup) -> None:

@@ -143,3 +143,9 @@ async def deleted(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
         "UPDATE api_file SET filename = '' WHERE id = ANY(%s) AND deleted_at IS NOT NULL RETURNING id", (list(ids),)
     )
     return [id for (id,) in await rows.fetchall()]
+
+
+async def entered(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these files that are known here, also as deleted."""
+    rows = await connection.execute("SELECT id FROM api_file WHERE id = ANY(%s)", (list(ids),))
+    return {id for (id,) in await rows.fetchall()}

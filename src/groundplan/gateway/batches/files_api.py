@@ -38,6 +38,8 @@ _ANCHOR, _SECONDS, _IN_SECONDS = "expires_after[anchor]", "expires_after[seconds
 _FIELDS = ("purpose", _ANCHOR, _SECONDS, _IN_SECONDS)
 _DAY = 86_400
 _MOST_DAYS = {_IN_SECONDS: 90}
+_SENT = 7
+"""The version of the ids of what callers send."""
 PURPOSES = ("batch", *file_store.CONTENT)
 """Of files that are sent."""
 
@@ -220,10 +222,15 @@ async def delete(connection: Connection, shelf: Shelf, file: StoredFile) -> None
 
 async def sweep(connection: Connection, shelf: Shelf) -> None:
     """Take off the shelf what is over, and what is deleted where whoever deleted it did not: another gateway on the
-    same database, or one that was killed in the middle."""
+    same database, or one that was killed in the middle; and what one that was killed wrote down and never entered,
+    which nobody can read or delete."""
     kept = await asyncio.to_thread(shelf.kept)
     await file_store.expire(connection)
-    for id in await file_store.deleted(connection, kept) if kept else ():
+    gone = await file_store.deleted(connection, kept) if kept else []
+    # those of another version are made from the ids of batches and orders, and are theirs
+    sent = [id for id in kept if id.version == _SENT]
+    strays = set(sent) - await file_store.entered(connection, sent) if sent else set()
+    for id in (*gone, *(id for id in strays if shelf.is_old(id))):
         shelf.path(id).unlink(missing_ok=True)
 
 

@@ -31,6 +31,7 @@ _LOOK_BYTES = 16 << 20
 _PIECE = 64 << 10
 """What is written at once at least: uploads over slow networks come in pieces of a packet each."""
 _ABANDONED_S = 3600
+_UNENTERED_S = 86_400
 _Told = TypeVarTuple("_Told")
 _Found = TypeVar("_Found")
 _READERS, _WRITERS = ThreadPoolExecutor(4, "reads files"), ThreadPoolExecutor(4, "writes files")
@@ -64,6 +65,12 @@ class Shelf:
             return _ids(path.name for path in self.files.iterdir())
         except FileNotFoundError:
             return []
+
+    def is_old(self, id: UUID) -> bool:
+        """Whether a file is here for longer than it takes to enter it, by a day."""
+        with suppress(OSError):
+            return time.time() - self.path(id).stat().st_mtime > _UNENTERED_S
+        return False
 
     async def keep(self, id: UUID, chunks: AsyncGenerator[bytes, None], most: int = MOST_BYTES) -> int:
         """Write a file of at most `most` bytes; returns its length. Raises `TooLarge`, `Unavailable`, and what `chunks`
