@@ -7,6 +7,7 @@ The copy verifies as the log itself does. Reads only the log's files.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.proof import checkpoint_file
 from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, levels_of, tile_path, tiles_of
 from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.file_store import is_folder
 
 BESIDE = ("log.pub", "rotated", "witnessed")
 
@@ -41,12 +43,14 @@ def seal(folder: Path, target: str, locked_until: datetime | None = None) -> Sea
     segments = others = 0
     try:
         for path, content in _full(folder, size):
-            if not store.exists(f"{root}/{path}"):
+            if not _is_there(store, f"{root}/{path}", content):
                 _put(store, f"{root}/{path}", content, locked_until)
                 segments += 1
         for path, content in _rest(folder, size):
             _put(store, f"{root}/{path}", content, None)
             others += 1
+        if is_folder(store):
+            os.sync()  # all that the checkpoint vouches for, before it
         _put(store, f"{root}/checkpoints/{size}", data, locked_until)
         _put(store, f"{root}/checkpoint", data, None)
     except OSError as error:
@@ -100,12 +104,33 @@ def _store(target: str) -> tuple[Any, str]:
 
 def _put(store: Any, path: str, content: bytes, locked_until: datetime | None) -> None:
     store.makedirs(path.rpartition("/")[0], exist_ok=True)
-    if locked_until is None or not _locks(store):
+    if is_folder(store):
+        _place(Path(path), content)
+    elif locked_until is None or not _locks(store):
         store.pipe_file(path, content)
-        return
-    lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": locked_until}
-    with store.open(path, "wb", **lock) as file:
-        file.write(content)
+    else:
+        lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": locked_until}
+        with store.open(path, "wb", **lock) as file:
+            file.write(content)
+
+
+def _place(path: Path, content: bytes) -> None:
+    """Whole or not there, as in a store of objects: what is there is not written again."""
+    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        made.write_bytes(content)
+        made.replace(path)
+    except OSError:
+        made.unlink(missing_ok=True)
+        raise
+
+
+def _is_there(store: Any, path: str, content: bytes) -> bool:
+    """Whether all of a file is: a loss of power may have left a part of it."""
+    try:
+        return bool(store.info(path)["size"] == len(content))
+    except FileNotFoundError:
+        return False
 
 
 def _locks(store: Any) -> bool:
