@@ -298,6 +298,29 @@ def test_a_copy_that_the_disk_does_not_take_is_made_later(tmp_path: Path, monkey
     assert "zanzibar" not in (tmp_path / f"projection-{FORMAT}" / "terms").read_text()
 
 
+@pytest.mark.parametrize("left", ["nothing", "half", "zeros", "another's"])
+def test_what_a_loss_of_power_left_of_a_copy_is_not_searched(tmp_path: Path, left: str) -> None:
+    """Of each file: some file systems leave one of the right length with zeros, which found fewer documents."""
+    saved, random = Saved(tmp_path / "kept"), np.random.default_rng(4)
+    index = saved.load()
+    for number in range(3):
+        made = random.normal(size=(400, 384)).astype(np.float32)
+        rows = [Row(uuid4(), ["leave", f"t{number}"], one / np.linalg.norm(one)) for one in made]
+        index.take([Entry(uuid4(), "s", number, rows, Metadata(f"a/{number}.md", "ana"))], number + 1)
+    saved.save()
+    folder = tmp_path / "kept" / f"projection-{FORMAT}"
+    files = sorted(path.name for path in folder.iterdir())
+    assert len(files) > 15
+    for name in files:
+        whole = (folder / name).read_bytes()
+        cut = {"nothing": b"", "half": whole[: len(whole) // 2], "another's": b"x" + whole[1:]}
+        (folder / name).write_bytes(cut.get(left, whole[: len(whole) // 2].ljust(len(whole), b"\0")))
+        changed = (folder / name).read_bytes() != whole
+        assert Saved(tmp_path / "kept").load().count == (0 if changed else 1200), name
+        (folder / name).write_bytes(whole)
+    assert Saved(tmp_path / "kept").load().count == 1200
+
+
 def test_signs_are_the_same_a_row_a_row(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     saved = Saved(tmp_path / "kept")

@@ -1,7 +1,8 @@
 """The projection on disk, so that a start reads only what changed meanwhile. Thrown away where anything is odd.
 
-Written beside the last one and then put in its place, so that a kill leaves one or the other. It is a copy of what is
-in PostgreSQL without its texts: losing it costs time, nothing else.
+Written beside the last one and then put in its place, so that a kill leaves one or the other. What a loss of power left
+of it is known by its sums: to sync it would keep the journal on the same disk waiting. It is a copy of what is in
+PostgreSQL without its texts: losing it costs time, nothing else.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import zlib
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -88,7 +90,7 @@ class Saved:
         for name, array in _arrays(state["view"]).items():
             np.save(fresh / name, array)
         (fresh / "terms").write_text("\n".join(state["view"].terms), encoding="utf-8")
-        (fresh / "state.json").write_text(json.dumps(_described(state)))
+        (fresh / "state.json").write_text(json.dumps({**_described(state), "sums": _sums(fresh)}))
         shutil.rmtree(self._folder, ignore_errors=True)
         fresh.rename(self._folder)
         self._kept, self._due = state["view"].cursor, False
@@ -99,6 +101,8 @@ class Saved:
 
     def _restored(self) -> Projection:
         state = json.loads((self._folder / "state.json").read_bytes())
+        if state.get("sums", sums := _sums(self._folder)) != sums:
+            raise ValueError("not what was saved")
         arrays = {path.stem: np.load(path) for path in self._folder.glob("*.npy")}
         columns = Columns(
             arrays["chunks"],
@@ -165,6 +169,19 @@ def _arrays(view: View) -> dict[str, Any]:
     for number, segment in enumerate(view.segments):
         arrays |= {f"segment{number}_{name}": getattr(segment, name) for name in _SEGMENT}
     return arrays
+
+
+def _sums(folder: Path) -> dict[str, int]:
+    """Of each file but the description."""
+    return {path.name: _sum(path) for path in folder.iterdir() if path.name != "state.json"}
+
+
+def _sum(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def _described(state: dict[str, Any]) -> dict[str, Any]:
