@@ -625,42 +625,60 @@ async def test_a_call_whose_journal_is_gone_is_in_all_books_once(
             assert installation.rows("SELECT kind FROM finding") == [("journal_gap",)]
             if not late:
                 shutil.copytree(kept, journal.folder)
+                spent = Decimal("0.5")  # what stood open cost what is told of it now
     await journal.close()
 
 
+@pytest.mark.parametrize("archived", [False, True], ids=["call", "archived"])
 async def test_what_is_told_later_of_a_call_that_was_written_off_is_in_all_books_once(
-    installation: Installation, tmp_path: Path
+    installation: Installation, tmp_path: Path, archived: bool
 ) -> None:
     """Its first attempt was known as open; who has its journal tells that it was not billed, and of a second one."""
     journal, clock = installation.journal(), ManualClock(datetime.now(UTC) + timedelta(seconds=3))
-    installation.lend(journal.epoch, 10 * USD)
+    installation.lend(journal.epoch, USD, limit=USD)
     call = new_id().bytes
-    journal.reserve(reservation(call))
+    of_then: Callable[[Record], Record] = aged if archived else changed
+    journal.reserve(of_then(reservation(call)))
     installation.step(1, Shipper(installation.home, clock))
     journal.settle(settlement(call, 0, cost=0, outcome="not_billed"))
-    journal.reserve(reservation(call, 1, amount=0))
+    journal.reserve(of_then(reservation(call, 1, amount=0)))
     journal.settle(settlement(call, 1))
-    journal.finish(finish(call))
+    journal.finish(of_then(finish(call)))
     journal._flush()
     installation.journals.clear()
     journal.folder.rename(kept := tmp_path / "kept")
+
+    def sums() -> dict[str, Decimal]:
+        with psycopg.connect(installation.database.urls["control"]) as conn:
+            rollup_store.fold(conn)
+        tables = ("call_day", "part_day", "charge_total", "person_day", "document_day")
+        return {table: installation.rows(f"SELECT sum(cost_usd) FROM {table}")[0][0] for table in tables}
+
     with died(journal):
         (shipper := Shipper(installation.home, clock))._looked_ms = 0
         installation.step(1, shipper)
         assert installation.rows("SELECT state, cost_usd FROM attempt") == [("crashed", 1)]
+        assert set(sums().values()) == {Decimal(1)}
+        if archived:
+            with psycopg.connect(installation.database.urls["control"]) as conn:
+                (day,) = archive_store.days(conn, datetime.now(UTC).date() - timedelta(days=8), 1)
+                archive.archive_day(conn, str(tmp_path / "facts"), day)
+            spent = Decimal("1.25")  # what has left stays as it is there
+        else:
+            spent = Decimal("0.25")
         for _ in range(2):
             shutil.copytree(kept, journal.folder)
             installation.step(3, Shipper(installation.home, clock))
-            assert installation.rows("SELECT number, state, cost_usd FROM attempt ORDER BY 1") == [
-                (0, "crashed", 1),
-                (1, "settled", Decimal("0.25")),
-            ]
-            for book in ("call", "charge", "call_delta", "call_step_delta", "person_delta", "document_delta"):
-                spent = installation.rows(f"SELECT sum(cost_usd) FROM {book}")
-                assert spent == [(Decimal("1.25"),)], book
-            assert installation.rows("SELECT sum(calls) FROM call_delta") == [(1,)]
+            found = installation.rows("SELECT number, state, cost_usd FROM attempt ORDER BY 1")
+            assert found == [*([] if archived else [(0, "settled", 0)]), (1, "settled", Decimal("0.25"))]
+            assert sums() == dict.fromkeys(sums(), spent)
+            assert installation.rows("SELECT sum(calls) FROM call_day") == [(1,)]
             told = installation.rows("SELECT body FROM audit_entry WHERE action = 'call.cost'")
-            assert [decode(bytes(body)).detail["cost_usd"] for (body,) in told] == ["1.250000000000"]
+            usd = [decode(bytes(body)).detail["more_usd" if archived else "cost_usd"] for (body,) in told]
+            assert usd == ["0.250000000000"]
+            if not archived:
+                assert installation.rows("SELECT cost_usd FROM call") == [(spent,)]
+                assert installation.granted() == 1, "and no more than the budget is"
     await journal.close()
 
 
@@ -685,7 +703,7 @@ async def test_a_copy_of_a_journal_is_left_to_whoever_has_the_worker(installatio
     with died(journal):
         installation.step(3)
     assert (UUID(bytes=late),) in installation.rows("SELECT id FROM call"), "what came after the copy is not lost"
-    assert installation.granted() == Decimal("1.5") and not journal.folder.exists()
+    assert installation.granted() == Decimal("0.75") and not journal.folder.exists(), "what all three cost"
     assert installation.rows("SELECT done FROM shipped") == [(True,)]
     await journal.close()
 

@@ -27,6 +27,10 @@ class Left:
     def __init__(self, rows: Iterable[tuple[UUID, int | None]] = ()) -> None:
         self._known = set(rows)
 
+    def gone(self) -> set[UUID]:
+        """The calls."""
+        return {id for id, number in self._known if number is None}
+
     def calls(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Rows of `call` without those that have left."""
         return [row for row in rows if (UUID(row[0]), None) not in self._known] if self._known else rows

@@ -1,8 +1,8 @@
 """The SQL with which the shipper writes calls, attempts and charges, takes releases over and fences dead workers.
 
 Every statement but COPY may be repeated: rows are keyed by (call, attempt), movements by their id. A row that says
-`settled` or `crashed` is never changed; a call costs more where somebody tells of further attempts after its end. What
-the rows say is decided elsewhere (`shipper`, `recovery`).
+`settled` or `crashed` is never changed, but where a journal comes back (`late_store`). What the rows say is decided
+elsewhere (`shipper`, `recovery`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, LiteralString
 from uuid import UUID, uuid5
 
@@ -94,7 +93,8 @@ _SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.s
     estimated = EXCLUDED.estimated, flags = EXCLUDED.flags, duration_ms = EXCLUDED.duration_ms,
     started_ms = EXCLUDED.started_ms, connect_ms = EXCLUDED.connect_ms, first_byte_ms = EXCLUDED.first_byte_ms,
     parts = EXCLUDED.parts, tier = EXCLUDED.tier
-    WHERE attempt.state = 'open' AND EXCLUDED.state <> 'open'"""
+    WHERE attempt.state = 'open' AND EXCLUDED.state <> 'open'
+      OR attempt.state = 'crashed' AND EXCLUDED.state = 'settled'"""
 
 
 _NUL = (b"\\u0000", b"\\ufffd")
@@ -157,20 +157,6 @@ _SHRINK_ALL: LiteralString = (
 )
 
 
-def add_late_costs(conn: Conn, calls: Sequence[str]) -> list[tuple[UUID, str, Decimal, list[dict[str, Any]]]]:
-    """Calls of these that cost less than their attempts cost from here on as much: (id, workload, USD, attempts)."""
-    return conn.execute(
-        """WITH told AS (
-             SELECT a.call_id, sum(a.cost_usd) AS usd, jsonb_agg(jsonb_build_object(
-               'number', a.number, 'deployment', a.deployment, 'state', a.state, 'cost_usd', a.cost_usd::text)
-               ORDER BY a.number) AS attempts
-             FROM attempt a WHERE a.call_id = ANY(%s::uuid[]) GROUP BY 1)
-           UPDATE call c SET cost_usd = t.usd FROM told t WHERE c.id = t.call_id AND c.cost_usd < t.usd
-           RETURNING c.id, c.workload, t.usd, t.attempts""",
-        (list(calls),),
-    ).fetchall()
-
-
 def limit_idle_transactions(conn: Conn) -> None:
     """A shipper that is stopped in the middle of a transaction must not hold its locks for long."""
     conn.execute("SET idle_in_transaction_session_timeout = '5s'")
@@ -184,8 +170,12 @@ def _lock_briefly(conn: Conn) -> None:
 def insert_rows(conn: Conn, insert: Insert, rows: Sequence[Row]) -> None:
     """Many rows with one statement; rows of one statement have different keys."""
     if rows:
-        data = _encode([insert.named(*row) for row in rows])
-        conn.execute(insert.statement, (data.replace(*_NUL).decode(),))
+        conn.execute(insert.statement, (as_json(insert, rows),))
+
+
+def as_json(insert: Insert, rows: Sequence[Row]) -> str:
+    """Rows as their columns are named."""
+    return _encode([insert.named(*row) for row in rows]).replace(*_NUL).decode()
 
 
 def copy_new(conn: Conn, insert: Insert, rows: Iterable[Row]) -> None:

@@ -6,6 +6,8 @@ Which ones have ended is the shipper's to say.
 from __future__ import annotations
 
 from collections.abc import Set
+from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid5
 
 import psycopg
@@ -17,9 +19,9 @@ from groundplan.core.audit.store import copy_new, keys_made_acting, record_many
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock
 from groundplan.core.home import Home
-from groundplan.gateway.journal import archived_store, ledger_store, over_bound
+from groundplan.gateway.journal import archived_store, late_store, ledger_store, over_bound
 from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
-from groundplan.gateway.journal.ledger_store import Conn, Row
+from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.gateway.telemetry.trace_export import TraceExport
 
@@ -62,6 +64,8 @@ class Context:
             (ledger_store.INSERT_CALLS, left.calls(calls)),
         )
         entries = left.entries(self._entries(conn, epoch, ended))
+        gone = left.gone()
+        before = late_store.here(conn, gone) if gone else {}
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, shown)
         try:
             with conn.transaction():
@@ -72,17 +76,40 @@ class Context:
             for insert, rows in facts:
                 ledger_store.insert_rows(conn, insert, rows)
             record_many(conn, entries)
-            self._tell_late(conn, epoch, calls)
+            self._set_right(conn, epoch, [*{UUID(row[0]) for row in (*calls, *attempts, *shown)}])
+        if gone:
+            self._add_to_archived(
+                conn, epoch, closed, {id: before[id][0] if id in before else Decimal() for id in gone}
+            )
         over_bound.stop(conn, epoch, closed)
 
-    def _tell_late(self, conn: Conn, epoch: UUID, calls: list[Row]) -> None:
-        """Of calls that had been told before: what attempts cost that were not known then, as of one that was written
-        off with the HOME that has its journal."""
-        at = self._clock.now()
-        for id, workload, usd, attempts in ledger_store.add_late_costs(conn, [row[0] for row in calls]):
+    def _set_right(self, conn: Conn, epoch: UUID, calls: list[UUID]) -> None:
+        """Of calls that may have been told before: what attempts cost of which not all was known then, as of one that
+        was written off with the HOME that has its journal."""
+        for id, workload, usd, attempts in late_store.set_right(conn, calls):
             detail = {"call": str(id), "cost_usd": str(usd), "attempts": attempts}
-            entry = uuid5(id, f"costs {usd}")
-            record_many(conn, [Entry(entry, at, "call.cost", gateway_actor(epoch), f"workload/{workload}", detail)])
+            self._enter(conn, epoch, uuid5(id, f"costs {usd}"), workload, detail)
+
+    def _add_to_archived(self, conn: Conn, epoch: UUID, closed: list[Attempt], before: dict[UUID, Decimal]) -> None:
+        """The same of calls that have left: what their attempts that are here cost more than `before` is in sums alone,
+        as of a call that was cut off, which is how it ended where a later journal tells more of it."""
+        told: dict[bytes, CallState] = {}
+        for each in closed:
+            id = each.reservation.call
+            told.setdefault(id, CallState(id, 0)).attempts[each.reservation.attempt] = each
+        here = late_store.here(conn, before)
+        for id, call in told.items():
+            usd, attempts = here.get(UUID(bytes=id), (Decimal(), []))
+            more = usd - before.get(UUID(bytes=id), usd)
+            if more:
+                late_store.add_to_sums(conn, call_row(call, epoch, self._team, self._acting), more)
+                detail = {"call": str(UUID(bytes=id)), "more_usd": str(more), "attempts": attempts}
+                entry = uuid5(UUID(bytes=id), f"costs {usd} after it left")
+                self._enter(conn, epoch, entry, call.source.workload, detail)
+
+    def _enter(self, conn: Conn, epoch: UUID, id: UUID, workload: str, detail: dict[str, Any]) -> None:
+        actor = gateway_actor(epoch)
+        record_many(conn, [Entry(id, self._clock.now(), "call.cost", actor, f"workload/{workload}", detail)])
 
     def _entries(self, conn: Conn, epoch: UUID, ended: list[CallState]) -> list[Entry]:
         """The audit entries of calls, with whom they are about sealed once for each."""
