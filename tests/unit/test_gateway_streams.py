@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def broken(stream: Stream, reason: str) -> None:
     assert stream.events[-1] == {"error": error} and stream.finish == []
     assert (error["type"], error["code"]) == ("api_error", "stream_broken")
     assert reason in error["message"] and error["hint"] and error["call_id"]
+    assert Decimal(error["cost_usd"]) > 0, "what was made is paid for"
 
 
 # before the first byte -----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, Unavailable
+from groundplan.core.money import format_usd
 from groundplan.gateway.call import settle, stored
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -340,8 +341,10 @@ async def break_off(
 
 
 def _told(exchange: Exchange, relay: Relay, reason: str, code: str) -> bytes:
-    """The error event; nothing where there is no place for one."""
+    """The error event, which says what it cost all the same; nothing where there is no place for one."""
     told = relay.broken(reason, str(exchange.call))
+    id = b'"%b"' % exchange.id
+    told = told.replace(id, b'%b,"cost_usd":"%b"' % (id, format_usd(exchange.cost).encode()))
     return told if code == "stream_broken" else told.replace(b'"stream_broken"', b'"%b"' % code.encode())
 
 
