@@ -79,6 +79,12 @@ def short_usd(amount: Picodollars | int) -> str:
     return f"{sign}${value:.{digits}f}"
 
 
+def distinct_usd(amount: Picodollars | int, other: Picodollars | int) -> str:
+    """As `short_usd`, but exact where that is how `other`, from which it differs, is written, too."""
+    short = short_usd(amount)
+    return short if amount == other or short != short_usd(other) else f"${plain(to_decimal(amount))}"
+
+
 def plain(amount: Decimal, decimals: int = 2) -> str:
     """Every digit that says something, without exponent: at least so many decimals, no zeros after them."""
     whole, _, fraction = f"{amount:f}".partition(".")

@@ -14,7 +14,7 @@ from uuid import UUID
 from groundplan.blueprint.model import Budget, Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.ids import new_id
-from groundplan.core.money import short_usd
+from groundplan.core.money import distinct_usd, short_usd
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_lines import LINE_BYTES, LineBody, most_lines, read_line
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Line
@@ -91,8 +91,8 @@ def too_dear(checked: Checked, left: int) -> list[dict[str, Any]]:
             break
         fits += 1
     message = (
-        f"the batch may cost up to {short_usd(checked.total)}, and its budgets have {short_usd(max(0, left))} left: "
-        f"the first {fits} of its {len(checked.lines)} lines would fit"
+        f"the batch may cost up to {distinct_usd(checked.total, left)}, and its budgets have {short_usd(max(0, left))} "
+        f"left: the first {fits} of its {len(checked.lines)} lines would fit"
     )
     return [_error("budget_exhausted", message, None)]
 

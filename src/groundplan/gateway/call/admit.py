@@ -12,7 +12,7 @@ from typing import Any
 
 from groundplan.blueprint.model import Budget, Deployment, Workload
 from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavailable
-from groundplan.core.money import format_usd, parse_usd, short_usd
+from groundplan.core.money import distinct_usd, format_usd, parse_usd, short_usd
 from groundplan.core.words import each
 from groundplan.gateway.budgets.periods import current, end_text, ends, is_over
 from groundplan.gateway.call.ask import Ask
@@ -215,7 +215,7 @@ def check_cost(exchange: Exchange, plan: Plan, amount: int) -> None:
     most = _most(exchange, plan)
     if most is not None and amount > most:
         raise Denied(
-            f"this call may cost up to {short_usd(amount)}, more than the {short_usd(most)} that one may",
+            f"this call may cost up to {distinct_usd(amount, most)}, more than the {short_usd(most)} that one may",
             code=COST_PER_CALL,
             hint=f"{_LESS.get(exchange.endpoint, 'Send less')}, or use a cheaper model.",
             details={"needed_usd": format_usd(amount), "max_cost_usd": format_usd(most)},
@@ -229,8 +229,8 @@ def check_next(exchange: Exchange, plan: Plan, amount: int, running: int = 0) ->
     spent = exchange.cost + exchange.draining + running
     if most is not None and spent + amount > most:
         raise Denied(
-            f"another attempt may bring this call to {short_usd(spent + amount)}, more than the {short_usd(most)} "
-            "that one may cost",
+            f"another attempt may bring this call to {distinct_usd(spent + amount, most)}, more than the "
+            f"{short_usd(most)} that one may cost",
             code=COST_PER_CALL,
             hint=f"Its attempts so far cost up to {short_usd(spent)}; ask for fewer tokens, or allow a call more.",
             details={
@@ -320,7 +320,7 @@ def exhausted(budget: Budget, bound: int, period: str, left: int, unspent: int, 
         "remaining_usd": format_usd(max(0, left)),
     }
     if bound > budget.limit:
-        hint = f"It may cost up to {short_usd(bound)}: ask for fewer tokens or raise the budget."
+        hint = f"It may cost up to {distinct_usd(bound, budget.limit)}: ask for fewer tokens or raise the budget."
     elif unspent >= bound:
         details |= {"frees_at": None, "remaining_usd": format_usd(unspent)}
         after = HELD_SECONDS

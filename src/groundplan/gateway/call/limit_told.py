@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
-from groundplan.core.money import short_usd
+from groundplan.core.money import distinct_usd
 from groundplan.core.words import each as each_period
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota
 from groundplan.gateway.budgets.limit_book import DAY_CALLS, Spans, Told
@@ -42,8 +42,8 @@ def refusal(gateway: Gateway, short: Short) -> GroundplanError:
         "limit": quota.declared,
         "covers": quota.covers,
         "counts": quota.type,
-        "most": short_usd(quota.limit) if quota.type == COST else quota.limit,
-        "needed": short_usd(short.need) if quota.type == COST else short.need,
+        "most": distinct_usd(quota.limit, short.need) if quota.type == COST else quota.limit,
+        "needed": distinct_usd(short.need, quota.limit) if quota.type == COST else short.need,
         "per": quota.period,
     }
     after: float | None = None
@@ -78,7 +78,7 @@ def _used_up(gateway: Gateway, short: Short) -> bool:
 
 
 def _words(quota: Quota, amount: int) -> str:
-    return short_usd(amount) if quota.type == COST else f"{amount} {_WORDS[quota.type]}"
+    return distinct_usd(amount, quota.limit) if quota.type == COST else f"{amount} {_WORDS[quota.type]}"
 
 
 _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
