@@ -241,8 +241,9 @@ def answered(conn: Any, key: Any, workload: str, every_s: float, prompts: list[i
     began = NOW - timedelta(seconds=every_s * len(prompts) + 20)
     ended = began + timedelta(seconds=every_s * len(prompts) + len(prompts) / 10)
     rows: list[tuple[Any, ...]] = []
-    for place, tokens in enumerate([*prompts, 0, 0, 0]):
-        at, served = began + timedelta(seconds=every_s * min(place, len(prompts)) + place / 10), place < len(prompts)
+    for place, tokens in enumerate([*prompts, 0, 0, 0, *[80] * other.get("after", 0)]):
+        at = began + timedelta(seconds=every_s * min(place, len(prompts)) + place / 10)
+        served = not len(prompts) <= place < len(prompts) + 3
         rows.append(
             (new_id(), at, workload, None, key, "care", "chat", "ok" if served else "refused", 200 if served else 429,
              None if served else other.get("code", "budget_exhausted"), "acme/m", "own", "rack",
@@ -261,7 +262,7 @@ def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database
             "INSERT INTO api_key (id, hash, prefix, workload, created_by) VALUES (%s, %s, 'gp_abc', 'quick', 'test')",
             (agent, agent.bytes),
         )
-        stopped = answered(conn, agent, "quick", 0.5, [100] * 25)
+        stopped = answered(conn, agent, "quick", 0.5, [100] * 25, after=7)  # its budget was raised
         answered(conn, slow, "growing", 12.0, [100 + 50 * place for place in range(12)])
         answered(conn, month_end, "ordinary", 12.0, mixed)
         answered(conn, other_refusal, "limited", 0.5, [100] * 25, code="rate_limit_exceeded")

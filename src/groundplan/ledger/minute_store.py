@@ -150,7 +150,7 @@ def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: dateti
              SELECT c.*, e.refused, e.stopped, ntile(3) OVER w AS third, lag(c.prompt_tokens) OVER w AS before
              FROM ends e JOIN call c USING (workload, key_id)
              WHERE c.status = 'ok' AND c.at >= coalesce(e.stopped, %(until)s) - %(span)s
-               AND c.at < %(until)s
+               AND c.at < coalesce(e.stopped, %(until)s)
              WINDOW w AS (PARTITION BY c.workload, c.key_id ORDER BY c.at, c.id)),
            told AS (
              SELECT workload, key_id::text AS caller, coalesce(mode() WITHIN GROUP (ORDER BY team), '') AS team,
