@@ -55,6 +55,8 @@ def embedded(dsn: str, at: datetime, cache: str = "none") -> UUID:
         id, at, "assistant", None, None, None, "embeddings", "ok", 200, None, "acme/vectors", "vectors", "here", cost,
         cost, 1, 0, cache, 2, new_id(), False, 12.5, 3.5, {"sources": []}, 0, 0,
     )  # fmt: skip
+    if cache != "none":  # which names the deployment alone
+        call = tuple(None if value in ("acme/vectors", "here") else value for value in call)
     with connect(dsn, autocommit=True) as conn:
         if cache == "none":
             ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
@@ -78,3 +80,6 @@ def test_receipts_together_carry_what_was_allocated(database: Database, tmp_path
         assert asked == [Decimal("0.1"), Decimal("0.1")], "a cached answer asked nobody"
         why = [control.ask("GET", f"/api/why/{call}").body["facts"]["allocated"] for call in calls]
         assert why == [each["allocated"] for each in receipts]
+        listed = {row["id"]: row for row in control.ask("GET", "/api/calls").body["calls"]}
+        for told in (receipts[2], listed[str(calls[2])]):
+            assert (told["model"], told["deployment"], told["site"]) == ("acme/vectors", "vectors", "here")

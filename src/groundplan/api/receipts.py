@@ -14,6 +14,7 @@ from groundplan.api.caller import Caller
 from groundplan.api.charged import titled
 from groundplan.api.context import Services
 from groundplan.api.cost import receipt as cost_receipt
+from groundplan.api.served import placed
 from groundplan.api.who import with_who
 from groundplan.ledger import content_store, queries
 
@@ -26,4 +27,5 @@ def receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: 
     beside = cost_receipt.beside(conn, found, services.clock.now().date()) if duty else None
     cost_receipt.explain(conn, found)
     chosen = call_choice.sentences(conn, found)
+    placed(conn, [found])
     return {**found, "chosen": chosen, "allocated": beside, "content": None if kept is None else kept.facts()}

@@ -40,6 +40,19 @@ def at(conn: Connection[Any], number: int) -> Blueprint:
     return found if found is not None else artifact.decode(bytes(store.blueprint(conn, number)["body"]))
 
 
+def placed(conn: Connection[Any], calls: Iterable[dict[str, Any]]) -> None:
+    """Answers from a cache are shown with model and site of the deployment that made them, as their blueprint has it;
+    nobody was asked for them, so their facts name the deployment alone."""
+    known: dict[int, dict[str, Deployment]] = {}
+    for call in calls:
+        if call["model"] is None and call["deployment"] is not None and call["cache"] in ("exact", "semantic"):
+            if (number := call["blueprint"]) not in known:
+                found = release_store.decoded(conn, number)
+                known[number] = {} if found is None else {each.name: each for each in found.deployments}
+            if (made := known[number].get(call["deployment"])) is not None:
+                call["model"], call["site"] = made.model, made.site
+
+
 def workspace_at(conn: Connection[Any], number: int) -> Workspace:
     """The declared files of blueprint `number`, read and parsed once. Raises `NotFound`."""
     found = release_store.workspace(conn, number)

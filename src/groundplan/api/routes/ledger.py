@@ -17,7 +17,7 @@ from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.cost import meaning_saved
 from groundplan.api.people import named
-from groundplan.api.served import current_or_none
+from groundplan.api.served import current_or_none, placed
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.economics.tickets import Said, told_of
@@ -73,7 +73,9 @@ def list_calls(
         if caller.operator or caller.duties:  # others are not told who is here, either
             who = None if person is None else named(conn, person)
         wanted = CallFilter(workload=workload, status=status, person=who, deployment=deployment)
-        return queries.list_calls(conn, wanted, before=before, limit=limit)
+        found = queries.list_calls(conn, wanted, before=before, limit=limit)
+        placed(conn, found["calls"])
+        return found
 
 
 @router.get("/calls/{call_id}")
