@@ -22,7 +22,7 @@ from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets import lease_client, recalls
 from groundplan.gateway.budgets.account import Account, Declared
 from groundplan.gateway.budgets.lease_client import LeaseClient
-from groundplan.gateway.budgets.leases import Quota, Slices, Token
+from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token
 from groundplan.gateway.journal.journal import Journal
 from groundplan.ledger.model import Charge, Release
 
@@ -210,6 +210,62 @@ async def test_what_is_held_of_a_smaller_budget_is_given_back_as_it_is_freed(tmp
         one.free()
         await turns()
         assert one.slices.released(*KEY) == 100
+
+
+SOFT = msgspec.structs.replace(BUDGET, hard=False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cut"),
+    [
+        ([BUDGET], [msgspec.structs.replace(BUDGET, limit=99)], True),
+        ([SOFT], [BUDGET], True),  # of a soft one there may be any amount
+        ([BUDGET], [BUDGET], False),
+        ([BUDGET], [msgspec.structs.replace(BUDGET, limit=101)], False),
+        ([BUDGET], [msgspec.structs.replace(SOFT, limit=60)], False),
+        ([SOFT], [msgspec.structs.replace(SOFT, limit=60)], False),
+        ([], [msgspec.structs.replace(BUDGET, limit=60)], False),
+        ([BUDGET], [], False),
+    ],
+    ids=["smaller", "hard", "same", "larger", "soft", "soft still", "new", "gone"],
+)
+async def test_what_is_held_of_a_budget_for_which_nobody_asked_here_is_given_back_where_less_is_declared(
+    tmp_path: Path, old: list[Budget], new: list[Budget], cut: bool
+) -> None:
+    async with alone(tmp_path) as one:
+        one.leases.declare(old, {}, 1)
+        one.leases.declare(new, {}, 2)
+        one.free()
+        await turns()
+        assert one.slices.released(*KEY) == (50 if cut else 0)
+
+
+@pytest.mark.parametrize(
+    ("declared", "total", "cut"), [([BUDGET], 101, True), ([BUDGET], 100, False), ([SOFT], 101, False), ([], 1, False)]
+)
+async def test_what_came_by_another_way_is_given_back_where_all_hold_more_than_is_declared(
+    tmp_path: Path, declared: list[Budget], total: int, cut: bool
+) -> None:
+    async def learn(_: object) -> dict[Key, int]:
+        return {KEY: total}
+
+    async with alone(tmp_path) as one:
+        one.leases.declare(declared, {}, 1)
+        one.leases._lender.learn = learn  # type: ignore[method-assign, assignment]
+        await one.leases.learn([KEY])
+        one.free()
+        await turns()
+        assert one.slices.released(*KEY) == (50 if cut else 0)
+
+
+async def test_what_postgresql_said_before_it_went_away_is_not_that_nothing_is_left_now(tmp_path: Path) -> None:
+    async with alone(tmp_path) as one:
+        waiting = one.acquire(50)
+        await turns()
+        one.leases._accounts[KEY].heard = asyncio.get_running_loop().time()
+        assert one.leases.told_empty(*KEY)
+        assert await waiting == Charge(*KEY, 50)
+        assert not one.leases.told_empty(*KEY)
 
 
 async def test_what_the_journal_has_no_room_for_is_held_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,97 @@
+"""What one round of questions asks for, and who is told what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from groundplan.blueprint.model import Budget
+from groundplan.gateway.budgets.account import Account
+from groundplan.gateway.budgets.leases import REQUESTS, Key, Quota, Slices
+from groundplan.gateway.budgets.lender import Need
+from groundplan.gateway.budgets.rounds import Rounds
+
+FIRST, SECOND = ("requests/first", "2026-11"), ("requests/second", "2026-11")
+MINE = ("key/mine", "2026-11")
+
+
+class Lending:
+    """Grants to each what is said here; `broken`: does not answer."""
+
+    def __init__(self, *came: Key, broken: bool = False) -> None:
+        self.slices, self.came, self.broken = Slices(), came, broken
+        self.asked: list[Need] = []
+
+    def book(self, _: str) -> Slices:
+        return self.slices
+
+    async def grant_limits(self, needs: Sequence[Need]) -> list[int]:
+        self.asked += needs
+        if self.broken:
+            raise TimeoutError
+        return [1 if each.key in self.came else 0 for each in needs]
+
+    grant_budgets = grant_limits
+
+
+def quota(key: Key) -> Account:
+    name = key[0].partition("/")[2]
+    declared: Any = Quota(key[0], REQUESTS, 10, "month", name, "company")
+    return Account(declared, 1)
+
+
+def rounds(lending: Lending, given: list[Key]) -> Rounds:
+    made: Any = lending
+    return Rounds(made, lambda *_: (1, 1), given.append)
+
+
+async def test_what_another_limit_lacks_too_is_told_of_it() -> None:
+    """Whoever is refused for it next is told that it is used up only where PostgreSQL said so."""
+    for came in ((FIRST,), (FIRST, SECOND)):
+        some, other = rounds(lending := Lending(*came), []), quota(SECOND)
+        ask = some.want(FIRST, quota(FIRST), recall=False)
+        some.beside[SECOND] = (other, 3)
+        await some.ask(FIRST)
+        assert (ask.answered, ask.came, ask.lost) == (True, True, False)
+        assert [(each.key, each.least, each.wanting) for each in lending.asked] == [(FIRST, 1, 1), (SECOND, 3, 3)]
+        assert other.told_empty(asyncio.get_running_loop().time()) is (SECOND not in came)
+
+
+async def test_what_there_is_by_now_what_is_asked_for_anyway_and_what_is_cut_is_not_asked_for_beside() -> None:
+    some, cut = rounds(lending := Lending(), []), quota(SECOND)
+    cut.cut = True
+    lending.slices.grant("requests/third", "2026-11", 4)
+    some.want(FIRST, quota(FIRST), recall=False)
+    some.beside |= {
+        FIRST: (quota(FIRST), 5),
+        SECOND: (cut, 5),
+        ("requests/third", "2026-11"): (quota(("requests/third", "2026-11")), 4),
+        ("requests/fourth", "2026-11"): (quota(("requests/fourth", "2026-11")), 1),
+    }
+    await some.ask(FIRST)
+    assert [(each.key[0], each.least) for each in lending.asked] == [("requests/first", 1), ("requests/fourth", 1)]
+    assert not some.beside
+
+
+async def test_a_round_without_an_answer_says_so_to_whoever_asked_and_to_those_who_wait() -> None:
+    some, nobody = rounds(Lending(broken=True), []), Rounds(Lending(broken=True), lambda *_: None, print)  # type: ignore[arg-type]
+    asks = [some.want(key, quota(key), recall=False) for key in (FIRST, SECOND)]
+    with pytest.raises(TimeoutError):
+        await some.ask(FIRST)
+    assert [(each.answered, each.came, each.lost) for each in asks] == [(True, False, True)] * 2
+    served = nobody.want(FIRST, quota(FIRST), recall=False)
+    await nobody.ask(FIRST)  # who waited is served, so nothing is asked
+    assert (served.answered, served.came, served.lost) == (True, True, False)
+
+
+async def test_what_comes_of_a_budget_that_was_lowered_meanwhile_goes_back() -> None:
+    budget = Budget(name=MINE[0], covers="key/mine", limit=10, period="month")
+    for cut, came in ((True, (MINE,)), (True, ()), (False, (MINE,))):
+        account, given = Account(budget, 1), list[Key]()
+        account.cut = cut
+        found = await rounds(Lending(*came), given).grant([Need(MINE, account, 1, 1)])
+        assert [amount for _, amount in found] == [len(came)]
+        assert given == ([MINE] if cut and came else [])
