@@ -20,7 +20,11 @@ import h2.exceptions
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
-_HEADS = {"packed": (b"content-encoding", b"gzip"), "long": (b"x-long", b"a" * 70_000)}
+_HEADS = {
+    "packed": (b"content-encoding", b"gzip"),
+    "long": (b"x-long", b"a" * 17_000),
+    "fits": (b"x-long", b"a" * 15_000),
+}
 
 
 @dataclass
@@ -145,7 +149,8 @@ class H2Server:
         """Whether the whole connection ends once a request has come."""
         self.refuses = ""
         """How it says that it did not look at a request: `stream`, `connection`, or when its answer has `begun`.
-        `rest`: of the answer it sends no more, as if that were all. `packed`, `long`: with a head that none has."""
+        `rest`: of the answer it sends no more, as if that were all. `packed`, `long`, `fits`: with
+        a head that is compressed, above 16 KiB, below it."""
         self.transports: set[asyncio.Transport] = set()
 
     @asynccontextmanager

@@ -463,6 +463,16 @@ async def test_a_head_over_http2_that_hides_its_size_or_has_no_end_is_not_read(
         assert (failed.sent, failed.kind) == (True, kind)
 
 
+async def test_a_head_over_http2_of_nearly_16_kib_is_read(pools: Pools) -> None:
+    server = H2Server(0)
+    server.refuses = "fits"
+    async with server.listening(None):
+        connection = await pools.of(Wire(f"http://127.0.0.1:{server.port}/v1", None, 2)).connect(PATIENCE)
+        connection.send(REQUEST)
+        assert (await connection.head(PATIENCE), await connection.body(PATIENCE)) == (200, b"{}")
+        connection.release()
+
+
 async def test_a_connection_that_does_not_come_about_in_time_was_not_billed(pools: Pools) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"  # accepts, and never speaks TLS
