@@ -43,22 +43,23 @@ from: 2026-01-01
 """
 
 
-def embedded(dsn: str, at: datetime, cache: str = "none") -> UUID:
+def embedded(dsn: str, at: datetime, cache: str = "none", endpoint: str = "embeddings") -> UUID:
     """A call of one token, which also cost something by the request; of a cache it asked nobody."""
-    id, cost = new_id(), Decimal("0.001001")
+    id, tokens = new_id(), int(endpoint == "embeddings")
+    cost = Decimal("0.001001") * tokens
     parts = {"input": [1, 1_000_000], "requests": [1, 1_000_000_000]}
     attempt: tuple[Any, ...] = (
         id, 0, at, "vectors", "here", "acme/vectors", "settled", "ok", 200, cost, cost, {"input": 1}, False, [], 1.0,
         new_id(), 0.0, None, None, "assistant", 2, False, parts, "", "",
     )  # fmt: skip
     call: tuple[Any, ...] = (
-        id, at, "assistant", None, None, None, "embeddings", "ok", 200, None, "acme/vectors", "vectors", "here", cost,
-        cost, 1, 0, cache, 2, new_id(), False, 12.5, 3.5, {"sources": []}, 0, 0,
+        id, at, "assistant", None, None, None, endpoint, "ok", 200, None, "acme/vectors", "vectors", "here", cost,
+        cost, tokens, 0, cache, 2, new_id(), False, 12.5, 3.5, {"sources": []}, 0, 0,
     )  # fmt: skip
     if cache != "none":  # which names the deployment alone
         call = tuple(None if value in ("acme/vectors", "here") else value for value in call)
     with connect(dsn, autocommit=True) as conn:
-        if cache == "none":
+        if cache == "none" and tokens:
             ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
         ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, [call])
     return id
@@ -72,6 +73,9 @@ def test_receipts_together_carry_what_was_allocated(database: Database, tmp_path
         assert control.ask("POST", "/api/apply", {"files": control.files()}).status in (200, 201)
         at = datetime.now(UTC).replace(hour=0, minute=0, second=1, microsecond=0) - timedelta(days=1)
         calls = [embedded(database.dsn, at, cache) for cache in ("none", "none", "exact")]
+        calls += [
+            embedded(database.dsn, at, endpoint=none) for none in ("embeddings.estimate", "messages.count_tokens")
+        ]
         receipts = [control.ask("GET", f"/api/calls/{call}").body for call in calls]
         assert {term["term"] for one in receipts[:2] for term in one["attempts"][0]["terms"]} == {"embedding"}
         carried = [term for each in receipts for term in each["allocated"]["terms"]]

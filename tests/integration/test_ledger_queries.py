@@ -16,7 +16,7 @@ from groundplan.core import audit
 from groundplan.core.database import connect
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
-from groundplan.ledger import queries
+from groundplan.ledger import daily_store, minute_store, queries, rollup_store, traffic, traffic_store
 from groundplan.ledger.store import CallFilter
 from groundplan.testing.database import Database
 
@@ -36,6 +36,7 @@ def add_call(
     number: int,
     *,
     workload: str = "assistant",
+    endpoint: str = "chat",
     status: str = "ok",
     cost: Decimal = PICO,
     states: tuple[str, ...] = ("settled",),
@@ -52,9 +53,9 @@ def add_call(
     conn.execute(
         """INSERT INTO call (id, at, workload, endpoint, status, http_status, deployment, site, model, cost_usd,
              reserved_usd, blueprint, epoch, duration_ms, first_byte_ms, detail, cache, saved_usd, prefix_saved_usd)
-           VALUES (%s, %s, %s, 'chat', %s, 200, 'own', 'rack', 'acme/own', %s, 1, 1, %s, %s, 5, %s, %s, %s, %s)""",
+           VALUES (%s, %s, %s, %s, %s, 200, 'own', 'rack', 'acme/own', %s, 1, 1, %s, %s, 5, %s, %s, %s, %s)""",
         (
-            *(id, at, workload, status, cost, new_id(), number * 10, json.dumps(detail)),
+            *(id, at, workload, endpoint, status, cost, new_id(), number * 10, json.dumps(detail)),
             *(kind, PICO * saved, PICO * prefix),
         ),
     )
@@ -108,6 +109,39 @@ def test_totals_are_exact_and_do_not_count_refused_calls(conn: Conn) -> None:
     for other in (CallFilter(workload="assistant"), CallFilter(since=datetime(2999, 1, 1, tzinfo=UTC))):
         found = queries.cost_summary(conn, other)
         assert (found["open_reservations"], found["crashed_attempts"]) == (0, 0), "of others, or of another time"
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_estimates_and_counts_of_tokens_are_listed_and_in_no_number_of_calls(conn: Conn, folded: bool) -> None:
+    """No model answers them: neither what a call costs, nor how many are answered, nor how fast, is told by them."""
+    for number, status in enumerate(("ok", "ok", "failed", "refused")):
+        add_call(conn, number, status=status, cost=PICO * 6)
+    others = ("chat.completions.estimate", "messages.count_tokens", "responses.input_tokens")
+    for number, endpoint in enumerate(others):
+        for status in ("ok", "ok", "refused"):
+            add_call(conn, 400 + number, endpoint=endpoint, status=status, cost=Decimal(0), states=())
+    if folded:
+        rollup_store.fold(conn)
+    since, until, now = START.replace(hour=0, minute=0), START + timedelta(days=2), START + timedelta(minutes=10)
+    wanted = {"since": since, "until": until, "workload": None, "status": None, "deployment": None, "demo": None}
+    (sums,) = rollup_store.calls_by(conn, [], wanted)
+    assert (sums["calls"], sums["refused"], sums["ok"], sums["cost_usd"]) == (3, 1, 2, PICO * 24)
+    by_endpoint = {row["endpoint"]: row["calls"] for row in rollup_store.calls_by(conn, ["endpoint"], wanted)}
+    assert by_endpoint == {"chat": 3, **dict.fromkeys(others, 2)}
+    assert (
+        queries.cost_summary(conn)["calls"] == 3 and queries.cost_summary(conn, CallFilter(since=since))["calls"] == 3
+    )
+    assert sum(day["calls"] for day in queries.daily_cost(conn)) == 3
+    assert [row["calls"] for row in queries.latency(conn)] == [2]
+    (day,) = daily_store.workload_days(conn, since, "assistant")
+    assert (day["calls"], day["availability"]) == (3, pytest.approx(2 / 3))
+    assert [row["calls"] for row in daily_store.workload_hours(conn, since, until, ["assistant"])] == [3]
+    assert sum(row["calls"] for row in minute_store.minutes(conn, since, until)) == 4
+    assert sum(row["calls"] for row in minute_store.hours(conn, since, until)) == 3
+    told = traffic.traffic(conn, now, 15)
+    assert (told["calls"], told["refused"], told["failed"], told["error_share"]) == (4, 1, 1, 0.3333)
+    assert traffic_store.newest_calls(conn, since, until) == [{"workload": "assistant", "calls": 3}]
+    assert len(queries.list_calls(conn)["calls"]) == 13
 
 
 def test_what_caches_saved_is_told_apart_from_what_calls_cost(conn: Conn) -> None:

@@ -24,6 +24,7 @@ from groundplan.gateway.http.errors import of_error
 from groundplan.gateway.http.server import Connection
 from groundplan.gateway.surfaces import messages_errors
 from groundplan.governance.guardrails.model import Refusal
+from groundplan.ledger.model import Finish
 
 NOW = 1_795_000_000.0
 
@@ -239,6 +240,8 @@ async def test_an_estimate_that_is_not_asked_for_is_a_call(tmp_path: Path, said:
         told = await posted(rig, "completions", {"prompt": "hi"}, f"groundplan-estimate: {said}\r\n")
         assert told.status == 200 and rig.models["one"].counted == made
         assert (told.json["object"] == "groundplan.estimate") is not bool(made)
+        (end,) = [each for each in await rig.records() if isinstance(each, Finish)]
+    assert end.endpoint == ("completions" if made else "completions.estimate")
 
 
 @pytest.mark.parametrize(

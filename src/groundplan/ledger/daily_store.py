@@ -13,19 +13,20 @@ from typing import Any, Final, LiteralString
 from psycopg import Connection
 
 from groundplan.core.database import select
+from groundplan.ledger.rollup_store import IS_CALL
 
 Row = dict[str, Any]
 
 
 SAMPLE: Final = 50
 """Newest calls of each hour that are looked at."""
-_DAYS: LiteralString = """(
+_DAYS: LiteralString = f"""(
     SELECT hour AS day, workload, deployment, status, cache, calls, cost_usd,
       prompt_tokens + completion_tokens AS tokens
-    FROM call_day WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC')
+    FROM call_day WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND {IS_CALL}
     UNION ALL SELECT date_trunc('day', hour, 'UTC'), workload, deployment, status, cache, calls, cost_usd,
       prompt_tokens + completion_tokens
-    FROM call_delta WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC'))"""
+    FROM call_delta WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND {IS_CALL})"""
 _NEWEST: LiteralString = """generate_series(%(since)s::timestamptz, %(until)s, '1 hour') h(at),
     LATERAL (SELECT * FROM call WHERE at >= h.at AND at < h.at + interval '1 hour' ORDER BY at DESC LIMIT %(most)s) c
     WHERE c.status = 'ok' AND c.deployment IS NOT NULL AND c.cache = 'none'"""
@@ -111,9 +112,9 @@ def workload_hours(conn: Connection[Any], since: datetime, until: datetime, work
     """Calls of each of these workloads in each hour that had any, from the sums that are kept of them."""
     return select(
         conn,
-        """SELECT workload, hour, sum(calls)::float AS calls FROM (
-             SELECT workload, hour, calls, status FROM call_hour
-             UNION ALL SELECT workload, hour, calls, status FROM call_delta) AS hours
+        f"""SELECT workload, hour, sum(calls)::float AS calls FROM (
+             SELECT workload, hour, calls, status FROM call_hour WHERE {IS_CALL}
+             UNION ALL SELECT workload, hour, calls, status FROM call_delta WHERE {IS_CALL}) AS hours
            WHERE hour >= %(since)s AND hour < %(until)s AND status <> 'refused' AND workload = ANY(%(workloads)s)
            GROUP BY 1, 2 ORDER BY 1, 2""",
         {"since": since, "until": until, "workloads": workloads},

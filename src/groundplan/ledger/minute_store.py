@@ -10,6 +10,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from groundplan.core.database import select
+from groundplan.ledger.rollup_store import IS_CALL
 
 Row = dict[str, Any]
 
@@ -18,12 +19,12 @@ def minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row
     """Calls by minute, workload and all that may be a cause; refused ones have no cost."""
     return select(
         conn,
-        """SELECT date_trunc('minute', at) AS at, workload, coalesce(model, 'cache') AS model,
+        f"""SELECT date_trunc('minute', at) AS at, workload, coalesce(model, 'cache') AS model,
              coalesce(key_id::text, '') AS key, coalesce(team, '') AS team, endpoint, blueprint,
              coalesce(detail ->> 'feature', '') AS feature, status = 'refused' AS refused,
              cache IN ('exact', 'semantic') AND status = 'ok' AS cached, count(*) AS calls, sum(cost_usd) AS cost_usd,
              sum(prompt_tokens + completion_tokens) AS tokens
-           FROM call WHERE at >= %(since)s AND at < %(until)s GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10""",
+           FROM call WHERE at >= %(since)s AND at < %(until)s AND {IS_CALL} GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10""",
         {"since": since, "until": until},
     )
 
@@ -35,13 +36,13 @@ def hours(conn: Connection[Any], since: datetime, until: datetime) -> Iterator[R
     with conn.cursor("hours", row_factory=dict_row) as cursor:
         cursor.itersize = 10_000
         yield from cursor.execute(
-            """WITH by_model AS (
+            f"""WITH by_model AS (
              SELECT hour, workload, coalesce(nullif(model, ''), 'cache') AS model,
                coalesce(sum(calls) FILTER (WHERE status <> 'refused'), 0)::bigint AS calls, sum(cost_usd) AS cost_usd,
                sum(prompt_tokens + completion_tokens)::bigint AS tokens,
                coalesce(sum(calls) FILTER (WHERE cache IN ('exact', 'semantic') AND status = 'ok'), 0)::bigint AS cached
              FROM (SELECT * FROM call_hour UNION ALL SELECT * FROM call_delta) c
-             WHERE hour >= %(since)s AND hour < %(until)s GROUP BY 1, 2, 3)
+             WHERE hour >= %(since)s AND hour < %(until)s AND {IS_CALL} GROUP BY 1, 2, 3)
            SELECT hour, workload, sum(calls)::bigint AS calls, sum(cost_usd) AS cost_usd, sum(tokens)::bigint AS tokens,
              sum(cached)::bigint AS cached, jsonb_object_agg(model, calls) AS by_model
            FROM by_model GROUP BY 1, 2 ORDER BY workload, hour""",
@@ -55,9 +56,9 @@ def busiest(
     """key -> calls of its busiest minute in that time, of all or of these."""
     rows = select(
         conn,
-        """SELECT key, max(calls) AS calls FROM (
+        f"""SELECT key, max(calls) AS calls FROM (
              SELECT key_id::text AS key, date_trunc('minute', at) AS at, count(*) AS calls FROM call
-             WHERE at >= %(since)s AND at < %(until)s AND key_id IS NOT NULL
+             WHERE at >= %(since)s AND at < %(until)s AND key_id IS NOT NULL AND {IS_CALL}
                AND (%(keys)s::uuid[] IS NULL OR key_id = ANY(%(keys)s::uuid[])) GROUP BY 1, 2) m GROUP BY 1""",
         {"since": since, "until": until, "keys": None if keys is None else list(keys)},
     )
@@ -68,7 +69,7 @@ def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime,
     """key -> calls of its busiest minute on the newest day (UTC) before that of `until` on which it made any."""
     rows = select(
         conn,
-        """WITH days AS (
+        f"""WITH days AS (
              SELECT key, hour FROM key_day WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s
                AND hour < date_trunc('day', %(until)s::timestamptz, 'UTC')
              UNION ALL
@@ -77,7 +78,7 @@ def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime,
            newest AS (SELECT key, max(hour) AS day FROM days GROUP BY 1)
            SELECT key, max(calls) AS calls FROM (
              SELECT n.key::text AS key, date_trunc('minute', c.at) AS at, count(*) AS calls FROM newest n
-             JOIN call c ON c.key_id = n.key AND c.at >= n.day AND c.at < n.day + interval '24 hours'
+             JOIN call c ON c.key_id = n.key AND c.at >= n.day AND c.at < n.day + interval '24 hours' AND {IS_CALL}
              GROUP BY 1, 2) m GROUP BY 1""",
         {"keys": keys, "since": since, "until": until},
     )
@@ -137,7 +138,7 @@ def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: dateti
     """
     return select(
         conn,
-        """WITH refused AS (
+        f"""WITH refused AS (
              SELECT workload, key_id, count(*) AS refused, min(at) AS stopped FROM call
              WHERE error_code = 'budget_exhausted' AND at >= %(since)s AND at < %(until)s AND key_id IS NOT NULL
              GROUP BY 1, 2),
@@ -149,7 +150,7 @@ def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: dateti
            mine AS (
              SELECT c.*, e.refused, e.stopped, ntile(3) OVER w AS third, lag(c.prompt_tokens) OVER w AS before
              FROM ends e JOIN call c USING (workload, key_id)
-             WHERE c.status = 'ok' AND c.at >= coalesce(e.stopped, %(until)s) - %(span)s
+             WHERE c.status = 'ok' AND {IS_CALL} AND c.at >= coalesce(e.stopped, %(until)s) - %(span)s
                AND c.at < coalesce(e.stopped, %(until)s)
              WINDOW w AS (PARTITION BY c.workload, c.key_id ORDER BY c.at, c.id)),
            told AS (

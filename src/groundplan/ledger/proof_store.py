@@ -17,6 +17,7 @@ from typing import Any, LiteralString
 from psycopg import Connection
 
 from groundplan.core.database import select
+from groundplan.ledger.rollup_store import IS_CALL
 
 Row = dict[str, Any]
 NEWEST = 200
@@ -164,11 +165,13 @@ def _calls(conn: Connection[Any], since: datetime, workloads: Sequence[str] | No
              sum(cost_usd) AS cost_usd
            FROM (
              SELECT workload, status, deployment, hour AS day, calls, cost_usd FROM call_day
-             WHERE hour >= %(since)s AND NOT demo AND status <> 'refused'"""
+             WHERE hour >= %(since)s AND NOT demo AND status <> 'refused' AND """
+        + IS_CALL
         + _MEANT
         + """
              UNION ALL SELECT workload, status, deployment, date_trunc('day', hour, 'UTC'), calls, cost_usd
-             FROM call_delta WHERE hour >= %(since)s AND NOT demo AND status <> 'refused'"""
+             FROM call_delta WHERE hour >= %(since)s AND NOT demo AND status <> 'refused' AND """
+        + IS_CALL
         + _MEANT
         + """) c
            GROUP BY GROUPING SETS ((workload, status, deployment), (workload, day))""",

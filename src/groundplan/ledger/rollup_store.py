@@ -30,6 +30,12 @@ EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
 _EPOCH = EVER[0]
 _LOT = 10_000
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+IS_CALL: LiteralString = (
+    "right(endpoint, 9) <> '.estimate' AND endpoint NOT IN ('messages.count_tokens', 'responses.input_tokens')"
+)
+"""What is no estimate of a call, and counts no tokens: no model answers these. They are listed, and in no number of
+calls but those by endpoint."""
+_NO_CALLS = frozenset({"messages.count_tokens", "responses.input_tokens"})
 _SUMS: LiteralString = "calls, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens, completion_tokens"
 _KEYS: LiteralString = "workload, team, demo, blueprint, model, deployment, site, endpoint, status, cache, feature"
 _PARTS: LiteralString = "workload, demo, blueprint, deployment, site, model, outcome, estimated, part, purpose, tier"
@@ -58,11 +64,17 @@ _CALLS: LiteralString = (
     "   AND (%(deployment)s::text IS NULL OR deployment = %(deployment)s)"
     "   AND (%(demo)s::boolean IS NULL OR demo = %(demo)s)) "
 )
-_TOTALS: LiteralString = """sum(calls) FILTER (WHERE status <> 'refused') AS calls,
-  sum(calls) FILTER (WHERE status = 'refused') AS refused, sum(calls) FILTER (WHERE status = 'ok') AS ok,
+_NUMBERS: LiteralString = """sum(calls) FILTER (WHERE status <> 'refused'{0}) AS calls,
+  sum(calls) FILTER (WHERE status = 'refused'{0}) AS refused, sum(calls) FILTER (WHERE status = 'ok'{0}) AS ok,"""
+_TOTALS: LiteralString = """
   sum(calls) FILTER (WHERE cache IN ('exact', 'semantic') AND status = 'ok') AS cached, sum(cost_usd) AS cost_usd,
   sum(saved_usd) AS saved_usd, sum(prefix_saved_usd) AS prefix_saved_usd, sum(prompt_tokens) AS prompt_tokens,
   sum(completion_tokens) AS completion_tokens"""
+
+
+def is_call(endpoint: str) -> bool:
+    """As `IS_CALL`, of a row that was read."""
+    return endpoint not in _NO_CALLS and not endpoint.endswith(".estimate")
 
 
 def fold(conn: Connection[Any]) -> int:
@@ -95,7 +107,8 @@ def calls_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
     those of `by`; calls (not refused), refused, ok, cached, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens,
     completion_tokens.
     """
-    query = _CALLS + _grouped(by, CALL_KEYS, _TOTALS) + " FROM wanted" + _tail(by)
+    numbers = _NUMBERS.format("" if "endpoint" in by else f" AND {IS_CALL}")
+    query = _CALLS + _grouped(by, CALL_KEYS, numbers + _TOTALS) + " FROM wanted" + _tail(by)
     return select(conn, query, _timed(wanted, "hour" not in by))
 
 

@@ -68,7 +68,9 @@ def costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
     what that and the providers' own caches of prompts saved."""
     if wanted.personal:
         query: LiteralString = (
-            """SELECT c.workload, sum(c.cost_usd) AS total_usd, count(*) FILTER (WHERE c.status <> 'refused') AS calls,
+            """SELECT c.workload, sum(c.cost_usd) AS total_usd, count(*) FILTER (WHERE c.status <> 'refused' AND """
+            + rollup_store.IS_CALL
+            + """) AS calls,
                  count(*) FILTER (WHERE c.cache IN ('exact', 'semantic') AND c.status = 'ok') AS cached,
                  sum(c.saved_usd) AS saved_usd, sum(c.prefix_saved_usd) AS prefix_saved_usd
                FROM call c WHERE """
@@ -321,7 +323,9 @@ def daily_costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
     if wanted.personal:
         query: LiteralString = (
             """SELECT (c.at AT TIME ZONE 'UTC')::date AS day, c.workload, sum(c.cost_usd) AS cost_usd,
-                 count(*) FILTER (WHERE c.status <> 'refused') AS calls FROM call c WHERE """
+                 count(*) FILTER (WHERE c.status <> 'refused' AND """
+            + rollup_store.IS_CALL
+            + """) AS calls FROM call c WHERE """
             + _MATCHES
             + " GROUP BY 1, 2 ORDER BY 1, 2"
         )
@@ -344,6 +348,8 @@ def latencies(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
              percentile_cont(0.95) WITHIN GROUP (ORDER BY c.duration_ms) AS p95_ms,
              percentile_cont(0.95) WITHIN GROUP (ORDER BY c.first_byte_ms) AS first_byte_p95_ms
            FROM call c WHERE c.status = 'ok' AND """
+        + rollup_store.IS_CALL
+        + " AND "
         + _MATCHES
         + " GROUP BY c.workload ORDER BY c.workload"
     )

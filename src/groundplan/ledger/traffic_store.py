@@ -15,6 +15,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.core.database import select
+from groundplan.ledger.rollup_store import IS_CALL
 
 Row = dict[str, Any]
 STEP: Final = timedelta(seconds=10)
@@ -56,7 +57,7 @@ def _count(what: str) -> str:
     return f"coalesce(sum(calls) FILTER (WHERE {what}), 0)::bigint"
 
 
-_ASKED: LiteralString = """c.status = 'ok' AND c.duration_ms IS NOT NULL
+_ASKED: LiteralString = f"""c.status = 'ok' AND c.duration_ms IS NOT NULL AND {IS_CALL}
   AND (%(deployment)s::text IS NULL OR c.deployment = %(deployment)s)
   AND (%(status)s::text IS NULL OR c.status = %(status)s)"""
 _MIDDLE: LiteralString = "percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY ms)"
@@ -91,7 +92,7 @@ def sampled_times(
         f"""WITH sampled AS MATERIALIZED (
               SELECT step_of(c.at) AS at, c.duration_ms AS ms
               FROM generate_series(%(since)s, %(until)s - %(window)s, %(window)s) w(at), LATERAL (
-                SELECT at, status, deployment, duration_ms FROM call
+                SELECT at, status, deployment, duration_ms, endpoint FROM call
                 {_OF_ALL if wanted["workload"] is None else _OF_ONE} LIMIT %(most)s) c
               WHERE {_ASKED}),
             by_step AS (SELECT at, count(*) AS n, {_MIDDLE} AS ms FROM sampled GROUP BY 1),
@@ -159,8 +160,8 @@ def newest_calls(conn: Connection[Any], since: datetime, until: datetime) -> lis
     """How many calls that were not refused, from `since` to before `until`, by workload."""
     return select(
         conn,
-        """SELECT workload, count(*) AS calls FROM call
-           WHERE at >= %(since)s AND at < %(until)s AND status <> 'refused' GROUP BY 1""",
+        f"""SELECT workload, count(*) AS calls FROM call
+           WHERE at >= %(since)s AND at < %(until)s AND status <> 'refused' AND {IS_CALL} GROUP BY 1""",
         {"since": since, "until": until},
     )
 

@@ -25,6 +25,7 @@ from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.allocate.daily import allocated
 from groundplan.economics.allocate.divide import OF_ANSWERS, SAID
 from groundplan.economics.allocate.model import Line, Use
+from groundplan.ledger.rollup_store import is_call
 
 _CACHED = ("exact", "semantic")
 """Where an answer is from that nobody was asked for."""
@@ -44,7 +45,7 @@ def beside(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[
     rules = {rule.name: rule for each in days for rule in each.rules}
     found = []
     for line in lines:
-        if use is None or receipt["status"] == "refused":
+        if use is None or receipt["status"] == "refused" or not is_call(receipt["endpoint"]):
             break
         rule = rules.get(line.allocation)
         reviewed = rule is not None and rule.per == cost_rules.REVIEW_HOUR

@@ -96,12 +96,15 @@ async def run_within(gateway: Gateway, exchange: Exchange) -> None:
 
 
 async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
-    policy = _check(gateway, exchange, catalog, gateway.clock.seconds())
-    if exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
-        await _complete(gateway, exchange)
-    if exchange.plan is None:
-        raise AssertionError("not checked")
-    data = estimate(gateway, exchange, exchange.plan, policy)
+    try:
+        policy = _check(gateway, exchange, catalog, gateway.clock.seconds())
+        if exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
+            await _complete(gateway, exchange)
+        if exchange.plan is None:
+            raise AssertionError("not checked")
+        data = estimate(gateway, exchange, exchange.plan, policy)
+    finally:
+        exchange.endpoint += ".estimate"  # it is no call, also where it is refused
     exchange.steps.append(("estimate", (time.perf_counter_ns() - exchange.started) // 1000))
     settle.finish(gateway, exchange, "ok", 200)
     exchange.response.send(200, data, answers.headers(exchange, cost=True))
