@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from tests.integration.interleaved import Halt, beside, until_it_waits
 from tests.knowledge_intake import Given, Intake, source
 
-from groundplan.blueprint.model import Source
+from groundplan.blueprint.model import Connector, Source
 from groundplan.core.audit import SYSTEM
 from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
@@ -33,7 +34,7 @@ from groundplan.knowledge.intake.meanwhile import Redeclared
 from groundplan.knowledge.quality import assess as assessing
 from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.text import glossary
-from groundplan.knowledge.sources.model import Around, Content
+from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.testing.database import Database
 
 NOW = datetime.now(UTC)
@@ -354,3 +355,50 @@ def test_who_deletes_and_who_releases_take_their_locks_in_one_order(world: World
         identity.clear_answers(conn, SYSTEM, "w")
     deleting.join(20)
     assert (failed, world.seen()) == ([], set())
+
+
+class Touched(Meanwhile):
+    """Of the same content under other versions."""
+
+    def changes(self, cursor: Cursor | None) -> Iterator[Change]:
+        for each in super().changes(cursor):
+            yield replace(each, version=f"{each.version} anew")
+
+
+def test_versions_are_noted_behind_whoever_changes_documents(world: World) -> None:
+    """Else each has locked a row that the other one waits for."""
+    names = [f"n{number:02}.md" for number in range(20)]
+    world.take_over(Given(texts(1, *names)))
+
+    def meanwhile() -> None:
+        world.other.execute("BEGIN")
+        intake_store.hold_changes(world.other)
+        world.other.execute("UPDATE document SET title = title WHERE path = 'n10.md'")
+
+    with beside(lambda: world.take_over(Touched(texts(1, *names), around={"n19.md": meanwhile}))) as run:
+        until_it_waits(world.database, world.conn, unless=run.done)
+        world.other.execute("SELECT FROM document FOR UPDATE NOWAIT")
+        world.other.execute("COMMIT")
+        assert run.result().failed == 0
+    assert str(world.one("n10.md", "token")).endswith(" anew")
+
+
+def test_how_far_a_place_was_read_says_nothing_of_another_one(world: World) -> None:
+    """As of another folder of the same repository, whose documents did not change since that commit."""
+    told = texts(1, "a.md", "b.md")
+    first = declared(world, connector=Connector(type="git", settings={"folder": "one"}))
+    reading = Given(told, whole=False)
+    for _ in range(2):
+        assert take_over(world.conn, first, reading).failed == 0
+    assert reading.cursors == [None, {"number": 1}]
+    declared(world, connector=first.connector, readers=["hr"])
+    kept = world.conn.execute("SELECT cursor FROM source").fetchone()
+    assert kept == ({"number": 1},), "it is the same place"
+    declared(world, connector=first.connector)
+
+    def move() -> None:
+        declared(world, connector=Connector(type="git", settings={"folder": "two"}))
+
+    with pytest.raises(Redeclared):
+        take_over(world.conn, first, Touched(told, around={"b.md": move}))
+    assert world.conn.execute("SELECT cursor FROM source").fetchone() == (None,)

@@ -27,7 +27,11 @@ def declare(conn: Conn, sources: Sequence[Source]) -> None:
     conn.execute("DELETE FROM source_declared WHERE source <> ALL(%s)", (names,))
     conn.execute("UPDATE source SET health = 'undeclared', health_reason = %s WHERE name <> ALL(%s)", (_LEFT, names))
     for source in sources:
-        if _said(conn, source.name) != source:
+        said = _said(conn, source.name)
+        if said != source:
+            if said is None or (said.connector, said.path) != (source.connector, source.path):
+                # it says how far another place was read: documents of this one would be taken for known
+                conn.execute("UPDATE source SET cursor = NULL WHERE name = %s", (source.name,))
             _narrow(conn, source)
             conn.execute(
                 """INSERT INTO source_declared (source, said) VALUES (%s, %s)

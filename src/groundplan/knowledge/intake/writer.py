@@ -91,9 +91,9 @@ class Writer:
     def _write(self, batch: Batch) -> None:
         kept = 0
         with self._conn.transaction():
+            store.hold_changes(self._conn)  # before any row, and a cursor is of the place that was declared
+            check_declared(self._conn, self._source)
             if batch.rows or batch.removed or batch.held:
-                store.hold_changes(self._conn)
-                check_declared(self._conn, self._source)
                 self._catch_up(batch)
             if batch.rows:
                 kept += held.keep_changed(self._conn, batch.rows, batch.chunks)
