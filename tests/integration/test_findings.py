@@ -81,3 +81,23 @@ def test_one_is_settled_or_silenced_by_somebody(conn: psycopg.Connection[Any]) -
     for missing in (one, new_id()):
         with pytest.raises(NotFound, match="no open finding"):
             store.close(conn, missing, "person/x", "again")
+
+
+def test_who_pages_through_sees_each_once_whatever_comes_and_goes_meanwhile(conn: psycopg.Connection[Any]) -> None:
+    severities: tuple[Severity, ...] = ("low", "high", "medium", "high", "medium", "low", "critical")
+    for number, severity in enumerate(severities):
+        store.tell(conn, stale(f"{number}", severity))
+    over, _ = store.tell(conn, stale("over"))
+    store.close(conn, over, "ana", "done")
+    shown: list[dict[str, Any]] = []
+    behind: store.Place | None = None
+    while page := store.findings(conn, closed=True, limit=2, behind=behind):
+        shown += page
+        behind = store.Place.of(page[-1])
+        if page[-1]["closed_at"] is None:
+            store.close(conn, page[-1]["id"], "ana", "settled while it is shown")  # so it is told again at the end
+        store.tell(conn, stale(f"new {len(shown)}", "critical"))
+    ids = [row["id"] for row in shown if row["closed_at"] is None]
+    assert [row["subject"] for row in shown[:2]] == ["document/6", "document/3"]
+    assert len(ids) == len(set(ids)) == len(severities)
+    assert over in {row["id"] for row in shown}

@@ -102,10 +102,13 @@ async def document(request: Request, visitor: Signed, document_id: str, person: 
 
 
 @router.get("/knowledge/findings")
-async def findings(request: Request, visitor: Signed, kind: str = "", source: str = "", skip: str = "") -> HTMLResponse:
+async def findings(
+    request: Request, visitor: Signed, kind: str = "", source: str = "", before: str = ""
+) -> HTMLResponse:
     kind = kind if kind.startswith("knowledge.") else ""
     below = {"below": f"source/{source}"} if source else {}
-    reply = await visitor.api.get("/api/findings", kind=kind or "knowledge.", skip=skip or "0", **below)
+    behind = {"before": before} if before else {}
+    reply = await visitor.api.get("/api/findings", kind=kind or "knowledge.", **behind, **below)
     if not reply.ok:
         return failed(reply, visitor)
     found: dict[str, Any] = (
@@ -113,11 +116,11 @@ async def findings(request: Request, visitor: Signed, kind: str = "", source: st
     )
     counts = await visitor.api.get("/api/findings/kinds", kind="knowledge.", **below)
     query = {name: value for name, value in (("kind", kind), ("source", source)) if value}
-    behind = reply.body["next"]
+    older = reply.body["next"]
     return await show(
         request, visitor, "knowledge_findings.html", HERE, tab="findings", findings=reply.body["findings"],
         kinds=counts.body["kinds"] if counts.ok else {}, kind=kind, source=source,
-        first=urlencode(query) if skip else None, more=urlencode({**query, "skip": behind}) if behind else None,
+        first=urlencode(query) if before else None, more=urlencode({**query, "before": older}) if older else None,
         **found,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ Each function is part of the caller's transaction. Findings are never deleted he
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -30,6 +30,9 @@ _TELL: LiteralString = """INSERT INTO finding
     RETURNING id, xmax = 0 AS new"""
 _SHOWN: LiteralString = """SELECT id, at, kind, severity, subject, mark, message, hint, owner, detail, fix, due,
       seen_at, closed_at, closed_by, closed_reason, quiet_until FROM finding"""
+_OVER = len(SEVERITIES) + 1
+_RANK: LiteralString = f"""CASE WHEN closed_at IS NULL
+      THEN coalesce(array_position(%(order)s::text[], severity), {_OVER}) ELSE {_OVER} END"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,21 @@ class Told:
     opened: int
     kept: int
     closed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of a finding in the list, as it was shown: whatever becomes of it, what follows is the same."""
+
+    rank: int
+    at: datetime
+    id: UUID
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Place:
+        """Of one as `findings` has it."""
+        is_open = row["closed_at"] is None and row["severity"] in SEVERITIES
+        return cls(SEVERITIES.index(row["severity"]) + 1 if is_open else _OVER, row["at"], row["id"])
 
 
 def tell(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
@@ -114,10 +132,11 @@ def quiet(conn: Connection[Any], finding_id: UUID, until: datetime) -> None:
 
 def findings(
     conn: Connection[Any], *, kinds: Sequence[str] = (), subject: str = "", below: str = "", closed: bool = False,
-    limit: int = 200, skip: int = 0, only: Sequence[UUID] | None = None, since: datetime | None = None,
+    limit: int = 200, behind: Place | None = None, only: Sequence[UUID] | None = None, since: datetime | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The gravest and newest first, of what is closed the newest. `kinds` are beginnings (`knowledge.`), `subject` is
-    exact, `below` one with all that is in it; with `only` those of these ids, with `since` those that came since then.
+    exact, `below` one with all that is in it; with `only` those of these ids, with `since` those that came since then,
+    with `behind` those that follow that place.
 
     Quiet ones are left out.
     """
@@ -131,9 +150,13 @@ def findings(
                AND (%(below)s = '' OR subject = %(below)s OR starts_with(subject, %(below)s || '/'))
                AND (%(only)s::uuid[] IS NULL OR id = ANY (%(only)s::uuid[]))
                AND (%(since)s::timestamptz IS NULL OR at >= %(since)s)
-               ORDER BY closed_at IS NOT NULL,
-                 CASE WHEN closed_at IS NULL THEN array_position(%(order)s::text[], severity) END, at DESC, id
-               LIMIT %(limit)s OFFSET %(skip)s""",
+               AND (%(rank)s::int IS NULL
+                 OR ("""
+        + _RANK
+        + """, %(at)s::timestamptz, id) > (%(rank)s, at, %(id)s::uuid))
+               ORDER BY """
+        + _RANK
+        + """, at DESC, id LIMIT %(limit)s""",
         {
             "closed": closed,
             "kinds": list(kinds),
@@ -141,7 +164,9 @@ def findings(
             "below": below,
             "order": list(SEVERITIES),
             "limit": limit,
-            "skip": skip,
+            "rank": None if behind is None else behind.rank,
+            "at": None if behind is None else behind.at,
+            "id": None if behind is None else behind.id,
             "only": None if only is None else list(only),
             "since": since,
         },

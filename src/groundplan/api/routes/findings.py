@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -21,6 +22,8 @@ from groundplan.core.errors import Denied, Invalid
 from groundplan.ledger import finding_store
 
 router = below_api("findings")
+_NEXT = re.compile(r"^[0-9]-[0-9]{1,16}-[0-9a-f]{32}$")
+_BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 QUIET, QUIET_CRITICAL = timedelta(days=90), timedelta(days=1)
 
 
@@ -41,20 +44,30 @@ class Quiet(BaseModel):
 @router.get("/findings")
 def findings(
     services: Using, caller: SignedIn, kind: str = "", subject: str = "", below: str = "", closed: bool = False,
-    limit: int = 200, skip: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+    limit: int = 200, before: Annotated[str | None, Query(pattern=_NEXT.pattern)] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The gravest first. `kind` is a beginning such as `knowledge.`, `below` a subject with all that is in it; `closed`
     adds those that are settled. What one quotes of a document is told to whoever may read that, and to its owner.
-    `next`: what `skip` is for those that follow; null where there are none. Who holds no duty has those that are
-    theirs."""
+    Continue with `before` = `next`. Who holds no duty has those that are theirs."""
     most = max(1, min(limit, 1000))
     with services.transaction() as conn:
         found = finding_store.findings(
-            conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=most + 1, skip=skip,
-            only=own.findings(conn, caller, closed=closed),
+            conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=most + 1,
+            behind=None if before is None else _place(before), only=own.findings(conn, caller, closed=closed),
         )  # fmt: skip
         told = with_quotes(conn, caller, found[:most])
-    return {"findings": told, "next": skip + most if len(found) > most else None}
+    return {"findings": told, "next": _next(found[most - 1]) if len(found) > most else None}
+
+
+def _next(row: dict[str, Any]) -> str:
+    """Where one stands in the list, so that nothing is shown twice or left out where others come and go."""
+    place = finding_store.Place.of(row)
+    return f"{place.rank}-{round((place.at - _BEGIN) / timedelta(microseconds=1))}-{place.id.hex}"
+
+
+def _place(text: str) -> finding_store.Place:
+    rank, at, id = text.split("-")
+    return finding_store.Place(int(rank), _BEGIN + timedelta(microseconds=int(at)), UUID(id))
 
 
 @router.get("/findings/kinds")
