@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +20,13 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool
 from tests.integration.test_api_control import WORKSPACE
 
-from groundplan.api.app import create_app
+from groundplan.api.app import POOL_SIZE, POOL_WAIT_SECONDS, create_app
 from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty, take_up_keys
+from groundplan.api.release import AT_ONCE
 from groundplan.core.database import database_url
 from groundplan.core.home import Home
+from groundplan.release import approvals, service
 from groundplan.testing.database import Cluster
 
 RECORDED = {
@@ -116,3 +120,45 @@ def test_what_only_reads_keeps_nobody_waiting_who_writes(app: FastAPI) -> None:
             app.state.services = services
     assert asked > 100
     assert refused == RECORDED
+
+
+PRODUCTION = WORKSPACE.replace("stage: pilot", "stage: production").replace(
+    "security: sam}", "security: sam, product: ana, architecture: ana, engineering: ana, operations: sam, "
+    "finance: sam, data: sam, compliance: sam}",
+)  # fmt: skip
+
+
+def test_who_looks_at_a_change_or_has_a_plan_made_leaves_others_their_connections(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a change lacks is planned, which takes seconds for thousands of workloads."""
+    status, applied = ask(app, "POST", "/api/apply", body={"files": {"acme.yaml": PRODUCTION}})
+    assert status == 200, applied
+    (change,) = [each["change"] for each in applied["pending"]]
+    planned, begun, go_on = approvals.planned, threading.Semaphore(0), threading.Event()
+    plans = 0
+
+    def slow(*arguments: Any) -> Any:
+        nonlocal plans
+        plans += 1
+        begun.release()
+        assert go_on.wait(60)
+        return planned(*arguments)
+
+    for module in (approvals, service):
+        monkeypatch.setattr(module, "planned", slow)
+    body = {"files": {"acme.yaml": PRODUCTION}}
+    with ThreadPoolExecutor(2 * POOL_SIZE + 1) as threads:
+        viewers = [threads.submit(ask, app, "GET", f"/api/changes/{change}") for _ in range(POOL_SIZE)]
+        assert begun.acquire(timeout=30)
+        others = [threads.submit(ask, app, "POST", "/api/plan", "", body) for _ in range(POOL_SIZE)]
+        assert begun.acquire(timeout=30) and begun.acquire(timeout=30)
+        asked = threads.submit(ask, app, "GET", "/api/keys")
+        try:
+            assert asked.result(POOL_WAIT_SECONDS + 20)[0] == 200
+            assert plans == AT_ONCE
+        finally:
+            go_on.set()
+        assert {each.result(60)[0] for each in [*viewers, *others]} == {200}
+    assert plans == 1 + POOL_SIZE, "one of those who look has it planned for all"
+    assert len({json.dumps(each.result()[1]["missing"]) for each in viewers}) == 1

@@ -159,11 +159,11 @@ def rollback(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
         first = now == 1 or bool(_workloads(conn, now) - _workloads(conn, now - 1))
     lines = []
     if first:
-        with services.transaction() as conn:
+        with services.release_turn() as conn:
             services.releases.apply(conn, caller.actor, _small_change(files), "a small change in the demo")
             now = current_blueprint(conn).number
         lines.append(f"A small change made blueprint {now}.")
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         value = services.releases.rollback(conn, caller.actor, now - 1, False, "rolled back in the demo")
     lines.append(f"Blueprint {value['blueprint']} has the content of blueprint {now - 1}; numbers never go back.")
     return {"title": "One command back", "from": now, **value, "told": lines}

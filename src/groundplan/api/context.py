@@ -39,6 +39,13 @@ class Services:
         with self.pool.connection() as conn:
             yield conn
 
+    @contextmanager
+    def release_turn(self) -> Iterator[Connection[tuple[Any, ...]]]:
+        """The same for who plans or releases, so many of them at once: for thousands of workloads a plan takes seconds,
+        and one release waits for another, in which everybody else would find no connection left."""
+        with self.releases.turns, self.transaction() as conn:
+            yield conn
+
     def folder(self) -> Path | None:
         """The workspace folder, as given to `up` or as applied last."""
         if self.workspace is not None:

@@ -19,8 +19,9 @@ _lock, _planning = threading.Lock(), threading.Lock()
 _newest: dict[Path, tuple[Stamp, list[str]]] = {}
 
 
-def workspace_difference(conn: Connection[Any], services: Services, blueprint: Blueprint | None) -> list[str]:
-    """Differences in words; empty where there is no folder. Problems of the workspace are told as differences, too."""
+def workspace_difference(services: Services, blueprint: Blueprint | None) -> list[str]:
+    """Differences in words; empty where there is no folder. Problems of the workspace are told as differences, too.
+    Whoever asks holds no connection: the first ones wait for each other."""
     folder = services.folder()
     if folder is None or blueprint is None or not folder.is_dir():
         return []
@@ -36,7 +37,8 @@ def workspace_difference(conn: Connection[Any], services: Services, blueprint: B
         with _lock:
             known = _newest.get(folder)
         if known is None or known[0] != stamp:
-            known = (stamp, _difference(conn, services, folder, blueprint.number))
+            with services.release_turn() as conn:
+                known = (stamp, _difference(conn, services, folder, blueprint.number))
             with _lock:
                 _newest[folder] = known
     finally:

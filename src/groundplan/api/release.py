@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -23,13 +26,26 @@ from groundplan.release.model import problem_json
 Db = Connection[Any]
 JUST_NOW = timedelta(minutes=10)
 """For so long whoever goes back once more names to which one."""
+AT_ONCE = 3
+"""Plans and releases that are made at the same time: a quarter of the connections."""
+KEPT = 20
+"""Changes of which it is kept what is missing: those that somebody looks at."""
 Files = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    rests_on: approvals.RestsOn
+    told: list[dict[str, Any]]
 
 
 class Releases:
     """The releases of one HOME, each in the transaction of the connection that is given."""
 
     def __init__(self, home: Home, clock: Clock | None = None, demo: bool = False) -> None:
+        self.turns = threading.BoundedSemaphore(AT_ONCE)
+        self._missing: dict[UUID, _Missing] = {}
+        self._looking = threading.Lock()
         self._signing = Signing(load_private(home, "blueprint"), clock or SystemClock(), demo=demo)
 
     def genesis(self, conn: Db, files: Files) -> bool:
@@ -86,9 +102,22 @@ class Releases:
         """Ask for what production uses without an approval."""
         return approvals.ask_parts(conn, self._signing, actor, reason, workload=workload, files=files)
 
-    def missing_of(self, conn: Db, change: UUID) -> list[dict[str, Any]]:
-        """What a waiting change of a workload uses without an approval."""
-        return [problem_json(each) for each in approvals.missing_of(conn, self._signing, change)]
+    def missing_of(self, transaction: Callable[[], AbstractContextManager[Db]], change: UUID) -> list[dict[str, Any]]:
+        """What a waiting change of a workload uses without an approval. Of several who look at one, one has it planned,
+        and the others wait without a connection."""
+        with transaction() as conn:
+            rests_on = approvals.missing_rests_on(conn, self._signing, change)
+        if rests_on is None:
+            return []
+        with self._looking:
+            known = self._missing.get(change)
+            if known is None or known.rests_on != rests_on:
+                with self.turns, transaction() as conn:
+                    found = approvals.missing_of(conn, self._signing, change)
+                known = _Missing(rests_on, [problem_json(each) for each in found])
+                self._missing = dict([*self._missing.items()][-KEPT:])
+                self._missing[change] = known
+        return known.told
 
     def expire(self, conn: Db, change: UUID) -> int | None:
         """End an approval; the number of the blueprint that is without what it allowed, where there is one."""

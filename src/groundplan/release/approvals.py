@@ -7,6 +7,7 @@ the caller commits.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from groundplan.core.errors import NotFound, Problem
 from groundplan.governance import rulings
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
-from groundplan.governance.model import ASKED, Asked, Change
+from groundplan.governance.model import ASKED, Asked, Change, Standing
 from groundplan.governance.parts import AT_GATEWAYS, check_asked, dearest, price_declared
 from groundplan.governance.rulings import Answer, Approver
 from groundplan.release import people, store, units
@@ -41,6 +42,9 @@ from groundplan.release.model import Applied, Plan, in_force
 from groundplan.release.plan import without
 
 _TO_ALL = Answer()
+
+RestsOn = tuple[str, int, Standing, date]
+"""Digest of a change, number of the blueprint, what approvals say, day."""
 
 
 def approve(
@@ -135,6 +139,15 @@ def ask_parts(
         )
         for part in wanted.values()
     ]
+
+
+def missing_rests_on(conn: Connection[Any], signing: Signing, change_id: UUID) -> RestsOn | None:
+    """What `missing_of` says the same of, as long as it is the same; None where nothing can be missing."""
+    change = changes.change_by_id(conn, change_id, lock=False)
+    stored = store.newest(conn)
+    if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
+        return None
+    return change.digest, stored.number, governance.standing(conn), signing.clock.now().date()
 
 
 def missing_of(conn: Connection[Any], signing: Signing, change_id: UUID) -> tuple[Problem, ...]:

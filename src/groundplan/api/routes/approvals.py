@@ -69,7 +69,7 @@ def ask(body: Wish, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Ask for a model into use, a prompt, data for a purpose, or whom production reaches. It then waits as any change
     does: approve, refuse and withdraw it at /api/changes. Evidence, policies and exceptions are asked for where they
     are made."""
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         asked = Asked(body.kind, body.subject, body.what, body.reason)
         made = services.releases.ask(conn, caller.actor, asked)
     return _json(made)
@@ -79,7 +79,7 @@ def ask(body: Wish, services: Using, caller: SignedIn) -> dict[str, Any]:
 def ask_missing(body: Missing, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Ask for every model version, prompt, and source for a purpose that production uses, or is declared to use,
     without an approval that holds. What was asked for already is listed, not asked again."""
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         made = services.releases.ask_parts(conn, caller.actor, body.reason, body.workload, body.files)
     return {"asked": [_json(each) for each in made]}
 

@@ -70,7 +70,7 @@ class Decision(BaseModel):
 @router.post("/plan")
 def plan(body: Declared, services: Using, _: Reader) -> dict[str, Any]:
     """What an apply of these files would do; changes nothing. Refusals are part of the answer."""
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         value = services.releases.plan(conn, body.files)
     value["notes"] = [*value["notes"], *router_evaluations.of_plan(services, body.files, value["differences"])]
     return value
@@ -82,7 +82,7 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
     authorize(caller, "release", "company")
     if body.folder is not None and not caller.operator:
         raise Denied("only the local operator may name a folder", code="operator_only", hint="Leave `folder` out.")
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         value = services.releases.apply(conn, caller.actor, body.files, body.reason)
     value["notes"] = router_evaluations.missing(services, body.files)
     if body.folder is not None:
@@ -95,7 +95,7 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
 def rollback(body: Rollback, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Make blueprint n+1 with the content of an earlier one, decided again by today's rules."""
     authorize(caller, "rollback", "company")
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         value = services.releases.rollback(conn, caller.actor, body.to, body.without_revoked, body.reason)
     request.app.state.indexing.ask()
     return value
@@ -125,15 +125,15 @@ def one_change(change_id: UUID, services: Using, caller: Reader) -> dict[str, An
         found = _named(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
         changed = model_changes.flags(services, conn).get(found["digest"], []) if found["state"] == "applied" else []
         routing = router_evaluations.of_change(services, conn, found)
-        missing = services.releases.missing_of(conn, change_id)
-        return {**found, "missing": missing, "changed": changed, "routing": routing}
+    missing = services.releases.missing_of(services.transaction, change_id)
+    return {**found, "missing": missing, "changed": changed, "routing": routing}
 
 
 @router.post("/changes/{change_id}/approve")
 def approve(change_id: UUID, body: Decision, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Agree, by a duty that you hold. When the last need is met, the change becomes the next blueprint."""
     approver = approver_of(caller)
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         value = services.releases.approve(conn, approver, change_id, body.answer())
     request.app.state.indexing.ask()
     return value
@@ -143,7 +143,7 @@ def approve(change_id: UUID, body: Decision, request: Request, services: Using, 
 def refuse(change_id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Say no, by a duty that you hold; the change is refused."""
     approver = approver_of(caller)
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         return services.releases.refuse(conn, approver, change_id, body.answer())
 
 
@@ -151,7 +151,7 @@ def refuse(change_id: UUID, body: Decision, services: Using, caller: SignedIn) -
 def withdraw(change_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Take back a change that you asked for, or an approval that you gave. Where that ends something, `effective` says
     which gateways serve without it; those cut off are named with until when they may still serve it."""
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         value = services.releases.withdraw(conn, caller.actor, change_id)
     if value["blueprint"] is not None:
         value["effective"] = effect_of_blueprint(services, value["blueprint"])

@@ -163,7 +163,7 @@ def again(body: Replan, request: Request, services: Using, caller: SignedIn) -> 
     """Release the declared files at the calls that were seen, where these drift; what needs an approval waits for it.
     `difference` is what to write into the workspace too."""
     authorize(caller, "release", "company")
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         value = placement_replan.replan(conn, services, caller.actor, body.reason)
     request.app.state.indexing.ask()
     return value

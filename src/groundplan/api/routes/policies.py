@@ -186,7 +186,7 @@ def approve(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[s
     """Agree to it by a duty that you hold, security or compliance; never to your own. Both are needed, and as many
     people as the company asks for: `waits_for` says what is missing until it holds."""
     approver, now = approver_of(caller), services.clock.now()
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         exceptions.check_open(conn, id, now)
         services.releases.approve(conn, approver, id, Answer(comment=body.reason))
         made = exceptions.found(conn, id)
@@ -198,7 +198,7 @@ def approve(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[s
 @router.post("/policies/exceptions/{id}/refuse")
 def refuse(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, Any]:
     approver = approver_of(caller)
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         exceptions.check_open(conn, id, services.clock.now())
         services.releases.refuse(conn, approver, id, Answer(comment=body.reason))
     return {"id": str(id), "state": "refused"}

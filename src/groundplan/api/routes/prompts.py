@@ -85,7 +85,7 @@ def rollback(name: str, body: Back, request: Request, services: Using, caller: S
     """Say again what an earlier version said, under the next number: a release like any other, so that production waits
     for approvals. `files` are what the workspace's folder has to say from now on."""
     authorize(caller, "release", "company")
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         found = _of(conn, name)
         stored = store.newest(conn)
         assert stored is not None, "a version was served"

@@ -35,8 +35,8 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
         kills = store.kills(conn)
         wanted = services_now(conn)
         near = near_limits(conn, blueprint, services.clock.now()) if whole else []
-        difference = workspace_difference(conn, services, blueprint) if whole else []
         problems = store.problems(conn)
+    difference = workspace_difference(services, blueprint) if whole else []
     if (unwritten := request.app.state.sequencer.problem) is not None:
         problems.append(f"the audit log is not written: {unwritten.splitlines()[0]}")
     problems += not_well.ledger(services.home, workers, services.clock.now())

@@ -83,7 +83,7 @@ def confirm(request_id: UUID, services: Using, caller: SignedIn) -> dict[str, An
 @router.post("/terminals/{request_id}/decide")
 def decide(request_id: UUID, body: Known, request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
     """Make the decision that was confirmed, as the person who confirmed it, once. 503 `terminal_waits` before that."""
-    with services.transaction() as conn:
+    with services.release_turn() as conn:
         found = terminals.take(conn, request_id, body.secret, services.clock.now())
         change = _pending(governance.change_by_id(conn, found.change, lock=False))
         if change.digest != found.digest:
