@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
+from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, program_name, workspace_for
 from groundplan.cli.output import emit, table, waits_text
 from groundplan.core.errors import Invalid
 
@@ -68,13 +68,20 @@ def plan(
 def apply(
     workspace: WorkspaceOption = None,
     reason: ReasonOption = "applied from the command line",
+    base: Annotated[
+        int | None,
+        typer.Option(
+            "--base", min=1, help="Blueprint that the files are from: refused if another was declared after it."
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the next blueprint. What needs an approval waits as pending; the rest is served within a second."""
     folder = workspace_for(workspace, home)
     client = ControlClient.connect(home)
-    value = client.post("/api/apply", {"files": workspace_files(folder), "folder": str(folder), "reason": reason})
+    body = {"files": workspace_files(folder), "folder": str(folder), "reason": reason, "base": base}
+    value = client.post("/api/apply", body)
     emit(value, as_json, applied_text(value))
 
 
@@ -123,6 +130,9 @@ def plan_text(value: dict[str, Any], every: bool = False) -> str:
     """Differences, what waits for whom, the priced alternatives of what changes (or of `every` workload), refusals."""
     waiting = {item["subject"]: [need["duty"] for need in item["needs"]] for item in value["pending"]}
     lines = [_difference(item, waiting) for item in value["differences"]] or ["nothing would change"]
+    if value["differences"] and value.get("base"):
+        base = value["base"]
+        lines.append(f"i compared with blueprint {base}; `{program_name()} apply --base {base}` does this, or nothing")
     for item in value["pending"]:
         lines += [f"! {item['subject']} waits for: {', '.join(waiting[item['subject']])}", *_missing(item)]
     lines += [f"i {note}" for note in value.get("notes", ())]

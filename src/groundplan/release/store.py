@@ -118,6 +118,29 @@ def by_number(conn: Connection[Any], number: int) -> StoredBlueprint | None:
     return _one(conn, _ROW + " WHERE number = %s", (number,))
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """When a blueprint was made, by whom, and why."""
+
+    number: int
+    at: datetime
+    by: str
+    reason: str
+    declares: bool
+    """Whether other files were declared by it than before."""
+
+
+def made_since(conn: Connection[Any], number: int) -> list[Made]:
+    """Blueprint `number` and those after it, the oldest first."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(
+            """SELECT number, created_at, created_by, reason, sources <> lag(sources) OVER (ORDER BY number)
+               FROM blueprint WHERE number >= %s - 1 ORDER BY number""",
+            (number,),
+        ).fetchall()
+    return [Made(at, *more, declares is not False) for at, *more, declares in rows if at >= number]
+
+
 def signature(conn: Connection[Any], number: int) -> str | None:
     """Of blueprint `number`, which no other installation makes; None where there is none."""
     row = conn.execute("SELECT signature FROM blueprint WHERE number = %s", (number,)).fetchone()

@@ -10,19 +10,24 @@ from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import store
+from groundplan.api import since, store
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import Services, Using
 from groundplan.api.effect import effect_of, effect_of_blueprint
 from groundplan.api.routing import evaluations as router_evaluations
 from groundplan.api.watch import model_changes
 from groundplan.api.who import names_for
 from groundplan.catalog.loader import MAX_FILES
 from groundplan.core.errors import Denied
+from groundplan.governance import service as changes
 from groundplan.governance import store as governance
+from groundplan.governance.model import ASKED, Change
 from groundplan.governance.rulings import Answer, Approver
+from groundplan.release import store as release
+from groundplan.release.difference import differences
+from groundplan.release.model import difference_json
 
 router = below_api("changes")
 PAGE = 100
@@ -40,10 +45,12 @@ class Declared(BaseModel):
 
 
 class Apply(Declared):
-    """`folder` (only from the local operator) is where the documents of the sources are."""
+    """`folder` (only from the local operator) is where the documents of the sources are; `base` the number of the
+    blueprint that the files were taken from."""
 
     reason: Reason = "applied"
     folder: str | None = None
+    base: Annotated[int, Field(ge=1)] | None = None
 
 
 class Rollback(BaseModel):
@@ -68,27 +75,59 @@ class Decision(BaseModel):
 
 
 @router.post("/plan")
-def plan(body: Declared, services: Using, _: Reader) -> dict[str, Any]:
-    """What an apply of these files would do; changes nothing. Refusals are part of the answer."""
+def plan(body: Declared, services: Using, caller: Reader) -> dict[str, Any]:
+    """What an apply of these files would do to blueprint `base`; changes nothing. Refusals are part of the answer, and
+    `notes` say what somebody changed and these files take back."""
     with services.release_turn() as conn:
         value = services.releases.plan(conn, body.files)
-    value["notes"] = [*value["notes"], *router_evaluations.of_plan(services, body.files, value["differences"])]
-    return value
+        served, still = release.decoded(conn), {(each["subject"], each["digest"]) for each in value["pending"]}
+        base = 0 if served is None else served.number
+        back = since.taken_back(conn, caller, base, value["differences"])
+        gone = [each for each in _waiting(conn) if (each.subject, each.digest) not in still]
+        back += since.dropped(conn, caller, gone, {subject for subject, _ in still}) if not value["refusals"] else []
+    value["notes"] = [*value["notes"], *back, *router_evaluations.of_plan(services, body.files, value["differences"])]
+    return {"base": base, **value}
 
 
 @router.post("/apply")
 def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Make the next blueprint. What needs an approval becomes a pending change."""
+    """Make the next blueprint. What needs an approval becomes a pending change. With `base` 409 (`base_moved`) where
+    somebody declared something else after that blueprint; `notes` say what these files took back of what others did."""
     authorize(caller, "release", "company")
     if body.folder is not None and not caller.operator:
         raise Denied("only the local operator may name a folder", code="operator_only", hint="Leave `folder` out.")
     with services.release_turn() as conn:
-        value = services.releases.apply(conn, caller.actor, body.files, body.reason)
-    value["notes"] = router_evaluations.missing(services, body.files)
+        since.check_base(conn, caller, body.base)
+        value, back = _applied(conn, services, caller, body)
+    value["notes"] = [*back, *router_evaluations.missing(services, body.files)]
     if body.folder is not None:
         services.note_folder(Path(body.folder))
     request.app.state.indexing.ask()
     return value
+
+
+def _applied(
+    conn: Connection[Any], services: Services, caller: Caller, body: Apply
+) -> tuple[dict[str, Any], list[str]]:
+    """With what of others it took back."""
+    release.lock(conn)
+    before = release.decoded(conn)
+    waited = _waiting(conn)
+    value = services.releases.apply(conn, caller.actor, body.files, body.reason)
+    still = {each.id: each.subject for each in _waiting(conn)}
+    gone = [each for each in waited if each.id not in still]
+    since.check_dropped(conn, caller, body.base, [each for each in gone if each.subject not in still.values()])
+    back = since.dropped(conn, caller, gone, still.values())
+    after = release.decoded(conn)
+    if before is not None and after is not None and after.number != before.number:
+        changed = [difference_json(each) for each in differences(before, after)]
+        back = [*since.taken_back(conn, caller, before.number, changed), *back]
+    return value, back
+
+
+def _waiting(conn: Connection[Any]) -> list[Change]:
+    """What waits of the files that were applied: each apply says anew what does."""
+    return [each for each in changes.pending(conn) if each.type not in ASKED and each.renews is None]
 
 
 @router.post("/rollback")
