@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ async def test_after_many_changes_and_by_hand_all_keys_are_read(
         assert all(key.revoked for key in view.policy.keys.values())
 
 
-async def slow(*_: Any) -> dict[bytes, Any]:
+async def slow(*_: Any, **__: Any) -> dict[bytes, Any]:
     raise TimeoutError
 
 
@@ -258,3 +259,63 @@ async def test_a_worker_whose_blueprint_the_database_lost_starts_anew(database: 
         view._anew = True  # the connection
         await view.refresh(connection)
         assert view.fenced.is_set()
+
+
+async def test_a_worker_knows_no_keys_that_ended_long_ago(database: Database, tmp_path: Path) -> None:
+    """Whether it begins now or had them while they were good: all that there ever were would fill its memory."""
+    company = Company(database)
+    for _ in range(5):
+        company.make()
+    company.rotate()
+    old, ended, expired, lately = company.made[:4]  # the last one was rotated, or one of these
+    with psycopg.connect(database.superuser) as conn:
+        known = {id for (id,) in conn.execute("SELECT id::text FROM api_key").fetchall()}
+    async with following(database, tmp_path) as (view, connection):
+        await view._load_policy(connection, None)
+        assert {key.id for key in view.policy.keys.values()} == known
+        with psycopg.connect(database.superuser) as conn:
+            conn.execute("UPDATE api_key SET expires_at = now() + interval '1 hour'")
+            gone = [old, ended, expired]
+            conn.execute("UPDATE api_key SET revoked_at = now() - interval '91 days' WHERE id = ANY(%s)", (gone[:2],))
+            conn.execute("UPDATE api_key SET expires_at = now() - interval '91 days' WHERE id = %s", (expired,))
+            conn.execute("UPDATE api_key SET revoked_at = now() - interval '89 days' WHERE id = %s", (lately,))
+        left = known - {str(id) for id in gone}
+        fresh = await anew(database, tmp_path)
+        assert {key.id for key in fresh.keys.values()} == left
+        (told,) = (key for key in fresh.keys.values() if key.id == str(lately))
+        assert told.revoked, "whoever uses it is told so"
+        view.policy = replace(fresh, keys=fresh.keys | {b"%d" % n: replace(told, expires=1.0 + n) for n in range(3)})
+        view._tidied = 0.0
+        company.kill()
+        await view._load_policy(connection, None)
+        assert len(view.policy.keys) == len(left) + 3, "looked for only where keys come"
+        for _ in range(2):
+            company.make()
+            await view._load_policy(connection, None)
+        assert view.policy == await anew(database, tmp_path)
+
+
+async def test_keys_of_a_line_share_what_they_know_of_each_other(database: Database, tmp_path: Path) -> None:
+    """One that is rotated every hour has thousands in its line after a year. Those that ended long ago count, too: a
+    budget may name one of them."""
+    company = Company(database)
+    company.make()
+    first = str(company.made[0])
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute(
+            """INSERT INTO api_key (id, hash, prefix, workload, created_at, created_by, family, expires_at)
+               SELECT gen_random_uuid(), sha256(n::text::bytea), 'gp', 'assistant', now(), 'operator', %s,
+                 now() - make_interval(days => 120 - n) FROM generate_series(1, 125) n""",
+            (first,),
+        )
+    lasting = {key.id: key for key in (await anew(database, tmp_path)).keys.values()}
+    assert len(lasting) == 1 + 95 and {len(key.line) for key in lasting.values()} == {126}
+    assert len({id(key.line) for key in lasting.values()}) == 1
+    assert first in next(iter(lasting.values())).line
+    async with following(database, tmp_path) as (view, connection):
+        await view._load_policy(connection, None)
+        company.rotate()
+        await view._load_policy(connection, None)
+        renewed = {key.id: key for key in view.policy.keys.values()}
+        assert len(renewed) == 97 and {len(key.line) for key in renewed.values()} == {127}
+        assert len({id(key.line) for key in renewed.values()}) == 1

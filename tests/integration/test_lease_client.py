@@ -356,6 +356,16 @@ async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_an
         assert not found.elsewhere, "nothing of a month that is over"
 
 
+def test_keys_that_have_ended_and_those_of_one_line_are_no_further_budgets() -> None:
+    """A key that is rotated every hour has thousands in its line: others would wait until these are looked up."""
+    budget = budget_of(10 * COST)
+    living = {b"%d" % n: KeyEntry(f"{n}", "assistant", "", False, False, 9.0 + n, budget=budget) for n in range(3)}
+    other = Budget(name="key/o", covers="key/o", limit=COST, period="day")
+    revoked = KeyEntry("r", "assistant", "", False, True, None, budget=other)
+    expired = KeyEntry("e", "assistant", "", False, False, 8.0, budget=other)
+    assert left._living({**living, b"r": revoked, b"e": expired}, 8.0) == [budget]
+
+
 async def test_a_grant_whose_answer_was_lost_is_found_after_reconnecting(database: Database, tmp_path: Path) -> None:
     budget = budget_of(10 * COST)
     async with worker(database, tmp_path) as one:

@@ -112,7 +112,7 @@ def test_what_is_declared_for_one_key_of_a_line_holds_for_all_of_it_as_it_grows(
     task = workload("assistant", None)
 
     def covering(key: str, people: dict[str, str], *line: str) -> list[str]:
-        return [quota.declared for quota in book.of_caller(task, key, "", people, line).quotas]
+        return [quota.declared for quota in book.of_caller(task, key, "", people, frozenset(line)).quotas]
 
     assert covering("k1", {}) == [] == covering("k9", {}, "k8", "k9")
     assert covering("k2", {}) == ["second"]

@@ -122,6 +122,8 @@ class LimitBook:
     """Some cover people by e-mail address or keys by their ids, of which live policy knows who they are."""
     users: Sequence[str] = ()
     """What it has of people by e-mail address: few are named, and there may be very many."""
+    keys: frozenset[str] = frozenset()
+    """What it has of keys, by their ids."""
     calls: Mapping[str, Quota] = field(default_factory=dict)
     """By workload how many calls its callers may make a day, where that is declared."""
     most: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -136,7 +138,7 @@ class LimitBook:
         key: str,
         person: str,
         people: Mapping[str, str],
-        line: Sequence[str] = (),
+        line: frozenset[str] = frozenset(),
         *,
         within: bool = False,
     ) -> Covering:
@@ -155,7 +157,7 @@ class LimitBook:
             if len(self._callers) >= _REMEMBERED:
                 self._callers.clear()
             covers = ["company", f"workload/{workload.name}"]
-            covers += dict.fromkeys(f"key/{id}" for id in (key, *line))
+            covers += [f"key/{id}" for id in sorted(self.keys & (line | {key} if line else {key}))]
             covers += [f"team/{workload.team}"] if workload.team else []
             if person:
                 covers += [cover for cover in self.users if people.get(cover.removeprefix("user/")) == person]
@@ -215,8 +217,8 @@ def book_of(
     for limit in limits:
         by_cover[limit.covers] = (*by_cover.get(limit.covers, ()), limit)
     users = tuple(cover for cover in by_cover if cover.startswith("user/"))
-    live = bool(users) or any(cover.startswith("key/") for cover in by_cover)
-    book = LimitBook(by_cover, live, users, calls)
+    keys = frozenset(cover.removeprefix("key/") for cover in by_cover if cover.startswith("key/"))
+    book = LimitBook(by_cover, bool(users or keys), users, keys, calls)
     declared = [*calls.values()]
     declared += [_quota(limit, f"{limit.type}/{limit.name}") for limit in limits]
     declared += [quota for each in deployments for index in range(len(each.keys)) for quota in book.of_key(each, index)]

@@ -282,8 +282,9 @@ def covering(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, 
     key = exchange.key
     if key is not None and exchange.catalog is not None:
         if exchange.catalog.key_budgets:
-            for id in {key.id, key.family or key.id, *key.line}:
-                found += dated(exchange.catalog.key_budgets.get(id, ()), now)
+            named = exchange.catalog.key_budgets
+            for id in named.keys() & (key.line or {key.id, key.family or key.id}):
+                found += dated(named[id], now)
         if key.budget is not None:
             found += dated((key.budget,), now)
     if not found:

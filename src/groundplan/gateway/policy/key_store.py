@@ -6,9 +6,9 @@ What a key may do is decided elsewhere; rows become entries here, and nothing is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -29,17 +29,31 @@ _NOBODYS = frozenset(
     {"kill", "lift", "cache", "group", "membership", "duty", "experiment", "experiments", *AT_GATEWAYS}
 )
 """Kinds of changes after which every key is what it was, and everybody is who they were."""
-_COLUMNS = """hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at,
+KNOWN_S = 90 * 86_400
+"""So long after its end whoever uses a key is told that it has ended; then it is one that nobody knows. All that there
+ever were would fill the memory of each worker."""
+LINES_AT_ONCE = 10
+"""A key that is rotated every hour has thousands of others in its line after a year."""
+_COLUMNS = """hash, id::text, workload, person_id::text, acts_for_others, revoked_at, least(revoked_at, expires_at),
     coalesce(family, id)::text, networks, models, budget_usd, budget_period, purpose"""
-_ALL = f"SELECT {_COLUMNS} FROM api_key"
-_SOME = f"""WITH line AS (SELECT DISTINCT coalesce(family, id) AS first FROM api_key WHERE id = ANY(%(ids)s))
-    SELECT {_COLUMNS} FROM api_key WHERE id IN (SELECT first FROM line) OR family IN (SELECT first FROM line)"""
+_LASTING = f"coalesce(least(revoked_at, expires_at) > now() - interval '{KNOWN_S} seconds', true)"
+_ALL = f"SELECT {_COLUMNS} FROM api_key WHERE {_LASTING}"
+_FIRST = "SELECT coalesce(family, id) AS first FROM api_key WHERE"
+_SOME = f"""WITH line AS (SELECT DISTINCT first FROM ({_FIRST} id = ANY(%(ids)s)) o)
+    SELECT {_COLUMNS} FROM line JOIN api_key ON family = first WHERE {_LASTING}
+    UNION ALL SELECT {_COLUMNS} FROM line JOIN api_key ON id = first WHERE family IS NULL AND {_LASTING}"""
 """With all others of their lines, of which one more or less changes what each of them says."""
+_LINES = "SELECT family::text, string_agg(id::text, ' ') FROM api_key WHERE id <> family AND family IN"
+_ALL_LINES = f"{_LINES} ({_FIRST} {_LASTING}) GROUP BY family"
+_SOME_LINES = f"{_LINES} ({_FIRST} id = ANY(%(ids)s)) GROUP BY family"
 _CHANGES = "SELECT kind, subject, stops FROM policy_change WHERE number > %s LIMIT %s"
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _PEOPLE_OF = f"{_PEOPLE} AND id = ANY(%s)"
 
+_ALONE: frozenset[str] = frozenset()
+
 Connection = AsyncConnection[tuple[Any, ...]]
+Rows = Sequence[tuple[Any, ...]]
 Keys = dict[bytes, KeyEntry]
 
 
@@ -82,9 +96,12 @@ def _changes(rows: Iterable[tuple[Any, ...]]) -> Changes | None:
     return Changes(frozenset(keys), frozenset(people), frozenset(ended))
 
 
-async def load(connection: Connection, known: Policy, changes: Changes | None, seconds: float) -> Keys:
-    """The keys, from those of a policy that is `known`, after what is `unheard`. Each statement may take so many
-    seconds. Raises psycopg.Error, TimeoutError."""
+async def load(
+    connection: Connection, known: Policy, changes: Changes | None, seconds: float, *, tidy: float = float("-inf")
+) -> Keys:
+    """The keys, from those of a policy that is `known`, after what is `unheard`; where keys come, less those that ended
+    before `tidy` (seconds since the epoch). Each statement may take so many seconds. Raises psycopg.Error,
+    TimeoutError."""
     if changes is None:
         return await _all(connection, seconds)
     ids = set(changes.keys)
@@ -93,7 +110,12 @@ async def load(connection: Connection, known: Policy, changes: Changes | None, s
         ids |= {UUID(key.id) for key in known.keys.values() if key.person in people}
     if not ids:
         return known.keys
-    return known.keys | _lined(_entries(await fetched(connection, _SOME, {"ids": list(ids)}, seconds)))
+    of = {"ids": list(ids)}
+    lines = _lines(await fetched(connection, _SOME_LINES, of, seconds))
+    kept = known.keys
+    if tidy > float("-inf"):
+        kept = {hash: key for hash, key in kept.items() if key.expires is None or key.expires > tidy}
+    return kept | _entries(await fetched(connection, _SOME, of, seconds), lines)
 
 
 async def people(
@@ -112,37 +134,41 @@ async def people(
 
 
 async def _all(connection: Connection, seconds: float) -> Keys:
+    lines: dict[str, frozenset[str]] = {}
+    async for rows in _parts(connection, _ALL_LINES, LINES_AT_ONCE, seconds):
+        lines |= _lines(rows)
     found: Keys = {}
+    async for rows in _parts(connection, _ALL, AT_ONCE, seconds):
+        found |= _entries(rows, lines)
+    return found
+
+
+async def _parts(connection: Connection, statement: LiteralString, at_once: int, seconds: float) -> AsyncIterator[Rows]:
+    """The rows of a statement, some at a time, each of which may take so many seconds."""
     async with connection.cursor("api_keys") as cursor:
         async with patient(seconds):
-            await cursor.execute(_ALL)
+            await cursor.execute(statement)
         while True:
             async with patient(seconds):
-                rows = await cursor.fetchmany(AT_ONCE)
+                rows = await cursor.fetchmany(at_once)
             if not rows:
-                return _lined(found)
-            found |= _entries(rows)
+                return
+            yield rows
 
 
-def _entries(rows: Iterable[tuple[Any, ...]]) -> Keys:
-    return {bytes(row[0]): _entry(*row[1:]) for row in rows}
+def _lines(rows: Rows) -> dict[str, frozenset[str]]:
+    """By the first key of each line that was rotated all of them, one set for all."""
+    return {first: frozenset((first, *others.split(" "))) for first, others in rows}
 
 
-def _lined(keys: Keys) -> Keys:
-    """The same keys, each of which knows the others of its line; all of those are among them."""
-    lines: dict[str, list[str]] = {}
-    for key in keys.values():
-        if key.family != key.id:
-            lines.setdefault(key.family, [key.family]).append(key.id)
-    for hash, key in keys.items() if lines else ():
-        if (line := lines.get(key.family)) is not None:
-            keys[hash] = replace(key, line=tuple(sorted(line)))
-    return keys
+def _entries(rows: Rows, lines: Mapping[str, frozenset[str]]) -> Keys:
+    return {bytes(row[0]): _entry(lines, *row[1:]) for row in rows}
 
 
 def _entry(
-    id: str, workload: str, person: str | None, acts_for_others: bool, revoked: Any, expires: Any, family: str,
-    allowed: list[str], models: list[str], limit: Any, period: str, purpose: str,
+    lines: Mapping[str, frozenset[str]], id: str, workload: str, person: str | None, acts_for_others: bool,
+    revoked: Any, expires: Any, family: str, allowed: list[str], models: list[str], limit: Any, period: str,
+    purpose: str,
 ) -> KeyEntry:  # fmt: skip
     name = f"key/{family}"
     return KeyEntry(
@@ -154,6 +180,7 @@ def _entry(
         expires=None if expires is None else expires.timestamp(),
         budget=None if limit is None else Budget(name=name, covers=name, limit=from_decimal(limit), period=period),
         family=family,
+        line=lines.get(family, _ALONE),
         networks=networks(allowed),
         models=frozenset(models),
         purpose=purpose,

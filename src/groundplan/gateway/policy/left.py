@@ -54,9 +54,9 @@ class Left:
 
         Each statement may take so many seconds. Raises psycopg.Error, TimeoutError.
         """
-        if keys is not self._counted[0]:  # there may be many, and few with a budget of their own
-            self._counted = keys, [key.budget for key in keys.values() if key.budget is not None and not key.revoked]
         now = self._clock.seconds()
+        if keys is not self._counted[0]:  # there may be many, and few with a budget of their own
+            self._counted = keys, _living(keys, now)
         asked = {key for key in self._slices.reserved_each() if key in self.elsewhere}
         known = self._known()
         if known:
@@ -96,3 +96,12 @@ class Left:
         if self._next >= len(budgets):
             self._next = 0
         return budgets[first : first + AT_ONCE]
+
+
+def _living(keys: Mapping[bytes, KeyEntry], now: float) -> list[Budget]:
+    """The own budgets of keys that are good at `now`, each once: those of a line that was rotated have the same."""
+    found: dict[str, Budget] = {}
+    for key in keys.values():
+        if key.budget is not None and not key.revoked and (key.expires is None or key.expires > now):
+            found[key.budget.name] = key.budget
+    return list(found.values())

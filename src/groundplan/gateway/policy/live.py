@@ -121,6 +121,8 @@ class LiveView:
         self._own_stops: dict[str, set[str]] = {}
         """What this worker stopped itself, with the ids of the calls that are why."""
         self._slow_at = float("-inf")
+        self._tidied = 0.0
+        """When it was looked for keys that ended long ago (seconds since the epoch)."""
         self.left = Left(slices, clock)
         self._users: dict[str, set[str]] = {}
         self._asked: dict[str, dict[str, float]] = {}
@@ -303,7 +305,10 @@ class LiveView:
         number = numbers[0][0] if numbers else 0
         known = NOTHING if self._anew else self.policy
         changes = await key_store.unheard(connection, known, number, STATEMENT_SECONDS)
-        keys = await key_store.load(connection, known, changes, STATEMENT_SECONDS)
+        now = self._clock.seconds()
+        tidy = now - key_store.KNOWN_S if now - self._tidied > _DAY_SECONDS else float("-inf")
+        keys = await key_store.load(connection, known, changes, STATEMENT_SECONDS, tidy=tidy)
+        self._tidied = now if keys is not known.keys and now - self._tidied > _DAY_SECONDS else self._tidied
         people, active = await key_store.people(connection, known, changes, STATEMENT_SECONDS)
         kills = await asked(_KILLS)
         cleared = await asked(_CLEARED)

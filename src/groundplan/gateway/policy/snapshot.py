@@ -18,7 +18,7 @@ PEOPLE_DAYS = 90
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """An API key that exists. `expires` is seconds since the epoch."""
+    """An API key that exists, or ended lately. `expires`, or when it was revoked before: seconds since the epoch."""
 
     id: str
     workload: str
@@ -31,8 +31,9 @@ class KeyEntry:
     """Declared when it was made."""
     family: str = ""
     """Id of the first key of a line of rotated ones: their budget and limits are the same. Empty: its own."""
-    line: tuple[str, ...] = ()
-    """Ids of all keys of that line, where there are several: what is declared for one of them holds for all."""
+    line: frozenset[str] = frozenset()
+    """Ids of all keys that ever were in that line, where there are several: what is declared for one of them holds for
+    all. There may be thousands: whoever looks for few among them asks for these."""
     networks: tuple[Network, ...] = ()
     """From where it may be used; empty: from everywhere."""
     models: frozenset[str] = frozenset()
