@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 import groundplan.runtime.child
+import groundplan.runtime.supervisor
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import Home
-from groundplan.runtime.child import rotate, tail
+from groundplan.runtime.child import rotate, tail, trim
 from groundplan.runtime.database import start_database
 from groundplan.runtime.owner import open_listener
 from groundplan.runtime.supervisor import Process, State, Supervisor
@@ -318,6 +319,43 @@ def test_a_log_is_private_set_aside_when_large_and_quoted_from_its_end(tmp_path:
     assert log.with_name("x.log.1").read_text() == "one\n\ntwo\n"
     assert tail(log.with_name("x.log.1")) == "one | two"
     assert tail(tmp_path / "none") == ""
+
+
+def test_a_log_that_grows_large_while_its_process_runs_is_set_aside_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process runs for months, and what fails is told with every call."""
+    monkeypatch.setattr(groundplan.runtime.supervisor, "LOGS_SECONDS", 0.0)
+    monkeypatch.setattr(trim, "__defaults__", (100,))
+    says = "import time\nn = 0\nwhile True:\n    n += 1\n    print(n, flush=True)\n    time.sleep(0.001)"
+    with Supervisor(Home(tmp_path)) as supervisor:
+        supervisor.start(Process("talks", (sys.executable, "-c", says)))
+        log, pid = supervisor.log("talks"), pid_of(supervisor, "talks")
+        older = log.with_name("talks.log.1")
+        most: list[int] = []
+
+        def tick() -> None:
+            most.append(log.stat().st_size)
+            if len(most) > 3 and older.exists():
+                supervisor.request_stop()
+
+        supervisor.run(tick)
+        assert pid_of(supervisor, "talks") == pid
+        assert older.stat().st_size == 100 and older.stat().st_mode & 0o777 == 0o600
+        before = int(older.read_text().split()[-1])
+        assert eventually(lambda: len(log.read_text().split()) > 2)
+        assert int(log.read_text().split()[0]) > before and "\0" not in log.read_text()
+
+
+def test_a_large_log_is_cut_also_where_there_is_no_room_for_what_it_had(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_text("1\n" * 100)
+    log.with_name("x.log.1").mkdir()
+    with log.open("ab") as writes:
+        trim(log, 10)
+        writes.write(b"2\n")
+    assert log.read_text() == "2\n"
+    trim(tmp_path / "none", 10)
 
 
 LINGERS = """

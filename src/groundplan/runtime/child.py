@@ -13,13 +13,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from groundplan.core.errors import Unavailable
 
 LOG_LIMIT = 8 * 2**20
-"""Bytes after which a log is set aside (as NAME.log.1, replacing the one before) at the next start of its process."""
+"""Bytes after which a log is set aside (as NAME.log.1, replacing the one before): at the next start of its process, and
+while it runs."""
 
 _LEASH = Path(__file__).with_name("leash.py")
 
@@ -77,6 +79,23 @@ def rotate(log: Path, limit: int = LOG_LIMIT) -> None:
     if log.stat().st_size > limit:
         log.replace(log.with_name(f"{log.name}.1"))
         log.touch(mode=0o600)
+
+
+def trim(log: Path, limit: int = LOG_LIMIT) -> None:
+    """As `rotate`, of a log that processes append to, which go on doing so: its last bytes are copied, and it begins
+    anew. A line that comes in between is lost. Where there is no room for the copy there is none either way."""
+    with suppress(OSError):
+        size = log.stat().st_size
+        if size <= limit:
+            return
+        aside = log.with_name(f"{log.name}.1")
+        with suppress(OSError), log.open("rb") as file:
+            aside.unlink(missing_ok=True)
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as copy:
+                file.seek(size - limit)
+                shutil.copyfileobj(file, copy)
+        os.truncate(log, 0)
 
 
 def tail(log: Path, lines: int = 5) -> str:

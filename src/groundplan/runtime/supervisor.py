@@ -1,7 +1,7 @@
 """Keeps a list of processes running for one HOME: starts them in order, restarts what dies, stops them in reverse.
 
 It knows no process by name: the composition root (`cli/up.py`) says what to run. Call it from the main thread, since
-the kernel ties children to the thread that started them. It does not rotate logs while their process runs.
+the kernel ties children to the thread that started them. Logs that grow large are set aside.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from groundplan.core.endpoints import began, identity
 from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import child_environment
-from groundplan.runtime.child import Account, kill_session, spawn, stop, tail
+from groundplan.runtime.child import Account, kill_session, spawn, stop, tail, trim
 from groundplan.runtime.owner import own_home
 
 POLL_SECONDS: Final = 0.1
 """How often the children are looked at."""
+
+LOGS_SECONDS: Final = 10.0
+"""How often it is looked whether a log has grown large: a process may run for years, and what fails fails often."""
 
 STEADY_SECONDS: Final = 10.0
 """A process that lived this long is restarted at once; one that keeps dying sooner is restarted ever later."""
@@ -292,9 +295,13 @@ class Supervisor:
 
     def run(self, tick: Callable[[], None] | None = None) -> None:
         """Watch until `request_stop`, SIGINT or SIGTERM; `tick` is called every 0.1 s."""
+        due = 0.0
         with self.signals():
             while not self._stopping.is_set():
                 self.check()
+                if (now := time.monotonic()) >= due:
+                    due = now + LOGS_SECONDS
+                    self.trim_logs()
                 if tick is not None:
                     tick()
                 self._stopping.wait(POLL_SECONDS)
@@ -380,6 +387,11 @@ class Supervisor:
     def log(self, name: str) -> Path:
         """Where the output of a process goes."""
         return self.home.logs / f"{name}.log"
+
+    def trim_logs(self) -> None:
+        """Set aside what has grown large of all logs of HOME."""
+        for log in self.home.logs.glob("*.log"):
+            trim(log)
 
     def _spawn(self, child: _Child) -> None:
         process = child.process
