@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -13,7 +15,11 @@ import psycopg
 import pytest
 
 from groundplan.api.retention import forget_sessions, forget_settled
+from groundplan.core.clock import SystemClock
+from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.policy.live import LiveView
 from groundplan.ledger import batch_queries
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
@@ -70,16 +76,20 @@ def world(database: Database) -> Iterator[World]:
 
 
 def test_movements_go_with_the_worker_and_slices_with_their_period(world: World) -> None:
-    over = world.worker("2026-06-01")
+    over, rest = world.worker("2026-06-01"), world.worker("2026-06-01")
+    world.do("DELETE FROM budget_slice WHERE epoch = %s AND period = %s", rest, PRESENT)
     kept = [
         world.worker("2026-11-01"),
         world.worker("2026-06-01", "live", done=False),
         world.worker("2026-06-01", "fenced", done=False),
         world.worker("2026-06-01", "stopped", done=None),
     ]
-    assert forget_settled(world.services) == 3
+    assert forget_settled(world.services) == 3 + 4
     assert forget_settled(world.services) == 0
     both = {(epoch, period) for epoch in kept for period in (OVER, PRESENT)}
+    assert {epoch for (epoch,) in world.do("SELECT epoch FROM gateway")} == {over, *kept}, (
+        "one has a slice that goes on"
+    )
     assert world.left("budget_movement") == both
     assert world.left("budget_slice") == both | {(over, PRESENT)}, "a late journal is compared with it"
     assert world.do("SELECT period, granted_usd FROM budget_period ORDER BY 1") == [(PRESENT, 4), (OVER, 4)]
@@ -117,6 +127,36 @@ def test_lines_of_a_batch_go_once_their_calls_have_left_and_its_cost_stays(world
     assert lines() == [(1,)]
     world.do("DELETE FROM attempt; UPDATE batch SET left_usd = 1.5")
     assert lines() == []
+
+
+async def test_a_worker_that_was_forgotten_and_wakes_is_fenced(
+    world: World, database: Database, tmp_path: Path
+) -> None:
+    """What it holds of budgets was given back as its books were closed."""
+    epoch = world.worker("2026-06-01", done=True)
+    world.do("DELETE FROM budget_slice")
+    world.do("INSERT INTO lost_worker (epoch, declared_by) VALUES (%s, 'ana')", epoch)
+    forget_settled(world.services)
+    assert world.do("SELECT FROM gateway") == world.do("SELECT FROM lost_worker") == []
+    view = LiveView(database.urls["gateway"], Home(tmp_path), epoch, SystemClock(), Slices())
+    await asyncio.wait_for(view._follow(), 30)
+    assert view.fenced.is_set() and world.do("SELECT FROM gateway") == []
+
+
+def test_what_only_the_day_or_the_worker_itself_asked_for_goes(world: World) -> None:
+    """Calls of a day by worker, what it was charged of facts that left, and movements that its journal told late."""
+    epoch, lives = world.worker("2026-06-01"), world.worker("2026-11-25", "live", done=False)
+    for day in ("2026-06-01", "2026-11-24"):
+        world.do("INSERT INTO worker_day VALUES (%s, 'w', %s, 3)", day, epoch)
+    for each in (epoch, lives):
+        world.do("INSERT INTO archived_charge VALUES (%s, 'b', %s, 1)", each, OVER)
+    world.do("DELETE FROM budget_slice WHERE epoch = %s", epoch)
+    for at in ("2026-08-01", "2026-11-20"):
+        world.do("INSERT INTO budget_movement VALUES (%s, %s, 'b', %s, 1, 'release', %s)", new_id(), new_id(), OVER, at)
+    forget_settled(world.services)
+    assert world.do("SELECT day::text FROM worker_day") == [("2026-11-24",)]
+    assert world.do("SELECT epoch FROM archived_charge") == [(lives,)]
+    assert world.do("SELECT at::date::text FROM budget_movement WHERE type = 'release'") == [("2026-11-20",)]
 
 
 def test_calls_at_the_same_time_of_a_dead_worker_leave_nothing(world: World) -> None:

@@ -32,7 +32,8 @@ RECALL_CHANNEL = "groundplan_recall"
 FREED_CHANNEL = "groundplan_freed"
 """`NAME PERIOD`: there is room again where somebody was refused."""
 
-_REGISTER = "INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, %s, %s, %s) ON CONFLICT (epoch) DO NOTHING"
+_REGISTER = """INSERT INTO gateway (epoch, host, home, pid) SELECT %s, %s, %s, %s
+    WHERE NOT EXISTS (SELECT FROM shipped s WHERE s.epoch = %s AND s.done) ON CONFLICT (epoch) DO NOTHING"""
 _GRANT_BUDGETS = """SELECT g.amount, g.rest, g.contested FROM unnest(
       %s::uuid[], %s::text[], %s::text[], %s::numeric[], %s::int[], %s::bool[], %s::numeric[], %s::numeric[],
       %s::numeric[], %s::bool[])
@@ -120,8 +121,9 @@ async def connect(url: str, epoch: UUID, home: Path) -> Connection:
 
 
 async def register(connection: Connection, epoch: UUID, home: Path) -> None:
-    """From here on the worker is known to the database; whoever of it connects first says so."""
-    await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid()))
+    """From here on the worker is known to the database; whoever of it connects first says so. One that stood still
+    until its books were closed, and was forgotten, is none any more."""
+    await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid(), epoch))
 
 
 async def held(connection: Connection, epoch: UUID, forgotten: Callable[[str], bool]) -> dict[Key, int]:
