@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from groundplan.api.audit.log_check import LogCheck
+from groundplan.api.audit.room import forget_killed
 from groundplan.api.genesis import take_up_keys
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
@@ -133,3 +135,19 @@ def test_what_was_checked_before_is_not_read_again_and_its_hashes_are(home: Home
     assert not verify(home.audit, since=700, earlier=[kept]).ok
     (home.audit / tile_path("entries", 2)).unlink()
     assert not verify(home.audit, since=700, earlier=[kept]).ok
+
+
+def test_what_killed_exports_left_is_deleted_by_a_later_one(tmp_path: Path) -> None:
+    """Each has the archive, and a copy of the whole log."""
+    home = Home(tmp_path)
+    home.run.mkdir()
+    now = datetime.now(UTC)
+    for name, age in (("old", 2), ("new", 0)):
+        (folder := home.run / f"room-{name}").mkdir()
+        (folder / "tile").touch()
+        (archive := home.run / f"room-{name}.zip").touch()
+        for path in (folder, archive):
+            os.utime(path, [(now - timedelta(days=age)).timestamp()] * 2)
+    (home.run / "up.json").touch()
+    forget_killed(home, now)
+    assert {path.name for path in home.run.iterdir()} == {"room-new", "room-new.zip", "up.json"}

@@ -69,6 +69,18 @@ def test_a_worker_serves_where_home_takes_nothing_and_tells_it_later(
     assert Worker._tell_serving(worker) and is_serving(worker._home, os.getpid())
 
 
+def test_what_killed_workers_have_left_goes_as_the_next_one_is_ready(tmp_path: Path) -> None:
+    """One that keeps dying is started thousands of times a day."""
+    home, gone = Home(tmp_path), 2**22 + 1
+    left = serving_file(home, gone)
+    left.parent.mkdir(parents=True)
+    left.touch()
+    left.with_name(f".{gone}.{gone}.tmp").touch()
+    serving_file(home, os.getppid()).touch()
+    tell_serving(home)
+    assert {path.name for path in left.parent.iterdir()} == {str(os.getpid()), str(os.getppid())}
+
+
 def test_the_process_that_parses_documents_loads_no_numpy() -> None:
     """It is started for every few documents, and most of them need none."""
     code = "import sys, groundplan.knowledge.parsing.worker as worker; print('numpy' in sys.modules or worker is None)"

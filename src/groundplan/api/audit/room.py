@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +31,8 @@ from groundplan.ledger import queries
 
 LIMIT = 1000
 """Most calls in a sample."""
+KILLED_S = 86_400
+"""What is as old in HOME/run is of nobody who still writes or sends it."""
 
 README = """This is the data room of {company}: {scope}, {since} to {until}.
 
@@ -100,6 +104,14 @@ def write_room(home: Home, conn: Connection[Any], wanted: Wanted, now: datetime,
         }
         archive.writestr("manifest.json", _json(manifest))
     return manifest
+
+
+def forget_killed(home: Home, now: datetime) -> None:
+    """Delete what exports have left whose process was killed: the archive, and a copy of the whole log."""
+    for path in home.run.glob("room-*"):
+        with suppress(FileNotFoundError):  # one that ends just now
+            if now.timestamp() - path.stat().st_mtime > KILLED_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _log(home: Home, put: Callable[[str, bytes], None]) -> int:

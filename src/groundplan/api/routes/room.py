@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
 from groundplan.api.access.door import below_api
-from groundplan.api.audit.room import LIMIT, Wanted, write_room
+from groundplan.api.audit.room import LIMIT, Wanted, forget_killed, write_room
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint, known_workload
@@ -39,6 +39,7 @@ def room(
     if to < since:
         raise Invalid("the period ends before it begins", code="room_period", hint="Give --from before --to.")
     wanted = Wanted(_start(since), _start(to + timedelta(days=1)), workload or None, sample, seed)
+    forget_killed(services.home, services.clock.now())
     made = tempfile.NamedTemporaryFile(prefix="room-", suffix=".zip", dir=services.home.run, delete=False)  # noqa: SIM115 -- deleted when it was sent
     made.close()
     path = Path(made.name)

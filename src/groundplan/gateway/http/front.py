@@ -18,9 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundplan.core.endpoints import began
+from groundplan.core.endpoints import began, lives
 from groundplan.core.errors import Invalid
-from groundplan.core.home import Home, write_atomically
+from groundplan.core.home import Home, names_in, write_atomically
 from groundplan.gateway.http.handshakes import HANDSHAKE_SECONDS, Handshakes
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles, Stamp
@@ -167,6 +167,10 @@ def tell_serving(home: Home) -> None:
     """This worker is ready."""
     path = serving_file(home, os.getpid())
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in names_in(path.parent):  # what those have left that were killed, also as they wrote it
+        pid = name.lstrip(".").partition(".")[0]
+        if pid.isdigit() and not lives(int(pid)):
+            (path.parent / name).unlink(missing_ok=True)
     write_atomically(path, f"{began(os.getpid())}\n".encode())
 
 
