@@ -9,14 +9,18 @@ from decimal import Decimal
 from pathlib import Path
 
 import psycopg
+import pytest
 from tests.integration.test_api_control import running
 from tests.integration.test_shipper import USD, Installation, installation, reservation
 
+from groundplan.api.effect_store import longest_grace_s
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.shipper import Shipper
+from groundplan.release import store as release_store
 from groundplan.testing import ManualClock
+from groundplan.testing.database import Database
 
 __all__ = ["installation"]
 HEARD = "UPDATE gateway SET host = 'pod-1', home = '/data', heartbeat_at = now() - interval '{}'"
@@ -85,3 +89,33 @@ def test_two_that_look_at_once_write_it_off_once(installation: Installation) -> 
                 assert not asked.done()
             ledger_store.set_position(conn, epoch, (1, 64), 1, done=True)
         assert not asked.result(20)
+
+
+def test_for_a_worker_that_just_began_not_every_blueprint_is_read(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes up one that is new now. While a change spreads it is asked again and again, and there are thousands."""
+    read: list[int] = []
+
+    def decoded(_: object, number: int) -> None:
+        read.append(number)
+
+    monkeypatch.setattr(release_store, "decoded", decoded)
+    with psycopg.connect(database.superuser) as conn:
+        for number in range(1, 31):
+            conn.execute(
+                """INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_by, reason,
+                     created_at) VALUES (%s, '', %s, '', '', '{}', '', '', now() - make_interval(hours => %s))""",
+                (number, new_id().hex, 40 - number if number < 30 else 0),
+            )
+        conn.execute(
+            "INSERT INTO gateway (epoch, host, home, pid, blueprint) VALUES (%s, 'h', '/', 1, 29)", (new_id(),)
+        )
+        longest_grace_s(conn)
+        assert sorted(read) == [29, 30]
+        conn.execute("INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, 'h', '/', 1)", (worker := new_id(),))
+        longest_grace_s(conn)
+        assert sorted(read) == [29, 30], "of which each is read once"
+        conn.execute("UPDATE gateway SET started_at = now() - interval '630 minutes' WHERE epoch = %s", (worker,))
+        longest_grace_s(conn)
+        assert sorted(read) == [28, 29, 30], "one that never could take up any may have had one when it began"

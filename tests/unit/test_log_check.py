@@ -147,7 +147,8 @@ def test_what_killed_exports_left_is_deleted_by_a_later_one(tmp_path: Path) -> N
         (folder / "tile").touch()
         (archive := home.run / f"room-{name}.zip").touch()
         for path in (folder, archive):
-            os.utime(path, [(now - timedelta(days=age)).timestamp()] * 2)
+            at = (now - timedelta(days=age)).timestamp()
+            os.utime(path, (at, at))
     (home.run / "up.json").touch()
     forget_killed(home, now)
     assert {path.name for path in home.run.iterdir()} == {"room-new", "room-new.zip", "up.json"}

@@ -11,8 +11,12 @@ from groundplan.core.database import select
 from groundplan.release import store as release_store
 
 _SERVED: LiteralString = """
-    SELECT number, digest FROM blueprint
-    WHERE number >= (SELECT coalesce(min(blueprint), 0) FROM gateway WHERE state = 'live') ORDER BY number DESC"""
+    SELECT number, digest FROM blueprint WHERE number >= (
+      SELECT coalesce(min(CASE WHEN g.blueprint > 0 THEN g.blueprint ELSE coalesce((
+        SELECT b.number FROM blueprint b WHERE b.created_at < g.started_at - interval '1 hour'
+        ORDER BY b.number DESC LIMIT 1), 0) END), 0) FROM gateway g WHERE g.state = 'live') ORDER BY number DESC"""
+"""One that told of none yet takes up none that another had followed before it began, by more than any commit takes:
+each that there ever was would be read for every worker that starts."""
 _MOST: Final = 64
 _graces: dict[str, dict[str, int]] = {}
 """Milliseconds of each workload, by the digest of the blueprint, of the newest few."""
@@ -24,8 +28,9 @@ def longest_grace_s(conn: Connection[Any], workload: str | None = None) -> float
 
     It is asked for again and again while a change spreads: a blueprint of thousands of workloads is read once."""
     known = {
-        row["digest"]: _graces.get(row["digest"]) or _made(release_store.decoded(conn, row["number"]))
+        digest: _graces[digest] if digest in _graces else _made(release_store.decoded(conn, row["number"]))
         for row in select(conn, _SERVED)
+        for digest in [row["digest"]]
     }
     if len(_graces) > _MOST:
         _graces.clear()
