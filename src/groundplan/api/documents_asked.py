@@ -57,7 +57,7 @@ def _evidence(known: Newest, now: datetime) -> list[Shown]:
     return [
         Shown(each.what, each.says, str(each.id), each.valid_until, each.link)
         for each in known.values()
-        if each.counts and each.holds and each.valid_until >= now
+        if each.counts and each.holds and each.valid_until > now
     ]
 
 

@@ -23,6 +23,11 @@ def end_of(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
 
 
+def last_day(end: datetime) -> date:
+    """The last day (UTC) of what is over at `end`: at midnight that is the day before, and not the one that begins."""
+    return (end.astimezone(UTC) - timedelta.resolution).date()
+
+
 class Clock(Protocol):
     """`now` is aware UTC wall time, for people and periods, `seconds` the same in seconds since the epoch, for the
     path of calls; `monotonic` is seconds that never go back, nor stand still while the machine sleeps."""

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from groundplan.blueprint.model import Caps
+from groundplan.core.clock import last_day
 from groundplan.core.errors import Problem
 from groundplan.identity.model import PROVEN
 
@@ -194,7 +195,7 @@ class Change:
     def ends_itself(self) -> date | None:
         """The last day that evidence or an exception was asked for; None for what has no end of its own."""
         said = [each["new"] for each in self.summary.get("fields", ()) if each["field"] == "until"]
-        return date.fromisoformat(said[0][:10]) if self.type in ("evidence", "exception") and said else None
+        return last_day(datetime.fromisoformat(said[0])) if self.type in ("evidence", "exception") and said else None
 
     @property
     def _counting(self) -> list[Approval]:

@@ -13,6 +13,7 @@ from psycopg import Connection
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core import audit
+from groundplan.core.clock import last_day
 from groundplan.governance.policy import cedar, exception_store, exceptions
 from groundplan.governance.policy.exceptions_model import Exempted
 from groundplan.ledger import finding_store
@@ -42,7 +43,7 @@ def _owners(blueprint: Blueprint) -> dict[str, str]:
 def _finding(each: Exempted, owner: str | None) -> Finding:
     whose = f"{each.workload}{f', {each.person}' if each.person else ''}"
     return Finding(
-        kind=ASKED, subject=f"workload/{each.workload}", mark=str(each.id), owner=owner, due=each.until.date(),
+        kind=ASKED, subject=f"workload/{each.workload}", mark=str(each.id), owner=owner, due=last_day(each.until),
         message=f"An exception from the rule {each.rule} for {whose} is requested: {each.reason}",
         hint=f"It waits for {' and '.join(each.waits_for) or 'more people'}: Governance, Rules.",
     )  # fmt: skip

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from groundplan.core.clock import last_day
 from groundplan.economics.experiment.model import SHADOW
 from groundplan.economics.experiment.verdict import UNASKED, UNREADABLE, Rule
 from groundplan.economics.replay.pairwise import UNASKED_CODE, UNASKED_HINT, UNREAD_CODE, UNREAD_HINT
@@ -71,7 +72,7 @@ class Recorded:
     def standing(self) -> str:
         """Of one that has not ended: that it runs, or waits for its approval, and until when."""
         does = "runs" if self.state == "running" else "waits for its approval"
-        return f"the {self.kind} {self.name} of {self.candidate} {does} until {self.until.date()}"
+        return f"the {self.kind} {self.name} of {self.candidate} {does} until {last_day(self.until)}"
 
     def to_json(self) -> dict[str, Any]:
         """What everybody may see of it."""

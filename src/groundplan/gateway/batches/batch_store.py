@@ -149,7 +149,7 @@ async def lock_check(connection: Connection, id: UUID) -> bool:
 async def unfinished(connection: Connection) -> list[tuple[UUID, UUID, bool]]:
     """(batch, its input file, whether its time is over) of all that have not ended."""
     rows = await connection.execute(
-        """SELECT id, input_file, expires_at < now() FROM batch
+        """SELECT id, input_file, expires_at <= now() FROM batch
            WHERE status IN ('validating', 'in_progress', 'cancelling')"""
     )
     return [(id, file, late) for id, file, late in await rows.fetchall()]
