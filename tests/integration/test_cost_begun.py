@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.test_api_control import running
-from tests.integration.test_cost_book import TODAY
+from tests.integration.this_day import today
 
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
@@ -22,12 +22,12 @@ def test_a_budget_ends_by_the_mean_of_the_days_that_are_known(database: Database
     with running(database, tmp_path) as control:
         assert control.ask("GET", "/api/cost/runway").body["budgets"] == []
         calls: list[Any] = [
-            (new_id(), TODAY - timedelta(days=back) + timedelta(minutes=1), "assistant", None, None, "care", "chat",
+            (new_id(), today() - timedelta(days=back) + timedelta(minutes=1), "assistant", None, None, "care", "chat",
              "ok", 200, None, "acme/model", "local", "here", EACH, EACH, 100, 2000, "none", 1, new_id(), False, 12.5,
              3.5, {}, 0, 0)
             for back in (1, 2, 3)
         ]  # fmt: skip
-        year = TODAY.strftime("%Y")
+        year = today().strftime("%Y")
         text = control.files()["acme.yaml"].replace("limit: 100 USD/month", "limit: 35 USD/year")
         assert control.ask("POST", "/api/apply", {"files": {"acme.yaml": text}}).status == 200
         with connect(database.dsn, autocommit=True) as conn:
@@ -39,8 +39,8 @@ def test_a_budget_ends_by_the_mean_of_the_days_that_are_known(database: Database
             )
         (told,) = control.ask("GET", "/api/cost/runway").body["budgets"]
         assert told["history_days"] == 3 and told["period"] == year
-        if (TODAY + timedelta(days=8)).year == TODAY.year:  # nothing is charged to it: 35 of 10 a day
-            ends = [(TODAY + timedelta(days=days)).date().isoformat() for days in (2, 3, 4)]
+        if (today() + timedelta(days=8)).year == today().year:  # nothing is charged to it: 35 of 10 a day
+            ends = [(today() + timedelta(days=days)).date().isoformat() for days in (2, 3, 4)]
             assert told["ends"] == ends[1] and told["earliest"] == ends[0] and told["latest"] == ends[2]
         refused = control.ask("POST", "/api/cost/forecast", {})
         assert (refused.status, refused.code) == (400, "forecast_impossible")

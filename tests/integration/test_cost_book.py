@@ -9,6 +9,7 @@ import os
 import re
 from calendar import monthrange
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,7 @@ import pdfplumber
 import pytest
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
+from tests.integration.this_day import OfToday, of_today, today
 
 from groundplan.api.cost.ahead import Covered, nearest
 from groundplan.api.cost.book import DIMENSIONS
@@ -79,35 +81,48 @@ name: all-month
 covers: company
 limit: 0.05 USD/month
 """
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAYS = 60
-MONTH = (TODAY - timedelta(days=1)).strftime("%Y-%m")
-"""Of the newest calls: on the first of a month there are none of that month."""
 COST = Decimal("0.020000000001")
 OF_CALLS = ("feature", "prompt", "source", "person")
 
 
+def newest_month() -> str:
+    """Of the newest calls: on the first of a month there are none of that month."""
+    return (today() - timedelta(days=1)).strftime("%Y-%m")
+
+
 @pytest.fixture(scope="module")
-def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
-    with postgres_cluster.database() as database:
-        folder = tmp_path_factory.mktemp("costs")
-        with running(database, folder) as found:
-            (found.workspace / "costs.yaml").write_text(WORKSPACE_COSTS)
-            company = found.workspace / "acme.yaml"
-            company.write_text(company.read_text().replace("[local]\n", "[local]\nworkflow: asking\n"))
-            assert found.ask("POST", "/api/apply", {"files": found.files()}).status in (200, 201)
-            fill(database.dsn)
-            yield found
+def controls(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfToday[Control]]:
+    @contextmanager
+    def made() -> Iterator[Control]:
+        with postgres_cluster.database() as database:
+            folder = tmp_path_factory.mktemp("costs")
+            with running(database, folder) as found:
+                (found.workspace / "costs.yaml").write_text(costs())
+                company = found.workspace / "acme.yaml"
+                company.write_text(company.read_text().replace("[local]\n", "[local]\nworkflow: asking\n"))
+                assert found.ask("POST", "/api/apply", {"files": found.files()}).status in (200, 201)
+                fill(database.dsn)
+                yield found
+
+    with of_today(made) as found:
+        yield found
 
 
-CHANGED = TODAY - timedelta(days=10)
-"""From that day on support costs twice as much."""
-WORKSPACE_COSTS = ALLOCATIONS.removeprefix("---\n").format(
-    before=(CHANGED - timedelta(days=1)).date(), since=CHANGED.date()
-)
+@pytest.fixture
+def control(controls: OfToday[Control]) -> Control:
+    return controls.get()
+
+
+def costs() -> str:
+    """What the workspace declares beside calls. For ten days support has cost twice as much."""
+    changed = today() - timedelta(days=10)
+    before = changed - timedelta(days=1)
+    return ALLOCATIONS.removeprefix("---\n").format(before=before.date(), since=changed.date())
+
+
 JUDGED = Decimal("0.003000000001")
-JUDGED_ON = next(day for back in range(20, 27) if (day := TODAY - timedelta(days=back)).weekday() < 5)
-"""What the judge of a guardrail cost, once, and when."""
+"""What the judge of a guardrail cost, once, on a working day three weeks ago."""
 TAGGED, TAGGED_BACK = new_id(), 5
 """The key of the calls of one day, which has tags."""
 LOOKED_UP_US = 3_600_000_000
@@ -121,7 +136,7 @@ def fill(dsn: str, newest: int = 1) -> None:
         calls: list[Any] = []
         attempts: list[Any] = []
         for back in range(newest, DAYS):
-            at = TODAY - timedelta(days=back) + timedelta(hours=9 if back else 0)
+            at = today() - timedelta(days=back) + timedelta(hours=9 if back else 0)
             key = TAGGED if back == TAGGED_BACK else None
             for _ in range(2 if back and at.weekday() < 5 else 1):
                 id = new_id()
@@ -135,7 +150,8 @@ def fill(dsn: str, newest: int = 1) -> None:
                     (id, 0, at, "local", "here", "acme/model", "settled", "ok", 200, COST, COST, {"input": 100}, False,
                      [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts, "", "")
                 )  # fmt: skip
-        at = JUDGED_ON + timedelta(hours=9)
+        judged = next(day for back in range(20, 27) if (day := today() - timedelta(days=back)).weekday() < 5)
+        at = judged + timedelta(hours=9)
         calls.append(
             (new_id(), at, "assistant", None, None, "care", "chat", "ok", 200, None, "acme/model", "local", "here",
              JUDGED, JUDGED, 100, 2000, "none", 1, new_id(), False, 2.5, 1.5,
@@ -157,8 +173,8 @@ def fill(dsn: str, newest: int = 1) -> None:
             "INSERT INTO semantic_day (day, workload, looked, spent_us) VALUES (%s, 'assistant', 9, %s)",
             (at.date(), LOOKED_UP_US),
         )
-        month = TODAY.strftime("%Y-%m")
-        year = TODAY.strftime("%Y")  # of when it was one of a year
+        month = today().strftime("%Y-%m")
+        year = today().strftime("%Y")  # of when it was one of a year
         for budget, period, limit in (
             ("assistant", month, 100), ("all-month", month, Decimal("0.05")), ("assistant", year, 7)
         ):  # fmt: skip
@@ -185,11 +201,11 @@ def ask(control: Control, path: str) -> Any:
 
 
 def span() -> str:
-    return f"first={(TODAY - timedelta(days=30)).date()}&last={(TODAY - timedelta(days=1)).date()}"
+    return f"first={(today() - timedelta(days=30)).date()}&last={(today() - timedelta(days=1)).date()}"
 
 
 def test_two_halves_of_a_time_are_the_whole_of_it(control: Control) -> None:
-    first, last = (TODAY - timedelta(days=30)).date(), (TODAY - timedelta(days=1)).date()
+    first, last = (today() - timedelta(days=30)).date(), (today() - timedelta(days=1)).date()
     middle = first + timedelta(days=12)
     spans = [(first, last), (first, middle), (middle + timedelta(days=1), last)]
     for by in ("workload", "team", "term", "provider"):
@@ -237,7 +253,7 @@ def test_what_the_gateway_asked_and_looked_up_is_a_term_of_its_own_counted_once(
     (looked,) = [line for line in found["lines"] if line["term"] == "cache_lookup"]
     assert (Decimal(looked["cost_usd"]), looked["basis"]) == (Decimal("0.05"), "estimated")
     assert "3600 s of look-ups" in looked["rule"] and "allocation platform" in looked["rule"]
-    days = [TODAY.date() - timedelta(days=back) for back in range(1, 31)]
+    days = [today().date() - timedelta(days=back) for back in range(1, 31)]
     platform = sum((Decimal(31) / monthrange(day.year, day.month)[1] for day in days), Decimal(0))
     mine = [line for line in found["lines"] if "allocation platform" in line["rule"]]
     assert total(mine) == pytest.approx(platform, abs=Decimal("1e-9"))
@@ -250,7 +266,7 @@ def test_a_rate_that_changed_is_paid_for_the_days_on_which_it_held(control: Cont
         for line in found
         if line["term"] == "support"
     }
-    calls = [2 if (TODAY - timedelta(days=back)).weekday() < 5 else 1 for back in range(1, 31)]
+    calls = [2 if (today() - timedelta(days=back)).weekday() < 5 else 1 for back in range(1, 31)]
     since, before = sum(calls[:10]), sum(calls[10:]) + 1  # one of them is the judge's
     assert paid == {"desk-since": Decimal(since) * 4 / 1000, "desk-before": Decimal(before) * 2 / 1000}
 
@@ -298,7 +314,7 @@ def test_the_book_by_what_only_calls_know_is_what_they_say(control: Control) -> 
 def test_the_book_by_the_tags_of_keys(control: Control) -> None:
     sums = {row["key"]: row for row in ask(control, f"/api/cost/book?{span()}&by=tag")["sums"]}
     assert set(sums) == {"", "batch, web"}
-    day = TODAY - timedelta(days=TAGGED_BACK)
+    day = today() - timedelta(days=TAGGED_BACK)
     calls = 2 if day.weekday() < 5 else 1
     only = f"first={day.date()}&last={day.date()}&by=tag"
     (row,) = (row for row in ask(control, f"/api/cost/book?{only}")["sums"] if "measured" in row["basis"])
@@ -319,13 +335,13 @@ def test_statement_focus_and_book_agree(control: Control) -> None:
     rows = list(csv.DictReader(io.StringIO(text)))
     whole = Decimal(ask(control, f"/api/cost/book?{span()}")["total_usd"])
     assert sum(Decimal(row["BilledCost"]) for row in rows) == whole
-    month = (TODAY.replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
+    month = (today().replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
     statements = ask(control, f"/api/cost/statements?month={month}&charge=true")["statements"]
-    last = TODAY.replace(day=1) - timedelta(days=1)
+    last = today().replace(day=1) - timedelta(days=1)
     book = ask(control, f"/api/cost/book?first={last.replace(day=1).date()}&last={last.date()}")
     assert sum(Decimal(each["total_usd"]) for each in statements) == Decimal(book["total_usd"])
     assert all(each["over"] for each in statements)
-    now = ask(control, f"/api/cost/statements?month={TODAY:%Y-%m}")["statements"]
+    now = ask(control, f"/api/cost/statements?month={today():%Y-%m}")["statements"]
     assert now and not any(each["over"] for each in now), "this month grows until its end"
     mine = control.ask("GET", f"/api/cost/statements.csv?team=care&month={month}").body.decode()
     taken = control.ask("GET", "/api/audit?action=export.").body["entries"][0]
@@ -341,7 +357,7 @@ def test_statement_focus_and_book_agree(control: Control) -> None:
 def test_an_accepted_outcome_has_its_cost(control: Control) -> None:
     row = ask(control, f"/api/cost/outcomes?{span()}")["outcomes"][0]
     assert (row["workload"], row["reported"], row["accepted"]) == ("assistant", 1, 1)
-    days = [TODAY - timedelta(days=back) for back in range(1, 31)]
+    days = [today() - timedelta(days=back) for back in range(1, 31)]
     assert row["calls"] == sum(2 if day.weekday() < 5 else 1 for day in days), "its guardrail's judge is no caller"
     assert Decimal(row["cost_per_accepted_usd"]) == Decimal(row["cost_usd"]) > 0
     assert row["returned"] == pytest.approx(2 / float(row["cost_usd"]))
@@ -366,7 +382,7 @@ def test_own_hardware_is_told_at_its_measured_use(control: Control) -> None:
     assert row["used"] == pytest.approx(float(calls * 2100 / 300_000_000), abs=1e-6)
     assert row["other"] is None and row["needed"] is None and "nothing else" in row["told"]
     assert command(control, "own")["own"][0]["deployment"] == "local"
-    ahead, now = ask(control, "/api/placement/ahead"), datetime.now(UTC).date()  # midnight may have passed since TODAY
+    ahead, now = ask(control, "/api/placement/ahead"), datetime.now(UTC).date()  # midnight may pass meanwhile
     days = f"first={now - timedelta(days=30)}&last={now - timedelta(days=1)}"
     (row,) = ask(control, f"/api/cost/own?{days}")["own"]
     assert ahead["own"][0]["used"] == row["used"] and ahead["words"][-1] == f"local: {row['told']}"
@@ -374,7 +390,7 @@ def test_own_hardware_is_told_at_its_measured_use(control: Control) -> None:
 
 def test_a_team_s_runway_is_that_of_its_calls() -> None:
     rows = [
-        {"day": TODAY.date() - timedelta(days=n % 3), "workload": f"w{n % 2}", "team": team, "cost_usd": Decimal(n)}
+        {"day": today().date() - timedelta(days=n % 3), "workload": f"w{n % 2}", "team": team, "cost_usd": Decimal(n)}
         for n, team in enumerate(["care", "sales", "care", ""])
     ]
     days = Covered(rows)
@@ -385,17 +401,17 @@ def test_a_team_s_runway_is_that_of_its_calls() -> None:
 
 def test_of_many_budgets_those_that_are_nearest_to_their_limits_are_forecast() -> None:
     rows = [
-        {"day": TODAY.date() - timedelta(days=1), "workload": name, "team": "", "cost_usd": Decimal(usd)}
+        {"day": today().date() - timedelta(days=1), "workload": name, "team": "", "cost_usd": Decimal(usd)}
         for name, usd in (("a", 1), ("b", 9), ("c", 2))
     ]
-    month = f"{TODAY:%Y-%m}"
+    month = f"{today():%Y-%m}"
     charged = [
         ({"period": month, "limit_usd": "100", "spent_usd": spent}, f"workload/{name}")
         for name, spent in (("a", "99"), ("b", "10"), ("c", "3"))
     ]
     days = Covered(rows)
-    assert [covers for _, covers in nearest(charged, days, TODAY, 3)] == ["workload/a", "workload/b", "workload/c"]
-    assert [covers for _, covers in nearest(charged, days, TODAY, 2)] == ["workload/a", "workload/b"]
+    assert [covers for _, covers in nearest(charged, days, today(), 3)] == ["workload/a", "workload/b", "workload/c"]
+    assert [covers for _, covers in nearest(charged, days, today(), 2)] == ["workload/a", "workload/b"]
 
 
 def test_what_is_ahead(control: Control) -> None:
@@ -405,15 +421,15 @@ def test_what_is_ahead(control: Control) -> None:
     assert all(value == pytest.approx(1, abs=0.3) for value in weekend)
     runways = {row["budget"]: row for row in ask(control, "/api/cost/runway")["budgets"]}
     assert set(runways) == {"assistant", "all-month"}
-    assert {row["period"] for row in runways.values()} == {TODAY.strftime("%Y-%m")}
+    assert {row["period"] for row in runways.values()} == {today().strftime("%Y-%m")}
     assert runways["assistant"]["ends"] is None and runways["assistant"]["days"] is None
     expected = {name: Decimal(row["expected_usd"]) for name, row in runways.items()}
     assert expected["all-month"] == expected["assistant"] > 0
     ends = runways["all-month"]["ends"]
     if expected["all-month"] > Decimal("0.05"):
-        assert TODAY.date() <= datetime.fromisoformat(ends).date() <= TODAY.date() + timedelta(days=6)
+        assert today().date() <= datetime.fromisoformat(ends).date() <= today().date() + timedelta(days=6)
     assert ask(control, "/api/cost/runway?workload=nobody")["budgets"] == []
-    asked = {"changes": ["users=10", "price=-50%"], "first": str((TODAY - timedelta(days=30)).date())}
+    asked = {"changes": ["users=10", "price=-50%"], "first": str((today() - timedelta(days=30)).date())}
     told = control.ask("POST", "/api/cost/what-if", asked).body
     assert Decimal(told["after_usd"]) == pytest.approx(5 * Decimal(told["before_usd"]), rel=Decimal("1e-9"))
     other = control.ask("POST", "/api/cost/what-if", {**asked, "model": "openai/gpt-4.1-mini"})
@@ -428,7 +444,7 @@ def test_what_is_ahead(control: Control) -> None:
 
 
 def _output_of_callers(control: Control) -> list[Any]:
-    lines = ask(control, f"/api/cost/book?first={(TODAY - timedelta(days=30)).date()}&lines=true")["lines"]
+    lines = ask(control, f"/api/cost/book?first={(today() - timedelta(days=30)).date()}&lines=true")["lines"]
     return [line for line in lines if line["term"] == "output"]
 
 
@@ -498,16 +514,16 @@ def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     assert command(control, "export", str(file), *between)["bytes"] == file.stat().st_size
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
     assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(whole)
-    told = command(control, "forecast", "--what", "calls", "--days", "7", "--launch", f"{TODAY.date()}=2")
+    told = command(control, "forecast", "--what", "calls", "--days", "7", "--launch", f"{today().date()}=2")
     assert len(told["days"]) == 7 and len(told["budgets"]) == 2
     assert command(control, "what-if", "users=2", *between)["steps"][0]["change"] == "people"
     teams = {each["team"] for each in command(control, "statement")["statements"]}
     assert teams >= {"not carried by a team"}
     assert re.search(
-        r"\nall teams: \$[\d.,]+, exactly what was spent\n$", words(control, "statement", "--month", MONTH)
+        r"\nall teams: \$[\d.,]+, exactly what was spent\n$", words(control, "statement", "--month", newest_month())
     )
     assert "allocated beside them is in `groundplan cost book`" in words(control)
-    month = (TODAY.replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
+    month = (today().replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
     pdf = tmp_path / "care.pdf"
     assert command(control, "statement", "care", "--month", month, "--save", str(pdf))["bytes"] == pdf.stat().st_size
     assert pdf.read_bytes().startswith(b"%PDF-")
@@ -521,5 +537,5 @@ def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     ahead = words(control, "forecast", "--days", "3")
     assert re.search(r"3 days: \$\d+\.\d+ \(\$\d+\.\d+ to \$\d+\.\d+\), of calls", ahead) and "$100.00" in ahead
     assert re.search(r"3 days: \d+\.\d+ .* calls\n", words(control, "forecast", "--days", "3", "--what", "calls"))
-    worth = words(control, "outcomes", "--from", str((TODAY - timedelta(days=DAYS)).date()))
+    worth = words(control, "outcomes", "--from", str((today() - timedelta(days=DAYS)).date()))
     assert "returned per dollar" in worth and "$2.00" in worth

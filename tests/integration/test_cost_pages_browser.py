@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.integration.test_api_control import Control
-from tests.integration.test_cost_book import MONTH
-from tests.integration.test_cost_pages import control
+from tests.integration.test_cost_book import newest_month
+from tests.integration.test_cost_pages import control, controls
 
 from groundplan.testing.browser import chromium, find_chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-__all__ = ["control"]
+__all__ = ["control", "controls"]
 pytestmark = [pytest.mark.browser, pytest.mark.soak, pytest.mark.timeout(300)]
 if find_chromium() is None and os.environ.get("GROUNDPLAN_REQUIRE_BROWSER") != "1":
     pytestmark.append(pytest.mark.skip(reason="NOT RUN: no Chromium is installed"))
@@ -28,7 +28,7 @@ PAGES = {
     "ahead": ("/cost/ahead", "svg"),
     "opportunities": ("/cost/opportunities", "table.cards"),
     "statements": ("/cost/statements", "a[href*='statement.pdf']"),
-    "statement": (f"/cost/statements/print?team=care&month={MONTH}", "a[href*='statement.pdf']"),
+    "statement": ("/cost/statements/print?team=care&month={month}", "a[href*='statement.pdf']"),
 }
 
 
@@ -51,7 +51,7 @@ def test_every_page_of_cost_fits(
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     for name, (path, shown) in PAGES.items():
-        answer = page.goto(path)
+        answer = page.goto(path.format(month=newest_month()))
         assert answer is not None and answer.status == 200, path
         assert page.locator(shown).count() >= 1, path
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
-from tests.integration.test_cost_book import TODAY, command
+from tests.integration.test_cost_book import command
+from tests.integration.this_day import today
 
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
@@ -20,9 +21,13 @@ from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import days_store
 from groundplan.testing.database import Database
 
-YEAR = TODAY.strftime("%Y")
 DAYS = 3
 MANY = 3000
+
+
+def year() -> str:
+    """Of a budget of this year its period."""
+    return today().strftime("%Y")
 
 
 def made(control: Control, **terms: Any) -> tuple[str, str]:
@@ -35,7 +40,7 @@ def made(control: Control, **terms: Any) -> tuple[str, str]:
 def called(key: str | None, back: int, cost: str) -> Any:
     """One call of a key so many days ago."""
     return (
-        new_id(), TODAY - timedelta(days=back) + timedelta(minutes=1), "assistant", None,
+        new_id(), today() - timedelta(days=back) + timedelta(minutes=1), "assistant", None,
         None if key is None else UUID(key), "care", "chat", "ok", 200, None, "acme/model", "local", "here",
         Decimal(cost), Decimal(cost), 100, 2000, "none", 1, new_id(), False, 12.5, 3.5, {}, 0, 0,
     )  # fmt: skip
@@ -45,9 +50,9 @@ def granted(conn: Any, budget: str, limit: str, spent: str) -> None:
     conn.execute(
         "INSERT INTO budget_period (budget, period, limit_usd, granted_usd) VALUES (%s, %s, %s, 0)"
         " ON CONFLICT (budget, period) DO UPDATE SET limit_usd = EXCLUDED.limit_usd",
-        (budget, YEAR, Decimal(limit)),
+        (budget, year(), Decimal(limit)),
     )
-    conn.execute("INSERT INTO charge_delta VALUES (%s, %s, %s)", (budget, YEAR, Decimal(spent)))
+    conn.execute("INSERT INTO charge_delta VALUES (%s, %s, %s)", (budget, year(), Decimal(spent)))
 
 
 def test_a_budget_that_is_declared_for_a_rotated_key_is_of_all_of_its_line(database: Database) -> None:
@@ -62,7 +67,7 @@ def test_a_budget_that_is_declared_for_a_rotated_key_is_of_all_of_its_line(datab
         rows = [called(str(key), 1, "10") for key in (first, second, third)]
         ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
         for key in (first, second, third):
-            (costs,) = days_store.key_costs(conn, [str(key)], TODAY - timedelta(days=9)).values()
+            (costs,) = days_store.key_costs(conn, [str(key)], today() - timedelta(days=9)).values()
             assert sum(costs.values()) == 30
 
 
@@ -107,8 +112,8 @@ def test_budgets_of_keys_end_on_a_day_under_their_names(database: Database, tmp_
         assert set(told) == {name, other, f"partner of {third}"} and found["more"] == 0
         assert {row["history_days"] for row in told.values()} == {DAYS}, "what a rotated key cost is of its budget"
         assert told[other]["ends"] is None and told[name]["budget"] == f"key/{tight}"
-        if (TODAY + timedelta(days=8)).year == TODAY.year:  # of 10 a day 35 and 20 are left
-            assert told[name]["ends"] == (TODAY + timedelta(days=3)).date().isoformat()
+        if (today() + timedelta(days=8)).year == today().year:  # of 10 a day 35 and 20 are left
+            assert told[name]["ends"] == (today() + timedelta(days=3)).date().isoformat()
             assert told[f"partner of {third}"]["ends"] <= told[name]["ends"]
             assert Decimal(told[name]["expected_usd"]) > 65
         assert all(row["covers"] != f"key/{gone}" for row in found["budgets"]), "a revoked key spends nothing more"
@@ -120,7 +125,7 @@ def test_budgets_of_keys_end_on_a_day_under_their_names(database: Database, tmp_
             ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
             refused = f'{{"refusal": "the budget key/{loose} (65 USD) has no room for this call"}}'
             conn.execute("UPDATE call SET detail = detail || %s::jsonb WHERE id = %s", (refused, rows[0][0]))
-            conn.execute("INSERT INTO charge VALUES (%s, 0, %s, %s, 1)", (rows[0][0], f"key/{loose}", YEAR))
+            conn.execute("INSERT INTO charge VALUES (%s, 0, %s, %s, 1)", (rows[0][0], f"key/{loose}", year()))
         ahead = command(control, "forecast")
         assert name in {row["title"] for row in ahead["budgets"]} and ahead["more_budgets"] == 0
         shown = control.ask("GET", f"/api/calls/{rows[0][0]}").body
@@ -145,12 +150,12 @@ def test_of_thousands_of_keys_those_that_are_nearest_are_told(database: Database
             conn.execute(
                 """INSERT INTO key_day SELECT d, 'assistant', id, 1, 1 FROM api_key,
                      generate_series(%s::timestamptz, %s::timestamptz, '1 day') d""",
-                (TODAY - timedelta(days=60), TODAY - timedelta(days=1)),
+                (today() - timedelta(days=60), today() - timedelta(days=1)),
             )
             conn.execute(
                 """INSERT INTO budget_period (budget, period, limit_usd, granted_usd)
                    SELECT 'key/' || id, %s, budget_usd, 0 FROM api_key WHERE budget_usd IS NOT NULL""",
-                (YEAR,),
+                (year(),),
             )
             conn.execute("INSERT INTO charge_delta SELECT budget, period, 40 FROM budget_period WHERE budget ~ '^key/'")
             conn.execute("ANALYZE")

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from uuid import UUID
 import pytest
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
+from tests.integration.this_day import today
 
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
 from groundplan.testing.database import Database
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 IMPORT = "/api/outcomes/import"
 
 
@@ -36,7 +36,7 @@ class Desk:
     def call(self, ticket: str | None, cost: str = "0.10", workload: str = "assistant", **more: Any) -> UUID:
         id, detail = new_id(), {"ticket": ticket} if ticket else {}
         row: tuple[Any, ...] = (
-            id, more.get("at", TODAY - timedelta(days=1, hours=-9)), workload, None, None, "care", "chat",
+            id, more.get("at", today() - timedelta(days=1, hours=-9)), workload, None, None, "care", "chat",
             more.get("status", "ok"), 200, None, "acme/m", "local", "here", Decimal(cost), 0, 3, 2, "none", 1, new_id(),
             False, 12.5, 3.5, {**detail, **more.get("detail", {})}, 0, 0,
         )  # fmt: skip
@@ -54,20 +54,20 @@ class Desk:
         return json.loads(done.stdout) if done.stdout.strip() else done.stderr
 
     def tickets(self, workload: str = "assistant") -> Any:
-        days = f"first={(TODAY - timedelta(days=5)).date()}&last={TODAY.date()}"
+        days = f"first={(today() - timedelta(days=5)).date()}&last={today().date()}"
         rows = self.control.ask("GET", f"/api/cost/tickets?{days}").body["tickets"]
         return next((row for row in rows if row["workload"] == workload), None)
 
     def accepted(self, workload: str = "assistant") -> tuple[int, str]:
         """As `/api/cost/outcomes` counts."""
-        days = f"first={(TODAY - timedelta(days=5)).date()}&last={TODAY.date()}"
+        days = f"first={(today() - timedelta(days=5)).date()}&last={today().date()}"
         rows = self.control.ask("GET", f"/api/cost/outcomes?{days}").body["outcomes"]
         row = next(row for row in rows if row["workload"] == workload)
         return row["accepted"], row["value_usd"]
 
 
 def day(back: float) -> str:
-    return (TODAY - timedelta(days=back)).isoformat()
+    return (today() - timedelta(days=back)).isoformat()
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_resolved_ticket_costs_what_all_its_calls_cost(desk: Desk) -> None:
 
 
 def test_an_export_that_is_imported_again_changes_nothing_and_a_reopened_ticket_is_taken_back(desk: Desk) -> None:
-    desk.call("SUP-1", "0.10", at=TODAY - timedelta(days=3))
+    desk.call("SUP-1", "0.10", at=today() - timedelta(days=3))
     first = f"SUP-1,Done,{day(2)},30"
     assert desk.take(first)["new"] == 1
     assert [desk.take(first)[name] for name in ("new", "same")] == [0, 1]
@@ -110,7 +110,7 @@ def test_an_export_that_is_imported_again_changes_nothing_and_a_reopened_ticket_
     assert desk.take(f"SUP-1,Solved,{day(0.2)},25")["new"] == 1
     assert desk.accepted()[0] == 1 and Decimal(desk.accepted()[1]) == 25
     assert Decimal(desk.tickets()["cost_per_resolved_usd"]) == Decimal("0.40")
-    desk.call("SUP-1", "0.20", at=TODAY - timedelta(days=0.15))
+    desk.call("SUP-1", "0.20", at=today() - timedelta(days=0.15))
     assert desk.take(f"SUP-1,Closed,{day(0.1)},")["new"] == 1
     assert desk.accepted()[0] == 1, "it is one ticket, whichever call was its newest"
 
