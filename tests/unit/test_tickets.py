@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -131,6 +131,7 @@ def test_what_is_reported_of_one_ticket_is_what_an_export_would_say() -> None:
     for wrong in (
         {"accepted": None}, {"status": "done"}, {"accepted": None, "status": "?"}, {"ticket": "a b"},
         {"at": NOW + timedelta(hours=1)},
+        {"at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))},
     ):  # fmt: skip
         with pytest.raises(Invalid):
             told_of(said(**wrong), "x", None, NOW)

@@ -113,11 +113,12 @@ def told_of(said: Said, by: str, workload: str | None, now: datetime) -> Told:
         raise Invalid("whether the ticket is resolved is not said", code="ticket_state", hint=hint)
     if said.at is not None and said.at > now + AHEAD:
         raise Invalid(f"{said.at.isoformat()} is in the future", code="ticket_time", hint="Correct the time.")
-    event = event_of("" if said.id is None else str(said.id), state, said.at or now)
-    return Told(
-        ticket=said.ticket, state=state, at=said.at or now, event=event, by=by, value_usd=said.value_usd,
-        workload=workload,
-    )  # fmt: skip
+    try:
+        at = (said.at or now).astimezone(UTC)
+    except OverflowError as error:  # in the first hours of year 1, of a zone that is ahead
+        raise Invalid(f"{said.at} is no time in UTC", code="ticket_time", hint="Correct the time.") from error
+    event = event_of("" if said.id is None else str(said.id), state, at)
+    return Told(ticket=said.ticket, state=state, at=at, event=event, by=by, value_usd=said.value_usd, workload=workload)
 
 
 def read_tickets(text: str, file: str, columns: Mapping[str, str], states: Mapping[str, str], now: datetime) -> Export:
