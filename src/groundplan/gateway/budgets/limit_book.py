@@ -44,7 +44,7 @@ class Spans:
     measured: tuple[tuple[str, str, bool], ...]
     """(quota, period, whether it counts tokens) of what each attempt uses."""
     told: tuple[tuple[Told, ...], ...]
-    """What a caller is told about, apart for each word for it."""
+    """What a caller is told about, apart for each word for it, one at least."""
 
     def charges(self, tokens: int, amount: int) -> list[Charge]:
         """What an attempt uses of each that is measured, of so many tokens and picodollars."""
@@ -84,18 +84,21 @@ class Covering:
             once,
             tuple((quota.name, key, quota.type == TOKENS) for quota, key in later),
             tuple(
-                tuple(
-                    Told(
-                        _LINES % (word, quota.limit, word, word),
-                        _ANTHROPICS % (word, quota.limit, word) + (b"" if key in ENDLESS else _reset(word, end)),
-                        quota,
-                        key,
-                        0.0 if key in ENDLESS else end,
-                    )
-                    for quota, (key, _, end) in zip(self.quotas, found, strict=True)
-                    if quota.type == type
-                )
+                told
                 for type, word in _WORDS.items()
+                if (
+                    told := tuple(
+                        Told(
+                            _LINES % (word, quota.limit, word, word),
+                            _ANTHROPICS % (word, quota.limit, word) + (b"" if key in ENDLESS else _reset(word, end)),
+                            quota,
+                            key,
+                            0.0 if key in ENDLESS else end,
+                        )
+                        for quota, (key, _, end) in zip(self.quotas, found, strict=True)
+                        if quota.type == type
+                    )
+                )
             ),
         )
         return self._spans

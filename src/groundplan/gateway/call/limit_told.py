@@ -10,7 +10,7 @@ from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import distinct_usd
 from groundplan.core.words import each as each_period
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota
-from groundplan.gateway.budgets.limit_book import DAY_CALLS, Spans, Told
+from groundplan.gateway.budgets.limit_book import DAY_CALLS, Spans
 from groundplan.gateway.budgets.periods import end_text, ends, seconds_left
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
@@ -88,13 +88,10 @@ def lines_of(gateway: Gateway, spans: Spans, at: float, *, anthropics: bool = Fa
     """Header lines of the limit with the least left, for requests and for tokens, as OpenAI has them (`x-ratelimit-*`)
     or as Anthropic does (`anthropic-ratelimit-*`). `at`: by the time of windows."""
     lines, remaining = b"", gateway.leases.remaining
-    for same in spans.told:
-        least: tuple[int, Told] | None = None
-        for told in same:
-            left = remaining(told.quota, told.period)
-            if least is None or left < least[0]:
-                least = left, told
-        if least is not None:
-            left, told = least
-            lines += told.anthropics % left if anthropics else told.lines % (left, seconds_left(told.end, at))
+    for first, *others in spans.told:
+        least, left = first, remaining(first.quota, first.period)
+        for other in others:
+            if (rest := remaining(other.quota, other.period)) < left:
+                least, left = other, rest
+        lines += least.anthropics % left if anthropics else least.lines % (left, seconds_left(least.end, at))
     return lines

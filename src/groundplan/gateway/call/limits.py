@@ -105,20 +105,30 @@ def _take_all(
 def _hold(
     gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, spans: Spans, charges: list[Charge], at: float
 ) -> None:
-    """`charges` were taken, at a time of windows. What an attempt uses of them is held apart from what the whole call
-    does."""
-    token, once = (exchange.raw, CALL), spans.once
+    """`charges` were taken, at a time of windows."""
+    token = (exchange.raw, CALL)
     use.lines = lines_of(gateway, spans, at, anthropics=exchange.interface.anthropics)
     use.measured = covering.measured
+    held = Held(token, covering.quotas, charges)
     if not covering.measured:
-        use.call = Held(token, covering.quotas, once)
-    elif not once:
-        use.ahead = Held(token, covering.quotas, charges)
+        use.call = held
+    elif covering.once:
+        use.both = held
     else:
-        ahead, measured = (exchange.raw, AHEAD), charges[len(once) :]
-        gateway.counters.part(token, once, ahead, measured)
-        use.call = Held(token, covering.once, once)
-        use.ahead = Held(ahead, covering.measured, measured)
+        use.ahead = held
+
+
+def _part(gateway: Gateway, use: Use) -> None:
+    """What its attempt holds is apart from what the whole call does, from now on."""
+    both, use.both = use.both, None
+    if both is None:
+        return
+    (call, _), measured = both.token, use.measured
+    at = len(both.quotas) - len(measured)
+    once, ahead = both.charges[:at], both.charges[at:]
+    use.call = Held(both.token, both.quotas[:at], once)
+    use.ahead = Held((call, AHEAD), measured, ahead)
+    gateway.counters.part(both.token, once, use.ahead.token, ahead)
 
 
 async def _wait(
@@ -237,7 +247,8 @@ def _charges(quotas: tuple[Quota, ...], tokens: int, amount: int, now: float) ->
 def _again(gateway: Gateway, use: Use, attempt: int) -> tuple[Quota, ...]:
     """Of which of its caller's limits an attempt takes its own: none where it uses what was taken ahead."""
     unsent(gateway, use, attempt)
-    return use.measured if use.ahead is None or use.bearer is not None else ()
+    ahead = use.both or use.ahead
+    return use.measured if ahead is None or use.bearer is not None else ()
 
 
 def unsent(gateway: Gateway, use: Use, attempt: int) -> None:
@@ -374,6 +385,18 @@ def end_attempt(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: in
         _settle_ahead(gateway, use, tokens, cost)
 
 
+def end_answered(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: int, *, written: bool) -> None:
+    """The last attempt used so much, and with it the call is over: as `end_attempt` and `end_call`."""
+    both = use.both
+    if both is None or attempt != use.bearer or use.attempts:
+        end_attempt(gateway, use, attempt, usage, cost)
+        end_call(gateway, use, sent=written)
+        return
+    use.both = use.bearer = None
+    use.over = True
+    _settle(gateway, both, 1 if written else 0, usage.input + usage.output, cost)
+
+
 def read_on(use: Use, attempt: int) -> None:
     """An attempt that nobody waits for goes on, also after its call: what it holds is held until it ends."""
     use.draining = (*use.draining, attempt)
@@ -381,6 +404,7 @@ def read_on(use: Use, attempt: int) -> None:
 
 def end_call(gateway: Gateway, use: Use, *, sent: bool) -> None:
     """The call is over; one that was never sent used nothing."""
+    _part(gateway, use)
     held, use.call = use.call, None
     use.over = True
     if held is not None:
@@ -393,6 +417,7 @@ def end_call(gateway: Gateway, use: Use, *, sent: bool) -> None:
 
 
 def _settle_ahead(gateway: Gateway, use: Use, tokens: int, cost: int) -> None:
+    _part(gateway, use)
     held, use.ahead = use.ahead, None
     if held is not None:
         _settle(gateway, held, 0, tokens, cost)

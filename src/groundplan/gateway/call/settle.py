@@ -53,6 +53,8 @@ def attempt(
     """
     at = gateway.clock.seconds()
     name, record, sequence = _write_attempt(gateway, exchange, at, outcome, status, usage, fee, flag)
+    if exchange.use is not None:
+        limits.end_attempt(gateway, exchange.use, record.attempt, record.usage, record.cost)
     _count_attempt(gateway, exchange, name, record, keep_reservation=keep_reservation)
     return sequence
 
@@ -76,6 +78,9 @@ def whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage
     at = gateway.clock.seconds()
     name, settled, _ = _write_attempt(gateway, exchange, at, outcome, status, usage)
     record, sequence = _write_finish(gateway, exchange, at, "ok", 200, "", "")
+    if exchange.use is not None:
+        written = sequence is not None
+        limits.end_answered(gateway, exchange.use, settled.attempt, settled.usage, settled.cost, written=written)
     _count_attempt(gateway, exchange, name, settled)
     _count_finish(gateway, exchange, record)
     return sequence
@@ -133,8 +138,6 @@ def _count_attempt(
     workload, cost = exchange.workload, record.cost
     if OVER_BOUND in record.flags and workload is not None:
         gateway.live.stop(workload.name, exchange.call)
-    if exchange.use is not None:
-        limits.end_attempt(gateway, exchange.use, record.attempt, record.usage, cost)
     gateway.meters.attempt((workload.name if workload is not None else "", deployment, record.outcome), record)
     if not keep_reservation and exchange.token is not None:
         gateway.slices.settle(exchange.token, cost)
@@ -308,7 +311,10 @@ def finish(
         return None
     at = gateway.clock.seconds()
     record, sequence = _write_finish(gateway, exchange, at, status, http_status, code, refusal)
-    _count_finish(gateway, exchange, record, written=sequence is not None)
+    if exchange.use is not None:
+        # of what is not written nobody gets an answer that no attempt was made for
+        limits.end_call(gateway, exchange.use, sent=sequence is not None and _is_used(exchange))
+    _count_finish(gateway, exchange, record)
     return sequence
 
 
@@ -325,18 +331,11 @@ def _write_finish(
         return record, None
 
 
-def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish, *, written: bool = True) -> None:
+def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish) -> None:
     status = exchange.status
     if exchange.token is not None:
         gateway.slices.settle(exchange.token, 0)
         exchange.token = None
-    if exchange.use is not None:
-        used = written and (  # else nobody gets an answer that no attempt was made for
-            exchange.attempt >= 0
-            or exchange.cache in ("exact", "semantic")
-            or (status == "ok" and _abstained(exchange))
-        )
-        limits.end_call(gateway, exchange.use, sent=used)
     labels = (exchange.endpoint, record.workload, record.deployment, status, exchange.http_status)
     place = exchange.deployment
     streamed = place.model if place is not None and exchange.attempt_first_us > 0 else ""
@@ -345,6 +344,13 @@ def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish, *, writt
         gateway.repeats.note(exchange, record.at / 1000)
     if exchange.saved:
         gateway.meters.save(record.workload, exchange.saved)
+
+
+def _is_used(exchange: Exchange) -> bool:
+    """Whether a call that is over counts as a request."""
+    if exchange.attempt >= 0 or exchange.cache in ("exact", "semantic"):
+        return True
+    return exchange.status == "ok" and _abstained(exchange)
 
 
 def _abstained(exchange: Exchange) -> bool:

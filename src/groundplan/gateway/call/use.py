@@ -41,6 +41,8 @@ class Held(msgspec.Struct, frozen=True, eq=False):
 class Use(msgspec.Struct, eq=False):
     """What a call holds of limits; only of calls under a blueprint that declares any."""
 
+    both: Held | None = None
+    """What follows, in one, as long as nobody asks for either alone; most calls end like that."""
     call: Held | None = None
     """Requests and concurrent calls of the limits that cover its caller."""
     ahead: Held | None = None
