@@ -56,7 +56,7 @@ class Attempt(Refusable):
     """See the module. Begun already: `sequence` is its reservation in the journal."""
 
     __slots__ = (
-        "_alone", "_answered", "_connection", "_load", "_share", "began", "deadline", "first_us", "sequence",
+        "_alone", "_answered", "_codec", "_connection", "_load", "_share", "began", "deadline", "first_us", "sequence",
         "streaming",
     )  # fmt: skip
 
@@ -83,6 +83,7 @@ class Attempt(Refusable):
         """From its begin until there was an answer for the client; 0: not yet, or this worker stood still meanwhile."""
         self.refused = False
         self._alone = alone
+        self._codec = exchange.interface.codec(deployment)
         self._answered: Answered | None = None
         self._connection: UpstreamConnection | None = None
         self._overload = False
@@ -160,7 +161,7 @@ class Attempt(Refusable):
         return kind == CROWDED or (self._share is not None and self._share.excuses(kind, late=late))
 
     def _is_translated(self) -> bool:
-        return self.deployment.api != "openai" and self.exchange.interface.codec(self.deployment).translated
+        return self.deployment.api != "openai" and self._codec.translated
 
     def _choose(self) -> Target:
         deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.use
@@ -181,11 +182,11 @@ class Attempt(Refusable):
             raise AssertionError("not admitted")
         system = system_messages(workload, exchange.passages, exchange.grounded) if exchange.interface.grounded else []
         cap = output_cap(exchange, deployment)
-        return exchange.interface.codec(deployment).forward(ask, deployment, cap, system)
+        return self._codec.forward(ask, deployment, cap, system)
 
     def _send(self, connection: UpstreamConnection, data: bytes) -> None:
         exchange, deployment = self.exchange, self.deployment
-        ask, codec, target = exchange.ask, exchange.interface.codec(deployment), self._target
+        ask, codec, target = exchange.ask, self._codec, self._target
         if ask is None or target is None:
             raise AssertionError("not connected")
         name = b"%b-%d" % (exchange.id, exchange.attempt)
@@ -246,7 +247,7 @@ class Attempt(Refusable):
         try:
             if exchange.guard is not None:
                 refuse_depth(data)  # whoever looks at it goes down every level
-            self._answered = exchange.interface.codec(self.deployment).answer(data, exchange.ask)
+            self._answered = self._codec.answer(data, exchange.ask)
         except (Malformed, Invalid) as error:
             if status := account.told_status(data):
                 self._refuse(connection, status, data)
@@ -267,7 +268,7 @@ class Attempt(Refusable):
         if not (is_sound(kind) if binary else streams):
             await self._unstreamed(connection, kind)
             return
-        relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
+        relay: Relay = self._codec.relay(exchange.ask)
         reported = self.gateway.reported
         if reported is not None and reported.due(self.deployment.name, self.began):
             relay = Looking(relay, reported, self.deployment)

@@ -9,7 +9,6 @@ rule. When, and how often, is `hedge`.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from groundplan.blueprint.model import Deployment, Hedge
@@ -29,7 +28,7 @@ HEDGE = "hedge"
 
 
 async def race(
-    gateway: Gateway, first: Attempt, waiting: deque[Deployment], rule: Hedge, hedged: Callable[[], None]
+    gateway: Gateway, first: Attempt, waiting: list[Deployment], rule: Hedge, hedged: Callable[[], None]
 ) -> Attempt:
     """Open `first`, and perhaps another one of `waiting`, of which `hedged` is told; returns the one that has something
     for the client, which is the exchange's own from then on.
@@ -72,7 +71,7 @@ async def _slow(gateway: Gateway, opening: asyncio.Task[None], after: float) -> 
 
 
 async def _meanwhile(
-    gateway: Gateway, exchange: Exchange, waiting: deque[Deployment], first: tuple[asyncio.Task[None], Attempt]
+    gateway: Gateway, exchange: Exchange, waiting: list[Deployment], first: tuple[asyncio.Task[None], Attempt]
 ) -> Attempt | None:
     """As `_second`, unless the first one is there before: a limit may have to be asked for, and nobody waits for it."""
     if exchange.use is None:
@@ -100,7 +99,7 @@ def _unwanted(making: asyncio.Task[Attempt | None]) -> None:
 
 
 async def _second(
-    gateway: Gateway, exchange: Exchange, waiting: deque[Deployment], first: tuple[asyncio.Task[None], Attempt]
+    gateway: Gateway, exchange: Exchange, waiting: list[Deployment], first: tuple[asyncio.Task[None], Attempt]
 ) -> Attempt | None:
     """A hedge, journalled; None where nobody is fit for it, a budget or limit has no room, both together may cost more
     than a call may, or the first is there."""
@@ -156,7 +155,7 @@ def _fit(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
 
 
 async def _first_of(
-    gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task[None], Attempt], waiting: deque[Deployment]
+    gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task[None], Attempt], waiting: list[Deployment]
 ) -> Attempt:
     while True:
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

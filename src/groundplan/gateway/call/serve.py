@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from groundplan.blueprint.model import Deployment, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Misconfigured, TooLarge, Unavailable
@@ -84,6 +85,10 @@ class Course:
     """Why a deployment was not asked: with it the call could cost more than one may."""
     wait = 0.0
     """Seconds before the next attempt."""
+    _repeated: Mapping[str, int] = MappingProxyType({})
+    """How often each was asked again that failed."""
+    _keys: Mapping[str, int] = MappingProxyType({})
+    """How many refused keys of a deployment were changed for another one, which is no try of its own."""
     _away: Deployment | None = None
     """Asked in vain, since our own service was not there that asks it."""
     _awaited = False
@@ -111,12 +116,9 @@ class Course:
         ask = exchange.ask
         if rule.on_broken_stream == "resume" and ask is not None and ask.stream and goes_on(exchange.endpoint):
             exchange.continuation = continuation(ask, exchange.endpoint)
-        self.waiting = deque(arranged(gateway, exchange, workload, now))
+        self.waiting = arranged(gateway, exchange, workload, now)
         self._full: list[Deployment] = []
         self._tries = 0
-        self._repeated: dict[str, int] = {}
-        self._keys: dict[str, int] = {}
-        """How many refused keys of a deployment were changed for another one, which is no try of its own."""
 
     # who is next -----------------------------------------------------------------------------------------------------
 
@@ -133,7 +135,7 @@ class Course:
         if exchange.use is not None and (exchange.attempts or not limits.at_hand(gateway, exchange, deployment)):
             return None
         self._tries = 1
-        return waiting.popleft()
+        return waiting.pop(0)
 
     async def next(self) -> Deployment | None:
         """The deployment to ask now, with money for it; None: there is none, or no time and no attempt is left.
@@ -156,7 +158,7 @@ class Course:
     def _ready(self) -> Deployment | None:
         """The first that has room and is not to be asked after others; those without room are kept apart."""
         for _ in range(len(self.waiting)):
-            deployment = self.waiting.popleft()
+            deployment = self.waiting.pop(0)
             if not self._gateway.loads.of(deployment).room:
                 self._full.append(deployment)
             elif self._is_put_off(deployment):
@@ -174,7 +176,7 @@ class Course:
         except Unavailable:
             if not self.waiting:
                 raise
-            return self.waiting.popleft()
+            return self.waiting.pop(0)
         self._full.remove(deployment)
         return deployment
 
@@ -338,7 +340,7 @@ class Course:
         if not (passed_on and failed.status == _TOO_SLOW):  # that was its client
             self._blame(deployment, failed)
         if passed_on:
-            self.waiting, self._full, self.wait = deque(), [], 0.0  # nobody else can have it
+            self.waiting, self._full, self.wait = [], [], 0.0  # nobody else can have it
         more = bool(self.waiting or self._full) and self._tries < self._workload.attempts
         usage = final_usage(failed.relay) if failed.relay is not None else None
         outcome = "failed" if failed.billed else "not_billed"
@@ -374,7 +376,7 @@ class Course:
         if failed.stale:
             # nothing is known against the deployment itself, so this costs none of the workload's attempts
             self._tries -= 1
-            self.waiting.appendleft(deployment)
+            self.waiting.insert(0, deployment)
             gateway.targets.stale(deployment.name)
             return
         if failed.service_away:
@@ -385,14 +387,14 @@ class Course:
         changed = self._keys.get(deployment.name, 0)
         other_key = failed.other_key and changed + 1 < len(deployment.keys)
         if other_key or failed.about == "sealed":
-            self._keys[deployment.name] = changed + other_key
+            self._keys = {**self._keys, deployment.name: changed + other_key}
             self._tries -= 1
-            self.waiting.appendleft(deployment)
+            self.waiting.insert(0, deployment)
             return
         self._about = failed.about
         if failed.about == "too_long":
             read = deployment.context_tokens
-            self.waiting = deque(each for each in self.waiting if each.context_tokens > read)
+            self.waiting = [each for each in self.waiting if each.context_tokens > read]
             self._full = [each for each in self._full if each.context_tokens > read]
         if failed.about is not None or failed.refuses_rest or failed.crowded:
             return
@@ -406,8 +408,8 @@ class Course:
             before = self._repeated.get(deployment.name, 0)
             wait = retry.pause(self._rule, before, failed.rest, random.random)
             if retry.repeats(self._rule, before, wait, self._deadline - now, others=others):
-                self._repeated[deployment.name] = before + 1
-                self.waiting.appendleft(deployment)
+                self._repeated = {**self._repeated, deployment.name: before + 1}
+                self.waiting.insert(0, deployment)
                 self.wait = wait + _TICK_SECONDS
 
     def _resumes(self, relay: Relay) -> bool:
