@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -240,7 +239,7 @@ async def test_a_hedge_that_is_made_as_its_client_leaves_is_not_left_open(monkey
     gateway: Any = SimpleNamespace(loop=loop)
     exchange: Any = SimpleNamespace(use=object())
     first: Any = (loop.create_future(), None)
-    call = loop.create_task(race._meanwhile(gateway, exchange, deque(), first))
+    call = loop.create_task(race._meanwhile(gateway, exchange, [], first))
     for _ in range(3):
         await asyncio.sleep(0)
     go.set()
