@@ -163,10 +163,10 @@ async def test_a_line_that_could_not_be_written_down_is_answered_once_it_can(
     async def search(*_given: object, **_more: object) -> bytes:
         return b'{"passages": [], "abstained": true}'
 
-    def written(journal: Journal, record: Finish, *, urgent: bool = False) -> int:
+    def written(journal: Journal, record: Finish, *, urgent: bool = False, awaited: bool = False) -> int:
         if full:
             raise Unavailable(full.pop(), code="journal_unavailable", hint="")
-        return finish(journal, record, urgent=urgent)
+        return finish(journal, record, urgent=urgent, awaited=awaited)
 
     monkeypatch.setattr(ground, "ask_search", search)
     kept = {"cache": Cache(seconds=99, max_bytes=1 << 20, scope="workload")}

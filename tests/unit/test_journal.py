@@ -541,6 +541,18 @@ async def test_the_disk_begins_with_the_end_of_a_call_before_anybody_waits_for_i
     await closing
 
 
+async def test_for_the_end_of_a_call_that_is_awaited_nobody_is_woken_before(tmp_path: Path) -> None:
+    disk, call = Ahead(), new_id().bytes
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    journal.reserve(reservation(call))
+    journal.settle(settlement(call))
+    last = journal.finish(finish(call), urgent=True, awaited=True)
+    await asyncio.sleep(0.001)
+    assert disk.begun == [records.HEADER_BYTES + journal.counters.bytes] and not disk.rounds
+    assert journal.durable(last) is None and len(disk.synced) == 1
+    await journal.close()
+
+
 async def test_the_disk_does_not_begin_with_what_the_next_round_takes_along(tmp_path: Path) -> None:
     disk = Ahead()
     journal = open_journal(tmp_path, 1 << 20, disk)

@@ -74,10 +74,10 @@ def refused(
 
 def whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None) -> int | None:
     """Settle the open attempt and end the call well, as `attempt` and `finish` do; what is to be counted is so while
-    the disk works."""
+    the disk works. Whoever asks for it waits until that is durable."""
     at = gateway.clock.seconds()
     name, settled, _ = _write_attempt(gateway, exchange, at, outcome, status, usage)
-    record, sequence = _write_finish(gateway, exchange, at, "ok", 200, "", "")
+    record, sequence = _write_finish(gateway, exchange, at, "ok", 200, "", "", awaited=True)
     if exchange.use is not None:
         written = sequence is not None
         limits.end_answered(gateway, exchange.use, settled.attempt, settled.usage, settled.cost, written=written)
@@ -320,14 +320,22 @@ def finish(
 
 
 def _write_finish(
-    gateway: Gateway, exchange: Exchange, at: float, status: str, http_status: int, code: str, refusal: str
+    gateway: Gateway,
+    exchange: Exchange,
+    at: float,
+    status: str,
+    http_status: int,
+    code: str,
+    refusal: str,
+    *,
+    awaited: bool = False,
 ) -> tuple[Finish, int | None]:
     exchange.finished = True
     exchange.status, exchange.http_status, exchange.error_code = status, http_status, code
     record = _finish(exchange, at, refusal)
     urgent = exchange.attempt >= 0 or exchange.cache in ("exact", "semantic")
     try:
-        return record, gateway.journal.finish(record, urgent=urgent)
+        return record, gateway.journal.finish(record, urgent=urgent, awaited=awaited)
     except Unavailable:
         return record, None
 

@@ -199,8 +199,9 @@ class Journal:
         self._owed -= SETTLEMENT_ROOM
         return self._append(frame(SETTLEMENT, self._sequence + 1, encode(record)))
 
-    def finish(self, record: Finish, *, urgent: bool = False) -> int:
-        """Write the end of a call, as `settle` does; `urgent` asks for a sync at once (so does `durable`).
+    def finish(self, record: Finish, *, urgent: bool = False, awaited: bool = False) -> int:
+        """Write the end of a call, as `settle` does; `urgent` asks for a sync at once (so does `durable`). `awaited`:
+        `durable` is asked of it next, so that the disk only begins with it here.
 
         Of a call without a reservation it is written now, since nobody waits for `durable` before its caller is told:
         a cached answer survives the death of the process. As nobody waits, a journal that was synced a moment ago is
@@ -225,6 +226,8 @@ class Journal:
             if reservations and len(self._calls) < CROWD and not self._syncing:
                 self._flush()
                 self._sync.ahead(self._current.descriptor, self._current.offset)
+            if awaited:
+                return sequence
             if reservations or time.monotonic() >= self._quiet_from:
                 self._want_sync()
             elif self._timer is None:
