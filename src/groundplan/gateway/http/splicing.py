@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-_NAME = re.compile(rb'[\s,]*"(?:[^"\\]|\\.)*"\s*:\s*', re.DOTALL).match
+_NAME = re.compile(rb'[\s,]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:\s*+', re.DOTALL).match
 _encode = msgspec.json.Encoder().encode
 
 

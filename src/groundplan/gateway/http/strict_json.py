@@ -68,6 +68,8 @@ class _Twice(Exception):
 def refuse_depth(body: bytes) -> None:
     """Raise `Invalid` where a body is nested deeper than `MOST_DEPTH`, or has more than `MOST_PARTS` or `MOST_STRINGS`;
     only one with so many brackets, or quotes, is looked at."""
+    if len(body) <= MOST_DEPTH:
+        return  # as many bytes as levels are borne
     small = len(body) <= _LARGE
     if len(body) > 4 * MOST_STRINGS and body.count(b'"') - body.count(b'\\"') > 2 * MOST_STRINGS:
         raise _too_many(f"{MOST_STRINGS} names and texts")

@@ -270,7 +270,7 @@ class OpenAIChat:
                 changes["metadata"] = None  # of what is stored, and taken with nothing else
         if not ask.fields.keys().isdisjoint(providers.OF_CACHES):
             changes.update(dict.fromkeys(providers.left_out(ask.fields, deployment, providers.OF_CACHES)))
-        if (told := call_ids.for_chat(deployment, ask.fields["messages"])) is not None:
+        if (told := call_ids.for_chat(deployment, ask.fields["messages"], ask.body)) is not None:
             changes["messages"] = told
         if system:
             lead = _encode([{"role": "system", "content": text} for text in system])

@@ -51,9 +51,11 @@ def _whose(url: str, model: str) -> str:
     return _OPENAIS if model.startswith(("openai/", "azure/")) or _HOSTS.match(url) is not None else ""
 
 
-def for_chat(deployment: Deployment, messages: msgspec.Raw) -> bytes | None:
+def for_chat(deployment: Deployment, messages: msgspec.Raw, body: bytes = b"") -> bytes | None:
     """Messages of a chat with ids that an OpenAI-shaped deployment takes: Mistral's own form, or OpenAI's forty signs,
-    of which vLLM makes more. None where it takes all of them."""
+    of which vLLM makes more. None where it takes all of them. `body`: in which they are, where there is one."""
+    if body and body.find(_CALLED) < 0:
+        return None  # as in nearly every one, and nothing of a long one is copied to see it
     api = _whose(deployment.url, deployment.model)
     if not api or (raw := bytes(messages)).find(_CALLED) < 0:
         return None
