@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from groundplan.blueprint.model import Budget
@@ -197,8 +198,7 @@ class LeaseClient:
         """What is left of a quota, as far as this worker knows."""
         account = self._accounts.get(key := (quota.name, period))
         if account is not None:
-            account.asked = asyncio.get_running_loop().time()
-            self._asked[key] = None
+            account.asked, self._asked[key] = monotonic(), None
         rest = quota.limit if account is None or account.rest is None else account.rest
         return max(0, rest + self._counters.available(quota.name, period))
 
@@ -402,7 +402,7 @@ class LeaseClient:
             self._checked = now
             await self._forget_ended()
             async with self._lender.busy:
-                asked = self._asked_lately(now)
+                asked = self._asked_lately()
                 await self._lender.learn_rests(asked)  # a connection that died while idle says so only now
                 await self._lender.tell_releases()
         low = [each for each in list(self._moving.items()) if self._runs_low(*each, now, at)]
@@ -439,12 +439,12 @@ class LeaseClient:
                 del self._moving[key]
         return budgets
 
-    def _asked_lately(self, now: float) -> list[Key]:
+    def _asked_lately(self) -> list[Key]:
         """Quotas of which somebody wants to know what is left, in turns."""
         found = list(islice(self._asked, _ASKED_AT_ONCE))
         for key in found:
             del self._asked[key]
-        found = [key for key in found if (each := self._accounts.get(key)) and each.asked > now - _ASKED_S]
+        found = [key for key in found if (each := self._accounts.get(key)) and each.asked > monotonic() - _ASKED_S]
         self._asked.update(dict.fromkeys(found))
         return found
 

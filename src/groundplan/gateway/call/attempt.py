@@ -36,7 +36,7 @@ from groundplan.gateway.call.stream import StreamBroken, Streaming
 from groundplan.gateway.guard.run import reviews
 from groundplan.gateway.guard.severed import refuse_stopped, stopped
 from groundplan.gateway.http.strict_json import refuse_depth
-from groundplan.gateway.surfaces.answers import facts, headers
+from groundplan.gateway.surfaces.answers import facts, headers, standing
 from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay, final_usage
 from groundplan.gateway.surfaces.speech import EVENTS
 from groundplan.gateway.upstream import account
@@ -366,9 +366,9 @@ class Attempt(Refusable):
             sequence = settle.finish(gateway, exchange, "ok", 200)
         if exchange.flight is not None:
             exchange.flight.whole = answered.data
-        told = facts(exchange, settle.remaining(gateway, exchange))
+        told = facts(exchange, settle.remaining(gateway, exchange), known := standing(exchange))
         data = answered.data if answered.kind else interface.with_facts(answered.data, told)
-        lines = headers(exchange, cost=True)
+        lines = headers(exchange, cost=True, known=known)
         if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
             await pending
         if self._share is None:

@@ -99,16 +99,16 @@ class Exchange:
     request: Request
     response: Response
     interface: Interface
-    id: bytes = b""
+    id: bytes = field(init=False)
     """The call's id as text."""
-    endpoint: str = ""
-    started: int = 0
+    endpoint: str = field(init=False)
+    started: int = field(init=False)
     trace: Trace | None = None
     """Of the caller, where it sent one."""
     first_byte: int = 0
     served: int = 0
     """When the newest attempt ended; 0 before."""
-    steps: list[tuple[str, int]] = field(default_factory=list)
+    steps: list[tuple[str, int]] = field(init=False)
     catalog: Catalog | None = None
     policy: Policy | None = None
     key: KeyEntry | None = None
@@ -116,9 +116,9 @@ class Exchange:
     workload: Workload | None = None
     plan: Plan | None = None
     ask: Ask | None = None
-    deployments: list[Deployment] = field(default_factory=list)
+    deployments: list[Deployment] = field(init=False)
     output_cap: int = 0
-    bounds: dict[str, int] = field(default_factory=dict)
+    bounds: dict[str, int] = field(init=False)
     charges: Sequence[tuple[Budget, str]] = ()
     """The budgets that cover it, with the periods of its admission."""
     reserved: int = 0
@@ -206,6 +206,7 @@ class Exchange:
         self.id = id_text(self.raw).encode("ascii")
         self.endpoint = self.interface.name
         self.started = time.perf_counter_ns()
+        self.steps, self.deployments, self.bounds = [], [], {}
 
     @property
     def call(self) -> UUID:

@@ -214,8 +214,10 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
 
 def _remember(gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
     """What is to be known of an admitted call once it is over."""
-    gateway.live.count(workload.name, exchange.person)
-    content.begin(exchange, workload)
+    if exchange.person:
+        gateway.live.count(workload.name, exchange.person)
+    if workload.keep is not None:
+        content.begin(exchange, workload)
     if exchange.trial is not None and exchange.kept is None and exchange.trial.shadowed:
         exchange.kept = []
 

@@ -43,13 +43,14 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     """Members of the `groundplan` object, with a comma before and none after."""
 
 
-def _standing(exchange: Exchange) -> Standing:
+def standing(exchange: Exchange) -> Standing:
+    """That of a call."""
     deployment, plan = exchange.deployment, exchange.plan
     if plan is not None and deployment is not None:
         known = plan.told.get(deployment.name)
         if known is not None and known[0] is deployment:
-            standing: Standing = known[1]
-            return standing
+            found: Standing = known[1]
+            return found
     made = _make_standing(exchange.workload, deployment, exchange.catalog)
     if plan is not None and deployment is not None:
         plan.told[deployment.name] = (deployment, made)
@@ -74,12 +75,10 @@ def _make_standing(workload: Workload | None, deployment: Deployment | None, cat
     return Standing(b"".join(lines), b"," + _encode(told)[1:-1])
 
 
-def headers(exchange: Exchange, *, cost: bool) -> bytes:
-    """`groundplan-*` lines with what is known now."""
-    id = exchange.id
-    lines = b"groundplan-call-id: %b\r\n%b: %b\r\n%b" % (
-        id, exchange.interface.id_header, id, _standing(exchange).lines,
-    )  # fmt: skip
+def headers(exchange: Exchange, *, cost: bool, known: Standing | None = None) -> bytes:
+    """`groundplan-*` lines with what is known now. `known`: its `standing`, where that was looked up."""
+    id, known = exchange.id, known or standing(exchange)
+    lines = b"groundplan-call-id: %b\r\n%b: %b\r\n%b" % (id, exchange.interface.id_header, id, known.lines)
     if cost:
         lines += b"groundplan-cost-usd: %b\r\n" % _usd(exchange.cost)
     if exchange.cache in ("exact", "semantic"):
@@ -94,7 +93,7 @@ def headers(exchange: Exchange, *, cost: bool) -> bytes:
 
 def beside_error(exchange: Exchange) -> bytes:
     """Header lines of an error of a call that was sent: who was asked last, and what it cost all the same."""
-    return b"%bgroundplan-cost-usd: %b\r\n" % (_standing(exchange).lines, _usd(exchange.cost))
+    return b"%bgroundplan-cost-usd: %b\r\n" % (standing(exchange).lines, _usd(exchange.cost))
 
 
 def parted(lines: bytes) -> tuple[bytes, bytes]:
@@ -109,11 +108,12 @@ def parted(lines: bytes) -> tuple[bytes, bytes]:
     return last, now
 
 
-def facts(exchange: Exchange, remaining: int | None) -> bytes:
-    """The `groundplan` object of a settled call."""
+def facts(exchange: Exchange, remaining: int | None, known: Standing | None = None) -> bytes:
+    """The `groundplan` object of a settled call; `known` as `headers` has it."""
+    known = known or standing(exchange)
     told = (b'{"call_id":"%b"%b,"cost_usd":"%b","estimated":%b,"cache":"%b","sources":%b,"budget_remaining_usd":%b') % (
         exchange.id,
-        _standing(exchange).json,
+        known.json,
         _usd(exchange.cost),
         b"true" if exchange.estimated else b"false",
         exchange.cache.encode("ascii"),
