@@ -72,13 +72,16 @@ class Covering:
     def at(self, now: float) -> Spans:
         """Their periods at `now`, looked up again only when the first of these ends."""
         known = self._spans
-        if known.since <= now < known.until:
-            return known
+        if not known.since <= now < known.until:
+            known = self._spans = self._looked_up(now)
+        return known
+
+    def _looked_up(self, now: float) -> Spans:
         found = spans([(quota.period, "", "UTC") for quota in self.quotas], now)
         keys = [key for key, _, _ in found]
         once = [Charge(quota.name, key, 1) for quota, key in zip(self.once, keys, strict=False)]
         later = zip(self.measured, keys[len(once) :], strict=True)
-        self._spans = Spans(
+        return Spans(
             max(start for _, start, _ in found),
             min(end for _, _, end in found),
             once,
@@ -101,7 +104,6 @@ class Covering:
                 )
             ),
         )
-        return self._spans
 
 
 _WORDS = {REQUESTS: b"requests", TOKENS: b"tokens"}
@@ -159,16 +161,28 @@ class LimitBook:
         if found is None:
             if len(self._callers) >= _REMEMBERED:
                 self._callers.clear()
-            covers = ["company", f"workload/{workload.name}"]
-            covers += [f"key/{id}" for id in sorted(self.keys & (line | {key} if line else {key}))]
-            covers += [f"team/{workload.team}"] if workload.team else []
-            if person:
-                covers += [cover for cover in self.users if people.get(cover.removeprefix("user/")) == person]
-            each = [(cover, who) for cover, who in (("key", key), ("user", person)) if who]
-            found_calls = self.calls.get(workload.name) if key and not within else None
-            covering = [*(() if found_calls is None else (found_calls,)), *self._quotas(covers, each)]
-            found = self._callers[asked] = Covering(q for q in covering if not (within and q.type == CONCURRENT))
+            found = self._callers[asked] = self._covering(workload, key, person, people, line, within=within)
         return found
+
+    def _covering(
+        self,
+        workload: Workload,
+        key: str,
+        person: str,
+        people: Mapping[str, str],
+        line: frozenset[str],
+        *,
+        within: bool,
+    ) -> Covering:
+        covers = ["company", f"workload/{workload.name}"]
+        covers += [f"key/{id}" for id in sorted(self.keys & (line | {key} if line else {key}))]
+        covers += [f"team/{workload.team}"] if workload.team else []
+        if person:
+            covers += [cover for cover in self.users if people.get(cover.removeprefix("user/")) == person]
+        each = [(cover, who) for cover, who in (("key", key), ("user", person)) if who]
+        found_calls = self.calls.get(workload.name) if key and not within else None
+        covering = [*(() if found_calls is None else (found_calls,)), *self._quotas(covers, each)]
+        return Covering(q for q in covering if not (within and q.type == CONCURRENT))
 
     def of_deployment(self, deployment: Deployment) -> tuple[Quota, ...]:
         """What covers an attempt there."""

@@ -137,13 +137,7 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
     needs = interface.needs
     allowed = plan.allowed(ask.model, needs)
     if not allowed:
-        names = sorted(n for n in plan.names if plan.allowed(n, needs))
-        kind = "" if needs == "chat" else f"{needs} "
-        raise NotFound(
-            f"the workload {plan.workload.name} has no {kind}model '{ask.model[:80]}'",
-            code="model_not_found",
-            hint=f"Use one of: {', '.join(names)}" if names else "Its blueprint allows none; see `groundplan plan`.",
-        )
+        raise _no_model(plan, ask.model, needs)
     if exchange.key is not None and exchange.key.models:
         allowed = of_key(exchange.key, allowed)
         if not allowed:
@@ -156,15 +150,7 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
     if interface.selective:
         allowed = interface.able(ask, allowed)
     if ask.needs:
-        allowed = tuple(d for d in allowed if ask.needs <= takes(d))
-        if not allowed:
-            what = ", ".join(sorted(ask.needs))
-            raise Invalid(
-                f"no deployment of {plan.workload.name} takes {what}, or says what that costs at most",
-                code="content_unsupported" if ask.needs & {"image", "audio", "file"} else "field_unsupported",
-                hint="A deployment accepts image with image_tokens, audio with audio_tokens, file, and priority with a "
-                "price.",
-            )
+        allowed = _taking(plan, allowed, ask.needs)
     usable = not_killed(policy, allowed) if policy.kills else [*allowed]
     if not usable:
         raise Denied(
@@ -178,6 +164,30 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
         name, gate = plan.workload.name, catalog.gate
         return gate.allowed(policy, name, exchange.key, exchange.person, exchange.endpoint, usable, now)
     return usable
+
+
+def _no_model(plan: Plan, model: str, needs: str) -> NotFound:
+    """The refusal of a call for a model that its workload has not."""
+    names = sorted(name for name in plan.names if plan.allowed(name, needs))
+    kind = "" if needs == "chat" else f"{needs} "
+    return NotFound(
+        f"the workload {plan.workload.name} has no {kind}model '{model[:80]}'",
+        code="model_not_found",
+        hint=f"Use one of: {', '.join(names)}" if names else "Its blueprint allows none; see `groundplan plan`.",
+    )
+
+
+def _taking(plan: Plan, deployments: Sequence[Deployment], needs: frozenset[str]) -> tuple[Deployment, ...]:
+    """Those that take what is asked of them, and say what it costs at most. Raises `Invalid` where there is none."""
+    found = tuple(d for d in deployments if needs <= takes(d))
+    if not found:
+        raise Invalid(
+            f"no deployment of {plan.workload.name} takes {', '.join(sorted(needs))}, or says what that costs at most",
+            code="content_unsupported" if needs & {"image", "audio", "file"} else "field_unsupported",
+            hint="A deployment accepts image with image_tokens, audio with audio_tokens, file, and priority with a "
+            "price.",
+        )
+    return found
 
 
 def of_key(key: KeyEntry, deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:

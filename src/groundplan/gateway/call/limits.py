@@ -349,7 +349,9 @@ def _most_tokens(exchange: Exchange) -> int:
     """Of an attempt at whichever deployment takes most."""
     first, *others = exchange.deployments
     most = _tokens(exchange, first)
-    return max([most, *(_tokens(exchange, each) for each in others)]) if others else most
+    for other in others:
+        most = max(most, _tokens(exchange, other))
+    return most
 
 
 def _tokens(exchange: Exchange, deployment: Deployment) -> int:

@@ -389,6 +389,6 @@ def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
     """
     least, crossed = gateway.slices.left(exchange.charges)
     if crossed:
-        exchange.crossed = (*exchange.crossed, *(name for name in crossed if name not in exchange.crossed))
+        exchange.crossed = tuple(dict.fromkeys((*exchange.crossed, *crossed)))
     exchange.remaining = least = None if least is None else max(0, least)
     return least

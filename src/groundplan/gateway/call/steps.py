@@ -193,7 +193,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
         now = gateway.clock.seconds()
     ask = _choose(gateway, exchange, plan, ask, policy, now)
     if (plan.workload.cache is not None and exchange.guard is None) or cache.DIRECTIVES in exchange.request.headers:
-        if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
+        if await cache.answered(gateway, exchange, partial(_recheck, gateway, exchange, catalog)):
             return
         now = gateway.clock.seconds()
     policy = exchange.policy or policy

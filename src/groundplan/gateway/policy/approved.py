@@ -65,6 +65,10 @@ class Approved:
         page = (self._pages if policy is self._policy else self._renewed(policy)).get(workload)
         if page is None or now < page.first:
             return deployments
+        return self._left(page, deployments, now)
+
+    def _left(self, page: Page, deployments: list[Deployment], now: float) -> list[Deployment]:
+        """Those that are approved of what a page has, of which something has ended."""
         ended = [use for use in page.uses if use.until <= now]
         without = {name for use in ended for name in use.part.deployments}
         kept = [each for each in deployments if each.name not in without]
