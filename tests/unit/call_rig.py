@@ -57,7 +57,7 @@ class Fixed:
     """Since it was last heard that the policy is the newest."""
     follows: bool = False
 
-    def age(self) -> float:
+    def age(self, now: float | None = None) -> float:  # noqa: ARG002 -- the protocol's signature
         return self.seconds
 
     def remaining(self, budget: Budget, period: str) -> int:  # noqa: ARG002 -- the protocol's signature

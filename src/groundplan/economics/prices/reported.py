@@ -71,25 +71,28 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
         if self.reasoning_tokens:
             reasoning = _beside(self.reasoning_tokens)
         if (total := self.total_tokens) is not None and total > told + said and said >= 0:
-            if told >= 0 and total == told + said + cached + written:
-                told = total - said
-            else:
-                said = total - told
-        if into is None and out is None and not (cached or written or reasoning):
+            told, said = _in_all(total, told, said, cached + written)
+        heard = spoken = drawn = 0
+        if into is not None:
+            cached, written = into.cached_tokens or cached, into.cache_write_tokens or written
+            heard = into.audio_tokens or 0
+        if out is not None:
+            reasoning, drawn = out.reasoning_tokens or reasoning, out.image_tokens or 0
+            spoken = out.audio_tokens or 0
+        if not (cached or written or reasoning or heard or spoken or drawn):
             if told < 0 or said < 0 or told >= MAX_TOKENS or said >= MAX_TOKENS:
                 return None
             return Usage(input=told, output=said, service_tier=tier)
-        into, out = into or _NO_INPUT, out or _NO_OUTPUT
         return plausible(
             Usage(
                 input=told,
                 output=said,
-                cache_read=into.cached_tokens or cached,
-                cache_write=into.cache_write_tokens or written,
-                reasoning=out.reasoning_tokens or reasoning,
-                input_audio=into.audio_tokens or 0,
-                output_audio=out.audio_tokens or 0,
-                details=details(output_image=out.image_tokens) if out.image_tokens else None,
+                cache_read=cached,
+                cache_write=written,
+                reasoning=reasoning,
+                input_audio=heard,
+                output_audio=spoken,
+                details=details(output_image=drawn) if drawn else None,
                 service_tier=tier,
             )
         )
@@ -109,12 +112,14 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
         return None if told is None else plausible(Usage(input=told, output=self.completion_tokens or 0))
 
 
+def _in_all(total: int, told: int, said: int, beside: int) -> tuple[int, int]:
+    """Both counts of what has more tokens in all: those `beside` them are the prompt's, any others were generated."""
+    return (total - said, said) if told >= 0 and total == told + said + beside else (told, total - told)
+
+
 def _beside(told: object) -> int:
     """A count that stands beside the totals; 0 where it is none, since there the name may mean anything."""
     return told if type(told) is int else 0
-
-
-_NO_INPUT, _NO_OUTPUT = ChatInput(), ChatOutput()
 
 
 class ResponsesInput(_Struct, frozen=True):

@@ -88,8 +88,8 @@ class Live(Protocol):
     @property
     def catalog(self) -> Catalog | None: ...
 
-    def age(self) -> float:
-        """Seconds since live policy was last confirmed."""
+    def age(self, now: float | None = None) -> float:
+        """Seconds since live policy was last confirmed. `now`: seconds since the epoch, where they were read."""
         ...
 
     @property

@@ -292,7 +292,7 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *
     if exchange.judges:
         plan = bare(plan)
     exchange.plan, exchange.workload = plan, plan.workload
-    admit.check_use(catalog, policy, key, plan, gateway.live.age(), now)
+    admit.check_use(catalog, policy, key, plan, gateway.live.age(now), now)
     if used and plan.workload.people is not None:
         check_people(gateway, exchange)
     return policy

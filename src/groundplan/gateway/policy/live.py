@@ -142,13 +142,13 @@ class LiveView:
         """That of this machine and PostgreSQL's, which was logged."""
 
     # what the request path reads -------------------------------------------------------------------------------------
-    def age(self) -> float:
+    def age(self, now: float | None = None) -> float:
         """Seconds since the database last confirmed that `policy` is the newest, by the clock that says more: of a
-        virtual machine that was paused only the wall clock tells, once it is set right."""
+        virtual machine that was paused only the wall clock tells, once it is set right. `now`: what that says."""
         if self._confirmed is None:
             return float("inf")
         since, at = self._confirmed
-        return max(self._clock.monotonic() - since, self._clock.seconds() - at)
+        return max(self._clock.monotonic() - since, (self._clock.seconds() if now is None else now) - at)
 
     @property
     def follows(self) -> bool:
