@@ -18,6 +18,8 @@ PASSAGE: Final = 4
 
 def used(end: Finish) -> list[Sequence[Any]]:
     """Passages as they were numbered, then the rest."""
+    if not end.conflicts:
+        return [*end.sources]
     return [*end.sources, *((document, path, None, None, CONFLICT) for document, path in end.conflicts)]
 
 

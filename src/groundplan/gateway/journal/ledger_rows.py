@@ -12,6 +12,7 @@ import msgspec
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.audit.entry import Acting, Entry, gateway_actor
+from groundplan.core.ids import id_text
 from groundplan.core.money import format_usd
 from groundplan.economics.terms.split import Split, explained, split
 from groundplan.gateway.journal.recovery import Attempt, CallState
@@ -197,9 +198,8 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
     """
     end, source = call.finish, call.source
     person = as_uuid(source.person)
-    id = UUID(bytes=call.call)
     detail = {
-        "call": str(id),
+        "call": id_text(call.call),
         "workload": source.workload,
         "person": seal(person, source.person) if person else "",
         "key": source.key,
@@ -220,7 +220,7 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
         detail["saved_usd"] = _usd(end.saved)
     at = moment(end.at if end else _began(call))
     subject = f"workload/{source.workload}"
-    return Entry(id, at, "call", gateway_actor(epoch), subject, detail, acting.get(source.key))
+    return Entry(UUID(bytes=call.call), at, "call", gateway_actor(epoch), subject, detail, acting.get(source.key))
 
 
 def _attempt_detail(attempt: Attempt) -> dict[str, Any]:
