@@ -174,8 +174,10 @@ async def test_a_key_that_another_one_was_rotated_to_goes_on_with_its_count(tmp_
     async with call_rig(tmp_path, ["one"], limits=[each]) as rig:
         keys = rig.gateway.live.policy.keys
         (first,) = keys.values()
-        line = (first.id, str(new_id()))
-        keys[hashlib.sha256(b"rotated").digest()] = replace(first, id=line[1], family=first.id, line=line)
+        rotated = str(new_id())
+        keys[hashlib.sha256(b"rotated").digest()] = replace(
+            first, id=rotated, family=first.id, line=frozenset({first.id, rotated})
+        )
         rig.gateway.counters.grant(f"requests/each/{first.id}", day(rig), 2)
         assert [(await rig.chat(key)).status for key in ("assistant", "rotated", "rotated")] == [200, 200, 429]
         assert rig.gateway.counters.spent(f"requests/each/{first.id}", day(rig)) == 2

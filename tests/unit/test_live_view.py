@@ -72,14 +72,15 @@ async def test_who_has_not_asked_for_long_leaves_room_for_another(
 
 def test_each_key_knows_the_others_of_its_line() -> None:
     first, second, third, other = (str(new_id()) for _ in range(4))
-    lines, line = {first: first, second: first, third: first, other: other}, tuple(sorted((first, second, third)))
+    lines, line = {first: first, second: first, third: first, other: other}, frozenset({first, second, third})
     rows: list[tuple[Any, ...]] = [
         (id.encode(), id, "assistant", None, False, None, None, family, [], [], None, None, "")
         for id, family in lines.items()
     ]
-    keys = {key.id: key for key in key_store._lined(key_store._entries(rows)).values()}
+    together = key_store._lines([(first, f"{second} {third}")])
+    keys = {key.id: key for key in key_store._entries(rows, together).values()}
     assert {id: key.line for id, key in keys.items()} == {
-        first: line, second: line, third: line, other: (),
+        first: line, second: line, third: line, other: frozenset(),
     }  # fmt: skip
     budget = Budget(name="second", covers=f"key/{second}", limit=1, period="total")
     catalog = index(replace(blueprint(1, [], [workload("assistant", [])]), budgets=[budget]))
