@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -305,6 +306,32 @@ async def test_without_a_database_nothing_is_sent(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(desk, "in_thread", away)
     await desk.close()
     assert len(tried) == 1, "a worker that ends waits two seconds for each"
+
+
+async def test_a_caller_that_goes_away_while_its_place_cannot_be_made_leaves_nothing_behind(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, lost = Queue(database, tmp_path), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: lost.append(told))
+    began, go = asyncio.Event(), asyncio.Event()
+
+    async def away(_: object) -> NoReturn:
+        began.set()
+        await go.wait()
+        raise Unavailable("it is away", code="review_unavailable", hint="Wait.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.desk, "in_thread", away)
+        task = asyncio.create_task(queue.hold(queue.exchange()))
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go.set()
+        await asyncio.sleep(0.01)
+    gc.collect()
+    await queue.desk.close()
+    assert not lost, "an exception that nobody asked for"
 
 
 async def test_what_guardrails_found_is_counted_once(database: Database) -> None:

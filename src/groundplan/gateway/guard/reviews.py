@@ -80,7 +80,7 @@ class Reviews:
         try:
             await asyncio.shield(placing)
         except asyncio.CancelledError:  # its place may just be being made, and is given up once it is there
-            placing.add_done_callback(lambda _: self._leave(id))
+            placing.add_done_callback(lambda done: self._leave(id, done))
             raise
         state, reason = await self._decided(id, rule.within_ms / 1000)
         if state == "released" or (state == "lapsed" and rule.release_after):
@@ -113,7 +113,10 @@ class Reviews:
         finally:
             self._waiting.pop(id, None)
 
-    def _leave(self, id: UUID) -> None:
+    def _leave(self, id: UUID, placing: asyncio.Future[None] | None = None) -> None:
+        """Its caller went away; `placing`: while its place was being made, which may be there though it failed."""
+        if placing is not None and not placing.cancelled():
+            placing.exception()  # nobody else asks how that ended
         self._left.add(id)
         self._go_on_looking()
 
