@@ -227,6 +227,44 @@ async def test_a_stream_goes_on_whole_though_two_are_asked_for_the_rest(tmp_path
         await rig.books()
 
 
+@pytest.mark.parametrize(("winner", "loser"), [("one", "two"), ("two", "one")])
+async def test_a_stream_that_breaks_goes_on_at_whoever_lost_the_race_for_its_beginning(
+    tmp_path: Path, winner: str, loser: str
+) -> None:
+    """It did not fail, it was only not the first: where there are two deployments nobody else is left."""
+    rules = {"assistant": rule(on_broken_stream="resume", hedge=HEDGE)}
+    async with call_rig(tmp_path, workloads=rules) as rig:
+        gates = {name: rig.hold(name) for name in ("one", "two")}
+        rig.play(winner, mode="cut", at=2, chunk_ms=3)
+        asked = asyncio.ensure_future(rig.stream())
+        await until(lambda: rig.models["two"].counted == 1)
+        gates[winner].release()
+        await until(lambda: rig.models[loser].counted == 2)
+        for _ in range(2):  # one is for the first, which nobody reads any more
+            gates[loser].release()
+        stream = await asked
+        assert (stream.text, stream.errors, stream.done) == ("You asked: a b c d", [], True), stream.raw
+        assert stream.facts["deployment"] == loser
+        found = sorted(await rig.settlements(), key=lambda s: s.attempt)
+        assert sorted(s.outcome for s in found[:2]) == ["cancelled", "failed"] and found[2].outcome == "ok"
+        await rig.books()
+
+
+async def test_a_stream_that_breaks_does_not_go_on_at_whoever_failed_beside_it(tmp_path: Path) -> None:
+    rules = {"assistant": rule(on_broken_stream="resume", hedge=HEDGE)}
+    async with call_rig(tmp_path, workloads=rules) as rig:
+        gate = rig.hold("one")
+        rig.play("one", mode="cut", at=2, chunk_ms=3)
+        rig.play("two", mode="error", status=503)
+        asked = asyncio.ensure_future(rig.stream())
+        await until(lambda: "two" in rig.gateway.health._failures)
+        gate.release()
+        stream = await asked
+        assert not stream.done and [error["code"] for error in stream.errors] == ["stream_broken"]
+        assert rig.models["two"].counted == 1
+        await rig.books()
+
+
 async def test_a_hedge_that_is_made_as_its_client_leaves_is_not_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit was asked for it meanwhile. It is journalled by then, and nobody else would settle it."""
     loop, go, ended = asyncio.get_running_loop(), asyncio.Event(), list[str]()

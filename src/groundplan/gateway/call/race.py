@@ -173,10 +173,17 @@ async def _first_of(
                 exchange.add_cost(attempt.exchange)
                 waiting.append(attempt.deployment)
                 continue
+            # who only was not the first has not failed: should this one's stream break, it goes on there
+            lost = [slow.deployment for other, slow in running.items() if not (slow.refused or _failed(other))]
             await _take_over(gateway, exchange, attempt, running)
+            waiting.extend(lost)
             if failure is not None:
                 raise failure
             return attempt
+
+
+def _failed(opening: asyncio.Task[None]) -> bool:
+    return opening.done() and (opening.cancelled() or opening.exception() is not None)
 
 
 async def _take_over(
