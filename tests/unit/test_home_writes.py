@@ -11,6 +11,7 @@ import pytest
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.output import unusable
+from groundplan.core import file_store
 from groundplan.core import home as home_module
 from groundplan.core.errors import Invalid
 from groundplan.core.home import sync_folder, write_atomically, write_together
@@ -107,3 +108,21 @@ def test_a_workspace_that_could_be_written_in_part_is_as_it_was(
     write_together(tmp_path, files)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
     assert (tmp_path / "old.yaml").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_an_archive_has_no_room_for_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process that tried left as much of it."""
+    pytest.importorskip("fsspec")
+    file, store = tmp_path / "facts", tmp_path / "store"
+    file.write_bytes(b"facts")
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_store, "_sync", full)
+        with pytest.raises(Invalid, match="store_unwritable"):
+            file_store.put(f"file://{store}", "calls/day.parquet", file)
+    assert list((store / "calls").iterdir()) == []
+    file_store.put(f"file://{store}", "calls/day.parquet", file)
+    assert (store / "calls" / "day.parquet").read_bytes() == b"facts"

@@ -42,9 +42,12 @@ def put(url: str, name: str, file: Path) -> None:
         if is_folder(store):
             # what is there already, and may be needed, is there until all of it is
             made = Path(f"{place}.{os.getpid()}.tmp")
-            store.put_file(str(file), str(made))
-            _sync(made)
-            made.replace(place)
+            try:
+                store.put_file(str(file), str(made))
+                _sync(made)
+                made.replace(place)
+            finally:
+                made.unlink(missing_ok=True)  # half of one takes room that others need
             for each in (Path(place), *list(Path(place).parents)[: 2 + name.count("/")]):
                 _sync(each)
         else:
