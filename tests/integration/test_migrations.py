@@ -358,6 +358,14 @@ def test_whoever_waits_for_another_start_says_so(postgres_cluster: Cluster) -> N
     assert told == ["another start is upgrading this database, and is waited for"]
 
 
+def test_what_a_full_disk_does_not_take_of_an_upgrades_words_ends_it_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys.stderr, "write", full)
+    migrate_module._say("another start is upgrading this database, and is waited for")
+
+
 def test_what_postgresql_refuses_beside_the_steps_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     full = psycopg.errors.DiskFull("could not extend file: No space left on device")
     monkeypatch.setattr(migrate_module, "_shield", lambda _: (_ for _ in ()).throw(full))

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -331,9 +331,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
-    """At once: a reload that waits tells what was said last."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """At once: a reload that waits tells what was said last. What a full disk does not take ends no upgrade."""
+    with suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":
