@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def forget_due(conn: Connection[Any], now: datetime) -> int:
 def replay(conn: Connection[Any], home: Home) -> int:
     """Destroy again the keys of everybody who was erased, by the list in HOME and by the log; how many there were."""
     erased = {*noted(home), *logged(home.audit)}
-    _note(home, erased)
+    with suppress(OSError):  # where the disk takes nothing the log goes on to name them
+        _note(home, erased)
     for person_id in erased:
         void_subject_key(conn, str(person_id))
         erase_store.forget(conn, person_id)
@@ -76,11 +78,13 @@ def replay(conn: Connection[Any], home: Home) -> int:
 
 
 def noted(home: Home) -> set[UUID]:
-    """Whom the list in HOME names; it holds ids only."""
-    try:
-        return {UUID(line) for line in _list(home).read_text("ascii").split()}
-    except FileNotFoundError:
-        return set()
+    """Whom the list in HOME names; it holds ids only. A damaged line is passed over: the log names them, too."""
+    found: set[UUID] = set()
+    with suppress(FileNotFoundError):
+        for line in _list(home).read_text("ascii", "replace").split():
+            with suppress(ValueError):
+                found.add(UUID(line))
+    return found
 
 
 def logged(folder: Path) -> set[UUID]:

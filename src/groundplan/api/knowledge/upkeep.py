@@ -39,12 +39,12 @@ def clear_answers(conn: Connection[Any], source: str, actor: str) -> None:
 def replay_now(services: Services) -> int:
     """Hold the database against the list of deletions; how many documents went once more.
 
-    Where the database is away, the next sweep does it.
+    Where the database is away, or the list cannot be read or written, the next sweep does it.
     """
     try:
         with closing(_connect(services)) as conn:
             return replay(conn, services.home.root, services.clock.now())
-    except (GroundplanError, psycopg.Error) as error:
+    except (GroundplanError, psycopg.Error, OSError) as error:
         log.warning("the list of deletions is not held against the database yet: %s", error)
         return 0
 

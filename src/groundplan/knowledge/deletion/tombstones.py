@@ -46,7 +46,7 @@ def replace_names(home: Path, stones: Iterable[Tombstone]) -> None:
 
 
 def read(home: Path) -> dict[UUID, Tombstone]:
-    """By id; the last line of an id holds. A torn last line is left out."""
+    """By id; the last line of an id holds. What is torn or damaged is left out: the table has it, too."""
     found: dict[UUID, Tombstone] = {}
     for line in _lines(home):
         try:
@@ -59,7 +59,7 @@ def read(home: Path) -> dict[UUID, Tombstone]:
 
 def _lines(home: Path) -> list[str]:
     try:
-        return (home / FILE).read_text(encoding="utf-8").splitlines()
+        return (home / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
 
