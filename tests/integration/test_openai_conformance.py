@@ -27,7 +27,7 @@ from tests.integration.sdk_types import strict
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
-OF_ERRORS = {"hint", "call_id", "budget", "covers", "needed_usd", "remaining_usd", "frees_at"}
+OF_ERRORS = {"hint", "call_id", "cost_usd", "budget", "covers", "needed_usd", "remaining_usd", "frees_at"}
 """What we add to an error."""
 HELLO: Any = [{"role": "user", "content": "Hello there"}]
 

@@ -155,7 +155,7 @@ def events_of(data: bytes) -> list[Any]:
         if part:
             name, _, text = part.partition("\ndata: ")
             assert name == f"event: {json.loads(text)['type']}"
-            found.append(strict(ResponseStreamEvent, text, ours={"groundplan", "hint", "call_id", "error"}))
+            found.append(strict(ResponseStreamEvent, text, ours={"groundplan", "hint", "call_id", "cost_usd", "error"}))
     return found
 
 
