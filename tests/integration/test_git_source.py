@@ -446,3 +446,24 @@ def test_a_look_is_one_fetch_however_many_documents_are_new(
     assert (look(), len(intake.live())) == (fetch, 41)
     assert look() == ["/info/refs"], "nothing is new"
     intake.close()
+
+
+def test_a_mirror_of_many_fetches_is_made_anew_and_tells_only_what_changed(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a pack of its own, whose files are open while anything is read: after some hundreds of them a process
+    has no descriptors left."""
+    monkeypatch.setattr(git, "MOST_PACKS", 3)
+    cursor, packs = None, []
+    for number in range(8):
+        (work / "a.md").write_text(f"# A{'!' * number}\n")  # of another size: it is changed within the same moment
+        (work / f"{number}.md").write_text("# B\n")
+        commit(work)
+        source = Git(str(work), tmp_path / "mirrors")
+        told = list(source.changes(cursor))
+        assert [change.key for change in told] == [f"{number}.md", "a.md"]
+        assert source.read("a.md").data == b"# A%b\n" % (b"!" * number)
+        cursor = told[-1].cursor
+        source.close()
+        packs.append(len(list((tmp_path / "mirrors").rglob("*.pack"))))
+    assert packs == [1, 2, 3, 1, 2, 3, 1, 2]

@@ -1,8 +1,8 @@
 """A Git repository: the documents of a branch, by what changed between two commits.
 
 The repository is fetched into a mirror of its own and never checked out; nothing of it is run. A mirror that was left
-half made is made anew, and so is one of a branch whose history was rewritten. Sidecars are those of a folder. The
-library is that of `groundplan[knowledge]`.
+half made is made anew, and so is one of a branch whose history was rewritten, or of many fetches. Sidecars are those of
+a folder. The library is that of `groundplan[knowledge]`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, alone, is_hidden
 
 MAX_FILES: Final = 1_000_000
+MOST_PACKS: Final = 150
+"""Each fetch of something new is one more, and whoever reads has two descriptors of each: after some hundreds a process
+has none left for anything. The library would put all of them together in memory."""
 
 
 class Git:
@@ -160,9 +163,9 @@ class Git:
             for made_anew in (False, True):
                 self._repository = self._opened(Repo, NotGitRepository)
                 head = dict(_fetched(client, path, self._repository)).get(Ref(wanted))
-                if head is None or made_anew or not self._rewritten(head):
+                if head is None or made_anew or not (self._rewritten(head) or self._packs() > MOST_PACKS):
                     break
-                self._discard_if(True)  # what was taken out of the history there must not stay here
+                self._discard_if(True)  # what was taken out of the history there must not stay here, either
             if head is not None:
                 self._repository.refs[self._ref] = head
                 self._head, self._files = head.decode(), self._tree(head.decode())
@@ -198,6 +201,9 @@ class Git:
 
         before = self._repository.refs.as_dict().get(self._ref)
         return before not in (None, head) and not can_fast_forward(self._repository, before, head)
+
+    def _packs(self) -> int:
+        return sum(1 for _ in self._mirror.glob("objects/pack/*.pack"))
 
     def _discard_if(self, damaged: bool) -> None:
         """The mirror is a copy: one that is damaged is made anew."""
