@@ -125,6 +125,8 @@ class LimitBook:
     """What is covered -> its limits; `user` and `key` are those of each."""
     live: bool
     """Some cover people by e-mail address or keys by their ids, of which live policy knows who they are."""
+    on_places: bool = True
+    """Some cover deployments or models."""
     users: Sequence[str] = ()
     """What it has of people by e-mail address: few are named, and there may be very many."""
     keys: frozenset[str] = frozenset()
@@ -186,6 +188,8 @@ class LimitBook:
 
     def of_deployment(self, deployment: Deployment) -> tuple[Quota, ...]:
         """What covers an attempt there."""
+        if not self.on_places:
+            return ()
         asked = ("", deployment.name, deployment.model)
         found = self._places.get(asked)
         if found is None:
@@ -235,7 +239,8 @@ def book_of(
         by_cover[limit.covers] = (*by_cover.get(limit.covers, ()), limit)
     users = tuple(cover for cover in by_cover if cover.startswith("user/"))
     keys = frozenset(cover.removeprefix("key/") for cover in by_cover if cover.startswith("key/"))
-    book = LimitBook(by_cover, bool(users or keys), users, keys, calls)
+    on_places = any(cover.startswith(("deployment/", "model/")) for cover in by_cover)
+    book = LimitBook(by_cover, bool(users or keys), on_places, users, keys, calls)
     declared = [*calls.values()]
     declared += [_quota(limit, f"{limit.type}/{limit.name}") for limit in limits]
     declared += [quota for each in deployments for index in range(len(each.keys)) for quota in book.of_key(each, index)]

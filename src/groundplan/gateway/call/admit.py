@@ -196,14 +196,16 @@ def of_key(key: KeyEntry, deployments: Sequence[Deployment]) -> tuple[Deployment
 
 
 def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deployment]) -> int:
-    """Cap and dearest cost of the call; fills `output_cap`, `bounds`. Returns picodollars."""
+    """Cap and dearest cost of the call; fills `output_cap`, `bounds`, `most_tokens`. Returns picodollars."""
     workload = plan.workload
-    added, bounds, bound = added_bytes(exchange, workload), exchange.bounds, exchange.interface.bound
-    most = workload.max_output_tokens
+    added, bounds, most_of = added_bytes(exchange, workload), exchange.bounds, exchange.interface.most
+    most, most_tokens = workload.max_output_tokens, 0
     exchange.output_cap = most = most if ask.cap is None else min(ask.cap, most)
     for deployment in deployments:
-        most_here = bound(ask, deployment, added, min(most, deployment.max_output_tokens))
-        bounds[deployment.name] = max(most_here, deployment.rates.flagged)
+        amount, tokens = most_of(ask, deployment, added, min(most, deployment.max_output_tokens))
+        bounds[deployment.name] = max(amount, deployment.rates.flagged)
+        most_tokens = max(most_tokens, tokens)
+    exchange.most_tokens = most_tokens
     return max(bounds.values())
 
 

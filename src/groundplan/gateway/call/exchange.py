@@ -119,6 +119,8 @@ class Exchange:
     deployments: list[Deployment] = field(init=False)
     output_cap: int = 0
     bounds: dict[str, int] = field(init=False)
+    most_tokens: int = 0
+    """Of one attempt, at whichever deployment takes most, where that was found with its bounds; 0: it was not."""
     charges: Sequence[tuple[Budget, str]] = ()
     """The budgets that cover it, with the periods of its admission."""
     reserved: int = 0

@@ -33,9 +33,8 @@ def known_key(headers: dict[bytes, bytes], policy: Policy) -> KeyEntry:
     sent = headers.get(b"authorization")
     if sent is None:
         sent = b"bearer " + (headers.get(b"x-api-key") or headers.get(b"api-key", b""))
-    scheme, _, secret = sent.partition(b" ")
-    secret = secret.strip()
-    if not secret or scheme.lower() != b"bearer":
+    scheme, secret = sent[:7], sent[7:].strip()
+    if not secret or (scheme != b"Bearer " and scheme.lower() != b"bearer "):
         raise Unauthenticated("no API key was sent", code="key_missing", hint=_KEY_HINT)
     key = policy.keys.get(hashlib.sha256(secret).digest())
     if key is None:

@@ -93,7 +93,7 @@ def _take_all(
     spans = covering.at(at)
     charges = spans.once
     if covering.measured:
-        tokens = _most_tokens(exchange) if covering.tokens else 0
+        tokens = (exchange.most_tokens or _most_tokens(exchange)) if covering.tokens else 0
         charges = [*charges, *spans.charges(tokens, amount)]
     empty = gateway.counters.reserve((exchange.raw, CALL), charges)
     if empty is not None:

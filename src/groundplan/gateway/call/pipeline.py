@@ -108,10 +108,12 @@ class Pipeline:
     def handle(self, request: Request, response: Response) -> Coroutine[None, None, None]:
         """What is to be awaited for the answer; a plain function, since each coroutine around a call costs it something
         whenever it goes on."""
-        path = request.target.partition(b"?")[0]
-        interface = _INTERFACES.get(path)
+        interface = _INTERFACES.get(request.target)
         if interface is None or request.method != b"POST":
-            return self._uncalled(interface, path, request, response)
+            path = request.target.partition(b"?")[0]
+            interface = _INTERFACES.get(path)
+            if interface is None or request.method != b"POST":
+                return self._uncalled(interface, path, request, response)
         steps = self._steps(Exchange(new_id_bytes(), request, response, interface), run, counts=1)
         # a client that goes away will ask for what it named again
         return steps if idempotency.NAMED not in request.headers else self._gateway.to_its_end(steps)

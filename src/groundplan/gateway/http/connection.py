@@ -27,6 +27,8 @@ from groundplan.gateway.probed import is_gone
 Handler = Callable[[Request, Response], Awaitable[None]]
 RefusalBody = Callable[[Refusal, Request, Response], bytes]
 """Words what is refused, and may name the answer."""
+_EAGERLY = sys.version_info >= (3, 12)
+"""Whether a task can take its first steps as it is made."""
 _NOBODYS = httptools.HttpRequestParser(object())
 
 
@@ -185,7 +187,7 @@ class Connection(RequestReader):
         """`eagerly`: up to its first wait at once, where Python can. Never for one that follows another: a thousand
         refused ones that came together would be a thousand frames deep."""
         self.deadline = FOREVER
-        if eagerly and sys.version_info >= (3, 12):
+        if eagerly and _EAGERLY:
             task = asyncio.Task(self._run(request), loop=self.server.loop, eager_start=True)
             if not task.done():
                 self._task = task

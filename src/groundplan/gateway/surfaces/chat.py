@@ -346,6 +346,10 @@ class ChatCompletions(Interface):
     def most_tokens(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         return _tokens_in(ask, deployment, added) + cap * ask.copies
 
+    def most(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> tuple[int, int]:
+        tokens_in, tokens_out = _tokens_in(ask, deployment, added), cap * ask.copies
+        return _bound(ask, deployment, tokens_in, tokens_out), tokens_in + tokens_out
+
 
 def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
     tokens = meter.input_bound(deployment, ask.size + added, ask.messages) + ask.hidden

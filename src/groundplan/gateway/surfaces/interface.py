@@ -134,6 +134,10 @@ class Interface:
         usage, _ = self.estimate(ask, deployment, added, 0, cap)
         return usage.input + usage.output
 
+    def most(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> tuple[int, int]:
+        """`bound`, and `most_tokens` where those are found on the way; 0 where not."""
+        return self.bound(ask, deployment, added, cap), 0
+
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
         """Picodollars of a `priced` surface's answer."""
         raise NotImplementedError
