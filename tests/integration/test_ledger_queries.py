@@ -16,7 +16,16 @@ from groundplan.core import audit
 from groundplan.core.database import connect
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
-from groundplan.ledger import daily_store, minute_store, queries, rollup_store, traffic, traffic_store
+from groundplan.ledger import (
+    daily_store,
+    minute_store,
+    opportunity_store,
+    prompt_store,
+    queries,
+    rollup_store,
+    traffic,
+    traffic_store,
+)
 from groundplan.ledger.store import CallFilter
 from groundplan.testing.database import Database
 
@@ -141,7 +150,15 @@ def test_estimates_and_counts_of_tokens_are_listed_and_in_no_number_of_calls(con
     told = traffic.traffic(conn, now, 15)
     assert (told["calls"], told["refused"], told["failed"], told["error_share"]) == (4, 1, 1, 0.3333)
     assert traffic_store.newest_calls(conn, since, until) == [{"workload": "assistant", "calls": 3}]
-    assert len(queries.list_calls(conn)["calls"]) == 13
+    for _ in range(5):
+        for number in range(20, 23):
+            add_call(conn, number, endpoint="chat" if number < 22 else "messages.count_tokens", cost=Decimal(0))
+    (outputs,) = opportunity_store.outputs(conn, since, ["assistant"])
+    assert outputs["answers"] == 12
+    assert daily_store.deployment_times(conn, since, until) == [], "twelve answers are too few"
+    (looked,) = prompt_store.beyond(conn, since, until, None, {(1, "own"): 100}, (1.0, 1.0))
+    assert looked["looked"] == 12
+    assert len(queries.list_calls(conn)["calls"]) == 28
 
 
 def test_what_caches_saved_is_told_apart_from_what_calls_cost(conn: Conn) -> None:

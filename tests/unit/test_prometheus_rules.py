@@ -9,10 +9,14 @@ from ruamel.yaml import YAML
 from tests.unit.test_gateway_pipeline import Rig, rig
 
 from groundplan.core.home import Home
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.messages import COUNT_TOKENS
+from groundplan.gateway.surfaces.responses_count import InputTokens
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.metrics import families
 from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
 from groundplan.gateway.upstream.health import Health
+from groundplan.ledger.rollup_store import is_call
 
 __all__ = ["rig"]
 ROOT = Path(__file__).parents[2]
@@ -44,7 +48,7 @@ async def test_every_metric_and_label_of_a_rule_exists(rig: Rig, tmp_path: Path)
 
 async def test_calls_fail_where_nobody_is_asked_too_and_not_by_what_their_callers_did(rig: Rig) -> None:
     (rule,) = [rule for rule in RULES if rule.get("alert") == "GroundplanCallsFail"]
-    found = re.search(r'\{status=~"([^"]+)",code!~"([^"]+)"\}', rule["expr"])
+    found = re.search(r'\{status=~"([^"]+)",code!~"([^"]+)",endpoint!~"([^"]+)"\}', rule["expr"])
     assert found
     assert ((await rig.chat()).status, (await rig.chat(n=99)).status) == (200, 400)
     rig.live.seconds = 61.1
@@ -55,6 +59,9 @@ async def test_calls_fail_where_nobody_is_asked_too_and_not_by_what_their_caller
     assert [each for each in ended if re.fullmatch(found[1], each[0]) and not re.fullmatch(found[2], each[1])] == [
         ("refused", "503")
     ]
+    assert re.fullmatch(found[3], CHAT.name) is None, "but no estimate, and no count of tokens"
+    for name in (COUNT_TOKENS.name, InputTokens.name, f"{CHAT.name}.estimate"):
+        assert re.fullmatch(found[3], name) and not is_call(name) and is_call(CHAT.name)
 
 
 def test_a_deployment_that_fails_stays_in_its_alert_however_few_calls_ask_it() -> None:

@@ -27,9 +27,9 @@ _DAYS: LiteralString = f"""(
     UNION ALL SELECT date_trunc('day', hour, 'UTC'), workload, deployment, status, cache, calls, cost_usd,
       prompt_tokens + completion_tokens
     FROM call_delta WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND {IS_CALL})"""
-_NEWEST: LiteralString = """generate_series(%(since)s::timestamptz, %(until)s, '1 hour') h(at),
+_NEWEST: LiteralString = f"""generate_series(%(since)s::timestamptz, %(until)s, '1 hour') h(at),
     LATERAL (SELECT * FROM call WHERE at >= h.at AND at < h.at + interval '1 hour' ORDER BY at DESC LIMIT %(most)s) c
-    WHERE c.status = 'ok' AND c.deployment IS NOT NULL AND c.cache = 'none'"""
+    WHERE c.status = 'ok' AND c.deployment IS NOT NULL AND c.cache = 'none' AND {IS_CALL}"""
 _PER_TOKEN: LiteralString = """percentile_cont(0.5) WITHIN GROUP (ORDER BY
     greatest(c.duration_ms - c.first_byte_ms, 0) / greatest(c.completion_tokens - 1, 1))"""
 
@@ -70,8 +70,9 @@ def people_days(conn: Connection[Any], since: datetime, workload: str) -> dict[s
     rows = select(
         conn,
         """SELECT (hour AT TIME ZONE 'UTC')::date::text AS day, count(DISTINCT person) AS people FROM (
-             SELECT hour, workload, person FROM person_day UNION ALL SELECT hour, workload, person FROM person_delta) p
-           WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND workload = %(workload)s
+             SELECT hour, workload, person, calls FROM person_day
+             UNION ALL SELECT hour, workload, person, calls FROM person_delta) p
+           WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND workload = %(workload)s AND calls > 0
              AND person <> '00000000-0000-0000-0000-000000000000' GROUP BY 1""",
         {"since": since, "workload": workload},
     )

@@ -102,8 +102,8 @@ def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) ->
              SELECT count(*) AS answers, max(completion_tokens) AS longest,
                percentile_disc(0.99) WITHIN GROUP (ORDER BY completion_tokens) AS common,
                coalesce(sum(greatest(reserved_usd - cost_usd, 0)), 0) AS set_aside_usd
-             FROM (SELECT status, cache, completion_tokens, reserved_usd, cost_usd, detail FROM {_NEWEST}) n
-             WHERE status = 'ok' AND cache = 'none' AND NOT detail ? 'of') c
+             FROM (SELECT status, cache, endpoint, completion_tokens, reserved_usd, cost_usd, detail FROM {_NEWEST}) n
+             WHERE status = 'ok' AND cache = 'none' AND NOT detail ? 'of' AND {rollup_store.IS_CALL}) c
            WHERE c.answers > 0 ORDER BY 1""",
         {"since": since, "workloads": list(workloads), "most": NEWEST},
     )

@@ -78,13 +78,15 @@ def beyond(
         """SELECT n.deployment, s.context, count(*) AS looked, count(*) FILTER (
              WHERE n.prompt_tokens * %(prompt)s + n.completion_tokens * %(answer)s > s.context) AS beyond
            FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
-               SELECT status, cache, blueprint, deployment, prompt_tokens, completion_tokens, detail
+               SELECT status, cache, endpoint, blueprint, deployment, prompt_tokens, completion_tokens, detail
                FROM call WHERE workload = ANY(ARRAY[w.workload]) AND at >= %(since)s AND at < %(until)s
                ORDER BY workload, at DESC LIMIT %(most)s) n
              JOIN unnest(%(blueprints)s::int[], %(deployments)s::text[], %(contexts)s::bigint[])
                s(blueprint, deployment, context) USING (blueprint, deployment)
            WHERE n.status = 'ok' AND n.cache NOT IN ('exact', 'semantic') AND n.detail ->> 'of' IS NULL
-           GROUP BY 1, 2""",
+             AND """
+        + rollup_store.IS_CALL
+        + """ GROUP BY 1, 2""",
         {
             "since": since, "until": until, "workloads": workloads,
             "most": max(LEAST, min(NEWEST, TOGETHER // max(1, len(workloads)))),

@@ -35,6 +35,10 @@ IS_CALL: LiteralString = (
 )
 """What is no estimate of a call, and counts no tokens: no model answers these. They are listed, and in no number of
 calls but those by endpoint."""
+UNCOUNTED: LiteralString = (
+    "(right(endpoint, 9) = '.estimate' OR endpoint IN ('messages.count_tokens', 'responses.input_tokens'))"
+)
+"""The others, as an index has them (`0411_estimates_are_no_calls.sql`)."""
 _NO_CALLS = frozenset({"messages.count_tokens", "responses.input_tokens"})
 _SUMS: LiteralString = "calls, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens, completion_tokens"
 _KEYS: LiteralString = "workload, team, demo, blueprint, model, deployment, site, endpoint, status, cache, feature"

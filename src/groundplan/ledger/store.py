@@ -109,17 +109,19 @@ def unsettled(conn: Connection[Any], wanted: CallFilter) -> tuple[int, int]:
 
 def calls(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int) -> list[Row]:
     """The newest matching calls that came before the call `before`. Those of a person are looked for on the days on
-    which the sums know of any, and among refused calls, which no sum by people counts: nobody waits for a look at
-    everybody's."""
+    which the sums know of any, and among those which no sum by people counts, by indexes of their own: nobody waits
+    for a look at everybody's."""
     if wanted.person is None:
         rare = wanted.key is None and (wanted.deployment is not None or wanted.status not in (None, "ok"))
         return (_rare if rare else _newest)(conn, wanted, before, limit)
     found: list[Row] = []
     if wanted.status in (None, "refused"):
         found = _newest(conn, wanted, before, limit, " AND c.person_id = %(person)s AND c.status = 'refused'")
-    refused = len(found)
+    if wanted.status != "refused":
+        found += _newest(conn, wanted, before, limit, _UNCOUNTED)
+    beside = len(found)
     for first, after, made in _spans(_days_of(conn, wanted, before), limit) if wanted.status != "refused" else ():
-        if (lacking := limit - (len(found) - refused)) <= 0:
+        if (lacking := limit - (len(found) - beside)) <= 0:
             break
         within = {"first": first, "after": after}
         found += _newest(conn, wanted, before, min(lacking, made), _OF_SOME_DAYS, within)
@@ -170,7 +172,9 @@ _LATELY: LiteralString = (
 _ON_A_DAY: LiteralString = " AND c.workload = ANY(%(among)s) AND c.at >= %(first)s AND c.at < %(after)s"
 _OF_SOME_DAYS: LiteralString = (
     " AND c.person_id = %(person)s AND c.status <> 'refused' AND c.at >= %(first)s AND c.at < %(after)s"
+    f" AND {rollup_store.IS_CALL}"
 )
+_UNCOUNTED: LiteralString = f" AND c.person_id = %(person)s AND c.status <> 'refused' AND {rollup_store.UNCOUNTED}"
 
 
 def _spans(days: list[tuple[datetime, int]], limit: int) -> Iterator[tuple[datetime, datetime, int]]:

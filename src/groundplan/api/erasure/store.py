@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from groundplan.core.ids import new_id
+from groundplan.ledger.rollup_store import UNCOUNTED
 
 Conn = Connection[Any]
 _AT_ONCE = 8
@@ -187,7 +188,8 @@ def mark_files(conn: Conn, ids: Sequence[UUID]) -> None:
 def calls_of(conn: Conn, person: UUID) -> int:
     """How many calls the ledger has under their id, by the sums: nobody waits for a look at everybody's."""
     row = conn.execute(
-        """SELECT (SELECT count(*) FROM call WHERE person_id = %(person)s AND status = 'refused')
+        f"""SELECT (SELECT count(*) FROM call WHERE person_id = %(person)s AND status = 'refused')
+             + (SELECT count(*) FROM call WHERE person_id = %(person)s AND status <> 'refused' AND {UNCOUNTED})
              + (SELECT coalesce(sum(calls), 0) FROM (
                   SELECT hour, calls FROM person_whole WHERE person = %(person)s
                   UNION ALL SELECT hour, calls FROM person_delta WHERE person = %(person)s) d
