@@ -60,7 +60,7 @@ ASKS: dict[str, tuple[str, dict[str, Any], dict[str, Any], list[dict[str, Any]]]
 
 def of_chat(usage: dict[str, Any], tier: str | None) -> tuple[bytes, bytes]:
     """(stream, whole answer)"""
-    used = {"prompt_tokens": 9, "completion_tokens": 4} | usage
+    used: dict[str, Any] = {"prompt_tokens": 9, "completion_tokens": 4, **usage}
     more: dict[str, Any] = {} if tier is None else {"service_tier": tier}
     last = chunk({}, "stop", **more)
     only = json.dumps({**json.loads(last), "choices": [], "usage": used}).encode()
@@ -75,7 +75,7 @@ def of_responses(usage: dict[str, Any], tier: str | None) -> tuple[bytes, bytes]
         "usage": {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13} | usage,
     }  # fmt: skip
     begun = {**made, "status": "in_progress", "output": [], "usage": None}
-    told = [
+    told: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun}, {"type": "response.output_text.delta", "delta": "Hi there"},
         {"type": "response.completed", "response": made},
     ]  # fmt: skip
@@ -85,7 +85,7 @@ def of_responses(usage: dict[str, Any], tier: str | None) -> tuple[bytes, bytes]
 
 def of_messages(usage: dict[str, Any], tier: str | None) -> tuple[bytes, bytes]:
     told_so: dict[str, Any] = {} if tier is None else {"service_tier": tier}
-    used = {"input_tokens": 2, "output_tokens": 4, **usage, **told_so}
+    used: dict[str, Any] = {"input_tokens": 2, "output_tokens": 4, **usage, **told_so}
     made: dict[str, Any] = {
         "id": "m", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
         "stop_sequence": None, "content": [{"type": "text", "text": "Hi there"}], "usage": used,
