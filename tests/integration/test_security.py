@@ -8,6 +8,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -226,7 +227,8 @@ def test_markup_in_every_stored_field_stays_text_on_every_page(control: Control)
         assert control.ask("POST", "/api/evidence", given).status == 200
     action = {"says": HOSTILE, "control": HOSTILE, "owner": "sam@acme.example", "due": "2999-01-01"}
     assert control.ask("POST", "/api/actions", action).status == 201
-    exempt = {"rule": "house-rule", "workload": "assistant", "until": "2027-01-01T00:00:00Z", "reason": HOSTILE}
+    until = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+    exempt = {"rule": "house-rule", "workload": "assistant", "until": until, "reason": HOSTILE}
     assert control.ask("POST", "/api/policies/exceptions", exempt).status in {201, 404, 422}
     ana, sam = control.sign_in("ana@acme.example"), control.sign_in("sam@acme.example")
     control.ask("POST", "/api/emergency", {"reason": HOSTILE}, **ana)
