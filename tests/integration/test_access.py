@@ -354,6 +354,12 @@ def test_a_token_has_scopes_an_end_and_no_vote(world: World) -> None:
     assert control.ask("DELETE", f"/api/tokens/{made.body['id']}").status == 200
     assert control.ask("GET", "/api/changes", **token).code == "token_invalid"
     assert control.ask("GET", "/api/changes", Authorization="Bearer gpt_none").code == "token_invalid"
+    other = control.ask("POST", "/api/tokens", {**asked, "name": "other"}).body
+    with connect(world.database.urls["owner"]) as conn:
+        conn.execute("UPDATE service_token SET expires_at = now() WHERE id = %s", (other["id"],))
+    assert control.ask("GET", "/api/changes", Authorization=f"Bearer {other['token']}").code == "token_invalid"
+    states = {each["id"]: each["state"] for each in control.ask("GET", "/api/tokens").body["tokens"]}
+    assert (listed_[0]["state"], states[made.body["id"]], states[other["id"]]) == ("active", "revoked", "expired")
 
 
 def test_everybodys_rights_are_looked_through_and_a_leavers_are_listed(world: World) -> None:

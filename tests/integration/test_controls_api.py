@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.acceptance.stack import wait_until
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
-from groundplan.testing.database import Cluster
+from groundplan.core.database import connect
+from groundplan.testing.database import Cluster, Database
 
 FRAMEWORKS = """\
 kind: framework
@@ -43,6 +45,31 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
 def states(control: Control, name: str = "house-rules") -> dict[str, str]:
     board = control.ask("GET", f"/api/frameworks/{name}").body
     return {each["id"]: each["workloads"]["assistant"]["state"] for each in board["controls"]}
+
+
+def test_evidence_whose_time_is_over_is_told_as_expired_wherever_it_is_told(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / "frameworks.yaml").write_text(FRAMEWORKS)
+    with running(database, tmp_path, module="groundplan.console.app") as control:
+        given = {"what": "house-rules/H3", "workload": "assistant", "type": "test", "says": "Ten people tried it."}
+        id = control.ask("POST", "/api/evidence", given).body["id"]
+        told: list[tuple[str, bool, bytes, str]] = []
+        for end in ("now() + interval '1 hour'", "now()"):
+            with connect(database.urls["owner"]) as conn:
+                conn.execute(f"UPDATE evidence SET valid_until = {end} WHERE id = %s", (id,))
+            (row,) = control.ask("GET", "/api/evidence?what=house-rules/H3").body["evidence"]
+            page = control.ask("GET", "/governance/evidence?what=house-rules/H3", **control.sign_in()).body
+            badge = page.partition(b'data-label="Valid">')[2].partition(b"</span>")[0].rpartition(b">")[2]
+            told.append((states(control)["H3"], row["expired"], badge, _listed(control, "house-rules/H3")))
+        assert told == [("satisfied", False, b"yes", "yes"), ("expired", True, b"expired", "expired")]
+
+
+def _listed(control: Control, what: str) -> str:
+    """What the command says of the only piece of evidence."""
+    environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"}
+    command = ["evidence", "list", "--what", what, "--home", str(control.home.root)]
+    row = run_command(command, environment, timeout=60).stdout.splitlines()[-1]
+    return row.partition("workload/assistant")[2].split()[0]
 
 
 def test_facts_satisfy_controls_and_people_show_the_rest(control: Control) -> None:

@@ -131,7 +131,7 @@ def list_(
 def _holds(row: dict[str, Any]) -> str:
     if row["approval"] not in (None, "applied"):
         return f"approval {row['approval']}"
-    return "yes" if row["holds"] else "no"
+    return "no" if not row["holds"] else "expired" if row["expired"] else "yes"
 
 
 @dataclass(frozen=True, slots=True)

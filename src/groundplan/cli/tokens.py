@@ -42,7 +42,7 @@ def list_tokens(home: HomeOption = None, as_json: JsonOption = False) -> None:
     rows = [
         (
             each["id"], each["name"], ", ".join(each["scopes"]), each["expires_at"][:10],
-            "ended" if each["revoked_at"] else (each["used_at"] or "never used")[:16],
+            (each["used_at"] or "never used")[:16] if each["state"] == "active" else each["state"],
         )
         for each in value["tokens"]
     ]  # fmt: skip

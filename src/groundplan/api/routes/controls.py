@@ -137,10 +137,11 @@ def checks(_: Reader) -> dict[str, Any]:
 def evidence(
     services: Using, _: Reader, subject: str = "", what: str = "", before: datetime | None = None, limit: int = 200
 ) -> dict[str, Any]:
-    """The newest first; `leaf_index` says where each is in the audit log."""
+    """The newest first; `leaf_index` says where each is in the audit log, and `expired` whether its time is over."""
+    now = services.clock.now()
     with services.transaction() as conn:
         found = evidence_store.listed(conn, subject=subject, what=what, before=before, limit=max(1, min(limit, 1000)))
-    return {"evidence": found}
+    return {"evidence": [{**each, "expired": each["valid_until"] <= now} for each in found]}
 
 
 @router.post("/evidence")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from groundplan.core.errors import Denied, Invalid
 from groundplan.governance import store as governance
 from groundplan.identity import holdings, rights, rights_store
 from groundplan.identity import store as people
-from groundplan.identity.model import COMPANY, SCOPES, Appointment
+from groundplan.identity.model import COMPANY, SCOPES, Appointment, ServiceToken
 
 router = below_api("rights")
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=500)]
@@ -140,7 +140,8 @@ def review(appointment: UUID, body: Because, services: Using, caller: SignedIn) 
 
 @router.get("/tokens")
 def list_tokens(services: Using, _: Reader) -> dict[str, Any]:
-    """Tokens of programs, without their secrets."""
+    """Tokens of programs, without their secrets; `state` is active, revoked or expired."""
+    now = services.clock.now()
     with services.transaction() as conn:
         found = rights_store.tokens(conn)
     return {
@@ -148,11 +149,15 @@ def list_tokens(services: Using, _: Reader) -> dict[str, Any]:
             {
                 "id": str(each.id), "name": each.name, "scopes": each.scopes, "created_at": each.created_at,
                 "created_by": each.created_by, "expires_at": each.expires_at, "revoked_at": each.revoked_at,
-                "used_at": each.used_at,
+                "used_at": each.used_at, "state": _state(each, now),
             }
             for each in found
         ]
     }  # fmt: skip
+
+
+def _state(token: ServiceToken, now: datetime) -> str:
+    return "revoked" if token.revoked_at is not None else "expired" if token.expires_at <= now else "active"
 
 
 @router.post("/tokens", status_code=201)
