@@ -199,7 +199,13 @@ def test_one_call_at_a_time_finds_out_about_a_long_pause() -> None:
     found = Health()
     found.failed("one", 100.0, 5000.0)
     assert (found.rests("one", 130.0), found.rests("one", 130.0, alone=True)) == (570.0, 30.0)
-    assert [found.finds_out("one", at) for at in (159.0, 160.0, 160.5, 161.0)] == [False, True, False, True]
+    assert [bool(found.finds_out("one", at)) for at in (159.0, 160.0, 160.5, 161.0)] == [False, True, False, True]
+    turn = found.finds_out("one", 162.0)
+    assert turn is not None and not found.finds_out("one", 162.1)
+    found.give_back(turn, 162.2)
+    assert found.finds_out("one", 162.2), "that call was not sent"
+    found.give_back(turn, 162.3)
+    assert not found.finds_out("one", 162.4), "it is another one's turn"
     found.succeeded("one", began=99.0)
     assert found.rests("one", 162.0) == 538.0, "that one began before it asked"
     found.failed("one", 163.0, 5000.0)

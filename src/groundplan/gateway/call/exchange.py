@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.routing.route import Route
     from groundplan.gateway.surfaces.codec import Answered, Relay
     from groundplan.gateway.surfaces.interface import Interface
+    from groundplan.gateway.upstream.health import Turn
     from groundplan.governance.guardrails.guard import Guard
     from groundplan.governance.guardrails.masks import Masks
 
@@ -151,6 +152,8 @@ class Exchange:
     """What it holds of limits, where the blueprint declares any."""
     output_bytes: int = 0
     deployment: Deployment | None = None
+    turn: Turn | None = None
+    """To find out about a deployment that is not well, which the attempt that is made or open has."""
     waited: float = 0.0
     """Seconds of its deadline that went by before a deployment was asked."""
     passages: Sequence[Passage] = ()
@@ -256,5 +259,5 @@ class Exchange:
 
 _OF_AN_ATTEMPT = (
     "attempt", "attempt_answered", "attempt_connected", "attempt_first_us", "attempt_flags", "attempt_sent",
-    "attempt_started", "deployment", "output_bytes", "reserved", "token",
+    "attempt_started", "deployment", "output_bytes", "reserved", "token", "turn",
 )  # fmt: skip

@@ -20,7 +20,7 @@ from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
 from groundplan.gateway.caching import cache, idempotency
 from groundplan.gateway.caching.remembered import remember
-from groundplan.gateway.call import settle
+from groundplan.gateway.call import settle, turn
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
@@ -202,6 +202,7 @@ class Pipeline:
 
     def _failed(self, exchange: Exchange, error: GroundplanError) -> None:
         gateway = self._gateway
+        turn.leave(gateway, exchange)
         if exchange.attempt_started:
             settle.attempt(gateway, exchange, "failed", 0, None)
         if exchange.key is not None:

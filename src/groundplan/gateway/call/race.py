@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from groundplan.blueprint.model import Deployment, Hedge
 from groundplan.core.errors import Denied, GroundplanError, Unavailable
-from groundplan.gateway.call import limits, settle
+from groundplan.gateway.call import limits, settle, turn
 from groundplan.gateway.call.admit import check_next, is_confirmed
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.begin import begin
@@ -104,14 +104,35 @@ async def _second(
     """A hedge, journalled; None where nobody is fit for it, a budget or limit has no room, both together may cost more
     than a call may, or the first is there."""
     deployment = next((d for d in waiting if _fit(gateway, exchange, d)), None)
-    if deployment is None or exchange.workload is None or not _affords(exchange, deployment, first[1].deployment):
+    if deployment is None:
+        return None
+    fork, made = exchange.fork(), None
+    fork.turn = gateway.health.turn(deployment.name)
+    try:
+        made = await _made(gateway, exchange, fork, deployment, first)
+    finally:
+        if made is None:
+            turn.leave(gateway, fork)
+    if made is not None:
+        waiting.remove(deployment)
+    return made
+
+
+async def _made(
+    gateway: Gateway,
+    exchange: Exchange,
+    fork: Exchange,
+    deployment: Deployment,
+    first: tuple[asyncio.Task[None], Attempt],
+) -> Attempt | None:
+    """A hedge there, of the fork, as `_second`."""
+    if exchange.workload is None or not _affords(exchange, deployment, first[1].deployment):
         return None
     # whoever is asked after it may inherit its reservation
-    number, bound = exchange.attempts, max(exchange.bounds.values())
+    number, bound, sequence = exchange.attempts, max(exchange.bounds.values()), 0
     token = (exchange.raw, number)
     if gateway.slices.reserve(token, exchange.charge_list(bound)) is not None:
         return None
-    fork, sequence = exchange.fork(), 0
     fork.token, fork.reserved, fork.attempt_flags = token, bound, (*exchange.attempt_flags, HEDGE)
     exchange.attempts = number + 1
     try:
@@ -127,7 +148,6 @@ async def _second(
                 limits.unsent(gateway, exchange.use, number)
     if not sequence:
         return None
-    waiting.remove(deployment)
     gateway.hedges.sent(exchange.workload.name)
     return Attempt(gateway, fork, deployment, sequence, first[1].deadline)
 
@@ -223,6 +243,7 @@ def _lost(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed: Attemp
         exchange.add_cost(mine)
     if failed.blames:
         gateway.health.failed(attempt.deployment.name, gateway.loop.time(), failed.rest)
+    turn.leave(gateway, mine)
     gateway.targets.forget(attempt.deployment.name if not failed.service_away else SERVICE)
 
 
@@ -240,6 +261,7 @@ async def _stop(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task
                 _lost(gateway, exchange, attempt, failure)
             elif failure is not None and attempt.exchange.attempt_started:
                 settle.attempt(gateway, attempt.exchange, "failed", 0, None)
+                turn.leave(gateway, attempt.exchange)
             else:
                 attempt.cancel()
             if attempt.exchange is not exchange:

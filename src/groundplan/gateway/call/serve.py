@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from groundplan.blueprint.model import Deployment, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Misconfigured, TooLarge, Unavailable
-from groundplan.gateway.call import admit, limits, retry, settle
+from groundplan.gateway.call import admit, limits, retry, settle, turn
 from groundplan.gateway.call.arrange import arranged
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.begin import begin
@@ -62,6 +62,7 @@ async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = No
                 return
         course.give_up()
     except GroundplanError as error:
+        turn.leave(gateway, exchange)
         if course.relay is None:
             raise
         told = error.message if course.reason in error.message else f"{course.reason}; {error.message}"
@@ -184,7 +185,10 @@ class Course:
         """Whether one that is not well, or that another call finds out about, is to be asked after those that are: one
         that fails also after those that have no room now."""
         health, name = self._gateway.health, deployment.name
-        if name in self._repeated or health.may_ask(name, self._gateway.loop.time()):
+        if name in self._repeated:
+            return False
+        if health.may_ask(name, self._gateway.loop.time()):
+            self._exchange.turn = health.turn(name)
             return False
         others = (*self.waiting, *self._full) if health.fails(name) else self.waiting
         return any(health.closed(each.name) for each in others)
@@ -217,6 +221,7 @@ class Course:
                 load.running -= 1  # by the attempt, which begins at once
             else:
                 loads.give_back(load)
+                turn.leave(self._gateway, self._exchange)
 
     @property
     def another(self) -> bool:
@@ -265,7 +270,9 @@ class Course:
         if not health.rests(deployment.name, now):
             return False
         others = any(not health.rests(each.name, now) for each in (*self.waiting, *self._full))
-        return others or not health.finds_out(deployment.name, now)
+        if not others:
+            self._exchange.turn = health.finds_out(deployment.name, now)
+        return others or self._exchange.turn is None
 
     def _affords(self, deployment: Deployment) -> bool:
         """Whether the call, with one more attempt there, stays below what one may cost."""
@@ -333,12 +340,14 @@ class Course:
         self._hint = failed.hint
         self._ours = self._ours is not False and failed.status in MEANT
         if failed.refusal is not None:
+            turn.leave(self._gateway, exchange)
             self._refused(failed, failed.refusal)
             return False
         upload = None if exchange.ask is None else exchange.ask.upload
         passed_on = upload is not None and upload.passed_on
         if not (passed_on and failed.status == _TOO_SLOW):  # that was its client
             self._blame(deployment, failed)
+        turn.leave(self._gateway, exchange)
         if passed_on:
             self.waiting, self._full, self.wait = [], [], 0.0  # nobody else can have it
         more = bool(self.waiting or self._full) and self._tries < self._workload.attempts

@@ -15,7 +15,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.gateway.apart import READ_BYTES, apart
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import NAMED, Kept
-from groundplan.gateway.call import admit, limits, settle, stored, trace
+from groundplan.gateway.call import admit, limits, settle, stored, trace, turn
 from groundplan.gateway.call.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.attempt import Attempt
@@ -133,8 +133,9 @@ class _Counting(Course):
     def learn(self, attempt: Attempt) -> None:
         attempt.first_us = 0
 
-    def answered(self, attempt: Attempt) -> None:
+    def answered(self, attempt: Attempt) -> None:  # noqa: ARG002 -- as that of a `Course`
         """Nothing is known of its answers by that."""
+        turn.leave(self._gateway, self._exchange)
 
 
 async def _count(gateway: Gateway, exchange: Exchange) -> None:

@@ -61,7 +61,9 @@ async def reach(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> Re
             reason = f"{deployment.name} has as many conversations as it may"
             continue
         load.running += 1
-        health.may_ask(deployment.name, gateway.loop.time())  # whoever comes next waits for how this ends
+        began = gateway.loop.time()
+        # whoever comes next waits for how this ends
+        turn = health.turn(deployment.name) if health.may_ask(deployment.name, began) else None
         made: tuple[Link, Data | None] | None = None
         try:
             made = await _taken_up(gateway, exchange, deployment, trace)
@@ -73,8 +75,10 @@ async def reach(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> Re
         finally:
             if made is None:
                 gateway.loads.give_back(load)
+                if turn is not None:  # of one that failed just now there is none any more
+                    health.give_back(turn, gateway.loop.time())
         if made is not None:
-            health.succeeded(deployment.name)
+            health.succeeded(deployment.name, began)
             return Reached(made[0], deployment, load, made[1])
     limits.check_room(gateway, exchange, 1.0 if failed else None)
     hint = "Try again; `groundplan status` names deployments that fail."

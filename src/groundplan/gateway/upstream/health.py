@@ -9,7 +9,7 @@ those that are well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from groundplan.blueprint.model import Deployment
 
@@ -69,6 +69,13 @@ class _Speed:
     def __init__(self) -> None:
         self.count = 0
         self.mean = 0.0
+
+
+class Turn(NamedTuple):
+    """That a call is to find out about a deployment that is not well; others wait until then."""
+
+    name: str
+    until: float
 
 
 class Health:
@@ -137,6 +144,24 @@ class Health:
         self._until[name] = now + min(LONGEST_SECONDS, PROBE_SECONDS * 2 ** min(8, trying))
         return True
 
+    def turn(self, name: str) -> Turn | None:
+        """Of a call that was just told that it may ask; None: nothing is known against it, so there is nothing to find
+        out."""
+        until = self._until.get(name)
+        return None if until is None else Turn(name, until)
+
+    def give_back(self, turn: Turn, now: float) -> None:
+        """A call with that turn has found out nothing, as it was not sent: the next one may. Where it has, or where
+        somebody else looks by now, nothing changes."""
+        name, until = turn
+        trying = self._trying.get(name, 0)
+        if trying and self._until.get(name) == until:
+            self._trying[name] = trying - 1
+            self._until[name] = now
+        rest = self._rests.get(name)
+        if rest is not None and rest.finds_out == until:
+            rest.finds_out = now
+
     def failed(self, name: str, now: float, rest: float | None = None) -> None:
         """An attempt failed; `rest`: seconds for which the deployment itself asked to be left alone."""
         failures = self._failures.get(name, 0) + 1
@@ -172,14 +197,14 @@ class Health:
             return 0.0
         return max(0.0, (rest.finds_out if alone else rest.until) - now)
 
-    def finds_out(self, name: str, now: float) -> bool:
-        """Whether this call may look whether one is well that asked to be left alone; others wait for how that ends, up
-        to a second."""
+    def finds_out(self, name: str, now: float) -> Turn | None:
+        """The turn to look whether one is well that asked to be left alone; None: this call has none. Others wait for
+        how that ends, up to a second."""
         rest = self._rests.get(name)
         if rest is None or rest.finds_out > now:
-            return False
+            return None
         rest.finds_out = now + PROBE_SECONDS
-        return True
+        return Turn(name, rest.finds_out)
 
     def states(self, now: float) -> dict[str, str]:
         """`open` (asked last) or `half_open` (to be tried by one call) of the deployments that are not `closed`."""

@@ -1,0 +1,354 @@
+"""Whose turn it is to find out about a deployment that is not well: one call's at a time, and the next one's as soon as
+that call is not sent, or says nothing of its deployment, in whichever way."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.unit import call_rig as rigs
+from tests.unit.call_rig import BOUND, Rig, call_rig, until
+from tests.unit.interrupted import HOWS, Cut, Seen, books, seen, settles, watch
+from tests.unit.raw_upstream import asked
+from tests.unit.test_interrupted_calls import SCENES, cut_once
+
+from groundplan.blueprint.model import Deployment, Limit, ProviderKey
+from groundplan.core.errors import Unavailable
+from groundplan.gateway.call import race, serve
+from groundplan.gateway.call.serve import Course
+from groundplan.gateway.surfaces import realtime_reach
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.health import Health, Turn
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.testing.scripted import Script
+
+HALF_OPEN = "half_open"
+HEDGED = {"assistant": rigs.rule(hedge={"after_ms": 20, "at_most": 1.0})}
+WAITS = 8
+"""At so many of a call's first waits it is cut: then it is sent."""
+NO_ROOM = [Limit(name="few", covers="deployment/one", type="requests", amount=1, period="minute")]
+
+
+class Turns(RuleBasedStateMachine):
+    """Any calls at one deployment, with turns that are given back late, twice, or not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.health, self.now = Health(), 0.0
+        self.given: list[Turn] = []
+        self.current: Turn | None = None
+        """Of the call that looks, which has no end yet."""
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 0.9, 1.0, 3.0, 16.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(rest=st.sampled_from([None, None, 5.0]))
+    def an_attempt_fails(self, rest: float | None) -> None:
+        self.health.failed("one", self.now, rest)
+        self.current = None
+
+    @rule()
+    def an_attempt_is_answered(self) -> None:
+        self.health.succeeded("one", self.now)
+        self.current = None
+
+    @rule()
+    def a_call_comes(self) -> None:
+        well, looks = self.health.closed("one"), self.current is not None and self.now < self.current.until
+        asks = self.health.may_ask("one", self.now)
+        assert asks or not well
+        assert well or not (asks and looks), "two look at once"
+        if asks and (turn := self.health.turn("one")) is not None:
+            self.given.append(turn)
+            self.current = turn
+
+    @precondition(lambda self: self.current is not None)
+    @rule()
+    def whoever_looks_is_not_sent(self) -> None:
+        assert self.current is not None
+        self.health.give_back(self.current, self.now)
+        self.current = None
+        assert self.health.states(self.now) == {"one": HALF_OPEN}, "the next one may"
+
+    @precondition(lambda self: self.given)
+    @rule(data=st.data())
+    def an_old_turn_is_given_back(self, data: st.DataObject) -> None:
+        turn = data.draw(st.sampled_from(self.given))
+        if turn != self.current:
+            before = self.health.states(self.now)
+            self.health.give_back(turn, self.now)
+            assert self.health.states(self.now) == before, "it was another one's"
+
+    @invariant()
+    def nobody_is_counted_who_did_not_look(self) -> None:
+        assert all(0 <= each <= len(self.given) for each in self.health._trying.values()), self.health._trying
+
+
+Turns.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestTurns = Turns.TestCase
+
+
+# calls ---------------------------------------------------------------------------------------------------------------
+
+
+def ail(rig: Rig, name: str) -> None:
+    """It failed a minute ago, and whoever asks it next finds out."""
+    for _ in range(3):
+        rig.gateway.health.failed(name, rig.gateway.loop.time() - 60)
+
+
+def state(rig: Rig) -> dict[str, str]:
+    return rig.gateway.health.states(rig.gateway.loop.time())
+
+
+async def no_connection(*_: Any, **__: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+def no_journal(*_: Any, **__: Any) -> int:
+    raise Unavailable("the disk is full", code="journal_unavailable", hint="Free some.")
+
+
+def no_request(*_: Any) -> bytes:
+    raise ValueError("it cannot be said")
+
+
+def broken(name: str) -> Callable[..., Any]:
+    """Only this one may not be asked."""
+
+    async def may(_: Course, deployment: Deployment) -> bool:
+        return deployment.name != name
+
+    return may
+
+
+async def test_a_limit_without_room_leaves_the_turn(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, limits=NO_ROOM) as rig:
+        ail(rig, "one")
+        for _ in range(3):
+            assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+            assert state(rig) == {"one": HALF_OPEN}
+        await rig.books()
+
+
+async def test_a_budget_without_room_leaves_the_turn(tmp_path: Path) -> None:
+    """The first one is billed what it may have cost, and there is nothing for a second attempt."""
+    async with call_rig(tmp_path, ["two", "one"], limit=BOUND + BOUND // 2) as rig:
+        ail(rig, "one")
+        rig.play("two", mode="error", status=502)
+        assert (await rig.chat()).status == 429
+        assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
+
+
+async def test_a_call_that_would_be_too_dear_leaves_the_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Course, "_affords", lambda *_: False)
+    async with call_rig(tmp_path, ["two", "one"]) as rig:
+        ail(rig, "one")
+        rig.play("two", mode="error", status=503)
+        assert (await rig.chat()).status == 503
+        assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
+        await rig.books()
+
+
+@pytest.mark.parametrize("what", ["journal", "request", "permission"])
+async def test_an_attempt_that_cannot_be_made_leaves_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    async with call_rig(tmp_path) as rig:
+        ail(rig, "one")
+        with monkeypatch.context() as patch:
+            if what == "journal":
+                patch.setattr(serve, "begin", no_journal)
+            elif what == "request":
+                patch.setattr(serve.Attempt, "_forwarded", no_request)
+            else:
+                patch.setattr(Course, "_may", broken("one"))
+            assert (await rig.chat()).status == (200 if what == "permission" else 503)
+        assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and state(rig) == {}
+        await rig.books()
+
+
+async def test_a_client_that_leaves_before_it_is_asked_leaves_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with call_rig(tmp_path) as rig:
+        ail(rig, "one")
+        monkeypatch.setattr(UpstreamPool, "connect", no_connection)
+        call = asyncio.create_task(rig.chat())
+        await until(lambda: state(rig) == {"one": "open"})
+        call.cancel()
+        await until(lambda: not rig.gateway.running)
+        assert state(rig) == {"one": HALF_OPEN}
+        await rig.books()
+
+
+async def test_a_client_that_leaves_once_it_is_asked_keeps_the_turn(tmp_path: Path) -> None:
+    """Whoever hangs would hold up each call until its client loses patience."""
+    async with call_rig(tmp_path) as rig:
+        ail(rig, "one")
+        rig.hold("one")
+        call = asyncio.create_task(rig.chat())
+        await until(lambda: rig.models["one"].counted == 1)
+        call.cancel()
+        await until(lambda: not rig.gateway.running)
+        assert state(rig) == {"one": "open"} and not rig.gateway.health.may_ask("one", rig.gateway.loop.time())
+        await rig.books()
+
+
+async def test_a_connection_that_had_gone_stale_finds_out_nothing_and_the_same_call_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went to another one, and the next look was a second later."""
+    async with call_rig(tmp_path) as rig:
+        assert (await rig.chat()).status == 200
+        ail(rig, "one")
+        head, once = serve.Attempt._read, itertools.count()
+
+        async def read(attempt: Any, connection: Any) -> None:
+            if not next(once):
+                raise UpstreamFailure("cut", "the connection was closed", sent=False)
+            await head(attempt, connection)
+
+        monkeypatch.setattr(serve.Attempt, "_read", read)
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and state(rig) == {}
+        await rig.books()
+
+
+async def test_a_key_that_is_refused_finds_out_nothing_and_the_same_call_does_with_another(tmp_path: Path) -> None:
+    files = [tmp_path / "key", tmp_path / "other"]
+    for file in files:
+        file.write_text("secret")
+    keys = {"one": {"keys": [ProviderKey(key=f"file:{file}") for file in files]}}
+    async with call_rig(tmp_path / "home", more=keys) as rig:
+        ail(rig, "one")
+        rig.play("one", mode="error", status=401, times=1)
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and state(rig) == {}
+        await rig.books()
+
+
+async def test_counting_tokens_leaves_the_turn(tmp_path: Path) -> None:
+    more = {"one": {"api": "anthropic", "billing_on_cancel": "full"}}
+    async with call_rig(tmp_path, more=more) as rig:
+        ail(rig, "one")
+        body: dict[str, Any] = {"model": "one", "messages": [{"role": "user", "content": "a b c"}]}
+        for _ in range(3):
+            assert (await asked(rig, "/v1/messages/count_tokens", body)).json["input_tokens"] == 7
+            assert state(rig) == {"one": HALF_OPEN}
+
+
+@pytest.mark.parametrize("what", ["dear", "limit", "budget", "late"])
+async def test_a_hedge_that_is_not_sent_leaves_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    limits = NO_ROOM if what == "limit" else []
+    limit = BOUND + BOUND // 2 if what == "budget" else rigs.LIMIT
+    async with call_rig(tmp_path, ["two", "one"], workloads=HEDGED, limits=limits, limit=limit) as rig:
+        ail(rig, "one")
+        rig.play("two", latency_ms=150)
+        if what == "dear":
+            monkeypatch.setattr(race, "_affords", lambda *_: False)
+        elif what == "late":
+            monkeypatch.setattr(race, "begin", lambda *_, **__: 0)
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+        assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
+        await rig.settlements()
+
+
+async def test_a_hedge_that_is_overtaken_before_it_is_sent_leaves_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with call_rig(tmp_path, ["two", "one"], workloads=HEDGED) as rig:
+        gate = rig.hold("two")
+        call = asyncio.create_task(rig.chat())
+        await until(lambda: rig.models["two"].counted == 1)
+        ail(rig, "one")
+        monkeypatch.setattr(UpstreamPool, "connect", no_connection)
+        await until(lambda: state(rig) == {"one": "open"})
+        gate.release()
+        assert (await call).json["groundplan"]["deployment"] == "two"
+        assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
+        await rig.books()
+
+
+@pytest.mark.parametrize("how", ["no room", "gone"])
+async def test_a_conversation_that_is_not_begun_leaves_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async def taken_up(*_: Any) -> None:
+        if how == "gone":
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(realtime_reach, "_taken_up", taken_up)
+    async with call_rig(tmp_path, ["one"]) as rig:
+        ail(rig, "one")
+        exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], use=None)
+        with pytest.raises(Unavailable if how == "no room" else asyncio.CancelledError):
+            await realtime_reach.reach(rig.gateway, exchange, None)
+        assert state(rig) == {"one": HALF_OPEN} and rig.gateway.loads.running("one") == 0
+
+
+async def test_a_connection_that_was_begun_before_the_trouble_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls fail while a conversation is still connected."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+
+        async def taken_up(*_: Any) -> tuple[object, None]:
+            await asyncio.sleep(0.02)
+            for _ in range(3):
+                rig.gateway.health.failed("one", rig.gateway.loop.time())
+            return object(), None
+
+        monkeypatch.setattr(realtime_reach, "_taken_up", taken_up)
+        exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], use=None)
+        reached = await realtime_reach.reach(rig.gateway, exchange, None)
+        assert state(rig) == {"one": "open"}
+        rig.gateway.loads.give_back(reached.load)
+
+
+@pytest.mark.parametrize(("name", "ailing"), [("plain", "one"), ("hedged", "two"), ("stream", "one")])
+async def test_wherever_a_call_ends_before_it_is_sent_it_leaves_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ailing: str
+) -> None:
+    scene, sent, send = SCENES[name], list[str](), serve.Attempt._send
+
+    def recorded(attempt: Any, *more: Any) -> None:
+        sent.append(attempt.deployment.name)
+        send(attempt, *more)
+
+    monkeypatch.setattr(serve.Attempt, "_send", recorded)
+    loop = asyncio.get_running_loop()
+    async with call_rig(tmp_path, **scene.rig) as rig:
+        for each, script in scene.plays.items():
+            rig.models[each].script = Script(**script)
+        await cut_once(rig, scene, Cut(0, "cancelled"))
+        nothing = Seen({}, seen(rig).timers, asyncio.all_tasks())
+        assert await settles(rig, nothing) == []
+        watch(loop)
+        loop.set_exception_handler(lambda *_: None)
+        try:
+            for how, at in itertools.product(HOWS, range(1, WAITS)):
+                rig.gateway.health._close(ailing)
+                ail(rig, ailing)
+                sent.clear()
+                cut = Cut(at, how)
+                await cut_once(rig, scene, cut)
+                assert await settles(rig, nothing) == []
+                cut.over = True
+                found_out = rig.gateway.health._failures.get(ailing, 0) > 3  # that there is no connection
+                if ailing not in sent and not found_out:
+                    assert state(rig) == {ailing: HALF_OPEN}, (how, at, cut.where)
+        finally:
+            loop.set_task_factory(None)
+            loop.set_exception_handler(None)
+        assert books(rig) == []
