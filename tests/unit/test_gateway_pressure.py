@@ -75,6 +75,17 @@ def test_overload_takes_a_third_of_what_runs_once_a_round_and_answers_give_it_ba
     assert load.most == pytest.approx(71, abs=1), "from there by one a round"
 
 
+def test_calls_that_end_without_an_answer_give_nothing_back() -> None:
+    """As those that hang at a deployment that is overloaded, until nobody waits for them any more."""
+    load = Load()
+    run(load, 100)
+    load.ended(1.0, 0, True)
+    for _ in range(40):
+        run(load, max(0, int(load.most or 0) - load.running))
+        load.ended(2.0, 0, False)
+    assert load.most == pytest.approx(70)
+
+
 def test_a_refusal_of_a_few_calls_says_nothing_of_how_many_may_run() -> None:
     """As of a minute's requests that were used up: two hundred a moment later are none too many for it."""
     load = Load()

@@ -95,7 +95,7 @@ class Load:
         if limit is not None:
             if now - self._changed > FORGET_SECONDS:
                 self.limit = None
-            elif at + 1 >= limit:
+            elif microseconds and at + 1 >= limit:
                 self.limit = limit + (1.0 if limit < self._turn else 1 / limit)
         self._seen += 1
         if microseconds and tells and not self._seen % SAMPLED:
