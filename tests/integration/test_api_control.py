@@ -20,6 +20,7 @@ import pytest
 from tests.integration.nursery import fork_program
 from typer.testing import CliRunner
 
+from groundplan.api import genesis
 from groundplan.api.genesis import take_up_keys
 from groundplan.cli.main import app
 from groundplan.core.home import Home
@@ -613,6 +614,24 @@ def test_overview_readiness_and_cost_without_any_call(control: Control) -> None:
     assert (unknown.status, unknown.code) == (404, "workload_unknown") and "assistant" in unknown.body["error"]["hint"]
     wrong = control.ask("DELETE", "/api/keys/abc")
     assert wrong.status == 422 and wrong.body["error"]["message"].startswith("key_id: ")
+
+
+def test_a_first_start_that_was_cut_off_is_begun_again(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blueprint 1 was there, and nobody ever wrote down from which folder."""
+    home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
+    workspace.mkdir()
+    (workspace / "acme.yaml").write_text(WORKSPACE)
+    take_up_keys(home)
+    settings = database.settings(home.root)
+    with monkeypatch.context() as patched:
+        patched.setattr(genesis, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(OSError, match="No space left"):
+            genesis.genesis_if_empty(home, settings, workspace, False)
+    assert genesis.genesis_if_empty(home, settings, workspace, False)
+    assert home.workspace.read_text() == f"{workspace}\n"
+    assert not genesis.genesis_if_empty(home, settings, workspace, False)
 
 
 def test_kills_written_offline_are_taken_over(database: Database, tmp_path: Path) -> None:

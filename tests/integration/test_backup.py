@@ -28,7 +28,7 @@ from groundplan.core.audit.store import place, record, unsequenced
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, Unavailable
-from groundplan.core.home import Home
+from groundplan.core.home import Home, sync_folder, write_atomically
 from groundplan.core.ids import new_id
 from groundplan.core.settings import Settings, load_settings
 from groundplan.knowledge.governed.share import By, share, withdraw
@@ -569,19 +569,18 @@ def test_what_is_restored_is_durable_before_it_is_taken_for_an_installation(
     restore is under way."""
     archive, other, synced = tmp_path / "a.backup", Home(tmp_path / "other"), list[Path]()
     backup(home, database.settings(home.root), archive, quiet)
-    real, write = backup_module.sync_folder, backup_module.write_atomically
 
     def sync(folder: Path) -> None:
         synced.append(folder)
         assert (other.root / INCOMPLETE).exists() == (len(synced) <= len(there()))
-        real(folder)
+        sync_folder(folder)
 
     def there() -> list[Path]:
         return [other.root, *(path for path in other.root.rglob("*") if path.is_dir())]
 
     def mark(path: Path, data: bytes) -> None:
         assert path.name == INCOMPLETE and not any(each.is_file() for each in other.keys.iterdir())
-        write(path, data)
+        write_atomically(path, data)
 
     monkeypatch.setattr(backup_module, "sync_folder", sync)
     monkeypatch.setattr(backup_module, "write_atomically", mark)
@@ -594,7 +593,7 @@ def test_a_key_that_is_rotated_beside_a_backup_is_the_one_of_its_log(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log was kept as the old key had signed it, and the keys as they were in the end: nobody could restore it."""
-    archive, real, kept = tmp_path / "a.backup", backup_module.dump_tables, backup_module._bytes
+    archive, kept = tmp_path / "a.backup", backup_module._bytes
     rotated: list[str] = []
 
     def rotate_once(when: str) -> None:
@@ -609,7 +608,7 @@ def test_a_key_that_is_rotated_beside_a_backup_is_the_one_of_its_log(
 
     def at_the_rows(url: str, folder: Path) -> dict[str, Any]:
         rotate_once("as the rows are read")
-        return real(url, folder)
+        return dump_tables(url, folder)
 
     monkeypatch.setattr(backup_module, "_bytes", at_the_checkpoint)
     monkeypatch.setattr(backup_module, "dump_tables", at_the_rows)

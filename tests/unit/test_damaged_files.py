@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from groundplan.api.genesis import take_up_keys
 from groundplan.cli.reload import _noted
 from groundplan.core.audit.keys import create_keys, load_private, load_public, load_wrapping
 from groundplan.core.audit.log import AuditLog
@@ -75,6 +76,16 @@ def test_what_cannot_be_made_anew_is_refused_by_its_name(
     assert refused.value.hint and refused.value.code == code
 
 
+@pytest.mark.parametrize("name", ["checkpoint.key", "blueprint.key", "blueprint.pub", "subject.key"])
+def test_a_start_says_which_key_is_damaged(home: Home, name: str) -> None:
+    """The control process ended for it again and again, for most of a minute."""
+    take_up_keys(home)
+    (home.keys / name).write_bytes(b"")
+    with pytest.raises(GroundplanError, match="key_damaged") as refused:
+        take_up_keys(home)
+    assert name in refused.value.message
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", GARBAGE])
 def test_an_operator_token_that_is_none_lets_nobody_in(home: Home, content: bytes) -> None:
     ensure_operator_token(home)
@@ -91,6 +102,12 @@ def test_what_only_tells_where_something_is_is_taken_for_missing(home: Home, con
         (home.root / name).write_bytes(content)
     assert read_key(home, "index") is None and announced(home, "search") is None
     assert _noted(home) == {} and _recorded_port(home) == 0
+
+
+@pytest.mark.parametrize("content", ["54", "-5432", "543212", "0"])
+def test_half_of_a_port_is_none(home: Home, content: str) -> None:
+    (home.postgres / "port").write_text(content)
+    assert _recorded_port(home) == 0
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"id": 1}\n', b"\n\n", GARBAGE + b"\n"])
@@ -114,6 +131,6 @@ def test_who_was_erased_stays_so_where_home_takes_nothing(home: Home, monkeypatc
     gone, done = uuid4(), list[str]()
     monkeypatch.setattr(erase, "logged", lambda _: {gone})
     monkeypatch.setattr(erase, "void_subject_key", lambda _, who: done.append(who))
-    monkeypatch.setattr(erase.erase_store, "forget", lambda *_: None)
+    monkeypatch.setattr("groundplan.identity.erase_store.forget", lambda *_: None)
     monkeypatch.setattr(erase, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert erase.replay(None, home) == 1 and done == [str(gone)]  # type: ignore[arg-type]

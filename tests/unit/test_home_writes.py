@@ -12,7 +12,6 @@ import pytest
 from groundplan.cli.client import ControlClient
 from groundplan.cli.output import unusable
 from groundplan.core import file_store
-from groundplan.core import home as home_module
 from groundplan.core.errors import Invalid
 from groundplan.core.home import sync_folder, write_atomically, write_together
 
@@ -29,7 +28,8 @@ def test_what_cannot_be_written_stays_as_it_was(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patched:
-        patched.setattr(*((Path, "replace") if call == "replace" else (home_module.os, call)), refused)
+        where: Any = Path if call == "replace" else os
+        patched.setattr(where, call, refused)
         with pytest.raises(OSError, match="state") as told:
             write_atomically(file, b"new")
     assert told.value.errno == number and str(file) in unusable(told.value).message
@@ -42,7 +42,7 @@ def test_a_folder_that_cannot_be_synced_is_named(tmp_path: Path, monkeypatch: py
     def refused(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(home_module.os, "fsync", refused)
+    monkeypatch.setattr(os, "fsync", refused)
     with pytest.raises(OSError, match="Input/output error") as told:
         sync_folder(tmp_path)
     assert told.value.filename == str(tmp_path)
@@ -93,13 +93,13 @@ def test_a_workspace_that_could_be_written_in_part_is_as_it_was(
         return real(path, *more, **named)
 
     def text(path: Path, data: str, **_: Any) -> int:
-        os.close(home_module.os.open(path, os.O_WRONLY | os.O_CREAT))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
         return path.write_bytes(data.encode())
 
     with monkeypatch.context() as patched:
-        patched.setattr(home_module.os, "open", full)
+        patched.setattr(os, "open", full)
         patched.setattr(Path, "write_text", text)
-        patched.setattr(home_module, "sync_folder", lambda _: None)
+        patched.setattr("groundplan.core.home.sync_folder", lambda _: None)
         with pytest.raises(OSError, match="No space left") as told:
             write_together(tmp_path, files)
     assert str(tmp_path) in str(told.value.filename)

@@ -49,7 +49,7 @@ def test_what_is_stopped_while_kills_are_taken_over_stays_stopped(home: Home, mo
         if scope == "workload/first":
             kill._offline(home, "workload/second", "leak")
 
-    monkeypatch.setattr(background.identity, "kill", killed)
+    monkeypatch.setattr("groundplan.identity.service.kill", killed)
     kill._offline(home, "workload/first", "leak")
     assert background.take_over_kills(services) == 1
     assert [each["scope"] for each in kill_file.held(home)] == ["workload/second"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from groundplan.api.release import Releases
 from groundplan.catalog.loader import load
-from groundplan.core.audit.keys import create_keys, load_public
+from groundplan.core.audit.keys import SIGNING_KEYS, create_keys, load_private, load_public, load_wrapping
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Conflict
 from groundplan.core.home import Home, write_atomically
@@ -17,9 +17,14 @@ from groundplan.release.issue import key_id
 
 
 def take_up_keys(home: Home) -> None:
-    """Make HOME, its keys and the operator's token where they are missing."""
+    """Make HOME, its keys and the operator's token where they are missing. Raises `Unavailable` for a key that is there
+    and is none, before anything is started that would end for it again and again."""
     home.create()
     create_keys(home)
+    for name in SIGNING_KEYS:
+        load_private(home, name)
+        load_public(home, name)
+    load_wrapping(home)
     ensure_operator_token(home)
 
 
@@ -83,6 +88,6 @@ def genesis_if_empty(home: Home, settings: Settings, workspace: Path | None, dem
         if release_store.newest(conn) is not None:
             return False
         made = Releases(home, demo=demo).genesis(conn, load(workspace).files)
-    if made:
-        write_atomically(home.workspace, f"{workspace}\n".encode())
+        if made:  # before it is committed: no later start does it
+            write_atomically(home.workspace, f"{workspace}\n".encode())
     return made

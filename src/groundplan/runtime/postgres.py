@@ -44,6 +44,9 @@ REMOVE_SECONDS: Final = 15.0
 CONNECT_SECONDS = 10
 """For each try at a server that has just been started."""
 
+_LEAST_PORT, _MOST_PORT = 1024, 65535
+"""An ordinary user, whom the server may run as, gets none below."""
+
 CONNECTIONS, CONNECTIONS_EACH = 60, 20
 """Of everybody else, and for each gateway worker: it has four of its own and some more for batches and what is stored,
 and so has the one that takes over from it at a reload."""
@@ -405,9 +408,10 @@ def _shared_memory() -> dict[str, str]:
 
 def _recorded_port(home: Home) -> int:
     try:
-        return int((home.postgres / "port").read_text())
+        port = int((home.postgres / "port").read_text())
     except (OSError, ValueError):
         return 0
+    return port if _LEAST_PORT <= port <= _MOST_PORT else 0  # half of a number is one, too
 
 
 def _free_port(wanted: int) -> int:
