@@ -296,3 +296,20 @@ def test_what_a_key_usually_does_is_no_loop_when_its_budget_ends(database: Datab
         anomalies.look(conn, NOW)
         told = finding_store.findings(conn, kinds=["cost."])
         assert [row for row in told if row["detail"]["kind"] == "runaway"] == []
+
+
+def test_of_a_line_of_keys_those_are_looked_at_that_were_good_lately(database: Database) -> None:
+    """One that is rotated every hour has thousands after a year: the others of each, each minute, are millions."""
+    first, lone = new_id(), new_id()
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        conn.execute(
+            """INSERT INTO api_key (id, hash, prefix, workload, created_by, family, expires_at)
+               SELECT CASE n WHEN 1 THEN %(first)s ELSE gen_random_uuid() END, sha256(n::text::bytea), 'gp', 'support',
+                 'test', %(first)s, %(now)s - make_interval(days => 60 - n) FROM generate_series(1, 59) n
+               UNION ALL SELECT %(lone)s, %(lone)s::text::bytea, 'gp', 'support', 'test', %(lone)s, NULL""",
+            {"first": first, "lone": lone, "now": NOW},
+        )
+        found = minute_store.rotated(conn, NOW - timedelta(days=29))
+        assert len(found) == 29 and str(first) not in found and str(lone) not in found
+        (line,) = {id(line): line for line in found.values()}.values()
+        assert set(line) == set(found)

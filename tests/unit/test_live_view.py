@@ -72,13 +72,13 @@ async def test_who_has_not_asked_for_long_leaves_room_for_another(
 
 def test_each_key_knows_the_others_of_its_line() -> None:
     first, second, third, other = (str(new_id()) for _ in range(4))
-    lines, line = {first: first, second: first, third: first, other: other}, frozenset({first, second, third})
+    lines, line = {first: first, second: first, third: first, other: other}, frozenset((first, second, third))
     rows: list[tuple[Any, ...]] = [
         (id.encode(), id, "assistant", None, False, None, None, family, [], [], None, None, "")
         for id, family in lines.items()
     ]
-    together = key_store._lines([(first, f"{second} {third}")])
-    keys = {key.id: key for key in key_store._entries(rows, together).values()}
+    known = key_store._lines([(first, f"{third} {second}")])
+    keys = {key.id: key for key in key_store._entries(rows, known).values()}
     assert {id: key.line for id, key in keys.items()} == {
         first: line, second: line, third: line, other: frozenset(),
     }  # fmt: skip
@@ -108,8 +108,7 @@ async def test_a_log_does_not_grow_with_how_long_postgresql_is_away(
     following.cancel()
     await asyncio.wait([following])
     told = sorted(each.getMessage() for each in caplog.records if each.name == live_module.__name__)
-    unread = f"{home.run}/kill.json cannot be read: stopped is company"
-    assert told == [unread, "cut off from live policy: OperationalError"]
+    assert told == [f"{home.run}/kill.json cannot be read", "cut off from live policy: OperationalError"]
     (home.run / "kill.json").write_text('[{"scope": "company"}]')
     live.read_kill_file()
     assert live.policy.kills == {"company"}

@@ -96,16 +96,18 @@ def known_keys(conn: Connection[Any], since: datetime, until: datetime) -> set[t
     return {(row["workload"], row["key"]) for row in rows}
 
 
-def rotated(conn: Connection[Any]) -> dict[str, tuple[str, ...]]:
-    """key -> the other keys of its line, of keys that were rotated: whoever has one of them is the same caller."""
+def rotated(conn: Connection[Any], since: datetime) -> dict[str, tuple[str, ...]]:
+    """key -> all keys of its line that were good at any time since then, of keys that were rotated: whoever has one of
+    them is the same caller. One tuple for all: a key that is rotated every hour has thousands in its line."""
     rows = select(
         conn,
         """SELECT array_agg(id::text ORDER BY id) AS keys FROM api_key
            WHERE coalesce(family, id) IN (SELECT family FROM api_key WHERE id <> family)
-           GROUP BY coalesce(family, id)""",
-        {},
+             AND coalesce(least(revoked_at, expires_at) >= %(since)s, true)
+           GROUP BY coalesce(family, id) HAVING count(*) > 1""",
+        {"since": since},
     )
-    return {key: tuple(other for other in row["keys"] if other != key) for row in rows for key in row["keys"]}
+    return {key: line for row in rows for line in [tuple(row["keys"])] for key in line}
 
 
 def slices(conn: Connection[Any], workload: str, since: datetime, until: datetime) -> list[Row]:

@@ -44,7 +44,7 @@ class Usual:
     known: set[tuple[str, str]]
     busiest: dict[str, float]
     rotated: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """key -> the others of its line: what they did a rotated key did before."""
+    """key -> those of its line: what they did a rotated key did before."""
 
 
 _usual: dict[str, tuple[datetime, Usual]] = {}
@@ -93,8 +93,9 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
 def _now(conn: Connection[Any], until: datetime) -> Usual:
     """What is usual before the minutes that are looked at."""
     usual = _history(conn, (until - WINDOW * MINUTE).replace(minute=0))
-    rotated = minute_store.rotated(conn)
-    known = {(name, other) for name, key in usual.known for other in rotated.get(key, ())}
+    rotated = minute_store.rotated(conn, until - HISTORY - timedelta(days=1))
+    lines = {(name, rotated[key]) for name, key in usual.known if key in rotated}
+    known = {(name, other) for name, line in lines for other in line}
     busiest = _of_lines(usual.busiest, rotated)
     return replace(
         usual,
@@ -152,8 +153,8 @@ def _earlier(
 ) -> dict[str, float]:
     """key -> calls of its busiest minute on the newest of its days, for those that rested since: over a weekend, or
     between two runs of a month's end."""
-    lines = [other for key in keys for other in (key, *rotated.get(key, ()))]
-    return _of_lines(minute_store.busiest_of_last_day(conn, lines, until - HISTORY, until), rotated)
+    lines = dict.fromkeys(other for key in keys for other in (key, *rotated.get(key, ())))
+    return _of_lines(minute_store.busiest_of_last_day(conn, list(lines), until - HISTORY, until), rotated)
 
 
 def _before_loops(conn: Connection[Any], now: datetime, rotated: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
