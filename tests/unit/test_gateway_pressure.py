@@ -138,8 +138,10 @@ async def test_another_model_in_the_place_of_a_quick_one_is_not_slow_for_it() ->
     assert not load.room
     waiting = asyncio.ensure_future(loads.room([deployment("c", 3)], "normal", 2.0))
     await asyncio.sleep(0)
-    loads.forget(["c", "new"])
+    loads.of(deployment("gone", 3))
+    loads.forget(["c", "new", "gone"])
     assert (await waiting).name == "c" and load.most is None and load.running == 20
+    assert set(loads.limits()) == {"c"}, "names come and go for years"
     for n in range(200):
         run(load, 1)
         load.ended(10 + n / 100, 2_000_000, False)

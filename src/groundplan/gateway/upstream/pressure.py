@@ -163,9 +163,11 @@ class Loads:
 
     def forget(self, names: Iterable[str]) -> None:
         """These are others from now on."""
-        for load in [found for name in names if (found := self._loads.get(name)) is not None]:
+        for name, load in [(name, found) for name in names if (found := self._loads.get(name)) is not None]:
             load.forget()
             self._hand_on(load)
+            if not load.running:  # of one that is gone nothing is told any more; any other is made anew
+                del self._loads[name]
 
     @property
     def queued(self) -> int:
