@@ -190,6 +190,9 @@ def test_prompts_and_answers_are_bounded_by_what_is_declared_of_the_tokenizer() 
     more = place(ONE, tokens_per_byte=1.5, input_overhead_tokens=20)
     assert CHAT.bound(asked, plain, 9, 20) == len(body) + 9 + 16 * 3 + 20
     assert CHAT.bound(asked, more, 9, 20) == -(-(len(body) + 9) * 3 // 2) + 20 * 3 + 20
+    for each in (plain, more):
+        found = CHAT.bound(asked, each, 9, 20), CHAT.most_tokens(asked, each, 9, 20)
+        assert CHAT.most(asked, each, 9, 20) == found
     assert CHAT.estimate(asked, plain, 0, 7, 20)[0].output == 7
     assert CHAT.estimate(asked, more, 0, 7, 20)[0].output == 11, "what streamed has so many tokens at most"
     assert CHAT.estimate(asked, more, 0, 70, 20)[0].output == 20
