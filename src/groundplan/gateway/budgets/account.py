@@ -77,7 +77,7 @@ class Account:
     told_open: float = float("-inf")
     """Loop time at which it was told what open calls here hold of it."""
     asked: float = float("-inf")
-    """`time.monotonic` at which somebody wanted to know that."""
+    """Loop time, which is the machine's monotonic one, at which somebody wanted to know that."""
     cut: bool = False
     """Less is declared than what is held was granted of: whatever becomes idle is given back, until PostgreSQL says
     that all who hold something of it are within what is declared now."""

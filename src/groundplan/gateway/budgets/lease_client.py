@@ -402,7 +402,7 @@ class LeaseClient:
             self._checked = now
             await self._forget_ended()
             async with self._lender.busy:
-                asked = self._asked_lately()
+                asked = self._asked_lately(now)
                 await self._lender.learn_rests(asked)  # a connection that died while idle says so only now
                 await self._lender.tell_releases()
         low = [each for each in list(self._moving.items()) if self._runs_low(*each, now, at)]
@@ -439,12 +439,12 @@ class LeaseClient:
                 del self._moving[key]
         return budgets
 
-    def _asked_lately(self) -> list[Key]:
+    def _asked_lately(self, now: float) -> list[Key]:
         """Quotas of which somebody wants to know what is left, in turns."""
         found = list(islice(self._asked, _ASKED_AT_ONCE))
         for key in found:
             del self._asked[key]
-        found = [key for key in found if (each := self._accounts.get(key)) and each.asked > monotonic() - _ASKED_S]
+        found = [key for key in found if (each := self._accounts.get(key)) and each.asked > now - _ASKED_S]
         self._asked.update(dict.fromkeys(found))
         return found
 
