@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -352,16 +351,14 @@ async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monk
     """Each call asks it of its caller's, and there may be tens of thousands of callers a minute."""
     monkeypatch.setattr(lease_client, "_ASKED_AT_ONCE", 2)
     async with alone(tmp_path) as one:
-        leases = one.leases
+        leases, now = one.leases, asyncio.get_running_loop().time()
         quotas = [Quota(f"requests/each/{n}", "requests", 9, "day", "each", "user") for n in range(3)]
         keys = [(each.name, "2026-11-25") for each in quotas]
         for each, (_, period) in zip(quotas, keys, strict=True):
             leases._account(each, period, 1)
             assert leases.remaining(each, period) == 9
-        assert [leases._asked_lately() for _ in range(3)] == [keys[:2], [keys[2], keys[0]], keys[1:]]
-        later = time.monotonic() + 61
-        monkeypatch.setattr(lease_client, "monotonic", lambda: later)
-        assert [leases._asked_lately() for _ in range(3)] == [[], [], []] and not leases._asked
+        assert [leases._asked_lately(now) for _ in range(3)] == [keys[:2], [keys[2], keys[0]], keys[1:]]
+        assert [leases._asked_lately(now + 61) for _ in range(3)] == [[], [], []] and not leases._asked
 
 
 async def test_what_is_over_is_forgotten_with_turns_for_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
