@@ -108,7 +108,10 @@ async def test_a_log_does_not_grow_with_how_long_postgresql_is_away(
     following.cancel()
     await asyncio.wait([following])
     told = sorted(each.getMessage() for each in caplog.records if each.name == live_module.__name__)
-    assert told == [f"{home.run}/kill.json cannot be read", "cut off from live policy: OperationalError"]
+    assert told == [
+        f"{home.run}/kill.json cannot be read: stopped is company",
+        "cut off from live policy: OperationalError",
+    ]
     (home.run / "kill.json").write_text('[{"scope": "company"}]')
     live.read_kill_file()
     assert live.policy.kills == {"company"}
