@@ -28,7 +28,7 @@ from groundplan.core.audit.verify import copy_log, verify
 from groundplan.core.audit.witness import Seen, Witness, ask, kept_note, parse_seen
 from groundplan.core.audit.witness_server import serve
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, NotFound, Unavailable
-from groundplan.core.home import Home
+from groundplan.core.home import Home, sync_folder, write_atomically
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 WITNESS = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
@@ -230,7 +230,6 @@ def test_a_rotation_that_was_cut_off_anywhere_is_ended_by_the_next_start(
     with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
         log.append([b"1"])
     first = (home.audit / "log.pub").read_bytes()
-    write, sync = rotate_module.write_atomically, rotate_module.sync_folder
 
     def cut() -> None:
         nonlocal done
@@ -240,11 +239,11 @@ def test_a_rotation_that_was_cut_off_anywhere_is_ended_by_the_next_start(
 
     def written(*arguments: Any) -> None:
         cut()
-        write(*arguments)
+        write_atomically(*arguments)
 
     def synced(folder: Path) -> None:
         cut()
-        sync(folder)
+        sync_folder(folder)
 
     with monkeypatch.context() as patched:
         patched.setattr(rotate_module, "write_atomically", written)
