@@ -381,6 +381,16 @@ def lingering(name: str, told: Path, **more: Any) -> Process:
     return Process(name, (sys.executable, "-c", LINGERS, str(told)), **more)
 
 
+def test_why_postgresql_ended_is_quoted_though_it_was_asked_meanwhile(tmp_path: Path) -> None:
+    log, asked = (
+        tmp_path / "postgres.log",
+        "[2] groundplan_superuser@postgres FATAL:  the database system is starting up",
+    )
+    ends = ["startup process (PID 3) exited with exit code 1", "terminating any other", "shutting down", "is shut down"]
+    log.write_text("\n".join(["FATAL:  could not write: No space left on device", *[asked] * 9, *ends]))
+    assert tail(log).startswith("FATAL:  could not write: No space left on device | startup")
+
+
 def test_what_is_in_front_is_stopped_together_and_before_what_it_rests_on(tmp_path: Path) -> None:
     fronts = [tmp_path / f"front-{number}" for number in range(3)]
     with Supervisor(Home(tmp_path / "home")) as supervisor:

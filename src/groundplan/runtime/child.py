@@ -23,6 +23,9 @@ LOG_LIMIT = 8 * 2**20
 """Bytes after which a log is set aside (as NAME.log.1, replacing the one before): at the next start of its process, and
 while it runs."""
 
+_ASKED = "FATAL:  the database system is starting up"
+"""What PostgreSQL says whenever we ask whether it answers, as it starts: it says nothing of why it ended."""
+
 _LEASH = Path(__file__).with_name("leash.py")
 
 
@@ -106,7 +109,8 @@ def tail(log: Path, lines: int = 5) -> str:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-    return " | ".join(_told(line.strip()) for line in text.splitlines()[-lines:] if line.strip())
+    said = [line for line in text.splitlines() if _ASKED not in line]
+    return " | ".join(_told(line.strip()) for line in said[-lines:] if line.strip())
 
 
 def _told(line: str) -> str:
