@@ -12,6 +12,7 @@ from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiosmtpd.controller import Controller
 from hypothesis import given
@@ -25,12 +26,13 @@ from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
 from groundplan.api.mail import smtp as mail
 from groundplan.api.release import Releases
-from groundplan.api.watch import access_rights, approval_terms
+from groundplan.api.watch import access_rights, approval_terms, stage_ends
 from groundplan.core.audit import OPERATOR
 from groundplan.core.audit import store as audit_store
 from groundplan.core.database import database_url
 from groundplan.core.errors import Conflict, Denied, Invalid
 from groundplan.core.home import Home
+from groundplan.gateway.policy.catalog import index
 from groundplan.governance import service as governance
 from groundplan.governance import store as governance_store
 from groundplan.governance.model import Asked, Change
@@ -127,6 +129,34 @@ def served(services: Services) -> list[str]:
 def findings(services: Services) -> list[dict[str, Any]]:
     with services.transaction() as conn:
         return finding_store.findings(conn, kinds=[approval_terms.KIND])
+
+
+def test_a_pilot_is_announced_to_end_and_told_to_be_refused_from_the_day_on_on_which_it_is(
+    services: Services, clock: ManualClock
+) -> None:
+    """Ninety days after it began, unless said: nobody changes anything, and all its calls are refused."""
+    with services.transaction() as conn:
+        assert services.releases.genesis(conn, {"acme.yaml": WORKSPACE})
+        found = release.current(conn)
+    assert found is not None
+    (pilot,) = found.blueprint.workloads
+    assert pilot.expires is not None
+    plan, last = index(found.blueprint).plans["assistant"], date.fromisoformat(pilot.expires)
+    assert last == date(2027, 2, 23)
+    told: list[tuple[str, str] | None] = []
+    for before in (31, 30, 8, 7, 0, -1):
+        day = last - timedelta(days=before)
+        clock.advance((datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=UTC) - clock.now()).total_seconds())
+        stage_ends.look(services)
+        with services.transaction() as conn:
+            rows = finding_store.findings(conn, kinds=[stage_ends.KIND])
+        assert all((row["owner"], row["due"]) == ("ana@acme.example", last) for row in rows) and len(rows) < 2
+        said = [(row["severity"], row["message"].partition("assistant ")[2].split()[0]) for row in rows]
+        told.append(said[0] if said else None)
+        assert (clock.seconds() >= plan.until) is (told[-1] == ("high", "ended")), "as gateways have it"
+    assert told == [None, *[("medium", "ends")] * 2, *[("high", "ends")] * 2, ("high", "ended")]
+    on = msgspec.structs.replace(pilot, stage="production")
+    assert not list(stage_ends.near(msgspec.structs.replace(found.blueprint, workloads=[on]), last))
 
 
 def test_an_approval_is_announced_goes_on_in_grace_and_then_ends(services: Services, clock: ManualClock) -> None:

@@ -51,6 +51,7 @@ from groundplan.api.watch import (
     quality_floors,
     router_drift,
     running_experiments,
+    stage_ends,
 )
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.audit.keys import load_private
@@ -93,6 +94,7 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("checking quality floors", quality_floors.LOOK_SECONDS, quality_floors.look_now),
     ("deciding experiments", running_experiments.LOOK_SECONDS, running_experiments.look),
     ("checking approvals", approval_terms.LOOK_SECONDS, approval_terms.look),
+    ("checking stages", stage_ends.LOOK_SECONDS, stage_ends.look),
     ("checking models", model_changes.LOOK_SECONDS, model_changes.look),
     ("checking rights", access_rights.LOOK_SECONDS, access_rights.look),
     ("checking duties", owners_left.LOOK_SECONDS, owners_left.look),
