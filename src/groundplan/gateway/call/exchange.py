@@ -109,7 +109,7 @@ class Exchange:
     first_byte: int = 0
     served: int = 0
     """When the newest attempt ended; 0 before."""
-    steps: list[tuple[str, int]] = field(init=False)
+    steps: list[tuple[str, int]] = field(default_factory=list)
     catalog: Catalog | None = None
     policy: Policy | None = None
     key: KeyEntry | None = None
@@ -117,9 +117,9 @@ class Exchange:
     workload: Workload | None = None
     plan: Plan | None = None
     ask: Ask | None = None
-    deployments: list[Deployment] = field(init=False)
+    deployments: list[Deployment] = field(default_factory=list)
     output_cap: int = 0
-    bounds: dict[str, int] = field(init=False)
+    bounds: dict[str, int] = field(default_factory=dict)
     most_tokens: int = 0
     """Of one attempt, at whichever deployment takes most, where that was found with its bounds; 0: it was not."""
     charges: Sequence[tuple[Budget, str]] = ()
@@ -211,7 +211,6 @@ class Exchange:
         self.id = id_text(self.raw).encode("ascii")
         self.endpoint = self.interface.name
         self.started = time.perf_counter_ns()
-        self.steps, self.deployments, self.bounds = [], [], {}
 
     @property
     def call(self) -> UUID:
