@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import statistics
 import time
@@ -210,6 +211,63 @@ async def test_the_headers_are_openais_and_of_messages_anthropics(
         assert limits.pop("anthropic-ratelimit-requests-remaining") in ("98", "99"), "99 in the next minute"
         reset = datetime.strptime(limits.pop("anthropic-ratelimit-requests-reset"), "%Y-%m-%dT%H:%M:%S%z")
         assert limits == {} and timedelta(minutes=-1) < reset - datetime.now(UTC) < timedelta(days=32)
+
+
+def seconds(text: str) -> int:
+    """Of a time as OpenAI's headers have it."""
+    found = re.fullmatch(r"(?:(?:(\d+)h)?(\d+)m)?(\d+)s", text)
+    assert found is not None, text
+    hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + rest
+
+
+async def test_a_refusal_has_the_headers_of_limits_too(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        limits = [
+            limit("most", "company", "requests", 2, "month"),
+            limit("narrow", "workload/assistant", "requests", 50, "day"),
+            limit("words", "company", "tokens", 9000, "day"),
+        ]
+        await started(stack, limited(1, [port], *limits))
+        key = stack.key()
+        assert [(await told(stack, key)).status for _ in range(2)] == [200, 200]
+        refused = await told(stack, key)
+        left = {name: value for name, value in refused.headers.items() if "-ratelimit-" in name}
+        assert (refused.status, left.pop("x-ratelimit-limit-requests")) == (429, "2")
+        assert left.pop("x-ratelimit-remaining-requests") == "0"
+        frees = datetime.fromisoformat(refused.json["error"]["frees_at"])
+        reset = timedelta(seconds=seconds(left.pop("x-ratelimit-reset-requests")))
+        assert abs(datetime.now(UTC) + reset - frees) < timedelta(seconds=30)
+        assert left.pop("x-ratelimit-limit-tokens") == "9000" and int(left.pop("x-ratelimit-remaining-tokens")) > 8900
+        assert 0 < seconds(left.pop("x-ratelimit-reset-tokens")) <= 86400 and left == {}
+        body = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+        message = await stack.post("/v1/messages", key, body)
+        assert message.status == 429 and message.headers["anthropic-ratelimit-requests-remaining"] == "0"
+        assert message.headers["anthropic-ratelimit-requests-limit"] == "2"
+        assert datetime.fromisoformat(message.headers["anthropic-ratelimit-requests-reset"]) == frees
+        assert int(message.headers["anthropic-ratelimit-tokens-remaining"]) > 8900
+        assert not any(name.startswith("x-ratelimit-") for name in message.headers)
+
+
+async def test_what_a_deployment_has_no_room_for_is_in_the_headers(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        limits = [
+            limit("calls", "company", "requests", 100, "day"),
+            limit("own", "deployment/one", "tokens", 900, "minute"),
+        ]
+        await started(stack, limited(1, [port], *limits))
+        key = stack.key()
+        async with asyncio.timeout(30):  # the minute may end
+            while (refused := await told(stack, key, max_tokens=500)).status == 200:
+                pass
+        assert refused.json["error"]["limit"] == "own" and refused.headers["x-ratelimit-limit-tokens"] == "900"
+        assert int(refused.headers["x-ratelimit-remaining-tokens"]) < refused.json["error"]["needed"]
+        assert refused.headers["x-ratelimit-limit-requests"] == "100"
+        after, milliseconds = int(refused.headers["retry-after"]), int(refused.headers["retry-after-ms"])
+        assert after - 1 < milliseconds / 1000 <= after <= 60
+        assert abs(seconds(refused.headers["x-ratelimit-reset-tokens"]) - after) <= 1
 
 
 async def test_a_cap_for_one_call_by_workload_and_by_caller(database: Database, tmp_path: Path) -> None:

@@ -842,8 +842,10 @@ async def test_an_upstream_that_leads_elsewhere_is_not_followed(setup: Setup) ->
     assert setup.records(Reservation) == []
 
 
-async def test_a_client_without_headers_names_its_key_among_the_subprotocols(setup: Setup) -> None:
-    url = f"ws://127.0.0.1:{setup.stack.port}/v1/realtime?model=talker"
+@pytest.mark.parametrize("base", ["/v1", "/openai/v1"])
+async def test_a_client_without_headers_names_its_key_among_the_subprotocols(setup: Setup, base: str) -> None:
+    """Also below the base URL that Azure has."""
+    url = f"ws://127.0.0.1:{setup.stack.port}{base}/realtime?model=talker"
     for key in (setup.key, "gp_wrong"):
         offered = [Subprotocol("realtime"), Subprotocol(f"openai-insecure-api-key.{key}")]
         conversation = connect(url, subprotocols=offered, proxy=None)

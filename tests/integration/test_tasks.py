@@ -15,7 +15,15 @@ from typing import Any
 import cohere
 import httpx
 import pytest
-from openai import APIConnectionError, APIError, AsyncOpenAI, BadRequestError, NotFoundError, RateLimitError
+from openai import (
+    APIConnectionError,
+    APIError,
+    AsyncAzureOpenAI,
+    AsyncOpenAI,
+    BadRequestError,
+    NotFoundError,
+    RateLimitError,
+)
 from openai.types import ImageEditStreamEvent, ImageGenStreamEvent, ImagesResponse, ModerationCreateResponse
 from openai.types.audio import Transcription, TranscriptionStreamEvent, TranscriptionVerbose, Translation
 from tests.integration import node_client
@@ -103,6 +111,26 @@ async def test_moderations(setup: Setup) -> None:
         parts: Any = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/secret.png"}}]
         await setup.client.moderations.create(input=parts, model="judge")
     assert (await setup.post("/v1/moderations", input=[])).code == "input_empty"
+
+
+async def test_azures_client_names_the_model_in_the_path(setup: Setup) -> None:
+    """Also of a form, of which more than is kept comes before it names another one."""
+    async with AsyncAzureOpenAI(
+        azure_endpoint=f"http://127.0.0.1:{setup.stack.port}",
+        api_key=setup.key,
+        api_version="2024-10-21",
+        max_retries=0,
+    ) as client:
+        heard = await client.audio.transcriptions.create(model="scribe", file=("a.wav", b"RIFF" + bytes(999)))
+        assert heard.model_extra is not None and heard.model_extra["groundplan"]["deployment"] == "scribe"
+        made = await client.images.generate(model="painter", prompt="a cat", size="1024x1024")
+        assert cost(made) == "0.010000000000"
+    path = "/openai/deployments/scribe/audio/transcriptions"
+    for size in (999, 3 << 20):
+        body = form(("file", b"RIFF" + bytes(size), "a.wav"), ("model", b"ear", None))
+        reply = await setup.stack.ask("POST", path, setup.key, body, content_type=FORM)
+        assert reply.status == 200, reply.body
+        assert reply.json["groundplan"]["deployment"] == "scribe"
 
 
 async def test_rerank(setup: Setup) -> None:

@@ -244,7 +244,9 @@ async def test_a_provider_is_part_of_the_callers_trace_with_the_attempt_as_paren
             sent = setup.fakes[kind].asked[-1][2]
         version, traced, parent, flags = sent[b"traceparent"].decode().split("-")
         assert (version, traced, flags, sent[b"tracestate"]) == ("00", trace, "01", b"vendor=1")
-        assert parent == attempt_span(UUID(reply.json["groundplan"]["call_id"]), 0).hex()
+        call = reply.json["groundplan"]["call_id"]
+        assert parent == attempt_span(UUID(call), 0).hex()
+        assert sent[b"x-request-id"].decode().startswith(call), kind
 
 
 async def test_each_provider_streams_as_openai_would(setup: Setup) -> None:

@@ -13,6 +13,9 @@ import openai
 import pytest
 from tests.unit.call_rig import call_rig
 
+from groundplan.gateway.apart import READ_BYTES
+from groundplan.gateway.http.request import Request
+from groundplan.gateway.surfaces.azure_paths import path_here, reword
 from groundplan.gateway.surfaces.unserved import NOT_SERVED, refusal, unknown
 
 DOCS = Path(__file__).parents[2] / "docs" / "refused.md"
@@ -86,25 +89,76 @@ async def test_official_clients_are_told_what_is_not_served(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "where", [{"azure_endpoint": ""}, {"azure_endpoint": "", "azure_deployment": "one"}, {"base_url": "/v1"}]
+    ("where", "model"),
+    [
+        ({"azure_endpoint": ""}, "one"),
+        ({"azure_endpoint": "", "azure_deployment": "one"}, "gpt-4.1"),
+        ({"azure_endpoint": "", "azure_deployment": "one"}, None),
+        ({"base_url": "/v1"}, "one"),
+        ({"base_url": "/openai/v1/"}, "one"),
+    ],
 )
-async def test_azures_client_is_told_the_base_url(tmp_path: Path, where: dict[str, Any]) -> None:
-    async with call_rig(tmp_path, ["one"]) as rig:
+async def test_azures_client_works_with_the_name_of_a_deployment(
+    tmp_path: Path, where: dict[str, Any], model: Any
+) -> None:
+    """At Azure the name in the path counts, whatever the body says."""
+    async with call_rig(tmp_path, ["two", "one"]) as rig:
         told: dict[str, Any] = {
             name: each if "dep" in name else f"http://127.0.0.1:{rig.port}{each}" for name, each in where.items()
         }
         async with openai.AsyncAzureOpenAI(
             **told, api_key="assistant", api_version="2024-10-21", max_retries=0
         ) as client:
-            calls: tuple[Any, ...] = (
-                client.chat.completions.create(model="one", messages=[]),
-                client.embeddings.create(model="one", input="a" * 100_000),
-                client.audio.transcriptions.create(model="one", file=b"RIFF"),
-            )
-            for call in calls:
-                with pytest.raises(openai.NotFoundError, match="base URL that ends with /v1") as refused:
-                    await call
-                assert "base_url=" in refused.value.body["hint"]  # type: ignore[index]
+            asked: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "a"}], "max_tokens": 5}
+            answer = await client.chat.completions.create(**asked)
+            assert answer.model_extra is not None and answer.model_extra["groundplan"]["deployment"] == "one"
+            assert rig.models["one"].last is not None and b'"up-one"' in rig.models["one"].last.body
+            stream = await client.chat.completions.create(**asked, stream=True)
+            assert [chunk async for chunk in stream][-1].model_extra is not None
+            large = [{"role": "user", "content": "a" * (READ_BYTES + 1)}]
+            answer = await client.chat.completions.create(**{**asked, "messages": large})
+            assert answer.model_extra is not None and answer.model_extra["groundplan"]["deployment"] == "one"
+            if "azure_deployment" not in where:
+                with pytest.raises(openai.NotFoundError, match="nobody") as refused:
+                    await client.chat.completions.create(**{**asked, "model": "nobody"})
+                assert refused.value.code == "model_not_found"
+        async with openai.AsyncAzureOpenAI(
+            azure_endpoint=f"http://127.0.0.1:{rig.port}", api_key="assistant", api_version="1", max_retries=0
+        ) as client:
+            assert "scripted/one" in {each.id async for each in client.models.list()}
+            with pytest.raises(openai.BadRequestError, match="vector_stores is not served"):
+                await client.vector_stores.create()
+        assert rig.gateway.slices.open_count == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "here"),
+    [
+        (b"/openai/deployments/gpt%2Deu/chat/completions", (b"/v1/chat/completions", "gpt-eu")),
+        (b"/v1/deployments/a%2Fb/embeddings", (b"/v1/embeddings", "a/b")),
+        (b"/openai/deployments/scripted/one/chat/completions", (b"/v1/chat/completions", "scripted/one")),
+        (b"/openai/deployments/scripted/one/embeddings", (b"/v1/embeddings", "scripted/one")),
+        (b"/openai/v1/deployments/a/audio/speech", (b"/v1/audio/speech", "a")),
+        (b"/openai/v1/responses", (b"/v1/responses", "")),
+        (b"/openai/files/file-1/content", (b"/v1/files/file-1/content", "")),
+        (b"/openai/deployments/a/assistants", None),
+        (b"/openai/deployments/a", None),
+        (b"/v1/deployments/a/pause", None),
+        (b"/openai/v1/messages", None),
+        (b"/openai/messages/batches", None),
+        (b"/v1/chat/completions", None),
+    ],
+)
+def test_paths_of_azure_are_paths_here(path: bytes, here: tuple[bytes, str] | None) -> None:
+    called = {b"/v1/chat/completions", b"/v1/embeddings", b"/v1/audio/speech"}
+    assert path_here(path, called) == here
+
+
+@pytest.mark.parametrize("body", [b'{"model": "a", "model": "b"}', b"[]", b"{", b""])
+async def test_a_body_that_says_no_one_thing_stays_as_it_came(body: bytes) -> None:
+    request = Request(0.0, b"POST", b"/openai/deployments/one/chat/completions?api-version=1", {}, body)
+    await reword(request, b"/v1/chat/completions", "one")
+    assert (request.target, request.body, request.form) == (b"/v1/chat/completions?api-version=1", body, "one")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +182,6 @@ def test_a_base_url_that_ends_elsewhere_is_told(path: str, meant: str) -> None:
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("/openai/v1/chat/completions", "Groq's client are not served: OpenAI's"),
         ("/v1beta/models/auto:generateContent", "Google's client are"),
         ("/v1/models/auto:streamGenerateContent", "Google's client are"),
         ("/api/chat", "Ollama's client are"),

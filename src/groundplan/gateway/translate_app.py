@@ -38,7 +38,7 @@ be: beyond this one it is an error of the call that asked for it, and nobody els
 _STACK_BYTES = 2 << 20
 """Of each of its threads, which counts."""
 _log = logging.getLogger(__name__)
-_TRACE = ("traceparent", "tracestate")
+_TRACE = ("traceparent", "tracestate", "x-request-id")
 """Headers that go on to the provider."""
 
 

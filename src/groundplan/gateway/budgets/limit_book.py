@@ -24,7 +24,7 @@ class Told(NamedTuple):
     """A limit in a period, as callers are told of it."""
 
     lines: bytes
-    """Header lines, as OpenAI has them, but for what is left and the seconds until its end."""
+    """Header lines, as OpenAI has them, but for what is left and the time until its end."""
     anthropics: bytes
     """The same as Anthropic has them, but for what is left."""
     quota: Quota
@@ -51,7 +51,8 @@ class Spans:
         return [Charge(name, period, tokens if counts else amount) for name, period, counts in self.measured]
 
 
-_NEVER = Spans(0.0, 0.0, [], (), ())
+NO_SPANS = Spans(0.0, 0.0, [], (), ())
+"""Of what nothing covers."""
 
 
 class Covering:
@@ -67,7 +68,7 @@ class Covering:
         self.measured = self.quotas[len(self.once) :]
         self.tokens = any(quota.type == TOKENS for quota in self.measured)
         """Some count tokens."""
-        self._spans = _NEVER
+        self._spans = NO_SPANS
 
     def at(self, now: float) -> Spans:
         """Their periods at `now`, looked up again only when the first of these ends."""
@@ -88,16 +89,10 @@ class Covering:
             tuple((quota.name, key, quota.type == TOKENS) for quota, key in later),
             tuple(
                 told
-                for type, word in _WORDS.items()
+                for type in TOLD
                 if (
                     told := tuple(
-                        Told(
-                            _LINES % (word, quota.limit, word, word),
-                            _ANTHROPICS % (word, quota.limit, word) + (b"" if key in ENDLESS else _reset(word, end)),
-                            quota,
-                            key,
-                            0.0 if key in ENDLESS else end,
-                        )
+                        told_of(quota, key, end)
                         for quota, (key, _, end) in zip(self.quotas, found, strict=True)
                         if quota.type == type
                     )
@@ -106,9 +101,18 @@ class Covering:
         )
 
 
-_WORDS = {REQUESTS: b"requests", TOKENS: b"tokens"}
+TOLD = {REQUESTS: b"requests", TOKENS: b"tokens"}
+"""Of which types of limits a caller is told what is left, in the words of headers."""
 _ANTHROPICS = b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-remaining: %%d\r\n"
-_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%ds\r\n"
+_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n"
+
+
+def told_of(quota: Quota, period: str, end: float) -> Told:
+    """What is told of a quota in a period that ends at `end`, in seconds since the epoch."""
+    word, endless = TOLD[quota.type], period in ENDLESS
+    reset = b"" if endless else _reset(word, end)
+    lines = _ANTHROPICS % (word, quota.limit, word) + reset
+    return Told(_LINES % (word, quota.limit, word, word), lines, quota, period, 0.0 if endless else end)
 
 
 def _reset(word: bytes, end: float) -> bytes:

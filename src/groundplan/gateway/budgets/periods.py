@@ -125,6 +125,16 @@ def seconds_left(end: float, now: float) -> int:
     return max(0, ceil(end - now))
 
 
+@lru_cache(_CACHED)
+def duration(seconds: int) -> bytes:
+    """A time as OpenAI's headers have it: `1s`, `6m0s`, `2h0m0s`."""
+    minutes, rest = divmod(seconds, 60)
+    if not minutes:
+        return b"%ds" % rest
+    hours, minutes = divmod(minutes, 60)
+    return b"%dh%dm%ds" % (hours, minutes, rest) if hours else b"%dm%ds" % (minutes, rest)
+
+
 def is_over(key: str, now: float) -> bool:
     """Whether a period has ended at `now`, in seconds since the epoch."""
     end = ends(key)

@@ -10,8 +10,8 @@ from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import distinct_usd
 from groundplan.core.words import each as each_period
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota
-from groundplan.gateway.budgets.limit_book import DAY_CALLS, Spans
-from groundplan.gateway.budgets.periods import end_text, ends, seconds_left
+from groundplan.gateway.budgets.limit_book import DAY_CALLS, TOLD, Spans, Told, told_of
+from groundplan.gateway.budgets.periods import duration, end_text, ends, seconds_left
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.use import Short
@@ -84,14 +84,30 @@ def _words(quota: Quota, amount: int) -> str:
 _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 
-def lines_of(gateway: Gateway, spans: Spans, at: float, *, anthropics: bool = False) -> bytes:
+def lines_of(
+    gateway: Gateway, spans: Spans, at: float, *, anthropics: bool = False, short: Short | None = None
+) -> bytes:
     """Header lines of the limit with the least left, for requests and for tokens, as OpenAI has them (`x-ratelimit-*`)
-    or as Anthropic does (`anthropic-ratelimit-*`). `at`: by the time of windows."""
+    or as Anthropic does (`anthropic-ratelimit-*`). `at`: by the time of windows. `short`: the one that has no room for
+    the call, which is the one to tell of, however much others have left."""
     lines, remaining = b"", gateway.leases.remaining
     for first, *others in spans.told:
+        if short is not None and first.quota.type == short.quota.type:
+            continue
         least, left = first, remaining(first.quota, first.period)
         for other in others:
             if (rest := remaining(other.quota, other.period)) < left:
                 least, left = other, rest
-        lines += least.anthropics % left if anthropics else least.lines % (left, seconds_left(least.end, at))
+        lines += _line(left, least, at, anthropics=anthropics)
+    if short is not None and short.quota.type in TOLD and (end := ends(short.period)) is not None:
+        told = told_of(short.quota, short.period, end.timestamp())
+        spent = gateway.counters.spent(short.quota.name, short.period)
+        left = max(0, min(short.quota.limit - spent, remaining(short.quota, short.period)))
+        lines += _line(left, told, at, anthropics=anthropics)
     return lines
+
+
+def _line(left: int, told: Told, at: float, *, anthropics: bool) -> bytes:
+    if anthropics:
+        return told.anthropics % left
+    return told.lines % (left, duration(seconds_left(told.end, at)))

@@ -12,8 +12,9 @@ without limits costs one look at `Catalog.limits`. What a caller is told of them
 from __future__ import annotations
 
 from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Exhausted, GroundplanError
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
-from groundplan.gateway.budgets.limit_book import Covering, LimitBook, Spans
+from groundplan.gateway.budgets.limit_book import NO_SPANS, Covering, LimitBook, Spans
 from groundplan.gateway.budgets.periods import current, ends
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
@@ -143,7 +144,18 @@ async def _wait(
         return False
     if exchange.flight is not None:
         exchange.flight.lacked = short.quota.name
-    raise refusal(gateway, short)
+    raise _telling(gateway, exchange, short, refusal(gateway, short))
+
+
+def _telling(gateway: Gateway, exchange: Exchange, short: Short, error: GroundplanError) -> GroundplanError:
+    """The refusal; what is left of limits then is told beside it."""
+    catalog = exchange.catalog
+    if isinstance(error, Exhausted) and exchange.key is not None and catalog is not None and catalog.limits is not None:
+        use = exchange.use = exchange.use or Use()
+        now, covering = _now(gateway), _of_caller(exchange, catalog.limits)
+        spans = covering.at(now) if covering.quotas else NO_SPANS
+        use.lines = lines_of(gateway, spans, now, anthropics=exchange.interface.anthropics, short=short)
+    return error
 
 
 def is_covered(exchange: Exchange, name: str) -> bool:
@@ -371,7 +383,7 @@ def check_room(gateway: Gateway, exchange: Exchange, others: float | None = None
         return
     error, own = refusal(gateway, use.no_room), use.no_room.quota in use.measured
     if own or others is None or (error.retry_after is not None and error.retry_after <= max(others, LONG_S)):
-        raise error
+        raise _telling(gateway, exchange, use.no_room, error)
 
 
 def end_attempt(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: int) -> None:

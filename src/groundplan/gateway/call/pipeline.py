@@ -33,6 +33,7 @@ from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.surfaces import (
     answers,
+    azure_paths,
     chat_api,
     messages_errors,
     models_api,
@@ -120,6 +121,10 @@ class Pipeline:
 
     async def _uncalled(self, interface: Interface | None, path: bytes, request: Request, response: Response) -> None:
         """What makes no call."""
+        if interface is None and (here := azure_paths.path_here(path, _INTERFACES)) is not None:
+            await azure_paths.reword(request, *here)
+            await self.handle(request, response)
+            return
         messages_errors.name(request, response)
         if is_preflight(request):
             self._refuse(response, CrossOrigin(), request)
@@ -217,6 +222,8 @@ class Pipeline:
         status, data, lines = exchange.interface.of_error(error, str(exchange.call))
         if exchange.attempt >= 0:
             lines += answers.beside_error(exchange)
+        if exchange.use is not None:
+            lines += exchange.use.lines
         if exchange.ask is not None and (told := exchange.interface.in_stream(exchange.ask, status, data)):
             exchange.response.send(200, told, lines, content_type=EVENT_STREAM)
             return
@@ -280,7 +287,7 @@ def as_get(request: Request) -> Request:
 
 def upgrades(request: Request) -> bool:
     """Whether a request is the beginning of a conversation over WebSocket."""
-    return request.target.partition(b"?")[0] == REALTIME_PATH
+    return request.target.partition(b"?")[0] in (REALTIME_PATH, azure_paths.REALTIME)
 
 
 def share(gateway: Gateway, request: Request) -> float:

@@ -53,7 +53,8 @@ def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-r
     headers = lines_of(error)
     soon = error.retry_after is not None and error.retry_after <= _PATIENCE_S
     if error.retry_after is not None and soon:
-        headers += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after))
+        wait = max(1.0, error.retry_after)
+        headers += b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (math.ceil(wait), math.ceil(wait * 1000))
     in_vain = error.status == 409 or isinstance(error, Misconfigured)  # which is about what has happened already
     if in_vain or (error.status == 429 and not soon):
         headers += b"x-should-retry: false\r\n"

@@ -24,7 +24,8 @@ class Request:
     ) -> None:
         self.stream: BodyStream | None = None
         self.form: object = None
-        """What was read of a streamed form so far."""
+        """What was read of a streamed form so far; before that the model that the path of its request names, if it
+        does."""
         self.started = started
         self.method = method
         self.target = target

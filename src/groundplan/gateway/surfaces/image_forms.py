@@ -55,7 +55,7 @@ class ImageEdits(Images):
     """Variations have no streams."""
 
     async def receive(self, request: Request) -> None:
-        upload = request.form = Upload(_DECISIVE, (MOST_FILES, _FILES))
+        upload = request.form = Upload(_DECISIVE, (MOST_FILES, _FILES), named=request.form)
         await upload.begin(request)
 
     def read(self, request: Request) -> Ask:

@@ -113,7 +113,7 @@ class Transcriptions(Interface):
         self._codecs: dict[Priced, TranscriptionCodec] = {}
 
     async def receive(self, request: Request) -> None:
-        upload = request.form = Upload(_DECISIVE, samples=SAMPLES)
+        upload = request.form = Upload(_DECISIVE, samples=SAMPLES, named=request.form)
         await upload.begin(request)
 
     def read(self, request: Request) -> Ask:

@@ -19,8 +19,8 @@ _OPENAI = ": OpenAI's clients want a base URL that ends with /v1"
 _ADDS = ": this client adds /v1 to its base URL itself"
 _SLASH = ": this client adds a slash to its base URL itself, which has to end without one"
 _AS_OPENAI = 'Use OpenAI(base_url="https://HOST/v1", api_key="gp_...")'
-_AZURE = re.compile(rb"/openai/(?!v1/)|/v1/deployments/[^/]+/(?:chat/|completions|embeddings|images/|audio/)")
-"""Paths of Azure's own client, also where its base URL ends with /v1."""
+_AZURE = re.compile(rb"/openai/(?:v1/)?deployments/")
+"""Of a deployment, in the paths of Azure's own client: those that are served are `azure_paths`'."""
 _GOOGLE = (
     rb"/v1(?:alpha|beta)\d*/|/v1/(?:models|publishers|projects)/.+:(?:(?:batchG|g|streamG)enerateContent|countTokens"
     rb"|computeTokens|(?:asyncBatchE|batchE|e)mbedContents?|predict(?:LongRunning)?)$"
@@ -32,7 +32,6 @@ _OLLAMA = (
 _ELSEWHERE = tuple(
     (re.compile(pattern), whose, hint)
     for pattern, whose, hint in (
-        (rb"/openai/v1/", "Groq's", ""),
         (_GOOGLE, "Google's", ""),
         (_OLLAMA, "Ollama's", ""),
         (
@@ -96,8 +95,8 @@ NOT_SERVED = {
 def refusal(path: bytes) -> Invalid | NotFound | None:
     """Of a path that an official client has and nothing here serves; None for any other."""
     if _AZURE.match(path) is not None:
-        told = f"{_AS_OPENAI}, with the name of a deployment as model."
-        return NotFound(f"paths of Azure's client are not served{_OPENAI}", code="path_unknown", hint=told)
+        told = "Chat, completions, embeddings, images and audio of a deployment are, and all below /openai/v1."
+        return NotFound("this path of Azure's client is not served", code="path_unknown", hint=told)
     if (other := elsewhere(path)) is not None:
         return other
     root, *below = path.decode("latin-1").removeprefix("/").split("/")[:3]

@@ -37,10 +37,13 @@ class Upload:
         decisive: frozenset[str],
         late: tuple[int, frozenset[str]] = ONE_FILE,
         samples: frozenset[str] = frozenset(),
+        named: object = None,
     ) -> None:
+        """`named`: the model, where the path of the request has said it: whatever the form says of it is left out."""
         self._decisive = decisive
         self._samples = samples
         self._late = late
+        self._named = named if isinstance(named, str) else ""
         self._kept: list[Event] = []
         self._rest: AsyncIterator[Event] | None = None
         self._consumed = False
@@ -80,6 +83,8 @@ class Upload:
             if self.size > KEPT_BYTES and (isinstance(event, End) or not self._is_text(part)):
                 self._rest = rest  # a field that is no file was read to its end, or nobody would read it
                 break
+        if self._named:
+            self.fields["model"] = self._named
 
     def _is_text(self, part: Part | None) -> bool:
         return part is not None and part.filename is None and part.name not in self._samples
@@ -147,7 +152,7 @@ class Upload:
 
     def digest(self) -> bytes:
         """Of all that is kept: of the whole form, where that is `whole`, whatever its boundary is."""
-        made = hashlib.sha256()
+        made = hashlib.sha256(self._named.encode())
         for event in self._kept:
             data = event.data if isinstance(event, Data) else repr(event).encode()
             made.update(data if isinstance(event, Data) else b"\0%d\0%b" % (len(data), data))
@@ -181,6 +186,8 @@ class Upload:
                 yield event
             elif isinstance(event, Data):
                 value += event.data
+            elif isinstance(event, End) and part.name == "model" and self._named:
+                continue
             elif isinstance(event, End):
                 self._field(part.name, value)
                 if self.fields[part.name] not in may[part.name]:
@@ -199,6 +206,8 @@ class Upload:
             return None
         if name in self._samples or not (self.texts_first or name in self._decisive or name in ELSEWHERE):
             return None
+        if name == "model" and self._named:
+            return part
         if name not in may or name in self.fields or (self.texts_first and name != "model"):
             raise _too_late(name)
         return part
