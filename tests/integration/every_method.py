@@ -47,7 +47,7 @@ ALWAYS = frozenset({"model", "input", "messages"})
 
 def methods(client: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
     """Name below the client (`chat.completions.create`) and the bound method."""
-    pending = [((), client)]
+    pending: list[tuple[tuple[str, ...], Any]] = [((), client)]
     while pending:
         path, place = pending.pop()
         for name in sorted(dir(type(place))):

@@ -42,8 +42,10 @@ from groundplan.testing.scripted import Script, ScriptedModel
 
 MODERATIONS: Final = "/v1/moderations"
 CHAT: Final = "/v1/chat/completions"
+IMAGES: Final = "/v1/images/generations"
 BATCH_RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * PICO))
 """Half of it in a batch: 20 tokens cost 0.0001 USD."""
+PAINTED = Rates(input=0, output=0, images={"1024x1024": PICO // 10_000, "any": PICO // 5_000})
 LISTED_RATES = msgspec.structs.replace(BATCH_RATES, source="genai-prices 0.2.3 openai/gpt-4.1-mini")
 """The same as the price list has it: of the provider's batch endpoint, and of no calls."""
 LINE = Decimal("0.0001")
@@ -67,8 +69,12 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             deployment("one", port, rates=BATCH_RATES),
             deployment("judge", port, kind="moderation", rates=FREE),
             deployment("vectors", port, kind="embeddings", rates=Rates(input=PICO, output=0)),
+            deployment("painter", port, kind="images", rates=PAINTED, serves=["batches"]),
         ]
-        declared = [workload("assistant", ["one"], embeddings=["vectors"], also=["judge"]), workload("other", ["one"])]
+        declared = [
+            workload("assistant", ["one"], embeddings=["vectors"], also=["judge", "painter"]),
+            workload("other", ["one"]),
+        ]
         stack.apply(blueprint(1, places, declared, limit=PICO // 100))
         stack.start()
         await stack.ready()
@@ -576,6 +582,49 @@ async def test_a_batch_of_moderations(setup: Setup) -> None:
     batch = await ended(setup.client, (await order(setup.client, line("m", body, MODERATIONS), MODERATIONS)).id)
     (entry,) = await contents(setup.client, batch.output_file_id)
     assert [result["flagged"] for result in entry["response"]["body"]["results"]] == [False, True]
+
+
+async def test_a_batch_of_images(setup: Setup) -> None:
+    """Each line is a call at the price of its images, also where the deployment has a batch endpoint."""
+    asked = {"model": "auto", "prompt": "a cat", "size": "1024x1024"}
+    data = line("a", {**asked, "n": 2}, IMAGES) + line("b", {**asked, "size": "auto"}, IMAGES)
+    batch = await ended(setup.client, (await order(setup.client, data, IMAGES)).id)
+    assert batch.status == "completed" and batch.error_file_id is None, batch
+    found = {each["custom_id"]: each["response"]["body"] for each in await contents(setup.client, batch.output_file_id)}
+    assert [len(found[name]["data"]) for name in "ab"] == [2, 1] and found["a"]["data"][0]["b64_json"]
+    ship(setup.stack)
+    rows = setup.stack.sql("SELECT c.endpoint, a.cost_usd FROM call c JOIN attempt a ON a.call_id = c.id")
+    assert [(endpoint, int(cost * 10_000)) for endpoint, cost in rows] == [("images.generations", 2)] * 2
+    assert held(setup.stack) <= Decimal("0.01")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"stream": True}, "field_unsupported"),
+        ({"n": 11}, "copies_range"),
+        ({"image_url": "http://127.0.0.1/a.png"}, "field_unsupported"),
+    ],
+)
+async def test_a_batch_of_images_that_have_no_bound_is_not_begun(setup: Setup, body: dict[str, Any], code: str) -> None:
+    data = line("a", {"model": "auto", "prompt": "a", **body}, IMAGES)
+    batch = await ended(setup.client, (await order(setup.client, data, IMAGES)).id)
+    assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
+    assert [each.code for each in batch.errors.data] == [code] and setup.model.counted == 0
+
+
+async def test_a_batch_makes_a_thousand_images_at_most(setup: Setup) -> None:
+    data = b"".join(line(f"c{n}", {"prompt": "a", "n": 10, "size": "1024x1024"}, IMAGES) for n in range(102))
+    batch = await ended(setup.client, (await order(setup.client, data, IMAGES)).id)
+    assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
+    assert [(each.code, each.line) for each in batch.errors.data] == [("batch_images", 101), ("batch_images", 102)]
+
+
+async def test_a_batch_calls_no_endpoint_whose_cost_has_no_bound(setup: Setup) -> None:
+    for endpoint in ("/v1/images/edits", "/v1/videos", "/v1/audio/speech"):
+        with pytest.raises(BadRequestError, match=endpoint) as refused:
+            await order(setup.client, lines(1), endpoint)
+        assert refused.value.code == "endpoint_unsupported" and "/v1/images/generations" in str(refused.value.body)
 
 
 async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup) -> None:

@@ -144,7 +144,7 @@ def check(name: str, found: Mapping[str, str], local: set[str], absent: set[str]
 async def test_each_method_works_or_is_refused_by_name(database: Database, tmp_path: Path, name: str) -> None:
     async with everything(database, tmp_path) as stack:
         heard, key, url = Heard(), stack.key(), f"http://127.0.0.1:{stack.port}"
-        http = httpx.AsyncClient(transport=heard, timeout=30)
+        http: Any = httpx.AsyncClient(transport=heard, timeout=30)
         client: Any = (
             openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, admin_api_key=key, max_retries=0, http_client=http)
             if name == "openai"

@@ -148,6 +148,43 @@ async def test_a_tier_that_an_answer_names_is_what_is_charged(
     assert [(int(reserved * 10_000), int(cost * 10_000), flags) for reserved, cost, flags in rows] == expected
 
 
+FLEX: tuple[tuple[str | None, str | None, int, int, list[str]], ...] = (
+    ("flex", "flex", 2, 1, []),
+    ("flex", "default", 2, 2, []),
+    ("flex", None, 2, 1, []),
+    ("flex", "scale", 2, 2, ["unknown_tier"]),
+    (None, "flex", 2, 1, []),
+    ("default", "flex", 2, 1, []),
+    (None, None, 2, 2, []),
+)
+
+
+async def test_flex_is_a_class_of_its_own(database: Database, tmp_path: Path) -> None:
+    rates = Rates(input=0, output=10 * PICO, flex=Rates(input=0, output=5 * PICO))
+    expected = []
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        key = await started(stack, port, rates=rates, serves=["responses"])
+        for asked, named, reserved, cost, flags in FLEX:
+            model.script = Script(tokens=20, tier=named)
+            more = {} if asked is None else {"service_tier": asked}
+            assert (await stack.chat(key, **more)).status == 200
+            body = {"model": "auto", "input": "hello there", "max_output_tokens": 20, "stream": True, **more}
+            assert (await stack.post("/v1/responses", key, body)).status == 200
+            assert model.last is not None and (b'"flex"' in model.last.body) == (asked == "flex")
+            expected += [(reserved, cost, flags)] * 2
+        ship(stack)
+        rows = stack.sql("SELECT reserved_usd, cost_usd, flags FROM attempt ORDER BY at, call_id")
+    assert [(int(reserved * 10_000), int(cost * 10_000), flags) for reserved, cost, flags in rows] == expected
+
+
+async def test_flex_without_a_price_is_refused_with_how_to_declare_one(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        key = await started(stack, port)
+        refused = await stack.chat(key, service_tier="flex")
+        assert (refused.status, refused.code, model.counted) == (400, "field_unsupported", 0)
+        assert "takes flex" in refused.json["error"]["message"] and "flex: {input:" in refused.json["error"]["hint"]
+
+
 async def test_older_completions_and_messages_cost_by_the_tier_of_their_chat(
     database: Database, tmp_path: Path
 ) -> None:

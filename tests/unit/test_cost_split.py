@@ -90,6 +90,14 @@ def test_the_tier_at_which_it_was_priced_is_told() -> None:
     assert tier(price, short, 12345) == "" and tier(None, short, 7) == ""
 
 
+def test_flex_and_a_batch_for_the_same_price_are_told_by_the_tier_that_was_named() -> None:
+    half = Rates(input=500_000, output=0)
+    price = Rates(input=1_000_000, output=0, batch=half, flex=half)
+    assert tier(price, Usage(input=4), 2) == "batch"
+    assert tier(price, Usage(input=4, service_tier="flex"), 2) == "flex"
+    assert tier(Rates(input=1_000_000, output=0, flex=half), Usage(input=4), 2) == "flex"
+
+
 def test_a_fee_is_that_of_one_request() -> None:
     price = Rates(input=1_000_000, output=0, request=7, flagged=50)
     assert split(price, Usage(), 50) == {"requests": (1, 50)}

@@ -205,7 +205,7 @@ def test_what_else_is_said_of_a_stream_goes_on(codec: Any, asked: bytes) -> None
         ({"tools": [{"type": "function", "function": {}}, {"type": "code_interpreter"}]}, "field_unsupported"),
         ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "content_unsupported"),
         ({"modalities": ["text", "audio"]}, "field_unsupported"),
-        ({"service_tier": "flex"}, "field_unsupported"),
+        ({"service_tier": "scale"}, "field_unsupported"),
         ({"prompt_cache_options": {"mode": "explicit", "ttl": "12h"}}, "field_unsupported"),
         ({"cache_control": HOUR}, "field_unsupported"),
         ({"messages": [{"role": "system", "content": "a", "cache_control": HOUR}]}, "field_unsupported"),
@@ -308,11 +308,16 @@ def test_a_part_of_a_prompt_is_cached_at_the_price_that_is_known() -> None:
             assert caught.value.code == "field_unsupported"
 
 
-@pytest.mark.parametrize(("tier", "service"), [("fast", "priority"), ("priority", "priority"), ("default", "standard")])
-def test_fast_is_another_word_for_priority(tier: str, service: str) -> None:
+@pytest.mark.parametrize(
+    ("tier", "service"),
+    [("fast", "priority"), ("priority", "priority"), ("default", "standard"), ("flex", "flex")],
+)
+def test_a_tier_is_a_class_of_service_and_fast_another_word_for_priority(tier: str, service: str) -> None:
     assert chat_completions.read(chat(service_tier=tier)).service == service
     response = responses.read(json.dumps({"model": "auto", "input": "a", "service_tier": tier}).encode())
-    assert response.service == service and ("priority" in response.needs) == (service == "priority")
+    needed = set() if service == "standard" else {service}
+    assert response.service == service and response.needs == chat_completions.read(chat(service_tier=tier)).needs
+    assert response.needs == needed
 
 
 def test_metadata_of_what_is_to_be_stored_leaves_with_its_storing() -> None:

@@ -12,7 +12,7 @@ from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import call_rig, rule
 from tests.unit.raw_upstream import asked
 
-from groundplan.blueprint.model import ProviderKey
+from groundplan.blueprint.model import ProviderKey, Rates
 from groundplan.gateway.app import told_health
 from groundplan.gateway.call.serve import Course
 from groundplan.gateway.upstream.health import FORGOTTEN_SECONDS, SLOW_SAMPLES, Health
@@ -154,6 +154,39 @@ async def test_counting_tokens_says_nothing_of_how_answers_are(tmp_path: Path) -
         assert rig.gateway.times.of("one", False).peak == 0.0
         assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._seen >= 3
         assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._base == 0.0
+
+
+@pytest.mark.parametrize("retry_after", [None, "30"])
+async def test_no_room_at_flex_says_nothing_of_the_ordinary_tier(tmp_path: Path, retry_after: str | None) -> None:
+    """Providers have often none for it (429 resource unavailable)."""
+    file = tmp_path / "key"
+    file.write_text("only")
+    priced = Rates(input=0, output=10 * 10**12, flex=Rates(input=0, output=5 * 10**12))
+    more: dict[str, dict[str, Any]] = {
+        "one": {"keys": [ProviderKey(key=f"file:{file}")], "rates": priced},
+        "two": {"rates": priced},
+    }
+    hedged = {"assistant": rule(hedge={"after_ms": 1, "at_most": 1.0})}
+    async with call_rig(tmp_path / "home", ["one", "two"], more=more, workloads=hedged) as rig:
+        place = rig.plan("assistant").names["one"][0]
+        rig.play("one", mode="error", status=429, retry_after=retry_after)
+        for _ in range(4):
+            refused = await rig.chat(service_tier="flex", model="one")
+            assert (refused.status, refused.code) == (503, "upstream_failed"), refused.body
+            assert "without service_tier" in refused.json["error"]["hint"]
+        now = asyncio.get_running_loop().time()
+        assert rig.gateway.health.states(now) == {} and rig.gateway.flex.states(now) == {"one": "open"}
+        assert rig.models["one"].counted == (4 if retry_after is None else 1), "it asked to be left alone"
+        assert rig.gateway.targets.keys(place).order(now) == [0]
+        assert rig.gateway.loads.of(place).limit is None
+        rig.play("one", tokens=5, latency_ms=60)
+        assert (await rig.chat(model="one")).json["groundplan"]["deployment"] == "one"
+        rig.gateway.flex.declare([])
+        before = rig.gateway.times.of("one", False).peak
+        flexible = await rig.chat(service_tier="flex")
+        assert flexible.json["groundplan"]["deployment"] == "one" and rig.models["two"].counted == 0, "nor hedged"
+        assert rig.gateway.times.of("one", False).peak == before, "nor learned from"
+        await rig.books()
 
 
 async def test_another_key_in_the_place_of_one_that_rests_is_used_at_once(tmp_path: Path) -> None:

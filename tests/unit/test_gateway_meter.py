@@ -110,26 +110,29 @@ def test_what_a_provider_says_of_tools_by_itself_is_reserved_for() -> None:
 
 
 @given(
-    usages(), rates, st.none() | rates, st.none() | rates, st.sampled_from(["auto", "standard", "priority"]),
-    st.booleans(), st.sampled_from([None, "batches"]), st.sampled_from(["", "default", "priority", "scale"]),
+    usages(), rates, st.none() | rates, st.none() | rates, st.sampled_from(["auto", "standard", "priority", "flex"]),
+    st.booleans(), st.sampled_from([None, "batches"]), st.sampled_from(["", "default", "priority", "scale", "flex"]),
 )  # fmt: skip
 def test_whatever_class_an_answer_is_of_was_reserved(
     usage: Usage, price: Rates, dear: Rates | None, half: Rates | None, asked: str, line: bool, serves: str | None,
     tier: str,
 ) -> None:  # fmt: skip
-    one = place(replace(price, priority=dear, batch=half), None if serves is None else [serves])
-    this = ask(asked, line and asked != "priority")
+    cheap = replace(price, input=price.input // 2)
+    one = place(replace(price, priority=dear, batch=half, flex=cheap), None if serves is None else [serves])
+    this = ask(asked, line and asked not in ("priority", "flex"))
     cost, known = meter.charged(this, one, replace(usage, service_tier=tier))
     assert known == (tier != "scale" and (tier != "priority" or dear is not None))
-    if tier != "priority" or asked != "standard":
+    if tier != "priority" or asked not in ("standard", "flex"):
         assert cost <= meter.most(this, one, usage.input, usage.output), "whatever it names"
     if tier == "scale":
         return
     if this.line and half is not None and serves is None and tier != "priority":
         assert cost == formula.cost(half, usage)
+    elif tier == "flex" or (asked == "flex" and not tier):
+        assert cost == formula.cost(cheap, usage)
     elif tier != "priority" and asked != "priority":
         assert cost == formula.cost(price, usage), "a call at the ordinary endpoint is billed in full"
-    elif asked == "priority" and tier != "default":
+    elif tier == "priority" or (asked == "priority" and not tier):
         assert cost == formula.cost(dear or price, usage), "also where the answer does not name it"
 
 

@@ -275,7 +275,7 @@ def test_prices_of_batches_tiers_pictures_and_hours() -> None:
     assert (price.request, price.image) == (units.usd("0.01 USD"), units.usd("0.002 USD"))
     assert price.cache_write == mtok("4 USD/Mtok")  # of two for the same, the dearest
     assert (price.long.above, price.long.input) == (128_000, mtok("4 USD/Mtok"))
-    assert said(verdict, NO_EQUAL, "input_cost_per_token_flex")
+    assert price.flex is not None and (price.flex.input, price.flex.output) == (mtok("1 USD/Mtok"), None)
     assert said(verdict, CHANGED, "cache_creation_input_token_cost_above_1hr")
 
 

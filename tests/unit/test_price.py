@@ -5,10 +5,14 @@ from __future__ import annotations
 from datetime import date
 
 import msgspec
+import pytest
+from genai_prices import data_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from groundplan.blueprint.model import Rates
+from groundplan.catalog.money import Price
 from groundplan.core.errors import Problem, Where
 from groundplan.economics.price import FREE, bound, cost, known_price, of_line, price_of
 from groundplan.ledger.model import Usage
@@ -106,6 +110,31 @@ def test_tiers_images_and_classes_of_service_stay_within_their_bound(
         assert found == cost(other, usage)
     elif usage.input > above:
         assert found == cost(long, usage)
+
+
+def test_flex_is_listed_and_nowhere_dearer_than_the_ordinary_tier() -> None:
+    """What is reserved for a call that may end at either is the ordinary price."""
+    found = 0
+    for provider in data_snapshot.get_snapshot().providers:
+        for model in provider.models:
+            rates = price_of(f"{provider.id}/{model.id}", TODAY)
+            if not isinstance(rates, Rates) or rates.flex is None:
+                continue
+            found += 1
+            tokens = [(1, 0), (0, 1), (rates.long_above + 1, 0), (rates.long_above + 1, 10**6)]
+            assert all(bound(rates.flex, *each) <= bound(rates, *each) for each in tokens), model.id
+    assert found >= 20
+
+
+@pytest.mark.parametrize(("said", "refused"), [("input: 2 USD/Mtok", True), ("cache_read: 1 USD/Mtok", False)])
+def test_a_declared_price_of_flex_is_at_most_the_ordinary_one(said: str, refused: bool) -> None:
+    value, _, amount = said.partition(": ")
+    told = {"input": "1 USD/Mtok", "output": "3 USD/Mtok", "flex": {value: amount}}
+    if refused:
+        with pytest.raises(ValidationError, match="flex: input costs more"):
+            Price.model_validate(told)
+    else:
+        assert Price.model_validate(told).flex is not None
 
 
 def test_an_embedding_model_has_no_output_price() -> None:

@@ -55,6 +55,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """At the provider's batch endpoint, or of calls of batches (`economics.price.of_line`); None: as any call."""
     priority: Rates | None = None
     """At the service tier priority; None: a request for that is refused."""
+    flex: Rates | None = None
+    """At the service tier flex, at most what these rates are; None: a request for that is refused."""
     details: RateDetails | None = None
     """None: no finer class has a price of its own."""
     source: str = "declared"

@@ -111,6 +111,8 @@ class Price(Strict):
     """At the provider's batch endpoint. Without `serves: [batches]`: of the calls of which batches are made there."""
     priority: ClassPrice | None = None
     """At the service tier priority. A request for that is refused without it."""
+    flex: ClassPrice | None = None
+    """At the service tier flex, at most what the ordinary one costs. A request for that is refused without it."""
     hours: Annotated[tuple[HoursPrice, ...], LIST_OR_ONE] = ()
     """At some hours of the day, such as off-peak: {hours: 16:30-00:30, input: 0.10 USD/Mtok}; or a list. A call costs
     as when it is sent, and its reservation covers the dearest hour."""
@@ -151,9 +153,21 @@ class Price(Strict):
                 self.long,
                 self.batch,
                 self.priority,
+                self.flex,
                 self.hours,
             )
         )
+
+    @model_validator(mode="after")
+    def _flex_below(self) -> Self:
+        """What is reserved for a request that may end as either is the ordinary price."""
+        for name in ClassPrice.model_fields if self.flex is not None else ():
+            own, plain = getattr(self.flex, name), getattr(self, name)
+            if plain is None:
+                plain = self.output if name in ("reasoning", "output_audio") else self.input
+            if own is not None and own > plain:
+                raise ValueError(f"flex: {name} costs more than in the ordinary tier")
+        return self
 
     @model_validator(mode="after")
     def _hours_apart(self) -> Self:

@@ -18,10 +18,10 @@ from groundplan.economics.prices.parts import parts
 from groundplan.ledger.model import Usage
 
 MILLION = 1_000_000
-STANDARD, BATCH, PRIORITY = "standard", "batch", "priority"
+STANDARD, BATCH, PRIORITY, FLEX = "standard", "batch", "priority", "flex"
 """Classes of service."""
 AUTO = "auto"
-"""What a request asks for that leaves its class to a setting at the provider: it ends as standard or priority."""
+"""What a request asks for that leaves its class to a setting at the provider: it ends as standard, priority or flex."""
 BATCHES = "batches"
 """In `serves` of a deployment whose provider has a batch endpoint of its own."""
 
@@ -71,7 +71,8 @@ def cost(rates: Rates, usage: Usage, service: str = STANDARD) -> int:
     """Picodollars that `usage` costs, each token charged once at its finest reported class, rounded up at the end.
 
     Classes that overlap (audio that was also cached) are filled from the dearest on, never beyond the reported total,
-    so a cost is at most `bound` of the totals. `service`: standard | batch | priority.
+    so a cost is at most `bound` of the totals. `service`: standard | batch | priority |
+    flex.
     """
     if service != STANDARD:
         rates = of_service(rates, service)
@@ -113,6 +114,8 @@ def saved_by_cache(rates: Rates, usage: Usage, service: str = STANDARD) -> int:
 
 def of_service(rates: Rates, service: str) -> Rates:
     """Rates of a class of service; the standard ones where it has none of its own."""
+    if service == FLEX:
+        return rates.flex or rates
     found = rates.batch if service == BATCH else rates.priority if service == PRIORITY else None
     return found or rates
 
@@ -130,15 +133,15 @@ def of_line(rates: Rates, serves: Sequence[str]) -> str:
 def bound(rates: Rates, input_tokens: int, output_tokens: int, images: int = 0, service: str = STANDARD) -> int:
     """The most in picodollars that a call with at most these tokens can cost, whatever classes they turn out to be.
 
-    What is asked for as `priority` or `auto` may end as the one or as standard, so it is the dearer of them. Searches
-    of the web have no bound; gateways refuse the tools that make them.
+    What is asked for as `priority` or `auto` may end as the one or as standard, so it is the dearer of them; so may
+    `flex`, which is dearer nowhere. Searches of the web have no bound; gateways refuse the tools that make them.
     """
     if service == STANDARD and rates.long is None:
         return _bound(rates, input_tokens, output_tokens, images)
     if service == BATCH:
         return _longest(of_service(rates, BATCH), input_tokens, output_tokens, images)
     most = _longest(rates, input_tokens, output_tokens, images)
-    if service != STANDARD and rates.priority is not None:
+    if service not in (STANDARD, FLEX) and rates.priority is not None:
         return max(most, _longest(rates.priority, input_tokens, output_tokens, images))
     return most
 

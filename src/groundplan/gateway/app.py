@@ -414,6 +414,7 @@ def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
     most = {} if catalog.limits is None else catalog.limits.most
     leases.declare(catalog.blueprint.budgets, most, catalog.number)
     others = gateway.health.declare(catalog.blueprint.deployments)
+    gateway.flex.declare(catalog.blueprint.deployments)
     gateway.times.forget(others)
     gateway.loads.forget(others)
     gateway.targets.declare(catalog.blueprint.deployments)

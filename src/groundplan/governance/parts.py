@@ -136,14 +136,14 @@ def model_declared(deployment: Deployment) -> dict[str, Any]:
 
 
 def price_of(rates: Rates) -> dict[str, int]:
-    """Picodollars by class, those of longer prompts, batches and priority with that name before: `long.input`."""
+    """Picodollars by class, those of longer prompts and classes of service with that name before: `long.input`."""
     found = {
         "input": rates.input, "output": rates.output, "request": rates.request, "image": rates.image,
         "characters": rates.characters, "minute": rates.minute, "shortest": rates.shortest, "flagged": rates.flagged,
         **{name: amount for name in _FINER if (amount := getattr(rates, name)) is not None},
         **{f"images.{size}": amount for size, amount in rates.images.items()},
     }  # fmt: skip
-    for name in ("long", "batch", "priority"):
+    for name in ("long", "batch", "priority", "flex"):
         if (more := getattr(rates, name)) is not None:
             found |= {f"{name}.{each}": amount for each, amount in price_of(more).items()}
     return {name: amount for name, amount in found.items() if amount}

@@ -153,7 +153,7 @@ def _rates(price: doc.Price, source: str) -> bp.Rates:
     above = 0 if price.long is None else price.long.above
     classes = {
         name: None if found is None else _with_long(_of_class(rates, found), long, above)
-        for name, found in (("batch", price.batch), ("priority", price.priority))
+        for name, found in (("batch", price.batch), ("priority", price.priority), ("flex", price.flex))
     }
     whole = msgspec.structs.replace(rates, long=long, long_above=above, **classes)
     hours = [(*each.hours, _with_long(_of_class(whole, each), long, above)) for each in price.hours]

@@ -1,8 +1,8 @@
 """Prices of a LiteLLM model entry: USD for one token as a number -> exact USD for a million tokens.
 
-Prices of long prompts, batches and the priority tier have classes of their own; of several for the same, the dearest is
-taken, so that a cost is never understated. What is paid by the piece is `litellm_units`'; prices for
-yet other units have no equal and are told. Knows no price list.
+Prices of long prompts, batches and the tiers priority and flex have classes of their own; of several for the same, the
+dearest is taken, so that a cost is never understated. What is paid by the piece is `litellm_units`'; prices for yet
+other units have no equal and are told. Knows no price list.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLASSES = {
 """LiteLLM's key -> the class of a price here."""
 _PER_USE = ("request", "image")
 """Classes that are paid by the piece."""
-_TIER = re.compile(r"(?P<base>[a-z_]+?)_(?:above_(?P<above>\d+)k_tokens|(?P<service>batches|priority))", re.ASCII)
+_TIER = re.compile(r"(?P<base>[a-z_]+?)_(?:above_(?P<above>\d+)k_tokens|(?P<service>batches|priority|flex))", re.ASCII)
 _HOUR = re.compile(r"(?P<base>[a-z_]+?)_above_\dhr", re.ASCII)
 _PRICE = re.compile(r"(input|output|cache)_.*cost|.*_cost_per_|.*cost$", re.ASCII)
 _SMALLEST = Decimal("0.000000000001")
@@ -108,7 +108,7 @@ def _place(key: str) -> _Place | None:
         return _Place(wanted, dearest=True)
     if tier["above"]:
         return _Place(wanted, "long", int(tier["above"]) * 1000)
-    return _Place(wanted, "batch" if tier["service"] == "batches" else "priority")
+    return _Place(wanted, "batch" if tier["service"] == "batches" else tier["service"])
 
 
 def _amount(wanted: str, node: Node) -> Decimal | None:

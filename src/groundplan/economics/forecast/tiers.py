@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Final
 
 from groundplan.blueprint.model import Rates
-from groundplan.economics.price import BATCH, PRIORITY, of_service
+from groundplan.economics.price import BATCH, FLEX, PRIORITY, of_service
 from groundplan.economics.prices.reprice import TOKENS, of_tier, rate_of
 from groundplan.economics.terms.split import LONG
 
@@ -47,7 +47,7 @@ def unit(rates: Rates, name: str) -> int:
 def _limits(rates: Rates) -> Iterator[int]:
     """Of every class of service at any time of the day."""
     times = (rates, *(window.rates for window in rates.windows))
-    for each in (of_service(time, service) for time in times for service in ("", BATCH, PRIORITY)):
+    for each in (of_service(time, service) for time in times for service in ("", BATCH, PRIORITY, FLEX)):
         tier: Rates = each
         while tier.long is not None:
             yield tier.long_above

@@ -51,8 +51,8 @@ def rates_in_usd(rates: Rates, rate: int) -> Rates:
         return int((Decimal(value) * rate / PICO).to_integral_value(ROUND_CEILING))
 
     counts = {
-        "long_above", "shortest", "windows", "details", "long", "batch", "priority", "images", "source", "effective",
-        "then", "then_from",
+        "long_above", "shortest", "windows", "details", "long", "batch", "priority", "flex", "images", "source",
+        "effective", "then", "then_from",
     }  # fmt: skip
     plain = {
         name: usd(value)
@@ -61,7 +61,7 @@ def rates_in_usd(rates: Rates, rate: int) -> Rates:
     }
     nested = {
         name: rates_in_usd(inner, rate)
-        for name in ("long", "batch", "priority")
+        for name in ("long", "batch", "priority", "flex")
         if (inner := getattr(rates, name)) is not None
     }
     known = {} if rates.details is None else msgspec.structs.asdict(rates.details)

@@ -38,7 +38,11 @@ _DETAILS = {
     "output_video": "output_video_mtok",
     "citations": "output_citation_mtok",
 }
-_SERVICES = {"batch": {"processing": "batch"}, "priority": {"service_tier": "priority"}}
+_SERVICES = {
+    "batch": {"processing": "batch"},
+    "priority": {"service_tier": "priority"},
+    "flex": {"service_tier": "flex"},
+}
 
 
 def rates(model: str, at: date | datetime) -> Rates | None:

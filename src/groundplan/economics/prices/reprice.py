@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from groundplan.blueprint.model import Rates
-from groundplan.economics.price import BATCH, PRIORITY, of_service
+from groundplan.economics.price import BATCH, FLEX, PRIORITY, of_service
 from groundplan.economics.prices.parts import MILLION
 from groundplan.economics.prices.windows import HOUR, in_hour
 from groundplan.economics.terms.split import BY_TIME, LONG
@@ -74,7 +74,7 @@ def of_tier(rates: Rates, tier: str) -> Rates:
     if BY_TIME in tier and rates.windows:
         rates = min((window.rates for window in rates.windows), key=lambda each: (each.input, each.output))
     names = tier.split()
-    for service in (BATCH, PRIORITY):
+    for service in (BATCH, PRIORITY, FLEX):
         rates = of_service(rates, service) if service in names else rates
     return rates.long if LONG in names and rates.long is not None else rates
 

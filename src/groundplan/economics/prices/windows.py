@@ -76,6 +76,7 @@ def dearest(several: Sequence[Rates]) -> Rates:
         long_above=min((each.long_above for each in several if each.long is not None), default=0),
         batch=_of_class(several, "batch"),
         priority=_of_class(several, "priority"),
+        flex=_of_class(several, "flex"),
         windows=[],
     )
 
@@ -91,5 +92,5 @@ def _of_class(several: Sequence[Rates], name: str) -> Rates | None:
     if all(getattr(each, name) is None for each in several):
         return None
     return dearest(
-        [getattr(each, name) or msgspec.structs.replace(each, batch=None, priority=None) for each in several]
+        [getattr(each, name) or msgspec.structs.replace(each, batch=None, priority=None, flex=None) for each in several]
     )

@@ -31,7 +31,7 @@ def tier(rates: Rates | None, usage: Usage, cost: int) -> str:
 
 def explained(rates: Rates | None, usage: Usage, cost: int) -> tuple[Split, str]:
     """Every class that was counted with its share of `cost` picodollars, which sum exactly to it; and at which price it
-    was: `batch`, `priority`, `long`, `by time`, several with blanks between; empty: the standard one.
+    was: `batch`, `priority`, `flex`, `long`, `by time`, several with blanks between; empty: the standard one.
 
     The class of service is the one at which the usage costs so much. What is beyond tokens is what was made, spoken or
     heard, the price of a request for each search unit of a rerank, else `bound`. Without rates the whole is `bound`.
@@ -67,7 +67,7 @@ def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[Rates, str]:
     does."""
     service, when = price.STANDARD, ""
     if price.cost(rates, usage) != cost:
-        known = (way for way in _ways(rates) if price.cost(way[0], usage, way[1]) == cost)
+        known = (way for way in _ways(rates, usage.service_tier) if price.cost(way[0], usage, way[1]) == cost)
         rates, service, when = next(known, (rates, service, when))
     taken, long = price.of_service(rates, service), ""
     while taken.long is not None and usage.input > taken.long_above:
@@ -77,12 +77,14 @@ def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[Rates, str]:
     return taken, " ".join(filter(None, (service, long, when))) if service or long or when else ""
 
 
-def _ways(rates: Rates) -> list[tuple[Rates, str, str]]:
-    """Every (rates, class of service, name of the time of day) at which something may have been priced."""
+def _ways(rates: Rates, named: str) -> list[tuple[Rates, str, str]]:
+    """Every (rates, class of service, name of the time of day) at which something may have been priced. `named`: the
+    tier that its answer names, since batches and flex often cost the same."""
     begun = [rates]
     while (then := begun[-1].then) is not None:
         begun.append(then)
     times = [(each, "") for each in begun]
     times += [(window.rates, BY_TIME) for each in begun for window in each.windows]
-    services = (price.STANDARD, price.BATCH, price.PRIORITY)
+    services = [price.STANDARD, price.BATCH, price.PRIORITY]
+    services.insert(1 if named == price.FLEX else 3, price.FLEX)
     return [(each, service, when) for each, when in times for service in services]

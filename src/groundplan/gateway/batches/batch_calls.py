@@ -16,18 +16,20 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, Exhausted, GroundplanError, Invalid, Unauthenticated
-from groundplan.economics.price import BATCH, BATCHES, PRIORITY
+from groundplan.economics.price import BATCH, BATCHES
 from groundplan.gateway.apart import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.batches.order_store import NEW, Order
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.abstain import nothing_to_say, say_so
+from groundplan.gateway.call.arrange import health_of
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
 from groundplan.gateway.call.identify import check_grants, check_key
+from groundplan.gateway.call.meter import OWN
 from groundplan.gateway.call.pipeline import Steps
 from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
@@ -42,6 +44,7 @@ from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
+from groundplan.gateway.surfaces.images import IMAGES
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages import MESSAGES, header_lines_of
 from groundplan.gateway.surfaces.moderations import MODERATIONS
@@ -54,6 +57,7 @@ INTERFACES: dict[str, Interface] = {
     "/v1/moderations": MODERATIONS,
     "/v1/responses": RESPONSES,
     "/v1/completions": COMPLETIONS,
+    "/v1/images/generations": IMAGES,
     MESSAGES_ENDPOINT: MESSAGES,
 }
 _PASSING = frozenset(
@@ -167,11 +171,11 @@ class BatchCalls:
         if guards(exchange, plan, policy):
             yield from self._guard(exchange, plan, call=call)
             ask = exchange.ask  # as the guardrails leave it
-        asked = ask.service
-        if asked != PRIORITY:
+        asked, own = ask.service, ask.service in OWN
+        if not own:
             exchange.ask = ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.deployments = admit.choose(exchange, plan, ask, policy, now)
-        if asked != PRIORITY and (call or self.place(exchange) is None):
+        if not own and (call or self.place(exchange) is None):
             exchange.ask = ask = replace(ask, service=asked, line=True)
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
         admit.check_cost(exchange, plan, amount)
@@ -230,10 +234,10 @@ class BatchCalls:
         """Where a checked call may be ordered at the provider's own batch endpoint; None: it is made as a call.
 
         That is so where only we can do something about it: guardrails, reviews, passages, limits of use, images, stored
-        answers, another API than the upstream's own.
+        answers, another API than the upstream's own; and images that are made, of which no price of batches is.
         """
         first, ask, workload = exchange.deployments[0], exchange.ask, exchange.workload
-        if BATCHES not in first.serves or ask is None or ask.line or workload is None:
+        if BATCHES not in first.serves or ask is None or ask.line or workload is None or exchange.interface is IMAGES:
             return None
         own = b"/v1" + exchange.interface.codec(first).path(first) == exchange.request.target
         if not own or stores(exchange):
@@ -316,7 +320,7 @@ class BatchCalls:
         if exchange.cost or exchange.estimated or exchange.draining or exchange.response.started:
             return False
         if error.code == UPSTREAM_FAILED:
-            health, now, use = self._gateway.health, self._gateway.loop.time(), exchange.use
+            health, now, use = health_of(self._gateway, exchange), self._gateway.loop.time(), exchange.use
             passed = () if use is None else use.passed
             return all(each.name in passed or health.rests(each.name, now) for each in exchange.deployments)
         return exchange.attempts == sent and _is_passing(error)

@@ -22,8 +22,11 @@ from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.surfaces.images import IMAGES
 
 MOST_ERRORS = 50
+MOST_IMAGES = 1_000
+"""That one batch makes: each may have megabytes, and all are kept until its last line is done."""
 _ORDER_BYTES = 190 << 20
 """Of one file at a provider, which takes 200 MB."""
 _TURN_BYTES = 16 << 10
@@ -51,6 +54,14 @@ class Checked:
     blueprint: int = 0
     orders: list[Ordering] = field(default_factory=list)
     """What providers are to make at their own batch endpoints."""
+    images: int = 0
+
+    def add_images(self, count: int) -> None:
+        """Raises `Invalid` where it would make too many."""
+        self.images += count
+        if self.images > MOST_IMAGES:
+            told, hint = f"the batch makes more than {MOST_IMAGES} images", "Order several batches."
+            raise Invalid(told, code="batch_images", hint=hint)
 
     def refuse_all(self, code: str, message: str) -> None:
         """No line is made: each has this error, where it has none of its own."""
@@ -109,6 +120,8 @@ async def _judge(
         names.add(line.custom_id)
         exchange = calls.exchange(batch, new_id(), bytes(line.body))
         bound = await calls.assess_beside(exchange, batch)
+        if exchange.interface is IMAGES:
+            checked.add_images(1 if exchange.ask is None else exchange.ask.copies)
         if not checked.charges and exchange.plan is not None:
             checked.charges = admit.covering(exchange, exchange.plan, gateway.clock.now().timestamp())
             checked.blueprint = exchange.catalog.number if exchange.catalog is not None else 0

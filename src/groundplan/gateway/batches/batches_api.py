@@ -52,7 +52,10 @@ from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import messages_errors
 
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
-ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations")
+ENDPOINTS = (
+    "/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations",
+    "/v1/images/generations",
+)  # fmt: skip
 """What the calls of a batch may be."""
 _PATHS = (FILES, BATCHES, messages_api.PATH)
 _BELOW = tuple(path + b"/" for path in _PATHS)

@@ -184,8 +184,8 @@ def _taking(plan: Plan, deployments: Sequence[Deployment], needs: frozenset[str]
         raise Invalid(
             f"no deployment of {plan.workload.name} takes {', '.join(sorted(needs))}, or says what that costs at most",
             code="content_unsupported" if needs & {"image", "audio", "file"} else "field_unsupported",
-            hint="A deployment accepts image with image_tokens, audio with audio_tokens, file, and priority with a "
-            "price.",
+            hint="A deployment accepts image with image_tokens, audio with audio_tokens, file, and priority and flex "
+            "with a price of their own: `price: {..., flex: {input: 0.10 USD/Mtok, output: 0.40 USD/Mtok}}`.",
         )
     return found
 

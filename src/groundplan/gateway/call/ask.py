@@ -52,7 +52,7 @@ class Ask(msgspec.Struct, frozen=True):
     copies: int
     size: int
     needs: frozenset[str] = frozenset()
-    """What it asks of a deployment that not every one takes: `image`, `file`, `priority`."""
+    """What it asks of a deployment that not every one takes: `image`, `file`, `priority`, `flex`."""
     images: int = 0
     """Sent in; their bytes are not in `size`."""
     hidden: int = 0
@@ -61,7 +61,7 @@ class Ask(msgspec.Struct, frozen=True):
     audio_kib: int = 0
     """KiB of audio sent in, not in `size` either."""
     service: str = "standard"
-    """Class of service: standard | auto | batch | priority."""
+    """Class of service: standard | auto | batch | priority | flex."""
     line: bool = False
     """A line of a batch that is made as a call."""
     body: bytes = b""

@@ -140,6 +140,8 @@ class Gateway:
     windows: Windows = field(default_factory=Windows)
     """By which time those are of."""
     health: Health = field(default_factory=Health)
+    flex: Health = field(default_factory=Health)
+    """Of calls at the service tier flex alone, for which a provider often has no room: that says nothing of others."""
     meters: Meters = field(default_factory=Meters)
     scrapes: Scrapes | None = None
     """Of a worker that has siblings."""

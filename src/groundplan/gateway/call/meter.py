@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from groundplan.blueprint.model import Deployment
+from groundplan.blueprint.model import Deployment, Rates
 from groundplan.economics import price
 from groundplan.economics.prices.reported import MAX_TOKENS
 from groundplan.economics.prices.reported import ChatUsage as ReportedUsage
@@ -17,17 +17,19 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Ask
 
 __all__ = [
-    "BYTES_PER_TOKEN", "MAX_TOKENS", "ReportedUsage", "charged", "input_bound", "most", "service", "takes",
+    "BYTES_PER_TOKEN", "MAX_TOKENS", "ReportedUsage", "charged", "input_bound", "most", "rates_of", "service", "takes",
     "text_bound",
 ]  # fmt: skip
 BYTES_PER_TOKEN = 4
 """Of usual English text; only for what a call is likely to have, never for what it may cost."""
 _BATCH = frozenset({price.BATCH})
 """Whatever can be called can be called in a batch, at its price for that or as any call."""
+OWN = frozenset({price.PRIORITY, price.FLEX})
+"""Classes of service that are asked for by name, of deployments that have a price for them."""
 ORDINARY = frozenset({"", "default"})
 """Service tiers that an answer may name, or not name, of which nearly every one is."""
-_STANDARD = frozenset({"default", "standard", "on_demand", "flex"})
-"""What providers call their standard tier, and one that costs no more anywhere, and has no price of its own here."""
+_STANDARD = frozenset({"default", "standard", "on_demand", price.FLEX})
+"""What providers call their standard tier, and one that costs no more anywhere, where it has no price of its own."""
 
 
 def service(ask: Ask, deployment: Deployment, tier: str) -> str:
@@ -41,8 +43,10 @@ def service(ask: Ask, deployment: Deployment, tier: str) -> str:
         asked = price.STANDARD if ask.service == price.AUTO else ask.service
     if not tier:
         return asked
+    if tier == price.FLEX and deployment.rates.flex is not None and asked != price.BATCH:
+        return price.FLEX
     if tier in _STANDARD:
-        return price.STANDARD if asked == price.PRIORITY else asked
+        return price.STANDARD if asked in OWN else asked
     return price.PRIORITY if tier == price.PRIORITY and deployment.rates.priority is not None else ""
 
 
@@ -53,7 +57,7 @@ def charged(ask: Ask, deployment: Deployment, usage: Usage) -> tuple[int, bool]:
     if found:
         return price.cost(rates, usage, found), True
     most = price.cost(rates, usage, _own(ask, deployment))
-    if ask.service == price.STANDARD or rates.priority is None:
+    if ask.service in (price.STANDARD, price.FLEX) or rates.priority is None:
         return most, False
     return max(most, price.cost(rates, usage, price.PRIORITY)), False
 
@@ -61,6 +65,11 @@ def charged(ask: Ask, deployment: Deployment, usage: Usage) -> tuple[int, bool]:
 def _own(ask: Ask, deployment: Deployment) -> str:
     """The class of service of what is asked for in none of its own."""
     return price.of_line(deployment.rates, deployment.serves) if ask.line else price.STANDARD
+
+
+def rates_of(ask: Ask, deployment: Deployment) -> Rates:
+    """Those of what has no tier, which its answer would name: of a line of a batch, or of any call."""
+    return price.of_service(deployment.rates, _own(ask, deployment))
 
 
 def most(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int) -> int:
@@ -75,9 +84,12 @@ def most(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int
 
 
 def takes(deployment: Deployment) -> frozenset[str]:
-    """What may be asked of a deployment that has a cost of its own and a bound for it: `image`, `file`, `priority`."""
-    priority = frozenset({price.PRIORITY}) if deployment.rates.priority is not None else frozenset[str]()
-    return priority | _BATCH | frozenset(deployment.accepts)
+    """What may be asked of a deployment that has a cost of its own and a bound for it: `image`, `file`, `priority`,
+    `flex`."""
+    rates, taken = deployment.rates, _BATCH.union(deployment.accepts)
+    if rates.priority is not None:
+        taken |= {price.PRIORITY}
+    return taken if rates.flex is None else taken | {price.FLEX}
 
 
 def text_bound(deployment: Deployment, size: int) -> int:

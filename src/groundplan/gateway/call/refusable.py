@@ -7,6 +7,7 @@ What its body says is read by `upstream.account`; who is asked next is `serve`'s
 from __future__ import annotations
 
 from groundplan.blueprint.model import Deployment
+from groundplan.economics.price import FLEX
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.failed import MEANT, AttemptFailed, hint_of
@@ -69,7 +70,7 @@ class Refusable:
             return
         if others and account.came_out_wrong(status, self._refusal):
             raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)
-        self._overload = status in _OVERLOAD and self.exchange.interface.billed
+        self._overload = status in _OVERLOAD and self._is_ordinary
         if status in _ELSEWHERE or status < 400 or status >= 500:
             raise self._refused(connection, status)
 
@@ -88,7 +89,7 @@ class Refusable:
             failed.hint = hint_of(status, self.deployment.name)
         if self.deployment.api != "openai" and (ours := account.not_asked(status, self._refusal)) is not None:
             failed.reason, failed.hint = ours
-        mine = status != 429 or self.exchange.interface.billed  # who only counts tokens has a limit of its own
+        mine = status != 429 or self._is_ordinary
         if self.deployment.keys and status in RESTING and mine and self._target is not None:
             keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
             failed.other_key = keys.refused(self._target.index, UNPAID if spent else status, now, rest)
@@ -96,6 +97,13 @@ class Refusable:
                 failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
             self._overload = self._overload and not failed.other_key
         return failed
+
+    @property
+    def _is_ordinary(self) -> bool:
+        """Whether being too many there is about all calls: who only counts tokens has a limit of its own, and at flex a
+        provider often has no room."""
+        ask = self.exchange.ask
+        return self.exchange.interface.billed and (ask is None or ask.service != FLEX)
 
     def _said(self, status: int, told: str) -> str:
         if self._target is not None:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from groundplan.blueprint.model import Deployment, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Misconfigured, TooLarge, Unavailable
+from groundplan.economics.price import FLEX
 from groundplan.gateway.call import admit, limits, retry, settle, turn
 from groundplan.gateway.call.arrange import arranged
 from groundplan.gateway.call.attempt import Attempt
@@ -46,7 +47,7 @@ async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = No
             try:
                 attempt = course.begin(deployment)
                 hedge = workload.reliability.hedge
-                if hedge is None or not course.another:
+                if hedge is None or not course.another or course.unhurried:
                     await attempt.open()
                 else:
                     attempt = await race(gateway, attempt, course.waiting, hedge, course.hedged)
@@ -74,6 +75,7 @@ _TICK_SECONDS = 0.001
 pause would be found still at rest when that is over."""
 _TOO_SLOW = 408
 """What an upstream says that lost patience with a request which did not come to its end."""
+_NO_ROOM = 429
 
 
 class Course:
@@ -104,6 +106,9 @@ class Course:
     relay: Relay | None = None
     """Of the stream of which the client has a part."""
     code = "stream_broken"
+    unhurried = False
+    """At the service tier flex answers may take minutes, and say nothing of how soon others come: nobody is asked
+    beside it, and no deployment given up for being slow."""
     lasts = False
     """Its budgets stay those of the periods in which it was begun."""
 
@@ -112,12 +117,15 @@ class Course:
         self._gateway = gateway
         self._exchange = exchange
         self._workload = workload
+        self._health = gateway.health
         self._rule = rule = workload.reliability
         self._deadline = now + workload.deadline_ms / 1000 - exchange.waited
         ask = exchange.ask
+        if ask is not None and ask.service == FLEX:
+            self._health, self.unhurried = gateway.flex, True
         if rule.on_broken_stream == "resume" and ask is not None and ask.stream and goes_on(exchange.endpoint):
             exchange.continuation = continuation(ask, exchange.endpoint)
-        self.waiting = arranged(gateway, exchange, workload, now)
+        self.waiting = arranged(gateway, exchange, workload, now, self._health)
         self._full: list[Deployment] = []
         self._tries = 0
 
@@ -126,7 +134,7 @@ class Course:
     def first(self) -> Deployment | None:
         """Whoever is next where that needs no waiting, which is nearly always; None: ask `next`."""
         gateway, exchange, waiting = self._gateway, self._exchange, self.waiting
-        if not waiting or gateway.live.policy.kills or not gateway.health.closed(waiting[0].name):
+        if not waiting or gateway.live.policy.kills or not self._health.closed(waiting[0].name):
             return None
         deployment = waiting[0]
         if self._tries or exchange.waited or exchange.of:  # what is within another call may be of an older blueprint
@@ -184,7 +192,7 @@ class Course:
     def _is_put_off(self, deployment: Deployment) -> bool:
         """Whether one that is not well, or that another call finds out about, is to be asked after those that are: one
         that fails also after those that have no room now."""
-        health, name = self._gateway.health, deployment.name
+        health, name = self._health, deployment.name
         if name in self._repeated:
             return False
         if health.may_ask(name, self._gateway.loop.time()):
@@ -266,7 +274,7 @@ class Course:
 
     def _is_at_rest(self, deployment: Deployment) -> bool:
         """Whether it asked to be left alone. Where nobody else is left a call finds out now and then."""
-        health, now = self._gateway.health, self._gateway.loop.time()
+        health, now = self._health, self._gateway.loop.time()
         if not health.rests(deployment.name, now):
             return False
         others = any(not health.rests(each.name, now) for each in (*self.waiting, *self._full))
@@ -308,12 +316,14 @@ class Course:
         upload = exchange.ask is not None and exchange.ask.upload is not None
         soon = deployment.http == 1 and deployment.proxy is None and not upload
         sequence = begin(gateway, exchange, deployment, inherits=inherits, soon=soon)
-        alone = not (self.waiting or self._full or self._rule.same) or not self.another
+        alone = not (self.waiting or self._full or self._rule.same) or not self.another or self.unhurried
         return Attempt(gateway, exchange, deployment, sequence, self._deadline, alone=alone)
 
     def learn(self, attempt: Attempt) -> None:
         """How long it took until there was something for the client."""
         gateway, exchange, rule = self._gateway, self._exchange, self._rule
+        if self.unhurried:
+            attempt.first_us = 0
         if not attempt.first_us:
             return
         if len(exchange.deployments) > 1:
@@ -329,7 +339,7 @@ class Course:
 
     def answered(self, attempt: Attempt) -> None:
         """The client has its answer."""
-        self._gateway.health.succeeded(attempt.deployment.name, attempt.began)
+        self._health.succeeded(attempt.deployment.name, attempt.began)
 
     def goes_on(self, failed: AttemptFailed) -> bool:
         """Settle the attempt that failed; whether another one may follow it, after `wait` seconds."""
@@ -411,7 +421,7 @@ class Course:
             return  # to count tokens is another path there, with limits of its own, and says nothing of its answers
         now = gateway.loop.time()
         gateway.targets.forget(deployment.name)
-        gateway.health.failed(deployment.name, now, failed.rest)
+        self._health.failed(deployment.name, now, failed.rest)
         others = bool(self.waiting or self._full)  # for whom the last attempt is kept
         if self._rule.same and failed.temporary and self._tries + others < self._workload.attempts:
             before = self._repeated.get(deployment.name, 0)
@@ -457,7 +467,7 @@ class Course:
             raise settle.unwritten()  # nobody was asked
         if self._too_dear is not None:
             raise self._too_dear
-        now, health, use = self._gateway.loop.time(), self._gateway.health, self._exchange.use
+        now, health, use = self._gateway.loop.time(), self._health, self._exchange.use
         passed = () if use is None else use.passed
         rests = [
             health.rests(each.name, now, alone=True) for each in self._exchange.deployments if each.name not in passed
@@ -476,6 +486,8 @@ class Course:
         if self._about == "unfit" and last is not None:
             hint = "Leave it out, or name a model that can do it."
             raise Invalid(f"{last.name} cannot do what is asked: {self.reason}", code="request_unfit", hint=hint)
+        if self.unhurried and (self.status == _NO_ROOM or not self._tries):
+            self._hint = "There is no room at flex now: ask again later, or without service_tier."
         all_ours = self._ours and self._tries >= len(self._exchange.deployments)
         raise (Misconfigured if all_ours else Unavailable)(
             f"no deployment of {self._workload.name} could answer: {self.reason}{where}",

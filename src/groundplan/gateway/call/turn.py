@@ -4,6 +4,7 @@ leaves it to the next one. What was found out is told to `upstream.health` by wh
 
 from __future__ import annotations
 
+from groundplan.gateway.call.arrange import health_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 
@@ -12,4 +13,4 @@ def leave(gateway: Gateway, exchange: Exchange) -> None:
     """The attempt was not sent, or says nothing of its deployment; once that is told, where it does."""
     turn, exchange.turn = exchange.turn, None
     if turn is not None:
-        gateway.health.give_back(turn, gateway.loop.time())
+        health_of(gateway, exchange).give_back(turn, gateway.loop.time())

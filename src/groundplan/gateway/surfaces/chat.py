@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.economics.price import AUTO, PRIORITY, STANDARD, bound
+from groundplan.economics.price import AUTO, FLEX, PRIORITY, STANDARD, bound
 from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call import meter
@@ -115,8 +115,9 @@ _UNBOUNDED = OTHERWISE | {
 _TOOLS = ("function", "custom")
 _OTHER_CAP = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """The two fields for the most tokens of an answer."""
-SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY, "fast": PRIORITY}
+SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY, "fast": PRIORITY, FLEX: FLEX}
 """The class of service that a `service_tier` asks for; others have no bound here."""
+OTHER_TIER = "Leave service_tier out, or use auto, default, priority or flex."
 
 
 def _nested(chat: _Chat) -> int:
@@ -166,7 +167,7 @@ def read(body: bytes) -> Ask:
         cap=_cap(chat),
         copies=1 if chat.n is None else _counted(chat.n),
         size=len(body) - media,
-        needs=_NOTHING if not (media or files) and service != PRIORITY else _needs(images, heard, files, service),
+        needs=_NOTHING if not (media or files) and service not in meter.OWN else _needs(images, heard, files, service),
         images=images,
         audio_kib=-(-heard // 1024),
         service=service,
@@ -202,7 +203,7 @@ def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str
 
 
 def _needs(images: int, heard: int, files: int, service: str) -> frozenset[str]:
-    named = {"image": images > 0, "audio": heard > 0, FILE: files > 0, PRIORITY: service == PRIORITY}
+    named = {"image": images > 0, "audio": heard > 0, FILE: files > 0, service: service in meter.OWN}
     return frozenset(name for name, needed in named.items() if needed)
 
 
@@ -217,7 +218,7 @@ def _service(chat: _Chat) -> str:
     if chat.reasoning is not None:
         chat.reasoning.check()
     if (service := SERVICES.get(chat.service_tier)) is None:
-        raise Invalid("service_tier is not supported", code="field_unsupported", hint="Leave service_tier out.")
+        raise Invalid("service_tier is not supported", code="field_unsupported", hint=OTHER_TIER)
     return service
 
 

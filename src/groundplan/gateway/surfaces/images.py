@@ -178,11 +178,12 @@ class Images(Interface):
         out = ask.copies * (1 + _made(ask).partial) * tokens
         usage = Usage(input=into, output=out, images_made=ask.copies, images=ask.images)
         each = self._each(ask, deployment) or 0
-        return usage, price.bound(deployment.rates, usage.input, usage.output, ask.images) + ask.copies * each
+        rates = meter.rates_of(ask, deployment)
+        return usage, price.bound(rates, usage.input, usage.output, ask.images) + ask.copies * each
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
         each = self._each(ask, deployment) or 0
-        return price.cost(deployment.rates, usage) + usage.images_made * each
+        return price.cost(meter.rates_of(ask, deployment), usage) + usage.images_made * each
 
 
 def _made(ask: Ask) -> Made:

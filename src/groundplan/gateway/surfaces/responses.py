@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.economics.price import PRIORITY
 from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import RESPONSES_RECAST, Recast
 from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.meter import OWN
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_items, responses_shape, signatures
 from groundplan.gateway.surfaces.body import (
@@ -26,7 +26,7 @@ from groundplan.gateway.surfaces.body import (
     refuse_fields,
 )
 from groundplan.gateway.surfaces.by_chat import ByChat, ServedByChat, able, as_said, served_natively
-from groundplan.gateway.surfaces.chat import FILE, SERVICES
+from groundplan.gateway.surfaces.chat import FILE, OTHER_TIER, SERVICES
 from groundplan.gateway.surfaces.chat_pieces import completion
 from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.named_files import NamedFile, file_of, without, written
@@ -134,8 +134,8 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
         if item.role == "user":
             query = item.content if isinstance(item.content, str) else text
     service = SERVICES[asked.service_tier]
-    if service == PRIORITY:
-        needs.add(PRIORITY)
+    if service in OWN:
+        needs.add(service)
     telling = Told(body, asked.previous_response_id, store=asked.store is not False)
     telling.only_named, telling.thought = only_named, thought
     return Ask(
@@ -176,7 +176,7 @@ def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
     if asked.reasoning is not None:
         asked.reasoning.check()
     if asked.service_tier not in SERVICES:
-        raise unsupported("service_tier")
+        raise unsupported("service_tier", OTHER_TIER)
     for tool in asked.tools or ():
         tool.check()
 
