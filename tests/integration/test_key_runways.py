@@ -87,6 +87,10 @@ def test_a_key_whose_budget_has_no_room_for_a_call_is_made_and_told_of(database:
         environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"}
         told = run_command(("keys", "create", "--workload", "assistant", *bounds), environment, 120).stdout
         assert "Keep it now" in told and f"\n! {warning['message']} [too_small]\n    {warning['hint']}" in told
+        again = control.ask("POST", f"/api/keys/{small.body['id']}/rotate", {})
+        assert again.status == 201 and again.body["warnings"] == [warning]
+        told = run_command(("keys", "rotate", again.body["id"], *bounds[2:]), environment, 120).stdout
+        assert "Keep it now" in told and f"\n! {warning['message']} [too_small]\n    {warning['hint']}" in told
 
 
 def test_budgets_of_keys_end_on_a_day_under_their_names(database: Database, tmp_path: Path) -> None:

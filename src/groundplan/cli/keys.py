@@ -76,7 +76,7 @@ def rotate(
     """Replace a key with a new one that has the same rights, budget and limits."""
     value = ControlClient.connect(home).post(f"/api/keys/{key_id}/rotate", {"overlap": overlap})
     told = f"Keep it now: it is not shown again. Its id is {value['id']}; the old key ends {value['old_ends_at']}."
-    emit(value, as_json, f"{value['key']}\n\n{told}")
+    emit(value, as_json, "\n".join([f"{value['key']}\n\n{told}", *warnings_text(value)]))
 
 
 @app.command("list")

@@ -166,7 +166,8 @@ def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
 
 @router.post("/keys/{key_id}/rotate", status_code=201)
 def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """A new key in the place of another, good at once; the old one ends after the overlap."""
+    """A new key in the place of another, good at once; the old one ends after the overlap. `warnings`: as of a key that
+    is made."""
     try:
         overlap = timedelta(milliseconds=units.duration_ms(body.overlap))
     except ValueError as error:
@@ -178,8 +179,9 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
         authorize(caller, "keys", f"workload/{row['workload']}")
         whose = None if row["user"] is None else named(conn, row["user"])
         _check_whose(conn, caller, whose)
+        blueprint = current_blueprint(conn)
         if row["acts_for_others"]:
-            _check_acting(conn, caller, current_blueprint(conn), row["workload"])
+            _check_acting(conn, caller, blueprint, row["workload"])
         new, secret, ends = identity.rotate_key(conn, caller.actor, key_id, overlap)
         if whose is not None:
             _tell(conn, caller, new.id, whose, services.clock.now())
@@ -187,6 +189,8 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
     return {
         "id": str(new.id), "key": secret, "workload": new.workload, "expires_at": new.expires_at,
         "replaces": str(key_id), "old_ends_at": ends, "effective": effect_of(services, number),
+        "warnings": [told for each in blueprint.workloads if each.name == new.workload
+                     for told in _warnings(blueprint, each, new.terms)],
     }  # fmt: skip
 
 
