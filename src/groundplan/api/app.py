@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -49,6 +49,7 @@ from groundplan.core.endpoints import announce_at_last, lookup
 from groundplan.core.errors import GroundplanError
 from groundplan.core.found_last import FoundLast
 from groundplan.core.home import Home
+from groundplan.core.settings import LEAVE_SECONDS as DRAIN_SECONDS
 from groundplan.core.settings import Settings, load_settings
 from groundplan.placement import planned, routes
 
@@ -56,8 +57,6 @@ SERVICE = "control"
 """As which it tells `up` that it serves; whoever asks it knows where it is from `up`."""
 STOP_SECONDS = 5.0
 """Longest that requests may go on where the process is to end."""
-LEAVE_SECONDS = 30.0
-"""The same where a successor serves already, so that nobody waits for it."""
 HEARD_SECONDS = 0.2
 """In which whoever has just connected has said what they want."""
 POOL_SIZE = 12
@@ -96,6 +95,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     )  # fmt: skip
     clock = SystemClock()
     services = Services(home, settings, workspace, demo, Releases(home, clock, demo), pool, clock)
+    beside = ExitStack()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -104,10 +104,11 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
             stack.callback(pool.close)
             stack.enter_context(planned.aside(home.logs, (told.__name__, routes.__name__)))
             genesis_if_empty(home, settings, workspace, demo)
-            app.state.sequencer = background.start(services, app.state.indexing, stack)
             app.state.log_check.start()
             stack.callback(app.state.log_check.stop)
-            controls.start(services, app.state.log_check, stack)
+            stack.enter_context(beside)
+            app.state.sequencer = background.start(services, app.state.indexing, beside)
+            controls.start(services, app.state.log_check, beside)
             yield
 
     app = FastAPI(
@@ -121,6 +122,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     app.state.services = services
     app.state.indexing = Indexing(services)
     app.state.live = Calls(pool)
+    app.state.beside = beside
     app.state.log_check = LogCheck(home, clock)
     app.state.searching = Searching(home)
     app.state.failed_sign_ins = FailedSignIns(services)
@@ -156,21 +158,32 @@ def run(make: Make, arguments: Sequence[str] | None = None) -> int:
     over = threading.Event()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     home = Home(settings.home)
-    _Server(config, asked, app.state.live, home, partial(announce_at_last, home, SERVICE, url, "", over)).run(
-        [listener]
-    )
+    leaving = _Leaving(asked, app.state.live, app.state.beside, options.leave)
+    _Server(config, leaving, home, partial(announce_at_last, home, SERVICE, url, "", over)).run([listener])
     over.set()
     return 0
 
 
-class _Server(uvicorn.Server):
-    """Tells when it serves, and ends live streams when it is to stop, which would otherwise keep it waiting. Running
-    requests have their time then, and who is not answered in it is told so."""
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """What ends with a process, one after the other."""
 
-    def __init__(self, config: uvicorn.Config, asked: Asked, live: Calls, home: Home, tell: Callable[[], None]) -> None:
+    asked: Asked
+    live: Calls
+    beside: ExitStack
+    """Work beside the requests."""
+    seconds: float
+    """Longest that running requests may go on beside a successor, so that nobody waits for it."""
+
+
+class _Server(uvicorn.Server):
+    """Tells when it serves. When it is to stop it ends live streams, which would otherwise keep it waiting, and beside
+    a successor the work that this does now. Running requests have their time then, and who is not answered in it is
+    told so."""
+
+    def __init__(self, config: uvicorn.Config, leaving: _Leaving, home: Home, tell: Callable[[], None]) -> None:
         super().__init__(config)
-        self._asked = asked
-        self._live = live
+        self._leaving = leaving
         self._home = home
         self._tell = tell
         self._until = float("inf")
@@ -181,7 +194,7 @@ class _Server(uvicorn.Server):
             self._tell()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._live.stop()
+        self._leaving.live.stop()
         if self.should_exit:  # asked once more, as where `up` ends while its successor serves
             self._until = min(self._until, time.monotonic() + STOP_SECONDS)
         super().handle_exit(sig, frame)
@@ -189,18 +202,20 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         serves = lookup(self._home, SERVICE)
         overtaken = serves is not None and serves.pid != os.getpid()
-        self._until = min(self._until, time.monotonic() + (LEAVE_SECONDS if overtaken else STOP_SECONDS))
+        self._until = min(self._until, time.monotonic() + (self._leaving.seconds if overtaken else STOP_SECONDS))
         for server in self.servers:
             server.close()
         await asyncio.sleep(HEARD_SECONDS)
         refusing = asyncio.create_task(self._refuse())
+        if overtaken:
+            await asyncio.to_thread(self._leaving.beside.close)
         await super().shutdown(sockets)
         refusing.cancel()
 
     async def _refuse(self) -> None:
         while (left := self._until - time.monotonic()) > 0:  # noqa: ASYNC110 -- a signal brings the end nearer
             await asyncio.sleep(min(left, 0.1))
-        if number := await self._asked.refuse():
+        if number := await self._leaving.asked.refuse():
             log.warning("ends beside %d requests that took too long", number)
         for connection in list(self.server_state.connections):
             connection.transport.close()
@@ -214,6 +229,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8601, help="port of 127.0.0.1 where no --fd is given")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--demo", action="store_true")
+    parser.add_argument(
+        "--leave", type=float, default=DRAIN_SECONDS, help="seconds for running requests where a successor serves"
+    )
     return parser.parse_args(arguments)
 
 

@@ -25,8 +25,8 @@ SHIPPER_TELLS = "gateway-metrics-shipper"
 """As which the shipper is found once it reads journals (`gateway.telemetry.scrape`, which loads far more)."""
 REPLACED = {SEARCH: "groundplan.gateway.search_app", TRANSLATE: "groundplan.gateway.translate_app"}
 """Local services that are our own code rather than a model: new code replaces them."""
-CONTROL_LEAVE_SECONDS = 45.0
-"""More than running requests of a control process may take whose successor serves (`api.app`)."""
+CONTROL_ENDS_SECONDS = 15.0
+"""In which a control process ends whose running requests had their time (`api.app`)."""
 READY_SECONDS = 120.0
 """In which a successor has read its index."""
 EMBEDDED = "embedded"
@@ -63,9 +63,9 @@ def schema_log(home: Home) -> Path:
     return home.logs / "schema.log"
 
 
-def control(home: Home, fd: int, workspace: Path | None, demo: bool) -> Process:
+def control(home: Home, fd: int, workspace: Path | None, demo: bool, leave_seconds: float = LEAVE_SECONDS) -> Process:
     """The control process: the console where it is installed, else the API alone."""
-    arguments = ["--home", str(home.root), "--fd", str(fd)]
+    arguments = ["--home", str(home.root), "--fd", str(fd), "--leave", str(leave_seconds)]
     arguments += ["--workspace", str(workspace)] if workspace is not None else []
     arguments += ["--demo"] if demo else []
     return Process(
@@ -74,7 +74,7 @@ def control(home: Home, fd: int, workspace: Path | None, demo: bool) -> Process:
         fds=(fd,),
         fit=lambda pid: _tells(home, CONTROL, pid),
         leave_signal=signal.SIGTERM,
-        leave_grace=CONTROL_LEAVE_SECONDS,
+        leave_grace=leave_seconds + CONTROL_ENDS_SECONDS,
     )
 
 

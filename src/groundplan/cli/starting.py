@@ -99,7 +99,8 @@ class Start:
         return beside, self.workers(listeners, count), [self._control(listeners)]
 
     def _control(self, listeners: Listeners) -> Process:
-        return processes.control(self.home, listeners.control.fileno(), self.folder, self.demo)
+        leave = self.settings.reload_drain_seconds
+        return processes.control(self.home, listeners.control.fileno(), self.folder, self.demo, leave)
 
     def processes(self, supervisor: Supervisor, listeners: Listeners, workers: int, services: tuple[str, ...]) -> None:
         """Fetch models and start all processes; none waits for another."""
