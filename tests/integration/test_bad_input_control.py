@@ -7,15 +7,19 @@ Missing fields and unknown paths are in test_api_control.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tests.integration.gateway_stack import Reply, parse
+from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
+from groundplan.core.ids import new_id
 from groundplan.testing.database import Cluster
 
 MIB = 1 << 20
@@ -159,3 +163,31 @@ def test_a_budget_below_what_is_kept_of_one(control: Control, path: str) -> None
     answer = control.ask("POST", path, {**asked, "budget_usd": 1e-13})
     assert (answer.status, answer.code) == (422, "request_invalid"), answer.body
     assert "budget_usd" in str(answer.body["error"])
+
+
+def test_head_is_told_what_get_is_but_for_the_body_and_uses_up_no_link(control: Control) -> None:
+    for path in ("/api/status", "/livez", "/api/nowhere", "/api/calls/live"):
+        asked = control.ask("HEAD", path)
+        assert asked.body == b"" and asked.status == (404 if path == "/api/nowhere" else 200), path
+        assert path == "/livez" or asked.headers["content-type"].startswith(("application/json", "text/event-stream"))
+    assert (
+        control.ask("HEAD", "/livez").headers["content-length"]
+        == control.ask("GET", "/livez").headers["content-length"]
+    )
+    link = urlsplit(control.ask("POST", "/api/login-links", {}).body["url"]).path
+    assert control.ask("HEAD", link, Authorization="").status == 405
+    assert control.ask("GET", link, Authorization="").status == 303
+
+
+def test_what_is_none_of_a_few_names_is_refused_and_not_an_empty_list(control: Control) -> None:
+    for path in ("changes?state=none", "knowledge/documents?state=none", "register?kind=none"):
+        told(parse(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
+    renewed = control.ask("POST", f"/api/changes/{new_id()}/renew", {"reason": "because"})
+    assert (renewed.status, renewed.code) == (404, "change_unknown")
+
+
+def test_who_asks_where_no_gateway_is_known_is_told(control: Control) -> None:
+    environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"}
+    asked = ("ask", "hi", "--workload", "assistant", "--home", str(control.home.root), "--json")
+    done = run_command(asked, environment, timeout=60)
+    assert done.returncode == 69 and json.loads(done.stdout)["error"]["code"] == "gateway_unreachable"

@@ -27,6 +27,7 @@ from groundplan.api.release import AT_ONCE
 from groundplan.core.database import database_url
 from groundplan.core.home import Home
 from groundplan.release import approvals, service
+from groundplan.release.issue import planned
 from groundplan.testing.database import Cluster
 
 RECORDED = {
@@ -135,7 +136,7 @@ def test_who_looks_at_a_change_or_has_a_plan_made_leaves_others_their_connection
     status, applied = ask(app, "POST", "/api/apply", body={"files": {"acme.yaml": PRODUCTION}})
     assert status == 200, applied
     (change,) = [each["change"] for each in applied["pending"]]
-    planned, begun, go_on = approvals.planned, threading.Semaphore(0), threading.Event()
+    begun, go_on = threading.Semaphore(0), threading.Event()
     plans = 0
 
     def slow(*arguments: Any) -> Any:

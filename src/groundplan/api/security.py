@@ -16,6 +16,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 16 << 20
+ONCE = ("/login/", "/sign-in/")
+"""Where a GET signs somebody in: whoever looks at a link for somebody, as mail and chat do, uses up none."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (
@@ -54,6 +56,9 @@ class LocalOnly:
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             await _too_large(send)
             return
+        if scope["method"] == "HEAD" and not scope["path"].startswith(ONCE):
+            head = _Head(receive, send)
+            scope, receive, send = {**scope, "method": "GET"}, head.receive, head.send
         body = _Bounded(receive)
         await self._app(scope, body.receive, body.sender(_with_headers(send), send))
 
@@ -63,6 +68,25 @@ def host_name(value: str) -> str:
     if value.startswith("["):
         return value.partition("]")[0].lower() + "]"
     return value.partition(":")[0].lower()
+
+
+class _Head:
+    """What is asked of a page or route by HEAD, as monitors do, is what GET is told but for the body. For the
+    application whoever asks is gone then, so that what never ends does."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._told = False
+
+    async def receive(self) -> Message:
+        return {"type": "http.disconnect"} if self._told else await self._receive()
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not self._told:
+            self._told = True
+            await self._send(message)
+            await self._send({"type": "http.response.body", "body": b""})
 
 
 class _Bounded:

@@ -87,6 +87,16 @@ class ControlClient:
         given = {name: value for name, value in query.items() if value is not None}
         return self.send("GET", f"{path}?{_encoded(given)}" if given else path)
 
+    def gateway(self) -> str:
+        """The gateway's base URL, as `up` told it to the control process. Raises `Unavailable` where none did."""
+        url = self.get("/api/status")["addresses"].get("gateway")
+        if url is None:
+            raise Unavailable(
+                f"{self.url} knows of no gateway", code="gateway_unreachable",
+                hint="`groundplan up` tells it where its gateway is: is it running for that HOME?",
+            )  # fmt: skip
+        return str(url)
+
     def every(self, path: str, name: str, **query: Any) -> Iterator[dict[str, Any]]:
         """All that `path` lists under `name`, page by page: each begins `before` what the one before it ended with."""
         before: str | None = None

@@ -50,7 +50,7 @@ def draft(
     client = ControlClient.connect(home)
     documents = _documents(client, workload)
     random.Random(seed).shuffle(documents)
-    gateway = client.get("/api/status")["addresses"]["gateway"]
+    gateway = client.gateway()
     made: list[dict[str, Any]] = []
     refused = 0
     with key_for(client, workload, person) as key:

@@ -237,7 +237,9 @@ def find_change(conn: Connection[Any], change_id: UUID) -> Change:
     """Raises `NotFound`."""
     change = store.change_by_id(conn, change_id)
     if change is None:
-        raise NotFound(f"there is no change {change_id}", hint="`groundplan status` lists what is pending.")
+        raise NotFound(
+            f"there is no change {change_id}", code="change_unknown", hint="List them: `groundplan changes list`."
+        )
     return change
 
 

@@ -138,7 +138,7 @@ def made_since(conn: Connection[Any], number: int) -> list[Made]:
                FROM blueprint WHERE number >= %s - 1 ORDER BY number""",
             (number,),
         ).fetchall()
-    return [Made(made, at, by, why, declares is not False) for made, at, by, why, declares in rows if made >= number]
+    return [Made(at, when, by, why, declares is not False) for at, when, by, why, declares in rows if at >= number]
 
 
 def signature(conn: Connection[Any], number: int) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Query, Request
@@ -144,7 +144,7 @@ def rollback(body: Rollback, request: Request, services: Using, caller: SignedIn
 def list_changes(
     services: Using,
     caller: Reader,
-    state: str | None = None,
+    state: Literal["pending", "applied", "refused", "withdrawn", "superseded", "expired"] | None = None,
     before: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
 ) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def approver_of(caller: Caller) -> Approver:
     """The person who decides. Raises `Denied` (`operator_never_approves`)."""
     if caller.person is None:
         raise Denied(
-            "the operator may not approve", code="operator_never_approves",
+            "the operator decides about no change", code="operator_never_approves",
             hint="Sign in as somebody who holds the duty: groundplan login --as E-MAIL.",
         )  # fmt: skip
     return Approver(caller.person, caller.proof, caller.real if caller.acting else None)

@@ -38,6 +38,7 @@ from groundplan.ledger.finding import Finding
 from groundplan.release.model import Current, in_force
 
 router = below_api("controls")
+Kind = Literal["", "workload", "model", "deployment", "provider", "prompt", "integration", "tool", "source"]
 MAY_SHOW = frozenset({"compliance", "security", "data", "operations", "business", "product"})
 PERIOD = timedelta(days=365)
 LOG_BYTES = 64 << 20
@@ -187,7 +188,7 @@ def withdraw(evidence_id: UUID, body: Withdrawn, services: Using, caller: Signed
 
 
 @router.get("/register")
-def register_of(services: Using, _: Reader, kind: str = "") -> dict[str, Any]:
+def register_of(services: Using, _: Reader, kind: Kind = "") -> dict[str, Any]:
     """Models, deployments, providers, prompts, integrations, sources and workloads, with what is missing of each."""
     with services.transaction() as conn:
         entries = _entries(conn, services.clock.now())

@@ -43,6 +43,9 @@ NAMELESS = "(its name was erased)"
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+Standing = Literal[
+    "approved", "draft", "rejected", "retired", "superseded", "not_yet_valid", "expired", "deleted", "kept back"
+]
 
 
 class Strict(BaseModel):
@@ -107,8 +110,8 @@ def sources(services: Using, _: Reader) -> dict[str, Any]:
 
 @router.get("/knowledge/documents")
 def documents(
-    services: Using, caller: SignedIn, source: str | None = None, state: str | None = None, text: str | None = None,
-    path: str | None = None, after: str | None = None, limit: int = 200,
+    services: Using, caller: SignedIn, source: str | None = None, state: Standing | None = None,
+    text: str | None = None, path: str | None = None, after: str | None = None, limit: int = 200,
     holds: Literal["personal_data"] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Documents without their text. `state`: how they stand (`standing`: approved, draft, rejected, retired,
