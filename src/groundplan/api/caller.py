@@ -20,7 +20,7 @@ from groundplan.api.served import current_or_none
 from groundplan.core.audit.entry import OPERATOR, ActingAs, service_actor
 from groundplan.core.errors import Denied, Unauthenticated
 from groundplan.identity import rights, rights_store, sessions
-from groundplan.identity.model import COMPANY, Session
+from groundplan.identity.model import COMPANY, DUTIES, Session
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 FOR_RECOVERY = frozenset(
@@ -227,6 +227,17 @@ def require_duty(caller: Caller, duties: frozenset[str], subject: str) -> None:
         return
     names = ", ".join(sorted(duties))
     raise Denied(f"this needs one of the duties {names}", code="duty_missing", hint=f"Ask an owner of {subject}.")
+
+
+def workloads_of(caller: Caller) -> frozenset[str] | None:
+    """Those that somebody answers for; None where that is all of them: by a duty for the company, or a token whose
+    scope let it in."""
+    if caller.operator or caller.kind == "Service":
+        return None
+    held = [of for of, duty in caller.duties if duty in DUTIES]
+    if COMPANY in held:
+        return None
+    return frozenset(of.removeprefix("workload/") for of in held if of.startswith("workload/"))
 
 
 def is_demo(services: Services, conn: Connection[Any]) -> bool:

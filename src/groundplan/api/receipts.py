@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.api import call_choice
-from groundplan.api.caller import Caller
+from groundplan.api.caller import Caller, sees_all
 from groundplan.api.charged import titled
 from groundplan.api.context import Services
 from groundplan.api.cost import receipt as cost_receipt
@@ -23,7 +23,7 @@ def receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: 
     """`queries.receipt` with `chosen`, `content`, and for who holds a duty `allocated`. Raises as that does."""
     found = titled(conn, with_who(conn, caller, queries.receipt(conn, call_id)))
     kept = content_store.kept(conn, call_id)
-    duty = caller.operator or bool(caller.duties)
+    duty = sees_all(caller)
     beside = cost_receipt.beside(conn, found, services.clock.now().date()) if duty else None
     cost_receipt.explain(conn, found)
     chosen = call_choice.sentences(conn, found)

@@ -14,6 +14,9 @@ from groundplan.identity.store import changed, rows
 
 MOST_BEGUN = 10_000
 """Sign-ins that nobody has finished yet: more than begin in half a minute at any company."""
+_OTHERS: LiteralString = """p.active AND p.id <> %s AND (
+      EXISTS (SELECT 1 FROM passkey k WHERE k.person_id = p.id AND k.confirmed_at IS NOT NULL AND k.removed_at IS NULL)
+      OR EXISTS (SELECT 1 FROM console_session s WHERE s.person_id = p.id AND s.proof = 'oidc'))"""
 _PASSKEY: LiteralString = """SELECT id, person_id, material, sign_count, label, created_at, created_by, used_at,
     confirmed_at, confirmed_by, waits_until FROM passkey WHERE removed_at IS NULL"""
 
@@ -57,13 +60,17 @@ def ever_confirmed(conn: Connection[Any]) -> bool:
 
 def others_confirmed(conn: Connection[Any], person_id: UUID) -> bool:
     """Whether somebody else who is active has a confirmed passkey, or has signed in at the company's own sign-in."""
+    return bool(rows(conn, f"SELECT 1 FROM person p WHERE {_OTHERS} LIMIT 1", (person_id,)))
+
+
+def others_confirm(conn: Connection[Any], person_id: UUID) -> bool:
+    """Whether one of them may confirm passkeys: by a duty for the company, or one that nobody holds for it."""
     return bool(
         rows(
             conn,
-            """SELECT 1 FROM person p WHERE p.active AND p.id <> %s AND (
-                 EXISTS (SELECT 1 FROM passkey k WHERE k.person_id = p.id AND k.confirmed_at IS NOT NULL
-                   AND k.removed_at IS NULL)
-                 OR EXISTS (SELECT 1 FROM console_session s WHERE s.person_id = p.id AND s.proof = 'oidc')) LIMIT 1""",
+            f"""SELECT 1 FROM person p JOIN duty d ON d.person_id = p.id WHERE {_OTHERS} AND (
+                 d.subject = 'company' OR NOT EXISTS (SELECT 1 FROM duty c JOIN person q ON q.id = c.person_id
+                   WHERE q.active AND c.subject = 'company' AND c.duty = d.duty)) LIMIT 1""",
             (person_id,),
         )
     )

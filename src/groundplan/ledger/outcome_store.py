@@ -6,7 +6,7 @@ not answered may send it again under the same id: it is there once or not at all
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, LiteralString
@@ -20,6 +20,9 @@ from groundplan.core.errors import Conflict, NotFound
 VALUE_DIGITS: Final = 18
 VALUE_PLACES: Final = 12
 LABEL_LENGTH: Final = 200
+
+Whose = Mapping[UUID, tuple[str, UUID | None]]
+"""Calls -> (workload, person)."""
 
 _ADD: LiteralString = """INSERT INTO outcome (id, call_id, at, accepted, value_usd, label, by)
     SELECT %(id)s, c.id, coalesce(%(at)s::timestamptz, now()), %(accepted)s::boolean, %(value_usd)s::numeric,
@@ -73,6 +76,12 @@ def add(conn: Connection[Any], outcome: Outcome) -> bool:
     if not new:
         _judge(conn.execute(_SAME if outcome.named else _CALL, parameters).fetchone(), outcome)
     return new
+
+
+def whose(conn: Connection[Any], calls: Collection[UUID]) -> Whose:
+    """Of those that are in the ledger."""
+    rows = conn.execute("SELECT id, workload, person_id FROM call WHERE id = ANY(%s)", (list(calls),)).fetchall()
+    return {id: (workload, person) for id, workload, person in rows}
 
 
 def accepted_before(conn: Connection[Any], call_id: UUID) -> bool:

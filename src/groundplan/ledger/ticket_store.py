@@ -80,10 +80,13 @@ async def tell_async(conn: AsyncConnection[Any], told: Told) -> list[Kept]:
     return _judge(await (await conn.execute(_TELL, told.parameters)).fetchall(), told)
 
 
-def known(conn: Connection[Any], tickets: list[str]) -> set[str]:
-    """Those of them that any call worked on."""
-    rows = conn.execute("SELECT DISTINCT ticket FROM ticket_call WHERE ticket = ANY(%s)", (tickets,)).fetchall()
-    return {row[0] for row in rows}
+def worked_on(conn: Connection[Any], tickets: list[str]) -> dict[str, frozenset[str]]:
+    """Those of them that any call worked on -> the workloads of these calls."""
+    rows = conn.execute(
+        "SELECT ticket, array_agg(DISTINCT workload) FROM ticket_call WHERE ticket = ANY(%s) GROUP BY ticket",
+        (tickets,),
+    ).fetchall()
+    return {ticket: frozenset(workloads) for ticket, workloads in rows}
 
 
 def _judge(rows: list[tuple[Any, ...]], told: Told) -> list[Kept]:

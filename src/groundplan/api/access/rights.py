@@ -23,7 +23,7 @@ from groundplan.api.context import Using
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
 from groundplan.governance.policy.cedar import Ruleset, Slice, Source, Verdict, denied, entities
-from groundplan.identity.model import COMPANY
+from groundplan.identity.model import COMPANY, SCOPES
 
 UNLISTED = "work"
 COMPANY_WIDE = frozenset({"people", "appoint", "handover", "erase"})
@@ -123,6 +123,11 @@ def _refusal(found: Verdict, caller: Caller, action: str) -> Denied:
     wanted = [rule for rule in rules().rules if rule.effect == "permit" and _is_about(rule.body, action)]
     hints = [rule.hint for rule in wanted if rule.hint]
     hint = hints[0] if hints else "Ask one of the owners."
+    if caller.kind == "Service":
+        scope = {"own": "read", "settle": "work"}.get(action, action)
+        message = f"this token has no scope that lets it do this ({action})"
+        hint = f"Make one that has it: `groundplan tokens create NAME --scope {scope}`." if scope in SCOPES else hint
+        return Denied(message, code="scope_missing", hint=hint)
     if caller.duties:
         message = f"none of your duties lets you do this ({action})"
     else:

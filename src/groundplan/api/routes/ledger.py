@@ -8,12 +8,14 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
+from msgspec.structs import replace
+from psycopg import Connection
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from groundplan.api import receipts
+from groundplan.api import receipts, worth
 from groundplan.api.access.door import below_api
 from groundplan.api.budgets import budget_use
-from groundplan.api.caller import Reader, SignedIn
+from groundplan.api.caller import Caller, Reader, SignedIn, sees_all, workloads_of
 from groundplan.api.context import Using
 from groundplan.api.cost import meaning_saved
 from groundplan.api.people import named
@@ -70,7 +72,7 @@ def list_calls(
     """Newest first; continue with `before` = `next`. Who holds no duty sees their own calls."""
     with services.transaction() as conn:
         who = caller.person
-        if caller.operator or caller.duties:  # others are not told who is here, either
+        if sees_all(caller):  # others are not told who is here, either
             who = None if person is None else named(conn, person)
         wanted = CallFilter(workload=workload, status=status, person=who, deployment=deployment)
         found = queries.list_calls(conn, wanted, before=before, limit=limit)
@@ -84,7 +86,7 @@ def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     whether prompt and answer are kept; for who holds a duty, its part of what is allocated beside the calls."""
     with services.transaction() as conn:
         found = receipts.receipt(conn, services, caller, call_id)
-    if not (caller.operator or caller.duties) and found["person_id"] != str(caller.person):
+    if not sees_all(caller) and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
     return found
 
@@ -115,13 +117,13 @@ def cost_by_day(services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=
 @router.post("/outcomes", status_code=201)
 def outcome(body: Outcome, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Report what a call was worth: once by its `id`, and the same without one only once; or what became of a ticket,
-    which counts once for each workload whose calls worked on it. Applications send the same to the gateway's port with
-    the API key of the call's workload."""
+    which counts once for each workload whose calls worked on it. By who holds a duty for the workload, or whose call it
+    is. Applications send the same to the gateway's port with the API key of the call's workload."""
     if body.call_id is None:
         said = Said(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
         told = told_of(said, caller.actor, None, services.clock.now())
         with services.transaction() as conn:
-            return ticket_store.kept_json(told, ticket_store.tell(conn, told))
+            return ticket_store.kept_json(told, _tell(conn, caller, told))
     reported = outcome_store.Outcome(
         id=body.id or new_id(),
         call_id=body.call_id,
@@ -132,5 +134,15 @@ def outcome(body: Outcome, services: Using, caller: SignedIn) -> dict[str, Any]:
         named=body.id is not None,
     )
     with services.transaction() as conn:
+        worth.check_call(caller, body.call_id, outcome_store.whose(conn, [body.call_id]))
         outcome_store.add(conn, reported)
     return {"id": str(reported.id), "call_id": str(reported.call_id)}
+
+
+def _tell(conn: Connection[Any], caller: Caller, told: ticket_store.Told) -> list[ticket_store.Kept]:
+    """For the workloads that the caller answers for. Nobody else is told whether there is such a ticket."""
+    worked_on = ticket_store.worked_on(conn, [told.ticket]).get(told.ticket, frozenset())
+    if not worked_on and workloads_of(caller):
+        return ticket_store.tell(conn, told)
+    workloads = worth.workloads_told(caller, told.ticket, worked_on)
+    return [kept for each in workloads for kept in ticket_store.tell(conn, replace(told, workload=each))]

@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from groundplan.api.access.door import below_api
-from groundplan.api.caller import Caller, SignedIn, caller_by_now
+from groundplan.api.caller import Caller, SignedIn, caller_by_now, sees_all
 from groundplan.api.context import Services, Using
 from groundplan.api.live import Calls, Missed
 from groundplan.api.served import current_blueprint, known_deployment, known_workload
@@ -109,8 +109,7 @@ class _Watcher:
 
     def _known(self, caller: Caller) -> dict[str, str]:
         self._looked = time.monotonic()
-        own = not caller.operator and not caller.duties
-        return {**self._asked, "person_id": str(caller.person)} if own else self._asked
+        return self._asked if sees_all(caller) else {**self._asked, "person_id": str(caller.person)}
 
     async def may_see(self) -> bool:
         """Whether they may still, as was found not long ago; where nobody can tell, they ask again and miss nothing."""

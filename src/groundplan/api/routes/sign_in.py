@@ -20,7 +20,7 @@ from groundplan.api.watch import passkeys_waiting
 from groundplan.core.errors import Denied, Invalid
 from groundplan.identity import passkey_store, passkeys, session_store, sessions
 from groundplan.identity import store as people
-from groundplan.identity.model import Passkey, Session
+from groundplan.identity.model import DUTIES, Passkey, Session
 from groundplan.identity.passkeys import Site
 
 router = below_api("session")
@@ -118,13 +118,11 @@ def list_passkeys(services: Using, caller: SignedIn, waiting: Annotated[bool, Qu
 
 @router.post("/passkeys/{passkey}/confirm")
 def confirm(passkey: Hex, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Say that a colleague's passkey is theirs, after you asked them in person. Only from a proven session."""
-    if not {duty for _, duty in caller.duties} - {"auditor"}:  # who changes nothing
-        raise Denied(
-            "you hold no duty here", code="duty_missing", hint="Only somebody with a duty may confirm passkeys."
-        )
+    """Say that a colleague's passkey is theirs, after you asked them in person. Only from a proven session, and by a
+    duty of the company: all that they approve rests on it."""
     now = services.clock.now()
     with services.transaction() as conn:
+        _check_confirms(conn, caller, bytes.fromhex(passkey))
         key = passkeys.confirm(conn, session_of(caller), bytes.fromhex(passkey), now)
         passkeys_waiting.tell(conn, now)
         return _json(conn, key)
@@ -194,6 +192,20 @@ def session_of(caller: Caller) -> Session:
     if caller.signed is None:
         raise Denied("a token has no session", code="session_only", hint="Sign in with a browser.")
     return caller.signed
+
+
+def _check_confirms(conn: Connection[Any], caller: Caller, passkey: bytes) -> None:
+    """Raises `Denied` (`duty_missing`) unless they hold a duty of the company; where nobody else does who could confirm
+    it, any duty will do, or it would wait for ever."""
+    held = {duty for _, duty in caller.duties} & set(DUTIES)
+    if held & held_for_company(conn, caller):
+        return
+    key = passkey_store.by_id(conn, passkey) if held else None
+    if key is None or passkey_store.others_confirm(conn, key.person_id):
+        raise Denied(
+            "you hold no duty of the company" if held else "you hold no duty here", code="duty_missing",
+            hint="Ask somebody who holds a duty for the company to confirm it.",
+        )  # fmt: skip
 
 
 def _may_end(conn: Connection[Any], caller: Caller) -> bool:

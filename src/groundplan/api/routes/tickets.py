@@ -7,7 +7,7 @@ is told once. So it is written in parts, and one that is cut off is simply sent 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -16,6 +16,7 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
+from groundplan.api import worth
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Services, Using
@@ -24,7 +25,7 @@ from groundplan.api.routes.costs import Day
 from groundplan.api.sent_file import pairs, text_of
 from groundplan.core.audit.store import record
 from groundplan.core.error_shape import problem_json
-from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
+from groundplan.core.errors import Conflict, Denied, Invalid, NotFound, Problem
 from groundplan.core.money import ceil_div, format_numeric, format_usd, from_decimal
 from groundplan.economics.tickets import Row, read_tickets
 from groundplan.ledger import outcome_store, ticket_store
@@ -55,7 +56,8 @@ async def imported(
     request: Request, services: Using, caller: Reader, query: Annotated[ImportQuery, Query()]
 ) -> dict[str, Any]:
     """Take over what a ticket system says of its tickets (the body: CSV or JSON up to 16 MiB, also the one object of a
-    webhook). Lines that cannot be taken are told with their place; tickets that no call worked on are only counted."""
+    webhook). Lines that cannot be taken are told with their place, also those of workloads that the caller holds no
+    duty for; tickets that no call worked on are only counted."""
     text = await text_of(request, "tickets", "Export fewer days at once.")
     return await run_in_threadpool(_import, services, caller, text, query)
 
@@ -92,11 +94,12 @@ def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -
     refused = list(read.refused)
     for start in range(0, len(read.rows), PART):
         with services.transaction() as conn:
-            _take(conn, read.rows[start : start + PART], caller.actor, counts, refused)
+            _take(conn, caller, read.rows[start : start + PART], counts, refused)
     refused.sort(key=lambda problem: problem.where.line if problem.where else 0)
     if refused and not counts.total():
         first = refused[0]
-        raise Invalid(
+        kind = Denied if all(problem.code == worth.NOT_THEIRS for problem in refused) else Invalid
+        raise kind(
             first.message, code=first.code, hint=first.hint, where=first.where, problems=tuple(refused[:MOST_REFUSED])
         )
     told = {name: counts[name] for name in ("new", "same", "waiting", "others")}
@@ -113,28 +116,37 @@ def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -
     }  # fmt: skip
 
 
-def _take(conn: Connection[Any], rows: Sequence[Row], actor: str, counts: Counter[str], refused: list[Problem]) -> None:
+def _take(
+    conn: Connection[Any], caller: Caller, rows: Sequence[Row], counts: Counter[str], refused: list[Problem]
+) -> None:
     """Keep them; what was refused is added to `refused`. Each ticket is held until the end, so all hold them in one
     order."""
-    known = ticket_store.known(conn, [row.ticket for row in rows if row.ticket])
+    known = ticket_store.worked_on(conn, [row.ticket for row in rows if row.ticket])
+    calls = outcome_store.whose(conn, [row.call for row in rows if row.call is not None])
     for row in sorted(rows, key=lambda one: (one.ticket, one.at)):
         if row.call is None and row.ticket not in known:
             counts["others"] += 1
             continue
         try:
-            counts[_one(conn, row, actor)] += 1
-        except (NotFound, Conflict) as error:
+            counts[_one(conn, caller, row, known, calls)] += 1
+        except (NotFound, Conflict, Denied) as error:
             refused.append(Problem(error.message, error.code, error.hint, row.where))
 
 
-def _one(conn: Connection[Any], row: Row, actor: str) -> str:
+def _one(
+    conn: Connection[Any], caller: Caller, row: Row, known: Mapping[str, frozenset[str]], calls: outcome_store.Whose
+) -> str:
     """new, same or waiting."""
     if row.call is None:
-        told = ticket_store.Told(
-            ticket=row.ticket, state=row.state, at=row.at, event=row.event, by=actor, value_usd=row.value
-        )
-        found = {each.told for each in ticket_store.tell(conn, told)}
+        found = set()
+        for workload in worth.workloads_told(caller, row.ticket, known[row.ticket]):
+            told = ticket_store.Told(
+                ticket=row.ticket, state=row.state, at=row.at, event=row.event, by=caller.actor, value_usd=row.value,
+                workload=workload,
+            )  # fmt: skip
+            found |= {each.told for each in ticket_store.tell(conn, told)}
         return next(each for each in ("new", "same", "waiting") if each in found)
+    worth.check_call(caller, row.call, calls)
     if row.state == "open" and not outcome_store.accepted_before(conn, row.call):
         return "waiting"
     outcome = outcome_store.Outcome(
@@ -143,7 +155,7 @@ def _one(conn: Connection[Any], row: Row, actor: str) -> str:
         accepted=row.state == "resolved",
         value_usd=row.value,
         label=f"ticket {row.ticket}" if row.ticket else "ticket",
-        by=actor,
+        by=caller.actor,
         at=row.at,
     )
     return "new" if outcome_store.add(conn, outcome) else "same"
