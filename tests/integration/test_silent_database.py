@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg.abc import PQGen
 from psycopg_pool import PoolTimeout
 from tests.integration.quiet_way import QuietWay, quiet_way
 
@@ -105,6 +108,35 @@ def test_what_ships_and_searches_gives_a_connection_up_over_which_nothing_is_hea
             connection.execute("SELECT 1")
         assert time.monotonic() - began < AT_MOST
         assert connection.closed
+
+
+@pytest.mark.parametrize("at", range(2))
+def test_what_came_while_this_process_stood_still_is_read(
+    database: Database, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """As on a machine that stalls, as a statement is sent, or as its answer is read: the connection was given up."""
+
+    wait, steps = psycopg.Connection.wait, itertools.count()
+
+    def stands_still(gen: PQGen[Any]) -> PQGen[Any]:
+        try:
+            waits = next(gen)
+            while True:
+                ready = yield waits
+                if next(steps) == at:
+                    time.sleep(0.6)
+                waits = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+    def waited(connection: Any, gen: PQGen[Any], *more: Any) -> Any:
+        return wait(connection, stands_still(gen), *more)
+
+    with connect(database.urls["shipper"], autocommit=True, kind=Bounded) as connection:
+        monkeypatch.setattr(Bounded, "most", 0.5)
+        monkeypatch.setattr(psycopg.Connection, "wait", waited)
+        (text,) = connection.execute("SELECT repeat('x', 2000000)").fetchone() or ("",)
+        assert len(text) == 2_000_000
 
 
 async def test_threads_speak_as_the_gateways_role_wherever_the_database_is(database: Database) -> None:

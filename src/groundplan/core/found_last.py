@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+from time import monotonic
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 import psycopg
@@ -45,7 +46,8 @@ class FoundLast(psycopg.Connection[Any]):
 
 
 class Bounded(FoundLast):
-    """One whose statements end, and the connection with them, also where nothing is heard of PostgreSQL any more.
+    """One whose statements end, and the connection with them, also where nothing is heard of PostgreSQL any more. It is
+    silent for as long as this process could have heard it: where that stood still, the answer lies in its socket.
     Keepalives tell that a machine is gone, and not that what stands between takes everything and passes nothing on, or
     that a server stands still in whose place another one answers by now."""
 
@@ -55,11 +57,27 @@ class Bounded(FoundLast):
     def wait(self, gen: PQGen[_Made], interval: float = 0.1, timeout: float | None = None) -> _Made:
         """Raises psycopg.Error."""
         try:
-            return super().wait(gen, interval, self.most if timeout is None else min(timeout, self.most))
+            return super().wait(_heard(gen, self.most, 2 * interval), interval, timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.pgconn.finish()
             raise
+
+
+def _heard(gen: PQGen[_Made], most: float, step: float) -> PQGen[_Made]:
+    """As `gen`, which is resumed in steps shorter than `step` while this process runs, for at most so many seconds of
+    them. Raises psycopg.OperationalError."""
+    try:
+        waits, left = next(gen), most
+        while left > 0:
+            since = monotonic()
+            ready = yield waits
+            left -= min(step, monotonic() - since)
+            waits = gen.send(ready)  # what is there is read first
+        raise psycopg.OperationalError("the server takes too long")
+    except StopIteration as end:
+        made: _Made = end.value
+        return made
 
 
 def _is_away(told: str) -> bool:
