@@ -27,7 +27,7 @@ GOOD = json.dumps(
 ).encode()  # fmt: skip
 OURS = {
     "date", "content-type", "content-length", "connection", "transfer-encoding", "cache-control", "retry-after",
-    "x-accel-buffering", "x-request-id", "x-should-retry",
+    "retry-after-ms", "x-accel-buffering", "x-request-id", "x-should-retry",
 }  # fmt: skip
 
 
