@@ -20,7 +20,7 @@ from tests.unit.interrupted import HOWS, Cut, Seen, books, seen, settles, watch
 from tests.unit.raw_upstream import asked
 from tests.unit.test_interrupted_calls import SCENES, cut_once
 
-from groundplan.blueprint.model import Deployment, Limit, ProviderKey
+from groundplan.blueprint.model import Deployment, Limit, ProviderKey, Rates
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.call import race, serve
 from groundplan.gateway.call.attempt import Attempt
@@ -138,6 +138,18 @@ async def test_a_limit_without_room_leaves_the_turn(tmp_path: Path) -> None:
         for _ in range(3):
             assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
             assert state(rig) == {"one": HALF_OPEN}
+        await rig.books()
+
+
+async def test_a_call_at_flex_leaves_the_turn_that_it_has_at_flex(tmp_path: Path) -> None:
+    """What is known of a deployment is apart there."""
+    priced = {"rates": Rates(input=0, output=10 * 10**12, flex=Rates(input=0, output=5 * 10**12))}
+    async with call_rig(tmp_path, limits=NO_ROOM, more={"one": priced, "two": priced}) as rig:
+        for _ in range(3):
+            rig.gateway.flex.failed("one", rig.gateway.loop.time() - 60)
+        for _ in range(3):
+            assert (await rig.chat(service_tier="flex")).json["groundplan"]["deployment"] == "two"
+            assert rig.gateway.flex.states(rig.gateway.loop.time()) == {"one": HALF_OPEN} and not state(rig)
         await rig.books()
 
 
