@@ -294,6 +294,23 @@ def test_mail_links_and_decides_nothing(services: Services, clock: ManualClock, 
         assert "ends on" in kept.mails[-1]["Subject"]
 
 
+def test_whoever_sets_mail_up_sends_nobody_what_was_true_long_ago(
+    services: Services, clock: ManualClock, post: tuple[Kept, int]
+) -> None:
+    """It waited for good, and all of it went out on that day."""
+    kept, port = post
+    change = begin(services)
+    settings = dataclasses.replace(services.settings, mail_url=f"smtp://127.0.0.1:{port}", mail_from="gp@acme.example")
+    reach = dataclasses.replace(services, settings=settings)
+    approval_terms.look(services)
+    approve(services, change, "ana")
+    clock.advance(timedelta(days=40).total_seconds())
+    assert mail.send_waiting(services) == 0 and mail.send_waiting(reach) == 0
+    approval_terms.look(services)
+    assert mail.send_waiting(services) == 0, "that is new"
+    assert mail.send_waiting(reach) == 1 and [each["To"] for each in kept.mails] == ["sam@acme.example"]
+
+
 def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Services, clock: ManualClock) -> None:
     begin(services, terms=TERMS.replace("valid_days: 60", "valid_days: 365"))
     with services.transaction() as conn:

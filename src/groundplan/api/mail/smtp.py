@@ -25,12 +25,16 @@ RETRY = timedelta(minutes=1)
 LONGEST = timedelta(minutes=5)
 """That a mail may be on its way: after it whoever took it is taken to be gone."""
 KEPT = timedelta(days=90)
+UNSENT = timedelta(days=1)
+"""Where no mail is set up, what is older is forgotten: whoever sets it up later sends nobody what was true long ago."""
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def send_waiting(services: Services) -> int:
     """Hand over what waits; how many were. What fails is tried again later and later."""
     if services.settings.mail_url is None:
+        with services.transaction() as conn:
+            mail_store.forget(conn, services.clock.now() - UNSENT)
         return 0
     count = 0
     for _ in range(AT_ONCE):
