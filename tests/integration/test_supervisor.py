@@ -341,7 +341,7 @@ def test_a_log_that_grows_large_while_its_process_runs_is_set_aside_and_goes_on(
 
         supervisor.run(tick)
         assert pid_of(supervisor, "talks") == pid
-        assert older.stat().st_size == 100 and older.stat().st_mode & 0o777 == 0o600
+        assert older.stat().st_size >= 100 and older.stat().st_mode & 0o777 == 0o600  # with what came meanwhile
         before = int(older.read_text().split()[-1])
         assert eventually(lambda: len(log.read_text().split()) > 2)
         assert int(log.read_text().split()[0]) > before and "\0" not in log.read_text()
