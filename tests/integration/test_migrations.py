@@ -324,14 +324,16 @@ def test_a_step_that_waits_for_a_table_lets_others_use_it(
 def test_a_step_that_waits_crosswise_with_a_call_runs_again_and_says_so(
     postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has a table that the other one waits for: PostgreSQL ends one of them, which may be the step."""
+    """Each has a table that the other one waits for: PostgreSQL ends who looks for that first, here the step."""
     monkeypatch.setattr(upgrade, "TURN_SECONDS", 20.0)  # it looks for that after a second, as a step waits for one
     monkeypatch.setattr(upgrade, "PAUSE_SECONDS", 0.05)
     scripts, told = Path(upgrade.__file__).parents[1] / "migrations", list[str]()
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'replay_run'::regclass"
     with bare_database(postgres_cluster, "bare_cross") as url, ThreadPoolExecutor(1) as pool:
         migrate(url, "0360_owners_of_documents")
-        with connect(url) as call, connect(url, autocommit=True) as looking:
+        calls = postgres_cluster.superuser_url("bare_cross")
+        with connect(calls) as call, connect(url, autocommit=True) as looking:
+            call.execute("SET deadlock_timeout = '1h'")
             call.execute("LOCK TABLE replay_run IN ROW EXCLUSIVE MODE")
             to, progress = "0361_what_judges_said", told.append
             upgrading = pool.submit(upgrade.upgrade, url, to, scripts, patience=30, progress=progress)
