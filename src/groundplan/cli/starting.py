@@ -8,12 +8,10 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
-
-import psycopg
 
 from groundplan.api.genesis import check_database, check_keys, genesis_if_empty, note_database, take_up_keys
 from groundplan.api.served import current_or_none, services_now
@@ -21,7 +19,7 @@ from groundplan.cli import processes
 from groundplan.cli.client import ControlClient, read_token
 from groundplan.cli.listeners import Listeners
 from groundplan.cli.progress import Steps
-from groundplan.core.database import connect, database_url, first_line
+from groundplan.core.database import connect, database_url, refusal_told
 from groundplan.core.endpoints import lookup
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
@@ -179,18 +177,12 @@ class Start:
         return "" if status["indexed"] else READING
 
 
-@contextmanager
-def _refusal_told() -> Iterator[None]:
-    """What PostgreSQL refuses, as where its disk is full, in our words."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise Unavailable(
-            f"the database refuses what a start needs: {first_line(error)}",
-            code="database_unavailable",
-            hint="Look at its disk and its log; then start again: what was done already stays as it is.",
-            retry_after=1.0,
-        ) from error
+def _refusal_told() -> AbstractContextManager[None]:
+    return refusal_told(
+        "the database refuses what a start needs",
+        code="database_unavailable",
+        hint="Look at its disk and its log; then start again: what was done already stays as it is.",
+    )
 
 
 def _check_alive(supervisor: Supervisor) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Literal, get_args
 from urllib.parse import quote, urlencode
 
@@ -203,6 +204,15 @@ def select(
     """All rows of a query, each by the names of its columns. `query` holds no values: those are `parameters`."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query.encode(), parameters).fetchall()
+
+
+@contextmanager
+def refusal_told(what: str, code: str, hint: str) -> Iterator[None]:
+    """What PostgreSQL refuses, as where its disk is full, in our words: raises `Unavailable` (`code`)."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise Unavailable(f"{what}: {first_line(error)}", code=code, hint=hint) from error
 
 
 def first_line(error: BaseException) -> str:

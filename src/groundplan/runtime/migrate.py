@@ -11,15 +11,24 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 
-from groundplan.core.database import ROLES, connect, database_url, first_line, pooled, role_name, unhurried
+from groundplan.core.database import (
+    ROLES,
+    connect,
+    database_url,
+    first_line,
+    pooled,
+    refusal_told,
+    role_name,
+    unhurried,
+)  # fmt: skip
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -54,7 +63,12 @@ def migrate(url: str, target: str | None = None, progress: Callable[[str], None]
     that is missing as SQL for an administrator, and `Unavailable` (`database_unavailable`, `database_read_only`,
     `migration_failed`, `migration_locked`). A failed step leaves the database at the step before.
     """
-    with connect(url, autocommit=True) as connection, _refusal_told():
+    told = refusal_told(
+        "the database cannot be prepared",
+        code="migration_failed",
+        hint="Look at its disk and its log, then start again: what was done already stays as it is.",
+    )
+    with connect(url, autocommit=True) as connection, told:
         unhurried(connection)
         check_writable(connection)
         _lock(connection, progress)
@@ -70,19 +84,6 @@ def migrate(url: str, target: str | None = None, progress: Callable[[str], None]
             upgrade(url, max(wanted, found or wanted), _SCRIPTS, missed, progress=progress)
         _shield(connection)
     return wanted
-
-
-@contextmanager
-def _refusal_told() -> Iterator[None]:
-    """What PostgreSQL refuses around the steps, such as a role for which its disk has no room."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise Unavailable(
-            f"the database cannot be prepared: {first_line(error)}",
-            code="migration_failed",
-            hint="Look at its disk and its log, then start again: what was done already stays as it is.",
-        ) from error
 
 
 def look(url: str) -> str | None:

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import psycopg
 from psycopg import sql
 
-from groundplan.core.database import DATABASE, ROLES, connect, embedded_url, first_line, role_name
+from groundplan.core.database import DATABASE, ROLES, connect, embedded_url, refusal_told, role_name
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home, sync_folder, write_atomically
 from groundplan.core.settings import child_environment
@@ -202,7 +202,8 @@ class EmbeddedPostgres:
     def prepared(self) -> None:
         """Make the roles, the database and its extension in a server that answers; safe to repeat."""
         passwords = self._passwords()
-        try:
+        hint = f"See {self.log}, and the room on its disk; then start again."
+        with refusal_told("the database cannot be prepared", code="postgres_init", hint=hint):
             with self._connected("postgres") as connection:
                 for role in ROLES:
                     _ensure_role(connection, role_name(DATABASE, role), passwords[role])
@@ -210,12 +211,6 @@ class EmbeddedPostgres:
                 _ensure_database(connection)
             with self._connected(DATABASE) as connection:
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        except psycopg.Error as error:
-            raise Unavailable(
-                f"the database cannot be prepared: {first_line(error)}",
-                code="postgres_init",
-                hint=f"See {self.log}, and the room on its disk; then start again.",
-            ) from error
 
     def _connected(self, database: str) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection to a server that answered a moment ago, also where it stands still now: what recovers, or has a
