@@ -1,8 +1,8 @@
 """A search service that is forked for a test prepares no networks for the lengths that questions have.
 
-They take three quarters of a second of computing, as much as all the rest of its start, beside the questions that it
-answers meanwhile; with them a question is a sixth quicker, which pays in the hours that a service runs, and never in a
-test. Vectors are the same, which `test_knowledge_embed` shows; a service that starts from nothing prepares them.
+They take three quarters of a second of computing once it is asked often; with them a question is a sixth quicker,
+which pays in the hours that a service runs, and never in a test. Vectors are the same, which `test_knowledge_embed`
+shows; a service that starts from nothing prepares them.
 """
 
 from __future__ import annotations

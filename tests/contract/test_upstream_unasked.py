@@ -271,6 +271,33 @@ def test_who_says_something_now_and_then_is_not_silent_however_it_is_framed() ->
     uvloop.run(run())
 
 
+def test_who_was_given_long_for_a_beginning_has_less_for_what_follows() -> None:
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
+            connection = await pool.connect(PATIENCE)
+
+            def sink(data: bytes) -> bool:
+                connection.pump(sink, 0.2)
+                return True
+
+            connection.send(REQUEST)
+            end = await accepting
+            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            await asyncio.to_thread(end.sendall, b"HTTP/1.1 200 OK\r\n\r\n")
+            assert await connection.head(PATIENCE) == 200
+            connection.pump(sink, PATIENCE)
+            waiting = asyncio.create_task(connection.chunk(PATIENCE))
+            await asyncio.sleep(0)  # until it waits
+            await asyncio.to_thread(end.sendall, b"x")
+            async with asyncio.timeout(PATIENCE / 2):
+                with pytest.raises(UpstreamFailure, match="in time"):
+                    await waiting
+            end.close()
+
+    uvloop.run(run())
+
+
 def test_a_connection_whose_last_answer_nobody_took_is_read_for_the_next() -> None:
     """As where a client is gone that took nothing of it, or waited for room."""
 

@@ -47,9 +47,9 @@ SEGMENT = 1 << 19
 
 
 def deployment(name: str, port: int, **more: Any) -> Deployment:
-    settings: dict[str, Any] = {"rates": RATES, **PATIENT, **more}
+    settings: dict[str, Any] = {"rates": RATES, "site": f"site-{name}", **PATIENT, **more}
     return Deployment(
-        name=name, site=f"site-{name}", model=f"scripted/{name}", upstream_model=f"up-{name}",
+        name=name, model=f"scripted/{name}", upstream_model=f"up-{name}",
         url=f"http://127.0.0.1:{port}/v1", **settings,
     )  # fmt: skip
 
@@ -111,7 +111,8 @@ class Stack:
         port: int = self.listening.getsockname()[1]
         return port
 
-    def apply(self, made: Blueprint, *, signed: bool = True) -> None:
+    def apply(self, made: Blueprint, *, signed: bool = True, number: int | None = None) -> None:
+        """`number`: under which it is stored, where that is not its own."""
         body = artifact.encode(made)
         signature = artifact.sign(body if signed else body + b" ", load_private(self.home, "blueprint"))
 
@@ -119,9 +120,9 @@ class Stack:
             connection.execute(
                 "INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_by, reason) "
                 "VALUES (%s, %s, %s, %s, 'k', '{}', 'operator', 'test')",
-                (made.number, body, artifact.digest(body), signature),
+                (number or made.number, body, artifact.digest(body), signature),
             )
-            connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(made.number),))
+            connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(number or made.number),))
 
         self._as_control(insert)
 

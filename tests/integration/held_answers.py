@@ -32,6 +32,7 @@ from openai.types import (
     ImagesResponse,
     Model,
     ModerationCreateResponse,
+    Upload,
 )
 from openai.types.audio import Transcription, TranscriptionStreamEvent, Translation
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionDeleted
@@ -39,6 +40,7 @@ from openai.types.realtime import RealtimeServerEvent
 from openai.types.responses import InputTokenCountResponse, Response, ResponseStreamEvent
 from openai.types.responses.response_item_list import ResponseItemList
 from openai.types.shared import ErrorObject
+from openai.types.uploads import UploadPart
 from tests.integration.gateway_stack import Reply, Stack
 from tests.integration.sdk_types import OURS, strict
 
@@ -90,12 +92,17 @@ ROUTES: dict[str, Held] = {
     "POST /v1/audio/speech": Held(),  # sound
     "POST /v1/audio/transcriptions": Held(Transcription, events=TranscriptionStreamEvent),
     "POST /v1/audio/translations": Held(Translation, ours=_also("usage")),
+    "POST /v1/uploads": Held(Upload),
+    "POST /v1/uploads/ID/parts": Held(UploadPart),
+    "POST /v1/uploads/ID/complete": Held(Upload),
+    "POST /v1/uploads/ID/cancel": Held(Upload),
     "POST /v1/responses": Held(Response, events=ResponseStreamEvent),
     "POST /v1/responses/input_tokens": Held(InputTokenCountResponse),
-    "GET /v1/responses/ID": Held(Response, ours=_also("store")),  # which OpenAI sends, too
+    # OpenAI sends `store`, too
+    "GET /v1/responses/ID": Held(Response, events=ResponseStreamEvent, ours=_also("store")),
     "DELETE /v1/responses/ID": Held(),  # OpenAI's client reads nothing of it
     "GET /v1/responses/ID/input_items": Held(ResponseItemList),
-    "POST /v1/responses/ID/cancel": Held(),  # refused: nothing is made in the background
+    "POST /v1/responses/ID/cancel": Held(Response, ours=_also("store")),
     "GET /v1/realtime": Held(
         events=RealtimeServerEvent, ours=_also(".session.id", ".session.object", ".error.hint")
     ),  # OpenAI sends both of the session

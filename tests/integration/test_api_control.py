@@ -269,8 +269,8 @@ def test_keys_are_shown_once_and_revoked(control: Control) -> None:
     assert made.status == 201 and made.body["key"].startswith("gp_") and made.body["effective"]["complete"]
     listed = control.ask("GET", "/api/keys").body["keys"]
     assert listed[0]["id"] == made.body["id"] and made.body["key"] not in json.dumps(listed)
-    told = {of: control.ask("GET", f"/api/keys?{of}").body["keys"] for of in ("user=Ana@acme.example", "workload=none")}
-    assert told["user=Ana@acme.example"][0]["id"] == made.body["id"] and told["workload=none"] == []
+    told = {of: control.ask("GET", f"/api/keys?{of}").body["keys"] for of in ("user=Ana@acme.example", "tag=none")}
+    assert told["user=Ana@acme.example"][0]["id"] == made.body["id"] and told["tag=none"] == []
     gone = control.ask("DELETE", f"/api/keys/{made.body['id']}").body
     assert gone["effective"]["complete"], "no gateway runs that could still serve"
     states = {key["id"]: key["state"] for key in control.ask("GET", "/api/keys").body["keys"]}
@@ -444,15 +444,20 @@ def test_a_wrong_workspace_is_refused_with_places(fresh: Control) -> None:
     assert fresh.ask("GET", "/api/status").body["blueprint"] == 1
 
 
-def test_production_waits_and_the_operator_never_approves(fresh: Control) -> None:
+def going_live(fresh: Control) -> dict[str, str]:
+    """Files with the workload in production."""
     everybody = (
         "{business: ana, product: ana, architecture: ana, engineering: ana, operations: ana, security: sam, "
         "finance: sam, data: sam, compliance: sam}"
     )
-    files = {
+    return {
         name: text.replace("stage: pilot", "stage: production").replace("{business: ana, security: sam}", everybody)
         for name, text in fresh.files().items()
     }
+
+
+def test_production_waits_and_the_operator_never_approves(fresh: Control) -> None:
+    files = going_live(fresh)
     applied = fresh.ask("POST", "/api/apply", {"files": files, "reason": "go live"}).body
     pending = fresh.ask("GET", "/api/status").body["pending"]
     assert applied["pending"] and pending[0]["waits_for"]
@@ -466,6 +471,68 @@ def test_production_waits_and_the_operator_never_approves(fresh: Control) -> Non
     assert fresh.ask("GET", "/api/status").body["pending"] == []
     content = fresh.ask("GET", "/api/blueprints/current").body["content"]
     assert content["workloads"][0]["stage"] == "production"
+
+
+def test_the_operator_refuses_what_waits_and_nobody_approves_it_then(fresh: Control) -> None:
+    """By that less runs, as the policy of access says."""
+    fresh.ask("POST", "/api/apply", {"files": going_live(fresh), "reason": "go live"})
+    change = fresh.ask("GET", "/api/status").body["pending"][0]["change"]
+    refused = fresh.ask("POST", f"/api/changes/{change}/refuse", {"comment": "not before the audit"})
+    assert (refused.status, refused.body["state"]) == (200, "refused")
+    assert fresh.ask("GET", "/api/status").body["pending"] == []
+    assert fresh.ask("POST", f"/api/changes/{change}/refuse", {}).code == "change_settled"
+    browser = fresh.sign_in("ana@acme.example")
+    assert fresh.ask("POST", f"/api/changes/{change}/approve", {}, **browser).code == "change_settled"
+    (entry,) = fresh.ask("GET", "/api/audit?action=change.refused").body["entries"]
+    assert entry["actor"] == "operator"
+
+
+def test_if_match_is_refused_by_name_and_not_passed_over(fresh: Control) -> None:
+    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh.files().items()}
+    asked = {"files": files, "reason": "less"}
+    refused = fresh.ask("POST", "/api/apply", asked, If_Match='"1"')
+    assert (refused.status, refused.code) == (400, "if_match_unsupported") and "base" in refused.body["error"]["hint"]
+    assert fresh.ask("GET", "/api/status").body["blueprint"] == 1
+    assert fresh.ask("POST", "/api/apply", {**asked, "base": 1}).body["blueprint"] == 2
+
+
+def test_a_path_with_a_slash_too_many_is_told_by_its_path_alone(control: Control) -> None:
+    """Behind TLS or a proxy scheme and host are other ones than this process takes for its own."""
+    told = control.ask("GET", "/api/status/?x=1")
+    assert (told.status, told.headers["location"]) == (307, "/api/status?x=1")
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "known"),
+    [
+        ("/api/calls?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/calls?deployment=NAME", "deployment_unknown", "local"),
+        ("/api/calls?status=NAME", "request_invalid", "ok"),
+        ("/api/cost?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/batches?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/keys?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/keys?user=NAME@acme.example", "unknown_person", "ana"),
+        ("/api/experiments?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/replays?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/opportunities?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/cost/people?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/cost/features?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/cost/sources?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/knowledge?source=NAME", "source_unknown", "none"),
+        ("/api/knowledge/documents?source=NAME", "source_unknown", "none"),
+        ("/api/knowledge/held?source=NAME", "source_unknown", "none"),
+    ],
+)
+def test_a_list_of_a_name_that_nobody_has_is_refused_and_one_of_nothing_is_empty(
+    control: Control, path: str, code: str, known: str
+) -> None:
+    """Whoever mistypes a name was told that there is nothing."""
+    refused = control.ask("GET", path.replace("NAME", "nobody-of-this-name"))
+    assert (refused.status in (400, 404, 422), refused.code) == (True, code), refused
+    if code.endswith("_unknown"):
+        assert known in refused.body["error"]["hint"], refused
+    if known != "none":
+        assert control.ask("GET", path.replace("NAME", known)).status == 200
 
 
 def test_people_and_groups_change_live(control: Control) -> None:

@@ -394,11 +394,26 @@ def test_what_cannot_be_read_or_written_is_said(
         backup(home, settings, tmp_path / "no" / "folder" / "a", quiet)
     with pytest.raises(GroundplanError, match="home_unknown"):
         backup(Home(tmp_path / "nothing"), settings, tmp_path / "a", quiet)
+    alone = Home(tmp_path / "alone")  # as of a program that is started without `up`
+    alone.create()
+    create_keys(alone)
+    with pytest.raises(Invalid, match="database_unnamed"):
+        backup(alone, EMBEDDED, tmp_path / "a", quiet)
+    assert not list(alone.postgres.glob("*")), "no database is made to back it up"
     monkeypatch.setattr("groundplan.runtime.backup.dump_tables", full)
     with pytest.raises(Unavailable, match="archive_write") as told:
         backup(home, settings, tmp_path / "a", quiet)
     assert str(home.run) in told.value.hint
     assert [path.name for path in home.run.iterdir()] == ["backup.lock"]
+
+
+def test_a_database_that_has_nothing_is_not_backed_up(home: Home, postgres_cluster: Cluster, tmp_path: Path) -> None:
+    with postgres_cluster.database() as empty, connect(empty.dsn, autocommit=True) as conn:
+        conn.execute("DROP SCHEMA public CASCADE")
+        conn.execute("CREATE SCHEMA public")
+        with pytest.raises(Invalid, match="database_unnamed") as told:
+            backup(home, empty.settings(home.root), tmp_path / "a", quiet)
+    assert "GROUNDPLAN_DATABASE_URL" in told.value.hint and not (tmp_path / "a").exists()
 
 
 def full(*_: Any) -> None:
@@ -408,6 +423,8 @@ def full(*_: Any) -> None:
 def test_the_manifest_lists_every_file_with_its_digest(home: Home, database: Database, tmp_path: Path) -> None:
     archive = tmp_path / "a.backup"
     (home.run / "backup-killed" / "tables").mkdir(parents=True)
+    (half := tmp_path / ".yesterday.backup.77.tmp").write_bytes(b"half an archive")
+    (home.run / "backup-killed" / "archive").symlink_to(half)
 
     def beside(_: str) -> None:
         """An `up`, or a second backup, starts."""
@@ -417,6 +434,7 @@ def test_the_manifest_lists_every_file_with_its_digest(home: Home, database: Dat
 
     backup(home, database.settings(home.root), archive, beside)
     assert not list(home.run.glob("backup-*"))
+    assert not half.exists()
     with tarfile.open(archive) as tar:
         names = tar.getnames()
         source = tar.extractfile(MANIFEST)

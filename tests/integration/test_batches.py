@@ -810,7 +810,11 @@ async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:
     ):
         assert (reply.status, reply.code) == (400, "value_unsupported"), "it is the caller's fault, and not tried again"
     assert (await setup.stack.ask("PUT", "/v1/files", setup.key)).status == 405
-    assert (await setup.stack.post("/v1/files", setup.key, {})).code == "form_missing"
+    upload = await client.uploads.create(bytes=1, filename="x", mime_type="text/plain", purpose="user_data")
+    for path in ("/v1/files", f"/v1/uploads/{upload.id}/parts"):
+        assert (await setup.stack.post(path, setup.key, b"")).code == "form_missing"
+        wrong = await setup.stack.post(path, setup.key, {}, content_type="application/json")
+        assert (wrong.status, wrong.code) == (415, "content_type")
     assert (await setup.stack.post("/v1/files", "gp_wrong", {})).status == 401
     assert len(list((setup.stack.home.root / "files").iterdir())) == 1
     setup.model.script = Script(tokens=20, latency_ms=500)

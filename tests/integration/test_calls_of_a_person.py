@@ -44,7 +44,7 @@ def add(conn: Conn, calls: list[tuple[int, int, str, str]]) -> None:
 
 def _what(hour: int) -> str:
     """Some are none: no sum counts them."""
-    return "chat" if hour % 3 else ("messages.count_tokens", "chat.estimate")[hour % 2]
+    return "chat" if hour % 3 else ("messages.count_tokens", "chat.estimate", "mcp")[hour // 3 % 3]
 
 
 def by_facts(conn: Conn, wanted: CallFilter) -> list[str]:

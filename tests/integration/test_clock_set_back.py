@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from websockets.exceptions import ConnectionClosed
 
 from groundplan.blueprint.model import Budget, Rates
 from groundplan.core.audit import SYSTEM, record, store
@@ -60,6 +61,11 @@ class Scene:
     clock: ManualClock
     key: str
 
+    def records(self, kind: type[Any]) -> list[Any]:
+        """What is in the journal."""
+        entries = [e for path in sorted(self.stack.home.journal.glob("*/*.seg")) for e in read_segment(path)[0]]
+        return [each.record for each in entries if isinstance(each.record, kind)]
+
 
 @pytest.fixture
 async def scene(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
@@ -77,6 +83,7 @@ async def scene(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 workload("assistant", ["primary"], also=["talker"], budgets=["month"]),
                 workload("counted", ["primary"], calls_per_day=2),
                 workload("ended", ["primary"], expires="2036-11-30"),
+                workload("pilot", ["primary"], also=["talker"], expires="2036-12-01"),
             ],
         )
         made.budgets.append(Budget(name="month", covers="workload/assistant", limit=PICO // 5000 * 3, period="month"))
@@ -126,12 +133,7 @@ async def test_an_ended_budget_period_is_not_opened_again(scene: Scene) -> None:
 
 
 async def test_who_is_listened_to_beyond_a_period_pays_for_the_response_in_the_next_one(scene: Scene) -> None:
-    at = f"127.0.0.1:{scene.stack.port}/v1"
-
-    def records(kind: type[Any]) -> list[Any]:
-        entries = [e for path in sorted(scene.stack.home.journal.glob("*/*.seg")) for e in read_segment(path)[0]]
-        return [each.record for each in entries if isinstance(each.record, kind)]
-
+    at, records = f"127.0.0.1:{scene.stack.port}/v1", scene.records
     async with AsyncOpenAI(websocket_base_url=f"ws://{at}", base_url=f"http://{at}", api_key=scene.key) as client:
         async with client.realtime.connect(model="talker") as connection, asyncio.timeout(30):
             await connection.input_audio_buffer.append(audio="AAAA")
@@ -154,6 +156,22 @@ async def test_a_used_up_day_and_an_ended_pilot_stay_so(scene: Scene) -> None:
     scene.clock.set_now(BACK)
     assert (await scene.stack.chat(counted)).code == "calls_per_day"
     assert (await scene.stack.chat(ended)).code == "workload_expired"
+
+
+async def test_nobody_is_listened_to_beyond_the_last_day_of_a_workload(scene: Scene) -> None:
+    at, key = f"127.0.0.1:{scene.stack.port}/v1", await key_for(scene, "pilot")
+    async with AsyncOpenAI(websocket_base_url=f"ws://{at}", base_url=f"http://{at}", api_key=key) as client:
+        async with client.realtime.connect(model="talker") as connection, asyncio.timeout(30):
+            await connection.input_audio_buffer.append(audio="AAAA")
+            while not scene.records(Reservation):  # noqa: ASYNC110 -- of a server
+                await asyncio.sleep(0.05)
+            scene.clock.set_now(NOW + timedelta(days=1))
+            while (told := await connection.recv()).type != "error":
+                pass
+            assert told.error.code == "workload_expired"
+            with pytest.raises(ConnectionClosed) as ended:
+                await connection.recv()
+            assert ended.value.rcvd is not None and ended.value.rcvd.code == 1008
 
 
 async def test_an_expired_key_does_not_come_to_life(scene: Scene) -> None:

@@ -33,7 +33,7 @@ PLACES: dict[str, dict[str, Any]] = {
 }
 FORMS = {
     "POST /v1/images/edits", "POST /v1/images/variations", "POST /v1/audio/transcriptions",
-    "POST /v1/audio/translations", "POST /v1/files", "POST /v1/files for Anthropic",
+    "POST /v1/audio/translations", "POST /v1/files", "POST /v1/files for Anthropic", "POST /v1/uploads/ID/parts",
 }  # fmt: skip
 IMAGE, SOUND = ("image", b"\x89PNG", "a.png"), ("file", bytes(96_000), "a.wav")
 
@@ -133,6 +133,13 @@ async def responses(world: World) -> None:
     await world.ask("POST /v1/responses/ID/cancel", id=kept, status=409)
     assert (await world.ask("DELETE /v1/responses/ID", id=kept)).json["deleted"] is True
     await world.ask("GET /v1/responses/ID", id=kept, status=404)
+    for stream in (False, True):
+        behind = {"model": "auto", "input": "Where?", "background": True, "stream": stream}
+        reply = await world.ask("POST /v1/responses", behind)
+    made = json.loads(reply.body.partition(b"data: ")[2].partition(b"\n")[0])["response"]["id"]
+    await world.until("GET /v1/responses/ID", made, "status", "completed")
+    await world.ask("GET /v1/responses/ID", id=f"{made}?stream=true")
+    assert (await world.ask("POST /v1/responses/ID/cancel", id=made)).json["status"] == "completed"
 
 
 async def messages(world: World) -> None:
@@ -176,6 +183,13 @@ async def files(world: World) -> None:
     results = await world.ask("GET /v1/files/ID/content", id=done["output_file_id"])
     assert len(results.body.splitlines()) == 3
     await world.ask("DELETE /v1/files/ID", id=file)
+    announced = {"bytes": 8, "filename": "a.pdf", "mime_type": "application/pdf", "purpose": "user_data"}
+    id, other = [(await world.ask("POST /v1/uploads", announced)).json["id"] for _ in range(2)]
+    part = (
+        await world.ask("POST /v1/uploads/ID/parts", form(("data", b"%PDF-1.4", "x")), id=id, content_type=FORM)
+    ).json
+    await world.ask("POST /v1/uploads/ID/complete", {"part_ids": [part["id"]]}, id=id)
+    await world.ask("POST /v1/uploads/ID/cancel", id=other)
     upload = form(("file", b"%PDF-1.4", "a.pdf"))
     file = (await world.ask("POST /v1/files for Anthropic", upload, content_type=FORM)).json["id"]
     await world.ask("GET /v1/files for Anthropic")

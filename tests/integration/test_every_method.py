@@ -60,6 +60,10 @@ SERVED = {
         "responses.parse": "works",
         "responses.retrieve": "response_not_found",
         "responses.stream": "works",
+        "uploads.cancel": "upload_not_found",
+        "uploads.complete": "upload_not_found",
+        "uploads.create": "works",
+        "uploads.parts.create": "upload_not_found",
     },
     "anthropic": {
         "files.delete": "file_not_found",

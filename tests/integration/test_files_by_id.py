@@ -20,6 +20,7 @@ from tests.unit.call_rig import Rig, call_rig
 from tests.unit.test_gateway_experiments import books, rest, tried, trying
 
 from groundplan.blueprint.model import Reliability
+from groundplan.cli.doctor import _files
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id, new_id_bytes
@@ -77,6 +78,22 @@ async def stored(database: Database, shelf: Shelf, id: UUID, data: bytes) -> Fil
         file = StoredFile(id, "assistant", "user_data", "a.pdf", size, datetime.now(UTC))
         await file_store.add(connection, file, None)
     return FilesById(connected, shelf)
+
+
+async def test_a_file_of_which_the_disk_left_a_part_goes_into_no_call_and_doctor_names_it(
+    database: Database, tmp_path: Path
+) -> None:
+    home, id = Home(tmp_path), new_id()
+    home.create()
+    files = await stored(database, Shelf(home), id, b"%PDF-1.4\n")
+    asked, settings = exchange(id), database.settings(tmp_path)
+    assert [check.state for check in _files(home, settings)] == ["ok"]
+    (home.root / "files" / str(id)).write_bytes(b"%PDF")
+    with pytest.raises(Unavailable) as told:
+        await files.put_in(asked)
+    assert told.value.code == "file_damaged"
+    (check,) = _files(home, settings)
+    assert check.state == "bad" and str(id) in check.message and "file_damaged" in check.hint
 
 
 async def test_a_second_answer_beside_the_shown_one_gets_the_files_too(database: Database, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_whoever_names_a_peer_gets_everything() -> None:
 def test_each_goal_has_its_verdict_and_a_peer_its_own_however_its_name_is_written() -> None:
     numbers = ("worker_cpu_ms", "asgi_cpu_ms", "least_cpu_ms", "p50_ms", "p99_ms", "first_p50_ms")
     run: Any = dict.fromkeys(numbers, 0.05) | {"rps": 8000.0, "disturbed": False}
-    open_runs = ("open_300", "open_300_20ms", "open_300_20ms_random", "stream_open_50")
+    slow, streams = ("open_300_20ms", "open_300_20ms_random"), ("stream_open_50", "stream_open_50_random")
+    open_runs = ("open_300", *slow, *streams)
     runs = ("closed_c32", "closed_c128", "two_workers_c128", "cached_c32", "stream_c16", "prompts_200kb", "asgi_c32")
     figures: Any = dict.fromkeys((*runs, "least_c32", *open_runs, *(f"{each}_direct" for each in open_runs)), run)
     figures |= {"steps": dict.fromkeys(STEPS, run), "neighbours": {"lost": 1}, "open_streams": {"during_mib": 90.0}}

@@ -128,7 +128,10 @@ async def test_a_blueprint_is_taken_up_only_when_it_is_newer_signed_and_understo
     stack.apply(blueprint(3, [place], [workload("assistant", ["one"], expires="once a newer program says so")]))
     await asyncio.sleep(0.3)
     assert (await stack.chat(key)).json["groundplan"]["blueprint"] == 1
-    numbers = itertools.count(4)
+    stack.apply(blueprint(4, [place], [workload("assistant", ["one"], stage="retired")]), number=5)
+    await asyncio.sleep(0.3)
+    assert (await stack.chat(key)).json["groundplan"]["blueprint"] == 1, "an earlier one under a later number"
+    numbers = itertools.count(6)
 
     async def taken_up(changed: Workload, code: str) -> float:
         stack.apply(blueprint(number := next(numbers), [place], [workload("assistant", ["one"])]))

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.unit.call_rig import read_records
 
-from groundplan.gateway.http.front import LEAVE
+from groundplan.gateway.http.front import LEAVE, serving_file
 from groundplan.ledger.model import Finish, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
@@ -59,3 +59,28 @@ async def test_what_nobody_is_connected_for_goes_on_to_its_end(
         settled = records(stack, Settlement)
         assert sorted(each.outcome for each in settled) == ["cancelled", "ok"]
         assert {(each.usage.output, each.estimated) for each in settled} == {(TOKENS, False)}
+
+
+@pytest.mark.parametrize("number", [LEAVE, signal.SIGTERM])
+async def test_answers_go_on_to_their_end_also_where_nothing_can_be_deleted(
+    database: Database, tmp_path: Path, number: signal.Signals
+) -> None:
+    """As in a HOME/run on a disk that has become read-only, with the journal on another one."""
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        stack.apply(blueprint(1, [deployment("one", port)], [workload("assistant", ["one"])]))
+        stack.start()
+        await stack.ready()
+        key = stack.key()
+        model.script = Script(tokens=TOKENS, chunk_ms=100)
+        worker = stack.workers[0]
+        told = serving_file(stack.home, worker.pid)
+        while not told.exists():  # noqa: ASYNC110 -- of another process
+            await asyncio.sleep(0.05)
+        told.unlink()
+        told.mkdir()  # which cannot be deleted as a file is
+        reply = asyncio.ensure_future(stack.chat(key, stream=True, max_tokens=TOKENS))
+        while not model.counted:  # noqa: ASYNC110 -- of a server
+            await asyncio.sleep(0.05)
+        worker.send_signal(number)
+        assert (await reply).body.endswith(b"data: [DONE]\n\n")
+        assert await asyncio.to_thread(worker.wait, 30) == 0

@@ -121,11 +121,11 @@ def test_totals_are_exact_and_do_not_count_refused_calls(conn: Conn) -> None:
 
 
 @pytest.mark.parametrize("folded", [False, True])
-def test_estimates_and_counts_of_tokens_are_listed_and_in_no_number_of_calls(conn: Conn, folded: bool) -> None:
+def test_what_no_model_answers_is_listed_and_in_no_number_of_calls(conn: Conn, folded: bool) -> None:
     """No model answers them: neither what a call costs, nor how many are answered, nor how fast, is told by them."""
     for number, status in enumerate(("ok", "ok", "failed", "refused")):
         add_call(conn, number, status=status, cost=PICO * 6)
-    others = ("chat.completions.estimate", "messages.count_tokens", "responses.input_tokens")
+    others = ("chat.completions.estimate", "messages.count_tokens", "responses.input_tokens", "mcp")
     for number, endpoint in enumerate(others):
         for status in ("ok", "ok", "refused"):
             add_call(conn, 400 + number, endpoint=endpoint, status=status, cost=Decimal(0), states=())
@@ -158,7 +158,7 @@ def test_estimates_and_counts_of_tokens_are_listed_and_in_no_number_of_calls(con
     assert daily_store.deployment_times(conn, since, until) == [], "twelve answers are too few"
     (looked,) = prompt_store.beyond(conn, since, until, None, {(1, "own"): 100}, (1.0, 1.0))
     assert looked["looked"] == 12
-    assert len(queries.list_calls(conn)["calls"]) == 28
+    assert len(queries.list_calls(conn)["calls"]) == 31
 
 
 def test_what_caches_saved_is_told_apart_from_what_calls_cost(conn: Conn) -> None:

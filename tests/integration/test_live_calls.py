@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -27,9 +28,11 @@ from tests.integration.test_api_control import Control, running
 from groundplan.api import live
 from groundplan.api.caller import Caller
 from groundplan.api.live import Calls
-from groundplan.api.routes.live import AGAIN_SECONDS, _events
+from groundplan.api.routes.live import AGAIN_SECONDS, _event, _events
+from groundplan.cli import tail as command
 from groundplan.cli.client import read_events
 from groundplan.cli.tail import line
+from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.identity import service as identity
 from groundplan.identity import sessions
@@ -164,6 +167,32 @@ def test_who_stood_still_hears_that_calls_went_by() -> None:
     assert told == ["retry: 1000", "id: a", "event: skipped", "id: 5", "id: 6"]
 
 
+def test_a_call_that_arrives_while_it_is_looked_what_was_missed_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing: Any = None
+    request: Any = Leaving()
+    calls, told = Calls(nothing), list[str]()
+    calls._thread = threading.current_thread()  # nobody looks
+
+    def missed(*_: object) -> live.Missed:
+        calls._calls.extend([(1, {"id": "a"}), (2, {"id": "b"})])
+        calls._number = 2
+        return live.Missed([{"id": "a"}], frozenset({"a"}), skipped=False)
+
+    async def read() -> None:
+        async for text in _events(request, nothing, calls, {}, OPERATOR):
+            told.append(text.partition("\n")[0])
+
+    monkeypatch.setattr("groundplan.api.routes.live._missed", missed)
+    asyncio.run(read())
+    assert told == ["retry: 1000", "id: a", "id: b"]
+
+
+def test_who_sees_their_own_calls_sees_no_others_of_a_workload_either() -> None:
+    row = {"id": "a", "workload": "assistant", "person_id": "ben"}
+    assert _event(row, {"workload": "assistant", "person_id": "ben"})
+    assert not _event(row, {"workload": "assistant", "person_id": "ana"})
+
+
 OPERATOR = Caller("operator", None, None, "local operator", operator=True)
 
 
@@ -174,6 +203,16 @@ class Anybody:
 
     async def is_disconnected(self) -> bool:
         return False
+
+
+class Leaving(Anybody):
+    """Goes on for a moment."""
+
+    asked = 0
+
+    async def is_disconnected(self) -> bool:
+        self.asked += 1
+        return self.asked > 3
 
 
 def test_a_call_that_was_slow_to_become_visible_is_not_missed(control: Control, database: Database) -> None:
@@ -189,6 +228,14 @@ def test_a_call_that_was_slow_to_become_visible_is_not_missed(control: Control, 
         watcher.until([first])
         slow.commit()
         watcher.until([first, str(late)])
+
+
+def test_a_call_that_becomes_visible_only_after_a_break_is_told_then(database: Database) -> None:
+    """Though it came just before the one that was told last, by a transaction that was slow."""
+    with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool, pool.connection() as conn:
+        _, last, then = (put(database) for _ in range(3))
+        missed = Calls(pool).since(conn, UUID(last))
+        assert [row["id"] for row in missed.rows] == [then] and missed.told == {last, then}
 
 
 def test_a_call_that_arrives_before_the_first_look_is_told(database: Database) -> None:
@@ -340,6 +387,26 @@ def test_the_command_connects_again_when_the_control_process_restarts(
         assert tail.returncode == 69 and "connecting again" in err and "Traceback" not in err
     finally:
         ended(tail)
+
+
+def test_the_command_goes_on_after_any_number_of_restarts_between_which_no_call_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, tries = [0.0], list[float]()
+
+    class Quiet:
+        def events(self, *_: object) -> Iterator[tuple[str, str, str]]:
+            tries.append(now[0])
+            now[0] += 3600.0 if len(tries) % 2 and len(tries) < 20 else 0.0
+            raise Unavailable("gone", code="not_running", hint="Start it.")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    with pytest.raises(Unavailable):
+        command._follow(Quiet(), "/api/calls/live", False)  # type: ignore[arg-type]
+    assert len(tries) == 19 + len(command.AGAIN_SECONDS), "and ends once it is gone"
 
 
 def test_a_line_says_what_matters() -> None:

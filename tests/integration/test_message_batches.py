@@ -115,6 +115,12 @@ async def _types(setup: Setup, id: str) -> None:
         told = json.loads(line)
         assert told["result"]["message"].pop("groundplan")["cost_usd"]
         strict(MessageBatchIndividualResponse, json.dumps(told))
+    whole = {path: path.read_bytes() for path in (setup.stack.home.root / "files").iterdir()}
+    for file, data in whole.items():
+        file.write_bytes(data[:-1])
+    assert (await ask("GET", f"{path}/results", key)).code == "file_damaged"
+    for file, data in whole.items():
+        file.write_bytes(data)
     assert (await ask("GET", "/v1/files", key)).json["data"] == []
     assert (await ask("GET", "/v1/batches", key)).json["data"] == []
     assert (await ask("GET", f"/v1/batches/batch_{id.removeprefix('msgbatch_')}", key)).status == 404

@@ -541,6 +541,20 @@ async def test_a_limit_of_the_deployment_its_model_or_key_ends_the_conversation_
     assert setup.model.counted == 2
 
 
+@pytest.mark.parametrize("setup", [limit("workload/assistant", "requests", 1)], indirect=True)
+async def test_a_conversation_that_a_limit_refuses_is_told_what_is_left_of_it(setup: Setup) -> None:
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection)
+    with pytest.raises(InvalidStatus) as caught:
+        async with setup.connected():
+            pass
+    told = caught.value.response
+    left = [told.headers[f"x-ratelimit-{name}-requests"] for name in ("limit", "remaining")]
+    assert (told.status_code, left) == (429, ["1", "0"]) and told.headers["x-ratelimit-reset-requests"]
+    assert told.headers["x-request-id"], "beside the id of the call"
+
+
 @pytest.mark.parametrize(
     "setup", [limit("deployment/talker", "concurrent", 1, "now")], indirect=True, ids=["concurrent"]
 )
@@ -607,6 +621,20 @@ async def test_a_conversation_that_a_known_key_may_not_begin_is_a_call_of_it(set
     assert (last.status, last.error_code, last.workload) == ("refused", "key_network", "assistant") and last.key
 
 
+async def test_it_ends_with_a_stop_of_who_makes_its_texts(setup: Setup) -> None:
+    async with setup.connected() as connection:
+        assert (await connection.recv()).type == "session.created"
+        listens: Any = {"transcription": {"model": "scripted/ear"}, "turn_detection": None}
+        await connection.session.update(session={"type": "realtime", "audio": {"input": listens}})
+        assert (await connection.recv()).type == "session.updated"
+        setup.stack.policy("kill", "x", KILL, "deployment/ear")
+        _, error = await heard(connection, "error")
+        assert error.error.code == "killed" and await closed(connection) == 1008
+
+
+KILL = "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), %s, 'r', 'b')"
+
+
 async def stopped(setup: Setup, what: str, made: int) -> float:
     """Seconds until a conversation ends that is stopped in its response, which is the one of that number."""
     setup.model.script = Script(tokens=100, chunk_ms=200)
@@ -616,10 +644,7 @@ async def stopped(setup: Setup, what: str, made: int) -> float:
         if what == "revoked":
             setup.stack.policy("key", "x", "UPDATE api_key SET revoked_at = now()")
         else:
-            setup.stack.policy(
-                "kill", "x", "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), %s, 'r', 'b')",
-                "deployment/talker",
-            )  # fmt: skip
+            setup.stack.policy("kill", "x", KILL, "deployment/talker")
         began = asyncio.get_running_loop().time()
         _, error = await heard(connection, "error")
         assert error.error.code == ("key_revoked" if what == "revoked" else "killed")

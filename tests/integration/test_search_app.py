@@ -31,6 +31,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.economics.routing.learn.fit import train
 from groundplan.gateway.routing import meant
+from groundplan.gateway.search_app import ASKED_OFTEN
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
 from groundplan.knowledge.embedding.wire import EARLY, WORD_BYTES, EmbedAnswer, embed_answer, embed_request
 from groundplan.knowledge.remote import RemoteEmbedder, embed, post, search
@@ -97,7 +98,7 @@ def service(database: Database, home: Home) -> Iterator[Worker]:
         yield process
 
 
-def test_what_it_loaded_lies_in_large_pages(service: Worker) -> None:
+def test_what_it_loaded_lies_in_large_pages_once_it_is_asked_often(home: Home, service: Worker) -> None:
     def heap() -> tuple[int, int]:
         """kB that are there, and those of them in large pages."""
         every = Path(f"/proc/{service.pid}/smaps").read_text()
@@ -105,6 +106,14 @@ def test_what_it_loaded_lies_in_large_pages(service: Worker) -> None:
         there, large = (int(re.findall(rf"(?m)^{name}: +(\d+) kB$", own)[0]) for name in ("Rss", "AnonHugePages"))
         return there, large
 
+    def ask(number: int) -> None:
+        texts = [f"question {each}" for each in range(number)]
+        post(_wait(home, "search", service), "/embed", {"texts": texts, "questions": True})
+
+    ask(ASKED_OFTEN - 1)
+    there, large = heap()
+    assert large * 2 < there, f"{large} of {there} kB before"
+    ask(1)
     with small_pages.allowed():
         can, deadline = kernel_can(), time.monotonic() + 30
     while heap()[1] * 2 < heap()[0] and can and time.monotonic() < deadline:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.policy.live import LiveView
-from groundplan.ledger import batch_queries
+from groundplan.ledger import batch_queries, queries, rollup_store
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
 
@@ -157,6 +159,111 @@ def test_what_only_the_day_or_the_worker_itself_asked_for_goes(world: World) -> 
     assert world.do("SELECT day::text FROM worker_day") == [("2026-11-24",)]
     assert world.do("SELECT epoch FROM archived_charge") == [(lives,)]
     assert world.do("SELECT at::date::text FROM budget_movement WHERE type = 'release'") == [("2026-11-20",)]
+
+
+LONG_AGO, LATELY = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def a_key(world: World, first: UUID | None, ended: datetime | None, number: int) -> UUID:
+    """Of a line, if any; revoked or expired, whichever of the two its number says."""
+    id = new_id()
+    revoked, expires = (ended, None) if number % 2 else (None, ended)
+    world.do(
+        """INSERT INTO api_key (id, hash, prefix, workload, created_by, revoked_at, expires_at, family, budget_usd,
+             budget_period) VALUES (%s, %s, 'gp', 'w', 'ana', %s, %s, %s, 5, 'total')""",
+        id, id.bytes, revoked, expires, first,
+    )  # fmt: skip
+    return id
+
+
+def sums(world: World) -> list[Any]:
+    """All that any report adds up of budgets."""
+    return [
+        rollup_store.charged(world.conn),
+        batch_queries.batches(world.conn, None, 9),
+        world.do("SELECT budget, period, limit_usd, granted_usd FROM budget_period ORDER BY 1, 2"),
+        world.do("SELECT id, workload, budget_usd FROM api_key ORDER BY 1"),
+    ]
+
+
+def test_what_was_held_of_a_budget_for_good_goes_once_its_keys_have_ended_and_no_sum_changes(world: World) -> None:
+    """Lines of one, two or three keys that ended long ago, lately or not at all: those go of which all ended long ago.
+    With the last of it goes the worker."""
+    dice = random.Random(412)
+    gone: set[str] = set()
+    workers = [world.worker("2026-06-01") for _ in range(3)] + [world.worker("2026-06-01", "live", done=False)]
+    world.do("DELETE FROM budget_slice WHERE epoch = ANY(%s)", workers[:3])
+    ended = (LONG_AGO, LONG_AGO, LONG_AGO, LATELY, None)
+    for number in range(60):
+        ends = [dice.choice(ended) for _ in range(dice.choice((1, 1, 2, 3)))] if number else [LONG_AGO]
+        first = a_key(world, None, ends[0], number)
+        for each in ends[1:]:
+            a_key(world, first, each, number)
+        name = f"key/{first}"
+        gone |= {name} if set(ends) == {LONG_AGO} else set()
+        world.do("INSERT INTO budget_period VALUES (%s, 'total', 5, %s)", name, usd := Decimal(number) / 1_000_000)
+        world.do("INSERT INTO charge_total VALUES (%s, 'total', %s)", name, usd)
+        for worker in workers[1:] if number else workers:
+            world.do(
+                "INSERT INTO budget_slice (epoch, budget, period, granted_usd, closed) VALUES (%s, %s, %s, %s, %s)",
+                worker, name, "total", usd, worker != workers[-1],
+            )  # fmt: skip
+    before, shown = sums(world), queries.budget_use(world.conn, NOW)
+    forget_settled(world.services)
+    assert sums(world) == before and 5 < len(gone) < 55
+    assert queries.budget_use(world.conn, NOW) == [row for row in shown if row["budget"] not in gone]
+    left = world.do("SELECT epoch, budget FROM budget_slice WHERE period = 'total'")
+    assert {budget for epoch, budget in left if epoch == workers[1]}.isdisjoint(gone)
+    assert len([budget for epoch, budget in left if epoch == workers[1]]) == 60 - len(gone)
+    assert len([budget for epoch, budget in left if epoch == workers[-1]]) == 60, "who serves has what it has"
+    assert {epoch for (epoch,) in world.do("SELECT epoch FROM gateway")} == set(workers[1:])
+
+
+def test_what_was_held_for_an_experiment_goes_once_that_ended(world: World) -> None:
+    worker = world.worker("2026-06-01")
+    budgets = {}
+    for state, at in (("ended", LONG_AGO), ("ended", LATELY), ("running", None)):
+        world.do(
+            """INSERT INTO experiment (id, name, workload, type, candidate, share, split, tolerance, guard_tolerance,
+                 budget_usd, until, asked_by, state, ended_at)
+               VALUES (%s, 'e', 'w', 'ab', 'd', 1, 'person', 0, 0, 1, now(), 'ana', %s, %s)""",
+            id := new_id(), state, at,
+        )  # fmt: skip
+        budgets[state, at] = f"experiment/{id}"
+    for name in (*budgets.values(), "key/nobody", "declared"):
+        world.do("INSERT INTO budget_period VALUES (%s, 'total', 5, 1)", name)
+        world.do(
+            "INSERT INTO budget_slice (epoch, budget, period, granted_usd, closed) VALUES (%s, %s, 'total', 1, true)",
+            worker, name,
+        )  # fmt: skip
+    forget_settled(world.services)
+    left = {name for (name,) in world.do("SELECT budget FROM budget_slice WHERE period = 'total'")}
+    assert left == {budgets["ended", LATELY], budgets["running", None], "key/nobody", "declared"}
+
+
+def test_files_that_are_deleted_leave_no_row_but_for_those_of_batches(world: World) -> None:
+    """Who reads the row of one is a batch that was ordered with it, or that made it."""
+    files = {}
+    for name, purpose, at in (
+        ("old", "user_data", LONG_AGO), ("sent", "batch", LONG_AGO), ("read", "batch", LONG_AGO),
+        ("made", "batch_output", LONG_AGO), ("new", "user_data", LATELY), ("kept", "user_data", None),
+    ):  # fmt: skip
+        files[name] = new_id()
+        world.do(
+            """INSERT INTO api_file (id, workload, key_id, purpose, filename, bytes, deleted_at)
+               VALUES (%s, 'w', %s, %s, '', 1, %s)""",
+            files[name], new_id(), purpose, at,
+        )  # fmt: skip
+    world.do(
+        """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, output_file, completion_window,
+             status, expires_at) VALUES (%s, 'w', %s, '', '/v1', %s, %s, '24h', 'completed', now())""",
+        new_id(), new_id(), files["read"], files["made"],
+    )  # fmt: skip
+    shown = batch_queries.files(world.conn, None)
+    assert forget_settled(world.services) == 2
+    assert batch_queries.files(world.conn, None) == shown
+    left = {id for (id,) in world.do("SELECT id FROM api_file")}
+    assert left == {files[name] for name in ("read", "made", "new", "kept")}
 
 
 def test_calls_at_the_same_time_of_a_dead_worker_leave_nothing(world: World) -> None:

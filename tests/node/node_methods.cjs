@@ -52,6 +52,7 @@ const BODIES = {
   "responses.inputTokens.count": async () => response,
   "responses.parse": async () => response,
   "responses.stream": async () => response,
+  "uploads.create": async () => ({ bytes: 5, filename: "a.txt", mime_type: "text/plain", purpose: "user_data" }),
 };
 const ANY = new Proxy({}, { get: (_, name) => (typeof name === "string" && name !== "then" && name !== "toJSON" ? "x" : undefined) });
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +17,10 @@ from tests.integration.gateway_stack import Reply, parse
 from tests.unit.call_rig import Fixed, Rig, call_rig, until
 
 from groundplan.blueprint.model import Guardrails
+from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.experiment.model import AB, Experiment
-from groundplan.gateway.caching.idempotency import Kept
+from groundplan.gateway.caching.idempotency import Answers, Holder, Kept
 from groundplan.gateway.caching.sharing import AnswerDesk
 from groundplan.ledger.model import Finish
 
@@ -99,3 +103,87 @@ async def test_what_another_worker_was_asked_is_not_made_again_where_its_answer_
         assert (refused.status, refused.code) == (409, "idempotency_replayed")
         assert sum(model.counted for model in second.models.values()) == second.slices.open_count == 0
         assert (await ask(second, "Hi", b"another")).status == 200
+
+
+def on_sync(monkeypatch: pytest.MonkeyPatch, then: Callable[[Path], None]) -> None:
+    """Have `then` called with each file of keys before it is synced."""
+    sync = os.fdatasync
+
+    def disk(file: int) -> None:
+        path = Path(f"/proc/self/fd/{file}").readlink()
+        if path.name.startswith("idempotency-"):
+            then(path)
+        sync(file)
+
+    monkeypatch.setattr(os, "fdatasync", disk)
+
+
+async def test_what_was_sent_is_not_sent_again_after_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which the request is at the provider already, and paid, while nobody has its answer."""
+    durable, left = dict[str, bytes](), list[dict[str, bytes]]()
+    on_sync(monkeypatch, lambda path: durable.update({path.name: path.read_bytes()}))
+    async with call_rig(tmp_path / "one", ["one"]) as rig:
+        model = rig.models["one"]
+        counted = model._counted
+
+        async def count(request: Any) -> None:
+            left.append(dict(durable))
+            await counted(request)
+
+        monkeypatch.setattr(model, "_counted", count)
+        assert (await ask(rig, "Hi")).status == 200
+        (digest,) = rig.gateway.answers._entries
+        now = rig.gateway.clock.now().timestamp()
+    folder = tmp_path / "after"
+    folder.mkdir()
+    for name, data in left[0].items():
+        (folder / name).write_bytes(data)
+    after = Answers(folder, new_id(), now)
+    after.open(Holder(2, bytes(32)))
+    assert after.mark(digest, now) == [Holder(1, bytes(32))]
+    after.close()
+
+
+async def test_calls_with_keys_share_what_they_wait_for_and_no_other_call_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, go = list[Path](), threading.Event()
+
+    def slowly(path: Path) -> None:
+        synced.append(path)
+        go.wait(20)
+
+    on_sync(monkeypatch, slowly)
+    async with call_rig(tmp_path, ["one"]) as rig:
+        calls = [asyncio.create_task(ask(rig, "Hi", b"key %d" % number)) for number in range(20)]
+        try:
+            await until(lambda: len(rig.gateway.answers._entries) == 20 and bool(synced))
+            assert (await rig.chat()).status == 200 and rig.models["one"].counted == 1
+        finally:
+            go.set()
+        assert [reply.status for reply in await asyncio.gather(*calls)] == [200] * 20
+        assert len(synced) <= 3
+        await rig.books()
+
+
+async def test_nothing_is_sent_where_the_disk_does_not_keep_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [True]
+
+    def fail(_: Path) -> None:
+        if broken[0]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    on_sync(monkeypatch, fail)
+    async with call_rig(tmp_path, ["one"]) as rig:
+        refused = await ask(rig, "Hi")
+        assert (refused.status, refused.code) == (503, "journal_unavailable")
+        assert sum(model.counted for model in rig.models.values()) == 0
+        assert (await rig.chat()).status == 200, "a call without a key needs none"
+        broken[0] = False
+        assert (await ask(rig, "Hi")).status == 200
+        assert sum(model.counted for model in rig.models.values()) == 2
+        await rig.books()

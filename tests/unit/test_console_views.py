@@ -354,3 +354,42 @@ def test_pages_are_those_with_which_the_console_began_whatever_an_upgrade_has_pu
     for name in fresh.list_templates():
         assert fresh.get_template(name) is not None
     assert "error.html" in fresh.list_templates()
+
+
+@pytest.mark.parametrize(
+    ("stage", "last", "says"),
+    [
+        ("pilot", "2020-01-31", "ended on 2020-01-31: "),
+        ("pilot", datetime.now(UTC).date().isoformat(), "until "),
+        ("production", "2020-01-31", "until "),
+        ("pilot", None, ""),
+    ],
+)
+def test_a_pilot_that_is_over_is_said_to_be(stage: str, last: str | None, says: str) -> None:
+    """Gateways refuse its calls since; in production they look at no such day."""
+    source = (Path(console.__file__).parent / "templates" / "workload.html").read_text()
+    (line,) = [each for each in source.splitlines() if "</b>stage" in each]
+    shown = templates.from_string(line).render(workload={"stage": stage, "expires": last})
+    assert (says in shown) and ("its calls are refused" in shown) == says.startswith("ended")
+    assert ("ended" in shown, "until" in shown) == ("ended" in says, "until" in says)
+
+
+@pytest.mark.parametrize("who", ["operator", "holder", "other"])
+def test_the_operator_may_refuse_what_waits_and_approve_nothing(who: str) -> None:
+    need = {"duty": "security", "subject": "company", "mine": who == "holder", "people": ["Sam"]}
+    change: dict[str, Any] = {
+        "id": "c", "type": "workload", "state": "pending", "summary": {}, "needs": [need], "waits_for": [need],
+        "approvals": [], "requested_by_name": "Ana", "requested_at": None, "base": 1, "blueprint": None, "reason": "",
+        "digest": "0" * 64, "seats": 1, "expires_on": None, "grace_until": None,
+    }  # fmt: skip
+    panel = vars(templates.get_template("change_part.html").module)["panel"]
+    session = {"operator": who == "operator", "demo": False, "email": None}
+    shown = panel(change, session, "csrf", False)
+    assert ("/do/approve" in shown, "/do/refuse" in shown) == (who == "holder", who != "other")
+    assert "refused by the operator" not in shown
+    assert "refused by the operator" in panel({**change, "state": "refused"}, session, "csrf", False)
+    said: dict[str, Any] = {"decision": "refused", "duty": "security", "name": "Sam", "at": None, "proof": "passkey"}
+    said |= {"email": "sam@acme.example", "withdrawn_at": None, "unseparated": False, "demo": False, "comment": ""}
+    assert "refused by the operator" not in panel(
+        {**change, "state": "refused", "approvals": [said]}, session, "csrf", False
+    )

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from groundplan.api import genesis
 from groundplan.api.genesis import take_up_keys
 from groundplan.cli.reload import _noted
 from groundplan.core.audit.keys import create_keys, load_private, load_public, load_wrapping
@@ -74,6 +75,28 @@ def test_what_cannot_be_made_anew_is_refused_by_its_name(
     with pytest.raises(GroundplanError) as refused:
         read(home)
     assert refused.value.hint and refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("left", "says"),
+    [
+        (b"c2lnbmF0dXJlLW9m", "the part that is left is of this database"),
+        (b"c2lnbmF0dXJlLW9m 2026-12-0", "the part that is left is of this database"),
+        (GARBAGE, "says of none which"),
+    ],
+)
+def test_a_start_says_that_the_file_of_the_database_is_damaged_and_not_that_the_database_is_another(
+    home: Home, monkeypatch: pytest.MonkeyPatch, left: bytes, says: str
+) -> None:
+    monkeypatch.setattr(genesis, "_first", lambda *_: "c2lnbmF0dXJlLW9m 2026-12-01T00:00:00.000001Z")
+    home.database.write_bytes(left)
+    with pytest.raises(GroundplanError) as told:
+        genesis.check_database(home, load_settings({}))
+    assert told.value.code == "home_damaged" and says in told.value.message and "delete" in told.value.hint
+    home.database.write_bytes(b"b3RoZXI= 2026-12-01T00:00:00.000001Z")
+    with pytest.raises(GroundplanError) as told:
+        genesis.check_database(home, load_settings({}))
+    assert told.value.code == "database_differs"
 
 
 @pytest.mark.parametrize("name", ["checkpoint.key", "blueprint.key", "blueprint.pub", "subject.key"])

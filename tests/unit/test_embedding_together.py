@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from groundplan.knowledge.embedding.encoder import FEW_TEXTS
-from groundplan.knowledge.embedding.together import Together
+from groundplan.knowledge.embedding.together import Often, Together
 from groundplan.knowledge.model import Vectors
 
 
@@ -90,3 +90,56 @@ def test_what_is_being_embedded_is_not_taken_back() -> None:
     assert not began.cancel()
     slow.go.set()
     assert float(began.result(10)[0]) == 5
+
+
+class Quick:
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return np.array([[len(text)] for text in texts], dtype=np.float32)
+
+
+def test_what_pays_only_for_many_questions_is_done_once_when_they_have_come_and_beside_them() -> None:
+    done, go = threading.Semaphore(0), threading.Event()
+
+    def work() -> None:
+        assert go.wait(10)
+        done.release()
+
+    often = Often(5, work)
+    one, other = often.counting(Quick()), often.counting(Quick())
+    assert one.embed(["a", "bb"]).tolist() == [[1], [2]]
+    assert other.embed(["ccc", "dddd"]).tolist() == [[3], [4]]
+    go.set()
+    assert not done.acquire(timeout=0.05)
+    go.clear()
+    assert one.embed(["e"]).tolist() == [[1]], "answered while it is done"
+    for _ in range(12):
+        other.embed(["f"])
+    go.set()
+    assert done.acquire(timeout=10)
+    assert not done.acquire(timeout=0.05)
+
+
+def test_where_no_thread_can_be_had_it_is_done_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+    embedder = Often(2, done.set).counting(Quick())
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refused)
+        assert embedder.embed(["a", "b"]).tolist() == [[1], [1]]
+    assert not done.is_set()
+    embedder.embed(["c"])
+    assert done.wait(10)
+
+
+def test_what_could_not_be_embedded_is_not_counted() -> None:
+    done, slow = threading.Event(), Slow()
+    slow.go.set()
+    embedder = Often(1, done.set).counting(slow)
+    with pytest.raises(ValueError, match="cannot be embedded"):
+        embedder.embed(["bad"])
+    assert not done.wait(0.05)
+    embedder.embed(["good"])
+    assert done.wait(10)

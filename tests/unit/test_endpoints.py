@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -74,6 +75,17 @@ def test_an_announcement_ends_with_its_process_or_its_withdrawal(tmp_path: Path)
     announce(home, "embedded", "http://y", "t")
     withdraw(home, "embedded")
     assert lookup(home, "embedded") is None
+
+
+def test_whoever_ends_on_a_disk_that_is_read_only_by_then_ends_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    announce(home := Home(tmp_path), "search", "http://127.0.0.1:4242", "secret")
+    monkeypatch.setattr(Path, "unlink", refused)
+    withdraw(home, "search")
 
 
 def test_whoever_got_the_number_of_a_service_that_was_killed_is_not_asked_in_its_place(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -77,6 +78,30 @@ def test_a_reload_on_a_disk_that_is_full_ends_nobody(tmp_path: Path, monkeypatch
     reloading.tick()
     reloading.tick()
     assert not supervisor.reload_wanted() and not supervisor.replacing
+    monkeypatch.undo()
+    home.create()
+    reloading.tick()
+    assert _noted(home)["state"] == "failed", "it is told once there is room"
+
+
+def test_whoever_reloads_on_a_disk_that_is_full_is_told_so_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, asked = Home(tmp_path), list[int]()
+    home.create()
+    monkeypatch.setattr(groundplan.cli.reload, "found_running", lambda _: {"pid": 1, "upgrades": True})
+    monkeypatch.setattr(os, "kill", lambda pid, _: asked.append(pid))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(Unavailable) as told:
+            groundplan.cli.reload.reload(1.0, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert told.value.code == "reload_failed" and "space" in told.value.hint and "File too large" in told.value.message
+    assert asked == [] and [path.name for path in home.run.iterdir()] == [], "nothing is asked for, or left"
 
 
 @pytest.mark.parametrize("command", ["echo the schema is newer >> logs/schema.log; exit 75", "exit 0"])

@@ -54,6 +54,22 @@ async def test_a_duplicate_waits_for_the_first_and_gets_its_answer(tmp_path: Pat
     answers.close()
 
 
+async def test_a_worker_that_was_asked_with_no_key_leaves_no_file(tmp_path: Path) -> None:
+    """Of every reload there was one, which each call with a key looked at for a day."""
+    first, second = made(tmp_path), made(tmp_path)
+    assert await second.begin(ONE, BODY, NOW) is None
+    second.mark(ONE, NOW)
+    second.keep(ONE, kept())
+    first.close()
+    second.close()
+    (left,) = tmp_path.iterdir()
+    later = made(tmp_path)
+    assert await later.begin(ONE, BODY, NOW) is None
+    assert later.mark(ONE, NOW) == [HOLDER]
+    assert len([*tmp_path.iterdir()]) == 2 and left.exists()
+    later.close()
+
+
 async def test_a_duplicate_of_a_call_that_sent_nothing_becomes_the_first(tmp_path: Path) -> None:
     answers = made(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
@@ -61,6 +77,39 @@ async def test_a_duplicate_of_a_call_that_sent_nothing_becomes_the_first(tmp_pat
     await asyncio.sleep(0)
     answers.forget(ONE)
     assert await second is None
+
+
+async def test_whoever_waits_no_longer_takes_the_answer_from_nobody(tmp_path: Path) -> None:
+    """As another worker does that is stopped while it asks."""
+    answers = made(tmp_path)
+    assert await answers.begin(ONE, BODY, NOW) is None
+    answers.mark(ONE, NOW)
+    gone, waiting = (asyncio.create_task(answers.give(ONE, BODY)) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    answers.keep(ONE, kept())
+    assert await waiting == kept() and await answers.begin(ONE, BODY, NOW) == kept()
+    answers.forget(ONE)
+    assert not answers._bytes, "else there was room for ever fewer"
+    answers.close()
+
+
+async def test_of_two_workers_that_use_a_key_at_once_at_least_one_sees_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = made(tmp_path), made(tmp_path)
+    seen: list[Holder] = []
+    reads = one._read_others
+
+    def meanwhile(now: float) -> None:
+        reads(now)
+        seen.extend(two.mark(ONE, now))
+
+    monkeypatch.setattr(one, "_read_others", meanwhile)
+    assert one.mark(ONE, NOW) or seen
+    one.close()
+    two.close()
 
 
 async def test_another_body_is_a_conflict(tmp_path: Path) -> None:

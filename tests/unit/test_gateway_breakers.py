@@ -15,6 +15,8 @@ from tests.unit.raw_upstream import asked
 from groundplan.blueprint.model import ProviderKey, Rates
 from groundplan.gateway.app import told_health
 from groundplan.gateway.call.serve import Course
+from groundplan.gateway.telemetry.exposition import render
+from groundplan.gateway.telemetry.metrics import families
 from groundplan.gateway.upstream.health import FORGOTTEN_SECONDS, SLOW_SAMPLES, Health
 from groundplan.gateway.upstream.latency import LEAST, Times
 
@@ -176,6 +178,11 @@ async def test_no_room_at_flex_says_nothing_of_the_ordinary_tier(tmp_path: Path,
             assert "without service_tier" in refused.json["error"]["hint"]
         now = asyncio.get_running_loop().time()
         assert rig.gateway.health.states(now) == {} and rig.gateway.flex.states(now) == {"one": "open"}
+        (told,) = told_health(rig.gateway.health, now, {}, rig.gateway.flex).items()
+        assert told[0] == "one" and told[1].startswith("closed: calls at flex ask it last: "), told
+        shown = render([("0", families(rig.gateway))]).decode()
+        for name, state in (("breaker_state", "closed"), ("flex_breaker_state", "open")):
+            assert f'groundplan_gateway_{name}{{worker="0",deployment="one",state="{state}"}} 1\n' in shown, shown
         assert rig.models["one"].counted == (4 if retry_after is None else 1), "it asked to be left alone"
         assert rig.gateway.targets.keys(place).order(now) == [0]
         assert rig.gateway.loads.of(place).limit is None

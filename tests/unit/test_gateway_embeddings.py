@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 from base64 import b64decode, b64encode
@@ -11,14 +12,19 @@ from typing import Any
 import msgspec
 import pytest
 from tests.integration.gateway_stack import deployment
+from tests.unit.call_rig import call_rig
 from tests.unit.raw_upstream import answering, saying
 from tests.unit.raw_upstream import asked as post
 
-from groundplan.blueprint.model import Deployment
+from groundplan.blueprint.model import Deployment, Rates
+from groundplan.core.endpoints import announce
 from groundplan.core.errors import Invalid
+from groundplan.core.home import Home
+from groundplan.core.money import PICO
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
+from groundplan.gateway.upstream.providers import SERVICE
 
 
 def asked(**more: Any) -> Ask:
@@ -87,6 +93,29 @@ async def test_vectors_that_are_none_come_from_elsewhere(tmp_path: Path, bad: An
         assert reply.status == 200 and len(reply.json["data"]) == 2, reply.body
         assert reply.json["groundplan"]["deployment"] == "two"
         assert [each.outcome for each in await rig.settlements()] == ["failed", "ok"]
+
+
+@pytest.mark.parametrize("tokens", [7, 0])
+async def test_texts_that_were_answered_before_one_was_refused_are_paid(tmp_path: Path, tokens: int) -> None:
+    """Some providers are asked for them one after another; 0: nobody counted."""
+    refusal = {"message": "gemini: no", "type": "invalid_request_error", "code": "x", "billed_tokens": tokens}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answering(json.dumps({"error": refusal}).encode(), b"400 Bad Request"))
+        await writer.drain()
+        writer.close()
+
+    more = {"one": {"kind": "embeddings", "api": "gemini", "rates": Rates(input=PICO, output=0)}}
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, call_rig(tmp_path, ["one"], more=more, workloads={"assistant": {"embeddings": ["one"]}}) as rig:
+        announce(Home(tmp_path), SERVICE, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "a-token")
+        reply = await post(rig, "/v1/embeddings", {"model": "auto", "input": ["a" * 100, "b"]})
+        assert (reply.status, reply.json["error"].get("billed_tokens")) == (400, tokens), reply.body
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.http_status, only.estimated) == ("failed", 400, not tokens)
+        assert only.cost == tokens * 1_000_000 if tokens else only.cost > 0
+        await rig.books()
 
 
 def test_who_asks_for_base64_gets_it() -> None:

@@ -101,6 +101,19 @@ async def test_a_slow_client_says_nothing_of_how_quick_a_deployment_is(tmp_path:
         assert 0 < rig.gateway.health._whole["one"].mean < 150_000
 
 
+async def test_nobody_else_is_asked_beside_a_form(tmp_path: Path) -> None:
+    """It is passed on as it comes, and nobody waits to send it twice."""
+    hedged = {"assistant": rule(hedge={"after_ms": 20, "at_most": 1.0})}
+    async with call_rig(tmp_path, more={"one": EAR, "two": EAR}, workloads=hedged) as rig:
+        gate = rig.hold("one")
+        asked = asyncio.create_task(heard(rig, 1000))
+        await until(lambda: rig.models["one"].counted == 1)
+        await asyncio.sleep(0.1)
+        gate.release()
+        assert ((await asked).status, rig.models["two"].counted) == (200, 0)
+        await rig.books()
+
+
 async def test_an_upload_goes_on_when_its_upstream_says_that_it_works_on_it(tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -210,7 +223,7 @@ async def test_no_attempt_follows_once_it_is_stopped_revoked_or_kept_elsewhere(
         await rig.books()
 
 
-@pytest.mark.parametrize("what", [what for what, _ in CHANGES])
+@pytest.mark.parametrize("what", [*(what for what, _ in CHANGES), "nobody confirms the policy"])
 async def test_nothing_is_hedged_once_it_is_stopped_revoked_or_kept_elsewhere(tmp_path: Path, what: str) -> None:
     """The one that was sent before may answer."""
     settings = {"assistant": rule(hedge={"after_ms": 100, "at_most": 1.0})}
@@ -221,7 +234,10 @@ async def test_nothing_is_hedged_once_it_is_stopped_revoked_or_kept_elsewhere(tm
         gate = rig.hold("one")
         asked = asyncio.ensure_future(rig.chat())
         await until(lambda: rig.models["one"].counted == 1)
-        changed(live, what)
+        if what == "nobody confirms the policy":
+            live.seconds = 3600.0
+        else:
+            changed(live, what)
         await asyncio.sleep(0.2)
         gate.release()
         assert (await asked).status == 200 and rig.models["two"].counted == 0

@@ -51,6 +51,15 @@ def test_hedges_are_never_more_than_their_share(share: float, calls: int) -> Non
     assert sent <= calls * share + 1
 
 
+async def test_calls_are_hedged_as_often_as_is_declared_the_first_one_too(tmp_path: Path) -> None:
+    settings = {"assistant": rule(hedge={"after_ms": 20, "at_most": 0.5})}
+    async with call_rig(tmp_path, workloads=settings) as rig:
+        rig.play("one", latency_ms=400)
+        given = [(await answer(rig, stream=False))["deployment"] for _ in range(4)]
+        assert given == ["two", "one", "two", "one"] and rig.models["two"].counted == 2
+        await rig.books()
+
+
 def test_a_percentile_is_learned_first() -> None:
     hedges, learned, settings = Hedges(), Learned(), Hedge(percentile=90, at_most=1.0)
     assert hedges.after("w", settings, learned) is None
@@ -162,9 +171,11 @@ async def test_one_that_fails_leaves_the_answer_to_the_other(
         folder = rig.gateway.journal.folder
         await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         gates[second].release()
-        assert (await asked)["deployment"] == second
-        failed = next(s for s in await rig.settlements() if s.outcome != "ok")
+        facts, settled = await asked, await rig.settlements()
+        assert facts["deployment"] == second
+        failed = next(s for s in settled if s.outcome != "ok")
         assert failed.cost == (0 if status == 503 else BOUND)
+        assert parse_usd(facts["cost_usd"]) == sum(s.cost for s in settled)
         await rig.books()
 
 
@@ -189,6 +200,18 @@ async def test_a_hedge_that_is_refused_spoils_no_call(tmp_path: Path, status: in
         await rig.books()
 
 
+async def test_a_refusal_of_the_first_is_told_at_once(tmp_path: Path) -> None:
+    """It is what was asked first, and the hedge beside it, which is ended, may take long."""
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        rig.play("one", mode="error", status=400)
+        one, _ = rig.hold("one"), rig.hold("two")
+        asked = asyncio.ensure_future(rig.chat())
+        await until(lambda: rig.models["two"].counted == 1)
+        one.release()
+        assert (await asyncio.wait_for(asked, 10)).status == 400
+        await rig.books()
+
+
 async def test_a_refusal_of_a_hedge_that_has_a_fee_is_part_of_what_its_call_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +230,7 @@ async def test_a_refusal_of_a_hedge_that_has_a_fee_is_part_of_what_its_call_cost
         await rig.books()
 
 
-@pytest.mark.parametrize("loser", ["answers", "refuses", "fails"])
+@pytest.mark.parametrize("loser", ["answers", "refuses", "is away", "fails"])
 async def test_a_loser_that_is_there_by_a_hair_is_billed_what_it_did(
     tmp_path: Path, loser: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,12 +243,12 @@ async def test_a_loser_that_is_there_by_a_hair_is_billed_what_it_did(
     monkeypatch.setattr(race, "_first_of", by_a_hair)
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
         if loser != "answers":
-            rig.play("two", mode="error", status=400 if loser == "refuses" else 502)
+            rig.play("two", mode="error", status={"refuses": 400, "is away": 503, "fails": 502}[loser])
         facts = (await both_at_once(rig)).json["groundplan"]
         assert facts["deployment"] == "one"
         one, two = sorted(await rig.settlements(), key=lambda s: s.attempt)
         assert one.outcome == "ok" and one.cost > 0
-        cost = {"answers": one.cost, "refuses": 0, "fails": BOUND}[loser]
+        cost = {"answers": one.cost, "refuses": 0, "is away": 0, "fails": BOUND}[loser]
         assert (two.cost, two.flags[0]) == (cost, "hedge")
         assert float(facts["cost_usd"]) == pytest.approx((one.cost + two.cost) / 1e12)
         await rig.books()
@@ -251,17 +274,21 @@ async def test_when_both_fail_the_next_deployment_is_asked(tmp_path: Path) -> No
 
 
 async def test_whoever_is_asked_after_both_is_no_hedge(tmp_path: Path) -> None:
-    """Also where the hedge was the last one to fail."""
-    async with call_rig(tmp_path, ["one", "two", "three"], workloads=HEDGED) as rig:
+    """Also where the hedge was the last one to fail, whose reservation a dearer one goes on with."""
+    dear = {"three": {"rates": Rates(input=0, output=100 * PICO)}}
+    async with call_rig(tmp_path, ["one", "two", "three"], workloads=HEDGED, more=dear) as rig:
         for name in ("one", "two"):
             rig.play(name, mode="error", status=503)
-        gates = [rig.hold(name) for name in ("one", "two")]
+        gates = [rig.hold(name) for name in ("one", "two", "three")]
         asked = asyncio.ensure_future(rig.chat())
         await until(lambda: rig.models["two"].counted == 1)
         gates[0].release()
         folder = rig.gateway.journal.folder
         await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         gates[1].release()
+        await until(lambda: rig.models["three"].counted == 1)
+        assert LIMIT - rig.slices.available("all", "total") == 10 * BOUND, "it may cost as much"
+        gates[2].release()
         assert (await asked).json["groundplan"]["deployment"] == "three"
         found = sorted(await rig.settlements(), key=lambda s: s.attempt)
         assert [s.flags for s in found] == [[], ["hedge"], []]

@@ -6,7 +6,7 @@ import json
 from fractions import Fraction
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -113,6 +113,9 @@ def test_what_a_provider_says_of_tools_by_itself_is_reserved_for() -> None:
     usages(), rates, st.none() | rates, st.none() | rates, st.sampled_from(["auto", "standard", "priority", "flex"]),
     st.booleans(), st.sampled_from([None, "batches"]), st.sampled_from(["", "default", "priority", "scale", "flex"]),
 )  # fmt: skip
+@example(
+    Usage(input=9, output=1), Rates(input=2, output=2), None, Rates(input=1, output=1), "auto", True, None, "priority",
+)  # fmt: skip
 def test_whatever_class_an_answer_is_of_was_reserved(
     usage: Usage, price: Rates, dear: Rates | None, half: Rates | None, asked: str, line: bool, serves: str | None,
     tier: str,
@@ -133,7 +136,8 @@ def test_whatever_class_an_answer_is_of_was_reserved(
     elif tier != "priority" and asked != "priority":
         assert cost == formula.cost(price, usage), "a call at the ordinary endpoint is billed in full"
     elif tier == "priority" or (asked == "priority" and not tier):
-        assert cost == formula.cost(dear or price, usage), "also where the answer does not name it"
+        own = half if this.line and half is not None and serves is None else price
+        assert cost == formula.cost(dear or own, usage), "also where the answer does not name it"
 
 
 def test_a_line_whose_price_of_batches_is_the_dearest_is_reserved_at_it() -> None:

@@ -188,7 +188,7 @@ async def test_the_field_that_makes_a_call_cheaper_is_one_that_its_endpoint_take
         ("responses", {"input": "hi"}, "max_output_tokens"),
         ("completions", {"prompt": "hi"}, "max_tokens"),
         ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}, "enable_search"),
-        ("responses", {"input": "hi"}, "background"),
+        ("responses", {"input": "hi"}, "conversation"),
         ("completions", {"prompt": "hi"}, "lora"),
         ("embeddings", {"input": "hi"}, "chat_template"),
     ],

@@ -7,13 +7,20 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from tests.unit.call_rig import call_rig
 
 from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.home import Home
+from groundplan.gateway.awake import awake_of
+from groundplan.gateway.call import ground
 from groundplan.gateway.upstream import returning
+from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.returning import Returning
 
 
@@ -23,11 +30,19 @@ def home(tmp_path: Path) -> Home:
     home = Home(tmp_path)
     home.create()
     announce(home, "search", "http://127.0.0.1:1", "t")
+    ended_again(home)
+    return home
+
+
+def ended_again(home: Home) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     file = home.run / "endpoints.d" / "search.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "pid": ended.pid}))
-    return home
+
+
+class Nothing(msgspec.Struct):
+    """What is asked."""
 
 
 async def test_all_who_wait_go_on_when_it_is_announced_again(home: Home) -> None:
@@ -78,3 +93,46 @@ async def test_what_cannot_answer_now_is_asked_again_until_somebody_waited_in_va
     assert 1 <= asked <= 3
     now = loop.time()
     assert await waits.ready("search", now, now + 5) is False and loop.time() - now < 0.1
+
+
+async def test_a_worker_that_stood_still_itself_gives_nobody_up_for_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is stopped, or whose machine stalls: what it waited for may be there as soon as it looks."""
+    monkeypatch.setattr(returning, "BACK_SECONDS", 0.4)
+    loop = asyncio.get_running_loop()
+    awake = awake_of(loop)
+    awake.start()
+    waits = Returning(home, loop)
+    loop.call_later(0.1, time.sleep, 1.0)
+    loop.call_later(1.15, announce, home, "search", "http://127.0.0.1:2", "t")
+    began = loop.time()
+    assert await waits.back("search", began + 0.4) is True and loop.time() - began > 1.0
+    loop.call_later(0.1, time.sleep, 1.0)
+    ended_again(home)
+    assert await waits.back("search", loop.time() + 0.4, loop.time() + 0.4) is False, "its caller has no more time"
+    awake.stop()
+
+
+async def test_a_call_asks_search_again_though_its_worker_stood_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ground, "BACK_SECONDS", 0.8)
+    monkeypatch.setattr(returning, "BACK_SECONDS", 0.8)
+    asked = []
+
+    async def ask(*_: Any, **__: Any) -> bytes:
+        asked.append(1)
+        if len(asked) == 1:
+            time.sleep(1.0)  # noqa: ASYNC251 -- it stands still
+        if len(asked) < 2:
+            raise UpstreamFailure("unready", "not now", sent=False)
+        return b"{}"
+
+    monkeypatch.setattr(ground, "ask_search", ask)
+    async with call_rig(tmp_path, ["one"]) as rig:
+        rig.gateway.awake.start()
+        try:
+            assert await ground.answer_of(rig.gateway, b"c", Nothing, bytes) == b"{}"
+        finally:
+            rig.gateway.awake.stop()

@@ -78,6 +78,27 @@ async def test_however_it_is_framed_it_is_one_answer(tmp_path: Path, through: li
         assert not through
 
 
+async def test_all_that_follows_the_beginning_goes_on_in_the_turn_in_which_it_came(
+    tmp_path: Path, through: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the first token, whose upstream may have been given longer than what follows it."""
+    pumped: list[bytes] = []
+    real = Streaming._pump
+
+    def spied(self: Streaming, data: bytes) -> bool:
+        goes_on = real(self, data)
+        if goes_on:
+            pumped.append(data)
+        return goes_on
+
+    monkeypatch.setattr(Streaming, "_pump", spied)
+    times = {"one": {"first_token_ms": 9000, "idle_ms": 5000, "first_token_declared": True}}
+    async with saying(tmp_path, CHUNKED + frame(EVENTS[0]), *WAYS["each"][1:], more=times) as rig:
+        assert (await rig.stream()).text == "".join(TEXTS)
+    assert pumped[:1] == [EVENTS[1]]
+    assert len(pumped) + len(through) == len(TEXTS)
+
+
 async def test_a_stream_that_breaks_after_it_went_through_is_counted_and_told(
     tmp_path: Path, through: list[bytes]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.output import unusable
 from groundplan.core import file_store
 from groundplan.core.errors import Invalid
-from groundplan.core.home import sync_folder, write_atomically, write_together
+from groundplan.core.file_store import put
+from groundplan.core.home import UNFINISHED_S, sync_folder, write_atomically, write_together
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EACCES])
@@ -126,3 +128,26 @@ def test_what_an_archive_has_no_room_for_takes_none(tmp_path: Path, monkeypatch:
     assert list((store / "calls").iterdir()) == []
     file_store.put(f"file://{store}", "calls/day.parquet", file)
     assert (store / "calls" / "day.parquet").read_bytes() == b"facts"
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write_of_that_name(tmp_path: Path) -> None:
+    """One that is being written by another process at this moment does not, nor what is anybody's own."""
+    old, fresh, other, own = (tmp_path / name for name in (".a.11.tmp", ".a.12.tmp", ".ab.13.tmp", ".a.x.tmp"))
+    long_ago = time.time() - UNFINISHED_S - 1
+    for each in (old, fresh, other, own):
+        each.write_bytes(b"half")
+    for each in (old, other, own):
+        os.utime(each, (long_ago, long_ago))
+    write_atomically(tmp_path / "a", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.12.tmp", ".a.x.tmp", ".ab.13.tmp", "a"]
+
+
+def test_parts_of_what_was_archived_go_alike(tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    sent.write_bytes(b"facts")
+    store = tmp_path / "store"
+    store.mkdir()
+    (left := store / ".day.7.tmp").write_bytes(b"fac")
+    os.utime(left, (0, 0))
+    put(str(store), "day", sent)
+    assert [path.name for path in store.iterdir()] == ["day"]

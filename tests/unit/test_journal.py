@@ -491,6 +491,8 @@ async def test_a_hastened_reservation_is_synced_after_what_was_sent_in_its_turn(
         assert pending is not None and len(disk.rounds) == 1 and not disk.synced, "a crowd is not held up by the disk"
         disk.rounds[0](None)
         await pending
+        await asyncio.sleep(0.001)
+        assert len(disk.rounds) == 1, "who asks while the disk is at it needs no other round"
     await journal.close()
 
 
@@ -524,7 +526,7 @@ async def test_the_disk_begins_with_the_end_of_a_call_before_anybody_waits_for_i
     for call in calls:
         journal.reserve(reservation(call))
     journal.settle(settlement(calls[0]))
-    last = journal.finish(finish(calls[0]), urgent=True)
+    last = journal.finish(finish(calls[0]), urgent=True, awaited=True)
     assert not disk.synced and not disk.rounds
     whole = [*(reservation(call) for call in calls), settlement(calls[0]), finish(calls[0])]
     assert disk.begun == ([records.HEADER_BYTES + journal.counters.bytes] if begun else [])
@@ -553,6 +555,20 @@ async def test_for_the_end_of_a_call_that_is_awaited_nobody_is_woken_before(tmp_
     await journal.close()
 
 
+async def test_an_end_that_nobody_is_in_a_hurry_for_is_left_to_a_round(tmp_path: Path) -> None:
+    """As that of a stream: to begin with it here would hold up everybody for as long as the disk takes it."""
+    disk, call = Ahead(), new_id().bytes
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    journal.reserve(reservation(call))
+    journal.settle(settlement(call))
+    pending = journal.durable(journal.finish(finish(call), urgent=True), patient=True)
+    await until(lambda: disk.rounds)
+    assert disk.begun == disk.synced == [] and pending is not None
+    disk.rounds.pop()(None)
+    await pending
+    await journal.close()
+
+
 async def test_the_disk_does_not_begin_with_what_the_next_round_takes_along(tmp_path: Path) -> None:
     disk = Ahead()
     journal = open_journal(tmp_path, 1 << 20, disk)
@@ -561,7 +577,7 @@ async def test_the_disk_does_not_begin_with_what_the_next_round_takes_along(tmp_
         last = journal.reserve(reservation(call))
     assert journal.durable(last, patient=True) is not None
     await until(lambda: disk.rounds)
-    journal.finish(finish(calls[0]), urgent=True)
+    journal.finish(finish(calls[0]), urgent=True, awaited=True)
     assert disk.begun == []
     await until(lambda: disk.rounds)
     disk.rounds.pop()(None)

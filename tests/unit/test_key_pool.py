@@ -55,6 +55,34 @@ def test_use_is_spread_and_what_is_long_ago_counts_less() -> None:
     assert pool.order(600.0) == [2, 0, 1]
 
 
+def test_a_key_with_which_nothing_was_sent_is_not_used_and_nobody_found_out_about_it() -> None:
+    pool = KeyPool("ab")
+    pool.used(0, 0.0)
+    pool.unsent(0, 0.0)
+    assert pool.order(0.0) == [0, 1]
+    pool.refused(0, 401, 0.0, None)
+    due = REFUSED_REST_S + 1.0
+    for step in range(3):
+        pool.used(0, due)
+        pool.unsent(0, due)
+        assert pool.whys(due)[0] == 401 and pool.order(due)[0] == 0, "it is not taken for well"
+        due += 60.0 * step
+    pool.used(0, due)
+    assert pool.order(due) == [1], "others wait for how it goes"
+
+
+async def test_a_key_is_used_where_it_is_sent(tmp_path: Path) -> None:
+    """Not where there was no connection: of several keys of which one is refused that one would be well by it."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    keys = {"one": {"keys": [ProviderKey(key=f"file:{tmp_path / name}") for name in ("a", "b")]}}
+    async with call_rig(tmp_path / "home", ["one"], more=keys, ports={"one": 1}) as rig:
+        pool = rig.gateway.targets.keys(rig.plan("assistant").names["one"][0])
+        assert (await rig.chat()).status == 503
+        assert [key.used for key in pool._keys] == [0.0, 0.0]
+        await rig.books()
+
+
 def test_a_refused_key_rests_as_long_as_it_was_told_or_is_usual() -> None:
     pool = KeyPool("ab")
     assert pool.refused(0, 429, 0.0, None)

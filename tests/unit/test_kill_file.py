@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,14 @@ def test_a_worker_that_never_could_read_it_serves_nothing(home: Home) -> None:
     assert not live.policy.kills
 
 
-def test_kills_that_are_written_at_once_are_all_there(home: Home) -> None:
+def test_kills_that_are_written_at_once_are_all_there(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = kill_file._write
+
+    def slowly(*given: Any) -> None:
+        time.sleep(0.005)
+        written(*given)
+
+    monkeypatch.setattr(kill_file, "_write", slowly)
     scopes = [f"workload/w{number}" for number in range(12)]
     writing = [threading.Thread(target=kill._offline, args=(home, scope, "leak")) for scope in scopes]
     for each in writing:
@@ -104,6 +112,29 @@ def test_kills_that_are_written_at_once_are_all_there(home: Home) -> None:
     for each in writing:
         each.join()
     assert sorted(each["scope"] for each in kill_file.held(home)) == sorted(scopes)
+
+
+def test_what_is_taken_over_waits_for_whoever_writes(home: Home) -> None:
+    kills = [{"scope": f"workload/w{number}", "reason": "leak"} for number in range(2)]
+    folder = os.open(home.run, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        kill_file._write(home, kills[:1])
+        taking = threading.Thread(target=kill_file.drop, args=(home, kills[:1]))
+        taking.start()
+        time.sleep(0.05)
+        kill_file._write(home, kills)
+    finally:
+        os.close(folder)
+    taking.join()
+    assert kill_file.held(home) == kills[1:]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for others")
+def test_what_root_stops_can_be_read_by_those_who_serve(home: Home) -> None:
+    os.chown(home.run, 12_345, 12_345)
+    kill._offline(home, "company", "leak")
+    assert kill_file.path_of(home).stat().st_uid == 12_345
 
 
 def test_nobody_who_stands_still_keeps_a_kill_from_being_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

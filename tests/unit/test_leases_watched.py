@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -19,7 +21,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway import rhythm
 from groundplan.gateway.awake import patient
-from groundplan.gateway.budgets import lease_client, recalls
+from groundplan.gateway.budgets import grant_store, lease_client, recalls
 from groundplan.gateway.budgets.account import Account, Declared
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token
@@ -168,6 +170,94 @@ async def test_nothing_is_fetched_ahead_while_callers_wait(tmp_path: Path) -> No
         one.free()
         assert await waiting is None
         assert one.leases._runs_low(KEY, account, now, "2026-11-25T14:33")
+
+
+async def test_of_two_that_are_short_the_older_one_is_served_first_and_nobody_by_itself() -> None:
+    done, (older, newer) = list[str](), sorted((new_id(), new_id()), key=str)
+
+    async def gives(_: Key) -> None:
+        done.append("gives")
+
+    async def tells(_: Key) -> None:
+        done.append("tells")
+
+    lender: Any = SimpleNamespace(give_back=gives, tell_open=tells, noted=nullcontext)
+
+    async def heard(by: UUID, of: UUID, *, waits: bool) -> tuple[list[str], bool]:
+        """What one does that hears that another one is short; whether it goes on with that."""
+        account, tasks = Account(BUDGET, 1), list[asyncio.Task[None]]()
+        account.waiters += [(1, asyncio.get_running_loop().create_future())] if waits else []
+        listening = recalls.Recalls(
+            "", by, lender, {KEY: account}, watch=lambda _: None,
+            start=lambda work: tasks.append(asyncio.create_task(work)),
+        )  # fmt: skip
+        done.clear()
+        listening.recall(f"{KEY[0]} {KEY[1]} {of}")
+        await asyncio.gather(*tasks)
+        return list(done), KEY in listening
+
+    assert await heard(older, older, waits=False) == ([], False)
+    assert await heard(older, newer, waits=False) == (["gives", "tells"], True)
+    assert await heard(older, newer, waits=True) == (["tells"], False)
+    assert await heard(newer, older, waits=True) == (["gives", "tells"], True)
+
+
+@pytest.mark.parametrize("by", ["whoever gives it back", "a tick meanwhile"])
+async def test_postgresql_hears_of_nothing_that_is_given_back_before_the_disk_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    on_disk, told = asyncio.get_running_loop().create_future(), list[Key]()
+
+    async def connected() -> None:
+        return None
+
+    async def tell(_connection: object, _epoch: UUID, records: list[Release]) -> None:
+        told.extend((each.budget, each.period) for each in records)
+
+    async with alone(tmp_path) as one:
+        lender = one.leases._lender
+        monkeypatch.setattr(Journal, "durable", lambda *_, **__: None if on_disk.done() else on_disk)
+        monkeypatch.setattr(lender, "connect", connected)
+        monkeypatch.setattr(grant_store, "tell_releases", tell)
+        one.free()
+        giving = asyncio.create_task(lender.give_back(KEY))
+        await turns()
+        assert not told and one.slices.available(*KEY) == 0 and lender.untold() == {KEY}
+        if by == "a tick meanwhile":
+            async with lender.busy:
+                ticking = asyncio.create_task(lender.tell_releases())
+                await turns()
+                assert not told
+                on_disk.set_result(None)
+                await ticking
+            assert told == [KEY] and not lender.unconfirmed
+        else:
+            on_disk.set_result(None)
+        await giving
+        assert told == [KEY] and not lender.unconfirmed
+
+
+async def test_what_is_given_back_of_a_limit_while_that_is_told_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, told = ("requests/few", "2026-01-01"), list[int]()
+    async with alone(tmp_path) as one:
+        lender, counters = one.leases._lender, one.leases._counters
+
+        async def connected() -> None:
+            return None
+
+        async def tell(_connection: object, _epoch: UUID, totals: dict[Key, int]) -> None:
+            told.append(totals[key])
+            lender._let_go(key, 0)
+
+        monkeypatch.setattr(lender, "connect", connected)
+        monkeypatch.setattr(grant_store, "tell_returns", tell)
+        counters.grant(*key, 2)
+        lender._let_go(key, 1)
+        for _ in range(3):
+            await lender.tell_releases()
+        assert told == [1, 2]
 
 
 async def test_what_was_empty_is_not_once_something_is_freed(tmp_path: Path) -> None:

@@ -186,3 +186,18 @@ async def test_a_clock_that_is_not_postgresqls_is_told_about_once(
         await view.refresh(None)
     told = [record.getMessage() for record in caplog.records]
     assert ["3600 s behind" in each for each in told] == [True, False] and "61 s ahead of" in told[1]
+
+
+@pytest.mark.parametrize(("there", "lost"), [([("mine",)], False), ([("another",)], True), ([], True)])
+async def test_another_blueprint_of_the_same_number_is_not_the_one_that_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[tuple[str]], lost: bool
+) -> None:
+    """As in a database that was restored, and got another one since."""
+    view: Any = LiveView("", Home(tmp_path), new_id(), ManualClock(), Slices())
+    view._signature = "mine"
+
+    async def signed(*_: Any) -> list[tuple[str]]:
+        return there
+
+    monkeypatch.setattr(live_module, "_asked", signed)
+    assert await view._is_lost(None, 3) is lost

@@ -16,7 +16,7 @@ from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.metrics import families
 from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
 from groundplan.gateway.upstream.health import Health
-from groundplan.ledger.rollup_store import is_call
+from groundplan.ledger.rollup_store import TOOLS, is_call
 
 __all__ = ["rig"]
 ROOT = Path(__file__).parents[2]
@@ -59,8 +59,8 @@ async def test_calls_fail_where_nobody_is_asked_too_and_not_by_what_their_caller
     assert [each for each in ended if re.fullmatch(found[1], each[0]) and not re.fullmatch(found[2], each[1])] == [
         ("refused", "503")
     ]
-    assert re.fullmatch(found[3], CHAT.name) is None, "but no estimate, and no count of tokens"
-    for name in (COUNT_TOKENS.name, InputTokens.name, f"{CHAT.name}.estimate"):
+    assert re.fullmatch(found[3], CHAT.name) is None, "but no estimate, no count of tokens, and no use of a tool"
+    for name in (COUNT_TOKENS.name, InputTokens.name, f"{CHAT.name}.estimate", TOOLS):
         assert re.fullmatch(found[3], name) and not is_call(name) and is_call(CHAT.name)
 
 

@@ -4,6 +4,7 @@ nobody is asked in its place, wherever it says that its callers are to go."""
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,6 +43,21 @@ async def serving(handle: Handler) -> AsyncIterator[int]:
         yield listener.sockets[0].getsockname()[1]
     finally:
         await close(listener, server)
+
+
+@pytest.mark.parametrize(("api", "before"), [("bedrock", 1), ("cohere", 96), ("gemini", 1), ("vertexai", 1)])
+async def test_a_refusal_of_one_of_several_texts_tells_what_those_before_it_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, before: int
+) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        wire.unfit = "unfit"
+        for texts, billed in (([*(["a"] * before), "unfit"], True), (["unfit", *(["a"] * before)], False)):
+            body = json.dumps({"model": f"up-{api}", "input": texts}).encode()
+            with pytest.raises(Failed) as refused:
+                await providers.embed(place(api, wire, tmp_path), body)
+            told = json.loads(refused.value.body)["error"]
+            assert refused.value.status == 400 and ("billed_tokens" in told) is billed, told
+            assert not billed or isinstance(told["billed_tokens"], int)
 
 
 @pytest.mark.parametrize(("api", "model"), CASES)

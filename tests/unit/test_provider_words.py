@@ -162,6 +162,11 @@ def test_what_asks_for_what_is_done_unasked_is_refused_by_nobody(api: str) -> No
         (call(type="custom"), "messages: tool_calls of type custom"),
         (call(later=1), "messages: tool_calls.later"),
         (call(id=""), "messages: tool_calls.id"),
+        (
+            call(function={"name": "look", "arguments": "{}", "later": 1}),
+            "messages: tool_calls.function.arguments",
+        ),
+        (assistant(later=0), "messages: later"),
         (message(tool_call_id="other"), "messages: tool_call_id"),
         (message(later=1), "messages: later"),
         (message(tool_call_id=["c1"]), "messages: tool_call_id"),
@@ -196,6 +201,11 @@ def test_what_nobody_has_a_word_for_is_refused_by_name(asked: dict[str, Any], na
         (
             "anthropic bedrock gemini ollama vertexai",
             call(function={"name": "look", "arguments": "{"}),
+            "messages: tool_calls.function.arguments",
+        ),
+        (
+            "anthropic bedrock gemini ollama vertexai",
+            call(function={"name": "look", "arguments": "[1]"}),
             "messages: tool_calls.function.arguments",
         ),
         (

@@ -74,6 +74,8 @@ class Wire:
     end: str = ""
     refusal: str = ""
     drawn: int = 0
+    unfit: str = ""
+    """A text that is refused."""
     asked: list[tuple[str, dict[str, Any], dict[bytes, bytes]]] = field(default_factory=list)
 
     @property
@@ -88,6 +90,9 @@ class Wire:
             return
         body = json.loads(request.body)
         self.asked.append((path, body, dict(request.headers)))
+        if self.unfit and self.unfit in json.dumps(body):
+            response.send(400, json.dumps({"message": "no", "error": {"code": 400, "message": "no"}}).encode())
+            return
         kind, found = self._answer(path, body)
         if isinstance(found, bytes):
             response.end(found, response.start(200, b"content-type: %b\r\n" % kind))
@@ -436,6 +441,13 @@ async def test_a_call_in_an_answer_that_ended_otherwise_is_told(
         assert call.type == "function" and call.function.name == "look" and choice.finish_reason == told
         chunks = await streamed(providers, where, asked(api, tools=[TOOL], stream=True))
         assert [each.choices[0].finish_reason for each in chunks if each.choices][-1] == told
+
+
+async def test_of_two_caps_the_smaller_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        for most, told in ((10, 10), (50, 20)):
+            await whole(providers, place("cohere", wire, tmp_path), asked("cohere", max_completion_tokens=most))
+            assert wire.body["max_tokens"] == told
 
 
 async def test_that_a_model_at_azure_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard.conversation import ConversationGuard
 from groundplan.gateway.guard.run import NOTHING, Guarding
 from groundplan.gateway.policy.catalog import Plan, index
+from groundplan.gateway.surfaces import realtime_heard
 from groundplan.gateway.surfaces.realtime_ended import Ended
 from groundplan.gateway.surfaces.realtime_events import (
     HEARD_AS,
@@ -188,6 +189,56 @@ def test_a_turn_is_no_longer_than_what_is_reserved_for(sound: Any, most: int) ->
         texts.hold({"audio": "A" * (most // 10 * 4 // 3)})
     with pytest.raises(Ended, match="10 s"):
         texts.hold({"audio": "A" * 80})
+
+
+async def test_silence_is_no_turn_however_long_it_is() -> None:
+    """Where the upstream finds the turns, it says when one begins."""
+    told = Told()
+    turns: Any = {"turn_detection": {"type": "server_vad"}}
+    told.hear(read_server(msgspec.json.encode({"type": "session.updated", "session": turns})), 100)
+    texts = Texts(cast(Any, SimpleNamespace(gateway=None)), told)
+    ear = deployment("ear", 1, kind="transcription", rates=Rates(input=0, output=0, minute=1), audio_seconds=10)
+    texts.wants(ear, "")
+    ten_seconds = {"audio": "A" * 640_000}
+    for _ in range(3):
+        texts.hold(ten_seconds)
+    began = b'{"type":"input_audio_buffer.speech_started"}'
+    assert await texts.hear(read_server(began), began) == began
+    texts.hold(ten_seconds)
+    with pytest.raises(Ended, match="10 s"):
+        texts.hold({"audio": "A" * 80})
+
+
+@pytest.mark.parametrize(("made", "taken"), [(None, True), (True, True), (False, False)])
+def test_a_turn_of_which_no_text_is_made_leaves_what_is_reserved_to_the_next_one(
+    made: bool | None, taken: bool
+) -> None:
+    told = Told()
+    told.texts = made
+    texts = Texts(cast(Any, SimpleNamespace(gateway=None)), told)
+    texts._ready = ready = cast(Any, SimpleNamespace(attempt_started=1, started=1))
+    texts._take("item")
+    assert (texts._open, texts._ready) == (({"item": ready}, None) if taken else ({}, ready))
+
+
+@pytest.mark.parametrize("certain", [False, True])
+async def test_a_turn_that_may_have_been_heard_as_its_client_left_costs_its_bound(
+    monkeypatch: pytest.MonkeyPatch, certain: bool
+) -> None:
+    ended = list[str]()
+
+    async def bound(*_: object) -> None:
+        ended.append("bound")
+
+    async def nothing(*_: object) -> None:
+        ended.append("nothing")
+
+    monkeypatch.setattr(realtime_heard, "broken_off", bound)
+    monkeypatch.setattr(realtime_heard, "unused", nothing)
+    texts = Texts(cast(Any, SimpleNamespace(gateway=None)), Told())
+    texts._ready = cast(Any, SimpleNamespace(attempt_started=1))
+    await texts.leave(cast(Any, None), certain=certain)
+    assert ended == ["nothing" if certain else "bound"]
 
 
 def looking(why: str = "", **rules: Any) -> tuple[ConversationGuard, Findings]:

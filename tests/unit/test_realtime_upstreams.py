@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 from msgspec import structs
 from tests.contract.ways import Authority
-from tests.unit.call_rig import Fixed, Rig, call_rig, until
+from tests.unit.call_rig import BOUND, LIMIT, Fixed, Rig, call_rig, read_records, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.protocol import State
 
-from groundplan.blueprint.model import Guardrails
+from groundplan.blueprint.model import Guardrails, PriceWindow, Rates
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id_bytes
+from groundplan.core.money import PICO
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import upgrades
 from groundplan.gateway.http.front import Front, Sockets
@@ -31,19 +32,25 @@ from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import realtime
+from groundplan.gateway.surfaces.realtime_begun import outdated
+from groundplan.gateway.surfaces.realtime_events import HEARD_WHOLE
 from groundplan.gateway.surfaces.realtime_permission import Permission
 from groundplan.gateway.surfaces.realtime_response import REALTIME
+from groundplan.ledger.model import Charge, Reservation, Settlement
 
 
 @asynccontextmanager
 async def conversing(
-    folder: Path, upstream: Callable[[ServerConnection], Awaitable[None]], rules: dict[str, Any]
+    folder: Path, upstream: Callable[[ServerConnection], Awaitable[None]], rules: dict[str, Any], **more: Any
 ) -> AsyncIterator[tuple[Rig, ClientConnection]]:
-    """A conversation with an upstream, under the rules of a workload."""
+    """A conversation with an upstream, under the rules of a workload. `more`: settings of its deployment."""
     async with serve(upstream, "127.0.0.1", 0) as server:
-        places, more = {"talker": port_of(server)}, {"talker": {"kind": "realtime", "max_output_tokens": 20}}
-        workloads = {"assistant": {"also": ["talker"], **rules}}
-        async with call_rig(folder, ["one", "talker"], ports=places, more=more, workloads=workloads) as rig:
+        places: dict[str, dict[str, Any]] = {
+            "talker": {"kind": "realtime", "max_output_tokens": 20, "site": "there", **more},
+            "ear": {"kind": "transcription", "max_output_tokens": 10, "site": "there"},
+        }
+        ports, workloads = dict.fromkeys(places, port_of(server)), {"assistant": {"also": list(places), **rules}}
+        async with call_rig(folder, ["one", *places], ports=ports, more=places, workloads=workloads) as rig:
             rig.server.upgrades, rig.gateway.ready = upgrades, True
             at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
             async with connect(at, additional_headers=key) as client:
@@ -166,6 +173,162 @@ async def test_what_cannot_be_looked_at_ends_a_conversation(tmp_path: Path, odd:
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1011
         (only,) = await rig.settlements()
         assert only.outcome == "failed" and rig.slices.open_count == 0
+        assert rig.gateway.health.fails("talker")
+
+
+def answering(ended: dict[str, Any]) -> Callable[[ServerConnection], Awaitable[None]]:
+    """An upstream that ends each response so."""
+
+    async def upstream(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created","session":{}}')
+        async for message in connection:
+            if "response.create" in str(message):
+                await connection.send('{"type":"response.created","response":{}}')
+                await connection.send(json.dumps({"type": "response.done", "response": ended}))
+
+    return upstream
+
+
+async def ended(client: ClientConnection) -> None:
+    while "response.done" not in str(await client.recv()):
+        pass
+
+
+async def test_a_response_costs_what_it_does_when_it_is_asked_for(tmp_path: Path) -> None:
+    """Somebody may have been listened to since before the prices changed."""
+    upstream = answering({"status": "completed", "usage": {"input_tokens": 5, "output_tokens": 3}})
+    async with conversing(tmp_path, upstream, {}) as (rig, client), asyncio.timeout(20):
+        live, folder = rig.gateway.live, rig.gateway.journal.folder
+        assert isinstance(live, Fixed) and live.catalog is not None
+        await client.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
+        await until(lambda: any(isinstance(each, Reservation) for each in read_records(folder)))
+        dear = [
+            structs.replace(each, rates=Rates(input=0, output=70 * PICO)) for each in live.catalog.blueprint.deployments
+        ]
+        live.catalog = index(structs.replace(live.catalog.blueprint, number=2, deployments=dear))
+        await client.send('{"type":"response.create"}')
+        await ended(client)
+        found = [(each.outcome, each.cost) for each in await rig.settlements()]
+        assert found == [("not_billed", 0), ("ok", 3 * 70_000_000)]
+
+
+async def test_what_was_begun_is_outdated_by_a_price_a_period_or_a_blueprint(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        (place,), live = rig.plan("assistant").names["one"], rig.gateway.live
+        assert isinstance(live, Fixed) and live.catalog is not None
+        (budget,) = live.catalog.blueprint.budgets
+        exchange = Exchange(new_id_bytes(), None, None, REALTIME)  # type: ignore[arg-type]
+        exchange.catalog, exchange.deployments, exchange.deployment = live.catalog, [place], place
+        exchange.charges = [(budget, "total")]
+        assert not outdated(rig.gateway, exchange)
+        exchange.charges = [(budget, "2020-01")]
+        assert outdated(rig.gateway, exchange)
+        exchange.charges = [(budget, "total")]
+        now = PriceWindow(start=0, end=1440, rates=Rates(input=0, output=PICO))
+        exchange.deployments = [structs.replace(place, rates=structs.replace(place.rates, windows=[now]))]
+        assert outdated(rig.gateway, exchange)
+        exchange.deployments = [place]
+        live.catalog = index(structs.replace(live.catalog.blueprint, number=2))
+        assert outdated(rig.gateway, exchange)
+
+
+async def test_a_response_that_failed_without_a_word_of_its_usage_costs_its_bound(tmp_path: Path) -> None:
+    """It may have been worked on, and be billed."""
+    upstream = answering({"status": "failed", "status_details": {"error": {"type": "server_error"}}})
+    async with conversing(tmp_path, upstream, {}) as (rig, client), asyncio.timeout(20):
+        await client.send('{"type":"response.create"}')
+        await ended(client)
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.estimated) == ("failed", True) and only.cost == BOUND
+
+
+async def test_a_response_for_which_nothing_was_left_is_owed_though_nobody_says_what_it_used(tmp_path: Path) -> None:
+    async def upstream(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created","session":{}}')
+        await connection.recv()
+        await connection.send('{"type":"response.created","response":{}}')
+        await connection.wait_closed()
+
+    async with conversing(tmp_path, upstream, {}) as (rig, client), asyncio.timeout(20):
+        rig.slices.reserve((b"another", 0), [Charge("all", "total", LIMIT)])
+        await client.send('{"type":"session.update","session":{}}')
+        with pytest.raises(ConnectionClosed):
+            while True:
+                await client.recv()
+        await until(lambda: not (rig.gateway.running or rig.gateway.background))
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.estimated, only.cost) == ("cancelled", True, BOUND)
+
+
+def hearing(items: str, *, last: str) -> Callable[[ServerConnection], Awaitable[None]]:
+    """An upstream that tells texts of these once it hears sound in which `last` stands."""
+
+    async def upstream(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created","session":{}}')
+        async for message in connection:
+            if last not in str(message):
+                continue
+            await connection.send('{"type":"input_audio_buffer.committed","item_id":"a"}')
+            for item in items:
+                used = '{"type":"tokens","input_tokens":4,"output_tokens":2,"total_tokens":6}'
+                await connection.send(f'{{"type":"{HEARD_WHOLE}","item_id":"{item}","usage":{used}}}')
+
+    return upstream
+
+
+LISTENS = {"audio": {"input": {"transcription": {"model": "ear"}, "turn_detection": None}}}
+LISTEN = json.dumps({"type": "session.update", "session": LISTENS})
+
+
+async def texts_of(rig: Rig, client: ClientConnection, number: int) -> list[int]:
+    """What so many texts cost that are told."""
+    for _ in range(number):
+        while HEARD_WHOLE not in (told := str(await client.recv())):
+            pass
+        assert json.loads(told)["groundplan"]["deployment"] == "ear"
+    await client.close()
+    await until(lambda: not (rig.gateway.running or rig.gateway.background))
+    records = await rig.records()
+    ears = {each.call for each in records if isinstance(each, Reservation) and each.deployment == "ear"}
+    return [each.cost for each in records if isinstance(each, Settlement) and each.call in ears and each.cost]
+
+
+async def test_a_text_costs_what_it_does_when_sound_comes_for_it(tmp_path: Path) -> None:
+    async with conversing(tmp_path, hearing("a", last="AAAB"), {}) as (rig, client), asyncio.timeout(20):
+        live, folder = rig.gateway.live, rig.gateway.journal.folder
+        assert isinstance(live, Fixed) and live.catalog is not None
+        await client.send(LISTEN)
+        await client.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
+        await until(lambda: sum(isinstance(each, Reservation) for each in read_records(folder)) == 2)
+        dear = [
+            structs.replace(each, rates=Rates(input=0, output=70 * PICO)) for each in live.catalog.blueprint.deployments
+        ]
+        live.catalog = index(structs.replace(live.catalog.blueprint, number=2, deployments=dear))
+        await client.send('{"type":"input_audio_buffer.append","audio":"AAAB"}')
+        assert await texts_of(rig, client, 1) == [2 * 70_000_000]
+
+
+async def test_a_text_for_which_nothing_was_reserved_is_paid_too(tmp_path: Path) -> None:
+    """As of a second turn in one piece of sound."""
+    async with conversing(tmp_path, hearing("ab", last="AAAA"), {}) as (rig, client), asyncio.timeout(20):
+        await client.send(LISTEN)
+        await client.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
+        assert await texts_of(rig, client, 2) == [2 * 10_000_000] * 2
+
+
+async def test_a_key_that_is_a_word_is_hidden_in_refusals(tmp_path: Path) -> None:
+    async def upstream(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created","session":{}}')
+        await connection.recv()
+        await connection.send('{"type":"error","error":{"message":"no such key: letmein"}}')
+        await connection.wait_closed()
+
+    (file := tmp_path / "key").write_text("letmein")
+    async with conversing(tmp_path / "home", upstream, {}, key=f"file:{file}") as (_, client), asyncio.timeout(20):
+        await client.send('{"type":"session.update","session":{}}')
+        while '"error"' not in (told := str(await client.recv())):
+            pass
+        assert "no such key: [hidden]" in told
 
 
 async def test_a_client_that_leaves_with_its_last_word_is_settled(tmp_path: Path) -> None:

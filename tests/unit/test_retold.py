@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from any_llm.types.completion import (
 )
 from google.genai.types import EmbedContentResponse
 
-from groundplan.gateway.upstream.retold import Chunks, completion, of_google
+from groundplan.gateway.upstream.retold import Chunks, completion, of_cohere, of_google
 
 
 def chunk(finish: Any = None, **delta: Any) -> ChatCompletionChunk:
@@ -104,6 +105,7 @@ def test_an_answer_that_may_call_one_tool_has_its_first_call(same: bool) -> None
         ({"embeddings": [{"values": [0.5], "statistics": {"token_count": 3.0}}]}, 3),
         ({"embeddings": [{"values": [0.5]}], "usage_metadata": {"prompt_token_count": 4}}, 4),
         ({"embeddings": [{"values": [0.5]}]}, 0),
+        ({"embeddings": [{"values": [0.5], "statistics": {"token_count": 3.0}}, {"values": [0.5]}]}, 0),
     ],
 )
 def test_what_google_read_for_vectors_is_told_where_it_says_so(said: dict[str, Any], tokens: int) -> None:
@@ -111,6 +113,28 @@ def test_what_google_read_for_vectors_is_told_where_it_says_so(said: dict[str, A
     told = of_google(GoogleProvider._convert_embedding_response)
     made = told({"model": "m", "result": EmbedContentResponse.model_validate(said)})
     assert (made.usage.prompt_tokens, made.usage.total_tokens) == (tokens, tokens)
+
+
+@pytest.mark.parametrize(
+    ("units", "cached", "told"),
+    [((10.4, 2.2), 4, (11, 3, 4)), ((10.4, 2.2), 900, (11, 3, 11)), ((None, 2.0), 0, (0, 2, 0))],
+)
+def test_what_cohere_bills_is_told_in_whole_tokens(
+    units: tuple[float | None, float], cached: int, told: tuple[int, int, int]
+) -> None:
+    """Not what its model read, with what Cohere itself puts in front."""
+    read = CompletionUsage(prompt_tokens=500, completion_tokens=4, total_tokens=504)
+    message = ChatCompletionMessage(role="assistant", content="a")
+    whole = ChatCompletion(
+        id="c", choices=[Choice(index=0, message=message, finish_reason="stop")], created=1, model="m",
+        object="chat.completion", usage=read,
+    )  # fmt: skip
+    billed = SimpleNamespace(input_tokens=units[0], output_tokens=units[1])
+    answer = SimpleNamespace(message=None, usage=SimpleNamespace(billed_units=billed, cached_tokens=cached))
+    usage = of_cohere(lambda _: whole)(answer).usage
+    details = usage.prompt_tokens_details
+    found = (usage.prompt_tokens, usage.completion_tokens, 0 if details is None else details.cached_tokens)
+    assert found == told and usage.total_tokens == sum(told[:2])
 
 
 def test_usage_that_says_nothing_is_none() -> None:
@@ -127,6 +151,18 @@ def test_usage_that_says_nothing_is_none() -> None:
     assert all("usage" not in each for each in told(chunk(content="a"), last))
     last.usage = CompletionUsage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
     assert told(chunk(content="a"), last)[-1]["usage"]["total_tokens"] == 3
+
+
+def test_of_usage_that_a_stream_tells_in_parts_each_count_is_the_largest() -> None:
+    chunks = Chunks("asked")
+    for read, written, cached in ((10, 5, 4), (8, 7, 2)):
+        usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        part = chunk(content="a")
+        details = {"cached_tokens": cached, "of_its_own": 3}
+        part.usage = CompletionUsage.model_validate({**usage, "prompt_tokens_details": details})
+        chunks.take(part)
+    told = {"prompt_tokens": 10, "completion_tokens": 7, "total_tokens": 17}
+    assert chunks.end()[-1]["usage"] == {**told, "prompt_tokens_details": {"cached_tokens": 4}}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home, sync_folder
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import shelf
@@ -175,3 +176,23 @@ async def test_small_pieces_are_written_together(place: Shelf, monkeypatch: pyte
     assert place.path(id).read_bytes() == b"".join(b"%01400d" % number for number in range(200))
     assert len(written) == 5
     assert max([len(piece) async for piece in place.read(id)]) <= 64 << 10, "of each slow reader one is in memory"
+
+
+@pytest.mark.parametrize("left", [b"", b"all of i", b"all of it and more"])
+async def test_a_file_of_another_length_than_it_was_written_with_is_not_given(place: Shelf, left: bytes) -> None:
+    """Whoever asks for it would take a part for the whole."""
+    id, whole = new_id(), b"all of it"
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield whole
+
+    assert await place.keep(id, pieces()) == len(whole)
+    assert b"".join([piece async for piece in place.read(id, len(whole))]) == whole
+    assert await place.part(id, 4, 5) == b"of it"
+    place.path(id).write_bytes(left)
+    with pytest.raises(Unavailable) as told:
+        await anext(place.read(id, len(whole)))
+    assert told.value.code == "file_damaged" and "doctor" in told.value.hint
+    if len(left) < len(whole):
+        with pytest.raises(Unavailable, match="file_damaged"):
+            await place.part(id, 4, 5)

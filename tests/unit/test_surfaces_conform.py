@@ -16,11 +16,10 @@ from groundplan.gateway.call import pipeline
 from groundplan.gateway.surfaces import chat_api, models_api, responses_api
 
 UNTYPED = {
-    "POST /v1/audio/speech", "DELETE /v1/responses/ID", "POST /v1/responses/ID/cancel",
-    "GET /v1/chat/completions/ID/messages",
+    "POST /v1/audio/speech", "DELETE /v1/responses/ID", "GET /v1/chat/completions/ID/messages",
 }  # fmt: skip
-"""Sound has no type; OpenAI's client reads nothing of a deletion; nothing is made in the background; of what was asked
-OpenAI's type knows only what an assistant says."""
+"""Sound has no type; OpenAI's client reads nothing of a deletion; of what was asked OpenAI's type knows only what an
+assistant says."""
 OWN = {"/api/", "/metrics", "/livez", "/readyz", "/mcp"}
 """Of our own making, Prometheus' or MCP's: no official client of a provider asks for them."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.gateway.call import race, serve
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.serve import Course
-from groundplan.gateway.surfaces import realtime_reach
+from groundplan.gateway.surfaces import realtime, realtime_events, realtime_reach
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.health import Health, Turn
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
@@ -259,7 +260,7 @@ async def test_counting_tokens_leaves_the_turn(tmp_path: Path) -> None:
             assert state(rig) == {"one": HALF_OPEN}
 
 
-@pytest.mark.parametrize("what", ["dear", "limit", "budget", "late"])
+@pytest.mark.parametrize("what", ["dear", "limit", "budget", "late", "unwritten"])
 async def test_a_hedge_that_is_not_sent_leaves_the_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -272,6 +273,8 @@ async def test_a_hedge_that_is_not_sent_leaves_the_turn(
             monkeypatch.setattr(race, "_affords", lambda *_: False)
         elif what == "late":
             monkeypatch.setattr(race, "begin", lambda *_, **__: 0)
+        elif what == "unwritten":
+            monkeypatch.setattr(race, "begin", no_journal)
         assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
         assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
         await rig.settlements()
@@ -290,6 +293,24 @@ async def test_a_hedge_that_is_overtaken_before_it_is_sent_leaves_the_turn(
         gate.release()
         assert (await call).json["groundplan"]["deployment"] == "two"
         assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
+        await rig.books()
+
+
+async def test_a_hedge_that_is_no_fault_of_its_deployment_leaves_the_turn(tmp_path: Path) -> None:
+    """Its key was refused, and there is another one: how the deployment is, was not found out."""
+    files = [tmp_path / "key", tmp_path / "other"]
+    for file in files:
+        file.write_text("secret")
+    keys = {"one": {"keys": [ProviderKey(key=f"file:{file}") for file in files]}}
+    async with call_rig(tmp_path / "home", ["two", "one"], more=keys, workloads=HEDGED) as rig:
+        ail(rig, "one")
+        gate = rig.hold("two")
+        rig.play("one", mode="error", status=401, times=1)
+        call = asyncio.create_task(rig.chat())
+        await until(lambda: rig.models["one"].counted == 1)
+        await until(lambda: state(rig) == {"one": HALF_OPEN}, 0.8)
+        gate.release()
+        assert (await call).json["groundplan"]["deployment"] == "two"
         await rig.books()
 
 
@@ -327,6 +348,32 @@ async def test_a_connection_that_was_begun_before_the_trouble_does_not_end_it(
         reached = await realtime_reach.reach(rig.gateway, exchange, None)
         assert state(rig) == {"one": "open"}
         rig.gateway.loads.give_back(reached.load)
+
+
+async def test_a_response_that_was_begun_before_the_trouble_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversation's is made for a minute while all calls fail."""
+
+    async def settled(*_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(realtime, "settled", settled)
+    event = realtime_events.read_server(b'{"type":"response.done","response":{"status":"completed"}}')
+    async with call_rig(tmp_path, ["one"]) as rig:
+        session = realtime.Session.__new__(realtime.Session)
+        session._gateway = rig.gateway
+        one = rig.plan("assistant").names["one"][0]
+        before: Any = SimpleNamespace(deployment=one, attempt_started=time.perf_counter_ns())
+        await asyncio.sleep(0.02)
+        for _ in range(3):
+            rig.gateway.health.failed("one", rig.gateway.loop.time())
+        await session._made(before, event)
+        assert state(rig) == {"one": "open"}
+        await asyncio.sleep(0.02)
+        since: Any = SimpleNamespace(deployment=one, attempt_started=time.perf_counter_ns())
+        await session._made(since, event)
+        assert state(rig) == {}
 
 
 @pytest.mark.parametrize(("name", "ailing"), [("plain", "one"), ("stream", "one")])

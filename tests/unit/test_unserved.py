@@ -23,7 +23,7 @@ ASKED = re.compile(r"""self\._(get|post|delete|put|patch|get_api_list)\(\s*(?:pa
 SERVED = re.compile(
     r"""/v1/(?:chat/completions(?:/ID(?:/messages)?)?|completions|embeddings|moderations|models(?:/ID)?
     |images/(?:generations|edits|variations)|audio/(?:speech|transcriptions|translations)
-    |responses(?:/input_tokens|/ID(?:/input_items|/cancel)?)?|files(?:/ID(?:/content)?)?|batches(?:/ID(?:/cancel)?)?
+    |responses(?:/input_tokens|/ID(?:/input_items|/cancel)?)?|files(?:/ID(?:/content)?)?|uploads(?:/ID/(?:parts|complete|cancel))?|batches(?:/ID(?:/cancel)?)?
     |messages(?:/count_tokens|/batches(?:/ID(?:/cancel|/results)?)?)?)""",
     re.VERBOSE,
 )

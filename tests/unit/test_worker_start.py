@@ -46,6 +46,22 @@ def test_processes_that_are_started_keep_the_bytecode_of_what_they_load(
     assert list((tmp_path / "__pycache__").glob("loaded.*.pyc"))
 
 
+def test_processes_that_are_started_multiply_on_one_thread_unless_they_are_told_how_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for said in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(said, raising=False)
+    code = "import numpy, threadpoolctl; print(*{each['num_threads'] for each in threadpoolctl.threadpool_info()})"
+
+    def threads() -> str:
+        done = subprocess.run([sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert threads() == "1"
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    assert threads() == str(min(2, os.cpu_count() or 1))
+
+
 def test_a_worker_is_not_taken_for_ready_for_what_another_one_with_its_pid_left_behind(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert not is_serving(home, os.getpid())

@@ -36,7 +36,7 @@ WRITERS = {
     "economics/routing/versions/registry.py": WHOLE,
     "gateway/batches/order_journal.py": WHOLE,
     "gateway/batches/shelf.py": WHOLE,
-    "gateway/caching/idempotency.py": GROWS,  # not synced: a key that a loss of power took is a first one
+    "gateway/caching/idempotency.py": GROWS,
     "gateway/journal/segments.py": WHOLE,
     "gateway/journal/shipper.py": MARK,
     "gateway/journal/tail.py": MARK,

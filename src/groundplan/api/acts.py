@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.tiles import decode_bundle, encode_bundle, tile_path, tiles_of
 from groundplan.core.errors import NotFound, Unavailable
+from groundplan.core.leftovers import scratch
 from groundplan.core.words import counted
 from groundplan.identity import service as identity
 
@@ -137,8 +137,8 @@ def budget_race(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
 
 def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
     """Change one byte in a copy of the audit log and verify the copy; the real log is not touched."""
-    with tempfile.TemporaryDirectory(prefix="groundplan-tamper-") as folder:
-        copy = Path(folder) / "audit"
+    with scratch("groundplan-tamper-") as folder:
+        copy = folder / "audit"
         _copy_log(services.home.audit, copy)
         file = copy / tile_path("entries", *random.choice(_bundles(copy)))
         data = bytearray(file.read_bytes())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from groundplan.api.release import Releases
 from groundplan.catalog.loader import load
 from groundplan.core.audit.keys import SIGNING_KEYS, create_keys, load_private, load_public, load_wrapping
 from groundplan.core.database import connect, database_url
-from groundplan.core.errors import Conflict
+from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import Settings
 from groundplan.identity.sessions import ensure_operator_token
 from groundplan.release import store as release_store
 from groundplan.release.issue import key_id
+
+_IDENTITY = re.compile(r"\S+ \d{4}-\d\d-\d\dT[\d:.]+Z")
+"""What `release.store.identity` makes."""
 
 
 def take_up_keys(home: Home) -> None:
@@ -31,10 +35,19 @@ def take_up_keys(home: Home) -> None:
 def check_database(home: Home, settings: Settings) -> None:
     """That this is the database that HOME was served from before, before anything goes there that is of the other.
 
-    Raises `Conflict` (`database_differs`), `Unavailable`.
+    Raises `Conflict` (`database_differs`), `Unavailable` (also `home_damaged`).
     """
     before = _text(home.database)
     if before and before != (found := _first(home, settings)):
+        if not _IDENTITY.fullmatch(before):
+            agrees = found is not None and found.startswith(before)
+            told = "the part that is left is of this database" if agrees else "what is left of it says of none which"
+            raise Unavailable(
+                f"{home.database}, which says from which database {home.root} is served, is damaged: {told}",
+                code="home_damaged",
+                hint="Be sure that this is the database that it was served from before (GROUNDPLAN_DATABASE_URL, or "
+                "that in HOME), and delete that file: `up` writes it again.",
+            )
         told = "has nothing of it" if found is None else "is that of another installation"
         raise Conflict(
             f"{home.root} was served from another database than this one, which {told}",
@@ -58,7 +71,7 @@ def _first(home: Home, settings: Settings) -> str | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
         return ""
 

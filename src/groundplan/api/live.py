@@ -39,7 +39,7 @@ Pool = ConnectionPool[Connection[tuple[Any, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """Over a break: the calls, the ids of them and of what came just before, and whether there were more of them."""
+    """Over a break: the calls, the ids of them and of the one before it, and whether there were more of them."""
 
     rows: Sequence[dict[str, Any]]
     told: frozenset[str]
@@ -101,7 +101,10 @@ class Calls:
         ids = [row["id"] for _, row in found]
         seen = str(call) in ids
         rows = [row for _, row in found[ids.index(str(call)) + 1 if seen else 0 :]]
-        return Missed(rows, frozenset(ids), skipped=len(found) == AT_ONCE and not seen)
+        # of what came just before one may become visible only now
+        return Missed(
+            rows, frozenset({str(call), *(row["id"] for row in rows)}), skipped=len(found) == AT_ONCE and not seen
+        )
 
     def stop(self) -> None:
         """End every watcher: the process is about to end."""

@@ -88,7 +88,7 @@ class Releases:
     def approve(self, conn: Db, approver: Approver, change: UUID, answer: Answer) -> dict[str, Any]:
         return approvals.approve(conn, self._signing, approver, change, answer).to_json()
 
-    def refuse(self, conn: Db, approver: Approver, change: UUID, answer: Answer) -> dict[str, Any]:
+    def refuse(self, conn: Db, approver: Approver | None, change: UUID, answer: Answer) -> dict[str, Any]:
         done = approvals.refuse(conn, self._signing, approver, change, answer)
         return {"change": str(done.id), "state": done.state}
 

@@ -5,6 +5,7 @@ is settled of budgets and batches, and sessions that are over."""
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from psycopg import Connection
@@ -17,7 +18,7 @@ from groundplan.core.audit.store import record
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.identity import erase, session_store
 from groundplan.knowledge.signals import signal_store
-from groundplan.ledger import completion_store, content_store, response_store, settled_store
+from groundplan.ledger import background_store, completion_store, content_store, response_store, settled_store
 
 SWEEP_SECONDS = 30.0
 NAMES_SECONDS = 3600.0
@@ -37,6 +38,7 @@ def sweep(conn: Connection[Any], blueprint: Blueprint | None) -> dict[str, int]:
         for keep_only in (content_store.keep_only, response_store.keep_only, completion_store.keep_only):
             for workload, count in keep_only(conn, rules(blueprint)).items():
                 deleted[workload] = deleted.get(workload, 0) + count
+        background_store.keep_only(conn, rules(blueprint))
         content_store.forget_answers(conn, rules(blueprint))
         signal_store.keep_only(conn, [(workload, seconds) for workload, _, seconds in rules(blueprint)])
     for workload, count in sorted(deleted.items()):
@@ -68,14 +70,17 @@ def forget_sessions(services: Services) -> int:
 
 
 def forget_settled(services: Services) -> int:
-    """Forget movements and slices of budgets that are settled, and lines of batches whose calls have left; how many.
-    A part at a time, each in a transaction of its own: of the first time there may be years."""
+    """Forget movements and slices of budgets that are settled or ended for good, lines of batches whose calls have
+    left, and files that are deleted; how many. A part at a time, each in a transaction of its own: of the first time
+    there may be years."""
     before, gone = services.clock.now() - SETTLED_KEPT, 0
     with services.transaction() as conn:
         over = [each for each in settled_store.periods(conn) if has_ended(each, f"{before:%Y-%m-%dT%H:%M}")]
-    while True:
-        with services.transaction() as conn:
-            some = settled_store.forget(conn, before, over)
-        gone += some
-        if not some:
-            return gone
+    # what ended for good first: its worker's row goes with the last that it held
+    for forget in (settled_store.forget_ended, partial(settled_store.forget, over=over)):
+        some = 1
+        while some:
+            with services.transaction() as conn:
+                some = forget(conn, before)
+            gone += some
+    return gone

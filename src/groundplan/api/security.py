@@ -60,7 +60,8 @@ class LocalOnly:
             head = _Head(receive, send)
             scope, receive, send = {**scope, "method": "GET"}, head.receive, head.send
         body = _Bounded(receive)
-        await self._app(scope, body.receive, body.sender(_with_headers(send), send))
+        own = b"%b://%b" % (scope["scheme"].encode(), named[0])
+        await self._app(scope, body.receive, body.sender(_with_headers(send, own), send))
 
 
 def host_name(value: str) -> str:
@@ -114,15 +115,27 @@ class _Bounded:
         return send
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, own: bytes) -> Send:
+    """`own`: scheme and host that this process takes for its own, which behind a proxy are not those that were asked: a
+    redirect to another path here does not name them."""
+
     async def extended(message: Message) -> None:
         if message["type"] == "http.response.start":
-            given = {name.lower() for name, _ in message.get("headers", ())}
+            made = [
+                (name, value[len(own) :] if _is_here(name, value, own) else value)
+                for name, value in message.get("headers", ())
+            ]
+            given = {name.lower() for name, _ in made}
             extra = [(name, value) for name, value in HEADERS if name not in given]
-            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            message = {**message, "headers": [*made, *extra]}
         await send(message)
 
     return extended
+
+
+def _is_here(name: bytes, value: bytes, own: bytes) -> bool:
+    """A path that begins with two slashes would name another host by itself."""
+    return name.lower() == b"location" and value.startswith(own + b"/") and not value.startswith(own + b"//")
 
 
 async def _too_large(send: Send) -> None:

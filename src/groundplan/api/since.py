@@ -15,7 +15,7 @@ from psycopg import Connection
 from groundplan.api.caller import Caller
 from groundplan.api.who import Names, names_for
 from groundplan.core.audit import SYSTEM
-from groundplan.core.errors import Conflict, NotFound, Problem
+from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance.model import Change
 from groundplan.release import store as release
 from groundplan.release.difference import differences
@@ -57,6 +57,15 @@ def check_base(conn: Connection[Any], caller: Caller, base: int | None) -> None:
         hint=f"`groundplan plan` shows what your files would take back; take it over, then apply with --base {newest}.",
         problems=problems,
     )  # fmt: skip
+
+
+def refuse_if_match(named: str | None) -> None:
+    """Raises `Invalid` (`if_match_unsupported`): who sends it relies on it, and blueprints have numbers."""
+    if named is not None:
+        raise Invalid(
+            "If-Match is not heeded here", code="if_match_unsupported",
+            hint="Send the number of the blueprint that the files are from as `base` (`groundplan apply --base N`).",
+        )  # fmt: skip
 
 
 def check_dropped(conn: Connection[Any], caller: Caller, base: int | None, gone: Sequence[Change]) -> None:

@@ -1,7 +1,7 @@
 """`groundplan approve` and `refuse`: a decision from the command line, by the person who confirms it in their browser.
 
-The operator's token only asks; what is decided is what the person saw and confirmed, signed in with a passkey or at the
-company's sign-in.
+The operator's token only asks, or refuses as the operator; what a person decides is what they saw and confirmed, signed
+in with a passkey or at the company's sign-in.
 """
 
 from __future__ import annotations
@@ -35,10 +35,18 @@ def approve(
 
 
 def refuse(
-    change: Change, comment: Comment = "", wait: Wait = 600, home: HomeOption = None, as_json: JsonOption = False
+    change: Change,
+    comment: Comment = "",
+    wait: Wait = 600,
+    operator: Annotated[bool, typer.Option("--as-operator", help="Refuse at once, as the operator.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Refuse a change by a duty that you hold, after confirming it in your browser."""
-    value = _decided(change, "refuse", comment, wait, home)
+    """Refuse a change by a duty that you hold, after confirming it in your browser; or as the operator."""
+    if operator:
+        value = ControlClient.connect(home).post(f"/api/changes/{change}/refuse", {"comment": comment})
+    else:
+        value = _decided(change, "refuse", comment, wait, home)
     emit(value, as_json, "refused")
 
 

@@ -34,6 +34,8 @@ from groundplan.runtime.migrate import look
 from groundplan.runtime.rights import check_writable
 
 LOW_DISK_BYTES = 1 << 30
+NAMED = 5
+"""Files that are named of many."""
 CLOCKS_APART_S = 5.0
 """More than it takes to ask, and less than anybody would notice."""
 CONFINED = "from groundplan.knowledge.parsing.confine import confine; raise SystemExit(0 if confine() else 3)"
@@ -62,6 +64,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
         _parser,
         _postgres,
         _journal,
+        _files,
         _outside,
         _certificate,
     )
@@ -232,6 +235,28 @@ def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
         yield Check("postgres", "bad", error.message, where if error.code == "database_unavailable" else error.hint)
     except psycopg.Error as error:
         yield Check("postgres", "bad", first_line(error), where)
+
+
+def _files(home: Home, settings: Settings) -> Iterator[Check]:
+    """Files of calls and batches, which a damaged disk may have left shorter than they were written."""
+    folder = home.root / "files"
+    here = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()} if folder.is_dir() else {}
+    if not here or (settings.database_url is None and running(home) is None):
+        return
+    try:
+        with connect(database_url(home, settings, "control"), timeout=5) as connection:
+            rows = connection.execute("SELECT id::text, bytes FROM api_file WHERE deleted_at IS NULL").fetchall()
+    except (GroundplanError, psycopg.Error):
+        return  # which is told of PostgreSQL
+    wrong = sorted(id for id, size in rows if here.get(id, size) != size)
+    if wrong:
+        yield Check(
+            "files", "bad", f"{counted(len(wrong), 'file', 'files')} in {folder} of another length than when written: "
+            + ", ".join(wrong[:NAMED]), "Put them back from a backup, or have them sent again; until then they are "
+            "refused (file_damaged).",
+        )  # fmt: skip
+    else:
+        yield Check("files", "ok", f"{counted(len(here), 'file', 'files')} as long as when written")
 
 
 def _apart(connection: psycopg.Connection[Any]) -> float:

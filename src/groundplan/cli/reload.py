@@ -36,6 +36,7 @@ from groundplan.runtime.supervisor import Process, Supervisor
 
 READER = "shipper"
 """Starts again before the gateway's are replaced: it reads what those before write, and all of what comes after."""
+PROBE_BYTES = 64 << 10
 ANEW_SECONDS = 60.0
 """How long is waited until it has taken up its work."""
 
@@ -60,6 +61,7 @@ def reload(
     state = found_running(place)
     before = _noted(place).get("number", 0)
     older = not state.get("upgrades")
+    _check_room(place)
     if older:
         _upgrade(place, int(state["pid"]))
     os.kill(int(state["pid"]), signal.SIGUSR1)
@@ -81,6 +83,21 @@ def reload(
     told = counted(len(noted["replaced"]) - len(beside), "gateway worker", "gateway workers")
     told = " and ".join(", ".join([*beside, told]).rsplit(", ", 1))
     emit(noted, as_json, f"{told} replaced; running answers end on the old ones")
+
+
+def _check_room(home: Home) -> None:
+    """Raise `Unavailable` where the disk takes nothing more: what starts anew needs a journal, and what is to be told
+    of it could not be."""
+    probe = _path(home).with_suffix(".probe")
+    try:
+        write_atomically(probe, bytes(PROBE_BYTES))
+        probe.unlink()
+    except OSError as error:
+        raise Unavailable(
+            f"nothing is reloaded: {home.run} takes no file: {error.strerror}",
+            code="reload_failed",
+            hint="Free space on the disk of HOME, or make it writable, then reload again; the old ones serve.",
+        ) from error
 
 
 def _upgrade(home: Home, up: int) -> None:
@@ -155,8 +172,12 @@ class Reloading:
         """Those that wait; None: none is under way."""
         self._before: dict[str, int | None] = {}
         self._anew: _Anew | None = None
+        self._untold: bytes | None = None
+        """What a full disk did not take yet."""
 
     def tick(self) -> None:
+        if self._untold is not None:
+            self._write(self._untold)
         if self._upgrading is not None:
             if (code := self._upgrading.poll()) is not None:
                 self._upgrading = None
@@ -271,5 +292,11 @@ class Reloading:
 
     def _tell(self, state: str, *, message: str = "", replaced: dict[str, Any] | None = None) -> None:
         value = {"number": self._number, "state": state, "message": message, "replaced": replaced or {}}
-        with suppress(OSError):  # on a disk that is full the command waits in vain, and `up` goes on
-            write_atomically(_path(self._home), json.dumps(value).encode())
+        self._write(json.dumps(value).encode())
+
+    def _write(self, told: bytes) -> None:
+        """On a disk that is full again and again: the command waits, and `up` goes on."""
+        self._untold = told
+        with suppress(OSError):
+            write_atomically(_path(self._home), told)
+            self._untold = None

@@ -18,6 +18,8 @@ from groundplan.core.errors import Unavailable
 QUIET_SECONDS = 30.0
 """The API says something at least every ten seconds; after so long without a word the connection is dead."""
 AGAIN_SECONDS = (0.5, 1.0, 2.0)
+LASTED_SECONDS = 4 * QUIET_SECONDS
+"""No try to connect takes so long: over a connection that lasted longer the API was heard."""
 
 
 def tail(
@@ -48,6 +50,7 @@ def _follow(client: ControlClient, path: str, as_json: bool) -> None:
     last: str | None = None
     failures = 0
     while True:
+        began, gone = time.monotonic(), None
         try:
             for event, call_id, data in client.events(path, last):
                 failures = 0
@@ -56,9 +59,12 @@ def _follow(client: ControlClient, path: str, as_json: bool) -> None:
                 else:
                     last = call_id or last
                     typer.echo(data if as_json else line(json.loads(data)))
-        except Unavailable:
-            if failures >= len(AGAIN_SECONDS):
-                raise
+        except Unavailable as error:
+            gone = error
+        if time.monotonic() - began > LASTED_SECONDS:
+            failures = 0  # it was there, though no call came
+        if gone is not None and failures >= len(AGAIN_SECONDS):
+            raise gone
         if failures == 0:
             note("connecting again")
         time.sleep(AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)])

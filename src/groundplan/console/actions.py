@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from groundplan.api.late_route import late_router
 from groundplan.console.render import Signed, Visitor, api_of, show, visitor_of
 from groundplan.console.told import back, reach
 
-router = APIRouter(prefix="/do", include_in_schema=False)
+router = late_router(prefix="/do", include_in_schema=False)
 Text = Annotated[str, Form(max_length=2000)]
 ON_THE_PLAN = {
     "cloud-down": "The cloud is down: its models reset every connection. Watch the lines swing; no call fails.",

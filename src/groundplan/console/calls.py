@@ -7,14 +7,15 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from groundplan.api.late_route import late_router
 from groundplan.console import receipt, unsent
 from groundplan.console.render import Instead, Signed, Visitor, api_of, failed, page, show
 from groundplan.console.traffic_svg import sparkline, waterfall
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
 STATUSES = ("ok", "refused", "failed", "cancelled", "crashed")
 FILTERS = ("workload", "deployment", "status", "person")
 MINUTES = 15

@@ -9,16 +9,17 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from groundplan.api.late_route import late_router
 from groundplan.console import unsent
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, failed, show
 from groundplan.console.told import back
 from groundplan.knowledge.evaluation import plot
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/knowledge"
 Text = Annotated[str, Form(max_length=2000)]
 Maybe = Annotated[str, Form(max_length=64)]

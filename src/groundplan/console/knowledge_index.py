@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from groundplan.api.late_route import late_router
 from groundplan.console import unsent
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, show
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/knowledge"
 PAGE = "/knowledge/index"
 Text = Annotated[str, Form(max_length=20)]

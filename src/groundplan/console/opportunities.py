@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 
+from groundplan.api.late_route import late_router
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, show
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
 DAYS = (7, 30, 90)
 
 

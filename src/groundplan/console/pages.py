@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from groundplan.api.late_route import late_router
 from groundplan.console.client import Reply
 from groundplan.console.cost import budget
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
 from groundplan.console.render import Instead, Signed, Visitor, after_day, failed, page, show
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
 ENTRIES_SHOWN = 50
 LISTED = 100
 DRAWN = 60

@@ -9,16 +9,17 @@ from importlib.util import find_spec
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from groundplan.api.late_route import late_router
 from groundplan.console import unsent
 from groundplan.console.paged import asked_of, part_told
 from groundplan.console.render import Instead, Signed, api_of, failed, show
 from groundplan.placement import pictures
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/placement"
 LISTED = 50
 NOTHING_DECLARED = 404

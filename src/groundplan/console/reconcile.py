@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
+from groundplan.api.late_route import late_router
 from groundplan.console.render import Signed, api_of, show
 
-router = APIRouter(prefix="/do", include_in_schema=False)
+router = late_router(prefix="/do", include_in_schema=False)
 MAX_BYTES = 16 << 20
 """The file and the form around it."""
 OPTIONS = ("provider", "from", "to")

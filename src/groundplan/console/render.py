@@ -119,7 +119,15 @@ templates = Environment(
     lstrip_blocks=True,
 )
 templates.globals["company_sign_in"] = False
+
+
+def is_over(day: str) -> bool:
+    """Whether that day has ended, by UTC."""
+    return datetime.now(UTC) >= end_of(date.fromisoformat(day))
+
+
 templates.filters.update(
+    is_over=is_over,
     usd=usd,
     when=when,
     ms=milliseconds,

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from groundplan.api.late_route import late_router
 from groundplan.console.actions import Text
 from groundplan.console.client import Reply
 from groundplan.console.render import Signed, Visitor, after_day, api_of, failed, show
 from groundplan.console.told import back, reach
 
-router = APIRouter(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
-forms = APIRouter(prefix="/do", include_in_schema=False)
+router = late_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
+forms = late_router(prefix="/do", include_in_schema=False)
 RULES, REVIEWS = "/governance/rules", "/governance/reviews"
 Cedar = Annotated[str, Form(max_length=20_000)]
 EXAMPLE = """@id("no-training")

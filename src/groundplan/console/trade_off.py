@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 
+from groundplan.api.late_route import late_router
 from groundplan.console.charts import COLOURS, INK
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, show
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
 DAYS = (7, 30, 90)
 RISKS = ("not assessed", "low", "medium", "high", "severe")
 _RISK_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[3], COLOURS[1], "#b5483f")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from groundplan.api.late_route import late_router
 from groundplan.console.render import Signed, api_of, failed, show
 from groundplan.console.told import back
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
 Text = Annotated[str, Form(max_length=2100)]
 
 

@@ -12,6 +12,7 @@ import re
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,12 @@ def announce_at_last(home: Home, name: str, url: str, token: str, stop: threadin
 
 
 def withdraw(home: Home, name: str) -> None:
-    """Take back this process's own announcement of `name`; a successor's is left alone."""
+    """Take back this process's own announcement of `name`; a successor's is left alone. Where HOME/run takes nothing it
+    stays, and tells of a process that is gone."""
     found = announced(home, name)
     if found is not None and found.pid == os.getpid():
-        _path(home, name).unlink(missing_ok=True)
+        with suppress(OSError):
+            _path(home, name).unlink(missing_ok=True)
 
 
 def lookup(home: Home, name: str) -> Endpoint | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
+from groundplan.core.home import forget_unfinished, temporary_of
 
 
 def store_of(url: str) -> tuple[Any, str]:
@@ -41,7 +42,8 @@ def put(url: str, name: str, file: Path) -> None:
         store.makedirs(place.rpartition("/")[0], exist_ok=True)
         if is_folder(store):
             # what is there already, and may be needed, is there until all of it is
-            made = Path(f"{place}.{os.getpid()}.tmp")
+            made = temporary_of(Path(place))
+            forget_unfinished(Path(place))
             try:
                 store.put_file(str(file), str(made))
                 _sync(made)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+UNFINISHED_S: Final = 3600.0
+"""So long nobody who lives leaves a file that is on its way as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +94,27 @@ def names_in(folder: Path) -> list[str]:
         return []
 
 
+def temporary_of(path: Path) -> Path:
+    """Where this process writes what `path` is to hold."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def forget_unfinished(path: Path) -> None:
+    """Delete what is beside `path` of processes that were killed as they wrote it."""
+    first, last = f".{path.name}.", ".tmp"
+    with suppress(OSError), os.scandir(path.parent) as entries:  # whoever writes it tells what is wrong with the folder
+        for entry in entries:
+            if entry.name.startswith(first) and entry.name.endswith(last):
+                pid = entry.name[len(first) : -len(last)]
+                if pid.isdigit() and time.time() - entry.stat(follow_symlinks=False).st_mtime > UNFINISHED_S:
+                    Path(entry.path).unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` so that after a crash it holds either the old or the new bytes, durably. Raises OSError, which
     names the file; nothing is left of it then."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
+    forget_unfinished(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         try:

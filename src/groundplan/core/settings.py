@@ -28,6 +28,7 @@ _OF_OTHERS = (
 Google's application default credentials) is not among it: that stands in where no key is declared."""
 _put_aside: dict[str, str] = {}
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+_THREADS_OF_PRODUCTS = "OPENBLAS_NUM_THREADS"
 _BARE = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
 _BARE_OF = ("PYTHON", "LC_", "OMP_", "OPENBLAS_")
 
@@ -211,10 +212,11 @@ def _number(env: Mapping[str, str], name: str, default: float, within: tuple[int
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Environment for a process that we start: ours plus `extra`. Whatever ours says of it, bytecode is kept where that
-    can be written: to compile all of a worker is most of the time until another one is there.
+    can be written: to compile all of a worker is most of the time until another one is there. Where ours says nothing
+    of it, numpy multiplies on one thread: several spin while they wait for each other.
     """
     kept = {name: value for name, value in os.environ.items() if name != _NO_BYTECODE}
-    return {**kept, **(extra or {})}
+    return {_THREADS_OF_PRODUCTS: "1", **kept, **(extra or {})}
 
 
 def bare_environment() -> dict[str, str]:

@@ -17,7 +17,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway import memory, needed
 from groundplan.gateway.awake import awake_of
+from groundplan.gateway.background.runner import BackgroundRunner
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.shelf import Shelf
@@ -68,6 +69,7 @@ from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.policy.catalog import Catalog
+from groundplan.gateway.policy.lines import gone
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.rhythm import rest
@@ -105,6 +107,19 @@ class _HasClose(Protocol):
     async def close(self) -> None: ...
 
 
+class _Runner(Protocol):
+    """Makes calls that nobody waits for. `run` until cancelled; `stop` begins no more, `close` ends it."""
+
+    @property
+    def busy(self) -> bool: ...
+
+    async def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 OWN_FILES = 256
 """Open files of a worker besides those of calls."""
 _FEWEST = 64
@@ -136,8 +151,8 @@ async def serve(
         gateway.scrapes = parts.keep(Scrapes(home, slot, load_settings().metrics_token, workers))
         await gateway.scrapes.open(lambda: gathered(gateway))
         _beside(parts, gateway, home, url)
-        pipeline, runner = _request_path(parts, gateway, home, url, leases)
-        worker = Worker(gateway, live, home, _server(gateway, pipeline), sockets, runner)
+        pipeline, batches, background = _request_path(parts, gateway, home, url, leases)
+        worker = Worker(gateway, live, home, _server(gateway, pipeline), sockets, (batches, background))
         await leases.start()
         await worker.begin()
         _log.info("worker %d started: epoch %s, pid %d", slot, journal.epoch, os.getpid())
@@ -178,14 +193,14 @@ class Worker:
     of is closed by whoever made that."""
 
     def __init__(
-        self, gateway: Gateway, live: LiveView, home: Home, server: Server, sockets: Sockets, runner: BatchRunner
+        self, gateway: Gateway, live: LiveView, home: Home, server: Server, sockets: Sockets, runners: Sequence[_Runner]
     ) -> None:
         self._gateway = gateway
         self._live = live
         self._home = home
         self._server = server
         self._front = Front(server, sockets)
-        self._runner = runner
+        self._runners = runners
         self._stop, self._leave = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             gateway.loop.add_signal_handler(number, self._stop.set)
@@ -197,7 +212,7 @@ class Worker:
         """Listen, once there is a blueprint: callers come to whoever listens, and a worker that has none yet would
         refuse what its siblings answer."""
         gateway = self._gateway
-        self._tasks.append(gateway.loop.create_task(self._runner.run()))
+        self._tasks += [gateway.loop.create_task(each.run()) for each in self._runners]
         with suppress(TimeoutError):
             await asyncio.wait_for(self._live.loaded.wait(), LOADING_SECONDS)
         if (catalog := self._live.catalog) is not None:
@@ -242,16 +257,19 @@ class Worker:
         """Accept no more, let running answers end, and end those that do not. `code`: as `watch` gave it."""
         self._gateway.pressure.stop()
         self._tell_ready(ready=False)
-        self._runner.stop()
+        for each in self._runners:
+            each.stop()
         self._front.close()
-        serving_file(self._home, os.getpid()).unlink(missing_ok=True)
+        with suppress(OSError):  # also where the disk takes nothing calls have their time
+            serving_file(self._home, os.getpid()).unlink(missing_ok=True)
         if code == 0 and not self._stop.is_set():
             await self._stay(leave_seconds)
         await self._drain(drain_seconds)
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        await self._runner.close()
+        for each in self._runners:
+            await each.close()
 
     def _tell_ready(self, *, ready: bool) -> None:
         self._gateway.ready = self._live.ready = ready
@@ -260,7 +278,7 @@ class Worker:
     def _busy(self) -> bool:
         """Whether anything goes on: keyed calls outlive their connection, and so does what is read on to learn its
         cost."""
-        return bool(self._runner.busy or self._gateway.running or self._gateway.background)
+        return bool(any(each.busy for each in self._runners) or self._gateway.running or self._gateway.background)
 
     async def _stay(self, seconds: float) -> None:
         """Let what was begun end by itself, however long its streams and conversations are, until `seconds` are over or
@@ -316,7 +334,8 @@ def _gateway(
         cached=AnswerCache(load_settings().cache_memory),
     )
     gateway.routes = Routes(home.root / "routers")
-    live.health = lambda: told_health(gateway.health, loop.time(), targets.key_troubles())
+    live.health = lambda: told_health(gateway.health, loop.time(), targets.key_troubles(), gateway.flex)
+    leases.heed_keys(lambda budgets: gone(budgets, live.policy.keys, clock.seconds()))
     live.on_policy = lambda policy: heed(gateway, policy)
     live.on_blueprint = partial(_take_up, gateway, leases)
     parts.callback(answers.close)
@@ -328,15 +347,16 @@ def _gateway(
 
 def _request_path(
     parts: Parts, gateway: Gateway, home: Home, url: str, leases: LeaseClient
-) -> tuple[Pipeline, BatchRunner]:
-    """What answers requests, and what makes the calls of batches."""
+) -> tuple[Pipeline, BatchRunner, BackgroundRunner]:
+    """What answers requests, and what makes the calls that nobody waits for."""
     shelf = Shelf(home)
     gateway.responses = parts.keep(ResponseShelf(home, url))
     gateway.completions = parts.keep(CompletionShelf(home, url))
     batches, facts = parts.keep(BatchesApi(gateway, url, shelf)), parts.keep(FactsApi(gateway, url))
     facts.replay = replayed
     pipeline = Pipeline(gateway, facts, batches, parts.keep(McpApi(gateway, home, facts.search)))
-    return pipeline, BatchRunner(gateway, leases, pipeline, url, shelf)
+    gateway.unattended = background = BackgroundRunner(gateway, home, url)
+    return pipeline, BatchRunner(gateway, leases, pipeline, url, shelf), background
 
 
 def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
@@ -399,13 +419,19 @@ def heed(gateway: Gateway, policy: Policy) -> None:
     cut(policy, gateway.streams)
 
 
-def told_health(health: Health, now: float, keys: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+def told_health(
+    health: Health, now: float, keys: Mapping[str, str] = MappingProxyType({}), flex: Health | None = None
+) -> dict[str, str]:
     """`open: why` or `half_open: why` of each deployment that is not well, or has lately not been, and `closed: why` of
-    one of whose `keys` some rest."""
+    one of whose `keys` some rest, or that calls at `flex` ask last."""
     health.forget_old(now)
+    last = {}
+    if flex is not None:
+        flex.forget_old(now)
+        last = {name: f"calls at flex ask it last: {why}" for name, why in flex.reasons().items()}
     reasons, states = health.reasons(), health.states(now)
-    names = (*states, *(name for name in keys if name not in states))
-    whys = {name: [each for each in (reasons.get(name), keys.get(name)) if each] for name in names}
+    names = dict.fromkeys((*states, *keys, *last))
+    whys = {name: [each for each in (reasons.get(name), keys.get(name), last.get(name)) if each] for name in names}
     return {name: f"{states.get(name, 'closed')}: {'; '.join(whys[name])}" for name in names}
 
 

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from groundplan.knowledge.embedding.deployed import Deployed
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
 from groundplan.knowledge.embedding.openvino_encoder import load_questions, precision_of
-from groundplan.knowledge.embedding.together import Made
+from groundplan.knowledge.embedding.together import Made, Often
 from groundplan.knowledge.embedding.wire import EARLY
 from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
 from groundplan.knowledge.retrieval import rerank
@@ -52,13 +53,15 @@ _STATEMENT_TIMEOUT_MS = 3000
 KEPT_SECONDS = 60
 """How long a connection stays without a question: longer than a worker keeps it (`http1_pool.IDLE_SECONDS`), or a
 question might be sent to one that is being closed."""
+ASKED_OFTEN = 100
+"""Questions after which a service makes what each of them is quicker with: it takes as much computing as hundreds of
+them."""
 _EMBEDDING_SECONDS = 5.0
 """For the vector of a question from a deployment; later, search goes by words."""
 
 
-def compose(home: Home, settings: Settings, token: str) -> tuple[Application, ConnectionPool[Any], Follower, Encoder]:
-    """The application and what it runs on; the caller closes the pool, stops the follower, and prepares the encoder of
-    questions, which they need not wait for.
+def compose(home: Home, settings: Settings, token: str) -> tuple[Application, ConnectionPool[Any], Follower]:
+    """The application and what it runs on; the caller closes the pool and stops the follower.
 
     Raises `Unavailable` where the model or the address of the database is not there.
     """
@@ -69,6 +72,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     questions = load_questions(model, encoder, prepared=False)
     for one in (encoder, questions):
         one.embed(["ready"])
+    often = Often(ASKED_OFTEN, partial(_settle, questions))
     saved = Saved(home.search)
     index = Editions(saved.load())
     pool: ConnectionPool[Any] = ConnectionPool(
@@ -89,14 +93,14 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     follower.start()
     search = Search(
         pool,
-        questions,
+        often.counting(questions),
         index,
         deployed=lambda embedding: Deployed(home, embedding, _EMBEDDING_SECONDS),
         reranker=lambda rule: rerank.Deployed(home, rule),
     )
     examiner = Examiner(search.asking, lambda: database_url(home, settings, "control"))
-    early = Made(lambda: load_questions(model, encoder, EARLY))
-    return application(Service(search, encoder, follower, examiner, early), token), pool, follower, questions
+    early = often.counting(Made(lambda: load_questions(model, encoder, EARLY)))
+    return application(Service(search, encoder, follower, examiner, early), token), pool, follower
 
 
 class _Asked(Bounded):
@@ -125,6 +129,7 @@ def configure(connection: Any) -> None:
 
 
 def _settle(questions: Encoder) -> None:
+    """Takes a second, and of an index of a gigabyte some more, in which questions are answered."""
     questions.prepare()
     memory.gather()
 
@@ -132,7 +137,7 @@ def _settle(questions: Encoder) -> None:
 async def serve(home: Home, settings: Settings) -> None:
     """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT, announced while it does."""
     token = secrets.token_urlsafe(32)
-    app, pool, follower, questions = compose(home, settings, token)
+    app, pool, follower = compose(home, settings, token)
     with listen_locally() as listener:
         config = uvicorn.Config(
             app,
@@ -154,8 +159,6 @@ async def serve(home: Home, settings: Settings) -> None:
         over = threading.Event()
         for name, where in ((SEARCH, url), (EMBEDDINGS, f"{url}/v1")):
             announce_at_last(home, name, where, token, over)
-        # a second, and of an index of a gigabyte some more, in which questions are answered
-        threading.Thread(target=_settle, args=(questions,), name="gather", daemon=True).start()
         try:
             await server.serve(sockets=[listener])
         finally:

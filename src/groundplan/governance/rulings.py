@@ -1,7 +1,8 @@
 """What people say to what is asked for: approve, refuse, withdraw, each in the caller's transaction and audited.
 
-The operator never approves. Nobody approves what they, or a program with a token that they made, asked for; only where
-separation is solo the one person there is may, and such approvals are marked and no evidence.
+The operator never approves, but may refuse: by that less runs. Nobody approves what they, or a program with a token
+that they made, asked for; only where separation is solo the one person there is may, and such approvals are marked and
+no evidence.
 """
 
 from __future__ import annotations
@@ -85,10 +86,17 @@ def approve(
 
 
 def refuse(
-    conn: Connection[Any], approver: Approver, change_id: UUID, answer: Answer, *, separation: str, at: datetime
+    conn: Connection[Any], approver: Approver | None, change_id: UUID, answer: Answer, *, separation: str, at: datetime
 ) -> Change:
-    """Say no by a duty that the person holds; the change is refused for good. Raises as `approve` does."""
-    change = _decide(conn, approver, change_id, _Ruling("refused", answer, separation, at))
+    """Say no by a duty that the person holds, or as the operator (None); the change is refused for good. Raises as
+    `approve` does."""
+    if approver is None:
+        change = find_change(conn, change_id)
+        if change.state != "pending":
+            raise already_settled(change)
+        record_change(conn, "change.refused", audit.OPERATOR, change, at, comment=answer.comment)
+    else:
+        change = _decide(conn, approver, change_id, _Ruling("refused", answer, separation, at))
     store.set_state(conn, [change.id], "refused", at)
     return find_change(conn, change_id)
 

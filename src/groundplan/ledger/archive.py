@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -26,6 +25,7 @@ from groundplan.core.audit.archive_store import Range
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.file_store import is_folder, opened, store_of, unreadable
 from groundplan.core.file_store import put as _put
+from groundplan.core.leftovers import scratch
 from groundplan.ledger import archive_store
 
 AT_ONCE: Final = 31
@@ -69,10 +69,10 @@ def archive_day(conn: Connection[Any], url: str, day: date, most: int = MOST) ->
     counts: dict[str, int] = {}
     digest = hashlib.sha256()
     cost, part, until = Decimal(0), archive_store.next_part(conn, day), archive_store.bound(conn, day, most)
-    with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
+    with scratch("groundplan-archive-") as folder, _duckdb() as duck:
         duck.execute("SET threads = 1")  # as quick, beside calls, and with more of them it takes 400 MB for each
         for table in archive_store.TABLES:
-            text, file = Path(folder) / f"{table}.csv", Path(folder) / f"{table}.parquet"
+            text, file = folder / f"{table}.csv", folder / f"{table}.parquet"
             archive_store.copy_out(conn, table, day, text, until)
             _to_parquet(duck, text, file, archive_store.types(conn, table))
             counts[table] = int(_one(duck, "SELECT count(*) FROM read_parquet(?)", file))
@@ -82,7 +82,7 @@ def archive_day(conn: Connection[Any], url: str, day: date, most: int = MOST) ->
                 while block := written.read(1 << 20):
                     digest.update(block)
             name = archive_store.file_of(table, day, part)
-            _check_own(conn, duck, url, name, file, Path(folder) / "before.parquet", table)
+            _check_own(conn, duck, url, name, file, folder / "before.parquet", table)
             _put(url, name, file)
     if cost != archive_store.cost_of(conn, day, until):
         raise Conflict(
@@ -109,12 +109,12 @@ def query(days: Iterable[tuple[date, str] | Kept], statement: str) -> tuple[list
     `at` is a word of DuckDB's own and needs quotes, so calls and attempts have their `day`, UTC, as well. Raises
     `Invalid`."""
     kept = [Kept(*each) for each in days]
-    with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
+    with scratch("groundplan-archive-") as folder, _duckdb() as duck:
         import duckdb  # noqa: PLC0415 -- an extra, which is there
 
         try:
             for table in archive_store.TABLES:
-                places = _get(kept, table, Path(folder))
+                places = _get(kept, table, folder)
                 names = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
                 # files of before a column was added lack it: there it is null
                 columns = "*" if table == "charges" else '*, "at"::DATE AS day'
@@ -136,10 +136,10 @@ def query_entries(ranges: Sequence[Range], statement: str) -> tuple[list[str], l
     """Names of the columns, and rows, of a SELECT over `entries`, those of the audit log in files of `ranges`: `id`,
     `"at"`, its `day` (UTC), `action`, `actor`, `subject`, and `detail` and `acting` as JSON. Raises `Invalid`,
     `NotFound`."""
-    with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
+    with scratch("groundplan-archive-") as folder, _duckdb() as duck:
         import duckdb  # noqa: PLC0415 -- an extra, which is there
 
-        places = [_local(of.url, of.file, Path(folder) / f"{of.first}.gz") for of in ranges]
+        places = [_local(of.url, of.file, folder / f"{of.first}.gz") for of in ranges]
         names = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
         columns = ", ".join(f"'{name}': '{kind}'" for name, kind in _ENTRY.items())
         try:

@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.money import format_numeric, format_usd, from_decimal
-from groundplan.ledger import archive_store, store
+from groundplan.ledger import archive_store, rollup_store, store
 from groundplan.ledger.store import CallFilter
 from groundplan.ledger.used import conflicts, passages
 
@@ -24,7 +24,7 @@ ATTEMPTS = 300_000
 """Attempts that are compared with a bill at once at most."""
 
 _EVERYTHING = CallFilter()
-_TOOLS, _USE = "mcp", "tool "
+_TOOLS, _USE = rollup_store.TOOLS, "tool "
 """The endpoint of uses of tools, and how their step begins."""
 
 

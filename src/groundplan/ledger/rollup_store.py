@@ -31,15 +31,17 @@ _EPOCH = EVER[0]
 _LOT = 10_000
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 IS_CALL: LiteralString = (
-    "right(endpoint, 9) <> '.estimate' AND endpoint NOT IN ('messages.count_tokens', 'responses.input_tokens')"
+    "right(endpoint, 9) <> '.estimate' AND endpoint NOT IN ('messages.count_tokens', 'responses.input_tokens', 'mcp')"
 )
-"""What is no estimate of a call, and counts no tokens: no model answers these. They are listed, and in no number of
-calls but those by endpoint."""
+"""What is no estimate of a call, counts no tokens, and uses no tool: no model answers these. They are listed, and in no
+number of calls but those by endpoint."""
 UNCOUNTED: LiteralString = (
-    "(right(endpoint, 9) = '.estimate' OR endpoint IN ('messages.count_tokens', 'responses.input_tokens'))"
+    "(right(endpoint, 9) = '.estimate' OR endpoint IN ('messages.count_tokens', 'responses.input_tokens', 'mcp'))"
 )
-"""The others, as an index has them (`0411_estimates_are_no_calls.sql`)."""
-_NO_CALLS = frozenset({"messages.count_tokens", "responses.input_tokens"})
+"""The others, as an index has them (`0417_uses_of_tools_are_no_calls.sql`)."""
+TOOLS = "mcp"
+"""The endpoint of uses of tools."""
+_NO_CALLS = frozenset({"messages.count_tokens", "responses.input_tokens", TOOLS})
 _SUMS: LiteralString = "calls, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens, completion_tokens"
 _KEYS: LiteralString = "workload, team, demo, blueprint, model, deployment, site, endpoint, status, cache, feature"
 _PARTS: LiteralString = "workload, demo, blueprint, deployment, site, model, outcome, estimated, part, purpose, tier"

@@ -31,3 +31,11 @@ def forget(conn: Connection[Any], before: datetime, over: Sequence[str]) -> int:
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute("SELECT forget_settled(%s, %s)", (before, list(over))).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def forget_ended(conn: Connection[Any], before: datetime) -> int:
+    """Some of what was held of budgets without an end whose keys or experiments ended before that, and of files that
+    were deleted before; how many rows."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute("SELECT forget_ended(%s)", (before,)).fetchone()
+    return 0 if row is None else int(row[0])

@@ -382,7 +382,8 @@ def statuses(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
 
 def budgets(conn: Connection[Any], periods: list[str], at: datetime, near: float | None = None) -> list[Row]:
     """Limit, what gateways hold or have spent, and what was charged, of each budget in these periods, and in those
-    that have a first and a last moment and are not over `at`; without those of experiments and replays that ended."""
+    that have a first and a last moment and are not over `at`; without those of experiments and replays that ended, and
+    of keys that ended long ago."""
     return select(
         conn,
         """WITH RECURSIVE every (period) AS (
@@ -397,7 +398,7 @@ def budgets(conn: Connection[Any], periods: list[str], at: datetime, near: float
            LEFT JOIN (SELECT budget, period, sum(cost_usd) AS cost_usd FROM charge_delta GROUP BY 1, 2) d
              USING (budget, period)
            CROSS JOIN LATERAL (SELECT coalesce(t.cost_usd, 0) + coalesce(d.cost_usd, 0) AS spent_usd) s
-           WHERE b.period = ANY((SELECT periods FROM present)::text[])
+           WHERE b.period = ANY((SELECT periods FROM present)::text[]) AND NOT b.ended
              AND NOT EXISTS (SELECT FROM experiment e WHERE b.budget = 'experiment/' || e.id AND e.state = 'ended')
              AND NOT EXISTS (SELECT FROM api_key k WHERE b.budget = 'key/' || k.id AND k.purpose = 'replay'
                AND k.revoked_at IS NOT NULL)

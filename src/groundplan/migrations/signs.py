@@ -55,6 +55,10 @@ SIGNS: Final = {
     "0379_rights_that_nobody_uses": "next_policy_number()=SECURITY DEFINER",
     "0410_told_after_the_end": "roll_more()",
     "0411_estimates_are_no_calls": "roll_calls()=.estimate",
+    "0412_ended_budgets_go": "batch_input",
+    "0414_background_responses": "background_response",
+    "0415_uploads_in_parts": "api_upload",
+    "0417_uses_of_tools_are_no_calls": "roll_calls()='mcp'",
     "0430_what_is_done_goes": "gateway_live",
 }
 """A relation (or a constraint), `TABLE.COLUMN`, or `FUNCTION()`, and behind `=` what its definition has, or who has

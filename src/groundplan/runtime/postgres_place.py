@@ -14,12 +14,12 @@ import os
 import pwd
 import shutil
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
+from groundplan.core.leftovers import scratch
 from groundplan.runtime.child import Account
 
 SYSTEM = Path("/var/lib/groundplan")
@@ -137,8 +137,7 @@ def _programs(account: Account | None) -> Path:
 def _copy_programs(package: Path, target: Path) -> None:
     """Copy the server beside its libraries (they are found relative to it), whole or not at all."""
     _make_system()
-    temporary = Path(tempfile.mkdtemp(prefix=".programs-", dir=SYSTEM))
-    try:
+    with scratch(".programs-", SYSTEM) as temporary:
         skip = shutil.ignore_patterns("include", "*.a", "pkgconfig")
         shutil.copytree(package / _INSTALL, temporary / _PACKAGE / _INSTALL, symlinks=True, ignore=skip)
         libraries = package.parent / f"{_PACKAGE}.libs"
@@ -154,8 +153,6 @@ def _copy_programs(package: Path, target: Path) -> None:
             # Another start was faster; its copy is the same.
             if not target.is_dir():
                 raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _make_system() -> None:

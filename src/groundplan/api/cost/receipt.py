@@ -45,9 +45,12 @@ def beside(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[
     rules = {rule.name: rule for each in days for rule in each.rules}
     found = []
     for line in lines:
-        if use is None or receipt["status"] == "refused" or not is_call(receipt["endpoint"]):
+        if use is None or receipt["status"] == "refused":
             break
         rule = rules.get(line.allocation)
+        by_uses = rule is not None and rule.per == cost_rules.TOOL_USES
+        if not is_call(receipt["endpoint"]) and not (by_uses and receipt["endpoint"] == cost_use.TOOLS):
+            continue
         reviewed = rule is not None and rule.per == cost_rules.REVIEW_HOUR
         mine, all_of, by = _reviewed(conn, receipt, use, day, line) if reviewed else _weight(receipt, use, rule)
         size = abs(line.amount) * mine // all_of

@@ -30,8 +30,7 @@ NOT_TOKENS: Final = (
 _KINDS: Final[dict[str, Kind]] = {"gigabyte of documents": "documents", "gigabyte of content": "content"}
 _PLACED: Final = ("day", "workload", "deployment", "site")
 MINUTES: Final = 60
-TOOLS: Final = "mcp"
-"""Endpoint of a use of a tool."""
+TOOLS: Final = rollup_store.TOOLS
 _NOTHING: Final = Declared(0)
 _Units = dict[str, Decimal]
 """workload -> how many"""

@@ -44,11 +44,13 @@ class Kept:
 
 CONTENT = Kept("content", "call_id", ("sealed",), "prompts and answers of calls")
 RESPONSES = Kept("stored_response", "id", ("sealed",), "stored responses")
+BACKGROUND = Kept("background_response", "id", ("sealed", "failed"), "responses made in the background")
+EVENTS = Kept("background_event", "place", ("sealed",), "events of such responses")
 COMPLETIONS = Kept("stored_completion", "call_id", ("sealed",), "stored chat completions")
 ANSWERS = Kept("answer", "call_id", ("sealed",), "cached answers")
 REVIEWS = Kept("held_call", "id", ("asked", "said"), "texts in reviews")
 QUESTIONS = Kept("knowledge_signal", "id", ("asked",), "questions to which nothing was found")
-EVERY = (CONTENT, RESPONSES, COMPLETIONS, ANSWERS, REVIEWS, QUESTIONS)
+EVERY = (CONTENT, RESPONSES, EVENTS, BACKGROUND, COMPLETIONS, ANSWERS, REVIEWS, QUESTIONS)
 
 
 @dataclass(frozen=True, slots=True)

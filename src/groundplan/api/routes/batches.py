@@ -9,6 +9,7 @@ from fastapi import Query
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
+from groundplan.api.narrowed import refuse_unknown
 from groundplan.ledger import batch_queries
 
 router = below_api("ledger")
@@ -20,4 +21,6 @@ def batches(
 ) -> dict[str, Any]:
     """The newest first, of all workloads or of one; and how much of the disk the files of each take."""
     with services.transaction() as conn:
-        return {"batches": batch_queries.batches(conn, workload, limit), "files": batch_queries.files(conn, workload)}
+        found, files = batch_queries.batches(conn, workload, limit), batch_queries.files(conn, workload)
+        refuse_unknown(conn, [*found, *files], workload=workload)
+    return {"batches": found, "files": files}

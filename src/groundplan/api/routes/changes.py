@@ -94,6 +94,7 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
     """Make the next blueprint. What needs an approval becomes a pending change. With `base` 409 (`base_moved`) where
     somebody declared something else after that blueprint; `notes` say what these files took back of what others did."""
     authorize(caller, "release", "company")
+    since.refuse_if_match(request.headers.get("if-match"))
     if body.folder is not None and not caller.operator:
         raise Denied("only the local operator may name a folder", code="operator_only", hint="Leave `folder` out.")
     with services.release_turn() as conn:
@@ -180,8 +181,8 @@ def approve(change_id: UUID, body: Decision, request: Request, services: Using, 
 
 @router.post("/changes/{change_id}/refuse")
 def refuse(change_id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Say no, by a duty that you hold; the change is refused."""
-    approver = approver_of(caller)
+    """Say no, by a duty that you hold, or as the operator; the change is refused."""
+    approver = None if caller.operator else approver_of(caller)
     with services.release_turn() as conn:
         return services.releases.refuse(conn, approver, change_id, body.answer())
 
@@ -203,7 +204,7 @@ def approver_of(caller: Caller) -> Approver:
     """The person who decides. Raises `Denied` (`operator_never_approves`)."""
     if caller.person is None:
         raise Denied(
-            "the operator decides about no change", code="operator_never_approves",
+            "the operator approves no change", code="operator_never_approves",
             hint="Sign in as somebody who holds the duty: groundplan login --as E-MAIL.",
         )  # fmt: skip
     return Approver(caller.person, caller.proof, caller.real if caller.acting else None)

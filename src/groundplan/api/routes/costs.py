@@ -22,6 +22,7 @@ from groundplan.api.cost import own as cost_own
 from groundplan.api.cost import spread as cost_spread
 from groundplan.api.cost import what_if as cost_what_if
 from groundplan.api.cost.lasting import foreseen
+from groundplan.api.narrowed import refuse_unknown
 from groundplan.api.served import current_blueprint, current_or_none, known_workload
 from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record
@@ -114,6 +115,7 @@ def people(
     days = cost_book.days_of(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = days_store.people(conn, days.since, days.until, workload, limit)
+        refuse_unknown(conn, rows, workload=workload)
     return {
         "people": [
             {"person": row["person"] or "", "calls": int(row["calls"]), "cost_usd": format_numeric(row["cost_usd"])}
@@ -129,6 +131,7 @@ def features(services: Using, _: Reader, first: Day = None, last: Day = None, wo
     wanted = {**_wanted(days), "workload": workload}
     with services.transaction() as conn:
         rows = rollup_store.calls_by(conn, ["workload", "feature"], wanted)
+        refuse_unknown(conn, rows, workload=workload)
     return {
         "features": [
             {"workload": row["workload"], "feature": row["feature"], "calls": int(row["calls"] or 0),
@@ -145,6 +148,7 @@ def sources(services: Using, _: Reader, first: Day = None, last: Day = None, wor
     days = cost_book.days_of(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = days_store.sources(conn, days.since, days.until, workload)
+        refuse_unknown(conn, rows, workload=workload)
     return {
         "sources": [
             {"source": row["source"], "documents": int(row["documents"]), "calls": int(row["calls"]),

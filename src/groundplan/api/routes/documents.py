@@ -21,6 +21,7 @@ from groundplan.api.knowledge import store as shown
 from groundplan.api.knowledge.quotes import DATA, with_quotes
 from groundplan.api.knowledge.upkeep import clear_answers
 from groundplan.api.local import post_local
+from groundplan.api.narrowed import refuse_unknown_source
 from groundplan.api.people import named
 from groundplan.api.served import current_blueprint
 from groundplan.core.audit import record
@@ -125,6 +126,8 @@ def documents(
             conn, source, state, text, most + 1, path=path, after=(at, rest) if slash else None,
             who=None if sees_all(caller) else caller.email or "", holds=holds,
         )  # fmt: skip
+        if sees_all(caller) and after is None:
+            refuse_unknown_source(conn, found, source)
     more, found = len(found) > most, found[:most]
     return {"documents": found, "next": f"{found[-1]['source']}/{found[-1]['path']}" if more else None}
 
@@ -228,7 +231,9 @@ def deletions(services: Using, _: Reader) -> dict[str, Any]:
 def held(services: Using, _: Reader, source: str | None = None) -> dict[str, Any]:
     """What legal holds keep of documents that changed, went or cannot be read any more, without its text."""
     with services.transaction() as conn:
-        return {"held": held_store.versions(conn, source=source)}
+        found = held_store.versions(conn, source=source)
+        refuse_unknown_source(conn, found, source)
+    return {"held": found}
 
 
 @router.post("/knowledge/held/{held_id}/read")

@@ -15,6 +15,7 @@ from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
+from groundplan.api.narrowed import refuse_unknown
 from groundplan.api.presence import check_presence, is_alone
 from groundplan.api.served import current_blueprint, current_or_none
 from groundplan.core.clock import end_of
@@ -75,6 +76,7 @@ def experiments(
     what may be tried on which workload. `waits`: what runs, so that nothing else can begin."""
     with services.transaction() as conn:
         found, standing = store.every(conn, workload), store.standing(conn)
+        refuse_unknown(conn, found, workload=workload)
         blueprint = current_or_none(conn)
     served = blueprint.workloads if blueprint is not None else []
     return {

@@ -18,6 +18,7 @@ from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.grants import check_acts
 from groundplan.api.mail import store as mail_store
+from groundplan.api.narrowed import refuse_unknown, refuse_unknown_person
 from groundplan.api.people import named
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint, Workload
@@ -208,6 +209,9 @@ def list_keys(
     Continue with `before` = `next`."""
     with services.transaction() as conn:
         found = store.keys(conn, tag, before, limit + 1, workload=workload, user=user)
+        if before is None:
+            refuse_unknown(conn, found, workload=workload)
+            refuse_unknown_person(conn, found, user)
     shown = found[:limit]
     return {"keys": shown, "next": str(shown[-1]["id"]) if len(found) > limit else None}
 

@@ -17,6 +17,7 @@ from groundplan.api.knowledge import store as knowledge_store
 from groundplan.api.knowledge.ingest import ingest_current
 from groundplan.api.knowledge.stopped import sources_now
 from groundplan.api.local import post_local
+from groundplan.api.narrowed import refuse_unknown_source
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Denied, Invalid
@@ -55,7 +56,9 @@ class Question(BaseModel):
 def overview(services: Using, _: Reader, source: str | None = None) -> dict[str, Any]:
     """Sources with counts, and their documents with readers."""
     with services.transaction() as conn:
-        return {"sources": store.sources(conn), "documents": knowledge_store.documents(conn, source)}
+        found = knowledge_store.documents(conn, source)
+        refuse_unknown_source(conn, found, source)
+        return {"sources": store.sources(conn), "documents": found}
 
 
 @router.post("/knowledge/search")

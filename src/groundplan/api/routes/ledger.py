@@ -18,7 +18,9 @@ from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Caller, Reader, SignedIn, sees_all, workloads_of
 from groundplan.api.context import Using
 from groundplan.api.cost import meaning_saved
+from groundplan.api.narrowed import refuse_unknown
 from groundplan.api.people import named
+from groundplan.api.routes.live import Status
 from groundplan.api.served import current_or_none, placed
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
@@ -63,7 +65,7 @@ def list_calls(
     services: Using,
     caller: SignedIn,
     workload: str | None = None,
-    status: str | None = None,
+    status: Status | None = None,
     person: str | None = None,
     deployment: str | None = None,
     before: UUID | None = None,
@@ -76,6 +78,8 @@ def list_calls(
             who = None if person is None else named(conn, person)
         wanted = CallFilter(workload=workload, status=status, person=who, deployment=deployment)
         found = queries.list_calls(conn, wanted, before=before, limit=limit)
+        if before is None and sees_all(caller):
+            refuse_unknown(conn, found["calls"], workload=workload, deployment=deployment)
         placed(conn, found["calls"])
         return found
 
@@ -101,6 +105,7 @@ def cost(services: Using, _: Reader, workload: str | None = None, days: int | No
         summary = queries.cost_summary(conn, CallFilter(workload=workload, since=since))
         meant = meaning_saved.rows(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
         meant = [row for row in meant if workload in (None, row["workload"])]
+        refuse_unknown(conn, summary["by_workload"], workload=workload)
         used = budget_use(conn, current_or_none(conn), services.clock.now())
         return {**summary, "budgets": used, "by_meaning": meant}
 

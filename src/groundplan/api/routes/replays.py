@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
+from groundplan.api.narrowed import refuse_unknown
 from groundplan.api.routes.experiments import MAY_BEGIN, BudgetUsd, Name, Reviewed
 from groundplan.api.served import current_blueprint
 from groundplan.core.errors import NotFound
@@ -44,6 +45,7 @@ def replays(services: Using, _: Reader, workload: Annotated[str | None, Query(ma
     of it cannot begin."""
     with services.transaction() as conn:
         found, standing, tried = store.every(conn, workload), service.standing(conn), experiment_store.standing(conn)
+        refuse_unknown(conn, found, workload=workload)
     return {
         "replays": [
             {**each.to_json(), "stands": str(each.id) in standing, "waits": _waits(each, tried)} for each in found

@@ -11,7 +11,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from groundplan.core.audit.store import StoredEntry
 from groundplan.core.audit.tiles import WIDTH, Tiles, decode_bundle
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.file_store import opened, put
+from groundplan.core.leftovers import scratch
 
 SPAN: Final = 65_536
 """Entries of a range: a hash of a tile of level 2."""
@@ -49,8 +49,8 @@ def write(conn: Connection[Any], audit: Path, public_key: bytes, url: str, first
     """
     tiles, point = _signed(audit, public_key)
     hashes: list[bytes] = []
-    with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder:
-        path = Path(folder) / "entries"
+    with scratch("groundplan-archive-") as folder:
+        path = folder / "entries"
         with path.open("wb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as lines:
             for index, body in archive_store.bodies(conn, first, first + span):
                 if index != first + len(hashes) or b"\n" in body:

@@ -19,6 +19,7 @@ from groundplan.core.audit.proof import checkpoint_file
 from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, levels_of, tile_path, tiles_of
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.file_store import is_folder
+from groundplan.core.home import forget_unfinished, temporary_of
 
 BESIDE = ("log.pub", "rotated", "witnessed")
 
@@ -116,7 +117,8 @@ def _put(store: Any, path: str, content: bytes, locked_until: datetime | None) -
 
 def _place(path: Path, content: bytes) -> None:
     """Whole or not there, as in a store of objects: what is there is not written again."""
-    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    made = temporary_of(path)
+    forget_unfinished(path)
     try:
         made.write_bytes(content)
         made.replace(path)

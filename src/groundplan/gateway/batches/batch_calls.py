@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
-from groundplan.core.errors import Denied, Exhausted, GroundplanError, Invalid, Unauthenticated
+from groundplan.core.errors import Denied, Exhausted, GroundplanError, Invalid
 from groundplan.economics.price import BATCH, BATCHES
 from groundplan.gateway.apart import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
@@ -28,7 +28,8 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
-from groundplan.gateway.call.identify import check_grants, check_key
+from groundplan.gateway.call.identify import check_grants
+from groundplan.gateway.call.key_by_id import KeysById
 from groundplan.gateway.call.meter import OWN
 from groundplan.gateway.call.pipeline import Steps
 from groundplan.gateway.call.reserve import at_hand, reserve
@@ -49,6 +50,7 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages import MESSAGES, header_lines_of
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.responses import RESPONSES, told
+from groundplan.gateway.surfaces.responses_types import unsupported
 from groundplan.gateway.telemetry import content
 
 INTERFACES: dict[str, Interface] = {
@@ -118,10 +120,7 @@ class BatchCalls:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._policy: Policy | None = None
-        self._keys: dict[str, KeyEntry] = {}
-        self._families: dict[str, list[KeyEntry]] | None = None
-        """Each key with those that it was rotated to; made when one is looked for."""
+        self._keys = KeysById()
         self._least: dict[str, tuple[Workload, Workload]] = {}
         self.ending: dict[UUID, tuple[str, str]] = {}
         """Why calls of a batch that were not sent yet are not sent any more: (code, message)."""
@@ -153,7 +152,7 @@ class BatchCalls:
         policy, now = gateway.live.policy, gateway.clock.seconds()
         catalog = begun.newest(gateway.live.catalog, now)
         exchange.catalog, exchange.policy, exchange.person = catalog, policy, batch.person
-        exchange.key = key = self._key(policy, batch)
+        exchange.key = key = self._keys.living(policy, batch.key, batch.person, now)
         exchange.plan = plan = self._used(batch, key, catalog, policy, now)
         if call:  # it may have waited since another blueprint, and asks for more under the number of this one
             exchange.charges = self.budgets(batch, catalog)
@@ -164,6 +163,8 @@ class BatchCalls:
         if ask.files:
             hint = "Send its content: a batch outlives the file."
             raise Invalid("a call in a batch names a file by its id", code="field_unsupported", hint=hint)
+        if exchange.interface is RESPONSES and told(ask).background:
+            raise unsupported("background", "Leave background out: nobody waits for a batch's lines anyhow.")
         if exchange.interface is RESPONSES and told(ask).previous is not None:
             hint = "Send the earlier items in input."
             raise Invalid("a call in a batch goes on with no response", code="field_unsupported", hint=hint)
@@ -207,7 +208,7 @@ class BatchCalls:
         deployment = order.deployment
         policy, now = self._gateway.live.policy, self._gateway.clock.seconds()
         catalog = begun.newest(self._gateway.live.catalog, now)
-        key = self._key(policy, batch)
+        key = self._keys.living(policy, batch.key, batch.person, now)
         plan = self._used(batch, key, catalog, policy, now)
         if not admit.not_killed(policy, [deployment]):
             hint = "Lift the kill switch, and order the batch again."
@@ -276,7 +277,7 @@ class BatchCalls:
 
     def known(self, batch: Batch) -> KeyEntry | None:
         """The batch's key as live policy has it."""
-        return self._known(self._gateway.live.policy, batch)
+        return self._keys.known(self._gateway.live.policy, batch.key)
 
     def steps(self, batch: Batch, body: Callable[[], Awaitable[bytes]]) -> Steps:
         """How a claimed line is made; `exchange` holds what was set aside for it already."""
@@ -408,45 +409,11 @@ class BatchCalls:
         if catalog is not None:
             own = catalog.key_budgets.values()
             declared |= {budget.name: budget for budgets in own for budget in budgets}
-        key = self._known(self._gateway.live.policy, batch)
+        key = self._keys.known(self._gateway.live.policy, batch.key)
         if key is not None and key.budget is not None:
             declared[key.budget.name] = key.budget
         gone = {name: Budget(name=name, covers="", limit=0, period="total") for name, _ in batch.charges}
         return [(declared.get(name) or gone[name], period) for name, period in batch.charges]
-
-    def _known(self, policy: Policy, batch: Batch) -> KeyEntry | None:
-        if self._policy is not policy:
-            self._policy, self._keys = policy, {key.id: key for key in policy.keys.values()}
-            self._families = None
-        return self._keys.get(str(batch.key))
-
-    def _key(self, policy: Policy, batch: Batch) -> KeyEntry:
-        key = self._known(policy, batch)
-        if key is None:
-            raise Unauthenticated(
-                "the batch's API key is no longer valid", code="invalid_api_key", hint="Use another key."
-            )
-        now = self._gateway.clock.seconds()
-        if not key.revoked and key.expires is not None and key.expires <= now:
-            key = self._successor(key, now) or key
-        check_key(key, policy, now)
-        if batch.person and batch.person not in policy.active:
-            raise Unauthenticated("the batch's user is not active", code="key_user_inactive", hint="Use another key.")
-        return key
-
-    def _successor(self, key: KeyEntry, now: float) -> KeyEntry | None:
-        """Which may be used in the place of one that has expired, since it was rotated. `now`: seconds since the
-        epoch."""
-        if self._families is None:
-            self._families = {}
-            for each in self._keys.values():
-                self._families.setdefault(each.family or each.id, []).append(each)
-        living = (
-            each
-            for each in self._families.get(key.family or key.id, ())
-            if not each.revoked and (each.expires is None or each.expires > now)
-        )
-        return next(living, None)
 
     def _low(self, workload: Workload) -> Workload:
         """The workload as its batches are: everything else comes first."""

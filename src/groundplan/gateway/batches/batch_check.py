@@ -12,13 +12,13 @@ from typing import Any
 from uuid import UUID
 
 from groundplan.blueprint.model import Budget, Deployment
-from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.core.errors import GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.money import distinct_usd, short_usd
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_lines import LINE_BYTES, LineBody, most_lines, read_line
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Line
-from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.batches.shelf import DAMAGED, Shelf
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -70,11 +70,26 @@ class Checked:
         self.total, self.orders = 0, []
 
 
-async def check(gateway: Gateway, calls: BatchCalls, shelf: Shelf, batch: Batch) -> Checked:
-    """Read all of the input. Raises `Unavailable` where that cannot be done now."""
-    checked, names, turn = Checked(), set[str](), 0
+async def check(gateway: Gateway, calls: BatchCalls, shelf: Shelf, batch: Batch, size: int | None = None) -> Checked:
+    """Read all of the input, which was written with `size` bytes. Raises `Unavailable` where that cannot be done
+    now."""
+    checked = Checked()
+    try:
+        return await _checked(gateway, calls, shelf, (batch, size), checked)
+    except Unavailable as error:
+        if error.code != DAMAGED:
+            raise
+        checked.errors.append(_error(DAMAGED, error.message, None))  # it will not be whole later, either
+        return checked
+
+
+async def _checked(
+    gateway: Gateway, calls: BatchCalls, shelf: Shelf, asked: tuple[Batch, int | None], checked: Checked
+) -> Checked:
+    batch, size = asked
+    names, turn = set[str](), 0
     number, most = 0, most_lines(batch.endpoint)
-    async for place, data in _lines(shelf, batch):
+    async for place, data in _lines(shelf, batch, size):
         if not data.strip():
             continue
         number += 1
@@ -157,10 +172,10 @@ def _order(calls: BatchCalls, checked: Checked, exchange: Exchange, length: int)
     return order
 
 
-async def _lines(shelf: Shelf, batch: Batch) -> AsyncIterator[tuple[int, bytes]]:
+async def _lines(shelf: Shelf, batch: Batch, size: int | None) -> AsyncIterator[tuple[int, bytes]]:
     """(place, bytes) of each line."""
     rest, place = b"", 0
-    async for chunk in shelf.read(batch.input_file):
+    async for chunk in shelf.read(batch.input_file, size):
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             yield place, line

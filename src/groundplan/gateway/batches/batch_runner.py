@@ -226,7 +226,8 @@ class BatchRunner:
             now = await batch_store.find(connection, batch.id)
             if now is None or not _unchecked(now, late=late):
                 return
-            checked = await batch_check.check(self._gateway, self._calls, self._shelf, batch)
+            size = await file_store.size_of(connection, batch.input_file)
+            checked = await batch_check.check(self._gateway, self._calls, self._shelf, batch, size)
             now = await batch_store.find(connection, batch.id)
             if now is not None and _unchecked(now, late=late):
                 async with connection.transaction():

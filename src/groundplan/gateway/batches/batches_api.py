@@ -28,6 +28,7 @@ from groundplan.gateway.batches import (
     messages_api,
     order_key_store,
     order_store,
+    uploads_api,
 )
 from groundplan.gateway.batches.batch_store import Batch, Connection
 from groundplan.gateway.batches.file_ids import batch_id
@@ -36,6 +37,7 @@ from groundplan.gateway.batches.files_api import Caller
 from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
 from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.batches.uploads_api import UploadsApi
 from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
@@ -57,7 +59,7 @@ ENDPOINTS = (
     "/v1/images/generations",
 )  # fmt: skip
 """What the calls of a batch may be."""
-_PATHS = (FILES, BATCHES, messages_api.PATH)
+_PATHS = (FILES, BATCHES, messages_api.PATH, uploads_api.PATH)
 _BELOW = tuple(path + b"/" for path in _PATHS)
 _WINDOW = re.compile(r"([1-9]\d{0,3})(h|m|s)", re.ASCII)
 _UNITS = {"h": 3600, "m": 60, "s": 1}
@@ -91,6 +93,7 @@ class BatchesApi:
         self._pool = Pool(url, "batches")
         gateway.files = FilesById(self._pool.connection, shelf)
         self._messages = MessageBatchesApi(gateway, shelf, self._pool.connection)
+        self._uploads = UploadsApi(gateway, shelf, self._pool.connection)
 
     def serves(self, path: bytes) -> bool:
         return path in _PATHS or path.startswith(_BELOW)
@@ -136,6 +139,8 @@ class BatchesApi:
                 await self._files(method, parts, request, response, caller)
         elif path.startswith(messages_api.PATH):
             await self._messages.answer(path, request, response, key, person)
+        elif path.startswith(uploads_api.PATH):
+            await self._uploads.answer(parts, request, response, key)
         elif method == b"POST" and not parts:
             await self._create(request, response, key, person)
         else:

@@ -16,6 +16,9 @@ CONTENT = ("user_data", "vision", "assistants")
 """Purposes of files that calls may name."""
 MESSAGES = "message_batch"
 """Purpose of what belongs to a message batch: no file of OpenAI's API."""
+PART = "upload_part"
+"""Purpose of what another file is made of."""
+_HIDDEN = [MESSAGES, PART]
 _COLUMNS: LiteralString = "id, workload, purpose, filename, bytes, created_at, expires_at"
 _KEPT: LiteralString = "deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
 _OWN: LiteralString = """(%(person)s::text IS NULL OR NOT EXISTS (SELECT FROM batch b
@@ -33,7 +36,7 @@ class StoredFile:
     id: UUID
     workload: str
     purpose: str
-    """batch | batch_output | message_batch, or one of `CONTENT`"""
+    """batch | batch_output | message_batch | upload_part, or one of `CONTENT`"""
     filename: str
     bytes: int
     created_at: datetime
@@ -41,24 +44,33 @@ class StoredFile:
     """None: it is kept until it is deleted."""
 
 
-async def add(connection: Connection, file: StoredFile, key: UUID | None) -> None:
-    """Once by its id."""
+async def add(connection: Connection, file: StoredFile, key: UUID | None, upload: UUID | None = None) -> None:
+    """Once by its id. `upload`: of which it is a part."""
     await connection.execute(
-        """INSERT INTO api_file (id, workload, key_id, purpose, filename, bytes, created_at, expires_at)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+        """INSERT INTO api_file (id, workload, key_id, purpose, filename, bytes, created_at, expires_at, upload)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
            ON CONFLICT (id) DO UPDATE SET bytes = EXCLUDED.bytes""",
-        (file.id, file.workload, key, file.purpose, file.filename, file.bytes, file.created_at, file.expires_at),
-    )
+        (
+            file.id, file.workload, key, file.purpose, file.filename, file.bytes, file.created_at, file.expires_at,
+            upload,
+        ),
+    )  # fmt: skip
 
 
 async def find(connection: Connection, id: UUID, workload: str, person: str | None = None) -> StoredFile | None:
     """A file of that workload which is not deleted. `person`: without the results of what others ordered; None: with
     them."""
     query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
-        WHERE id = %(id)s AND workload = %(workload)s AND purpose <> %(not)s AND {_KEPT} AND {_OWN}"""
-    named = {"id": id, "workload": workload, "not": MESSAGES, "person": person}
+        WHERE id = %(id)s AND workload = %(workload)s AND purpose <> ALL(%(not)s) AND {_KEPT} AND {_OWN}"""
+    named = {"id": id, "workload": workload, "not": _HIDDEN, "person": person}
     row = await (await connection.execute(query, named)).fetchone()
     return None if row is None else StoredFile(*row)
+
+
+async def size_of(connection: Connection, id: UUID) -> int | None:
+    """How long it is; None where there is none."""
+    row = await (await connection.execute("SELECT bytes FROM api_file WHERE id = %s", (id,))).fetchone()
+    return None if row is None else int(row[0])
 
 
 async def listed(
@@ -74,11 +86,11 @@ async def listed(
     """Files of a workload in that order, behind the one with the id `after`; `person` as of `find`."""
     behind: LiteralString = "id < %(after)s) ORDER BY id DESC" if newest_first else "id > %(after)s) ORDER BY id"
     query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
-        WHERE workload = %(workload)s AND purpose <> %(not)s AND {_KEPT} AND {_OWN}
+        WHERE workload = %(workload)s AND purpose <> ALL(%(not)s) AND {_KEPT} AND {_OWN}
           AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s)
           AND (%(after)s::uuid IS NULL OR {behind} LIMIT %(limit)s"""
     named = {
-        "workload": workload, "not": MESSAGES, "purpose": purpose, "after": after, "limit": limit, "person": person
+        "workload": workload, "not": _HIDDEN, "purpose": purpose, "after": after, "limit": limit, "person": person
     }  # fmt: skip
     return [StoredFile(*row) for row in await (await connection.execute(query, named)).fetchall()]
 
@@ -88,9 +100,9 @@ async def named(
 ) -> list[StoredFile]:
     """Those of these files of a workload that are not deleted, the newest first; `person` as of `find`."""
     query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
-        WHERE id = ANY(%(ids)s) AND workload = %(workload)s AND purpose <> %(not)s AND {_KEPT} AND {_OWN}
+        WHERE id = ANY(%(ids)s) AND workload = %(workload)s AND purpose <> ALL(%(not)s) AND {_KEPT} AND {_OWN}
         ORDER BY id DESC"""
-    rows = await connection.execute(query, {"ids": list(ids), "workload": workload, "not": MESSAGES, "person": person})
+    rows = await connection.execute(query, {"ids": list(ids), "workload": workload, "not": _HIDDEN, "person": person})
     return [StoredFile(*row) for row in await rows.fetchall()]
 
 

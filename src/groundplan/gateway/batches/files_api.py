@@ -18,7 +18,7 @@ import msgspec
 
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import file_store
+from groundplan.gateway.batches import file_store, upload_store
 from groundplan.gateway.batches.file_ids import file_id
 from groundplan.gateway.batches.file_store import Connection, StoredFile
 from groundplan.gateway.batches.files_room import Room
@@ -126,11 +126,10 @@ class Upload:
     async def keep(self, request: Request, workload: str, at: datetime, usual: str = "") -> StoredFile:
         """What is on the shelf now. `usual`: its purpose, where the form names none. Raises `Invalid`; then nothing
         is."""
-        if request.stream is None:
-            raise Invalid("there is no form", code="form_missing", hint="Send multipart/form-data.")
+        stream = multipart.stream_of(request)
         self._room.expect(request)
         id = new_id()
-        events = multipart.events(request.stream, request.headers.get(b"content-type"))
+        events = multipart.events(stream, request.headers.get(b"content-type"))
         size = await self._shelf.keep(id, self._file(events))
         purpose = self._fields.get("purpose", usual.encode()).decode("latin-1")
         if self._filename is None or purpose not in PURPOSES:
@@ -226,6 +225,7 @@ async def sweep(connection: Connection, shelf: Shelf) -> None:
     which nobody can read or delete."""
     kept = await asyncio.to_thread(shelf.kept)
     await file_store.expire(connection)
+    await upload_store.forget(connection)
     gone = await file_store.deleted(connection, kept) if kept else []
     # those of another version are made from the ids of batches and orders, and are theirs
     sent = [id for id in kept if id.version == _SENT]
@@ -241,4 +241,4 @@ def deleted_json(file: StoredFile) -> dict[str, Any]:
 async def download(shelf: Shelf, file: StoredFile, response: Response) -> None:
     """`GET /v1/files/ID/content`"""
     kind = b"content-type: application/%b\r\n" % (b"octet-stream" if file.purpose in file_store.CONTENT else b"jsonl")
-    await response.send_pieces(200, shelf.read(file.id), kind)
+    await response.send_pieces(200, shelf.read(file.id, file.bytes), kind)

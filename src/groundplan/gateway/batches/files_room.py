@@ -42,6 +42,10 @@ class Room:
         if length.isdigit():
             self._check(max(0, int(length) - _FORM))
 
+    def check(self, size: int) -> None:
+        """As `take`, of as much as is announced."""
+        self._check(size)
+
     async def enter(self, connection: Connection, file: StoredFile) -> None:
         """As `take`, beside those that were kept meanwhile; inside the transaction that adds it."""
         self.stored = await file_store.stored(connection, file.workload, alone=True)

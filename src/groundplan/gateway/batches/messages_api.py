@@ -161,10 +161,11 @@ class MessageBatchesApi:
         await response.send_pieces(200, self._results_of(batch), _KIND)
 
     async def _results_of(self, batch: Batch) -> AsyncIterator[bytes]:
-        for file in (batch.output_file, batch.error_file):
-            if file is None:
-                continue
-            async for lines in _whole_lines(self._shelf.read(file)):
+        files = [file for file in (batch.output_file, batch.error_file) if file is not None]
+        async with self._connected() as connection:
+            sizes = [await file_store.size_of(connection, file) for file in files]
+        for file, size in zip(files, sizes, strict=True):
+            async for lines in _whole_lines(self._shelf.read(file, size)):
                 yield b"".join(message_shapes.result_line(line) for line in lines)
 
     async def _delete(self, batch: Batch) -> bytes:

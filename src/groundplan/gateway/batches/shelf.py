@@ -30,6 +30,7 @@ _LOOK_BYTES = 16 << 20
 """Between two looks at the disk."""
 _PIECE = 64 << 10
 """What is written at once at least: uploads over slow networks come in pieces of a packet each."""
+DAMAGED = "file_damaged"
 _ABANDONED_S = 3600
 _UNENTERED_S = 86_400
 _Told = TypeVarTuple("_Told")
@@ -144,8 +145,9 @@ class Shelf:
         making.replace(made)
         sync_folder(self.files)
 
-    async def read(self, id: UUID) -> AsyncIterator[bytes]:
-        """Its bytes in pieces. Raises `Unavailable` where this HOME does not have it."""
+    async def read(self, id: UUID, size: int | None = None) -> AsyncIterator[bytes]:
+        """Its bytes in pieces. Raises `Unavailable` where this HOME does not have it, or not all of it: then nothing is
+        given. `size`: what it was written with, where that is known."""
         opening = asyncio.ensure_future(reading(os.open, self.path(id), os.O_RDONLY))
         try:
             descriptor = await asyncio.shield(opening)
@@ -157,6 +159,8 @@ class Shelf:
                 "the file's content is not at this gateway", code="file_elsewhere", hint="Ask where it was sent to."
             ) from error
         try:
+            if size is not None and os.fstat(descriptor).st_size != size:
+                raise _damaged(id)
             while data := await reading(os.read, descriptor, CHUNK):
                 yield data
         finally:
@@ -165,11 +169,14 @@ class Shelf:
     async def part(self, id: UUID, place: int, length: int) -> bytes:
         """A part of it. Raises `Unavailable`."""
         try:
-            return await reading(_read_part, self.path(id), place, length)
+            data = await reading(_read_part, self.path(id), place, length)
         except OSError as error:
             raise Unavailable(
                 "the batch's input cannot be read", code="file_elsewhere", hint="Its file is gone from HOME/files."
             ) from error
+        if len(data) != length:
+            raise _damaged(id)
+        return data
 
     def mark(self, batch: UUID) -> None:
         """This HOME has a batch to run."""
@@ -198,6 +205,14 @@ class Shelf:
 def _unkept(error: OSError) -> Unavailable:
     told = f"the file cannot be kept: {error.strerror}"
     return Unavailable(told, code="files_unavailable", hint="Free space on its disk.")
+
+
+def _damaged(id: UUID) -> Unavailable:
+    return Unavailable(
+        f"the file's content on the disk, HOME/files/{id}, is not as long as it was written",
+        code=DAMAGED,
+        hint="Send the file again; whoever runs the gateway restores it from a backup (`groundplan doctor`).",
+    )
 
 
 def _check_size(size: int, most: int) -> None:

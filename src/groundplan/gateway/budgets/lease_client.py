@@ -26,6 +26,7 @@ from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, REFILL_S, Account, Declared
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
 from groundplan.gateway.budgets.lender import TOGETHER, Lender, Need
+from groundplan.gateway.budgets.outlived import Gone, over
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.recalls import Recalls
 from groundplan.gateway.budgets.rounds import Rounds
@@ -95,6 +96,10 @@ class LeaseClient:
     def connected(self) -> bool:
         """Whether grants are possible at the moment."""
         return self._lender.connected
+
+    def heed_keys(self, gone: Gone) -> None:
+        """Forget what is held of own budgets whose keys ended long ago, as `gone` tells."""
+        self._lender.gone = gone
 
     async def start(self) -> None:
         """Connect if the database is there, and begin to prefetch and to answer recalls."""
@@ -387,14 +392,14 @@ class LeaseClient:
         for key in self._recalled.take_over(now):
             self._look_away(key, self._accounts.get(key))
         at = self._lender.now()
-        ended = await _over(self._slices.granted_keys(), at) if at != self._minute else []
+        ended = await over(self._slices.granted_keys(), at) if at != self._minute else []
         ended += [key for key in self._take_up(now) if has_ended(key[1], at)]
         await self._lender.give_back(*(key for key in ended if self._slices.available(*key) > 0))
         if self._idle and self.connected:
             await self._give_back_idle(now)
         if at != self._minute:
             known = [*self._accounts, *self._counters.granted_keys()]  # to some an answer came once they were forgotten
-            self._left = [key for key in dict.fromkeys(await _over(known, at)) if is_quota(key[0])]
+            self._left = [key for key in dict.fromkeys(await over(known, at)) if is_quota(key[0])]
             await self._forget_ended()
             await self._forget_budgets()
         self._minute = at
@@ -465,7 +470,8 @@ class LeaseClient:
         """Of users and keys there is one for each day or month: of those that are long over, with everything returned
         and told, nothing stays but for a while how much was granted, which is what PostgreSQL says again."""
         known = {*self._slices.granted_keys(), *(key for key in self._accounts if not is_quota(key[0]))}
-        async for some in in_turns(await _over(known, self._lender.now(before=_OPEN_FOR))):
+        ended = await over(known, self._lender.now(before=_OPEN_FOR))
+        async for some in in_turns([*ended, *await self._lender.outlived(known)]):
             if not self.connected:
                 return  # of a grant whose answer was lost it is heard with the next connection
             told = self._lender.untold()
@@ -490,11 +496,3 @@ class LeaseClient:
         if account.waiters or now < account.calm_until or has_ended(key[1], at) or key in self._recalled:
             return False
         return account.rate > 0 and available < account.low(quota=is_quota(key[0]))
-
-
-async def _over(keys: Iterable[Key], at: str) -> list[Key]:
-    """Those whose periods have ended."""
-    found: list[Key] = []
-    async for some in in_turns(list(keys)):
-        found += [key for key in some if has_ended(key[1], at)]
-    return found

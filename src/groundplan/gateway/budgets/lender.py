@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +31,7 @@ from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.budgets.account import AHEAD_S, TELL_S, Account
 from groundplan.gateway.budgets.grant_store import Connection, Granted, Wish
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, is_quota
+from groundplan.gateway.budgets.outlived import Gone, outlived
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.journal.journal import Journal
@@ -45,6 +46,7 @@ _HEADROOM_CALLS = 16
 _GRANTED_FOR = timedelta(days=9)
 """How long it is known how much of a budget was granted: a line of a batch, which belongs to the period of its
 admission, may bring more of it for as long as a batch goes on."""
+_DAY_S = 86_400.0
 _CALM_S = 2.0
 """How long nothing is fetched ahead where others are short, or nothing came."""
 _STATEMENT_S = 2.0
@@ -101,7 +103,8 @@ class Lender:
         """At PostgreSQL's clock, by ours."""
         self._connection: Connection | None = None
         self._granted: dict[Key, int] = {}
-        self._pending: dict[bytes, Release] = {}
+        self._pending: dict[bytes, tuple[int, Release]] = {}
+        """Given back, with its sequence in the journal, and not confirmed by the database."""
         self._returned: set[Key] = set()
         """Quotas of which something was given back that the database has not confirmed."""
         self._lost: set[Key] = set()
@@ -110,6 +113,10 @@ class Lender:
         """What was asked for without an answer, and until when it may still be granted (loop time): PostgreSQL, or what
         is on the way to it, may have stood still meanwhile."""
         self._problem = ""
+        self.gone: Gone | None = None
+        self._outlived: set[Key] = set()
+        """Own budgets of keys that ended long ago, of which something is still known here."""
+        self._looked_at_keys = clock.seconds()
 
     @property
     def connected(self) -> bool:
@@ -133,7 +140,7 @@ class Lender:
 
     def untold(self) -> set[Key]:
         """Budgets of which something was given back that the database has not confirmed."""
-        return {(each.budget, each.period) for each in self._pending.values()}
+        return {(each.budget, each.period) for _, each in self._pending.values()}
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -153,7 +160,8 @@ class Lender:
         async with patient(_STATEMENT_S):
             found = await grant_store.held_of(connection, self._epoch, keys)
             over = self.now(before=_GRANTED_FOR)
-            known = [each for each in found.items() if not self._is_forgotten(each[0], over)]
+            gone = self._never_again(found)
+            known = [each for each in found.items() if not self._is_forgotten(each[0], over, gone)]
             came = {key: amount for key, held in known if (amount := held - self._granted.get(key, 0))}
             totals = await grant_store.totals(connection, list(came)) if came else {}
         for key, amount in came.items():
@@ -282,8 +290,9 @@ class Lender:
         )
         over = self.now(before=_GRANTED_FOR)  # what ended while it was asked may be forgotten by now
         lost = [key for key in self._slices.granted_keys() if self._granted.get(key, 0) > found.get(key, 0)]
+        gone = self._never_again(found)
         for key in (*lost, *found):
-            if not self._is_forgotten(key, over):
+            if not self._is_forgotten(key, over, gone):
                 self._booked(key, found.get(key, 0) - self._granted.get(key, 0))
         self._lost.update(lost)
         if self._lost:
@@ -363,7 +372,7 @@ class Lender:
         except Unavailable:
             self._slices.take_back(*key, amount)
             raise
-        self._pending[record.id] = record
+        self._pending[record.id] = (sequence, record)
         return sequence
 
     async def tell_open(self, key: Key) -> None:
@@ -379,12 +388,18 @@ class Lender:
                 await grant_store.tell_open(connection, self._epoch, key, held)
 
     async def tell_releases(self) -> None:
-        """Tell the database every durable release that it has not confirmed. Holds `busy`."""
+        """Tell the database every release that it has not confirmed, once the disk has it: after a loss of power what
+        one gave back would be charged here all the same. Holds `busy`."""
         connection = await self.connect()
-        while records := list(islice(self._pending.values(), TOGETHER)):
+        while untold := list(islice(self._pending.values(), TOGETHER)):
+            if (waiting := self._journal.durable(max(sequence for sequence, _ in untold), patient=True)) is not None:
+                try:
+                    await waiting
+                except Unavailable:
+                    return  # a failed journal ends this epoch
             async with patient(_STATEMENT_S):
-                await grant_store.tell_releases(connection, self._epoch, records)
-            for record in records:
+                await grant_store.tell_releases(connection, self._epoch, [record for _, record in untold])
+            for _, record in untold:
                 self._pending.pop(record.id, None)
         returned = sorted(self._returned)
         for at in range(0, len(returned), TOGETHER):
@@ -406,9 +421,24 @@ class Lender:
                     if key in self._accounts:
                         self._accounts[key].rest = rest
 
-    def _is_forgotten(self, key: Key, over: str) -> bool:
-        """Whether all that was granted of a budget was known, and is no more."""
-        return has_ended(key[1], over) and key not in self._granted and key not in self._accounts
+    def _is_forgotten(self, key: Key, over: str, gone: Collection[Key]) -> bool:
+        """Whether all that was granted of a budget was known, and is no more; `gone`: what of these is over besides."""
+        return (key in gone or has_ended(key[1], over)) and key not in self._granted and key not in self._accounts
+
+    def _never_again(self, keys: Iterable[Key]) -> set[Key]:
+        """Those of which nothing is known here that are own budgets of keys that ended long ago."""
+        unknown = (key for key in keys if key not in self._granted and key not in self._accounts)
+        return outlived(unknown, self.gone)
+
+    async def outlived(self, known: Collection[Key]) -> list[Key]:
+        """Own budgets for good of keys that ended long ago, of those that are known; which these are is looked up once
+        a day. What is idle of them is given back, as of a period that is over."""
+        if (now := self._clock.seconds()) > self._looked_at_keys + _DAY_S:
+            self._looked_at_keys, self._outlived = now, outlived(known, self.gone)
+        self._outlived = {key for key in self._outlived if key in known or key in self._granted}
+        found = [key for key in self._outlived if key in known]
+        await self.give_back(*(key for key in found if self._slices.available(*key) > 0))
+        return found
 
     async def forget_budgets(self) -> None:
         """How much was granted of budgets that are long over, but for those that something is known of. Calls have
@@ -417,7 +447,7 @@ class Lender:
         async for some in in_turns(list(self._granted)):
             for key in some:
                 known = key in self._accounts or self._slices.holds(key)
-                if not known and has_ended(key[1], over) and not is_quota(key[0]):
+                if not known and (has_ended(key[1], over) or key in self._outlived) and not is_quota(key[0]):
                     self._granted.pop(key, None)
 
     def forget(self, key: Key) -> None:

@@ -82,7 +82,7 @@ async def elsewhere(gateway: Gateway, exchange: Exchange) -> Kept | None:
     if digest is None:
         return None
     for _ in range(_TURNS):
-        holders = gateway.answers.mark(digest, gateway.clock.now().timestamp())
+        holders = await gateway.answers.mark_for_good(digest, gateway.clock.now().timestamp())
         if not holders:
             return None
         began = gateway.loop.time()

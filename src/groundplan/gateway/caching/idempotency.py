@@ -3,7 +3,8 @@ twice.
 
 The keys (as digests, never the answers) are also in small files of each worker, written before anything is sent, so
 that another worker or a restarted one refuses them, and written again where nothing was. A file has the keys of some
-hours and is deleted a day later. It is not synced: it survives a kill, not a loss of power.
+hours and is deleted a day later. It is synced before anything is sent, in rounds that calls at the same time share:
+after a loss of power, too, what was asked is not asked again. That nothing was sent is not waited for.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import os
 import re
 import struct
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
-from groundplan.core.home import names_in
+from groundplan.core.home import names_in, sync_folder
 from groundplan.gateway.caching.used_keys import DAY_SECONDS, NEVER, UsedKeys
 
 NAMED = b"idempotency-key"
@@ -95,6 +98,12 @@ class Answers:
         """Begun so far."""
         self._began = now
         self._holder: Holder | None = None
+        self._syncer = ThreadPoolExecutor(1, "idempotency-sync")
+        self._syncing = False
+        self._waiting: list[asyncio.Future[None]] = []
+        """For the next round."""
+        self._full: list[int] = []
+        """Files that are written no more, with keys for which somebody may still wait."""
         with suppress(OSError):
             self._forget_old_files(now)
 
@@ -113,16 +122,19 @@ class Answers:
 
     def _begin_file(self, holder: Holder) -> int:
         """Raises OSError."""
-        number = f".{self._files}" if self._files else ""
-        path = self._folder / f"{self._own}{number}.log"
+        path = self._path(self._files)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             _append(file, _HEAD.pack(holder.token, _MAGIC, holder.port))
+            sync_folder(self._folder)
         except OSError:
             os.close(file)
             raise
         self._files += 1
         return file
+
+    def _path(self, number: int) -> Path:
+        return self._folder / (f"{self._own}.{number}.log" if number else f"{self._own}.log")
 
     def _go_on(self, now: float) -> None:
         """The next file, when the one that is written has been for long enough; those of others that are gone are
@@ -130,7 +142,7 @@ class Answers:
         if self._file is None or self._holder is None or now - self._began < FILE_SECONDS:
             return
         next_file = self._begin_file(self._holder)
-        os.close(self._file)
+        self._full.append(self._file)
         self._file, self._began = next_file, now
         self._forget_old_files(now)
 
@@ -195,6 +207,58 @@ class Answers:
         elif entry is not None:
             entry.marked = True
         return holders
+
+    async def mark_for_good(self, digest: bytes, now: float) -> list[Holder]:
+        """The same, and what is this worker's to answer survives a loss of power then, too."""
+        holders = self.mark(digest, now)
+        if not holders:
+            loop = asyncio.get_running_loop()
+            durable = loop.create_future()
+            self._waiting.append(durable)
+            if not self._syncing:
+                self._sync(loop)
+            await durable
+        return holders
+
+    def _sync(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One round beside the loop: of all that was written so far, for all that wait."""
+        waiting, self._waiting = self._waiting, []
+        full, self._full = self._full, []
+        written = full if self._file is None else [*full, self._file]
+        try:
+            round = loop.run_in_executor(self._syncer, _sync_all, written)
+        except RuntimeError:  # this user may have no more threads now
+            self._full = full
+            _refuse(waiting)
+            return
+        self._syncing = True
+        round.add_done_callback(partial(self._synced, loop, waiting, full))
+
+    def _synced(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        waiting: list[asyncio.Future[None]],
+        full: list[int],
+        round: asyncio.Future[None],
+    ) -> None:
+        self._syncing = False
+        for file in full:
+            os.close(file)
+        if self._holder is None or round.cancelled() or round.exception() is not None:
+            _refuse([*waiting, *self._waiting])
+            self._waiting = []
+            self._leave()  # what it holds is not known any more; the next key begins another
+            return
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
+        if self._waiting:
+            self._sync(loop)
+
+    def _leave(self) -> None:
+        for file in self._full if self._file is None else [*self._full, self._file]:
+            os.close(file)
+        self._file, self._full = None, []
 
     def _take_back(self, digest: bytes) -> None:
         """Nothing was sent for this key here; where that cannot be written down, it stays used."""
@@ -278,10 +342,13 @@ class Answers:
         self._others = {name: reader for name, reader in self._others.items() if name in left}
 
     def close(self) -> None:
+        """A file in which nothing was written is not left: whoever has a key looks at each one of a day."""
         self._holder = None
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._syncer.shutdown()
+        if self._file is not None and os.fstat(self._file).st_size <= _HEAD.size:
+            with suppress(OSError):
+                self._path(self._files - 1).unlink()
+        self._leave()
 
 
 def _append(file: int, entry: bytes) -> None:
@@ -290,6 +357,18 @@ def _append(file: int, entry: bytes) -> None:
     if written != len(entry):
         os.ftruncate(file, os.fstat(file).st_size - written)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _sync_all(files: list[int]) -> None:
+    for file in files:
+        os.fdatasync(file)
+
+
+def _refuse(waiting: list[asyncio.Future[None]]) -> None:
+    for each in waiting:
+        if not each.done():
+            each.set_exception(_unwritable())
+            each.exception()  # one that nobody waits for any more must not cause a warning
 
 
 def digest_of(named: bytes, whose: str, person: str) -> bytes:

@@ -263,8 +263,7 @@ class Attempt(Refusable):
         streams = kind.lower().startswith(b"text/event-stream")
         if exchange.ask.typed is EVENTS:
             exchange.ask = replace(exchange.ask, binary=not streams and is_sound(kind))
-        binary = exchange.ask.binary
-        kind = kind or UNNAMED
+        binary, kind = exchange.ask.binary, kind or UNNAMED
         if not (is_sound(kind) if binary else streams):
             await self._unstreamed(connection, kind)
             return
@@ -346,6 +345,7 @@ class Attempt(Refusable):
     async def _whole(self) -> None:
         """A JSON answer: read, priced, settled and durable before the client gets any of it."""
         gateway, exchange = self.gateway, self.exchange
+        await gateway.abreast
         interface, answered = exchange.interface, self._answered
         if answered is None:
             settle.refused(gateway, exchange, self.status, self._refusal)
@@ -363,7 +363,7 @@ class Attempt(Refusable):
             self._leave()  # whoever looks at it takes no place there
             answered = await self._looked_at(answered)
             exchange.first_byte = time.perf_counter_ns()
-            sequence = settle.finish(gateway, exchange, "ok", 200)
+            sequence = settle.finish(gateway, exchange, "ok", 200, awaited=True)
         if exchange.flight is not None:
             exchange.flight.whole = answered.data
         told = facts(exchange, settle.remaining(gateway, exchange), known := standing(exchange))
@@ -477,12 +477,11 @@ class Attempt(Refusable):
 
     def _close(self) -> None:
         """It is over, and nobody needs its answer any more."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.release()
-        self._vacate()
+        self._leave()
         if self._share is not None:
             self._share.give_back()
+        if self._target is not None and self.deployment.keys and not self.exchange.attempt_sent:
+            self.gateway.targets.unsent(self.deployment, self._target.index)
 
     def _leave(self) -> None:
         """Its upstream has done its part, and its answer is on its way."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
@@ -15,10 +15,11 @@ from groundplan.gateway.budgets.leases import Quota, Slices
 from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.idempotency import Answers
+from groundplan.gateway.call.abreast import Abreast
 from groundplan.gateway.call.hedge import Hedges
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.catalog import Catalog
-from groundplan.gateway.policy.snapshot import Policy
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.telemetry.meters import Meters
 from groundplan.gateway.upstream.choose import Balance
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.guard.severed import Running
     from groundplan.gateway.http.server import Server
     from groundplan.gateway.surfaces.completion_shelf import CompletionShelf
-    from groundplan.gateway.surfaces.response_shelf import ResponseShelf
+    from groundplan.gateway.surfaces.response_shelf import Kept, ResponseShelf
     from groundplan.gateway.telemetry.content_link import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
 
@@ -114,6 +115,31 @@ class Live(Protocol):
         ...
 
 
+class Unattended(Protocol):
+    """Makes what nobody waits for."""
+
+    async def accept(self, exchange: Exchange) -> None:
+        """Write it down, and answer that it will be made. Raises `Invalid`, `Exhausted`, `Unavailable`."""
+        ...
+
+    async def found(self, id: str, key: KeyEntry) -> Kept | None:
+        """One of this key's that has not come to a stored response, as it is now. Raises `Unavailable`."""
+        ...
+
+    async def events(self, id: str, key: KeyEntry, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
+        """Its stream behind the number `after`, and header lines of that; None where there is none of this key's.
+        Raises `Unavailable`."""
+        ...
+
+    async def cancel(self, id: str, key: KeyEntry) -> bool:
+        """Whether there was one of this key's that could be, and was cancelled. Raises `Unavailable`."""
+        ...
+
+    async def delete(self, id: str, key: KeyEntry) -> bool:
+        """Whether there was one of this key's. Raises `Unavailable`."""
+        ...
+
+
 class Trying(Protocol):
     """What tries another deployment beside answered calls."""
 
@@ -155,6 +181,8 @@ class Gateway:
     """For workloads that keep content in full."""
     completions: CompletionShelf | None = None
     """The same, for chat completions."""
+    unattended: Unattended | None = None
+    """For responses that nobody waits for."""
     files: FilesById | None = None
     """For calls that name files by their ids."""
     room: Room = field(default_factory=Room)
@@ -163,6 +191,8 @@ class Gateway:
     """Whose bodies of requests have a room of their own."""
     running: int = 0
     """Calls that were admitted and are not finished."""
+    abreast: Abreast = field(default_factory=Abreast)
+    """Awaited where calls that came together are to take the step before first."""
     ready: bool = False
     talks_until: float = 0.0
     """Of the loop's clock: until then conversations go on though this is not ready, since another worker took over."""

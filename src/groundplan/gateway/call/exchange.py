@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from uuid import UUID
 
 from groundplan.blueprint.model import Budget, Deployment, Workload
@@ -100,6 +100,8 @@ class Exchange:
     request: Request
     response: Response
     interface: Interface
+    whose: ClassVar[Callable[[Exchange, Policy, float], None] | None] = None
+    """Who finds out whose it is, where its request has no key with it."""
     id: bytes = field(init=False)
     """The call's id as text."""
     endpoint: str = field(init=False)

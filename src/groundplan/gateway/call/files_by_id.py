@@ -116,7 +116,7 @@ class FilesById:
         return file
 
     async def _read(self, file: StoredFile) -> NamedFile:
-        data = b"".join([piece async for piece in self._shelf.read(file.id)])
+        data = b"".join([piece async for piece in self._shelf.read(file.id, file.bytes)])
         return NamedFile(file.filename, kind_of(data[:16], file.filename), await asyncio.to_thread(_base64, data))
 
 

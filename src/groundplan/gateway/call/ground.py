@@ -215,9 +215,9 @@ async def answer_of(
 ) -> Heard | None:
     """What `read` makes of the local search service's answer; None: it says nothing that can be read. `name`: of what
     this is; `seconds`: what its caller has left. One that has ended is asked again as soon as it is back, and one that
-    cannot read PostgreSQL just now until it can, both for a moment only; what it is asked is what holds then."""
+    cannot read PostgreSQL just now until it can, both for a moment only, in which this worker runs; what it is asked is
+    what holds then."""
     began = gateway.loop.time()
-    until = began + min(seconds, BACK_SECONDS)
     while True:
         left = seconds - (gateway.loop.time() - began)
         try:
@@ -226,8 +226,9 @@ async def answer_of(
             gateway.targets.forget("search")
             kind = failure.kind if isinstance(failure, UpstreamFailure) else ""
         waits = gateway.targets.returning
+        until = began + min(seconds, BACK_SECONDS + gateway.awake.stood(began))
         if kind in _ENDED:
-            goes_on = await waits.back("search", until)
+            goes_on = await waits.back("search", until, began + seconds)
         else:
             goes_on = kind == _UNREADY and await waits.ready("search", began, until)
         if not goes_on:

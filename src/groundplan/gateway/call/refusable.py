@@ -55,18 +55,18 @@ class Refusable:
     def _judge(self, connection: UpstreamConnection) -> None:
         """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
         status = account.meant(self.status, self._refusal)
-        others = len(self.exchange.deployments) > 1
+        others, billed = len(self.exchange.deployments) > 1, self._is_billed
         if account.above_rate(status, self._refusal):
             why = f"the upstream answered {status}, about a minute's tokens"
-            raise AttemptFailed(why, billed=False, status=status, about="above_rate")
+            raise AttemptFailed(why, billed=billed, status=status, about="above_rate")
         if (told := account.too_long(status, self._refusal)) and self._others_read_more():
-            raise AttemptFailed(self._said(status, told), billed=False, status=status, about="too_long")
+            raise AttemptFailed(self._said(status, told), billed=billed, status=status, about="too_long")
         if account.sealed_elsewhere(status, self._refusal) and self._unseals():
             why = "it cannot read reasoning that was sealed elsewhere"
             raise AttemptFailed(why, billed=False, status=status, about="sealed")
         if told := account.unfit(status, self._refusal):
             if others:
-                raise AttemptFailed(self._said(status, told), billed=False, status=status, about="unfit")
+                raise AttemptFailed(self._said(status, told), billed=billed, status=status, about="unfit")
             return
         if others and account.came_out_wrong(status, self._refusal):
             raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)
@@ -97,6 +97,11 @@ class Refusable:
                 failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
             self._overload = self._overload and not failed.other_key
         return failed
+
+    @property
+    def _is_billed(self) -> bool:
+        """Whether parts of the request were answered before one was refused."""
+        return account.billed_before(self.deployment.api, self._refusal) is not None
 
     @property
     def _is_ordinary(self) -> bool:

@@ -34,7 +34,7 @@ async def send_whole(
 ) -> None:
     """A settled answer goes to the client once that is durable. `streamed`: as a stream, of which the status is 200."""
     exchange.first_byte = time.perf_counter_ns()
-    sequence = settle.finish(gateway, exchange, outcome, status, code)
+    sequence = settle.finish(gateway, exchange, outcome, status, code, awaited=True)
     lines = headers(exchange, cost=True)
     if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
         await pending

@@ -209,7 +209,7 @@ class Course:
         if away is None or self.waiting or self._full:
             return
         until = min(self._deadline, self._gateway.loop.time() + BACK_SECONDS)
-        if await self._gateway.targets.returning.back(SERVICE, until):
+        if await self._gateway.targets.returning.back(SERVICE, until, self._deadline):
             self.waiting.append(away)
 
     async def _takes(self, deployment: Deployment) -> bool:

@@ -63,12 +63,14 @@ def refused(
     gateway: Gateway, exchange: Exchange, status: int, refusal: bytes, *, keep_reservation: bool = False
 ) -> None:
     """Settle the open attempt, whose upstream refuses the request: it is not billed, but for the fee that it may have
-    where it is refused for what it says."""
+    where it is refused for what it says, and for parts of it that were answered before."""
     turn.leave(gateway, exchange)
     place = exchange.deployment
     fee = 0 if place is None else place.rates.flagged
     if fee and account.flagged(status, refusal):
         attempt(gateway, exchange, "failed", status, Usage(), fee=fee)
+    elif place is not None and (before := account.billed_before(place.api, refusal)) is not None:
+        attempt(gateway, exchange, "failed", status, Usage(input=before) if before else None)
     else:
         attempt(gateway, exchange, "not_billed", status, None, keep_reservation=keep_reservation)
 
@@ -307,13 +309,21 @@ def refuse_stranger(gateway: Gateway, exchange: Exchange, error: GroundplanError
 
 
 def finish(
-    gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "", refusal: str = ""
+    gateway: Gateway,
+    exchange: Exchange,
+    status: str,
+    http_status: int,
+    code: str = "",
+    refusal: str = "",
+    *,
+    awaited: bool = False,
 ) -> int | None:
-    """Write the end of the call; returns its sequence, or None where a refused call could not be written."""
+    """Write the end of the call; returns its sequence, or None where a refused call could not be written. `awaited`: as
+    the journal's."""
     if exchange.finished:
         return None
     at = gateway.clock.seconds()
-    record, sequence = _write_finish(gateway, exchange, at, status, http_status, code, refusal)
+    record, sequence = _write_finish(gateway, exchange, at, status, http_status, code, refusal, awaited=awaited)
     if exchange.use is not None:
         # of what is not written nobody gets an answer that no attempt was made for
         limits.end_call(gateway, exchange.use, sent=sequence is not None and _is_used(exchange))

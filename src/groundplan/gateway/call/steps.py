@@ -48,19 +48,19 @@ async def run(
     refused or fails before its first byte."""
     steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
     now, headers = gateway.clock.seconds(), exchange.request.headers
+    gateway.abreast.begun(began)
     exchange.catalog = catalog = exchange.catalog or begun.newest(gateway.live.catalog, now)
     exchange.trace = trace.of(headers)
     whose(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
     if gateway.pressure.full(gateway.running) and not exchange.of:
         shed(gateway, exchange, catalog)
+    await gateway.abreast
     exchange.interface.check_type(headers.get(b"content-type"))
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request)
-        now = gateway.clock.seconds()
     if len(exchange.request.body) > READ_BYTES:
         exchange.ask = await apart(partial(exchange.interface.read, exchange.request))
-        now = gateway.clock.seconds()
     else:
         exchange.ask = gateway.cached.asks.read(exchange)
     if HEADER in headers and is_asked(headers):
@@ -71,8 +71,8 @@ async def run(
     if kept is not None:
         await _replay(gateway, exchange, catalog, kept)
         return
-    # who named its answer may have waited for another call's
-    await admit_call(gateway, exchange, catalog, now if exchange.idempotency is None else gateway.clock.seconds())
+    await gateway.abreast
+    await admit_call(gateway, exchange, catalog, gateway.clock.seconds())
     if exchange.finished:
         return
     done = (clock() - began) // 1000
@@ -189,6 +189,9 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
         await _complete(gateway, exchange, guarded=guarded)
         exchange.waited += gateway.loop.time() - began
         now, ask = gateway.clock.seconds(), exchange.ask or ask
+        if exchange.interface.keeps and stored.in_background(exchange):
+            await _leave_it(gateway, exchange, plan, ask, policy, now)
+            return
     if plan.workload.routing is not None:
         await read_question(gateway, exchange, plan.workload, ask)
         now = gateway.clock.seconds()
@@ -208,9 +211,20 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
         began = gateway.loop.time()
         await reserve(gateway, exchange, 0, amount)
         exchange.waited += gateway.loop.time() - began
-    if gateway.live.policy is not policy:
-        _recheck(gateway, exchange, catalog)
     _remember(gateway, exchange, plan.workload)
+    await gateway.abreast
+    _check_newest(gateway, exchange, catalog, policy)
+
+
+async def _leave_it(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> None:
+    """Its caller does not wait for it: nothing is reserved before it is made, but what could never be made is refused
+    at once."""
+    ask = _choose(gateway, exchange, plan, ask, policy, now)
+    admit.check_cost(exchange, plan, admit.set_bounds(exchange, plan, ask, exchange.deployments))
+    exchange.route = exchange.trial = None  # nobody is asked yet
+    if gateway.unattended is None:
+        raise Unavailable("nothing is made in the background here", code="background_unavailable", hint="Wait for it.")
+    await gateway.unattended.accept(exchange)
 
 
 def _remember(gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
@@ -266,14 +280,27 @@ async def _check_again(gateway: Gateway, exchange: Exchange, catalog: Catalog) -
         await renewed(gateway, exchange.plan)
         exchange.waited += gateway.loop.time() - began
     now = gateway.clock.seconds()
-    (inherit if exchange.of else identify)(exchange, gateway.live.policy, now)
+    _identify_again(gateway, exchange, now)
     return _check(gateway, exchange, catalog, now)
+
+
+def _identify_again(gateway: Gateway, exchange: Exchange, now: float) -> None:
+    if exchange.whose is not None:
+        exchange.whose(gateway.live.policy, now)
+    else:
+        (inherit if exchange.of else identify)(exchange, gateway.live.policy, now)
+
+
+def _check_newest(gateway: Gateway, exchange: Exchange, catalog: Catalog, policy: Policy) -> None:
+    """Every check again, where `policy` is the newest no more."""
+    if gateway.live.policy is not policy:
+        _recheck(gateway, exchange, catalog)
 
 
 def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     """Every check again, under the newest policy."""
     now = gateway.clock.seconds()
-    (inherit if exchange.of else identify)(exchange, gateway.live.policy, now)
+    _identify_again(gateway, exchange, now)
     policy = _check(gateway, exchange, catalog, now)
     if exchange.plan is None or exchange.ask is None:
         raise AssertionError("not checked")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from groundplan.gateway.surfaces import chat_kept, responses_kept
 from groundplan.gateway.surfaces.chat_kept import StoredChat
+from groundplan.gateway.surfaces.responses import RESPONSES, told
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -19,6 +20,11 @@ def stores(exchange: Exchange) -> bool:
     if not interface.keeps:
         return False
     return chat_kept.stores(exchange) if isinstance(interface, StoredChat) else responses_kept.stores(exchange)
+
+
+def in_background(exchange: Exchange) -> bool:
+    """Of a surface that `keeps`: whether its caller does not wait for the answer."""
+    return exchange.interface is RESPONSES and exchange.ask is not None and told(exchange.ask).background
 
 
 async def prepare(gateway: Gateway, exchange: Exchange) -> None:

@@ -51,8 +51,8 @@ class Streaming:
     """One attempt's stream: `first` until there is something for the client, then `rest`."""
 
     __slots__ = (
-        "_by", "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_passing", "_plain", "_reader",
-        "guarded", "relay", "secrets",
+        "_by", "_connection", "_deployment", "_exchange", "_failure", "_fed", "_limit", "_out", "_passing", "_plain",
+        "_reader", "guarded", "relay", "secrets",
     )  # fmt: skip
 
     kind = EVENT_STREAM
@@ -72,6 +72,8 @@ class Streaming:
         """Of the loop's clock, until when its first token may come."""
         self._fed = False
         """The pump gave the client something."""
+        self._limit = 0.0
+        """Seconds for which the upstream may be silent while it is pumped."""
         self.relay = relay
         self._plain = relay if isinstance(relay, OpenAIRelay) else None
         self._passing: tuple[OpenAIRelay, Alike, Callable[[bytes], bool]] | None = None
@@ -171,8 +173,9 @@ class Streaming:
         wait = limit = idle if counted else self._until_first(gateway, idle)
         since: float | None = None  # when what is a sign of an answer came last, once anything else did
         while not relay.done:
-            if response.started and limit == idle:
-                connection.pump(self._pump, idle, self._through)
+            if response.started:
+                self._limit = limit
+                connection.pump(self._pump, limit, self._through)
             data = await connection.chunk(wait)
             if data is None or self._failure is not None:
                 return
@@ -217,6 +220,12 @@ class Streaming:
             return False
         self._fed = True
         self._write(exchange, out)
+        idle = self._deployment.idle_ms / 1000
+        if self._limit > idle:  # the time of a first token
+            if not self.relay.output_bytes:
+                return False  # which is still to come: there is less of it now
+            self._limit = idle
+            self._connection.pump(self._pump, idle, self._through)
         self._passing = self._straight(exchange)
         if len(data) > BURST and self._plain is None:
             return False  # more of it may be there, of which others have to wait
@@ -300,14 +309,16 @@ class Streaming:
         return b"".join(outs)
 
     async def _begin(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
-        """The first bytes of this attempt: not before its reservation is on the disk."""
+        """The first bytes of this attempt, whose head is made meanwhile: not before its reservation is on the disk."""
+        response, lines, head = exchange.response, b"", b""
+        if not response.started:
+            settle.remaining(gateway, exchange)
+            lines = self.kind + headers(exchange, cost=False)
         if (pending := gateway.journal.durable(sequence)) is not None:
             await pending
-        response, head = exchange.response, b""
         if not response.started:
             exchange.first_byte = time.perf_counter_ns()
-            settle.remaining(gateway, exchange)
-            head = response.start(200, self.kind + headers(exchange, cost=False))
+            head = response.start(200, lines)
         self._write(exchange, self._out, head)
         if response.full:
             await response.drained()

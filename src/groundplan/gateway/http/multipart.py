@@ -17,6 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from groundplan.core.errors import Invalid, TooLarge, WrongType
 from groundplan.gateway.http.body_stream import BodyStream
+from groundplan.gateway.http.request import Request
 
 FIELD_BYTES = 256 << 10
 """Most that all fields which are no files may have together."""
@@ -148,6 +149,15 @@ class FormReader:
 
     def _end(self) -> None:
         self.complete = True
+
+
+def stream_of(request: Request) -> BodyStream:
+    """The form that a request is to have. Raises `WrongType` for another body, `Invalid` for none."""
+    if request.stream is None:
+        if not is_form(kind := request.headers.get(b"content-type")) and kind is not None:
+            raise WrongType("the body is not multipart/form-data", code="content_type", hint=_HINT)
+        raise Invalid("there is no form", code="form_missing", hint=_HINT)
+    return request.stream
 
 
 async def events(

@@ -33,6 +33,7 @@ _ONCE = frozenset(
 )  # fmt: skip
 """Headers by which it is decided how much is read, and who asks for whom: of two of them somebody else may go by the
 other one."""
+_SPOKEN = frozenset({"1.0", "1.1"})
 _MANY = 1024
 """Pieces of a body that are made one: two bytes that come alone take fifty."""
 
@@ -206,8 +207,9 @@ class RequestReader(asyncio.Protocol, ABC):
         request.method = self._parser.get_method()
         if not request.target.startswith(b"/"):
             request.target = origin_form(request.target)
-        if b"host" not in headers or request.method == b"CONNECT":
-            self._refuse_form(request)
+        version = self._parser.get_http_version()
+        if b"host" not in headers or request.method == b"CONNECT" or version not in _SPOKEN:
+            self._refuse_form(request, version)
         if b"content-encoding" in headers:
             self._refuse_coding(request)
         length, coding = headers.get(b"content-length"), headers.get(b"transfer-encoding")
@@ -347,10 +349,12 @@ class RequestReader(asyncio.Protocol, ABC):
             if self._request.stream is not None:
                 self._request.stream.fail(refusal)
 
-    def _refuse_form(self, request: Request) -> None:
-        if request.method == b"CONNECT":
+    def _refuse_form(self, request: Request, version: str) -> None:
+        if version not in _SPOKEN:
+            self._refuse(refusals.MALFORMED)  # its parser reads 0.9 and 2.0 as if they were 1.1
+        elif request.method == b"CONNECT":
             self._refuse(refusals.PROXY)
-        elif self._parser.get_http_version() != "1.0":
+        elif version != "1.0":
             self._refuse(refusals.HOST_MISSING)
 
     def _refuse_coding(self, request: Request) -> None:

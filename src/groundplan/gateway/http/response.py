@@ -65,10 +65,12 @@ class Response:
         self.started = False
         self.ended = False
 
-    def name(self, id: str, header: bytes) -> None:
-        """Tell this id of an answer that is no call, which tells its own; the one that is told last counts."""
+    def name(self, id: str, header: bytes, beside: bytes = b"") -> None:
+        """Tell this id of an answer that is no call, which tells its own, and lines `beside` it; what is told last
+        counts."""
         self._id = id  # calls, which are nearly all there is, have none, and take no step for it
-        self._last = b"%b: %b\r\n%b" % (header, id.encode("ascii"), _GOES_ON if self.keep_alive else _CLOSES)
+        goes_on = _GOES_ON if self.keep_alive else _CLOSES
+        self._last = b"%b: %b\r\n%b%b" % (header, id.encode("ascii"), beside, goes_on)
 
     @property
     def id(self) -> str:

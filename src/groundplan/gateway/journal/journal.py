@@ -201,7 +201,7 @@ class Journal:
 
     def finish(self, record: Finish, *, urgent: bool = False, awaited: bool = False) -> int:
         """Write the end of a call, as `settle` does; `urgent` asks for a sync at once (so does `durable`). `awaited`:
-        `durable` is asked of it next, so that the disk only begins with it here.
+        `durable` is asked of it next, by somebody in a hurry, so that the disk only begins with it here.
 
         Of a call without a reservation it is written now, since nobody waits for `durable` before its caller is told:
         a cached answer survives the death of the process. As nobody waits, a journal that was synced a moment ago is
@@ -223,10 +223,10 @@ class Journal:
                 self.counters.dropped += 1
                 raise
         if urgent and not self._wanted:
-            if reservations and len(self._calls) < CROWD and not self._syncing:
-                self._flush()
-                self._sync.ahead(self._current.descriptor, self._current.offset)
             if awaited:
+                if reservations and len(self._calls) < CROWD and not self._syncing:
+                    self._flush()
+                    self._sync.ahead(self._current.descriptor, self._current.offset)
                 return sequence
             if reservations or time.monotonic() >= self._quiet_from:
                 self._want_sync()
@@ -261,7 +261,7 @@ class Journal:
             _fail(future, self._failure or "the journal is closed")
             return future
         self._waiters.append((sequence, future))
-        if not self._wanted:
+        if not self._wanted and not (self._syncing and sequence <= self._round[1]):
             self._want_sync()
         return future
 

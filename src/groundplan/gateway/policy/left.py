@@ -15,6 +15,7 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
 from groundplan.core.money import from_decimal
 from groundplan.gateway.budgets.leases import Key, Slices
+from groundplan.gateway.budgets.outlived import OWN
 from groundplan.gateway.budgets.periods import current, has_ended
 from groundplan.gateway.database import fetched
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -83,8 +84,12 @@ class Left:
             return {}
         if self._next:
             return dict(self.elsewhere)
-        at = self._clock.now().isoformat()
-        return {key: gone for key, gone in self.elsewhere.items() if not has_ended(key[1], at)}
+        at, living = self._clock.now().isoformat(), {budget.name for budget in self._counted[1]}
+        return {
+            key: gone
+            for key, gone in self.elsewhere.items()
+            if not has_ended(key[1], at) and (not key[0].startswith(OWN) or key[0] in living)
+        }
 
     def _turn(self) -> list[Budget]:
         """Those of keys that are asked about this time."""

@@ -52,10 +52,11 @@ def is_asked_by(request: Request) -> bool:
     return request.target.startswith(_PATH) or b"anthropic-version" in request.headers
 
 
-def name(request: Request, response: Response, id: str = "") -> None:
-    """Give an answer that is no call an id, where the client that asks looks for it: a new one, if none is given."""
+def name(request: Request, response: Response, id: str = "", beside: bytes = b"") -> None:
+    """Give an answer that is no call an id, where the client that asks looks for it: a new one, if none is given.
+    `beside`: header lines that it has, too."""
     header = ID_HEADER if is_asked_by(request) else _OPENAIS
-    response.name(id or id_text(new_id_bytes()), header)
+    response.name(id or id_text(new_id_bytes()), header, beside)
 
 
 def of_refusal(refusal: Refusal, request: Request, response: Response) -> bytes:

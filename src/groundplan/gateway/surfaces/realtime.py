@@ -399,8 +399,9 @@ class Session:
         """A response is over, as its last event tells."""
         failure, usage, deployment = failure_of(event), usage_of(event), exchange.deployment
         if failure is None:
-            if deployment is not None:
-                self._gateway.health.succeeded(deployment.name)
+            if deployment is not None:  # what began before it was in trouble does not say that this is over
+                took = (time.perf_counter_ns() - exchange.attempt_started) / 1e9
+                self._gateway.health.succeeded(deployment.name, self._gateway.loop.time() - took)
             await settled(self._gateway, exchange, "ok", usage)
             return
         if failure:

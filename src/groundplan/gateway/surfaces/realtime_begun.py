@@ -67,9 +67,10 @@ class Caller:
         return exchange
 
     def name(self, exchange: Exchange) -> None:
-        """A conversation that may not begin is told the id of the call that it leaves."""
+        """A conversation that may not begin is told the id of the call that it leaves, and what is left of limits."""
         if not self.response.started:
-            messages_errors.name(self.request, self.response, str(exchange.call))
+            left = b"" if exchange.use is None else exchange.use.lines
+            messages_errors.name(self.request, self.response, str(exchange.call), left)
 
 
 def outdated(gateway: Gateway, exchange: Exchange) -> bool:

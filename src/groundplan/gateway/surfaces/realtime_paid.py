@@ -23,7 +23,7 @@ async def settled(gateway: Gateway, exchange: Exchange, outcome: str, usage: Usa
     if exchange.attempt_started:
         settle.attempt(gateway, exchange, outcome, 200 if outcome == "ok" else 0, usage)
     status = "ok" if outcome == "ok" else "failed" if code else "cancelled"
-    sequence = settle.finish(gateway, exchange, status, 200, code)
+    sequence = settle.finish(gateway, exchange, status, 200, code, awaited=True)
     if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
         await pending
 

@@ -58,11 +58,16 @@ class Permission:
             told, hint = "the person of this conversation is not active any more", "Name an active person."
             raise Denied(told, code="person_unknown", hint=hint)
         admit.check_kills(policy, known, workload)
-        if catalog is not None and catalog.granted:
-            check_grants(catalog, policy, known, self._person, gateway.clock.now().date())
+        now = gateway.clock.seconds()
+        if catalog is not None:
+            plan = catalog.plans.get(workload)
+            if plan is None:
+                raise admit.undeclared(workload)
+            admit.check_workload(plan, now)  # what is said goes to the provider, though nobody may answer it any more
+            if catalog.granted:
+                check_grants(catalog, policy, known, self._person, gateway.clock.now().date())
         admit.check_policy_age(self._plan, gateway.live.age())
         if catalog is not None and catalog.approved is not None:
-            now = gateway.clock.seconds()
             catalog.approved.check(policy, workload, now)
             catalog.approved.usable(policy, workload, [deployment], now)
         if not admit.not_killed(policy, [deployment]):

@@ -94,6 +94,7 @@ async def _taken_up(
     while await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts):
         target = target_of(gateway, exchange, deployment)
         rest: float | None = None
+        made: Link | None = None
         try:
             made = await link(gateway, exchange, deployment, target, trace)
             first, status = await _first(made.socket)
@@ -101,6 +102,10 @@ async def _taken_up(
             status = error.response.status_code
             asked = error.response.headers.get("retry-after", "")
             rest = retry_after(asked.encode("latin-1"), gateway.clock.now())
+        except BaseException:
+            if made is None and deployment.keys:
+                gateway.targets.unsent(deployment, target.index)
+            raise
         else:
             if not status:
                 return made, first

@@ -1,7 +1,8 @@
 """`POST /v1/responses`: reading what callers send, and asking a deployment for it, by its own Responses or by chat.
 
 Refuses what would break the bound of a call's cost (tools that run at the provider, prompts and conversations that are
-kept there, work in the background). How responses are stored and found again is in `call.stored`.
+kept there). How responses are stored and found again is in `call.stored`, and how they are made while nobody waits in
+`gateway.background`.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class Told:
     """A request, and its translation once that is needed. `store`: the caller wants it kept."""
 
     __slots__ = (
-        "_body", "_made", "asked", "given", "name", "only_named", "pinned", "previous", "store", "stored", "thought",
-        "unread",
+        "_body", "_made", "asked", "background", "given", "name", "only_named", "pinned", "previous", "store", "stored",
+        "thought", "unread",
     )  # fmt: skip
 
     def __init__(self, body: bytes, previous: str | None, *, store: bool) -> None:
@@ -75,6 +76,8 @@ class Told:
         self.name = responses_shape.new_name("resp")
         self.store = store
         self.stored = False
+        self.background = False
+        """Its caller does not wait for it."""
         self.previous = previous
         self.asked: dict[str, bytes] = {}
         """Of its fields those that a deployment which has responses is asked otherwise."""
@@ -137,7 +140,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
     if service in OWN:
         needs.add(service)
     telling = Told(body, asked.previous_response_id, store=asked.store is not False)
-    telling.only_named, telling.thought = only_named, thought
+    telling.only_named, telling.thought, telling.background = only_named, thought, asked.background is True
     return Ask(
         fields=fields,
         model=asked.model,
@@ -164,8 +167,6 @@ def _parts(item: Item) -> list[Part]:
 
 def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
     refuse_fields(fields, _UNBOUNDED)
-    if asked.background:
-        raise unsupported("background", "Leave it out, and stream the answer.")
     if not asked.input and asked.previous_response_id is None:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of items.")
     if asked.max_output_tokens is not None and asked.max_output_tokens < 1:
@@ -331,7 +332,7 @@ class Responses(ServedByChat):
         body, earlier = _encode(fields), told(ask)
         asked = Told(body, earlier.previous, store=earlier.store)
         asked.name, asked.stored, asked.pinned = earlier.name, earlier.stored, earlier.pinned
-        asked.only_named, asked.thought = earlier.only_named, earlier.thought
+        asked.only_named, asked.thought, asked.background = earlier.only_named, earlier.thought, earlier.background
         asked.given = input_of(ask) if earlier.given is None else earlier.given
         return replace(ask, fields=fields, body=b"", typed=asked)
 
@@ -393,3 +394,5 @@ class Responses(ServedByChat):
 
 
 RESPONSES = Responses()
+OF_BACKGROUND = Responses()
+"""The same for what is made while nobody waits for it."""

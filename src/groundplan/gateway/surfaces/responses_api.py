@@ -1,4 +1,5 @@
-"""Stored responses at the gateway's port: `GET` and `DELETE /v1/responses/{id}`, its `input_items`, and `cancel`.
+"""Stored responses at the gateway's port: `GET` and `DELETE /v1/responses/{id}`, its `input_items`, and `cancel`; and
+those that are made in the background, also as a stream.
 
 For the key that made a response, and its successors; for any other it is not there.
 """
@@ -15,12 +16,13 @@ from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api, unserved
 from groundplan.gateway.surfaces.response_shelf import Kept, ResponseShelf
-from groundplan.gateway.surfaces.stored_api import Query
+from groundplan.gateway.surfaces.stored_api import Followed, Query
 
 PREFIX = b"/v1/responses/"
 _METHODS: dict[str | None, Sequence[bytes]] = {
     None: (b"GET", b"DELETE"), "input_items": (b"GET",), "cancel": (b"POST",),
 }  # fmt: skip
+_STORED = frozenset({"completed", "incomplete"})
 _PATH = re.compile(r"/v1/responses/([A-Za-z0-9_-]{1,200})(?:/(input_items|cancel))?")
 
 
@@ -33,7 +35,7 @@ def not_found(id: str) -> NotFound:
     )
 
 
-async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any]:
+async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any] | Followed:
     """As `stored_api.Answer`."""
     if (refused := unserved.refusal(path)) is not None:
         raise refused
@@ -43,29 +45,65 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
     id, part = found[1], found[2]
     stored_api.check_method(request, _METHODS[part])
     if request.method == b"DELETE":
-        if not await shelf.delete(id, key):
+        made = gateway.unattended is not None and await gateway.unattended.delete(id, key)
+        if not await shelf.delete(id, key) and not made:
             raise not_found(id)
         return {"id": id, "object": "response", "deleted": True}
-    kept = await shelf.find(id, key)
+    if part == "cancel":
+        return await _cancel(gateway, id, key)
+    kept = await _find(gateway, id, key)
+    query = stored_api.query_of(request)
+    _check_included(kept, query)
+    if part is None and _is_streamed(query):
+        return await _stream(gateway, id, key, query)
+    return kept.response if part is None else stored_api.part(query, kept.input, "desc")
+
+
+async def _find(gateway: Gateway, id: str, key: KeyEntry) -> Kept:
+    """One that is stored, or is to be. Raises `NotFound`, `Unavailable`."""
+    kept = None if gateway.responses is None else await gateway.responses.find(id, key)
+    if kept is None and gateway.unattended is not None:
+        kept = await gateway.unattended.found(id, key)
+        if kept is not None and kept.response["status"] in _STORED and gateway.responses is not None:
+            kept = await gateway.responses.find(id, key)  # it has come to its end just now
     if kept is None:
         raise not_found(id)
-    if part == "cancel":
+    return kept
+
+
+async def _cancel(gateway: Gateway, id: str, key: KeyEntry) -> dict[str, Any]:
+    """What is over stays as it is; only work in the background can be cancelled. Raises `Conflict`, `NotFound`."""
+    if gateway.unattended is not None:
+        await gateway.unattended.cancel(id, key)
+    kept = await _find(gateway, id, key)
+    if not kept.response.get("background"):
         raise Conflict(
             "this response is finished already",
             code="response_finished",
             hint="Only work in the background is cancelled.",
         )
-    query = stored_api.query_of(request)
-    _check_included(kept, query)
-    return kept.response if part is None else stored_api.part(query, kept.input, "desc")
+    return kept.response
+
+
+def _is_streamed(query: Query) -> bool:
+    return query.get("stream", ["false"])[0] != "false" or "starting_after" in query
+
+
+async def _stream(gateway: Gateway, id: str, key: KeyEntry, query: Query) -> Followed:
+    """Raises `Invalid`, `Unavailable`."""
+    text = stored_api.last(query, "starting_after") or "-1"
+    if len(text) > 9 or not text.removeprefix("-").isdecimal() or not text.isascii():
+        hint = "Send the sequence_number of the last event that you have."
+        raise Invalid("starting_after is no number of an event", code="starting_after", hint=hint)
+    found = None if gateway.unattended is None else await gateway.unattended.events(id, key, int(text))
+    if found is None:
+        hint = "Leave stream and starting_after out: only what was made in the background has its events kept."
+        raise Invalid("this stored response is not streamed", code="field_unsupported", hint=hint)
+    return Followed(*found)
 
 
 def _check_included(kept: Kept, query: Query) -> None:
-    """Refuse what would have to be told beside what is stored, or otherwise than whole. Raises `Invalid`."""
-    streamed = query.get("stream", ["false"])[0] != "false" or "starting_after" in query
-    if streamed:
-        hint = "Leave stream and starting_after out: the response is finished, and told whole."
-        raise Invalid("a stored response is not streamed", code="field_unsupported", hint=hint)
+    """Refuse what would have to be told beside what is stored. Raises `Invalid`."""
     for name in (*query.get("include", ()), *query.get("include[]", ())):
         if name not in _INCLUDABLE:
             hint = f"Use one of: {', '.join(sorted(_INCLUDABLE))}"

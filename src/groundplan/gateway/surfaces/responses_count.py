@@ -13,8 +13,8 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.by_chat import Counting, served_natively
 from groundplan.gateway.surfaces.codec import Answered, Codec
-from groundplan.gateway.surfaces.responses import OpenAIResponses, Responses, read, without_unread
-from groundplan.gateway.surfaces.responses_types import Asked
+from groundplan.gateway.surfaces.responses import OpenAIResponses, Responses, read, told, without_unread
+from groundplan.gateway.surfaces.responses_types import Asked, unsupported
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
@@ -63,7 +63,10 @@ class InputTokens(Counting, Responses):
         return _counts(deployment)
 
     def read_body(self, body: bytes) -> Ask:
-        return replace(read(body, _asked), stream=False)
+        ask = read(body, _asked)
+        if told(ask).background:
+            raise unsupported("background")
+        return replace(ask, stream=False)
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Raises `Invalid`."""

@@ -17,7 +17,7 @@ from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces import responses_api
 from groundplan.gateway.surfaces.response_shelf import Kept, owner_of
-from groundplan.gateway.surfaces.responses import Responses, input_of, told
+from groundplan.gateway.surfaces.responses import OF_BACKGROUND, Responses, input_of, told
 from groundplan.gateway.surfaces.responses_items import item, listed, unnamed
 from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.responses_to_chat import is_here
@@ -25,6 +25,7 @@ from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.ledger.response_store import Row
 
 if TYPE_CHECKING:
+    from groundplan.gateway.call.ask import Ask
     from groundplan.gateway.call.context import Gateway
     from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.surfaces.codec import Relay
@@ -60,14 +61,29 @@ async def keep(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> N
     ask = exchange.ask
     if ask is None or not stores(exchange):
         return
+    if exchange.interface is OF_BACKGROUND:
+        told(ask).stored = True  # by whoever makes it, with what it has come to
+        return
     if isinstance(answer, Wrapped) and not isinstance(answer, Rendered):
         answer = answer.innermost
     if isinstance(answer, Rendered):
         answer = answer.response_json()
     if isinstance(answer, bytes):
-        given = told(ask).given
-        given = input_of(ask) if given is None else given
-        told(ask).stored = await _store(gateway, exchange, given, answer)
+        told(ask).stored = await _store(gateway, exchange, given_of(ask), answer)
+
+
+def given_of(ask: Ask) -> object:
+    """The caller's own input, with that of the responses before it."""
+    given = told(ask).given
+    return input_of(ask) if given is None else given
+
+
+def kept_of(given: object, response: dict[str, Any]) -> Kept:
+    """What is stored of a response that was asked with the input `given`."""
+    response["store"] = True  # whatever an upstream says, which was asked to store nothing
+    asked = [item(each) for each in listed(given)]
+    sent = [each for each in response.get("output") or () if is_here(each)]
+    return Kept(response, asked, [*listed(given), *sent])
 
 
 async def _store(gateway: Gateway, exchange: Exchange, given: object, answer: bytes) -> bool:
@@ -79,10 +95,7 @@ async def _store(gateway: Gateway, exchange: Exchange, given: object, answer: by
         response = value_of(answer)
     except UNREADABLE:
         return False  # it has a number beyond all bounds
-    response["store"] = True  # whatever an upstream says, which was asked to store nothing
-    asked = [item(each) for each in listed(given)]
-    sent = [each for each in response.get("output") or () if is_here(each)]
-    kept = Kept(response, asked, [*listed(given), *sent])
+    kept = kept_of(given, response)
     until = gateway.clock.now() + timedelta(seconds=workload.keep.seconds)
     row = Row(str(response["id"]), workload.name, owner_of(key), deployment.name, until, "")
     try:

@@ -6,7 +6,8 @@ What of them is told is each API's own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -22,7 +23,17 @@ from groundplan.gateway.policy.snapshot import KeyEntry
 
 MOST_LISTED = 100
 Query = dict[str, list[str]]
-Answer = Callable[[Gateway, bytes, Request, KeyEntry], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A stream, in pieces, and header lines of it."""
+
+    pieces: AsyncIterator[bytes]
+    lines: bytes
+
+
+Answer = Callable[[Gateway, bytes, Request, KeyEntry], Awaitable[dict[str, Any] | Followed]]
 """What a request of a key, which may be used now, is answered with. Raises a `GroundplanError`."""
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
@@ -32,14 +43,19 @@ async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request
     """Answer one request, whatever happens."""
     try:
         key, _, _ = admitted(gateway, request, response.peer)
-        await response.send_slowly(200, _encode(await answer(gateway, path, request, key)))
+        found = await answer(gateway, path, request, key)
+        if isinstance(found, Followed):
+            await response.send_pieces(200, found.pieces, found.lines)
+        else:
+            await response.send_slowly(200, _encode(found))
         return
     except GroundplanError as caught:
         error = caught
     except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
         error = errors.failed(_log, path.decode("latin-1"), response)
-    status, data, lines = errors.of_error(error)
-    response.send(status, data, lines)
+    if not response.started:  # otherwise it is unfinished, and the server cuts the connection
+        status, data, lines = errors.of_error(error)
+        response.send(status, data, lines)
     del error  # it knows this frame: together they would keep the connection until garbage is looked for
 
 

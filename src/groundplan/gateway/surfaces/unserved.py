@@ -81,7 +81,6 @@ NOT_SERVED = {
     "skills": _KEPT + "Say it in the workload's prompt, or in instructions.",
     "threads": _KEPT + _RESPONSES,
     "tunnels": _ACCOUNT,
-    "uploads": "Send the file whole to /v1/files.",
     "user_profiles": _ACCOUNT,
     "vaults": _ACCOUNT,
     "vector_stores": _KEPT + _SOURCES,

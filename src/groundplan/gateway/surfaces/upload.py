@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Container, Mapping
 from typing import TYPE_CHECKING
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.http.multipart import Data, End, Event, Part, events, short_name
+from groundplan.gateway.http.multipart import Data, End, Event, Part, events, short_name, stream_of
 from groundplan.gateway.surfaces.body import ELSEWHERE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 
@@ -62,9 +62,7 @@ class Upload:
 
     async def begin(self, request: Request) -> None:
         """Read as much as is kept. Raises `Invalid`."""
-        if request.stream is None:
-            raise Invalid("there is no form", code="form_missing", hint="Send multipart/form-data.")
-        rest = events(request.stream, request.headers.get(b"content-type"), self._samples)
+        rest = events(stream_of(request), request.headers.get(b"content-type"), self._samples)
         part: Part | None = None
         value = b""
         async for event in rest:

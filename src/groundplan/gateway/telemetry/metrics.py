@@ -17,6 +17,7 @@ from groundplan.gateway.call.files_by_id import HELD_BYTES
 from groundplan.gateway.telemetry.conventions import OPERATIONS, named_model
 from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, histogram, single
 from groundplan.gateway.telemetry.meters import TOKEN_CLASSES, AttemptSeries, CallSeries, Histogram, TokenLabels
+from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.pressure import RANKS
 
 _P = "groundplan_gateway_"
@@ -156,17 +157,27 @@ def _attempts(gateway: Gateway) -> list[Family]:
     ]
 
 
-def _state(gateway: Gateway) -> list[Family]:
-    catalog, live = gateway.live.catalog, gateway.live
-    names = [d.name for d in catalog.blueprint.deployments] if catalog else []
-    broken = gateway.health.states(gateway.loop.time())
-    states = [
+def _breakers(gateway: Gateway, health: Health, names: Iterable[str]) -> list[Sample]:
+    broken = health.states(gateway.loop.time())
+    return [
         Sample([("deployment", name), ("state", state)], int(broken.get(name, "closed") == state))
         for name in names
         for state in _STATES
     ]
+
+
+def _state(gateway: Gateway) -> list[Family]:
+    catalog, live = gateway.live.catalog, gateway.live
+    names = [d.name for d in catalog.blueprint.deployments] if catalog else []
+    flexible = [d.name for d in catalog.blueprint.deployments if d.rates.flex is not None] if catalog else []
+    word = "1 for the state that a deployment is in"
     return [
-        Family(f"{_P}breaker_state", "gauge", "1 for the state that a deployment is in, as seen by a worker.", states),
+        Family(
+            f"{_P}breaker_state", "gauge", f"{word}, as seen by a worker.", _breakers(gateway, gateway.health, names)
+        ),
+        Family(
+            f"{_P}flex_breaker_state", "gauge", f"{word} for calls at flex.", _breakers(gateway, gateway.flex, flexible)
+        ),
         single(f"{_P}ready", "gauge", "1 where new calls are taken.", int(gateway.ready)),
         single(f"{_P}running", "gauge", "Calls that are not finished.", gateway.running),
         single(f"{_P}streams", "gauge", "Streams that are open.", gateway.meters.streams),

@@ -133,6 +133,7 @@ class _Error(msgspec.Struct, frozen=True):
     message: str = ""
     code: Any = None
     type: Any = None
+    billed_tokens: Any = None
     hint: Any = None
     details: Any = None
     metadata: Any = None
@@ -189,6 +190,14 @@ def flagged(status: int, data: bytes) -> bool:
     """Whether a provider refuses a request for what it says."""
     error = _error(data) if status in (REFUSED, NOT_ALLOWED) else None
     return error is not None and _is_flagged(error)
+
+
+def billed_before(api: str, data: bytes) -> int | None:
+    """Tokens of those parts of a request that a provider answered before it refused one, as our own service tells of
+    whom it asks several times; 0: nobody counted; None: there were none."""
+    error = None if api == "openai" else _error(data)
+    told = None if error is None else error.billed_tokens
+    return told if type(told) is int else None
 
 
 def _is_flagged(error: _Error) -> bool:

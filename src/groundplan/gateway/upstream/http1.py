@@ -315,10 +315,14 @@ class Http1Connection(asyncio.Protocol):
 
     def pump(self, sink: Sink, seconds: float, through: Sink | None = None) -> None:
         """While `chunk` is awaited, give `sink` what arrives, without a turn of the loop for each piece; `seconds` may
-        pass between two of them. When `sink` has enough, `chunk` returns nothing (b""); once it returns, it pumps no
-        more. `through` is given first what may be one whole chunk of HTTP/1.1, in its frame: False where it is not, or
-        is not taken."""
+        pass between two of them, and `sink` itself may say anew how many. When `sink` has enough, `chunk` returns
+        nothing (b""); once it returns, it pumps no more. `through` is given first what may be one whole chunk of
+        HTTP/1.1, in its frame: False where it is not, or is not taken."""
         self._sink, self._sink_seconds, self._through = sink, seconds, through
+        timer = self._timer
+        if self._waiter is not None and timer is not None and timer.when() > (by := self._loop.time() + seconds):
+            timer.cancel()  # whoever waits gave it longer until now
+            self._timer, self._patience = self._loop.call_at(by, self._expire), seconds
 
     async def chunk(self, seconds: float) -> bytes | None:
         """Next bytes of the body, which are to come within `seconds`; None at its end."""

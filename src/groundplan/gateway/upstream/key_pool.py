@@ -76,7 +76,7 @@ class KeyPool:
         return sorted(ready, key=lambda index: (_use(self._keys[index], now), index))
 
     def used(self, index: int, now: float) -> None:
-        """One attempt is sent with it; of one that was refused it finds out, and others wait a moment for how."""
+        """One attempt is to be sent with it; of one that was refused it finds out, and others wait a moment for how."""
         key = self._keys[index]
         key.used, key.at = _use(key, now) + 1.0, now
         if not key.why:
@@ -85,6 +85,13 @@ class KeyPool:
             key.asked, key.until = True, now + FINDS_OUT_S
         elif key.until <= now:  # whoever found out was not refused
             key.why = key.refusals = 0
+
+    def unsent(self, index: int, now: float) -> None:
+        """It was not, in the end, so that nothing was found out: whoever comes next may."""
+        key = self._keys[index]
+        key.used, key.at = max(0.0, _use(key, now) - 1.0), now
+        if key.asked:
+            key.asked, key.until = False, now
 
     def refused(self, index: int, status: int, now: float, after: float | None) -> bool:
         """The provider refused it with `status`, and asked to wait `after` seconds; whether another key is left."""

@@ -7,9 +7,11 @@ not come back a moment ago. Starts nothing.
 from __future__ import annotations
 
 import asyncio
+import math
 
 from groundplan.core.endpoints import announced
 from groundplan.core.home import Home
+from groundplan.gateway.awake import awake_of
 
 BACK_SECONDS = 6.0
 """Within this a service is back, also on a slow machine that five others share: 4 were too few there."""
@@ -26,21 +28,27 @@ class Returning:
     def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
         self._home = home
         self._loop = loop
+        self._awake = awake_of(loop)
         self._looks: dict[str, asyncio.Task[bool]] = {}
         self._gone: dict[str, float] = {}
         """Until when what did not come back is not waited for."""
 
-    async def back(self, name: str, until: float) -> bool:
+    async def back(self, name: str, until: float, at_most: float = math.inf) -> bool:
         """Whether the process of a service that ended is there again before `until`, of the loop's clock; it may take
-        some more time before it answers. Whoever is cancelled meanwhile takes nobody along."""
+        some more time before it answers. For as long as this worker stood still meanwhile it is waited longer, never
+        beyond `at_most`. Whoever is cancelled meanwhile takes nobody along."""
         now = self._loop.time()
         look = self._looks.get(name)
         if look is None or look.done():
             if self._gone.get(name, 0.0) > now:
                 return False
             look = self._looks[name] = self._loop.create_task(self._look(name))
-        done, _ = await asyncio.wait((look,), timeout=max(0.0, until - now))
-        return bool(done) and look.result()
+        while not (await asyncio.wait((look,), timeout=max(0.0, until - now)))[0]:
+            stood, now = self._awake.stood(now), self._loop.time()
+            until = min(until + stood, at_most)
+            if until <= now:
+                return False
+        return look.result()
 
     async def ready(self, name: str, since: float, until: float) -> bool:
         """Whether a service that says since then that it cannot answer is to be asked again, after a pause: not beyond
@@ -56,8 +64,8 @@ class Returning:
         return True
 
     async def _look(self, name: str) -> bool:
-        until = self._loop.time() + BACK_SECONDS
-        while self._loop.time() < until:
+        began = self._loop.time()
+        while self._awake.left(began, BACK_SECONDS) > 0:
             await asyncio.sleep(_LOOK_SECONDS)
             found = announced(self._home, name)
             if found is None:

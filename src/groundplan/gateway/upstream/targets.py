@@ -142,6 +142,10 @@ class Targets:
         pool.used(index, now)
         return index
 
+    def unsent(self, deployment: Deployment, index: int) -> None:
+        """Nothing was sent with the key that was chosen."""
+        self.keys(deployment).unsent(index, self._loop.time())
+
     def named(self, name: str, url: str, key: str | None) -> Target:
         """The target at `url` (or `local:NAME`), found anew when what is known is not fresh."""
         target = self._named.get(name)

@@ -275,6 +275,8 @@ class Providers:
             told = failed(error, secret, place)
             if each and told.status not in (400, 413, 422):
                 told.status = 502  # those before it may have been billed
+            elif each:
+                told.body = _with_billed(told.body, _tokens(each))
             raise told from error
         return msgspec.json.encode(_together(each, in_base64=form == "base64"))
 
@@ -344,9 +346,21 @@ def _together(found: list[dict[str, Any]], *, in_base64: bool) -> dict[str, Any]
     for row in data if in_base64 else ():
         numbers = row["embedding"]
         row["embedding"] = base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode("ascii")
-    read = [each["usage"]["prompt_tokens"] or each["usage"]["total_tokens"] for each in found]
-    usage = dict.fromkeys(("prompt_tokens", "total_tokens"), sum(read) if all(read) else 0)  # 0: nobody counted
+    usage = dict.fromkeys(("prompt_tokens", "total_tokens"), _tokens(found))
     return {"object": "list", "model": first["model"], "data": data, "usage": usage}
+
+
+def _tokens(found: list[dict[str, Any]]) -> int:
+    """That were read for these; 0: nobody counted."""
+    read = [each["usage"]["prompt_tokens"] or each["usage"]["total_tokens"] for each in found]
+    return sum(read) if all(read) else 0
+
+
+def _with_billed(refusal: bytes, tokens: int) -> bytes:
+    """The refusal of one part of a request, with what was read for those before it, which its provider bills."""
+    told = _values(refusal)
+    told["error"]["billed_tokens"] = tokens
+    return msgspec.json.encode(told)
 
 
 def _patience(api: str) -> dict[str, Any]:

@@ -37,6 +37,42 @@ class Made:
         return made.embed(texts)
 
 
+class Often:
+    """Has work done, once, when so many texts were embedded: it takes what only whoever is asked often gets back. In a
+    thread of its own; any thread may embed."""
+
+    def __init__(self, after: int, work: Callable[[], None]) -> None:
+        self._left = after
+        self._work = work
+        self._lock = threading.Lock()
+
+    def counting(self, embedder: Embedder) -> Embedder:
+        """That embedder, whose texts are counted."""
+        return _Counting(embedder, self._count)
+
+    def _count(self, texts: int) -> None:
+        if self._left <= 0:
+            return
+        with self._lock:
+            before, self._left = self._left, self._left - texts
+            due = before > 0 >= self._left
+        if due:
+            try:
+                threading.Thread(target=self._work, name="often", daemon=True).start()
+            except RuntimeError:  # this user may have no more threads now
+                self._left = 1
+
+
+class _Counting:
+    def __init__(self, embedder: Embedder, count: Callable[[int], None]) -> None:
+        self._embedder, self._count = embedder, count
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        vectors = self._embedder.embed(texts)
+        self._count(len(texts))
+        return vectors
+
+
 class Together:
     """Embeds texts in threads of its own. Any thread may ask."""
 

@@ -1,0 +1,104 @@
+"""A response that nobody waits for as a stream: from what is made here, or what is kept of it, behind any event.
+
+It ends with the event that tells what it came to, once that is written down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.background.made import Run
+from groundplan.gateway.background.shelf import BackgroundShelf, Found
+from groundplan.gateway.background.taken import FIRST
+from groundplan.gateway.http.sse import named_event
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces.response_shelf import ResponseShelf
+from groundplan.ledger import background_store
+
+_LOOK_S = 0.25
+"""How often it is looked at what another worker makes."""
+_QUIET_S = 15.0
+"""A comment keeps a connection open that would be silent for longer."""
+_COMMENT = b": it goes on\n\n"
+_BESIDE = frozenset({"groundplan", "store"})
+"""Of a stored response, that an event does not have in it: ours stands beside it, as in any stream."""
+_FIRST = ("response.created", "response.queued")
+_ENDS = {"completed": "response.completed", "incomplete": "response.incomplete"}
+_encode = msgspec.json.Encoder().encode
+
+
+def _event(kind: str, number: int, response: dict[str, Any]) -> bytes:
+    whole = {name: value for name, value in response.items() if name not in _BESIDE}
+    facts = {"groundplan": response["groundplan"]} if "groundplan" in response else {}
+    return named_event(kind, _encode({"type": kind, "sequence_number": number, "response": whole, **facts}))
+
+
+async def events(
+    shelf: BackgroundShelf,
+    responses: ResponseShelf | None,
+    runs: Mapping[str, Run],
+    found: Found,
+    key: KeyEntry,
+    after: int,
+) -> AsyncIterator[bytes]:
+    """Events of `found`, which is this key's, behind the number `after`. Raises `Unavailable`."""
+    id = found.row.id
+    for number, kind in enumerate(_FIRST):
+        if number > after:
+            yield _event(kind, number, found.asked.response)
+    after = max(after, FIRST - 1)
+    seen = after
+    async for each in _made(shelf, runs, id, after):
+        seen, told = each
+        yield told
+    last = await _last(shelf, responses, id, key, seen)
+    if last:
+        yield last
+
+
+async def _made(
+    shelf: BackgroundShelf, runs: Mapping[str, Run], id: str, after: int
+) -> AsyncIterator[tuple[int, bytes]]:
+    """What comes of it behind the number `after`, up to which it is then, until it is over."""
+    quiet, is_open = 0.0, True
+    while is_open:
+        made = runs.get(id)
+        if made is not None and made.taken.first > after + 1:
+            made = None  # what comes next is kept by now
+        if made is not None:
+            changed = made.changed
+            new = [each for each in made.taken.events if each[0] > after]
+        else:
+            is_open = await shelf.status(id) in background_store.OPEN
+            new = await shelf.after(id, after)
+        if new:
+            after, quiet = new[-1][0], 0.0
+            yield after, b"".join(event for _, event in new)
+        elif made is not None and not made.over:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await changed.wait()
+        elif is_open:
+            await asyncio.sleep(_LOOK_S)
+        quiet += _LOOK_S
+        if quiet >= _QUIET_S:
+            quiet = 0.0
+            yield after, _COMMENT
+
+
+async def _last(shelf: BackgroundShelf, responses: ResponseShelf | None, id: str, key: KeyEntry, after: int) -> bytes:
+    """The event that tells what it came to; empty where it was told before, or is not there any more."""
+    found = await shelf.find(id, key)
+    if found is None:
+        return b""
+    ended = FIRST - 1 if found.row.ended is None else found.row.ended
+    kind = _ENDS.get(found.row.status)
+    if kind is None:  # nobody numbered it
+        return _event("response.failed", max(after, ended) + 1, found.response())
+    kept = None if responses is None or ended <= after else await responses.find(id, key)
+    return b"" if kept is None else _event(kind, ended, kept.response)

@@ -1,0 +1,27 @@
+"""One response that is being made here, as whoever follows it sees it. Making it is the runner's."""
+
+from __future__ import annotations
+
+import asyncio
+
+from groundplan.gateway.background.taken import Taken
+from groundplan.ledger.background_store import Row
+
+
+class Run:
+    """One that is being made here. `changed` is set, and another one made, whenever there is more of it."""
+
+    __slots__ = ("changed", "over", "row", "taken", "task")
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.taken = Taken(row.id, row.at, self.tell)
+        self.changed = asyncio.Event()
+        self.over = False
+        """What it came to is written down, or it is made here no more."""
+        self.task: asyncio.Task[None] | None = None
+
+    def tell(self) -> None:
+        """Whoever follows it."""
+        self.changed.set()
+        self.changed = asyncio.Event()

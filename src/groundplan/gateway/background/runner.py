@@ -1,0 +1,404 @@
+"""Makes responses that nobody waits for, in each worker, beside the calls that somebody waits for.
+
+Written down before it is acknowledged, such a response is a call like any other once it is made: the same checks,
+limits, budgets, attempts and records, for whoever asked for it. What may have been billed is never sent again: of a
+worker that ended the journal tells whether it was. How a stream of it is followed is `follow`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from groundplan.core.database import first_line
+from groundplan.core.errors import Exhausted, GroundplanError, Invalid, Unavailable
+from groundplan.core.home import Home
+from groundplan.gateway.background import follow
+from groundplan.gateway.background.made import Run
+from groundplan.gateway.background.shelf import INTERRUPTED, Asked, BackgroundShelf, Found
+from groundplan.gateway.background.taken import FIRST, Failed, Taken
+from groundplan.gateway.budgets.lender import LOST
+from groundplan.gateway.caching.idempotency import NAMED
+from groundplan.gateway.call.admit import MAX_COST
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.feature import said_of
+from groundplan.gateway.call.identify import check_grants
+from groundplan.gateway.call.key_by_id import KeysById
+from groundplan.gateway.call.steps import run
+from groundplan.gateway.call.stored import stores
+from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.database import connect
+from groundplan.gateway.http import errors
+from groundplan.gateway.http.halves import value_of
+from groundplan.gateway.http.request import Request
+from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.policy.catalog import Catalog
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.surfaces import answers, responses_shape
+from groundplan.gateway.surfaces.response_shelf import Kept, owner_of
+from groundplan.gateway.surfaces.responses import OF_BACKGROUND, told
+from groundplan.gateway.surfaces.responses_items import item, listed
+from groundplan.gateway.surfaces.responses_kept import given_of, kept_of
+from groundplan.ledger.background_store import CHANNEL, Row
+
+MOST = 64
+"""That one worker makes at a time; the others wait, for it or for another one."""
+LOOK_S = 3.0
+"""How often it looks for what others left, where a workload keeps content in full."""
+SOON_S = 0.5
+"""The same while it makes any, or some wait."""
+_KEEP_S = 0.5
+"""How often events are kept, of what is being made."""
+_RETRY_S = 0.5
+_encode = msgspec.json.Encoder().encode
+_log = logging.getLogger(__name__)
+
+
+class _Unattended(Exchange):
+    """A call whose request has no key with it."""
+
+    __slots__ = ("keys", "row")
+    keys: KeysById
+    row: Row
+
+    def whose(self, policy: Policy, now: float) -> None:
+        """Set key, person and policy. Raises as `identify`."""
+        row, catalog = self.row, self.catalog
+        self.policy, self.person = policy, row.person
+        self.key = self.keys.known(policy, row.key_id)
+        self.key = key = self.keys.living(policy, row.key_id, row.person, now)
+        if catalog is not None and catalog.granted:
+            check_grants(catalog, policy, key, row.person, datetime.fromtimestamp(now, UTC).date())
+
+
+def _owner(exchange: Exchange, policy: Policy, now: float) -> None:
+    if exchange.whose is None:
+        raise AssertionError("somebody waits for it")
+    exchange.whose(policy, now)
+
+
+async def _made(gateway: Gateway, exchange: Exchange) -> None:
+    await run(gateway, exchange, _owner)
+
+
+class BackgroundRunner:
+    """See the module. `run` it beside the worker; `stop` begins no more, `close` ends it."""
+
+    def __init__(self, gateway: Gateway, home: Home, url: str) -> None:
+        self._gateway = gateway
+        self._url = url
+        self._shelf = BackgroundShelf(home, url, gateway.epoch)
+        self._keys = KeysById()
+        self._runs: dict[str, Run] = {}
+        self._begun: set[str] = set()
+        """Begun here, as far as a look may still show them as this worker's: none is begun twice."""
+        self._ended: set[str] = set()
+        """Those of them that are over: a look that is under way may not know it yet."""
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._listening: asyncio.Task[None] | None = None
+        self._problem = ""
+        self._asked: tuple[Catalog | None, bool] = (None, False)
+
+    # what was asked for ----------------------------------------------------------------------------------------------
+
+    async def accept(self, exchange: Exchange) -> None:
+        """Write it down, and answer that it will be made. Raises `Invalid`, `Exhausted`, `Unavailable`."""
+        gateway, key, workload = self._gateway, exchange.key, exchange.workload
+        _check(exchange)
+        if key is None or workload is None or workload.keep is None:
+            raise AssertionError("not checked")
+        now = gateway.clock.now()
+        id = f"resp_{exchange.call.hex}"
+        asked, stream = _asked(id, now, exchange)
+        row = Row(
+            id=id, call_id=exchange.call, workload=workload.name, owner=owner_of(key), key_id=UUID(key.id),
+            person=exchange.person, said=_said(exchange.request), at=now,
+            expires_at=now + timedelta(seconds=workload.keep.seconds), sealed="",
+        )  # fmt: skip
+        exchange.finished = True  # its end is that of the call that makes it, which has its id
+        try:
+            there_is_room = await gateway.to_its_end(self._add(row, asked))
+        except GroundplanError:
+            exchange.finished = False
+            raise
+        if not there_is_room:
+            exchange.finished = False
+            raise Exhausted(
+                f"{workload.name} has as many responses in the background as may wait",
+                code="background_full",
+                hint="Try again once some are made, or cancel some.",
+                retry_after=10.0,
+            )
+        lines, response = answers.headers(exchange, cost=False), exchange.response
+        if not stream:
+            response.send(200, _encode(asked.response), lines)
+            return
+        if gateway.files is not None:
+            gateway.files.release(exchange)
+        response.holds(exchange.request, 0)  # nobody needs its body any more, however long it is followed
+        exchange.request.body, exchange.ask = b"", None
+        try:
+            pieces = self._follow(Found(row, asked, None), key, -1)
+            await response.send_pieces(200, pieces, EVENT_STREAM + lines)
+        except GroundplanError as error:  # it goes on: this call has no end of its own
+            if not response.started:
+                response.send(*errors.of_error(error, str(exchange.call)))
+
+    async def _add(self, row: Row, asked: Asked) -> bool:
+        """Whether there is room for it, and it is written down; it is begun then, if that can be here."""
+        begins = not self._stopping and self._gateway.ready and self._room() > 0
+        if not await self._shelf.add(row, asked, begins=begins):
+            return False
+        if begins:
+            self._begin(row, asked)
+        return True
+
+    async def found(self, id: str, key: KeyEntry) -> Kept | None:
+        """One of this key's that has not come to a stored response, as it is now. Raises `Unavailable`."""
+        found = await self._shelf.find(id, key)
+        return None if found is None else Kept(found.response(), found.asked.input, [])
+
+    async def events(self, id: str, key: KeyEntry, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
+        """Its stream behind the number `after`, and header lines of that; None where there is none of this key's.
+        Raises `Unavailable`."""
+        found = await self._shelf.find(id, key)
+        return None if found is None else (self._follow(found, key, after), EVENT_STREAM)
+
+    def _follow(self, found: Found, key: KeyEntry, after: int) -> AsyncIterator[bytes]:
+        return follow.events(self._shelf, self._gateway.responses, self._runs, found, key, after)
+
+    async def cancel(self, id: str, key: KeyEntry) -> bool:
+        """Whether there was one of this key's that could be, and was cancelled. Raises `Unavailable`."""
+        if not await self._gateway.to_its_end(self._shelf.cancel(id, key)):
+            return False
+        self._end(id)
+        return True
+
+    async def delete(self, id: str, key: KeyEntry) -> bool:
+        """Whether there was one of this key's. Raises `Unavailable`."""
+        if not await self._gateway.to_its_end(self._shelf.delete(id, key)):
+            return False
+        self._end(id)
+        return True
+
+    def _end(self, id: str) -> None:
+        """It is to be made no more."""
+        if (made := self._runs.get(id)) is not None and made.task is not None:
+            made.task.cancel()
+
+    # what is made ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._changed.clear()
+            soon = bool(self._runs)
+            try:
+                if self._gateway.ready and not self._stopping and (self._runs or self._wanted()):
+                    soon = await self._look() or bool(self._runs)
+                self._problem = ""
+            except (*LOST, GroundplanError) as error:
+                self._note(error)
+            except Exception:  # noqa: BLE001 -- the boundary of this task: it must not end the worker
+                _log.exception("what is made in the background cannot go on")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SOON_S if soon else LOOK_S):
+                    await self._changed.wait()
+
+    def _wanted(self) -> bool:
+        """Whether any workload may have any: without one nobody asks PostgreSQL."""
+        catalog = self._gateway.live.catalog
+        if self._asked[0] is not catalog:
+            workloads = () if catalog is None else catalog.blueprint.workloads
+            self._asked = (catalog, any(w.keep is not None and w.keep.content == "full" for w in workloads))
+        return self._asked[1]
+
+    def _room(self) -> int:
+        full = self._gateway.pressure.full(self._gateway.running)
+        return 0 if full else max(0, MOST - len(self._runs))
+
+    async def _look(self) -> bool:
+        """Begin what waits, end what is over; whether others wait."""
+        known, ended = list(self._runs), frozenset(self._ended)
+        new, over, waiting = await self._shelf.look(self._room(), known)
+        for id in over:
+            self._end(id)
+        for row in new:
+            if row.id in ended:  # it did not come to where it is written down
+                await self._shelf.end(row, FIRST, None, "", INTERRUPTED)
+            elif row.id not in self._begun and not self._stopping:
+                self._begin(row, await self._shelf.asked(row))
+        self._begun -= ended
+        self._ended -= ended
+        return waiting
+
+    def _begin(self, row: Row, asked: Asked | None) -> None:
+        if row.id in self._begun or row.call_id is None:
+            return
+        self._begun.add(row.id)
+        made = self._runs[row.id] = Run(row)
+        made.task = self._gateway.loop.create_task(self._make(made, row.call_id, asked))
+        made.task.add_done_callback(lambda _: self._done(made))
+        if self._listening is None:
+            self._listening = self._gateway.loop.create_task(self._listen())
+
+    def _done(self, made: Run) -> None:
+        made.over = True
+        made.tell()
+        self._runs.pop(made.row.id, None)
+        self._ended.add(made.row.id)
+        self._changed.set()
+
+    async def _make(self, made: Run, call: UUID, asked: Asked | None) -> None:
+        gateway, row, taken = self._gateway, made.row, made.taken
+        request = Request(
+            0.0, b"POST", b"/v1/responses",
+            {name.encode("latin-1"): value.encode("latin-1") for name, value in row.said.items()},
+            b"" if asked is None else asked.body.encode(),
+        )  # fmt: skip
+        exchange = _Unattended(call.bytes, request, taken, OF_BACKGROUND)
+        exchange.row, exchange.keys = row, self._keys
+        keeping = gateway.loop.create_task(self._keep_on(made))
+        gateway.running += 1
+        try:
+            if asked is not None and gateway.conduct is not None:
+                await gateway.conduct(exchange, _made)
+            keeping.cancel()
+            await asyncio.wait([keeping])
+            await self._write(made, exchange)
+        finally:
+            keeping.cancel()
+            gateway.running -= 1
+
+    async def _keep_on(self, made: Run) -> None:
+        """Keep its events for whoever comes later, or follows it elsewhere."""
+        while True:
+            await asyncio.sleep(_KEEP_S)
+            with suppress(GroundplanError):
+                await self._keep_events(made)
+
+    async def _keep_events(self, made: Run) -> None:
+        """Raises `Unavailable`."""
+        events = made.taken.events
+        if part := events[:]:
+            await self._shelf.keep_events(made.row, part)
+            del events[: len(part)]
+
+    async def _write(self, made: Run, exchange: Exchange) -> None:
+        """What it came to is durable before anybody hears of it, however long PostgreSQL is away."""
+        taken = made.taken
+        kept, failed = _outcome(taken, exchange)
+        place = "" if exchange.deployment is None else exchange.deployment.name
+        while True:
+            try:
+                await self._keep_events(made)
+                await self._shelf.end(made.row, taken.last, kept, place, failed)
+            except Unavailable as error:
+                self._note(error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def _listen(self) -> None:
+        """For what is cancelled by another worker; what is missed is found at the next look."""
+        while True:
+            try:
+                async with await connect(self._url) as connection:
+                    await connection.execute(f"LISTEN {CHANNEL}")
+                    async for told_of in connection.notifies():
+                        self._end(told_of.payload)
+            except LOST as error:
+                self._note(error)
+            await asyncio.sleep(_RETRY_S)
+
+    def _note(self, error: Exception) -> None:
+        problem = f"{error.__class__.__name__}: {first_line(error)}"
+        if problem != self._problem:
+            _log.warning("what is made in the background waits: %s", problem)
+        self._problem = problem
+
+    @property
+    def busy(self) -> bool:
+        """Some are being made."""
+        return bool(self._runs)
+
+    def stop(self) -> None:
+        """Begin no more."""
+        self._stopping = True
+
+    async def close(self) -> None:
+        """End what still runs: it is settled, and whoever comes next tells that it was interrupted."""
+        self._stopping = True
+        tasks = [made.task for made in self._runs.values() if made.task is not None]
+        if self._listening is not None:
+            tasks.append(self._listening)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._shelf.close()
+
+
+def _check(exchange: Exchange) -> None:
+    """Raise `Invalid` for what cannot be kept until somebody asks for it."""
+    ask = exchange.ask
+    hint = ""
+    if ask is None or not told(ask).store:
+        hint = "Leave store out: what is made in the background is found where it is stored."
+    elif not exchange.keeps_content:
+        hint = "Leave it out, and stream the answer; or have the workload keep content in full (keep)."
+    elif exchange.guard is not None:
+        hint = "Leave it out: answers that guardrails look at are not stored."
+    elif NAMED in exchange.request.headers:
+        hint = "Leave Idempotency-Key or background out."
+    if hint:
+        named = {"field": "background"}
+        raise Invalid("background is not supported here", code="field_unsupported", hint=hint, details=named)
+
+
+def _said(request: Request) -> dict[str, str]:
+    """Headers that the call which makes it is to have, too."""
+    most = request.headers.get(MAX_COST)
+    return said_of(request.headers) | ({} if most is None else {MAX_COST.decode(): most.decode("latin-1")})
+
+
+def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:
+    """What is written down of it, and whether its caller follows it. Raises `Invalid`."""
+    body, ask = exchange.request.body, exchange.ask
+    fields = responses_shape.fields_of(body)
+    try:
+        given: dict[str, Any] = value_of(body)
+        response = responses_shape.begun(given, id, "" if ask is None else ask.model)
+    except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
+        hint = "See OpenAI's Responses API."
+        raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
+    ours = {"created_at": int(now.timestamp()), "status": "queued", "background": True}
+    asked = Asked(
+        spliced(body, fields, {"background": None, "stream": b"true"}).decode("utf-8", "replace"),
+        response | ours,
+        [item(each) for each in listed(given.get("input"))],
+    )
+    return asked, given.get("stream") is True
+
+
+def _outcome(taken: Taken, exchange: Exchange) -> tuple[Kept | None, Failed | None]:
+    """The response to be stored, or what went wrong."""
+    ask = exchange.ask
+    if taken.failed is not None or ask is None:
+        return None, taken.failed or Failed("server_error", "whom it is about was erased", "erased", "")
+    if not stores(exchange):
+        hint = "Ask again, without background."
+        return None, Failed("server_error", "the workload keeps no content any more", "background_unavailable", hint)
+    try:
+        return kept_of(given_of(ask), value_of(taken.whole)), None
+    except UNREADABLE:
+        return None, Failed("server_error", "the answer has no end that can be read", "stream_broken", "Ask again.")

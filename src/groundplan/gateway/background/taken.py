@@ -1,0 +1,159 @@
+"""What a response that nobody waits for says, as it is made: its events by their numbers, and what it came to.
+
+The first two are told at once when it is asked for, and are the same whoever asks; those behind them come from the
+call. Pure: what is kept of them, and where, is the shelf's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.request import Request
+from groundplan.gateway.http.sse import DONE, EventReader, EventTooLarge, named_event
+from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.surfaces.responses_shape import fields_of, told_back
+
+MOST_BYTES = 4 << 20
+"""Of the events of one response: behind them its last one is told, which has all of it."""
+FIRST = 2
+"""Number of the first event that comes from the call."""
+_ENDS = ("response.completed", "response.incomplete")
+_BEGUN = ("response.created", "response.queued")
+_encode = msgspec.json.Encoder().encode
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """What went wrong: in OpenAI's words, which know few codes, and in ours."""
+
+    type: str
+    message: str
+    code: str
+    hint: str
+    call_id: str = ""
+
+    def told(self) -> dict[str, Any]:
+        """Fields of the response."""
+        ours = {"code": self.code, "hint": self.hint, "call_id": self.call_id}
+        return {"error": {"code": self.type, "message": self.message}, "groundplan": ours}
+
+
+def failed_of(status: int, data: bytes) -> Failed:
+    """An error as its caller would have been told it."""
+    try:
+        error = fields_of(fields_of(data)["error"])
+        message, code, hint, call = (_text(error, name) for name in ("message", "code", "hint", "call_id"))
+    except (*UNREADABLE, KeyError):
+        message = code = hint = call = ""
+    kind = "server_error" if status >= 500 else "rate_limit_exceeded" if status == 429 else "invalid_prompt"
+    return Failed(kind, message or f"the call was answered with {status}", code or "failed", hint, call)
+
+
+def _text(fields: dict[str, msgspec.Raw], name: str) -> str:
+    value = msgspec.json.decode(fields.get(name, b"null"))
+    return value if isinstance(value, str) else ""
+
+
+class Taken(Collected):
+    """The answer to a call that nobody waits for, as a stream: `events` are (number, SSE), as far as they are not kept
+    elsewhere yet."""
+
+    __slots__ = ("_at", "_id", "_reader", "_room", "_tell", "events", "failed", "last", "whole")
+
+    def __init__(self, id: str, at: datetime, tell: Callable[[], None]) -> None:
+        """`tell` is called whenever there are more."""
+        super().__init__()
+        self._tell = tell
+        self._reader = EventReader()
+        self._room = MOST_BYTES
+        self._at = b"%d" % int(at.timestamp())
+        self._id = id
+        self.events: list[tuple[int, bytes]] = []
+        self.last = FIRST - 1
+        """Number of the last event that came."""
+        self.whole = b""
+        """The response, once its end has come."""
+        self.failed: Failed | None = None
+
+    def start(self, status: int, headers: bytes) -> bytes:  # noqa: ARG002 -- Response's signature
+        self.started, self.status = True, status
+        return b""
+
+    def write(self, data: bytes, head: bytes = b"") -> None:  # noqa: ARG002 -- Response's signature
+        try:
+            for each in self._reader.feed(data):
+                if each != DONE:
+                    self._take(each)
+        except EventTooLarge:
+            self._fail("an event is too large")
+        except (*UNREADABLE, KeyError):
+            self._fail("the stream has an event that cannot be read")
+
+    def end(self, data: bytes = b"", head: bytes = b"") -> None:
+        self.write(data, head)
+        self.ended = True
+
+    def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"") -> None:
+        """What was refused, or failed, before there was anything of it; and a stream in one piece."""
+        super().send(status, body, headers, content_type)
+        if status >= 400:
+            self.failed = failed_of(status, body)
+        else:
+            self.write(body)
+
+    def _take(self, data: bytes) -> None:
+        """Raises `UNREADABLE`, `KeyError`."""
+        fields = fields_of(data)
+        kind = str(msgspec.json.decode(fields["type"]))
+        if kind == "error":
+            self.failed = self.failed or failed_of(500, _encode({"error": fields}))
+        elif kind == "response.failed":
+            self.failed = self.failed or failed_of(400, _encode({"error": fields_of(fields["response"])["error"]}))
+        elif kind not in _BEGUN:
+            self.last += 1
+            fields["sequence_number"] = msgspec.Raw(b"%d" % self.last)
+            if "response" in fields:
+                fields["response"] = msgspec.Raw(self._own(fields["response"]))
+            if kind in _ENDS:
+                facts = fields.get("groundplan", msgspec.Raw(b"null"))
+                self.whole = told_back(fields_of(fields["response"]), {"groundplan": bytes(facts)})
+            else:
+                self._keep(named_event(kind, _encode(fields)))
+
+    def _own(self, response: msgspec.Raw) -> bytes:
+        """It is asked for by our id, from before anything of it was there."""
+        fields, ours = fields_of(response), {"id": _encode(self._id), "created_at": self._at, "background": b"true"}
+        return told_back(fields, ours | ({"store": b"true"} if "store" in fields else {}))
+
+    def _keep(self, event: bytes) -> None:
+        self._room -= len(event) + 64
+        if self._room >= 0:
+            self.events.append((self.last, event))
+            self._tell()
+
+    @property
+    def first(self) -> int:
+        """Number of the first event that is here; of the next one where none is."""
+        return self.events[0][0] if self.events else self.last + 1
+
+    def _fail(self, message: str) -> None:
+        hint = "Ask again."
+        self.failed = self.failed or Failed("server_error", message, "stream_broken", hint)
+
+    @property
+    def full(self) -> bool:
+        return False
+
+    @property
+    def passing(self) -> None:
+        return None
+
+    def holds(self, request: Request, size: int) -> bool:  # noqa: ARG002 -- Response's signature
+        return True
+
+    def cut(self) -> None:
+        self._fail("the answer was ended")

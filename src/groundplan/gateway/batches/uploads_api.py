@@ -1,0 +1,296 @@
+"""`/v1/uploads`: a file that is sent in parts, as over networks that break. Each part is on the disk before it is
+acknowledged; the whole is written from them piece by piece, and is a file like any other then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from groundplan.core.errors import Conflict, Invalid, NotFound, TooLarge
+from groundplan.core.ids import id_of, new_id
+from groundplan.gateway.batches import file_store, files_api, files_room, upload_store
+from groundplan.gateway.batches.file_store import Connection, StoredFile
+from groundplan.gateway.batches.files_room import Connected, Room
+from groundplan.gateway.batches.made_once import MadeOnce
+from groundplan.gateway.batches.shelf import MOST_BYTES, Shelf
+from groundplan.gateway.batches.upload_store import COMPLETED, PENDING, Upload
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.http import multipart
+from groundplan.gateway.http.body_stream import HIGH
+from groundplan.gateway.http.methods import WrongMethod
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy.snapshot import KeyEntry
+
+PATH = b"/v1/uploads"
+PART_BYTES = 64 << 20
+_KEPT = timedelta(hours=1)
+"""Within which all of it has to come."""
+_FIELD = "data"
+
+
+class _ExpiresAfter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    anchor: str
+    seconds: int
+
+
+class NewUpload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/uploads`."""
+
+    bytes: int
+    filename: str
+    mime_type: str
+    purpose: str
+    expires_after: _ExpiresAfter | None = None
+
+
+class _Complete(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    part_ids: list[str]
+    md5: str | None = None
+
+
+class UploadsApi:
+    """See the module."""
+
+    def __init__(self, gateway: Gateway, shelf: Shelf, connected: Connected) -> None:
+        self._gateway = gateway
+        self._shelf = shelf
+        self._connected = connected
+
+    async def answer(self, parts: Sequence[str], request: Request, response: Response, key: KeyEntry) -> None:
+        """One request: `parts` are those of its path behind that of uploads."""
+        if len(parts) not in (0, 2) or (parts and parts[1] not in _BELOW):
+            raise NotFound("there is no such path", code="path_unknown", hint="See docs/batches.md, and OpenAI's API.")
+        if request.method != b"POST":
+            raise WrongMethod(b"POST")
+        if not parts:
+            told = await self._create(request, key)
+        elif parts[1] == "parts":
+            told = await self._take(_id(parts[0], "upload_"), request, response, key)
+        elif parts[1] == "complete":
+            told = await self._complete(_id(parts[0], "upload_"), request, key)
+        else:
+            told = await self._cancel(_id(parts[0], "upload_"), key)
+        response.send(200, msgspec.json.encode(told))
+
+    async def _create(self, request: Request, key: KeyEntry) -> dict[str, Any]:
+        asked, now = msgspec.json.decode(request.body, type=NewUpload), self._gateway.clock.now()
+        if asked.purpose not in files_api.PURPOSES:
+            hint = f"Use one of: {', '.join(files_api.PURPOSES)}"
+            raise Invalid(f"the purpose {asked.purpose[:40]!r} is not served", code="purpose_unsupported", hint=hint)
+        if asked.bytes < 1:
+            raise Invalid("bytes is below 1", code="upload_bytes", hint="Say how many bytes the whole file has.")
+        if asked.bytes > MOST_BYTES:
+            told = f"the file is larger than {MOST_BYTES >> 20} MB"
+            raise TooLarge(told, code="file_too_large", hint="Cut it into several files.")
+        seconds = None
+        if (after := asked.expires_after) is not None:
+            if after.anchor != "created_at":
+                hint = "Use created_at."
+                raise Invalid("expires_after is counted from something else", code="expires_after_anchor", hint=hint)
+            seconds = files_api.check_seconds("expires_after", str(after.seconds))
+        (await self._room(request, key)).check(asked.bytes)
+        name = multipart.short_name(asked.filename) or "file"
+        upload = Upload(new_id(), key.workload, name, asked.purpose, asked.bytes, now, now + _KEPT, seconds)
+        async with self._connected() as connection:
+            await upload_store.add(connection, upload, UUID(key.id))
+        return _told(upload, now)
+
+    async def _take(self, id: UUID, request: Request, response: Response, key: KeyEntry) -> dict[str, Any]:
+        """One part, which is durable then."""
+        async with self._connected() as connection:
+            await self._pending(connection, id, key)
+        response.holds(request, HIGH)  # nothing of it is kept in memory
+        multipart.stream_of(request)
+        room = await self._room(request, key)
+        room.expect(request)
+        part = new_id()
+        size = await self._shelf.keep(part, _data(request, room), PART_BYTES)
+        now = self._gateway.clock.now()
+        await self._gateway.to_its_end(self._enter(id, part, size, now, key, room))
+        return {
+            "id": f"part_{part.hex}",
+            "object": "upload.part",
+            "created_at": int(now.timestamp()),
+            "upload_id": f"upload_{id.hex}",
+        }
+
+    async def _enter(self, id: UUID, part: UUID, size: int, now: datetime, key: KeyEntry, room: Room) -> None:
+        committing = False
+        try:
+            async with self._connected() as connection, connection.transaction():
+                upload = await self._pending(connection, id, key, lock=True)
+                file = StoredFile(part, key.workload, file_store.PART, "", size, now, upload.expires_at)
+                await room.enter(connection, file)
+                await file_store.add(connection, file, UUID(key.id), id)
+                committing = True
+        finally:
+            if not committing:
+                self._shelf.path(part).unlink(missing_ok=True)
+
+    async def _complete(self, id: UUID, request: Request, key: KeyEntry) -> dict[str, Any]:
+        asked = msgspec.json.decode(request.body, type=_Complete)
+        async with self._connected() as connection:
+            upload = await _found(connection, id, key)
+            if upload.status != COMPLETED:
+                upload = await self._pending(connection, id, key)
+                there = await upload_store.parts(connection, id)
+                parts = [(part, there[part]) for part in _parts(asked, upload, there)]
+        if upload.status == COMPLETED:
+            return await self._as_told(upload)
+        made, digest = new_id(), None if asked.md5 is None else hashlib.md5(usedforsecurity=False)
+        size = await self._shelf.keep(made, self._whole(parts, digest))
+        if digest is not None and asked.md5 is not None and digest.hexdigest() != asked.md5.lower():
+            self._shelf.path(made).unlink(missing_ok=True)
+            raise Invalid("the file has another md5", code="upload_md5", hint="Send the parts again.")
+        return await self._gateway.to_its_end(self._finish(id, made, size, key, await self._room(request, key)))
+
+    async def _finish(self, id: UUID, made: UUID, size: int, key: KeyEntry, room: Room) -> dict[str, Any]:
+        """Its parts become a file, unless they have become one meanwhile."""
+        now, committing, gone = self._gateway.clock.now(), False, list[UUID]()
+        try:
+            async with self._connected() as connection, connection.transaction():
+                upload = await _found(connection, id, key, lock=True)
+                if upload.status != COMPLETED:
+                    upload = await self._pending(connection, id, key)
+                    ends = None if upload.seconds is None else now + timedelta(seconds=upload.seconds)
+                    file = StoredFile(made, key.workload, upload.purpose, upload.filename, size, now, ends)
+                    gone = await upload_store.end(connection, id, COMPLETED, made)
+                    await room.enter(connection, file)
+                    await file_store.add(connection, file, UUID(key.id))
+                    committing = True
+        finally:
+            if not committing:
+                self._shelf.path(made).unlink(missing_ok=True)
+        for part in gone:
+            self._shelf.path(part).unlink(missing_ok=True)
+        async with self._connected() as connection:
+            upload = await _found(connection, id, key)
+        return await self._as_told(upload)
+
+    async def _cancel(self, id: UUID, key: KeyEntry) -> dict[str, Any]:
+        async def ended() -> tuple[Upload, list[UUID]]:
+            async with self._connected() as connection, connection.transaction():
+                upload = await _found(connection, id, key, lock=True)
+                if upload.status == COMPLETED:
+                    raise _over(upload.status)
+                gone = await upload_store.end(connection, id, upload_store.CANCELLED)
+                return await _found(connection, id, key), gone
+
+        upload, gone = await self._gateway.to_its_end(ended())
+        for part in gone:
+            self._shelf.path(part).unlink(missing_ok=True)
+        return _told(upload, self._gateway.clock.now())
+
+    async def _whole(self, parts: Sequence[tuple[UUID, int]], digest: Any) -> AsyncGenerator[bytes, None]:
+        """Of parts and their lengths. Raises `Unavailable`."""
+        for part, length in parts:
+            async for data in self._shelf.read(part, length):
+                if digest is not None:
+                    digest.update(data)
+                yield data
+
+    async def _room(self, request: Request, key: KeyEntry) -> Room:
+        once = MadeOnce(request, PATH, key, "")
+        once.digest = None  # what is sent again is a part of its own, or of nothing
+        return await files_room.room(self._gateway, self._connected, self._shelf, key.workload, once)
+
+    async def _pending(self, connection: Connection, id: UUID, key: KeyEntry, *, lock: bool = False) -> Upload:
+        """One that parts may still be sent for. Raises `NotFound`, `Conflict`."""
+        upload = await _found(connection, id, key, lock=lock)
+        status = _status(upload, self._gateway.clock.now())
+        if status != PENDING:
+            raise _over(status)
+        return upload
+
+    async def _as_told(self, upload: Upload) -> dict[str, Any]:
+        """With its file, where that is there still."""
+        file = None
+        if upload.file is not None:
+            async with self._connected() as connection:
+                file = await file_store.find(connection, upload.file, upload.workload)
+        return _told(upload, self._gateway.clock.now(), file)
+
+
+_BELOW = ("parts", "complete", "cancel")
+
+
+def _id(text: str, prefix: str) -> UUID:
+    try:
+        return id_of(text, prefix)
+    except ValueError as error:
+        raise _absent() from error
+
+
+def _absent() -> NotFound:
+    hint = "Use an id of POST /v1/uploads, with a key of the same workload; it is forgotten an hour after its time."
+    return NotFound("there is no such upload", code="upload_not_found", hint=hint)
+
+
+async def _found(connection: Connection, id: UUID, key: KeyEntry, *, lock: bool = False) -> Upload:
+    """Raises `NotFound`."""
+    upload = await upload_store.find(connection, id, key.workload, lock=lock)
+    if upload is None:
+        raise _absent()
+    return upload
+
+
+def _over(status: str) -> Conflict:
+    return Conflict(f"this upload is {status}", code="upload_over", hint="Begin another one: POST /v1/uploads.")
+
+
+def _status(upload: Upload, now: datetime) -> str:
+    return "expired" if upload.status == PENDING and upload.expires_at <= now else upload.status
+
+
+def _told(upload: Upload, now: datetime, file: StoredFile | None = None) -> dict[str, Any]:
+    return {
+        "id": f"upload_{upload.id.hex}",
+        "object": "upload",
+        "bytes": upload.bytes,
+        "created_at": int(upload.created_at.timestamp()),
+        "expires_at": int(upload.expires_at.timestamp()),
+        "filename": upload.filename,
+        "purpose": upload.purpose,
+        "status": _status(upload, now),
+        "file": None if file is None else files_api.file_json(file),
+    }
+
+
+def _parts(asked: _Complete, upload: Upload, there: dict[UUID, int]) -> list[UUID]:
+    """Of which the whole is made, in their order. Raises `Invalid`."""
+    ids = list[UUID]()
+    for text in asked.part_ids:
+        try:
+            ids.append(id_of(text, "part_"))
+        except ValueError:
+            ids.append(upload.id)
+    if not ids or len(set(ids)) != len(ids) or not there.keys() >= set(ids):
+        hint = "Name the ids that POST /v1/uploads/ID/parts gave, each once and in order."
+        raise Invalid("part_ids has what is no part of this upload", code="upload_parts", hint=hint)
+    if (size := sum(there[id] for id in ids)) != upload.bytes:
+        hint = "Send what is missing, or begin again with the right number of bytes."
+        told = f"the parts have {size} bytes together, and the upload was announced with {upload.bytes}"
+        raise Invalid(told, code="upload_bytes", hint=hint)
+    return ids
+
+
+async def _data(request: Request, room: Room) -> AsyncGenerator[bytes, None]:
+    """What the form has in its one field. Raises `Invalid`, `TooLarge`."""
+    seen = False
+    async for event in multipart.events(multipart.stream_of(request), request.headers.get(b"content-type")):
+        if isinstance(event, multipart.Part):
+            if event.name != _FIELD or seen:
+                hint = f"Send the bytes in the field `{_FIELD}`, and nothing else."
+                raise Invalid("the form has another field", code="upload_field", hint=hint)
+            seen = True
+        elif isinstance(event, multipart.Data):
+            room.take(event.data)
+            yield event.data
+    if not seen:
+        raise Invalid("there is no data in the form", code="file_missing", hint=f"Send a field named {_FIELD}.")

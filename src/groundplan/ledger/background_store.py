@@ -1,0 +1,188 @@
+"""The SQL of responses that are made in the background: written by gateways, deleted by the control process when they
+may not be kept any more. What they say is sealed; opening it is elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from groundplan.ledger import kept_rows
+
+Conn = Connection[Any]
+CHANNEL: Final = "groundplan_background"
+"""Tells the id of one that was cancelled."""
+QUEUED, RUNNING, CANCELLED, FAILED = "queued", "in_progress", "cancelled", "failed"
+OPEN: Final = frozenset({QUEUED, RUNNING})
+_OPEN: Final = "status IN ('queued', 'in_progress')"
+_COLUMNS: Final = "id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed, failed, ended, status"
+_MINE: Final = "id = %(id)s AND owner = %(owner)s AND workload = %(workload)s AND expires_at > now()"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`owner` is the key that asked for it, or the first of its line. `failed`: what went wrong, sealed; None where a
+    worker ended before it could say so. `ended`: number of its last event. `call_id`: of the call that makes it; None
+    while it waits again."""
+
+    id: str
+    call_id: UUID | None
+    workload: str
+    owner: UUID
+    key_id: UUID
+    person: str
+    said: dict[str, str]
+    at: datetime
+    expires_at: datetime
+    sealed: str
+    failed: str | None = None
+    ended: int | None = None
+    status: str = QUEUED
+
+
+def add(conn: Conn, row: Row, epoch: UUID | None, most: int, most_bytes: int) -> bool:
+    """Whether there is room for it: `most` of a workload may be open, with so many bytes. With an `epoch` it is that
+    worker's at once."""
+    status = QUEUED if epoch is None else RUNNING
+    done = conn.execute(
+        f"""INSERT INTO background_response (id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed,
+              status, epoch)
+            SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM (
+              SELECT count(*) AS there, coalesce(sum(octet_length(sealed)), 0) AS bytes FROM background_response
+              WHERE workload = %s AND {_OPEN}) o WHERE there < %s AND bytes < %s""",
+        (
+            row.id, row.call_id, row.workload, row.owner, row.key_id, row.person, Jsonb(row.said), row.at,
+            row.expires_at, row.sealed, status, epoch, row.workload, most, most_bytes,
+        ),
+    )  # fmt: skip
+    return done.rowcount > 0
+
+
+def find(conn: Conn, id: str, owner: UUID, workload: str) -> Row | None:
+    """One of this owner's, while its time is not over."""
+    with conn.cursor(row_factory=class_row(Row)) as cursor:
+        named = {"id": id, "owner": owner, "workload": workload}
+        return cursor.execute(f"SELECT {_COLUMNS} FROM background_response WHERE {_MINE}", named).fetchone()
+
+
+def status(conn: Conn, id: str) -> str:
+    """Empty where there is none."""
+    row = conn.execute("SELECT status FROM background_response WHERE id = %s", (id,)).fetchone()
+    return "" if row is None else str(row[0])
+
+
+def claim(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> list[Row]:
+    """Make the oldest that wait this worker's, as many as there are ids of `calls`: each run is a call of its own."""
+    with conn.cursor(row_factory=class_row(Row)) as cursor:
+        return cursor.execute(
+            f"""WITH due AS MATERIALIZED (
+                  SELECT id FROM background_response WHERE status = 'queued' AND expires_at > now()
+                  ORDER BY at LIMIT %s FOR UPDATE SKIP LOCKED),
+                numbered AS (SELECT id AS due_id, row_number() OVER () AS number FROM due)
+                UPDATE background_response SET status = 'in_progress', epoch = %s, call_id = coalesce(call_id, made)
+                FROM numbered JOIN unnest(%s::uuid[]) WITH ORDINALITY n (made, place) ON place = number
+                WHERE id = due_id RETURNING {_COLUMNS}""",
+            (len(calls), epoch, list(calls)),
+        ).fetchall()
+
+
+def running(conn: Conn, epoch: UUID, known: Sequence[str]) -> list[Row]:
+    """What is this worker's, but for the ids that it knows."""
+    with conn.cursor(row_factory=class_row(Row)) as cursor:
+        return cursor.execute(
+            f"SELECT {_COLUMNS} FROM background_response WHERE status = 'in_progress' AND epoch = %s AND id <> ALL(%s)",
+            (epoch, list(known)),
+        ).fetchall()
+
+
+def waiting(conn: Conn) -> bool:
+    """Whether any waits to be begun."""
+    row = conn.execute(
+        "SELECT EXISTS (SELECT FROM background_response WHERE status = 'queued' AND expires_at > now())"
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def recover(conn: Conn) -> None:
+    """Of workers that ended, and whose journals were taken over: what was sent has failed, as it is not sent again; the
+    rest waits again, with what nobody billed."""
+    conn.execute(
+        """UPDATE background_response b SET
+             status = CASE WHEN o.sent THEN 'failed' ELSE 'queued' END, epoch = CASE WHEN o.sent THEN b.epoch END,
+             call_id = CASE WHEN o.sent THEN b.call_id END
+           FROM (
+             SELECT r.id, s.gaps > 0 OR EXISTS (
+                 SELECT FROM attempt a WHERE a.call_id = r.call_id AND a.outcome <> 'not_billed') AS sent
+             FROM background_response r JOIN shipped s ON s.epoch = r.epoch AND s.done
+             WHERE r.status = 'in_progress' FOR UPDATE OF r SKIP LOCKED) o
+           WHERE b.id = o.id AND b.status = 'in_progress'"""
+    )
+
+
+def end(conn: Conn, id: str, epoch: UUID, status: str, failed: str | None, ended: int) -> bool:
+    """Whether it was still this worker's, and not cancelled."""
+    done = conn.execute(
+        """UPDATE background_response SET status = %s, failed = %s, ended = %s
+           WHERE id = %s AND epoch = %s AND status = 'in_progress'""",
+        (status, failed, ended, id, epoch),
+    )
+    return done.rowcount > 0
+
+
+def cancel(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
+    """Whether it was still open; whoever makes it is told."""
+    cancelled: LiteralString = f"UPDATE background_response SET status = 'cancelled' WHERE {_MINE} AND {_OPEN}"
+    return _ended(conn, cancelled, id, owner, workload)
+
+
+def delete(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
+    """Whether there was one of this owner's; whoever makes it is told."""
+    return _ended(conn, f"DELETE FROM background_response WHERE {_MINE}", id, owner, workload)
+
+
+def _ended(conn: Conn, by: LiteralString, id: str, owner: UUID, workload: str) -> bool:
+    """Whether `by` met one of this owner's, which nobody needs to make any more."""
+    met = conn.execute(by, {"id": id, "owner": owner, "workload": workload}).rowcount > 0
+    if met:
+        conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, id))
+    return met
+
+
+def over(conn: Conn, epoch: UUID, ids: Sequence[str]) -> list[str]:
+    """Those of `ids` that are not this worker's any more."""
+    rows = conn.execute(
+        """SELECT id FROM unnest(%s::text[]) m (id) WHERE NOT EXISTS (
+             SELECT FROM background_response b WHERE b.id = m.id AND b.epoch = %s AND b.status = 'in_progress')""",
+        (list(ids), epoch),
+    ).fetchall()
+    return [id for (id,) in rows]
+
+
+def add_events(conn: Conn, id: str, number: int, upto: int, sealed: str) -> None:
+    """Keep events with the numbers from `number` to `upto` of one that is being made."""
+    conn.execute(
+        """INSERT INTO background_event (id, number, upto, sealed)
+           SELECT id, %s, %s, %s FROM background_response WHERE id = %s AND status = 'in_progress'
+           ON CONFLICT (id, number) DO NOTHING""",
+        (number, upto, sealed, id),
+    )
+
+
+def events(conn: Conn, id: str, after: int) -> list[str]:
+    """What is kept of the events behind the number `after`, in parts, sealed."""
+    rows = conn.execute(
+        "SELECT sealed FROM background_event WHERE id = %s AND upto > %s ORDER BY number", (id, after)
+    ).fetchall()
+    return [sealed for (sealed,) in rows]
+
+
+def keep_only(conn: Conn, rules: kept_rows.Rules) -> dict[str, int]:
+    """See `kept_rows`."""
+    return kept_rows.keep_only(conn, "background_response", rules)

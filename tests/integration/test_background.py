@@ -1,0 +1,371 @@
+"""Responses that nobody waits for, by real workers and OpenAI's official client: made once, followed, cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from openai import AsyncOpenAI, BadRequestError, NotFoundError
+from openai.types.responses import Response as ResponseObject
+from openai.types.responses import ResponseStreamEvent
+from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.patient import OpenAIs
+from tests.integration.sdk_types import OURS, strict
+from tests.integration.test_batch_kill import insist, shipping
+from tests.integration.test_responses import RATES, Own
+
+from groundplan.blueprint.model import Keep
+from groundplan.core.money import PICO
+from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.ledger import background_store
+from groundplan.ledger.background_store import CHANNEL
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+KEEP = Keep(content="full", seconds=3600)
+OVER = ("completed", "incomplete", "failed", "cancelled")
+IN_BACKGROUND: dict[str, Any] = {
+    "model": "scripted/chat", "input": "First?", "background": True, "max_output_tokens": 500,
+}  # fmt: skip
+
+
+@dataclass
+class Endless:
+    """A chat that says a word each 20 ms until nobody listens."""
+
+    begun: int = 0
+    left: float = 0
+
+    async def handle(self, _: Request, response: Response) -> None:
+        self.begun += 1
+        head = response.start(200, b"content-type: text/event-stream\r\n")
+        delta = {"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", **delta}
+        try:
+            while True:
+                response.write(b"data: %b\n\n" % json.dumps(chunk).encode(), head)
+                head = b""
+                await asyncio.sleep(0.02)
+        finally:
+            self.left = time.monotonic()
+
+
+@dataclass
+class Setup:
+    stack: Stack
+    chat: ScriptedModel
+    endless: Endless
+
+    def client(self, key: str) -> AsyncOpenAI:
+        url = f"http://127.0.0.1:{self.stack.port}/v1"
+        return AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=OpenAIs(), timeout=30)
+
+    async def found(self, key: str, id: str) -> ResponseObject:
+        """As it is now, of the official client's type."""
+        return found(await self.stack.ask("GET", f"/v1/responses/{id}", key))
+
+    async def over(self, key: str, id: str) -> ResponseObject:
+        """As it is once it is over."""
+        async with asyncio.timeout(60):
+            while (now := await self.found(key, id)).status not in OVER:  # noqa: ASYNC110 -- another process makes it
+                await asyncio.sleep(0.05)
+        return now
+
+    def calls(self) -> list[tuple[Any, ...]]:
+        """(status, attempts, all of them settled once) of each call, once the journal was shipped."""
+        return self.stack.sql(
+            """SELECT c.status, count(a.*), coalesce(sum(a.cost_usd), 0) > 0 FROM call c
+               LEFT JOIN attempt a ON a.call_id = c.id GROUP BY c.id, c.status ORDER BY c.id"""
+        )
+
+
+def found(reply: Reply) -> ResponseObject:
+    assert reply.status == 200, reply.body
+    made: ResponseObject = strict(ResponseObject, reply.body, ours=OURS | {"store"})
+    return made
+
+
+def numbers(events: list[Any]) -> list[int]:
+    return [event.sequence_number for event in events]
+
+
+def said(events: list[Any]) -> str:
+    return "".join(event.delta for event in events if event.type == "response.output_text.delta")
+
+
+async def raw_events(setup: Setup, key: str, path: str) -> list[Any]:
+    """Each event of a stream, strictly of the official client's types."""
+    reply = await setup.stack.ask("GET", path, key)
+    assert reply.status == 200, reply.body
+    parts = [part for part in reply.body.decode().split("\n\n") if part and not part.startswith(":")]
+    return [strict(ResponseStreamEvent, part.partition("\ndata: ")[2], ours=OURS) for part in parts]
+
+
+@pytest.fixture
+async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+    own, endless, loop = Own(), Endless(), asyncio.get_running_loop()
+    async with AsyncExitStack() as opened:
+        ports = []
+        for each in (own, endless):
+            server = Server(each.handle, of_refusal, loop)
+            listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+            opened.push_async_callback(server.drain, 0.2)
+            opened.callback(listener.close)
+            ports.append(listener.sockets[0].getsockname()[1])
+        chat, port = await opened.enter_async_context(scripted("chat"))
+        stack = await opened.enter_async_context(installation(database, tmp_path))
+        places = [
+            deployment(
+                "chat",
+                port,
+                rates=RATES,
+                accepts=["image"],
+                image_tokens=100,
+                context_tokens=200_000,
+                max_output_tokens=100_000,
+            ),
+            deployment("own", ports[0], rates=RATES, serves=["responses"]),
+            deployment("endless", ports[1], rates=RATES, billing_on_cancel="generated"),
+        ]
+        names = [place.name for place in places]
+        made = [workload("keeper", names, keep=KEEP, max_output_tokens=100_000), workload("assistant", names)]
+        stack.apply(blueprint(1, places, made, limit=PICO))
+        stack.start(2)
+        await stack.ready()
+        yield Setup(stack, chat, endless)
+
+
+@pytest.mark.parametrize("model", ["chat", "own"])
+async def test_it_is_acknowledged_made_once_and_found_by_its_own_key_only(setup: Setup, model: str) -> None:
+    key, other = setup.stack.key("keeper"), setup.stack.key("keeper")
+    body = IN_BACKGROUND | {"model": f"scripted/{model}", "instructions": "Be short.", "metadata": {"a": "b"}}
+    begun = found(await setup.stack.post("/v1/responses", key, body))
+    assert begun.status == "queued" and begun.background is True and begun.output == []
+    assert begun.instructions == "Be short." and begun.metadata == {"a": "b"}
+    made = await setup.over(key, begun.id)
+    assert (made.id, made.status, made.background, made.created_at) == (begun.id, "completed", True, begun.created_at)
+    assert made.output_text and made.usage is not None and made.usage.output_tokens > 0
+    assert made.model_extra is not None and made.model_extra["groundplan"]["store"] is True
+    async with setup.client(other) as client:
+        for refused in (
+            client.responses.retrieve(begun.id),
+            client.responses.cancel(begun.id),
+            client.responses.delete(begun.id),
+            client.responses.retrieve(begun.id, stream=True),
+            client.responses.input_items.list(begun.id),
+        ):
+            with pytest.raises(NotFoundError):
+                await refused
+    async with setup.client(key) as client:
+        after = await client.responses.create(
+            model="auto", input="Second?", previous_response_id=begun.id, max_output_tokens=50
+        )
+        assert after.model_extra is not None and after.model_extra["groundplan"]["deployment"] == model
+        items = await client.responses.input_items.list(begun.id)
+        assert [item.type for item in items.data] == ["message"]
+        assert (await client.responses.cancel(begun.id)).status == "completed", "what is over stays as it is"
+        await client.responses.delete(begun.id)
+        with pytest.raises(NotFoundError):
+            await client.responses.retrieve(begun.id)
+    assert setup.stack.sql("SELECT count(*) FROM background_event") == [(0,)]
+
+
+async def test_a_stream_that_was_cut_is_taken_up_behind_any_event(setup: Setup) -> None:
+    """By whichever worker: each makes half of them."""
+    setup.chat.script = Script(tokens=30, chunk_ms=20)
+    key = setup.stack.key("keeper")
+    for _ in range(3):
+        async with setup.client(key) as client:
+            first: list[Any] = []
+            async with await client.responses.create(**IN_BACKGROUND, stream=True) as stream:
+                async for event in stream:
+                    first.append(event)
+                    if len(first) == 9:
+                        break
+        id = first[0].response.id
+        assert [event.type for event in first[:3]] == [
+            "response.created", "response.queued", "response.in_progress",
+        ]  # fmt: skip
+        assert numbers(first) == list(range(9))
+        async with setup.client(key) as client:
+            resumed = await client.responses.retrieve(id, stream=True, starting_after=first[-1].sequence_number)
+            rest = [event async for event in resumed]
+        assert numbers(rest) == list(range(9, 9 + len(rest))) and rest[-1].type == "response.completed"
+        assert said(first + rest) == rest[-1].response.output_text
+        again = await raw_events(setup, key, f"/v1/responses/{id}?stream=true")
+        assert numbers(again) == list(range(9 + len(rest)))
+        assert [event.type for event in again] == [event.type for event in first + rest]
+        assert all(event.response.id == id for event in again if hasattr(event, "response"))
+        last = await raw_events(setup, key, f"/v1/responses/{id}?stream=true&starting_after={rest[-2].sequence_number}")
+        assert [event.type for event in last] == ["response.completed"]
+        assert await raw_events(setup, key, f"/v1/responses/{id}?stream=true&starting_after=999") == []
+    assert setup.chat.counted == 3
+
+
+async def test_cancel_ends_its_upstream_at_once_and_is_billed_as_declared(setup: Setup) -> None:
+    key = setup.stack.key("keeper")
+    body = IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
+    taken = []
+    async with shipping(setup.stack):
+        for number in range(1, 7):
+            begun = found(await setup.stack.post("/v1/responses", key, body))
+            async with asyncio.timeout(30):
+                while setup.endless.begun < number:  # noqa: ASYNC110 -- another process makes it
+                    await asyncio.sleep(0.01)
+            assert (await setup.found(key, begun.id)).status == "in_progress"
+            await asyncio.sleep(0.2)
+            setup.endless.left, asked = 0, time.monotonic()
+            assert found(await setup.stack.post(f"/v1/responses/{begun.id}/cancel", key, {})).status == "cancelled"
+            async with asyncio.timeout(10):
+                while not setup.endless.left:  # noqa: ASYNC110 -- another process makes it
+                    await asyncio.sleep(0.005)
+            taken.append(setup.endless.left - asked)
+        assert min(taken) < 0.1, taken
+        assert (await setup.found(key, begun.id)).status == "cancelled"
+        events = await raw_events(setup, key, f"/v1/responses/{begun.id}?stream=true")
+        assert (events[-1].type, events[-1].response.status) == ("response.failed", "cancelled")
+        async with asyncio.timeout(30):
+            while len(calls := setup.calls()) < 6:  # noqa: ASYNC110 -- another process ships it
+                await asyncio.sleep(0.1)
+    assert calls == [("cancelled", 1, True)] * 6, "what was generated, once"
+
+
+@pytest.mark.parametrize("ended", ["cancelled", "deleted"])
+async def test_whichever_worker_makes_it_is_told_that_it_is_to_be_made_no_more(setup: Setup, ended: str) -> None:
+    key = setup.stack.key("keeper")
+    body = IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
+    begun = found(await setup.stack.post("/v1/responses", key, body))
+    url = setup.stack.database.urls["control"]
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as listening:
+        await listening.execute(f"LISTEN {CHANNEL}")
+        if ended == "cancelled":
+            await setup.stack.post(f"/v1/responses/{begun.id}/cancel", key, {})
+        else:
+            await setup.stack.ask("DELETE", f"/v1/responses/{begun.id}", key)
+        told = [each.payload async for each in listening.notifies(timeout=20, stop_after=1)]
+    assert told == [begun.id]
+
+
+async def test_what_cannot_be_found_again_is_refused_before_it_is_made(setup: Setup) -> None:
+    key, bare = setup.stack.key("keeper"), setup.stack.key("assistant")
+    for whose, more, headers in (
+        (bare, {}, {}),
+        (key, {"store": False}, {}),
+        (key, {}, {"idempotency_key": "once"}),
+    ):
+        refused = await setup.stack.post("/v1/responses", whose, IN_BACKGROUND | more, **headers)
+        assert (refused.status, refused.code) == (400, "field_unsupported"), refused.body
+        assert refused.json["error"]["field"] == "background"
+    unknown = await setup.stack.post("/v1/responses", key, IN_BACKGROUND | {"model": "none"})
+    assert unknown.status == 404
+    gone = await setup.stack.post("/v1/responses", key, IN_BACKGROUND | {"previous_response_id": "resp_none"})
+    assert (gone.status, gone.code) == (404, "response_not_found")
+    begun = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
+    for query in ("stream=true&starting_after=x", "stream=true&starting_after=1e3"):
+        wrong = await setup.stack.ask("GET", f"/v1/responses/{begun.id}?{query}", key)
+        assert (wrong.status, wrong.code) == (400, "starting_after")
+    assert setup.stack.sql("SELECT count(*) FROM background_response") == [(1,)]
+    async with setup.client(key) as client:
+        with pytest.raises(BadRequestError):
+            await client.responses.input_tokens.count(model="auto", input="x", extra_body={"background": True})
+
+
+async def test_what_is_refused_when_it_is_made_has_failed_and_says_why(setup: Setup) -> None:
+    """Budgets and limits are asked when it is made, and an upstream fails as it fails any call."""
+    key = setup.stack.key("keeper")
+    dear = IN_BACKGROUND | {"max_output_tokens": 90_000}
+    for _ in range(2):  # each may cost 0.9 USD, of 1 USD that there is
+        setup.chat.script = Script(tokens=5, latency_ms=1500)
+        begun = found(await setup.stack.post("/v1/responses", key, dear))
+    failed = await setup.over(key, begun.id)
+    assert failed.status == "failed" and failed.error is not None and failed.error.code == "rate_limit_exceeded"
+    assert failed.model_extra is not None and failed.model_extra["groundplan"]["code"] == "budget_exhausted"
+    setup.chat.script = Script(mode="down")
+    begun = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
+    failed = await setup.over(key, begun.id)
+    assert failed.status == "failed" and failed.error is not None and failed.error.code == "server_error"
+    events = await raw_events(setup, key, f"/v1/responses/{begun.id}?stream=true")
+    assert [event.type for event in events] == ["response.created", "response.queued", "response.failed"]
+    async with setup.client(key) as client:
+        with pytest.raises(NotFoundError):
+            await client.responses.create(model="auto", input="x", previous_response_id=begun.id)
+
+
+async def test_files_are_put_into_it_when_it_is_made(setup: Setup) -> None:
+    key = setup.stack.key("keeper")
+    async with setup.client(key) as client:
+        file = await client.files.create(file=("a.png", b"\x89PNG\r\n\x1a\n"), purpose="vision")
+        picture = {"type": "input_image", "file_id": file.id, "detail": "auto"}
+        asked: Any = IN_BACKGROUND | {"input": [{"role": "user", "content": [picture]}]}
+        begun = await client.responses.create(**asked)
+        assert (await setup.over(key, begun.id)).status == "completed"
+        assert setup.chat.last is not None and b"data:image/png;base64," in setup.chat.last.body
+        items = await client.responses.input_items.list(begun.id)
+        assert [item.to_dict()["content"] for item in items.data] == [[picture]], "its id is what is kept"
+
+
+async def test_what_is_kept_goes_with_its_time_and_its_rule(setup: Setup) -> None:
+    key = setup.stack.key("keeper")
+    begun = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
+    await setup.over(key, begun.id)
+    assert setup.stack.sql("SELECT bool_and(sealed LIKE 'sealed:%%') FROM background_event") == [(True,)]
+    assert setup.stack.sql("SELECT sealed LIKE 'sealed:%%', status FROM background_response") == [(True, "completed")]
+    with psycopg.connect(setup.stack.database.urls["control"]) as conn:
+        assert background_store.keep_only(conn, [("keeper", True, 3600)]) == {}
+        assert background_store.keep_only(conn, [("keeper", False, 3600)]) == {"keeper": 1}
+    assert setup.stack.sql("SELECT count(*) FROM background_event") == [(0,)]
+
+
+async def test_of_a_worker_that_is_killed_what_was_sent_has_failed_and_the_rest_is_made(
+    database: Database, tmp_path: Path
+) -> None:
+    """None is made twice, each attempt is in one row, and nothing is held for ever."""
+    async with scripted("chat") as (chat, port), installation(database, tmp_path) as stack, shipping(stack):
+        place = deployment("chat", port, rates=RATES)
+        stack.apply(blueprint(1, [place], [workload("keeper", ["chat"], keep=KEEP)]))
+        stack.start()
+        await stack.ready()
+        setup, key = Setup(stack, chat, Endless()), stack.key("keeper")
+        chat.script = Script(tokens=40, chunk_ms=100)
+        sent = [found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id for _ in range(3)]
+        async with asyncio.timeout(30):
+            while chat.counted < 3:  # noqa: ASYNC110 -- another process makes it
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.8)
+        stack.workers[0].kill()
+        stack.workers.pop(0).wait()
+        waits = "INSERT INTO background_response SELECT 'resp_w', NULL, workload, owner, key_id, person, said, at,"
+        stack.sql(f"{waits} expires_at, sealed FROM background_response LIMIT 1")  # not begun when its worker ended
+        chat.script = Script(tokens=5)
+        stack.start()
+        for id in sent:
+            failed = await insist_over(setup, key, id)
+            assert failed.status == "failed" and failed.model_extra is not None
+            assert failed.model_extra["groundplan"]["code"] == "background_interrupted"
+            events = await raw_events(setup, key, f"/v1/responses/{id}?stream=true")
+            assert events[-1].type == "response.failed" and said(events), "what was kept of it is told"
+        assert (await insist_over(setup, key, "resp_w")).status == "completed"
+        assert chat.counted == 4
+        async with asyncio.timeout(30):
+            while len(rows := stack.sql("SELECT DISTINCT call_id FROM attempt")) < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert stack.sql("SELECT count(*) FROM attempt") == [(len(rows),)]
+
+
+async def insist_over(setup: Setup, key: str, id: str) -> ResponseObject:
+    """As it is once it is over, and a worker answers."""
+    while True:
+        async with setup.client(key) as client:
+            now: ResponseObject = await insist(lambda: client.responses.retrieve(id))
+        if now.status in OVER:
+            return now
+        await asyncio.sleep(0.1)

@@ -1,0 +1,179 @@
+"""Files that are sent in parts, by OpenAI's official client: durable part by part, made whole, tidied up."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from openai import APIStatusError, AsyncOpenAI, ConflictError, NotFoundError
+from openai.types import Upload
+from openai.types.uploads import UploadPart
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, workload
+from tests.integration.sdk_types import strict
+from tests.integration.test_batch_kill import insist
+from tests.unit.test_multipart import form
+
+from groundplan.gateway.batches import files_api, shelf
+from groundplan.gateway.database import connect
+from groundplan.testing.database import Database
+
+CONTENT = os.urandom(700_000)
+FORM = "multipart/form-data; boundary=xyz"
+
+
+@dataclass
+class Setup:
+    stack: Stack
+
+    def client(self, key: str) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=key, max_retries=0)
+
+    def on_disk(self) -> int:
+        return len(list((self.stack.home.root / "files").glob("[0-9a-f]*")))
+
+    async def begun(self, client: AsyncOpenAI, size: int = len(CONTENT), **more: Any) -> Upload:
+        return await client.uploads.create(
+            bytes=size, filename="a.pdf", mime_type="application/pdf", purpose="user_data", **more
+        )
+
+
+@pytest.fixture
+async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+    async with installation(database, tmp_path) as stack:
+        made = [workload("assistant", ["one"], file_bytes=4_000_000), workload("other", ["one"])]
+        stack.apply(blueprint(1, [deployment("one", 9)], made))
+        stack.start(2)
+        await stack.ready()
+        yield Setup(stack)
+
+
+async def refused(asking: Any) -> str:
+    with pytest.raises(APIStatusError) as caught:
+        await asking
+    return str(caught.value.code)
+
+
+async def test_a_file_is_made_of_its_parts_and_nothing_is_left_of_them(setup: Setup) -> None:
+    key = setup.stack.key()
+    async with setup.client(key) as client:
+        for more in ({}, {"md5": hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()}):
+            done = await client.uploads.upload_file_chunked(
+                file=CONTENT, filename="a.pdf", bytes=len(CONTENT), mime_type="application/pdf", purpose="user_data",
+                part_size=100_000, **more,
+            )  # fmt: skip
+            assert done.status == "completed" and done.file is not None
+            assert (done.file.bytes, done.file.filename, done.file.purpose) == (len(CONTENT), "a.pdf", "user_data")
+            assert (await client.files.content(done.file.id)).content == CONTENT
+            await client.files.delete(done.file.id)
+    assert setup.on_disk() == 0
+    assert setup.stack.sql("SELECT count(*) FROM api_file WHERE deleted_at IS NULL") == [(0,)]
+
+
+async def test_parts_are_of_their_upload_and_workload_and_told_by_no_list(setup: Setup) -> None:
+    key, other = setup.stack.key(), setup.stack.key("other")
+    async with setup.client(key) as client, setup.client(other) as stranger:
+        upload = await setup.begun(client)
+        raw = await setup.stack.ask(
+            "POST", f"/v1/uploads/{upload.id}/parts", key, form(("data", CONTENT[:9], "x")), content_type=FORM
+        )
+        strict(UploadPart, raw.body)
+        first, second = [
+            await client.uploads.parts.create(upload.id, data=each) for each in (CONTENT[:400_000], CONTENT[400_000:])
+        ]
+        assert [file.id for file in (await client.files.list()).data] == [], "a part is nobody's file"
+        with pytest.raises(NotFoundError):
+            await client.files.content(first.id.replace("part_", "file-"))
+        for asking in (
+            stranger.uploads.parts.create(upload.id, data=b"x"),
+            stranger.uploads.complete(upload.id, part_ids=[first.id, second.id]),
+            stranger.uploads.cancel(upload.id),
+        ):
+            assert await refused(asking) == "upload_not_found"
+        ids: Any
+        for ids, code in (
+            ([], "upload_parts"), (["x"], "upload_parts"), ([first.id, first.id], "upload_parts"),
+            ([first.id], "upload_bytes"), ([first.id, upload.id.replace("upload_", "part_")], "upload_parts"),
+        ):  # fmt: skip
+            assert await refused(client.uploads.complete(upload.id, part_ids=ids)) == code
+        wrong = client.uploads.complete(upload.id, part_ids=[second.id, first.id], md5=hashlib.md5(b"").hexdigest())
+        assert await refused(wrong) == "upload_md5"
+        damaged = setup.stack.home.root / "files" / str(UUID(first.id.removeprefix("part_")))
+        damaged.write_bytes(b"")
+        assert await refused(client.uploads.complete(upload.id, part_ids=[second.id, first.id])) == "file_damaged"
+        damaged.write_bytes(CONTENT[:400_000])
+        done = await client.uploads.complete(upload.id, part_ids=[second.id, first.id])
+        again = await client.uploads.complete(upload.id, part_ids=[second.id, first.id])
+        assert done.file is not None and again.file == done.file, "whoever did not hear of it asks once more"
+        assert (await client.files.content(done.file.id)).content == CONTENT[400_000:] + CONTENT[:400_000]
+        with pytest.raises(ConflictError):
+            await client.uploads.cancel(upload.id)
+        with pytest.raises(ConflictError):
+            await client.uploads.parts.create(upload.id, data=b"x")
+        assert setup.on_disk() == 1
+
+
+async def test_what_was_acknowledged_is_there_after_a_kill(setup: Setup) -> None:
+    async with setup.client(setup.stack.key()) as client:
+        upload = await setup.begun(client)
+        parts = []
+        for each in (CONTENT[:300_000], CONTENT[300_000:]):
+            parts.append((await insist(partial(client.uploads.parts.create, upload.id, data=each))).id)
+            for worker in setup.stack.workers:
+                worker.kill()
+                worker.wait()
+            setup.stack.workers.clear()
+            setup.stack.start(2)
+        done = await insist(lambda: client.uploads.complete(upload.id, part_ids=parts))
+        assert done.file is not None and (await client.files.content(done.file.id)).content == CONTENT
+
+
+async def test_what_is_given_up_or_too_late_is_taken_off_the_disk(setup: Setup) -> None:
+    key = setup.stack.key()
+    async with setup.client(key) as client:
+        upload, late = await setup.begun(client), await setup.begun(client, expires_after=_HOUR)
+        await client.uploads.parts.create(upload.id, data=CONTENT)
+        part = await client.uploads.parts.create(late.id, data=CONTENT)
+        gone = await setup.stack.ask("POST", f"/v1/uploads/{upload.id}/cancel", key)
+        assert strict(Upload, gone.body).status == "cancelled" and setup.on_disk() == 1
+        assert (await client.uploads.cancel(upload.id)).status == "cancelled"
+        for table in ("api_upload", "api_file"):
+            setup.stack.sql(f"UPDATE {table} SET expires_at = now() - interval '1 minute'")
+        assert await refused(client.uploads.parts.create(late.id, data=b"x")) == "upload_over"
+        assert await refused(client.uploads.complete(late.id, part_ids=[part.id])) == "upload_over"
+        async with await connect(setup.stack.database.urls["gateway"]) as connection:
+            await files_api.sweep(connection, shelf.Shelf(setup.stack.home))
+            assert setup.on_disk() == 0
+            setup.stack.sql("UPDATE api_upload SET expires_at = now() - interval '2 hours'")
+            await files_api.sweep(connection, shelf.Shelf(setup.stack.home))
+    assert setup.stack.sql("SELECT count(*) FROM api_upload") == [(0,)]
+
+
+async def test_what_has_no_room_or_purpose_is_refused(setup: Setup) -> None:
+    async with setup.client(setup.stack.key()) as client:
+        assert await refused(setup.begun(client, 5_000_000)) == "files_full"
+        assert await refused(setup.begun(client, 300 << 20)) == "file_too_large"
+        assert await refused(setup.begun(client, 0)) == "upload_bytes"
+        wrong: Any = client.uploads.create(bytes=1, filename="a", mime_type="a/b", purpose="fine-tune")
+        assert await refused(wrong) == "purpose_unsupported"
+        soon: Any = {"anchor": "created_at", "seconds": 5}
+        assert await refused(setup.begun(client, expires_after=soon)) == "expires_after_range"
+        upload = await setup.begun(client, 3_900_000)
+        await client.uploads.parts.create(upload.id, data=io.BytesIO(os.urandom(3_900_000)))
+        full = client.uploads.parts.create(upload.id, data=os.urandom(200_000))
+        assert await refused(full) == "files_full", "what is sent twice is counted twice until it is whole"
+        assert setup.on_disk() == 1
+    odd = form(("data", b"x", None), ("more", b"x", None))
+    path = f"/v1/uploads/{upload.id}/parts"
+    told = await setup.stack.ask("POST", path, setup.stack.key(), odd, content_type=FORM)
+    assert (told.status, told.code) == (400, "upload_field")
+
+
+_HOUR: Any = {"anchor": "created_at", "seconds": 3600}

@@ -1,0 +1,91 @@
+"""What is taken of a response that nobody waits for: its events by our numbers and id, and what it came to."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from openai.types.responses.response_error import ResponseError
+
+from groundplan.gateway.background import taken
+from groundplan.gateway.background.taken import FIRST, Taken
+from groundplan.gateway.http.sse import named_event
+
+
+def made(events: list[dict[str, Any]], told: list[int] | None = None) -> Taken:
+    found = Taken("resp_ours", datetime.fromtimestamp(7, UTC), lambda: None if told is None else told.append(1))
+    found.start(200, b"")
+    stream = b"".join(named_event(each["type"], json.dumps(each).encode()) for each in events)
+    for at in range(0, len(stream), 11):
+        found.write(stream[at : at + 11])
+    found.end()
+    return found
+
+
+def delta(text: str, number: int = 0) -> dict[str, Any]:
+    return {"type": "response.output_text.delta", "sequence_number": number, "delta": text}
+
+
+def test_events_are_numbered_anew_and_bear_our_id() -> None:
+    theirs = {"id": "resp_theirs", "status": "in_progress", "background": False, "store": False}
+    whole = {**theirs, "status": "completed", "output": []}
+    facts, told = {"cost_usd": "1"}, list[int]()
+    found = made(
+        [
+            {"type": "response.created", "sequence_number": 0, "response": theirs},
+            {"type": "response.in_progress", "sequence_number": 0, "response": theirs},
+            delta("a"),
+            {"type": "response.completed", "sequence_number": 5, "response": whole, "groundplan": facts},
+        ],
+        told,
+    )
+    ours = {"id": "resp_ours", "created_at": 7, "background": True, "store": True}
+    first = json.loads(found.events[0][1].partition(b"data: ")[2])
+    assert first["response"] == theirs | ours and first["sequence_number"] == FIRST
+    assert [number for number, _ in found.events] == [FIRST, FIRST + 1] and len(told) == 2
+    assert found.last == FIRST + 2, "the last event is told once it is written down what it came to"
+    assert json.loads(found.whole) == whole | ours | {"groundplan": facts}
+    assert found.failed is None
+
+
+def test_of_a_long_answer_no_more_events_are_kept_than_there_is_room_for() -> None:
+    text = "x" * 1000
+    found = made([delta(text) for _ in range(5 * 1024)])
+    assert sum(len(event) for _, event in found.events) <= taken.MOST_BYTES
+    assert found.last == FIRST + 5 * 1024 - 1, "they are counted all the same"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (429, "budget_exhausted", "rate_limit_exceeded"),
+        (400, "field_untranslatable", "invalid_prompt"),
+        (403, "key_revoked", "invalid_prompt"),
+        (502, "upstream_failed", "server_error"),
+    ],
+)
+def test_a_refusal_is_told_in_words_that_clients_know(status: int, code: str, kind: str) -> None:
+    found = Taken("resp_ours", datetime.now(UTC), lambda: None)
+    error = {"message": "No.", "type": "x", "param": None, "code": code, "hint": "Why.", "call_id": "c"}
+    found.send(status, json.dumps({"error": error}).encode())
+    assert found.failed is not None
+    told = found.failed.told()
+    assert ResponseError.model_validate(told["error"], strict=True).code == kind and told["error"]["message"] == "No."
+    assert told["groundplan"] == {"code": code, "hint": "Why.", "call_id": "c"}
+
+
+@pytest.mark.parametrize("body", [b"", b"nothing", b'{"error":null}', b'{"error":{"message":7}}'])
+def test_an_error_that_says_nothing_is_told_as_one(body: bytes) -> None:
+    found = Taken("resp_ours", datetime.now(UTC), lambda: None)
+    found.send(500, body)
+    assert found.failed is not None and found.failed.code == "failed" and "500" in found.failed.message
+
+
+def test_a_stream_that_broke_says_so_and_what_came_stays() -> None:
+    broken = {"type": "error", "sequence_number": 3, "code": "stream_broken", "message": "It broke.", "call_id": "c"}
+    found = made([delta("a"), broken])
+    assert found.failed is not None and (found.failed.code, found.failed.message) == ("stream_broken", "It broke.")
+    assert len(found.events) == 1 and not found.whole
+    assert made([{"type": "response.completed"}]).failed is not None

@@ -1,0 +1,145 @@
+"""Calls that come together take each step together; who waits for others is looked at again, and may go away."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig
+
+from groundplan.core.errors import Unauthenticated
+from groundplan.core.ids import new_id, new_id_bytes
+from groundplan.gateway.call.abreast import AFTER_NS, MANY, WITHIN_NS, Abreast
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.pipeline import Pipeline
+from groundplan.gateway.call.steps import run
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.policy.catalog import Catalog
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.ledger.model import Finish
+
+TURNS = (1, 2, 3)
+"""Of the loop in which a call waits for others: whose it is, what it asks and what it takes is known then."""
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with call_rig(tmp_path) as made:
+        made.gateway.abreast._until = sys.maxsize
+        yield made
+
+
+def asked() -> Request:
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "a b c"}], "max_tokens": 20}).encode()
+    headers = {b"authorization": b"Bearer assistant", b"content-type": b"application/json"}
+    return Request(0.0, b"POST", b"/v1/chat/completions", headers, body)
+
+
+def waits(abreast: Abreast) -> bool:
+    return bool(list(abreast.__await__()))
+
+
+def test_a_call_waits_where_several_begin_in_a_moment() -> None:
+    abreast, at = Abreast(), 10**12
+    for number in range(MANY):
+        abreast.begun(at + number)
+        assert waits(abreast) is (number == MANY - 1)
+    abreast.begun(at + AFTER_NS)
+    assert waits(abreast), "others came a moment ago, so more may follow"
+    abreast.begun(at + 2 * AFTER_NS)
+    assert not waits(abreast)
+
+
+def test_a_call_alone_waits_for_nobody() -> None:
+    abreast = Abreast()
+    for number in range(100):
+        abreast.begun(number * WITHIN_NS)
+        assert not waits(abreast)
+
+
+async def test_calls_that_come_together_take_each_step_together(rig: Rig) -> None:
+    calls = [Exchange(new_id_bytes(), asked(), Collected(), CHAT) for _ in range(MANY - 1)]
+    tasks = [asyncio.create_task(run(rig.gateway, call)) for call in calls]
+    for _ in TURNS:
+        await asyncio.sleep(0)
+        told = [([name for name, _ in call.steps], call.token is not None, call.attempts) for call in calls]
+        assert told == [told[0]] * len(calls)
+    assert told[0] == (["identify", "cache"], True, 0)
+    await asyncio.gather(*tasks)
+    assert [call.response.ended for call in calls] == [True] * len(calls)
+    await rig.books()
+
+
+class Counting(Fixed):
+    """Who had a call admitted."""
+
+    def __init__(self, policy: Policy, catalog: Catalog | None) -> None:
+        super().__init__(policy, catalog)
+        self.had: set[str] = set()
+
+    def people(self, workload: str) -> frozenset[str]:  # noqa: ARG002 -- the protocol's signature
+        return frozenset(self.had)
+
+    def count(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
+        self.had.add(person)
+
+
+async def test_of_people_that_come_together_no_more_are_let_in_than_a_workload_is_for(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads={"assistant": {"people": 1}}) as rig:
+        rig.gateway.abreast._until = sys.maxsize
+        people = [str(new_id()) for _ in range(MANY - 1)]
+        keys = {
+            hashlib.sha256(one.encode()).digest(): KeyEntry(one, "assistant", one, False, False, None) for one in people
+        }
+        policy = Policy(2, keys, {}, frozenset(people), frozenset())
+        rig.gateway.live = Counting(policy, rig.gateway.live.catalog)
+        replies = await asyncio.gather(*(rig.chat(one) for one in people))
+        assert sorted(reply.status for reply in replies) == [200, 429, 429]
+
+
+@pytest.mark.parametrize("turns", TURNS)
+async def test_a_key_that_is_revoked_while_a_call_waits_for_others_is_refused(rig: Rig, turns: int) -> None:
+    live, call = rig.gateway.live, Exchange(new_id_bytes(), asked(), Collected(), CHAT)
+    task = asyncio.create_task(run(rig.gateway, call))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    live.policy = dataclasses.replace(live.policy, keys={})  # type: ignore[misc]  # a fixed one
+    with pytest.raises(Unauthenticated):
+        await task
+    assert (call.attempts, rig.models["one"].counted) == (0, 0)
+
+
+@pytest.mark.parametrize("turns", TURNS)
+async def test_a_client_that_leaves_while_its_call_waits_for_others_leaves_nothing_open(rig: Rig, turns: int) -> None:
+    task = asyncio.ensure_future(Pipeline(rig.gateway).handle(asked(), Collected()))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (rig.gateway.running, rig.slices.open_count, rig.slices.available("all", "total")) == (0, 0, LIMIT)
+    (finish,) = await rig.records()
+    assert isinstance(finish, Finish) and (finish.status, finish.http_status) == ("cancelled", 499)
+    assert rig.models["one"].counted == 0
+
+
+async def test_a_client_that_leaves_while_its_answer_waits_for_others_pays_what_it_cost(rig: Rig) -> None:
+    rig.play("one", tokens=7)
+    call = Exchange(new_id_bytes(), asked(), Collected(), CHAT)
+    task = asyncio.create_task(Pipeline(rig.gateway).conduct(call, run))
+    while not call.attempt_answered:  # noqa: ASYNC110 -- to be there in that very turn of the loop
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (call.response.ended, call.cost, call.usage.output) == (False, 70_000_000, 7)
+    assert rig.gateway.loads.of(call.deployments[0]).running == 0
+    await rig.books()
