@@ -26,6 +26,7 @@ ROWS = (
     ("the same, calls at random times", "p50_added_20ms_random_ms", ".2f"),
     ("Stream of 20 chunks: CPU, ms", "stream_cpu_ms", ".2f"),
     ("First chunk, added: p50, ms", "first_chunk_added_ms", ".2f"),
+    ("the same, streams at random times", "first_chunk_added_random_ms", ".2f"),
     ("Prompts of 200 kB a second", "rps_200kb", ",.0f"),
     ("Answer from the cache: CPU, ms", "cached_cpu_ms", ".3f"),
     ("Memory: idle, MiB", "idle_mib", ".0f"),

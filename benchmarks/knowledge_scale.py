@@ -62,6 +62,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import knowledge_exact as exact
+from benchmarks.asked_often import ask_often
 from benchmarks.knowledge_corpus import BANDS, SOURCES, Corpus, make
 from benchmarks.knowledge_machine import Watch, run
 
@@ -177,6 +178,7 @@ def service(database: Database, home: Home) -> Iterator[Endpoint]:
             if process.poll() is not None:
                 raise SystemExit("the search service did not start")
             time.sleep(0.1)
+        ask_often(endpoint)
         yield endpoint
     finally:
         process.kill()

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 import uvloop
+from benchmarks.asked_often import ask_often
 
 from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
@@ -103,10 +104,11 @@ def _search_process() -> Iterator[tuple[Home, int]]:
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
             try:
                 home, deadline = Home(Path(folder)), time.monotonic() + START_SECONDS
-                while lookup(home, SEARCH) is None:
+                while (endpoint := lookup(home, SEARCH)) is None:
                     if child.poll() is not None or time.monotonic() > deadline:
                         raise TimeoutError("the search process did not start")
                     time.sleep(0.1)
+                ask_often(endpoint)
                 yield home, child.pid
             finally:
                 child.terminate()

@@ -1,0 +1,13 @@
+"""A search service as it is for a company that asks it often: with the networks and large pages that it then has."""
+
+from __future__ import annotations
+
+from groundplan.core.endpoints import Endpoint
+from groundplan.gateway.search_app import ASKED_OFTEN
+from groundplan.knowledge.remote import post
+
+
+def ask_often(endpoint: Endpoint) -> None:
+    """So many questions that it begins to make them, which takes some seconds."""
+    texts = [f"What is said of number {number}?" for number in range(ASKED_OFTEN)]
+    post(endpoint, "/embed", {"texts": texts, "questions": True})
