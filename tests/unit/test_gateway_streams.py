@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -99,11 +100,20 @@ async def test_what_was_wrong_with_an_attempt_is_told_where_no_status_says_it(tm
     assert (first[-1].outcome, first[-1].cost) == ("not_billed", 0)
 
 
-async def test_a_gateway_without_room_for_connections_blames_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "told", "hint"),
+    [
+        (errno.EMFILE, "Too many open files", "limit of open files"),
+        (errno.EADDRNOTAVAIL, "no local port is free", "ip_local_port_range"),
+    ],
+)
+async def test_a_gateway_without_room_for_connections_blames_nobody(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int, told: str, hint: str
+) -> None:
     """As where it may have no more files open: no deployment is said to fail, and it is told what to do."""
 
     async def full(*_: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as system:
         system.setattr(http1_pool, "connected", full)
@@ -111,7 +121,7 @@ async def test_a_gateway_without_room_for_connections_blames_nobody(rig: Rig, mo
             reply = await rig.chat()
             assert (reply.status, reply.code) == (503, "upstream_failed")
             error = reply.json["error"]
-            assert "Too many open files" in error["message"] and "limit of open files" in error["hint"]
+            assert told in error["message"] and hint in error["hint"]
     assert not rig.gateway.health.troubled
     assert {(each.outcome, each.cost, *each.flags) for each in await rig.settlements()} == {
         ("not_billed", 0, "no_room")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
-from groundplan.gateway.upstream import reach
+from groundplan.gateway.upstream import http1_pool, reach
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.reach import Found, Names, opened
+from groundplan.gateway.upstream.room import CROWDED
 
 
 def at(*places: tuple[str, int]) -> Found:
@@ -144,6 +147,38 @@ async def test_who_waits_for_a_silent_one_is_told_when_his_time_is_over(
     named(monkeypatch)
     with pytest.raises(OSError, match="no address"):
         await opened(asyncio.get_running_loop(), "upstream.example", 1)
+
+
+async def test_a_machine_without_ipv6_has_ports_though_the_first_address_of_a_name_takes_none(
+    monkeypatch: pytest.MonkeyPatch, refused: tuple[str, int]
+) -> None:
+    """The kernel says the same number of both; of an address in IPv6 it is no lack of ports."""
+    loop, opens = asyncio.get_running_loop(), reach._open
+    lacking = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    async def without(loop: asyncio.AbstractEventLoop, family: socket.AddressFamily, place: Any) -> socket.socket:
+        if place == refused:
+            return await opens(loop, family, place)
+        raise lacking
+
+    monkeypatch.setattr(reach, "_open", without)
+    for places, kind in (
+        ((("::1", 1), refused), "refused"),
+        ((refused, ("::1", 1)), "refused"),
+        ((("10.0.0.1", 1), ("10.0.0.2", 1)), CROWDED),
+    ):
+        named(monkeypatch, *places)
+        with pytest.raises(UpstreamFailure) as caught:
+            await UpstreamPool("http://localhost/v1", loop).connect(10)
+        assert (caught.value.kind, bool(caught.value.hint)) == (kind, kind == CROWDED)
+
+    async def none(*_: object) -> None:
+        raise lacking
+
+    monkeypatch.setattr(http1_pool, "connected", none)
+    with pytest.raises(UpstreamFailure) as caught:
+        await UpstreamPool("http://[::1]/v1", loop).connect(10)
+    assert caught.value.kind == "refused" and "Cannot assign" in str(caught.value)
 
 
 async def test_families_take_turns_and_what_is_no_name_is_not_there() -> None:

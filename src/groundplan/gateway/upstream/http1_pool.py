@@ -24,6 +24,10 @@ APART_SECONDS = 3600.0
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What this gateway, or its machine, has no more of: it says nothing of the upstream."""
 _RAISE = "Try again. This gateway has no room for more connections: raise its limit of open files, or add another one."
+_PORTS = (
+    "Try again. Every local port has a connection to this upstream, or had one a minute ago: let it keep connections "
+    "open, widen net.ipv4.ip_local_port_range, or add a gateway on another machine."
+)
 _log = logging.getLogger(__name__)
 
 
@@ -110,8 +114,9 @@ class UpstreamPool:
         except TunnelRefused as error:
             raise UpstreamFailure("refused", str(error), sent=False) from error
         except (OSError, ssl.SSLError) as error:
-            kind, hint = (CROWDED, _RAISE) if error.errno in _OURS else ("refused", "")
-            raise UpstreamFailure(kind, f"no connection: {_why(error)}", sent=False, hint=hint) from error
+            hint = _RAISE if error.errno in _OURS else _PORTS if self._lacks_ports(error) else ""
+            kind, told = CROWDED if hint else "refused", "no local port is free" if hint is _PORTS else _why(error)
+            raise UpstreamFailure(kind, f"no connection: {told}", sent=False, hint=hint) from error
         if connection.lost:
             raise UpstreamFailure("refused", "the upstream closed the connection at once", sent=False)
         self._all.add(connection)
@@ -125,6 +130,11 @@ class UpstreamPool:
         to, tls, name = (self._host, self._port), self._tls, self._server_name
         _, connection = await connected(self.loop, lambda: Http1Connection(self), *to, tls, name)
         return connection
+
+    def _lacks_ports(self, error: OSError) -> bool:
+        """Whether no local port was free. The same number says that a machine has no IPv6, as most containers: that is
+        told of `localhost` only where its other address was not there either."""
+        return error.errno == errno.EADDRNOTAVAIL and ":" not in self._host
 
     def retire(self) -> None:
         """Another pool takes over: what is in use ends in its own time, and nothing is kept."""

@@ -11,6 +11,7 @@ when those who should know say nothing (RFC 8767): a resolver that is away or sl
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import threading
@@ -176,7 +177,10 @@ async def opened(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socke
                     trying.discard(each)
                     return each.result()
                 trying.discard(each)
-                failed = failed or error
+                if failed is None or getattr(failed, "errno", None) == errno.EADDRNOTAVAIL:
+                    failed = (
+                        error  # `localhost` in a container without IPv6 has an address there, too, which says nothing
+                    )
     finally:
         for each in trying:
             if not each.cancel() and each.exception() is None:
