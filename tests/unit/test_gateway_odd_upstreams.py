@@ -58,6 +58,25 @@ async def test_a_stream_that_begins_with_a_byte_order_mark(tmp_path: Path) -> No
         await good(rig)
 
 
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_a_whole_answer_that_begins_with_a_byte_order_mark(tmp_path: Path, guarded: bool) -> None:
+    """A refusal, too; more than one mark is no JSON to anybody."""
+    mark, workloads = b"\xef\xbb\xbf", {"assistant": LOOKED_AT} if guarded else None
+    async with saying(tmp_path, answering(mark + whole()), workloads=workloads) as rig:
+        reply = await rig.chat()
+        assert reply.status == 200 and reply.body.startswith(b"{")
+        assert reply.json["choices"][0]["message"]["content"] == "Hi there"
+        (only,) = await rig.settlements()
+        assert only.outcome == "ok"
+        await rig.books()
+    told = b'{"error":{"message":"temperature is above 2","type":"invalid_request_error","code":"out_of_range"}}'
+    async with saying(tmp_path / "refused", answering(mark + told, b"400 Bad Request")) as rig:
+        reply = await rig.chat()
+        assert (reply.status, reply.code) == (400, "out_of_range")
+    async with saying(tmp_path / "twice", answering(mark * 2 + whole())) as rig:
+        assert (await rig.chat()).code == "upstream_failed"
+
+
 async def test_events_without_data_are_none(tmp_path: Path) -> None:
     empty = b"data: \n\n"
     sent = (STREAM, empty, events(ROLE, HI), empty, b"event: ping\n\n" + empty + events(THERE), events(END, DONE))

@@ -35,6 +35,7 @@ from groundplan.gateway.call.sent import send, send_large, send_refusal
 from groundplan.gateway.call.stream import StreamBroken, Streaming
 from groundplan.gateway.guard.run import reviews
 from groundplan.gateway.guard.severed import refuse_stopped, stopped
+from groundplan.gateway.http.sse import BOM
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.answers import facts, headers, standing
 from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay, final_usage
@@ -215,7 +216,7 @@ class Attempt(Refusable):
         self.status = await connection.head(seconds)
         self.exchange.attempt_answered = time.perf_counter_ns()
         if self.status != 200:
-            self._refuse(connection, self.status, await self._body(connection))
+            self._refuse(connection, self.status, (await self._body(connection)).removeprefix(BOM))
         elif stream:
             await self._first(connection, since, seconds)
         else:
@@ -249,6 +250,10 @@ class Attempt(Refusable):
                 refuse_depth(data)  # whoever looks at it goes down every level
             self._answered = self._codec.answer(data, exchange.ask)
         except (Malformed, Invalid) as error:
+            bare = data.removeprefix(BOM)  # which programs in .NET write, and clients in most languages pass over
+            if bare is not data and not bare.startswith(BOM):
+                self._understand(connection, bare)
+                return
             if status := account.told_status(data):
                 self._refuse(connection, status, data)
                 return

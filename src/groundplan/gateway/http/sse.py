@@ -8,7 +8,7 @@ MAX_EVENT = 8 << 20
 """Bytes of one event, where its stream has no images."""
 DONE = b"[DONE]"
 END = b"data: [DONE]\n\n"
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"
 """As numbers, which are found in bytes five times as fast as bytes are by `in`: those are tried for a number first."""
 
@@ -77,7 +77,7 @@ class EventReader:
 def _data(event: bytes) -> bytes | None:
     if event.startswith(b"data: ") and _LF not in event:
         return event[6:]
-    lines = event.removeprefix(_BOM).split(b"\n")
+    lines = event.removeprefix(BOM).split(b"\n")
     lines = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
 
