@@ -10,15 +10,17 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.integration.gates import until
 from tests.integration.gateway_stack import Reply, parse
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
+from groundplan.api.wire import MOST
 from groundplan.core.ids import new_id
 from groundplan.testing.database import Cluster
 
@@ -54,6 +56,17 @@ def raw(
             connection.sendall(b"\r\n".join([*head, b"connection: close", b"", b""]))
             for part in body:
                 connection.sendall(part)
+        with suppress(ConnectionError):
+            while got := connection.recv(65536):
+                answer += got
+    return answer
+
+
+def exchanged(control: Control, sent: bytes) -> bytes:
+    """All that is answered to these very bytes."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", control.port), timeout=60) as connection:
+        connection.sendall(sent)
         with suppress(ConnectionError):
             while got := connection.recv(65536):
                 answer += got
@@ -131,6 +144,38 @@ def test_headers_that_are_not_text(control: Control, value: bytes) -> None:
         reply = parse(answer)
         assert reply.status == 401 and reply.json["error"]["hint"], answer
         assert "x-injected" not in reply.headers and value not in answer
+
+
+@pytest.mark.parametrize(
+    "sent", [b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/9\r\n\r\n"]
+)
+def test_what_is_no_request_is_told_so_as_everything_else(control: Control, sent: bytes) -> None:
+    """As TLS, which is spoken to an address that begins with https."""
+    told(parse(exchanged(control, sent)), 400, "malformed_request")
+
+
+def test_an_answer_that_has_begun_is_cut_where_its_request_breaks(control: Control) -> None:
+    token = control.home.operator_token.read_text().strip().encode()
+    with socket.create_connection(("127.0.0.1", control.port), timeout=60) as connection:
+        lines = (b"host: localhost", b"authorization: Bearer " + token, b"transfer-encoding: chunked", b"", b"")
+        connection.sendall(b"\r\n".join((b"GET /api/calls/live HTTP/1.1", *lines)))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"no length of a chunk\r\n")
+        while connection.recv(65536):
+            pass
+
+
+async def test_one_connection_more_than_there_may_be_is_told_so(control: Control) -> None:
+    asks = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(MOST):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", control.port), timeout=60))
+            connection.sendall(asks)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        refused = parse(exchanged(control, asks))
+        told(refused, 503, "control_full")
+        assert refused.headers["retry-after"] == "1"
+    await until(lambda: control.ask("GET", "/livez").status == 200)
 
 
 def test_a_header_cannot_be_split(control: Control) -> None:

@@ -42,6 +42,7 @@ from groundplan.api.placement import told
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
 from groundplan.api.security import LOCAL_HOSTS, LocalOnly
+from groundplan.api.wire import Wire
 from groundplan.core import logs
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
@@ -151,8 +152,8 @@ def run(make: Make, arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     asked = Asked(app)
     config = uvicorn.Config(
-        asked, http="h11", log_config=None, access_log=False, lifespan="on", timeout_keep_alive=30,
-        server_header=False, limit_concurrency=200, h11_max_incomplete_event_size=64 << 10,
+        asked, http=Wire, log_config=None, access_log=False, lifespan="on", timeout_keep_alive=30,
+        server_header=False, h11_max_incomplete_event_size=64 << 10,
     )  # fmt: skip
     listener = socket.socket(fileno=options.fd) if options.fd is not None else _listen(options.port)
     over = threading.Event()

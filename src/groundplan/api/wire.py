@@ -1,0 +1,53 @@
+"""HTTP of the control port, where nothing of ours is asked: what is no request, and one more than are answered at once.
+
+Both are told in the shape of all other errors. What a request says, and who may ask, is others' to judge.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import h11
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from groundplan.api.errors import response_for, spoken
+from groundplan.core.errors import Invalid, Unavailable
+
+MOST = 200
+"""Connections, and requests, at once: each may hold a thread or a live view."""
+
+
+class Wire(H11Protocol):
+    """One connection to the control port."""
+
+    def handle_events(self) -> None:
+        full = len(self.connections) > MOST or len(self.tasks) >= MOST
+        self.app = cast("ASGI3Application", _full) if full else self.config.loaded_app
+        super().handle_events()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 -- in words of its own
+        answer = response_for(
+            Invalid(
+                "what came is no request in HTTP/1.1", code="malformed_request",
+                hint="The control port speaks plain HTTP: begin its address with http://, or have a proxy in front "
+                "of it end TLS.",
+            )
+        )  # fmt: skip
+        head = h11.Response(status_code=answer.status_code, headers=[*answer.raw_headers, (b"connection", b"close")])
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer has begun, and is cut
+            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+async def _full(scope: Scope, receive: Receive, send: Send) -> None:
+    error = Unavailable(
+        f"{MOST} requests or live views are under way at the control port", code="control_full",
+        hint="Ask again in a moment. Close pages that nobody looks at; programs keep one connection.", retry_after=1.0,
+    )  # fmt: skip
+    answer = spoken(Request(scope), response_for(error))
+    answer.headers["connection"] = "close"
+    await answer(scope, receive, send)
