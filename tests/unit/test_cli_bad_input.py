@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from tests.integration.nursery import run_command
 
 from groundplan.cli.output import print_error, unusable
+from groundplan.core.endpoints import began, identity
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.home import Home
 
@@ -70,6 +72,22 @@ def test_whoever_got_the_number_of_an_up_that_was_killed_is_not_asked_in_its_pla
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_reload_that_is_not_waited_for_to_its_end_is_not_said_to_be_over(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    slow = "import signal, time; signal.signal(signal.SIGUSR1, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE) as up:
+        assert up.stdout is not None and up.stdout.readline() == b"\n"
+        told = {"pid": up.pid, "began": began(up.pid), "home": identity(home), "upgrades": True}
+        told |= {"gateway": "http://127.0.0.1:9/v1", "control": "http://127.0.0.1:9"}
+        (home.run / "up.json").write_text(json.dumps(told))
+        done = run_command(["reload", "--timeout", "1", "--home", str(home.root), "--json"], {**os.environ}, timeout=60)
+        up.kill()
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (69, "reload_slow")
+    assert "The reload goes on" in error["hint"] and str(home.run / "reload.json") in error["hint"]
 
 
 def test_nothing_is_not_asked(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def reload(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Switch to newly installed code without failing a call. Exits with 69 if the new workers did not become ready; the
-    old ones stay."""
+    """Switch to newly installed code without failing a call. Exits with 69 if the new workers do not become ready: the
+    old ones stay. So it does where they are not ready in time: they take over once they are."""
     place = home_for(home)
     state = found_running(place)
     before = _noted(place).get("number", 0)
@@ -72,7 +72,8 @@ def reload(
             raise Unavailable(
                 f"the new workers are not ready yet{_waits_for(place, begun)}",
                 code="reload_slow",
-                hint=f"See {place.logs}; the old ones serve.",
+                hint=f"The reload goes on: they take over once they are ready, and the old ones serve until then. "
+                f"{_path(place)} says how it ends; see {place.logs}.",
             )
         time.sleep(0.05)
     if noted["state"] != "done":

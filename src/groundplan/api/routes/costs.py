@@ -257,7 +257,9 @@ def runway(services: Using, _: Reader, workload: str | None = None) -> dict[str,
     """The day on which each budget ends at this rate; of many budgets those that are nearest to their limits, and how
     many `more` there are."""
     with services.transaction() as conn:
-        return cost_ahead.runways(conn, services.clock.now(), workload)
+        found = cost_ahead.runways(conn, services.clock.now(), workload)
+        refuse_unknown(conn, found["budgets"], workload=workload)
+    return found
 
 
 @router.post("/what-if")
