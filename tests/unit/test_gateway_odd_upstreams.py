@@ -735,6 +735,43 @@ async def test_an_answer_that_is_no_utf_8_comes_from_elsewhere(tmp_path: Path) -
         assert reply.status == 200 and reply.json["groundplan"]["deployment"] == "two"
 
 
+_TWO_TEXTS = {"model": "auto", "input": ["x", "y"], "encoding_format": "base64"}
+_TWO_VECTORS = b'{"data":[{"embedding":[0.1]},%b],"usage":{"prompt_tokens":2}}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "body", "sent"),
+    [
+        ("embeddings", "/v1/embeddings", _TWO_TEXTS, answering(b'{"data":["x","y"]}')),
+        ("embeddings", "/v1/embeddings", _TWO_TEXTS, answering(_TWO_VECTORS % b'"x"')),
+        ("embeddings", "/v1/embeddings", _TWO_TEXTS, answering(_TWO_VECTORS % b'{"x\xe9":1}')),
+        (
+            "rerank",
+            "/v1/rerank",
+            {"model": "auto", "query": "q", "documents": ["x", "y"]},
+            answering(
+                b'{"results":[{"index":0,"relevance_score":0.1},{"index":1,"relevance_score":0.2}],"i":"\\ud800"}'
+            ),
+        ),
+        (
+            "chat",
+            "/v1/chat/completions",
+            {"model": "auto", "stream": True, "messages": [{"role": "user", "content": "x"}]},
+            STREAM + events(HI[:-1] + b',"\xe9":1,"usage":{"prompt_tokens":1,"completion_tokens":1}}', DONE),
+        ),
+    ],
+)
+async def test_what_is_wrong_in_a_part_that_few_answers_are_read_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, path: str, body: dict[str, Any], sent: bytes
+) -> None:
+    place = {"embeddings": {"embeddings": ["one"]}, "rerank": {"also": ["one"]}}.get(kind, {})
+    async with saying(tmp_path, sent, more={"one": {"kind": kind}}, workloads={"assistant": place}) as rig:
+        reply = await asked(rig, path, body)
+        assert (reply.status, "internal_error" in reply.body.decode()) == (503, False), reply.body
+        assert caplog.text == ""
+        await rig.books()
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_refusal_that_is_about_our_account(tmp_path: Path, stream: bool) -> None:
     """Whoever asked can do nothing about it. What only repeats such words is the caller's own."""
@@ -825,6 +862,15 @@ async def test_an_error_of_status_200_that_says_which_it_has(
         else:
             assert (reply.status, reply.body) == (400, told) and not rig.gateway.health._failures
         await rig.books()
+
+
+async def test_a_list_of_errors_of_status_200_is_told_as_its_first_one(tmp_path: Path) -> None:
+    """So Gemini tells them at its OpenAI-shaped address."""
+    told = b'[{"error":{"code":429,"message":"Resource exhausted","status":"RESOURCE_EXHAUSTED"}}]'
+    async with saying(tmp_path, answering(told), fallback=True) as rig:
+        reply = await rig.chat()
+        first = (await rig.settlements())[0]
+        assert (reply.status, first.http_status, first.cost) == (200, 429, 0), reply.body
 
 
 async def test_an_error_of_status_200_about_the_prompt_goes_to_whoever_reads_more(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
-from tests.unit.call_rig import Rig, call_rig
+from tests.unit.call_rig import Rig, call_rig, rule
 from tests.unit.raw_upstream import END, HI, ROLE, STREAM, answering, asked, events, saying, whole
 
 from groundplan.blueprint.model import Guardrails, Keep
+from groundplan.core.errors import Invalid
+from groundplan.gateway.surfaces.named_files import written
 
 HALF, SIGN = "caf\ud83d", "caf\ufffd"
 FULL = {"assistant": {"keep": Keep(content="full", seconds=60)}}
@@ -107,6 +110,35 @@ async def test_a_number_beyond_all_bounds_in_a_request(
         reply = await asked(rig, "/v1/chat/completions", body)
         assert reply.status == status and (status == 200 or reply.code == "body_invalid"), reply.body
         await rig.books()
+
+
+_REASONED = b'{"type":"reasoning","id":"r","summary":[],"x" :1e999}'
+
+
+@pytest.mark.parametrize(
+    "more", [b'"input":"x","text":{"x" :1e999}', b'"input":[{"role":"user","content":"x"},%b]' % _REASONED]
+)
+async def test_a_number_beyond_all_bounds_in_what_is_read_for_some_workloads(tmp_path: Path, more: bytes) -> None:
+    rules = {"assistant": rule(on_broken_stream="resume")}
+    async with call_rig(tmp_path, ["one"], workloads=rules, more=NATIVE) as rig:
+        reply = await asked(rig, "/v1/responses", b'{"model":"auto","stream":true,%b}' % more)
+        assert reply.status == 400 and b"Number out of range" in reply.body, reply.body
+        await rig.books()
+
+
+def test_a_number_beyond_all_bounds_beside_the_name_of_a_file() -> None:
+    with pytest.raises(Invalid, match="Number out of range"):
+        written(msgspec.Raw(b'[{"role":"user","content":[{"file_id":"f","x" :1e999}]}]'), lambda part: part)
+
+
+@pytest.mark.parametrize("output", [5, {"x": 1}, ["x"], "x"])
+async def test_a_response_without_a_list_of_items_is_stored_without_any(tmp_path: Path, output: Any) -> None:
+    answer = json.dumps({**json.loads(response("Hi")), "output": output}).encode()
+    async with saying(tmp_path, answering(answer), workloads=FULL, more=NATIVE) as rig:
+        shelf = shelved(rig)
+        reply = await asked(rig, "/v1/responses", {"model": "auto", "input": "x", "max_output_tokens": 9})
+        (kept,) = shelf.kept
+        assert reply.status == 200 and len(kept.items) == 1, reply.body
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -25,7 +25,7 @@ from groundplan.gateway.call.feature import FEATURE, TICKET
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.codec import Answered, Malformed
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.upstream_json import understood
+from groundplan.gateway.surfaces.upstream_json import answer_of, understood
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Charge, Finish, Reservation, Settlement, Usage
 
 ORDERED, TWICE, UNTOLD = "provider_batch", "sent_twice", "no_usage"
@@ -172,7 +172,7 @@ def _add(
     status, answered = result.response.status_code, None
     if status == 200:
         try:
-            answered = terms.interface.codec(terms.order.deployment).answer(bytes(result.response.body), ask)
+            answered = answer_of(terms.interface.codec(terms.order.deployment), bytes(result.response.body), ask)
         except Malformed as problem:
             found.error = ("batch_line_malformed", str(problem))
         _attempt(

@@ -40,6 +40,7 @@ from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.answers import facts, headers, standing
 from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay, final_usage
 from groundplan.gateway.surfaces.speech import EVENTS
+from groundplan.gateway.surfaces.upstream_json import answer_of
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.pressure import RANKS, Load
@@ -248,7 +249,7 @@ class Attempt(Refusable):
         try:
             if exchange.guard is not None:
                 refuse_depth(data)  # whoever looks at it goes down every level
-            self._answered = self._codec.answer(data, exchange.ask)
+            self._answered = answer_of(self._codec, data, exchange.ask)
         except (Malformed, Invalid) as error:
             bare = data.removeprefix(BOM)  # which programs in .NET write, and clients in most languages pass over
             if bare is not data and not bare.startswith(BOM):

@@ -20,9 +20,11 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, event
+from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.codec import Declined, Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.relaying import OpenAIRelay
+from groundplan.gateway.surfaces.upstream_json import STREAM
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, UpstreamConnection, UpstreamFailure, still
 from groundplan.gateway.upstream.hidden import without
 
@@ -281,10 +283,10 @@ class Streaming:
             return data
         take = self.relay.take
         found = self._reader.feed(data)
-        if len(found) == 1:
-            return take(found[0])
         outs: list[bytes] = []
         try:
+            if len(found) == 1:
+                return take(found[0])
             for each in found:
                 if plain is not None and plain.alike is not None and plain.passes(told := event(each)):
                     outs.append(told)  # like one before it, which may have come with it
@@ -294,6 +296,8 @@ class Streaming:
                     break  # whatever follows the end is no part of it
         except Malformed as failure:
             self._failure = failure
+        except UNREADABLE:  # in a part that only some events are read for
+            self._failure = Malformed(STREAM)
         return b"".join(outs)
 
     async def _taken(self, data: bytes) -> bytes:

@@ -28,6 +28,7 @@ from groundplan.gateway.resuming.story import (
     shaped,
     summed,
 )
+from groundplan.gateway.surfaces.body import decoded
 from groundplan.gateway.surfaces.codec import Malformed, Relay
 from groundplan.gateway.surfaces.responses import gone_on
 from groundplan.gateway.surfaces.responses_stream import ResponsesChatRelay, ResponsesRelay
@@ -43,10 +44,10 @@ _encode = msgspec.json.encode
 
 
 def forbidden(ask: Ask) -> str:
-    """Why a stream that is asked so cannot be continued; empty where it can."""
+    """Why a stream that is asked so cannot be continued; empty where it can. Raises `Invalid`."""
     if asks(ask, "top_logprobs") or b"logprobs" in bytes(ask.fields.get("include", b"")):
         return "log probabilities cannot be continued"
-    told = msgspec.json.decode(ask.fields.get("text", b"null"))  # of another shape: whoever is asked says so
+    told = decoded(ask.fields.get("text", b"null"))  # of another shape: whoever is asked says so
     form = told.get("format") if isinstance(told, dict) else None
     if form is not None and not (isinstance(form, dict) and form.get("type", "text") == "text"):
         return "structured output (text.format) cannot be continued"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -177,6 +177,7 @@ BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parts = msgspec.json.Decoder(list[_Part])
 _text = msgspec.json.Decoder(str)
+_value = msgspec.json.Decoder().decode
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -235,6 +236,15 @@ def not_read(error: Exception) -> Invalid:
     if isinstance(error, msgspec.ValidationError):
         return Invalid(f"the body has a wrong field: {error}", code="body_invalid", hint="See the OpenAI API.")
     return Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.")
+
+
+def decoded(raw: bytes) -> Any:
+    """The value of a part of a body that was only passed over before, which is no look at its numbers. Raises
+    `Invalid`."""
+    try:
+        return _value(raw)
+    except UNREADABLE as error:
+        raise not_read(error) from error
 
 
 def refuse_fields(fields: Mapping[str, msgspec.Raw], names: frozenset[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Invalid
+from groundplan.gateway.http.strict_json import UNREADABLE
 
 PDF = "application/pdf"
 IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
@@ -55,9 +56,11 @@ def written(raw: msgspec.Raw, change: Change) -> msgspec.Raw:
     try:
         made = [_changed(msgspec.json.decode(each), change) if _may_name(bytes(each)) else each for each in _list(raw)]
         return msgspec.Raw(_encode(made))
-    except RecursionError as error:
+    except UNREADABLE as error:
         raise Invalid(
-            "the body is nested too deep", code="body_not_json", hint="Send JSON that is nested less."
+            f"the body has a file in what cannot be read: {error}",
+            code="body_not_json",
+            hint="Send JSON that is nested less, with numbers of usual size.",
         ) from error
 
 

@@ -22,6 +22,7 @@ from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_items, responses_shape, signatures
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
+    decoded,
     not_read,
     read_fields,
     refuse_fields,
@@ -289,7 +290,8 @@ def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str
 
 
 def input_of(ask: Ask) -> object:
-    value: object = msgspec.json.decode(ask.fields.get("input", _NONE))
+    """Raises `Invalid`."""
+    value: object = decoded(ask.fields.get("input", _NONE))
     return value
 
 
@@ -297,7 +299,7 @@ def _of_reasoning(ask: Ask) -> list[str]:
     """What the caller wants of items of reasoning, of which what a chat says has none."""
     wanted = ["include"] if ENCRYPTED.encode() in bytes(ask.fields.get("include", b"")) else []
     given = ask.fields.get("reasoning")
-    if given is not None and _SUMMARY in bytes(given) and (msgspec.json.decode(given) or {}).get(SUMMARY) is not None:
+    if given is not None and _SUMMARY in bytes(given) and (decoded(given) or {}).get(SUMMARY) is not None:
         wanted.append(f"reasoning.{SUMMARY}")
     return wanted
 

@@ -82,7 +82,8 @@ def kept_of(given: object, response: dict[str, Any]) -> Kept:
     """What is stored of a response that was asked with the input `given`."""
     response["store"] = True  # whatever an upstream says, which was asked to store nothing
     asked = [item(each) for each in listed(given)]
-    sent = [each for each in response.get("output") or () if is_here(each)]
+    output = response.get("output")
+    sent = [each for each in listed(output if isinstance(output, list) else None) if is_here(each)]
     return Kept(response, asked, [*listed(given), *sent])
 
 

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from groundplan.gateway.http.halves import without_halves
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces.codec import Malformed
+from groundplan.gateway.surfaces.codec import Answered, Codec, Malformed
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.ask import Ask
 
 ANSWER = "the upstream's answer is not what the API promises"
 STREAM = "the upstream's stream is not what the API promises"
@@ -23,6 +26,15 @@ _UNTRUE = b'{"prompt_tokens":-1,"input_tokens":-1,"output_tokens":-1}'
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 Read = TypeVar("Read")
+
+
+def answer_of(codec: Codec, data: bytes, ask: Ask) -> Answered:
+    """What a codec makes of a whole answer of status 200, of which it reads some parts only where they are needed.
+    Raises `Malformed`, and `Invalid` as the codec does."""
+    try:
+        return codec.answer(data, ask)
+    except UNREADABLE as error:
+        raise Malformed(ANSWER) from error
 
 
 def understood(read: Callable[[bytes], Read], data: bytes, promise: str = ANSWER) -> Read:

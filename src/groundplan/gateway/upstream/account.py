@@ -209,7 +209,7 @@ def told_status(data: bytes) -> int:
     """The status that an error in the place of an answer says that it has, as OpenRouter and SGLang tell it with status
     200, or has by its name; 0: it says none, or it was worked on."""
     error = _error(data) if data else None
-    if error is None or _answered(data).worked:
+    if error is None or _was_worked_on(data):
         return 0
     code = error.code
     if isinstance(code, str) and len(code) == 3 and code.isdecimal():
@@ -220,6 +220,13 @@ def told_status(data: bytes) -> int:
         return REFUSED
     known = (_TOLD.get(code) or _CODES.get(code, 0)) if isinstance(code, str) else 0
     return known or (REFUSED if error.type == _USERS else 0)
+
+
+def _was_worked_on(data: bytes) -> bool:
+    try:
+        return _answered(data).worked
+    except UNREADABLE:
+        return False  # a list of errors
 
 
 def above_rate(status: int, data: bytes) -> bool:
