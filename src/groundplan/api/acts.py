@@ -33,7 +33,7 @@ from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.tiles import decode_bundle, encode_bundle, tile_path, tiles_of
 from groundplan.core.errors import NotFound, Unavailable
-from groundplan.core.leftovers import scratch
+from groundplan.core.scratch import scratch
 from groundplan.core.words import counted
 from groundplan.identity import service as identity
 

@@ -25,7 +25,7 @@ from groundplan.core.audit.archive_store import Range
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.file_store import is_folder, opened, store_of, unreadable
 from groundplan.core.file_store import put as _put
-from groundplan.core.leftovers import scratch
+from groundplan.core.scratch import scratch
 from groundplan.ledger import archive_store
 
 AT_ONCE: Final = 31

@@ -24,7 +24,7 @@ from typing import IO
 
 from groundplan.core.errors import NotFound, Unavailable
 from groundplan.core.home import sync_folder, write_atomically
-from groundplan.core.leftovers import scratch
+from groundplan.core.scratch import scratch
 from groundplan.core.settings import child_environment
 
 Progress = Callable[[str, int, int], None]

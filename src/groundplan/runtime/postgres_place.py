@@ -19,7 +19,7 @@ from pathlib import Path
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
-from groundplan.core.leftovers import scratch
+from groundplan.core.scratch import scratch
 from groundplan.runtime.child import Account
 
 SYSTEM = Path("/var/lib/groundplan")

@@ -30,7 +30,7 @@ from groundplan.core.audit.store import StoredEntry
 from groundplan.core.audit.tiles import WIDTH, Tiles, decode_bundle
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.file_store import opened, put
-from groundplan.core.leftovers import scratch
+from groundplan.core.scratch import scratch
 
 SPAN: Final = 65_536
 """Entries of a range: a hash of a tile of level 2."""

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from groundplan.core.leftovers import scratch
+from groundplan.core.scratch import scratch
 
 _USING = """
 import sys, time
 from pathlib import Path
-from groundplan.core.leftovers import scratch
+from groundplan.core.scratch import scratch
 with scratch("on-its-way-", Path(sys.argv[1])) as folder:
     (folder / "rows").write_bytes(bytes(1000))
     print(folder.name, flush=True)
