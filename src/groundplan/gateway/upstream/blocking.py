@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any
 
-from groundplan.gateway.upstream.retold import check_bedrock
+from groundplan.gateway.upstream.provider_answers import check_bedrock
 
 THREADS = 128
 """Answers that may be waited for at the same time, and connections that are kept for them."""

@@ -36,6 +36,8 @@ from groundplan.gateway.upstream.blocking import (
 )
 from groundplan.gateway.upstream.failures import Failed, failed
 from groundplan.gateway.upstream.hidden import sought, without
+from groundplan.gateway.upstream.provider_answers import MENDED, Chunks, completion, finished, of_google, plain
+from groundplan.gateway.upstream.provider_requests import reworded
 from groundplan.gateway.upstream.providers import (
     VERTEX_OPENAI,
     VERTEX_URL,
@@ -46,8 +48,6 @@ from groundplan.gateway.upstream.providers import (
     knows,
     unknown_field,
 )
-from groundplan.gateway.upstream.retold import MENDED, Chunks, completion, finished, of_google, plain
-from groundplan.gateway.upstream.reworded import reworded
 from groundplan.gateway.upstream.unqueued import CONNECT_SECONDS, spread
 from groundplan.gateway.upstream.unredirected import HERE, stay
 

@@ -17,8 +17,8 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages import MESSAGES
 from groundplan.gateway.upstream import call_ids
 from groundplan.gateway.upstream.call_ids import taken
+from groundplan.gateway.upstream.provider_requests import reworded
 from groundplan.gateway.upstream.providers import VERTEX_MISTRAL
-from groundplan.gateway.upstream.reworded import reworded
 
 OPENAI, CLAUDE, KIMI, MISTRAL = (
     "call_PTLP8xhu3uwZk4l3nlnrrJha",
