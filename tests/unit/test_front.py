@@ -21,7 +21,7 @@ from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.front import Front, Sockets, subject_of
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.http.tls import ServerFiles
-from groundplan.gateway.probed import FIRST_SECONDS, is_gone
+from groundplan.gateway.keepalive import FIRST_SECONDS, is_gone
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.request_reader import BODY, IDLE, RequestReader
 from groundplan.gateway.http.response import HeadResponse, Response
 from groundplan.gateway.http.serving import Serving
-from groundplan.gateway.probed import is_gone
+from groundplan.gateway.keepalive import is_gone
 
 Handler = Callable[[Request, Response], Awaitable[None]]
 RefusalBody = Callable[[Refusal, Request, Response], bytes]

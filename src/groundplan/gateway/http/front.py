@@ -24,7 +24,7 @@ from groundplan.core.home import Home, names_in, write_atomically
 from groundplan.gateway.http.handshakes import HANDSHAKE_SECONDS, Handshakes
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles, Stamp
-from groundplan.gateway.probed import probe
+from groundplan.gateway.keepalive import probe
 
 LEAVE = signal.SIGUSR2
 """Asks a worker, for which another one stands in, to leave: its calls end by themselves."""

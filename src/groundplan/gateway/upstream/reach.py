@@ -23,7 +23,7 @@ from math import inf
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from groundplan.gateway.probed import probe
+from groundplan.gateway.keepalive import probe
 
 NEXT_SECONDS = 0.25
 """How long one address may be silent before the next is tried beside it."""
