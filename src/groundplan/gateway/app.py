@@ -33,7 +33,7 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.gateway import memory, needed
+from groundplan.gateway import memory, preload
 from groundplan.gateway.awake import awake_of
 from groundplan.gateway.background.runner import BackgroundRunner
 from groundplan.gateway.batches.batch_runner import BatchRunner
@@ -216,7 +216,7 @@ class Worker:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._live.loaded.wait(), LOADING_SECONDS)
         if (catalog := self._live.catalog) is not None:
-            needed.load(needed.missing(catalog.blueprint))
+            preload.load(preload.missing(catalog.blueprint))
         self._tell_ready(ready=self._live.loaded.is_set())
         gc.collect()
         gc.freeze()
@@ -444,8 +444,8 @@ def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
     gateway.times.forget(others)
     gateway.loads.forget(others)
     gateway.targets.declare(catalog.blueprint.deployments)
-    if names := needed.missing(catalog.blueprint):
-        gateway.keep(asyncio.to_thread(needed.load, names))
+    if names := preload.missing(catalog.blueprint):
+        gateway.keep(asyncio.to_thread(preload.load, names))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from tests.integration.gateway_stack import blueprint, deployment, workload
 
 import groundplan.gateway
 from groundplan.blueprint.model import Cache, Cascade, Guardrails, Routing, Semantic
-from groundplan.gateway import needed
+from groundplan.gateway import preload
 
 FOLDER = Path(groundplan.gateway.__file__).parent
 LOADED = {"groundplan.gateway.telemetry.otel", "groundplan.gateway.surfaces.chat"}
@@ -21,13 +21,13 @@ LOADED = {"groundplan.gateway.telemetry.otel", "groundplan.gateway.surfaces.chat
 CACHE: dict[str, Any] = {"seconds": 60, "max_bytes": 1000, "scope": "workload"}
 CASES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ({}, "chat", ()),
-    ({}, "realtime", needed.REALTIME),
+    ({}, "realtime", preload.REALTIME),
     ({"cache": Cache(**CACHE)}, "chat", ()),
-    ({"cache": Cache(**CACHE, semantic=Semantic())}, "chat", needed.MEANING),
+    ({"cache": Cache(**CACHE, semantic=Semantic())}, "chat", preload.MEANING),
     ({"routing": Routing()}, "chat", ()),
-    ({"routing": Routing(router="small@1")}, "chat", needed.ROUTER),
-    ({"routing": Routing(cascade=Cascade(first="one", schema="{}"))}, "chat", needed.SCHEMA),
-    ({"guardrails": Guardrails(schema="{}")}, "chat", needed.SCHEMA),
+    ({"routing": Routing(router="small@1")}, "chat", preload.ROUTER),
+    ({"routing": Routing(cascade=Cascade(first="one", schema="{}"))}, "chat", preload.SCHEMA),
+    ({"guardrails": Guardrails(schema="{}")}, "chat", preload.SCHEMA),
 ]
 
 
@@ -38,14 +38,14 @@ def test_what_a_blueprint_needs_is_loaded_before_a_call_asks_for_it(
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     made = blueprint(1, [deployment("one", 1, kind=kind)], [workload("assistant", ["one"], **more)])
-    assert needed.missing(made) == sorted(names)
+    assert preload.missing(made) == sorted(names)
     monkeypatch.undo()
-    needed.load(("groundplan.not_there", *names))
-    assert needed.missing(made) == []
+    preload.load(("groundplan.not_there", *names))
+    assert preload.missing(made) == []
 
 
 def test_whatever_a_call_may_load_of_ours_is_known() -> None:
-    assert set(_of_functions()) - {*needed.REALTIME, *needed.ROUTER, *needed.MEANING} == LOADED
+    assert set(_of_functions()) - {*preload.REALTIME, *preload.ROUTER, *preload.MEANING} == LOADED
 
 
 def _of_functions() -> Iterator[str]:
