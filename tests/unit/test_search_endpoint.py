@@ -17,7 +17,7 @@ from groundplan.blueprint.content import Rerank
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway import search_app
 from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS
-from groundplan.knowledge.embedding.together import Made
+from groundplan.knowledge.embedding.batching import Made
 from groundplan.knowledge.embedding.wire import EARLY, Layers, embed_answer, embed_request
 from groundplan.knowledge.model import DIMENSION, Embedder, Vectors
 from groundplan.knowledge.retrieval import endpoint

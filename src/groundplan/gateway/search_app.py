@@ -33,11 +33,11 @@ from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
 from groundplan.gateway import memory
+from groundplan.knowledge.embedding.batching import Made, Often
 from groundplan.knowledge.embedding.deployed import Deployed
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
 from groundplan.knowledge.embedding.openvino_encoder import load_questions, precision_of
-from groundplan.knowledge.embedding.together import Made, Often
 from groundplan.knowledge.embedding.wire import EARLY
 from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
 from groundplan.knowledge.retrieval import rerank

@@ -22,8 +22,8 @@ from groundplan.core import presidio
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated, Unavailable
 from groundplan.core.logger import get_logger
 from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, SupportRequest
+from groundplan.knowledge.embedding.batching import Together
 from groundplan.knowledge.embedding.encoder import Encoder, coarse
-from groundplan.knowledge.embedding.together import Together
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.knowledge.model import DIMENSION, Embedder, Vectors
 from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from groundplan.core.errors import Unavailable
-from groundplan.knowledge.embedding.together import Together
+from groundplan.knowledge.embedding.batching import Together
 from groundplan.knowledge.index.model import Edition, Embedding
 from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval.projection import Projection, View

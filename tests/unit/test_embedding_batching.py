@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from groundplan.knowledge.embedding.batching import Often, Together
 from groundplan.knowledge.embedding.encoder import FEW_TEXTS
-from groundplan.knowledge.embedding.together import Often, Together
 from groundplan.knowledge.model import Vectors
 
 
