@@ -40,7 +40,7 @@ WRITERS = {
     "gateway/journal/segments.py": WHOLE,
     "gateway/journal/shipper.py": MARK,
     "gateway/journal/tail.py": MARK,
-    "gateway/telemetry/departed.py": ANEW,  # counters that begin at nothing again
+    "gateway/telemetry/stopped_workers.py": ANEW,  # counters that begin at nothing again
     "knowledge/deletion/tombstones.py": GROWS,  # the table has the same
     "knowledge/evaluation/history.py": GROWS,  # not synced: what earlier evaluations gave
     "knowledge/retrieval/saved.py": ANEW,

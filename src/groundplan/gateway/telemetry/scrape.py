@@ -1,7 +1,7 @@
 """GET /metrics: one address tells of every worker of a HOME. Off the request path.
 
 Each worker announces a small service of its own on loopback (`gateway-metrics-SLOT`), with a token; whoever answers a
-scrape asks the others, and adds what workers counted that are gone or being replaced (`departed`). Who may
+scrape asks the others, and adds what workers counted that are gone or being replaced (`stopped_workers`). Who may
 ask is in `metrics_api`.
 """
 
@@ -23,7 +23,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.telemetry import departed
+from groundplan.gateway.telemetry import stopped_workers
 from groundplan.gateway.telemetry.exposition import Family, pieces, single
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
@@ -74,7 +74,7 @@ class Scrapes:
         self._listener = await loop.create_server(self._server.protocol, "127.0.0.1", 0)
         before = lookup(self._home, f"{SERVICE}{self.slot}")
         with suppress(OSError):
-            departed.fold(self._home, self.slot, "" if before is None else _id(before.token))
+            stopped_workers.fold(self._home, self.slot, "" if before is None else _id(before.token))
         with suppress(OSError):  # where the disk takes nothing calls are served all the same, and `_watch` tells it
             self._announce()
         self._watching = loop.create_task(self._watch())
@@ -109,7 +109,7 @@ class Scrapes:
         """Before it is told, so that it can only grow."""
         try:
             async with self._writing:
-                await asyncio.to_thread(departed.write, self._home, self.slot, _id(self._token), told)
+                await asyncio.to_thread(stopped_workers.write, self._home, self.slot, _id(self._token), told)
         except (OSError, RuntimeError) as error:  # this user may have no more threads now
             _log.warning("what this worker has counted could not be written: %s", error)
 
@@ -141,10 +141,10 @@ class Scrapes:
         others = await asyncio.gather(*map(_ask, places))
         asked = zip(places, others, strict=True)
         told = {_id(self._token), *(_id(place.token) for place, answer in asked if place and answer is not None)}
-        left = await asyncio.to_thread(departed.read, self._home, told)
+        left = await asyncio.to_thread(stopped_workers.read, self._home, told)
         found = ups({str(self.slot): own, **dict(zip(names, others, strict=True))})
         whole = [(name, await _gone_on(families, left.pop(name, []))) for name, families in found]
-        whole += [(name, [departed.shown(each) for each in counted]) for name, counted in sorted(left.items())]
+        whole += [(name, [stopped_workers.shown(each) for each in counted]) for name, counted in sorted(left.items())]
         parts = []
         for part in pieces(whole):
             parts.append(part)
@@ -174,13 +174,13 @@ def _id(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
-async def _gone_on(families: list[Family], left: list[departed.Counted]) -> list[Family]:
+async def _gone_on(families: list[Family], left: list[stopped_workers.Counted]) -> list[Family]:
     """The families of a slot, with what others counted there before."""
     before, told = {each.name: each for each in left}, list[Family]()
     for family in families:
-        told.append(departed.gone_on(family, before.pop(family.name, None)))
+        told.append(stopped_workers.gone_on(family, before.pop(family.name, None)))
         await asyncio.sleep(0)  # calls come first
-    return [*told, *map(departed.shown, before.values())]
+    return [*told, *map(stopped_workers.shown, before.values())]
 
 
 async def _ask(endpoint: Endpoint | None) -> list[Family] | None:

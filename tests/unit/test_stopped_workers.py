@@ -16,7 +16,7 @@ from tests.unit.test_metrics import parsed, total
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
-from groundplan.gateway.telemetry import departed, scrape
+from groundplan.gateway.telemetry import scrape, stopped_workers
 from groundplan.gateway.telemetry.exposition import Family, Sample, histogram, single
 from groundplan.gateway.telemetry.meters import Histogram
 from groundplan.gateway.telemetry.scrape import Scrapes
@@ -59,26 +59,26 @@ def value(families: list[Family], name: str) -> float:
     return sum(sample.value for family in families if family.name == name for sample in family.samples)
 
 
-def whole(families: list[Family], left: list[departed.Counted]) -> list[Family]:
+def whole(families: list[Family], left: list[stopped_workers.Counted]) -> list[Family]:
     before = {each.name: each for each in left}
-    told = [departed.gone_on(family, before.pop(family.name, None)) for family in families]
-    return [*told, *map(departed.shown, before.values())]
+    told = [stopped_workers.gone_on(family, before.pop(family.name, None)) for family in families]
+    return [*told, *map(stopped_workers.shown, before.values())]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["call", "next", "fold"]), st.integers(0, 10**17)), max_size=20))
 def test_whoever_counts_and_whenever_files_are_folded_the_sum_is_exact(steps: list[tuple[str, int]]) -> None:
     """The order of sums makes no difference, so that nothing ever goes back by the last digit either."""
-    gone: list[departed.Counted] = []
+    gone: list[stopped_workers.Counted] = []
     worker, cost, last = Counting(), 0, 0.0
     for step, amount in steps:
         if step == "call":
             worker.call(amount)
             cost += amount
         elif step == "next":
-            gone = departed.added(departed.counted(worker.told()), gone)
+            gone = stopped_workers.added(stopped_workers.counted(worker.told()), gone)
             worker = Counting()
         else:
-            gone = departed.added(gone, [])
+            gone = stopped_workers.added(gone, [])
         now = value(whole(worker.told(), gone), "cost_usd_total")
         assert now >= last
         last = now
@@ -92,21 +92,21 @@ def test_only_counters_are_kept_and_files_of_the_dead_are_folded_once(
     one.call(3)
     two.call(4)
     two.call(5)
-    departed.write(home, 0, "0" * 16, one.told())
-    departed.write(home, 0, "1" * 16, two.told())
-    departed.write(home, 1, "2" * 16, one.told())
-    departed.fold(home, 0)
-    assert len(departed._files(home)) == 3, "they live"
-    monkeypatch.setattr(departed, "lives", lambda pid: pid != os.getpid())
-    before = departed.read(home, ())
+    stopped_workers.write(home, 0, "0" * 16, one.told())
+    stopped_workers.write(home, 0, "1" * 16, two.told())
+    stopped_workers.write(home, 1, "2" * 16, one.told())
+    stopped_workers.fold(home, 0)
+    assert len(stopped_workers._files(home)) == 3, "they live"
+    monkeypatch.setattr(stopped_workers, "lives", lambda pid: pid != os.getpid())
+    before = stopped_workers.read(home, ())
     with monkeypatch.context() as dies:
         dies.setattr(Path, "unlink", lambda *_, **__: None)  # killed before the files are away
-        departed.fold(home, 0)
-    assert departed.read(home, ()) == before
-    departed.fold(home, 0)
-    assert departed.read(home, ()) == before
-    assert [(slot, id) for slot, id, _ in departed._files(home)] == [("1", "2" * 16), ("0", "base")]
-    families = whole([], departed.read(home, ["2" * 16])["0"])
+        stopped_workers.fold(home, 0)
+    assert stopped_workers.read(home, ()) == before
+    stopped_workers.fold(home, 0)
+    assert stopped_workers.read(home, ()) == before
+    assert [(slot, id) for slot, id, _ in stopped_workers._files(home)] == [("1", "2" * 16), ("0", "base")]
+    families = whole([], stopped_workers.read(home, ["2" * 16])["0"])
     assert {family.name for family in families} == {"calls_total", "cost_usd_total", "seconds"}
     assert value(families, "calls_total") == 3 and value(families, "cost_usd_total") == 12 / PICO
     assert families[2].series[0].total_us == 6_000 and sum(families[2].series[0].buckets) == 3
@@ -117,30 +117,32 @@ def test_a_file_of_which_another_process_has_the_number_is_folded_once_it_is_old
     one.call(3)
     two.call(4)
     for id, counting in (("0" * 16, one), ("1" * 16, two)):
-        departed.write(home, 0, id, counting.told())
+        stopped_workers.write(home, 0, id, counting.told())
         file = home.run / f"counters.d/0-{id}.msgpack"
-        old = file.stat().st_mtime - departed.STALE_SECONDS - 60
+        old = file.stat().st_mtime - stopped_workers.STALE_SECONDS - 60
         os.utime(file, (old, old))
-    departed.fold(home, 0, serving="1" * 16)
-    assert [id for _, id, _ in departed._files(home)] == ["1" * 16, "base"], "whoever is announced may be asked seldom"
-    assert value(whole([], departed.read(home, ())["0"]), "cost_usd_total") == 7 / PICO
+    stopped_workers.fold(home, 0, serving="1" * 16)
+    assert [id for _, id, _ in stopped_workers._files(home)] == ["1" * 16, "base"], (
+        "those announced may be asked seldom"
+    )
+    assert value(whole([], stopped_workers.read(home, ())["0"]), "cost_usd_total") == 7 / PICO
 
 
 def test_a_file_that_is_folded_while_it_is_read_is_not_missed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Counting()
     one.call(3)
-    departed.write(home, 0, "0" * 16, one.told())
-    monkeypatch.setattr(departed, "lives", lambda _: False)
-    listed, looks = departed._files, iter((True,))
+    stopped_workers.write(home, 0, "0" * 16, one.told())
+    monkeypatch.setattr(stopped_workers, "lives", lambda _: False)
+    listed, looks = stopped_workers._files, iter((True,))
 
     def files(*asked: Any) -> Any:
         found = listed(*asked)
         if next(looks, False):
-            departed.fold(home, 0)  # there was no sum yet
+            stopped_workers.fold(home, 0)  # there was no sum yet
         return found
 
-    monkeypatch.setattr(departed, "_files", files)
-    assert value(whole([], departed.read(home, ())["0"]), "calls_total") == 1
+    monkeypatch.setattr(stopped_workers, "_files", files)
+    assert value(whole([], stopped_workers.read(home, ())["0"]), "calls_total") == 1
 
 
 async def test_a_scrape_goes_on_with_what_a_replaced_worker_counts_until_its_end(
@@ -241,6 +243,6 @@ async def test_what_was_counted_is_written_again_after_a_moment_without_threads(
 
         short.setattr(asyncio, "to_thread", to_thread)
         await scrapes._write(one.told())
-    assert departed._files(home) == []
+    assert stopped_workers._files(home) == []
     await scrapes._write(one.told())
-    assert [slot for slot, _, _ in departed._files(home)] == ["0"]
+    assert [slot for slot, _, _ in stopped_workers._files(home)] == ["0"]
