@@ -400,6 +400,10 @@ def test_init_on_what_the_user_has(tmp_path: Path) -> None:
     assert workspace.budgets["assistant"].limit.amount == parse_usd("0.05")
     assert workspace.sites["here"].type == "private"
     assert list(workspace.everybody()) == ["me@acme.example"]
+    file = tmp_path / "groundplan.yaml"
+    file.write_text(file.read_text().replace("# accepts: [image] ", "image_tokens: 2500\naccepts: [image] "))
+    pictures = validate(tmp_path, known_price=unpriced).deployments["main"]
+    assert (list(pictures.accepts), pictures.image_tokens) == (["image"], 2500), "as the comment says"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import openai
 import pytest
 from tests.integration.gateway_stack import Reply, parse
 from tests.unit.call_rig import BOUND, Closed, Rig, call_rig, until
+from tests.unit.raw_upstream import asked
 
 from groundplan.blueprint.model import Budget, Limit
 from groundplan.core.errors import Conflict, Exhausted, Unavailable
@@ -268,3 +269,31 @@ async def posted(rig: Rig, path: str, body: dict[str, Any], more: str = "") -> R
         return parse(await asyncio.wait_for(reader.read(), 20))
     finally:
         writer.close()
+
+
+PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "told"),
+    [
+        ("/v1/embeddings", {"input": "a"}, "model", "deployment of type embeddings, and name it in `embeddings` of"),
+        ("/v1/moderations", {"input": "a"}, "model", "deployment of type moderation, and name it in `also` of"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": PICTURE}]}, None, "`accepts: [image]` with"),
+        ("/v1/chat/completions", {"service_tier": "priority"}, "service_tier", "price: {..., priority: {input:"),
+        ("/v1/chat/completions", {"service_tier": "scale"}, "service_tier", "service_tier"),
+        ("/v1/chat/completions", {"tools": [{"type": "web_search"}]}, "tools", "of type function or custom"),
+        ("/v1/responses", {"input": "a", "tools": [{"type": "web_search"}]}, "tools", "Send functions"),
+    ],
+)
+async def test_what_no_deployment_is_declared_for_is_refused_with_how_to_declare_it(
+    tmp_path: Path, path: str, body: dict[str, Any], param: str | None, told: str
+) -> None:
+    """`param` names a field of the request, as at OpenAI."""
+    if path.endswith("completions"):
+        body = {"messages": [{"role": "user", "content": "a"}], **body}
+    async with call_rig(tmp_path, ["one"]) as rig:
+        reply = await asked(rig, path, {"model": "one", **body})
+    error = reply.json["error"]
+    assert reply.status in (400, 404) and error["param"] == param
+    assert told in error["hint"] and "`groundplan plan`" not in error["hint"]

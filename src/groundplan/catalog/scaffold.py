@@ -237,6 +237,7 @@ url: {url}
 {api}{key}
 {price}
 {context}
+# accepts: [image]               # images in messages; `image_tokens: 2500` says the most that one counts
 """
 
 _ASSISTANT = """\

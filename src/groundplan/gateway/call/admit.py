@@ -173,21 +173,42 @@ def _no_model(plan: Plan, model: str, needs: str) -> NotFound:
     return NotFound(
         f"the workload {plan.workload.name} has no {kind}model '{model[:80]}'",
         code="model_not_found",
-        hint=f"Use one of: {', '.join(names)}" if names else "Its blueprint allows none; see `groundplan plan`.",
+        hint=f"Use one of: {', '.join(names)}" if names else _none_of(plan.workload.name, needs),
     )
+
+
+def _none_of(workload: str, needs: str) -> str:
+    """What to do where a workload has no model of that type at all."""
+    if needs == "chat":
+        return f"No deployment may serve it: `groundplan placement show {workload}` says why."
+    field = "embeddings" if needs == "embeddings" else "also"
+    return f"It has none of this type: declare a deployment of type {needs}, and name it in `{field}` of the workload."
 
 
 def _taking(plan: Plan, deployments: Sequence[Deployment], needs: frozenset[str]) -> tuple[Deployment, ...]:
     """Those that take what is asked of them, and say what it costs at most. Raises `Invalid` where there is none."""
     found = tuple(d for d in deployments if needs <= takes(d))
     if not found:
+        content = sorted(needs & _TAKEN_WITH.keys())
+        tiers = sorted(needs.difference(content))
+        told = [f"`accepts: [{each}]`{_TAKEN_WITH[each]}" for each in content]
+        example = "`price: {{..., {}: {{input: 0.10 USD/Mtok, output: 0.40 USD/Mtok}}}}`"
+        told += [f"a price of that tier, as in {example.format(each)}" for each in tiers]
         raise Invalid(
-            f"no deployment of {plan.workload.name} takes {', '.join(sorted(needs))}, or says what that costs at most",
-            code="content_unsupported" if needs & {"image", "audio", "file"} else "field_unsupported",
-            hint="A deployment accepts image with image_tokens, audio with audio_tokens, file, and priority and flex "
-            "with a price of their own: `price: {..., flex: {input: 0.10 USD/Mtok, output: 0.40 USD/Mtok}}`.",
+            f"no deployment of {plan.workload.name} declares that it takes {' and '.join((*content, *tiers))}",
+            code="content_unsupported" if content else "field_unsupported",
+            hint=f"A deployment that does declares {', and '.join(told)}.",
+            details={} if content else {"field": "service_tier"},
         )
     return found
+
+
+_TAKEN_WITH = {
+    "image": " with `image_tokens`, the most tokens that one image is",
+    "audio": " with `audio_tokens`, the most tokens that a KiB of sound is",
+    "file": "",
+}
+"""What may be in a message besides text, and what bounds its cost."""
 
 
 def of_key(key: KeyEntry, deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:

@@ -218,7 +218,8 @@ def _service(chat: _Chat) -> str:
     if chat.reasoning is not None:
         chat.reasoning.check()
     if (service := SERVICES.get(chat.service_tier)) is None:
-        raise Invalid("service_tier is not supported", code="field_unsupported", hint=OTHER_TIER)
+        details = {"field": "service_tier"}
+        raise Invalid("service_tier is not supported", code="field_unsupported", hint=OTHER_TIER, details=details)
     return service
 
 
@@ -228,7 +229,7 @@ def _check_tools(tools: list[_Tool]) -> None:
         if tool.type not in _TOOLS:
             told = f"the tool {tool.type[:60]}" if tool.type else "a tool without a type"
             hint = "It may run at the provider, without a bound of cost: each of tools is of type function or custom."
-            raise Invalid(f"{told} is not supported", code="field_unsupported", hint=hint)
+            raise Invalid(f"{told} is not supported", code="field_unsupported", hint=hint, details={"field": "tools"})
 
 
 def _check_caches(chat: _Chat) -> None:

@@ -90,7 +90,7 @@ class Named(msgspec.Struct, frozen=True):
         """Raise `Invalid` for one that does not run at the caller."""
         if self.type not in _TOOLS:
             hint = "Send functions and custom tools: what runs at a provider has no bound of cost."
-            raise unsupported(f"the tool {self.type[:60]}", hint)
+            raise unsupported(f"the tool {self.type[:60]}", hint, "tools")
 
 
 class Tool(Named, frozen=True):
@@ -153,9 +153,10 @@ class Asked(msgspec.Struct, frozen=True):
     previous_response_id: str | None = None
 
 
-def unsupported(name: str, hint: str | None = None) -> Invalid:
+def unsupported(name: str, hint: str | None = None, field: str | None = None) -> Invalid:
+    """The refusal of `name`; `field`: of the request, where that is called otherwise."""
     told = hint or f"Leave {name} out."
-    return Invalid(f"{name} is not supported", code="field_unsupported", hint=told, details={"field": name})
+    return Invalid(f"{name} is not supported", code="field_unsupported", hint=told, details={"field": field or name})
 
 
 def unsupported_content(what: str) -> Invalid:
