@@ -64,7 +64,7 @@ def test_cost_and_usage_of_aws() -> None:
 def test_the_cost_table_of_google_with_its_heading_credits_tax_and_total() -> None:
     read = bill(GOOGLE)
     assert read.format == "Google Cloud costs" and read.columns["amount"] == "Unrounded Cost (€)"
-    assert {line.currency for line in read.lines} == {"EUR"} and "1 lines of totals were passed over" in read.notes
+    assert {line.currency for line in read.lines} == {"EUR"} and "1 line of totals was passed over" in read.notes
     found = reconcile(read, [attempt()], RATES, exchange={"EUR": Decimal(1)})
     assert found.bill == Decimal("0.0528")
     assert kinds(found) == {"storage": "0.04", "tax": "0.01", "credit": "-0.0002"}
@@ -115,6 +115,16 @@ def test_days_are_in_one_order_in_a_whole_file() -> None:
     read = bill("date,model,amount\n05/11/2026,m,1.50\n25/11/2026,m,1.50\n")
     assert [line.day for line in read.lines] == [date(2026, 11, 5), date(2026, 11, 25)]
     assert read.notes == ("days such as 25/11/2026 were read as day/month/year",)
+    read = bill("date;model;amount\n05/11/2026;m;1,50\n06/11/2026;m;1.234,50\n")
+    assert [line.day for line in read.lines] == [date(2026, 11, 5), date(2026, 11, 6)], "where a comma is a point"
+    doubt = "; if that is wrong, write them as 2026-11-25"
+    assert read.notes == (
+        f"days such as 25/11/2026 were read as day/month/year{doubt}",
+        "a comma in an amount was read as the decimal point",
+    )
+    read = bill("date,model,amount\n11/05/2026,m,1.50\n")
+    assert read.lines[0].day == date(2026, 11, 5)
+    assert read.notes == (f"days such as 11/25/2026 were read as month/day/year{doubt}",)
     read = bill("date,model,amount\n11/05/2026,m,1.50\n11/25/2026,m,1.50\n")
     assert [line.day for line in read.lines] == [date(2026, 11, 5), date(2026, 11, 25)]
     read = bill(

@@ -175,7 +175,7 @@ def test_a_discount_shows_as_a_factor() -> None:
     one = attempt()
     result = reconcile(generic(f"2026-11-25,gpt-4o,{one.call},1000,100,0.0015,USD"), [one], RATES)
     assert kinds(result) == {"price": "-0.0015"}
-    assert "the bill is 0.5 of the ledger" in result.rows[0].note
+    assert "the bill is 0.5 times the ledger" in result.rows[0].note
 
 
 def test_rounding_is_what_the_decimals_of_the_bill_allow() -> None:
@@ -243,7 +243,7 @@ def test_days_and_models_are_compared_where_no_call_is_named() -> None:
     assert (result.left_out, result.left_out_usd) == (1, tries[3].cost)
     everything = reconcile(export, tries, RATES, provider="openai")
     assert everything.left_out == 0 and kinds(everything) == {"call_without_bill_line": "-0.003"}
-    assert "1 lines without an amount" in result.notes[0]
+    assert "1 line without an amount" in result.notes[0]
 
 
 def test_a_daily_total_is_compared_with_everything_of_the_provider() -> None:

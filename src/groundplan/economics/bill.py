@@ -17,6 +17,7 @@ from uuid import UUID
 
 from groundplan.core.currencies import USD
 from groundplan.core.errors import Invalid, Problem, Where
+from groundplan.core.words import counted
 from groundplan.economics.bill_cells import (
     Style,
     currency_in,
@@ -349,9 +350,14 @@ class _LineReader:
             if self.style.day_first
             else "11/25/2026 were read as month/day/year"
         )
-        found = [f"days such as {day}"] if self.ordered else []
-        found += [f"{self.totals} lines of totals were passed over"] if self.totals else []
-        found += [f"{self.empty} lines without an amount or tokens were passed over"] if self.empty else []
+        told = "" if self.style.day_told else "; if that is wrong, write them as 2026-11-25"
+        found = [f"days such as {day}{told}"] if self.ordered else []
+        if self.style.comma:
+            found.append("a comma in an amount was read as the decimal point")
+        for number, what in ((self.totals, "of totals"), (self.empty, "without an amount or tokens")):
+            found += (
+                [f"{counted(number, 'line')} {what} {'was' if number == 1 else 'were'} passed over"] if number else []
+            )
         return tuple(found)
 
     def _currency(self, cells: Mapping[str, str]) -> str:

@@ -49,11 +49,13 @@ _IN_HEAD: Final = re.compile(r"[\s_]*\(\s*(US\$|[$€£]|[A-Za-z]{3})\s*\)\s*$|[
 @dataclass(frozen=True, slots=True)
 class Style:
     """`comma`: it stands for the point; None: the file does not tell. `semicolons`: they stand between its cells, as
-    where a comma is a point. `day_first`: 05/11/2026 is in November."""
+    where a comma is a point. `day_first`: 05/11/2026 is in November; `day_told`: one of its days can be read in one
+    order only."""
 
     comma: bool | None = None
     semicolons: bool = False
     day_first: bool = False
+    day_told: bool = False
 
 
 def style_of(amounts: Iterable[str], days: Iterable[str], *, semicolons: bool) -> Style:
@@ -65,7 +67,10 @@ def style_of(amounts: Iterable[str], days: Iterable[str], *, semicolons: bool) -
         points |= plain is not None and _is_point(plain)
     slashed = [found for text in days if (found := _SLASHED.fullmatch(text)) and found[2] == "/"]
     first, second = (any(int(found[place]) > 12 for found in slashed) for place in (1, 3))
-    return Style(commas if commas is not points else None, semicolons, first and not second)
+    comma = commas if commas is not points else None
+    # nobody who writes a comma for the point writes the month first
+    day_first = not second and (first or comma is True or (semicolons and comma is None))
+    return Style(comma, semicolons, day_first, first or second)
 
 
 def number(text: str, style: Style) -> Decimal | None:

@@ -132,11 +132,11 @@ def _per_million(usd: Decimal, tokens: int) -> str:
 
 
 def _factor(bill: Decimal, expected: Decimal) -> str:
-    """`the bill is 0.5 of the ledger`: a batch or discounted price shows like this."""
+    """`the bill is 0.5 times the ledger`: a batch or discounted price shows like this."""
     if not expected:
         return ""
     factor = (bill / expected).quantize(Decimal("0.0001"))
-    return f"the bill is {factor.normalize():f} of the ledger"
+    return f"the bill is {factor.normalize():,f} times the ledger"
 
 
 def _count(tokens: int | None) -> str:

@@ -25,6 +25,7 @@ from groundplan.api.sent_file import pairs, text_of
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.core.money import plain
+from groundplan.core.words import counted
 from groundplan.economics.beside import TERMS, Beside, beside
 from groundplan.economics.bill import Bill, read_bill
 from groundplan.economics.bill_models import by_upstream, resolve
@@ -76,7 +77,8 @@ def read_options(text: str, name: str, said: dict[str, str], first: date | None,
         if line.day is None or ((first is None or line.day >= first) and (last is None or line.day <= last))
     )  # fmt: skip
     passed = len(bill.lines) - len(kept)
-    notes = (*bill.notes, f"{passed} lines of other days were passed over") if passed else bill.notes
+    told = f"{counted(passed, 'line')} of other days {'was' if passed == 1 else 'were'} passed over"
+    notes = (*bill.notes, told) if passed else bill.notes
     days = replace(bill, lines=kept).days
     since, until = first or (days[0] if days else None), last or (days[1] if days else None)
     if until is not None and until.year > LAST_YEAR:
@@ -86,7 +88,7 @@ def read_options(text: str, name: str, said: dict[str, str], first: date | None,
             raise Invalid(
                 "the bill has neither days nor calls",
                 code="bill_days",
-                hint="Name the days: --from DAY --to DAY, in UTC.",
+                hint="Name the column of its days: --columns day=NAME; or all of them: --from DAY --to DAY, in UTC.",
             )
         since, until = date(1970, 1, 2), date(1970, 1, 1)
     return replace(bill, lines=kept, notes=notes, period=(since, until))
