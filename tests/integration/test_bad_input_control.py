@@ -231,6 +231,12 @@ def test_what_is_none_of_a_few_names_is_refused_and_not_an_empty_list(control: C
     assert (renewed.status, renewed.code) == (404, "change_unknown")
 
 
+def test_what_is_no_time_is_told_with_how_one_is_written(control: Control) -> None:
+    for path in ("audit?since=yesterday", "cost/book?first=2026-13-01"):
+        error = told(parse(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
+        assert "is no " in error["message"] and "like 2026-11-25" in error["problems"][0]["hint"], error
+
+
 def test_who_asks_where_no_gateway_is_known_is_told(control: Control) -> None:
     environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"}
     asked = ("ask", "hi", "--workload", "assistant", "--home", str(control.home.root), "--json")

@@ -15,6 +15,7 @@ from groundplan.cli.output import print_error, unusable
 from groundplan.core.endpoints import began, identity
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.home import Home
+from groundplan.identity.keys import make_key
 
 
 def run(home: Path, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -88,6 +89,20 @@ def test_a_reload_that_is_not_waited_for_to_its_end_is_not_said_to_be_over(tmp_p
     error = json.loads(done.stdout)["error"]
     assert (done.returncode, error["code"]) == (69, "reload_slow")
     assert "The reload goes on" in error["hint"] and str(home.run / "reload.json") in error["hint"]
+
+
+@pytest.mark.parametrize(
+    "command", [("why",), ("keys", "revoke"), ("keys", "rotate"), ("kill", "--reason", "leaked"), ("kill", "-m", "x")]
+)
+def test_a_key_in_the_place_of_its_id_goes_nowhere_and_is_told_how_to_find_that(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    key = make_key()
+    given = f"key/{key}" if "-m" in command else key
+    done = run_command([*command, given, "--home", str(tmp_path), "--json"], {**os.environ}, timeout=60)
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (65, "key_itself") and key not in done.stdout + done.stderr
+    assert f"begins with {key[:9]}." in error["hint"]
 
 
 def test_nothing_is_not_asked(tmp_path: Path) -> None:

@@ -54,6 +54,11 @@ def test_a_key_is_refused_outside_its_networks() -> None:
     allowed = networks(["203.0.113.0/24", "::1/128"])
     check_network(allowed, "203.0.113.9", None, ())
     check_network(allowed, "::1", None, ())
-    for peer, forwarded in (("203.0.114.9", None), ("10.0.0.1", b"203.0.113.9"), ("", None)):
-        with pytest.raises(Denied, match="key_network"):
+    for peer, forwarded, seen in (
+        ("203.0.114.9", None, "from 203.0.114.9"),
+        ("10.0.0.1", b"203.0.113.9", "from 10.0.0.1"),  # of the proxy, so that its caller can tell who declares it
+        ("", None, "without an address"),
+    ):
+        with pytest.raises(Denied, match="key_network") as caught:
             check_network(allowed, peer, forwarded, ())
+        assert seen in caught.value.message and "trusted_proxies" in caught.value.hint

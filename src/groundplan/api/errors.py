@@ -29,6 +29,8 @@ from groundplan.identity.scim import resources as scim
 log = logging.getLogger("groundplan.api")
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
 _ID = "Ids look like 01a21e10-5ccc-7000-bea1-437884daa0e3; the command or page that lists them shows them."
+_UNREAD = ("date_from_", "date_parsing", "datetime_from_", "datetime_parsing")
+_TIMES = {"day": "Write a day like 2026-11-25.", "time": "Write a time like 2026-11-25T14:30:00Z."}
 
 _AWAY = (
     "the database is not reachable", "database_unavailable",
@@ -101,6 +103,9 @@ def _field(item: dict[str, Any]) -> dict[str, str]:
     name = ".".join(str(part) for part in item["loc"][1:] or item["loc"])
     if item["type"] == "uuid_parsing":
         return field_problem(f"{name}: {str(item['input'])[:40]!r} is no id", _ID)
+    if item["type"].startswith(_UNREAD):
+        kind = "day" if item["type"].startswith("date_") else "time"
+        return field_problem(f"{name}: {str(item['input'])[:40]!r} is no {kind}", _TIMES[kind])
     return field_problem(f"{name}: {item['msg']}")
 
 

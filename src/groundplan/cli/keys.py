@@ -13,7 +13,8 @@ from groundplan.cli.group import command_group
 from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
-from groundplan.core.errors import Unavailable
+from groundplan.core.errors import Invalid, Unavailable
+from groundplan.identity.keys import PREFIX, SHOWN
 
 app = command_group("Create, list and revoke API keys.")
 NONE = "There is no key. `groundplan keys create --workload NAME` makes one."
@@ -74,6 +75,7 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Replace a key with a new one that has the same rights, budget and limits."""
+    refuse_key(key_id)
     value = ControlClient.connect(home).post(f"/api/keys/{key_id}/rotate", {"overlap": overlap})
     told = f"Keep it now: it is not shown again. Its id is {value['id']}; the old key ends {value['old_ends_at']}."
     emit(value, as_json, "\n".join([f"{value['key']}\n\n{told}", *warnings_text(value)]))
@@ -115,8 +117,18 @@ def _terms(key: dict[str, Any]) -> str:
 @app.command()
 def revoke(key_id: KeyArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Revoke a key, and show which gateways have acknowledged it. Exits with 69 until all have."""
+    refuse_key(key_id)
     value = ControlClient.connect(home).delete(f"/api/keys/{key_id}")
     tell_effective(f"key {key_id} is revoked{others_text(value)}", value, as_json)
+
+
+def refuse_key(given: str) -> None:
+    """Raise `Invalid` (`key_itself`) for a key in the place of its id: it goes nowhere."""
+    if (key := given.removeprefix("key/")).startswith(PREFIX):
+        raise Invalid(
+            "that is a key itself, and in the history of this shell by now", code="key_itself",
+            hint=f"Give its id: in `groundplan keys list` it begins with {key[:SHOWN]}.",
+        )  # fmt: skip
 
 
 def others_text(value: dict[str, Any]) -> str:

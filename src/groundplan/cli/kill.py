@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.keys import effective_text, others_text
+from groundplan.cli.keys import effective_text, others_text, refuse_key
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, note
 from groundplan.core.errors import Invalid, Unavailable
@@ -33,7 +33,9 @@ def kill(
             help="company, or provider/, model/, workload/, deployment/, source/, tool/, site/NAME or key/ID."
         ),
     ],
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Reason, shown to callers and kept in the audit log.")],
+    reason: Annotated[
+        str, typer.Option("--reason", "-m", help="Reason, shown by `status` and `why`, and kept in the audit log.")
+    ],
     offline: Annotated[
         bool, typer.Option("--offline", help="Only write HOME/run/kill.json; do not call the API.")
     ] = False,
@@ -42,7 +44,8 @@ def kill(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop SCOPE. Exits with 69 until every gateway has acknowledged it."""
+    """Stop SCOPE. Exits with 69 until every gateway has acknowledged it. `status` lists what is stopped."""
+    refuse_key(scope)
     if not SCOPE.fullmatch(scope):
         raise Invalid(
             f"'{scope}' is not something that can be stopped", code="kill_scope",

@@ -41,7 +41,8 @@ def why(subject: str, services: Using, caller: Reader) -> dict[str, Any]:
         if found is None:
             raise NotFound(
                 f"nothing is recorded under '{subject[:80]}'", code="why_unknown",
-                hint="Give the id of a call, change, key or audit entry, or blueprint/N. Calls appear within a second.",
+                hint="Give the id of a call, change, key or audit entry, or blueprint/N, workload/NAME, placement/NAME."
+                " Calls appear within a second.",
             )  # fmt: skip
         about = (subject, f"change/{name}", f"key/{name}", f"blueprint/{name}")
         entries = entries_json(conn, caller, audit_store.entries_about(conn, about, _uuid(name)))

@@ -41,9 +41,10 @@ def check_network(allowed: Sequence[Network], peer: str, forwarded: bytes | None
     address = client_address(peer, forwarded, trusted)
     if address is None or not _within(address, allowed):
         raise Denied(
-            "this key may not be used from this network",
+            f"this key may not be used from {address or 'a place without an address'}",
             code="key_network",
-            hint="Call from a network that the key allows; behind a proxy, the company declares trusted_proxies.",
+            hint="Call from a network that the key allows. Where that is a proxy's address, the company declares it in "
+            "trusted_proxies.",
         )
 
 
