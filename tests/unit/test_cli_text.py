@@ -20,7 +20,7 @@ from groundplan.cli import cost_ahead, imports
 from groundplan.cli.change import applied_text, plan_text, workspace_files
 from groundplan.cli.changes import fields_told
 from groundplan.cli.client import ControlClient
-from groundplan.cli.cost import limits_text
+from groundplan.cli.cost import budgets_text, limits_text
 from groundplan.cli.keys import effective_text
 from groundplan.cli.output import emit, note, print_error, problem_from, table, usd
 from groundplan.cli.status import status_text
@@ -306,3 +306,15 @@ def test_limits_that_are_not_shown_are_counted() -> None:
     text = limits_text([row] * 45)
     assert text.count("ana") == 40 and text.endswith("\n5 more rows with --json, none nearer to its end")
     assert "more row" not in limits_text([row] * 40)
+
+
+def test_how_far_budgets_are_used_is_told_with_those_first_that_end_soonest() -> None:
+    row = {"budget": "care", "title": "care", "covers": "team/care", "period": "2026-11", "hard": True, "near": True,
+           "limit_usd": "20.000000000000", "spent_usd": "17.000000000000", "share": 0.85}  # fmt: skip
+    soft = {**row, "title": "lab", "covers": "workload/lab", "period": "total", "hard": False, "near": False,
+            "spent_usd": "0.000000000000", "share": 0.0}  # fmt: skip
+    head, first, second = budgets_text([row, soft]).splitlines()
+    assert head.split() == ["budget", "covers", "period", "spent", "of", "used"]
+    assert first.split("  ")[-1].strip() == "85% (near)" and "November 2026" in first and "$17.00" in first
+    assert second.startswith("lab (soft)") and second.rstrip().endswith("0%")
+    assert budgets_text([row] * 42).endswith("\n2 more rows with --json, none nearer to its end")

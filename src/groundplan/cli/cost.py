@@ -17,7 +17,7 @@ from groundplan.cli.group import command_group
 from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
-from groundplan.core.words import counted, each
+from groundplan.core.words import counted, each, period
 
 ROWS_SHOWN = 40
 INCOMPLETE = 1
@@ -27,13 +27,14 @@ app = command_group("What calls have cost, exactly.", answers=True)
 
 @app.callback(invoke_without_command=True)
 def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show the total cost and the cost by workload. Open reservations are calls in flight, or calls of a crash that is
-    not recovered yet."""
+    """Show the total cost, the cost by workload, and how far budgets and limits are used. Open reservations are calls
+    in flight, or calls of a crash that is not recovered yet."""
     if context.invoked_subcommand is not None:
         context.obj = (home, as_json)
         return
     client = ControlClient.connect(home)
-    value = {**client.get("/api/cost"), "limits": client.get("/api/limits")["limits"]}
+    used = client.get("/api/limits")
+    value = {**client.get("/api/cost"), "limits": used["limits"]}
     rows = [(row["workload"], *_costs(row)) for row in value["by_workload"]]
     rows.append(("total", *_costs(value)))
     text = table(("workload", "calls", "cost", "cached", "saved by cache", "saved by providers' caches"), rows)
@@ -44,6 +45,8 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
         text += f"\n{counted(value['open_reservations'], 'open reservation')} not settled yet"
     if value["crashed_attempts"]:
         text += f"\n{counted(value['crashed_attempts'], 'attempt')} cut off by a crash, counted at the upper bound"
+    if used["budgets"]:
+        text += "\n\n" + budgets_text(used["budgets"])
     if value["limits"]:
         text += "\n\n" + limits_text(value["limits"])
     emit(value, as_json, text)
@@ -63,6 +66,22 @@ def _meant(row: dict[str, Any]) -> tuple[Any, ...]:
     return (row["workload"], row["looked"], row["given"], row["wrong_answers"], *amounts)
 
 
+def budgets_text(rows: list[dict[str, Any]]) -> str:
+    """In the same order: how much was spent of each in its present period."""
+    found = []
+    for row in rows[:ROWS_SHOWN]:
+        near = " (near)" if row["near"] else ""
+        kind = row["title"] if row["hard"] else f"{row['title']} (soft)"
+        share = f"{row['share']:.0%}{near}"
+        found.append((kind, row["covers"], period(row["period"]), usd(row["spent_usd"]), usd(row["limit_usd"]), share))
+    return table(("budget", "covers", "period", "spent", "of", "used"), found) + _hidden(rows)
+
+
+def _hidden(rows: list[dict[str, Any]]) -> str:
+    hidden = len(rows) - ROWS_SHOWN
+    return f"\n{counted(hidden, 'more row')} with --json, none nearer to its end" if hidden > 0 else ""
+
+
 def limits_text(rows: list[dict[str, Any]]) -> str:
     """Those that are nearest to their end, which come first, and how many others there are."""
     found = []
@@ -70,9 +89,7 @@ def limits_text(rows: list[dict[str, Any]]) -> str:
         counts = row["counts"] if row["per"] == "now" else f"{row['counts']} {each(row['per'])}"
         near = " (near)" if row["near"] else ""
         found.append((row["limit"], row["who"], counts, f"{row['taken']}{near}", row["most"], row["frees_at"] or "-"))
-    hidden = len(rows) - len(found)
-    more = f"\n{counted(hidden, 'more row')} with --json, none nearer to its end" if hidden else ""
-    return table(("limit", "who", "counts", "taken", "of", "free again"), found) + more
+    return table(("limit", "who", "counts", "taken", "of", "free again"), found) + _hidden(rows)
 
 
 @dataclass(frozen=True, slots=True)
