@@ -221,6 +221,18 @@ def test_genesis_and_status(control: Control) -> None:
     assert [row["number"] for row in control.ask("GET", "/api/blueprints").body["blueprints"]] == [1]
 
 
+def test_a_deployment_whose_key_is_not_there_is_told_where_it_is_declared(fresh: Control, tmp_path: Path) -> None:
+    """At the apply, and by status until it is: its callers were the first to hear of it."""
+    key = tmp_path / "key"
+    files = {"acme.yaml": WORKSPACE.replace("name: local\n", f"name: local\nkey: file:{key}\n", 1)}
+    applied = fresh.ask("POST", "/api/apply", {"files": files, "reason": "with a key"}).body
+    (told,) = (note for note in applied["notes"] if "calls of local will fail" in note)
+    assert applied["blueprint"] == 2 and str(key) in told
+    assert told in fresh.ask("GET", "/api/status").body["problems"]
+    key.write_text("sk-1")
+    assert fresh.ask("GET", "/api/status").body["problems"] == []
+
+
 def test_a_workspace_that_cannot_be_read_keeps_nobody_from_being_served(database: Database, tmp_path: Path) -> None:
     with running(database, tmp_path):
         pass

@@ -8,9 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.integration.gateway_stack import blueprint, deployment
 
 from groundplan.api import not_well
 from groundplan.api.lag import behind_since
+from groundplan.blueprint.model import ProviderKey
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.journal.records import (
@@ -53,6 +55,25 @@ def test_calls_that_do_not_get_into_the_ledger_are_told_with_since_when(tmp_path
     assert not_well.ledger(home, workers, AT + timedelta(seconds=30)) == []
     (told,) = not_well.ledger(home, workers, AT + timedelta(seconds=90))
     assert told == "calls since 2026-03-02 12:00:00 UTC are not in the ledger (gateway 7): see HOME/logs/shipper.log"
+
+
+def test_deployments_whose_keys_are_not_there_are_told_by_where_those_should_be(tmp_path: Path) -> None:
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    there.write_text("sk\n")
+    names = [f"d{number}" for number in range(7)]
+    places = [deployment(name, 9, key=f"file:{gone}") for name in names]
+    places += [deployment("well", 9, key=f"file:{there}"), deployment("open", 9)]
+    places.append(
+        deployment("both", 9, keys=[ProviderKey(key=f"file:{there}"), ProviderKey(key="env:NOT_THERE_AT_ALL")])
+    )
+    found = not_well.secrets(blueprint(1, places, []))
+    assert found == [
+        f"calls of d0, d1, d2, d3, d4 and 2 others will fail: the secret file:{gone} cannot be read: "
+        "FileNotFoundError. Check that the file exists and that this user may read it.",
+        "calls of both will fail: the secret env:NOT_THERE_AT_ALL is empty or not set. "
+        "Set NOT_THERE_AT_ALL where `groundplan up` starts.",
+    ]
+    assert not_well.secrets(None) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""What does not go on though every process runs: calls that do not get into the ledger, and searches that all fail.
+"""What does not go on though every process runs: calls that do not get into the ledger, deployments whose key is not
+there, and searches that all fail.
 
 Tells it in the words of `status`; mends nothing.
 """
@@ -13,13 +14,18 @@ from typing import Any, Final
 from groundplan.api.lag import behind_since
 from groundplan.api.local import post_local
 from groundplan.api.served import SEARCH
-from groundplan.core.errors import Unavailable
+from groundplan.blueprint.model import Blueprint
+from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
+from groundplan.core.settings import resolve_secret
+from groundplan.core.words import counted
 
 BEHIND_SECONDS: Final = 60.0
 """Calls are in the ledger within a second or two; after so long something keeps them from it."""
 FAILED: Final = 3
 """Searches in a row, of which one or two may have met a moment."""
+NAMED: Final = 5
+"""Deployments that are named, of those whose key is at the same place."""
 AGAIN_SECONDS: Final = 2.0
 LASTS_SECONDS: Final = 5.0
 """What is wrong with it for less is not told."""
@@ -41,6 +47,31 @@ def ledger(home: Home, workers: Iterable[dict[str, Any]], now: datetime) -> list
     return [
         f"calls since {first:%Y-%m-%d %H:%M:%S} UTC are not in the ledger (gateway {pids}): see HOME/logs/shipper.log"
     ]
+
+
+def secrets(blueprint: Blueprint | None) -> list[str]:
+    """Of deployments whose keys this process does not find, nor do the gateway workers that were started beside it."""
+    found: dict[str, list[str]] = {}
+    for each in blueprint.deployments if blueprint is not None else ():
+        for reference in (each.key, *(key.key for key in each.keys), each.proxy_key):
+            if reference is not None:
+                found.setdefault(reference, []).append(each.name)
+    return [
+        f"calls of {_names(names)} will fail: {why}" for reference, names in found.items() if (why := _why(reference))
+    ]
+
+
+def _names(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {counted(more, 'other')}" if more > 0 else "")
+
+
+def _why(reference: str) -> str:
+    try:
+        resolve_secret(reference)
+    except Invalid as error:
+        return f"{error.message}. {error.hint}"
+    return ""
 
 
 class Searching:

@@ -10,7 +10,7 @@ from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import since, store
+from groundplan.api import not_well, since, store
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
@@ -92,7 +92,8 @@ def plan(body: Declared, services: Using, caller: Reader) -> dict[str, Any]:
 @router.post("/apply")
 def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Make the next blueprint. What needs an approval becomes a pending change. With `base` 409 (`base_moved`) where
-    somebody declared something else after that blueprint; `notes` say what these files took back of what others did."""
+    somebody declared something else after that blueprint; `notes` say what these files took back of what others did,
+    and which deployments have no key here."""
     authorize(caller, "release", "company")
     since.refuse_if_match(request.headers.get("if-match"))
     if body.folder is not None and not caller.operator:
@@ -100,7 +101,8 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
     with services.release_turn() as conn:
         since.check_base(conn, caller, body.base)
         value, back = _applied(conn, services, caller, body)
-    value["notes"] = [*back, *router_evaluations.missing(services, body.files)]
+        served = release.decoded(conn)
+    value["notes"] = [*back, *not_well.secrets(served), *router_evaluations.missing(services, body.files)]
     if body.folder is not None:
         services.note_folder(Path(body.folder))
     request.app.state.indexing.ask()

@@ -40,6 +40,7 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
     if (unwritten := request.app.state.sequencer.problem) is not None:
         problems.append(f"the audit log is not written: {unwritten.splitlines()[0]}")
     problems += not_well.ledger(services.home, workers, services.clock.now())
+    problems += not_well.secrets(blueprint)
     problems += request.app.state.searching.problems(wanted)
     certificate = services.certificate()
     if certificate is not None and (ending := problem(certificate, services.clock.now())):
