@@ -383,6 +383,59 @@ async def test_a_body_of_a_known_caller_is_not_cut_off_for_strangers() -> None:
         ended(strangers)
 
 
+def key_of(request: Request) -> str:
+    return request.headers.get(b"authorization", b"").decode()
+
+
+async def test_one_workload_that_holds_connections_by_bodies_keeps_no_other_out() -> None:
+    async with serving(LIMITS) as running:
+        running.server.share, running.server.whose = key_is_good, key_of
+        held = await opened(running, GOOD[:-1], 8)
+        await until(lambda: sum(map(bool, (c.sender for c in running.server.connections))) == 8)
+        for _ in range(20):
+            assert (await said(running, GOOD)).endswith(b"ok:hi")
+            held += await opened(running, GOOD[:-1], 1)
+        ended(held)
+
+
+async def test_bodies_of_several_workloads_are_all_at_work() -> None:
+    """Nobody has most of the connections, so that whoever comes is the one for whom there is none."""
+    async with serving(LIMITS) as running:
+        running.server.share, running.server.whose = (lambda _: 1.0), key_of
+        held = [
+            client
+            for key in ("one", "two")
+            for client in await opened(running, GOOD.replace(b"good", key.encode())[:-1], 4)
+        ]
+        await until(lambda: sum(map(bool, (c.sender for c in running.server.connections))) == 8)
+        assert await said(running, GOOD) == b""
+        for reader, writer in held:
+            writer.write(b"i")
+            assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"ok:hi")
+            writer.close()
+
+
+async def test_one_workload_that_holds_memory_by_bodies_leaves_some_to_others() -> None:
+    async with serving(replace(LIMITS, large=100)) as running:
+        running.server.share, running.server.whose = (lambda _: 1.0), key_of
+        large = head("authorization: Bearer good", "content-length: 4900", "connection: close")
+        held = await opened(running, large + b"a" * 4800, 1)
+        await until(lambda: running.server.held == 4800)
+        held += await opened(running, large + b"a" * 4700, 1)
+        await until(lambda: running.server.held == 9500)
+        held += await opened(running, large + b"a" * 200, 1)
+        assert b"memory_full" in await asyncio.wait_for(held[2][0].read(), 20), "16,000 may be held, 9,600 of one"
+        assert (await said(running, GOOD)).endswith(b"ok:hi"), "what is small is of no importance"
+        other = large.replace(b"good", b"else") + b"a" * 4900
+        assert (await said(running, other)).endswith(b"ok:" + b"a" * 4900)
+        held[0][1].write(b"a" * 100)
+        assert (await asyncio.wait_for(held[0][0].read(), 20)).endswith(b"ok:" + b"a" * 4900), "what is there is kept"
+        assert (await said(running, large + b"a" * 4900)).endswith(b"ok:" + b"a" * 4900)
+        ended(held)
+        await until(lambda: running.server.held == 0)
+        assert running.server._large == {}
+
+
 async def test_who_takes_no_answer_keeps_nobody_out_who_comes(running: Running) -> None:
     takes_none = await opened(running, head("content-length: 0", target="/large"), 8)
     for _, writer in takes_none:

@@ -52,7 +52,7 @@ from groundplan.gateway.caching.sharing import AnswerDesk
 from groundplan.gateway.call.cited_store import Citations
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
-from groundplan.gateway.call.pipeline import Pipeline, share, streams, upgrades
+from groundplan.gateway.call.pipeline import Pipeline, share, streams, upgrades, whose
 from groundplan.gateway.call.repeats import Repeats
 from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.signals import Signals
@@ -366,7 +366,8 @@ def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
         pipeline.handle, messages_errors.of_refusal, gateway.loop, Limits(held=held, connections=connections(files))
     )
     gateway.room.limit, gateway.server = held, server
-    server.streams, server.upgrades, server.share = streams, upgrades, partial(share, gateway)
+    server.streams, server.upgrades = streams, upgrades
+    server.share, server.whose = partial(share, gateway), partial(whose, gateway)
     return server
 
 

@@ -303,6 +303,14 @@ def share(gateway: Gateway, request: Request) -> float:
     return SHARES[-1 if plan is None else RANKS[plan.workload.reliability.priority]]
 
 
+def whose(gateway: Gateway, request: Request) -> str:
+    """The workload of which the body of a request is; empty where no key is known."""
+    try:
+        return find_key(request.headers, gateway.live.policy, gateway.clock.seconds()).workload
+    except Unauthenticated:
+        return ""
+
+
 def streams(request: Request) -> bool:
     """Whether the body of a request is read while it arrives: a form with a file, an order of a message batch."""
     if request.target.startswith(MESSAGE_BATCHES):

@@ -36,6 +36,8 @@ class Limits:
     sweep_seconds: float = 1.0
     held: int = 256 << 20
     """Bodies of requests that are being read or answered, all together."""
+    large: int = 64 << 10
+    """Of a body from which on it counts as one of whoever sends it."""
     connections: int = 20_000
     """More are closed at once."""
     quiet_seconds: float = 2.0

@@ -173,6 +173,14 @@ class Connection(RequestReader):
         return self._closing or self._phase != BODY or not self.server.is_known(self._request)
 
     @property
+    def sender(self) -> str:
+        """The workload that a body is of which is still to come; empty where there is none."""
+        server = self.server
+        if self.transport is None or self._busy or self._closing or self._phase != BODY or server.whose is None:
+            return ""
+        return server.whose(self._request)
+
+    @property
     def is_not_taken(self) -> bool:
         """All of an answer is made, and its client has not taken it."""
         return self.paused is not None and self._task is None

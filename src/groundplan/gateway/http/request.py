@@ -10,7 +10,9 @@ class Request:
     a repeated header keeps its last value. `client` is the subject of the certificate that the client proved to own,
     where one is asked for, else empty."""
 
-    __slots__ = ("body", "client", "form", "headers", "held", "keep_alive", "method", "started", "stream", "target")
+    __slots__ = (
+        "body", "client", "form", "headers", "held", "keep_alive", "method", "started", "stream", "target", "whose",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -34,6 +36,8 @@ class Request:
         self.keep_alive = keep_alive
         self.client = client
         self.held = 0
+        self.whose = ""
+        """Among whose large bodies what is held counts; empty: it is not large."""
 
 
 def origin_form(target: bytes) -> bytes:

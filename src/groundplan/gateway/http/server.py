@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from email.utils import formatdate
+from operator import itemgetter
 
 from groundplan.gateway.awake import awake_of
 from groundplan.gateway.http.bounds import FOREVER
@@ -29,6 +31,16 @@ _FULL_SECONDS = 0.1
 
 def _since(connection: Connection) -> float:
     return connection.waits_since
+
+
+def _of_one(connections: list[Connection]) -> list[Connection]:
+    """Those that take their time for a body of the workload that has more than half of all connections so; none where
+    no workload has."""
+    senders = [connection.sender for connection in connections]
+    one, many = max(Counter(filter(None, senders)).items(), key=itemgetter(1), default=("", 0))
+    if many <= len(connections) // 2:
+        return []
+    return [connection for connection, sender in zip(connections, senders, strict=True) if sender == one]
 
 
 class Server(Host):
@@ -76,13 +88,13 @@ class Server(Host):
         return sum(1 for connection in self.connections if connection.answering)
 
     def make_room(self, newest: Connection) -> bool:
-        """Of too many connections close those besides `newest` that have waited longest for a request, or where there
-        are none for their answer to be taken; False where each is at work. Whoever opens as many as there may be, and
-        asks nothing with a key that is known, keeps nobody out."""
+        """Of too many connections close those besides `newest` that have waited longest for a request, where there are
+        none for their answer to be taken, or else to send a body, of a workload that has most of them; False where each
+        is at work. Whoever opens as many as there may be, with a key or without, keeps nobody out."""
         if self.now() < self._full_until:
             return False
         others = [c for c in self.connections if c is not newest]
-        waiting = [c for c in others if c.waits] or [c for c in others if c.is_not_taken]
+        waiting = [c for c in others if c.waits] or [c for c in others if c.is_not_taken] or _of_one(others)
         if not waiting:
             self._full_until = self.now() + _FULL_SECONDS
         waiting.sort(key=_since)
