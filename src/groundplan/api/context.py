@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +15,7 @@ from psycopg_pool import ConnectionPool
 
 from groundplan.api.release import Releases
 from groundplan.core.clock import Clock
+from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import Settings
@@ -45,6 +46,10 @@ class Services:
         and one release waits for another, in which everybody else would find no connection left."""
         with self.releases.turns, self.transaction() as conn:
             yield conn
+
+    def own_connection(self) -> closing[Connection[tuple[Any, ...]]]:
+        """One beside the pool, in autocommit, for work that lasts or commits as it goes."""
+        return closing(connect(database_url(self.home, self.settings, "control"), autocommit=True))
 
     def folder(self) -> Path | None:
         """The workspace folder, as given to `up` or as applied last."""

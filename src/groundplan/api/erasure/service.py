@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,6 @@ from groundplan.core.audit import record
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.canonical import digest
-from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.core.letters import named
@@ -120,7 +119,7 @@ def erase(services: Services, asked: Asked, actor: str, *, dry: bool = False) ->
             hint="Give an address and texts of four characters or more (two of Han, kana and the like), such as a full "
             "name.",
         )  # fmt: skip
-    with closing(connect(database_url(services.home, services.settings, "control"), autocommit=True)) as conn:
+    with services.own_connection() as conn:
         person = identity_store.person_by_email(conn, asked.email.strip().lower())
         hold = None if person is None else store.holds(conn).get(str(person.id))
         work = _Work(services, conn, asked, actor, dry, person, hold)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,7 +20,6 @@ from groundplan.api.local import post_local
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import SYSTEM
-from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.embedding.deployed import Deployed
 from groundplan.knowledge.index import index_store
@@ -98,7 +96,7 @@ def have_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -
 
 def look(services: Services, stop: Callable[[], bool] = never) -> None:
     """One look: what is declared is built, compared and switched to as far as that is possible now."""
-    with closing(connect(database_url(services.home, services.settings, "control"), autocommit=True)) as conn:
+    with services.own_connection() as conn:
         with conn.transaction():
             blueprint = current_or_none(conn)
         if blueprint is None or not index_store.take_lead(conn):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
@@ -15,7 +14,6 @@ from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Workload
 from groundplan.core.audit.subject import SubjectKeys
-from groundplan.core.database import connect, database_url
 from groundplan.core.detect import redact
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id
@@ -51,7 +49,7 @@ def gather_now(services: Services) -> int:
 
     Where nothing embeds at the moment, the next round does it.
     """
-    with closing(connect(database_url(services.home, services.settings, "control"), autocommit=True)) as conn:
+    with services.own_connection() as conn:
         now = services.clock.now()
         signal_store.forget(conn, now)
         blueprint = current_or_none(conn)

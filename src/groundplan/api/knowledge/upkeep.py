@@ -7,7 +7,6 @@ deleted and came back with a restored backup goes once more.
 from __future__ import annotations
 
 import logging
-from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -16,7 +15,6 @@ from psycopg import Connection
 from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
 from groundplan.core.audit.entry import SYSTEM
-from groundplan.core.database import connect, database_url
 from groundplan.core.errors import GroundplanError
 from groundplan.identity import service as identity
 from groundplan.knowledge.deletion.delete import Why, erase, replay, retire
@@ -42,7 +40,7 @@ def replay_now(services: Services) -> int:
     Where the database is away, or the list cannot be read or written, the next sweep does it.
     """
     try:
-        with closing(_connect(services)) as conn:
+        with services.own_connection() as conn:
             return replay(conn, services.home.root, services.clock.now())
     except (GroundplanError, psycopg.Error, OSError) as error:
         log.warning("the list of deletions is not held against the database yet: %s", error)
@@ -52,12 +50,8 @@ def replay_now(services: Services) -> int:
 def sweep_now(services: Services) -> int:
     """Retention, holds that ended, the list of deletions, and erasing from the disk; how many documents were erased."""
     now = services.clock.now()
-    with closing(_connect(services)) as conn:
+    with services.own_connection() as conn:
         release(conn, Why(SYSTEM, "the legal hold that kept it has ended", now, services.home.root))
         retire(conn, Why(SYSTEM, "its retention is over", now, services.home.root), clear_answers)
         replay(conn, services.home.root, now)
         return erase(conn, now)
-
-
-def _connect(services: Services) -> Connection[Any]:
-    return connect(database_url(services.home, services.settings, "control"), autocommit=True)

@@ -6,7 +6,6 @@ What applications push is in `push`, what answers rested on in `lineage`.
 from __future__ import annotations
 
 import base64
-from contextlib import closing
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -25,7 +24,6 @@ from groundplan.api.narrowed import refuse_unknown_source
 from groundplan.api.people import named
 from groundplan.api.served import current_blueprint
 from groundplan.core.audit import record
-from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Denied, Invalid, NotFound, Unavailable
 from groundplan.knowledge.deletion import deletion_store, held_store
 from groundplan.knowledge.deletion.delete import Why, delete, readmit
@@ -195,7 +193,7 @@ def deletion(document_id: UUID, body: Deletion, services: Using, caller: SignedI
     let in again."""
     with services.transaction() as conn:
         may_decide(conn, caller, found_document(conn, document_id))
-    with closing(_connection(services)) as conn:
+    with services.own_connection() as conn:
         (stone,) = delete(conn, [document_id], _why(services, caller, body.reason), clear_answers)
     return {"id": stone.id, "source": stone.source, "path": stone.path, "due": stone.due}
 
@@ -263,7 +261,7 @@ def read_held(held_id: UUID, body: Reading, services: Using, caller: SignedIn) -
 def readmission(body: Readmission, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Let a deleted place be a document again, after a look at its source, which begins at once."""
     require_duty(caller, DATA, f"source/{body.source}")
-    with closing(_connection(services)) as conn:
+    with services.own_connection() as conn:
         readmit(conn, body.source, body.path, _why(services, caller, body.reason))
     request.app.state.indexing.look_at(body.source)
     return {"source": body.source, "path": body.path}
@@ -301,7 +299,7 @@ def mentions(body: Mentions, services: Using, caller: SignedIn) -> dict[str, Any
             f"'{short[0]}' is too short to name anybody", code="erasure_words",
             hint="Give texts of four characters or more (two of Han, kana and the like), such as a full name.",
         )  # fmt: skip
-    with closing(_connection(services)) as conn:
+    with services.own_connection() as conn:
         found = mentioning(conn, body.words)
         free = [id for id, _, _, held in found if not held]
         stones = delete(conn, free, _why(services, caller, body.reason), clear_answers) if body.delete and free else []
@@ -398,7 +396,3 @@ def _as_reader(conn: Any, caller: Caller, found: dict[str, Any]) -> dict[str, An
 
 def _why(services: Services, caller: Caller, reason: str) -> Why:
     return Why(str(caller.actor), reason, services.clock.now(), services.home.root)
-
-
-def _connection(services: Services) -> Any:
-    return connect(database_url(services.home, services.settings, "control"), autocommit=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +13,6 @@ from groundplan.api.context import Services, Using
 from groundplan.api.knowledge.editions import Bench
 from groundplan.api.knowledge.quotes import DATA
 from groundplan.api.served import current_blueprint
-from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.index import compare, index_store, switch, upkeep
 from groundplan.knowledge.index.model import Edition, IndexSettings, serving, told
@@ -42,7 +40,7 @@ def editions(services: Using, _: Reader) -> dict[str, Any]:
 def build(services: Using, caller: SignedIn) -> dict[str, Any]:
     """Begin an edition as declared, now; it is built beside the one that serves. It is begun by itself as well."""
     require_duty(caller, DATA, "company")
-    with closing(_connection(services)) as conn:
+    with services.own_connection() as conn:
         bench = _bench(services, conn)
         step = upkeep.next_step(index_store.editions(conn), bench.wanted())
         if step is None or step.what not in ("create", "drop"):
@@ -56,7 +54,7 @@ def build(services: Using, caller: SignedIn) -> dict[str, Any]:
 def comparison(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Compare an edition that is ready with the one that serves: counts, missing documents, recall, quality."""
     require_duty(caller, DATA, "company")
-    with closing(_connection(services)) as conn:
+    with services.own_connection() as conn:
         bench = _bench(services, conn)
         found = index_store.one(conn, edition)
         if found is None or found.state not in ("ready", "switching"):
@@ -72,7 +70,7 @@ def comparison(edition: int, services: Using, caller: SignedIn) -> dict[str, Any
 def switching(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Let an edition serve as soon as every search service holds it; the one before is kept."""
     require_duty(caller, DATA, "company")
-    with closing(_connection(services)) as conn:
+    with services.own_connection() as conn:
         who = _bench(services, conn).who(str(caller.actor))
         switch.begin(conn, edition, who)
         return _state(conn, edition, done=switch.finish(conn, edition, who))
@@ -82,7 +80,7 @@ def switching(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]
 def rollback(services: Using, caller: SignedIn) -> dict[str, Any]:
     """Go back to the edition that served before. The one that is left is not switched to by itself again."""
     require_duty(caller, DATA, "company")
-    with closing(_connection(services)) as conn:
+    with services.own_connection() as conn:
         who = _bench(services, conn).who(str(caller.actor))
         before = switch.last_before(conn)
         switch.begin(conn, before.id, who, declined=True)
@@ -93,7 +91,7 @@ def rollback(services: Using, caller: SignedIn) -> dict[str, Any]:
 def dropping(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Take away an edition that does not serve, before its time."""
     require_duty(caller, DATA, "company")
-    with closing(_connection(services)) as conn:
+    with services.own_connection() as conn:
         switch.drop(conn, edition, _bench(services, conn).who(str(caller.actor)), "by hand")
     return {"edition": edition, "state": "dropped"}
 
@@ -115,7 +113,3 @@ def _settings(settings: IndexSettings) -> dict[str, Any]:
 def _bench(services: Services, conn: Connection[Any]) -> Bench:
     with conn.transaction():
         return Bench(services, conn, current_blueprint(conn))
-
-
-def _connection(services: Services) -> Connection[Any]:
-    return connect(database_url(services.home, services.settings, "control"), autocommit=True)
