@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 from xml.etree import ElementTree
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.console.traffic_svg import ROW_HEIGHT, SPARK_HEIGHT, span, sparkline, waterfall
+from groundplan.console.traffic_svg import ROW_HEIGHT, SPARK_HEIGHT, sparkline, waterfall
 
 HOSTILE = '"><script>x</script>'
 COUNT = st.integers(0, 50)
@@ -93,8 +92,3 @@ def test_a_call_from_before_has_its_steps_only_and_a_refused_one_nothing() -> No
     old["started_ms"] = None
     assert waterfall(call(old)).count("<text") == 6
     assert waterfall({"duration_ms": None, "steps": [], "attempts": []}) == ""
-
-
-def test_spans_are_told_in_fitting_units() -> None:
-    assert [span(value) for value in (0.04, 9.9, 12.4, 1200)] == ["40 µs", "9.9 ms", "12 ms", "1.20 s"]
-    assert re.fullmatch(r"[0-9.]+ (µs|ms|s)", span(0))

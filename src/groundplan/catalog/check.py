@@ -22,6 +22,7 @@ from groundplan.catalog.rules.kinds import budgets, deployments, grants, limits,
 from groundplan.catalog.rules.places import places
 from groundplan.catalog.workspace import Workspace, person_references
 from groundplan.core.errors import Problem
+from groundplan.core.words import nearest
 
 KnownPrice = Callable[[str], bool]
 """Whether the price list knows a model by its canonical name."""
@@ -148,7 +149,7 @@ def _people(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
                 todo = "Name it under `includes`." if kind == "group" else "Name a person."
                 yield Problem(f"{ref} is a group, and {path[0]} must be people", "not_a_person", todo, where)
             else:
-                hint = explain.nearest(ref, known)
+                hint = nearest(ref, known)
                 yield Problem(
                     f"person {ref} is not declared",
                     "unknown_person",

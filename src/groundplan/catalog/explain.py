@@ -5,7 +5,6 @@ Values are never repeated, since a wrong value may be a secret in the wrong plac
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
@@ -15,6 +14,7 @@ from groundplan.catalog.allocation import COVERS
 from groundplan.catalog.model import KINDS, Strict
 from groundplan.catalog.reader import Document, Path
 from groundplan.core.errors import Invalid, Problem, Where
+from groundplan.core.words import nearest
 
 _PATTERNS = {
     r"^[a-z0-9][a-z0-9-]{0,62}$": "Use lower-case letters, digits and hyphens, such as staff-assistant.",
@@ -22,12 +22,6 @@ _PATTERNS = {
     r"^[^\x00-\x1f\x7f]+$": "Write one line without control characters.",
     COVERS: "Write company, team/NAME, workload/NAME, deployment/NAME or site/NAME.",
 }
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that `word` was probably meant to be."""
-    found = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
-    return found[0] if found else None
 
 
 def meant(word: str, known: Iterable[str], what: str) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from groundplan.console.render import milliseconds
+
 SPARK_HEIGHT = 64
 ROW_HEIGHT = 36
 _PARTS = ("failed", "refused", "cancelled", "ok")
@@ -82,7 +84,7 @@ def _step_bars(call: dict[str, Any]) -> list[Bar]:
     for row in call["steps"]:
         end = max(before, float(row["ms"]))
         begin = bars.pop().begin if bars and bars[-1].name == row["step"] else before
-        bars.append(Bar(row["step"], span(end - begin), begin, end, (("wf-step", begin, end),)))
+        bars.append(Bar(row["step"], milliseconds(end - begin), begin, end, (("wf-step", begin, end),)))
         before = end
     return bars
 
@@ -95,7 +97,9 @@ def _attempt_bars(call: dict[str, Any]) -> list[Bar]:
             continue
         end = begin + took
         name = f"{attempt['number'] + 1}. {attempt['deployment']}"
-        told = span(took) if attempt["outcome"] == "ok" else f"{attempt['outcome'].replace('_', ' ')}, {span(took)}"
+        told = milliseconds(took)
+        if attempt["outcome"] != "ok":
+            told = f"{attempt['outcome'].replace('_', ' ')}, {told}"
         bars.append(Bar(name, told, begin, end, _parts(attempt, begin, end)))
     return bars
 
@@ -123,12 +127,3 @@ def _row(bar: Bar, at: int, whole: float) -> str:
         f'<text x="0" y="{top + 14}">{escape(bar.name)}</text>'
         f'<text class="wf-told" x="100%" y="{top + 14}" text-anchor="end">{escape(bar.told)}</text>'
     )
-
-
-def span(milliseconds: float) -> str:
-    """`40 µs`, `0.4 ms`, `12 ms`, `1.20 s`"""
-    if milliseconds < 0.1:
-        return f"{milliseconds * 1000:.0f} µs"
-    if milliseconds >= 1000:
-        return f"{milliseconds / 1000:.2f} s"
-    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"

@@ -1,8 +1,10 @@
-"""Words around numbers. English only."""
+"""Words around numbers and names. English only."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 
 
 def each(period: str) -> str:
@@ -13,6 +15,11 @@ def each(period: str) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """`1 workload`, `2 workloads`, `1,204 entries` (`many` where it is not `one` with an s)."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that `word` was probably meant to be."""
+    return next(iter(get_close_matches(word, sorted(known), n=1)), None)
 
 
 def period(text: str) -> str:

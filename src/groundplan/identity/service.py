@@ -6,7 +6,6 @@ not decide who may ask for a change, and puts no personal data in the audit log:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from groundplan.core.audit import record, record_listed
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.core.money import maybe_usd
+from groundplan.core.words import nearest
 from groundplan.identity import rights_store, session_store, store
 from groundplan.identity.genesis import check_genesis, normal_email
 from groundplan.identity.keys import hash_key, key_prefix, make_key
@@ -76,8 +76,8 @@ def find_person(conn: Connection[Any], email: str) -> Person:
     """The person with this address. Raises `NotFound` (`unknown_person`) with the nearest known one."""
     found = store.person_by_email(conn, normal_email(email))
     if found is None:
-        near = difflib.get_close_matches(normal_email(email), [person.email for person in store.people(conn)], 1)
-        hint = f"Did you mean {near[0]}?" if near else "Add the person first: `groundplan people add`."
+        near = nearest(normal_email(email), [person.email for person in store.people(conn)])
+        hint = f"Did you mean {near}?" if near else "Add the person first: `groundplan people add`."
         raise NotFound(f"there is no person {email}", code="unknown_person", hint=hint)
     return found
 
@@ -396,8 +396,8 @@ def _group(conn: Connection[Any], name: str) -> UUID:
     if found is None:
         if name == EVERYONE:
             raise Invalid("everybody is in `everyone`", code="everyone", hint="Use a group of your own.")
-        near = difflib.get_close_matches(name, [group.name for group in store.groups(conn)], 1)
-        hint = f"Did you mean {near[0]}?" if near else "Add the group first: `groundplan groups add`."
+        near = nearest(name, [group.name for group in store.groups(conn)])
+        hint = f"Did you mean {near}?" if near else "Add the group first: `groundplan groups add`."
         raise NotFound(f"there is no group {name}", code="unknown_group", hint=hint)
     return found
 

@@ -21,8 +21,8 @@ from groundplan.api.presence import one_is_enough
 from groundplan.api.served import current_or_none
 from groundplan.api.who import names_for
 from groundplan.blueprint.model import Blueprint
-from groundplan.catalog.explain import nearest
 from groundplan.core.errors import NotFound
+from groundplan.core.words import nearest
 from groundplan.governance import service as governance
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.identity import rights, rights_store
