@@ -32,7 +32,7 @@ from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment, segment_path
-from groundplan.gateway.policy import left
+from groundplan.gateway.policy import remaining
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -326,7 +326,7 @@ async def test_what_is_left_is_looked_up_of_present_periods_and_of_those_in_use(
 async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_any_that_is_used(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(left, "AT_ONCE", 4)
+    monkeypatch.setattr(remaining, "AT_ONCE", 4)
     monkeypatch.setattr(rhythm, "TURN", 3)
     names = [f"key/{n}" for n in range(10)]
     each = [Budget(name=name, covers=name, limit=10 * COST, period="month") for name in names]
@@ -335,7 +335,7 @@ async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_an
         rows = [(name, span, "1", "0.03") for name in names for span in (MONTH, "2026-10")]
         cursor.executemany("INSERT INTO budget_period VALUES (%s, %s, %s, %s)", rows)
     slices, clock = Slices(), FixedClock()
-    found = left.Left(slices, clock)
+    found = remaining.Remaining(slices, clock)
     seen: list[set[str]] = []
     async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
         for turn in range(4):
@@ -363,7 +363,7 @@ def test_keys_that_have_ended_and_those_of_one_line_are_no_further_budgets() -> 
     other = Budget(name="key/o", covers="key/o", limit=COST, period="day")
     revoked = KeyEntry("r", "assistant", "", False, True, None, budget=other)
     expired = KeyEntry("e", "assistant", "", False, False, 8.0, budget=other)
-    assert left._living({**living, b"r": revoked, b"e": expired}, 8.0) == [budget]
+    assert remaining._living({**living, b"r": revoked, b"e": expired}, 8.0) == [budget]
 
 
 async def test_a_grant_whose_answer_was_lost_is_found_after_reconnecting(database: Database, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """How a worker reaches PostgreSQL beside the request path: for a moment, or through a pool for requests that need it.
 
-Statements are those of the stores; what PostgreSQL tells by itself is `heard`'s.
+Statements are those of the stores; what PostgreSQL tells by itself is in `notifications`.
 """
 
 from __future__ import annotations

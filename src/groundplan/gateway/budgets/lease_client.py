@@ -24,9 +24,9 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, REFILL_S, Account, Declared
+from groundplan.gateway.budgets.expired import Gone, over
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
 from groundplan.gateway.budgets.lender import TOGETHER, Lender, Need
-from groundplan.gateway.budgets.outlived import Gone, over
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.recalls import Recalls
 from groundplan.gateway.budgets.rounds import Rounds

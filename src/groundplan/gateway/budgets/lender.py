@@ -29,9 +29,9 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.budgets.account import AHEAD_S, TELL_S, Account
+from groundplan.gateway.budgets.expired import Gone, outlived
 from groundplan.gateway.budgets.grant_store import Connection, Granted, Wish
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, is_quota
-from groundplan.gateway.budgets.outlived import Gone, outlived
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.journal.journal import Journal

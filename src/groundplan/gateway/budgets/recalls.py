@@ -16,7 +16,7 @@ from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key
 from groundplan.gateway.budgets.lender import Lender
 from groundplan.gateway.database import connect
-from groundplan.gateway.heard import heard
+from groundplan.gateway.notifications import heard
 
 _RECALL_S = 1.2
 """How long a worker keeps giving back what it frees after somebody asked: as long as that one is refused at once."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from uuid import UUID
 
-from groundplan.gateway.budgets.outlived import OWN
+from groundplan.gateway.budgets.expired import OWN
 from groundplan.gateway.policy.key_store import KNOWN_S
 from groundplan.gateway.policy.snapshot import KeyEntry
 

@@ -33,13 +33,13 @@ from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.database import connect, fetched
-from groundplan.gateway.heard import heard
+from groundplan.gateway.notifications import heard
 from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import Catalog, index
 from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.policy.grants import groups_of
-from groundplan.gateway.policy.left import Left
+from groundplan.gateway.policy.remaining import Remaining
 from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Excepted, Policy
 from groundplan.governance.model import Given
 
@@ -123,7 +123,7 @@ class LiveView:
         self._slow_at = float("-inf")
         self._tidied = 0.0
         """When it was looked for keys that ended long ago (seconds since the epoch)."""
-        self.left = Left(slices, clock)
+        self.left = Remaining(slices, clock)
         self._users: dict[str, set[str]] = {}
         self._asked: dict[str, dict[str, float]] = {}
         """Who asked here, by workload, and when last (seconds since the epoch): PostgreSQL hears of it later."""

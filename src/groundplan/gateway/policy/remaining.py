@@ -14,8 +14,8 @@ from psycopg import AsyncConnection
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
 from groundplan.core.money import from_decimal
+from groundplan.gateway.budgets.expired import OWN
 from groundplan.gateway.budgets.leases import Key, Slices
-from groundplan.gateway.budgets.outlived import OWN
 from groundplan.gateway.budgets.periods import current, has_ended
 from groundplan.gateway.database import fetched
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -30,7 +30,7 @@ _BUDGETS: LiteralString = """SELECT p.budget, p.period, p.granted_usd
     JOIN budget_period p ON p.budget = w.budget AND p.period = w.period"""
 
 
-class Left:
+class Remaining:
     """Follows the budgets of a blueprint and of keys."""
 
     def __init__(self, slices: Slices, clock: Clock) -> None:

@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import lease_client
 from groundplan.gateway.budgets.leases import Slices
-from groundplan.gateway.policy import left
+from groundplan.gateway.policy import remaining
 from groundplan.gateway.policy.lines import gone
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.ledger.model import Charge
@@ -88,12 +88,12 @@ async def test_what_was_left_of_a_budget_is_known_no_more_once_its_key_has_ended
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of more than are asked about in one second."""
-    monkeypatch.setattr(left, "AT_ONCE", 4)
+    monkeypatch.setattr(remaining, "AT_ONCE", 4)
     each = [Budget(name=f"key/{n}", covers=f"key/{n}", limit=10 * COST, period=TOTAL) for n in range(10)]
     keys = {b.name.encode(): KeyEntry(b.name, "w", "", False, False, None, budget=b) for b in each}
     with psycopg.connect(database.urls["owner"]) as conn, conn.cursor() as cursor:
         cursor.executemany("INSERT INTO budget_period VALUES (%s, 'total', 1, 0.5)", [(b.name,) for b in each])
-    found = left.Left(Slices(), FixedClock())
+    found = remaining.Remaining(Slices(), FixedClock())
     async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
         for _ in range(3):
             await found.look(connection, [], keys, 1.0)

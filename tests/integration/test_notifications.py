@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from groundplan.gateway.heard import heard
+from groundplan.gateway.notifications import heard
 from groundplan.testing.database import Database
 
 
