@@ -32,7 +32,7 @@ from groundplan.core.database import (
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.runtime.overtaken import RENAMED, overtaken
+from groundplan.runtime.out_of_order import RENAMED, overtaken
 from groundplan.runtime.rights import check_rights, check_writable
 
 OLDEST_SERVER: Final = 16

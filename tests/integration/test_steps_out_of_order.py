@@ -17,7 +17,7 @@ from groundplan.core.errors import Invalid
 from groundplan.migrations.chain import statements
 from groundplan.migrations.signs import SIGNS
 from groundplan.runtime.migrate import _prepare, head, migrate, revision
-from groundplan.runtime.overtaken import overtaken
+from groundplan.runtime.out_of_order import overtaken
 from groundplan.runtime.store import dump_tables, load_tables
 from groundplan.testing.database import Cluster, Database
 
