@@ -28,9 +28,7 @@ def test_a_finding_for_each_duty_is_raised_when_the_time_is_over_and_closed_by_a
             service.add_person(conn, OPERATOR, email, email)
         service.nominate(conn, OPERATOR, "workload/a", {"business": ["eve@acme.example"], "data": ["eve@acme.example"]})
         service.nominate(conn, OPERATOR, "workload/b", {"data": ["eve@acme.example", "dan@acme.example"]})
-        row = store.person_by_email(conn, "eve@acme.example")
-        assert row is not None
-        service.deactivate_person(conn, OPERATOR, row["id"])
+        service.deactivate_person(conn, OPERATOR, service.find_person(conn, "eve@acme.example").id)
         today = datetime.now(UTC).date()
         assert store.keep_duties_left(conn, today) == 2
         assert store.keep_duties_left(conn, today + SUCCESSION) == 0, "the last day is still in time"

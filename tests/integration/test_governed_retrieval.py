@@ -14,6 +14,7 @@ import pytest
 from groundplan.catalog.workspace import containing, within
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 TODAY, DAY = timedelta(), timedelta(days=1)
@@ -51,7 +52,7 @@ class World:
     def seen(self, workload: str = "", *, explain: bool = False) -> dict[UUID, str | None]:
         """What search reads for the workload, and why each is kept back."""
         with self.search.transaction():
-            store.act_for(self.search, self.person, workload, explain=explain)
+            document_rows.act_for(self.search, self.person, workload, explain=explain)
             return dict(self.search.execute("SELECT id, kept_back(document, %s) FROM document", (workload,)).fetchall())
 
 

@@ -19,7 +19,6 @@ from tests.integration.nursery import run_code
 
 from groundplan.blueprint.model import Governed, Source
 from groundplan.core.ids import new_id
-from groundplan.knowledge import store
 from groundplan.knowledge.deletion.delete import Why, delete
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import Settings, take_over
@@ -29,6 +28,7 @@ from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.knowledge.sources.model import Content
 from groundplan.knowledge.sources.sql import Layout, Rows, Sqlite
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 TODAY = date(2026, 11, 25)
@@ -337,7 +337,7 @@ def test_rows_of_a_table_are_read_by_whom_each_allows(world: World, database: Da
         found = {}
         for name, id in people.items():
             with psycopg.connect(database.urls["search"]) as conn:
-                store.act_for(conn, id)
+                document_rows.act_for(conn, id)
                 found[name] = {text.split()[-1] for (text,) in conn.execute("SELECT text FROM chunk")}
         return found
 

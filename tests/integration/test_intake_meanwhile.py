@@ -22,7 +22,6 @@ from groundplan.core.audit import SYSTEM
 from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
 from groundplan.identity import service as identity
-from groundplan.knowledge import store as search
 from groundplan.knowledge.deletion import tombstones
 from groundplan.knowledge.deletion.delete import Why, delete, readmit, replay
 from groundplan.knowledge.governed import governed_store
@@ -35,6 +34,7 @@ from groundplan.knowledge.quality import assess as assessing
 from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 NOW = datetime.now(UTC)
@@ -89,7 +89,7 @@ class World(Intake):
     def seen(self, workload: str = "") -> set[str]:
         """What a search reads."""
         with psycopg.connect(self.database.urls["search"]) as conn:
-            search.act_for(conn, self.person, workload)
+            document_rows.act_for(conn, self.person, workload)
             rows = conn.execute("SELECT d.path FROM chunk c JOIN document d ON d.id = c.document_id WHERE c.text <> ''")
             return {path for (path,) in rows}
 

@@ -20,12 +20,12 @@ from tests.knowledge_intake import Given, Intake
 
 from groundplan import migrations
 from groundplan.core.ids import new_id
-from groundplan.knowledge import store
 from groundplan.knowledge.parsing.model import Job
 from groundplan.knowledge.parsing.prepare import prepare
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.folder import Folder
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 
@@ -140,7 +140,7 @@ def test_documents_from_before_are_dated_by_their_newest_version(intake: Intake)
 
 def seen(intake: Intake, person: object) -> set[str]:
     with psycopg.connect(intake.database.urls["search"]) as conn:
-        store.act_for(conn, person)  # type: ignore[arg-type]
+        document_rows.act_for(conn, person)  # type: ignore[arg-type]
         return {path for (path,) in conn.execute("SELECT path FROM document")}
 
 

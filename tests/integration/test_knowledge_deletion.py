@@ -22,7 +22,6 @@ from groundplan.blueprint.model import Connector, Governed, Source
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.core.letters import named
-from groundplan.knowledge import store as search
 from groundplan.knowledge.deletion import deletion_store, tombstones
 from groundplan.knowledge.deletion.delete import Why, delete, erase, forget_names, readmit, replay, retire
 from groundplan.knowledge.deletion.mentions import answered_by, mentioning, named_in
@@ -36,6 +35,7 @@ from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.sources import push_store
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.knowledge.sources.push import Push
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 NOW = datetime.now(UTC)
@@ -79,7 +79,7 @@ class World:
     def seen(self) -> set[str]:
         """What a search reads as Ana."""
         with psycopg.connect(self.database.urls["search"]) as conn:
-            search.act_for(conn, self.person)
+            document_rows.act_for(conn, self.person)
             rows = conn.execute("SELECT d.path FROM chunk c JOIN document d ON d.id = c.document_id WHERE c.text <> ''")
             return {path for (path,) in rows}
 

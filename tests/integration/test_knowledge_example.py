@@ -13,13 +13,13 @@ import pytest
 
 from groundplan.catalog.check import validate
 from groundplan.core.ids import new_id
-from groundplan.knowledge import store as search
 from groundplan.knowledge.ingest import Settings, take_over
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.release.compile import compile_draft, declared_caps, declared_owners
 from groundplan.release.store import set_workload_needs
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 EXAMPLE = Path(__file__).parents[2] / "examples/company"
@@ -58,7 +58,7 @@ class Acme:
     def read(self, who: str, workload: str, *, explain: bool = False) -> dict[str, Any]:
         """Path -> why it is kept back, of what search reads."""
         with self.search.transaction():
-            search.act_for(self.search, self.people[f"{who}@acme.example"], workload, explain=explain)
+            document_rows.act_for(self.search, self.people[f"{who}@acme.example"], workload, explain=explain)
             return dict(
                 self.search.execute("SELECT path, kept_back(document, %s) FROM document", (workload,)).fetchall()
             )

@@ -47,7 +47,7 @@ class World:
 
     def may(self, person: UUID) -> bool:
         with self.search.transaction():
-            store.act_for(self.search, person, "")
+            document_rows.act_for(self.search, person, "")
             return bool(self.search.execute("SELECT id FROM document").fetchall())
 
     def by(self, person: UUID | None) -> share.By:

@@ -17,7 +17,6 @@ from tests.knowledge_intake import Intake
 
 from groundplan.blueprint.model import Source, Term
 from groundplan.core.ids import new_id
-from groundplan.knowledge import store as search
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.quality import assess as quality_assess
 from groundplan.knowledge.quality import quality_store
@@ -25,6 +24,7 @@ from groundplan.knowledge.quality.assess import Everywhere, assess, scan_pending
 from groundplan.knowledge.quality.model import KINDS, score
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.folder import Folder
+from groundplan.testing import document_rows
 from groundplan.testing.database import Cluster, Database
 from groundplan.testing.documents import documents, edited, rewritten
 
@@ -192,7 +192,7 @@ def test_a_floor_and_a_demanded_scan_keep_back_what_does_not_reach_them(corpus: 
 
     def seen(workload: str) -> set[str]:
         with psycopg.connect(corpus.database.urls["search"]) as conn:
-            search.act_for(conn, row[0], workload)
+            document_rows.act_for(conn, row[0], workload)
             return {path for (path,) in conn.execute("SELECT path FROM document")}
 
     assert {"planted/secret.md", "planted/stale.md"} <= seen("other")

@@ -314,7 +314,7 @@ def test_what_was_worked_out_for_one_person_counts_for_no_other(database: Databa
             document_rows.put_document(conn, "s", document, [Chunk(0, TEXT, 0, 5, 1, 1)], Alike().embed([TEXT]))
     with psycopg.connect(database.urls["search"]) as conn:
         for person, seen in ((ann, 1), (bob, 0), (ann, 1)):
-            store.act_for(conn, person)
+            document_rows.act_for(conn, person)
             assert conn.execute("SELECT count(*) FROM chunk").fetchone() == (seen,)
         conn.execute("SELECT set_config('groundplan.acls', %s, true)", (f"{bob}:{{1,2,3}}",))
         assert conn.execute("SELECT count(*) FROM chunk").fetchone() == (1,), "it is kept for bob, and ann asks"

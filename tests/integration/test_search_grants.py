@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from groundplan.api.knowledge import store as shown
 from groundplan.blueprint.artifact import decode
 from groundplan.core.audit import OPERATOR
 from groundplan.identity import service as identity
-from groundplan.knowledge import store
-from groundplan.knowledge.ingest import ingest
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Vectors
+from groundplan.knowledge.sources.folder import Folder
 from groundplan.release import service, undo
 from groundplan.release import store as blueprints
 from groundplan.release.issue import Signing
@@ -86,14 +87,14 @@ class World:
         with psycopg.connect(self.urls["control"], autocommit=True) as conn:
             stored = blueprints.newest(conn)
             assert stored is not None
-            report = ingest(conn, decode(stored.body).sources[0], self.folder, Alike(), date(2026, 11, 25))
-            assert not report.failed
+            assert not take_over(conn, decode(stored.body).sources[0], Folder(self.folder)).failed
+            embed_pending(conn, Alike())
 
     def found(self, email: str) -> set[str]:
         with psycopg.connect(self.urls["control"]) as conn:
             person = identity.find_person(conn, email).id
         with psycopg.connect(self.urls["search"]) as conn:
-            store.act_for(conn, person)
+            document_rows.act_for(conn, person)
             return {chunk.path for chunk, _ in document_rows.nearest(conn, [1.0, *[0.0] * 383], ["handbook"], 50)}
 
     def everybody(self) -> dict[str, set[str]]:

@@ -74,7 +74,7 @@ def test_each_person_sees_exactly_what_the_rules_say(database: Database, world: 
     with psycopg.connect(database.urls["search"], autocommit=True) as conn:
         for name, id in people.items():
             with conn.transaction():
-                store.act_for(conn, id)
+                document_rows.act_for(conn, id)
                 near = {chunk.path for chunk, _ in document_rows.nearest(conn, _unit(), ["s"], 100)}
                 rows = conn.execute("SELECT path FROM document").fetchall()
             assert near == {path for (path,) in rows}

@@ -123,7 +123,6 @@ def test_an_expired_pilot_is_refused() -> None:
 def test_raising_a_shared_budget_needs_finance() -> None:
     assert decide_budget("budget/all", "d", None, 5, standing=NOTHING).needs == ()
     assert decide_budget("budget/all", "d", 5, 4, standing=NOTHING).needs == ()
-    assert decide_budget("budget/all", "d", 5, 6, standing=NOTHING, genesis=True).needs == ()
     assert decide_budget("budget/all", "d", 5, 6, standing=NOTHING).needs == (Need("company", "finance"),)
     approved = Standing(approved=frozenset({("budget/all", "d")}))
     assert decide_budget("budget/all", "d", 5, 6, standing=approved).needs == ()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from groundplan.knowledge.ingest import context
+from groundplan.knowledge.intake.vectors import context
 from groundplan.knowledge.retrieval import propose as propose_module
 from groundplan.knowledge.retrieval.documents import Metadata
 from groundplan.knowledge.retrieval.follow import worded

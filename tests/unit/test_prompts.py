@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,7 @@ from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.prompt_edit import with_prompt
 from groundplan.core.errors import NotFound
-from groundplan.release.prompts import Served, difference, pick, reworded, versions
+from groundplan.release.prompts import Found, Served, Version, add, difference, newest_first, pick, reworded
 
 FILES = {
     "a.yaml": """# the company
@@ -93,6 +94,13 @@ def served(number: int, *said: tuple[str, str, str], stage: str = "pilot") -> Se
         budgets=[], placements=[],
     )  # fmt: skip
     return Served(made, datetime(2026, 11, 1, tzinfo=UTC) + timedelta(days=number), "operator", f"why {number}")
+
+
+def versions(history: Sequence[Served]) -> dict[str, list[Version]]:
+    found: Found = {}
+    for each in history:
+        add(found, each)
+    return newest_first(found)
 
 
 def test_history_says_where_each_text_was_served_also_where_a_number_was_used_twice() -> None:

@@ -68,7 +68,7 @@ def test_each_thing_has_its_version_owner_evaluations_and_next_look() -> None:
     assert (prompt.version, prompt.review_by, prompt.owner) == ("3", "2027-03-04", "ana@acme.example")
     assert (tool.origin, tool.owner, tool.used_by) == ("crm.example", "ana@acme.example", ("first",))
     assert len(tool.digest) == 64 and tool.digest != found["tool/shop"].digest
-    assert "Right in 93 of 100" in card(model, {}, TODAY) and "2027-02-03" in card(model, {}, TODAY)
+    assert "Right in 93 of 100" in card(model, TODAY) and "2027-02-03" in card(model, TODAY)
 
 
 def test_what_two_teams_have_twice_is_named_with_them() -> None:

@@ -125,8 +125,9 @@ def test_a_mean_is_within_its_range(hits: int, of: int) -> None:
 def test_a_tally_does_not_depend_on_how_it_was_split(values: list[float]) -> None:
     whole, one, other = Tally(), Tally(), Tally()
     for i, value in enumerate(values):
-        whole = whole.plus(value)
-        one, other = (one.plus(value), other) if i % 2 else (one, other.plus(value))
+        this = Tally(1, value, value * value)
+        whole = whole.merged(this)
+        one, other = (one.merged(this), other) if i % 2 else (one, other.merged(this))
     both = one.merged(other)
     assert both.count == whole.count
     assert both.total == pytest.approx(whole.total)

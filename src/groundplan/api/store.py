@@ -219,12 +219,6 @@ def people(conn: Db, search: str = "", after: str = "", limit: int | None = None
     )
 
 
-def person_by_email(conn: Db, email: str) -> Row | None:
-    """One active or former person by e-mail address (any case), or None."""
-    rows = select(conn, "SELECT id, email, name, active FROM person WHERE email = lower(%s)", (email,))
-    return rows[0] if rows else None
-
-
 def person(conn: Db, person_id: UUID) -> Row | None:
     """One person by id, or None."""
     rows = select(conn, "SELECT id, email, name, active FROM person WHERE id = %s", (person_id,))

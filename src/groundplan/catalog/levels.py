@@ -6,7 +6,6 @@ from typing import Literal
 
 SENSITIVITIES = ("public", "internal", "confidential", "restricted")
 """From least to most; compare with `sensitivity_rank`."""
-STAGES = ("proposed", "experiment", "pilot", "production", "retired")
 SERVED_STAGES = ("experiment", "pilot", "production")
 EVERYONE = "everyone"
 """The group that every active person is in without being listed."""

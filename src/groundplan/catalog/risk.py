@@ -12,7 +12,6 @@ from groundplan.catalog.fields import Date, Line, Lines, PersonRef
 Level = Literal["low", "medium", "high", "severe"]
 LEVELS = ("low", "medium", "high", "severe")
 Likelihood = Literal["rare", "possible", "likely"]
-LIKELIHOODS = ("rare", "possible", "likely")
 
 
 class EuAiActAnswers(Strict):

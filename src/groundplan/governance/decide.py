@@ -75,12 +75,11 @@ def beyond(before: Terms | None, after: Terms, caps: Caps, today: date, genesis:
 
 
 def decide_budget(
-    subject: str, digest: str, before: int | None, after: int, *, standing: Standing, genesis: bool = False,
-    looser: bool = False,
-) -> Decision:  # fmt: skip
+    subject: str, digest: str, before: int | None, after: int, *, standing: Standing, looser: bool = False
+) -> Decision:
     """A shared budget may be lowered or added at once; raising it (amounts in picodollars a month), or letting it hold
     for less or for nothing (`looser`), needs finance."""
-    if genesis or before is None or (after <= before and not looser) or standing.allows(subject, digest):
+    if before is None or (after <= before and not looser) or standing.allows(subject, digest):
         return Decision()
     return Decision(needs=(Need("company", "finance"),))
 
@@ -108,12 +107,10 @@ def stricter(before: ApprovalTerms, after: ApprovalTerms) -> ApprovalTerms:
     )
 
 
-def decide_rule(
-    subject: str, digest: str, *, enforced: bool, same: bool, standing: Standing, genesis: bool = False
-) -> Decision:
+def decide_rule(subject: str, digest: str, *, enforced: bool, same: bool, standing: Standing) -> Decision:
     """A company rule may be added, or tried in shadow, at once. Changing or removing one that is enforced (`enforced`:
     it is now) needs security and compliance, since it may let through what it stopped."""
-    if genesis or same or not enforced or standing.allows(subject, digest):
+    if same or not enforced or standing.allows(subject, digest):
         return Decision()
     return Decision(needs=(Need("company", "security"), Need("company", "compliance")))
 

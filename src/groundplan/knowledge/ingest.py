@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,10 @@ from groundplan.knowledge.intake.failures import READING, failures
 from groundplan.knowledge.intake.meanwhile import Redeclared, check_declared
 from groundplan.knowledge.intake.run import Progress, Run
 from groundplan.knowledge.intake.tally import Tally
-from groundplan.knowledge.intake.vectors import context as context
-from groundplan.knowledge.intake.vectors import embed_pending
-from groundplan.knowledge.model import Embedder, IngestReport, by_grant
+from groundplan.knowledge.model import IngestReport, by_grant
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.parsing.text import printable
 from groundplan.knowledge.quality import quality_store
-from groundplan.knowledge.quality.assess import assess
-from groundplan.knowledge.sources.folder import Folder
 from groundplan.knowledge.sources.model import Beside, Connector
 from groundplan.ledger.finding import Finding
 
@@ -59,21 +54,6 @@ class Settings:
 
 
 _DEFAULT = Settings()
-
-
-def ingest(
-    conn: Connection[Any],
-    source: Source,
-    folder: Path,
-    embedder: Embedder,
-    today: date,
-    progress: Progress | None = None,
-) -> IngestReport:
-    """As `take_over` for a folder, then vectors and an assessment: everything that a source needs, at once."""
-    report = take_over(conn, source, Folder(folder), Settings(progress=progress))
-    embed_pending(conn, embedder)
-    assess(conn, source.name, today)
-    return report
 
 
 def take_over(

@@ -1,7 +1,7 @@
 """The SQL of knowledge, for two roles: `control` writes and follows all documents, `search` reads as one person.
 
 Every function runs in the caller's transaction. What the search role sees is decided by row-level security alone, from
-the person set by `act_for`; no statement here repeats or relaxes that rule.
+the person set by `retrieval.search_store.stand_for`; no statement here repeats or relaxes that rule.
 """
 
 from __future__ import annotations
@@ -125,18 +125,6 @@ def listen(conn: Conn) -> None:
 
 
 # --- read by search, as one person
-
-
-def act_for(conn: Conn, person: UUID, workload: str = "", *, explain: bool = False) -> None:
-    """Until the end of the transaction, see what this person may read and this workload may be given.
-
-    `explain`: also what is kept back from the workload, only to say why; see 0050_governed.sql.
-    """
-    conn.execute(
-        """SELECT set_config('groundplan.person', %s, true), set_config('groundplan.workload', %s, true),
-             set_config('groundplan.explain', %s, true)""",
-        (str(person), workload, "on" if explain else ""),
-    )
 
 
 def readable(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> dict[UUID, StoredChunk]:

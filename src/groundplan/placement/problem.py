@@ -29,8 +29,7 @@ Indices = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 
 PRIMARY, BURST, FALLBACK, POOL = 0, 1, 2, 3
-ROLES = ("primary", "burst", "fallback", "pool")
-"""Names of `Parts.role`."""
+"""Of `Parts.role`."""
 
 TERMS = ("compute", "tokens", "egress", "storage", "people", "carbon", "idle", "penalty", "move")
 """Cost terms of an option. `penalty` is a weighted soft wish; `move` is a move's price over its payback time."""
@@ -242,14 +241,6 @@ class Solution:
         if self.cost == self.bound:
             return Fraction(0)
         return Fraction(self.cost - self.bound, self.bound) if self.bound > 0 else None
-
-
-def opened(problem: Problem, choice: Indices) -> Flags:
-    """[S] sites that a choice uses."""
-    used = problem.options.site[choice]
-    flags = np.zeros(len(problem.sites.names), dtype=np.bool_)
-    flags[used[used >= 0]] = True
-    return flags
 
 
 def checked(problem: Problem) -> Problem:

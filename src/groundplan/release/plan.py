@@ -75,14 +75,13 @@ def plan(
     standing: Standing | None = None,
     prices: Prices = dated,
     demo: bool = False,
-    left_out: frozenset[str] = frozenset(),
     left: Left = MappingProxyType({}),
     seen: Observed = NOTHING,
 ) -> Plan:
     """Compare a workspace with what is served. Without `current` this is genesis.
 
-    `standing` tells which content is approved or revoked; `left_out` are subjects that are not to be served, whatever
-    the workspace says; `left` are owners who are gone; `seen` is what the gateways saw, for placement.
+    `standing` tells which content is approved or revoked; `left` are owners who are gone; `seen` is what the gateways
+    saw, for placement.
     """
     standing = standing or Standing()
     problems = [*check(workspace, known_price=lambda model: known_price(model, today)), *declared.problems(workspace)]
@@ -99,10 +98,10 @@ def plan(
     problems += overdue(workspace, draft.blueprint, served, left, today)
     lapses = {item.name: parts.lapses(draft.blueprint, item, standing.parts, held.kinds, today)
               for item in draft.blueprint.workloads}  # fmt: skip
-    pending, refused = _decide(workspace, draft, served, standing, today, left_out, lapses)
+    pending, refused = _decide(workspace, draft, served, standing, today, lapses)
     problems += refused
     every = (*held.pending, *pending)
-    served_now = _select(draft.blueprint, served, {item.subject: item for item in every}, standing, left_out)
+    served_now = _select(draft.blueprint, served, {item.subject: item for item in every}, standing)
     served_now = msgspec.structs.replace(served_now, number=served.number + 1 if served else 1, demo=demo)
     if not problems:
         problems += verify(served_now)
@@ -223,7 +222,6 @@ def _decide(
     served: bp.Blueprint | None,
     standing: Standing,
     today: date,
-    left_out: frozenset[str],
     lapses: Mapping[str, tuple[Lapse, ...]],
 ) -> tuple[list[Pending], list[Problem]]:
     pending: list[Pending] = []
@@ -232,8 +230,6 @@ def _decide(
     before = {item.name: item for item in served.workloads} if served else {}
     for workload in new.workloads:
         subject = units.workload_subject(workload.name)
-        if subject in left_out:
-            continue
         old = before.get(workload.name)
         after = units.terms(new, workload)
         now = units.terms(served, old) if served and old else None
@@ -294,17 +290,14 @@ def _select(
     served: bp.Blueprint | None,
     held: dict[str, Pending],
     standing: Standing,
-    left_out: frozenset[str],
 ) -> bp.Blueprint:
     """The draft with every held unit as it is served now, or without it; only what the workloads use of sources."""
-    kept = _kept(served, held, standing, left_out) if served else []
+    kept = _kept(served, held, standing) if served else []
     names = {workload.name for workload in kept}
     workloads = [
         workload
         for workload in draft.workloads
-        if units.workload_subject(workload.name) not in held
-        and units.workload_subject(workload.name) not in left_out
-        and workload.name not in names
+        if units.workload_subject(workload.name) not in held and workload.name not in names
     ]
     pinned = _pins(served, kept, held) if served else {}
     shared = [item for item in pinned.get("budgets", []) if units.is_shared(item)]
@@ -331,15 +324,12 @@ def _select(
     )
 
 
-def _kept(
-    served: bp.Blueprint, held: dict[str, Pending], standing: Standing, left_out: frozenset[str]
-) -> list[bp.Workload]:
+def _kept(served: bp.Blueprint, held: dict[str, Pending], standing: Standing) -> list[bp.Workload]:
     """Held workloads that go on as they are served now, unless what is served was revoked."""
     return [
         workload
         for workload in served.workloads
         if (subject := units.workload_subject(workload.name)) in held
-        and subject not in left_out
         and not standing.forbids(
             subject, units.workload_digest(served, workload), *units.former_digests(served, workload)
         )

@@ -6,7 +6,7 @@ Decides nothing.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -54,14 +54,6 @@ class Served:
 
 Found = dict[str, dict[tuple[int, str], Version]]
 """Prompt -> (number, digest) -> its version."""
-
-
-def versions(history: Iterable[Served]) -> dict[str, list[Version]]:
-    """By prompt every text that was served, the newest first. `history`: blueprints, the oldest first."""
-    found: Found = {}
-    for served in history:
-        add(found, served)
-    return newest_first(found)
 
 
 def add(found: Found, served: Served) -> None:

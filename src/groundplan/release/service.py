@@ -56,9 +56,7 @@ def preview(conn: Connection[Any], signing: Signing, files: Files) -> Plan:
     return replace(made, notes=(*made.notes, *told))
 
 
-def genesis(
-    conn: Connection[Any], signing: Signing, files: Files, *, actor: str = audit.OPERATOR, reason: str = "first start"
-) -> Applied:
+def genesis(conn: Connection[Any], signing: Signing, files: Files) -> Applied:
     """Make blueprint 1: people, groups and duties are taken from the files this once; production waits as pending.
 
     Raises `Conflict` (`already_started`) where there is a blueprint, `Invalid` with every refusal.
@@ -68,8 +66,9 @@ def genesis(
         raise Conflict("there is a blueprint already", code="already_started", hint="Use `groundplan apply`.")
     workspace = load_files(files)
     result = accepted(planned(conn, signing, workspace, None, Standing()))
-    people.create(conn, workspace, actor)
-    return issue(Release(conn, signing, None, actor, reason, files, signing.clock.now()), workspace, result)
+    people.create(conn, workspace, audit.OPERATOR)
+    release = Release(conn, signing, None, audit.OPERATOR, "first start", files, signing.clock.now())
+    return issue(release, workspace, result)
 
 
 def apply(conn: Connection[Any], signing: Signing, actor: str, files: Files, *, reason: str = "applied") -> Applied:

@@ -46,6 +46,18 @@ def delete_document(conn: Conn, document: UUID) -> None:
     _replace_chunks(conn, document, [], None)
 
 
+def act_for(conn: Conn, person: UUID, workload: str = "", *, explain: bool = False) -> None:
+    """Until the end of the transaction, see what this person may read and this workload may be given.
+
+    `explain`: also what is kept back from the workload, only to say why; see 0050_governed.sql.
+    """
+    conn.execute(
+        """SELECT set_config('groundplan.person', %s, true), set_config('groundplan.workload', %s, true),
+             set_config('groundplan.explain', %s, true)""",
+        (str(person), workload, "on" if explain else ""),
+    )
+
+
 def nearest(conn: Conn, vector: Sequence[float], sources: Sequence[str], limit: int) -> list[tuple[StoredChunk, float]]:
     """The readable chunks nearest to a unit vector with their cosine similarity, best first; an exact scan."""
     half = Halfvec(vector)

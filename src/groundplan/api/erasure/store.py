@@ -77,10 +77,9 @@ def put_request(conn: Conn, asked: dict[str, Any], by: str) -> UUID:
     return id
 
 
-def request(conn: Conn, id: UUID, *, lock: bool = False) -> Request | None:
-    """A request; `lock`: nobody else decides it until the end of the transaction."""
+def request(conn: Conn, id: UUID) -> Request | None:
     with conn.cursor(row_factory=class_row(Request)) as cursor:
-        return cursor.execute(f"{_REQUEST} WHERE id = %s{' FOR UPDATE' if lock else ''}", (id,)).fetchone()
+        return cursor.execute(f"{_REQUEST} WHERE id = %s", (id,)).fetchone()
 
 
 def requests(conn: Conn, limit: int = 200) -> list[Request]:

@@ -207,7 +207,7 @@ def card_of(kind: str, name: str, services: Using, _: Reader) -> PlainTextRespon
             f"the register has no {kind[:40]} {name[:80]}", code="register_unknown",
             hint="`groundplan register` lists what there is.",
         )  # fmt: skip
-    return PlainTextResponse(card(entry, {}, services.clock.now().date()), media_type="text/markdown; charset=utf-8")
+    return PlainTextResponse(card(entry, services.clock.now().date()), media_type="text/markdown; charset=utf-8")
 
 
 @router.post("/register/shadow")

@@ -123,7 +123,7 @@ def _hardware(group: Sequence[Machine], kind: str) -> dict[str, Value]:
     return found
 
 
-def line_of(text: str, needle: str, start: int = 0) -> int:
+def line_of(text: str, needle: str) -> int:
     """The line on which a text first stands; 1 where it does not."""
-    at = text.find(needle, start)
+    at = text.find(needle)
     return text.count("\n", 0, at) + 1 if at >= 0 else 1

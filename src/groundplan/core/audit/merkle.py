@@ -40,11 +40,6 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
     return row[0]
 
 
-def over(hashes: Sequence[bytes]) -> Subtree:
-    """A `Subtree` over leaf hashes in memory."""
-    return lambda start, end: root_of(hashes[start:end])
-
-
 def inclusion_proof(index: int, size: int, subtree: Subtree) -> list[bytes]:
     """The audit path of leaf `index` in a tree of `size`. Raises `IndexError` unless 0 <= index < size."""
     if not 0 <= index < size:

@@ -87,19 +87,18 @@ def inclusion_proof(folder: Path, index: int) -> InclusionProof:
     return InclusionProof(index, tiles.entry(index, point.size), tuple(hashes), data)
 
 
-def consistency_proof(folder: Path, old: int, size: int | None = None) -> ConsistencyProof:
-    """The proof that the first `size` entries (all, by default) continue the first `old`, under the checkpoint in
-    `folder`. Raises `NotFound` (`audit_size`), `Invalid`."""
+def consistency_proof(folder: Path, old: int) -> ConsistencyProof:
+    """The proof that all entries under the checkpoint in `folder` continue the first `old`. Raises `NotFound`
+    (`audit_size`), `Invalid`."""
     data = checkpoint_file(folder)
     whole, tiles = parse_checkpoint(parse_note(data).text).size, _ReadOnce(folder)
-    end = whole if size is None else size
-    if not 0 < old <= end <= whole:
+    if not 0 < old <= whole:
         raise NotFound(
-            f"the log has {counted(whole, 'entry', 'entries')}, so {old} to {end} cannot be compared",
+            f"the log has {counted(whole, 'entry', 'entries')}, so {old} to {whole} cannot be compared",
             code="audit_size",
             hint="Give the size of an earlier checkpoint of this log.",
         )
-    hashes = continuation_of(old, end, lambda start, stop: tiles.subtree(whole, start, stop))
+    hashes = continuation_of(old, whole, lambda start, stop: tiles.subtree(whole, start, stop))
     return ConsistencyProof(old, tuple(hashes), data)
 
 

@@ -23,15 +23,11 @@ AIM = 500
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Observations of one arm, each between `low` and `high`: their number, sum and sum of squares."""
+    """Observations of one arm, each between 0 and 1: their number, sum and sum of squares."""
 
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
-
-    def plus(self, value: float) -> Tally:
-        """With one observation more."""
-        return Tally(self.count + 1, self.total + value, self.squares + value * value)
 
     def merged(self, other: Tally) -> Tally:
         """Of both together."""
@@ -89,24 +85,22 @@ def _beta(hits: float, misses: float) -> float:
     return lgamma(hits + BET) + lgamma(misses + BET) - lgamma(hits + misses + 2 * BET)
 
 
-def difference(a: Tally, b: Tally, level: float = 0.95, low: float = 0.0, high: float = 1.0) -> Range:
+def difference(a: Tally, b: Tally, level: float = 0.95) -> Range:
     """Mean of `b` less mean of `a`, of independent observations; unknown until both have enough."""
     count = min(a.count, b.count)
     value = b.mean - a.mean
     if count < LEAST:
-        return Range(value, low - high, high - low, count)
+        return Range(value, -1.0, 1.0, count)
     # as if each of `count` pairs had the variance that both means together have
-    variance = count * (_variance(a, low, high) / a.count + _variance(b, low, high) / b.count)
+    variance = count * (_variance(a) / a.count + _variance(b) / b.count)
     radius = _radius(variance, count, 1 - level)
-    return Range(value, max(low - high, value - radius), min(high - low, value + radius), count)
+    return Range(value, max(-1.0, value - radius), min(1.0, value + radius), count)
 
 
-def _variance(seen: Tally, low: float, high: float) -> float:
-    """Of the observations and one more at each end."""
+def _variance(seen: Tally) -> float:
+    """Of the observations, one more 0 and one more 1."""
     count = seen.count + 2
-    total = seen.total + low + high
-    squares = seen.squares + low * low + high * high
-    return max(1e-12, squares / count - (total / count) ** 2)
+    return max(1e-12, (seen.squares + 1.0) / count - ((seen.total + 1.0) / count) ** 2)
 
 
 def _radius(variance: float, count: int, alpha: float) -> float:

@@ -134,8 +134,3 @@ def harmless(value: str) -> str:
     value = value.translate(_CONTROLS)
     told = value[:1] in ("=", "+", "@") or (value[:1] == "-" and _NUMBER.fullmatch(value) is None)
     return f"'{value}" if told else value
-
-
-def summed(lines: Sequence[Line]) -> int:
-    """Picodollars of all lines."""
-    return sum(line.amount for line in lines)

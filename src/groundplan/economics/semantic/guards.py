@@ -191,7 +191,6 @@ _GUARDS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
     ("question", _asks),
     ("obligation", _obligation),
 )
-KINDS = tuple(kind for kind, _ in _GUARDS)
 
 
 def contradicts(a: Reading, b: Reading) -> str:

@@ -42,8 +42,6 @@ _FIELDS = ("store", "metadata")
 """Of a request, that are about what is stored and not about the answer."""
 _MOST_PAIRS, _LONGEST_NAME, _LONGEST_VALUE = 16, 64, 512
 
-_encode = msgspec.json.Encoder().encode
-
 
 class _Request(msgspec.Struct, frozen=True):
     messages: list[dict[str, Any]]

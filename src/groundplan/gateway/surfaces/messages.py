@@ -150,9 +150,9 @@ def _nested(asked: CountAsked) -> int:
     return 2 * len(asked.messages)
 
 
-def read(body: bytes, headers: dict[bytes, bytes], decoder: msgspec.json.Decoder[Asked] = _messages) -> Ask:
+def read(body: bytes, headers: dict[bytes, bytes]) -> Ask:
     """A request. Raises `Invalid` with what is wrong with it."""
-    fields, asked = read_fields(body, decoder, _nested)
+    fields, asked = read_fields(body, _messages, _nested)
     return _ask(body, headers, fields, asked, asked.max_tokens)
 
 

@@ -17,7 +17,6 @@ APPROVED = "evidence"
 COLLECTOR = "groundplan"
 """Who collects what facts show."""
 EvidenceType = Literal["query", "test", "approval", "drill", "review", "document"]
-TYPES: tuple[EvidenceType, ...] = ("query", "test", "approval", "drill", "review", "document")
 State = Literal["satisfied", "open", "expired", "excluded"]
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DONE = ("flag", "mask", "drop", "block")
-"""The mildest first."""
-
 
 @dataclass(frozen=True, slots=True)
 class Hit:

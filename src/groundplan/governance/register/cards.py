@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date
 
 from groundplan.governance.register.entries import Entry
@@ -10,8 +9,8 @@ from groundplan.governance.register.entries import Entry
 MISSING = "**not declared**"
 
 
-def card(entry: Entry, facts: Mapping[str, str], today: date) -> str:
-    """The card of one entry. `facts` are further lines by title, such as what was measured."""
+def card(entry: Entry, today: date) -> str:
+    """The card of one entry."""
     rows = {
         "Kind": entry.kind,
         "Owner": entry.owner,
@@ -24,7 +23,6 @@ def card(entry: Entry, facts: Mapping[str, str], today: date) -> str:
         "Used by": ", ".join(entry.used_by),
         "Look at it again by": entry.review_by,
         "SHA-256 of the declaration": entry.digest,
-        **facts,
     }
     lines = [f"# {_escaped(entry.name)}", "", _escaped(entry.title), "", "| | |", "|---|---|"]
     expected = {each.replace("_", " ") for each in entry.missing}

@@ -24,8 +24,6 @@ from groundplan.knowledge.intake.intake_store import Known
 _DAYS: Final = ("valid_from", "valid_until")
 _NARROWS: Final = ("state", "sensitivity", *SETS, *_DAYS, "legal_hold")
 
-Decisions = Mapping[str, Mapping[str, Any]]
-
 
 class Moved:
     """The documents of a source about which something was decided, that are replaced, or that were deleted, and those

@@ -7,7 +7,6 @@ from typing import Literal
 
 from groundplan.placement.reference.store import load
 
-Precision = Literal["bf16", "fp8", "int4", "fp4"]
 BYTES: dict[str, float] = {"bf16": 2.0, "fp8": 1.0, "int4": 0.5625, "fp4": 0.5625}
 """Of one parameter, with the scales of blocks of 16."""
 ENGINES = ("trtllm", "sglang", "vllm")

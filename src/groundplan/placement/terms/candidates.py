@@ -26,7 +26,6 @@ from groundplan.placement.terms.network import Served
 
 TOKENS_WH = 0.0004
 """Watt-hours of one token of a hosted model, where nothing better is known: 0.4 Wh for a thousand"""
-TOKEN_BYTES = 4.0
 DEAREST = 2_000_000.0
 """USD a month of one workload at one place: beyond, whole picodollars do not fit into 64 bits"""
 PICO_TOKEN = 1e-18

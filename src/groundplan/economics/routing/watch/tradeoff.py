@@ -111,9 +111,9 @@ def _at(ordered: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
-def _slowest(ordered: Sequence[float], part: float = 0.95) -> Interval:
+def _slowest(ordered: Sequence[float]) -> Interval:
     """Of the 95th percentile, with the order statistics around it that hold it with 95 % confidence."""
-    count = len(ordered)
+    count, part = len(ordered), 0.95
     half = Z * sqrt(count * part * (1 - part))
     low, high = floor(part * count - half), ceil(part * count + half)
     return Interval(_at(ordered, part), ordered[max(0, low - 1)], ordered[min(count - 1, high)])
