@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 
 
 def each(period: str) -> str:
@@ -19,6 +18,8 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name that `word` was probably meant to be."""
+    from difflib import get_close_matches  # noqa: PLC0415 -- gateways read this module and never ask
+
     return next(iter(get_close_matches(word, sorted(known), n=1)), None)
 
 
