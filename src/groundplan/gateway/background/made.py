@@ -11,12 +11,14 @@ from groundplan.ledger.background_store import Row
 class Run:
     """One that is being made here. `changed` is set, and another one made, whenever there is more of it."""
 
-    __slots__ = ("changed", "over", "row", "taken", "task")
+    __slots__ = ("changed", "on_its_way", "over", "row", "taken", "task")
 
     def __init__(self, row: Row) -> None:
         self.row = row
         self.taken = Taken(row.id, row.at, self.tell)
         self.changed = asyncio.Event()
+        self.on_its_way = 0
+        """How many of its first events are being kept."""
         self.over = False
         """What it came to is written down, or it is made here no more."""
         self.task: asyncio.Task[None] | None = None

@@ -288,11 +288,13 @@ class BackgroundRunner:
                 await self._keep_events(made)
 
     async def _keep_events(self, made: Run) -> None:
-        """Raises `Unavailable`."""
+        """A part of them. Raises `Unavailable`: that one is told again then, as it was, for it may have been kept."""
         events = made.taken.events
-        if part := events[:]:
-            await self._shelf.keep_events(made.row, part)
-            del events[: len(part)]
+        if events:
+            made.on_its_way = made.on_its_way or len(events)
+            await self._shelf.keep_events(made.row, events[: made.on_its_way])
+            del events[: made.on_its_way]
+            made.on_its_way = 0
 
     async def _write(self, made: Run, exchange: Exchange) -> None:
         """What it came to is durable before anybody hears of it, however long PostgreSQL is away."""
@@ -301,7 +303,8 @@ class BackgroundRunner:
         place = "" if exchange.deployment is None else exchange.deployment.name
         while True:
             try:
-                await self._keep_events(made)
+                while taken.events:
+                    await self._keep_events(made)
                 await self._shelf.end(made.row, taken.last, kept, place, failed)
             except Unavailable as error:
                 self._note(error)

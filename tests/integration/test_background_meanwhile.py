@@ -1,0 +1,91 @@
+"""Responses that nobody waits for, and what happens before they are made and kept: a key is revoked, there is no more
+room, PostgreSQL does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import psycopg
+import pytest
+from tests.integration.test_background import IN_BACKGROUND, Setup, found, numbers, raw_events, said
+from tests.integration.test_background import setup as setup
+from tests.integration.test_batch_kill import shipping
+
+from groundplan.gateway.background import shelf
+from groundplan.testing.scripted import Script
+
+COPIED = "workload, owner, key_id, person, said, at, expires_at, sealed"
+WAITS = f"INSERT INTO background_response SELECT 'resp_w', NULL, {COPIED} FROM background_response LIMIT 1"
+"""One more like the first, of which nobody knows yet."""
+
+
+async def codes(setup: Setup, most: int) -> list[str]:
+    """Of so many calls that were recorded, why they were refused, or failed."""
+    async with shipping(setup.stack), asyncio.timeout(30):
+        told = "SELECT coalesce(error_code, '') FROM call ORDER BY 1"
+        while len(rows := setup.stack.sql(told)) < most:  # noqa: ASYNC110 -- another process ships it
+            await asyncio.sleep(0.05)
+    return [code for (code,) in rows]
+
+
+async def test_none_of_its_events_is_missing_where_it_ends_while_some_are_being_kept(setup: Setup) -> None:
+    setup.chat.script = Script(tokens=30, chunk_ms=30)
+    key, body = setup.stack.key("keeper"), IN_BACKGROUND | {"stream": True}
+    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'background_event'"
+    with psycopg.connect(setup.stack.database.superuser) as conn:
+        conn.execute("LOCK TABLE background_event IN EXCLUSIVE MODE")
+        following = asyncio.create_task(setup.stack.post("/v1/responses", key, body))
+        async with asyncio.timeout(20):
+            while len(told := setup.stack.sql(f"{waiting} ORDER BY query_start")) < 2:  # noqa: ASYNC110 -- another process
+                await asyncio.sleep(0.02)
+        setup.stack.sql("SELECT pg_cancel_backend(%s)", told[1][0])  # what is told at the end is told again, later
+    followed = [json.loads(line[6:]) for line in (await following).body.decode().split("\n") if line[:6] == "data: "]
+    again = await raw_events(setup, key, f"/v1/responses/{followed[0]['response']['id']}?stream=true")
+    assert numbers(again) == [event["sequence_number"] for event in followed] == list(range(len(again)))
+    assert said(again) == again[-1].response.output_text
+
+
+@pytest.mark.parametrize(("whose", "code"), [("api_key", "key_revoked"), ("person", "key_user_inactive")])
+async def test_whose_key_or_person_is_stopped_meanwhile_has_nothing_made_any_more(
+    setup: Setup, whose: str, code: str
+) -> None:
+    stack, person = setup.stack, setup.stack.person("ana@acme.example")
+    key = stack.key("keeper", person)
+    await setup.over(key, found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id)
+    stopped = "UPDATE api_key SET revoked_at = now()" if whose == "api_key" else "UPDATE person SET active = false"
+    await stack.heard(stack.policy("key" if whose == "api_key" else "person", "keeper", stopped))
+    stack.sql(WAITS)
+    assert await codes(setup, 2) == ["", code] and setup.chat.counted == 1
+    assert stack.sql("SELECT DISTINCT person_id::text FROM call") == [(person,)]
+
+
+async def test_no_more_wait_than_there_is_room_for(setup: Setup) -> None:
+    key = setup.stack.key("keeper")
+    await setup.over(key, found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id)
+    elsewhere = f"SELECT 'resp_' || n, NULL::uuid, {COPIED}, NULL, NULL::int, 'in_progress', gen_random_uuid()"
+    setup.stack.sql(
+        f"INSERT INTO background_response {elsewhere} FROM background_response, generate_series(1, {shelf.MOST}) n"
+    )
+    full = await setup.stack.post("/v1/responses", key, IN_BACKGROUND)
+    assert (full.status, full.code, full.headers["retry-after"]) == (429, "background_full", "10")
+    setup.stack.sql("UPDATE background_response SET status = 'cancelled' WHERE id = 'resp_1'")
+    await setup.over(key, found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id)
+    assert await codes(setup, 3) == ["", "", "background_full"]
+
+
+async def test_while_postgresql_does_not_answer_it_is_refused_and_what_was_acknowledged_is_made(setup: Setup) -> None:
+    setup.chat.script = Script(tokens=30, chunk_ms=30)
+    key, log = setup.stack.key("keeper"), setup.stack.home.logs / "gateway.log"
+    begun = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
+    with psycopg.connect(setup.stack.database.superuser) as conn:
+        conn.execute("LOCK TABLE background_response IN EXCLUSIVE MODE")
+        refused = await setup.stack.post("/v1/responses", key, IN_BACKGROUND)
+        assert (refused.status, refused.code) == (503, "database_unavailable")
+        async with asyncio.timeout(30):
+            while log.read_text().count("in the background waits") < 2:  # noqa: ASYNC110 -- each of two workers says so
+                await asyncio.sleep(0.05)
+    assert (await setup.over(key, begun.id)).status == "completed"
+    setup.stack.sql(WAITS)
+    assert (await setup.over(key, "resp_w")).status == "completed"
+    assert await codes(setup, 3) == ["", "", "database_unavailable"] and setup.chat.counted == 2
