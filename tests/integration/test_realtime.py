@@ -555,6 +555,24 @@ async def test_a_conversation_that_a_limit_refuses_is_told_what_is_left_of_it(se
     assert told.headers["x-request-id"], "beside the id of the call"
 
 
+@pytest.mark.parametrize("setup", [limit("workload/assistant", "requests", 1)], indirect=True)
+async def test_a_conversation_in_which_nothing_was_asked_is_no_request(setup: Setup) -> None:
+    """Also one that heard something, for which a response was reserved for."""
+    async with setup.connected() as connection:
+        listening: Any = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+        await connection.session.update(session=listening)
+        await heard(connection, "session.updated")
+        await connection.input_audio_buffer.append(audio="turn")
+        await heard(connection, "input_audio_buffer.committed")
+    await setup.settled(1)
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        assert (await heard(connection))[0] == "You said: a"
+    with pytest.raises(InvalidStatus):
+        async with setup.connected():
+            pass
+
+
 @pytest.mark.parametrize(
     "setup", [limit("deployment/talker", "concurrent", 1, "now")], indirect=True, ids=["concurrent"]
 )

@@ -32,14 +32,17 @@ async def broken_off(gateway: Gateway, exchange: Exchange, used: Usage | None) -
     """Nobody waits for it any more, and its upstream said that it used so much; None: nothing, so that it costs what is
     billed by the provider's rule."""
     if used is NOTHING:
-        await settled(gateway, exchange, "not_billed", used)
+        await unused(gateway, exchange)
         return
     settle.cancelled(gateway, exchange, used)
     await settled(gateway, exchange, "cancelled", None)
 
 
 async def unused(gateway: Gateway, exchange: Exchange) -> None:
-    """It was begun, and surely nothing was made with it."""
+    """It was begun, and surely nothing was made with it: it uses nothing of limits."""
+    if exchange.use is not None:
+        limits.end_call(gateway, exchange.use, sent=False)
+        exchange.use = None
     await settled(gateway, exchange, "not_billed", Usage())
 
 
