@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from openai import APIStatusError, AsyncOpenAI, ConflictError, NotFoundError
 from openai.types import Upload
 from openai.types.uploads import UploadPart
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, workload
+from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, parse, workload
 from tests.integration.sdk_types import strict
 from tests.integration.test_batch_kill import insist
 from tests.unit.test_multipart import form
@@ -27,6 +29,7 @@ from groundplan.testing.database import Database
 
 CONTENT = os.urandom(700_000)
 FORM = "multipart/form-data; boundary=xyz"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 
 @dataclass
@@ -38,6 +41,9 @@ class Setup:
 
     def on_disk(self) -> int:
         return len(list((self.stack.home.root / "files").glob("[0-9a-f]*")))
+
+    def writing(self) -> int:
+        return len(list((self.stack.home.root / "files").glob(".*.new")))
 
     async def begun(self, client: AsyncOpenAI, size: int = len(CONTENT), **more: Any) -> Upload:
         return await client.uploads.create(
@@ -64,7 +70,7 @@ async def refused(asking: Any) -> str:
 async def test_a_file_is_made_of_its_parts_and_nothing_is_left_of_them(setup: Setup) -> None:
     key = setup.stack.key()
     async with setup.client(key) as client:
-        for more in ({}, {"md5": hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()}):
+        for more in ({}, {"md5": hashlib.md5(CONTENT, usedforsecurity=False).hexdigest().upper()}):
             done = await client.uploads.upload_file_chunked(
                 file=CONTENT, filename="a.pdf", bytes=len(CONTENT), mime_type="application/pdf", purpose="user_data",
                 part_size=100_000, **more,
@@ -91,6 +97,9 @@ async def test_parts_are_of_their_upload_and_workload_and_told_by_no_list(setup:
         assert [file.id for file in (await client.files.list()).data] == [], "a part is nobody's file"
         with pytest.raises(NotFoundError):
             await client.files.content(first.id.replace("part_", "file-"))
+        for method, path, refusal in (("POST", "nothing", (404, "path_unknown")), ("GET", "cancel", (405, "method"))):
+            told = await setup.stack.ask(method, f"/v1/uploads/{upload.id}/{path}", key)
+            assert told.status == refusal[0] and told.code.startswith(refusal[1]), "and nothing is given up"
         for asking in (
             stranger.uploads.parts.create(upload.id, data=b"x"),
             stranger.uploads.complete(upload.id, part_ids=[first.id, second.id]),
@@ -100,7 +109,8 @@ async def test_parts_are_of_their_upload_and_workload_and_told_by_no_list(setup:
         ids: Any
         for ids, code in (
             ([], "upload_parts"), (["x"], "upload_parts"), ([first.id, first.id], "upload_parts"),
-            ([first.id], "upload_bytes"), ([first.id, upload.id.replace("upload_", "part_")], "upload_parts"),
+            ([first.id], "upload_bytes"), ([first.id, second.id, raw.json["id"]], "upload_bytes"),
+            ([first.id, upload.id.replace("upload_", "part_")], "upload_parts"),
         ):  # fmt: skip
             assert await refused(client.uploads.complete(upload.id, part_ids=ids)) == code
         wrong = client.uploads.complete(upload.id, part_ids=[second.id, first.id], md5=hashlib.md5(b"").hexdigest())
@@ -109,9 +119,16 @@ async def test_parts_are_of_their_upload_and_workload_and_told_by_no_list(setup:
         damaged.write_bytes(b"")
         assert await refused(client.uploads.complete(upload.id, part_ids=[second.id, first.id])) == "file_damaged"
         damaged.write_bytes(CONTENT[:400_000])
-        done = await client.uploads.complete(upload.id, part_ids=[second.id, first.id])
-        again = await client.uploads.complete(upload.id, part_ids=[second.id, first.id])
-        assert done.file is not None and again.file == done.file, "whoever did not hear of it asks once more"
+        with psycopg.connect(setup.stack.database.superuser) as conn:
+            conn.execute("SELECT FROM api_upload FOR UPDATE")
+            asked = [client.uploads.complete(upload.id, part_ids=[second.id, first.id]) for _ in range(3)]
+            both = asyncio.gather(*asked[:2])
+            async with asyncio.timeout(20):
+                while setup.stack.sql(WAITING) != [(2,)]:  # noqa: ASYNC110 -- each has written the whole
+                    await asyncio.sleep(0.02)
+        done, at_once = await both
+        again = await asked[2]
+        assert done.file is not None and at_once.file == again.file == done.file, "whoever asks once more is told that"
         assert (await client.files.content(done.file.id)).content == CONTENT[400_000:] + CONTENT[:400_000]
         with pytest.raises(ConflictError):
             await client.uploads.cancel(upload.id)
@@ -145,15 +162,71 @@ async def test_what_is_given_up_or_too_late_is_taken_off_the_disk(setup: Setup) 
         assert strict(Upload, gone.body).status == "cancelled" and setup.on_disk() == 1
         assert (await client.uploads.cancel(upload.id)).status == "cancelled"
         for table in ("api_upload", "api_file"):
-            setup.stack.sql(f"UPDATE {table} SET expires_at = now() - interval '1 minute'")
+            setup.stack.sql(f"UPDATE {table} SET expires_at = expires_at - interval '61 minutes'")
         assert await refused(client.uploads.parts.create(late.id, data=b"x")) == "upload_over"
         assert await refused(client.uploads.complete(late.id, part_ids=[part.id])) == "upload_over"
         async with await connect(setup.stack.database.urls["gateway"]) as connection:
             await files_api.sweep(connection, shelf.Shelf(setup.stack.home))
             assert setup.on_disk() == 0
+            assert await refused(client.uploads.complete(late.id, part_ids=[part.id])) == "upload_over", "for an hour"
             setup.stack.sql("UPDATE api_upload SET expires_at = now() - interval '2 hours'")
             await files_api.sweep(connection, shelf.Shelf(setup.stack.home))
     assert setup.stack.sql("SELECT count(*) FROM api_upload") == [(0,)]
+
+
+class OnItsWay:
+    """A part of which the first half was sent, and is being written."""
+
+    async def begin(self, setup: Setup, key: str, upload: str, content: bytes) -> None:
+        data = form(("data", content, "x"))
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
+        head = f"POST /v1/uploads/{upload}/parts HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+        lines = f"content-type: {FORM}\r\ncontent-length: {len(data)}\r\nconnection: close\r\n\r\n"
+        half, self._rest, written = len(data) // 2, data[len(data) // 2 :], setup.writing()
+        self._writer.write(f"{head}{lines}".encode() + data[:half])
+        async with asyncio.timeout(20):
+            while setup.writing() == written:  # noqa: ASYNC110 -- another process writes it
+                await asyncio.sleep(0.02)
+
+    async def end(self) -> Reply:
+        self._writer.write(self._rest)
+        told = parse(await self._reader.read())
+        self._writer.close()
+        return told
+
+
+async def test_a_part_that_is_on_its_way_as_its_upload_is_given_up_leaves_nothing(setup: Setup) -> None:
+    key, part = setup.stack.key(), OnItsWay()
+    async with setup.client(key) as client:
+        upload = await setup.begun(client)
+        await part.begin(setup, key, upload.id, CONTENT)
+        await client.uploads.cancel(upload.id)
+    told = await part.end()
+    assert (told.status, told.code, setup.on_disk()) == (409, "upload_over", 0)
+    assert setup.stack.sql("SELECT count(*) FROM api_file") == [(0,)]
+
+
+async def test_a_whole_that_is_being_written_as_its_upload_is_given_up_leaves_nothing(setup: Setup) -> None:
+    async with setup.client(setup.stack.key()) as client:
+        upload = await setup.begun(client)
+        part = await client.uploads.parts.create(upload.id, data=CONTENT)
+        with psycopg.connect(setup.stack.database.superuser) as conn:
+            conn.execute("UPDATE api_upload SET status = 'cancelled'")
+            asked = asyncio.create_task(refused(client.uploads.complete(upload.id, part_ids=[part.id])))
+            async with asyncio.timeout(20):
+                while setup.stack.sql(WAITING) != [(1,)]:  # noqa: ASYNC110 -- it is written, and entered next
+                    await asyncio.sleep(0.02)
+        assert await asked == "upload_over" and setup.on_disk() == 1, "the part is deleted by who gave it up"
+
+
+async def test_parts_that_come_at_once_take_no_more_than_there_is_room_for(setup: Setup) -> None:
+    key, parts = setup.stack.key(), [OnItsWay() for _ in range(2)]
+    async with setup.client(key) as client:
+        upload = await setup.begun(client)
+    for part in parts:
+        await part.begin(setup, key, upload.id, bytes(2_500_000))
+    told = await asyncio.gather(*(part.end() for part in parts))
+    assert sorted(reply.status for reply in told) == [200, 413] and setup.on_disk() == 1
 
 
 async def test_what_has_no_room_or_purpose_is_refused(setup: Setup) -> None:
@@ -165,15 +238,27 @@ async def test_what_has_no_room_or_purpose_is_refused(setup: Setup) -> None:
         assert await refused(wrong) == "purpose_unsupported"
         soon: Any = {"anchor": "created_at", "seconds": 5}
         assert await refused(setup.begun(client, expires_after=soon)) == "expires_after_range"
-        upload = await setup.begun(client, 3_900_000)
-        await client.uploads.parts.create(upload.id, data=io.BytesIO(os.urandom(3_900_000)))
+        used: Any = {"anchor": "last_active_at", "seconds": 3600}
+        assert await refused(setup.begun(client, expires_after=used)) == "expires_after_anchor"
+        upload = await setup.begun(client, 3_900_000, expires_after=_HOUR)
+        part = await client.uploads.parts.create(upload.id, data=io.BytesIO(os.urandom(3_900_000)))
         full = client.uploads.parts.create(upload.id, data=os.urandom(200_000))
         assert await refused(full) == "files_full", "what is sent twice is counted twice until it is whole"
         assert setup.on_disk() == 1
-    odd = form(("data", b"x", None), ("more", b"x", None))
-    path = f"/v1/uploads/{upload.id}/parts"
-    told = await setup.stack.ask("POST", path, setup.stack.key(), odd, content_type=FORM)
-    assert (told.status, told.code) == (400, "upload_field")
+        done = await client.uploads.complete(upload.id, part_ids=[part.id])
+        assert done.status == "completed" and setup.on_disk() == 1, "its parts take the place of nothing"
+        assert done.file is not None and done.file.expires_at == done.file.created_at + 3600
+        upload = await setup.begun(client, 1)
+    data, more = ("data", b"x", None), ("more", b"x", None)
+    path, key = f"/v1/uploads/{upload.id}/parts", setup.stack.key()
+    for odd, code in (
+        ((data, more), "upload_field"),
+        ((more,), "upload_field"),
+        ((data, data), "upload_field"),
+        ((), "file_missing"),
+    ):
+        told = await setup.stack.ask("POST", path, key, form(*odd), content_type=FORM)
+        assert (told.status, told.code) == (400, code)
 
 
 _HOUR: Any = {"anchor": "created_at", "seconds": 3600}
