@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import resource
 import signal
+import threading
 from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
@@ -21,6 +23,7 @@ from tests.unit.raw_upstream import DONE, STREAM, answering, chunk, events, sayi
 from groundplan.blueprint.model import Deployment, Limit, Rates
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.ids import new_id
+from groundplan.gateway.caching import idempotency
 from groundplan.gateway.caching.idempotency import ENTRY_BYTES, MEMORY_BYTES, MEMORY_SECONDS, Answers, Holder, Kept
 from groundplan.gateway.caching.sharing import AnswerDesk, fetch
 from groundplan.gateway.caching.used_keys import DAY_SECONDS
@@ -73,10 +76,12 @@ async def test_a_worker_that_was_asked_with_no_key_leaves_no_file(tmp_path: Path
 async def test_a_duplicate_of_a_call_that_sent_nothing_becomes_the_first(tmp_path: Path) -> None:
     answers = made(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
-    second = asyncio.create_task(answers.begin(ONE, BODY, NOW))
+    second, third = (asyncio.create_task(answers.begin(ONE, BODY, NOW)) for _ in range(2))
     await asyncio.sleep(0)
     answers.forget(ONE)
-    assert await second is None
+    assert await second is None and not third.done(), "one of them: the other one waits for it"
+    answers.keep(ONE, kept())
+    assert await third == kept()
 
 
 async def test_whoever_waits_no_longer_takes_the_answer_from_nobody(tmp_path: Path) -> None:
@@ -254,9 +259,12 @@ async def test_another_worker_and_a_restarted_one_find_who_had_it_for_a_day(tmp_
     assert second.mark(ONE, NOW) == [HOLDER]
     assert await second.give(ONE, BODY) is None
     first.close()
-    later = made(tmp_path)
-    await later.begin(ONE, BODY, NOW + 60)
-    assert later.mark(ONE, NOW + 60) == [HOLDER], "the second one sent nothing"
+    for path in tmp_path.glob("idempotency-*.log"):
+        os.utime(path, (NOW, NOW))  # written then
+    later = Answers(tmp_path, new_id(), NOW + DAY_SECONDS - 60)
+    later.open(HOLDER)
+    await later.begin(ONE, BODY, NOW + DAY_SECONDS - 60)
+    assert later.mark(ONE, NOW + DAY_SECONDS - 60) == [HOLDER], "the second one sent nothing"
     later.forget(ONE)
     await later.begin(ONE, BODY, NOW + DAY_SECONDS + 1)
     assert later.mark(ONE, NOW + DAY_SECONDS + 1) == []
@@ -335,6 +343,7 @@ async def test_memory_is_bounded_by_time_and_size_but_the_key_stays_used(tmp_pat
     for digest in (ONE, TWO):
         with pytest.raises(Conflict):
             await answers.begin(digest, BODY, NOW + MEMORY_SECONDS)
+    assert await answers.begin(bytes(32), BODY, NOW + 2 * DAY_SECONDS) is None and not len(answers._evicted)
     answers.close()
 
 
@@ -467,6 +476,65 @@ async def test_a_worker_whose_file_cannot_be_begun_refuses_keys_until_it_can(tmp
     folder.mkdir()
     await answers.begin(ONE, BODY, NOW)
     assert answers.mark(ONE, NOW) == [] and made(folder).mark(ONE, NOW) == [HOLDER]
+    answers.close()
+
+
+def open_files(folder: Path) -> list[str]:
+    """Names of those below it that this process has open."""
+    found = [path.resolve() for path in Path("/proc/self/fd").iterdir() if path.exists()]
+    return sorted(path.name for path in found if path.parent == folder.resolve())
+
+
+async def test_a_file_that_is_full_is_synced_once_more_also_after_a_moment_without_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, synced = made(tmp_path), list[str]()
+    first = open_files(tmp_path)
+    assert await answers.mark_for_good(ONE, NOW) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.get_running_loop(), "run_in_executor", no_thread)
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(5):
+                await answers.mark_for_good(TWO, NOW + idempotency.FILE_SECONDS)
+    second = [name for name in open_files(tmp_path) if name not in first]
+    monkeypatch.setattr(os, "fdatasync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink().name))
+    assert await answers.mark_for_good(b"3" * 32, NOW + idempotency.FILE_SECONDS) == []
+    assert synced == first + second and open_files(tmp_path) == second, "it is written no more"
+    answers.close()
+
+
+def no_thread(*_: Any) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+async def test_where_a_sync_fails_nobody_goes_on_also_who_waits_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, begun, fails = made(tmp_path), threading.Event(), threading.Event()
+
+    def failing(_: int) -> None:
+        begun.set()
+        fails.wait(10)
+        raise OSError(errno.EIO, "no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", failing)
+        one = asyncio.create_task(answers.mark_for_good(ONE, NOW))
+        await asyncio.to_thread(begun.wait, 10)
+        gone, two = (asyncio.create_task(answers.mark_for_good(TWO, NOW)) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        fails.set()
+        async with asyncio.timeout(5):
+            told = await asyncio.gather(one, two, return_exceptions=True)
+    assert [type(each) for each in told] == [Unavailable] * 2
+    gone, three = (asyncio.create_task(answers.mark_for_good(b"3" * 32, NOW)) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    async with asyncio.timeout(5):
+        assert await three == []
+    assert len(open_files(tmp_path)) == 1, "what the other one holds is not known"
     answers.close()
 
 
