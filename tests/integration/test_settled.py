@@ -79,18 +79,24 @@ def world(database: Database) -> Iterator[World]:
 
 def test_movements_go_with_the_worker_and_slices_with_their_period(world: World) -> None:
     over, rest = world.worker("2026-06-01"), world.worker("2026-06-01")
-    world.do("DELETE FROM budget_slice WHERE epoch = %s AND period = %s", rest, PRESENT)
+    limited = world.worker("2026-06-01")
+    for epoch in (rest, limited):
+        world.do("DELETE FROM budget_slice WHERE epoch = %s AND period = %s", epoch, PRESENT)
+    world.do("INSERT INTO limit_span (name, span, amount, granted, ends) VALUES ('l', '2026', 9, 5, 'infinity')")
+    world.do("INSERT INTO limit_slice (epoch, name, span, granted, released) VALUES (%s, 'l', '2026', 3, 1)", limited)
     kept = [
         world.worker("2026-11-01"),
         world.worker("2026-06-01", "live", done=False),
         world.worker("2026-06-01", "fenced", done=False),
         world.worker("2026-06-01", "stopped", done=None),
+        world.worker("2026-06-01", "fenced"),
     ]
-    assert forget_settled(world.services) == 3 + 4
+    world.do("UPDATE budget_slice SET closed = false WHERE epoch = %s AND period = %s", kept[-1], PRESENT)
+    assert forget_settled(world.services) == 4 + 6
     assert forget_settled(world.services) == 0
     both = {(epoch, period) for epoch in kept for period in (OVER, PRESENT)}
-    assert {epoch for (epoch,) in world.do("SELECT epoch FROM gateway")} == {over, *kept}, (
-        "one has a slice that goes on"
+    assert {epoch for (epoch,) in world.do("SELECT epoch FROM gateway")} == {over, limited, *kept}, (
+        "one has a slice that goes on, one a part of a limit"
     )
     assert world.left("budget_movement") == both
     assert world.left("budget_slice") == both | {(over, PRESENT)}, "a late journal is compared with it"
@@ -99,6 +105,7 @@ def test_movements_go_with_the_worker_and_slices_with_their_period(world: World)
 
 def test_lines_of_a_batch_go_once_their_calls_have_left_and_its_cost_stays(world: World) -> None:
     batch = world.worker("2026-06-01", "stopped", done=None, host="batch")
+    world.do("DELETE FROM budget_slice")
     calls = [new_id(), new_id()]
     world.do("INSERT INTO api_file VALUES (%s, 'w', %s, 'batch', 'f', 1)", file := new_id(), new_id())
     world.do(
@@ -120,12 +127,16 @@ def test_lines_of_a_batch_go_once_their_calls_have_left_and_its_cost_stays(world
 
     def lines() -> list[tuple[Any, ...]]:
         forget_settled(world.services)
+        assert world.do("SELECT epoch FROM gateway") == world.do("SELECT DISTINCT batch_id FROM batch_line")
         (shown,) = batch_queries.batches(world.conn, None, 9)
         assert (shown["cost_usd"], shown["completed"], shown["failed"]) == ("1.500000000000", 2, 0)
         return world.do("SELECT number FROM batch_line ORDER BY 1")
 
     assert lines() == [(0,), (1,)], "nothing leaves here"
     world.do("INSERT INTO archived_day VALUES ('2026-06-05', '/', 0, 0, 0, 0, '')")
+    world.do("INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, 'b', %s, 1)", batch, PRESENT)
+    assert lines() == [(0,), (1,)], "its books are not closed"
+    world.do("DELETE FROM budget_slice")
     assert lines() == [(1,)]
     world.do("DELETE FROM attempt; UPDATE batch SET left_usd = 1.5")
     assert lines() == []
@@ -161,13 +172,13 @@ def test_what_only_the_day_or_the_worker_itself_asked_for_goes(world: World) -> 
     assert world.do("SELECT at::date::text FROM budget_movement WHERE type = 'release'") == [("2026-11-20",)]
 
 
-LONG_AGO, LATELY = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
+LONG_AGO, LATELY, LATER = (datetime(2026, month, 1, tzinfo=UTC) for month in (6, 11, 12))
 
 
 def a_key(world: World, first: UUID | None, ended: datetime | None, number: int) -> UUID:
-    """Of a line, if any; revoked or expired, whichever of the two its number says."""
+    """Of a line, if any; revoked or expired, or whichever is first, as its number says."""
     id = new_id()
-    revoked, expires = (ended, None) if number % 2 else (None, ended)
+    revoked, expires = ((ended, None), (None, ended), (ended, LATER), (LATER, ended))[number % 4]
     world.do(
         """INSERT INTO api_key (id, hash, prefix, workload, created_by, revoked_at, expires_at, family, budget_usd,
              budget_period) VALUES (%s, %s, 'gp', 'w', 'ana', %s, %s, %s, 5, 'total')""",
@@ -217,6 +228,26 @@ def test_what_was_held_of_a_budget_for_good_goes_once_its_keys_have_ended_and_no
     assert len([budget for epoch, budget in left if epoch == workers[1]]) == 60 - len(gone)
     assert len([budget for epoch, budget in left if epoch == workers[-1]]) == 60, "who serves has what it has"
     assert {epoch for (epoch,) in world.do("SELECT epoch FROM gateway")} == set(workers[1:])
+
+
+def test_what_was_held_of_a_budget_for_good_stays_until_the_books_of_its_worker_are_closed(world: World) -> None:
+    name = f"key/{a_key(world, None, LONG_AGO, 0)}"
+    world.do("INSERT INTO budget_period VALUES (%s, 'total', 5, 1)", name)
+    gone = [world.worker("2026-06-01"), world.worker("2026-06-01", "stopped", done=None, host="batch")]
+    stays = [
+        world.worker("2026-11-01"), world.worker("2026-06-01", "live", done=False),
+        world.worker("2026-06-01", done=False), world.worker("2026-06-01", done=None), world.worker("2026-06-01"),
+    ]  # fmt: skip
+    world.do("DELETE FROM budget_movement")
+    world.do("DELETE FROM budget_slice WHERE period = %s", OVER)
+    world.do("UPDATE budget_slice SET closed = false WHERE epoch = %s", stays[-1])
+    for each in (*gone, *stays):
+        world.do(
+            "INSERT INTO budget_slice (epoch, budget, period, granted_usd, closed) VALUES (%s, %s, 'total', 1, true)",
+            each, name,
+        )  # fmt: skip
+    assert forget_settled(world.services) == len(gone) + 1, "and its own period is over"
+    assert {epoch for epoch, period in world.left("budget_slice") if period == "total"} == set(stays)
 
 
 def test_what_was_held_for_an_experiment_goes_once_that_ended(world: World) -> None:
