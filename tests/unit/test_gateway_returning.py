@@ -76,8 +76,10 @@ async def test_what_did_not_come_back_or_took_itself_back_is_not_waited_for(
     assert await waits.back("search", began + 5) is False and loop.time() - began < 0.04
     announce(home, "other", "http://127.0.0.1:2", str(os.getpid()))
     withdraw(home, "other")
+    monkeypatch.setattr(returning, "BACK_SECONDS", 30)
+    began = loop.time()
     for name in ("other", "never"):
-        assert await waits.back(name, loop.time() + 5) is False
+        assert await waits.back(name, began + 20) is False and loop.time() - began < 10
 
 
 async def test_what_cannot_answer_now_is_asked_again_until_somebody_waited_in_vain(
@@ -110,6 +112,7 @@ async def test_a_worker_that_stood_still_itself_gives_nobody_up_for_it(
     assert await waits.back("search", began + 0.4) is True and loop.time() - began > 1.0
     loop.call_later(0.1, time.sleep, 1.0)
     ended_again(home)
+    loop.call_later(1.15, announce, home, "search", "http://127.0.0.1:2", "t")
     assert await waits.back("search", loop.time() + 0.4, loop.time() + 0.4) is False, "its caller has no more time"
     awake.stop()
 

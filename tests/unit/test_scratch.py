@@ -42,13 +42,14 @@ def test_a_folder_of_a_killed_process_goes_with_the_next_one(tmp_path: Path) -> 
         with using(tmp_path) as (killed, left):
             killed.kill()
             killed.wait()
+        files = len([*Path("/proc/self/fd").iterdir()])
         assert (tmp_path / left / "rows").exists()
         with scratch("on-its-way-", tmp_path) as folder:
             (folder / "more").write_bytes(b"1")
             found = {path.name for path in tmp_path.iterdir()}
         assert found == {lives, folder.name, "elsewhere", "on-its-way-of-somebody", "on-its-way-link"}
         assert (tmp_path / lives / "rows").exists()
-        assert not folder.exists()
+        assert not folder.exists() and len([*Path("/proc/self/fd").iterdir()]) == files
 
 
 def test_a_folder_that_was_moved_to_its_place_stays_there(tmp_path: Path) -> None:
