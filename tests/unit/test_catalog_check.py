@@ -204,6 +204,18 @@ def test_a_missing_price_is_asked_for_in_the_unit_of_its_type(type: str, unit: s
     assert problem.code == "price_missing" and unit in problem.hint
 
 
+@pytest.mark.parametrize(
+    ("url", "listed"),
+    [("https://api.openai.com/v1", "openai/m"), ("https://a.openai.azure.com/openai/v1", "azure/m"),
+     ("http://127.0.0.1:9/v1", "openai/m"), ("http://127.0.0.1:9/v1", "google/m")],
+)  # fmt: skip
+def test_a_model_that_the_list_has_with_its_provider_is_told_as_that(url: str, listed: str) -> None:
+    files = ALONE.replace("TYPE", "embeddings").replace("acme/x", "m").replace("https://h.example/v1", url)
+    (problem,) = found(files, known_price=lambda model: model == listed)
+    offered = f"Write model: {listed}, whose price is known; or price: " in problem.hint
+    assert problem.code == "price_missing" and offered == (not listed.startswith("google"))
+
+
 def test_who_asks_no_chat_model_needs_none() -> None:
     """A line that only speaks or listens, an index that only embeds."""
     text = ALONE.replace("TYPE", "transcription\nprice: free") + SERVED

@@ -9,6 +9,7 @@ from groundplan.catalog.fields import is_email
 from groundplan.catalog.model import DUTIES, SERVED_STAGES, DeploymentDoc, Price, WorkloadDoc, sensitivity_rank
 from groundplan.catalog.rules.experiments import experiment_problems
 from groundplan.catalog.rules.routes import routing_problems
+from groundplan.catalog.well_known import upstream
 from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace, within
 from groundplan.core.errors import Problem, Where
@@ -75,11 +76,18 @@ def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None)
             yield Problem(
                 f"there is no price for {doc.model}",
                 "price_missing",
-                f"Write price: {{{_PRICED.get(doc.type, _BY_TOKENS)}}}, or price: free.",
+                f"Write {_listed(doc, known_price)}price: {{{_PRICED.get(doc.type, _BY_TOKENS)}}}, or price: free.",
                 workspace.where("deployment", name, "model"),
             )
     for name, model in workspace.models.items():
         yield from _dated(workspace, "model", name, model.price)
+
+
+def _listed(doc: DeploymentDoc, known_price: Callable[[str], bool]) -> str:
+    """The model as the price list calls it, which has some only with their provider in front; empty: in no way."""
+    names = (upstream(doc.url).listed_name(doc.model), f"openai/{doc.model}")
+    found = next((name for name in names if "/" not in doc.model and known_price(name)), None)
+    return f"model: {found}, whose price is known; or " if found else ""
 
 
 _NO_CONVERSATION = [
