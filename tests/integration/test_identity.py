@@ -177,6 +177,12 @@ def test_wrong_membership_is_refused_with_the_nearest_name(conn: Conn, people: d
     refused("email", lambda: service.add_member(conn, OPERATOR, "hr", "@"))
 
 
+def test_whoever_has_left_is_put_into_no_group_by_a_person(conn: Conn, people: dict[str, UUID]) -> None:
+    service.deactivate_person(conn, OPERATOR, people["ben"])
+    refused("already_left", lambda: service.add_member(conn, OPERATOR, "hr", "ben@acme.example"))
+    service.add_member(conn, OPERATOR, "hr", people["ben"])  # by a directory, which has its own reasons
+
+
 def test_groups_never_contain_themselves(conn: Conn, people: dict[str, UUID]) -> None:
     refused("cyclic_group", lambda: service.add_member(conn, OPERATOR, "hr", "hr"))
     refused("cyclic_group", lambda: service.add_member(conn, OPERATOR, "hr", "leads"))

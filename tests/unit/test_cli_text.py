@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from groundplan.api.ask import error_of
 from groundplan.catalog.imports.verdict import Finding
 from groundplan.cli import controls as cli_controls
-from groundplan.cli import cost_ahead, imports
+from groundplan.cli import cost_ahead, imports, people
 from groundplan.cli.change import applied_text, plan_text, workspace_files
 from groundplan.cli.changes import fields_told
 from groundplan.cli.client import ControlClient
@@ -306,6 +306,22 @@ def test_limits_that_are_not_shown_are_counted() -> None:
     text = limits_text([row] * 45)
     assert text.count("ana") == 40 and text.endswith("\n5 more rows with --json, none nearer to its end")
     assert "more row" not in limits_text([row] * 40)
+
+
+def test_what_a_person_holds_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = {"person": "ana@acme.example", "duties": [], "keys": [{"id": "01a2", "workload": "assistant"}],
+            "keys_made": [{"id": "01a3", "workload": "b"}, {"id": "01a4", "workload": "b"}], "sessions": 1,
+            "passkeys": [{"label": "laptop", "confirmed": True}, {"label": "phone", "confirmed": False}]}  # fmt: skip
+    asked: Any = type("Asked", (), {"get": lambda *_: held})()
+    monkeypatch.setattr(ControlClient, "connect", lambda *_: asked)
+    people.holdings("ana@acme.example")
+    rows = [re.split(r"  +", line.strip(), maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert dict(rows) == {
+        "duties": "-", "keys": "01a2 of assistant", "keys made": "01a3 of b, 01a4 of b", "open sessions": "1",
+        "passkeys": "laptop, phone (not confirmed)",
+    }  # fmt: skip
 
 
 def test_how_far_budgets_are_used_is_told_with_those_first_that_end_soonest() -> None:

@@ -67,11 +67,20 @@ def holdings(
     """Show everything a person holds: duties, groups, keys, passkeys, sessions, pending approvals."""
     value = ControlClient.connect(home).get(f"/api/people/{email}/holdings")
     rows = [
-        (name, ", ".join(str(each) for each in items) or "-")
+        (name.replace("_", " "), ", ".join(map(_held, items)) or "-")
         for name, items in value.items()
         if isinstance(items, list)
     ]
     emit(value, as_json, table(("what", email), [*rows, ("open sessions", str(value["sessions"]))]))
+
+
+def _held(item: str | dict[str, Any]) -> str:
+    """A key with its workload, a passkey with whether it counts, anything else by its name."""
+    if isinstance(item, str):
+        return item
+    if "label" in item:
+        return str(item["label"]) + ("" if item["confirmed"] else " (not confirmed)")
+    return f"{item['id']} of {item['workload']}"
 
 
 @people.command("handover")

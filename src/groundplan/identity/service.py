@@ -127,12 +127,16 @@ def add_group(conn: Connection[Any], actor: str, name: str, type: GroupType) -> 
 
 
 def add_member(conn: Connection[Any], actor: str, group: str, member: UUID | str) -> int:
-    """Put a person (id or email) or a group (name) into a group.
+    """Put a person (id or email) or a group (name) into a group. A directory, which says ids, may do so with somebody
+    who has left.
 
-    Raises `NotFound` (`unknown_group`, `unknown_person`), `Conflict` (`already_member`), `Invalid` (`cyclic_group`).
+    Raises `NotFound` (`unknown_group`, `unknown_person`), `Conflict` (`already_member`, `already_left`), `Invalid`
+    (`cyclic_group`).
     """
     number = store.next_policy_number(conn, "membership", f"group/{group}", False)
     into, person, inner = _membership(conn, group, member)
+    if person is not None and member != person and not _person(conn, person).active:
+        raise Conflict(f"{member} has left", code="already_left", hint="Choose somebody active.")
     if inner and store.contains(conn, inner, into):
         raise Invalid(
             f"{member} cannot be a member of {group}: {group} is in {member} already",
