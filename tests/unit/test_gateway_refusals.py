@@ -297,3 +297,10 @@ async def test_what_no_deployment_is_declared_for_is_refused_with_how_to_declare
     error = reply.json["error"]
     assert reply.status in (400, 404) and error["param"] == param
     assert told in error["hint"] and "`groundplan plan`" not in error["hint"]
+
+
+async def test_a_workload_without_a_model_for_chat_says_who_tells_why(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"], more={"one": {"kind": "embeddings"}}) as rig:
+        reply = await rig.chat()
+    assert (reply.status, reply.code) == (404, "model_not_found")
+    assert "`groundplan why placement/assistant`" in reply.json["error"]["hint"]

@@ -6,7 +6,7 @@ YAML names people at the first start only; from then on these commands change th
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 

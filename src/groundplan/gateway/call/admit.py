@@ -180,7 +180,7 @@ def _no_model(plan: Plan, model: str, needs: str) -> NotFound:
 def _none_of(workload: str, needs: str) -> str:
     """What to do where a workload has no model of that type at all."""
     if needs == "chat":
-        return f"No deployment may serve it: `groundplan placement show {workload}` says why."
+        return f"No deployment may serve it: `groundplan why placement/{workload}` says why."
     field = "embeddings" if needs == "embeddings" else "also"
     return f"It has none of this type: declare a deployment of type {needs}, and name it in `{field}` of the workload."
 
