@@ -18,9 +18,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.placement_instances.random_facts import random_facts
+
 from groundplan.catalog.check import validate
 from groundplan.core.errors import Conflict
-from groundplan.placement.generate.random_facts import random_facts
 from groundplan.placement.planner import CompanyPlan, plan_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.reference.store import load

@@ -27,9 +27,9 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.placement_baselines import Plain, cp_sat, highs
+from benchmarks.placement_instances.assignment import read_assignments
 
 from groundplan.core.errors import GroundplanError
-from groundplan.placement.generate.assignment import read_assignments
 from groundplan.placement.problem import Problem, WorkLimit
 from groundplan.placement.solve.heavy import module
 from groundplan.placement.solve.optimise import optimise

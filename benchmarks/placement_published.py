@@ -14,7 +14,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from groundplan.placement.generate.fleet import Machine, fleet
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.placement_instances.fleet import Machine, fleet
+
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.solve.divide import divided
 from groundplan.placement.solve.heavy import module, quiet

@@ -30,10 +30,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.placement_instances.random_company import breaches, random_company
+from benchmarks.placement_instances.random_facts import random_facts
+
 from groundplan import placement
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.placement.generate.random_company import breaches, random_company
-from groundplan.placement.generate.random_facts import random_facts
 from groundplan.placement.planner import CompanyPlan, claim, plan_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.solve.optimise import optimise
@@ -54,9 +58,9 @@ units are rented beyond own ones, a term is signed, a change of place goes in st
 
 def digest() -> str:
     """Of the sources that place, judge and make companies."""
-    folder = Path(next(iter(placement.__path__)))
+    product, made = Path(next(iter(placement.__path__))), Path(__file__).with_name("placement_instances")
     total = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path in [*sorted(product.rglob("*.py")), *sorted(made.glob("*.py"))]:
         total.update(path.read_bytes())
     return total.hexdigest()[:16]
 

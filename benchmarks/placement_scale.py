@@ -16,11 +16,16 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from groundplan.placement.generate.companies import large
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.placement_instances.companies import large
+
 from groundplan.placement.problem import Problem, Solution, WorkLimit
 from groundplan.placement.solve.heavy import module
 from groundplan.placement.solve.lost import after_loss

@@ -6,10 +6,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+from benchmarks.placement_instances.assignment import assignment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundplan.placement.generate.assignment import assignment
 from groundplan.placement.problem import Problem, WorkLimit
 from groundplan.placement.solve import fixing
 from groundplan.placement.solve.arrays import Arrays, Floats, arrays

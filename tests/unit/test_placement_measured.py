@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.placement_baselines import cp_sat, highs
+from benchmarks.placement_instances.companies import large
+from benchmarks.placement_instances.random_company import random_company
 from benchmarks.placement_random import digest, run
 
-from groundplan.placement.generate.companies import large
-from groundplan.placement.generate.random_company import random_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.solve.budget import Budget
 from groundplan.placement.solve.optimise import optimise

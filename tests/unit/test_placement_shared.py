@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.placement_instances.random_facts import random_facts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit import placement_rig as rig
@@ -17,7 +18,6 @@ from tests.unit.test_placement_over_time import busy, rented
 from groundplan.core.errors import Conflict
 from groundplan.placement import stress
 from groundplan.placement.explain.whole import compare, whole_json
-from groundplan.placement.generate.random_facts import random_facts
 from groundplan.placement.planner import CompanyPlan, claim, plan_company, units_used
 from groundplan.placement.pools import MOST_ROWS, fullest
 from groundplan.placement.problem import POOL, WorkLimit

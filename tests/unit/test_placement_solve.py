@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.placement_instances.assignment import assignment, read_assignments
+from benchmarks.placement_instances.companies import large
+from benchmarks.placement_instances.fleet import Machine, fleet
+from benchmarks.placement_instances.random_company import breaches, random_company
 from benchmarks.placement_random import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
 from groundplan.placement.assemble import Choice, Job, Piece, Place, assemble
-from groundplan.placement.generate.assignment import assignment, read_assignments
-from groundplan.placement.generate.companies import large
-from groundplan.placement.generate.fleet import Machine, fleet
-from groundplan.placement.generate.random_company import breaches, random_company
 from groundplan.placement.problem import POOL, Problem, Solution, WorkLimit, checked
 from groundplan.placement.solve import certify
 from groundplan.placement.solve.arrays import arrays

@@ -7,11 +7,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+from benchmarks.placement_instances.random_company import Company, random_company
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from groundplan.placement.assemble import Choice, Job, Offer, Piece, Place, Quota, Spread, assemble
-from groundplan.placement.generate.random_company import Company, random_company
 from groundplan.placement.problem import BURST, FALLBACK, Certificate, Problem, Solution, WorkLimit
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import proven_bound, verify

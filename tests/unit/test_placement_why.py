@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
+from benchmarks.placement_instances.random_company import random_company
 
 from groundplan.placement.assemble import Choice, Job, Piece, Place, Quota, assemble
 from groundplan.placement.conflict import conflict, rules_of, without
-from groundplan.placement.generate.random_company import random_company
 from groundplan.placement.problem import Problem, WorkLimit
 from groundplan.placement.solve.optimise import optimise
 

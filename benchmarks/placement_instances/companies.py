@@ -13,8 +13,8 @@ Published so that others can be measured on the same problems. Every draw comes 
 from __future__ import annotations
 
 import numpy as np
+from benchmarks.placement_instances.assignment import no_tiers
 
-from groundplan.placement.generate.assignment import no_tiers
 from groundplan.placement.problem import Indices, Options, Parts, Problem, RowKind, Rows, Sites
 
 AT_LEAST = 5
