@@ -44,15 +44,15 @@ import numpy as np
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import semantic_families, semantic_pairs, semantic_put
+from benchmarks import semantic_families, semantic_pairs, semantic_put, semantic_tune
 from benchmarks.provenance import commit, machine
+from benchmarks.semantic_labelled import Pair, read_pairs
 from benchmarks.semantic_public import MORE, SORT, TOLD_APART, Texts, public
 
 from groundplan.core.errors import GroundplanError
-from groundplan.economics.semantic import accept, tune
+from groundplan.economics.semantic import accept
 from groundplan.economics.semantic.accept import Acceptance, Verdict
 from groundplan.economics.semantic.likeness import cosine
-from groundplan.economics.semantic.pairs import Pair, read_pairs
 from groundplan.economics.semantic.phrasing import read_question
 from groundplan.gateway.caching.meaning import QUESTION
 
@@ -138,7 +138,7 @@ def evidenced(verdicts: Sequence[Verdict], sure: Any, same: Any, intents: Sequen
     rows = list(zip([verdict.kinds for verdict in verdicts], intents, same.tolist(), strict=True))
     part = {intent: place % PARTS for place, intent in enumerate(sorted(set(intents)))}
     proven = [
-        tune.shown(
+        semantic_tune.shown(
             (row for row, checked in zip(rows, sure, strict=True) if part[row[1]] != own and checked),
             known,
         )
@@ -228,7 +228,7 @@ def kinds(texts: Texts) -> frozenset[str]:
     """The kinds of difference of which these show it."""
     pairs = [pair for family, seed in EVIDENCE for pair in of_intents(family, semantic_families.made(family, seed))]
     ways = (texts.read, texts.said), (lambda text: texts.written(text).reading, texts.written)
-    return tune.evidenced(pairs, [pair.group for pair in pairs], *ways)
+    return semantic_tune.evidenced(pairs, [pair.group for pair in pairs], *ways)
 
 
 def some() -> list[Pair]:
@@ -241,7 +241,9 @@ def tuned(found: Sequence[Pair], texts: Texts, shown: frozenset[str]) -> Accepta
     """The acceptance that comes of development pairs, with the kinds of difference that are shown to say the same."""
     pairs = development(found)
     harder, odd = [pair.kind in TOLD_APART for pair in pairs], [pair.kind in (MORE, SORT) for pair in pairs]
-    return tune.tune(pairs, [pair.group for pair in pairs], [texts.seen(pair) for pair in pairs], shown, harder, odd)
+    return semantic_tune.tune(
+        pairs, [pair.group for pair in pairs], [texts.seen(pair) for pair in pairs], shown, harder, odd
+    )
 
 
 def written(acceptance: Acceptance) -> None:
@@ -291,7 +293,7 @@ def learned(given: argparse.Namespace) -> bool:
     if given.tune is not None:
         found = public(given.tune)
         texts = Texts(served=False)
-        written(msgspec.structs.replace(tuned(found, texts, kinds(texts)), rule=tune.told(some())))
+        written(msgspec.structs.replace(tuned(found, texts, kinds(texts)), rule=semantic_tune.told(some())))
     elif given.kinds:
         written(msgspec.structs.replace(accept.shipped(), kinds=kinds(Texts(served=False))))
     return given.tune is not None or bool(given.kinds)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from benchmarks.semantic_traps import KINDS, trap
+
 from groundplan.economics.semantic.reading import read
-from groundplan.economics.semantic.traps import KINDS, trap
 
 Intent = tuple[str, ...]
 TUNE: tuple[Intent, ...] = (

@@ -14,17 +14,17 @@ from random import Random
 
 import msgspec
 import numpy as np
+from benchmarks import semantic_tune
+from benchmarks.semantic_labelled import Pair
+from benchmarks.semantic_traps import KINDS, trap
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import load_settings
-from groundplan.economics.semantic import tune
 from groundplan.economics.semantic.likeness import Said, Vector
-from groundplan.economics.semantic.pairs import Pair
 from groundplan.economics.semantic.phrasing import read_question, usual
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.synonyms import said_where
-from groundplan.economics.semantic.traps import KINDS, trap
 from groundplan.economics.semantic.vocabulary import FILLERS, NEGATIONS, NUMBER_WORDS, QUANTIFIERS, STOP
 from groundplan.knowledge.embedding.encoder import coarse
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
@@ -91,7 +91,7 @@ class Texts:
     def seen(self, pair: Pair) -> Features:
         """A pair as settings are learned from it."""
         if (pair.a, pair.b) not in self._seen:
-            self._seen[pair.a, pair.b] = tune.seen(pair, self.said)
+            self._seen[pair.a, pair.b] = semantic_tune.seen(pair, self.said)
         return self._seen[pair.a, pair.b]
 
 

@@ -11,7 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from benchmarks import semantic_apart, semantic_cache, semantic_pairs, semantic_put
+from benchmarks import semantic_apart, semantic_cache, semantic_pairs, semantic_put, semantic_tune
 from benchmarks.semantic_cache import (
     as_shipped,
     by_kind,
@@ -22,12 +22,12 @@ from benchmarks.semantic_cache import (
     rates,
 )
 from benchmarks.semantic_families import made
+from benchmarks.semantic_labelled import Pair
 from benchmarks.semantic_plain import plain
 from benchmarks.semantic_public import content, mended, with_a_word_more, with_another_of_its_sort
 
-from groundplan.economics.semantic import accept, guards, tune
+from groundplan.economics.semantic import accept, guards
 from groundplan.economics.semantic.accept import Verdict, most_wrong
-from groundplan.economics.semantic.pairs import Pair
 from groundplan.economics.semantic.reading import read
 
 
@@ -217,20 +217,20 @@ def some() -> list[Pair]:
 def test_settings_that_ship_are_of_the_rule_that_ships(some: list[Pair]) -> None:
     """Else what they come of was accepted and refused by another one: `semantic_cache.py --tune` learns them anew."""
     acceptance = accept.shipped()
-    assert acceptance.version == tune.VERSION and acceptance.rule == tune.told(some)
-    assert set(acceptance.evidence) == set(acceptance.thresholds) == {f"{bound:g}" for bound in tune.BOUNDS}
+    assert acceptance.version == semantic_tune.VERSION and acceptance.rule == semantic_tune.told(some)
+    assert set(acceptance.evidence) == set(acceptance.thresholds) == {f"{bound:g}" for bound in semantic_tune.BOUNDS}
     for bound, (accepted, wrong) in acceptance.evidence.items():
-        assert accepted > 1000 and accept.within(wrong, accepted, float(bound) / tune.CAUTION)
+        assert accepted > 1000 and accept.within(wrong, accepted, float(bound) / semantic_tune.CAUTION)
 
 
 def test_another_rule_is_told_from_the_one_that_ships(some: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
     """A few pairs tell it; what some of them tell, all do."""
     assert len(some) > 300 and {pair.same for pair in some} == {True, False}
     few = some[::8]
-    told = tune.told(few)
-    assert told == tune.told(list(few)) != tune.told(few[1:])
+    told = semantic_tune.told(few)
+    assert told == semantic_tune.told(list(few)) != semantic_tune.told(few[1:])
     monkeypatch.setattr(guards, "_GUARDS", guards._GUARDS[2:])
-    assert tune.told(few) != told
+    assert semantic_tune.told(few) != told
 
 
 def test_what_is_given_on_the_first_day_needs_a_score_no_guard_and_evidence_that_ships() -> None:

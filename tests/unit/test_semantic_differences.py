@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks.semantic_labelled import Pair
+from benchmarks.semantic_tune import evidenced
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic.accept import Verdict, differing, judge, shipped
 from groundplan.economics.semantic.differences import DIGEST, digests
 from groundplan.economics.semantic.likeness import Said
-from groundplan.economics.semantic.pairs import Pair
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MOST_KINDS, Learned, Region, Regions
 from groundplan.economics.semantic.substitution import strictly
-from groundplan.economics.semantic.tune import evidenced
 
 WORDS = st.sampled_from(
     """how do can i we the a permit renew renewed for to of in office please you is what which it my and""".split()  # noqa: SIM905

@@ -8,6 +8,8 @@ from random import Random
 
 import numpy as np
 import pytest
+from benchmarks.semantic_labelled import read_pairs
+from benchmarks.semantic_traps import KINDS, trap
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,9 +17,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.semantic.accept import judge, lowest_threshold, most_wrong, shipped, within
 from groundplan.economics.semantic.guards import english, veto
 from groundplan.economics.semantic.likeness import Said
-from groundplan.economics.semantic.pairs import read_pairs
 from groundplan.economics.semantic.reading import language_of, read, stem
-from groundplan.economics.semantic.traps import KINDS, trap
 
 SAME = [
     ("How do I reset my Jira password?", "What is the way to reset the Jira password?"),

@@ -1,8 +1,8 @@
 """Whether one answer serves two requests: guards first, then a calibrated score against a declared bound. Pure.
 
-Weights and thresholds come from `tune` and ship as a small file; a bound's threshold is the lowest score above which
-no more than that share of accepted pairs was wrong on pairs left out of training, with 95 % confidence. What a workload
-itself teaches is `regions`'.
+Weights and thresholds come from `benchmarks/semantic_tune.py` and ship as a small file; a bound's threshold is the
+lowest score above which no more than that share of accepted pairs was wrong on pairs left out of training, with 95 %
+confidence. What a workload itself teaches is `regions`'.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CONFIDENCE = 0.95
 
 class Acceptance(msgspec.Struct, frozen=True):
     """`thresholds`: bound -> least score; `evidence`: bound -> (accepted, wrong) of the pairs that it was set by.
-    `rule`: a digest of what guards and kinds of difference say of some of them (`tune.told`)."""
+    `rule`: a digest of what guards and kinds of difference say of some of them (`semantic_tune.told`)."""
 
     version: int
     features: list[str]

@@ -11,6 +11,7 @@ from itertools import pairwise
 from zlib import crc32
 
 import numpy as np
+from benchmarks.semantic_labelled import Pair
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
@@ -26,7 +27,6 @@ from groundplan.economics.semantic.accept import (
     within,
 )
 from groundplan.economics.semantic.likeness import Said
-from groundplan.economics.semantic.pairs import Pair
 from groundplan.economics.semantic.phrasing import read_question
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.statements import FEATURES
