@@ -24,11 +24,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import serving_train
+from benchmarks.serving_rows import Measured, read_rows
+
 from groundplan.core.errors import GroundplanError
-from groundplan.placement.serving import train
 from groundplan.placement.serving.fitted import KINDS, TIMES, Fitted
 from groundplan.placement.serving.model import hardware_of
-from groundplan.placement.serving.rows import Measured, read_rows
 from groundplan.placement.serving.trees import Floats
 
 ONE_FIT = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -47,23 +51,23 @@ def errors(logs: Floats, mask: NDArray[np.bool_]) -> dict[str, float]:
     return {"median": round(float(np.median(off)), 4), "mean": round(float(off.mean()), 4), "rows": int(mask.sum())}
 
 
-def coverage(table: train.Table, logs: Floats, groups: NDArray[Any], basis: str) -> float:
+def coverage(table: serving_train.Table, logs: Floats, groups: NDArray[Any], basis: str) -> float:
     """Share of rows inside intervals that were made from the errors of the other groups."""
     inside = np.zeros(len(logs), dtype=bool)
     for group in set(groups):
         for kind in KINDS:
             own = (groups == group) & table.kind(kind)
             others = (groups != group) & table.kind(kind)
-            others = others if others.sum() >= train.LEAST_ROWS else groups != group
-            low, high = np.quantile(logs[others], train.tails(basis))
+            others = others if others.sum() >= serving_train.LEAST_ROWS else groups != group
+            low, high = np.quantile(logs[others], serving_train.tails(basis))
             inside[own] = (logs[own] >= low) & (logs[own] <= high)
     return round(float(inside.mean()), 4)
 
 
-def validated(table: train.Table) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
+def validated(table: serving_train.Table) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
     """The figures of each way of leaving out, and the errors behind them."""
     groups: dict[str, NDArray[Any]] = {
-        "measured": train.folds(table),
+        "measured": serving_train.folds(table),
         "new model": table.families,
         "new hardware": table.hardware,
     }
@@ -71,7 +75,7 @@ def validated(table: train.Table) -> tuple[dict[str, Any], dict[str, dict[str, F
     behind: dict[str, dict[str, Floats]] = {}
     for basis, each in groups.items():
         note(f"{basis}: {len(set(each))} groups are left out in turn")
-        behind[basis] = train.left_out(table, each)
+        behind[basis] = serving_train.left_out(table, each)
         found[basis.replace(" ", "_")] = {
             SHORT[time]: {
                 "aggregated": errors(behind[basis][time], ~table.split),
@@ -83,12 +87,12 @@ def validated(table: train.Table) -> tuple[dict[str, Any], dict[str, dict[str, F
     return found, behind
 
 
-def nested(table: train.Table, groups: NDArray[Any]) -> dict[str, float]:
+def nested(table: serving_train.Table, groups: NDArray[Any]) -> dict[str, float]:
     """Median error of aggregated rows with shares that the left-out group had no part in."""
     logs: dict[str, list[Floats]] = {each: [np.zeros(len(groups)) for _ in ONE_FIT] for each in TIMES}
     for group in sorted(set(groups)):
         out = (groups == group) & ~table.split
-        fitted = train.fit(table, groups != group)
+        fitted = serving_train.fit(table, groups != group)
         for each in TIMES if out.any() else ():
             base, parts = table.base[each][out], table.components[each][out]
             for at, shares in enumerate(ONE_FIT):
@@ -151,7 +155,7 @@ def _with(setting: Any, machine: Any) -> Any:
 
 def ship(fitted: Fitted, folder: Path, figures: dict[str, Any], rows: int) -> None:
     """The model that the product plans with, and what is known of it."""
-    train.write(fitted, folder)
+    serving_train.write(fitted, folder)
     told = {
         "source": "fitted to rows of NVIDIA AIConfigurator's silicon_sample.csv (Apache-2.0), commit 095f58a5",
         "as_of": "2026-04-27",
@@ -190,12 +194,12 @@ def main() -> int:
 
 def measure(path: Path, test: Path | None, folder: Path | None, chosen: bool = False) -> dict[str, Any]:
     began = time.process_time()
-    table = train.Table(read_rows(path))
+    table = serving_train.Table(read_rows(path))
     other = read_rows(test) if test is not None else None
     figures, behind = validated(table)
     everything = np.ones(len(table.split), dtype=bool)
-    plain = train.fit(table, everything)
-    fitted = Fitted(plain.parts, plain.families, plain.hardware, train.spread(table, behind), plain.level)
+    plain = serving_train.fit(table, everything)
+    fitted = Fitted(plain.parts, plain.families, plain.hardware, serving_train.spread(table, behind), plain.level)
     body: dict[str, Any] = {"rows": len(everything), "left_out": figures, "unmeasured": unmeasured(fitted, table.rows)}
     # without another file, the test is on folds of configurations that no fit has seen
     body["test"] = tested(fitted, other) if other is not None else folded(figures)

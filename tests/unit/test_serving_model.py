@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.serving_model import CANDIDATES, chosen_elsewhere
+from benchmarks.serving_rows import read_rows
+from benchmarks.serving_train import flatten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,8 +22,6 @@ from groundplan.placement.serving.calibrate import Seen, calibrate
 from groundplan.placement.serving.fitted import SHARES, fits, shipped
 from groundplan.placement.serving.model import Engine, Estimate, Serving, Setting, hardware_of, shape_of
 from groundplan.placement.serving.physics import roofline
-from groundplan.placement.serving.rows import read_rows
-from groundplan.placement.serving.trees import flatten
 
 
 def setting(

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.serving_rows import Measured
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
 from groundplan.placement.serving.fitted import KINDS, SHARES, TIMES, Fitted, Part
 from groundplan.placement.serving.physics import components, features, roofline
-from groundplan.placement.serving.rows import Measured
-from groundplan.placement.serving.trees import Floats, flatten
+from groundplan.placement.serving.trees import Floats, Trees
 
 RIDGE = 3.0
 ROUNDS = 200
@@ -177,3 +177,28 @@ def _library(name: str) -> Any:
             code="extra_missing",
             hint="pip install 'groundplan[placement]'. The shipped model needs nothing more.",
         ) from error
+
+
+def flatten(structures: list[dict[str, Any]], share: float) -> Trees:
+    """Trees in LightGBM's own dump -> arrays; every value is multiplied by `share`."""
+    nodes: list[tuple[int, float, int, int, float]] = []
+    deepest = 1
+
+    def walk(node: dict[str, Any], depth: int) -> int:
+        nonlocal deepest
+        deepest = max(deepest, depth)
+        here = len(nodes)
+        nodes.append((0, np.inf, here, here, 0.0))
+        if "split_feature" not in node:
+            nodes[here] = (0, np.inf, here, here, float(node["leaf_value"]) * share)
+            return here
+        left, right = walk(node["left_child"], depth + 1), walk(node["right_child"], depth + 1)
+        nodes[here] = (int(node["split_feature"]), float(node["threshold"]), left, right, 0.0)
+        return here
+
+    roots = [walk(each["tree_structure"], 1) for each in structures]
+    feature, threshold, left, right, value = (np.array(column) for column in zip(*nodes, strict=True))
+    return Trees(
+        np.array(roots, dtype=np.int32), feature.astype(np.int16), threshold.astype(np.float32),
+        left.astype(np.int32), right.astype(np.int32), value.astype(np.float32), deepest,
+    )  # fmt: skip
