@@ -32,6 +32,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
 from benchmarks import routing_strange
 from benchmarks.provenance import commit, machine
 from benchmarks.routing_call import measured
+from benchmarks.routing_usable import read_usable
 
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
@@ -41,7 +42,6 @@ from groundplan.economics.routing.learn.evaluate import KEEPS, Embed, Evaluation
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.learn.matrix import said
 from groundplan.economics.routing.learn.operate import label
-from groundplan.economics.routing.learn.usable import read_usable
 from groundplan.economics.routing.model import LAYERS, TOKENS, Floats, Matrix, Router, Sample
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions, precision_of

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.routing_sets import KINDS, known, made, main
-
-from groundplan.economics.routing.learn.usable import read_usable
+from benchmarks.routing_usable import read_usable
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
