@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from groundplan.core.endpoints import Endpoint
 from groundplan.gateway.search_app import ASKED_OFTEN
 from groundplan.knowledge.remote import post
@@ -10,4 +12,4 @@ from groundplan.knowledge.remote import post
 def ask_often(endpoint: Endpoint) -> None:
     """So many questions that it begins to make them, which takes some seconds."""
     texts = [f"What is said of number {number}?" for number in range(ASKED_OFTEN)]
-    post(endpoint, "/embed", {"texts": texts, "questions": True})
+    post(endpoint, "/embed", msgspec.json.encode({"texts": texts, "questions": True}))

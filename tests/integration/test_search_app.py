@@ -34,8 +34,8 @@ from groundplan.gateway.routing import meant
 from groundplan.gateway.search_app import ASKED_OFTEN
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
 from groundplan.knowledge.embedding.wire import EARLY, WORD_BYTES, EmbedAnswer, embed_answer, embed_request
-from groundplan.knowledge.remote import RemoteEmbedder, embed, post, search
-from groundplan.knowledge.retrieval.wire import SearchRequest
+from groundplan.knowledge.remote import SEARCH, RemoteEmbedder, post, wait_for
+from groundplan.knowledge.retrieval.wire import SearchAnswer, SearchRequest
 from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Cluster, Database
@@ -45,10 +45,18 @@ _END_ALL = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE 
 """Each is gone when this returns."""
 
 
+def posted(endpoint: Endpoint, path: str, body: object) -> bytes:
+    return post(endpoint, path, msgspec.json.encode(body))
+
+
+def search(home: Home, request: SearchRequest) -> SearchAnswer:
+    return msgspec.json.decode(posted(wait_for(home, SEARCH, patience=0.0), "/search", request), type=SearchAnswer)
+
+
 def lag(home: Home) -> int:
     endpoint = lookup(home, "search")
     assert endpoint is not None
-    return int(msgspec.json.decode(post(endpoint, "/lag", {}))["documents"])
+    return int(msgspec.json.decode(posted(endpoint, "/lag", {}))["documents"])
 
 
 def _wait(home: Home, name: str, process: Worker) -> Endpoint:
@@ -108,7 +116,7 @@ def test_what_it_loaded_lies_in_large_pages_once_it_is_asked_often(home: Home, s
 
     def ask(number: int) -> None:
         texts = [f"question {each}" for each in range(number)]
-        post(_wait(home, "search", service), "/embed", {"texts": texts, "questions": True})
+        posted(_wait(home, "search", service), "/embed", {"texts": texts, "questions": True})
 
     ask(ASKED_OFTEN - 1)
     there, large = heap()
@@ -124,16 +132,17 @@ def test_what_it_loaded_lies_in_large_pages_once_it_is_asked_often(home: Home, s
 
 def test_texts_are_embedded_for_any_local_process(home: Home, service: Worker) -> None:
     texts = ["a dog runs", "", "the last words of a long text count: " + "on and on " * 400 + "salary bands"]
-    vectors = embed(home, texts)
+    vectors = RemoteEmbedder(home).embed(texts)
     assert vectors.shape == (3, 384)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert not np.allclose(vectors[2], embed(home, [texts[2].removesuffix("salary bands")])[0], atol=1e-3)
-    assert embed(home, []).shape == (0, 384)
+    shorter = RemoteEmbedder(home).embed([texts[2].removesuffix("salary bands")])[0]
+    assert not np.allclose(vectors[2], shorter, atol=1e-3)
+    assert RemoteEmbedder(home).embed([]).shape == (0, 384)
     with pytest.raises(Invalid) as caught:
-        post(_wait(home, "search", service), "/embed", {"texts": []})
+        posted(_wait(home, "search", service), "/embed", {"texts": []})
     assert caught.value.code == "embeddings_request"
     with pytest.raises(Unavailable):
-        embed(Home(home.root / "nowhere"), ["a"])
+        RemoteEmbedder(Home(home.root / "nowhere"), patience=0.0).embed(["a"])
 
 
 def test_the_benchmark_of_routing_measures_decisions_whose_question_is_embedded_here(
@@ -162,7 +171,7 @@ def test_questions_are_embedded_alike_and_not_counted(home: Home, service: Worke
     texts = ["How long is paid leave?", "a dog runs"]
     endpoint = _wait(home, "search", service)
     plain, asked = (
-        msgspec.json.decode(post(endpoint, "/embed", {"texts": texts, **more}), type=EmbedAnswer)
+        msgspec.json.decode(posted(endpoint, "/embed", {"texts": texts, **more}), type=EmbedAnswer)
         for more in ({}, {"questions": True})
     )
     assert plain.tokens > 0 == asked.tokens
@@ -174,7 +183,7 @@ def test_questions_for_a_router_are_embedded_by_the_first_layers(home: Home, ser
     texts = ["How long is paid leave?"]
     endpoint, folder = _wait(home, "search", service), ensure(load_settings().models, MINILM.name)
     whole, early = (
-        np.frombuffer(embed_answer(post(endpoint, "/embed", msgspec.json.decode(asked)), 1).vectors[0], "<f4")
+        np.frombuffer(embed_answer(posted(endpoint, "/embed", msgspec.json.decode(asked)), 1).vectors[0], "<f4")
         for asked in (embed_request(texts, questions=True), embed_request(texts, questions=True, layers=EARLY))
     )
     wanted = load_questions(folder, load(folder, threads=1), EARLY).embed(texts)[0]
@@ -184,13 +193,14 @@ def test_questions_for_a_router_are_embedded_by_the_first_layers(home: Home, ser
 def test_words_of_texts_are_embedded_beside_them(home: Home, service: Worker) -> None:
     endpoint = _wait(home, "search", service)
     texts, places = ["How long is paid leave?", "a dog runs"], [[(9, 11), (12, 16)], []]
-    told = post(endpoint, "/embed", {"texts": texts, "places": places})
+    told = posted(endpoint, "/embed", {"texts": texts, "places": places})
     answer = embed_answer(told, 2, places)
     assert [len(words) for words in answer.words] == [2 * WORD_BYTES, 0] and answer.tokens > 0
-    assert np.allclose([np.frombuffer(vector, "<f4") for vector in answer.vectors], embed(home, texts), atol=1e-5)
+    again = RemoteEmbedder(home).embed(texts)
+    assert np.allclose([np.frombuffer(vector, "<f4") for vector in answer.vectors], again, atol=1e-5)
     for wrong in (places[:1], [[[0, 1]] * 4097, []]):
         with pytest.raises(Invalid) as caught:
-            post(endpoint, "/embed", {"texts": texts, "places": wrong})
+            posted(endpoint, "/embed", {"texts": texts, "places": wrong})
         assert caught.value.code == "embeddings_request" and caught.value.hint
     with pytest.raises(msgspec.DecodeError):
         embed_answer(told, 2, [[(9, 11)], []])
@@ -224,7 +234,7 @@ def test_bad_requests_are_told_apart(home: Home, service: Worker) -> None:
         ("/search", {"query": "x" * (5 << 20)}, "too_large"),
     ):
         with pytest.raises(Invalid) as caught:
-            post(endpoint, path, body)
+            posted(endpoint, path, body)
         assert caught.value.code == code
         assert caught.value.hint
 

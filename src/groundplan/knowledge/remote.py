@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,12 +18,12 @@ from groundplan.core.errors import GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
 from groundplan.knowledge.model import DIMENSION, Vectors
-from groundplan.knowledge.retrieval.wire import SearchAnswer, SearchRequest
 
 SEARCH = "search"
 EMBEDDINGS = "embeddings"
 _BATCH = 64
 _POLL_SECONDS = 0.1
+_ANSWER_SECONDS = 60.0
 
 
 class RemoteEmbedder:
@@ -43,27 +42,12 @@ class RemoteEmbedder:
 
     def _some(self, texts: Sequence[str]) -> list[Vectors]:
         endpoint = wait_for(self._home, SEARCH, self._patience, self._stop)
-        reply = _sent(endpoint, PATH.decode(), embed_request(texts))
+        reply = post(endpoint, PATH.decode(), embed_request(texts))
         try:
             answer = embed_answer(reply, len(texts))
         except msgspec.DecodeError as error:
             raise _unavailable(f"its answer is not understood: {error}") from error
         return [np.frombuffer(vector, dtype="<f4").astype(np.float32) for vector in answer.vectors]
-
-
-def embed(home: Home, texts: Sequence[str]) -> Vectors:
-    """Unit vectors of texts, one row of 384 each, from the service that runs now.
-
-    Raises `Unavailable` (knowledge_service) at once where none does. For a caller that must not block:
-    `embedding.wire` has the messages.
-    """
-    return RemoteEmbedder(home, patience=0.0).embed(texts)
-
-
-def search(home: Home, request: SearchRequest) -> SearchAnswer:
-    """Ask the search service of this HOME. Raises `Invalid` and `Unavailable` as it does."""
-    endpoint = wait_for(home, SEARCH, patience=0.0)
-    return msgspec.json.decode(post(endpoint, "/search", msgspec.to_builtins(request)), type=SearchAnswer)
 
 
 def wait_for(home: Home, name: str, patience: float, stop: Callable[[], bool] = lambda: False) -> Endpoint:
@@ -77,14 +61,10 @@ def wait_for(home: Home, name: str, patience: float, stop: Callable[[], bool] = 
     return found
 
 
-def post(endpoint: Endpoint, path: str, body: Any, timeout: float = 60.0) -> bytes:
+def post(endpoint: Endpoint, path: str, body: bytes) -> bytes:
     """The body of the answer to a POST of JSON; an error answer is raised as `Invalid` or `Unavailable`."""
-    return _sent(endpoint, path, msgspec.json.encode(body), timeout)
-
-
-def _sent(endpoint: Endpoint, path: str, body: bytes, timeout: float = 60.0) -> bytes:
     address = urlsplit(endpoint.url)
-    connection = http.client.HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=timeout)
+    connection = http.client.HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=_ANSWER_SECONDS)
     headers = {"Authorization": f"Bearer {endpoint.token}", "Content-Type": "application/json"}
     try:
         connection.request("POST", address.path + path, body, headers)
