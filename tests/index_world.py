@@ -19,7 +19,6 @@ import psycopg
 from psycopg_pool import ConnectionPool
 
 from groundplan.blueprint.model import Source
-from groundplan.core.ids import new_id
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.compare import Examined
 from groundplan.knowledge.index.model import Edition, Embedding, IndexSettings, serving
@@ -144,10 +143,6 @@ class IndexWorld:
         self.follower.stop()
         self.pool.close()
         self.conn.close()
-
-
-def person(conn: psycopg.Connection[Any], email: str) -> None:
-    conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, %s)", (new_id(), email, email))
 
 
 def main(url: str, characters: int, pause: float) -> None:

@@ -72,13 +72,19 @@ async def upstream(folder: Path | None) -> AsyncIterator[tuple[UpstreamPool, Far
         await asyncio.sleep(0)
 
 
-async def answered(pool: UpstreamPool, far: Far, sent: bytes) -> tuple[Http1Connection, socket.socket, bytes]:
-    """One call on a new connection that the upstream answers with `sent`, not yet released, and its body."""
+async def asked(pool: UpstreamPool, far: Far) -> tuple[Http1Connection, socket.socket]:
+    """A new connection on which a call was sent, and the upstream's end of it, which has read it."""
     accepting = asyncio.create_task(asyncio.to_thread(far.accept))
     connection = await pool.connect(PATIENCE)
     connection.send(REQUEST)
     end = await accepting
     assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+    return connection, end
+
+
+async def answered(pool: UpstreamPool, far: Far, sent: bytes) -> tuple[Http1Connection, socket.socket, bytes]:
+    """One call on a new connection that the upstream answers with `sent`, not yet released, and its body."""
+    connection, end = await asked(pool, far)
     await asyncio.to_thread(end.sendall, sent)
     await connection.head(PATIENCE)
     return connection, end, await connection.body(PATIENCE)
@@ -255,11 +261,7 @@ def test_who_says_something_now_and_then_is_not_silent_however_it_is_framed() ->
 
     async def run() -> None:
         async with upstream(None) as (pool, far):
-            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
-            connection = await pool.connect(PATIENCE)
-            connection.send(REQUEST)
-            end = await accepting
-            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            connection, end = await asked(pool, far)
             await asyncio.to_thread(end.sendall, b"HTTP/1.1 200 OK\r\n\r\n")
             assert await connection.head(PATIENCE) == 200
             saying = asyncio.create_task(asyncio.to_thread(said, end))
@@ -303,11 +305,7 @@ def test_a_connection_whose_last_answer_nobody_took_is_read_for_the_next() -> No
 
     async def run() -> None:
         async with upstream(None) as (pool, far):
-            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
-            connection = await pool.connect(PATIENCE)
-            connection.send(REQUEST)
-            end = await accepting
-            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            connection, end = await asked(pool, far)
             await asyncio.to_thread(end.sendall, answer(bytes(BUFFER_HIGH + 1)))
             assert await connection.head(PATIENCE) == 200 and connection.transport is not None
             async with asyncio.timeout(PATIENCE):
@@ -343,11 +341,7 @@ def test_what_frames_a_body_is_bounded_between_two_pieces_of_it_alone() -> None:
 
     async def run() -> None:
         async with upstream(None) as (pool, far):
-            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
-            connection = await pool.connect(PATIENCE)
-            connection.send(REQUEST)
-            end = await accepting
-            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            connection, end = await asked(pool, far)
             for part in (BEGUN, *[b"1;" + b"x" * 30_000, b"\r\na\r\n"] * 3):
                 await asyncio.to_thread(end.sendall, part)
                 await asyncio.sleep(0.02)  # each is read by itself
@@ -362,11 +356,7 @@ def test_what_frames_a_body_is_bounded_between_two_pieces_of_it_alone() -> None:
 def test_what_only_the_end_of_a_connection_ends_is_not_whole_where_that_is_no_end(lines: bytes) -> None:
     async def run() -> None:
         async with upstream(None) as (pool, far):
-            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
-            connection = await pool.connect(PATIENCE)
-            connection.send(REQUEST)
-            end = await accepting
-            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            connection, end = await asked(pool, far)
             await asyncio.to_thread(end.sendall, b"HTTP/1.1 200 OK\r\n%b\r\nhalf" % lines)
             assert await connection.head(PATIENCE) == 200 and await connection.chunk(PATIENCE) == b"half"
             if not lines:
@@ -397,11 +387,7 @@ def test_what_lay_behind_a_slow_client_comes_to_its_end(secure: bool, tmp_path: 
 
     async def run() -> None:
         async with upstream(tmp_path if secure else None) as (pool, far):
-            accepting = asyncio.create_task(asyncio.to_thread(far.accept))
-            connection = await pool.connect(PATIENCE)
-            connection.send(REQUEST)
-            end = await accepting
-            assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+            connection, end = await asked(pool, far)
             sending = asyncio.create_task(asyncio.to_thread(sent, end))
             assert await connection.head(PATIENCE) == 200
             await asyncio.sleep(0.2)  # its client takes nothing

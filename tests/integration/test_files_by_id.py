@@ -186,10 +186,6 @@ async def test_files_leave_the_disk_room_for_the_journal(tmp_path: Path) -> None
     assert list((home.root / "files").iterdir()) == [], "nothing is left of it"
 
 
-def response(part: dict[str, Any]) -> dict[str, Any]:
-    return {"model": "auto", "input": [{"role": "user", "content": [part]}]}
-
-
 def test_each_surface_writes_files_as_if_they_had_been_sent() -> None:
     image = {"type": "input_image", "file_id": "i", "detail": "low"}
     output = {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_file", "file_id": "f"}]}

@@ -38,9 +38,6 @@ title: pump
 meaning: A machine that moves liquids
 forbidden: [pumping machine]
 """
-PLAN = (
-    "Whoever retires gets a part of the last wage for every year, as the table of the fund says, from the first month."
-)
 OLD = "valid_until: 2020-01-01"
 FILES = {
     "handbook/benefits/.governed.yaml": "owner: fay@acme.example\n",
