@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,8 @@ from groundplan.core.ids import new_id
 from groundplan.gateway import database as gateway_database
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
-from groundplan.gateway.policy import key_store
+from groundplan.gateway.notifications import Listener
+from groundplan.gateway.policy import key_store, live
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.live import Connection, LiveView
 from groundplan.gateway.policy.snapshot import Policy
@@ -239,13 +240,14 @@ async def test_another_connection_may_be_to_a_database_that_has_other_keys(
         assert len(view.policy.keys) == 1, "of the same database it is known already"
         view._anew = True
         await register(connection, view._epoch, tmp_path)
-        with monkeypatch.context() as patch, pytest.raises(TimeoutError):
-            patch.setattr(key_store, "load", slow)
-            await view.refresh(connection)
-        await connection.execute("ROLLBACK")
-        (acknowledged,) = await (await connection.execute("SELECT policy_ack FROM gateway")).fetchone() or ()
-        assert acknowledged == 0, "what it knows is not what another revocation here will have the number of"
-        await view.refresh(connection)
+        with closing(await Listener.of(connection, live._BEAT)) as listener:
+            with monkeypatch.context() as patch, pytest.raises(TimeoutError):
+                patch.setattr(key_store, "load", slow)
+                await view.refresh(listener)
+            await connection.execute("ROLLBACK")
+            (acknowledged,) = await (await connection.execute("SELECT policy_ack FROM gateway")).fetchone() or ()
+            assert acknowledged == 0, "what it knows is not what another revocation here will have the number of"
+            await view.refresh(listener)
         assert view.policy.keys == {}
 
 
@@ -254,10 +256,11 @@ async def test_a_worker_whose_blueprint_the_database_lost_starts_anew(database: 
     async with following(database, tmp_path) as (view, connection):
         await register(connection, view._epoch, tmp_path)
         view.catalog, view._signature, view._anew = index(blueprint(2, [], [])), "then", False
-        await view.refresh(connection)
-        assert not view.fenced.is_set()
-        view._anew = True  # the connection
-        await view.refresh(connection)
+        with closing(await Listener.of(connection, live._BEAT)) as listener:
+            await view.refresh(listener)
+            assert not view.fenced.is_set()
+            view._anew = True  # the connection
+            await view.refresh(listener)
         assert view.fenced.is_set()
 
 

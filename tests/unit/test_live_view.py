@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,20 +149,17 @@ def test_policy_has_grown_old_while_the_machine_slept(tmp_path: Path, monkeypatc
     assert view.age() == 3600
 
 
-async def test_policy_has_grown_old_while_a_virtual_machine_was_paused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_policy_has_grown_old_while_a_virtual_machine_was_paused(tmp_path: Path) -> None:
     """For it no time has passed; only its wall clock is set right."""
     clock = ManualClock()
     view: Any = LiveView("", Home(tmp_path), new_id(), clock, Slices())
 
-    async def beat(*_: Any) -> list[tuple[int, int, float]]:
+    async def beat(*_: Any) -> list[bytes]:
         clock.advance(0.5)
-        return [(-1, 0, clock.seconds())]
+        return [b"-1", b"0", b"%f" % clock.seconds()]
 
-    monkeypatch.setattr(live_module, "_asked", beat)
     view._anew = False
-    await view.refresh(None)
+    await view.refresh(SimpleNamespace(connection=None, ask=beat))
     assert view.age() == 0.5
     clock.set_now(clock.now() + timedelta(minutes=10))
     assert view.age() == 600.5
@@ -170,7 +168,7 @@ async def test_policy_has_grown_old_while_a_virtual_machine_was_paused(
 
 
 async def test_a_clock_that_is_not_postgresqls_is_told_about_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Else nobody knows why limits of windows that PostgreSQL takes for over have no room."""
     clock = ManualClock()
@@ -179,11 +177,10 @@ async def test_a_clock_that_is_not_postgresqls_is_told_about_once(
     for ahead in (0.0, -59.0, -3600.0, -3600.0, 0.0, 61.0):
         there = clock.seconds() - ahead
 
-        async def beat(*_: Any, there: float = there) -> list[tuple[int, int, float]]:
-            return [(-1, 0, there)]
+        async def beat(*_: Any, there: float = there) -> list[bytes]:
+            return [b"-1", b"0", b"%f" % there]
 
-        monkeypatch.setattr(live_module, "_asked", beat)
-        await view.refresh(None)
+        await view.refresh(SimpleNamespace(connection=None, ask=beat))
     told = [record.getMessage() for record in caplog.records]
     assert ["3600 s behind" in each for each in told] == [True, False] and "61 s ahead of" in told[1]
 

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence, Set
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, LiteralString
@@ -33,7 +33,7 @@ from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.database import connect, fetched
-from groundplan.gateway.notifications import heard
+from groundplan.gateway.notifications import Listener
 from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import Catalog, index
@@ -53,8 +53,8 @@ _DAY_SECONDS = 86_400
 _NOBODY: frozenset[str] = frozenset()
 _log = logging.getLogger(__name__)
 
-_BEAT = """UPDATE gateway SET heartbeat_at = now(), policy_ack = %s, blueprint = %s, ready = %s
-    WHERE epoch = %s AND state = 'live'
+_BEAT: LiteralString = """UPDATE gateway SET heartbeat_at = now(), policy_ack = $1, blueprint = $2, ready = $3
+    WHERE epoch = $4 AND state = 'live'
     RETURNING (SELECT number FROM policy_epoch), (SELECT coalesce(max(number), 0) FROM blueprint),
       extract(epoch FROM clock_timestamp())::float8"""
 _STOP = (
@@ -225,29 +225,32 @@ class LiveView:
                 await connection.execute("SET synchronous_commit = off")
                 await connection.execute("LISTEN groundplan_policy")
                 await connection.execute("LISTEN groundplan_blueprint")
+                listener = await Listener.of(connection, _BEAT)
             self._anew = True
-            while not self.fenced.is_set():
-                await self.refresh(connection)
-                async for _ in heard(connection, HEARTBEAT_SECONDS):
-                    pass
+            with closing(listener):
+                while not self.fenced.is_set():
+                    await self.refresh(listener)
+                    await listener.told(HEARTBEAT_SECONDS)
         finally:
             await connection.close()
 
-    async def refresh(self, connection: Connection) -> None:
-        """One heartbeat: acknowledge what is loaded, load what is newer, confirm the policy's age."""
+    async def refresh(self, listener: Listener) -> None:
+        """One heartbeat: acknowledge what is loaded, load what is newer, confirm the policy's age. `listener` asks
+        `_BEAT`."""
+        connection = listener.connection
         self.read_kill_file()
         while True:
             asked, at = self._clock.monotonic(), self._clock.seconds()
             number = self.catalog.number if self.catalog else 0
             acknowledged = 0 if self._anew else max(0, self.policy.number)
             parameters = (acknowledged, number, self.ready, self._epoch)
-            rows = await _asked(connection, _BEAT, parameters)
-            if not rows:
+            row = await listener.ask(parameters, STATEMENT_SECONDS)
+            if not row:
                 _log.error("epoch %s is fenced", self._epoch)
                 self.fenced.set()
                 return
-            policy, blueprint, time_there = rows[0]
-            self._compare_clocks(time_there)
+            policy, blueprint = int(row[0]), int(row[1])
+            self._compare_clocks(float(row[2]))
             if self._anew and self._signature and await self._is_lost(connection, number):
                 self.fenced.set()
                 return
