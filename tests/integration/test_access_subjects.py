@@ -70,7 +70,8 @@ class Others:
             "passkey": self.passkey, "call_id": self.call, "finding_id": self.finding, "document_id": self.document,
             "key_id": self.key, "change_id": self.change, "name": "none", "edition": 1,
             "evidence_id": new_id(),
-            "id": self.held if "/reviews/" in path else self.replay if "/replays/" in path else self.experiment,
+            "id": self.held if "/reviews/" in path else self.replay if "/replays/" in path
+            else "resp_1" if "/responses/" in path else self.experiment,
         }.items():  # fmt: skip
             path = path.replace(f"{{{name}}}", str(value))
         return self.world.control.ask(method, path, body, **(self.part if session is None else session))
@@ -146,6 +147,11 @@ def _others(world: World) -> Others:
             (held, OTHER, key, new_id()),
         )
         conn.execute(
+            """INSERT INTO background_response (id, workload, owner, key_id, person, expires_at, sealed)
+               VALUES ('resp_1', %s, %s, %s, '', now() + interval '1 day', 'x')""",
+            (OTHER, key, key),
+        )
+        conn.execute(
             """INSERT INTO finding (id, kind, severity, subject, message, hint)
                VALUES (%s, 'x', 'high', %s, 'm', 'h')""",
             (finding, f"workload/{OTHER}"),
@@ -204,6 +210,7 @@ def bodies(others: Others) -> dict[str, Any]:
         "DELETE /api/keys/{key_id}": None,
         "POST /api/playground": {"workload": OTHER, "question": "x"},
         "POST /api/cache/clear": {"workload": OTHER},
+        "POST /api/responses/{id}/cancel": {},
         "POST /api/outcomes/import": f"call,status,at\n{others.call},Done,2026-11-01\n".encode(),
         "POST /api/knowledge/index/build": {},
         "POST /api/knowledge/index/{edition}/compare": {},

@@ -522,6 +522,7 @@ def test_a_path_with_a_slash_too_many_is_told_by_its_path_alone(control: Control
         ("/api/calls?status=NAME", "request_invalid", "ok"),
         ("/api/cost?workload=NAME", "workload_unknown", "assistant"),
         ("/api/batches?workload=NAME", "workload_unknown", "assistant"),
+        ("/api/responses?workload=NAME", "workload_unknown", "assistant"),
         ("/api/keys?workload=NAME", "workload_unknown", "assistant"),
         ("/api/keys?user=NAME@acme.example", "unknown_person", "ana"),
         ("/api/experiments?workload=NAME", "workload_unknown", "assistant"),

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types.responses import Response as ResponseObject
 from openai.types.responses import ResponseStreamEvent
+from tests.integration import node_client
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.patient import OpenAIs
 from tests.integration.sdk_types import OURS, strict
 from tests.integration.test_batch_kill import insist, shipping
 from tests.integration.test_responses import RATES, Own
 
-from groundplan.blueprint.model import Keep
+from groundplan.blueprint.model import Guardrails, Keep, Limit, Review
+from groundplan.cli.responses import responses_text
+from groundplan.console.render import page
+from groundplan.core.errors import Exhausted, GroundplanError
+from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
+from groundplan.gateway.background import runner
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.ledger import background_store
+from groundplan.ledger import background_queries, background_store
 from groundplan.ledger.background_store import CHANNEL
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -137,7 +146,11 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             deployment("endless", ports[1], rates=RATES, billing_on_cancel="generated"),
         ]
         names = [place.name for place in places]
-        made = [workload("keeper", names, keep=KEEP, max_output_tokens=100_000), workload("assistant", names)]
+        made = [
+            workload("keeper", names, keep=KEEP, max_output_tokens=100_000), workload("assistant", names),
+            workload("guarded", names, keep=KEEP, guardrails=Guardrails(input={"secrets": "block"})),
+            workload("reviewed", names, keep=KEEP, review=Review()),
+        ]  # fmt: skip
         stack.apply(blueprint(1, places, made, limit=PICO))
         stack.start(2)
         await stack.ready()
@@ -259,6 +272,8 @@ async def test_what_cannot_be_found_again_is_refused_before_it_is_made(setup: Se
     key, bare = setup.stack.key("keeper"), setup.stack.key("assistant")
     for whose, more, headers in (
         (bare, {}, {}),
+        (setup.stack.key("guarded"), {}, {}),
+        (setup.stack.key("reviewed"), {}, {}),
         (key, {"store": False}, {}),
         (key, {}, {"idempotency_key": "once"}),
     ):
@@ -282,10 +297,8 @@ async def test_what_cannot_be_found_again_is_refused_before_it_is_made(setup: Se
 async def test_what_is_refused_when_it_is_made_has_failed_and_says_why(setup: Setup) -> None:
     """Budgets and limits are asked when it is made, and an upstream fails as it fails any call."""
     key = setup.stack.key("keeper")
-    dear = IN_BACKGROUND | {"max_output_tokens": 90_000}
-    for _ in range(2):  # each may cost 0.9 USD, of 1 USD that there is
-        setup.chat.script = Script(tokens=5, latency_ms=1500)
-        begun = found(await setup.stack.post("/v1/responses", key, dear))
+    dear = IN_BACKGROUND | {"max_output_tokens": 100_000, "instructions": "x" * 9000}  # beyond the 1 USD that there is
+    begun = found(await setup.stack.post("/v1/responses", key, dear))
     failed = await setup.over(key, begun.id)
     assert failed.status == "failed" and failed.error is not None and failed.error.code == "rate_limit_exceeded"
     assert failed.model_extra is not None and failed.model_extra["groundplan"]["code"] == "budget_exhausted"
@@ -298,6 +311,129 @@ async def test_what_is_refused_when_it_is_made_has_failed_and_says_why(setup: Se
     async with setup.client(key) as client:
         with pytest.raises(NotFoundError):
             await client.responses.create(model="auto", input="x", previous_response_id=begun.id)
+
+
+async def test_what_passes_is_waited_for_and_told_meanwhile(database: Database, tmp_path: Path) -> None:
+    """A limit that is full and a provider that asks for a pause hold one up; what was not sent is no call."""
+    async with scripted("chat") as (chat, port), installation(database, tmp_path) as stack, shipping(stack):
+        made = blueprint(
+            1, [deployment("chat", port, rates=RATES)], [workload("keeper", ["chat"], keep=KEEP, attempts=1)]
+        )
+        slot = Limit(name="slot", covers="workload/keeper", type="concurrent", amount=1, period="now")
+        stack.apply(msgspec.structs.replace(made, limits=[slot]))
+        stack.start()
+        await stack.ready()
+        setup, key = Setup(stack, chat, Endless()), stack.key("keeper")
+        stack.sql(NOTED)
+        chat.script = Script(tokens=20, chunk_ms=150)
+        first = found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id
+        second = found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id
+        now = await why(setup, key, second)
+        assert now["code"] == "rate_limit_exceeded" and "slot" in now["message"] and now["hint"]
+        shown = listed(stack)
+        assert [(each["id"], each["status"]) for each in shown] == [(second, "queued"), (first, "in_progress")]
+        assert shown[0]["problem"] == now["message"] and shown[0]["due_at"] and shown[0]["cost_usd"] == "0.000000000000"
+        chat.script = Script(tokens=5)
+        for id in (first, second):
+            assert (await setup.over(key, id)).status == "completed"
+        events = await raw_events(setup, key, f"/v1/responses/{second}?stream=true")
+        assert numbers(events) == list(range(len(events))) and events[-1].type == "response.completed"
+        chat.script = Script(mode="error", status=429, retry_after="1", after=chat.counted, times=1, tokens=5)
+        third = found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id
+        assert (await why(setup, key, third))["code"] == "upstream_failed"
+        assert (await setup.over(key, third)).status == "completed"
+        assert [each["problem"] for each in listed(stack)] == [None] * 3
+        async with asyncio.timeout(30):
+            while len(calls := setup.calls()) < 4:  # noqa: ASYNC110 -- another process ships it
+                await asyncio.sleep(0.1)
+        assert calls == [("ok", 1, True), ("ok", 1, True), ("failed", 1, False), ("ok", 1, True)]
+        assert chat.counted == 4
+        assert stack.sql("SELECT DISTINCT said FROM noted") == [("on",)], "what PostgreSQL forgets is made again"
+
+
+NOTED = """
+    CREATE TABLE noted (said text);
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+      BEGIN INSERT INTO noted VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+    CREATE TRIGGER note AFTER INSERT OR UPDATE ON background_response EXECUTE FUNCTION note();"""
+"""How each change is committed, at a server that waits for no disk unless it is told to."""
+
+
+def listed(stack: Stack) -> list[dict[str, Any]]:
+    """As whoever runs Groundplan sees them, everywhere in the same words."""
+    with psycopg.connect(stack.database.urls["control"]) as conn:
+        shown = background_queries.responses(conn, "keeper", 10)
+        value = {"responses": shown, "open": background_queries.open_of(conn, "keeper")}
+    page_of = bytes(page("responses_part.html", responses=shown, open_responses=value["open"]).body).decode()
+    for each in shown:
+        for text in (responses_text(value), page_of):
+            assert html.escape(each["problem"] or "", quote=False) in text or (each["problem"] or "") in text
+        assert (f'value="{each["id"]}"' in page_of) == (each["status"] in background_store.OPEN), "it can be cancelled"
+    return shown
+
+
+async def why(setup: Setup, key: str, id: str) -> dict[str, str]:
+    """Why one is still queued."""
+    async with asyncio.timeout(30):
+        while True:
+            now = await setup.found(key, id)
+            assert now.status not in OVER, now
+            told = (now.model_extra or {}).get("groundplan", {}).get("waits")
+            if told:
+                assert now.status == "queued"
+                return dict(told)
+            await asyncio.sleep(0.05)
+
+
+def test_what_refuses_one_is_waited_for_as_it_asks_and_for_an_hour_at_the_most() -> None:
+    now = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+    def waits(refusal: GroundplanError, minutes: float, kept: float = 600) -> float | None:
+        at = now - timedelta(minutes=minutes)
+        row = background_store.Row("r", None, "w", new_id(), new_id(), "", {}, at, now + timedelta(minutes=kept), "")
+        found = runner.waits_for(row, refusal, now)
+        return None if found is None else found.seconds
+
+    def asked(seconds: float | None) -> GroundplanError:
+        return Exhausted("x", code="rate_limit_exceeded", hint="y", retry_after=seconds)
+
+    assert (waits(asked(None), 0), waits(asked(7), 0), waits(asked(50), 0)) == (1, 7, 30)
+    assert waits(asked(1), 2) == 15, "the longer it lasts, the more seldom it is tried"
+    assert waits(asked(3000), 5) == 30 and waits(asked(3000), 15) is None, "it would come too late"
+    assert waits(asked(1), 60) is None
+    assert waits(asked(30), 0, kept=0.4) is None, "it is not kept for as long"
+
+
+async def test_whoever_runs_it_cancels_any(setup: Setup) -> None:
+    key = setup.stack.key("keeper")
+    body = IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
+    begun = found(await setup.stack.post("/v1/responses", key, body))
+    async with asyncio.timeout(30):
+        while not setup.endless.begun:  # noqa: ASYNC110 -- another process makes it
+            await asyncio.sleep(0.01)
+    with psycopg.connect(setup.stack.database.urls["control"]) as conn:
+        assert background_queries.workload_of(conn, begun.id) == "keeper"
+        assert background_store.cancel_for_all(conn, begun.id)
+        conn.commit()
+        assert not background_store.cancel_for_all(conn, begun.id)
+    async with asyncio.timeout(10):
+        while not setup.endless.left:  # noqa: ASYNC110 -- another process makes it
+            await asyncio.sleep(0.01)
+    assert (await setup.found(key, begun.id)).status == "cancelled"
+
+
+@node_client.needed
+async def test_nodes_official_client_polls_resumes_and_cancels(setup: Setup) -> None:
+    setup.chat.script = Script(tokens=20, chunk_ms=30)
+    url, key = f"http://127.0.0.1:{setup.stack.port}/v1", setup.stack.key("keeper")
+    told = json.loads(await node_client.said("node_background.cjs", url, key))
+    assert told["polled"]["seen"][0] in ("queued", "in_progress") and told["polled"]["seen"][-1] == "completed"
+    assert told["polled"]["text"]
+    first, rest = told["resumed"]["first"], told["resumed"]["rest"]
+    assert first + rest == list(range(len(first) + len(rest))) and len(first) == 6
+    assert told["resumed"]["text"] == told["resumed"]["whole"]
+    assert told["cancelled"] == {"status": "cancelled", "found": "cancelled", "last": "response.failed"}
+    assert told["deleted"] == 404
 
 
 async def test_files_are_put_into_it_when_it_is_made(setup: Setup) -> None:

@@ -58,6 +58,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str, str]]] = {
         "why": ("why", "why", "Explain a call, a change, a key or an audit entry."),
         "keys": ("keys", "app", "Create, list and revoke API keys."),
         "batches": ("batches", "batches", "List batches with their progress, cost and reserved budget."),
+        "responses": ("responses", "app", "Responses that are made in the background: list, cancel."),
         "cache": ("cache", "app", "Clear cached answers."),
     },
     "Placement": {

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from groundplan.api.late_route import late_router
 from groundplan.console import receipt, unsent
 from groundplan.console.render import Instead, Signed, Visitor, api_of, failed, page, show
+from groundplan.console.told import back
 from groundplan.console.traffic_svg import sparkline, waterfall
 
 router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -28,9 +29,13 @@ async def calls(request: Request, visitor: Signed) -> HTMLResponse:
     names = await visitor.api.get("/api/names")
     named = {"workload": query["workload"]} if "workload" in query else {}
     ordered = await visitor.api.get("/api/batches", limit="10", **named)
+    made = await visitor.api.get("/api/responses", limit="10", **named)
     values = {
         "batches": ordered.body["batches"] if ordered.ok else [],
         "files": ordered.body["files"] if ordered.ok else [],
+        "responses": made.body["responses"] if made.ok else [],
+        "open_responses": made.body["open"] if made.ok else [],
+        "orders": ordered.ok and made.ok,
         **await _list(visitor, query, before),
         "chosen": chosen,
         "live": urlencode(query),
@@ -72,6 +77,12 @@ async def _list(visitor: Visitor, query: dict[str, str], before: str) -> dict[st
         "traffic": traffic,
         "spark": sparkline(traffic["steps"]) if traffic else "",
     }
+
+
+@router.post("/do/responses/cancel")
+async def cancel_response(request: Request, csrf: Text, id: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post(f"/api/responses/{quote(id, safe='')}/cancel")
+    return back("/calls", reply, f"{id} is cancelled.")
 
 
 @router.get("/calls/{call_id}")

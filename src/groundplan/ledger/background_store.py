@@ -22,7 +22,9 @@ CHANNEL: Final = "groundplan_background"
 QUEUED, RUNNING, CANCELLED, FAILED = "queued", "in_progress", "cancelled", "failed"
 OPEN: Final = frozenset({QUEUED, RUNNING})
 _OPEN: Final = "status IN ('queued', 'in_progress')"
-_COLUMNS: Final = "id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed, failed, ended, status"
+_COLUMNS: Final = (
+    "id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed, failed, ended, status, waits"
+)
 _MINE: Final = "id = %(id)s AND owner = %(owner)s AND workload = %(workload)s AND expires_at > now()"
 
 
@@ -30,7 +32,7 @@ _MINE: Final = "id = %(id)s AND owner = %(owner)s AND workload = %(workload)s AN
 class Row:
     """`owner` is the key that asked for it, or the first of its line. `failed`: what went wrong, sealed; None where a
     worker ended before it could say so. `ended`: number of its last event. `call_id`: of the call that makes it; None
-    while it waits again."""
+    while it waits again. `waits`: what refused it last, while it is `queued`."""
 
     id: str
     call_id: UUID | None
@@ -45,6 +47,7 @@ class Row:
     failed: str | None = None
     ended: int | None = None
     status: str = QUEUED
+    waits: dict[str, str] | None = None
 
 
 def add(conn: Conn, row: Row, epoch: UUID | None, most: int, most_bytes: int) -> bool:
@@ -79,12 +82,14 @@ def status(conn: Conn, id: str) -> str:
 
 
 def claim(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> list[Row]:
-    """Make the oldest that wait this worker's, as many as there are ids of `calls`: each run is a call of its own."""
+    """Make those that have waited longest this worker's, as many as there are ids of `calls`: each run is a call of its
+    own."""
     with conn.cursor(row_factory=class_row(Row)) as cursor:
         return cursor.execute(
             f"""WITH due AS MATERIALIZED (
-                  SELECT id FROM background_response WHERE status = 'queued' AND expires_at > now()
-                  ORDER BY at LIMIT %s FOR UPDATE SKIP LOCKED),
+                  SELECT id FROM background_response
+                  WHERE status = 'queued' AND coalesce(due, at) <= now() AND expires_at > now()
+                  ORDER BY coalesce(due, at) LIMIT %s FOR UPDATE SKIP LOCKED),
                 numbered AS (SELECT id AS due_id, row_number() OVER () AS number FROM due)
                 UPDATE background_response SET status = 'in_progress', epoch = %s, call_id = coalesce(call_id, made)
                 FROM numbered JOIN unnest(%s::uuid[]) WITH ORDINALITY n (made, place) ON place = number
@@ -102,10 +107,12 @@ def running(conn: Conn, epoch: UUID, known: Sequence[str]) -> list[Row]:
         ).fetchall()
 
 
-def waiting(conn: Conn) -> bool:
-    """Whether any waits to be begun."""
+def waiting(conn: Conn, seconds: float) -> bool:
+    """Whether any is to be begun within so many seconds."""
     row = conn.execute(
-        "SELECT EXISTS (SELECT FROM background_response WHERE status = 'queued' AND expires_at > now())"
+        """SELECT EXISTS (SELECT FROM background_response WHERE status = 'queued' AND expires_at > now()
+             AND coalesce(due, at) < now() + %s * interval '1 second')""",
+        (seconds,),
     ).fetchone()
     return row is not None and bool(row[0])
 
@@ -136,22 +143,39 @@ def end(conn: Conn, id: str, epoch: UUID, status: str, failed: str | None, ended
     return done.rowcount > 0
 
 
+def wait(conn: Conn, id: str, epoch: UUID, waits: dict[str, str], seconds: float) -> None:
+    """What this worker was to make, and nobody cancelled, waits again, for so many seconds at least."""
+    conn.execute(
+        """UPDATE background_response
+           SET status = 'queued', epoch = NULL, call_id = NULL, waits = %s, due = now() + %s * interval '1 second'
+           WHERE id = %s AND epoch = %s AND status = 'in_progress'""",
+        (Jsonb(waits), seconds, id, epoch),
+    )
+
+
 def cancel(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
     """Whether it was still open; whoever makes it is told."""
     cancelled: LiteralString = f"UPDATE background_response SET status = 'cancelled' WHERE {_MINE} AND {_OPEN}"
-    return _ended(conn, cancelled, id, owner, workload)
+    return _ended(conn, cancelled, {"id": id, "owner": owner, "workload": workload})
+
+
+def cancel_for_all(conn: Conn, id: str) -> bool:
+    """The same, whoever asked for it."""
+    cancelled: LiteralString = f"UPDATE background_response SET status = 'cancelled' WHERE id = %(id)s AND {_OPEN}"
+    return _ended(conn, cancelled, {"id": id})
 
 
 def delete(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
     """Whether there was one of this owner's; whoever makes it is told."""
-    return _ended(conn, f"DELETE FROM background_response WHERE {_MINE}", id, owner, workload)
+    deleted: LiteralString = f"DELETE FROM background_response WHERE {_MINE}"
+    return _ended(conn, deleted, {"id": id, "owner": owner, "workload": workload})
 
 
-def _ended(conn: Conn, by: LiteralString, id: str, owner: UUID, workload: str) -> bool:
-    """Whether `by` met one of this owner's, which nobody needs to make any more."""
-    met = conn.execute(by, {"id": id, "owner": owner, "workload": workload}).rowcount > 0
+def _ended(conn: Conn, by: LiteralString, named: dict[str, object]) -> bool:
+    """Whether `by` met one, which nobody needs to make any more."""
+    met = conn.execute(by, named).rowcount > 0
     if met:
-        conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, id))
+        conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, named["id"]))
     return met
 
 

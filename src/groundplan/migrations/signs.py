@@ -58,6 +58,7 @@ SIGNS: Final = {
     "0412_ended_budgets_go": "batch_input",
     "0414_background_responses": "background_response",
     "0415_uploads_in_parts": "api_upload",
+    "0416_background_waits": "background_response.waits",
     "0417_uses_of_tools_are_no_calls": "roll_calls()='mcp'",
     "0430_what_is_done_goes": "gateway_live",
 }

@@ -11,7 +11,7 @@ from groundplan.ledger.background_store import Row
 class Run:
     """One that is being made here. `changed` is set, and another one made, whenever there is more of it."""
 
-    __slots__ = ("changed", "on_its_way", "over", "row", "taken", "task")
+    __slots__ = ("changed", "on_its_way", "over", "row", "taken", "task", "waits")
 
     def __init__(self, row: Row) -> None:
         self.row = row
@@ -21,6 +21,8 @@ class Run:
         """How many of its first events are being kept."""
         self.over = False
         """What it came to is written down, or it is made here no more."""
+        self.waits = False
+        """It could not be made yet, and is nobody's again."""
         self.task: asyncio.Task[None] | None = None
 
     def tell(self) -> None:

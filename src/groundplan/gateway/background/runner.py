@@ -1,8 +1,9 @@
 """Makes responses that nobody waits for, in each worker, beside the calls that somebody waits for.
 
 Written down before it is acknowledged, such a response is a call like any other once it is made: the same checks,
-limits, budgets, attempts and records, for whoever asked for it. What may have been billed is never sent again: of a
-worker that ended the journal tells whether it was. How a stream of it is followed is `follow`'s.
+limits, budgets, attempts and records, for whoever asked for it. What passes by itself, as a limit that is used up for a
+minute, it outlasts. What may have been billed is never sent again: of a worker that ended the journal tells whether it
+was. How a stream of it is followed is `follow`'s.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from groundplan.gateway.background.shelf import INTERRUPTED, Asked, BackgroundSh
 from groundplan.gateway.background.taken import FIRST, Failed, Taken
 from groundplan.gateway.budgets.lender import LOST
 from groundplan.gateway.caching.idempotency import NAMED
+from groundplan.gateway.call import passing
 from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -63,12 +65,25 @@ _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
 
 
-class _Unattended(Exchange):
-    """A call whose request has no key with it."""
+WAITS_S = 3600.0
+"""How long what refuses one may last, since it was asked for."""
+_LONGEST_WAIT_S = 30.0
 
-    __slots__ = ("keys", "row")
+
+class Waits(msgspec.Struct, frozen=True):
+    """What one waits for, as whoever asks for it is told, and after how many seconds it is tried again."""
+
+    told: dict[str, str]
+    seconds: float
+
+
+class _Unattended(Exchange):
+    """A call whose request has no key with it. `waits`: why it could not be made yet."""
+
+    __slots__ = ("keys", "row", "waits")
     keys: KeysById
     row: Row
+    waits: Waits | None
 
     def whose(self, policy: Policy, now: float) -> None:
         """Set key, person and policy. Raises as `identify`."""
@@ -87,7 +102,30 @@ def _owner(exchange: Exchange, policy: Policy, now: float) -> None:
 
 
 async def _made(gateway: Gateway, exchange: Exchange) -> None:
-    await run(gateway, exchange, _owner)
+    """What it waits for is no call, unless somebody was asked. Raises as `run`."""
+    try:
+        await run(gateway, exchange, _owner)
+    except GroundplanError as error:
+        if not isinstance(exchange, _Unattended) or not passing.passes(gateway, exchange, error, 0):
+            raise
+        exchange.waits = waits_for(exchange.row, error, gateway.clock.now())
+        if exchange.waits is None or exchange.attempts:
+            raise
+        passing.give_back(gateway, exchange)
+        if exchange.token is not None:
+            gateway.slices.settle(exchange.token, 0)
+            exchange.token = None
+        exchange.kept = exchange.trial = None  # there is nothing of it
+
+
+def waits_for(row: Row, refusal: GroundplanError, now: datetime) -> Waits | None:
+    """How long to wait where a refusal passes: as it says, and longer the longer it lasts. None: too long."""
+    asks, waited = refusal.retry_after or 1.0, (now - row.at).total_seconds()
+    left = min(WAITS_S - waited, (row.expires_at - now).total_seconds())
+    if asks >= left:
+        return None
+    told = {"code": refusal.code, "message": refusal.message, "hint": refusal.hint}
+    return Waits(told, min(max(asks, waited / 8), _LONGEST_WAIT_S))
 
 
 class BackgroundRunner:
@@ -103,6 +141,8 @@ class BackgroundRunner:
         """Begun here, as far as a look may still show them as this worker's: none is begun twice."""
         self._ended: set[str] = set()
         """Those of them that are over: a look that is under way may not know it yet."""
+        self._again: set[str] = set()
+        """Those of them that wait again, for whichever worker: a look that is under way may not know that, either."""
         self._changed = asyncio.Event()
         self._stopping = False
         self._listening: asyncio.Task[None] | None = None
@@ -156,7 +196,7 @@ class BackgroundRunner:
 
     async def _add(self, row: Row, asked: Asked) -> bool:
         """Whether there is room for it, and it is written down; it is begun then, if that can be here."""
-        begins = not self._stopping and self._gateway.ready and self._room() > 0
+        begins = self._room() > 0
         if not await self._shelf.add(row, asked, begins=begins):
             return False
         if begins:
@@ -204,7 +244,7 @@ class BackgroundRunner:
             self._changed.clear()
             soon = bool(self._runs)
             try:
-                if self._gateway.ready and not self._stopping and (self._runs or self._wanted()):
+                if self._runs or (self._gateway.ready and not self._stopping and self._wanted()):
                     soon = await self._look() or bool(self._runs)
                 self._problem = ""
             except (*LOST, GroundplanError) as error:
@@ -224,15 +264,17 @@ class BackgroundRunner:
         return self._asked[1]
 
     def _room(self) -> int:
-        full = self._gateway.pressure.full(self._gateway.running)
-        return 0 if full else max(0, MOST - len(self._runs))
+        if self._stopping or not self._gateway.ready or self._gateway.pressure.full(self._gateway.running):
+            return 0
+        return max(0, MOST - len(self._runs))
 
     async def _look(self) -> bool:
         """Begin what waits, end what is over; whether others wait."""
-        known, ended = list(self._runs), frozenset(self._ended)
-        new, over, waiting = await self._shelf.look(self._room(), known)
+        known, ended, again = list(self._runs), frozenset(self._ended), frozenset(self._again)
+        new, over, waiting = await self._shelf.look(self._room(), known, LOOK_S)
         for id in over:
             self._end(id)
+        self._begun -= again
         for row in new:
             if row.id in ended:  # it did not come to where it is written down
                 await self._shelf.end(row, FIRST, None, "", INTERRUPTED)
@@ -240,6 +282,7 @@ class BackgroundRunner:
                 self._begin(row, await self._shelf.asked(row))
         self._begun -= ended
         self._ended -= ended
+        self._again -= again
         return waiting
 
     def _begin(self, row: Row, asked: Asked | None) -> None:
@@ -256,7 +299,7 @@ class BackgroundRunner:
         made.over = True
         made.tell()
         self._runs.pop(made.row.id, None)
-        self._ended.add(made.row.id)
+        (self._again if made.waits else self._ended).add(made.row.id)
         self._changed.set()
 
     async def _make(self, made: Run, call: UUID, asked: Asked | None) -> None:
@@ -267,7 +310,7 @@ class BackgroundRunner:
             b"" if asked is None else asked.body.encode(),
         )  # fmt: skip
         exchange = _Unattended(call.bytes, request, taken, OF_BACKGROUND)
-        exchange.row, exchange.keys = row, self._keys
+        exchange.row, exchange.keys, exchange.waits = row, self._keys, None
         keeping = gateway.loop.create_task(self._keep_on(made))
         gateway.running += 1
         try:
@@ -296,16 +339,20 @@ class BackgroundRunner:
             del events[: made.on_its_way]
             made.on_its_way = 0
 
-    async def _write(self, made: Run, exchange: Exchange) -> None:
+    async def _write(self, made: Run, exchange: _Unattended) -> None:
         """What it came to is durable before anybody hears of it, however long PostgreSQL is away."""
-        taken = made.taken
-        kept, failed = _outcome(taken, exchange)
+        taken, waits = made.taken, exchange.waits
+        kept, failed = (None, None) if waits is not None else _outcome(taken, exchange)
         place = "" if exchange.deployment is None else exchange.deployment.name
         while True:
             try:
-                while taken.events:
-                    await self._keep_events(made)
-                await self._shelf.end(made.row, taken.last, kept, place, failed)
+                if waits is None:
+                    while taken.events:
+                        await self._keep_events(made)
+                    await self._shelf.end(made.row, taken.last, kept, place, failed)
+                else:
+                    await self._shelf.wait(made.row, waits.told, waits.seconds)
+                    made.waits = True
             except Unavailable as error:
                 self._note(error)
                 await asyncio.sleep(_RETRY_S)
@@ -360,7 +407,7 @@ def _check(exchange: Exchange) -> None:
     elif not exchange.keeps_content:
         hint = "Leave it out, and stream the answer; or have the workload keep content in full (keep)."
     elif exchange.guard is not None:
-        hint = "Leave it out: answers that guardrails look at are not stored."
+        hint = "Leave it out: answers that guardrails, a review or rules about tools look at are not stored."
     elif NAMED in exchange.request.headers:
         hint = "Leave Idempotency-Key or background out."
     if hint:

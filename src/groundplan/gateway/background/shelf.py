@@ -4,7 +4,8 @@ of them is the runner's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
@@ -26,6 +27,7 @@ MOST, MOST_BYTES = 1000, 256 << 20
 """Of one workload that are not made yet, and bytes of what these ask."""
 _DURABLE = """SELECT set_config('synchronous_commit', 'on', true)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
+"""Whatever the server's own setting: of what PostgreSQL forgot when it was killed, something would be made twice."""
 _Done = TypeVar("_Done")
 _encode = msgspec.json.Encoder().encode
 
@@ -65,6 +67,8 @@ class Found(msgspec.Struct, frozen=True):
     def response(self) -> dict[str, Any]:
         """As it is told."""
         told = self.failed.told() if self.failed is not None else {}
+        if self.row.waits is not None and self.row.status == background_store.QUEUED:
+            told = {"groundplan": {"waits": self.row.waits}}
         return {**self.asked.response, "status": self.row.status, "store": True, **told}
 
 
@@ -92,23 +96,23 @@ class BackgroundShelf:
         def work(conn: Any) -> bool:
             sealed = self._seal(conn, row, _encode(asked).decode())
             epoch = self._epoch if begins else None
-            with conn.transaction():  # who counts what is there counts what another one adds just now
-                conn.execute(_DURABLE)
+            with _durable(conn):  # who counts what is there counts what another one adds just now
                 conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 414))", (row.workload,))
                 return background_store.add(conn, replace(row, sealed=sealed), epoch, MOST, MOST_BYTES)
 
         return await self._database.run(work)
 
-    async def look(self, most: int, known: Sequence[str]) -> tuple[list[Row], list[str], bool]:
+    async def look(self, most: int, known: Sequence[str], soon: float) -> tuple[list[Row], list[str], bool]:
         """What else this worker is to make, `most` at the most; which of `known` it is not to make any more; and
-        whether others wait."""
+        whether others are to be made within `soon` seconds."""
 
         def work(conn: Any) -> tuple[list[Row], list[str], bool]:
-            background_store.recover(conn)
-            if most > 0:
-                background_store.claim(conn, self._epoch, [new_id() for _ in range(most)])
+            with _durable(conn):
+                background_store.recover(conn)
+                if most > 0:
+                    background_store.claim(conn, self._epoch, [new_id() for _ in range(most)])
             over = background_store.over(conn, self._epoch, known) if known else []
-            return background_store.running(conn, self._epoch, known), over, background_store.waiting(conn)
+            return background_store.running(conn, self._epoch, known), over, background_store.waiting(conn, soon)
 
         return await self._database.run(work)
 
@@ -170,8 +174,7 @@ class BackgroundShelf:
                 status = str(kept.response["status"])
             elif failed is not None:
                 said = self._seal(conn, row, _encode(failed).decode())
-            with conn.transaction():
-                conn.execute(_DURABLE)
+            with _durable(conn):
                 if background_store.end(conn, row.id, self._epoch, status, said, number) and kept is not None:
                     sealed = self._seal(conn, row, f"{row.id}\n{_encode(kept).decode()}")
                     made = response_store.Row(row.id, row.workload, row.owner, deployment, row.expires_at, sealed)
@@ -179,11 +182,20 @@ class BackgroundShelf:
 
         await self._database.run(work)
 
+    async def wait(self, row: Row, waits: dict[str, str], seconds: float) -> None:
+        """It could not be made yet, for what `waits` says, and is not to be tried again for so many seconds."""
+
+        def work(conn: Any) -> None:
+            with _durable(conn):
+                background_store.wait(conn, row.id, self._epoch, waits, seconds)
+
+        await self._database.run(work)
+
     async def cancel(self, id: str, key: KeyEntry) -> bool:
         """Whether it was still open."""
 
         def work(conn: Any) -> bool:
-            with conn.transaction():
+            with _durable(conn):
                 return background_store.cancel(conn, id, owner_of(key), key.workload)
 
         return await self._database.run(work)
@@ -192,13 +204,21 @@ class BackgroundShelf:
         """Whether there was one."""
 
         def work(conn: Any) -> bool:
-            with conn.transaction():
+            with _durable(conn):
                 return background_store.delete(conn, id, owner_of(key), key.workload)
 
         return await self._database.run(work)
 
     def _seal(self, conn: Any, row: Row, text: str) -> str:
         return SubjectKeys.of(self._home).seal(conn, _whom(row), text)
+
+
+@contextmanager
+def _durable(conn: Any) -> Iterator[None]:
+    """A transaction that is on the disk once it is over."""
+    with conn.transaction():
+        conn.execute(_DURABLE)
+        yield
 
 
 def _unreachable() -> Unavailable:

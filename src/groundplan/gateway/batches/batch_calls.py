@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
-from groundplan.core.errors import Denied, Exhausted, GroundplanError, Invalid
+from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.economics.price import BATCH, BATCHES
 from groundplan.gateway.apart import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
@@ -23,7 +23,6 @@ from groundplan.gateway.batches.order_store import NEW, Order
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.abstain import nothing_to_say, say_so
-from groundplan.gateway.call.arrange import health_of
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -31,6 +30,7 @@ from groundplan.gateway.call.ground import ground, system_messages
 from groundplan.gateway.call.identify import check_grants
 from groundplan.gateway.call.key_by_id import KeysById
 from groundplan.gateway.call.meter import OWN
+from groundplan.gateway.call.passing import give_back, is_passing, passes
 from groundplan.gateway.call.pipeline import Steps
 from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
@@ -62,24 +62,7 @@ INTERFACES: dict[str, Interface] = {
     "/v1/images/generations": IMAGES,
     MESSAGES_ENDPOINT: MESSAGES,
 }
-_PASSING = frozenset(
-    {
-        "rate_limit_exceeded", "limit_unreachable", "calls_per_day", "budget_unreachable", "overloaded", "not_ready",
-        "policy_lease_expired", "journal_unavailable", "grounding_unavailable",
-    }
-)  # fmt: skip
-"""Refusals of calls that were not sent, which a batch outlasts."""
-BUDGET_EXHAUSTED, UPSTREAM_FAILED = "budget_exhausted", "upstream_failed"
 _LONGEST_WAIT_S = 5.0
-
-
-def _is_passing(error: GroundplanError) -> bool:
-    """Whether a batch outlasts a refusal; no time makes room for what needs more than all of a limit. Of budgets it
-    outlasts what open calls hold: what a worker held for its lines goes back with that."""
-    if error.code == BUDGET_EXHAUSTED:
-        return error.retry_after == admit.HELD_SECONDS
-    never = isinstance(error, Exhausted) and error.retry_after is None
-    return error.code in _PASSING and not never
 
 
 def header_lines(batch: Batch) -> bytes:
@@ -297,7 +280,7 @@ class BatchCalls:
                         self._count(exchange)
                     await _answer(gateway, exchange)
                 except GroundplanError as error:
-                    if not self._passes(exchange, error, sent):
+                    if not passes(gateway, exchange, error, sent):
                         raise
                     await self._wait(exchange, batch, error)
                 else:
@@ -315,17 +298,6 @@ class BatchCalls:
         if exchange.token is None:
             await reserve(self._gateway, exchange, exchange.attempts, amount, lasts=True)
 
-    def _passes(self, exchange: Exchange, error: GroundplanError, sent: int) -> bool:
-        """Whether it may be made later, with nothing billed so far: no deployment had room for it after `sent`
-        attempts, or all that had asked to be called later."""
-        if exchange.cost or exchange.estimated or exchange.draining or exchange.response.started:
-            return False
-        if error.code == UPSTREAM_FAILED:
-            health, now, use = health_of(self._gateway, exchange), self._gateway.loop.time(), exchange.use
-            passed = () if use is None else use.passed
-            return all(each.name in passed or health.rests(each.name, now) for each in exchange.deployments)
-        return exchange.attempts == sent and _is_passing(error)
-
     async def _wait(self, exchange: Exchange, batch: Batch, error: GroundplanError) -> None:
         """For what refused it, unless its batch ends. Raises `Denied` then."""
         self._give_back(exchange)
@@ -340,13 +312,10 @@ class BatchCalls:
         self._check_ending(exchange, batch)
 
     def _give_back(self, exchange: Exchange) -> None:
-        """What limits count of it, while it waits; and an end that could not be written down is none."""
-        if exchange.use is not None:
-            limits.end_call(self._gateway, exchange.use, sent=False)
-            exchange.use = None
-        if exchange.finished:
-            exchange.finished, exchange.cache, exchange.saved, exchange.deployment = False, "none", 0, None
-        elif exchange.token is None and exchange.reserved:  # before anybody else has it
+        """What it holds while it waits is free, but for its money, which is taken anew before anybody else has it."""
+        ended = exchange.finished
+        give_back(self._gateway, exchange)
+        if not ended and exchange.token is None and exchange.reserved:
             at_hand(self._gateway, exchange, exchange.attempts, exchange.reserved)
 
     async def _admitted(self, exchange: Exchange, batch: Batch, data: bytes) -> int:
@@ -372,7 +341,7 @@ class BatchCalls:
                     await limits.admit_call(gateway, exchange, catalog.limits, amount, gateway.clock.seconds())
                 return amount
             except GroundplanError as error:
-                if not _is_passing(error):
+                if not is_passing(error):
                     raise
                 await self._wait(exchange, batch, error)
 

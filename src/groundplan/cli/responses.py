@@ -1,0 +1,52 @@
+"""`groundplan responses`: what is made in the background, how far it is and why it waits; and cancelling one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
+from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
+from groundplan.cli.output import emit, table, usd
+
+app = command_group("Responses that are made in the background: list, cancel.")
+NONE = (
+    "There is no response in the background. They are asked for at the gateway with an API key: POST /v1/responses "
+    "with background: true."
+)
+
+
+@app.command("list")
+def list_all(workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List responses in the background: those that wait or are being made, then the others, newest first."""
+    named = {"workload": workload} if workload else {}
+    value = ControlClient.connect(home).get("/api/responses", **named)
+    emit(value, as_json, responses_text(value))
+
+
+@app.command()
+def cancel(
+    id: Annotated[str, typer.Argument(metavar="ID", help="ID of the response, from `list`.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Cancel one that waits or is being made; what was generated is billed."""
+    value = ControlClient.connect(home).post(f"/api/responses/{id}/cancel", {})
+    emit(value, as_json, f"{id} of {value['workload']} is cancelled")
+
+
+def responses_text(value: dict[str, Any]) -> str:
+    """The list for people."""
+    rows = [
+        (
+            row["id"], row["workload"], row["status"], row["created_at"][:19], usd(row["cost_usd"]),
+            (row["due_at"] or "")[:19], row["problem"] or "",
+        )
+        for row in value["responses"]
+    ]  # fmt: skip
+    head = ("response", "workload", "status", "asked", "cost", "tried again", "why not")
+    told = table(head, rows) if rows else NONE
+    waits = [(each["workload"], each["queued"], each["in_progress"]) for each in value["open"]]
+    return f"{told}\n\n{table(('workload', 'queued', 'in progress'), waits)}" if waits else told

@@ -1,0 +1,51 @@
+"""Refusals that pass by themselves: what nobody waits for outlasts them, and is made later.
+
+A call that somebody waits for is told at once. Pure, but for what a call gives back while it waits.
+"""
+
+from __future__ import annotations
+
+from groundplan.core.errors import Exhausted, GroundplanError
+from groundplan.gateway.call import admit, limits
+from groundplan.gateway.call.arrange import health_of
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+
+_PASSING = frozenset(
+    {
+        "rate_limit_exceeded", "limit_unreachable", "calls_per_day", "budget_unreachable", "overloaded", "not_ready",
+        "policy_lease_expired", "journal_unavailable", "grounding_unavailable", "database_unavailable",
+    }
+)  # fmt: skip
+"""Of calls that were not sent."""
+BUDGET_EXHAUSTED, UPSTREAM_FAILED = "budget_exhausted", "upstream_failed"
+
+
+def is_passing(error: GroundplanError) -> bool:
+    """Whether waiting helps against a refusal; no time makes room for what needs more than all of a limit. Of budgets
+    it does against what open calls hold: what these do not use goes back."""
+    if error.code == BUDGET_EXHAUSTED:
+        return error.retry_after == admit.HELD_SECONDS
+    never = isinstance(error, Exhausted) and error.retry_after is None
+    return error.code in _PASSING and not never
+
+
+def passes(gateway: Gateway, exchange: Exchange, error: GroundplanError, sent: int) -> bool:
+    """Whether it may be made later, with nothing billed so far: no deployment had room for it after `sent` attempts,
+    or all that had asked to be called later."""
+    if exchange.cost or exchange.estimated or exchange.draining or exchange.response.started:
+        return False
+    if error.code == UPSTREAM_FAILED:
+        health, now, use = health_of(gateway, exchange), gateway.loop.time(), exchange.use
+        passed = () if use is None else use.passed
+        return all(each.name in passed or health.rests(each.name, now) for each in exchange.deployments)
+    return exchange.attempts == sent and is_passing(error)
+
+
+def give_back(gateway: Gateway, exchange: Exchange) -> None:
+    """What limits count of it, while it waits; and an end that could not be written down is none."""
+    if exchange.use is not None:
+        limits.end_call(gateway, exchange.use, sent=False)
+        exchange.use = None
+    if exchange.finished:
+        exchange.finished, exchange.cache, exchange.saved, exchange.deployment = False, "none", 0, None
