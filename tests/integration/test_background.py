@@ -224,6 +224,25 @@ async def test_a_stream_that_was_cut_is_taken_up_behind_any_event(setup: Setup) 
     assert setup.chat.counted == 3
 
 
+async def test_whoever_follows_it_is_told_its_end_though_postgresql_is_away_meanwhile(setup: Setup) -> None:
+    """By whichever worker: who makes it waits for PostgreSQL, too, before its end is told."""
+    setup.chat.script = Script(tokens=40, chunk_ms=40)
+    key = setup.stack.key("keeper")
+    id = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id
+    path = f"/v1/responses/{id}?stream=true"
+    async with asyncio.TaskGroup() as group:
+        following = [group.create_task(raw_events(setup, key, path)) for _ in range(8)]
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            setup.stack.sql(
+                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%%background_%%'"""
+            )
+    for each in following:
+        events = each.result()
+        assert numbers(events) == list(range(len(events))) and events[-1].type == "response.completed"
+
+
 async def test_cancel_ends_its_upstream_at_once_and_is_billed_as_declared(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     body = IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}

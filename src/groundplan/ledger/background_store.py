@@ -18,7 +18,8 @@ from groundplan.ledger import kept_rows
 
 Conn = Connection[Any]
 CHANNEL: Final = "groundplan_background"
-"""Tells the id of one that was cancelled."""
+"""Tells the id of one that was cancelled; behind `FOLLOWED`, of one that is followed by another worker."""
+FOLLOWED: Final = "+"
 QUEUED, RUNNING, CANCELLED, FAILED = "queued", "in_progress", "cancelled", "failed"
 OPEN: Final = frozenset({QUEUED, RUNNING})
 _OPEN: Final = "status IN ('queued', 'in_progress')"
@@ -205,6 +206,11 @@ def events(conn: Conn, id: str, after: int) -> list[str]:
         "SELECT sealed FROM background_event WHERE id = %s AND upto > %s ORDER BY number", (id, after)
     ).fetchall()
     return [sealed for (sealed,) in rows]
+
+
+def follow(conn: Conn, id: str) -> None:
+    """Tell whoever makes it that its events are followed elsewhere."""
+    conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, FOLLOWED + id))
 
 
 def keep_only(conn: Conn, rules: kept_rows.Rules) -> dict[str, int]:

@@ -6,22 +6,26 @@ It ends with the event that tells what it came to, once that is written down.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from groundplan.core.errors import Unavailable
 from groundplan.gateway.background.made import Run
 from groundplan.gateway.background.shelf import BackgroundShelf, Found
 from groundplan.gateway.background.taken import FIRST
 from groundplan.gateway.http.sse import named_event
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.response_shelf import ResponseShelf
-from groundplan.ledger import background_store
 
 _LOOK_S = 0.25
 """How often it is looked at what another worker makes."""
+_SOON_S = 0.1
+"""The same while something came in the last second."""
+_TELL_S = 1.0
+"""How often whoever makes it is told that it is followed elsewhere."""
 _QUIET_S = 15.0
 """A comment keeps a connection open that would be silent for longer."""
 _COMMENT = b": it goes on\n\n"
@@ -46,7 +50,7 @@ async def events(
     key: KeyEntry,
     after: int,
 ) -> AsyncIterator[bytes]:
-    """Events of `found`, which is this key's, behind the number `after`. Raises `Unavailable`."""
+    """Events of `found`, which is this key's, behind the number `after`."""
     id = found.row.id
     for number, kind in enumerate(_FIRST):
         if number > after:
@@ -65,34 +69,63 @@ async def _made(
     shelf: BackgroundShelf, runs: Mapping[str, Run], id: str, after: int
 ) -> AsyncIterator[tuple[int, bytes]]:
     """What comes of it behind the number `after`, up to which it is then, until it is over."""
-    quiet, is_open = 0.0, True
+    loop = asyncio.get_running_loop()
+    heard, told, is_open = loop.time(), -_TELL_S, True
+    new: Sequence[tuple[int, bytes]]
     while is_open:
-        made = runs.get(id)
+        made, now = runs.get(id), loop.time()
         if made is not None and made.taken.first > after + 1:
             made = None  # what comes next is kept by now
         if made is not None:
             changed = made.changed
             new = [each for each in made.taken.events if each[0] > after]
         else:
-            is_open = await shelf.status(id) in background_store.OPEN
-            new = await shelf.after(id, after)
+            tells = now - told >= _TELL_S
+            told = now if tells else told
+            is_open, new = await _kept(shelf, id, after, tells=tells)
         if new:
-            after, quiet = new[-1][0], 0.0
+            after, heard = new[-1][0], now
             yield after, b"".join(event for _, event in new)
-        elif made is not None and not made.over:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
-                    await changed.wait()
-        elif is_open:
-            await asyncio.sleep(_LOOK_S)
-        quiet += _LOOK_S
-        if quiet >= _QUIET_S:
-            quiet = 0.0
+        elif now - heard >= _QUIET_S:
+            heard = now
             yield after, _COMMENT
+        if made is None:
+            await asyncio.sleep(0 if not is_open else _SOON_S if now - heard < 1 else _LOOK_S)
+        elif not new and not made.over:
+            await _wait(changed)
+
+
+async def _kept(
+    shelf: BackgroundShelf, id: str, after: int, *, tells: bool
+) -> tuple[bool, Sequence[tuple[int, bytes]]]:
+    """Whether it is open, and what is kept of it behind `after`; while PostgreSQL is away nothing more. `tells` whoever
+    makes it that it is followed elsewhere."""
+    try:
+        return await shelf.after(id, after, tells=tells)
+    except Unavailable:
+        return True, ()
+
+
+async def _wait(changed: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LOOK_S):
+            await changed.wait()
 
 
 async def _last(shelf: BackgroundShelf, responses: ResponseShelf | None, id: str, key: KeyEntry, after: int) -> bytes:
-    """The event that tells what it came to; empty where it was told before, or is not there any more."""
+    """The event that tells what it came to, once PostgreSQL is there; empty where it was told before, or is not there
+    any more."""
+    while True:
+        try:
+            return await _last_now(shelf, responses, id, key, after)
+        except Unavailable:
+            await asyncio.sleep(_LOOK_S)
+
+
+async def _last_now(
+    shelf: BackgroundShelf, responses: ResponseShelf | None, id: str, key: KeyEntry, after: int
+) -> bytes:
+    """Raises `Unavailable`."""
     found = await shelf.find(id, key)
     if found is None:
         return b""

@@ -11,7 +11,7 @@ from groundplan.ledger.background_store import Row
 class Run:
     """One that is being made here. `changed` is set, and another one made, whenever there is more of it."""
 
-    __slots__ = ("changed", "on_its_way", "over", "row", "taken", "task", "waits")
+    __slots__ = ("changed", "followed", "on_its_way", "over", "row", "taken", "task", "waits")
 
     def __init__(self, row: Row) -> None:
         self.row = row
@@ -19,6 +19,8 @@ class Run:
         self.changed = asyncio.Event()
         self.on_its_way = 0
         """How many of its first events are being kept."""
+        self.followed = 0.0
+        """Until when of the loop's clock another worker follows it."""
         self.over = False
         """What it came to is written down, or it is made here no more."""
         self.waits = False

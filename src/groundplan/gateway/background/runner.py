@@ -50,7 +50,7 @@ from groundplan.gateway.surfaces.response_shelf import Kept, owner_of
 from groundplan.gateway.surfaces.responses import OF_BACKGROUND, told
 from groundplan.gateway.surfaces.responses_items import item, listed
 from groundplan.gateway.surfaces.responses_kept import given_of, kept_of
-from groundplan.ledger.background_store import CHANNEL, Row
+from groundplan.ledger.background_store import CHANNEL, FOLLOWED, Row
 
 MOST = 64
 """That one worker makes at a time; the others wait, for it or for another one."""
@@ -60,6 +60,9 @@ SOON_S = 0.5
 """The same while it makes any, or some wait."""
 _KEEP_S = 0.5
 """How often events are kept, of what is being made."""
+_FOLLOWED_S = 0.1
+"""The same while another worker follows it, which tells that each second."""
+_FOLLOWS_S = 2.0
 _RETRY_S = 0.5
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
@@ -326,7 +329,7 @@ class BackgroundRunner:
     async def _keep_on(self, made: Run) -> None:
         """Keep its events for whoever comes later, or follows it elsewhere."""
         while True:
-            await asyncio.sleep(_KEEP_S)
+            await asyncio.sleep(_FOLLOWED_S if self._gateway.loop.time() < made.followed else _KEEP_S)
             with suppress(GroundplanError):
                 await self._keep_events(made)
 
@@ -360,16 +363,22 @@ class BackgroundRunner:
                 return
 
     async def _listen(self) -> None:
-        """For what is cancelled by another worker; what is missed is found at the next look."""
+        """For what another worker cancels, or follows; what is missed is found at the next look."""
         while True:
             try:
                 async with await connect(self._url) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     async for told_of in connection.notifies():
-                        self._end(told_of.payload)
+                        self._heard(told_of.payload)
             except LOST as error:
                 self._note(error)
             await asyncio.sleep(_RETRY_S)
+
+    def _heard(self, told: str) -> None:
+        if not told.startswith(FOLLOWED):
+            self._end(told)
+        elif (made := self._runs.get(told.removeprefix(FOLLOWED))) is not None:
+            made.followed = self._gateway.loop.time() + _FOLLOWS_S
 
     def _note(self, error: Exception) -> None:
         problem = f"{error.__class__.__name__}: {first_line(error)}"

@@ -137,18 +137,17 @@ class BackgroundShelf:
 
         return await self._database.run(work)
 
-    async def status(self, id: str) -> str:
-        """Empty where it is not there any more."""
-        return await self._database.run(lambda conn: background_store.status(conn, id))
+    async def after(self, id: str, number: int, *, tells: bool) -> tuple[bool, list[tuple[int, bytes]]]:
+        """Whether it is open, and what is kept of its events behind that one. `tells` whoever makes it that somebody
+        follows it here."""
 
-    async def after(self, id: str, number: int) -> list[tuple[int, bytes]]:
-        """What is kept of its events behind that one."""
-
-        def work(conn: Any) -> list[tuple[int, bytes]]:
-            keys = SubjectKeys.of(self._home)
+        def work(conn: Any) -> tuple[bool, list[tuple[int, bytes]]]:
+            keys, is_open = SubjectKeys.of(self._home), background_store.status(conn, id) in background_store.OPEN
+            if tells and is_open:
+                background_store.follow(conn, id)
             parts = [keys.unseal(conn, sealed) for sealed in background_store.events(conn, id, number)]
             found = [each for part in parts if part is not None for each in _events(part).events]
-            return [(at, event.encode()) for at, event in found if at > number]
+            return is_open, [(at, event.encode()) for at, event in found if at > number]
 
         return await self._database.run(work)
 
