@@ -285,6 +285,36 @@ def test_files_of_a_batch_that_an_application_ordered_for_somebody_are_theirs(da
         assert erasure_store.files(conn, eve) == ([], 2)
 
 
+def test_names_of_files_and_of_announced_ones_go_with_whose_they_are(database: Database) -> None:
+    """Rows of files stay for 90 days, and what was announced for two hours."""
+    eve, mine, theirs, file = (new_id() for _ in range(4))
+    with psycopg.connect(database.superuser, autocommit=True) as conn:
+        conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'eve@acme.example', 'E')", (eve,))
+        for key, person in ((mine, eve), (theirs, None)):
+            conn.execute(
+                """INSERT INTO api_key (id, hash, prefix, workload, person_id, created_by)
+                   VALUES (%s, %s, 'gp_', 'w', %s, 'operator')""",
+                (key, key.bytes, person),
+            )
+            conn.execute(
+                """INSERT INTO api_upload (id, workload, key_id, filename, purpose, bytes, created_at, expires_at)
+                   VALUES (%s, 'w', %s, 'Eve.pdf', 'user_data', 9, now(), now() + interval '1 hour')""",
+                (new_id(), key),
+            )
+        conn.execute(
+            """INSERT INTO api_file (id, workload, purpose, filename, bytes, key_id)
+               VALUES (%s, 'w', 'user_data', 'Eve.pdf', 9, %s)""",
+            (file, mine),
+        )
+    with psycopg.connect(database.urls["control"]) as conn:
+        assert erasure_store.files(conn, eve) == ([file], 0)
+        erasure_store.mark_files(conn, [file])
+        assert erasure_store.delete_uploads(conn, eve) == 1
+        conn.commit()
+        assert conn.execute("SELECT filename, deleted_at IS NULL FROM api_file").fetchall() == [("", False)]
+        assert conn.execute("SELECT key_id FROM api_upload").fetchall() == [(theirs,)]
+
+
 def test_what_is_under_a_legal_hold_stays_whatever_is_asked_and_whatever_its_time(world: World) -> None:
     fay = world.person("fay@acme.example", here=False)
     call = world.content(fay, "an important question")

@@ -247,6 +247,7 @@ def _own(work: _Work, person: Person) -> None:
             free, busy = store.files(conn, person.id)
             if not work.dry:
                 store.mark_files(conn, free)
+                work.went("uploads that were announced", store.delete_uploads(conn, person.id))
                 work.went("links to documents", store.delete_links(conn, person.id))
         if not work.dry:
             for id in free:

@@ -183,7 +183,14 @@ def files(conn: Conn, person: UUID) -> tuple[list[UUID], int]:
 
 
 def mark_files(conn: Conn, ids: Sequence[UUID]) -> None:
-    conn.execute("UPDATE api_file SET deleted_at = now() WHERE id = ANY(%s)", (list(ids),))
+    """As deleted, with their names, which their rows outlive them by."""
+    conn.execute("UPDATE api_file SET deleted_at = now(), filename = '' WHERE id = ANY(%s)", (list(ids),))
+
+
+def delete_uploads(conn: Conn, person: UUID) -> int:
+    """Files that their keys announced to send in parts, and how they are called."""
+    query = "DELETE FROM api_upload u USING api_key k WHERE k.id = u.key_id AND k.person_id = %s"
+    return conn.execute(query, (person,)).rowcount
 
 
 def calls_of(conn: Conn, person: UUID) -> int:
