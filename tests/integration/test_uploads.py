@@ -137,6 +137,30 @@ async def test_parts_are_of_their_upload_and_workload_and_told_by_no_list(setup:
         assert setup.on_disk() == 1
 
 
+async def test_whoever_completes_or_cancels_it_beside_others_is_told_what_came_of_it(setup: Setup) -> None:
+    """As a client that asks once more where it was told nothing in time: whoever was first took the parts away."""
+    async with setup.client(setup.stack.key()) as client:
+        for _ in range(6):
+            upload = await setup.begun(client)
+            cut = range(0, len(CONTENT), 100_000)
+            ids = [(await client.uploads.parts.create(upload.id, data=CONTENT[at : at + 100_000])).id for at in cut]
+            done = await asyncio.gather(*[client.uploads.complete(upload.id, part_ids=ids) for _ in range(3)])
+            (file,) = {each.file.id for each in done if each.file is not None}
+            assert len(done) == 3 and (await client.files.content(file)).content == CONTENT
+            await client.files.delete(file)
+        for _ in range(6):
+            upload = await setup.begun(client)
+            part = await client.uploads.parts.create(upload.id, data=CONTENT)
+            found = await asyncio.gather(
+                client.uploads.complete(upload.id, part_ids=[part.id]), client.uploads.cancel(upload.id),
+                client.uploads.complete(upload.id, part_ids=[part.id]), return_exceptions=True,
+            )  # fmt: skip
+            states = {each.status for each in found if isinstance(each, Upload)}
+            codes = {each.code for each in found if isinstance(each, APIStatusError)}
+            assert states in ({"completed"}, {"cancelled"}) and codes == {"upload_over"}, found
+    assert setup.on_disk() == setup.stack.sql("SELECT count(*) FROM api_file WHERE deleted_at IS NULL")[0][0]
+
+
 async def test_what_was_acknowledged_is_there_after_a_kill(setup: Setup) -> None:
     async with setup.client(setup.stack.key()) as client:
         upload = await setup.begun(client)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from groundplan.core.errors import Conflict, Invalid, NotFound, TooLarge
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, TooLarge, Unavailable
 from groundplan.core.ids import id_of, new_id
 from groundplan.gateway.batches import file_store, files_api, files_room, upload_store
 from groundplan.gateway.batches.file_store import Connection, StoredFile
@@ -135,20 +135,30 @@ class UploadsApi:
 
     async def _complete(self, id: UUID, request: Request, key: KeyEntry) -> dict[str, Any]:
         asked = msgspec.json.decode(request.body, type=_Complete)
-        async with self._connected() as connection:
-            upload = await _found(connection, id, key)
-            if upload.status != COMPLETED:
+        made, digest = new_id(), None if asked.md5 is None else hashlib.md5(usedforsecurity=False)
+        try:
+            async with self._connected() as connection:
                 upload = await self._pending(connection, id, key)
                 there = await upload_store.parts(connection, id)
-                parts = [(part, there[part]) for part in _parts(asked, upload, there)]
-        if upload.status == COMPLETED:
-            return await self._as_told(upload)
-        made, digest = new_id(), None if asked.md5 is None else hashlib.md5(usedforsecurity=False)
-        size = await self._shelf.keep(made, self._whole(parts, digest))
+            parts = [(part, there[part]) for part in _parts(asked, upload, there)]
+            size = await self._shelf.keep(made, self._whole(parts, digest))
+        except (Conflict, Invalid, Unavailable) as error:
+            return await self._over_by_now(id, key, error)
         if digest is not None and asked.md5 is not None and digest.hexdigest() != asked.md5.lower():
             self._shelf.path(made).unlink(missing_ok=True)
             raise Invalid("the file has another md5", code="upload_md5", hint="Send the parts again.")
         return await self._gateway.to_its_end(self._finish(id, made, size, key, await self._room(request, key)))
+
+    async def _over_by_now(self, id: UUID, key: KeyEntry, error: GroundplanError) -> dict[str, Any]:
+        """What an upload came to that was over before, or is since, and whose parts went then. Raises `error` while it
+        is pending."""
+        async with self._connected() as connection:
+            upload = await _found(connection, id, key)
+        if upload.status == PENDING:
+            raise error
+        if upload.status != COMPLETED:
+            raise _over(upload.status)
+        return await self._as_told(upload)
 
     async def _finish(self, id: UUID, made: UUID, size: int, key: KeyEntry, room: Room) -> dict[str, Any]:
         """Its parts become a file, unless they have become one meanwhile."""
