@@ -36,7 +36,7 @@ from groundplan.gateway.background import runner
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.ledger import background_queries, background_store
-from groundplan.ledger.background_store import CHANNEL
+from groundplan.ledger.background_store import CHANNEL, FOLLOWED
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -241,6 +241,29 @@ async def test_whoever_follows_it_is_told_its_end_though_postgresql_is_away_mean
     for each in following:
         events = each.result()
         assert numbers(events) == list(range(len(events))) and events[-1].type == "response.completed"
+
+
+async def test_events_are_kept_sooner_while_another_worker_follows_it(setup: Setup) -> None:
+    setup.chat.script = Script(tokens=60, chunk_ms=30)
+    key = setup.stack.key("keeper")
+    id = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id
+    while (await setup.found(key, id)).status not in OVER:
+        setup.stack.sql("SELECT pg_notify(%s, %s)", CHANNEL, FOLLOWED + id)
+        await asyncio.sleep(0.3)
+    ((parts,),) = setup.stack.sql("SELECT count(*) FROM background_event")
+    assert parts > 6, "of two seconds, twice a second would be four or five"
+    copy = "SELECT 'resp_elsewhere', workload, owner, key_id, person, said, at, expires_at, sealed, 'in_progress',"
+    setup.stack.sql(
+        f"""INSERT INTO background_response (id, workload, owner, key_id, person, said, at, expires_at, sealed, status,
+              epoch) {copy} gen_random_uuid() FROM background_response"""
+    )
+    async with await psycopg.AsyncConnection.connect(setup.stack.database.superuser, autocommit=True) as listening:
+        await listening.execute(f"LISTEN {CHANNEL}")
+        following = asyncio.create_task(raw_events(setup, key, "/v1/responses/resp_elsewhere?stream=true"))
+        told = [each.payload async for each in listening.notifies(timeout=20, stop_after=1)]
+    assert told == [f"{FOLLOWED}resp_elsewhere"]
+    setup.stack.sql("UPDATE background_response SET status = 'cancelled' WHERE id = 'resp_elsewhere'")
+    assert [event.type for event in await following][-1] == "response.failed"
 
 
 async def test_cancel_ends_its_upstream_at_once_and_is_billed_as_declared(setup: Setup) -> None:
