@@ -1227,7 +1227,10 @@ def test_what_is_told_of_settings_is_what_they_are() -> None:
     text = (
         model("x", "{model: openai/gpt-4o}")
         + """
-litellm_settings: {success_callback: [prometheus, langfuse], service_callback: [prometheus_system]}
+litellm_settings:
+  success_callback: [prometheus, langfuse]
+  service_callback: [prometheus_system]
+  guardrails: [{prompt_injection: {callbacks: [lakera_prompt_injection], default_on: true}}]
 general_settings:
   litellm_jwtauth: {public_key_url: "https://id.example/keys"}
   alert_to_webhook_url: {too_slow: [os.environ/HOOK, "https://hooks.example/services/hunter2"]}
@@ -1238,6 +1241,7 @@ policies: {all: {guardrails: {add: [a]}}}
     assert [each.what for each in verdict.findings if each.state == SECRET] == ["general_settings.alert_to_webhook_url"]
     assert said(verdict, CARRIED, "success_callback") and said(verdict, NO_EQUAL, "success_callback")
     assert said(verdict, CARRIED, "service_callback") and said(verdict, CHANGED, "policies")
+    assert said(verdict, CHANGED, "litellm_settings.guardrails"), "their older place"
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ SECTIONS: dict[str, Rule] = {
 """Whole sections; each entry of a list is told."""
 
 LITELLM: dict[str, Rule] = {
+    "guardrails": _GUARDRAIL,
     "drop_params": Rule(
         CHANGED, "fields that an upstream does not know are never dropped in silence: it refuses them by name",
         "Take them out at the caller.",
