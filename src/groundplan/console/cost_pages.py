@@ -32,6 +32,7 @@ NOTHING = {
 }  # fmt: skip
 """What is shown where a dimension says nothing."""
 WHATS = ("cost", "calls", "tokens")
+NO_ENDS: dict[str, Any] = {"budgets": [], "more": 0}
 
 
 @router.get("/cost")
@@ -126,10 +127,12 @@ async def ahead(
     """The next month with its interval, where budgets end, and what this month would have cost otherwise."""
     what = what if what in WHATS else "cost"
     one = f"?{urlencode({'workload': workload})}" if workload else ""
-    found = await fetch(visitor, ends=f"/api/cost/runway{one}", names="/api/names", own="/api/cost/own")
     query = urlencode({"what": what, "days": 30, **({"workload": workload} if workload else {})})
     reply = await visitor.api.get(f"/api/cost/forecast?{query}")
     made = reply.body if reply.ok else None
+    known = reply.ok or reply.body["error"]["code"] != "workload_unknown"
+    ends = {"ends": f"/api/cost/runway{one}"} if known else {}
+    found = {"ends": NO_ENDS, **await fetch(visitor, **ends, names="/api/names", own="/api/cost/own")}
     covers = f"workload/{workload}" if workload else "company"
     mine = [row for row in found["ends"]["budgets"] if row["covers"] == covers and row["a_day_usd"] is not None]
     line = min(mine, key=lambda row: float(row["a_day_usd"]), default=None) if what == "cost" else None
