@@ -227,6 +227,10 @@ def test_head_is_told_what_get_is_but_for_the_body_and_uses_up_no_link(control: 
 def test_what_is_none_of_a_few_names_is_refused_and_not_an_empty_list(control: Control) -> None:
     for path in ("changes?state=none", "knowledge/documents?state=none", "register?kind=none"):
         told(parse(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
+    for path in ("traffic?workload=none", "cost/tickets?workload=none", "cost/runway?workload=none"):
+        told(parse(raw(control, [], [], b"GET", f"/api/{path}".encode())), 404, "workload_unknown")
+    assert control.ask("GET", "/api/traffic?deployment=none").code == "deployment_unknown"
+    assert control.ask("GET", "/api/traffic?workload=assistant&deployment=local").status == 200
     renewed = control.ask("POST", f"/api/changes/{new_id()}/renew", {"reason": "because"})
     assert (renewed.status, renewed.code) == (404, "change_unknown")
 

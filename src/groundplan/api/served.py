@@ -87,6 +87,14 @@ def known_deployment(blueprint: Blueprint, name: str) -> Deployment:
     raise _not_served("deployment", name, [each.name for each in blueprint.deployments])
 
 
+def refuse_unserved(blueprint: Blueprint, workload: str | None, deployment: str | None) -> None:
+    """Raise `NotFound` where a workload or deployment is named that is not served."""
+    if workload is not None:
+        known_workload(blueprint, workload)
+    if deployment is not None:
+        known_deployment(blueprint, deployment)
+
+
 def not_declared(name: str, declared: Iterable[str]) -> NotFound:
     """What to raise for a workload that is not among those that are declared."""
     return _unknown("workload", name, sorted(declared), "declared")

@@ -18,7 +18,7 @@ from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, SignedIn, caller_by_now, sees_all
 from groundplan.api.context import Services, Using
 from groundplan.api.live import Calls, Missed
-from groundplan.api.served import current_blueprint, known_deployment, known_workload
+from groundplan.api.served import current_blueprint, refuse_unserved
 from groundplan.core.errors import Denied, Unauthenticated
 
 router = below_api("ledger")
@@ -63,10 +63,7 @@ def _check(services: Services, workload: str | None, deployment: str | None) -> 
     """Nobody waits for calls of what is not served. Raises `NotFound`."""
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-    if workload is not None:
-        known_workload(blueprint, workload)
-    if deployment is not None:
-        known_deployment(blueprint, deployment)
+    refuse_unserved(blueprint, workload, deployment)
 
 
 async def _events(

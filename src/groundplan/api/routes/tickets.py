@@ -21,6 +21,7 @@ from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Services, Using
 from groundplan.api.cost import book as cost_book
+from groundplan.api.narrowed import refuse_unknown
 from groundplan.api.routes.costs import Day
 from groundplan.api.sent_file import pairs, text_of
 from groundplan.core.audit.store import record
@@ -71,6 +72,7 @@ def tickets(
     days = cost_book.days_of(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = ticket_store.by_workload(conn, days.since, days.until, workload)
+        refuse_unknown(conn, rows, workload=workload)
     return {
         "from": days.first.isoformat(), "to": days.last.isoformat(),
         "tickets": [

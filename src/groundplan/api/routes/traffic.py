@@ -10,7 +10,7 @@ from fastapi import Query
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
-from groundplan.api.served import current_or_none
+from groundplan.api.served import current_or_none, refuse_unserved
 from groundplan.core.errors import Unavailable
 from groundplan.ledger import traffic
 
@@ -27,12 +27,15 @@ def live_traffic(
     deployment: str | None = None,
     status: str | None = None,
 ) -> dict[str, Any]:
-    """Calls in steps of ten seconds with the whole of them, and `deployments` with the state of their breakers."""
+    """Calls in steps of ten seconds with the whole of them, and `deployments` with the state of their breakers. A
+    workload or deployment that is not served and had no call is refused."""
     now = services.clock.now()
     try:
         with services.transaction() as conn:
             found = traffic.traffic(conn, now, minutes, workload=workload, deployment=deployment, status=status)
             blueprint = current_or_none(conn)
+            if blueprint is not None and not any(step["calls"] for step in found["steps"]):
+                refuse_unserved(blueprint, workload, deployment)
             names = [(d.name, d.site) for d in blueprint.deployments] if blueprint else []
             return {**found, "deployments": traffic.deployments(conn, now, minutes, names)}
     except psycopg.errors.QueryCanceled as error:
