@@ -252,7 +252,7 @@ class Attempt(Refusable):
             self._answered = answer_of(self._codec, data, exchange.ask)
         except (Malformed, Invalid) as error:
             bare = data.removeprefix(BOM)  # which programs in .NET write, and clients in most languages pass over
-            if bare is not data and not bare.startswith(BOM):
+            if len(bare) < len(data) and not bare.startswith(BOM):
                 self._understand(connection, bare)
                 return
             if status := account.told_status(data):
