@@ -74,6 +74,12 @@ def tell(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
     return row[0], row[1]
 
 
+def tell_each(conn: Connection[Any], found: Iterable[Finding]) -> tuple[list[UUID], int]:
+    """As `tell`, one after the other; (their ids, how many are new)."""
+    told = [tell(conn, each) for each in found]
+    return [id for id, _ in told], sum(new for _, new in told)
+
+
 def hold(conn: Connection[Any], kind: str) -> None:
     """Until the end of the transaction nobody else who asks for it says what of a kind holds. Before it is read what
     does: whoever read it a moment earlier takes what was found since for what no longer holds."""
@@ -82,19 +88,13 @@ def hold(conn: Connection[Any], kind: str) -> None:
 
 def tell_all(conn: Connection[Any], found: Iterable[Finding], *, kinds: Collection[str], within: str = "") -> Told:
     """`found` is all that now holds of these kinds, about subjects that begin with `within`: others of them close."""
-    opened = kept = 0
-    still: list[UUID] = []
-    for each in found:
-        finding_id, new = tell(conn, each)
-        still.append(finding_id)
-        opened += new
-        kept += not new
+    still, opened = tell_each(conn, found)
     closed = conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
            WHERE closed_at IS NULL AND kind = ANY(%s) AND starts_with(subject, %s) AND NOT id = ANY(%s)""",
         (list(kinds), within, still),
     ).rowcount
-    return Told(opened, kept, closed)
+    return Told(opened, len(still) - opened, closed)
 
 
 def withdraw(conn: Connection[Any], kind: str, subject: str, mark: str, reason: str) -> int:

@@ -192,13 +192,7 @@ def tell(
     `settled`: only about these subjects was looked, so only theirs close; None: about the source and all documents, not
     about the names among the source's own readers (`source/NAME/reader:WHO`).
     """
-    opened = kept = 0
-    still: list[UUID] = []
-    for each in found:
-        id, new = finding_store.tell(conn, each)
-        still.append(id)
-        opened += new
-        kept += not new
+    still, opened = finding_store.tell_each(conn, found)
     closed = conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
            WHERE closed_at IS NULL AND kind = ANY(%(kinds)s) AND NOT id = ANY(%(still)s)
@@ -210,7 +204,7 @@ def tell(
             "settled": list(settled or ()),
         },
     ).rowcount  # fmt: skip
-    return finding_store.Told(opened, kept, closed)
+    return finding_store.Told(opened, len(still) - opened, closed)
 
 
 def open_kinds(conn: Conn, source: str) -> Sequence[tuple[str, str]]:
