@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic.asking import moody, said_around
+from groundplan.economics.semantic.reading import read
 
 OTHERS = """permit renew the a my office "please tell" `can you` wi-fi please's can't i'm you'll may march than who 5
 will-call e-mail don't""".split()  # noqa: SIM905
@@ -38,3 +42,27 @@ def test_no_mood_is_said_but_by_words_that_may_say_one(words: list[str]) -> None
     said = " ".join(words)
     moods = {name for name, way in g.MOODS.items() if way.search(said)}
     assert moods <= frozenset[str]().union(*map(moody, words))
+
+
+def steps(text: str) -> int:
+    """Calls, of Python's own functions too, that it takes to read a text."""
+    read(text)  # what is remembered of words is by now
+    taken = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal taken
+        taken += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        read(text)
+    finally:
+        sys.setprofile(before)
+    return taken
+
+
+@pytest.mark.parametrize("words", ["5km ", "every a ", "e all ", "but: ", "1 all "])
+def test_a_text_of_any_words_takes_no_more_for_each_than_a_short_one(words: str) -> None:
+    """Of answers, which may be long, and made of whatever their caller wants."""
+    assert steps(words * 800) < 6 * steps(words * 200)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.asking import Words, month, moody
+from groundplan.economics.semantic.asking import FAR, Words, month, moody
 from groundplan.economics.semantic.spelling import UNCHANGED, past_form
 
 PASSIVE, DOING, PAST, QUALIFYING, ACTING = "passive", "doing", "past", "qualifying", "acting"
@@ -258,8 +258,8 @@ _ALTERNATE = frozenset({"to", "for", "with"})
 
 def _before(own: Words, place: int) -> tuple[int, bool]:
     """The place of the word before another and its articles and numbers, and whether there are numbers."""
-    before, numbered = place - 1, False
-    while before >= 0 and not own.breaks[before + 1]:
+    before, numbered, least = place - 1, False, max(0, place - FAR)
+    while before >= least and not own.breaks[before + 1]:
         word = own.words[before]
         number = word[:1].isdigit() or (word in v.NUMBER_WORDS and word not in v.VAGUE_NUMBERS)
         numbered = numbered or number

@@ -14,6 +14,13 @@ from itertools import accumulate, pairwise
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic.spelling import PAST_FORMS, past_form
 
+FAR = 40
+"""Words over which is looked from one: no thing is said in as many, and where none of them ends, each would take the
+time of all."""
+
+LONG = 400
+"""Characters of what is said around a question at most."""
+
 
 class Words:
     """Words with their stems (empty: no content) and whether a mark of punctuation stands before each."""
@@ -79,7 +86,8 @@ def said_around(words: Sequence[str]) -> frozenset[int]:
     around, end = set[int](), 0
     for place, starts in leads:
         for start in starts:
-            found = g.POLITE.match(text, begins[place] + start) if begins[place] + start >= end else None
+            begin = begins[place] + start
+            found = g.POLITE.match(text, begin, begin + LONG) if begin >= end else None
             if found:
                 end = found.end()
                 around.update(range(place, bisect_right(begins, end - 1)))
@@ -122,7 +130,7 @@ def question(own: Words) -> tuple[int, bool]:
         if place in own.skipped or not (place == 0 or own.breaks[place] or place - 1 in own.skipped):
             continue
         first = place
-        while own.at(first) in g.LEADS and first + 1 < len(own.words):
+        while first < place + FAR and own.at(first) in g.LEADS and first + 1 < len(own.words):
             first += 1
         if first in own.skipped:
             continue

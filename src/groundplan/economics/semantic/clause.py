@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic.arrangement import Arrangement, arranged, relations_of
-from groundplan.economics.semantic.asking import Words, aimed, mood, question
+from groundplan.economics.semantic.asking import FAR, Words, aimed, mood, question
 from groundplan.economics.semantic.vocabulary import QUANTIFIERS
 
 MOST = 48
@@ -88,8 +88,8 @@ class Clause:
 
 _MARK = re.compile(r"\?(?=[\s\"')\]]|$)")
 """A mark of a question; in an address more follows it."""
-_BEGINS = re.compile(r"(?:^|(?<!\d)[.?!:\n])\s*(?:(?:please|kindly|and|then)\s+)*([A-Za-z]+)", re.IGNORECASE)
-"""The first word of each sentence."""
+_BEGINS = re.compile(r"(?:^|(?<!\d)[.?!:\n])[^\S\n]*+(?:(?:please|kindly|and|then)\s++)*([A-Za-z]+)", re.IGNORECASE)
+"""The first word of each sentence, or of a line."""
 
 
 def clause(
@@ -329,18 +329,18 @@ def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_P
         if not verb and own.follows[place + 1]:
             pair = (own.stems[place], own.stems[place + 1])
             heads.add(pair)
-            begin = place
-            while begin > 0 and own.follows[begin - 1] and not own.breaks[begin]:
+            begin, least = place, max(0, place - FAR)
+            while begin > least and own.follows[begin - 1] and not own.breaks[begin]:
                 begin -= 1
             ends = not own.follows[place + 2] or own.at(place + 2) in g.RELATIONS
             if own.at(begin - 1) in g.DETERMINERS and ends:
                 things.add(pair)
         after = place + 2 if own.at(place + 1) == "of" else place + 1
-        while own.at(after) in g.DETERMINERS and not own.breaks[after]:
+        while after < place + FAR and own.at(after) in g.DETERMINERS and not own.breaks[after]:
             after += 1
         if after > place + 1:
             held = heads if own.at(place + 1) == "of" else governs
-            while own.follows[after]:
+            while after < place + FAR and own.follows[after]:
                 held.add((own.stems[after], own.stems[place]))
                 after += 1
     return frozenset(heads), frozenset(things), frozenset(governs)
@@ -348,9 +348,10 @@ def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_P
 
 def _is_done(own: Words, place: int) -> bool:
     """Whether a form of `be` stands right before the thing that ends there: *is the damage covered*."""
-    while place > 0 and own.stems[place - 1] and not own.breaks[place]:
+    least = max(0, place - FAR)
+    while place > least and own.stems[place - 1] and not own.breaks[place]:
         place -= 1
-    while own.at(place - 1) in g.DETERMINERS:
+    while place > least and own.at(place - 1) in g.DETERMINERS:
         place -= 1
     return own.at(place - 1) in _BEINGS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import lru_cache
 from itertools import islice, pairwise
 
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.asking import asked_by, said_around
+from groundplan.economics.semantic.asking import FAR, asked_by, said_around
 from groundplan.economics.semantic.clause import Clause, clause
 from groundplan.economics.semantic.grammar import LASTING, PHRASES
 from groundplan.economics.semantic.spelling import WRITTEN, spelled
@@ -100,7 +101,7 @@ class Reading:
 
 def read(text: str) -> Reading:
     """Read a text of any length and language."""
-    put = [match.end(1) for match in _JOINED.finditer(text)]
+    put = [match.end(1) + number for number, match in enumerate(_JOINED.finditer(text))]
     spaced = _JOINED.sub(r"\1 \2", text) if put else text
     matches = list(_WORD.finditer(spaced))
     found = [match.group() for match in matches]
@@ -233,9 +234,7 @@ def _joined(words: Sequence[str]) -> Iterator[str]:
 def _place(found: re.Match[str], put: Sequence[int]) -> tuple[int, int]:
     """Where a word stands in the text as it was before a space was put in at each of these places."""
     begin, end = found.span()
-    if not put:
-        return begin, end
-    before = sum(place + number < begin for number, place in enumerate(put))
+    before = bisect_left(put, begin)
     return begin - before, end - before
 
 
@@ -328,8 +327,9 @@ def _turns(words: Sequence[str], ends: Sequence[bool]) -> tuple[tuple[str, froze
     found = []
     for place, word in enumerate(words):
         if word in _TURNS and not _of_a_verb(words, place):
-            first = next((i for i in range(place, 0, -1) if ends[i]), 0)
-            last = next((i for i in range(place + 1, len(words)) if ends[i]), len(words))
+            least, most = max(0, place - FAR), min(len(words), place + 1 + FAR)
+            first = next((i for i in range(place, least, -1) if ends[i]), least)
+            last = next((i for i in range(place + 1, most) if ends[i]), most)
             found.append((word, _some(reversed(stems[first:place])), _some(stems[place + 1 : last])))
     return tuple(found)
 
