@@ -1,18 +1,24 @@
-"""A worker that is stopped while it tells PostgreSQL something of slices keeps nobody from them: what it says is one
-message, of which PostgreSQL has all or nothing."""
+"""A worker that is stopped while it tells PostgreSQL something keeps nobody from what it tells of: of slices it is one
+message, of which PostgreSQL has all or nothing, and what it enters in several is undone while it stands still."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
+from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.test_limit_leases import quota
+from tests.unit.test_multipart import form
 
-from groundplan.blueprint.model import Budget
+from groundplan.blueprint.model import Budget, Keep
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.budgets.grant_store import Connection, Granted, Wish
@@ -109,3 +115,49 @@ async def test_a_worker_that_is_stopped_while_it_asks_keeps_nobody_from_a_slice(
         await stopping
         await first.close()
         await second.close()
+
+
+IDLE = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
+WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+KEEP = Keep(content="full", seconds=3600)
+
+
+async def entered(stack: Stack, key: str, table: str) -> Reply:
+    """The answer to a request that enters something into that table, while nobody else of the workload may."""
+    if table == "api_file":
+        body = form(("purpose", b"user_data", None), ("file", b"of a worker", "a.txt"))
+        return await stack.ask("POST", "/v1/files", key, body, content_type="multipart/form-data; boundary=xyz")
+    return await stack.post("/v1/responses", key, {"model": "one", "input": "First?", "background": True})
+
+
+async def until(stack: Stack, count: str, *named: str) -> None:
+    while stack.sql(count, *named) == [(0,)]:  # noqa: ASYNC110 -- of PostgreSQL, which tells nobody
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("table", ["background_response", "api_file"])
+async def test_a_worker_that_is_stopped_as_it_enters_something_keeps_no_other_from_it(
+    database: Database, tmp_path: Path, table: str
+) -> None:
+    async with scripted("one") as (_, port), installation(database, tmp_path) as stack, asyncio.timeout(60):
+        stack.apply(blueprint(1, [deployment("one", port)], [workload("assistant", ["one"], keep=KEEP)]))
+        stack.start()
+        await stack.ready()
+        key, first = stack.key(), stack.workers[0].pid
+        with psycopg.connect(database.superuser) as locking:
+            locking.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE".encode())
+            asking = asyncio.create_task(entered(stack, key, table))
+            await until(stack, WAITS, table)
+            os.kill(first, signal.SIGSTOP)
+        try:
+            await until(stack, IDLE)
+            stack.start()
+            await stack.ready()
+            end = time.monotonic() + 10
+            while (reply := await entered(stack, key, table)).status == 503 and time.monotonic() < end:
+                pass  # whoever waits for what is locked is refused after seconds
+            assert reply.status == 200, reply.body
+        finally:
+            os.kill(first, signal.SIGCONT)
+        late = await asking
+        assert late.status == 503 and late.json["error"]["hint"] and late.headers["retry-after"], late.body

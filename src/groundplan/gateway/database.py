@@ -23,6 +23,9 @@ SECONDS = 3.0
 """Longest that a caller waits for PostgreSQL."""
 CANCEL_SECONDS = 0.3
 """In which PostgreSQL takes it that a statement is to end, where it takes anything."""
+BRIEFLY: LiteralString = "SET idle_in_transaction_session_timeout = '2s'"
+"""What a transaction has locked, as the room of a workload for files, others wait for: a worker that is stopped in the
+middle of one keeps them from it for no longer."""
 _CONNECT_S = 2
 _INSERT_S = 5.0
 _CONNECTIONS = 2
@@ -110,4 +113,4 @@ class Pool:
 
 async def _configure(connection: Connection) -> None:
     await connection.execute(_DURABLE)
-    await connection.execute(f"SET statement_timeout = {int(SECONDS * 1000)}")
+    await connection.execute(f"SET statement_timeout = {int(SECONDS * 1000)}; {BRIEFLY}")

@@ -43,7 +43,7 @@ from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
-from groundplan.gateway.database import connect
+from groundplan.gateway.database import BRIEFLY, connect
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.halves import readable
 from groundplan.gateway.http.strict_json import UNREADABLE
@@ -171,7 +171,7 @@ class BatchRunner:
         if connection is None or connection.closed:
             connection = await connect(self._url)
             await connection.execute("SET synchronous_commit = on")
-            await connection.execute(batch_store.BRIEFLY)
+            await connection.execute(BRIEFLY)
             self._connections[use] = connection
         return connection
 

@@ -31,11 +31,9 @@ _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b
     b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
     b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired, b.output_seconds, b.said"""
 
-BRIEFLY: LiteralString = "SET idle_in_transaction_session_timeout = '2s'"
-"""Whatever moves the money of a batch has the rows of its budgets until it is committed: a worker that is stopped just
-then keeps all others from these for no longer."""
 BRIEFLY_NOW: LiteralString = "SET LOCAL idle_in_transaction_session_timeout = '2s'"
-"""The same in a transaction of a connection that others use for longer ones."""
+"""In a transaction of a connection that others use for longer ones: whatever moves the money of a batch has the rows of
+its budgets until it is committed, and a worker that is stopped just then keeps all others from these for no longer."""
 TURN_BYTES = 4 << 20
 """Of results that are in memory at once, where one alone is not larger."""
 _COUNTS = 100

@@ -22,6 +22,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.found_last import FoundLast
+from groundplan.gateway.database import BRIEFLY
 
 SECONDS = 2.0
 """Longest that a connection, or a statement, is waited for."""
@@ -123,4 +124,4 @@ class InThreads:
 
 
 def _configure(conn: psycopg.Connection[Any]) -> None:
-    conn.execute(f"SET statement_timeout = {int(SECONDS * 1000)}".encode())
+    conn.execute(f"SET statement_timeout = {int(SECONDS * 1000)}; {BRIEFLY}".encode())
