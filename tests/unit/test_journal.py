@@ -555,6 +555,31 @@ async def test_for_the_end_of_a_call_that_is_awaited_nobody_is_woken_before(tmp_
     await journal.close()
 
 
+@pytest.mark.parametrize("round_runs", [False, True])
+async def test_the_end_of_a_call_is_written_at_once_or_at_the_end_of_the_turn(tmp_path: Path, round_runs: bool) -> None:
+    """Never both: to have the loop turn once more for nothing takes longer than to write."""
+    disk, calls = Ahead(), [new_id().bytes for _ in range(2)]
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    for call in calls:
+        last = journal.reserve(reservation(call))
+    if round_runs:
+        assert journal.durable(last, patient=True) is not None
+        await until(lambda: disk.rounds)
+    journal.settle(settlement(calls[0]), ends=True)
+    journal.finish(finish(calls[0]), urgent=True, awaited=True)
+    ended = [settlement(calls[0]), finish(calls[0])]
+    assert (all_records(journal.folder)[2:] == ended) is not round_runs
+    assert journal._flushing is round_runs
+    await asyncio.sleep(0)
+    assert all_records(journal.folder)[2:] == ended
+    closing = asyncio.ensure_future(journal.close())
+    await until(lambda: disk.rounds or closing.done())
+    while disk.rounds:
+        disk.rounds.pop()(None)
+        await asyncio.sleep(0)
+    await closing
+
+
 async def test_an_end_that_nobody_is_in_a_hurry_for_is_left_to_a_round(tmp_path: Path) -> None:
     """As that of a stream: to begin with it here would hold up everybody for as long as the disk takes it."""
     disk, call = Ahead(), new_id().bytes

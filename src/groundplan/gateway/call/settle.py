@@ -79,7 +79,7 @@ def whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage
     """Settle the open attempt and end the call well, as `attempt` and `finish` do; what is to be counted is so while
     the disk works. Whoever asks for it waits until that is durable."""
     at = gateway.clock.seconds()
-    name, settled, _ = _write_attempt(gateway, exchange, at, outcome, status, usage)
+    name, settled, _ = _write_attempt(gateway, exchange, at, outcome, status, usage, ends=True)
     record, sequence = _write_finish(gateway, exchange, at, "ok", 200, "", "", awaited=True)
     if exchange.use is not None:
         written = sequence is not None
@@ -98,8 +98,11 @@ def _write_attempt(
     usage: Usage | None,
     fee: int = 0,
     flag: str = "",
+    *,
+    ends: bool = False,
 ) -> tuple[str, Settlement, int]:
-    """Name of its deployment, its settlement `at` that time (seconds since the epoch), and the sequence of that."""
+    """Name of its deployment, its settlement `at` that time (seconds since the epoch), and the sequence of that.
+    `ends`: as the journal's."""
     deployment = exchange.deployment
     if deployment is None or exchange.token is None or not exchange.attempt_started:
         raise AssertionError("no attempt is open")
@@ -126,7 +129,7 @@ def _write_attempt(
         saved=_saved(exchange, deployment, usage) if usage.cache_read else 0,
         first_chunk_us=exchange.attempt_first_us,
     )
-    sequence = gateway.journal.settle(record)
+    sequence = gateway.journal.settle(record, ends=ends)
     exchange.attempt_started = 0
     exchange.served = now
     exchange.paid = cost

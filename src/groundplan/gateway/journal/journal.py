@@ -190,14 +190,15 @@ class Journal:
             self._timer = self._loop.call_later(RESERVATION_SYNC_S, self._want_sync_if_due)
         return sequence
 
-    def settle(self, record: Settlement) -> int:
+    def settle(self, record: Settlement, *, ends: bool = False) -> int:
         """Add a settlement in the room set aside for it. On a failed journal `durable` of the sequence fails.
 
         It is written together with what follows, at the latest at the end of this turn of the loop: settlements and
         finishes of all calls that end in one turn are one write. Until then a crash settles the attempt at its bound.
+        `ends`: the finish of its call is added next, so that nothing else is to see to that.
         """
         self._owed -= SETTLEMENT_ROOM
-        return self._append(frame(SETTLEMENT, self._sequence + 1, encode(record)))
+        return self._append(frame(SETTLEMENT, self._sequence + 1, encode(record)), followed=ends)
 
     def finish(self, record: Finish, *, urgent: bool = False, awaited: bool = False) -> int:
         """Write the end of a call, as `settle` does; `urgent` asks for a sync at once (so does `durable`). `awaited`:
@@ -215,6 +216,10 @@ class Journal:
         if len(framed) > MAX_FRAME or (len(framed) > room > 0 and self._room() < len(framed)):
             framed = self._shortened(record)
         if reservations:
+            if awaited and urgent and not self._wanted and not self._syncing and len(self._calls) < CROWD:
+                sequence = self._write(framed)
+                self._sync.ahead(self._current.descriptor, self._current.offset)
+                return sequence
             sequence = self._append(framed)
         else:
             try:
@@ -222,12 +227,7 @@ class Journal:
             except Unavailable:
                 self.counters.dropped += 1
                 raise
-        if urgent and not self._wanted:
-            if awaited:
-                if reservations and len(self._calls) < CROWD and not self._syncing:
-                    self._flush()
-                    self._sync.ahead(self._current.descriptor, self._current.offset)
-                return sequence
+        if urgent and not awaited and not self._wanted:
             if reservations or time.monotonic() >= self._quiet_from:
                 self._want_sync()
             elif self._timer is None:
@@ -315,12 +315,12 @@ class Journal:
             raise _unavailable(self._failure)
         return sequence
 
-    def _append(self, framed: bytes) -> int:
-        """As `_write`, at the latest when this turn of the loop is over."""
+    def _append(self, framed: bytes, *, followed: bool = False) -> int:
+        """As `_write`, at the latest when this turn of the loop is over, or with what it is `followed` by."""
         self._sequence += 1
         self._pending.append(framed)
         self._pending_bytes += len(framed)
-        if not self._flushing:
+        if not self._flushing and not followed:
             self._flushing = True
             self._loop.call_soon(self._flush_soon)
         return self._sequence
