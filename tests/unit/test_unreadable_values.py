@@ -152,3 +152,15 @@ async def test_an_answer_that_cannot_be_looked_at_is_not_given(tmp_path: Path, s
         assert reply.status == (200 if stream else 503) and told in reply.body, reply.body
         assert b"1e999" not in reply.body
         await rig.books()
+
+
+async def test_the_last_event_of_a_stream_that_is_no_utf_8_and_cannot_be_looked_at_is_not_given(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is looked at once the call is settled."""
+    said = b'{"object":"text_completion","choices":[{"text":"Hi","finish_reason":"stop"}],"\xe9":1}'
+    place = {"one": {"serves": ["completions"]}}
+    async with saying(tmp_path, STREAM + events(said, b"[DONE]"), workloads=LOOKED_AT, more=place) as rig:
+        reply = await asked(rig, "/v1/completions", {"model": "auto", "prompt": "x", "stream": True})
+        assert b'"stream_broken"' in reply.body and b"Hi" not in reply.body and caplog.text == "", reply.body
+        await rig.books()

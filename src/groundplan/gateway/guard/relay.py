@@ -157,7 +157,7 @@ class GuardedRelay(Wrapped):
         try:
             refuse_depth(data)
             event = value_of(data)
-        except (msgspec.DecodeError, Invalid) as error:
+        except (*UNREADABLE, Invalid) as error:
             raise Malformed("an event of the stream is no JSON that can be looked at") from error
         if self._respells and (bare := pieces.without_logprobs(event)) is not event:
             event, block = bare, _block(head, _encode(bare))
