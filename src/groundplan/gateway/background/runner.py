@@ -39,10 +39,10 @@ from groundplan.gateway.call.stored import stores
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.database import connect
 from groundplan.gateway.http import errors
-from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces import answers, responses_shape

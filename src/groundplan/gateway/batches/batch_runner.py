@@ -45,8 +45,8 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.database import BRIEFLY, connect
 from groundplan.gateway.http.collected import Collected
-from groundplan.gateway.http.halves import readable
 from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.surrogates import readable
 from groundplan.ledger.model import Charge
 
 LOOK_S = 0.5

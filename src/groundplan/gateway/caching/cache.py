@@ -33,8 +33,8 @@ from groundplan.gateway.call.ground import QUERY
 from groundplan.gateway.call.leaving import leave, leave_stream
 from groundplan.gateway.call.stored import stores
 from groundplan.gateway.call.stream import EVENT_STREAM
-from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces import answers, pieces
 from groundplan.gateway.telemetry import content

@@ -15,7 +15,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.guard import media
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.guard.run import NOTHING, Guarding, guards
-from groundplan.gateway.http.halves import value_of
+from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.surfaces.pieces import Channel
 from groundplan.gateway.surfaces.realtime_events import HEARD_AS, HEARD_WHOLE, pieces_of

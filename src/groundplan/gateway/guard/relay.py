@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Denied, Invalid
-from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
+from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.surfaces.codec import Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.pieces import Channel, Slot

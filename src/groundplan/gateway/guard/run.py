@@ -19,7 +19,7 @@ from groundplan.gateway.apart import CHECKED_BYTES, InParts, apart, in_parts
 from groundplan.gateway.guard import judge, media, personal
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
-from groundplan.gateway.http.halves import value_of
+from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.policy.gate import Whose
 from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.surfaces.body import not_read

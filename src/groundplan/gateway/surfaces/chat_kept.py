@@ -18,9 +18,9 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.surfaces.chat import ChatCompletions, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.chat_relay import ChatRelay, CopiesRelay
 from groundplan.gateway.surfaces.codec import Relay

@@ -13,8 +13,8 @@ from uuid import UUID
 import msgspec
 
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.surfaces import responses_api
 from groundplan.gateway.surfaces.response_shelf import Kept, owner_of
 from groundplan.gateway.surfaces.responses import OF_BACKGROUND, Responses, input_of, told

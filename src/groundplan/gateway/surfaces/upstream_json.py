@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from groundplan.gateway.http.halves import without_halves
 from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.surrogates import without_surrogates
 from groundplan.gateway.surfaces.codec import Answered, Codec, Malformed
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def understood(read: Callable[[bytes], Read], data: bytes, promise: str = ANSWER
                 return read(_with_untrue_usage(data, found[1].split(".")[1:]))
             if str(error).endswith(_NO_LIST):
                 return read(with_choices(data))
-            return read(without_halves(data, error))
+            return read(without_surrogates(data, error))
         except UNREADABLE:
             pass
         raise Malformed(promise) from error

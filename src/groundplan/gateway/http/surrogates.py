@@ -1,5 +1,5 @@
-"""Halves of characters in JSON: one of the two escapes of a character beyond U+FFFF, alone. Whoever cuts a text by
-UTF-16 sends them apart. JSON may hold them, a decoder of UTF-8 does not bear them. Pure.
+"""Lone surrogates in JSON: one of the two escapes of a character beyond U+FFFF, without the other. Whoever cuts a text
+by UTF-16 sends them apart. JSON may hold them, a decoder of UTF-8 does not bear them. Pure.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-_HALF = re.compile(
+_LONE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
 
 
-def without_halves(data: bytes, error: msgspec.DecodeError) -> bytes:
-    """`data`, which could not be decoded, with a sign for each half. Raises `error` where there is none: something else
-    is wrong."""
-    made, found = _HALF.subn(rb"\\ufffd", data)
+def without_surrogates(data: bytes, error: msgspec.DecodeError) -> bytes:
+    """`data`, which could not be decoded, with a sign for each lone surrogate. Raises `error` where there is none:
+    something else is wrong."""
+    made, found = _LONE.subn(rb"\\ufffd", data)
     if not found:
         raise error
     return made
@@ -28,7 +28,7 @@ def value_of(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        return msgspec.json.decode(without_halves(data, error))
+        return msgspec.json.decode(without_surrogates(data, error))
 
 
 def readable(data: bytes) -> bytes:
@@ -36,6 +36,6 @@ def readable(data: bytes) -> bytes:
     try:
         msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        data = without_halves(data, error)
+        data = without_surrogates(data, error)
         msgspec.json.decode(data)
     return data
