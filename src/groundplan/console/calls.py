@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.late_route import late_router
 from groundplan.console import receipt, unsent
-from groundplan.console.render import Instead, Signed, Visitor, api_of, failed, page, show
+from groundplan.console.render import Signed, Visitor, answer_to, api_of, page, show
 from groundplan.console.told import back
 from groundplan.console.traffic_svg import sparkline, waterfall
 
@@ -87,15 +87,13 @@ async def cancel_response(request: Request, csrf: Text, id: Text) -> RedirectRes
 
 @router.get("/calls/{call_id}")
 async def call(request: Request, visitor: Signed, call_id: str) -> HTMLResponse:
-    reply = await visitor.api.get(f"/api/calls/{quote(call_id, safe='')}")
-    if not reply.ok:
-        raise Instead(failed(reply, visitor))
+    body = await answer_to(visitor, f"/api/calls/{quote(call_id, safe='')}")
     values = {
-        "call": reply.body,
-        "steps": receipt.steps(reply.body),
-        "used": receipt.share_used(reply.body),
+        "call": body,
+        "steps": receipt.steps(body),
+        "used": receipt.share_used(body),
         "tokens": receipt.used,
-        "waterfall": waterfall(reply.body),
+        "waterfall": waterfall(body),
     }
     return await show(request, visitor, "receipt.html", "/calls", **values)
 

@@ -12,7 +12,7 @@ from groundplan.api.late_route import late_router
 from groundplan.console.actions import Text
 from groundplan.console.paged import LISTED, part_of
 from groundplan.console.pages import fetch
-from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.render import Signed, answer_to, api_of, show
 from groundplan.console.told import back
 
 router = late_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
@@ -52,20 +52,16 @@ async def framework(request: Request, visitor: Signed, name: str, workload: str 
 
 @router.get("/evidence")
 async def evidence(request: Request, visitor: Signed, subject: str = "", what: str = "") -> HTMLResponse:
-    reply = await visitor.api.get("/api/evidence", subject=subject, what=what)
-    if not reply.ok:
-        return failed(reply, visitor)
-    values = {"subject": subject, "what": what, "evidence": reply.body["evidence"]}
+    body = await answer_to(visitor, "/api/evidence", subject=subject, what=what)
+    values = {"subject": subject, "what": what, "evidence": body["evidence"]}
     return await show(request, visitor, "evidence.html", "/governance", **values)
 
 
 @router.get("/register")
 async def register(request: Request, visitor: Signed, kind: str = "") -> HTMLResponse:
-    reply = await visitor.api.get("/api/register", kind=kind)
-    if not reply.ok:
-        return failed(reply, visitor)
-    part = part_of(request, reply.body["entries"], _told)
-    return await show(request, visitor, "register.html", "/governance", kind=kind, register=reply.body, part=part)
+    body = await answer_to(visitor, "/api/register", kind=kind)
+    part = part_of(request, body["entries"], _told)
+    return await show(request, visitor, "register.html", "/governance", kind=kind, register=body, part=part)
 
 
 @router.get("/prompts/{name}")
@@ -76,10 +72,8 @@ async def prompt(request: Request, visitor: Signed, name: str, old: str = "", ne
     known = [str(each["digest"])[:12] for each in found["prompt"]["versions"]]
     new = new if new in known else known[0]
     old = old if old in known else known[min(1, len(known) - 1)]
-    reply = await visitor.api.get(f"{path}/diff", old=old, new=new)
-    if not reply.ok:
-        return failed(reply, visitor)
-    values = {"old": old, "new": new, "diff": reply.body}
+    body = await answer_to(visitor, f"{path}/diff", old=old, new=new)
+    values = {"old": old, "new": new, "diff": body}
     return await show(request, visitor, "prompt.html", "/governance", **found, **values)
 
 
@@ -99,10 +93,7 @@ async def documents(request: Request, visitor: Signed, name: str = "", workload:
     known = found["kinds"]["workloads"]
     made = None
     if name in names and workload in known:
-        reply = await visitor.api.get(f"/api/exports/documents/{name}/{quote(workload, safe='')}")
-        if not reply.ok:
-            return failed(reply, visitor)
-        made = reply.body
+        made = await answer_to(visitor, f"/api/exports/documents/{name}/{quote(workload, safe='')}")
     values = {"name": name, "workload": workload, "made": made}
     return await show(request, visitor, "legal_documents.html", "/governance", **found, **values)
 

@@ -18,7 +18,7 @@ from groundplan.api.late_route import late_router
 from groundplan.console import charts, cost_charts
 from groundplan.console.cost import budget, rows, saving, total, unusual
 from groundplan.console.pages import fetch
-from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.render import Signed, answer_to, api_of, show
 
 router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
 DIMENSIONS = (
@@ -200,12 +200,10 @@ async def files(visitor: Signed, name: str, team: str = "", month: str = "", cha
             "-".join(filter(None, ("statement", _plain(team), month))) + f".{kind}",
             f"/api/cost/statements.{kind}?{urlencode(query)}",
         )
-    reply = await visitor.api.get(path)
-    if not reply.ok:
-        return failed(reply, visitor)
+    body = await answer_to(visitor, path)
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
     media = "application/pdf" if file.endswith(".pdf") else "text/csv; charset=utf-8"
-    return Response(reply.body, media_type=media, headers=headers)
+    return Response(body, media_type=media, headers=headers)
 
 
 def _plain(name: str) -> str:

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.late_route import late_router
 from groundplan.console.pages import fetch
-from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.render import Signed, answer_to, api_of, show
 from groundplan.console.told import back
 
 router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -27,10 +27,8 @@ async def erasures(request: Request, visitor: Signed) -> HTMLResponse:
 
 @router.get(f"{PAGE}/{{erasure_id}}")
 async def erasure(request: Request, visitor: Signed, erasure_id: str) -> HTMLResponse:
-    reply = await visitor.api.get(f"/api/erasures/{quote(erasure_id, safe='')}")
-    if not reply.ok:
-        return failed(reply, visitor)
-    return await show(request, visitor, "erasure.html", HERE, one=reply.body)
+    one = await answer_to(visitor, f"/api/erasures/{quote(erasure_id, safe='')}")
+    return await show(request, visitor, "erasure.html", HERE, one=one)
 
 
 @router.get(f"{PAGE}/{{erasure_id}}/receipt")

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from groundplan.api.late_route import late_router
 from groundplan.console import unsent
 from groundplan.console.pages import fetch
-from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.render import Signed, answer_to, api_of, failed, show
 from groundplan.console.told import back
 from groundplan.knowledge.evaluation import plot
 
@@ -66,16 +66,14 @@ async def documents(
 ) -> HTMLResponse:  # fmt: skip
     given = (("source", source), ("state", state), ("text", text), ("holds", holds))
     query = {name: value for name, value in given if value}
-    reply = await visitor.api.get("/api/knowledge/documents", **query, **({"after": after} if after else {}))
-    if not reply.ok:
-        return failed(reply, visitor)
+    body = await answer_to(visitor, "/api/knowledge/documents", **query, **({"after": after} if after else {}))
     names: dict[str, Any] = {"sources": [], "deletions": []}
     if visitor.sees_all:
         names = await fetch(visitor, sources="/api/knowledge/sources", deletions="/api/knowledge/deletions")
     values = {"source": source, "state": state, "text": text, "holds": holds, "states": STATES, **names}
-    behind = reply.body["next"]
+    behind = body["next"]
     return await show(
-        request, visitor, "documents.html", HERE, tab="documents", documents=reply.body["documents"],
+        request, visitor, "documents.html", HERE, tab="documents", documents=body["documents"],
         first=urlencode(query) if after else None, more=urlencode({**query, "after": behind}) if behind else None,
         **values,
     )  # fmt: skip
@@ -84,11 +82,9 @@ async def documents(
 @router.get("/knowledge/documents/{document_id}")
 async def document(request: Request, visitor: Signed, document_id: str, person: str = "") -> HTMLResponse:
     path = f"/api/knowledge/documents/{quote(document_id, safe='')}"
-    reply = await visitor.api.get(path)
-    if not reply.ok:
-        return failed(reply, visitor)
-    if "access" in reply.body:
-        return await show(request, visitor, "document_read.html", HERE, tab="search", **reply.body)
+    answer = await answer_to(visitor, path)
+    if "access" in answer:
+        return await show(request, visitor, "document_read.html", HERE, tab="search", **answer)
     links = await visitor.api.get(f"{path}/links")
     access: dict[str, Any] | None = None
     told = ""
@@ -97,8 +93,8 @@ async def document(request: Request, visitor: Signed, document_id: str, person: 
         access, told = (asked.body, "") if asked.ok else (None, asked.problem)
     return await show(
         request, visitor, "document.html", HERE, tab="documents", asked=person, access=access, told=told,
-        held=holding(reply.body["document"]), reasons=REASONS, links=links.body["links"] if links.ok else [],
-        **reply.body,
+        held=holding(answer["document"]), reasons=REASONS, links=links.body["links"] if links.ok else [],
+        **answer,
     )  # fmt: skip
 
 
@@ -109,17 +105,15 @@ async def findings(
     kind = kind if kind.startswith("knowledge.") else ""
     below = {"below": f"source/{source}"} if source else {}
     behind = {"before": before} if before else {}
-    reply = await visitor.api.get("/api/findings", kind=kind or "knowledge.", **behind, **below)
-    if not reply.ok:
-        return failed(reply, visitor)
+    answer = await answer_to(visitor, "/api/findings", kind=kind or "knowledge.", **behind, **below)
     found: dict[str, Any] = (
         await fetch(visitor, sources="/api/knowledge/sources") if visitor.sees_all else {"sources": []}
     )
     counts = await visitor.api.get("/api/findings/kinds", kind="knowledge.", **below)
     query = {name: value for name, value in (("kind", kind), ("source", source)) if value}
-    older = reply.body["next"]
+    older = answer["next"]
     return await show(
-        request, visitor, "knowledge_findings.html", HERE, tab="findings", findings=reply.body["findings"],
+        request, visitor, "knowledge_findings.html", HERE, tab="findings", findings=answer["findings"],
         kinds=counts.body["kinds"] if counts.ok else {}, kind=kind, source=source,
         first=urlencode(query) if before else None, more=urlencode({**query, "before": older}) if older else None,
         **found,

@@ -13,7 +13,7 @@ from groundplan.console.client import Reply
 from groundplan.console.cost import budget
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
-from groundplan.console.render import Instead, Signed, Visitor, after_day, failed, page, show
+from groundplan.console.render import Signed, Visitor, after_day, answer_to, failed, page, show
 
 router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
 ENTRIES_SHOWN = 50
@@ -69,13 +69,11 @@ async def workloads(
     """A page of the list; `search` and `site` narrow it."""
     query = {name: value for name, value in (("search", search[:200]), ("site", site[:63])) if value}
     behind = {"after": after[:63]} if after else {}
-    reply = await visitor.api.get("/api/workloads", limit=str(LISTED), **query, **behind)
-    if not reply.ok:
-        return failed(reply, visitor)
-    following = reply.body["next"]
+    body = await answer_to(visitor, "/api/workloads", limit=str(LISTED), **query, **behind)
+    following = body["next"]
     values = {
-        "rows": [{**row, "marks": marks(row)} for row in reply.body["workloads"]],
-        "total": reply.body["total"],
+        "rows": [{**row, "marks": marks(row)} for row in body["workloads"]],
+        "total": body["total"],
         "asked": {"search": search[:200], "site": site[:63]},
         "first": urlencode(query) if after else None,
         "more": urlencode({**query, "after": following}) if following else None,
@@ -181,10 +179,8 @@ async def blueprint(request: Request, visitor: Signed, number: str) -> HTMLRespo
 
 @router.get("/kill")
 async def kill(request: Request, visitor: Signed) -> HTMLResponse:
-    reply = await visitor.api.get("/api/kill")
-    if not reply.ok:
-        raise Instead(failed(reply, visitor))
-    return await show(request, visitor, "kill.html", "/kill", **reply.body)
+    body = await answer_to(visitor, "/api/kill")
+    return await show(request, visitor, "kill.html", "/kill", **body)
 
 
 async def _simple(request: Request, visitor: Visitor, template: str, here: str, **paths: str) -> HTMLResponse:
@@ -200,9 +196,6 @@ async def fetch(visitor: Visitor, **paths: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, path in paths.items():
-        reply = await visitor.api.get(path)
-        if not reply.ok:
-            raise Instead(failed(reply, visitor))
-        body = reply.body
+        body = await answer_to(visitor, path)
         found[name] = body[name] if isinstance(body, dict) and isinstance(body.get(name), list) else body
     return found

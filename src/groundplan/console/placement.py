@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from groundplan.api.late_route import late_router
 from groundplan.console import unsent
 from groundplan.console.paged import asked_of, part_told
-from groundplan.console.render import Instead, Signed, api_of, failed, show
+from groundplan.console.render import Signed, answer_to, api_of, show
 from groundplan.placement import pictures
 
 router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -45,10 +45,8 @@ async def placement(request: Request, visitor: Signed) -> HTMLResponse:
     plan = asked.body if asked.ok else None
     if plan is not None:
         part = {"limit": str(LISTED), "among": ",".join(row["workload"] for row in plan["workloads"])}
-    reply = await visitor.api.get("/api/placement/served", **part)
-    if not reply.ok:
-        raise Instead(failed(reply, visitor))
-    served, listed = reply.body["placements"], reply.body if plan is None else plan
+    answer = await answer_to(visitor, "/api/placement/served", **part)
+    served, listed = answer["placements"], answer if plan is None else plan
     following = listed["next"]
     values: dict[str, Any] = {
         "plan": plan, "placements": served, "paper": find_spec("reportlab") is not None, "search": search,
@@ -71,22 +69,18 @@ async def ways(request: Request, visitor: Signed) -> HTMLResponse:
     """The front of cost, latency, carbon and hours, and who moves where the weights are moved."""
     asked = {name: request.query_params.get(name, "")[:12] for name in WEIGHTS}
     given = urlencode({name: value for name, value in asked.items() if value})
-    reply = await visitor.api.get(f"/api/placement/front?{given}")
-    if not reply.ok:
-        raise Instead(failed(reply, visitor))
-    found = reply.body["ways"]
+    body = await answer_to(visitor, f"/api/placement/front?{given}")
+    found = body["ways"]
     chart = pictures.ways(found) if len(found) > 1 else ""
-    values = {"ways": found, "chart": chart, "yours": reply.body["yours"], "asked": asked}
+    values = {"ways": found, "chart": chart, "yours": body["yours"], "asked": asked}
     return await show(request, visitor, "placement_ways.html", HERE, weights=WEIGHTS, **values)
 
 
 @router.get("/placement/ahead")
 async def ahead(request: Request, visitor: Signed) -> HTMLResponse:
     """The coming months: what each period costs, who moves, what fills up, what to commit to."""
-    reply = await visitor.api.get("/api/placement/ahead")
-    if not reply.ok:
-        raise Instead(failed(reply, visitor))
-    return await show(request, visitor, "placement_ahead.html", HERE, found=reply.body)
+    found = await answer_to(visitor, "/api/placement/ahead")
+    return await show(request, visitor, "placement_ahead.html", HERE, found=found)
 
 
 @router.get("/placement/what-if")
@@ -106,12 +100,10 @@ async def what_if(request: Request, visitor: Signed) -> HTMLResponse:
 @router.get("/placement/drift")
 async def drift(request: Request, visitor: Signed) -> HTMLResponse:
     search, start = asked_of(request)
-    reply = await visitor.api.get("/api/placement/drift", search=search, begin=str(start), limit=str(CHARTS))
-    if not reply.ok:
-        raise Instead(failed(reply, visitor))
-    part = part_told(request, reply.body["charts"], reply.body["total"], CHARTS)
+    body = await answer_to(visitor, "/api/placement/drift", search=search, begin=str(start), limit=str(CHARTS))
+    part = part_told(request, body["charts"], body["total"], CHARTS)
     charts = await run_in_threadpool(lambda: [{**each, "svg": pictures.control(each)} for each in part.rows])
-    values = {name: reply.body[name] for name in ("drifts", "replan", "calls_day")}
+    values = {name: body[name] for name in ("drifts", "replan", "calls_day")}
     return await show(request, visitor, "placement_drift.html", HERE, charts=charts, part=part, **values)
 
 
@@ -130,10 +122,7 @@ async def replan(request: Request, csrf: Annotated[str, Form(max_length=2000)]) 
 @router.get("/placement/{workload}")
 async def one(request: Request, visitor: Signed, workload: str) -> HTMLResponse:
     """Why one workload is where it is, with its load and what its own room bears."""
-    reply = await visitor.api.get(f"/api/placement/why/{quote(workload, safe='')}")
-    if not reply.ok:
-        raise Instead(failed(reply, visitor))
-    found = reply.body
+    found = await answer_to(visitor, f"/api/placement/why/{quote(workload, safe='')}")
     week = found["curve"]
     own = max(week) * LEVELS[found["place"]["level"]] if week and found["place"]["burst"] else None
     values = {

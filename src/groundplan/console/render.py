@@ -242,3 +242,11 @@ def failed(reply: Reply, visitor: Visitor) -> HTMLResponse:
         csrf=visitor.csrf,
         blueprint=visitor.status.get("blueprint"),
     )
+
+
+async def answer_to(visitor: Visitor, path: str, **query: str) -> Any:
+    """What the API answers; where that is an error, it is shown instead of the page."""
+    reply = await visitor.api.get(path, **query)
+    if not reply.ok:
+        raise Instead(failed(reply, visitor))
+    return reply.body

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.api.late_route import late_router
 from groundplan.console.paged import part_of
-from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.render import Signed, answer_to, api_of, show
 from groundplan.console.told import back
 
 router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -20,14 +20,8 @@ HERE = "/governance/rights"
 
 @router.get(HERE)
 async def rights(request: Request, visitor: Signed) -> HTMLResponse:
-    replies = [
-        await visitor.api.get(path)
-        for path in ("/api/appointments", "/api/tokens", "/api/access-review", "/api/people")
-    ]
-    for reply in replies:
-        if not reply.ok:
-            return failed(reply, visitor)
-    appointments, tokens, review, people = (reply.body for reply in replies)
+    paths = ("/api/appointments", "/api/tokens", "/api/access-review", "/api/people")
+    appointments, tokens, review, people = [await answer_to(visitor, path) for path in paths]
     values = {
         "appointments": appointments["appointments"],
         "tokens": tokens["tokens"],
@@ -46,10 +40,8 @@ async def rights(request: Request, visitor: Signed) -> HTMLResponse:
 
 @router.get("/governance/who")
 async def who(request: Request, visitor: Signed) -> HTMLResponse:
-    reply = await visitor.api.get("/api/who-decides")
-    if not reply.ok:
-        return failed(reply, visitor)
-    return await show(request, visitor, "who.html", "/governance", questions=reply.body["questions"])
+    body = await answer_to(visitor, "/api/who-decides")
+    return await show(request, visitor, "who.html", "/governance", questions=body["questions"])
 
 
 @router.post("/do/emergency")

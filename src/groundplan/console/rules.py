@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from groundplan.api.late_route import late_router
 from groundplan.console.actions import Text
 from groundplan.console.client import Reply
-from groundplan.console.render import Signed, Visitor, after_day, api_of, failed, show
+from groundplan.console.render import Signed, Visitor, after_day, answer_to, api_of, failed, show
 from groundplan.console.told import back, reach
 
 router = late_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
@@ -69,19 +69,15 @@ def _problems(reply: Reply | None) -> str:
 
 @router.get("/reviews")
 async def reviews(request: Request, visitor: Signed, all: str = "") -> HTMLResponse:
-    reply = await visitor.api.get("/api/reviews", all="true" if all else "false")
-    if not reply.ok:
-        return failed(reply, visitor)
-    values = {"reviews": reply.body["reviews"], "minutes": reply.body["minutes"], "everything": bool(all)}
+    body = await answer_to(visitor, "/api/reviews", all="true" if all else "false")
+    values = {"reviews": body["reviews"], "minutes": body["minutes"], "everything": bool(all)}
     return await show(request, visitor, "reviews.html", "/governance", **values)
 
 
 @router.get("/reviews/{id}")
 async def review(request: Request, visitor: Signed, id: str) -> HTMLResponse:
-    reply = await visitor.api.get(f"/api/reviews/{quote(id, safe='')}")
-    if not reply.ok:
-        return failed(reply, visitor)
-    return await show(request, visitor, "review.html", "/governance", held=reply.body)
+    body = await answer_to(visitor, f"/api/reviews/{quote(id, safe='')}")
+    return await show(request, visitor, "review.html", "/governance", held=body)
 
 
 @forms.post("/review-release")

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from groundplan.api.late_route import late_router
 from groundplan.console.charts import COLOURS, INK
+from groundplan.console.cost_charts import svg
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, show
 
@@ -77,7 +78,8 @@ def chart(points: Sequence[dict[str, Any]]) -> str:
         base.transform_filter(altair.datum.label != "").mark_text(align="left", dx=14, dy=12, color=INK, fontSize=11,
                                                                   lineBreak="\n").encode(x=x, y=y, text="label:N"),
     ]  # fmt: skip
-    return _svg(altair.layer(*layers))
+    made = altair.layer(*layers)
+    return svg(made.configure_legend(labelColor=INK, titleColor=INK, symbolFillColor=INK, symbolStrokeColor=INK))
 
 
 def _row(point: dict[str, Any]) -> dict[str, Any]:
@@ -116,15 +118,3 @@ def _labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _close(one: dict[str, Any], other: dict[str, Any], wide: float) -> bool:
     apart = float(abs(one["cost"] - other["cost"])), float(abs(one["quality"] - other["quality"]))
     return apart[0] < 0.25 * wide and apart[1] < 0.025
-
-
-def _svg(made: Any) -> str:
-    import vl_convert  # noqa: PLC0415 -- heavy
-
-    styled = (
-        made.configure_axis(labelColor=INK, titleColor=INK, gridColor="#8886", domainColor=INK, tickColor=INK)
-        .configure_legend(labelColor=INK, titleColor=INK, symbolFillColor=INK, symbolStrokeColor=INK)
-        .configure_view(stroke=None)
-        .properties(background="transparent")
-    )
-    return str(vl_convert.vegalite_to_svg(styled.to_dict()))

@@ -9,7 +9,7 @@ from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.api.late_route import late_router
-from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.console.render import Signed, answer_to, api_of, show
 from groundplan.console.told import back
 
 router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -18,16 +18,10 @@ Text = Annotated[str, Form(max_length=2100)]
 
 @router.get("/you")
 async def you(request: Request, visitor: Signed) -> HTMLResponse:
-    keys = await visitor.api.get("/api/passkeys")
-    waiting = await visitor.api.get("/api/passkeys", waiting="true")
-    open_ = await visitor.api.get("/api/sessions")
-    for reply in (keys, waiting, open_):
-        if not reply.ok:
-            return failed(reply, visitor)
     values = {
-        "passkeys": keys.body["passkeys"],
-        "waiting": waiting.body["passkeys"],
-        "sessions": open_.body["sessions"],
+        "passkeys": (await answer_to(visitor, "/api/passkeys"))["passkeys"],
+        "waiting": (await answer_to(visitor, "/api/passkeys", waiting="true"))["passkeys"],
+        "sessions": (await answer_to(visitor, "/api/sessions"))["sessions"],
     }
     return await show(request, visitor, "you.html", "/you", **values)
 
@@ -35,10 +29,8 @@ async def you(request: Request, visitor: Signed) -> HTMLResponse:
 @router.get("/you/terminal/{request_id}")
 async def terminal(request: Request, visitor: Signed, request_id: str) -> HTMLResponse:
     """What a terminal wants to say in one's name."""
-    reply = await visitor.api.get(f"/api/terminals/{quote(request_id, safe='')}")
-    if not reply.ok:
-        return failed(reply, visitor)
-    return await show(request, visitor, "terminal.html", "/you", asked=reply.body)
+    body = await answer_to(visitor, f"/api/terminals/{quote(request_id, safe='')}")
+    return await show(request, visitor, "terminal.html", "/you", asked=body)
 
 
 @router.post("/do/terminal-confirm")
