@@ -85,6 +85,7 @@ def test_logging_and_structlog_of_a_process_write_the_same_shape() -> None:
         "from groundplan.core.logs import configure\n"
         "configure('shipper')\n"
         "for library in ('httpx', 'websockets.server'):\n logging.getLogger(library).info('one more call')\n"
+        "logging.getLogger('python_multipart.multipart').warning('one more form')\n"
         "logging.getLogger('a.b').warning('one %s', 1)\n"
         "get_logger().info('two', password='x', count=2)\n"
         "try:\n 1 / 0\nexcept ZeroDivisionError:\n get_logger().exception('three')\n"

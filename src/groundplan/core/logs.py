@@ -95,8 +95,9 @@ def process() -> str:
     return next((lines.process for lines in named if isinstance(lines, Lines)), "groundplan")
 
 
-_LINE_A_CALL = ("httpx", "websockets")
-"""Libraries that tell of each request: what was called is in the ledger, and no log grows with it."""
+_LINE_A_CALL = {"httpx": logging.WARNING, "websockets": logging.WARNING, "python_multipart": logging.ERROR}
+"""Libraries that tell of each request, or of what is wrong with one, and from where on they are heard: what was called
+is in the ledger, whoever asked is told what was wrong, and no log grows with either."""
 
 
 def configure(process: str) -> None:
@@ -106,5 +107,5 @@ def configure(process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    for name in _LINE_A_CALL:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, least in _LINE_A_CALL.items():
+        logging.getLogger(name).setLevel(least)
