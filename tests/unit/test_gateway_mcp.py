@@ -267,6 +267,23 @@ async def test_one_server_costs_nobody_the_tools_of_the_others(tmp_path: Path, m
         never.set()
 
 
+@pytest.mark.parametrize("told", [5, True, "x", {"name": "a"}])
+async def test_what_is_no_list_of_a_server_has_nothing_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Any
+) -> None:
+    def answer(model: ScriptedMcp, message: dict[str, Any], response: Response) -> None:
+        result = dict.fromkeys(("tools", "resources", "prompts", "contents", "messages"), told)
+        response.send(200, json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode())
+
+    monkeypatch.setattr(ScriptedMcp, "_answer", answer)
+    async with stack(tmp_path, grounding=bp.Grounding(sources=["handbook"])) as (rig, _):
+        assert [each["name"] for each in (await ask(rig, "tools/list"))["tools"]] == ["search"]
+        assert (await ask(rig, "resources/list"))["resources"] == []
+        uri = "groundplan-mcp://crm/crm%3A%2F%2Fnotes%2Fone"
+        assert (await ask(rig, "resources/read", uri=uri))["contents"] == []
+        assert (await ask(rig, "prompts/get", name="crm__greet"))["messages"] == []
+
+
 async def test_a_use_is_not_tried_again(tmp_path: Path) -> None:
     """Its server may have acted before the connection ended, also where that was one that had been used before."""
     async with stack(tmp_path) as (rig, model):

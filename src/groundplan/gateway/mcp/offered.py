@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import Invalid
-from groundplan.gateway.mcp.wire import SEPARATOR, named, split
+from groundplan.gateway.mcp.wire import SEPARATOR, named, objects, split
 
 SCHEME = "groundplan-mcp://"
 LONGEST = 4000
@@ -150,11 +150,11 @@ class Looker:
 def checked(kind: Kind, server: str, result: dict[str, Any], by: Looker) -> Any:
     """What a server gave, with every text of it looked at."""
     if kind.what == "prompt":
-        messages = [_message(each, by) for each in result.get("messages") or () if isinstance(each, dict)]
+        messages = [_message(each, by) for each in objects(result.get("messages"))]
         described = result.get("description")
         made = {"description": by.look(described)} if isinstance(described, str) else {}
         return {**result, **made, "messages": messages}
-    contents = [_content(each, server, by) for each in result.get("contents") or () if isinstance(each, dict)]
+    contents = [_content(each, server, by) for each in objects(result.get("contents"))]
     return {**result, "contents": contents}
 
 

@@ -23,7 +23,7 @@ from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
-from groundplan.gateway.mcp.wire import VERSIONS
+from groundplan.gateway.mcp.wire import VERSIONS, objects
 from groundplan.gateway.upstream.connection import UNCOUNTED, UpstreamConnection, UpstreamFailure, still
 from groundplan.gateway.upstream.room import Room, Share
 
@@ -135,9 +135,7 @@ class Servers:
         cursor: Any = None
         for _ in range(PAGES):
             page = await self.ask(server, method, {"cursor": cursor} if cursor else {}, caller)
-            found += [
-                each for each in page.get(key) or () if isinstance(each, dict) and isinstance(each.get(field), str)
-            ]
+            found += [each for each in objects(page.get(key)) if isinstance(each.get(field), str)]
             cursor = page.get("nextCursor")
             if not cursor:
                 break

@@ -115,6 +115,11 @@ def readable(tool: dict[str, Any]) -> bool:
     )
 
 
+def objects(told: Any) -> list[dict[str, Any]]:
+    """Those of a list that a server tells; none of what is no list."""
+    return [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+
+
 def digest(server: str, tool: str, arguments: dict[str, Any]) -> str:
     """What an approval is bound to."""
     told = msgspec.json.encode([server, tool, arguments], order="deterministic")
