@@ -241,6 +241,20 @@ def test_the_readme_leads_to_every_page_and_tells_the_layers() -> None:
     assert told == [re.findall(r"groundplan\.(\w+)", layer) for layer in layers]
 
 
+def prose(page: str) -> list[str]:
+    """The paragraphs and points of a page, without links, tables and code."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    told = re.split(r"\n\s*\n|\n(?= *(?:- |\d+\. |\|))", re.sub(r"\]\([^)]*\)", "]", text))
+    return [part.strip() for part in told if part.strip() and not part.strip().startswith("|")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "/adr/" not in page])
+def test_a_page_says_first_what_it_is_about_and_has_paragraphs_that_can_be_taken_in(page: str) -> None:
+    title, opening, *_ = parts = prose(page)
+    assert title.startswith("# ") and not opening.startswith(("#", "-"))
+    assert [f"{len(part)}: {part[:60]}" for part in parts if len(part) > 1_200] == []
+
+
 def test_every_complaint_has_its_test() -> None:
     rows = re.findall(r"^\|.*\| `(test_[a-z0-9_]+)`", (ROOT / "docs" / "complaints.md").read_text(), re.MULTILINE)
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
