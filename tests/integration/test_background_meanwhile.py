@@ -13,10 +13,12 @@ from tests.integration.test_background import setup as setup
 from tests.integration.test_batch_kill import shipping
 
 from groundplan.gateway.background import shelf
+from groundplan.ledger import background_store
 from groundplan.testing.scripted import Script
 
 COPIED = "workload, owner, key_id, person, said, at, expires_at, sealed"
-WAITS = f"INSERT INTO background_response SELECT 'resp_w', NULL, {COPIED} FROM background_response LIMIT 1"
+_ONE = f"SELECT 'resp_w', NULL, {COPIED} FROM background_response ORDER BY expires_at DESC LIMIT 1"
+WAITS = f"INSERT INTO background_response {_ONE}"
 """One more like the first, of which nobody knows yet."""
 
 
@@ -44,6 +46,8 @@ async def test_none_of_its_events_is_missing_where_it_ends_while_some_are_being_
     again = await raw_events(setup, key, f"/v1/responses/{followed[0]['response']['id']}?stream=true")
     assert numbers(again) == [event["sequence_number"] for event in followed] == list(range(len(again)))
     assert said(again) == again[-1].response.output_text
+    behind = await raw_events(setup, key, f"/v1/responses/{again[-1].response.id}?stream=true&starting_after=0")
+    assert numbers(behind) == numbers(again)[1:]
 
 
 @pytest.mark.parametrize(("whose", "code"), [("api_key", "key_revoked"), ("person", "key_user_inactive")])
@@ -53,11 +57,28 @@ async def test_whose_key_or_person_is_stopped_meanwhile_has_nothing_made_any_mor
     stack, person = setup.stack, setup.stack.person("ana@acme.example")
     key = stack.key("keeper", person)
     await setup.over(key, found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id)
+    of_whom = "SELECT split_part(sealed, ':', 2) FROM background_response UNION SELECT split_part(sealed, ':', 2)"
+    assert stack.sql(f"{of_whom} FROM background_event") == [(person,)], "it goes with whom it is about"
     stopped = "UPDATE api_key SET revoked_at = now()" if whose == "api_key" else "UPDATE person SET active = false"
     await stack.heard(stack.policy("key" if whose == "api_key" else "person", "keeper", stopped))
     stack.sql(WAITS)
     assert await codes(setup, 2) == ["", code] and setup.chat.counted == 1
     assert stack.sql("SELECT DISTINCT person_id::text FROM call") == [(person,)]
+
+
+async def test_what_is_deleted_by_the_rules_of_its_workload_is_made_no_more(setup: Setup) -> None:
+    """Nobody tells a worker: it finds that out."""
+    key, body = setup.stack.key("keeper"), IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
+    found(await setup.stack.post("/v1/responses", key, body))
+    async with asyncio.timeout(30):
+        while not setup.endless.begun:  # noqa: ASYNC110 -- another process asks it
+            await asyncio.sleep(0.02)
+    with psycopg.connect(setup.stack.database.urls["control"]) as conn:
+        assert background_store.keep_only(conn, []) == {"keeper": 1}
+    async with asyncio.timeout(30):
+        while not setup.endless.left:  # noqa: ASYNC110 -- another process leaves it
+            await asyncio.sleep(0.02)
+    assert await codes(setup, 1) == ["client_gone"]
 
 
 async def test_no_more_wait_than_there_is_room_for(setup: Setup) -> None:
@@ -72,6 +93,10 @@ async def test_no_more_wait_than_there_is_room_for(setup: Setup) -> None:
     setup.stack.sql("UPDATE background_response SET status = 'cancelled' WHERE id = 'resp_1'")
     await setup.over(key, found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id)
     assert await codes(setup, 3) == ["", "", "background_full"]
+    assert (await setup.found(key, "resp_2")).status == "in_progress"
+    setup.stack.sql("UPDATE background_response SET expires_at = now()")
+    for method, path in (("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")):
+        assert (await setup.stack.ask(method, f"/v1/responses/resp_2{path}", key)).status == 404, "its time is over"
 
 
 async def test_while_postgresql_does_not_answer_it_is_refused_and_what_was_acknowledged_is_made(setup: Setup) -> None:
@@ -86,6 +111,8 @@ async def test_while_postgresql_does_not_answer_it_is_refused_and_what_was_ackno
             while log.read_text().count("in the background waits") < 2:  # noqa: ASYNC110 -- each of two workers says so
                 await asyncio.sleep(0.05)
     assert (await setup.over(key, begun.id)).status == "completed"
+    setup.stack.sql(WAITS.replace("resp_w", "resp_late").replace("at, expires_at", "at, now()"))
     setup.stack.sql(WAITS)
     assert (await setup.over(key, "resp_w")).status == "completed"
+    assert setup.stack.sql("SELECT status FROM background_response WHERE id = 'resp_late'") == [("queued",)]
     assert await codes(setup, 3) == ["", "", "database_unavailable"] and setup.chat.counted == 2

@@ -81,6 +81,7 @@ def test_an_error_that_says_nothing_is_told_as_one(body: bytes) -> None:
     found = Taken("resp_ours", datetime.now(UTC), lambda: None)
     found.send(500, body)
     assert found.failed is not None and found.failed.code == "failed" and "500" in found.failed.message
+    assert found.failed.type == "server_error"
 
 
 def test_a_stream_that_broke_says_so_and_what_came_stays() -> None:
@@ -89,3 +90,6 @@ def test_a_stream_that_broke_says_so_and_what_came_stays() -> None:
     assert found.failed is not None and (found.failed.code, found.failed.message) == ("stream_broken", "It broke.")
     assert len(found.events) == 1 and not found.whole
     assert made([{"type": "response.completed"}]).failed is not None
+    ended = made([delta("a")])
+    ended.cut()
+    assert ended.failed is not None and ended.failed.code == "stream_broken" and len(ended.events) == 1
