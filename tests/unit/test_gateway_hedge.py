@@ -51,6 +51,16 @@ def test_hedges_are_never_more_than_their_share(share: float, calls: int) -> Non
     assert sent <= calls * share + 1
 
 
+def test_after_a_time_without_only_few_are_hedged_in_a_row() -> None:
+    hedges, settings, sent = Hedges(), Hedge(after_ms=10, at_most=0.05), 0
+    for _ in range(1000):
+        hedges.after("w", settings, Learned())
+    while hedges.after("w", settings, Learned()) is not None:
+        hedges.sent("w")
+        sent += 1
+    assert 1 < sent <= 11
+
+
 async def test_calls_are_hedged_as_often_as_is_declared_the_first_one_too(tmp_path: Path) -> None:
     settings = {"assistant": rule(hedge={"after_ms": 20, "at_most": 0.5})}
     async with call_rig(tmp_path, workloads=settings) as rig:

@@ -21,22 +21,25 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.protocol import State
 
-from groundplan.blueprint.model import Guardrails, PriceWindow, Rates
+from groundplan.blueprint.model import Guardrails, Limit, PriceWindow, Rates
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
+from groundplan.gateway.call import steps
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import upgrades
+from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.front import Front, Sockets
+from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import realtime
-from groundplan.gateway.surfaces.realtime_begun import outdated
+from groundplan.gateway.surfaces.realtime_begun import Caller, outdated
 from groundplan.gateway.surfaces.realtime_events import HEARD_WHOLE
 from groundplan.gateway.surfaces.realtime_permission import Permission
 from groundplan.gateway.surfaces.realtime_response import REALTIME
-from groundplan.ledger.model import Charge, Reservation, Settlement
+from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 
 
 @asynccontextmanager
@@ -378,3 +381,34 @@ async def test_a_conversation_that_fails_here_is_told_so_and_holds_nothing(
         ids = {each.request_id for each in caplog.records if hasattr(each, "request_id")}
         assert ids == {refused.value.response.headers["x-request-id"]}
         assert (rig.slices.open_count, rig.gateway.running) == (0, 0)
+
+
+async def test_a_client_that_leaves_while_its_conversation_waits_for_money_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its place in limits by then."""
+    few = Limit(name="few", covers="workload/assistant", type="concurrent", amount=1, period="now")
+    waits = asyncio.Event()
+
+    async def reserve(*_: object) -> None:
+        waits.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(steps, "at_hand", lambda *_: False)
+    monkeypatch.setattr(steps, "reserve", reserve)
+    places = {"talker": {"kind": "realtime", "max_output_tokens": 20}}
+    async with call_rig(tmp_path, ["talker"], more=places, limits=[few]) as rig:
+        rig.gateway.counters.grant("concurrent/few", "now", 1)
+        key = {b"authorization": b"Bearer assistant"}
+        request = Request(0.0, b"GET", b"/v1/realtime?model=talker", key, b"")
+        caller = Caller(rig.gateway, request, Collected(), None)
+        for _ in range(2):
+            waits.clear()
+            going = asyncio.create_task(caller.admitted(REALTIME, "talker", lambda _: None))
+            async with asyncio.timeout(10):  # there is a place for the second one, too
+                await waits.wait()
+            going.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await going
+        found = [each for each in await rig.records() if isinstance(each, Finish)]
+        assert [(each.status, each.http_status) for each in found] == [("cancelled", 499)] * 2
