@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from groundplan.core.home import Home
 from groundplan.gateway.journal.segments import AHEAD
@@ -176,6 +177,11 @@ async def test_callers_are_told_while_a_worker_cannot_begin_its_journal(database
         reply = await stack.ask_once(key)
         assert (reply.status, reply.code) == (503, "journal_unavailable")
         assert reply.json["error"]["hint"] and reply.headers["retry-after"]
+        with pytest.raises(InvalidStatus) as refused:
+            url = f"ws://127.0.0.1:{stack.port}/v1/realtime?model=talker"
+            await connect(url, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None)
+        assert refused.value.response.status_code == 503
+        assert json.loads(refused.value.response.body or b"")["error"]["code"] == "journal_unavailable"
         assert (await stack.ask("GET", "/livez", None)).status == 200
         assert (await stack.ask("GET", "/readyz", None)).status == 503
         assert not [path for path in inside(stack).journal.iterdir() if path.name.endswith(".new")]

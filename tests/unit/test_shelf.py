@@ -4,6 +4,7 @@ disk."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -105,6 +106,10 @@ async def _whole() -> AsyncGenerator[bytes, None]:
     yield b"whole"
 
 
+def failed(*_: Any) -> Any:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 async def test_what_its_client_left_as_it_got_its_name_is_gone(place: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = threading.Event()
 
@@ -196,3 +201,37 @@ async def test_a_file_of_another_length_than_it_was_written_with_is_not_given(pl
     if len(left) < len(whole):
         with pytest.raises(Unavailable, match="file_damaged"):
             await place.part(id, 4, 5)
+
+
+@pytest.mark.parametrize("failing", ["open", "read", "pread"])
+async def test_a_file_that_the_disk_does_not_give_is_not_said_to_be_elsewhere(
+    place: Shelf, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Whoever asks would look for it at another gateway."""
+    await place.keep(part := new_id(), _whole())
+    with monkeypatch.context() as disk, pytest.raises(Unavailable) as told:
+        disk.setattr(os, failing, failed)
+        if failing == "pread":
+            await place.part(part, 0, 5)
+        else:
+            await anext(place.read(part, 5))
+    assert told.value.code == "files_unavailable" and told.value.retry_after
+    assert f"HOME/files/{part}, cannot be read: {os.strerror(errno.EIO)}" in told.value.message
+    place.path(part).unlink()
+    with pytest.raises(Unavailable, match="file_elsewhere"):
+        await (place.part(part, 0, 5) if failing == "pread" else anext(place.read(part, 5)))
+
+
+async def test_a_part_that_cannot_be_read_is_said_so_where_a_whole_is_made_of_it(
+    place: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.keep(part := new_id(), _whole())
+
+    async def parts() -> AsyncGenerator[bytes, None]:
+        async for piece in place.read(part, 5):
+            yield piece
+
+    monkeypatch.setattr(os, "read", failed)
+    with pytest.raises(Unavailable, match="cannot be read"):
+        await place.keep(new_id(), parts())
+    assert place.kept() == [part], "nothing is left of it"

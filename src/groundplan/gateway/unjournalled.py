@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
+from groundplan.gateway.call.pipeline import upgrades
 from groundplan.gateway.http.errors import of_error
 from groundplan.gateway.http.front import Front, Sockets, is_serving, serving_file
 from groundplan.gateway.http.request import Request
@@ -66,6 +67,7 @@ class _Refusing:
             await self.close()
         elif self._front is None:
             self._server = Server(self._handle, messages_errors.of_refusal, asyncio.get_running_loop())
+            self._server.upgrades = upgrades
             self._front = Front(self._server, self._sockets)
             await self._front.open()
 

@@ -31,6 +31,8 @@ _LOOK_BYTES = 16 << 20
 _PIECE = 64 << 10
 """What is written at once at least: uploads over slow networks come in pieces of a packet each."""
 DAMAGED = "file_damaged"
+AGAIN_SECONDS = 5.0
+"""After which a disk that took or gave nothing is asked again."""
 _ABANDONED_S = 3600
 _UNENTERED_S = 86_400
 _Told = TypeVarTuple("_Told")
@@ -126,9 +128,7 @@ class Shelf:
     def _check_disk(self) -> None:
         """Raise `Unavailable` where the disk has no room for files."""
         if self._left() < 0:
-            raise Unavailable(
-                "the disk has no room for files", code="files_unavailable", hint="Delete files, or free space on it."
-            )
+            raise _unavailable("the disk has no room for files", "Delete files, or free space on it.")
 
     def _left(self) -> int:
         return shutil.disk_usage(self.files).free - self._free
@@ -147,21 +147,23 @@ class Shelf:
 
     async def read(self, id: UUID, size: int | None = None) -> AsyncIterator[bytes]:
         """Its bytes in pieces. Raises `Unavailable` where this HOME does not have it, or not all of it: then nothing is
-        given. `size`: what it was written with, where that is known."""
+        given; and where it cannot be read. `size`: what it was written with, where that is known."""
         opening = asyncio.ensure_future(reading(os.open, self.path(id), os.O_RDONLY))
         try:
             descriptor = await asyncio.shield(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(_close)
             raise
-        except OSError as error:
+        except FileNotFoundError as error:
             raise Unavailable(
                 "the file's content is not at this gateway", code="file_elsewhere", hint="Ask where it was sent to."
             ) from error
+        except OSError as error:
+            raise _unread(id, error) from error
         try:
             if size is not None and os.fstat(descriptor).st_size != size:
                 raise _damaged(id)
-            while data := await reading(os.read, descriptor, CHUNK):
+            while data := await _piece(id, descriptor):
                 yield data
         finally:
             os.close(descriptor)
@@ -170,10 +172,12 @@ class Shelf:
         """A part of it. Raises `Unavailable`."""
         try:
             data = await reading(_read_part, self.path(id), place, length)
-        except OSError as error:
+        except FileNotFoundError as error:
             raise Unavailable(
                 "the batch's input cannot be read", code="file_elsewhere", hint="Its file is gone from HOME/files."
             ) from error
+        except OSError as error:
+            raise _unread(id, error) from error
         if len(data) != length:
             raise _damaged(id)
         return data
@@ -203,8 +207,16 @@ class Shelf:
 
 
 def _unkept(error: OSError) -> Unavailable:
-    told = f"the file cannot be kept: {error.strerror}"
-    return Unavailable(told, code="files_unavailable", hint="Free space on its disk.")
+    return _unavailable(f"the file cannot be kept: {error.strerror}", "Free space on its disk.")
+
+
+def _unread(id: UUID, error: OSError) -> Unavailable:
+    told = f"the file's content, HOME/files/{id}, cannot be read: {error.strerror}"
+    return _unavailable(told, "Try again; if that does not help, whoever runs the gateway looks at its disk.")
+
+
+def _unavailable(message: str, hint: str) -> Unavailable:
+    return Unavailable(message, code="files_unavailable", hint=hint, retry_after=AGAIN_SECONDS)
 
 
 def _damaged(id: UUID) -> Unavailable:
@@ -269,6 +281,13 @@ def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+async def _piece(id: UUID, descriptor: int) -> bytes:
+    try:
+        return await reading(os.read, descriptor, CHUNK)
+    except OSError as error:
+        raise _unread(id, error) from error
 
 
 def _read_part(path: Path, place: int, length: int) -> bytes:
