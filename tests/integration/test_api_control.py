@@ -409,6 +409,25 @@ def test_apply_then_roll_back(fresh: Control) -> None:
     assert fresh.ask("POST", "/api/rollback", {"to": 2}).body["blueprint"] == 4, "whoever means it says so"
 
 
+def test_an_apply_whose_folder_cannot_be_noted_is_done_and_says_so(fresh: Control) -> None:
+    """As on a disk that is full. Where it is noted already nothing is written."""
+    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh.files().items()}
+    noted, folder = fresh.home.workspace, str(fresh.workspace)
+    before = noted.stat().st_mtime_ns
+    applied = fresh.ask("POST", "/api/apply", {"files": files, "folder": folder}).body
+    assert (applied["blueprint"], applied["notes"]) == (2, []) and noted.stat().st_mtime_ns == before
+    noted.unlink()
+    noted.mkdir()
+    applied = fresh.ask("POST", "/api/apply", {"files": fresh.files(), "folder": folder}).body
+    assert applied["blueprint"] == 3, applied
+    *_, said = applied["notes"]
+    assert said.startswith("it is applied, but") and str(noted) in said
+    noted.rmdir()
+    again = fresh.ask("POST", "/api/apply", {"files": fresh.files(), "folder": folder}).body
+    assert (again["blueprint"], again["notes"]) == (None, []), "nothing is declared anew"
+    assert noted.read_text() == f"{folder}\n"
+
+
 def test_a_soft_budget_is_marked_on_the_page_of_its_workload(database: Database, tmp_path: Path) -> None:
     with running(database, tmp_path, module="groundplan.console.app") as fresh:
         _marks_a_soft_budget(fresh)

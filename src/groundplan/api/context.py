@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,9 +90,20 @@ class Services:
             raise Unavailable("no gateway runs", code="gateway_unreachable", hint="Start `groundplan up`.")
         return url
 
-    def note_folder(self, folder: Path) -> None:
-        """Remember where the applied workspace is, for the documents of its sources."""
-        write_atomically(self.home.workspace, f"{folder}\n".encode())
+    def note_folder(self, folder: Path) -> str:
+        """Remember where the applied workspace is, for the documents of its sources. Returns why it is not remembered,
+        for whoever applied it; empty where it is."""
+        with suppress(OSError, UnicodeDecodeError):
+            if self.home.workspace.read_text(encoding="utf-8") == f"{folder}\n":
+                return ""
+        try:
+            write_atomically(self.home.workspace, f"{folder}\n".encode())
+        except OSError as error:
+            return (
+                f"it is applied, but where the workspace is cannot be noted in {self.home.workspace} "
+                f"({error.strerror}): apply it again once that can be written, or name it when `up` is started"
+            )
+        return ""
 
 
 def services_of(request: Request) -> Services:

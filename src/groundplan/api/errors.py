@@ -6,6 +6,7 @@ with an id and told without its trace.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -53,6 +54,8 @@ _CAUSES = {
 }  # fmt: skip
 """What a server that answers says of itself, by SQLSTATE."""
 
+_OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+"""What a system call fails with where the machine has no more to give, which is no fault of ours either."""
 UNSTORABLE = (DataError, UnicodeEncodeError, OverflowError)
 KNOWN = (OperationalError, ReadOnlySqlTransaction, UniqueViolation, PoolTimeout, *UNSTORABLE)
 """What is raised below the routes and is no fault of ours."""
@@ -71,6 +74,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
     for each in KNOWN:
         app.add_exception_handler(each, _known)
+    app.add_exception_handler(OSError, _refused_by_the_machine)
     app.add_exception_handler(Exception, _unknown)
 
 
@@ -157,6 +161,19 @@ def _unstorable(error: Exception) -> GroundplanError:
         "a value of the request cannot be stored or looked for", code="value_invalid",
         hint="Leave out NUL characters, and numbers and dates out of any range.",
     )  # fmt: skip
+
+
+async def _refused_by_the_machine(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OSError)
+    if error.errno not in _OF_THE_MACHINE:
+        raise error
+    log.warning("%s: %s", error.filename, error.strerror)
+    told = Unavailable(
+        f"{error.filename or 'a file'} cannot be used: {error.strerror}", code="file_unusable",
+        hint="Look at the disk of HOME and at its free space, and how many files may be open; then ask again.",
+        retry_after=5.0,
+    )  # fmt: skip
+    return spoken(request, response_for(told))
 
 
 async def _unknown(_: Request, error: Exception) -> JSONResponse:

@@ -103,8 +103,8 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
         value, back = _applied(conn, services, caller, body)
         served = release.decoded(conn)
     value["notes"] = [*back, *not_well.secrets(served), *router_evaluations.missing(services, body.files)]
-    if body.folder is not None:
-        services.note_folder(Path(body.folder))
+    if body.folder is not None and (unnoted := services.note_folder(Path(body.folder))):
+        value["notes"].append(unnoted)
     request.app.state.indexing.ask()
     return value
 
