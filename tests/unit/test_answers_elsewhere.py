@@ -180,7 +180,7 @@ async def test_nothing_is_sent_where_the_disk_does_not_keep_its_key(
     on_sync(monkeypatch, fail)
     async with call_rig(tmp_path, ["one"]) as rig:
         refused = await ask(rig, "Hi")
-        assert (refused.status, refused.code) == (503, "journal_unavailable")
+        assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "journal_unavailable", "1")
         assert sum(model.counted for model in rig.models.values()) == 0
         assert (await rig.chat()).status == 200, "a call without a key needs none"
         broken[0] = False

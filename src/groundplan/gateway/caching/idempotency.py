@@ -400,5 +400,6 @@ def forgotten() -> Conflict:
 
 def _unwritable() -> Unavailable:
     return Unavailable(
-        "the Idempotency-Key cannot be written down", code="journal_unavailable", hint="Check the disk of HOME."
-    )
+        "the Idempotency-Key cannot be written down", code="journal_unavailable", hint="Check the disk of HOME.",
+        retry_after=1.0,
+    )  # fmt: skip
