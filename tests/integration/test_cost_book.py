@@ -428,7 +428,7 @@ def test_what_is_ahead(control: Control) -> None:
     ends = runways["all-month"]["ends"]
     if expected["all-month"] > Decimal("0.05"):
         assert today().date() <= datetime.fromisoformat(ends).date() <= today().date() + timedelta(days=6)
-    assert ask(control, "/api/cost/runway?workload=nobody")["budgets"] == []
+    assert control.ask("GET", "/api/cost/runway?workload=nobody").code == "workload_unknown"
     asked = {"changes": ["users=10", "price=-50%"], "first": str((today() - timedelta(days=30)).date())}
     told = control.ask("POST", "/api/cost/what-if", asked).body
     assert Decimal(told["after_usd"]) == pytest.approx(5 * Decimal(told["before_usd"]), rel=Decimal("1e-9"))

@@ -32,7 +32,7 @@ def filters() -> str:
     answer = page(
         "calls.html", here="/calls", names=["n" * 63], places=["d" * 63], statuses=["ok"], newest=None, older=None,
         chosen=dict.fromkeys(("workload", "deployment", "status", "person"), ""), live="", traffic=None, calls=[],
-        batches=[], who="Dana", session={"duties": [], "operator": False, "acting": False},
+        batches=[], responses=[], orders=False, who="Dana", session={"duties": [], "operator": False, "acting": False},
     )  # fmt: skip
     return bytes(answer.body).decode()
 

@@ -194,7 +194,7 @@ async def test_a_daily_export_and_the_command_line_and_the_console(setup: Setup,
     done = await asyncio.to_thread(run, "reconcile", str(tmp_path / "bill.csv"))
     assert done.returncode == 0, done.stderr
     assert "0.000300000000" in done.stdout and "amount=cost" in done.stdout
-    assert "the bill is 1.5 of the ledger; output at 15.00 USD/Mtok would explain it" in done.stdout
+    assert "the bill is 1.5 times the ledger; output at 15.00 USD/Mtok would explain it" in done.stdout
     done = await asyncio.to_thread(
         run, "reconcile", str(tmp_path / "bill.csv"), "--columns", "amount=nothing", "--json"
     )

@@ -234,11 +234,12 @@ async def test_a_whole_that_is_being_written_as_its_upload_is_given_up_leaves_no
     async with setup.client(setup.stack.key()) as client:
         upload = await setup.begun(client)
         part = await client.uploads.parts.create(upload.id, data=CONTENT)
-        with psycopg.connect(setup.stack.database.superuser) as conn:
+        place = setup.stack.database.superuser
+        with psycopg.connect(place) as conn, psycopg.connect(place, autocommit=True) as other:
             conn.execute("UPDATE api_upload SET status = 'cancelled'")
             asked = asyncio.create_task(refused(client.uploads.complete(upload.id, part_ids=[part.id])))
             async with asyncio.timeout(20):
-                while setup.stack.sql(WAITING) != [(1,)]:  # noqa: ASYNC110 -- it is written, and entered next
+                while other.execute(WAITING).fetchall() != [(1,)]:  # noqa: ASYNC110 -- it is written, and entered next
                     await asyncio.sleep(0.02)
         assert await asked == "upload_over" and setup.on_disk() == 1, "the part is deleted by who gave it up"
 
