@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -12,10 +16,14 @@ from tests.integration.test_background import IN_BACKGROUND, Setup, found, numbe
 from tests.integration.test_background import setup as setup
 from tests.integration.test_batch_kill import shipping
 
+from groundplan.core.ids import new_id
 from groundplan.gateway.background import shelf
 from groundplan.ledger import background_store
+from groundplan.ledger.background_store import Row
+from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 
+Conn = psycopg.Connection[Any]
 COPIED = "workload, owner, key_id, person, said, at, expires_at, sealed"
 _ONE = f"SELECT 'resp_w', NULL, {COPIED} FROM background_response ORDER BY expires_at DESC LIMIT 1"
 WAITS = f"INSERT INTO background_response {_ONE}"
@@ -116,3 +124,77 @@ async def test_while_postgresql_does_not_answer_it_is_refused_and_what_was_ackno
     assert (await setup.over(key, "resp_w")).status == "completed"
     assert setup.stack.sql("SELECT status FROM background_response WHERE id = 'resp_late'") == [("queued",)]
     assert await codes(setup, 3) == ["", "", "database_unavailable"] and setup.chat.counted == 2
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Conn]:
+    with psycopg.connect(database.superuser, autocommit=True) as opened:
+        opened.execute("SET lock_timeout = '5s'")
+        yield opened
+
+
+def row(id: str, at: datetime, call: UUID | None = None) -> Row:
+    return Row(id, call, "keeper", OWNER, OWNER, "", {}, at, at + timedelta(days=900), "sealed")
+
+
+OWNER, AT = new_id(), datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def test_of_a_worker_that_ended_only_what_nobody_can_have_billed_is_made_again(conn: Conn) -> None:
+    """Its journal was taken over, and says what was sent; of one with a gap nobody knows."""
+    for id, done, gaps, outcome in (
+        ("unsent", True, 0, ""), ("refused", True, 0, "not_billed"), ("failed", True, 0, "failed"),
+        ("gap", True, 1, ""), ("open", False, 0, ""),
+    ):  # fmt: skip
+        epoch, call = new_id(), new_id()
+        conn.execute(
+            "INSERT INTO shipped (epoch, segment, position, done, gaps) VALUES (%s, 1, 64, %s, %s)", (epoch, done, gaps)
+        )
+        assert background_store.add(conn, row(id, AT, call), epoch, 10, 1000)
+        if outcome:
+            conn.execute(
+                """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, reserved_usd,
+                     cost_usd, usage, epoch) VALUES (%s, 0, %s, 'd', 's', 'm', 'settled', %s, 1, 0, '{}', %s)""",
+                (call, AT, outcome, epoch),
+            )
+    assert background_store.add(conn, row("over", AT), new_id(), 10, 1000)
+    conn.execute("UPDATE background_response SET status = 'completed' WHERE id = 'over'")
+    conn.execute(
+        """INSERT INTO shipped (epoch, segment, position, done)
+           SELECT epoch, 1, 64, true FROM background_response WHERE id = 'over'"""
+    )
+    background_store.recover(conn)
+    found = conn.execute("SELECT id, status, call_id IS NULL, epoch IS NULL FROM background_response").fetchall()
+    assert {id: tuple(rest) for id, *rest in found} == {
+        "unsent": ("queued", True, True), "refused": ("queued", True, True), "failed": ("failed", False, False),
+        "gap": ("failed", False, False), "open": ("in_progress", False, False), "over": ("completed", True, False),
+    }  # fmt: skip
+
+
+def test_the_oldest_are_begun_first_each_by_one_worker_and_end_only_there(conn: Conn, database: Database) -> None:
+    one, other, calls = new_id(), new_id(), [new_id(), new_id(), None]
+    for number in (2, 0, 1):
+        assert background_store.add(
+            conn, row(f"r{number}", AT + timedelta(minutes=number), calls[number]), None, 10, 1000
+        )
+    with psycopg.connect(database.superuser) as slow:
+        first = background_store.claim(slow, one, [new_id()])
+        assert [(each.id, each.call_id, each.status) for each in first] == [("r0", calls[0], "in_progress")]
+        made = [new_id() for _ in range(9)]
+        second = {each.id: each.call_id for each in background_store.claim(conn, other, made)}
+    assert second.keys() == {"r1", "r2"}, "nobody waits for who claims just now"
+    assert second["r1"] == calls[1] and second["r2"] in made, "each is a call of its own"
+    assert [each.id for each in background_store.running(conn, other, ["r2"])] == ["r1"]
+    assert not background_store.waiting(conn)
+    assert background_store.over(conn, one, ["r0", "r1", "gone"]) == ["r1", "gone"]
+    assert not background_store.end(conn, "r1", one, "completed", None, 4), "it is another one's"
+    assert background_store.cancel(conn, "r2", OWNER, "keeper")
+    assert not background_store.end(conn, "r2", other, "completed", None, 4), "it was cancelled"
+    assert not background_store.cancel(conn, "r2", OWNER, "keeper")
+    background_store.add_events(conn, "r2", 2, 3, "late")
+    background_store.add_events(conn, "r1", 4, 6, "second")
+    background_store.add_events(conn, "r1", 2, 3, "first")
+    assert background_store.end(conn, "r1", other, "completed", None, 7)
+    assert background_store.events(conn, "r1", 2) == ["first", "second"]
+    assert background_store.events(conn, "r1", 3) == ["second"] and background_store.events(conn, "r2", 0) == []
+    assert background_store.over(conn, other, ["r1"]) == ["r1"]

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 from openai.types.responses.response_error import ResponseError
 
-from groundplan.gateway.background import taken
+from groundplan.core.ids import new_id
+from groundplan.gateway.background import follow, taken
+from groundplan.gateway.background.made import Run
+from groundplan.gateway.background.shelf import Asked, Found
 from groundplan.gateway.background.taken import FIRST, Taken
 from groundplan.gateway.http.sse import named_event
+from groundplan.ledger.background_store import Row
 
 
 def made(events: list[dict[str, Any]], told: list[int] | None = None) -> Taken:
@@ -48,6 +52,15 @@ def test_events_are_numbered_anew_and_bear_our_id() -> None:
     assert found.last == FIRST + 2, "the last event is told once it is written down what it came to"
     assert json.loads(found.whole) == whole | ours | {"groundplan": facts}
     assert found.failed is None
+
+
+def test_a_stream_in_one_piece_is_taken_as_any() -> None:
+    found = Taken("resp_ours", datetime.fromtimestamp(7, UTC), lambda: None)
+    found.send(200, b"".join(named_event(each["type"], json.dumps(each).encode()) for each in (delta("a"), delta("b"))))
+    assert [number for number, _ in found.events] == [FIRST, FIRST + 1] and found.failed is None
+    assert found.first == FIRST
+    found.events.clear()
+    assert found.first == FIRST + 2, "the next one"
 
 
 def test_of_a_long_answer_no_more_events_are_kept_than_there_is_room_for() -> None:
@@ -90,6 +103,42 @@ def test_a_stream_that_broke_says_so_and_what_came_stays() -> None:
     assert found.failed is not None and (found.failed.code, found.failed.message) == ("stream_broken", "It broke.")
     assert len(found.events) == 1 and not found.whole
     assert made([{"type": "response.completed"}]).failed is not None
+    said = {"code": "server_error", "message": "It failed."}
+    found = made([delta("a"), {"type": "response.failed", "response": {"error": said}}, broken])
+    assert found.failed is not None and found.failed.message == "It failed.", "what came first"
+    assert found.last == FIRST, "whoever follows it is told that once it is written down"
     ended = made([delta("a")])
     ended.cut()
     assert ended.failed is not None and ended.failed.code == "stream_broken" and len(ended.events) == 1
+
+
+class Shelf:
+    """What is kept of one that is being made: events up to the number 4."""
+
+    open = True
+
+    async def status(self, _: str) -> str:
+        return "in_progress" if self.open else "cancelled"
+
+    async def after(self, _: str, number: int) -> list[tuple[int, bytes]]:
+        return [(at, b"kept %d," % at) for at in range(FIRST, 5) if at > number]
+
+    async def find(self, *_: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize("after", [2, 3, 4, 5])
+async def test_what_follows_is_told_once_though_some_of_it_was_kept_meanwhile(after: int) -> None:
+    owner, at = new_id(), datetime.now(UTC)
+    run, shelf = Run(Row("r", None, "w", owner, owner, "", {}, at, at, "")), Shelf()
+    run.taken.events, run.taken.last = [(5, b"made 5,"), (6, b"made 6,")], 6
+    found: Any = Found(run.row, Asked("", {}, []), None)
+    runs = {"r": run}
+    told = follow.events(shelf, None, runs, found, None, after)  # type: ignore[arg-type]
+    wanted = b"".join([b"kept 3,", b"kept 4,", b"made 5,", b"made 6,"][after - 2 :])
+    heard = b""
+    while len(heard) < len(wanted):
+        heard += await anext(told)
+    shelf.open = False
+    runs.clear()
+    assert heard == wanted and [each async for each in told] == [], "nobody has it any more"
