@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.protocol import State
 
 from groundplan.blueprint.model import Guardrails, Limit, PriceWindow, Rates
-from groundplan.core.errors import GroundplanError
+from groundplan.core.errors import Denied, GroundplanError, Unavailable
 from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.gateway.call import steps
@@ -37,8 +37,10 @@ from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import realtime
 from groundplan.gateway.surfaces.realtime_begun import Caller, outdated
 from groundplan.gateway.surfaces.realtime_events import HEARD_WHOLE
-from groundplan.gateway.surfaces.realtime_permission import Permission
+from groundplan.gateway.surfaces.realtime_permission import Permission, still
 from groundplan.gateway.surfaces.realtime_response import REALTIME
+from groundplan.gateway.upstream.health import FAILURES
+from groundplan.gateway.upstream.pressure import Pressure
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 
 
@@ -98,11 +100,36 @@ async def test_a_conversation_goes_on_for_as_long_as_everything_about_it_may(tmp
         live.policy, live.seconds = good, 3600.0
         with pytest.raises(GroundplanError, match="policy_lease_expired"):
             permission.check(place)
-        live.seconds = 0.0
-        elsewhere = structs.replace(plan.workload, residency=["US"])
-        live.catalog = index(structs.replace(live.catalog.blueprint, number=2, workloads=[elsewhere]))
-        with pytest.raises(GroundplanError, match="deployment_changed"):
-            permission.check(place)
+        live.seconds, before = 0.0, live.catalog
+        for workloads, code in (
+            ([structs.replace(plan.workload, residency=["US"])], "deployment_changed"),
+            ([structs.replace(plan.workload, stage="retired")], "workload_not_running"),
+            ([structs.replace(plan.workload, expires="2020-01-01")], "workload_expired"), ([], "workload_unknown"),
+        ):  # fmt: skip
+            live.catalog = index(structs.replace(before.blueprint, number=2, workloads=workloads))
+            with pytest.raises(GroundplanError, match=code):
+                permission.check(place)
+        for refusing in ("check", "usable"):
+            live.catalog = replace(before, approved=Withdrawn(refusing))  # type: ignore[arg-type]
+            with pytest.raises(GroundplanError, match="approval_withdrawn"):
+                permission.check(place)
+        live.catalog = replace(before, approved=Withdrawn(""))  # type: ignore[arg-type]
+        permission.check(place)
+
+
+class Withdrawn:
+    """What a workload rests on was approved, and is no more: one part of it, or all that it may use."""
+
+    def __init__(self, refusing: str) -> None:
+        self._refusing = refusing
+
+    def check(self, *_: object) -> None:
+        if self._refusing == "check":
+            raise Denied("no", code="approval_withdrawn", hint="")
+
+    def usable(self, *_: object) -> None:
+        if self._refusing == "usable":
+            raise Denied("no", code="approval_withdrawn", hint="")
 
 
 async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_taken(tmp_path: Path) -> None:
@@ -235,6 +262,28 @@ async def test_what_was_begun_is_outdated_by_a_price_a_period_or_a_blueprint(tmp
         assert outdated(rig.gateway, exchange)
 
 
+async def test_a_conversation_stays_with_what_it_is_connected_to(tmp_path: Path) -> None:
+    """Its answers may be as long as was asked for when it was: they may not become dearer than what is reserved."""
+    async with call_rig(tmp_path, ["talker"], more={"talker": {"kind": "realtime", "max_output_tokens": 20}}) as rig:
+        assert rig.gateway.live.catalog is not None
+        (place,) = rig.gateway.live.catalog.blueprint.deployments
+        exchange = Exchange(new_id_bytes(), Request(0.0, b"GET", b"/", {}, b""), Collected(), REALTIME)
+        for now, code in (
+            ([structs.replace(place, max_output_tokens=20, rates=Rates(input=0, output=70 * PICO))], ""),
+            ([structs.replace(place, max_output_tokens=30)], ""),
+            ([structs.replace(place, max_output_tokens=19)], "deployment_changed"),
+            ([structs.replace(place, url="http://127.0.0.1:9/v1")], "deployment_changed"),
+            ([structs.replace(place, name="other")], "killed"), ([], "killed"),
+        ):  # fmt: skip
+            exchange.deployments = now
+            if not code:
+                assert still(exchange, place) is now[0]
+                continue
+            with pytest.raises(Denied) as refused:
+                still(exchange, place)
+            assert refused.value.code == code
+
+
 async def test_a_response_that_failed_without_a_word_of_its_usage_costs_its_bound(tmp_path: Path) -> None:
     """It may have been worked on, and be billed."""
     upstream = answering({"status": "failed", "status_details": {"error": {"type": "server_error"}}})
@@ -261,6 +310,34 @@ async def test_a_response_for_which_nothing_was_left_is_owed_though_nobody_says_
         await until(lambda: not (rig.gateway.running or rig.gateway.background))
         (only,) = await rig.settlements()
         assert (only.outcome, only.estimated, only.cost) == ("cancelled", True, BOUND)
+
+
+@pytest.mark.parametrize("last", ["input_audio_buffer.committed", "input_audio_buffer.speech_started"])
+async def test_a_second_turn_for_which_nothing_was_left_is_owed_where_it_is_answered(tmp_path: Path, last: str) -> None:
+    """Surely so: it was taken for a turn, or its response began while the conversation ended."""
+
+    async def upstream(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created","session":{}}')
+        await connection.recv()
+        done: dict[str, Any] = {"status": "completed", "usage": {"input_tokens": 5, "output_tokens": 3}}
+        for said, response in (
+            ("input_audio_buffer.committed", {}), ("response.created", {}), ("response.done", done), (last, {}),
+        ):  # fmt: skip
+            await connection.send(json.dumps({"type": said, "response": response}))
+        if last.endswith("started"):
+            await connection.recv()
+            await connection.send('{"type":"response.created","response":{}}')
+        await connection.wait_closed()
+
+    async with conversing(tmp_path, upstream, {}) as (rig, client), asyncio.timeout(20):
+        rig.slices.reserve((b"another", 0), [Charge("all", "total", LIMIT - BOUND)])
+        await client.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
+        with pytest.raises(ConnectionClosed):
+            while True:
+                await client.recv()
+        await until(lambda: not (rig.gateway.running or rig.gateway.background))
+        found = [(each.outcome, each.cost) for each in await rig.settlements()]
+        assert found == [("ok", 3 * 10_000_000), ("cancelled", BOUND)]
 
 
 def hearing(items: str, *, last: str) -> Callable[[ServerConnection], Awaitable[None]]:
@@ -292,8 +369,9 @@ async def texts_of(rig: Rig, client: ClientConnection, number: int) -> list[int]
     await client.close()
     await until(lambda: not (rig.gateway.running or rig.gateway.background))
     records = await rig.records()
-    ears = {each.call for each in records if isinstance(each, Reservation) and each.deployment == "ear"}
-    return [each.cost for each in records if isinstance(each, Settlement) and each.call in ears and each.cost]
+    made = [each.call for each in records if isinstance(each, Reservation) and each.deployment == "ear"]
+    assert len(set(made)) == len(made) and not rig.slices.open_count
+    return [each.cost for each in records if isinstance(each, Settlement) and each.call in made and each.cost]
 
 
 async def test_a_text_costs_what_it_does_when_sound_comes_for_it(tmp_path: Path) -> None:
@@ -317,6 +395,64 @@ async def test_a_text_for_which_nothing_was_reserved_is_paid_too(tmp_path: Path)
         await client.send(LISTEN)
         await client.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
         assert await texts_of(rig, client, 2) == [2 * 10_000_000] * 2
+
+
+@pytest.mark.parametrize("told", [None, {"model": "up-ear"}])
+async def test_money_is_held_for_texts_while_the_upstream_says_that_it_makes_them(tmp_path: Path, told: object) -> None:
+    """Though its client wants none any more, which is only asked for."""
+    said = {"audio": {"input": {"transcription": told, "turn_detection": None}}}
+
+    async def upstream(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created","session":{}}')
+        async for message in connection:
+            if "session.update" in str(message):
+                await connection.send(json.dumps({"type": "session.updated", "session": said}))
+            elif "response.create" in str(message):
+                await connection.send('{"type":"response.created","response":{}}')
+
+    async with conversing(tmp_path, upstream, {}) as (rig, client), asyncio.timeout(20):
+        none = json.dumps({"type": "session.update", "session": {"audio": {"input": {"transcription": None}}}})
+        for asked in (LISTEN, none):
+            await client.send(asked)
+            while "session.updated" not in str(await client.recv()):
+                pass
+        await client.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
+        await client.send('{"type":"response.create"}')
+        while "response.created" not in str(await client.recv()):
+            pass
+        await client.close()
+        await until(lambda: not (rig.gateway.running or rig.gateway.background))
+        made = [each.deployment for each in await rig.records() if isinstance(each, Reservation)]
+        assert made.count("ear") == (told is not None)
+
+
+async def test_sound_in_many_pieces_is_reserved_for_once(tmp_path: Path) -> None:
+    async with conversing(tmp_path, hearing("a", last="AAAB"), {}) as (rig, client), asyncio.timeout(20):
+        await client.send(LISTEN)
+        for piece in ["AAAA"] * 5 + ["AAAB"]:
+            await client.send(json.dumps({"type": "input_audio_buffer.append", "audio": piece}))
+        assert await texts_of(rig, client, 1) == [2 * 10_000_000]
+        made = [each for each in await rig.records() if isinstance(each, Reservation) and each.deployment == "ear"]
+        assert len(made) == 1
+
+
+async def test_a_deployment_that_is_not_reached_holds_no_place(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    places = {"talker": {"kind": "realtime", "max_output_tokens": 20}}
+    async with call_rig(tmp_path, ["talker"], ports={"talker": port}, more=places) as rig:
+        rig.server.upgrades, rig.gateway.ready = upgrades, True
+        at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
+        for _ in range(FAILURES):
+            assert rig.gateway.health.may_ask("talker", rig.gateway.loop.time())
+            with pytest.raises(InvalidStatus) as refused:
+                async with connect(at, additional_headers=key):
+                    pass
+            assert refused.value.response.status_code == 503
+        assert not rig.gateway.health.may_ask("talker", rig.gateway.loop.time()), "it is asked last for a while"
+        assert rig.gateway.live.catalog is not None
+        places_held = [rig.gateway.loads.of(each).running for each in rig.gateway.live.catalog.blueprint.deployments]
+        assert (places_held, rig.slices.open_count, rig.gateway.running) == ([0], 0, 0)
 
 
 async def test_a_key_that_is_a_word_is_hidden_in_refusals(tmp_path: Path) -> None:
@@ -412,3 +548,17 @@ async def test_a_client_that_leaves_while_its_conversation_waits_for_money_holds
                 await going
         found = [each for each in await rig.records() if isinstance(each, Finish)]
         assert [(each.status, each.http_status) for each in found] == [("cancelled", 499)] * 2
+
+
+async def test_a_worker_that_is_full_lets_no_conversation_in_and_ends_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {"talker": {"kind": "realtime", "max_output_tokens": 20}}
+    async with call_rig(tmp_path, ["talker"], more=places) as rig:
+        monkeypatch.setattr(Pressure, "full", lambda *_: True)
+        rig.gateway.pressure.level = 0
+        request = Request(0.0, b"GET", b"/v1/realtime", {b"authorization": b"Bearer assistant"}, b"")
+        caller = Caller(rig.gateway, request, Collected(), None)
+        with pytest.raises(Unavailable):
+            await caller.admitted(REALTIME, "talker", lambda _: None, first=True)
+        assert (await caller.admitted(REALTIME, "talker", lambda _: None)).token is not None
