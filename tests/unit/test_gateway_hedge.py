@@ -51,6 +51,15 @@ def test_hedges_are_never_more_than_their_share(share: float, calls: int) -> Non
     assert sent <= calls * share + 1
 
 
+def test_of_ten_calls_one_is_hedged_where_a_tenth_may_be() -> None:
+    hedges, settings, found = Hedges(), Hedge(after_ms=10, at_most=0.1), []
+    for number in range(30):
+        if hedges.after("w", settings, Learned()) is not None:
+            hedges.sent("w")
+            found.append(number)
+    assert found == [0, 10, 20]
+
+
 def test_after_a_time_without_only_few_are_hedged_in_a_row() -> None:
     hedges, settings, sent = Hedges(), Hedge(after_ms=10, at_most=0.05), 0
     for _ in range(1000):
