@@ -124,6 +124,7 @@ def test_a_day_of_many_calls_leaves_in_parts(conn: Conn, tmp_path: Path) -> None
     for place in range(40, 45):
         add(conn, AT, place)  # six of one moment are more than leave together, and leave together all the same
     rollup_store.fold(conn)
+    conn.execute("UPDATE attempt SET epoch = %s", (epoch := new_id(),))
     before, whole = raw(conn), figures(conn)
     gone: list[archive.Archived] = []
     while not gone or gone[-1].more:
@@ -131,6 +132,8 @@ def test_a_day_of_many_calls_leaves_in_parts(conn: Conn, tmp_path: Path) -> None
             gone.append(archive.archive_day(conn, str(tmp_path), DAY, most=5))
     assert [each.attempts for each in gone] == [each.calls for each in gone] == [6, 5, 5, 5, 5, 3]
     assert raw(conn) == [] and figures(conn) == whole
+    charged = conn.execute("SELECT epoch, budget, period, cost_usd FROM archived_charge").fetchall()
+    assert charged == [(epoch, "support", "2026-06", sum(each.cost for each in gone))], "by which its books are closed"
     parts = [archive.Kept(row["day"], row["url"], row["part"]) for row in archive_store.archived(conn)]
     assert archive.query(parts, SUMS.format("calls"))[1] == before
     assert archive.query(parts, "SELECT sum(cost_usd) FROM charges")[1][0][0] == sum(each.cost for each in gone)

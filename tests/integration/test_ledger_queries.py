@@ -18,6 +18,7 @@ from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.ledger import (
     daily_store,
+    days_store,
     minute_store,
     opportunity_store,
     prompt_store,
@@ -141,6 +142,7 @@ def test_what_no_model_answers_is_listed_and_in_no_number_of_calls(conn: Conn, f
         queries.cost_summary(conn)["calls"] == 3 and queries.cost_summary(conn, CallFilter(since=since))["calls"] == 3
     )
     assert sum(day["calls"] for day in queries.daily_cost(conn)) == 3
+    assert sum(row["calls"] for row in days_store.people(conn, since, until, None, 9)) == 3
     assert [row["calls"] for row in queries.latency(conn)] == [2]
     (day,) = daily_store.workload_days(conn, since, "assistant")
     assert (day["calls"], day["availability"]) == (3, pytest.approx(2 / 3))
