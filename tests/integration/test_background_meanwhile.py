@@ -119,7 +119,7 @@ async def test_while_postgresql_does_not_answer_it_is_refused_and_what_was_ackno
             while log.read_text().count("in the background waits") < 2:  # noqa: ASYNC110 -- each of two workers says so
                 await asyncio.sleep(0.05)
     assert (await setup.over(key, begun.id)).status == "completed"
-    setup.stack.sql(WAITS.replace("resp_w", "resp_late").replace("at, expires_at", "at, now()"))
+    setup.stack.sql(WAITS.replace("resp_w", "resp_late").replace("at, expires_at", "at, now() - interval '1 minute'"))
     setup.stack.sql(WAITS)
     assert (await setup.over(key, "resp_w")).status == "completed"
     assert setup.stack.sql("SELECT status FROM background_response WHERE id = 'resp_late'") == [("queued",)]
@@ -185,7 +185,7 @@ def test_the_oldest_are_begun_first_each_by_one_worker_and_end_only_there(conn: 
     assert second.keys() == {"r1", "r2"}, "nobody waits for who claims just now"
     assert second["r1"] == calls[1] and second["r2"] in made, "each is a call of its own"
     assert [each.id for each in background_store.running(conn, other, ["r2"])] == ["r1"]
-    assert not background_store.waiting(conn)
+    assert not background_store.waiting(conn, 60)
     assert background_store.over(conn, one, ["r0", "r1", "gone"]) == ["r1", "gone"]
     assert not background_store.end(conn, "r1", one, "completed", None, 4), "it is another one's"
     assert background_store.cancel(conn, "r2", OWNER, "keeper")

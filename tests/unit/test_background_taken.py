@@ -117,11 +117,8 @@ class Shelf:
 
     open = True
 
-    async def status(self, _: str) -> str:
-        return "in_progress" if self.open else "cancelled"
-
-    async def after(self, _: str, number: int) -> list[tuple[int, bytes]]:
-        return [(at, b"kept %d," % at) for at in range(FIRST, 5) if at > number]
+    async def after(self, _: str, number: int, **_said: bool) -> tuple[bool, list[tuple[int, bytes]]]:
+        return self.open, [(at, b"kept %d," % at) for at in range(FIRST, 5) if at > number]
 
     async def find(self, *_: object) -> None:
         return None
