@@ -25,6 +25,7 @@ from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.testing.database import Database
 
+OPEN = "SELECT id, status FROM background_response WHERE status IN ('queued', 'in_progress')"
 COUNT = 16
 SLOTS = Limit(name="slots", covers="workload/keeper", type="concurrent", amount=4, period="now")
 
@@ -114,6 +115,8 @@ async def chaos(
                 dice.choice(harms)(stack)
         async with asyncio.timeout(120):
             ends = Counter([await end_of(stack, key, each.result()) for each in asking])
+            while stack.sql(OPEN):  # noqa: ASYNC110 -- also of those whose acknowledgement was lost
+                await asyncio.sleep(0.2)
         await asyncio.to_thread(stack.stop)
         async with asyncio.timeout(60):
             while stack.sql(UNRECOVERED):  # noqa: ASYNC110 -- what is waited for has no event
@@ -124,7 +127,7 @@ async def chaos(
 
 def check(stack: Stack, times: Counter[str]) -> None:
     assert not [text for text, count in times.items() if count > 1], "sent twice"
-    assert stack.sql("SELECT id, status FROM background_response WHERE status IN ('queued', 'in_progress')") == []
+    assert stack.sql(OPEN) == []
     ((attempts, crashed, spent),) = stack.sql(
         "SELECT count(*), count(*) FILTER (WHERE state = 'crashed'), coalesce(sum(cost_usd), 0) FROM attempt"
     )

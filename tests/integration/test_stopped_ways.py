@@ -301,6 +301,7 @@ async def test_a_conversation_goes_on_whose_upstream_answered_a_ping_meanwhile(
         else:
             async with asyncio.timeout(3 * SHORT_MS / 1000):
                 told = json.loads(await socket.recv())
+            async with asyncio.timeout(20):
                 with pytest.raises(ConnectionClosed) as caught:
                     await socket.recv()
             assert told["error"]["code"] == "stream_broken"
