@@ -112,8 +112,11 @@ def said(events: list[Any]) -> str:
 
 
 async def raw_events(setup: Setup, key: str, path: str) -> list[Any]:
-    """Each event of a stream, strictly of the official client's types."""
-    reply = await setup.stack.ask("GET", path, key)
+    """Each event of a stream, strictly of the official client's types. Asks again where PostgreSQL is away just then,
+    as clients do."""
+    while (reply := await setup.stack.ask("GET", path, key)).status == 503:
+        assert reply.code == "database_unavailable", reply.body
+        await asyncio.sleep(0.1)
     assert reply.status == 200, reply.body
     parts = [part for part in reply.body.decode().split("\n\n") if part and not part.startswith(":")]
     return [strict(ResponseStreamEvent, part.partition("\ndata: ")[2], ours=OURS) for part in parts]
