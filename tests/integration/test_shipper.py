@@ -708,6 +708,36 @@ async def test_a_copy_of_a_journal_is_left_to_whoever_has_the_worker(installatio
     await journal.close()
 
 
+async def test_a_journal_that_is_older_than_what_was_taken_over_returns_nothing(installation: Installation) -> None:
+    """The volume of a gateway was restored from a snapshot: what its worker did after that is in the ledger as far as
+    it was taken over, and the rest of it is nowhere."""
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    one_call(journal)
+    journal.reserve(reservation(still_open := new_id().bytes))
+    installation.step()
+    snapshot = installation.home.root.with_name("snapshot")
+    shutil.copytree(journal.folder, snapshot)
+    journal.settle(settlement(still_open))
+    journal.finish(finish(still_open))
+    one_call(journal)
+    installation.step()
+    one_call(journal)  # the machine ends before this is taken over
+    journal._flush()
+    shutil.rmtree(journal.folder)
+    shutil.copytree(snapshot, journal.folder)
+    with died(journal):
+        installation.step(3)
+    assert installation.granted() == Decimal(10), "what was spent after the last that the ledger has is not known"
+    assert installation.rows("SELECT state, cost_usd FROM attempt") == [("settled", Decimal("0.25"))] * 3
+    assert installation.rows("SELECT status, cost_usd FROM call") == [("ok", Decimal("0.25"))] * 3
+    assert installation.rows("SELECT count(*) FROM audit_entry") == [(3,)], "and nothing is told twice"
+    assert installation.rows("SELECT gaps, done FROM shipped") == [(1, True)] and not journal.folder.exists()
+    ((message, hint),) = installation.rows("SELECT message, hint FROM finding WHERE kind = 'journal_gap'")
+    assert "snapshot" in message and "written off" in hint
+    await journal.close()
+
+
 async def test_what_a_dead_worker_left_is_taken_over_in_batches(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

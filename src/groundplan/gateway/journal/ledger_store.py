@@ -448,6 +448,19 @@ def report_lost(conn: Conn, epoch: UUID, segments: str) -> None:
     )
 
 
+def report_older(conn: Conn, epoch: UUID) -> None:
+    """The same of a journal that ends before what was taken over of it."""
+    _report(
+        conn,
+        epoch,
+        "older",
+        "A journal ends before what the ledger has of it: its volume was restored from a snapshot, or the disk lost "
+        "what was written last. Calls that came after that may be missing.",
+        "The worker's budget slices are written off. Compare the provider's invoice (`groundplan cost reconcile`) for "
+        "the time between the last call of this worker and its end.",
+    )
+
+
 def _report(conn: Conn, epoch: UUID, what: str, message: str, hint: str) -> None:
     conn.execute(
         """INSERT INTO finding (id, kind, severity, subject, message, hint)

@@ -37,7 +37,7 @@ from groundplan.gateway.journal import ledger_store, lost, open_store
 from groundplan.gateway.journal.folders import discard, remove_abandoned, remove_folder
 from groundplan.gateway.journal.ledger_rows import as_uuid
 from groundplan.gateway.journal.ledger_store import Conn
-from groundplan.gateway.journal.records import Newer, segment_numbers, segment_path
+from groundplan.gateway.journal.records import HEADER_BYTES, Newer, segment_numbers, segment_path
 from groundplan.gateway.journal.recovery import Attempt, CallState, EpochState
 from groundplan.gateway.journal.sums import Later, Sums, together
 from groundplan.gateway.journal.tail import EpochTail, try_lock
@@ -92,6 +92,8 @@ class EpochShipper:
             else ""
         )
         """What is deleted, and the database does not have (any more): it was taken over by one that was ahead."""
+        self._older = False
+        """Its files end before what the database has: they were restored, and what came after that may be gone."""
         self._known_gaps = gaps + bool(self._lost)
         self._kept_s = kept_s
         self._passed: dict[int, float] = {}
@@ -100,6 +102,8 @@ class EpochShipper:
         """In the order of the journal, which is nearly that of their ids: so they are written."""
         self._releases: list[Release] = []
         self._told = self._last = place
+        self._end = (0, 0)
+        """Of the last record that was read."""
         self._reported: set[int] = set()
 
     @property
@@ -110,11 +114,15 @@ class EpochShipper:
     def read(self, *, dead: bool) -> int:
         """Take new records into memory; returns how many. Of one that is `dead`, what lies behind damage comes last."""
         found = self.tail.read(BATCH)
-        if dead and len(found) < BATCH:
+        if whole := dead and len(found) < BATCH:
             found += self.tail.read_rest()
         if found:
-            self._last = max(self._last, (found[-1].segment, found[-1].entry.end))
-        shipped, apply, touched, whole = self._shipped, self.state.apply, self._touched, True
+            self._end = found[-1].segment, found[-1].entry.end
+            self._last = max(self._last, self._end)
+        if whole and not self._older and self._end < self._shipped and self._shipped[1] > HEADER_BYTES:
+            self._older = True
+            self._known_gaps += 1
+        shipped, apply, touched, begun = self._shipped, self.state.apply, self._touched, True
         for read in found:
             record = read.entry.record
             new = (read.segment, read.entry.end) > shipped
@@ -124,10 +132,10 @@ class EpochShipper:
                     self._releases.append(record)
             elif new:
                 touched[call.call] = call
-                whole = whole and not (isinstance(record, Settlement) and record.attempt not in call.attempts)
+                begun = begun and not (isinstance(record, Settlement) and record.attempt not in call.attempts)
             elif call.ended:
                 self.state.forget(call.call)
-        if not (whole or self.gaps):
+        if not (begun or self.gaps):
             self._lost = "segments of its journal in which they began"
             self._known_gaps += 1
         return len(found)
@@ -135,7 +143,7 @@ class EpochShipper:
     def ship(self, conn: Conn, context: Context) -> None:
         """Write what is new, if anything. May be repeated after any failure."""
         overdue = self._overdue(context.now_ms())
-        if not (self._touched or self._releases or overdue or self._moved()):
+        if not (self._touched or self._releases or overdue or self._older or self._moved()):
             return
         touched = self._touched.values()
         ended = [call for call in touched if call.ended]
@@ -150,6 +158,8 @@ class EpochShipper:
             open_store.forget(conn, [call.call for call in ended if call.noted])
             if self._lost:
                 ledger_store.report_lost(conn, self.epoch, self._lost)
+            if self._older:
+                ledger_store.report_older(conn, self.epoch)
             for segment in self.tail.damaged - self._reported:
                 ledger_store.report_gap(conn, self.epoch, segment)
             ledger_store.set_position(conn, self.epoch, self._place, self.gaps)
