@@ -246,6 +246,40 @@ def test_a_backup_that_may_lack_a_part_of_a_journal_is_none(home: Home, monkeypa
         assert failed.wait(10)
 
 
+def test_journals_on_a_disk_of_their_own_are_kept_as_they_grow(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where HOME/journal is a volume; what such a disk has of its own, nobody but root may read."""
+    link, listed = os.link, os.scandir
+
+    def across(source: Path, target: Path) -> None:
+        if home.journal in source.parents and home.journal not in target.parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target)
+
+    def denied(path: Any = ".") -> Any:
+        if str(path).endswith("lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    for folder in (home.journal, home.root / "files"):
+        (folder / "lost+found").mkdir(parents=True)
+    monkeypatch.setattr(os, "link", across)
+    monkeypatch.setattr(os, "scandir", denied)
+    segment, before = home.journal / "epoch" / "00000000.seg", files(home.journal)
+    with backup_module._staging(home) as staging:
+        with backup_module._keeping_journals(home, backup_module._beside_journals(home, staging)):
+            with segment.open("r+b") as growing:
+                growing.seek(1000)
+                growing.write(b"what came while the rows were copied")
+            whole = segment.read_bytes()
+            segment.unlink()  # taken over
+        kept = dict(backup_module._files(backup_module._beside_journals(home, staging)))
+        assert kept.keys() == before.keys() and kept["epoch/00000000.seg"].read_bytes() == whole
+        with backup_module._keeping_journals(home, home.run / "second"):
+            pass
+        assert not list(backup_module._files(home.run / "second")), "what another one keeps is no journal"
+    assert list(home.journal.glob(".*")) == [] and dict(backup_module._own_files(home)).keys() == {"operator.token"}
+
+
 def test_a_backup_lacks_no_folder_that_cannot_be_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = os.scandir
 
@@ -423,6 +457,7 @@ def full(*_: Any) -> None:
 def test_the_manifest_lists_every_file_with_its_digest(home: Home, database: Database, tmp_path: Path) -> None:
     archive = tmp_path / "a.backup"
     (home.run / "backup-killed" / "tables").mkdir(parents=True)
+    (home.journal / ".backup-killed" / "epoch").mkdir(parents=True)
     (half := tmp_path / ".yesterday.backup.77.tmp").write_bytes(b"half an archive")
     (home.run / "backup-killed" / "archive").symlink_to(half)
 
@@ -431,6 +466,7 @@ def test_the_manifest_lists_every_file_with_its_digest(home: Home, database: Dat
         forget_killed(home)
         (own,) = home.run.glob("backup-*")
         assert own.name != "backup-killed", "what one that was killed has left goes first"
+        assert not (home.journal / ".backup-killed").exists()
 
     backup(home, database.settings(home.root), archive, beside)
     assert not list(home.run.glob("backup-*"))

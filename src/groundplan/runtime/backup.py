@@ -55,6 +55,8 @@ _LEFT_OUT: Final = {
 
 _UPLOADS: Final = "files/"
 _JOURNALS: Final = "journal/"
+_KEPT: Final = ".backup-"
+"""What a backup keeps of journals, beside them."""
 _LOOK_SECONDS: Final = 0.1
 _ARCHIVE: Final = "archive"
 """Link to where the archive is written: it may be on any disk."""
@@ -76,6 +78,7 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
     if settings.database_url is None and not (home.postgres / "data").exists():  # it would be made, and be empty
         raise _unnamed(f"{home.root} has no database of its own")
     with _staging(home) as staging, _full_told(home):
+        journals = _beside_journals(home, staging)
         with _lost_told(), running_database(home, settings, progress):
             if (schema := revision(database_url(home, settings, "owner"))) is None:
                 raise _unnamed("there is nothing in this database")
@@ -83,14 +86,15 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
             progress("keeping the audit log")
             audit_ok = _keep_log(home, staging / "audit", progress)
             progress("copying the database")
-            with _keeping_journals(home, staging / "journal"):
+            with _keeping_journals(home, journals):
                 (staging / "tables").mkdir(mode=0o700)
                 facts = dump_tables(database_url(home, settings, "control"), staging / "tables")
         facts |= {"schema": schema, "made_at": datetime.now(UTC).isoformat(), "audit_ok": audit_ok}
         progress("writing the archive")
         (staging / _ARCHIVE).symlink_to(temporary_of(target.absolute()))
         with write_archive(target, facts) as archive:
-            for name, path in (*_files(staging), *_own_files(home)):
+            kept = [(f"{_JOURNALS}{name}", path) for name, path in _files(journals)]
+            for name, path in (*_files(staging), *kept, *_own_files(home)):
                 _add(archive, name, path)
 
 
@@ -112,7 +116,14 @@ def _staging(home: Home) -> Iterator[Path]:
         try:
             yield folder
         finally:
+            shutil.rmtree(_beside_journals(home, folder), ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside_journals(home: Home, staging: Path) -> Path:
+    """Where journals are kept: on their own disk, which may be another one, since a link alone goes on growing with
+    what is written into meanwhile."""
+    return home.journal / f".{staging.name}"
 
 
 def forget_killed(home: Home) -> None:
@@ -124,6 +135,8 @@ def forget_killed(home: Home) -> None:
         for path in home.run.glob("backup-*"):
             with suppress(OSError):
                 (path / _ARCHIVE).readlink().unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+        for path in home.journal.glob(f"{_KEPT}*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -365,6 +378,8 @@ def _keep(source: Path, target: Path) -> None:
         return
     for entry in entries:
         kept = target / entry.name
+        if entry.name.startswith(_KEPT) or entry.name == _FOUND:
+            continue
         if entry.is_dir(follow_symlinks=False):
             _keep(Path(entry.path), kept)
         elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(".tmp") and not kept.exists():
@@ -385,7 +400,10 @@ def _link(source: Path, target: Path) -> None:
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """The newest segment of a journal comes first: what was taken of one before it came before. Raises OSError where
     one below cannot be listed."""
-    found = [Path(base, name) for base, _, names in os.walk(folder, onerror=_unlisted) for name in names]
+    found = list[Path]()
+    for base, folders, names in os.walk(folder, onerror=_unlisted):
+        folders[:] = [name for name in folders if name != _FOUND]
+        found += [Path(base, name) for name in names]
     for path in sorted(found, reverse=True):
         if path.is_file() and not path.is_symlink():
             yield path.relative_to(folder).as_posix(), path
