@@ -257,6 +257,45 @@ async def test_files_that_cannot_be_used_any_more_change_nothing(
         assert after is not before and await asked(after) == b"hi" and seen == ["client", "client", "renewed"]
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_files_that_cannot_be_used_are_not_read_for_each_call(
+    pools: Pools, tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the authorities of a system holds up all other calls for as long as twenty of them take."""
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("client")
+    tried: list[str] = []
+
+    def noted(*names: object, **named: object) -> ssl.SSLContext:
+        tried.append("context")
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    transport = http2._transport
+
+    def transported(scheme: str, far: http2.Far) -> Any:
+        tried.append("transport")
+        return transport(scheme, far)
+
+    monkeypatch.setattr(ssl, "create_default_context", noted)
+    monkeypatch.setattr(http2, "_transport", transported)
+    wire = Wire("https://127.0.0.1:9/v1", Tls(cert=f"file:{cert}", key=f"file:{key}"), version)
+    before = pools.of(wire)
+    again, secret = authority.issue("renewed")
+    cert.write_bytes(again.read_bytes())
+    tried.clear()
+    for _ in range(5):
+        assert pools.of(wire) is before
+    assert len(tried) == 1, "once, as long as they stay as they are"
+    never = Wire("https://127.0.0.1:9/v2", Tls(cert=f"file:{cert}", key=f"file:{key}"), version)
+    for _ in range(5):
+        with pytest.raises(Invalid, match="cannot be"):
+            pools.of(never)
+    assert len(tried) == 2
+    key.write_bytes(secret.read_bytes())
+    assert pools.of(wire) is not before, "at once where they are others"
+    assert pools.of(never) is not before
+
+
 async def test_files_that_cannot_be_used_are_told_without_their_content(pools: Pools, tmp_path: Path) -> None:
     broken = tmp_path / "broken.pem"
     broken.write_text("-----BEGIN CERTIFICATE-----\nTOPSECRET\n-----END CERTIFICATE-----\n")

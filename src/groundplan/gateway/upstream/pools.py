@@ -17,11 +17,14 @@ from weakref import WeakSet
 from groundplan.blueprint.model import Deployment, Tls
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import resolve_secret
-from groundplan.gateway.http.tls import ClientContexts, names_revoked, path_of, stamp
+from groundplan.gateway.http.tls import ClientContexts, Stamp, names_revoked, path_of, stamp
 from groundplan.gateway.upstream.connection import Pool
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.tunnel import Proxy
 
+AGAIN_S = 1.0
+"""For how long files that could not be used are not tried again where they are as they were: reading the authorities of
+a system takes 20 ms of the loop."""
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +63,8 @@ class Pools:
         self._contexts = ClientContexts()
         self._plain: dict[str, UpstreamPool] = {}
         self._made: dict[Wire, tuple[object, Pool]] = {}
+        self._refused: dict[Wire, tuple[Stamp, float, Invalid]] = {}
+        """Files that could not be used, until when (loop time) they are not tried again, and why."""
         self._told: set[Wire] = set()
         """Whose files cannot be used now, which was logged."""
         self._before: WeakSet[Pool] = WeakSet()
@@ -85,10 +90,18 @@ class Pools:
 
     def _renewed(self, wire: Wire, known: tuple[object, Pool] | None) -> Pool:
         """The pool that is known, where nothing has changed behind it. Raises `Invalid`."""
-        basis = self._basis(wire)
-        if known is not None and known[0] == basis:
-            return known[1]
-        pool = self._far(wire) if wire.far else self._near(wire)
+        if (refused := self._refused.pop(wire, None)) is not None and self._loop.time() < refused[1]:
+            if _files(wire) == refused[0]:
+                self._refused[wire] = refused
+                raise refused[2].with_traceback(None)
+        try:
+            basis = self._basis(wire)
+            if known is not None and known[0] == basis:
+                return known[1]
+            pool = self._far(wire) if wire.far else self._near(wire)
+        except Invalid as error:
+            self._refused[wire] = (_files(wire), self._loop.time() + AGAIN_S, error)
+            raise
         self._made[wire] = (basis, pool)
         if known is not None:
             known[1].retire()
@@ -106,9 +119,7 @@ class Pools:
         credentials = wire.credentials()
         if not wire.far:
             return self._context(wire), credentials
-        tls = wire.tls
-        named = () if tls is None else (tls.ca, tls.cert, tls.key)
-        return stamp(tuple(path_of(reference) for reference in named if reference is not None)), credentials
+        return _files(wire), credentials
 
     def _context(self, wire: Wire) -> ssl.SSLContext | None:
         return self._contexts.of(wire.tls) if wire.url.startswith("https:") else None
@@ -144,6 +155,12 @@ class Pools:
     def close(self) -> None:
         for pool in self._every():
             pool.close()
+
+
+def _files(wire: Wire) -> Stamp:
+    """Of its certificates and key as they are now. Raises `Invalid`."""
+    named = () if wire.tls is None else (wire.tls.ca, wire.tls.cert, wire.tls.key)
+    return stamp(tuple(path_of(reference) for reference in named if reference is not None))
 
 
 def _proxy(wire: Wire) -> Proxy | None:
