@@ -90,10 +90,10 @@ class Pools:
 
     def _renewed(self, wire: Wire, known: tuple[object, Pool] | None) -> Pool:
         """The pool that is known, where nothing has changed behind it. Raises `Invalid`."""
-        if (refused := self._refused.pop(wire, None)) is not None and self._loop.time() < refused[1]:
-            if _files(wire) == refused[0]:
-                self._refused[wire] = refused
-                raise refused[2].with_traceback(None)
+        refused = self._refused.pop(wire, None)
+        if refused is not None and self._loop.time() < refused[1] and _files(wire) == refused[0]:
+            self._refused[wire] = refused
+            raise refused[2].with_traceback(None)
         try:
             basis = self._basis(wire)
             if known is not None and known[0] == basis:
