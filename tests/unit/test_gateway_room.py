@@ -23,6 +23,7 @@ from tests.unit.test_gateway_guard import Desk, killed
 
 from groundplan.blueprint.model import Cache, Review
 from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.serving import MOST_OF_ONE
 from groundplan.gateway.surfaces import responses_api
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
 from groundplan.gateway.upstream.pressure import RANKS
@@ -84,7 +85,7 @@ STEPS = st.sampled_from(["grow", "grow", "grow", "keep", "leave", "end"])
 def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tuple[int, str]]) -> None:
     async def run() -> None:
         room, limit = Room(8 * MIB), 8 * MIB
-        shares = [Share(room, each % 4) for each in range(6)]
+        shares = [Share(room, each % 4, whose) for each, whose in enumerate(("a", "b", "a", "", "b", "a"))]
         waits: dict[int, asyncio.Future[None]] = {}
         for who, step in [*steps, *((who, step) for step in ("leave", "end") for who in range(6))]:
             share = shares[who]
@@ -102,13 +103,36 @@ def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tup
             waits = {each: future for each, future in waits.items() if not future.done()}
             assert room.held == sum(each.size for each in shares) <= limit + BODY_LIMIT
             assert room.waiting == len(waits)
+            for whose in ("a", "b"):
+                of = sum(each.size for each in shares if each.whose == whose)
+                assert room._of.get(whose, 0) == of <= limit * MOST_OF_ONE + 2 * BODY_LIMIT
             if waits:
                 ranks = [each.share.rank for each in room._waiting]
                 assert ranks == sorted(ranks), "the more important go first"
                 assert any(each.size for at, each in enumerate(shares) if at not in waits), "all wait for each other"
-        assert (room.held, room.waiting) == (0, 0)
+        assert (room.held, room.waiting, room._of, room._alone, room._beyond) == (0, 0, {}, {}, None)
 
     asyncio.run(run())
+
+
+async def test_one_workload_never_holds_all_of_the_room(tmp_path: Path) -> None:
+    """However slowly its clients take their answers, those of others are given."""
+    async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads={"slow": {}, "other": {}}) as rig:
+        room = rig.gateway.room
+        taken = [Share(room, RANKS["normal"], "slow") for _ in range(6)]
+        for share in taken[:5]:
+            assert room.wait(share, 5 * MIB) is None, "the last of them alone goes beyond what there is for one"
+        assert room.wait(taken[5], 5 * MIB) is not None and room.held == 25 * MIB
+        waits = [asyncio.create_task(rig.chat("slow")) for _ in range(2)]
+        await until(lambda: room.waiting == 3)
+        assert [(await rig.chat("other")).status for _ in range(3)] == [200] * 3 and room.waiting == 3
+        assert room.wait(taken[4], 8 * MIB) is None, "for which the others of its workload wait"
+        for share in taken[:4]:
+            share.give_back()
+        assert [(await each).status for each in waits] == [200, 200] and taken[5].size == 5 * MIB
+        for share in taken:
+            share.give_back()
+        assert (room.held, room.waiting) == (0, 0)
 
 
 @pytest.mark.parametrize("http", [1, 2])

@@ -237,7 +237,7 @@ class Attempt(Refusable):
         if self._share is None:
             workload = self.exchange.workload
             rank = RANKS["normal" if workload is None else workload.reliability.priority]
-            self._share = Share(self.gateway.room, rank)
+            self._share = Share(self.gateway.room, rank, "" if workload is None else workload.name)
         return await self._share.grown(size, seconds, unless)
 
     def _understand(self, connection: UpstreamConnection, data: bytes) -> None:

@@ -102,7 +102,8 @@ class McpApi:
         if message.id is None:
             response.send(202, b"")
             return
-        with counted(self._gateway.room, RANKS[exchange.workload.reliability.priority]):
+        workload = exchange.workload
+        with counted(self._gateway.room, RANKS[workload.reliability.priority], workload.name):
             try:
                 body = await self._answer(exchange, message)
             except ServerError as error:

@@ -52,12 +52,12 @@ _counted: ContextVar[Callable[[], Share] | None] = ContextVar("counted", default
 
 
 @contextmanager
-def counted(room: Room, rank: int) -> Iterator[None]:
+def counted(room: Room, rank: int, workload: str) -> Iterator[None]:
     """What servers answer to whom is asked within it takes of the room for large answers, until its end."""
     shares: list[Share] = []
 
     def share() -> Share:
-        shares.append(made := Share(room, rank))
+        shares.append(made := Share(room, rank, workload))
         return made
 
     token = _counted.set(share)

@@ -2,8 +2,9 @@
 
 An answer may have 64 MiB, and comes as fast as its upstream sends it: five hundred that come at once would be what no
 machine has. So what an answer needs beyond a little is asked for here as it comes, and whoever finds no room waits,
-reading nothing meanwhile, until others have given back theirs. The more important go first, and have the last of it.
-One at a time goes beyond the limit, so that never all wait for each other. Knows no HTTP; who reads and who gives back
+reading nothing meanwhile, until others have given back theirs. The more important go first, and have the last of it;
+those of one workload never have all of it. One at a time goes beyond the limit, and one of each workload beyond its
+own, so that never all wait for each other. Knows no HTTP; who reads and who gives back
 is the attempt's. Bodies of requests have a room of their own, of the same size, in `http.server`.
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import NamedTuple
 
+from groundplan.gateway.http.serving import MOST_OF_ONE
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
 from groundplan.gateway.upstream.pressure import SHARES
 
@@ -27,7 +29,7 @@ CROWDED = "crowded"
 class Room:
     """Of one worker, in bytes. Changed by shares alone."""
 
-    __slots__ = ("_beyond", "_came", "_waiting", "held", "limit", "refused")
+    __slots__ = ("_alone", "_beyond", "_came", "_of", "_waiting", "held", "limit", "refused")
 
     def __init__(self, limit: int = 256 << 20) -> None:
         self.limit = limit
@@ -36,8 +38,13 @@ class Room:
         """Answers for which there was none in time."""
         self._beyond: Share | None = None
         """Who alone may take more than there is for it."""
+        self._of: dict[str, int] = {}
+        """What is held, by workload."""
+        self._alone: dict[str, Share] = {}
+        """Who alone may take more than there is for its workload."""
         self._waiting: list[_Waiter] = []
-        """The most important first, then the longest waiting. Where there are any, one is beyond the limit."""
+        """The most important first, then the longest waiting. Where there are any, one is beyond the limit, or beyond
+        that of their workload."""
         self._came = 0
 
     @property
@@ -47,41 +54,73 @@ class Room:
 
     def take(self, share: Share, size: int, *, forced: bool = False) -> bool:
         """Have a share grow to `size` bytes; False: it has to wait. `forced`: also where there is no room."""
-        held = self.held + size - share.size
-        if held > self.limit * share.part and self._beyond is not share and not forced:
-            if self._beyond is not None:
+        held, of = self.held + size - share.size, self._of.get(share.whose, 0) + size - share.size
+        if not forced and self._beyond is not share:
+            over = held > self.limit * share.part
+            if (over and self._beyond is not None) or self._is_bound(share, size):
                 return False
-            self._beyond = share
+            if over:
+                self._beyond = share
+            if self._is_much(share, size):
+                self._alone[share.whose] = share
         self.held, share.size = held, size
+        if share.whose:
+            self._of[share.whose] = of
         return True
+
+    def _is_much(self, share: Share, size: int) -> bool:
+        """Whether its workload would have more than there is for one."""
+        return bool(share.whose) and self._of.get(share.whose, 0) + size - share.size > self.limit * MOST_OF_ONE
+
+    def _is_bound(self, share: Share, size: int) -> bool:
+        """Whether it has to wait for others of its workload, whatever room there is."""
+        return self._alone.get(share.whose) not in (None, share) and self._is_much(share, size)
 
     def give_back(self, share: Share, size: int) -> None:
         """A share needs no more than `size` bytes any more."""
-        self.held += size - share.size
+        whose, given = share.whose, share.size - size
+        self.held -= given
         share.size = size
         beyond = self._beyond
         if beyond is not None and (not beyond.size or self.held <= self.limit * beyond.part):
             self._beyond = None
+        if whose:
+            if left := self._of.pop(whose) - given:
+                self._of[whose] = left
+            alone = self._alone.get(whose)
+            if alone is not None and (not alone.size or not self._is_much(alone, alone.size)):
+                del self._alone[whose]
         self._hand_on()
 
     def _hand_on(self) -> None:
-        """Those who wait go on, one after another, as far as there is room."""
-        while self._waiting:
-            first = self._waiting[0]
-            if not self.take(first.share, first.size):
+        """Those who wait go on, one after another, as far as there is room. Who waits for others of its workload holds
+        up nobody else."""
+        for waiter in list(self._waiting):
+            if self._is_bound(waiter.share, waiter.size):
+                continue
+            if not self.take(waiter.share, waiter.size):
                 return
-            del self._waiting[0]
-            first.future.set_result(None)
+            self._waiting.remove(waiter)
+            waiter.future.set_result(None)
 
     def wait(self, share: Share, size: int) -> asyncio.Future[None] | None:
         """Done once a share has `size` bytes; None: it has them."""
-        first = not self._waiting or self._waiting[0].share.rank > share.rank
-        if (self._beyond is share or first) and self.take(share, size):
+        others_wait_for_it = share in (self._beyond, self._alone.get(share.whose))
+        if (others_wait_for_it or self._is_first(share)) and self.take(share, size):
             return None
         future = asyncio.get_running_loop().create_future()
         self._came += 1
         insort(self._waiting, _Waiter((share.rank, self._came), share, size, future), key=_place)
         return future
+
+    def _is_first(self, share: Share) -> bool:
+        """Whether nobody waits whose turn is before."""
+        for waiter in self._waiting:
+            if waiter.share.rank > share.rank:
+                return True
+            if waiter.share.whose == share.whose or not self._is_bound(waiter.share, waiter.size):
+                return False
+        return True
 
     def leave(self, future: asyncio.Future[None]) -> None:
         """Whoever waits for it does not any more; nothing where it is done."""
@@ -105,12 +144,14 @@ _place = attrgetter("place")
 
 
 class Share:
-    """What one answer has of a room. `rank` is its workload's (`pressure.RANKS`)."""
+    """What one answer has of a room. `rank` is its workload's (`pressure.RANKS`). `whose`: which one that is; without
+    it no workload's bound holds for it."""
 
-    __slots__ = ("_room", "part", "rank", "size", "waited")
+    __slots__ = ("_room", "part", "rank", "size", "waited", "whose")
 
-    def __init__(self, room: Room, rank: int = 0) -> None:
+    def __init__(self, room: Room, rank: int = 0, whose: str = "") -> None:
         self._room = room
+        self.whose = whose
         self.rank = rank
         self.part = SHARES[rank]
         """Of the room, beyond which the rest is for those that matter more."""
