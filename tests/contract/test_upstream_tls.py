@@ -23,8 +23,8 @@ from tests.integration.gateway_stack import deployment
 
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
-from groundplan.gateway.awake import awake_of
 from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.stalls import stall_monitor_of
 from groundplan.gateway.upstream import http2, room
 from groundplan.gateway.upstream.connection import Pool, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http2 import Http2Connection
@@ -522,8 +522,8 @@ async def test_a_connection_that_does_not_come_about_in_time_was_not_billed(pool
 async def test_who_stood_still_while_a_connection_came_about_connects_again(pools: Pools, tmp_path: Path) -> None:
     """To the library over HTTP/2 that was the upstream's silence; nothing was sent by then."""
     authority, loop = Authority(tmp_path), asyncio.get_running_loop()
-    awake = awake_of(loop)
-    awake.start()
+    stalls = stall_monitor_of(loop)
+    stalls.start()
     async with http1(echo, server_context(authority)) as port:
         tls = Tls(ca=f"file:{authority.file}")
         connection = await pools.of(Wire(f"https://127.0.0.1:{port}/v1", tls, 2, connect_ms=300)).connect(PATIENCE)
@@ -533,7 +533,7 @@ async def test_who_stood_still_while_a_connection_came_about_connects_again(pool
         time.sleep(0.8)  # noqa: ASYNC251 -- that is what it is about
         assert (await status, await connection.body(PATIENCE)) == (200, b"hi")
         connection.release()
-    awake.stop()
+    stalls.stop()
 
 
 async def test_as_long_as_is_declared_is_waited_for_a_proxy_that_speaks_tls(pools: Pools) -> None:

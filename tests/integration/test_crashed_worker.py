@@ -62,8 +62,8 @@ ACROSS = "tests/integration/test_permission_model.py::test_the_next_question_see
         ("tests/acceptance/test_promise_03_budget.py::test_one", "it proves a promise"),
         (ACROSS, FOUND),
         (FUZZED, FOUND),
-        ("tests/unit/test_rhythm.py::test_the_next_time_is_about_one_period_later", FOUND),
-        ("tests/unit/test_rhythm.py::States::runTest", FOUND),
+        ("tests/unit/test_ticks.py::test_the_next_time_is_about_one_period_later", FOUND),
+        ("tests/unit/test_ticks.py::States::runTest", FOUND),
     ],
 )
 def test_where_a_worker_died_there_is_a_second_look_at_any_test(test: str, final: str) -> None:
@@ -71,4 +71,4 @@ def test_where_a_worker_died_there_is_a_second_look_at_any_test(test: str, final
 
 
 def test_beside_a_property_other_tests_have_a_second_look() -> None:
-    assert again.stands("tests/unit/test_rhythm.py::test_two_that_rest_wake_in_one_turn_of_the_loop") is None
+    assert again.stands("tests/unit/test_ticks.py::test_two_that_rest_wake_in_one_turn_of_the_loop") is None

@@ -22,7 +22,7 @@ from tests.integration.gateway_stack import blueprint
 from groundplan.blueprint.model import Budget
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway import rhythm
+from groundplan.gateway import ticks
 from groundplan.gateway.budgets import grant_store, lease_client, lender
 from groundplan.gateway.budgets.account import Account
 from groundplan.gateway.budgets.lease_client import LeaseClient
@@ -327,7 +327,7 @@ async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_an
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remaining, "AT_ONCE", 4)
-    monkeypatch.setattr(rhythm, "TURN", 3)
+    monkeypatch.setattr(ticks, "TURN", 3)
     names = [f"key/{n}" for n in range(10)]
     each = [Budget(name=name, covers=name, limit=10 * COST, period="month") for name in names]
     keys = {b.name.encode(): KeyEntry(b.name, "assistant", "", False, False, None, budget=b) for b in each}

@@ -17,8 +17,8 @@ from tests.unit.call_rig import call_rig
 
 from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.home import Home
-from groundplan.gateway.awake import awake_of
 from groundplan.gateway.call import ground
+from groundplan.gateway.stalls import stall_monitor_of
 from groundplan.gateway.upstream import returning
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.returning import Returning
@@ -103,8 +103,8 @@ async def test_a_worker_that_stood_still_itself_gives_nobody_up_for_it(
     """As one that is stopped, or whose machine stalls: what it waited for may be there as soon as it looks."""
     monkeypatch.setattr(returning, "BACK_SECONDS", 0.4)
     loop = asyncio.get_running_loop()
-    awake = awake_of(loop)
-    awake.start()
+    stalls = stall_monitor_of(loop)
+    stalls.start()
     waits = Returning(home, loop)
     loop.call_later(0.1, time.sleep, 1.0)
     loop.call_later(1.15, announce, home, "search", "http://127.0.0.1:2", "t")
@@ -114,7 +114,7 @@ async def test_a_worker_that_stood_still_itself_gives_nobody_up_for_it(
     ended_again(home)
     loop.call_later(1.15, announce, home, "search", "http://127.0.0.1:2", "t")
     assert await waits.back("search", loop.time() + 0.4, loop.time() + 0.4) is False, "its caller has no more time"
-    awake.stop()
+    stalls.stop()
 
 
 async def test_a_call_asks_search_again_though_its_worker_stood_still(
@@ -134,8 +134,8 @@ async def test_a_call_asks_search_again_though_its_worker_stood_still(
 
     monkeypatch.setattr(ground, "ask_search", ask)
     async with call_rig(tmp_path, ["one"]) as rig:
-        rig.gateway.awake.start()
+        rig.gateway.stalls.start()
         try:
             assert await ground.answer_of(rig.gateway, b"c", Nothing, bytes) == b"{}"
         finally:
-            rig.gateway.awake.stop()
+            rig.gateway.stalls.stop()

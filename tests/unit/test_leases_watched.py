@@ -19,13 +19,13 @@ import pytest
 from groundplan.blueprint.model import Budget
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway import rhythm
-from groundplan.gateway.awake import patient
+from groundplan.gateway import ticks
 from groundplan.gateway.budgets import grant_store, lease_client, recalls
 from groundplan.gateway.budgets.account import Account, Declared
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token
 from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.stalls import patient
 from groundplan.ledger.model import Charge, Release
 
 BUDGET = Budget(name="all", covers="company", limit=100, period="total")
@@ -453,7 +453,7 @@ async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monk
 
 async def test_what_is_over_is_forgotten_with_turns_for_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of fifty thousand users who called within a minute there are a hundred thousand windows of it."""
-    monkeypatch.setattr(rhythm, "TURN", 2)
+    monkeypatch.setattr(ticks, "TURN", 2)
     async with alone(tmp_path) as one:
         leases, others = one.leases, list[int]()
         for n in range(7):

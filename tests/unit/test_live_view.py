@@ -20,7 +20,7 @@ from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Denied
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id, new_id_bytes
-from groundplan.gateway import awake
+from groundplan.gateway import stalls
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.call.admit import covering
 from groundplan.gateway.call.exchange import Exchange
@@ -128,11 +128,11 @@ async def test_each_server_that_the_address_names_has_its_time(tmp_path: Path, m
         await asyncio.sleep(0.05)
         raise Reached
 
-    class Soon(awake.Alarm):
+    class Soon(stalls.Alarm):
         def __init__(self, loop: asyncio.AbstractEventLoop, _: float, *more: Any) -> None:
             super().__init__(loop, 0.01, *more)
 
-    monkeypatch.setattr(awake, "Alarm", Soon)
+    monkeypatch.setattr(stalls, "Alarm", Soon)
     monkeypatch.setattr(live_module, "connect", connect, raising=False)
     monkeypatch.setattr(AsyncConnection, "connect", lambda *_, **__: connect(""))
     with pytest.raises(Reached):

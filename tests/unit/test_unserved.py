@@ -13,8 +13,8 @@ import openai
 import pytest
 from tests.unit.call_rig import call_rig
 
-from groundplan.gateway.apart import READ_BYTES
 from groundplan.gateway.http.request import Request
+from groundplan.gateway.offload import READ_BYTES
 from groundplan.gateway.surfaces.azure_paths import path_here, reword
 from groundplan.gateway.surfaces.unserved import NOT_SERVED, refusal, unknown
 

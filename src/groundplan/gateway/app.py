@@ -34,7 +34,6 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway import memory, preload
-from groundplan.gateway.awake import awake_of
 from groundplan.gateway.background.runner import BackgroundRunner
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batches_api import BatchesApi
@@ -67,20 +66,21 @@ from groundplan.gateway.http.front import LEAVE, Front, Sockets, serving_file, t
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.journal_unavailable import journal_of
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.lines import gone
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
-from groundplan.gateway.rhythm import rest
 from groundplan.gateway.routing.routes import Routes
+from groundplan.gateway.stalls import stall_monitor_of
 from groundplan.gateway.surfaces import messages_errors
 from groundplan.gateway.surfaces.completion_shelf import CompletionShelf
 from groundplan.gateway.surfaces.response_shelf import ResponseShelf
 from groundplan.gateway.telemetry.content_link import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.telemetry.scrape import Scrapes
-from groundplan.gateway.unjournalled import journal_of
+from groundplan.gateway.ticks import sleep_to_tick
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.reach import names_of
 from groundplan.gateway.upstream.targets import Targets
@@ -141,9 +141,9 @@ async def serve(
     loop = asyncio.get_running_loop()
     loop.getaddrinfo = names_of(loop).of_database  # type: ignore[method-assign]  # psycopg alone asks it
     async with Parts() as parts:
-        awake = awake_of(loop)
-        awake.start()
-        parts.callback(awake.stop)
+        stalls = stall_monitor_of(loop)
+        stalls.start()
+        parts.callback(stalls.stop)
         url = database_url(home, load_settings(), "gateway")
         journal = await journal_of(home, sockets, partial(_journal, home, loop, segment_bytes))
         gateway, live, leases = _gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))
@@ -242,7 +242,7 @@ class Worker:
             ready = self._live.loaded.is_set()
             told = ready and (told or self._tell_serving())
             self._tell_ready(ready=ready)
-            await rest(LOOK_SECONDS)
+            await sleep_to_tick(LOOK_SECONDS)
         return 0
 
     def _tell_serving(self) -> bool:

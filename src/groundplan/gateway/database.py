@@ -15,8 +15,8 @@ from psycopg.abc import RV, PQGen
 from psycopg.errors import ReadOnlySqlTransaction
 from psycopg_pool import AsyncConnectionPool
 
-from groundplan.gateway.awake import patient
-from groundplan.gateway.rhythm import TURN
+from groundplan.gateway.stalls import patient
+from groundplan.gateway.ticks import TURN
 
 Connection = AsyncConnection[Any]
 SECONDS = 3.0

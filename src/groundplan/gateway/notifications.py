@@ -15,8 +15,8 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from groundplan.gateway.awake import Alarm
-from groundplan.gateway.rhythm import beat
+from groundplan.gateway.stalls import Alarm
+from groundplan.gateway.ticks import next_tick
 
 _NAME = b"groundplan_again"
 
@@ -101,7 +101,7 @@ class Listener:
         """Until PostgreSQL has told something since this was last asked, or the next beat of `seconds`. Raises
         psycopg.Error where the connection is lost."""
         self._late = False
-        timer = self._loop.call_at(beat(self._loop.time(), seconds), self._give_up)
+        timer = self._loop.call_at(next_tick(self._loop.time(), seconds), self._give_up)
         try:
             while not (self._told or self._late):
                 await self._readable()

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.economics.price import BATCH, BATCHES
-from groundplan.gateway.apart import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.batches.order_store import NEW, Order
 from groundplan.gateway.caching import cache
@@ -39,6 +38,7 @@ from groundplan.gateway.call.stored import stores
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
+from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.policy import begun
 from groundplan.gateway.policy.catalog import Catalog, Plan
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy

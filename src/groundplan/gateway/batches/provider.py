@@ -18,10 +18,10 @@ from uuid import UUID
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.gateway.awake import patient
 from groundplan.gateway.batches.shelf import reading
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.stalls import patient
 from groundplan.gateway.upstream.account import meant
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from groundplan.gateway.budgets.leases import Key
 from groundplan.gateway.budgets.periods import has_ended
-from groundplan.gateway.rhythm import in_turns
+from groundplan.gateway.ticks import in_turns
 
 OWN = "key/"
 """How the names of own budgets of keys begin; behind it is the first key of their line."""

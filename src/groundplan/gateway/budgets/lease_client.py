@@ -22,7 +22,6 @@ from typing import Any
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
-from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, REFILL_S, Account, Declared
 from groundplan.gateway.budgets.expired import Gone, over
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
@@ -32,7 +31,8 @@ from groundplan.gateway.budgets.recalls import Recalls
 from groundplan.gateway.budgets.rounds import Rounds
 from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.journal.journal import Journal
-from groundplan.gateway.rhythm import in_turns, rest
+from groundplan.gateway.stalls import patient, stall_monitor_of
+from groundplan.gateway.ticks import in_turns, sleep_to_tick
 from groundplan.ledger.model import Charge
 
 _RETRY_S = 0.015
@@ -142,7 +142,7 @@ class LeaseClient:
         since = loop.time()
         asked = False
         while (short := book.reserve(token, charges, soft)) is not None:
-            left = awake_of(loop).left(since, REFILL_S)
+            left = stall_monitor_of(loop).left(since, REFILL_S)
             if not asked and is_quota(short.budget):
                 asked = True
                 self._also([each for each in zip(charges, declared, strict=True) if each[0] is not short], blueprint)
@@ -384,7 +384,7 @@ class LeaseClient:
 
     async def _run_ticks(self) -> None:
         while True:
-            await rest(_TICK_S)
+            await sleep_to_tick(_TICK_S)
             with self._lender.noted():
                 await self._tick(asyncio.get_running_loop().time())
 

@@ -26,7 +26,6 @@ from groundplan.core.clock import Clock
 from groundplan.core.database import first_line
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.budgets.account import AHEAD_S, TELL_S, Account
 from groundplan.gateway.budgets.expired import Gone, outlived
@@ -35,7 +34,8 @@ from groundplan.gateway.budgets.leases import Key, Quota, Slices, is_quota
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.journal.journal import Journal
-from groundplan.gateway.rhythm import in_turns
+from groundplan.gateway.stalls import patient
+from groundplan.gateway.ticks import in_turns
 from groundplan.ledger.model import Release
 
 log = logging.getLogger(__name__)

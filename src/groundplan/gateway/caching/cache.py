@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
-from groundplan.gateway.awake import READ_SECONDS
 from groundplan.gateway.budgets.leases import is_quota
 from groundplan.gateway.caching.answer_cache import Similar
 from groundplan.gateway.caching.cache_key import compare_apart, is_long, request_digest
@@ -36,6 +35,7 @@ from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.policy.snapshot import Policy
+from groundplan.gateway.stalls import READ_SECONDS
 from groundplan.gateway.surfaces import answers, pieces
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.upstream.connection import UNCOUNTED

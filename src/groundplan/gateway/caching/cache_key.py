@@ -14,9 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Rates
-from groundplan.gateway.apart import READ_BYTES, apart
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.offload import READ_BYTES, in_thread
 from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import Policy
 
@@ -51,7 +51,7 @@ def is_long(exchange: Exchange) -> bool:
 async def compare_apart(exchange: Exchange, irrelevant: frozenset[str]) -> None:
     """Fill in the `said` of a checked call whose body is long, while others have their turn."""
     if not exchange.said:
-        exchange.said = await apart(partial(said_of, exchange, irrelevant))
+        exchange.said = await in_thread(partial(said_of, exchange, irrelevant))
 
 
 def said_of(exchange: Exchange, irrelevant: frozenset[str]) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from groundplan.gateway.database import connect
-from groundplan.gateway.problem import Problem
+from groundplan.gateway.failure_log import FailureLog
 
 if TYPE_CHECKING:
     from groundplan.economics.semantic.regions import Learned
@@ -48,7 +48,7 @@ class Checks:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._problem = Problem(_log)
+        self._problem = FailureLog(_log)
         self._waiting: dict[Key, Row] = {}
         self._read: dict[Key, Row] = {}
         self.edition = 0

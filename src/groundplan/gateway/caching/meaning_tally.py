@@ -10,7 +10,7 @@ from datetime import date
 
 from groundplan.core.clock import Clock
 from groundplan.core.money import to_decimal
-from groundplan.gateway.call.kept_beside import SummedBeside
+from groundplan.gateway.write_behind import WriteBehindCounts
 
 Key = tuple[date, str]
 Sums = tuple[int, int, int, int, int, int]
@@ -22,7 +22,7 @@ _ADD = """INSERT INTO semantic_day AS s (day, workload, looked, given, checked, 
       spent_us = s.spent_us + EXCLUDED.spent_us, saved_usd = s.saved_usd + EXCLUDED.saved_usd"""
 
 
-class Tally(SummedBeside[Key, Sums]):
+class Tally(WriteBehindCounts[Key, Sums]):
     """Of one worker."""
 
     def __init__(self, url: str, clock: Clock) -> None:

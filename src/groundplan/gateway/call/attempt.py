@@ -16,8 +16,6 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment
 from groundplan.blueprint.places import FIRST_TOKEN_MS
 from groundplan.core.errors import Denied, GroundplanError, Invalid
-from groundplan.gateway.apart import READ_BYTES, apart
-from groundplan.gateway.awake import patient
 from groundplan.gateway.call import limits, settle, stored
 from groundplan.gateway.call.admit import output_cap
 from groundplan.gateway.call.binary_stream import UNNAMED, BinaryStreaming, is_sound
@@ -37,6 +35,8 @@ from groundplan.gateway.guard.run import reviews
 from groundplan.gateway.guard.severed import refuse_stopped, stopped
 from groundplan.gateway.http.sse import BOM
 from groundplan.gateway.http.strict_json import refuse_depth
+from groundplan.gateway.offload import READ_BYTES, in_thread
+from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.answers import facts, headers, standing
 from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay, final_usage
 from groundplan.gateway.surfaces.speech import EVENTS
@@ -112,13 +112,13 @@ class Attempt(Refusable):
                 within = self._within(self.deployment.connect_ms)
                 connection = self._connection = await target.pool.connect(within, self.deadline)
                 exchange.attempt_connected = time.perf_counter_ns()
-                if exchange.plan is not None and self.gateway.awake.stood(self.began):
+                if exchange.plan is not None and self.gateway.stalls.stood(self.began):
                     await renewed(self.gateway, exchange.plan)
             self._connection = connection
             if upload is None:
                 connection.until = self.deadline
                 large = ask is not None and ask.size > READ_BYTES
-                self._send(connection, await apart(self._forwarded) if large else self._forwarded())
+                self._send(connection, await in_thread(self._forwarded) if large else self._forwarded())
             else:
                 uploading = await send_upload(upload, exchange, target, connection)
                 since += int(uploading * 1e9)  # which took as long as its client did
@@ -129,7 +129,7 @@ class Attempt(Refusable):
             self.first_us = first_us = (now - since) // 1000
             if self.streaming is not None:
                 exchange.attempt_first_us = (now - exchange.attempt_started) // 1000
-            if self.refused or (first_us > _LONG_US and (self.gateway.awake.stood(self.began) or self.delayed)):
+            if self.refused or (first_us > _LONG_US and (self.gateway.stalls.stood(self.began) or self.delayed)):
                 self.first_us = 0  # our time, or a request's fault: nothing is learned of how soon it answers
         except UpstreamFailure as failure:
             known = self._connection

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from groundplan.gateway.awake import patient
 from groundplan.gateway.call.citation import Citation
 from groundplan.gateway.call.cited_store import Verdict
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.call.stream import Streaming
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
+from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.citations.marks import statements

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from uuid import UUID
 
-from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.database import insert
+from groundplan.gateway.write_behind import WriteBehindQueue
 
 MOST = 5_000
 _ADD = """INSERT INTO call_citation (call_id, number, passage, document, version, start_char, end_char, answer_start,
@@ -32,7 +32,7 @@ class Verdict:
     supported: bool | None
 
 
-class Citations(KeptBeside[Verdict]):
+class Citations(WriteBehindQueue[Verdict]):
     """Of one worker."""
 
     def __init__(self, url: str) -> None:

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
-from groundplan.gateway.awake import Awake, awake_of
 from groundplan.gateway.budgets.leases import Quota, Slices
 from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.caching.answer_cache import AnswerCache
@@ -21,6 +20,7 @@ from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.routing.routes import Routes
+from groundplan.gateway.stalls import StallMonitor, stall_monitor_of
 from groundplan.gateway.telemetry.meters import Meters
 from groundplan.gateway.upstream.choose import Balance
 from groundplan.gateway.upstream.health import Health
@@ -200,7 +200,7 @@ class Gateway:
     hedges: Hedges = field(default_factory=Hedges)
     times: Times = field(default_factory=Times)
     loads: Loads = field(init=False)
-    awake: Awake = field(init=False)
+    stalls: StallMonitor = field(init=False)
     pressure: Pressure = field(init=False)
     streams: set[Running] = field(default_factory=set)
     """Answers that are being streamed, so that a kill can end them."""
@@ -225,7 +225,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self.loads = Loads(self.loop)
-        self.awake = awake_of(self.loop)
+        self.stalls = stall_monitor_of(self.loop)
         self.pressure = Pressure(self.loop)
         self.journal.on_failure = self.targets.withhold
 

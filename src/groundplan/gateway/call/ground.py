@@ -226,7 +226,7 @@ async def answer_of(
             gateway.targets.forget("search")
             kind = failure.kind if isinstance(failure, UpstreamFailure) else ""
         waits = gateway.targets.returning
-        until = began + min(seconds, BACK_SECONDS + gateway.awake.stood(began))
+        until = began + min(seconds, BACK_SECONDS + gateway.stalls.stood(began))
         if kind in _ENDED:
             goes_on = await waits.back("search", until, began + seconds)
         else:

@@ -67,7 +67,7 @@ async def _slow(gateway: Gateway, opening: asyncio.Task[None], after: float) -> 
     left = after
     while left > 0:
         await asyncio.wait([opening], timeout=left)
-        left = 0.0 if opening.done() else gateway.awake.left(since, after)
+        left = 0.0 if opening.done() else gateway.stalls.left(since, after)
 
 
 async def _meanwhile(
@@ -229,7 +229,7 @@ def _outlasted(gateway: Gateway, attempt: Attempt) -> None:
     """The first attempt took longer than this. It is learned, too: else none of the slowest were, whose share decides
     when to hedge."""
     ask, now = attempt.exchange.ask, gateway.loop.time()
-    if ask is not None and not attempt.delayed and not gateway.awake.stood(attempt.began):
+    if ask is not None and not attempt.delayed and not gateway.stalls.stood(attempt.began):
         times = gateway.times.of(attempt.deployment.name, ask.stream)
         times.observe(int((now - attempt.began) * 1e6), now)
 

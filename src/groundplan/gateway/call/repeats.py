@@ -29,8 +29,8 @@ from groundplan.core.money import to_decimal
 from groundplan.economics.levers.model import SHARE
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.write_behind import WriteBehindQueue
 
 MOST: Final = 1_000
 """Bodies that may wait."""
@@ -64,7 +64,7 @@ class Request:
     cost: int
 
 
-class Repeats(KeptBeside[Request]):
+class Repeats(WriteBehindQueue[Request]):
     """Of one worker. It connects at the first one."""
 
     every = 5.0

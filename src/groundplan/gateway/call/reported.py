@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.database import insert
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.wrapped import Wrapped
+from groundplan.gateway.write_behind import WriteBehindQueue
 
 EVERY = 1.0
 """Seconds between two answers of a deployment that are looked at, in one worker."""
@@ -61,7 +61,7 @@ class _Known:
         self.versions: set[Version] = set()
 
 
-class Reported(KeptBeside[Version]):
+class Reported(WriteBehindQueue[Version]):
     """Of one worker. They wait in the order in which they were reported: what comes later is the newer version."""
 
     def __init__(self, url: str) -> None:

@@ -21,9 +21,9 @@ from groundplan.core.detect import redact
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.journal.threads import InThreads
 from groundplan.gateway.telemetry.content_link import chosen
+from groundplan.gateway.write_behind import WriteBehindQueue
 from groundplan.knowledge.signals import signal_store
 from groundplan.knowledge.signals.signal_store import UNANSWERED, Signal
 
@@ -49,7 +49,7 @@ class Unsealed:
         return replace(one, asked=keys.seal(conn, one.person, text))
 
 
-class Signals(KeptBeside[Unsealed]):
+class Signals(WriteBehindQueue[Unsealed]):
     """Of one worker. It connects at the first one."""
 
     def __init__(self, home: Home, url: str, clock: Clock) -> None:

@@ -12,7 +12,6 @@ from functools import partial
 
 from groundplan.blueprint.model import Workload
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.apart import READ_BYTES, apart
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import NAMED, Kept
 from groundplan.gateway.call import admit, limits, settle, stored, trace, turn
@@ -31,6 +30,7 @@ from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.experiments.assign import assign
 from groundplan.gateway.guard.run import guards, look_in, unguarded
+from groundplan.gateway.offload import READ_BYTES, in_thread
 from groundplan.gateway.policy import begun
 from groundplan.gateway.policy.catalog import Catalog, Plan, bare
 from groundplan.gateway.policy.snapshot import Policy
@@ -60,7 +60,7 @@ async def run(
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request)
     if len(exchange.request.body) > READ_BYTES:
-        exchange.ask = await apart(partial(exchange.interface.read, exchange.request))
+        exchange.ask = await in_thread(partial(exchange.interface.read, exchange.request))
     else:
         exchange.ask = gateway.cached.asks.read(exchange)
     if HEADER in headers and is_asked(headers):

@@ -98,7 +98,7 @@ class Streaming:
             while not relay.done:
                 left = by - now()
                 if left <= 0:
-                    left = gateway.awake.left(since, seconds, connection.until)
+                    left = gateway.stalls.left(since, seconds, connection.until)
                 data = await connection.chunk(still(left))
                 if data is None:
                     break
@@ -201,7 +201,7 @@ class Streaming:
             # comments keep a connection open, and are no sign that an answer will come; what a model reasons is one,
             # also where the client's API does not tell it
             since = gateway.loop.time() if since is None else since
-            wait = still(gateway.awake.left(since, limit))
+            wait = still(gateway.stalls.left(since, limit))
 
     def _until_first(self, gateway: Gateway, idle: float) -> float:
         """Seconds for which an upstream may be silent that has told only that it has begun, as those of Responses do at

@@ -19,7 +19,6 @@ from groundplan.blueprint.model import Budget, Workload
 from groundplan.core.errors import Denied, Exhausted
 from groundplan.core.ids import new_id_bytes
 from groundplan.economics.experiment.model import BUDGET_PREFIX
-from groundplan.gateway.apart import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE
@@ -31,6 +30,7 @@ from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
+from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.policy import begun
 from groundplan.gateway.telemetry.content_link import chosen
 

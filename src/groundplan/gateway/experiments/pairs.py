@@ -12,8 +12,8 @@ from uuid import UUID
 import msgspec
 
 from groundplan.core.money import to_decimal
-from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.database import insert
+from groundplan.gateway.write_behind import WriteBehindQueue
 
 MOST = 10_000
 """That wait while PostgreSQL is away; then the oldest go."""
@@ -50,7 +50,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
         )  # fmt: skip
 
 
-class Pairs(KeptBeside[Pair]):
+class Pairs(WriteBehindQueue[Pair]):
     """Of one worker. `url` empty: they only wait."""
 
     def __init__(self, url: str) -> None:

@@ -10,7 +10,7 @@ from datetime import date
 from uuid import UUID
 
 from groundplan.core.clock import Clock
-from groundplan.gateway.call.kept_beside import SummedBeside
+from groundplan.gateway.write_behind import WriteBehindCounts
 
 MOST_SEEN = 10_000
 """Calls of which is remembered what was told: a call may go on for minutes."""
@@ -23,7 +23,7 @@ _ADD = """INSERT INTO guard_count AS g (day, workload, place, name, done, shadow
       finds = g.finds + EXCLUDED.finds, last_call = EXCLUDED.last_call, last_at = EXCLUDED.last_at"""
 
 
-class Counts(SummedBeside[Key, Sums]):
+class Counts(WriteBehindCounts[Key, Sums]):
     """Of one worker."""
 
     def __init__(self, url: str, clock: Clock) -> None:

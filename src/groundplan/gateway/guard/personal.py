@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from groundplan.gateway.awake import patient
 from groundplan.gateway.call.ground import answer_of
+from groundplan.gateway.stalls import patient
 from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL, PersonalAnswer, PersonalRequest
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from uuid import UUID
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Denied, Unavailable
 from groundplan.core.home import Home
+from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.guard import held_store
 from groundplan.gateway.guard.held_store import Waiting
 from groundplan.gateway.journal.threads import InThreads
-from groundplan.gateway.problem import Problem
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
@@ -40,7 +40,7 @@ class Reviews:
         self._left: set[UUID] = set()
         """Whose callers went away, until the queue knows."""
         self._looking: asyncio.Task[None] | None = None
-        self._problem = Problem(_log)
+        self._problem = FailureLog(_log)
         self._database = InThreads(url, "reviews", 2, _unreachable)
         self.in_thread = self._database.run
         """Raises `Unavailable` (`review_unavailable`)."""

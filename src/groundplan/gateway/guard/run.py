@@ -15,11 +15,11 @@ import msgspec
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied, Unavailable
-from groundplan.gateway.apart import CHECKED_BYTES, InParts, apart, in_parts
 from groundplan.gateway.guard import judge, media, personal
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.http.surrogates import value_of
+from groundplan.gateway.offload import CHECKED_BYTES, InParts, in_parts, in_thread
 from groundplan.gateway.policy.gate import Whose
 from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.surfaces.body import not_read
@@ -299,7 +299,7 @@ class Guarding:
         made = body
         if self.guard.answers_matter(self.masks):
             respell = partial(rewritten, body, self._text, NO_ROLES)
-            made = await apart(respell, checks=True) if long else respell()
+            made = await in_thread(respell, checks=True) if long else respell()
             if self.masks:
                 made = pieces.tool_inputs(made, self.masks.restore)
             if made is not body:

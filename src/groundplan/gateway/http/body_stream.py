@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from groundplan.core.errors import Invalid, TooLarge
-from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.http.bounds import Limits, Refusal
+from groundplan.gateway.stalls import patient, stall_monitor_of
 
 HIGH = 256 << 10
 """Bytes that wait for the handler, above which the client is held up."""
@@ -142,7 +142,7 @@ class BodyStream:
             self.fail(Refusal(408, "request_timeout", "the body did not arrive in time", "Send it without pauses."))
         finally:
             self._waiter = None
-            self._waited += self._loop.time() - began - awake_of(self._loop).stood(began)
+            self._waited += self._loop.time() - began - stall_monitor_of(self._loop).stood(began)
 
     def resume(self) -> None:
         self._source.resume_reading()

@@ -13,8 +13,8 @@ import socket
 import ssl
 from contextlib import suppress
 
+from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.http.server import Server
-from groundplan.gateway.problem import Problem
 
 HANDSHAKE_SECONDS = 10.0
 _FEWEST = 64
@@ -39,7 +39,7 @@ class Handshakes:
         self._shaking: dict[socket.socket, asyncio.Task[None]] = {}
         """The one that began first comes first."""
         self._rest: asyncio.TimerHandle | None = None
-        self._problem = Problem(_log)
+        self._problem = FailureLog(_log)
         listening.setblocking(False)
         self._accept()
 

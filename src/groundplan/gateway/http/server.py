@@ -12,7 +12,6 @@ from collections import Counter
 from email.utils import formatdate
 from operator import itemgetter
 
-from groundplan.gateway.awake import awake_of
 from groundplan.gateway.http.bounds import FOREVER
 from groundplan.gateway.http.bounds import Limits as Limits
 from groundplan.gateway.http.bounds import Refusal as Refusal
@@ -20,6 +19,7 @@ from groundplan.gateway.http.connection import Connection as Connection
 from groundplan.gateway.http.connection import Handler, Host, RefusalBody
 from groundplan.gateway.http.request import Request as Request
 from groundplan.gateway.http.response import Response as Response
+from groundplan.gateway.stalls import stall_monitor_of
 
 _ARRIVING_SECONDS = 0.05
 """What was accepted just before a worker stopped listening is a connection within this."""
@@ -61,7 +61,7 @@ class Server(Host):
         self._full_until = 0.0
         self._arrived_at = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
-        self._awake = awake_of(loop)
+        self._stalls = stall_monitor_of(loop)
         self._swept = loop.time()
         self._sweep()
 
@@ -71,7 +71,7 @@ class Server(Host):
 
     def _sweep(self) -> None:
         self.date_line = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode("ascii")
-        stood, self._swept = self._awake.stood(self._swept), self.now()
+        stood, self._swept = self._stalls.stood(self._swept), self.now()
         if stood:
             for connection in self.connections:
                 connection.deadline += stood  # what it sent meanwhile is not read yet

@@ -16,8 +16,8 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.awake import patient
 from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.stalls import patient
 
 MESSAGE_BYTES = 16 << 20
 AT_ONCE = 16 << 10

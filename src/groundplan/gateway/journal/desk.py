@@ -18,7 +18,7 @@ import msgspec
 
 from groundplan.core.endpoints import announce_at_last, listen_locally, withdraw
 from groundplan.core.home import Home
-from groundplan.gateway.problem import Problem
+from groundplan.gateway.failure_log import FailureLog
 
 LENGTH = struct.Struct("<I")
 """In front of each frame."""
@@ -77,7 +77,7 @@ class Desk:
 
     def _accept(self) -> None:
         """Until `stop`: where this process may have no more files, or threads, now, workers come again later."""
-        problem = Problem(_log)
+        problem = FailureLog(_log)
         while not self.stop.is_set():
             try:
                 connection, _ = self._listener.accept()

@@ -15,10 +15,10 @@ from psycopg import AsyncConnection
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.money import from_decimal
-from groundplan.gateway.awake import patient
 from groundplan.gateway.database import fetched
 from groundplan.gateway.policy.address import networks
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.stalls import patient
 from groundplan.governance.parts import AT_GATEWAYS
 
 AT_ONCE = 500

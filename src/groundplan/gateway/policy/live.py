@@ -29,7 +29,6 @@ from groundplan.core.clock import TOLD_SECONDS, Clock
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.economics.experiment.model import Experiment
-from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.database import connect, fetched
@@ -41,6 +40,7 @@ from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.policy.grants import groups_of
 from groundplan.gateway.policy.remaining import Remaining
 from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Excepted, Policy
+from groundplan.gateway.stalls import patient
 from groundplan.governance.model import Given
 
 HEARTBEAT_SECONDS = 0.2

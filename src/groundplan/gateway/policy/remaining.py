@@ -19,7 +19,7 @@ from groundplan.gateway.budgets.leases import Key, Slices
 from groundplan.gateway.budgets.periods import current, has_ended
 from groundplan.gateway.database import fetched
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.rhythm import in_turns
+from groundplan.gateway.ticks import in_turns
 
 AT_ONCE = 2000
 """Budgets of keys that are asked about in a second: each of a hundred thousand keys may have one."""

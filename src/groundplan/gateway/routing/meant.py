@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from groundplan.gateway.awake import patient
 from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.stalls import patient
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
 

@@ -17,8 +17,8 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.apart import READ_BYTES, apart
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_duplicates
+from groundplan.gateway.offload import READ_BYTES, in_thread
 
 if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
@@ -56,7 +56,7 @@ async def reword(request: Request, path: bytes, name: str) -> None:
         return
     request.form = name  # a form is read while it arrives
     if len(request.body) > READ_BYTES:
-        request.body = await apart(partial(_naming, request.body, name))
+        request.body = await in_thread(partial(_naming, request.body, name))
     else:
         request.body = _naming(request.body, name)
 

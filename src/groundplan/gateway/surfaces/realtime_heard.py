@@ -19,7 +19,6 @@ from websockets.exceptions import ConnectionClosed
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.gateway.awake import patient
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
@@ -27,6 +26,7 @@ from groundplan.gateway.http.sse import splice
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_spellings
 from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.realtime_begun import Caller, outdated, written
 from groundplan.gateway.surfaces.realtime_ended import POLICY, Ended

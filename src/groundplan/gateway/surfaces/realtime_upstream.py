@@ -17,12 +17,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from groundplan.blueprint.model import Deployment
-from groundplan.gateway.awake import patient
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.websocket import MESSAGE_BYTES
+from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.realtime_events import (
     CANCEL,
     CLEAR,

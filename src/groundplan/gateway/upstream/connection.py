@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from groundplan.gateway.awake import READ_SECONDS
+from groundplan.gateway.stalls import READ_SECONDS
 
 BODY_LIMIT = 64 << 20
 UNCOUNTED = 1 << 20
@@ -61,7 +61,7 @@ class UpstreamConnection(Protocol):
     """What every way to an upstream offers for one call; `sent` of a failure says whether it may have been billed.
 
     `until`: of the loop's clock, when its caller was promised an answer. Seconds that somebody may be silent are of the
-    time in which he could be heard (`awake`); that one is not.
+    time in which he could be heard (`stalls`); that one is not.
     """
 
     until: float

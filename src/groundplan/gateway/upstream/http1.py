@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from groundplan.gateway.awake import READ_SECONDS, Awake, patient
+from groundplan.gateway.stalls import READ_SECONDS, StallMonitor, patient
 from groundplan.gateway.upstream.connection import (
     BODY_LIMIT,
     FOREVER,
@@ -42,7 +42,7 @@ class Owner(Protocol):
     """Where a connection comes from, and goes back to."""
 
     loop: asyncio.AbstractEventLoop
-    awake: Awake
+    stalls: StallMonitor
 
     def put(self, connection: Http1Connection) -> None: ...
     def forget(self, connection: Http1Connection) -> None: ...
@@ -262,7 +262,7 @@ class Http1Connection(asyncio.Protocol):
         left = self._deadline - self._loop.time()
         if left <= 0:
             patience = self._patience if self._sink is None else max(self._patience, self._sink_seconds)
-            left = self._pool.awake.left(self._deadline - patience, patience, self.until)
+            left = self._pool.stalls.left(self._deadline - patience, patience, self.until)
         if left > 0:
             self._timer = self._loop.call_later(left, self._expire)
         elif silent is not waiter:

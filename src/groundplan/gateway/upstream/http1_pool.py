@@ -10,7 +10,7 @@ import ssl
 from urllib.parse import SplitResult, urlsplit
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.awake import awake_of, patient
+from groundplan.gateway.stalls import patient, stall_monitor_of
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.reach import connected
@@ -68,8 +68,8 @@ class UpstreamPool:
         """Those that were used last come last."""
         self._looks: asyncio.TimerHandle | None = None
         self._all: set[Http1Connection] = set()
-        self.awake = awake_of(loop)
-        self.awake.tell.add(self)
+        self.stalls = stall_monitor_of(loop)
+        self.stalls.tell.add(self)
 
     @property
     def open(self) -> int:

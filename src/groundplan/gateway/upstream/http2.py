@@ -31,8 +31,8 @@ from pyqwest import (
 
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
-from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.http.tls import path_of
+from groundplan.gateway.stalls import patient, stall_monitor_of
 from groundplan.gateway.upstream.connection import (
     BODY_LIMIT,
     FOREVER,
@@ -133,7 +133,7 @@ class Http2Connection:
             # who waits may go while the call goes on: `release` ends it
             self._response = await self._within(seconds, asyncio.shield(sending))
         except UpstreamFailure as failure:
-            if failure.kind != "connect_timeout" or not awake_of(self._pool.loop).stood(began):
+            if failure.kind != "connect_timeout" or not stall_monitor_of(self._pool.loop).stood(began):
                 raise
             self._response = await self._connected_again(seconds)
         self._parts = aiter(self._response.content)

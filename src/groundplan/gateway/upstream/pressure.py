@@ -16,8 +16,8 @@ from functools import partial
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.awake import Alarm
-from groundplan.gateway.rhythm import beat
+from groundplan.gateway.stalls import Alarm
+from groundplan.gateway.ticks import next_tick
 
 RANKS = {"critical": 0, "high": 1, "normal": 2, "low": 3}
 """The higher, the earlier it is refused."""
@@ -288,7 +288,7 @@ class Pressure:
 
     def start(self) -> None:
         """Look at the loop from now on."""
-        self._expected = beat(self._loop.time(), TICK_SECONDS)
+        self._expected = next_tick(self._loop.time(), TICK_SECONDS)
         self._timer = self._loop.call_at(self._expected, self._tick)
 
     def stop(self) -> None:

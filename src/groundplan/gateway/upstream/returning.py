@@ -11,7 +11,7 @@ import math
 
 from groundplan.core.endpoints import announced
 from groundplan.core.home import Home
-from groundplan.gateway.awake import awake_of
+from groundplan.gateway.stalls import stall_monitor_of
 
 BACK_SECONDS = 6.0
 """Within this a service is back, also on a slow machine that five others share: 4 were too few there."""
@@ -28,7 +28,7 @@ class Returning:
     def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
         self._home = home
         self._loop = loop
-        self._awake = awake_of(loop)
+        self._stalls = stall_monitor_of(loop)
         self._looks: dict[str, asyncio.Task[bool]] = {}
         self._gone: dict[str, float] = {}
         """Until when what did not come back is not waited for."""
@@ -44,7 +44,7 @@ class Returning:
                 return False
             look = self._looks[name] = self._loop.create_task(self._look(name))
         while not (await asyncio.wait((look,), timeout=max(0.0, until - now)))[0]:
-            stood, now = self._awake.stood(now), self._loop.time()
+            stood, now = self._stalls.stood(now), self._loop.time()
             until = min(until + stood, at_most)
             if until <= now:
                 return False
@@ -65,7 +65,7 @@ class Returning:
 
     async def _look(self, name: str) -> bool:
         began = self._loop.time()
-        while self._awake.left(began, BACK_SECONDS) > 0:
+        while self._stalls.left(began, BACK_SECONDS) > 0:
             await asyncio.sleep(_LOOK_SECONDS)
             found = announced(self._home, name)
             if found is None:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tests.closing import close
 
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.awake import LATE_SECONDS, TICK_SECONDS, Alarm, awake_of, patient
 from groundplan.gateway.http.errors import of_error, of_refusal
 from groundplan.gateway.http.server import Limits, Request, Response, Server
+from groundplan.gateway.stalls import LATE_SECONDS, TICK_SECONDS, Alarm, patient, stall_monitor_of
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
@@ -30,8 +30,8 @@ SLACK = 0.25
 
 
 @pytest.fixture
-async def awake() -> AsyncIterator[None]:
-    found = awake_of(asyncio.get_running_loop())
+async def watched() -> AsyncIterator[None]:
+    found = stall_monitor_of(asyncio.get_running_loop())
     found.start()
     yield
     found.stop()
@@ -59,7 +59,7 @@ def later(seconds: float, sent: socket.socket, data: bytes) -> threading.Thread:
 def test_only_time_that_it_stood_still_is_counted_and_nearly_all_of_it(turns: list[tuple[float, float]]) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        found = awake_of(loop)
+        found = stall_monitor_of(loop)
         found.start()
         begun = since = loop.time()
         stood = 0.0
@@ -80,7 +80,7 @@ def test_only_time_that_it_stood_still_is_counted_and_nearly_all_of_it(turns: li
     uvloop.run(run())
 
 
-async def test_a_loop_that_is_always_late_still_gives_up(awake: None) -> None:
+async def test_a_loop_that_is_always_late_still_gives_up(watched: None) -> None:
     """Its turns take a third of a second each, in every one of which somebody could be heard."""
     loop, rang = asyncio.get_running_loop(), asyncio.Event()
     Alarm(loop, 0.5, rang.set)
@@ -92,9 +92,9 @@ async def test_a_loop_that_is_always_late_still_gives_up(awake: None) -> None:
     assert 1 < turns < 15
 
 
-async def test_nothing_is_noticed_before_and_after(awake: None) -> None:
+async def test_nothing_is_noticed_before_and_after(watched: None) -> None:
     loop = asyncio.get_running_loop()
-    found, since = awake_of(loop), loop.time()
+    found, since = stall_monitor_of(loop), loop.time()
     found.stop()
     stand_still(0.5)
     await asyncio.sleep(0.01)
@@ -104,7 +104,7 @@ async def test_nothing_is_noticed_before_and_after(awake: None) -> None:
     assert found.stood(since) < SLACK
 
 
-async def test_who_is_waited_for_is_heard_though_his_time_was_over(awake: None) -> None:
+async def test_who_is_waited_for_is_heard_though_his_time_was_over(watched: None) -> None:
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     thread = later(0.3, theirs, b"here")
@@ -122,7 +122,7 @@ async def test_who_is_waited_for_is_heard_though_his_time_was_over(awake: None) 
 
 
 @pytest.mark.parametrize("over", [False, True])
-async def test_nothing_is_left_of_a_wait_that_is_over(awake: None, over: bool) -> None:
+async def test_nothing_is_left_of_a_wait_that_is_over(watched: None, over: bool) -> None:
     """It knows its task, and all that belongs to that: a worker in trouble would keep every one."""
 
     async def wait() -> None:
@@ -144,7 +144,7 @@ async def test_nothing_is_left_of_a_wait_that_is_over(awake: None, over: bool) -
         gc.enable()
 
 
-async def test_what_was_promised_is_not_waited_for_longer(awake: None) -> None:
+async def test_what_was_promised_is_not_waited_for_longer(watched: None) -> None:
     loop = asyncio.get_running_loop()
     begun = loop.time()
     with pytest.raises(TimeoutError):
@@ -157,7 +157,7 @@ async def test_what_was_promised_is_not_waited_for_longer(awake: None) -> None:
     assert loop.time() - begun < 0.6 + SLACK
 
 
-async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool(awake: None) -> None:
+async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool(watched: None) -> None:
     """Nor is one that was sent something; the others stay."""
     loop, theirs = asyncio.get_running_loop(), list[asyncio.StreamWriter]()
 
@@ -182,7 +182,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool
     thread = threading.Thread(target=ended)
     thread.start()
     stand_still(0.5)
-    assert awake_of(loop).stood(loop.time() - 1) > 0
+    assert stall_monitor_of(loop).stood(loop.time() - 1) > 0
     kept = [pool.idle() for _ in range(3)]
     assert sorted(each is not None for each in kept) == [False, True, True]
     for left in kept:
@@ -194,7 +194,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool
         writer.close()
 
 
-async def test_an_upstream_whose_time_was_over_in_the_stop_is_read_first(awake: None) -> None:
+async def test_an_upstream_whose_time_was_over_in_the_stop_is_read_first(watched: None) -> None:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         pool = UpstreamPool(f"http://127.0.0.1:{listening.getsockname()[1]}", loop)
@@ -257,7 +257,7 @@ async def serving(limits: Limits) -> AsyncIterator[int]:
         pytest.param(b"", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi", id="nothing"),
     ],
 )
-async def test_a_client_is_heard_whose_time_was_over(awake: None, first: bytes, then: bytes) -> None:
+async def test_a_client_is_heard_whose_time_was_over(watched: None, first: bytes, then: bytes) -> None:
     async with serving(HASTY) as port:
         ours = socket.create_connection(("127.0.0.1", port))
         reader, writer = await asyncio.open_connection(sock=ours)

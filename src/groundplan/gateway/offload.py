@@ -25,7 +25,7 @@ InParts = Generator[Callable[[], Any], Any, Made]
 _READERS, _CHECKERS = ThreadPoolExecutor(2, "reads bodies"), ThreadPoolExecutor(2, "checks texts")
 
 
-async def apart(work: Callable[[], Made], *, checks: bool = False) -> Made:
+async def in_thread(work: Callable[[], Made], *, checks: bool = False) -> Made:
     """What `work` gives, or raises. Whoever is cancelled meanwhile does not wait for its end."""
     return await asyncio.get_running_loop().run_in_executor(_CHECKERS if checks else _READERS, work)
 
@@ -54,7 +54,7 @@ async def in_parts(steps: InParts[Made], *, long: bool) -> Made:
         work = next(steps)
         while True:
             try:
-                found = await apart(work, checks=True)
+                found = await in_thread(work, checks=True)
             except GroundplanError as error:
                 work = steps.throw(error)
             else:

@@ -16,13 +16,13 @@ from tests.unit.test_batch_waits import batch_of, body_of
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
-from groundplan.gateway.apart import CHECKED_BYTES, READ_BYTES
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.caching import cache_key
 from groundplan.gateway.call.attempt import Attempt
 from groundplan.gateway.call.stream import BURST, Streaming
 from groundplan.gateway.guard import run
 from groundplan.gateway.http import strict_json
+from groundplan.gateway.offload import CHECKED_BYTES, READ_BYTES
 from groundplan.gateway.surfaces import body as bodies
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.governance.guardrails.checks import Checks

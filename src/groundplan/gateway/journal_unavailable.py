@@ -1,5 +1,5 @@
-"""A worker whose journal cannot be made, as on a disk that is full: until it can, callers are told why nothing is done
-for them, where no other worker of this HOME answers them.
+"""What a worker does whose journal cannot be made, as on a full disk: until it can, callers get an error that says so,
+unless another worker of this HOME answers them.
 
 Whoever started it listens, so that they would wait for nobody otherwise. Nothing is sent anywhere from here.
 """

@@ -12,14 +12,14 @@ from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.caching.meaning_checks import Checks
 from groundplan.gateway.caching.meaning_tally import Tally
-from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.guard.counts import Counts
+from groundplan.gateway.write_behind import WriteBehindQueue
 
 NOBODY = "postgresql://nobody@127.0.0.1:1/none"
 
 
-class Beside(KeptBeside[int]):
+class Beside(WriteBehindQueue[int]):
     away = True
 
     async def put(self, facts: Sequence[int]) -> None:  # noqa: ARG002 -- nobody has them

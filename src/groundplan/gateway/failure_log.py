@@ -1,5 +1,5 @@
-"""Something that fails at every try for as long as PostgreSQL is away: it is logged when it begins, not several times a
-second for hours, on a disk that may be filling up.
+"""Logs a failure that repeats, as while PostgreSQL is away, once: when it begins, not several times a second for hours on
+a disk that may be filling up.
 """
 
 from __future__ import annotations
@@ -7,8 +7,8 @@ from __future__ import annotations
 import logging
 
 
-class Problem:
-    """Of one kind; `tell` of each failure, and that it is `over` where it succeeds."""
+class FailureLog:
+    """Of failures of one kind: `tell` of each, and call `over` after each success."""
 
     __slots__ = ("_lasts", "_log")
 

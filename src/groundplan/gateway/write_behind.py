@@ -1,4 +1,5 @@
-"""What calls leave behind, on its way from a worker to PostgreSQL: facts in a bounded list, counts that add up.
+"""Write-behind from a worker to PostgreSQL: facts wait in a bounded queue, counts are summed, and both are written now and
+then.
 
 No call waits for it. It is for what may be lost: what waits in a worker that is killed is gone, and of more facts than
 fit the oldest go, counted. What is about money is the journal's.
@@ -19,7 +20,7 @@ from psycopg.errors import CheckViolation, NotNullViolation
 
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.database import insert
-from groundplan.gateway.problem import Problem
+from groundplan.gateway.failure_log import FailureLog
 
 _log = logging.getLogger(__name__)
 _AWAY = (GroundplanError, psycopg.Error, OSError, TimeoutError)
@@ -29,7 +30,7 @@ Key = TypeVar("Key", bound=tuple[object, ...])
 Sums = TypeVar("Sums", bound=tuple[object, ...])
 
 
-class Beside(ABC):
+class WriteBehind(ABC):
     """Of one worker. `what` names it in the log."""
 
     every = 1.0
@@ -37,7 +38,7 @@ class Beside(ABC):
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._problem = Problem(_log)
+        self._problem = FailureLog(_log)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -57,7 +58,7 @@ class Beside(ABC):
             await self.flush()
 
 
-class KeptBeside(Beside, Generic[Fact]):
+class WriteBehindQueue(WriteBehind, Generic[Fact]):
     """Facts, of which `most` may wait."""
 
     def __init__(self, what: str, most: int) -> None:
@@ -76,7 +77,7 @@ class KeptBeside(Beside, Generic[Fact]):
         self._bound()
 
     async def flush(self) -> None:
-        """As `Beside` says; what can never be added is left out, so that it holds nothing up."""
+        """As `WriteBehind` says; what can never be added is left out, so that it holds nothing up."""
         if self._lost:
             _log.warning("%d %s were not kept", self._lost, self._what)
             self._lost = 0
@@ -112,7 +113,7 @@ class KeptBeside(Beside, Generic[Fact]):
             self._lost += 1
 
 
-class SummedBeside(Beside, Generic[Key, Sums]):
+class WriteBehindCounts(WriteBehind, Generic[Key, Sums]):
     """Counts by key, added to a table of sums by `statement`, whose parameters `row` has."""
 
     every = 2.0

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from groundplan.gateway.rhythm import beat
+from groundplan.gateway.ticks import next_tick
 
 TICK_SECONDS = 0.1
 LATE_SECONDS = 0.1
@@ -29,13 +29,13 @@ _STOPS = 32
 """Of so many it is remembered when they were: far more than there are in any time that is waited."""
 
 
-class Woken(Protocol):
+class Resumed(Protocol):
     """What looks at what it has once its worker goes on."""
 
     def woken(self) -> None: ...
 
 
-class Awake:
+class StallMonitor:
     """Of one loop. Before `start`, and after `stop`, it notices nothing. Times are the loop's, in seconds."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -43,11 +43,11 @@ class Awake:
         self._stops: deque[tuple[float, float]] = deque(maxlen=_STOPS)
         self._expected = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self.tell: WeakSet[Woken] = WeakSet()
+        self.tell: WeakSet[Resumed] = WeakSet()
 
     def start(self) -> None:
         """Notice from now on."""
-        self._expected = beat(self._loop.time(), TICK_SECONDS)
+        self._expected = next_tick(self._loop.time(), TICK_SECONDS)
         self._timer = self._loop.call_at(self._expected, self._tick)
 
     def stop(self) -> None:
@@ -80,26 +80,26 @@ class Awake:
         return min(since + seconds + self.stood(since), until) - now
 
 
-_known: WeakKeyDictionary[asyncio.AbstractEventLoop, Awake] = WeakKeyDictionary()
+_known: WeakKeyDictionary[asyncio.AbstractEventLoop, StallMonitor] = WeakKeyDictionary()
 
 
-def awake_of(loop: asyncio.AbstractEventLoop) -> Awake:
+def stall_monitor_of(loop: asyncio.AbstractEventLoop) -> StallMonitor:
     """The one of this loop."""
     found = _known.get(loop)
     if found is None:
-        found = _known[loop] = Awake(loop)
+        found = _known[loop] = StallMonitor(loop)
     return found
 
 
 class Alarm:
-    """Calls `ring` once, when somebody was silent for `seconds`, as `Awake.left` says, unless cancelled before."""
+    """Calls `ring` once, when somebody was silent for `seconds`, as `StallMonitor.left` says, unless cancelled."""
 
-    __slots__ = ("_awake", "_handle", "_loop", "_ring", "_seconds", "_since", "_until")
+    __slots__ = ("_handle", "_loop", "_ring", "_seconds", "_since", "_stalls", "_until")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, seconds: float, ring: Callable[[], object], until: float = math.inf
     ) -> None:
-        self._loop, self._awake = loop, awake_of(loop)
+        self._loop, self._stalls = loop, stall_monitor_of(loop)
         self._since, self._seconds, self._until = loop.time(), seconds, until
         self._ring = ring
         self._handle = loop.call_later(max(0.0, min(seconds, until - self._since)), self._due)
@@ -110,7 +110,7 @@ class Alarm:
         self._ring = _nothing
 
     def _due(self, *, was_read: bool = False) -> None:
-        left = self._awake.left(self._since, self._seconds, self._until)
+        left = self._stalls.left(self._since, self._seconds, self._until)
         if left > 0:
             self._handle = self._loop.call_later(left, self._due)
         elif not was_read:
