@@ -27,7 +27,7 @@ from benchmarks.gateway_steps import STEPS, declared, leave_out
 
 from groundplan.core.home import Home
 from groundplan.gateway import app
-from groundplan.gateway.http.front import Sockets
+from groundplan.gateway.http.listeners import Sockets
 
 _TOOL = 3
 _BEGIN, _END = signal.SIGRTMIN, signal.SIGRTMIN + 1

@@ -27,7 +27,7 @@ from groundplan.core.settings import child_environment, crowd_allocator
 from groundplan.gateway import app
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.errors import of_refusal
-from groundplan.gateway.http.front import Sockets
+from groundplan.gateway.http.listeners import Sockets
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal import journal
 from groundplan.gateway.journal.syncing import Done

@@ -36,7 +36,7 @@ from groundplan.core.money import PICO
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.run import guards
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.catalog import Catalog, index
 from groundplan.gateway.policy.gate import gate_of
@@ -65,7 +65,7 @@ def admission(rig: Rig, catalog: Catalog) -> float:
     policy = rig.gateway.live.policy
     request = Request(0.0)
     request.body = rig.request().partition(b"\r\n\r\n")[2]
-    exchange = Exchange(new_id_bytes(), request, Collected(), CHAT)
+    exchange = Exchange(new_id_bytes(), request, CollectedResponse(), CHAT)
     exchange.catalog, exchange.policy, exchange.key = catalog, policy, next(iter(policy.keys.values()))
     plan, ask, now = catalog.plans["assistant"], CHAT.read(request), time.time()
     exchange.ask, exchange.plan = ask, plan

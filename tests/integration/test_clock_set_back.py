@@ -42,7 +42,7 @@ from groundplan.gateway.batches.orders import Orders
 from groundplan.gateway.batches.provider import Found
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
-from groundplan.gateway.http.front import Sockets
+from groundplan.gateway.http.listeners import Sockets
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.upstream.reach import names_of
 from groundplan.ledger.model import Reservation, Settlement

@@ -18,7 +18,7 @@ from tests.integration.test_clock_set_back import ready
 from groundplan.blueprint.model import Limit
 from groundplan.core.clock import SystemClock
 from groundplan.gateway.app import serve
-from groundplan.gateway.http.front import Sockets
+from groundplan.gateway.http.listeners import Sockets
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 

@@ -30,7 +30,7 @@ from groundplan.gateway.batches.file_store import StoredFile
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.files_by_id import HELD_BYTES, MOST_BYTES, FilesById, kind_of
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.chat import CHAT
@@ -56,7 +56,7 @@ def ask_of(interface: Interface, body: dict[str, Any] | bytes) -> Any:
 
 
 def exchange(id: UUID) -> Exchange:
-    made = Exchange(new_id_bytes(), Request(0.0), Collected(), CHAT)
+    made = Exchange(new_id_bytes(), Request(0.0), CollectedResponse(), CHAT)
     made.key = KeyEntry(str(new_id()), "assistant", "", False, False, None)
     made.ask = ask_of(CHAT, chat({"type": "file", "file": {"file_id": f"file-{id.hex}"}}))
     return made

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.unit.call_rig import read_records
 
-from groundplan.gateway.http.front import LEAVE, serving_file
+from groundplan.gateway.http.listeners import LEAVE, serving_file
 from groundplan.ledger.model import Finish, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script

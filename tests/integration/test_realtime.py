@@ -39,7 +39,7 @@ from websockets.typing import Subprotocol
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Grant, Guardrails, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.http.front import LEAVE, serving_file
+from groundplan.gateway.http.listeners import LEAVE, serving_file
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.surfaces.realtime import LOOK_SECONDS, Session
 from groundplan.gateway.surfaces.realtime_heard import Texts

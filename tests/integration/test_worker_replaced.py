@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.integration.zero_downtime import Running, running, until
 
-from groundplan.gateway.http.front import serving_file
+from groundplan.gateway.http.listeners import serving_file
 from groundplan.runtime.supervisor import STEADY_SECONDS
 from groundplan.testing.database import Database
 

@@ -17,7 +17,7 @@ from tests.integration.zero_downtime import Running, Traffic, lives, reloaded, r
 
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Blueprint
-from groundplan.gateway.http.front import serving_file
+from groundplan.gateway.http.listeners import serving_file
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.testing.database import Database
 

@@ -32,7 +32,7 @@ from tests.integration.gateway_stack import (
 from groundplan.cli import processes
 from groundplan.cli.listeners import Listeners
 from groundplan.cli.reload import Reloading, _noted
-from groundplan.gateway.http.front import is_serving
+from groundplan.gateway.http.listeners import is_serving
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.runtime.owner import open_listener
 from groundplan.runtime.supervisor import Process, Supervisor

@@ -11,14 +11,14 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_runner import _result
 from groundplan.gateway.batches.batch_store import Claimed
 from groundplan.gateway.batches.message_shapes import result_line
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 
 HALF = b'{"choices":[{"message":{"content":"cut \\ud83d"}}]}'
 """An emoji of which a model said one half, before its tokens were used up."""
 
 
 def kept(body: bytes, status: int = 200) -> bytes:
-    answer = Collected()
+    answer = CollectedResponse()
     answer.send(status, body)
     return _result(Claimed(1, "c1", 0, 1, 0, new_id()), answer)
 

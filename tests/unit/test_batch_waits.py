@@ -27,7 +27,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.guard.counts import Counts
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.catalog import index
 from groundplan.ledger.model import Charge, Finish
@@ -54,7 +54,7 @@ def body_of(rig: Rig, **more: Any) -> bytes:
 
 async def made(
     rig: Rig, key: str = "", *, held: int = 0, gone: bool = False, begun: Callable[[], None] = lambda: None, **more: Any
-) -> Collected:
+) -> CollectedResponse:
     """One line of a batch, and its answer. `held`: what was set aside for it; `gone`: its file is; `begun`: called
     before it is made; `more`: of its body."""
     batch = batch_of(rig, key or next(iter(rig.gateway.live.policy.keys.values())).id)
@@ -75,7 +75,7 @@ async def made(
     assert rig.gateway.conduct is not None
     async with asyncio.timeout(20):
         await rig.gateway.conduct(exchange, calls.steps(batch, body))
-    assert isinstance(exchange.response, Collected) and rig.slices.open_count == 0
+    assert isinstance(exchange.response, CollectedResponse) and rig.slices.open_count == 0
     return exchange.response
 
 

@@ -28,7 +28,7 @@ from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.reserve import reserve
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.surfaces.chat import CHAT
@@ -129,7 +129,7 @@ async def test_what_a_batch_begun_before_midnight_holds_no_more_is_not_taken_of_
 ) -> None:
     async with daily(tmp_path) as rig:
         rig.slices.grant("daily", NEW, LIMIT)
-        answer = Collected()
+        answer = CollectedResponse()
         exchange = Exchange(new_id_bytes(), Request(0.0), answer, CHAT)
 
         async def steps(gateway: Gateway, exchange: Exchange) -> None:

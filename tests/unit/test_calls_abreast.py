@@ -19,7 +19,7 @@ from groundplan.gateway.call.abreast import AFTER_NS, MANY, WITHIN_NS, Abreast
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.call.steps import run
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
@@ -66,7 +66,7 @@ def test_a_call_alone_waits_for_nobody() -> None:
 
 
 async def test_calls_that_come_together_take_each_step_together(rig: Rig) -> None:
-    calls = [Exchange(new_id_bytes(), asked(), Collected(), CHAT) for _ in range(MANY - 1)]
+    calls = [Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT) for _ in range(MANY - 1)]
     tasks = [asyncio.create_task(run(rig.gateway, call)) for call in calls]
     for _ in TURNS:
         await asyncio.sleep(0)
@@ -107,7 +107,7 @@ async def test_of_people_that_come_together_no_more_are_let_in_than_a_workload_i
 
 @pytest.mark.parametrize("turns", TURNS)
 async def test_a_key_that_is_revoked_while_a_call_waits_for_others_is_refused(rig: Rig, turns: int) -> None:
-    live, call = rig.gateway.live, Exchange(new_id_bytes(), asked(), Collected(), CHAT)
+    live, call = rig.gateway.live, Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT)
     task = asyncio.create_task(run(rig.gateway, call))
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -119,7 +119,7 @@ async def test_a_key_that_is_revoked_while_a_call_waits_for_others_is_refused(ri
 
 @pytest.mark.parametrize("turns", TURNS)
 async def test_a_client_that_leaves_while_its_call_waits_for_others_leaves_nothing_open(rig: Rig, turns: int) -> None:
-    task = asyncio.ensure_future(Pipeline(rig.gateway).handle(asked(), Collected()))
+    task = asyncio.ensure_future(Pipeline(rig.gateway).handle(asked(), CollectedResponse()))
     for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
@@ -133,7 +133,7 @@ async def test_a_client_that_leaves_while_its_call_waits_for_others_leaves_nothi
 
 async def test_a_client_that_leaves_while_its_answer_waits_for_others_pays_what_it_cost(rig: Rig) -> None:
     rig.play("one", tokens=7)
-    call = Exchange(new_id_bytes(), asked(), Collected(), CHAT)
+    call = Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT)
     task = asyncio.create_task(Pipeline(rig.gateway).conduct(call, run))
     while not call.attempt_answered:  # noqa: ASYNC110 -- to be there in that very turn of the loop
         await asyncio.sleep(0)

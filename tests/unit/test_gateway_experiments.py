@@ -37,7 +37,7 @@ from groundplan.gateway.experiments.pairs import Pair, Pairs
 from groundplan.gateway.experiments.replays import PURPOSE, replayed
 from groundplan.gateway.experiments.trial import Mark
 from groundplan.gateway.experiments.trials import Trials
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -422,7 +422,7 @@ def test_whoever_rotates_its_key_stays_in_its_arm(words: bytes | None) -> None:
 
 
 def test_what_the_gateway_asks_itself_is_in_no_experiment() -> None:
-    exchange = Exchange(new_id_bytes(), Request(0.0), Collected(), CHAT)
+    exchange = Exchange(new_id_bytes(), Request(0.0), CollectedResponse(), CHAT)
     exchange.deployments = [deployment(name, 1) for name in ("one", "two")]
     ask = Ask({}, "auto", 1, "q", False, False, None, 1, 1)
     assign(exchange, workload("assistant", ["one", "two"]), ask, {"assistant": tried(type=SHADOW, share=1.0)}, 0.0)

@@ -16,7 +16,7 @@ from tests.unit.call_rig import Rig, call_rig, rule, until
 from groundplan.blueprint.model import Limit
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.call.pipeline import share
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.surfaces.realtime import Session
 from groundplan.gateway.upstream.pressure import (
@@ -439,7 +439,7 @@ async def test_a_full_worker_takes_no_conversation_that_matters_less(tmp_path: P
         request = Request(0.0)
         request.method, request.target = b"GET", b"/v1/realtime?model=auto"
         request.headers = {b"authorization": b"Bearer low"}
-        session = Session(rig.gateway, request, Collected())
+        session = Session(rig.gateway, request, CollectedResponse())
         rig.gateway.pressure.level = RANKS["low"]
         with pytest.raises(Unavailable) as refused:
             await session.admit()
@@ -464,7 +464,7 @@ async def test_a_client_that_leaves_before_its_conversation_begins_holds_nothing
         request = Request(0.0)
         request.method, request.target = b"GET", b"/v1/realtime?model=auto"
         request.headers = {b"authorization": b"Bearer assistant"}
-        session = Session(rig.gateway, request, Collected())
+        session = Session(rig.gateway, request, CollectedResponse())
         admitting = asyncio.ensure_future(session.admit())
         await until(lambda: counters.available("concurrent/slots", "now") == 0)
         admitting.cancel()

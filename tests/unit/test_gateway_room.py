@@ -22,8 +22,8 @@ from tests.unit.raw_upstream import whole
 from tests.unit.test_gateway_guard import Desk, killed
 
 from groundplan.blueprint.model import Cache, Review
-from groundplan.gateway.http.collected import Collected
-from groundplan.gateway.http.serving import MOST_OF_ONE
+from groundplan.gateway.http.collected_response import CollectedResponse
+from groundplan.gateway.http.server_state import MOST_OF_ONE
 from groundplan.gateway.surfaces import responses_api
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
 from groundplan.gateway.upstream.pressure import RANKS
@@ -380,6 +380,6 @@ async def test_whoever_waits_leaves_the_queue_where_its_time_is_over() -> None:
 
 
 async def test_what_is_kept_instead_of_sent_is_kept_at_once() -> None:
-    kept = Collected()
+    kept = CollectedResponse()
     await kept.send_slowly(200, b"{}")
     assert (kept.status, kept.body, kept.ended) == (200, b"{}", True)

@@ -15,7 +15,7 @@ from tests.unit.raw_upstream import CHUNKED, DONE, chunk, events, saying
 
 from groundplan.blueprint.model import Keep
 from groundplan.gateway.call.stream import Streaming
-from groundplan.gateway.http.alike import Alike
+from groundplan.gateway.http.chunk_template import ChunkTemplate
 
 TEXTS = [" one", " two", "\n", " drei", " fünf", "", "six", " seven"]
 EVENTS = [events(chunk({"role": "assistant", "content": ""})), *(events(chunk({"content": text})) for text in TEXTS)]
@@ -144,7 +144,7 @@ NOISY: dict[str, Any] = {"obfuscation": "ab"}
 @given(st.data(), st.sampled_from([{}, NOISY]))
 def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject, more: dict[str, Any]) -> None:
     """Bytes changed, put in and left out anywhere."""
-    alike = Alike.of(chunk({"content": "a"}, **more))
+    alike = ChunkTemplate.of(chunk({"content": "a"}, **more))
     assert alike is not None
     text = data.draw(st.sampled_from(["", "word", "é", '"', "\n"]))
     sent = bytearray(frame(events(chunk({"content": text}, **more))))
@@ -170,7 +170,7 @@ def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject, m
 @pytest.mark.parametrize("put", [b'","finish_reason":"stop","x":"', b"\\", b"\n", b"\x00", b"\x1f", b"\x7f", b"\r"])
 def test_nothing_is_hidden_in_what_may_differ(more: dict[str, Any], where: str, put: bytes) -> None:
     """Neither in the text nor in the noise, whose chunk is as long as its frame says."""
-    alike = Alike.of(chunk({"content": "a"}, **more))
+    alike = ChunkTemplate.of(chunk({"content": "a"}, **more))
     assert alike is not None
     plain = chunk({"content": "TEXT"}, **({**more, "obfuscation": "NOISE"} if more else {}))
     assert alike.framed_text_bytes(frame(events(plain))) == 4
@@ -179,7 +179,7 @@ def test_nothing_is_hidden_in_what_may_differ(more: dict[str, Any], where: str, 
 
 
 def test_of_every_length_a_frame_is_what_the_parser_takes_it_for() -> None:
-    alike = Alike.of(chunk({"content": "a"}))
+    alike = ChunkTemplate.of(chunk({"content": "a"}))
     assert alike is not None
     for size in (*range(300), *range(3900, 4200)):
         sent = frame(events(chunk({"content": "x" * size})))

@@ -19,7 +19,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.caching import known_asks
 from groundplan.gateway.caching.known_asks import LONGEST, MOST_BYTES, KnownAsks
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.chat import CHAT, ChatCompletions
@@ -93,7 +93,7 @@ async def _three(rig: Rig) -> None:
 def asked(body: bytes, key: str = "k", person: str = "", interface: Any = CHAT) -> Exchange:
     request = Request(0.0)
     request.body = body
-    exchange = Exchange(new_id_bytes(), request, Collected(), interface)
+    exchange = Exchange(new_id_bytes(), request, CollectedResponse(), interface)
     exchange.key, exchange.person = KeyEntry(key, "w", "", False, False, None), person
     exchange.workload = workload("w", ["one"])
     return exchange

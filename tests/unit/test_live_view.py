@@ -24,7 +24,7 @@ from groundplan.gateway import stalls
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.call.admit import covering
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy import key_store
 from groundplan.gateway.policy import live as live_module
@@ -87,7 +87,7 @@ def test_each_key_knows_the_others_of_its_line() -> None:
     catalog = index(replace(blueprint(1, [], [workload("assistant", [])]), budgets=[budget]))
     covered = []
     for id, key in keys.items():
-        exchange = Exchange(new_id_bytes(), Request(0.0), Collected(), CHAT)
+        exchange = Exchange(new_id_bytes(), Request(0.0), CollectedResponse(), CHAT)
         exchange.catalog, exchange.key = catalog, key
         plan = catalog.plans["assistant"]
         with suppress(Denied):  # no other budget covers it

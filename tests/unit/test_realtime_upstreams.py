@@ -28,8 +28,8 @@ from groundplan.core.money import PICO
 from groundplan.gateway.call import steps
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import upgrades
-from groundplan.gateway.http.collected import Collected
-from groundplan.gateway.http.front import Front, Sockets
+from groundplan.gateway.http.collected_response import CollectedResponse
+from groundplan.gateway.http.listeners import Listeners, Sockets
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.policy.catalog import index
@@ -153,7 +153,7 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
     files = ServerFiles(*authority.issue("gateway", "127.0.0.1"), trusted)
     async with conversing(tmp_path, upstream, {}) as (rig, local), asyncio.timeout(30):
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            front = Front(rig.server, Sockets(listening, files))
+            front = Listeners(rig.server, Sockets(listening, files))
             await front.open()
             at, key = f"wss://127.0.0.1:{listening.getsockname()[1]}/v1/realtime?model=talker", "Bearer assistant"
             two = [connect(at, additional_headers={"Authorization": key}, ssl=context) for _ in range(2)]
@@ -267,7 +267,7 @@ async def test_a_conversation_stays_with_what_it_is_connected_to(tmp_path: Path)
     async with call_rig(tmp_path, ["talker"], more={"talker": {"kind": "realtime", "max_output_tokens": 20}}) as rig:
         assert rig.gateway.live.catalog is not None
         (place,) = rig.gateway.live.catalog.blueprint.deployments
-        exchange = Exchange(new_id_bytes(), Request(0.0, b"GET", b"/", {}, b""), Collected(), REALTIME)
+        exchange = Exchange(new_id_bytes(), Request(0.0, b"GET", b"/", {}, b""), CollectedResponse(), REALTIME)
         for now, code in (
             ([structs.replace(place, max_output_tokens=20, rates=Rates(input=0, output=70 * PICO))], ""),
             ([structs.replace(place, max_output_tokens=30)], ""),
@@ -537,7 +537,7 @@ async def test_a_client_that_leaves_while_its_conversation_waits_for_money_holds
         rig.gateway.counters.grant("concurrent/few", "now", 1)
         key = {b"authorization": b"Bearer assistant"}
         request = Request(0.0, b"GET", b"/v1/realtime?model=talker", key, b"")
-        caller = Caller(rig.gateway, request, Collected(), None)
+        caller = Caller(rig.gateway, request, CollectedResponse(), None)
         for _ in range(2):
             waits.clear()
             going = asyncio.create_task(caller.admitted(REALTIME, "talker", lambda _: None))
@@ -558,7 +558,7 @@ async def test_a_worker_that_is_full_lets_no_conversation_in_and_ends_none(
         monkeypatch.setattr(Pressure, "full", lambda *_: True)
         rig.gateway.pressure.level = 0
         request = Request(0.0, b"GET", b"/v1/realtime", {b"authorization": b"Bearer assistant"}, b"")
-        caller = Caller(rig.gateway, request, Collected(), None)
+        caller = Caller(rig.gateway, request, CollectedResponse(), None)
         with pytest.raises(Unavailable):
             await caller.admitted(REALTIME, "talker", lambda _: None, first=True)
         assert (await caller.admitted(REALTIME, "talker", lambda _: None)).token is not None

@@ -14,7 +14,7 @@ import pytest
 from groundplan.core.home import Home
 from groundplan.core.settings import child_environment
 from groundplan.gateway.app import Worker
-from groundplan.gateway.http.front import is_serving, serving_file, tell_serving
+from groundplan.gateway.http.listeners import is_serving, serving_file, tell_serving
 
 OTHERS = (
     "structlog",
@@ -80,7 +80,9 @@ def test_a_worker_serves_where_home_takes_nothing_and_tells_it_later(
     """Its journal may be on another disk, which has room."""
     worker: Any = SimpleNamespace(_home=Home(tmp_path))
     with monkeypatch.context() as patched:
-        patched.setattr("groundplan.gateway.http.front.write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28)))
+        patched.setattr(
+            "groundplan.gateway.http.listeners.write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28))
+        )
         assert not Worker._tell_serving(worker) and not is_serving(worker._home, os.getpid())
     assert Worker._tell_serving(worker) and is_serving(worker._home, os.getpid())
 

@@ -14,7 +14,7 @@ from groundplan.cli.listeners import Listeners
 from groundplan.core.endpoints import KNOWN_SECONDS, lookup
 from groundplan.core.home import Home
 from groundplan.core.settings import LEAVE_SECONDS, child_environment, crowd_allocator, load_settings
-from groundplan.gateway.http.front import LEAVE, is_serving
+from groundplan.gateway.http.listeners import LEAVE, is_serving
 from groundplan.runtime.child import spawn
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process

@@ -62,7 +62,7 @@ from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.guard.severed import cut
 from groundplan.gateway.http.bounds import Limits
-from groundplan.gateway.http.front import LEAVE, Front, Sockets, serving_file, tell_serving
+from groundplan.gateway.http.listeners import LEAVE, Listeners, Sockets, serving_file, tell_serving
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.journal.journal import Journal
@@ -199,7 +199,7 @@ class Worker:
         self._live = live
         self._home = home
         self._server = server
-        self._front = Front(server, sockets)
+        self._front = Listeners(server, sockets)
         self._runners = runners
         self._stop, self._leave = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,5 +1,5 @@
-"""Logs a failure that repeats, as while PostgreSQL is away, once: when it begins, not several times a second for hours on
-a disk that may be filling up.
+"""Logs a failure that repeats, as while PostgreSQL is away, once: when it begins, not several times a second for hours
+on a disk that may be filling up.
 """
 
 from __future__ import annotations

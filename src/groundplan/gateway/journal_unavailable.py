@@ -15,7 +15,7 @@ from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.call.pipeline import upgrades
 from groundplan.gateway.http.errors import of_error
-from groundplan.gateway.http.front import Front, Sockets, is_serving, serving_file
+from groundplan.gateway.http.listeners import Listeners, Sockets, is_serving, serving_file
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.response import Response
 from groundplan.gateway.http.server import Server
@@ -57,7 +57,7 @@ class _Refusing:
     def __init__(self, home: Home, sockets: Sockets) -> None:
         self._home = home
         self._sockets = replace(sockets, own=False)  # which are listened on again
-        self._front: Front | None = None
+        self._front: Listeners | None = None
         self._server: Server | None = None
 
     async def look(self, problem: GroundplanError) -> None:
@@ -68,7 +68,7 @@ class _Refusing:
         elif self._front is None:
             self._server = Server(self._handle, messages_errors.of_refusal, asyncio.get_running_loop())
             self._server.upgrades = upgrades
-            self._front = Front(self._server, self._sockets)
+            self._front = Listeners(self._server, self._sockets)
             await self._front.open()
 
     async def _handle(self, request: Request, response: Response) -> None:

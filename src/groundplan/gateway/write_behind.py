@@ -1,5 +1,5 @@
-"""Write-behind from a worker to PostgreSQL: facts wait in a bounded queue, counts are summed, and both are written now and
-then.
+"""Write-behind from a worker to PostgreSQL: facts wait in a bounded queue, counts are summed, and both are written
+every second or two.
 
 No call waits for it. It is for what may be lost: what waits in a worker that is killed is gone, and of more facts than
 fit the oldest go, counted. What is about money is the journal's.

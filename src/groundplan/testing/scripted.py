@@ -29,7 +29,7 @@ import uvloop
 
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Refusal, Request, Response, Server
 from groundplan.testing import scripted_responses
@@ -148,7 +148,7 @@ class ScriptedModel:
         if mode == "error":
             response.send(script.status, _error("the scripted model was told to fail", "scripted_error"))
         elif mode in ("stall", "cut"):
-            await batches.handle(target, request, Collected())
+            await batches.handle(target, request, CollectedResponse())
             if mode == "stall":
                 await asyncio.sleep(3600)
         else:
@@ -159,7 +159,7 @@ class ScriptedModel:
 
     async def _made(self, endpoint: str, body: bytes) -> tuple[int, bytes]:
         """One line of a batch: the same answer as to a call."""
-        request, response = Request(0.0), Collected()
+        request, response = Request(0.0), CollectedResponse()
         request.method, request.target, request.body = b"POST", endpoint.encode(), body
         messages = request.target == _MESSAGES
         if messages:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.sse import DONE, EventReader, EventTooLarge, named_event
 from groundplan.gateway.http.strict_json import UNREADABLE
@@ -58,7 +58,7 @@ def _text(fields: dict[str, msgspec.Raw], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-class Taken(Collected):
+class Taken(CollectedResponse):
     """The answer to a call that nobody waits for, as a stream: `events` are (number, SSE), as far as they are not kept
     elsewhere yet."""
 

@@ -36,7 +36,7 @@ from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.call.steps import check_people
 from groundplan.gateway.call.stored import stores
 from groundplan.gateway.guard.run import begin, guards
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.policy import begun
@@ -117,7 +117,7 @@ class BatchCalls:
     def exchange(self, batch: Batch, call: UUID, body: bytes) -> Exchange:
         """A call that is not identified yet."""
         request = Request(0.0, b"POST", batch.endpoint.encode("ascii"), _headers(batch), body)
-        return Exchange(call.bytes, request, Collected(), INTERFACES[batch.endpoint])
+        return Exchange(call.bytes, request, CollectedResponse(), INTERFACES[batch.endpoint])
 
     def assess(self, exchange: Exchange, batch: Batch, *, call: bool = False) -> int:
         """Every check that does not depend on the time; the most that it can cost where it is made: in an order, where

@@ -44,7 +44,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.database import BRIEFLY, connect
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.surrogates import readable
 from groundplan.ledger.model import Charge
@@ -341,7 +341,7 @@ class BatchRunner:
         try:
             await self._pipeline.conduct(exchange, self._calls.steps(batch, body))
             answer = exchange.response
-            if not isinstance(answer, Collected):
+            if not isinstance(answer, CollectedResponse):
                 raise AssertionError("a line's answer is kept")
             result = _result(line, answer)
             if (why := self._calls.unmade.get(line.call)) is not None:
@@ -411,7 +411,7 @@ async def _results(connection: Connection, batch: UUID, ok: bool) -> AsyncGenera
             yield b"".join(result.encode() + b"\n" for result in results)
 
 
-def _result(line: Claimed, answer: Collected) -> bytes:
+def _result(line: Claimed, answer: CollectedResponse) -> bytes:
     """A line of the output or error file, as OpenAI writes it."""
     try:
         body: Any = msgspec.Raw(readable(answer.body.translate(_ON_ONE_LINE)))

@@ -18,7 +18,7 @@ from groundplan.core.money import format_usd
 from groundplan.gateway.call import settle, stored
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.http.alike import Alike
+from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, event
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.answers import facts, headers
@@ -78,7 +78,7 @@ class Streaming:
         """Seconds for which the upstream may be silent while it is pumped."""
         self.relay = relay
         self._plain = relay if isinstance(relay, OpenAIRelay) else None
-        self._passing: tuple[OpenAIRelay, Alike, Callable[[bytes], bool]] | None = None
+        self._passing: tuple[OpenAIRelay, ChunkTemplate, Callable[[bytes], bool]] | None = None
         """While the next chunk may go straight through: where it is counted, what it looks like, and the way to the
         client."""
         self.secrets: tuple[bytes, ...] = ()
@@ -233,12 +233,12 @@ class Streaming:
             return False  # more of it may be there, of which others have to wait
         return self._failure is None and not self.relay.done and not exchange.response.full
 
-    def _straight(self, exchange: Exchange) -> tuple[OpenAIRelay, Alike, Callable[[bytes], bool]] | None:
+    def _straight(self, exchange: Exchange) -> tuple[OpenAIRelay, ChunkTemplate, Callable[[bytes], bool]] | None:
         plain = self._plain
-        if plain is None or plain.alike is None or not self.direct or exchange.kept is not None:
+        if plain is None or plain.template is None or not self.direct or exchange.kept is not None:
             return None
         pass_on = exchange.response.passing
-        return None if pass_on is None or not self._reader.between else (plain, plain.alike, pass_on)
+        return None if pass_on is None or not self._reader.between else (plain, plain.template, pass_on)
 
     def _through(self, data: bytes) -> bool:
         """Pass a chunk of HTTP/1.1 on as it came, where it is one event that needs no look: nearly all of a stream.
@@ -279,7 +279,7 @@ class Streaming:
         if self.secrets:
             data = without(data, self.secrets)
         plain = self._plain
-        if plain is not None and plain.alike is not None and self._reader.between and plain.passes(data):
+        if plain is not None and plain.template is not None and self._reader.between and plain.passes(data):
             return data
         take = self.relay.take
         found = self._reader.feed(data)
@@ -288,7 +288,7 @@ class Streaming:
             if len(found) == 1:
                 return take(found[0])
             for each in found:
-                if plain is not None and plain.alike is not None and plain.passes(told := event(each)):
+                if plain is not None and plain.template is not None and plain.passes(told := event(each)):
                     outs.append(told)  # like one before it, which may have come with it
                     continue
                 outs.append(take(each))

@@ -14,7 +14,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE, TICKET
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.surfaces.interface import Interface
 
@@ -27,7 +27,7 @@ def chat_within(exchange: Exchange, interface: Interface, body: dict[str, Any], 
     headers = {name: value for name in _PASSED if (value := exchange.request.headers.get(name)) is not None}
     headers[b"content-type"] = b"application/json"
     request = Request(0.0, b"POST", b"/v1/chat/completions", headers, msgspec.json.encode(body))
-    own = Exchange(new_id_bytes(), request, Collected(), interface)
+    own = Exchange(new_id_bytes(), request, CollectedResponse(), interface)
     own.of, own.purpose = str(exchange.call), purpose
     own.catalog, own.key, own.person = exchange.catalog, exchange.key, exchange.person
     return own
@@ -39,4 +39,4 @@ async def answer_of(gateway: Gateway, own: Exchange) -> bytes | None:
         return None
     await gateway.conduct(own)
     response = own.response
-    return response.body if isinstance(response, Collected) and response.status == 200 else None
+    return response.body if isinstance(response, CollectedResponse) and response.status == 200 else None

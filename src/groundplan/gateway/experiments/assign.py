@@ -15,7 +15,7 @@ import msgspec
 from groundplan.economics.experiment.model import AB, CONVERSATION, Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE, Rule, arm
 from groundplan.gateway.experiments.trial import Mark, Trial
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.routing.conversation import begin, messages_of, named
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.surfaces.pieces import SURFACES
@@ -38,7 +38,7 @@ def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[s
         tried is None
         or now >= tried.until
         or exchange.request.stream is not None
-        or isinstance(exchange.response, Collected)
+        or isinstance(exchange.response, CollectedResponse)
     ):
         return  # a form, or a call that the gateway makes itself, such as a guardrail's judge
     if tried.type != AB:

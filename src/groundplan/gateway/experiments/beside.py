@@ -28,7 +28,7 @@ from groundplan.gateway.call.reserve import reserve
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.guard.run import begin, guards
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.policy import begun
@@ -72,13 +72,13 @@ def budget_of(experiment: Experiment) -> Budget:
 async def ask(
     gateway: Gateway, headers: dict[bytes, bytes], interface: Interface, body: dict[str, Any], what: Beside
 ) -> Exchange:
-    """Make the call and return it, ended, with a `Collected` answer. Errors are in its answer and its record."""
+    """Make the call and return it, ended, with a `CollectedResponse`. Errors are in its answer and its record."""
     if gateway.conduct is None:
         raise AssertionError("the pipeline is not there yet")
     carried = {name: value for name in PASSED if (value := headers.get(name)) is not None}
     carried |= {b"content-type": b"application/json", FEATURE: what.feature.encode()}
     request = Request(0.0, b"POST", PATHS[interface.name], carried, msgspec.json.encode(body))
-    own = Exchange(new_id_bytes(), request, Collected(), interface)
+    own = Exchange(new_id_bytes(), request, CollectedResponse(), interface)
     own.trial = Trial(what.experiment, what.mark)
     own.of, own.purpose = what.mark.of, what.feature.removeprefix(BUDGET_PREFIX)
 

@@ -17,11 +17,11 @@ import httptools
 
 from groundplan.gateway.http import refusals
 from groundplan.gateway.http.bounds import FOREVER, Refusal
-from groundplan.gateway.http.known_head import KnownHead
+from groundplan.gateway.http.head_cache import HeadCache
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.request_reader import BODY, IDLE, RequestReader
 from groundplan.gateway.http.response import HeadResponse, Response
-from groundplan.gateway.http.serving import Serving
+from groundplan.gateway.http.server_state import ServerState
 from groundplan.gateway.keepalive import is_gone
 
 Handler = Callable[[Request, Response], Awaitable[None]]
@@ -32,7 +32,7 @@ _EAGERLY = sys.version_info >= (3, 12)
 _NOBODYS = httptools.HttpRequestParser(object())
 
 
-class Host(Serving):
+class Host(ServerState):
     """Whose connections they are; `server` has one."""
 
     handler: Handler
@@ -61,7 +61,7 @@ class Connection(RequestReader):
         self._task: asyncio.Task[None] | None = None
         self._begun: Request | None = None
         """Its task may be cancelled before it takes a step, and then lets go of nothing."""
-        self._known = KnownHead()
+        self._known = HeadCache()
 
     # -- transport ----------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

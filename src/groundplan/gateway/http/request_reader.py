@@ -15,11 +15,11 @@ import httptools
 from groundplan.gateway.http import refusals
 from groundplan.gateway.http.body_stream import HELD, BodyStream
 from groundplan.gateway.http.bounds import Refusal
-from groundplan.gateway.http.offer import without_offer
 from groundplan.gateway.http.request import Request, origin_form
+from groundplan.gateway.http.upgrade_offer import without_upgrade_offer
 
 if TYPE_CHECKING:
-    from groundplan.gateway.http.serving import Serving
+    from groundplan.gateway.http.server_state import ServerState
 
 IDLE, _HEAD, BODY = 0, 1, 2
 _LISTS = frozenset({b"x-forwarded-for", b"tracestate", b"traceparent", b"anthropic-beta", b"sec-websocket-protocol"})
@@ -47,7 +47,7 @@ class RequestReader(asyncio.Protocol, ABC):
         "waits_since",
     )  # fmt: skip
 
-    def __init__(self, server: Serving) -> None:
+    def __init__(self, server: ServerState) -> None:
         self.server = server
         self.client = ""
         self.waits_since = now = server.now()
@@ -137,7 +137,7 @@ class RequestReader(asyncio.Protocol, ABC):
             self._offered, self._parser = False, httptools.HttpRequestParser(self)
             self._reset()
             try:
-                self._parser.feed_data(without_offer(request.method, request.target, version, request.headers))
+                self._parser.feed_data(without_upgrade_offer(request.method, request.target, version, request.headers))
                 self._parser.feed_data(left)
             except httptools.HttpParserUpgrade as upgrade:
                 left = left[upgrade.args[0] :]

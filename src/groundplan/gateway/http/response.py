@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from groundplan.gateway.http.request import Request
-    from groundplan.gateway.http.serving import Serving
+    from groundplan.gateway.http.server_state import ServerState
 
 _PHRASES = {s.value: s.phrase for s in HTTPStatus}
 STATUS_LINES = {n: f"HTTP/1.1 {n} {_PHRASES.get(n, '')}\r\n".encode("ascii") for n in range(100, 600)}
@@ -34,7 +34,7 @@ class Wire(Protocol):
     transport: asyncio.Transport | None
 
     @property
-    def server(self) -> Serving: ...
+    def server(self) -> ServerState: ...
 
     @property
     def takes_chunks(self) -> bool: ...

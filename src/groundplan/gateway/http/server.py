@@ -1,7 +1,7 @@
 """The HTTP/1.1 server of a worker: its connections, and how they end.
 
-How one connection is spoken is `connection`'s, what all of them may hold together `serving`'s. Never serves a file. The
-listening socket belongs to whoever started the process.
+How one connection is spoken is `connection`'s, what all of them may hold together `server_state`'s. Never serves a
+file. The listening socket belongs to whoever started the process.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from groundplan.economics.prices.reported import named_tier
-from groundplan.gateway.http.alike import Alike
+from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import DONE, END, event, splice
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.chat_chunk import Chunk, only_usage, read_chunk, without_usage
@@ -65,7 +65,7 @@ class ChatRelay(OpenAIRelay):
             data = with_choices(data)
             chunk = understood(read_chunk, data, STREAM)
         if chunk.service_tier is not None and chunk.service_tier != self.tier:
-            self.tier, self.alike = chunk.service_tier, None
+            self.tier, self.template = chunk.service_tier, None
         if not self.finished and (text := chunk.only_text()) is not None:
             self.output_bytes += len(text) if text.isascii() else len(text.encode())
             if text and self._looks:
@@ -81,8 +81,8 @@ class ChatRelay(OpenAIRelay):
     def _look(self, data: bytes) -> None:
         """Know what chunks like this one look like. A stream whose chunks are never alike is given up."""
         self._looks -= 1
-        if (found := Alike.of(data)) is not None:
-            self.alike = found
+        if (found := ChunkTemplate.of(data)) is not None:
+            self.template = found
 
     def _begin(self) -> bytes:
         """What was told before the first choice."""
@@ -108,7 +108,7 @@ class ChatRelay(OpenAIRelay):
             for choice in chunk.choices:
                 refuse_unfinished(choice.finish_reason)
         if ends or self._even or (not chunk.choices and self.finished):
-            self.finished, self.alike = True, None
+            self.finished, self.template = True, None
             self.held = data
             return earlier
         return earlier + event(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundplan.gateway.http.alike import Alike
+from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.errors import error_body, worded
 from groundplan.gateway.http.sse import DONE, event
 from groundplan.gateway.surfaces.codec import Declined, Malformed
@@ -27,10 +27,10 @@ def refuse_unfinished(reason: object) -> None:
 class OpenAIRelay:
     """Obeys `Relay`. Subclasses say what one event gives the client, when the answer is complete, and how it ends."""
 
-    __slots__ = ("alike", "done", "output_bytes", "usage")
+    __slots__ = ("done", "output_bytes", "template", "usage")
 
     def __init__(self) -> None:
-        self.alike: Alike | None = None
+        self.template: ChunkTemplate | None = None
         """What chunks with nothing but a text look like; None: not known, or there are to be no more of them."""
         self.usage: Usage | None = None
         self.output_bytes = 0
@@ -39,7 +39,7 @@ class OpenAIRelay:
     def passes(self, data: bytes) -> bool:
         """Whether `data`, which the upstream sent, is whole events that go on as they came without a look at each;
         then they are counted."""
-        size = -1 if self.alike is None else self.alike.text_bytes(data)
+        size = -1 if self.template is None else self.template.text_bytes(data)
         if size < 0:
             return False
         self.output_bytes += size

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import NamedTuple
 
-from groundplan.gateway.http.serving import MOST_OF_ONE
+from groundplan.gateway.http.server_state import MOST_OF_ONE
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
 from groundplan.gateway.upstream.pressure import SHARES
 

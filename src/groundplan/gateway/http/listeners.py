@@ -47,7 +47,7 @@ class Sockets:
     long as any process holds them."""
 
 
-class Front:
+class Listeners:
     """Use: `open`, `watch` as a task, `close`."""
 
     def __init__(self, server: Server, sockets: Sockets) -> None:

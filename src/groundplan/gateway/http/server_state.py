@@ -1,4 +1,4 @@
-"""What all connections of one server share: its limits, its clock, and the room that bodies of requests have together.
+"""The state that all connections of one server share: its limits, its clock, and the room that bodies of requests have together.
 
 Knows no connection.
 """
@@ -15,7 +15,7 @@ MOST_OF_ONE = 0.6
 """Of the room, that may be taken by large bodies of one workload: less than what is left to the least of them all."""
 
 
-class Serving:
+class ServerState:
     """The part of a server that its connections and answers look at."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.closing import close
 
 from groundplan.gateway.http.errors import of_refusal
-from groundplan.gateway.http.known_head import LOOKS, KnownHead
+from groundplan.gateway.http.head_cache import LOOKS, HeadCache
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
 
 HEADS = [
@@ -66,7 +66,7 @@ def facts(request: Request) -> tuple[object, ...]:
 
 @given(st.sampled_from(HEADS), st.binary(max_size=120), st.binary(max_size=1200))
 def test_the_same_head_with_another_body_is_known(head: bytes, first: bytes, second: bytes) -> None:
-    known = KnownHead()
+    known = HeadCache()
     data = head % len(first) + first
     known.look(data, parsed(data)[1])
     again = known.again(head % len(second) + second, 2.0)
@@ -78,7 +78,7 @@ def test_the_same_head_with_another_body_is_known(head: bytes, first: bytes, sec
 @given(st.sampled_from(HEADS), st.data())
 def test_whatever_else_comes_is_known_only_as_what_the_parser_finds(head: bytes, data: st.DataObject) -> None:
     """Bytes changed, put in and left out anywhere, in the head that is learned and in the one that comes."""
-    known = KnownHead()
+    known = HeadCache()
     for _ in range(2):
         sent = bytearray(head % 3 + b"abc" + data.draw(st.sampled_from([b"", b"", b"x", head % 0])))
         for _ in range(data.draw(st.integers(0, 2))):
@@ -101,7 +101,7 @@ def test_whatever_else_comes_is_known_only_as_what_the_parser_finds(head: bytes,
     ],
 )  # fmt: skip
 def test_what_asks_for_more_than_its_body_to_be_read_is_parsed(lines: bytes) -> None:
-    known, request = KnownHead(), Request(0.0)
+    known, request = HeadCache(), Request(0.0)
     data = b"POST / HTTP/1.1\r\nhost: x\r\n" + lines + b"\r\nabc"
     request.headers = {line.partition(b":")[0]: line.partition(b": ")[2] for line in lines.split(b"\r\n") if line}
     known.look(data, request)
@@ -110,7 +110,7 @@ def test_what_asks_for_more_than_its_body_to_be_read_is_parsed(lines: bytes) -> 
 
 @pytest.mark.parametrize("digits", [b"+3", b"-3", b"3_0", b"3 ", b" 3", b"", b"0x3", b"\xb3", b"000000000003"])
 def test_only_digits_are_a_length(digits: bytes) -> None:
-    known, data = KnownHead(), HEADS[1] % 3 + b"abc"
+    known, data = HeadCache(), HEADS[1] % 3 + b"abc"
     known.look(data, parsed(data)[1])
     assert known.again(data, 0.0) is not None
     assert known.again(data.replace(b"Content-Length:3", b"Content-Length:" + digits), 0.0) is None
@@ -118,14 +118,14 @@ def test_only_digits_are_a_length(digits: bytes) -> None:
 
 def test_nothing_of_a_body_stays_with_its_head() -> None:
     """A connection that is kept and asks nothing holds no more than its head."""
-    known, data = KnownHead(), HEADS[1] % 3 + b"abc"
+    known, data = HeadCache(), HEADS[1] % 3 + b"abc"
     known.look(data, parsed(data)[1])
     assert known._request is not None and known._request.body == b""
     assert len(known._before) + len(known._after) < len(data) - 3
 
 
 def test_a_client_of_http_1_0_is_parsed_and_heads_that_never_come_again_are_given_up() -> None:
-    known = KnownHead()
+    known = HeadCache()
     old = b"POST / HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\nx"
     known.look(old, parsed(old)[1])
     assert known.again(old, 0.0) is None

@@ -18,7 +18,7 @@ from tests.contract.ways import Authority
 
 from groundplan.gateway.http import connection, handshakes, tls
 from groundplan.gateway.http.errors import of_refusal
-from groundplan.gateway.http.front import Front, Sockets, subject_of
+from groundplan.gateway.http.listeners import Listeners, Sockets, subject_of
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.keepalive import FIRST_SECONDS, is_gone
@@ -27,13 +27,13 @@ from groundplan.gateway.keepalive import FIRST_SECONDS, is_gone
 @asynccontextmanager
 async def serving(
     files: ServerFiles | None, limits: Limits | None = None, own: bool = False
-) -> AsyncIterator[tuple[Front, int]]:
+) -> AsyncIterator[tuple[Listeners, int]]:
     async def handle(request: Request, response: Response) -> None:
         response.send(200, (response.peer if request.target == b"/peer" else request.client).encode())
 
     server = Server(handle, of_refusal, asyncio.get_running_loop(), limits)
     listening = socket.create_server(("127.0.0.1", 0))
-    made = Front(server, Sockets(listening, files, own=own))
+    made = Listeners(server, Sockets(listening, files, own=own))
     await made.open()
     try:
         yield made, listening.getsockname()[1]

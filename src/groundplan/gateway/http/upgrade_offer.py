@@ -11,7 +11,7 @@ from collections.abc import Mapping
 OFFER = frozenset({b"upgrade", b"http2-settings"})
 
 
-def without_offer(method: bytes, target: bytes, version: str, headers: Mapping[bytes, bytes]) -> bytes:
+def without_upgrade_offer(method: bytes, target: bytes, version: str, headers: Mapping[bytes, bytes]) -> bytes:
     """The head of a request as the parser told it, whose lines have no ends in them."""
     lines = [b"%b %b HTTP/%b" % (method, target, version.encode())]
     for name, value in headers.items():

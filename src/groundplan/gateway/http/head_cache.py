@@ -21,7 +21,7 @@ _MORE = (b"expect", b"upgrade", b"transfer-encoding", b"content-encoding")
 """With these there is more to do than to read the body."""
 
 
-class KnownHead:
+class HeadCache:
     """Of one connection."""
 
     __slots__ = ("_after", "_before", "_looks", "_request")

@@ -1,11 +1,11 @@
-"""An answer that is kept instead of sent: of calls that the gateway makes itself."""
+"""A response that is kept in memory instead of sent: of calls that the gateway makes itself."""
 
 from __future__ import annotations
 
 from groundplan.gateway.http.response import Response
 
 
-class Collected(Response):
+class CollectedResponse(Response):
     """Obeys `Response` as far as answers in one piece go."""
 
     __slots__ = ("body", "status")

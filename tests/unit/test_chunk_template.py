@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from groundplan.gateway.http.alike import Alike
+from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.surfaces.chat_relay import ChatRelay, CopiesRelay
 from groundplan.gateway.surfaces.codec import Malformed
@@ -143,7 +143,7 @@ def test_each_of_several_copies_is_looked_at() -> None:
     ],
 )  # fmt: skip
 def test_where_the_text_cannot_be_found_for_certain_every_chunk_is_read(text: bytes) -> None:
-    assert Alike.of(text) is None
+    assert ChunkTemplate.of(text) is None
 
 
 ESCAPED = chunk("\n")

@@ -26,7 +26,7 @@ _ESCAPE, _LF = b"\\\n"
 """As numbers, which are found in bytes five times as fast as bytes are by `in`."""
 
 
-class Alike:
+class ChunkTemplate:
     """The bytes that such chunks have in common, as events: before the text, after it, and behind the noise."""
 
     __slots__ = ("_around", "_begin", "_end", "_middle", "_tail")
@@ -40,7 +40,7 @@ class Alike:
         self._around = len(begin), len(self._tail)
 
     @classmethod
-    def of(cls, chunk: bytes) -> Alike | None:
+    def of(cls, chunk: bytes) -> ChunkTemplate | None:
         """Of a chunk of valid JSON that was found to have one choice with a text and nothing else. None where it is
         written so that its text cannot be found for certain."""
         found = _text(chunk)
