@@ -1,4 +1,4 @@
-"""The state that all connections of one server share: its limits, its clock, and the room that bodies of requests have together.
+"""What all connections of one server share: its limits, its clock, and the room for the bodies of requests.
 
 Knows no connection.
 """
