@@ -21,6 +21,7 @@ from groundplan.api import errors
         (postgres.DiskFull("x"), 503, "database_full"),
         (postgres.DeadlockDetected("x"), 503, "database_busy"),
         (postgres.QueryCanceled("x"), 503, "database_slow"),
+        (postgres.UndefinedTable("x"), 503, "database_emptied"),
         (postgres.AdminShutdown("x"), 503, "database_unavailable"),
         (psycopg.OperationalError("x"), 503, "database_unavailable"),
         (postgres.UniqueViolation("x"), 409, "made_meanwhile"),
@@ -33,3 +34,4 @@ async def test_a_database_is_told_by_its_cause(error: Exception, status: int, co
     answer = await cast(errors.Handler, found)(Request({"type": "http", "path": "/", "headers": []}), error)
     told = json.loads(bytes(answer.body))["error"]
     assert (answer.status_code, told["code"]) == (status, code) and told["hint"]
+    assert ("retry-after" in answer.headers) == (status == 503 and code != "database_emptied")

@@ -15,6 +15,7 @@ from groundplan.api.audit import leaving, lost_stops, siem, standing, witnesses
 from groundplan.api.context import Services
 from groundplan.api.cost import upkeep as costs
 from groundplan.api.every import Every
+from groundplan.api.genesis import note_database
 from groundplan.api.knowledge import editions as index_editions
 from groundplan.api.knowledge import signals
 from groundplan.api.knowledge.ingest import Indexing
@@ -63,6 +64,8 @@ from groundplan.identity import service as identity
 
 log = logging.getLogger("groundplan.api.background")
 WATCH_SECONDS = 1.0
+NOTE_SECONDS = 2.0
+"""A look at a file, once it is noted."""
 
 
 JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
@@ -108,6 +111,8 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     take_over_kills(services)
     repeat(stack, Every("taking over kills", WATCH_SECONDS, partial(take_over_kills, services)))
     replay_erasures(services)
+    noting = partial(note_database, services.home, services.settings)
+    repeat(stack, Every("noting which database this is", NOTE_SECONDS, noting))
     sequencer = Sequencer(
         database_url(services.home, services.settings, "control"),
         services.home.audit,

@@ -17,13 +17,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg import DataError, OperationalError
-from psycopg.errors import ReadOnlySqlTransaction, UniqueViolation
+from psycopg.errors import ReadOnlySqlTransaction, UndefinedTable, UniqueViolation
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
 from groundplan.api.audit import denials
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
-from groundplan.core.errors import Conflict, GroundplanError, Invalid, Unavailable
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, Misconfigured, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.identity.scim import resources as scim
 
@@ -42,6 +42,11 @@ _CAUSES = {
         "the database may not be written to", "database_read_only",
         "It is a standby, or was made read-only, as where its disk is full: `groundplan doctor` tells which.",
     ),
+    "42P01": (
+        "the database lacks tables of this program", "database_emptied",
+        "It was emptied, or made anew, while this runs: stop `groundplan up`, then `groundplan restore` a backup into "
+        "a new HOME. This one keeps its keys, its audit log, and in `journal` the calls that no ledger has yet.",
+    ),
     "53100": ("the disk of PostgreSQL is full", "database_full", "Make room there; everything goes on then."),
     "40P01": (
         "another change waited for this one, and this one for it", "database_busy",
@@ -57,7 +62,7 @@ _CAUSES = {
 _OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
 """What a system call fails with where the machine has no more to give, which is no fault of ours either."""
 UNSTORABLE = (DataError, UnicodeEncodeError, OverflowError)
-KNOWN = (OperationalError, ReadOnlySqlTransaction, UniqueViolation, PoolTimeout, *UNSTORABLE)
+KNOWN = (OperationalError, ReadOnlySqlTransaction, UndefinedTable, UniqueViolation, PoolTimeout, *UNSTORABLE)
 """What is raised below the routes and is no fault of ours."""
 
 
@@ -141,6 +146,8 @@ def known(error: Exception) -> GroundplanError:
 def _database(error: Exception) -> GroundplanError:
     message, code, hint = _CAUSES.get(getattr(error, "sqlstate", None) or "", _AWAY)
     log.warning("%s: %s", message, error.__class__.__name__)
+    if isinstance(error, UndefinedTable):  # which no later try finds
+        return Misconfigured(message, code=code, hint=hint)
     return Unavailable(message, code=code, hint=hint, retry_after=2.0)
 
 

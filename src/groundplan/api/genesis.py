@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
+
+from psycopg.errors import UndefinedTable
 
 from groundplan.api.release import Releases
 from groundplan.catalog.loader import load
@@ -58,15 +61,16 @@ def check_database(home: Home, settings: Settings) -> None:
 
 
 def note_database(home: Home, settings: Settings) -> None:
-    """Keep which database HOME is served from, as soon as it has a blueprint."""
-    if (found := _first(home, settings)) is not None and not _text(home.database):
+    """Keep which database HOME is served from, as soon as it has a blueprint, which somebody may apply later."""
+    if not _text(home.database) and (found := _first(home, settings)) is not None:
         write_atomically(home.database, f"{found}\n".encode())
 
 
 def _first(home: Home, settings: Settings) -> str | None:
-    """What no other installation has, and what stays: the first blueprint."""
-    with connect(database_url(home, settings, "control")) as conn:
+    """What no other installation has, and what stays: the first blueprint. None also where there is no table of it."""
+    with connect(database_url(home, settings, "control")) as conn, suppress(UndefinedTable):
         return release_store.identity(conn, 1)
+    return None
 
 
 def _text(path: Path) -> str:

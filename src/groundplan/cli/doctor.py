@@ -209,6 +209,12 @@ def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
     where = "See HOME/logs/postgres.log." if kind == "embedded" else "See the log of PostgreSQL."
     try:
         if kind == "external" and look(database_url(home, settings, "owner")) is None:
+            if home.database.exists():
+                yield Check(
+                    "postgres", "bad", "the database is empty, and this HOME was served from one that was not",
+                    "Name that one in GROUNDPLAN_DATABASE_URL, or `groundplan restore` a backup into a new HOME.",
+                )  # fmt: skip
+                return
             yield Check("postgres", "ok", "external PostgreSQL answers; `groundplan up` makes its schema")
             return
         with connect(database_url(home, settings, "control"), timeout=5) as connection:

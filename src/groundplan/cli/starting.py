@@ -82,7 +82,10 @@ class Start:
         return [processes.gateway(self.home, listeners, slot, drain, leave, count) for slot in range(count)]
 
     def upgrade(self, supervisor: Supervisor) -> subprocess.Popen[bytes]:
-        """Start what upgrades the schema for new code, where that can be loaded."""
+        """Start what upgrades the schema for new code, where that can be loaded, and the database is still that of this
+        HOME: in another one, or in one that was emptied, nothing is made. Raises `Conflict` (`database_differs`)."""
+        if self.settings.database_url is not None:
+            check_database(self.home, self.settings)
         return processes.schema(self.home, [state.name for state in supervisor.states()])
 
     def again(self, supervisor: Supervisor, listeners: Listeners, count: int) -> tuple[list[Process], ...]:

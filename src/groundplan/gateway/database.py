@@ -12,9 +12,10 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, OperationalError
 from psycopg.abc import RV, PQGen
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import ReadOnlySqlTransaction, UndefinedTable
 from psycopg_pool import AsyncConnectionPool
 
+from groundplan.core.errors import Misconfigured
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.ticks import TURN
 
@@ -101,11 +102,18 @@ class Pool:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """One of them, for `SECONDS` at the most. Raises psycopg.Error, TimeoutError."""
-        async with patient(SECONDS):
-            await self._pool.open()
-            async with self._pool.connection() as connection:
-                yield connection
+        """One of them, for `SECONDS` at the most. Raises psycopg.Error, TimeoutError, and `Misconfigured`
+        (`database_emptied`) where there are no tables any more."""
+        try:
+            async with patient(SECONDS):
+                await self._pool.open()
+                async with self._pool.connection() as connection:
+                    yield connection
+        except UndefinedTable as error:
+            raise Misconfigured(
+                "the database lacks tables of this program", code="database_emptied",
+                hint="Whoever runs this gateway is told by `groundplan status` what to do.",
+            ) from error  # fmt: skip
 
     async def close(self) -> None:
         await self._pool.close(timeout=1.0)
