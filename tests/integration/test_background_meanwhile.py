@@ -126,6 +126,32 @@ async def test_while_postgresql_does_not_answer_it_is_refused_and_what_was_ackno
     assert await codes(setup, 3) == ["", "", "database_unavailable"] and setup.chat.counted == 2
 
 
+async def test_who_cannot_be_told_whether_it_is_written_down_finds_it_by_its_id_and_does_not_ask_again(
+    setup: Setup,
+) -> None:
+    """PostgreSQL ends a session that has committed, and waits for a standby before it says so."""
+    key, sql = setup.stack.key("keeper"), setup.stack.sql
+    waiting = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with psycopg.connect(setup.stack.database.superuser, autocommit=True) as conn:
+        conn.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        try:
+            conn.execute("SELECT pg_reload_conf()")
+            asking = asyncio.create_task(setup.stack.post("/v1/responses", key, IN_BACKGROUND))
+            async with asyncio.timeout(20):
+                while not sql(waiting) and not asking.done():  # noqa: ASYNC110 -- another process waits
+                    await asyncio.sleep(0.02)
+        finally:
+            conn.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            conn.execute("SELECT pg_reload_conf()")
+    told = await asking
+    assert (told.status, told.code, told.headers["x-should-retry"]) == (409, "background_unknown", "false"), told.body
+    ((id, call),) = sql("SELECT id, call_id FROM background_response")
+    assert json.loads(told.body)["error"]["response_id"] == id and id in json.loads(told.body)["error"]["message"]
+    assert (await setup.over(key, id)).status == "completed" and setup.chat.counted == 1
+    assert await codes(setup, 1) == [""]
+    assert sql("SELECT id FROM call") == [(call,)], "it is told once, as that by which it was made"
+
+
 @pytest.fixture
 def conn(database: Database) -> Iterator[Conn]:
     with psycopg.connect(database.superuser, autocommit=True) as opened:
@@ -198,3 +224,23 @@ def test_the_oldest_are_begun_first_each_by_one_worker_and_end_only_there(conn: 
     assert background_store.events(conn, "r1", 2) == ["first", "second"]
     assert background_store.events(conn, "r1", 3) == ["second"] and background_store.events(conn, "r2", 0) == []
     assert background_store.over(conn, other, ["r1"]) == ["r1"]
+
+
+def test_the_more_wait_the_longer_each_is_put_off_and_not_all_until_the_same_moment(conn: Conn) -> None:
+    """All workers would try a thousand again, and again in vain, as fast as they can."""
+    worker, due = new_id(), "SELECT extract(epoch FROM due - now())::float FROM background_response WHERE id ~ %s"
+    conn.execute("BEGIN")  # so that now is the same
+    for number in range(8):
+        assert background_store.add(conn, row(f"w{number}", AT), worker, 2000, 1 << 20)
+    background_store.wait(conn, "w0", worker, {}, 1.0)
+    assert conn.execute(due, ("w0",)).fetchall() == [(1.0,)], "with few it is as what refuses it asks for"
+    conn.execute(
+        f"""INSERT INTO background_response SELECT 'q' || n, NULL, {COPIED}
+            FROM background_response, generate_series(1, 999) n WHERE id = 'w0'"""
+    )
+    for number in range(1, 7):
+        background_store.wait(conn, f"w{number}", worker, {}, 1.0)
+    put_off = [seconds for (seconds,) in conn.execute(due, ("w[1-6]",)).fetchall()]
+    assert len(set(put_off)) == 6 and all(19 < seconds < 31 for seconds in put_off), put_off
+    background_store.wait(conn, "w7", worker, {}, 60.0)
+    assert conn.execute(due, ("w7",)).fetchall() == [(60.0,)], "never sooner than that"

@@ -22,6 +22,10 @@ CHANNEL: Final = "groundplan_background"
 FOLLOWED: Final = "+"
 QUEUED, RUNNING, CANCELLED, FAILED = "queued", "in_progress", "cancelled", "failed"
 OPEN: Final = frozenset({QUEUED, RUNNING})
+TRIES: Final = 40
+"""A second, of what waits of one workload: each is a claim, a call up to its refusal, and a row that is written."""
+SPREAD_S: Final = 25.0
+"""Longest that one is put off for the others; a fifth more or less, so that they do not come back together."""
 _OPEN: Final = "status IN ('queued', 'in_progress')"
 _COLUMNS: Final = (
     "id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed, failed, ended, status, waits"
@@ -145,12 +149,16 @@ def end(conn: Conn, id: str, epoch: UUID, status: str, failed: str | None, ended
 
 
 def wait(conn: Conn, id: str, epoch: UUID, waits: dict[str, str], seconds: float) -> None:
-    """What this worker was to make, and nobody cancelled, waits again, for so many seconds at least."""
+    """What this worker was to make, and nobody cancelled, waits again, for so many seconds at least; longer where so
+    many of its workload wait that all workers together would try more than `TRIES` a second."""
     conn.execute(
-        """UPDATE background_response
-           SET status = 'queued', epoch = NULL, call_id = NULL, waits = %s, due = now() + %s * interval '1 second'
-           WHERE id = %s AND epoch = %s AND status = 'in_progress'""",
-        (Jsonb(waits), seconds, id, epoch),
+        """UPDATE background_response b
+           SET status = 'queued', epoch = NULL, call_id = NULL, waits = %(waits)s, due = now() + interval '1 second'
+             * greatest(%(seconds)s, least((
+                 SELECT count(*) FROM background_response o WHERE o.status = 'queued' AND o.workload = b.workload
+               ) / %(tries)s::float, %(most)s) * (0.8 + 0.4 * random()))
+           WHERE id = %(id)s AND epoch = %(epoch)s AND status = 'in_progress'""",
+        {"waits": Jsonb(waits), "seconds": seconds, "id": id, "epoch": epoch, "tries": TRIES, "most": SPREAD_S},
     )
 
 

@@ -19,7 +19,7 @@ from uuid import UUID
 import msgspec
 
 from groundplan.core.database import first_line
-from groundplan.core.errors import Exhausted, GroundplanError, Invalid, Unavailable
+from groundplan.core.errors import Conflict, Exhausted, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.background import follow
 from groundplan.gateway.background.made import Run
@@ -155,7 +155,7 @@ class BackgroundRunner:
     # what was asked for ----------------------------------------------------------------------------------------------
 
     async def accept(self, exchange: Exchange) -> None:
-        """Write it down, and answer that it will be made. Raises `Invalid`, `Exhausted`, `Unavailable`."""
+        """Write it down, and answer that it will be made. Raises `Invalid`, `Exhausted`, `Unavailable`, `Conflict`."""
         gateway, key, workload = self._gateway, exchange.key, exchange.workload
         _check(exchange)
         if key is None or workload is None or workload.keep is None:
@@ -171,8 +171,8 @@ class BackgroundRunner:
         exchange.finished = True  # its end is that of the call that makes it, which has its id
         try:
             there_is_room = await gateway.to_its_end(self._add(row, asked))
-        except GroundplanError:
-            exchange.finished = False
+        except GroundplanError as error:
+            exchange.finished = isinstance(error, Conflict)  # it may be made, by a call with its id
             raise
         if not there_is_room:
             exchange.finished = False

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
+import psycopg
 
 from groundplan.core.audit.subject import SubjectKeys
-from groundplan.core.errors import Unavailable
+from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.background.taken import Failed
@@ -91,14 +92,22 @@ class BackgroundShelf:
         return await self._database.run(work)
 
     async def add(self, row: Row, asked: Asked, *, begins: bool) -> bool:
-        """Seal and write down; whether there is room for it. `begins`: here, at once."""
+        """Seal and write down; whether there is room for it. `begins`: here, at once. Raises also `Conflict`
+        (`background_unknown`) where PostgreSQL did not say whether it is written down."""
 
         def work(conn: Any) -> bool:
             sealed = self._seal(conn, row, _encode(asked).decode())
             epoch = self._epoch if begins else None
-            with _durable(conn):  # who counts what is there counts what another one adds just now
-                conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 414))", (row.workload,))
-                return background_store.add(conn, replace(row, sealed=sealed), epoch, MOST, MOST_BYTES)
+            added = False
+            try:
+                with _durable(conn):  # who counts what is there counts what another one adds just now
+                    conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 414))", (row.workload,))
+                    added = background_store.add(conn, replace(row, sealed=sealed), epoch, MOST, MOST_BYTES)
+            except psycopg.Error as error:
+                if added:  # the answer to COMMIT did not come
+                    raise _unknown(row.id) from error
+                raise
+            return added
 
         return await self._database.run(work)
 
@@ -218,6 +227,15 @@ def _durable(conn: Any) -> Iterator[None]:
     with conn.transaction():
         conn.execute(_DURABLE)
         yield
+
+
+def _unknown(id: str) -> Conflict:
+    return Conflict(
+        f"PostgreSQL went away as {id} was written down, which may be made all the same",
+        code="background_unknown",
+        hint="Retrieve it by this id before you ask again, once PostgreSQL is back: 404 says that it is not made.",
+        details={"response_id": id},
+    )
 
 
 def _unreachable() -> Unavailable:
