@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from tests.contract.ways import Authority
 
+from groundplan.api import not_well
+from groundplan.api.context import Services
 from groundplan.cli.doctor import _certificate
 from groundplan.cli.listeners import files_of, open_listeners, with_tls
-from groundplan.core.certificate import problem
+from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
+from groundplan.gateway.http.tls import ServerFiles
 from groundplan.runtime.supervisor import Supervisor
 
 PLAIN = load_settings({})
@@ -88,13 +91,20 @@ def test_doctor_says_how_long_the_certificate_holds(tmp_path: Path, days: int, s
     settings = with_tls(PLAIN, None, cert, key, None)
     [check] = _certificate(Home(tmp_path), settings)
     assert check.state == state and str(cert) in check.message
-    assert bool(problem(cert, datetime.now(UTC))) is (state != "ok")
-    home = Home(tmp_path / "home")
+    now, home = datetime.now(UTC), Home(tmp_path / "home")
     home.create()
     tls = {"cert": str(cert), "key": str(key), "client_ca": None}
     Supervisor(home).announce("http://127.0.0.1:1/v1", "http://127.0.0.1:2", tls=tls)  # as its command line said
     assert list(_certificate(home, PLAIN)) == [check]
+    named = [
+        Services(place, PLAIN, None, False, None, None, SystemClock()).certificate()  # type: ignore[arg-type]
+        for place in (home, Home(tmp_path))
+    ]
+    assert named == [ServerFiles(cert, key), None] and not_well.certificate(None, now) == []
+    assert bool(not_well.certificate(ServerFiles(cert, key), now)) is (state != "ok")
     key.write_text("")
+    (told,) = not_well.certificate(ServerFiles(cert, key), now)
+    assert "cannot be used" in told and "one that starts serves nobody" in told
     assert [check.state for check in _certificate(Home(tmp_path), settings)] == ["bad"]
     assert list(_certificate(Home(tmp_path), PLAIN)) == []
 

@@ -19,6 +19,7 @@ from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import Settings
+from groundplan.gateway.http.tls import ServerFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,12 @@ class Services:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def certificate(self) -> Path | None:
-        """The file of the gateway's certificate; None where it has none, or no `up` runs."""
+    def certificate(self) -> ServerFiles | None:
+        """The files of the gateway's certificate; None where it has none, or no `up` runs."""
         try:
-            return Path(self._noted()["tls"]["cert"])
+            tls = self._noted()["tls"]
+            ca = None if tls["client_ca"] is None else Path(tls["client_ca"])
+            return ServerFiles(Path(tls["cert"]), Path(tls["key"]), ca)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

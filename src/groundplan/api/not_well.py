@@ -1,5 +1,5 @@
 """What does not go on though every process runs: calls that do not get into the ledger, deployments whose key is not
-there, and searches that all fail.
+there, a certificate that cannot be used, and searches that all fail.
 
 Tells it in the words of `status`; mends nothing.
 """
@@ -15,10 +15,12 @@ from groundplan.api.lag import behind_since
 from groundplan.api.local import post_local
 from groundplan.api.served import SEARCH
 from groundplan.blueprint.model import Blueprint
+from groundplan.core.certificate import problem
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
 from groundplan.core.words import counted
+from groundplan.gateway.http.tls import ServerFiles
 
 BEHIND_SECONDS: Final = 60.0
 """Calls are in the ledger within a second or two; after so long something keeps them from it."""
@@ -59,6 +61,18 @@ def secrets(blueprint: Blueprint | None) -> list[str]:
     return [
         f"calls of {_names(names)} will fail: {why}" for reference, names in found.items() if (why := _why(reference))
     ]
+
+
+def certificate(files: ServerFiles | None, now: datetime) -> list[str]:
+    """Of the gateway's certificate: that it cannot be used with its key and authorities, or ends soon."""
+    if files is None:
+        return []
+    try:
+        files.context()
+    except Invalid as error:
+        told = "gateway workers that run show the one of before, and one that starts serves nobody"
+        return [f"{error.message}: {told}. {error.hint}"]
+    return [ending] if (ending := problem(files.cert, now)) else []
 
 
 def _names(names: list[str]) -> str:

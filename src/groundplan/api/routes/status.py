@@ -15,7 +15,6 @@ from groundplan.api.knowledge import own
 from groundplan.api.lag import journal_lag
 from groundplan.api.routes.limits import near_limits
 from groundplan.api.served import current_or_none, services_now
-from groundplan.core.certificate import problem
 from groundplan.governance import service as governance
 from groundplan.ledger import finding_store
 
@@ -42,9 +41,7 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
     problems += not_well.ledger(services.home, workers, services.clock.now())
     problems += not_well.secrets(blueprint)
     problems += request.app.state.searching.problems(wanted)
-    certificate = services.certificate()
-    if certificate is not None and (ending := problem(certificate, services.clock.now())):
-        problems.append(ending)
+    problems += not_well.certificate(services.certificate(), services.clock.now())
     return {
         "blueprint": blueprint.number if blueprint else None,
         "company": blueprint.company if blueprint else None,
