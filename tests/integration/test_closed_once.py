@@ -18,10 +18,10 @@ from groundplan.core.clock import SystemClock
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Key
 from groundplan.gateway.journal import ledger_store
+from groundplan.gateway.journal.dead_worker_sums import DeadWorkerSums
 from groundplan.gateway.journal.ledger_store import Conn
+from groundplan.gateway.journal.ledger_writer import LedgerWriter
 from groundplan.gateway.journal.shipper import EpochShipper, Shipper
-from groundplan.gateway.journal.sums import Sums
-from groundplan.gateway.journal.written import Context
 
 __all__ = ["installation"]
 GIVE_BACK = ledger_store._return
@@ -59,10 +59,10 @@ async def test_what_is_given_back_while_its_commit_is_on_the_way_is_not_given_ba
         with psycopg.connect(url, autocommit=True) as conn:
             gone = EpochShipper(journal.folder, journal.epoch, (0, 0), 0)
             gone.read(dead=True)
-            gone.ship(conn, context := Context(installation.home, SystemClock()))
+            gone.ship(conn, context := LedgerWriter(installation.home, SystemClock()))
             with ledger_store.closing(conn, journal.epoch) as alone:
                 assert alone
-                gone.recover(conn, context, Sums())
+                gone.recover(conn, context, DeadWorkerSums())
 
     def after() -> None:
         with psycopg.connect(url, autocommit=True) as conn:

@@ -36,7 +36,7 @@ from groundplan.core.database import connect
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.journal import ledger_store, written
+from groundplan.gateway.journal import ledger_store, ledger_writer
 from groundplan.gateway.journal import shipper as shipper_module
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import HEADER_BYTES, frame, read_segment, segment_numbers, segment_path
@@ -933,7 +933,7 @@ async def test_rows_cut_between_two_rounds_are_written_once(
     """Of a call that is settled in one round and ends in the next, of one that was shown as open before, and of one of
     which an attempt is read on after its end, to learn what it costs. A shipper that goes on knows what is there, and
     writes nothing a second time."""
-    monkeypatch.setattr(written, "record_many", lambda *_: pytest.fail("something was there already"))
+    monkeypatch.setattr(ledger_writer, "record_many", lambda *_: pytest.fail("something was there already"))
     journal = installation.journal()
     shipper = Shipper(installation.home)
     call, shown, hedged = (new_id().bytes for _ in range(3))
@@ -1098,7 +1098,7 @@ def test_of_many_blueprints_few_are_remembered(tmp_path: Path, monkeypatch: pyte
         return encode(blueprint(number, [], []))
 
     monkeypatch.setattr(ledger_store, "blueprint_body", body)
-    context: Any = written.Context(Home(tmp_path), SystemClock())
+    context: Any = ledger_writer.LedgerWriter(Home(tmp_path), SystemClock())
     for number in range(1, 101):
         context._learn(None, {number, 1})  # the first one is still in use
     assert asked == list(range(1, 101)), "each is read once"

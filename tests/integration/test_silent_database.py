@@ -25,8 +25,8 @@ from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.gateway import database as reached
 from groundplan.gateway import search_app
-from groundplan.gateway.journal import threads
-from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.journal import thread_connections
+from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.testing.database import Database
 
 AT_MOST = 3.0
@@ -40,8 +40,10 @@ def way(database: Database) -> Iterator[QuietWay]:
 
 
 @asynccontextmanager
-async def in_threads(url: str) -> AsyncIterator[InThreads]:
-    made = InThreads(url, "shelf", 1, lambda: Unavailable("it is away", code="database_unavailable", hint="Wait."))
+async def in_threads(url: str) -> AsyncIterator[ThreadConnections]:
+    made = ThreadConnections(
+        url, "shelf", 1, lambda: Unavailable("it is away", code="database_unavailable", hint="Wait.")
+    )
     yield made
     await made.close()
 
@@ -66,9 +68,9 @@ async def test_one_that_only_takes_long_leaves_its_connection_as_it_was(way: Qui
 async def test_a_thread_does_not_wait_for_it_for_ever(way: QuietWay, monkeypatch: pytest.MonkeyPatch) -> None:
     async with in_threads(way.url) as database:
         assert await database.run(lambda conn: conn.execute("SELECT 1").fetchone()) == (1,)
-        monkeypatch.setattr(threads, "SECONDS", 0.1)
+        monkeypatch.setattr(thread_connections, "SECONDS", 0.1)
         monkeypatch.setattr(database._pool, "timeout", 0.1)
-        monkeypatch.setattr(threads, "UNHEARD_SECONDS", 0.1)
+        monkeypatch.setattr(thread_connections, "UNHEARD_SECONDS", 0.1)
         async with asyncio.timeout(20):
             with way.silent(), pytest.raises(Unavailable):  # as it looks whether it is there
                 await database.run(lambda conn: conn.execute("SELECT 1").fetchone())

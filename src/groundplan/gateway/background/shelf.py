@@ -18,7 +18,7 @@ from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.background.taken import Failed
-from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.response_shelf import Kept, owner_of
 from groundplan.ledger import background_store, response_store
@@ -83,7 +83,7 @@ class BackgroundShelf:
     def __init__(self, home: Home, url: str, epoch: UUID) -> None:
         self._home = home
         self._epoch = epoch
-        self._database = InThreads(url, "background", 3, _unreachable)
+        self._database = ThreadConnections(url, "background", 3, _unreachable)
 
     async def close(self) -> None:
         await self._database.close()

@@ -17,8 +17,8 @@ from groundplan.core.home import Home
 from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.journal.desk import LENGTH
-from groundplan.gateway.journal.link import DeskLink
+from groundplan.gateway.journal.frame_client import FrameClient
+from groundplan.gateway.journal.frame_server import LENGTH
 from groundplan.gateway.telemetry.content_link import chosen
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def take_in(gateway: Gateway, kept: Kept) -> bool:
     )
 
 
-class AnswerLink(DeskLink):
+class AnswerLink(FrameClient):
     """Answers that go to the answer store of this HOME, and those that come from it."""
 
     def __init__(self, gateway: Gateway, home: Home) -> None:

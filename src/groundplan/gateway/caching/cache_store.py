@@ -27,7 +27,7 @@ from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
 from groundplan.core.logger import get_logger
 from groundplan.gateway.caching.cache_link import ANSWER_BYTES, SERVICE, Kept, Parcel
-from groundplan.gateway.journal.desk import LENGTH, Desk
+from groundplan.gateway.journal.frame_server import LENGTH, FrameServer
 from groundplan.gateway.journal.ledger_rows import as_uuid
 from groundplan.gateway.journal.ledger_store import Conn
 
@@ -80,8 +80,8 @@ class AnswerStore:
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
         self._url = url
-        self._desk = Desk(home, SERVICE, self._take, self._follow)
-        self._stop = self._desk.stop
+        self._server = FrameServer(home, SERVICE, self._take, self._follow)
+        self._stop = self._server.stop
         self._waiting: deque[Kept] = deque()
         self._dropped: deque[bytes] = deque()
         self._bytes = 0
@@ -91,11 +91,11 @@ class AnswerStore:
 
     def open(self) -> None:
         """Start, and tell workers where."""
-        self._desk.open()
+        self._server.open()
 
     def close(self) -> None:
         """Write what waits, if the database takes it."""
-        self._desk.close()
+        self._server.close()
         for worker in self._workers:
             with suppress(OSError):
                 worker.connection.shutdown(socket.SHUT_RDWR)
@@ -108,7 +108,7 @@ class AnswerStore:
         with self._changed:
             self._workers.append(worker)
         try:
-            for frame in self._desk.frames(connection, _FRAME_MOST):
+            for frame in self._server.frames(connection, _FRAME_MOST):
                 self._put(_decode(frame))
         finally:
             worker.gone = True

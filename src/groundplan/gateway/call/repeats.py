@@ -29,7 +29,7 @@ from groundplan.core.money import to_decimal
 from groundplan.economics.levers.model import SHARE
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.write_behind import WriteBehindQueue
 
 MOST: Final = 1_000
@@ -71,7 +71,7 @@ class Repeats(WriteBehindQueue[Request]):
 
     def __init__(self, url: str) -> None:
         super().__init__("requests to be compared", MOST)
-        self._database = InThreads(url, "repeats", 1, _unreachable)
+        self._database = ThreadConnections(url, "repeats", 1, _unreachable)
 
     def note(self, exchange: Exchange, now: float) -> None:
         """A call that was answered at `now` (seconds since the epoch), where it is one of those that are looked at."""

@@ -21,7 +21,7 @@ from groundplan.core.detect import redact
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.telemetry.content_link import chosen
 from groundplan.gateway.write_behind import WriteBehindQueue
 from groundplan.knowledge.signals import signal_store
@@ -55,7 +55,7 @@ class Signals(WriteBehindQueue[Unsealed]):
     def __init__(self, home: Home, url: str, clock: Clock) -> None:
         super().__init__("questions without an answer", MOST)
         self._home, self._clock = home, clock
-        self._database = InThreads(url, "signals", 1, _unreachable)
+        self._database = ThreadConnections(url, "signals", 1, _unreachable)
 
     def unanswered(self, workload: Workload, about: str, question: str, call: UUID, id: UUID | None = None) -> Unsealed:
         """That nothing was found. `about` is whose question it is: a person's id, else the key's; `call` decides

@@ -19,7 +19,7 @@ from groundplan.core.home import Home
 from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.guard import held_store
 from groundplan.gateway.guard.held_store import Waiting
-from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.journal.thread_connections import ThreadConnections
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
@@ -41,7 +41,7 @@ class Reviews:
         """Whose callers went away, until the queue knows."""
         self._looking: asyncio.Task[None] | None = None
         self._problem = FailureLog(_log)
-        self._database = InThreads(url, "reviews", 2, _unreachable)
+        self._database = ThreadConnections(url, "reviews", 2, _unreachable)
         self.in_thread = self._database.run
         """Raises `Unavailable` (`review_unavailable`)."""
 

@@ -33,15 +33,15 @@ from groundplan.core.home import Home
 from groundplan.core.logger import get_logger
 from groundplan.core.settings import load_settings
 from groundplan.gateway.caching.cache_store import AnswerStore
-from groundplan.gateway.journal import ledger_store, lost, open_store
-from groundplan.gateway.journal.folders import discard, remove_abandoned, remove_folder
+from groundplan.gateway.journal import ledger_store, lost_journal, open_call_store
+from groundplan.gateway.journal.cleanup import discard, remove_abandoned, remove_folder
+from groundplan.gateway.journal.dead_worker_sums import DeadWorkerSums, Later, add_sums
 from groundplan.gateway.journal.ledger_rows import as_uuid
 from groundplan.gateway.journal.ledger_store import Conn
+from groundplan.gateway.journal.ledger_writer import LedgerWriter
 from groundplan.gateway.journal.records import HEADER_BYTES, Newer, segment_numbers, segment_path
 from groundplan.gateway.journal.recovery import Attempt, CallState, EpochState
-from groundplan.gateway.journal.sums import Later, Sums, together
 from groundplan.gateway.journal.tail import EpochTail, try_lock
-from groundplan.gateway.journal.written import Context
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
 from groundplan.gateway.telemetry.trace_export import TraceExport
@@ -140,9 +140,9 @@ class EpochShipper:
             self._known_gaps += 1
         return len(found)
 
-    def ship(self, conn: Conn, context: Context) -> None:
+    def ship(self, conn: Conn, writer: LedgerWriter) -> None:
         """Write what is new, if anything. May be repeated after any failure."""
-        overdue = self._overdue(context.now_ms())
+        overdue = self._overdue(writer.now_ms())
         if not (self._touched or self._releases or overdue or self._older or self._moved()):
             return
         touched = self._touched.values()
@@ -153,9 +153,9 @@ class EpochShipper:
             with conn.transaction():  # of its own: workers wait for the rows that it locks
                 ledger_store.apply_releases(conn, self.epoch, self._releases)
         with conn.transaction():
-            context.write(conn, self.epoch, ended, closed, overdue)
-            open_store.note(conn, self.epoch, noted)
-            open_store.forget(conn, [call.call for call in ended if call.noted])
+            writer.write(conn, self.epoch, ended, closed, overdue)
+            open_call_store.note(conn, self.epoch, noted)
+            open_call_store.forget(conn, [call.call for call in ended if call.noted])
             if self._lost:
                 ledger_store.report_lost(conn, self.epoch, self._lost)
             if self._older:
@@ -163,8 +163,8 @@ class EpochShipper:
             for segment in self.tail.damaged - self._reported:
                 ledger_store.report_gap(conn, self.epoch, segment)
             ledger_store.set_position(conn, self.epoch, self._place, self.gaps)
-        if context.traces is not None:
-            context.traces.offer(ended, self.epoch)
+        if writer.traces is not None:
+            writer.traces.offer(ended, self.epoch)
         for attempt in overdue:
             attempt.shown = True
         for attempt in noted:
@@ -173,7 +173,7 @@ class EpochShipper:
             attempt.kept = True
         self._settled(ended)
 
-    def recover(self, conn: Conn, context: Context, sums: Sums) -> int:
+    def recover(self, conn: Conn, writer: LedgerWriter, sums: DeadWorkerSums) -> int:
         """The worker is dead and everything was shipped: what was open is settled, then its books are closed, which may
         be repeated after any failure. Returns picodollars returned. Raises `Later`: what it spent is not known yet."""
         opened = self.state.open_attempts()
@@ -182,19 +182,19 @@ class EpochShipper:
             ledger_store.fence(conn, self.epoch)
             left, late = sums.known(conn, self.epoch), [UUID(bytes=each.reservation.call) for each in opened]
             before = ledger_store.spent_of(conn, self.epoch, late) if left is not None else {}
-            context.write(conn, self.epoch, calls, opened, [])
-            open_store.forget_all(conn, self.epoch)
+            writer.write(conn, self.epoch, calls, opened, [])
+            open_call_store.forget_all(conn, self.epoch)
             if self.gaps:
                 ledger_store.end_open(conn, self.epoch)
             if left is None:
                 left = sums.add_up(conn, self.epoch)
             else:
-                left = together(left, before, ledger_store.spent_of(conn, self.epoch, late))
+                left = add_sums(left, before, ledger_store.spent_of(conn, self.epoch, late))
         returned = ledger_store.return_unspent(conn, self.epoch, write_off=self.gaps > 0, added_up=left)
         with conn.transaction():
             ledger_store.set_position(conn, self.epoch, self._last, self.gaps, done=True)
-        if context.traces is not None:
-            context.traces.offer(calls, self.epoch)
+        if writer.traces is not None:
+            writer.traces.offer(calls, self.epoch)
         return returned
 
     def delete_shipped(self, conn: Conn) -> bool:
@@ -264,8 +264,8 @@ class Shipper:
         self, home: Home, clock: Clock | None = None, traces: TraceExport | None = None, kept_s: float = 0.0
     ) -> None:
         self._home = home
-        self._context = Context(home, clock or SystemClock(), traces)
-        self._sums = Sums()
+        self._writer = LedgerWriter(home, clock or SystemClock(), traces)
+        self._sums = DeadWorkerSums()
         self._kept_s = kept_s
         self._over: dict[UUID, tuple[float, EpochShipper]] = {}
         """Epochs that are taken over and whose folders stay for a while, and since when."""
@@ -274,7 +274,7 @@ class Shipper:
         """Those that a newer program wrote, which this one looks at no more."""
         self.unread: dict[UUID, str] = {}
         """Why those are not read that could not be in the last round; they are tried in each."""
-        self._looked_ms = self._context.now_ms()
+        self._looked_ms = self._writer.now_ms()
         """When it was looked for workers whose journals are gone: not before all had time to connect again."""
 
     def step(self, conn: Conn, *, calm: bool = False) -> int:
@@ -296,7 +296,7 @@ class Shipper:
                 remove_abandoned(folder)
         for gone in self.unread.keys() - there:
             del self.unread[gone]
-        if (now := self._context.now_ms()) > self._looked_ms + LOST_AFTER_MS:
+        if (now := self._writer.now_ms()) > self._looked_ms + LOST_AFTER_MS:
             if calm:
                 return BATCH
             self._looked_ms = now
@@ -342,7 +342,7 @@ class Shipper:
             with ledger_store.closing(conn, epoch) as alone, conn.transaction():
                 if not alone or not ledger_store.is_left(conn, epoch):
                     continue
-                lost.write_off(conn, epoch, self._context)
+                lost_journal.write_off(conn, epoch, self._writer)
             log.error("the journal of an epoch is gone", epoch=str(epoch))
 
     def _step_epoch(self, conn: Conn, folder: Path, epoch: UUID, *, calm: bool) -> int:
@@ -355,20 +355,20 @@ class Shipper:
                 if lock is not None and ledger_store.is_heard(conn, epoch, str(self._home.root)):
                     return 0
                 segment, offset, done, gaps = ledger_store.position(conn, epoch)
-                known = open_store.known(conn, epoch)
+                known = open_call_store.known(conn, epoch)
                 shipper = EpochShipper(folder, epoch, (segment, offset), gaps, self._kept_s, known)
                 if done and lock is not None:
                     while shipper.read(dead=True) >= BATCH:  # tells which segments are damaged
                         pass
                     if shipper.has_new:  # its books were closed by whoever had a copy of a part of it
-                        shipper.ship(conn, self._context)
+                        shipper.ship(conn, self._writer)
                         self._epochs[epoch] = shipper
                         return self._close(conn, shipper)
                     self._remove(shipper)
                     return BATCH
                 self._epochs[epoch] = shipper
             found = shipper.read(dead=lock is not None)
-            shipper.ship(conn, self._context)
+            shipper.ship(conn, self._writer)
             if lock is not None and found < BATCH:
                 return self._close(conn, shipper)
             if not shipper.delete_shipped(conn):
@@ -385,7 +385,7 @@ class Shipper:
             if not alone:
                 return 0
             try:
-                returned = shipper.recover(conn, self._context, self._sums)
+                returned = shipper.recover(conn, self._writer, self._sums)
             except Later:
                 return 0
         self._remove(shipper)

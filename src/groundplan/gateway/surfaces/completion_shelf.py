@@ -14,7 +14,7 @@ import msgspec
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
-from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.surfaces.response_shelf import owner_of
 from groundplan.ledger import completion_store
 from groundplan.ledger.completion_store import Owner, Row
@@ -53,7 +53,7 @@ class CompletionShelf:
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
-        self._database = InThreads(url, "completions", 4, _unreachable)
+        self._database = ThreadConnections(url, "completions", 4, _unreachable)
 
     async def close(self) -> None:
         await self._database.close()

@@ -13,7 +13,7 @@ import msgspec
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
-from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.ledger import response_store
 from groundplan.ledger.response_store import Row
 
@@ -40,7 +40,7 @@ class ResponseShelf:
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
-        self._database = InThreads(url, "responses", 4, _unreachable)
+        self._database = ThreadConnections(url, "responses", 4, _unreachable)
 
     async def close(self) -> None:
         await self._database.close()

@@ -11,8 +11,8 @@ import msgspec
 
 from groundplan.blueprint.model import Keep
 from groundplan.core.home import Home
-from groundplan.gateway.journal.desk import LENGTH
-from groundplan.gateway.journal.link import DeskLink
+from groundplan.gateway.journal.frame_client import FrameClient
+from groundplan.gateway.journal.frame_server import LENGTH
 from groundplan.gateway.telemetry.meters import Meters
 
 SERVICE = "content-writer"
@@ -44,7 +44,7 @@ def chosen(keep: Keep, call: bytes) -> bool:
     return keep.share >= 10_000 or int.from_bytes(call[-4:], "big") % 10_000 < keep.share
 
 
-class ContentSender(DeskLink):
+class ContentSender(FrameClient):
     """Calls that go to the content writer of this HOME."""
 
     def __init__(self, home: Home, meters: Meters) -> None:

@@ -22,7 +22,7 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
 from groundplan.core.logger import get_logger
-from groundplan.gateway.journal.desk import LENGTH, Desk
+from groundplan.gateway.journal.frame_server import LENGTH, FrameServer
 from groundplan.gateway.journal.ledger_rows import as_uuid, moment
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.telemetry.content_link import CALL_BYTES, SERVICE, Content
@@ -43,8 +43,8 @@ class ContentWriter:
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
         self._url = url
-        self._desk = Desk(home, SERVICE, self._take, self._write)
-        self._stop = self._desk.stop
+        self._server = FrameServer(home, SERVICE, self._take, self._write)
+        self._stop = self._server.stop
         self._waiting: deque[tuple[Content, socket.socket | None]] = deque()
         self._bytes = 0
         self.lost = 0
@@ -54,15 +54,15 @@ class ContentWriter:
 
     def open(self) -> None:
         """Start, and tell workers where."""
-        self._desk.open()
+        self._server.open()
 
     def close(self) -> None:
         """Write what waits, if the database takes it."""
-        self._desk.close()
+        self._server.close()
 
     def _take(self, connection: socket.socket) -> None:
         """Everything that one worker sends."""
-        for frame in self._desk.frames(connection, _FRAME_MOST):
+        for frame in self._server.frames(connection, _FRAME_MOST):
             self._put(_decode(frame), connection)
 
     def _put(self, content: Content, origin: socket.socket | None = None) -> None:

@@ -37,7 +37,7 @@ class _Sum:
     found: Left | None = None
 
 
-class Sums:
+class DeadWorkerSums:
     """Of one shipper."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Sums:
         made.thread.start()
 
 
-def together(left: Left, more: Left, less: Left) -> dict[Key, int]:
+def add_sums(left: Left, more: Left, less: Left) -> dict[Key, int]:
     """`left` with `more`, without `less`."""
     found = {key: left.get(key, 0) + more.get(key, 0) - less.get(key, 0) for key in {*left, *more, *less}}
     return {key: amount for key, amount in found.items() if amount}

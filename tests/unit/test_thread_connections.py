@@ -15,8 +15,8 @@ import pytest
 from psycopg_pool import PoolTimeout
 
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.journal import threads
-from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.journal import thread_connections
+from groundplan.gateway.journal.thread_connections import ThreadConnections
 
 AWAY = "postgresql://nobody@127.0.0.1:1/nothing"
 
@@ -27,9 +27,9 @@ def unreachable() -> Unavailable:
 
 async def test_a_crowd_waits_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """By turns the last of them would wait for 7.5 s."""
-    monkeypatch.setattr(threads, "SECONDS", 0.5)
+    monkeypatch.setattr(thread_connections, "SECONDS", 0.5)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4))
-    database, began = InThreads(AWAY, "shelf", 4, unreachable), monotonic()
+    database, began = ThreadConnections(AWAY, "shelf", 4, unreachable), monotonic()
     found = await asyncio.gather(*(database.run(lambda _: None) for _ in range(60)), return_exceptions=True)
     assert all(isinstance(each, Unavailable) for each in found)
     assert monotonic() - began < 3
@@ -56,8 +56,8 @@ class Pool:
 @pytest.mark.parametrize("fails", ["asyncio_0", "shelf-scheduler", "shelf-worker-0"])
 async def test_it_is_asked_again_once_there_are_threads(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a user who may have no more of them for a moment: a pool that could not begin is none."""
-    monkeypatch.setattr(threads, "AWAY_SECONDS", 0.05)
-    monkeypatch.setattr(threads, "SECONDS", 0.2)
+    monkeypatch.setattr(thread_connections, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(thread_connections, "SECONDS", 0.2)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "asyncio"))
     start, tried = threading.Thread.start, list[str]()
 
@@ -70,8 +70,8 @@ async def test_it_is_asked_again_once_there_are_threads(fails: str, monkeypatch:
         tried.append("")
         raise psycopg.OperationalError("nobody is there")
 
-    monkeypatch.setattr(threads._Heard, "connect", connect)
-    database = InThreads(AWAY, "shelf", 1, unreachable)
+    monkeypatch.setattr(thread_connections._Heard, "connect", connect)
+    database = ThreadConnections(AWAY, "shelf", 1, unreachable)
     with monkeypatch.context() as system:
         system.setattr(threading.Thread, "start", started)
         with pytest.raises(Unavailable):
@@ -85,8 +85,8 @@ async def test_it_is_asked_again_once_there_are_threads(fails: str, monkeypatch:
 
 
 async def test_one_finds_out_whether_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "AWAY_SECONDS", 0.05)
-    database, pool = InThreads(AWAY, "shelf", 4, unreachable), Pool()
+    monkeypatch.setattr(thread_connections, "AWAY_SECONDS", 0.05)
+    database, pool = ThreadConnections(AWAY, "shelf", 4, unreachable), Pool()
     database._pool = pool  # type: ignore[assignment]
 
     async def asked(many: int) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What is written of calls and attempts that ended: rows of the ledger and entries of the audit log, together.
+"""Writes calls and attempts that ended: rows of the ledger and entries of the audit log, in one transaction.
 
 Which ones have ended is the shipper's to say.
 """
@@ -19,7 +19,7 @@ from groundplan.core.audit.store import copy_new, keys_made_acting, record_many
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock
 from groundplan.core.home import Home
-from groundplan.gateway.journal import archived_store, late_store, ledger_store, over_bound
+from groundplan.gateway.journal import archived_store, late_journal_store, ledger_store, over_bound
 from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.recovery import Attempt, CallState
@@ -29,7 +29,7 @@ _REMEMBERED = 16
 """Blueprints: each has some hundred kilobytes of thousands of workloads, and there is one for each change."""
 
 
-class Context:
+class LedgerWriter:
     """What all epochs of one HOME share: the clock, the keys that seal personal fields, teams and prices."""
 
     def __init__(self, home: Home, clock: Clock, traces: TraceExport | None = None) -> None:
@@ -65,7 +65,7 @@ class Context:
         )
         entries = left.entries(self._entries(conn, epoch, ended))
         gone = left.gone()
-        before = late_store.here(conn, gone) if gone else {}
+        before = late_journal_store.here(conn, gone) if gone else {}
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, shown)
         try:
             with conn.transaction():
@@ -86,7 +86,7 @@ class Context:
     def _set_right(self, conn: Conn, epoch: UUID, calls: list[UUID]) -> None:
         """Of calls that may have been told before: what attempts cost of which not all was known then, as of one that
         was written off with the HOME that has its journal."""
-        for id, workload, usd, attempts in late_store.set_right(conn, calls):
+        for id, workload, usd, attempts in late_journal_store.set_right(conn, calls):
             detail = {"call": str(id), "cost_usd": str(usd), "attempts": attempts}
             self._enter(conn, epoch, uuid5(id, f"costs {usd}"), workload, detail)
 
@@ -97,12 +97,12 @@ class Context:
         for each in closed:
             id = each.reservation.call
             told.setdefault(id, CallState(id, 0)).attempts[each.reservation.attempt] = each
-        here = late_store.here(conn, before)
+        here = late_journal_store.here(conn, before)
         for id, call in told.items():
             usd, attempts = here.get(UUID(bytes=id), (Decimal(), []))
             more = usd - before.get(UUID(bytes=id), usd)
             if more:
-                late_store.add_to_sums(conn, call_row(call, epoch, self._team, self._acting), more)
+                late_journal_store.add_to_sums(conn, call_row(call, epoch, self._team, self._acting), more)
                 detail = {"call": str(UUID(bytes=id)), "more_usd": str(more), "attempts": attempts}
                 entry = uuid5(UUID(bytes=id), f"costs {usd} after it left")
                 self._enter(conn, epoch, entry, call.source.workload, detail)

@@ -47,7 +47,7 @@ class _Heard(FoundLast):
             raise
 
 
-class InThreads:
+class ThreadConnections:
     """Of one use in one worker. `unreachable` makes what is raised while PostgreSQL is away."""
 
     def __init__(self, url: str, name: str, most: int, unreachable: Callable[[], Unavailable]) -> None:

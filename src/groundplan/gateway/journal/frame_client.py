@@ -1,4 +1,4 @@
-"""A worker's side of a desk: one connection that comes back by itself, and frames that never wait.
+"""A worker's connection to a `frame_server`, which is made anew whenever it is lost, and frames that never wait.
 
 What a frame says, and what becomes of one that could not be sent, is the subclass's.
 """
@@ -10,16 +10,16 @@ from contextlib import suppress
 
 from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
-from groundplan.gateway.journal.desk import LENGTH
+from groundplan.gateway.journal.frame_server import LENGTH
 
 BUFFER_BYTES = 8 << 20
-"""More than this is not left waiting for a desk that takes nothing."""
+"""More than this is not left waiting for a server that takes nothing."""
 AGAIN_SECONDS = 0.5
 CONNECT_SECONDS = 2.0
 
 
-class DeskLink(asyncio.Protocol):
-    """Keeps one connection to a service's desk of this HOME, while `run` runs. Subclasses read what the desk says
+class FrameClient(asyncio.Protocol):
+    """Keeps one connection to a service of this HOME, while `run` runs. Subclasses read what it says
     (`data_received`)."""
 
     def __init__(self, home: Home, service: str) -> None:

@@ -1,7 +1,7 @@
-"""Where the workers of a HOME bring things for the shipper's process: a socket on loopback, a token, then frames.
+"""A local server that takes frames from the workers of a HOME, in the shipper's process: on loopback, by a token.
 
 One thread accepts, one for each worker takes what it sends, one works. What a frame means, and what the work is, is
-said by whoever keeps the desk.
+said by whoever opens it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ AGAIN_SECONDS = 0.2
 _log = logging.getLogger(__name__)
 
 
-class Desk:
+class FrameServer:
     """Between `open` and `close`. `stop` is set when it is time to end."""
 
     def __init__(

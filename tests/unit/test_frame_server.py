@@ -16,8 +16,8 @@ import pytest
 
 from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.home import Home
-from groundplan.gateway.journal import desk
-from groundplan.gateway.journal.desk import LENGTH, Desk
+from groundplan.gateway.journal import frame_server
+from groundplan.gateway.journal.frame_server import LENGTH, FrameServer
 from groundplan.gateway.telemetry import shipper_metrics
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
@@ -33,9 +33,9 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def came(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     """What was brought to a desk that is open."""
-    monkeypatch.setattr(desk, "TOKEN_SECONDS", 0.2)
+    monkeypatch.setattr(frame_server, "TOKEN_SECONDS", 0.2)
     found = list[bytes]()
-    opened = Desk(home, "desk", lambda connection: found.extend(opened.frames(connection, 100)), lambda: None)
+    opened = FrameServer(home, "desk", lambda connection: found.extend(opened.frames(connection, 100)), lambda: None)
     opened.open()
     yield found
     opened.close()
@@ -47,7 +47,7 @@ def connected(place: Endpoint | None) -> socket.socket:
 
 
 def test_who_shows_no_token_is_sent_away(home: Home, came: list[bytes]) -> None:
-    for shown in (b"", b"x" * 10, b"x" * desk.TOKEN_BYTES):
+    for shown in (b"", b"x" * 10, b"x" * frame_server.TOKEN_BYTES):
         with connected(lookup(home, "desk")) as silent:
             silent.sendall(shown)
             assert silent.recv(1) == b""
