@@ -25,7 +25,7 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, crowd_allocator
 from groundplan.gateway import app
-from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.listeners import Sockets
 from groundplan.gateway.http.server import Request, Response, Server

@@ -18,7 +18,7 @@ from tests.unit.test_metrics import parsed, total
 
 from groundplan.blueprint.model import Cache, Grounding
 from groundplan.core.endpoints import announce
-from groundplan.gateway.call.abstain import SAID
+from groundplan.gateway.call.grounding.abstain import SAID
 from groundplan.gateway.http.server import Refusal, Request, Response, Server
 from groundplan.gateway.journal.records import read_segment
 from groundplan.ledger.model import Finish

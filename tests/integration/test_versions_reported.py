@@ -8,7 +8,7 @@ import psycopg
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment, Rates
-from groundplan.gateway.call.reported import DAY_SECONDS, EVERY, MOST, Reported
+from groundplan.gateway.call.model_versions import DAY_SECONDS, EVERY, MOST, ModelVersions
 from groundplan.testing.database import Database
 
 PLACE = Deployment(
@@ -17,7 +17,7 @@ PLACE = Deployment(
 
 
 async def test_what_cannot_be_written_in_a_name_is_left_out(database: Database) -> None:
-    reported = Reported(database.urls["gateway"])
+    reported = ModelVersions(database.urls["gateway"])
     for says in ({"model": "a\0b\n"}, {"model": "\0"}, {"model": "c", "system_fingerprint": "\0f" + "x" * 300}):
         reported.look(PLACE, json.dumps(says).encode())
     await reported.flush()
@@ -27,7 +27,7 @@ async def test_what_cannot_be_written_in_a_name_is_left_out(database: Database) 
 
 
 async def test_what_waited_for_the_database_is_told_in_the_order_in_which_it_was_reported(database: Database) -> None:
-    reported = Reported(database.urls["gateway"])
+    reported = ModelVersions(database.urls["gateway"])
     for fingerprint in ("fp_9", "fp_1", "fp_5"):
         reported.look(PLACE, json.dumps({"model": "m", "system_fingerprint": fingerprint}).encode())
     await reported.flush()
@@ -42,7 +42,7 @@ async def test_one_that_says_something_else_each_time_takes_neither_memory_nor_r
     database: Database,
 ) -> None:
     """And is told again the next day; what another one says is told at once."""
-    reported = Reported(database.urls["gateway"])
+    reported = ModelVersions(database.urls["gateway"])
     for number in range(5 * MOST):
         assert reported.due("d", number * EVERY) and not reported.due("d", number * EVERY + EVERY / 2)
         reported.look(PLACE, json.dumps({"model": "m", "system_fingerprint": f"fp_{number}"}).encode())

@@ -11,7 +11,7 @@ from tests.integration.gates import until
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.app import Parts
-from groundplan.gateway.call.cited_store import MOST, Citations, Verdict
+from groundplan.gateway.call.grounding.citation_store import MOST, Citations, Verdict
 from groundplan.testing.database import Database
 
 

@@ -25,9 +25,9 @@ from groundplan.gateway.batches import batch_runner, batch_store
 from groundplan.gateway.batches.batch_check import Checked
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.call.attempts.reserve import reserve
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.reserve import reserve
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.journal.recovery import fold

@@ -27,8 +27,8 @@ from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.caching.cache_link import AnswerLink, Parcel, take_in
 from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.caching.recast import CHAT_RECAST
+from groundplan.gateway.call.delivery.to_client import send_stream
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.leaving import leave_stream
 from groundplan.gateway.policy.catalog import index
 from groundplan.ledger.model import Finish, Reservation, Usage
 
@@ -140,7 +140,7 @@ async def test_of_a_stream_that_is_there_only_what_its_client_takes_is_made() ->
 
     gateway: Any = SimpleNamespace(streams=set())
     exchange: Any = SimpleNamespace(response=response, kept=None)
-    sent = asyncio.create_task(leave_stream(gateway, exchange, parts(), b"head"))
+    sent = asyncio.create_task(send_stream(gateway, exchange, parts(), b"head"))
     await until(lambda: bool(gateway.streams))
     assert len(made) < 10
     (leaving,) = gateway.streams

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from groundplan.cli.ask import answer_text
 from groundplan.gateway.call.ask import Passage
-from groundplan.gateway.call.cited import cited
 from groundplan.gateway.call.ground import _block
-from groundplan.gateway.call.grounded import Grounded, notes
+from groundplan.gateway.call.grounding.citation_check import check_citations
+from groundplan.gateway.call.grounding.notes import GroundingNotes, notes
 from groundplan.knowledge.citations.marks import sentences, statements
 from groundplan.knowledge.citations.support import Look, content, decide, look, places_of, read
 from groundplan.knowledge.retrieval.wire import Conflict, Newer
@@ -58,9 +58,9 @@ def test_what_introduces_a_sentence_cites_for_it() -> None:
     told = statements(answer)
     assert [(one.text, one.passages) for one in told] == [("Leave is 25 days.", (1,)), ("Notice is 30 days.", (2,))]
     assert answer[told[0].start : told[0].end] == "According to the passage [1]: Leave is 25 days."
-    (citation,) = cited("According to the passage [1]: Employees have 25 days of paid leave.", [passage()])
+    (citation,) = check_citations("According to the passage [1]: Employees have 25 days of paid leave.", [passage()])
     assert citation.supported is True
-    (wrong,) = cited("According to the passage [1]: Employees have 30 days of paid leave.", [passage()])
+    (wrong,) = check_citations("According to the passage [1]: Employees have 30 days of paid leave.", [passage()])
     assert wrong.supported is False
     for alone in ("According to the passage [1]:", "From [1]: Leave [2] is paid."):
         assert statements(alone)[0].passages == (1,)
@@ -194,7 +194,7 @@ def test_meaning_and_words_are_added() -> None:
 
 
 def test_a_citation_names_document_version_and_characters() -> None:
-    (one,) = cited("Up to five days may be carried over [1].", [passage()])
+    (one,) = check_citations("Up to five days may be carried over [1].", [passage()])
     told = one.told()
     assert told["supported"] is True
     assert (told["document"], told["version"], told["passage"]) == ("d1", 4, 1)
@@ -203,12 +203,12 @@ def test_a_citation_names_document_version_and_characters() -> None:
 
 
 def test_a_passage_that_was_changed_is_named_as_a_whole() -> None:
-    (one,) = cited("Up to five days may be carried over [1].", [passage(end_char=4000)])
+    (one,) = check_citations("Up to five days may be carried over [1].", [passage(end_char=4000)])
     assert one.span() == (100, 4000)
 
 
 def test_a_number_without_a_passage_supports_nothing() -> None:
-    (one,) = cited("Leave is 25 days [3].", [passage()])
+    (one,) = check_citations("Leave is 25 days [3].", [passage()])
     assert one.supported is False and one.told()["document"] is None
 
 
@@ -226,15 +226,15 @@ NEWER = Newer(
 
 
 def test_the_model_is_told_of_both_sources() -> None:
-    told = notes(Grounded([_conflict()], [NEWER]), [passage()], 2000)
+    told = notes(GroundingNotes([_conflict()], [NEWER]), [passage()], 2000)
     assert "[1] leave.md says 'Leave is 25 days.', old/leave.md says 'Leave is 30 days.'" in told
     assert "t-2021.md was not used: a newer version exists, t-2024.md." in told
-    assert b'"conflicts":' in Grounded([_conflict()], []).told() and Grounded([], []).told() == b""
+    assert b'"conflicts":' in GroundingNotes([_conflict()], []).told() and GroundingNotes([], []).told() == b""
 
 
 @given(st.integers(0, 2000), st.text(max_size=400))
 def test_notes_fit_and_cannot_end_their_quotes(size: int, says: str) -> None:
-    told = notes(Grounded([_conflict(says)] * 3, [NEWER]), [passage()], size)
+    told = notes(GroundingNotes([_conflict(says)] * 3, [NEWER]), [passage()], size)
     assert len(told.encode()) <= size
     assert told.count("'") % 4 == 0
 
@@ -264,7 +264,7 @@ def test_a_worker_speaks_with_search_without_numpy() -> None:
 
 def test_a_newer_version_that_holds_no_more_is_told_as_such() -> None:
     expired = msgspec.structs.replace(NEWER, reason="expired")
-    told = notes(Grounded([], [expired]), [passage()], 2000)
+    told = notes(GroundingNotes([], [expired]), [passage()], 2000)
     assert "a newer version exists, t-2024.md, which is not valid any more and was not used either." in told
     answer = {"choices": [{"message": {"content": "No."}}], "groundplan": {"newer": [msgspec.to_builtins(expired)]}}
     assert "t-2024.md is newer, which is not valid any more" in answer_text(answer)

@@ -28,8 +28,8 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.call import pipeline, steps
-from groundplan.gateway.call.reserve import at_hand
-from groundplan.gateway.call.retry import pause
+from groundplan.gateway.call.attempts.reserve import at_hand
+from groundplan.gateway.call.attempts.retry import pause
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import index
@@ -164,7 +164,7 @@ async def test_a_large_recording_that_nobody_else_can_have_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """To give its deployment up would help nobody, and cost the longest recording."""
-    monkeypatch.setattr("groundplan.gateway.call.attempt.FIRST_TOKEN_MS", 50)
+    monkeypatch.setattr("groundplan.gateway.call.attempts.attempt.FIRST_TOKEN_MS", 50)
     async with call_rig(tmp_path, more={"one": EAR | {"first_token_ms": 50, "idle_ms": 10}, "two": EAR}) as rig:
         rig.play("one", latency_ms=150)
         reply = await heard(rig, size)

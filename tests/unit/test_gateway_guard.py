@@ -18,7 +18,7 @@ from tests.unit.call_rig import Fixed, Rig, Stream, call_rig, until
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
 from groundplan.gateway.app import heed
-from groundplan.gateway.call.attempt import Attempt
+from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.surfaces.response_shelf import Kept
 from groundplan.gateway.upstream.http1 import BUFFER_HIGH, Http1Connection

@@ -23,8 +23,8 @@ from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule,
 
 from groundplan.blueprint.model import Hedge, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO, parse_usd
-from groundplan.gateway.call import race
-from groundplan.gateway.call.hedge import Hedges
+from groundplan.gateway.call.attempts import race
+from groundplan.gateway.call.attempts.hedge import Hedges
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.health import Health

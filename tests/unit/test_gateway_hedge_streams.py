@@ -16,7 +16,7 @@ from tests.unit.raw_upstream import ANSWER, DONE, END, HI, ROLE, STREAM, chunk, 
 from tests.unit.test_gateway_resume_surfaces import SURFACES, TEXT
 
 from groundplan.blueprint.model import Guardrails
-from groundplan.gateway.call import race
+from groundplan.gateway.call.attempts import race
 from groundplan.gateway.guard.counts import Counts
 from groundplan.ledger.model import Settlement
 

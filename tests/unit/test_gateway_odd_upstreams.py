@@ -33,8 +33,8 @@ from tests.unit.raw_upstream import (
 
 from groundplan.blueprint.model import Guardrails, Keep, Rates, Reliability
 from groundplan.core.money import PICO
-from groundplan.gateway.call.reported import Reported
-from groundplan.gateway.call.resume import continuation
+from groundplan.gateway.call.attempts.resume import continuation
+from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.http.errors import error_body
 from groundplan.gateway.surfaces.chat import read
 from groundplan.gateway.surfaces.chat_relay import ChatRelay
@@ -359,7 +359,7 @@ async def test_what_is_told_of_the_prompt_is_no_first_byte(tmp_path: Path) -> No
         assert (stream.facts["deployment"], stream.finish, stream.errors) == ("two", ["stop"], [])
     (tmp_path / "good").mkdir()
     async with saying(tmp_path / "good", STREAM, events(early), events(*ANSWER)) as rig:
-        rig.gateway.reported = reported = Reported("")
+        rig.gateway.model_versions = reported = ModelVersions("")
         reply = await rig.chat(stream=True)
         assert reply.body.startswith(events(early, ROLE, HI))
         assert [version[2] for version in reported.waiting] == ["m"], "the first event names none"
@@ -697,7 +697,7 @@ async def test_an_answer_that_is_nested_too_deep_comes_from_elsewhere(
     if stream:
         sent = STREAM + events(ROLE[:-1] + b',"x":' + deep + b"}")
     async with saying(tmp_path, sent, fallback=True, workloads={"assistant": rules}) as rig:
-        rig.gateway.reported = Reported("")  # which looks at what came, too
+        rig.gateway.model_versions = ModelVersions("")  # which looks at what came, too
         reply = await rig.chat(stream=stream)
         assert reply.status == 200 and deployment_of(reply, stream) == "two"
         assert [each.outcome for each in await rig.settlements()] == ["failed", "ok"]
@@ -944,7 +944,7 @@ async def test_a_model_that_thinks_is_given_up_only_for_somebody_else(
 ) -> None:
     """Where nobody says for how long its first word is waited for, and nobody else could say it."""
     hasty = {"first_token_ms": 50, "idle_ms": 10}
-    monkeypatch.setattr("groundplan.gateway.call.attempt.FIRST_TOKEN_MS", 50)
+    monkeypatch.setattr("groundplan.gateway.call.attempts.attempt.FIRST_TOKEN_MS", 50)
     slow = answering(whole())
     async with saying(tmp_path, slow, fallback=not alone, wait=0.15, more={"one": hasty}) as rig:
         reply = await rig.chat()

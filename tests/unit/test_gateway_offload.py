@@ -18,8 +18,8 @@ from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.caching import cache_key
-from groundplan.gateway.call.attempt import Attempt
-from groundplan.gateway.call.stream import BURST, Streaming
+from groundplan.gateway.call.attempts.attempt import Attempt
+from groundplan.gateway.call.delivery.stream import BURST, Streaming
 from groundplan.gateway.guard import run
 from groundplan.gateway.http import strict_json
 from groundplan.gateway.offload import CHECKED_BYTES, READ_BYTES

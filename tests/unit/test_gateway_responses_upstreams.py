@@ -15,8 +15,8 @@ from tests.unit.call_rig import Rig, call_rig
 from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
 
 from groundplan.blueprint.model import Guardrails
-from groundplan.gateway.call.reported import Reported
-from groundplan.gateway.call.resume import Continuation, continuation
+from groundplan.gateway.call.attempts.resume import Continuation, continuation
+from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
 from groundplan.gateway.resuming.story import Continued
 from groundplan.gateway.surfaces.responses import read
@@ -164,7 +164,7 @@ async def test_a_response_that_failed_costs_what_it_says(tmp_path: Path, kind: s
 async def test_the_version_that_a_stream_reports_is_looked_at(tmp_path: Path) -> None:
     ended = {"type": "response.completed", "response": {**RESPONSE, "status": "completed", "usage": USAGE}}
     async with saying(tmp_path, STREAM + BEGUN, told(ended, first=3), more=NATIVE) as rig:
-        rig.gateway.reported = reported = Reported("")
+        rig.gateway.model_versions = reported = ModelVersions("")
         assert (await stream(rig)).status == 200
         assert [version[2] for version in reported.waiting] == ["m"]
 

@@ -17,7 +17,7 @@ from tests.unit.test_gateway_guard import post
 
 from groundplan.blueprint.model import Cache, Guardrails, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.call.resume import Continuation, continuation
+from groundplan.gateway.call.attempts.resume import Continuation, continuation
 from groundplan.gateway.http.sse import DONE, EventReader, event
 from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued, summed
 from groundplan.gateway.surfaces.chat import read

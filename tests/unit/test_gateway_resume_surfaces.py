@@ -17,7 +17,7 @@ from tests.unit.call_rig import Rig, call_rig, rule
 from tests.unit.raw_upstream import ROLE, STREAM, chunk, events, saying
 
 from groundplan.core.money import PICO
-from groundplan.gateway.call.resume import continuation
+from groundplan.gateway.call.attempts.resume import continuation
 from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.resuming.story import INSTRUCTION
 from groundplan.gateway.surfaces import messages

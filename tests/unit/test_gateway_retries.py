@@ -19,7 +19,7 @@ from tests.unit.call_rig import call_rig, read_records, rule, until
 from tests.unit.raw_upstream import HI, ROLE, answering, events, saying
 
 from groundplan.blueprint.model import ProviderKey, Reliability
-from groundplan.gateway.call.retry import pause, repeats, retry_after
+from groundplan.gateway.call.attempts.retry import pause, repeats, retry_after
 from groundplan.gateway.upstream import health
 from groundplan.gateway.upstream.health import SLOW_SAMPLES, Health
 from groundplan.gateway.upstream.key_pool import KeyPool

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.raw_upstream import CHUNKED, DONE, chunk, events, saying
 
 from groundplan.blueprint.model import Keep
-from groundplan.gateway.call.stream import Streaming
+from groundplan.gateway.call.delivery.stream import Streaming
 from groundplan.gateway.http.chunk_template import ChunkTemplate
 
 TEXTS = [" one", " two", "\n", " drei", " fünf", "", "six", " seven"]

@@ -11,7 +11,7 @@ from tests.unit.call_rig import call_rig
 
 from groundplan.blueprint.model import Grounding
 from groundplan.gateway.call.ground import system_messages
-from groundplan.gateway.call.grounded import UNSEARCHED, Grounded
+from groundplan.gateway.call.grounding.notes import UNSEARCHED, GroundingNotes
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -30,6 +30,6 @@ async def test_a_model_and_its_caller_are_told_that_nothing_could_be_searched(tm
 
 def test_what_is_said_of_it_fits_into_what_is_reserved_for_passages() -> None:
     declared = workload("assistant", ["one"], grounding=Grounding(sources=["handbook"], max_bytes=1, required=False))
-    for grounded in (None, Grounded((), (), unsearched=True)):
+    for grounded in (None, GroundingNotes((), (), unsearched=True)):
         (said,) = system_messages(declared, [], grounded)
         assert len(said.encode()) <= 256

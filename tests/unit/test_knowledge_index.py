@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from groundplan.blueprint.model import Index, IndexEmbedding, Source
 from groundplan.catalog.check import validate_files
 from groundplan.core.errors import Invalid
-from groundplan.gateway.call.grounded import Grounded
+from groundplan.gateway.call.grounding.notes import GroundingNotes
 from groundplan.knowledge.chunk import chunks
 from groundplan.knowledge.index.model import Edition, Embedding, IndexSettings, State, declared
 from groundplan.knowledge.index.recut import recut, whole
@@ -209,8 +209,8 @@ def test_an_embedding_names_a_served_workload_that_may_see_every_source() -> Non
 
 
 def test_an_answer_says_that_its_documents_were_searched_by_words_alone() -> None:
-    assert Grounded([], []).told() == b""
-    assert b'"degraded":"documents were searched by words alone' in Grounded([], [], by_words=True).told()
+    assert GroundingNotes([], []).told() == b""
+    assert b'"degraded":"documents were searched by words alone' in GroundingNotes([], [], by_words=True).told()
 
 
 ASKED = """

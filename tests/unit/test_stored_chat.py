@@ -14,7 +14,7 @@ from tests.unit.call_rig import Rig, call_rig, rule
 
 from groundplan.blueprint.model import Cache, Cascade, Guardrails, Keep, Routing
 from groundplan.core.errors import Invalid
-from groundplan.gateway.call.reported import Reported
+from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.surfaces.chat_kept import checked_metadata
 from groundplan.gateway.surfaces.completion_shelf import Kept
 from groundplan.ledger.completion_store import Row
@@ -68,7 +68,7 @@ async def test_what_is_stored_is_told_and_nothing_of_it_reaches_the_upstream(tmp
 
 async def test_the_version_that_a_stored_stream_reports_is_looked_at(tmp_path: Path) -> None:
     async with storing(tmp_path) as (rig, shelf):
-        rig.gateway.reported = reported = Reported("")
+        rig.gateway.model_versions = reported = ModelVersions("")
         rig.play("one", fingerprint="fp_7")
         stream = await rig.stream(store=True)
         assert stream.facts["store"] is True and len(shelf.put_in) == 1

@@ -23,8 +23,9 @@ from tests.unit.test_interrupted_calls import SCENES, cut_once
 
 from groundplan.blueprint.model import Deployment, Limit, ProviderKey, Rates
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.call import race, serve
-from groundplan.gateway.call.attempt import Attempt
+from groundplan.gateway.call import serve
+from groundplan.gateway.call.attempts import race
+from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.call.serve import Course
 from groundplan.gateway.surfaces import realtime, realtime_events, realtime_reach
 from groundplan.gateway.upstream.connection import UpstreamFailure

@@ -12,7 +12,7 @@ from groundplan.gateway.caching.cache import rests_on
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import note_read
-from groundplan.gateway.call.grounded import Grounded
+from groundplan.gateway.call.grounding.notes import GroundingNotes
 from groundplan.gateway.guard.severed import stopped
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import Policy
@@ -35,13 +35,13 @@ def against(document: str, path: str, source: str = "archive") -> Conflict:
 def exchange() -> Exchange:
     made = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
     made.passages = [PASSAGE]
-    made.grounded = Grounded([against("d2", "b.md")], ())
+    made.grounded = GroundingNotes([against("d2", "b.md")], ())
     return made
 
 
 def test_documents_that_contradict_are_told_once_and_only_where_no_passage_is_of_them() -> None:
     other = replace_document(PASSAGE, "d3")
-    told = Grounded([against("d2", "b.md"), against("d2", "b.md"), against("d3", "c.md")], ())
+    told = GroundingNotes([against("d2", "b.md"), against("d2", "b.md"), against("d3", "c.md")], ())
     assert told.opposed([PASSAGE, other]) == [("d2", "b.md")]
 
 
@@ -76,4 +76,4 @@ def test_a_search_notes_what_it_gave_to_whom_it_answered(exchange: Exchange) -> 
     )
     note_read(exchange, found)
     assert exchange.grounded is not None
-    assert Grounded(exchange.grounded.conflicts, ()).opposed(exchange.passages) == [("d2", "b.md")]
+    assert GroundingNotes(exchange.grounded.conflicts, ()).opposed(exchange.passages) == [("d2", "b.md")]

@@ -7,7 +7,7 @@ from typing import Any
 
 from groundplan.blueprint.model import Placement
 from groundplan.core.errors import Problem
-from groundplan.gateway.call.failed import MEANT
+from groundplan.gateway.call.attempts.failure import MEANT
 
 Facts = dict[str, Any]
 

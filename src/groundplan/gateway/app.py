@@ -48,12 +48,12 @@ from groundplan.gateway.caching.meaning import Meanings
 from groundplan.gateway.caching.meaning_checks import Checks
 from groundplan.gateway.caching.meaning_tally import Tally
 from groundplan.gateway.caching.sharing import AnswerDesk
-from groundplan.gateway.call.cited_store import Citations
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
+from groundplan.gateway.call.grounding.citation_store import Citations
+from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.call.pipeline import Pipeline, share, streams, upgrades, whose
 from groundplan.gateway.call.repeats import Repeats
-from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.signals import Signals
 from groundplan.gateway.experiments.pairs import Pairs
 from groundplan.gateway.experiments.replays import replayed
@@ -379,8 +379,9 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
         Pairs(url),
         Signals(home, url, gateway.clock),
     )
-    reported, tally, checks = Reported(url), Tally(url, gateway.clock), Checks(url)
-    gateway.guard_counts, gateway.citations, gateway.reported, gateway.signals = counts, citations, reported, signals
+    reported, tally, checks = ModelVersions(url), Tally(url, gateway.clock), Checks(url)
+    gateway.guard_counts, gateway.citations, gateway.signals = counts, citations, signals
+    gateway.model_versions = reported
     gateway.repeats = repeats = Repeats(url)
     for part in (counts, citations, pairs, signals, reported, repeats, tally, checks):
         parts.run(part, part.run())

@@ -23,7 +23,7 @@ from groundplan.core.endpoints import announce_at_last, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import only_declared, without_proxies
-from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.http.errors import error_body, error_type, of_error, of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.blocking import Threads

@@ -27,16 +27,16 @@ from groundplan.gateway.background.shelf import INTERRUPTED, Asked, BackgroundSh
 from groundplan.gateway.background.taken import FIRST, Failed, Taken
 from groundplan.gateway.budgets.lender import LOST
 from groundplan.gateway.caching.idempotency import NAMED
-from groundplan.gateway.call import passing
+from groundplan.gateway.call import transient_refusals
 from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import said_of
 from groundplan.gateway.call.identify import check_grants
 from groundplan.gateway.call.key_by_id import KeysById
 from groundplan.gateway.call.steps import run
-from groundplan.gateway.call.stored import stores
-from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.call.stored_answers import stores
 from groundplan.gateway.database import connect
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.request import Request
@@ -109,12 +109,14 @@ async def _made(gateway: Gateway, exchange: Exchange) -> None:
     try:
         await run(gateway, exchange, _owner)
     except GroundplanError as error:
-        if not isinstance(exchange, _Unattended) or not passing.passes(gateway, exchange, error, 0):
+        if not isinstance(exchange, _Unattended) or not transient_refusals.may_be_made_later(
+            gateway, exchange, error, 0
+        ):
             raise
         exchange.waits = waits_for(exchange.row, error, gateway.clock.now())
         if exchange.waits is None or exchange.attempts:
             raise
-        passing.give_back(gateway, exchange)
+        transient_refusals.give_back(gateway, exchange)
         if exchange.token is not None:
             gateway.slices.settle(exchange.token, 0)
             exchange.token = None

@@ -21,20 +21,20 @@ from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.batches.order_store import NEW, Order
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit, limits
-from groundplan.gateway.call.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.attempts.reserve import at_hand, reserve
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
+from groundplan.gateway.call.grounding.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.identify import check_grants
 from groundplan.gateway.call.key_by_id import KeysById
 from groundplan.gateway.call.meter import OWN
-from groundplan.gateway.call.passing import give_back, is_passing, passes
 from groundplan.gateway.call.pipeline import Steps
-from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.call.steps import check_people
-from groundplan.gateway.call.stored import stores
+from groundplan.gateway.call.stored_answers import stores
+from groundplan.gateway.call.transient_refusals import give_back, is_transient, may_be_made_later
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
@@ -280,7 +280,7 @@ class BatchCalls:
                         self._count(exchange)
                     await _answer(gateway, exchange)
                 except GroundplanError as error:
-                    if not passes(gateway, exchange, error, sent):
+                    if not may_be_made_later(gateway, exchange, error, sent):
                         raise
                     await self._wait(exchange, batch, error)
                 else:
@@ -341,7 +341,7 @@ class BatchCalls:
                     await limits.admit_call(gateway, exchange, catalog.limits, amount, gateway.clock.seconds())
                 return amount
             except GroundplanError as error:
-                if not is_passing(error):
+                if not is_transient(error):
                     raise
                 await self._wait(exchange, batch, error)
 

@@ -27,11 +27,11 @@ from groundplan.gateway.caching.recast import Recast
 from groundplan.gateway.caching.sharing import fetch
 from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.stream import EVENT_STREAM
+from groundplan.gateway.call.delivery.to_client import send_all, send_stream
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import QUERY
-from groundplan.gateway.call.leaving import leave, leave_stream
-from groundplan.gateway.call.stored import stores
-from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.call.stored_answers import stores
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.policy.snapshot import Policy
@@ -397,7 +397,7 @@ async def give(
         if exchange.kept is not None:
             exchange.kept += (form[:kept], end)
         # however many get it at once, and take it slowly, it is there once
-        await leave(gateway, exchange, 200, memoryview(form)[:kept], lines, end=end)
+        await send_all(gateway, exchange, 200, memoryview(form)[:kept], lines, end=end)
         return
     if isinstance(form, bytes):
         data = exchange.interface.with_facts(form, facts)
@@ -405,7 +405,7 @@ async def give(
         if exchange.kept is not None:
             exchange.kept.append(data)
     else:
-        await leave_stream(gateway, exchange, _stream(exchange, form, facts), response.start(200, EVENT_STREAM + lines))
+        await send_stream(gateway, exchange, _stream(exchange, form, facts), response.start(200, EVENT_STREAM + lines))
 
 
 def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> Iterator[bytes]:

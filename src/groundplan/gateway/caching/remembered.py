@@ -8,8 +8,8 @@ from __future__ import annotations
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.surfaces import answers
 from groundplan.ledger.model import Usage
 

@@ -14,8 +14,8 @@ from groundplan.gateway.budgets.leases import Quota, Slices
 from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.idempotency import Answers
-from groundplan.gateway.call.abreast import Abreast
-from groundplan.gateway.call.hedge import Hedges
+from groundplan.gateway.call.attempts.hedge import Hedges
+from groundplan.gateway.call.step_batching import StepBatching
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
@@ -31,11 +31,11 @@ from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
-    from groundplan.gateway.call.cited_store import Citations
     from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.call.files_by_id import FilesById
+    from groundplan.gateway.call.grounding.citation_store import Citations
+    from groundplan.gateway.call.model_versions import ModelVersions
     from groundplan.gateway.call.repeats import Repeats
-    from groundplan.gateway.call.reported import Reported
     from groundplan.gateway.call.signals import Signals
     from groundplan.gateway.guard.counts import Counts
     from groundplan.gateway.guard.reviews import Reviews
@@ -191,7 +191,7 @@ class Gateway:
     """Whose bodies of requests have a room of their own."""
     running: int = 0
     """Calls that were admitted and are not finished."""
-    abreast: Abreast = field(default_factory=Abreast)
+    step_batching: StepBatching = field(default_factory=StepBatching)
     """Awaited where calls that came together are to take the step before first."""
     ready: bool = False
     talks_until: float = 0.0
@@ -218,7 +218,7 @@ class Gateway:
     """Which requests several workloads make alike, on their way to PostgreSQL."""
     guard_counts: Counts | None = None
     """What guardrails found, on its way to PostgreSQL."""
-    reported: Reported | None = None
+    model_versions: ModelVersions | None = None
     """Which versions upstreams say that they are."""
     background: set[asyncio.Task[Any]] = field(default_factory=set)
     """What goes on after the call that it belongs to was answered."""

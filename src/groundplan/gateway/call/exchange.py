@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from groundplan.gateway.caching.entry import Flight
     from groundplan.gateway.caching.match import Asked, Match
     from groundplan.gateway.call.ask import Ask, Passage
-    from groundplan.gateway.call.grounded import Grounded
-    from groundplan.gateway.call.resume import Continuation
+    from groundplan.gateway.call.attempts.resume import Continuation
+    from groundplan.gateway.call.grounding.notes import GroundingNotes
+    from groundplan.gateway.call.limit_use import LimitUse
     from groundplan.gateway.call.trace import Trace
-    from groundplan.gateway.call.use import Use
     from groundplan.gateway.experiments.trial import Trial
     from groundplan.gateway.guard.relay import GuardedRelay
     from groundplan.gateway.http.server import Request, Response
@@ -150,7 +150,7 @@ class Exchange:
     """When the head of the upstream's answer was there; 0: not yet."""
     attempt_first_us: int = 0
     """Of a stream: until there was something for the client, since the attempt began; 0: not yet, or no stream."""
-    use: Use | None = None
+    use: LimitUse | None = None
     """What it holds of limits, where the blueprint declares any."""
     output_bytes: int = 0
     deployment: Deployment | None = None
@@ -159,7 +159,7 @@ class Exchange:
     waited: float = 0.0
     """Seconds of its deadline that went by before a deployment was asked."""
     passages: Sequence[Passage] = ()
-    grounded: Grounded | None = None
+    grounded: GroundingNotes | None = None
     """What is told about its passages, where its workload has sources and any was found."""
     state: str = ""
     """Of the documents in which they were found, where their answer may be given again."""

@@ -35,7 +35,7 @@ from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import answer_of, cut_off, searched
-from groundplan.gateway.call.grounded import Grounded
+from groundplan.gateway.call.grounding.notes import GroundingNotes
 from groundplan.gateway.call.identify import caller, check_grants
 from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.database import Pool
@@ -119,7 +119,7 @@ def note_read(exchange: Exchange, answer: bytes) -> None:
     read = _read(answer)
     exchange.passages = read.passages
     if read.conflicts:
-        exchange.grounded = Grounded(read.conflicts, ())
+        exchange.grounded = GroundingNotes(read.conflicts, ())
 
 
 class SignalBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

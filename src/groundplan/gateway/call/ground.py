@@ -17,7 +17,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.grounded import NOTES_SHARE, Grounded, notes
+from groundplan.gateway.call.grounding.notes import NOTES_SHARE, GroundingNotes, notes
 from groundplan.gateway.upstream.connection import FOREVER, LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.returning import BACK_SECONDS
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest, Step
@@ -82,7 +82,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     if found is None:
         if grounding.required:
             raise cut_off()
-        exchange.grounded = Grounded((), (), unsearched=True)
+        exchange.grounded = GroundingNotes((), (), unsearched=True)
         return False
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
     gateway.meters.ground(workload.name, result)
@@ -92,7 +92,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     if exchange.guard is not None:
         passages = exchange.guard.passages(passages)
         conflicts = [one for one in map(partial(_guarded, exchange.guard), conflicts) if one is not None]
-    grounded = Grounded(
+    grounded = GroundingNotes(
         conflicts, found.newer, by_words=bool(found.degraded), steps=found.steps, abstained=result == "abstained"
     )
     told = notes(grounded, passages, grounding.max_bytes // NOTES_SHARE) if grounded.others else ""
@@ -288,7 +288,9 @@ def _fitting(passages: Sequence[Passage], max_bytes: int) -> list[Passage]:
     return kept
 
 
-def system_messages(workload: Workload, passages: Sequence[Passage], grounded: Grounded | None = None) -> list[str]:
+def system_messages(
+    workload: Workload, passages: Sequence[Passage], grounded: GroundingNotes | None = None
+) -> list[str]:
     """What goes in front of the caller's messages: the workload's prompt, what is said of the passages, and they."""
     messages = [workload.system_prompt] if workload.system_prompt else []
     if workload.grounding is None:

@@ -6,7 +6,7 @@ model at each attempt: one that has no room is passed over like one that is down
 nothing; tokens and cost are taken at their bound and settled at what they were. Admission takes them for one attempt,
 as of budgets: whoever comes after one that used nothing goes on with that, any other (a retry, a hedge, the rest of a
 stream) takes its own before it is sent, and what is read on for nobody holds its own until that is over. A blueprint
-without limits costs one look at `Catalog.limits`. What a caller is told of them is `limit_told`'s.
+without limits costs one look at `Catalog.limits`. What a caller is told of them is `limit_report`'s.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from groundplan.gateway.budgets.periods import current, ends
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.limit_told import LONG_S, lines_of, refusal
-from groundplan.gateway.call.use import Held, Short, Use
+from groundplan.gateway.call.limit_report import LONG_S, header_lines_of, refusal
+from groundplan.gateway.call.limit_use import Held, LimitUse, Short
 from groundplan.ledger.model import Charge, Usage
 
 CALL = -1
@@ -40,7 +40,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
     `amount`: the most that one attempt can cost, in picodollars. `now`: seconds since the epoch; returned as it is once
     all is taken.
     """
-    use = exchange.use = Use()
+    use = exchange.use = LimitUse()
     return await _admit(gateway, exchange, use, _of_caller(exchange, book), amount, now)
 
 
@@ -48,7 +48,7 @@ def call_at_hand(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: 
     """As `admit_call`, of what this worker holds, which nearly always is enough; False, with nothing taken: it is
     not."""
     covering = _of_caller(exchange, book)
-    use = exchange.use = Use()
+    use = exchange.use = LimitUse()
     return not covering.quotas or _take_all(gateway, exchange, use, covering, amount, now) is None
 
 
@@ -66,13 +66,15 @@ async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, am
     workload, policy = exchange.workload, exchange.policy
     if workload is None or policy is None:
         raise AssertionError("not identified")
-    use = exchange.use = Use()
+    use = exchange.use = LimitUse()
     await _admit(
         gateway, exchange, use, book.of_caller(workload, "", "", policy.people), amount, gateway.clock.seconds()
     )
 
 
-async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, amount: int, now: float) -> float:
+async def _admit(
+    gateway: Gateway, exchange: Exchange, use: LimitUse, covering: Covering, amount: int, now: float
+) -> float:
     if not covering.quotas:
         return now
     while (short := _take_all(gateway, exchange, use, covering, amount, now)) is not None:
@@ -86,7 +88,7 @@ async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Cover
 
 
 def _take_all(
-    gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, amount: int, now: float
+    gateway: Gateway, exchange: Exchange, use: LimitUse, covering: Covering, amount: int, now: float
 ) -> tuple[Spans, list[Charge], Charge] | None:
     """Take what there is here of what covers a call; where that is not all, nothing is taken, and returned is what
     would be, with what is short of it."""
@@ -104,11 +106,17 @@ def _take_all(
 
 
 def _hold(
-    gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, spans: Spans, charges: list[Charge], at: float
+    gateway: Gateway,
+    exchange: Exchange,
+    use: LimitUse,
+    covering: Covering,
+    spans: Spans,
+    charges: list[Charge],
+    at: float,
 ) -> None:
     """`charges` were taken, at a time of windows."""
     token = (exchange.raw, CALL)
-    use.lines = lines_of(gateway, spans, at, anthropics=exchange.interface.anthropics)
+    use.lines = header_lines_of(gateway, spans, at, anthropics=exchange.interface.anthropics)
     use.measured = covering.measured
     held = Held(token, covering.quotas, charges)
     if not covering.measured:
@@ -119,7 +127,7 @@ def _hold(
         use.ahead = held
 
 
-def _part(gateway: Gateway, use: Use) -> None:
+def _part(gateway: Gateway, use: LimitUse) -> None:
     """What its attempt holds is apart from what the whole call does, from now on."""
     both, use.both = use.both, None
     if both is None:
@@ -151,10 +159,10 @@ def _telling(gateway: Gateway, exchange: Exchange, short: Short, error: Groundpl
     """The refusal; what is left of limits then is told beside it."""
     catalog = exchange.catalog
     if isinstance(error, Exhausted) and exchange.key is not None and catalog is not None and catalog.limits is not None:
-        use = exchange.use = exchange.use or Use()
+        use = exchange.use = exchange.use or LimitUse()
         now, covering = _now(gateway), _of_caller(exchange, catalog.limits)
         spans = covering.at(now) if covering.quotas else NO_SPANS
-        use.lines = lines_of(gateway, spans, now, anthropics=exchange.interface.anthropics, short=short)
+        use.lines = header_lines_of(gateway, spans, now, anthropics=exchange.interface.anthropics, short=short)
     return error
 
 
@@ -177,8 +185,8 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
         if taken:
             break
         spans = covering.at(now)
-    lines = lines_of(gateway, spans, now, anthropics=exchange.interface.anthropics)
-    exchange.use = Use(call=Held(token, covering.once, spans.once), lines=lines)
+    lines = header_lines_of(gateway, spans, now, anthropics=exchange.interface.anthropics)
+    exchange.use = LimitUse(call=Held(token, covering.once, spans.once), lines=lines)
 
 
 async def admit_attempt(
@@ -256,14 +264,14 @@ def _charges(quotas: tuple[Quota, ...], tokens: int, amount: int, now: float) ->
     return [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
 
 
-def _again(gateway: Gateway, use: Use, attempt: int) -> tuple[Quota, ...]:
+def _again(gateway: Gateway, use: LimitUse, attempt: int) -> tuple[Quota, ...]:
     """Of which of its caller's limits an attempt takes its own: none where it uses what was taken ahead."""
     unsent(gateway, use, attempt)
     ahead = use.both or use.ahead
     return use.measured if ahead is None or use.bearer is not None else ()
 
 
-def unsent(gateway: Gateway, use: Use, attempt: int) -> None:
+def unsent(gateway: Gateway, use: LimitUse, attempt: int) -> None:
     """An attempt that there was room for is not sent in the end: what it took is free again."""
     held = use.attempts.pop(attempt, None)
     if held is not None:
@@ -273,7 +281,7 @@ def unsent(gateway: Gateway, use: Use, attempt: int) -> None:
         use.bearer = None
 
 
-def _begin(use: Use, attempt: int, held: Held | None, index: int | None) -> None:
+def _begin(use: LimitUse, attempt: int, held: Held | None, index: int | None) -> None:
     if held is not None:
         use.attempts[attempt] = held
     if index is not None:
@@ -386,7 +394,7 @@ def check_room(gateway: Gateway, exchange: Exchange, others: float | None = None
         raise _telling(gateway, exchange, use.no_room, error)
 
 
-def end_attempt(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: int) -> None:
+def end_attempt(gateway: Gateway, use: LimitUse, attempt: int, usage: Usage, cost: int) -> None:
     """An attempt used so much (`cost` in picodollars); what else it held is free again."""
     tokens = usage.input + usage.output
     held = use.attempts.pop(attempt, None)
@@ -399,7 +407,7 @@ def end_attempt(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: in
         _settle_ahead(gateway, use, tokens, cost)
 
 
-def end_answered(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: int, *, written: bool) -> None:
+def end_answered(gateway: Gateway, use: LimitUse, attempt: int, usage: Usage, cost: int, *, written: bool) -> None:
     """The last attempt used so much, and with it the call is over: as `end_attempt` and `end_call`."""
     both = use.both
     if both is None or attempt != use.bearer or use.attempts:
@@ -411,12 +419,12 @@ def end_answered(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: i
     _settle(gateway, both, 1 if written else 0, usage.input + usage.output, cost)
 
 
-def read_on(use: Use, attempt: int) -> None:
+def read_on(use: LimitUse, attempt: int) -> None:
     """An attempt that nobody waits for goes on, also after its call: what it holds is held until it ends."""
     use.draining = (*use.draining, attempt)
 
 
-def end_call(gateway: Gateway, use: Use, *, sent: bool) -> None:
+def end_call(gateway: Gateway, use: LimitUse, *, sent: bool) -> None:
     """The call is over; one that was never sent used nothing."""
     _part(gateway, use)
     held, use.call = use.call, None
@@ -430,7 +438,7 @@ def end_call(gateway: Gateway, use: Use, *, sent: bool) -> None:
             _settle(gateway, use.attempts.pop(attempt), 0, 0, 0)
 
 
-def _settle_ahead(gateway: Gateway, use: Use, tokens: int, cost: int) -> None:
+def _settle_ahead(gateway: Gateway, use: LimitUse, tokens: int, cost: int) -> None:
     _part(gateway, use)
     held, use.ahead = use.ahead, None
     if held is not None:

@@ -20,13 +20,14 @@ from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
 from groundplan.gateway.caching import cache, idempotency
 from groundplan.gateway.caching.remembered import remember
-from groundplan.gateway.call import settle, turn
+from groundplan.gateway.call import settle
+from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.call.steps import run, run_within
-from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight
 from groundplan.gateway.http.multipart import is_form
@@ -207,7 +208,7 @@ class Pipeline:
 
     def _failed(self, exchange: Exchange, error: GroundplanError) -> None:
         gateway = self._gateway
-        turn.leave(gateway, exchange)
+        probe_turn.give_up_turn(gateway, exchange)
         if exchange.attempt_started:
             settle.attempt(gateway, exchange, "failed", 0, None)
         if exchange.key is not None:

@@ -16,18 +16,19 @@ from types import MappingProxyType
 from groundplan.blueprint.model import Deployment, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Misconfigured, TooLarge, Unavailable
 from groundplan.economics.price import FLEX
-from groundplan.gateway.call import admit, limits, retry, settle, turn
-from groundplan.gateway.call.arrange import arranged
-from groundplan.gateway.call.attempt import Attempt
-from groundplan.gateway.call.begin import begin
+from groundplan.gateway.call import admit, limits, settle
+from groundplan.gateway.call.attempts import probe_turn, retry
+from groundplan.gateway.call.attempts.attempt import Attempt
+from groundplan.gateway.call.attempts.begin import begin
+from groundplan.gateway.call.attempts.failure import MEANT, About, AttemptFailed, hint_of
+from groundplan.gateway.call.attempts.order import in_order
+from groundplan.gateway.call.attempts.race import HEDGE, race
+from groundplan.gateway.call.attempts.reserve import reserve
+from groundplan.gateway.call.attempts.resume import continuation, goes_on
+from groundplan.gateway.call.attempts.send_permission import may_be_sent, renewed
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.stream import break_off
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.failed import MEANT, About, AttemptFailed, hint_of
-from groundplan.gateway.call.lease import may_be_sent, renewed
-from groundplan.gateway.call.race import HEDGE, race
-from groundplan.gateway.call.reserve import reserve
-from groundplan.gateway.call.resume import continuation, goes_on
-from groundplan.gateway.call.stream import break_off
 from groundplan.gateway.surfaces.codec import Relay, final_usage
 from groundplan.gateway.upstream.providers import SERVICE
 from groundplan.gateway.upstream.returning import BACK_SECONDS
@@ -63,7 +64,7 @@ async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = No
                 return
         course.give_up()
     except GroundplanError as error:
-        turn.leave(gateway, exchange)
+        probe_turn.give_up_turn(gateway, exchange)
         if course.relay is None:
             raise
         told = error.message if course.reason in error.message else f"{course.reason}; {error.message}"
@@ -125,7 +126,7 @@ class Course:
             self._health, self.unhurried = gateway.flex, True
         if rule.on_broken_stream == "resume" and ask is not None and ask.stream and goes_on(exchange.endpoint):
             exchange.continuation = continuation(ask, exchange.endpoint)
-        self.waiting = arranged(gateway, exchange, workload, now, self._health)
+        self.waiting = in_order(gateway, exchange, workload, now, self._health)
         self._full: list[Deployment] = []
         self._tries = 0
 
@@ -229,7 +230,7 @@ class Course:
                 load.running -= 1  # by the attempt, which begins at once
             else:
                 loads.give_back(load)
-                turn.leave(self._gateway, self._exchange)
+                probe_turn.give_up_turn(self._gateway, self._exchange)
 
     @property
     def another(self) -> bool:
@@ -350,14 +351,14 @@ class Course:
         self._hint = failed.hint
         self._ours = self._ours is not False and failed.status in MEANT
         if failed.refusal is not None:
-            turn.leave(self._gateway, exchange)
+            probe_turn.give_up_turn(self._gateway, exchange)
             self._refused(failed, failed.refusal)
             return False
         upload = None if exchange.ask is None else exchange.ask.upload
         passed_on = upload is not None and upload.passed_on
         if not (passed_on and failed.status == _TOO_SLOW):  # that was its client
             self._blame(deployment, failed)
-        turn.leave(self._gateway, exchange)
+        probe_turn.give_up_turn(self._gateway, exchange)
         if passed_on:
             self.waiting, self._full, self.wait = [], [], 0.0  # nobody else can have it
         more = bool(self.waiting or self._full) and self._tries < self._workload.attempts

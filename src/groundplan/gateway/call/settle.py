@@ -13,7 +13,8 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import MAX_AMOUNT
 from groundplan.economics import price
-from groundplan.gateway.call import admit, limits, meter, turn
+from groundplan.gateway.call import admit, limits, meter
+from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE, TICKET, feature_of, own_feature_of, ticket_of
@@ -64,7 +65,7 @@ def refused(
 ) -> None:
     """Settle the open attempt, whose upstream refuses the request: it is not billed, but for the fee that it may have
     where it is refused for what it says, and for parts of it that were answered before."""
-    turn.leave(gateway, exchange)
+    probe_turn.give_up_turn(gateway, exchange)
     place = exchange.deployment
     fee = 0 if place is None else place.rates.flagged
     if fee and account.flagged(status, refusal):
@@ -225,7 +226,7 @@ def cancelled(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None
     if deployment is None:
         raise AssertionError("no attempt is open")
     if not exchange.attempt_sent:
-        turn.leave(gateway, exchange)
+        probe_turn.give_up_turn(gateway, exchange)
         attempt(gateway, exchange, "not_billed", 0, None)
         return
     usage = _true(exchange, usage)

@@ -14,19 +14,20 @@ from groundplan.blueprint.model import Workload
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import NAMED, Kept
-from groundplan.gateway.call import admit, limits, settle, stored, trace, turn
-from groundplan.gateway.call.abstain import nothing_to_say, say_so
+from groundplan.gateway.call import admit, limits, settle, stored_answers, trace
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.call.attempt import Attempt
+from groundplan.gateway.call.attempts import probe_turn
+from groundplan.gateway.call.attempts.attempt import Attempt
+from groundplan.gateway.call.attempts.failure import NO_PATH
+from groundplan.gateway.call.attempts.reserve import at_hand, reserve
+from groundplan.gateway.call.attempts.send_permission import renewed
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.to_client import send_all
 from groundplan.gateway.call.estimate import HEADER, estimate, is_asked
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.failed import NO_PATH
 from groundplan.gateway.call.ground import ground
+from groundplan.gateway.call.grounding.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.identify import identify, inherit
-from groundplan.gateway.call.lease import renewed
-from groundplan.gateway.call.leaving import leave
-from groundplan.gateway.call.reserve import at_hand, reserve
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.experiments.assign import assign
 from groundplan.gateway.guard.run import guards, look_in, unguarded
@@ -48,14 +49,14 @@ async def run(
     refused or fails before its first byte."""
     steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
     now, headers = gateway.clock.seconds(), exchange.request.headers
-    gateway.abreast.begun(began)
+    gateway.step_batching.begun(began)
     exchange.catalog = catalog = exchange.catalog or begun.newest(gateway.live.catalog, now)
     exchange.trace = trace.of(headers)
     whose(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
     if gateway.pressure.full(gateway.running) and not exchange.of:
         shed(gateway, exchange, catalog)
-    await gateway.abreast
+    await gateway.step_batching
     exchange.interface.check_type(headers.get(b"content-type"))
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request)
@@ -71,7 +72,7 @@ async def run(
     if kept is not None:
         await _replay(gateway, exchange, catalog, kept)
         return
-    await gateway.abreast
+    await gateway.step_batching
     await admit_call(gateway, exchange, catalog, gateway.clock.seconds())
     if exchange.finished:
         return
@@ -135,7 +136,7 @@ class _Counting(Course):
 
     def answered(self, attempt: Attempt) -> None:  # noqa: ARG002 -- as that of a `Course`
         """Nothing is known of its answers by that."""
-        turn.leave(self._gateway, self._exchange)
+        probe_turn.give_up_turn(self._gateway, self._exchange)
 
 
 async def _count(gateway: Gateway, exchange: Exchange) -> None:
@@ -189,7 +190,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
         await _complete(gateway, exchange, guarded=guarded)
         exchange.waited += gateway.loop.time() - began
         now, ask = gateway.clock.seconds(), exchange.ask or ask
-        if exchange.interface.keeps and stored.in_background(exchange):
+        if exchange.interface.keeps and stored_answers.in_background(exchange):
             await _leave_it(gateway, exchange, plan, ask, policy, now)
             return
     if plan.workload.routing is not None:
@@ -212,7 +213,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
         await reserve(gateway, exchange, 0, amount)
         exchange.waited += gateway.loop.time() - began
     _remember(gateway, exchange, plan.workload)
-    await gateway.abreast
+    await gateway.step_batching
     _check_newest(gateway, exchange, catalog, policy)
 
 
@@ -243,7 +244,7 @@ async def _complete(gateway: Gateway, exchange: Exchange, *, guarded: bool = Fal
     if guarded and exchange.plan is not None:
         await look_in(gateway, exchange, exchange.plan)
     if exchange.interface.keeps:
-        await stored.prepare(gateway, exchange)
+        await stored_answers.prepare(gateway, exchange)
     if exchange.ask is None or not exchange.ask.files:
         return
     if gateway.files is None:
@@ -368,4 +369,4 @@ async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: 
     if exchange.kept is None:  # then nobody needs its body any more, however slowly the answer is taken
         exchange.response.holds(exchange.request, 0)
         exchange.request.body, exchange.ask = b"", None
-    await leave(gateway, exchange, kept.status, kept.body, lines, kept.content_type)
+    await send_all(gateway, exchange, kept.status, kept.body, lines, kept.content_type)

@@ -20,11 +20,11 @@ from groundplan.core.errors import Denied, Exhausted
 from groundplan.core.ids import new_id_bytes
 from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.gateway.call import admit, limits
+from groundplan.gateway.call.attempts.reserve import reserve
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import KEY_HEADERS, caller, check_grants
-from groundplan.gateway.call.reserve import reserve
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.guard.run import begin, guards

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.blueprint.model import Judge
-from groundplan.gateway.call.within import answer_of, chat_within
+from groundplan.gateway.call.subcall import answer_of, chat_within
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway

@@ -1,8 +1,8 @@
 """The SQL with which the shipper writes calls, attempts and charges, takes releases over and fences dead workers.
 
 Every statement but COPY may be repeated: rows are keyed by (call, attempt), movements by their id. A row that says
-`settled` or `crashed` is never changed, but where a journal comes back (`late_journal_store`). What the rows say is decided
-elsewhere (`shipper`, `recovery`).
+`settled` or `crashed` is never changed, but where a journal comes back (`late_journal_store`). What the rows say is
+decided elsewhere (`shipper`, `recovery`).
 """
 
 from __future__ import annotations

@@ -21,13 +21,13 @@ from groundplan.blueprint.model import Cascade, Deployment
 from groundplan.core.errors import Denied, GroundplanError
 from groundplan.core.money import PICO
 from groundplan.economics.routing.decide import agree
-from groundplan.gateway.call import admit, settle, stored
-from groundplan.gateway.call.cited import whole
-from groundplan.gateway.call.failed import AttemptFailed
-from groundplan.gateway.call.sent import send_whole
+from groundplan.gateway.call import admit, settle, stored_answers
+from groundplan.gateway.call.attempts.failure import AttemptFailed
+from groundplan.gateway.call.delivery.stream import end
+from groundplan.gateway.call.delivery.whole_answer import send_whole
+from groundplan.gateway.call.grounding.citation_check import whole
 from groundplan.gateway.call.serve import Course, serve
-from groundplan.gateway.call.stream import end
-from groundplan.gateway.call.within import answer_of, chat_within
+from groundplan.gateway.call.subcall import answer_of, chat_within
 from groundplan.gateway.guard import judge
 from groundplan.gateway.guard.run import cites
 from groundplan.gateway.guard.schema import misfit
@@ -297,7 +297,7 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
     if exchange.flight is not None:
         exchange.flight.whole = answered.data
     if interface.keeps and exchange.guard is None:
-        await stored.keep(gateway, exchange, answered.data)
+        await stored_answers.keep(gateway, exchange, answered.data)
     refuse_stopped(gateway.live.policy, exchange)
     if exchange.passages:
         whole(gateway, exchange, answered.data)

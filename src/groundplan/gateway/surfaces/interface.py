@@ -42,7 +42,7 @@ class Interface:
     capped: bool = False
     """Whether upstreams are told how many tokens an answer may have, each of its copies."""
     keeps: bool = False
-    """Whether its answers may be stored, to be gone on with: `call.stored`."""
+    """Whether its answers may be stored, to be gone on with: `call.stored_answers`."""
     may_answer_whole: bool = False
     """Whether an upstream may answer whole where a stream was asked for, as models do that stream nothing."""
     by_body: bool = False

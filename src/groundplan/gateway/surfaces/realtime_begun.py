@@ -16,7 +16,7 @@ from groundplan.economics.prices.windows import at_time
 from groundplan.gateway.budgets.periods import is_over
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.call.begin import begin
+from groundplan.gateway.call.attempts.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import identify

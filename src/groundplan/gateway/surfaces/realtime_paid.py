@@ -11,7 +11,7 @@ import dataclasses
 from groundplan.blueprint.model import Deployment
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call import admit, limits, settle
-from groundplan.gateway.call.begin import begin
+from groundplan.gateway.call.attempts.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.surfaces.realtime_upstream import NOTHING

@@ -7,10 +7,10 @@ from operator import attrgetter
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied
 from groundplan.gateway.call import admit
+from groundplan.gateway.call.attempts.send_permission import may_hold, renewed
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import check_grants, check_key
-from groundplan.gateway.call.lease import may_hold, renewed
 
 _place = attrgetter("site", "model", "upstream_model", "url")
 """Of a deployment, whatever makes it another one than a conversation is connected to."""

@@ -16,9 +16,9 @@ from websockets.typing import Data
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.call import limits
+from groundplan.gateway.call.attempts.retry import retry_after
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.retry import retry_after
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.stalls import patient

@@ -1,8 +1,8 @@
 """`POST /v1/responses`: reading what callers send, and asking a deployment for it, by its own Responses or by chat.
 
 Refuses what would break the bound of a call's cost (tools that run at the provider, prompts and conversations that are
-kept there). How responses are stored and found again is in `call.stored`, and how they are made while nobody waits in
-`gateway.background`.
+kept there). How responses are stored and found again is in `call.stored_answers`, and how they are made while nobody
+waits in `gateway.background`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from groundplan.economics.prices.reported import RealtimeUsage
 from groundplan.economics.unit_price import speech_price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.call.binary_stream import BytesRelay
+from groundplan.gateway.call.delivery.binary_stream import BytesRelay
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.codec import Answered, Codec, Relay
 from groundplan.gateway.surfaces.interface import Interface

@@ -38,7 +38,7 @@ class Held(msgspec.Struct, frozen=True, eq=False):
     charges: list[Charge]
 
 
-class Use(msgspec.Struct, eq=False):
+class LimitUse(msgspec.Struct, eq=False):
     """What a call holds of limits; only of calls under a blueprint that declares any."""
 
     both: Held | None = None

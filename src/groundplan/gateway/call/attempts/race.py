@@ -13,14 +13,15 @@ from collections.abc import Callable
 
 from groundplan.blueprint.model import Deployment, Hedge
 from groundplan.core.errors import Denied, GroundplanError, Unavailable
-from groundplan.gateway.call import limits, settle, turn
+from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.admit import check_next, is_confirmed
-from groundplan.gateway.call.attempt import Attempt
-from groundplan.gateway.call.begin import begin
+from groundplan.gateway.call.attempts import probe_turn
+from groundplan.gateway.call.attempts.attempt import Attempt
+from groundplan.gateway.call.attempts.begin import begin
+from groundplan.gateway.call.attempts.failure import AttemptFailed
+from groundplan.gateway.call.attempts.send_permission import may_be_sent
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.failed import AttemptFailed
-from groundplan.gateway.call.lease import may_be_sent
 from groundplan.gateway.upstream.providers import SERVICE
 
 HEDGE = "hedge"
@@ -112,7 +113,7 @@ async def _second(
         made = await _made(gateway, exchange, fork, deployment, first)
     finally:
         if made is None:
-            turn.leave(gateway, fork)
+            probe_turn.give_up_turn(gateway, fork)
     if made is not None:
         waiting.remove(deployment)
     return made
@@ -243,7 +244,7 @@ def _lost(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed: Attemp
         exchange.add_cost(mine)
     if failed.blames:
         gateway.health.failed(attempt.deployment.name, gateway.loop.time(), failed.rest)
-    turn.leave(gateway, mine)
+    probe_turn.give_up_turn(gateway, mine)
     gateway.targets.forget(attempt.deployment.name if not failed.service_away else SERVICE)
 
 
@@ -261,7 +262,7 @@ async def _stop(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task
                 _lost(gateway, exchange, attempt, failure)
             elif failure is not None and attempt.exchange.attempt_started:
                 settle.attempt(gateway, attempt.exchange, "failed", 0, None)
-                turn.leave(gateway, attempt.exchange)
+                probe_turn.give_up_turn(gateway, attempt.exchange)
             else:
                 attempt.cancel()
             if attempt.exchange is not exchange:

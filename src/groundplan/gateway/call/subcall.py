@@ -1,4 +1,4 @@
-"""A call that the gateway makes itself within another one: to judge its answer, or to ask the same once more.
+"""A call that the gateway makes itself as part of another one: to judge its answer, or to ask the same again.
 
 It is a part of that call, whose key, person and blueprint it has, and is reserved, journalled and settled like any
 other. What it is asked, and what its answer means, is for whoever makes it; one beside a call is `experiments.beside`.

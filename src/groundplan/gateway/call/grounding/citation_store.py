@@ -1,5 +1,5 @@
-"""What the look at citations found, on its way to PostgreSQL. It is for receipts, not for billing, and no word of an
-answer is in it.
+"""Results of citation checks, on their way to PostgreSQL. They are for receipts, not for billing, and hold no word of
+an answer.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""In which order the deployments of a call are asked: as its workload balances them, those that are not well last, and
-while its place changes those that served it before. Asks nobody; which of them it may ask was decided before.
+"""The order in which the deployments of a call are asked: as its workload balances them, unhealthy ones last, and while
+its placement changes those that served it before. Asks nobody; which of them it may ask was decided before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts, beginning
 from groundplan.gateway.upstream.health import Health
 
 
-def arranged(gateway: Gateway, exchange: Exchange, workload: Workload, now: float, health: Health) -> list[Deployment]:
+def in_order(gateway: Gateway, exchange: Exchange, workload: Workload, now: float, health: Health) -> list[Deployment]:
     """All of them, the one to ask first in front. `now`: by the clock of the loop; `health`: what is known against them
     as this call asks them."""
     if workload.reliability.balance != "ordered" and len(exchange.deployments) > 1 and exchange.route is None:

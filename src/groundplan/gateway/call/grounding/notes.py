@@ -1,4 +1,4 @@
-"""What is said about the passages of one call besides quoting them: conflicts, newer versions, and citations.
+"""Notes on the passages of one call besides the passages themselves: conflicts, newer versions, and citations.
 
 Said to the model in words, and to the caller in the `groundplan` object. It neither searches nor judges.
 """
@@ -14,7 +14,7 @@ from groundplan.knowledge.retrieval.wire import NOT_GIVEN, Conflict, Newer, Step
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Passage
-    from groundplan.gateway.call.citation import Citation
+    from groundplan.gateway.call.grounding.citation import Citation
 
 SENTENCE = 240
 """Characters of a sentence that are repeated."""
@@ -30,7 +30,7 @@ NOT_IN_ORDER = "the deployment is away or too slow: passages are in the order of
 """Told to callers; what it said stands in its own calls, and in the answer of a search."""
 
 
-class Grounded:
+class GroundingNotes:
     """Of one call."""
 
     __slots__ = ("abstained", "by_words", "citations", "conflicts", "newer", "steps", "unsearched")
@@ -85,7 +85,7 @@ class Grounded:
         return b"," + msgspec.json.encode(told)[1:-1] if told else b""
 
 
-def notes(grounded: Grounded, passages: Sequence[Passage], max_bytes: int) -> str:
+def notes(grounded: GroundingNotes, passages: Sequence[Passage], max_bytes: int) -> str:
     """What the model is told before the passages, a line each, as far as it fits; empty where nothing is."""
     lines = [_conflict(one, passages) for one in grounded.conflicts] + [_newer(one) for one in grounded.newer]
     kept, left = [], max_bytes

@@ -1,4 +1,6 @@
-"""Answers that are stored under ids of their own, and calls that go on with one: of surfaces whose answers may be."""
+"""Answers that are stored under an id of their own, and calls that continue one, for the surfaces that have such
+answers.
+"""
 
 from __future__ import annotations
 

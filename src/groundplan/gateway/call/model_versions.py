@@ -1,4 +1,5 @@
-"""Which version an upstream says that it is: looked at now and then, and told to PostgreSQL only when it is new.
+"""Which version of its model an upstream reports: looked at now and then, and written to PostgreSQL only when it is
+new.
 
 Not every answer is read for it: of each deployment one in `EVERY` seconds. One that says something else each time, as a
 server does that makes up a fingerprint for each answer, is told `MOST` times in a day. What a change means is
@@ -61,7 +62,7 @@ class _Known:
         self.versions: set[Version] = set()
 
 
-class Reported(WriteBehindQueue[Version]):
+class ModelVersions(WriteBehindQueue[Version]):
     """Of one worker. They wait in the order in which they were reported: what comes later is the newer version."""
 
     def __init__(self, url: str) -> None:
@@ -110,12 +111,12 @@ def _shown(text: str) -> str:
     return "".join(c for c in text[:LONGEST] if c.isprintable())
 
 
-class Looking(Wrapped):
+class VersionReader(Wrapped):
     """The stream of an answer that is looked at, in its first events only: Azure's very first one names nothing."""
 
     __slots__ = ("_deployment", "_left", "_reported")
 
-    def __init__(self, inner: Relay, reported: Reported, deployment: Deployment) -> None:
+    def __init__(self, inner: Relay, reported: ModelVersions, deployment: Deployment) -> None:
         super().__init__(inner)
         self._reported = reported
         self._deployment = deployment

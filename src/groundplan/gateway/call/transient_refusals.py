@@ -1,4 +1,4 @@
-"""Refusals that pass by themselves: what nobody waits for outlasts them, and is made later.
+"""Refusals that pass by themselves, such as a full limit: work that no client waits for is kept and made later.
 
 A call that somebody waits for is told at once. Pure, but for what a call gives back while it waits.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from groundplan.core.errors import Exhausted, GroundplanError
 from groundplan.gateway.call import admit, limits
-from groundplan.gateway.call.arrange import health_of
+from groundplan.gateway.call.attempts.order import health_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 
@@ -21,7 +21,7 @@ _PASSING = frozenset(
 BUDGET_EXHAUSTED, UPSTREAM_FAILED = "budget_exhausted", "upstream_failed"
 
 
-def is_passing(error: GroundplanError) -> bool:
+def is_transient(error: GroundplanError) -> bool:
     """Whether waiting helps against a refusal; no time makes room for what needs more than all of a limit. Of budgets
     it does against what open calls hold: what these do not use goes back."""
     if error.code == BUDGET_EXHAUSTED:
@@ -30,7 +30,7 @@ def is_passing(error: GroundplanError) -> bool:
     return error.code in _PASSING and not never
 
 
-def passes(gateway: Gateway, exchange: Exchange, error: GroundplanError, sent: int) -> bool:
+def may_be_made_later(gateway: Gateway, exchange: Exchange, error: GroundplanError, sent: int) -> bool:
     """Whether it may be made later, with nothing billed so far: no deployment had room for it after `sent` attempts,
     or all that had asked to be called later."""
     if exchange.cost or exchange.estimated or exchange.draining or exchange.response.started:
@@ -39,7 +39,7 @@ def passes(gateway: Gateway, exchange: Exchange, error: GroundplanError, sent: i
         health, now, use = health_of(gateway, exchange), gateway.loop.time(), exchange.use
         passed = () if use is None else use.passed
         return all(each.name in passed or health.rests(each.name, now) for each in exchange.deployments)
-    return exchange.attempts == sent and is_passing(error)
+    return exchange.attempts == sent and is_transient(error)
 
 
 def give_back(gateway: Gateway, exchange: Exchange) -> None:

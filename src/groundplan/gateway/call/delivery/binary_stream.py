@@ -10,8 +10,8 @@ import re
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.stream import Streaming
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.stream import Streaming
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.ledger.model import Usage

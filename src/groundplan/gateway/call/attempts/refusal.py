@@ -1,5 +1,5 @@
-"""What it means for a call that an upstream answered an attempt with an error: passed on to the caller, or a reason to
-ask somebody else, and whether it was billed.
+"""What an error answer of an upstream means for its call: passed on to the caller or a reason to ask another
+deployment, and whether it was billed.
 
 What its body says is read by `upstream.account`; who is asked next is `serve`'s.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from groundplan.blueprint.model import Deployment
 from groundplan.economics.price import FLEX
+from groundplan.gateway.call.attempts.failure import MEANT, AttemptFailed, hint_of
+from groundplan.gateway.call.attempts.retry import retry_after
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.failed import MEANT, AttemptFailed, hint_of
-from groundplan.gateway.call.retry import retry_after
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.gateway.upstream.key_pool import RESTING, UNPAID
@@ -25,7 +25,7 @@ _ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 409, 421, 424, 425, 429})
 _OVERLOAD = frozenset({429, 503, 529})
 
 
-class Refusable:
+class RefusalHandling:
     """The part of an attempt that is about refusals."""
 
     __slots__ = ("_overload", "_refusal", "_target", "deployment", "exchange", "gateway", "refused", "status")

@@ -1,5 +1,5 @@
-"""Whether a call that was admitted a while ago may still be sent: nothing goes out on a lease of policy that ran out,
-nor by what was stopped, revoked or narrowed since.
+"""Whether a call that was admitted a while ago may still be sent: not on a policy lease that ran out, and not by what
+was stopped, revoked or narrowed since.
 
 A call that was sent is ended by kills, as they are heard of; here is only what is about to be.
 """

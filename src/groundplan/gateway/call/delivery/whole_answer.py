@@ -1,4 +1,4 @@
-"""A whole answer on its way to the client, once what it cost is written."""
+"""Sends a whole answer to the client once what it cost is durable."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.remembered import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.stream import EVENT_STREAM
+from groundplan.gateway.call.delivery.to_client import JSON, send_all
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.leaving import JSON, leave
-from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.guard.severed import refuse_stopped
 from groundplan.gateway.surfaces.answers import headers
 from groundplan.gateway.upstream.connection import UNCOUNTED
@@ -67,4 +67,4 @@ async def send_large(
     if exchange.flight is not None:
         cache.land(gateway, exchange)
     remember(gateway, exchange)
-    await leave(gateway, exchange, status, data, lines, kind or JSON)
+    await send_all(gateway, exchange, status, data, lines, kind or JSON)

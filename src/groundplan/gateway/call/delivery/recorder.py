@@ -1,4 +1,4 @@
-"""Remembering what an upstream streamed while it goes on to the client. What is done with it is `cache`'s."""
+"""Records what an upstream streams while it goes on to the client. What is done with it is `cache`'s."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST_BYTES = 4 << 20
 """Of a longer stream nothing is remembered."""
 
 
-class Recorded(Wrapped):
+class Recorder(Wrapped):
     """A relay that remembers what the upstream sent, for the flight of its call once the stream is complete."""
 
     __slots__ = ("_events", "_flight", "_room")

@@ -1,4 +1,4 @@
-"""What is known of an attempt that failed, by which it is told what it cost and who is asked next. Decides neither."""
+"""A failed attempt, as an error: what it cost and who is asked next follow from it. Decides neither."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a call gets whose workload has a floor that no passage reaches: that nothing was found, said by the gateway
-itself.
+"""The gateway's own answer that nothing was found, where a workload has a floor of relevance that no passage reaches.
 
 No model is asked, so none fills the gap from what it knows by itself, and the call costs nothing. It is in the books
 like any other. Whoever sends tools or asks for a form of the answer could do nothing with a sentence: there, and where
@@ -16,9 +15,9 @@ from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.stored import stores
-from groundplan.gateway.call.stream import EVENT_STREAM
+from groundplan.gateway.call.stored_answers import stores
 from groundplan.gateway.resuming.messages import has_form
 from groundplan.gateway.resuming.story import SHAPES
 from groundplan.gateway.surfaces import answers

@@ -16,21 +16,21 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment
 from groundplan.blueprint.places import FIRST_TOKEN_MS
 from groundplan.core.errors import Denied, GroundplanError, Invalid
-from groundplan.gateway.call import limits, settle, stored
+from groundplan.gateway.call import limits, settle, stored_answers
 from groundplan.gateway.call.admit import output_cap
-from groundplan.gateway.call.binary_stream import UNNAMED, BinaryStreaming, is_sound
-from groundplan.gateway.call.cited import CitedStreaming, whole
+from groundplan.gateway.call.attempts.failure import AttemptFailed, hint_of_silence
+from groundplan.gateway.call.attempts.refusal import RefusalHandling
+from groundplan.gateway.call.attempts.send_form import give_up, send_upload
+from groundplan.gateway.call.attempts.send_permission import renewed
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.binary_stream import UNNAMED, BinaryStreaming, is_sound
+from groundplan.gateway.call.delivery.recorder import Recorder
+from groundplan.gateway.call.delivery.stream import StreamBroken, Streaming
+from groundplan.gateway.call.delivery.whole_answer import send, send_large, send_refusal
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.failed import AttemptFailed, hint_of_silence
 from groundplan.gateway.call.ground import system_messages
-from groundplan.gateway.call.lease import renewed
-from groundplan.gateway.call.recorded import Recorded
-from groundplan.gateway.call.refusable import Refusable
-from groundplan.gateway.call.reported import Looking
-from groundplan.gateway.call.send_form import give_up, send_upload
-from groundplan.gateway.call.sent import send, send_large, send_refusal
-from groundplan.gateway.call.stream import StreamBroken, Streaming
+from groundplan.gateway.call.grounding.citation_check import CitedStreaming, whole
+from groundplan.gateway.call.model_versions import VersionReader
 from groundplan.gateway.guard.run import reviews
 from groundplan.gateway.guard.severed import refuse_stopped, stopped
 from groundplan.gateway.http.sse import BOM
@@ -54,7 +54,7 @@ _LONG_US = 100_000
 """What took longer is looked at: this worker itself may have stood still."""
 
 
-class Attempt(Refusable):
+class Attempt(RefusalHandling):
     """See the module. Begun already: `sequence` is its reservation in the journal."""
 
     __slots__ = (
@@ -259,8 +259,10 @@ class Attempt(Refusable):
                 self._refuse(connection, status, data)
                 return
             raise AttemptFailed(str(error), billed=True, status=self.status, kind="malformed") from error
-        if self.gateway.reported is not None and self.gateway.reported.due(self.deployment.name, self.began):
-            self.gateway.reported.look(self.deployment, data)
+        if self.gateway.model_versions is not None and self.gateway.model_versions.due(
+            self.deployment.name, self.began
+        ):
+            self.gateway.model_versions.look(self.deployment, data)
 
     async def _first(self, connection: UpstreamConnection, since: float, seconds: float) -> None:
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
@@ -274,14 +276,14 @@ class Attempt(Refusable):
             await self._unstreamed(connection, kind)
             return
         relay: Relay = self._codec.relay(exchange.ask)
-        reported = self.gateway.reported
+        reported = self.gateway.model_versions
         if reported is not None and reported.due(self.deployment.name, self.began):
-            relay = Looking(relay, reported, self.deployment)
+            relay = VersionReader(relay, reported, self.deployment)
         guarded = None if exchange.guard is None else exchange.guard.relay_around(relay, exchange)
         if guarded is not None:
             relay = guarded
         if exchange.flight is not None and (exchange.continuation is None or exchange.continuation.sent is None):
-            relay = Recorded(relay, exchange.flight)
+            relay = Recorder(relay, exchange.flight)
         if exchange.continuation is not None:
             relay = exchange.continuation.relay(relay)
         made = (CitedStreaming if exchange.passages else Streaming)(connection, self.deployment, relay)
@@ -351,7 +353,7 @@ class Attempt(Refusable):
     async def _whole(self) -> None:
         """A JSON answer: read, priced, settled and durable before the client gets any of it."""
         gateway, exchange = self.gateway, self.exchange
-        await gateway.abreast
+        await gateway.step_batching
         interface, answered = exchange.interface, self._answered
         if answered is None:
             settle.refused(gateway, exchange, self.status, self._refusal)
@@ -394,7 +396,7 @@ class Attempt(Refusable):
                 self._share.give_back()  # a person may take hours
             answered = await exchange.guard.answer(exchange, answered)
         elif interface.keeps:
-            await stored.keep(gateway, exchange, answered.data)
+            await stored_answers.keep(gateway, exchange, answered.data)
         refuse_stopped(gateway.live.policy, exchange)
         if exchange.passages and not answered.kind:
             whole(gateway, exchange, answered.data)
@@ -434,7 +436,7 @@ class Attempt(Refusable):
         if usage is None and exchange.attempt_sent and self.deployment.billing_on_cancel == "drain":
             # what it holds is the background's from here on
             rest = Attempt.__new__(Attempt)
-            for name in (*Refusable.__slots__, *Attempt.__slots__):
+            for name in (*RefusalHandling.__slots__, *Attempt.__slots__):
                 if hasattr(self, name):
                     setattr(rest, name, getattr(self, name))
             rest.exchange = exchange.fork()

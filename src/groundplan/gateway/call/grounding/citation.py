@@ -1,4 +1,4 @@
-"""A statement of an answer and what it cites. A value: `cited` finds them."""
+"""A statement of an answer and what it cites. A value: `citation_check` finds them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, Unavailable
 from groundplan.core.money import format_usd
-from groundplan.gateway.call import settle, stored
+from groundplan.gateway.call import settle, stored_answers
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.chunk_template import ChunkTemplate
@@ -161,7 +161,7 @@ class Streaming:
         if exchange.passages:
             await self.look(gateway, exchange)
         if exchange.interface.keeps and guard is None:
-            await stored.keep(gateway, exchange, relay)
+            await stored_answers.keep(gateway, exchange, relay)
         last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
         await end(gateway, exchange, "ok", last, "", relay)
 

@@ -1,4 +1,4 @@
-"""After the answer: whether the passages that it cites say what it says.
+"""Checks after the answer whether the passages that it cites say what it says.
 
 Words decide most of it at once. What they leave open is asked of the search service, which knows meaning: for a stream
 between the last word and the end that carries the facts, for a whole answer beside it, so no client waits for it before
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from groundplan.gateway.call.citation import Citation
-from groundplan.gateway.call.cited_store import Verdict
+from groundplan.gateway.call.delivery.stream import Streaming
 from groundplan.gateway.call.ground import ask_search
-from groundplan.gateway.call.stream import Streaming
+from groundplan.gateway.call.grounding.citation import Citation
+from groundplan.gateway.call.grounding.citation_store import Verdict
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces import pieces
@@ -78,7 +78,7 @@ class CitedStreaming(Streaming):
         text = self.text() if exchange.guard is None else exchange.guard.masks.restore(self.text())
         if exchange.continuation is not None and exchange.continuation.sent is not None:
             text = exchange.continuation.sent.text + text
-        found = cited(text, exchange.passages)
+        found = check_citations(text, exchange.passages)
         if not found or exchange.grounded is None:
             return
         exchange.grounded.citations = found = await meant(gateway, exchange.id, found, STREAM_SECONDS)
@@ -90,7 +90,7 @@ def whole(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
     if exchange.grounded is None or _MARKED.search(data) is None:
         return
     try:
-        found = cited(pieces.said(_json(data)), exchange.passages)
+        found = check_citations(pieces.said(_json(data)), exchange.passages)
     except msgspec.DecodeError:
         return
     if found:
@@ -102,7 +102,7 @@ async def _finish(gateway: Gateway, exchange: Exchange, found: list[Citation]) -
     note(gateway, exchange, await meant(gateway, exchange.id, found, BACKGROUND_SECONDS))
 
 
-def cited(answer: str, passages: Sequence[Passage]) -> list[Citation]:
+def check_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
     """Every citation of an answer, as far as words decide it. A number without a passage supports nothing."""
     found: list[Citation] = []
     known: dict[int, Read] = {}

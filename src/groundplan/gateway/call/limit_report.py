@@ -1,6 +1,4 @@
-"""What a caller is told of limits: what is left of them, and why one has no room for a call, and when it has. Takes
-nothing.
-"""
+"""What callers are told of limits: what is left, why one has no room for a call, and when it will. Takes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from groundplan.gateway.budgets.limit_book import DAY_CALLS, TOLD, Spans, Told, 
 from groundplan.gateway.budgets.periods import duration, end_text, ends, seconds_left
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.use import Short
+from groundplan.gateway.call.limit_use import Short
 
 LONG_S = 60.0
 """Until the end of a window that is longer away nobody waits, where open calls hold what is left of it."""
@@ -84,7 +82,7 @@ def _words(quota: Quota, amount: int) -> str:
 _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 
-def lines_of(
+def header_lines_of(
     gateway: Gateway, spans: Spans, at: float, *, anthropics: bool = False, short: Short | None = None
 ) -> bytes:
     """Header lines of the limit with the least left, for requests and for tokens, as OpenAI has them (`x-ratelimit-*`)

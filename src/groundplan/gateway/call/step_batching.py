@@ -1,4 +1,5 @@
-"""Calls that come together take each step together, one after the other.
+"""Calls that arrive together are taken through each step together, one after the other, which keeps the step's code and
+tables in the processor's cache.
 
 What a call runs through of code and tables is more than the nearest cache of a processor holds: taken from its first
 step to its last, each call reads all of it anew from further away. Of several that take one step in turn only the first
@@ -17,9 +18,9 @@ AFTER_NS = 10_000_000
 """So do those that begin that soon after them: of the first of a few nobody knows yet that others follow."""
 
 
-class Abreast:
-    """Of one worker. A step that others are to take first waits for `gateway.abreast`; what is known of live policy and
-    clocks is a turn of the loop old then."""
+class StepBatching:
+    """Of one worker. A step that others are to take first waits for `gateway.step_batching`; what is known of live
+    policy and clocks is a turn of the loop old then."""
 
     __slots__ = ("_began", "_many", "_until")
 

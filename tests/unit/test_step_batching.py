@@ -15,9 +15,9 @@ from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig
 
 from groundplan.core.errors import Unauthenticated
 from groundplan.core.ids import new_id, new_id_bytes
-from groundplan.gateway.call.abreast import AFTER_NS, MANY, WITHIN_NS, Abreast
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
+from groundplan.gateway.call.step_batching import AFTER_NS, MANY, WITHIN_NS, StepBatching
 from groundplan.gateway.call.steps import run
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
@@ -33,7 +33,7 @@ TURNS = (1, 2, 3)
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     async with call_rig(tmp_path) as made:
-        made.gateway.abreast._until = sys.maxsize
+        made.gateway.step_batching._until = sys.maxsize
         yield made
 
 
@@ -43,26 +43,26 @@ def asked() -> Request:
     return Request(0.0, b"POST", b"/v1/chat/completions", headers, body)
 
 
-def waits(abreast: Abreast) -> bool:
-    return bool(list(abreast.__await__()))
+def waits(batching: StepBatching) -> bool:
+    return bool(list(batching.__await__()))
 
 
 def test_a_call_waits_where_several_begin_in_a_moment() -> None:
-    abreast, at = Abreast(), 10**12
+    batching, at = StepBatching(), 10**12
     for number in range(MANY):
-        abreast.begun(at + number)
-        assert waits(abreast) is (number == MANY - 1)
-    abreast.begun(at + AFTER_NS)
-    assert waits(abreast), "others came a moment ago, so more may follow"
-    abreast.begun(at + 2 * AFTER_NS)
-    assert not waits(abreast)
+        batching.begun(at + number)
+        assert waits(batching) is (number == MANY - 1)
+    batching.begun(at + AFTER_NS)
+    assert waits(batching), "others came a moment ago, so more may follow"
+    batching.begun(at + 2 * AFTER_NS)
+    assert not waits(batching)
 
 
 def test_a_call_alone_waits_for_nobody() -> None:
-    abreast = Abreast()
+    batching = StepBatching()
     for number in range(100):
-        abreast.begun(number * WITHIN_NS)
-        assert not waits(abreast)
+        batching.begun(number * WITHIN_NS)
+        assert not waits(batching)
 
 
 async def test_calls_that_come_together_take_each_step_together(rig: Rig) -> None:
@@ -94,7 +94,7 @@ class Counting(Fixed):
 
 async def test_of_people_that_come_together_no_more_are_let_in_than_a_workload_is_for(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads={"assistant": {"people": 1}}) as rig:
-        rig.gateway.abreast._until = sys.maxsize
+        rig.gateway.step_batching._until = sys.maxsize
         people = [str(new_id()) for _ in range(MANY - 1)]
         keys = {
             hashlib.sha256(one.encode()).digest(): KeyEntry(one, "assistant", one, False, False, None) for one in people

@@ -1,5 +1,4 @@
-"""An answer that is there as a whole on its way to its client. What it is, and what it cost, was settled and written
-before."""
+"""Sends bytes of an answer that is settled already, at the pace of its client, so that a kill can still cut it off."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ class _Leaving:
         self.exchange.response.cut()
 
 
-async def leave(
+async def send_all(
     gateway: Gateway,
     exchange: Exchange,
     status: int,
@@ -46,7 +45,7 @@ async def leave(
         gateway.streams.discard(leaving)
 
 
-async def leave_stream(gateway: Gateway, exchange: Exchange, parts: Iterable[bytes], head: bytes) -> None:
+async def send_stream(gateway: Gateway, exchange: Exchange, parts: Iterable[bytes], head: bytes) -> None:
     """A stream of which everything is there: of a long one, as its client takes it, so that what it does not take yet
     is not in memory once more for each client. `head` is what it begins with; at least one part is to come."""
     response, kept, made, size = exchange.response, exchange.kept, list[bytes](), 0
