@@ -22,7 +22,7 @@ from groundplan.economics.export.focus import focus_csv
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import rollup_store
 from groundplan.release import service
-from groundplan.release.issue import Signing
+from groundplan.release.publish import Signing
 from groundplan.testing.database import Database
 
 DAYS = 45

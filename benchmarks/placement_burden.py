@@ -30,9 +30,9 @@ from groundplan.placement.problem import WorkLimit
 from groundplan.placement.reference.store import load
 from groundplan.placement.terms import lookup
 from groundplan.placement.terms.facts import Company, SiteFacts
-from groundplan.release.placing import company_of
-from groundplan.release.priced import declared_or_listed
-from groundplan.release.reached import deployments
+from groundplan.release.compile.places import deployments
+from groundplan.release.compile.placing import company_of
+from groundplan.release.compile.pricing import declared_or_listed
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "company"
 ENDS = ("low", "hours", "high")

@@ -23,8 +23,8 @@ from groundplan.placement.planned import solved
 from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.solve import verify as verify_blueprint
 from groundplan.placement.verify.plan import verify
-from groundplan.release.compile import compile_draft, declared_caps, declared_owners
-from groundplan.release.placing import company_of
+from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
+from groundplan.release.compile.placing import company_of
 from groundplan.release.plan import plan
 
 COMPANY = Path(__file__).parents[2] / "examples" / "company"

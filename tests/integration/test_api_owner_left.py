@@ -17,7 +17,7 @@ from groundplan.identity import service
 from groundplan.identity.model import SUCCESSION
 from groundplan.ledger import finding_store
 from groundplan.release import service as release
-from groundplan.release.issue import Signing
+from groundplan.release.publish import Signing
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
 

@@ -19,9 +19,9 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core import audit
 from groundplan.core.errors import NotFound, Problem
 from groundplan.core.money import PICO
-from groundplan.release import issue, service, store
-from groundplan.release.issue import Signing
-from groundplan.release.priced import declared_or_listed
+from groundplan.release import publish, service, store
+from groundplan.release.compile.pricing import declared_or_listed
+from groundplan.release.publish import Signing
 from groundplan.release.units import workload_digest
 
 __all__ = ["clock", "conn", "services", "signing"]
@@ -88,7 +88,7 @@ def test_a_price_begins_also_where_what_is_served_breaks_a_rule_of_a_new_release
     conn: Conn, signing: Signing, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.genesis(conn, signing, FILES)
-    monkeypatch.setattr(issue, "verify", lambda _: [Problem("a new rule", "placement_invalid", "Mend it.")])
+    monkeypatch.setattr(publish, "verify", lambda _: [Problem("a new rule", "placement_invalid", "Mend it.")])
     clock.time = datetime(2026, 12, 1, tzinfo=UTC)
     assert service.reprice(conn, signing).number == 2 and inputs(conn)["own"] == 3 * PICO
 

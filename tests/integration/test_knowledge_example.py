@@ -17,7 +17,7 @@ from groundplan.knowledge.ingest import Settings, take_over
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.folder import Folder
-from groundplan.release.compile import compile_draft, declared_caps, declared_owners
+from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
 from groundplan.release.store import set_workload_needs
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database

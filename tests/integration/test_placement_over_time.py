@@ -24,9 +24,9 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import finding_store
 from groundplan.release import service
-from groundplan.release.issue import Signing
+from groundplan.release.compile.placing import company_of
 from groundplan.release.observed import observed
-from groundplan.release.placing import company_of
+from groundplan.release.publish import Signing
 from groundplan.release.ramping import ramps
 from groundplan.testing.database import Database
 

@@ -17,7 +17,7 @@ from groundplan.economics.levers.floor import Judged, below
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import finding_store
 from groundplan.release import service
-from groundplan.release.issue import Signing
+from groundplan.release.publish import Signing
 from groundplan.testing.database import Database
 
 __all__ = ["clock", "conn", "signing"]

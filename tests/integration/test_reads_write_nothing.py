@@ -27,7 +27,7 @@ from groundplan.api.release import AT_ONCE
 from groundplan.core.database import database_url
 from groundplan.core.home import Home
 from groundplan.release import approvals, service
-from groundplan.release.issue import planned
+from groundplan.release.publish import planned
 from groundplan.testing.database import Cluster
 
 RECORDED = {

@@ -27,7 +27,7 @@ from groundplan.identity import service as identity
 from groundplan.identity import store as people
 from groundplan.maturity.service import readiness
 from groundplan.release import approvals, service, store
-from groundplan.release.issue import Signing
+from groundplan.release.publish import Signing
 from groundplan.testing.database import Database
 
 Conn = psycopg.Connection[Any]

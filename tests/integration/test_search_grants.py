@@ -24,7 +24,7 @@ from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.release import service, undo
 from groundplan.release import store as blueprints
-from groundplan.release.issue import Signing
+from groundplan.release.publish import Signing
 from groundplan.testing import ManualClock, document_rows
 from groundplan.testing.database import Database
 

@@ -23,7 +23,7 @@ from groundplan.economics.allocate.divide import capacity_of, divide, spent
 from groundplan.economics.allocate.model import Day, Use
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
 from groundplan.economics.export.focus import focus_csv
-from groundplan.release.charged import allocation
+from groundplan.release.compile.budgets import allocation
 
 JAN = date(2026, 1, 1)
 counts = st.integers(0, 10**9)

@@ -13,7 +13,7 @@ from groundplan.blueprint.model import Blueprint, Calendar, Launch
 from groundplan.catalog.loader import load_files
 from groundplan.core.errors import Invalid
 from groundplan.economics.forecast.model import DAY, Series
-from groundplan.release.compile import compile_draft, declared_caps, declared_owners
+from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
 from groundplan.release.difference import differences
 from groundplan.release.units import workload_digest
 

@@ -23,7 +23,7 @@ from groundplan.catalog.scaffold import init
 from groundplan.catalog.schema import SCHEMA_PATH, editor_hint, json_schema, schema_text
 from groundplan.core.errors import Conflict, Invalid, Problem
 from groundplan.core.money import parse_usd
-from groundplan.release import content
+from groundplan.release.compile import knowledge
 
 ROOT = Path(__file__).parents[2]
 COMPANY = ROOT / "examples" / "company"
@@ -498,7 +498,7 @@ def test_checks_of_a_source_reach_the_blueprint(tmp_path: Path) -> None:
             "  - {column: bar, at_most: 16, one_of: ['1', '2'], matches: '[0-9]+', fresh: 2d}\n"
         )
     workspace = validate(tmp_path / "company")
-    source = content.source(workspace, workspace.sources["readings"])
+    source = knowledge.source(workspace, workspace.sources["readings"])
     assert source.checks == [
         {"column": "id", "unique": True, "nulls": 0.0},
         {"column": "bar", "at_most": 16, "one_of": ["1", "2"], "matches": "[0-9]+", "fresh": 172_800_000},

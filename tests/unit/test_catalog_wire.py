@@ -11,7 +11,7 @@ from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports.providers import supported_apis
 from groundplan.core.errors import Invalid
 from groundplan.gateway.upstream.providers import EMBEDS
-from groundplan.release.reached import deployments
+from groundplan.release.compile.places import deployments
 
 START = """kind: company
 name: acme

@@ -25,8 +25,8 @@ from groundplan.economics.allocate.model import Day, Use
 from groundplan.economics.bill import read_bill
 from groundplan.economics.prices.currency import rate_on, rates_in_usd, to_usd
 from groundplan.economics.reconcile import reconcile
-from groundplan.release.charged import allocation
-from groundplan.release.priced import declared_or_listed
+from groundplan.release.compile.budgets import allocation
+from groundplan.release.compile.pricing import declared_or_listed
 
 DATED = {"EUR": [CurrencyRate(since="2026-01-01", rate=PICO), CurrencyRate(since="2026-03-01", rate=2 * PICO)]}
 EUR = """\

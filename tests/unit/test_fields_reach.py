@@ -16,7 +16,7 @@ from groundplan.blueprint.artifact import encode
 from groundplan.catalog.base import Strict
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.model import KINDS
-from groundplan.release.compile import compile_draft, declared_caps, declared_owners
+from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
 
 DAY = date(2026, 11, 25)
 CALLS = ("deployment", "workload", "budget", "limit", "tool")

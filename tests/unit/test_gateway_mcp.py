@@ -31,7 +31,7 @@ from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.upstream.room import Share
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.ledger.model import Finish, Reservation
-from groundplan.release.governed import tools
+from groundplan.release.compile.governance import tools
 from groundplan.testing.scripted_mcp import ScriptedMcp, start
 
 KEY = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"

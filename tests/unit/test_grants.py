@@ -15,7 +15,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.policy import grants
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.governance.model import Standing
-from groundplan.release.grants import moved
+from groundplan.release.compile.grants import moved
 from groundplan.release.undo import restored
 from groundplan.testing import ManualClock
 

@@ -30,7 +30,7 @@ from groundplan.governance.guardrails.language import foreign, language_of
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Hit
 from groundplan.governance.guardrails.window import Refused, Window
-from groundplan.release.governed import guardrails, notes
+from groundplan.release.compile.governance import guardrails, notes
 
 EMAIL, IBAN, CARD = "ana@acme.example", "DE89 3704 0044 0532 0130 00", "4111 1111 1111 1111"
 KEY = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"

@@ -29,8 +29,9 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.money import PICO
 from groundplan.economics.price import known_price
 from groundplan.economics.prices import listed
-from groundplan.release import alone, contexts
+from groundplan.release.compile import context_windows
 from groundplan.release.plan import plan
+from groundplan.release.warnings import collect
 
 TODAY = date(2026, 11, 25)
 HIDDEN_WORD = "hunter2-of-the-fleet"
@@ -429,7 +430,7 @@ def test_models_of_which_none_talks_are_served_at_a_price_in_their_unit(name: st
     verdict = imported(model("x", f"{{model: {name}}}"), prices={"x": price}, **asked)
     workspace = validate_files(verdict.files)
     assert workspace.workloads["x"].stage == "pilot" and told in verdict.files["deployments.yaml"]
-    assert not [*contexts.problems(workspace, TODAY)]
+    assert not [*context_windows.problems(workspace, TODAY)]
     if name != "openai/text-embedding-3-small":
         without = imported(model("x", f"{{model: {name}}}"), **asked)
         (hint,) = [each.todo for each in without.findings if each.state == NO_PRICE]
@@ -445,7 +446,7 @@ def test_prices_by_the_piece_are_those_of_the_type() -> None:
     ):
         verdict = imported(model("x", f"{{model: {name}}}", info), owners={"": "a@b.example"}, budget="5 USD/month")
         assert told in verdict.files["deployments.yaml"] and not said(verdict, NO_EQUAL, "second")
-        assert not [*contexts.problems(validate_files(verdict.files), TODAY)]
+        assert not [*context_windows.problems(validate_files(verdict.files), TODAY)]
 
 
 @pytest.mark.parametrize(
@@ -1180,7 +1181,7 @@ def test_what_has_one_deployment_is_tried_again_there_whatever_its_type() -> Non
     )
     workspace = load_files(imported(text, owners={"": "zoe@acme.example"}).files)
     assert {each.reliability.retries.same for each in workspace.workloads.values()} == {3}
-    assert alone.of_files(workspace, TODAY) == ()
+    assert collect.of_files(workspace, TODAY) == ()
 
 
 def test_an_address_that_names_an_endpoint_is_the_one_above_it() -> None:

@@ -20,7 +20,7 @@ from groundplan.placement.model import Demand
 from groundplan.placement.planned import solved
 from groundplan.placement.solve.declared import reasons_against
 from groundplan.placement.terms.read import SeenFacts
-from groundplan.release.placing import Observed, company_of
+from groundplan.release.compile.placing import Observed, company_of
 from groundplan.release.plan import plan
 
 COMPANY = Path(__file__).parents[2] / "examples" / "company"

@@ -298,7 +298,7 @@ def test_absurd_numbers_are_refused() -> None:
 
 def test_neither_the_command_nor_a_gateway_loads_a_solver() -> None:
     code = (
-        "import sys, groundplan.cli.main, groundplan.release.compile, groundplan.gateway.app;"
+        "import sys, groundplan.cli.main, groundplan.release.compile.draft, groundplan.gateway.app;"
         "print(sorted({'ortools', 'highspy', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

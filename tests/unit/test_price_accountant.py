@@ -16,7 +16,7 @@ from groundplan.catalog.loader import load_files
 from groundplan.economics import price
 from groundplan.economics.prices.windows import at_time
 from groundplan.ledger.model import Usage
-from groundplan.release.priced import declared_or_listed
+from groundplan.release.compile.pricing import declared_or_listed
 
 PARENT = {
     "cache_read": "input", "cache_write": "input", "input_audio": "input", "reasoning": "output",

@@ -28,7 +28,7 @@ from groundplan.economics.prices import listed
 from groundplan.economics.prices.windows import DAY, at_time, by_time, in_hour
 from groundplan.economics.terms.split import split
 from groundplan.ledger.model import Usage
-from groundplan.release.priced import declared_or_listed
+from groundplan.release.compile.pricing import declared_or_listed
 from groundplan.testing.clock import ManualClock
 
 MINUTES = st.integers(0, DAY - 1)

@@ -15,7 +15,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.cli.main import app
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import PICO
-from groundplan.release import priced
+from groundplan.release.compile import pricing
 
 OWN = BASE.replace("model: openai/gpt-4.1-mini\n", "model: acme/own\nprice: PRICE\n")
 EUR = "approvals: {parts: []}\ncurrencies: {EUR: {source: the bank, rates: [{from: 2026-06-01, rate: 1.10 USD}]}}\n"
@@ -27,7 +27,7 @@ def workspace(price: str, *, euro: bool = False) -> Workspace:
 
 
 def on(read: Workspace, day: str) -> Rates | Problem:
-    return priced.declared_or_listed(read, read.deployments["gpt-eu"], date.fromisoformat(day))
+    return pricing.declared_or_listed(read, read.deployments["gpt-eu"], date.fromisoformat(day))
 
 
 def inputs(read: Workspace, *days: str) -> list[int | str]:
@@ -63,7 +63,7 @@ def test_a_blueprint_has_what_follows_for_a_month_of_weeks() -> None:
         "approvals: {parts: []}\n", EUR.replace(EUR[EUR.index("{from") : EUR.index("]}}")], weeks)
     )
     read = load_files({"a.yaml": text})
-    held = priced.dated(read, read.deployments["gpt-eu"], date(2026, 5, 1))
+    held = pricing.dated(read, read.deployments["gpt-eu"], date(2026, 5, 1))
     told = []
     while isinstance(held, Rates) and held.then is not None:
         told.append((held.then_from, held.then.input // PICO))
@@ -115,7 +115,7 @@ def test_a_price_that_was_replaced_needs_no_rate_of_its_currency() -> None:
 )
 def test_what_plan_refuses_of_a_price_check_tells(price: str, code: str, tmp_path: Path) -> None:
     text, day = OWN.replace("PRICE", price).replace("approvals: {parts: []}\n", EUR), date(2026, 5, 1)
-    (told,) = priced.problems(load_files({"a.yaml": text}), day)
+    (told,) = pricing.problems(load_files({"a.yaml": text}), day)
     assert told.code == code and told.where is not None
     assert ("for the time before" if code == "price_missing" else "Add {from: 2026-05-01") in told.hint
     assert text.splitlines()[told.where.line - 1].startswith("price:")
@@ -131,4 +131,4 @@ def test_of_a_listed_model_the_list_holds_until_the_declared_price_begins() -> N
         "model: openai/gpt-4.1-mini\n",
         "model: openai/gpt-4.1-mini\nprice: {from: 2999-01-01, input: 1 USD/Mtok, output: 2 USD/Mtok}\n",
     )
-    assert list(priced.problems(load_files({"a.yaml": text}), date(2026, 5, 1))) == []
+    assert list(pricing.problems(load_files({"a.yaml": text}), date(2026, 5, 1))) == []

@@ -21,7 +21,7 @@ from groundplan.economics.prices.windows import at_time, by_time
 from groundplan.economics.terms.split import split, tier
 from groundplan.ledger.finding import Finding
 from groundplan.ledger.model import Usage
-from groundplan.release.priced import declared_or_listed
+from groundplan.release.compile.pricing import declared_or_listed
 
 rate = st.integers(0, 10**13)
 maybe = st.none() | rate

@@ -18,7 +18,7 @@ from groundplan.knowledge.retrieval.fuse import Ranked, demote
 from groundplan.knowledge.retrieval.rerank import Reranking, reordered
 from groundplan.knowledge.retrieval.search_store import Found
 from groundplan.knowledge.retrieval.wire import Step
-from groundplan.release.compile import compile_draft, declared_caps, declared_owners
+from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
 
 TODAY = date(2026, 11, 25)
 RULE = Rerank(workload="index", deployment="sorter")

@@ -17,8 +17,8 @@ from groundplan.economics.unit_price import audio_price, image_price, speech_pri
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS
 from groundplan.ledger.model import Usage
-from groundplan.release.priced import declared_or_listed
-from groundplan.release.reached import deployments
+from groundplan.release.compile.places import deployments
+from groundplan.release.compile.pricing import declared_or_listed
 
 
 def compiled(deployment: str) -> Deployment:

@@ -17,7 +17,7 @@ from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import Settings
 from groundplan.identity.sessions import ensure_operator_token
 from groundplan.release import store as release_store
-from groundplan.release.issue import key_id
+from groundplan.release.publish import key_id
 
 _IDENTITY = re.compile(r"\S+ \d{4}-\d\d-\d\dT[\d:.]+Z")
 """What `release.store.identity` makes."""

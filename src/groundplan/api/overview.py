@@ -21,8 +21,8 @@ from groundplan.gateway.budgets.periods import key_at
 from groundplan.governance import service as governance
 from groundplan.ledger import queries, traffic
 from groundplan.ledger.store import CallFilter
-from groundplan.release import alone, narrow
 from groundplan.release.model import placement_json, problem_json
+from groundplan.release.warnings import collect, limits
 
 OUTAGE_SECONDS = 60.0
 """A site that failed is tried again within this time; without any attempt for so long it is not called down."""
@@ -217,8 +217,8 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
     scored = next(iter(readiness_json(conn, now, (doc.name,))), None)
     warnings: list[Problem] = []
     if placement is not None:
-        warnings += alone.without_effect(seen.workspace, doc, placement)
-        warnings += narrow.warnings(seen.workspace, seen.blueprint.deployments, [placement])
+        warnings += collect.of_workload(seen.workspace, doc, placement)
+        warnings += limits.warnings(seen.workspace, seen.blueprint.deployments, [placement])
     return {
         **workload_json(seen, doc, shares(scored) if scored else {}),
         "declared": doc.model_dump(mode="json"),

@@ -20,8 +20,8 @@ from groundplan.governance import model as governance_model
 from groundplan.governance.rulings import Answer, Approver
 from groundplan.release import approvals, service
 from groundplan.release import store as release_store
-from groundplan.release.issue import Signing
 from groundplan.release.model import problem_json
+from groundplan.release.publish import Signing
 
 Db = Connection[Any]
 JUST_NOW = timedelta(minutes=10)

@@ -37,7 +37,7 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings, resolve_secret
 from groundplan.economics.price import known_price
-from groundplan.release import alone
+from groundplan.release.warnings import collect
 from groundplan.runtime.processors import processors
 from groundplan.runtime.supervisor import Supervisor
 
@@ -152,7 +152,7 @@ def _check_workspace(folder: Path, home: Home) -> list[str]:
             raise
         note(f"the workspace has problems; the last blueprint is served: {error}")
         return []
-    return [*missing_secrets(found), *map(str, alone.of_files(found, today))]
+    return [*missing_secrets(found), *map(str, collect.of_files(found, today))]
 
 
 def missing_secrets(workspace: Workspace) -> Iterator[str]:

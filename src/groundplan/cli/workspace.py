@@ -21,8 +21,9 @@ from groundplan.core.words import counted
 from groundplan.economics.price import known_price
 from groundplan.economics.prices import listed
 from groundplan.governance import declared
-from groundplan.release import alone, contexts, priced
+from groundplan.release.compile import context_windows, pricing
 from groundplan.release.model import problem_json
+from groundplan.release.warnings import collect
 
 
 def init(
@@ -72,7 +73,11 @@ def init(
 def further(today: date) -> Beyond:
     """What `plan` would refuse beside the rules of the catalog: policies, prices that do not hold yet, and bounds that
     nobody knows."""
-    return lambda read: (*declared.problems(read), *priced.problems(read, today), *contexts.problems(read, today))
+    return lambda read: (
+        *declared.problems(read),
+        *pricing.problems(read, today),
+        *context_windows.problems(read, today),
+    )
 
 
 def check(
@@ -93,7 +98,7 @@ def check(
         "ok": True,
         "folder": str(folder),
         "workloads": count,
-        "warnings": [problem_json(each) for each in (*misspelt(), *alone.of_files(workspace_read, today))],
+        "warnings": [problem_json(each) for each in (*misspelt(), *collect.of_files(workspace_read, today))],
     }
     told = f"{folder} is valid: {counted(count, 'workload')}"
     emit(value, as_json, "\n".join([told, *warnings_text(value)]))

@@ -26,20 +26,20 @@ from groundplan.governance.model import ASKED, Asked, Change, Standing
 from groundplan.governance.parts import AT_GATEWAYS, check_asked, dearest, price_declared
 from groundplan.governance.rulings import Answer, Approver
 from groundplan.release import people, store, units
-from groundplan.release.issue import (
+from groundplan.release.model import Applied, Plan, in_force
+from groundplan.release.plan import without
+from groundplan.release.publish import (
     Files,
     Release,
     Signing,
     accepted,
-    issue,
-    keep,
     newest,
     planned,
+    publish,
     served_by,
+    sign_and_store,
     term_for,
 )
-from groundplan.release.model import Applied, Plan, in_force
-from groundplan.release.plan import without
 
 _TO_ALL = Answer()
 
@@ -71,7 +71,7 @@ def approve(
     result = accepted(planned(conn, signing, workspace, served, governance.standing(conn), people.left(conn)))
     _approved_parts(result, change)
     release = Release(conn, signing, stored, approver.actor, f"approved change {change.id}", files, at)
-    return issue(release, workspace, result, settled=change)
+    return publish(release, workspace, result, settled=change)
 
 
 def refuse(
@@ -192,7 +192,7 @@ def _taken_out(release: Release, served: bp.Blueprint, change: Change) -> Applie
     if not _is_served(served, change):
         return Applied(None)
     blueprint = without(served, change.subject.partition("/")[2])
-    return Applied(keep(release, blueprint, [f"removed {change.subject}"]))
+    return Applied(sign_and_store(release, blueprint, [f"removed {change.subject}"]))
 
 
 def _is_served(blueprint: bp.Blueprint, change: Change) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 from groundplan.blueprint import model as bp
 from groundplan.core.canonical import digest
 from groundplan.core.money import PICO, plain, to_decimal
-from groundplan.release.grants import FIELDS, moved, shown_grants
+from groundplan.release.compile.grants import FIELDS, moved, shown_grants
 from groundplan.release.model import Difference, Field
 
 _PARTS = ("site", "deployment", "source", "workload", "budget", "workflow", "term")

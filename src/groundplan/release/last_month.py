@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Blueprint, Rates
 from groundplan.core.money import short_usd
 from groundplan.economics.prices.reprice import Repriced, Used, repriced
 from groundplan.ledger import rollup_store
-from groundplan.release.priced import alone
+from groundplan.release.compile.pricing import alone
 
 MONTH: Final = timedelta(days=30)
 

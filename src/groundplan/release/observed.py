@@ -14,7 +14,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.ledger import daily_store
 from groundplan.placement.terms.curve import SeenLoad, of_facts
 from groundplan.placement.terms.read import SeenFacts
-from groundplan.release.placing import Observed
+from groundplan.release.compile.placing import Observed
 
 TIMES_DAYS = 7
 LOAD_DAYS = 28

@@ -25,15 +25,16 @@ from groundplan.governance.model import Standing
 from groundplan.governance.parts import Lapse
 from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify
-from groundplan.release import alone, extras, units
-from groundplan.release.charged import charged_twice
-from groundplan.release.compile import compile_draft, declared_caps, declared_owners
+from groundplan.release import extras, units
+from groundplan.release.compile.budgets import charged_twice
+from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
+from groundplan.release.compile.governance import notes
+from groundplan.release.compile.placing import NOTHING, Observed
+from groundplan.release.compile.pricing import Prices, dated
 from groundplan.release.difference import changed, differences, fields, shown
-from groundplan.release.governed import notes
 from groundplan.release.model import Current, Draft, Pending, Plan, approval_terms, at, in_force
 from groundplan.release.owners import Left, overdue
-from groundplan.release.placing import NOTHING, Observed
-from groundplan.release.priced import Prices, dated
+from groundplan.release.warnings import collect
 
 _PEOPLE_KINDS = ("person", "group", "team")
 _PEOPLE = "Undo this and use `groundplan people leave`, or `groundplan groups join` and `leave`."
@@ -116,7 +117,7 @@ def plan(
             *charged_twice(served, draft.blueprint),
             *_refused_calls(workspace, served_now, lapses),
         ),
-        warnings=alone.warnings(workspace, draft.blueprint.deployments, draft.blueprint.placements),
+        warnings=collect.of_placed(workspace, draft.blueprint.deployments, draft.blueprint.placements),
         lapses=tuple((name, lapse) for name, found in lapses.items() for lapse in found),
     )
 

@@ -16,7 +16,7 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.price import FREE
-from groundplan.release.priced import Prices, alone, starts
+from groundplan.release.compile.pricing import Prices, alone, starts
 
 _DAY = timedelta(days=1)
 

@@ -1,7 +1,7 @@
 """From files to the blueprint that is served: genesis, apply, rollback, and what begins by itself on its day.
 
 Each in the caller's transaction, who commits; gateways are told at that moment. One release at a time: an advisory lock
-is held to the end of the transaction. Nothing here decides by itself: `plan` compiles and decides, `issue` signs and
+is held to the end of the transaction. Nothing here decides by itself: `plan` compiles and decides, `publish` signs and
 stores, and what people approve is in `approvals`.
 """
 
@@ -22,20 +22,20 @@ from groundplan.governance import service as governance
 from groundplan.governance.model import Standing
 from groundplan.release import last_month, people, ramping, repricing, store, undo
 from groundplan.release.difference import differences
-from groundplan.release.issue import (
+from groundplan.release.model import Applied, Current, Plan
+from groundplan.release.publish import (
     Files,
     Release,
     Signing,
     accepted,
-    issue,
-    keep,
     newest,
     planned,
+    publish,
+    request_approvals,
     served_by,
+    sign_and_store,
     verified,
-    wait,
 )
-from groundplan.release.model import Applied, Current, Plan
 from groundplan.release.store import StoredBlueprint
 
 
@@ -68,7 +68,7 @@ def genesis(conn: Connection[Any], signing: Signing, files: Files) -> Applied:
     result = accepted(planned(conn, signing, workspace, None, Standing()))
     people.create(conn, workspace, audit.OPERATOR)
     release = Release(conn, signing, None, audit.OPERATOR, "first start", files, signing.clock.now())
-    return issue(release, workspace, result)
+    return publish(release, workspace, result)
 
 
 def apply(conn: Connection[Any], signing: Signing, actor: str, files: Files, *, reason: str = "applied") -> Applied:
@@ -81,7 +81,7 @@ def apply(conn: Connection[Any], signing: Signing, actor: str, files: Files, *, 
     workspace = load_files(files)
     served, standing = served_by(stored), governance.standing(conn)
     result = accepted(planned(conn, signing, workspace, served, standing, people.left(conn)))
-    made = issue(Release(conn, signing, stored, actor, reason, files, signing.clock.now()), workspace, result)
+    made = publish(Release(conn, signing, stored, actor, reason, files, signing.clock.now()), workspace, result)
     return replace(made, warnings=result.warnings)
 
 
@@ -97,7 +97,7 @@ def advance(conn: Connection[Any], signing: Signing, unwell: frozenset[str] = fr
         return Applied(None)
     blueprint = msgspec.structs.replace(blueprint, number=stored.number + 1, rollback_of=None)
     release = Release(conn, signing, stored, audit.SYSTEM, "; ".join(told), stored.sources, at)
-    return Applied(keep(release, verified(blueprint), told))
+    return Applied(sign_and_store(release, verified(blueprint), told))
 
 
 def reprice(conn: Connection[Any], signing: Signing) -> Applied:
@@ -114,7 +114,7 @@ def reprice(conn: Connection[Any], signing: Signing) -> Applied:
     blueprint = msgspec.structs.replace(served, number=stored.number + 1, rollback_of=None, deployments=places)
     told = [f"the price of {name} that begins by {at.date()}" for name in sorted(rates)]
     release = Release(conn, signing, stored, audit.SYSTEM, "; ".join(told), stored.sources, at)
-    return Applied(keep(release, blueprint, told))
+    return Applied(sign_and_store(release, blueprint, told))
 
 
 def rollback(
@@ -148,8 +148,8 @@ def rollback(
     release = Release(conn, signing, stored, actor, reason, target.sources, at, rollback_of=target.number)
     changed = [f"{item.type} {item.subject}" for item in differences(served.blueprint, blueprint)]
     still = planned(conn, signing, workspace, Current(blueprint, workspace), standing).pending
-    number = keep(release, blueprint, changed, [item.subject for item in still])
-    return Applied(number, wait(release, still, blueprint, workspace), tuple(sorted(lost)))
+    number = sign_and_store(release, blueprint, changed, [item.subject for item in still])
+    return Applied(number, request_approvals(release, still, blueprint, workspace), tuple(sorted(lost)))
 
 
 def _target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> StoredBlueprint:

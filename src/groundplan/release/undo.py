@@ -22,8 +22,8 @@ from groundplan.governance.model import Standing
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.knowledge.governed.inherit import narrowed
 from groundplan.release import units
+from groundplan.release.compile.pricing import Prices
 from groundplan.release.plan import without
-from groundplan.release.priced import Prices
 
 Granted = TypeVar("Granted", bp.Workload, bp.Source)
 

@@ -27,7 +27,7 @@ from groundplan.economics.forecast.tiers import edges
 from groundplan.economics.prices import listed
 from groundplan.ledger import archive_store, prompt_store, rollup_store
 from groundplan.ledger.prompt_store import Place
-from groundplan.release.priced import of_model
+from groundplan.release.compile.pricing import of_model
 
 _CHAT = "chat"
 _BY = ("blueprint", "deployment", "part", "purpose", "tier")

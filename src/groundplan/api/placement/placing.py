@@ -19,8 +19,8 @@ from groundplan.ledger import daily_store, finding_store
 from groundplan.placement import drift, pilot, planned, whatif
 from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.terms.facts import Company
+from groundplan.release.compile.placing import company_of
 from groundplan.release.observed import observed
-from groundplan.release.placing import company_of
 
 _Answer = TypeVar("_Answer")
 _Arguments = TypeVarTuple("_Arguments")

@@ -24,7 +24,7 @@ from groundplan.core.ids import new_id
 from groundplan.economics.experiment import experiment_store as store
 from groundplan.economics.experiment import service
 from groundplan.economics.experiment.record import Recorded, in_the_way
-from groundplan.release.trying import TOLERANCE
+from groundplan.release.compile.experiments import TOLERANCE
 
 router = below_api("cost")
 MAY_BEGIN = frozenset({"business", "product", "engineering", "operations", "architecture", "finance"})

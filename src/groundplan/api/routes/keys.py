@@ -30,7 +30,7 @@ from groundplan.core.money import short_usd
 from groundplan.identity import rights_store
 from groundplan.identity import service as identity
 from groundplan.identity.model import KeyTerms
-from groundplan.release import narrow
+from groundplan.release.warnings import limits
 
 router = below_api("keys")
 PAGE = 500
@@ -97,7 +97,7 @@ def _warnings(blueprint: Blueprint, workload: Workload, terms: KeyTerms) -> list
     if terms.budget is None:
         return []
     said = f"{short_usd(terms.budget)}/{terms.budget_period}"
-    found = narrow.of_key(workload, blueprint.deployments, terms.models, terms.budget, said)
+    found = limits.of_key(workload, blueprint.deployments, terms.models, terms.budget, said)
     return [problem_json(each) for each in found]
 
 

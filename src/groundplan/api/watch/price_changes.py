@@ -26,8 +26,8 @@ from groundplan.economics.prices.reprice import Used, repriced
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 from groundplan.release import last_month
+from groundplan.release.compile.pricing import declared_or_listed, starts
 from groundplan.release.last_month import MONTH
-from groundplan.release.priced import declared_or_listed, starts
 
 LOOK_SECONDS = 6 * 3600.0
 AHEAD = timedelta(days=60)

@@ -1,6 +1,5 @@
-"""Limits, budgets and caps that are declared so small that no ordinary call of a workload fits them, or so large that
-what answers it never reaches them. They are kept to, so nothing is refused for it; whoever declares them is told before
-the first call is. Pure.
+"""Limits, budgets and caps that are too small for any ordinary call of a workload, or so large that its deployments
+never reach them. They hold all the same: whoever declares them is told before the first call. Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.core.money import short_usd
 from groundplan.economics.price import bound
-from groundplan.release import contexts, workloads
+from groundplan.release.compile import context_windows, workloads
 
 _MESSAGES = 3
 """Of a chat with one message: its own part of the template, and twice that of the whole prompt."""
@@ -70,7 +69,7 @@ def of_key(
 def _contexts(workspace: Workspace) -> Iterator[Problem]:
     """Deployments whose answers may be as long as prompt and answer together."""
     for name, item in workspace.deployments.items():
-        context, answer = contexts.context_of(workspace, item), contexts.answer_of(workspace, item)
+        context, answer = context_windows.context_of(workspace, item), context_windows.answer_of(workspace, item)
         if item.type == "chat" and item.context is not None and context <= answer:
             yield Problem(
                 f"`context: {context}` of deployment {name} has no room for a prompt beside its longest answer, of "

@@ -11,9 +11,9 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.rules.index import reranker
 from groundplan.catalog.workspace import Workspace
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
-from groundplan.release import choice, content, trying
-from groundplan.release.governed import guardrails, review
-from groundplan.release.grants import granted
+from groundplan.release.compile import experiments, knowledge, routing
+from groundplan.release.compile.governance import guardrails, review
+from groundplan.release.compile.grants import granted
 
 
 def _needs(item: doc.WorkloadDoc) -> bp.Needs:
@@ -88,9 +88,9 @@ def workload(
         reliability=_reliability(item, placement),
         keep=_keep(item.keep),
         cache=_cache(item),
-        routing=choice.routing(workspace, item, chain(placement)),
-        experiment=trying.experiment(item),
-        replay=trying.replay(item),
+        routing=routing.routing(workspace, item, chain(placement)),
+        experiment=experiments.experiment(item),
+        replay=experiments.replay(item),
         batch_concurrent=item.batches.concurrent,
         file_bytes=item.files.max_size,
         use=granted(workspace, "use", f"workload/{item.name}", "company"),
@@ -113,7 +113,7 @@ def _cache(item: doc.WorkloadDoc) -> bp.Cache | None:
         return None
     private = bool(item.sources) or item.sensitivity in ("confidential", "restricted")
     scope = rule.scope or ("person" if private else "workload")
-    semantic = choice.semantic(rule)
+    semantic = routing.semantic(rule)
     return bp.Cache(seconds=max(1, rule.ttl // 1000), max_bytes=rule.max_size, scope=scope, semantic=semantic)
 
 
@@ -173,7 +173,7 @@ def _grounding(workspace: Workspace, item: doc.WorkloadDoc) -> bp.Grounding | No
         floor=rule.floor,
         required=rule.required,
         synonyms=rule.synonyms,
-        rerank=content.rerank(reranker(workspace, item)),
+        rerank=knowledge.rerank(reranker(workspace, item)),
     )
 
 

@@ -19,7 +19,7 @@ from groundplan.economics.price import FREE, price_of
 from groundplan.economics.prices import listed
 from groundplan.economics.prices.currency import USD, rate_on, rates_in_usd
 from groundplan.economics.prices.windows import by_time, dearest
-from groundplan.release import charged
+from groundplan.release.compile import budgets
 
 Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
 """Rates of a deployment on a day, or why there are none."""
@@ -115,7 +115,7 @@ def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Pric
     held = doc.price_on(prices, day)
     for place, price in enumerate(prices):
         if price is held and price.currency != USD and not price.free:
-            rate = rate_on(charged.currencies(workspace), price.currency, day)
+            rate = rate_on(budgets.currencies(workspace), price.currency, day)
             told = f"{found[place].source} in {price.currency} at {format_usd(rate)} USD"
             found[place] = msgspec.structs.replace(rates_in_usd(found[place], rate), source=told)
     return found

@@ -1,5 +1,5 @@
-"""What is declared beside something that it belongs to and that is not declared, or that something else overrules: it
-changes nothing, and is told as what `alone` finds. Pure; where a workload is placed makes no difference here.
+"""Fields that have no effect wherever a workload is placed: what they belong to is not declared, or something else
+overrules them. Pure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def of_workload(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem
     """What one workload declares in vain."""
     for path, vain, why, todo in (*_without_sources(item), *_switched_off(item), *_overruled(item), *_guarded(item)):
         if vain:
-            yield told(workspace, "workload", item.name, path, why, todo)
+            yield problem(workspace, "workload", item.name, path, why, todo)
 
 
 def of_places(workspace: Workspace) -> Iterator[Problem]:
@@ -39,7 +39,7 @@ def of_places(workspace: Workspace) -> Iterator[Problem]:
     company = workspace.company
     if company.proxy_key is not None and company.proxy in (None, DIRECT):
         todo = "Write `proxy: http://HOST:PORT` beside it, or leave it out."
-        yield told(workspace, "company", company.name, ("proxy_key",), "the company has no proxy", todo)
+        yield problem(workspace, "company", company.name, ("proxy_key",), "the company has no proxy", todo)
     weighed = {
         name
         for each in workspace.workloads.values()
@@ -49,13 +49,13 @@ def of_places(workspace: Workspace) -> Iterator[Problem]:
     for name, item in workspace.deployments.items():
         for path, vain, why, todo in (*_priced(item), *_sent(item), _weighed(item, name in weighed)):
             if vain:
-                yield told(workspace, "deployment", name, path, why, todo)
+                yield problem(workspace, "deployment", name, path, why, todo)
     yield from _unused(workspace)
     for name, tool in workspace.tools.items():
         for i, used in enumerate(tool.dangerous):
             if tool.tools and ":" not in used and not _among(used, tool.tools):
                 todo = "Name it under `tools`, too, or leave it out."
-                yield told(workspace, "tool", name, ("dangerous", str(i)), "it is not among its `tools`", todo)
+                yield problem(workspace, "tool", name, ("dangerous", str(i)), "it is not among its `tools`", todo)
 
 
 def _unused(workspace: Workspace) -> Iterator[Problem]:
@@ -66,16 +66,16 @@ def _unused(workspace: Workspace) -> Iterator[Problem]:
         if item.type != "chat" and name not in named:
             field = "embeddings" if item.type == "embeddings" else "also"
             why, todo = f"no workload names it under `{field}`", "Name it there, at whichever may use it."
-            yield told(workspace, "deployment", name, ("type",), why, todo)
+            yield problem(workspace, "deployment", name, ("type",), why, todo)
     teams = {f"team/{each.team}" for each in works}
     declared = (("budget", workspace.budgets), ("limit", workspace.limits))
     for kind, name, covers in ((kind, name, each.covers) for kind, of in declared for name, each in of.items()):
         if covers.startswith("team/") and covers not in teams:
             why, todo = f"no workload belongs to {covers}", f"Write `team: {covers[5:]}` at those that do."
-            yield told(workspace, kind, name, ("covers",), why, todo)
+            yield problem(workspace, kind, name, ("covers",), why, todo)
 
 
-def told(workspace: Workspace, kind: str, name: str, path: tuple[str, ...], why: str, todo: str) -> Problem:
+def problem(workspace: Workspace, kind: str, name: str, path: tuple[str, ...], why: str, todo: str) -> Problem:
     """A field that has no effect, with its place."""
     place = tuple(int(part) if part.isdecimal() else _NAMES.get(part, part) for part in path)
     field = ".".join(part for part in map(str, place) if not part.isdecimal())

@@ -17,8 +17,9 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.governance.policy import declared
 from groundplan.placement import solve
-from groundplan.release import charged, content, placing, priced, ramping, reached, workloads
-from groundplan.release.governed import described, frameworks, tools
+from groundplan.release import ramping
+from groundplan.release.compile import budgets, knowledge, places, placing, pricing, workloads
+from groundplan.release.compile.governance import described, frameworks, tools
 from groundplan.release.model import Draft, at
 
 
@@ -40,7 +41,7 @@ def compile_draft(
     owners: dict[str, list[str]],
     *,
     today: date,
-    prices: priced.Prices = priced.dated,
+    prices: pricing.Prices = pricing.dated,
     seen: placing.Observed = placing.NOTHING,
 ) -> Draft:
     """Everything that is declared and served by its stage, placed and priced, as a blueprint numbered 0.
@@ -48,8 +49,8 @@ def compile_draft(
     `caps` and company-wide `owners` are those that hold, which may differ from those declared; `seen` is what the
     gateways saw, for plans.
     """
-    sites = {name: reached.site(item) for name, item in workspace.sites.items()}
-    deployments, problems = reached.deployments(workspace, today, prices)
+    sites = {name: places.site(item) for name, item in workspace.sites.items()}
+    deployments, problems = places.deployments(workspace, today, prices)
     served = {item.name: item for item in current.workloads} if current else {}
     found = placing.placing(workspace, deployments, current, today, seen)
     placements, refusals = _placed(workspace, deployments, sites, found, current)
@@ -68,27 +69,27 @@ def compile_draft(
         separation=workspace.company.separation,
         sites=[sites[name] for name in sorted(sites)],
         deployments=deployments,
-        sources=[content.source(workspace, item) for name, item in workspace.sources.items() if name in used],
+        sources=[knowledge.source(workspace, item) for name, item in workspace.sources.items() if name in used],
         workloads=running,
-        budgets=charged.budgets(workspace, own),
-        limits=charged.limits(workspace),
-        allocations=[charged.allocation(item) for _, item in sorted(workspace.allocations.items())],
-        currencies=charged.currencies(workspace),
-        calendar=charged.calendar(workspace, names),
-        workflows=charged.workflows(workspace, names),
-        may_cost=charged.may_cost(workspace, names),
-        cost_centers=charged.cost_centers(workspace),
+        budgets=budgets.budgets(workspace, own),
+        limits=budgets.limits(workspace),
+        allocations=[budgets.allocation(item) for _, item in sorted(workspace.allocations.items())],
+        currencies=budgets.currencies(workspace),
+        calendar=budgets.calendar(workspace, names),
+        workflows=budgets.workflows(workspace, names),
+        may_cost=budgets.may_cost(workspace, names),
+        cost_centers=budgets.cost_centers(workspace),
         trusted_proxies=sorted(workspace.company.trusted_proxies),
         placements=list(placements.values()),
-        terms=[content.term(workspace, item) for item in workspace.terms.values()],
-        review_days=content.review_days(workspace, used),
+        terms=[knowledge.term(workspace, item) for item in workspace.terms.values()],
+        review_days=knowledge.review_days(workspace, used),
         caps=caps,
         owners=owners,
         policies=declared.rules(workspace),
         described=described(workspace, own),
         tools=tools(workspace),
         frameworks=frameworks(workspace),
-        index=content.index(workspace.company.index),
+        index=knowledge.index(workspace.company.index),
         approved_parts=sorted(workspace.company.approvals.parts),
     )
     return Draft(blueprint, tuple(problems))

@@ -14,14 +14,14 @@ from groundplan.catalog.well_known import messages_address
 from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
-from groundplan.release import contexts, priced
-from groundplan.release.governed import provider_terms
+from groundplan.release.compile import context_windows, pricing
+from groundplan.release.compile.governance import provider_terms
 
 
-def deployments(workspace: Workspace, today: date, prices: priced.Prices) -> tuple[list[bp.Deployment], list[Problem]]:
+def deployments(workspace: Workspace, today: date, prices: pricing.Prices) -> tuple[list[bp.Deployment], list[Problem]]:
     """Those at declared sites that have a price, and what is wrong with the others."""
     found: list[bp.Deployment] = []
-    problems = list(contexts.problems(workspace, today, prices))
+    problems = list(context_windows.problems(workspace, today, prices))
     for item in workspace.deployments.values():
         rates = prices(workspace, item, today)
         if isinstance(rates, Problem):
@@ -48,8 +48,8 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         kind=item.type,
         api=item.api,
         serves=sorted(item.serves),
-        context_tokens=contexts.context_of(workspace, item),
-        max_output_tokens=contexts.answer_of(workspace, item),
+        context_tokens=context_windows.context_of(workspace, item),
+        max_output_tokens=context_windows.answer_of(workspace, item),
         keys=[
             bp.ProviderKey(
                 key=each.key,

@@ -11,9 +11,9 @@ from groundplan.blueprint.model import Deployment
 from groundplan.catalog.check import validate_files
 from groundplan.economics.price import cost
 from groundplan.ledger.model import Usage
-from groundplan.release.contexts import problems
-from groundplan.release.priced import declared_or_listed
-from groundplan.release.reached import deployments
+from groundplan.release.compile.context_windows import problems
+from groundplan.release.compile.places import deployments
+from groundplan.release.compile.pricing import declared_or_listed
 
 URL = "url: https://h.example/v1\n"
 LISTED = "openai/gpt-realtime"

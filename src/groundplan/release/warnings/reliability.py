@@ -1,19 +1,16 @@
-"""What a workload declares of several deployments, of several attempts or of a review, that it does not have: it
-changes nothing, and nobody would notice before the day on which it should have. A warning, since the rest of it is
-served. What has no effect wherever it is placed is `beside`. Pure.
+"""What a workload declares of retries, hedging, balance and review that has no effect, since it has only one deployment
+or one attempt for it. A warning, since everything else of it is served. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date
 
-from groundplan.blueprint.model import Deployment, Placement
+from groundplan.blueprint.model import Placement
 from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
-from groundplan.placement import solve
-from groundplan.release import beside, choice, narrow, priced, reached, unanswered, workloads
+from groundplan.release.compile import routing, workloads
 
 _RULE, _LIMITS = "reliability", "limits"
 _ADD = "Name another deployment in `deployments` or `fallbacks` that its rules allow, or leave `{}` out."
@@ -25,33 +22,8 @@ _WAIT = "Write `before_sending: true`, by which answers wait for a person, or le
 _SHORTER = "Write a shorter `timeouts: {{first_token: ...}}` at {}, a longer `deadline`, or a `hedge`."
 
 
-def warnings(
-    workspace: Workspace, deployments: Sequence[Deployment], placements: Sequence[Placement]
-) -> tuple[Problem, ...]:
-    """Of deployments, and of each workload that is served: what they say that has no effect as they are placed, or that
-    no call of theirs fits."""
-    placed = {each.workload: each for each in placements}
-    found = [
-        problem
-        for name, item in workspace.workloads.items()
-        if item.stage in doc.SERVED_STAGES and (placement := placed.get(name)) is not None
-        for problem in without_effect(workspace, item, placement)
-    ]
-    return (*found, *narrow.warnings(workspace, deployments, placements), *beside.of_places(workspace))
-
-
-def of_files(workspace: Workspace, today: date) -> tuple[Problem, ...]:
-    """As `warnings`, of files that nobody has placed yet."""
-    deployments, _ = reached.deployments(workspace, today, priced.dated)
-    sites = {name: reached.site(item) for name, item in workspace.sites.items()}
-    demands = (workloads.demand(item) for item in workspace.workloads.values())
-    return warnings(workspace, deployments, [solve.solve(demand, deployments, sites) for demand in demands])
-
-
-def without_effect(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
-    """What one workload says that has no effect, also of its reliability where it is placed."""
-    yield from beside.of_workload(workspace, item)
-    yield from unanswered.warnings(workspace, item)
+def warnings(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
+    """What one workload says of its reliability that has no effect where it is placed."""
     rule, chats = item.reliability, workloads.chain(placement)
     most = max((chats, *_by_type(workspace, (*item.embeddings, *item.also))), key=len)
     again = rule.retries.same > 0
@@ -69,7 +41,7 @@ def without_effect(workspace: Workspace, item: doc.WorkloadDoc, placement: Place
     peers = chats[: workloads.peers(item, placement)]
     if rule.balance != "ordered" and len(peers) < 2:
         yield _told(workspace, item, (_RULE, "balance"), f"balance: {rule.balance}", _only(peers), _PEER)
-    if choice.routing(workspace, item, chats) is not None:
+    if routing.routing(workspace, item, chats) is not None:
         yield from _routed(workspace, item)
     if attempts > 1 and _says_attempts(item) and not again and len(most) < 2:
         path = (_RULE if rule.attempts else _LIMITS, "attempts")

@@ -1,5 +1,6 @@
-"""Budgets and limits of a key or a person that are not there: they hold nobody back, and nobody would notice before the
-day on which they should. Files alone do not say it: keys and people are in PostgreSQL."""
+"""Budgets and limits of a key that does not exist or is revoked, or of a person who is not here: they hold nobody back.
+Files alone do not show it, since keys and people are in PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from psycopg import Connection
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.identity import store as identity
-from groundplan.release import beside
+from groundplan.release.warnings import no_effect
 
 
 def warnings(conn: Connection[Any], workspace: Workspace) -> Iterator[Problem]:
@@ -28,10 +29,10 @@ def warnings(conn: Connection[Any], workspace: Workspace) -> Iterator[Problem]:
         if scope == "key" and target and (usable := good.get(keys[target])) is not True:
             why = "there is no such key" if usable is None else "that key is revoked"
             todo = "Name another one, as `groundplan keys list` tells them, or take it out."
-            yield beside.told(workspace, kind, name, ("covers",), why, todo)
+            yield no_effect.problem(workspace, kind, name, ("covers",), why, todo)
         if scope == "user" and target and target.lower() not in there:
             why, todo = f"nobody with the address {target} is here", "Correct the address, or take it out."
-            yield beside.told(workspace, kind, name, ("covers",), why, todo)
+            yield no_effect.problem(workspace, kind, name, ("covers",), why, todo)
 
 
 def _id(text: str) -> UUID | None:

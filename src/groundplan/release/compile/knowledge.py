@@ -7,7 +7,7 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.index import IndexRule, RerankRule
 from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.workspace import Workspace
-from groundplan.release.grants import granted, named
+from groundplan.release.compile.grants import granted, named
 
 _MOST_DAYS = 365_000
 """What is kept longer is kept as long as this: no calendar has a day so far away."""

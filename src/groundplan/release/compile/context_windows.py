@@ -15,7 +15,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.price import FREE
 from groundplan.economics.prices import listed
-from groundplan.release.priced import Prices, declared_or_listed
+from groundplan.release.compile.pricing import Prices, declared_or_listed
 
 ANSWER = 4096
 """Tokens of an answer where nobody says how many."""

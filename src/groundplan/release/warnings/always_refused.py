@@ -1,5 +1,5 @@
-"""Deployments that a workload names and whose every call its own guardrails or reviews refuse: of images, sound and
-conversations, which nobody can look at before they are sent. It is told before the first call is. Pure.
+"""Deployments that a workload names and whose every call its own guardrails or reviews refuse: images, sound and
+conversations, which cannot be checked before they are sent. Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.governance.guardrails.guard import Guard
-from groundplan.release.governed import guardrails
+from groundplan.release.compile.governance import guardrails
 
 _UNREAD = ("images", "speech", "realtime")
 """Types of deployments whose answers no person can be shown first."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.test_alone import BOTH, FALLBACK, declared, told
 from tests.unit.test_release_plan import BASE, planned
+from tests.unit.test_warnings_reliability import BOTH, FALLBACK, declared, told
 
 from groundplan.catalog.check import validate_files
-from groundplan.release import beside, extras
+from groundplan.release import extras
+from groundplan.release.warnings import no_effect
 
 BARE = BASE.replace("sources: [handbook]\n", "")
 
@@ -173,8 +174,8 @@ def test_what_a_routing_decides_is_shared_by_no_balance_and_no_ramp(said: str, w
 def test_production_ends_by_no_date_and_says_so() -> None:
     item = validate_files({"a.yaml": BASE.replace("stage: pilot", "stage: pilot\nlimits: {expires: 2027-01-31}", 1)})
     pilot = item.workloads["assistant"]
-    assert list(beside.of_workload(item, pilot)) == []
-    (only,) = beside.of_workload(item, pilot.model_copy(update={"stage": "production"}))
+    assert list(no_effect.of_workload(item, pilot)) == []
+    (only,) = no_effect.of_workload(item, pilot.model_copy(update={"stage": "production"}))
     assert only.message.startswith("`limits.expires` of assistant") and only.where is not None
 
 

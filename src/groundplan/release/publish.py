@@ -1,4 +1,4 @@
-"""From a plan to the blueprint that is served: signed, stored with its audit entry, and what waits left waiting.
+"""From a plan to the blueprint that is served: signed and stored with its audit entry, approvals of the rest requested.
 
 Each function works in the caller's transaction, who holds the lock of `store`. Why a blueprint is made is not decided
 here: see `service` and `approvals`.
@@ -32,14 +32,15 @@ from groundplan.governance.service import Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.knowledge.governed.declared_store import declare
 from groundplan.placement.solve import verify
-from groundplan.release import people, store, unheld
-from groundplan.release.grants import of_sources
+from groundplan.release import people, store
+from groundplan.release.compile.grants import of_sources
+from groundplan.release.compile.pricing import Prices, dated
 from groundplan.release.model import Applied, Current, Pending, Plan, field_json, in_force
 from groundplan.release.observed import observed
 from groundplan.release.owners import Left
 from groundplan.release.plan import plan
-from groundplan.release.priced import Prices, dated
 from groundplan.release.store import StoredBlueprint
+from groundplan.release.warnings import unknown_subjects
 
 Files = Mapping[str, str]
 """Relative path -> YAML text of every file of a workspace."""
@@ -115,7 +116,7 @@ def planned(
         left=left,
         seen=observed(conn, workspace, now),
     )
-    return replace(found, warnings=(*found.warnings, *unheld.warnings(conn, workspace)))
+    return replace(found, warnings=(*found.warnings, *unknown_subjects.warnings(conn, workspace)))
 
 
 def accepted(result: Plan) -> Plan:
@@ -133,7 +134,7 @@ def verified(blueprint: bp.Blueprint) -> bp.Blueprint:
     return blueprint
 
 
-def issue(release: Release, workspace: Workspace, result: Plan, settled: Change | None = None) -> Applied:
+def publish(release: Release, workspace: Workspace, result: Plan, settled: Change | None = None) -> Applied:
     """Store what the plan serves at once, nominate owners, and leave exactly the plan's pending changes waiting.
 
     `settled` is the change whose last approval made this release. Raises `Invalid` for a plan without a blueprint.
@@ -142,15 +143,17 @@ def issue(release: Release, workspace: Workspace, result: Plan, settled: Change 
         raise Invalid("this plan is refused", code="plan_refused", hint="Look at its refusals.")
     blueprint = msgspec.structs.replace(result.blueprint, rollback_of=release.rollback_of)
     changed = [f"{item.type} {item.subject}" for item in result.differences]
-    number = keep(release, blueprint, changed, [item.subject for item in result.pending])
+    number = sign_and_store(release, blueprint, changed, [item.subject for item in result.pending])
     if settled is not None:
         serves = number or (release.stored.number if release.stored else None)
         until = term_for(Current(blueprint, workspace), settled, release.at)
         governance.settle(release.conn, settled, serves, until, at=release.at)
-    return Applied(number, wait(release, result.pending, blueprint, workspace))
+    return Applied(number, request_approvals(release, result.pending, blueprint, workspace))
 
 
-def keep(release: Release, blueprint: bp.Blueprint, changed: list[str], pending: Sequence[str] = ()) -> int | None:
+def sign_and_store(
+    release: Release, blueprint: bp.Blueprint, changed: list[str], pending: Sequence[str] = ()
+) -> int | None:
     """Sign and store a blueprint with its audit entry; None where it says the same as the one that is served."""
     stored, conn = release.stored, release.conn
     if stored is not None and release.rollback_of is None:
@@ -196,7 +199,7 @@ def keep(release: Release, blueprint: bp.Blueprint, changed: list[str], pending:
     return blueprint.number
 
 
-def wait(
+def request_approvals(
     release: Release, pending: Iterable[Pending], blueprint: bp.Blueprint, workspace: Workspace
 ) -> tuple[tuple[UUID, tuple[Need, ...]], ...]:
     """Leave exactly these changes waiting, and give duties to the owners of what is served."""

@@ -1,0 +1,1 @@
+"""What a workspace declares that does not do what its author expects, as warnings: `collect` finds them all."""

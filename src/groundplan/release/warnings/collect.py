@@ -1,0 +1,45 @@
+"""Everything that a workspace declares and that does not do what its author expects: it has no effect, is too small for
+any call, or makes every call fail. Warnings, since the rest is served. Pure; only `unknown_subjects` asks the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+
+from groundplan.blueprint.model import Deployment, Placement
+from groundplan.catalog import model as doc
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem
+from groundplan.placement import solve
+from groundplan.release.compile import places, pricing, workloads
+from groundplan.release.warnings import always_refused, limits, no_effect, reliability
+
+
+def of_placed(
+    workspace: Workspace, deployments: Sequence[Deployment], placements: Sequence[Placement]
+) -> tuple[Problem, ...]:
+    """Of deployments, and of each workload that is served where it is placed."""
+    placed = {each.workload: each for each in placements}
+    found = [
+        problem
+        for name, item in workspace.workloads.items()
+        if item.stage in doc.SERVED_STAGES and (placement := placed.get(name)) is not None
+        for problem in of_workload(workspace, item, placement)
+    ]
+    return (*found, *limits.warnings(workspace, deployments, placements), *no_effect.of_places(workspace))
+
+
+def of_files(workspace: Workspace, today: date) -> tuple[Problem, ...]:
+    """As `of_placed`, of files that nobody has placed yet."""
+    deployments, _ = places.deployments(workspace, today, pricing.dated)
+    sites = {name: places.site(item) for name, item in workspace.sites.items()}
+    demands = (workloads.demand(item) for item in workspace.workloads.values())
+    return of_placed(workspace, deployments, [solve.solve(demand, deployments, sites) for demand in demands])
+
+
+def of_workload(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
+    """Of one workload, but for limits and budgets that are too small for its calls."""
+    yield from no_effect.of_workload(workspace, item)
+    yield from always_refused.warnings(workspace, item)
+    yield from reliability.warnings(workspace, item, placement)
