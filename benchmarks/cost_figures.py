@@ -18,7 +18,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
-from groundplan.api import readiness, served
+from groundplan.api import readiness, served_blueprint
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
@@ -197,10 +197,10 @@ def _live(services: Services) -> dict[str, Figure]:
         "/api/traffic?workload": lambda: traffic.live_traffic(services, READER, minutes=15, workload="workload-3"),
         "/api/inbox": lambda: inbox.inbox(services, _operator()),
         "days of every workload, for the charts of plans": asked(
-            lambda conn, now: placing.charts(conn, served.current_blueprint(conn), now)
+            lambda conn, now: placing.charts(conn, served_blueprint.current_blueprint(conn), now)
         ),
         "times of every deployment, for plans": asked(
-            lambda conn, now: observed(conn, served.workspace_at(conn, 1), now, planned=True)
+            lambda conn, now: observed(conn, served_blueprint.workspace_at(conn, 1), now, planned=True)
         ),
         "days of every deployment, for plans": asked(
             lambda conn, now: placement_serving.calibrated(conn, now, placing.company(conn, services))
@@ -269,8 +269,8 @@ def _chosen(services: Services) -> dict[str, Figure]:
 
 def _readiness(services: Services) -> object:
     with services.transaction() as conn:
-        blueprint = served.current_blueprint(conn)
-        current = Current(blueprint, served.workspace_at(conn, blueprint.number))
+        blueprint = served_blueprint.current_blueprint(conn)
+        current = Current(blueprint, served_blueprint.workspace_at(conn, blueprint.number))
         readiness._kept.clear()
         return maturity.readiness(conn, current, services.clock.now())
 

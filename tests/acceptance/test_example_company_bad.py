@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from groundplan.api.local import post_local
+from groundplan.api.local_services import post_local
 from groundplan.core.home import Home
 from tests.acceptance.example_company import company, judged, kept, page
 from tests.acceptance.stack import wait_until

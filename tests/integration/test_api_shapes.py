@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from groundplan.api.access.rights import listed
 from groundplan.api.app import create_app
 from groundplan.api.genesis import take_up_keys
-from groundplan.api.security import MAX_BODY_BYTES, host_name
+from groundplan.api.http.security import MAX_BODY_BYTES, host_name
 from groundplan.core.errors import Exhausted
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings

@@ -22,7 +22,7 @@ from tests.integration.test_api_control import running
 from groundplan.api.context import Services
 from groundplan.api.knowledge.stopped import sources_now
 from groundplan.api.release import Releases
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.api.watch import model_changes
 from groundplan.core.audit import OPERATOR
 from groundplan.core.clock import SystemClock

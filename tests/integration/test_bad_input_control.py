@@ -20,7 +20,7 @@ from tests.integration.gateway_stack import Reply, parse
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
-from groundplan.api.wire import MOST
+from groundplan.api.http.protocol import MOST
 from groundplan.core.ids import new_id
 from groundplan.testing.database import Cluster
 

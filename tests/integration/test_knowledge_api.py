@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from groundplan.api.caller import Caller
 from groundplan.api.routes.documents import found_document, may_decide
-from groundplan.api.served import current_blueprint
+from groundplan.api.served_blueprint import current_blueprint
 from groundplan.cli.knowledge import app
 from groundplan.core.database import connect
 from groundplan.core.endpoints import announce

@@ -25,9 +25,9 @@ import pytest
 from psycopg_pool import ConnectionPool
 from tests.integration.test_api_control import Control, running
 
-from groundplan.api import live
 from groundplan.api.caller import Caller
-from groundplan.api.live import Calls
+from groundplan.api.calls import live
+from groundplan.api.calls.live import Calls
 from groundplan.api.routes.live import AGAIN_SECONDS, _event, _events
 from groundplan.cli import tail as command
 from groundplan.cli.client import read_events

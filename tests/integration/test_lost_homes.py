@@ -13,7 +13,7 @@ import pytest
 from tests.integration.test_api_control import running
 from tests.integration.test_shipper import USD, Installation, installation, reservation
 
-from groundplan.api.effect_store import longest_grace_s
+from groundplan.api.propagation_store import longest_grace_s
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store

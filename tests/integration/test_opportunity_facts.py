@@ -15,7 +15,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from tests.integration.test_ledger_queries import START, add_call
 
-from groundplan.api import replays
+from groundplan.api.calls import replays
 from groundplan.api.cost import levers
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id

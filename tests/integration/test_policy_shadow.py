@@ -15,7 +15,7 @@ from tests.integration.test_api_control import WORKSPACE
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
 from groundplan.api.release import Releases
-from groundplan.api.served import current_blueprint
+from groundplan.api.served_blueprint import current_blueprint
 from groundplan.api.watch import policy_shadow
 from groundplan.core.audit import OPERATOR
 from groundplan.core.database import connect, database_url

@@ -20,7 +20,7 @@ from psycopg_pool import ConnectionPool
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.test_batch_kill import shipping
 
-from groundplan.api import replays
+from groundplan.api.calls import replays
 from groundplan.api.context import Services
 from groundplan.api.release import Releases
 from groundplan.blueprint.experiment import Replay

@@ -13,7 +13,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.api.ask import error_of
+from groundplan.api.calls.ask import error_of
 from groundplan.catalog.imports.verdict import Finding
 from groundplan.cli import controls as cli_controls
 from groundplan.cli import cost_ahead, imports, people

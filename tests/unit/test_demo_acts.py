@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundplan.api.acts import place_in_entry
+from groundplan.api.demo import place_in_entry
 from groundplan.core.audit.tiles import decode_bundle, encode_bundle
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, workload
 from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig, until
 
-from groundplan.api import replays
+from groundplan.api.calls import replays
 from groundplan.blueprint.experiment import DeclaredExperiment, Replay
 from groundplan.blueprint.model import Cache, Guardrails, Keep, Limit, Routing
 from groundplan.core.errors import Unavailable

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from tests.integration.gateway_stack import workload
 
-from groundplan.api.served import local_services, translates
+from groundplan.api.served_blueprint import local_services, translates
 from groundplan.blueprint.experiment import DeclaredExperiment
 from groundplan.blueprint.guarding import Guardrails
 from groundplan.blueprint.model import Blueprint, Deployment, Rates, Routing

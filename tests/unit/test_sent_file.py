@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from groundplan.api.sent_file import pairs, text_of
+from groundplan.api.http.uploads import pairs, text_of
 from groundplan.core.errors import Invalid
 
 

@@ -20,7 +20,7 @@ ASIDE = "in a folder of its own that goes, or gets its name when all is synced"
 ASKED = "a file that somebody named on the command line, who asks again"
 
 WRITERS = {
-    "api/acts.py": ANEW,  # a copy of the log that the demo tampers with
+    "api/demo.py": ANEW,  # a copy of the log that the demo tampers with
     "api/routes/room.py": ASIDE,
     "cli/client.py": ASKED,
     "cli/drafts.py": ASKED,

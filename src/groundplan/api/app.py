@@ -32,17 +32,17 @@ from groundplan.api import background, controls, errors
 from groundplan.api.access.door import routes_of
 from groundplan.api.audit.failed_sign_ins import FailedSignIns
 from groundplan.api.audit.log_check import LogCheck
+from groundplan.api.calls.live import Calls
 from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
+from groundplan.api.health import Searching
+from groundplan.api.http.protocol import ControlProtocol
+from groundplan.api.http.security import LOCAL_HOSTS, LocalOnly
+from groundplan.api.http.shutdown import OpenRequests
 from groundplan.api.knowledge.ingest import Indexing
-from groundplan.api.leaving import Asked
-from groundplan.api.live import Calls
-from groundplan.api.not_well import Searching
 from groundplan.api.placement import told
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
-from groundplan.api.security import LOCAL_HOSTS, LocalOnly
-from groundplan.api.wire import Wire
 from groundplan.core import logs
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
@@ -150,26 +150,26 @@ def run(make: Make, arguments: Sequence[str] | None = None) -> int:
     except GroundplanError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    asked = Asked(app)
+    requests = OpenRequests(app)
     config = uvicorn.Config(
-        asked, http=Wire, log_config=None, access_log=False, lifespan="on", timeout_keep_alive=30,
+        requests, http=ControlProtocol, log_config=None, access_log=False, lifespan="on", timeout_keep_alive=30,
         server_header=False, h11_max_incomplete_event_size=64 << 10,
     )  # fmt: skip
     listener = socket.socket(fileno=options.fd) if options.fd is not None else _listen(options.port)
     over = threading.Event()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     home = Home(settings.home)
-    leaving = _Leaving(asked, app.state.live, app.state.beside, options.leave)
-    _Server(config, leaving, home, partial(announce_at_last, home, SERVICE, url, "", over)).run([listener])
+    shutdown = _Shutdown(requests, app.state.live, app.state.beside, options.leave)
+    _Server(config, shutdown, home, partial(announce_at_last, home, SERVICE, url, "", over)).run([listener])
     over.set()
     return 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Leaving:
+class _Shutdown:
     """What ends with a process, one after the other."""
 
-    asked: Asked
+    requests: OpenRequests
     live: Calls
     beside: ExitStack
     """Work beside the requests."""
@@ -182,9 +182,9 @@ class _Server(uvicorn.Server):
     a successor the work that this does now. Running requests have their time then, and who is not answered in it is
     told so."""
 
-    def __init__(self, config: uvicorn.Config, leaving: _Leaving, home: Home, tell: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, shutdown: _Shutdown, home: Home, tell: Callable[[], None]) -> None:
         super().__init__(config)
-        self._leaving = leaving
+        self._shutdown = shutdown
         self._home = home
         self._tell = tell
         self._until = float("inf")
@@ -195,7 +195,7 @@ class _Server(uvicorn.Server):
             self._tell()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._leaving.live.stop()
+        self._shutdown.live.stop()
         if self.should_exit:  # asked once more, as where `up` ends while its successor serves
             self._until = min(self._until, time.monotonic() + STOP_SECONDS)
         super().handle_exit(sig, frame)
@@ -203,20 +203,20 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         serves = lookup(self._home, SERVICE)
         overtaken = serves is not None and serves.pid != os.getpid()
-        self._until = min(self._until, time.monotonic() + (self._leaving.seconds if overtaken else STOP_SECONDS))
+        self._until = min(self._until, time.monotonic() + (self._shutdown.seconds if overtaken else STOP_SECONDS))
         for server in self.servers:
             server.close()
         await asyncio.sleep(HEARD_SECONDS)
         refusing = asyncio.create_task(self._refuse())
         if overtaken:
-            await asyncio.to_thread(self._leaving.beside.close)
+            await asyncio.to_thread(self._shutdown.beside.close)
         await super().shutdown(sockets)
         refusing.cancel()
 
     async def _refuse(self) -> None:
         while (left := self._until - time.monotonic()) > 0:  # noqa: ASYNC110 -- a signal brings the end nearer
             await asyncio.sleep(min(left, 0.1))
-        if number := await self._leaving.asked.refuse():
+        if number := await self._shutdown.requests.refuse():
             log.warning("ends beside %d requests that took too long", number)
         for connection in list(self.server_state.connections):
             connection.transport.close()

@@ -10,11 +10,10 @@ from typing import Final
 
 import psycopg
 
-from groundplan.api import held, replays
 from groundplan.api.audit import leaving, lost_stops, siem, standing, witnesses
+from groundplan.api.calls import replays
 from groundplan.api.context import Services
 from groundplan.api.cost import upkeep as costs
-from groundplan.api.every import Every
 from groundplan.api.genesis import note_database
 from groundplan.api.knowledge import editions as index_editions
 from groundplan.api.knowledge import signals
@@ -25,11 +24,14 @@ from groundplan.api.knowledge.upkeep import replay_now
 from groundplan.api.knowledge.upkeep import sweep_now as upkeep
 from groundplan.api.mail import smtp as mail
 from groundplan.api.mail import weekly
+from groundplan.api.periodic import Every, PeriodicTask
 from groundplan.api.placement import placing
 from groundplan.api.retention import (
     NAMES_SECONDS,
+    REVIEWS_SECONDS,
     SETTLED_SECONDS,
     SWEEP_SECONDS,
+    drop_expired_reviews,
     forget_names,
     forget_sessions,
     forget_settled,
@@ -86,7 +88,7 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("sending security events", siem.SEND_SECONDS, siem.send_new),
     ("asking witnesses", witnesses.ASK_SECONDS, witnesses.look),
     ("replaying calls", replays.LOOK_SECONDS, replays.work),
-    ("closing reviews", held.SWEEP_SECONDS, held.sweep_now),
+    ("closing reviews", REVIEWS_SECONDS, drop_expired_reviews),
     ("checking placement", placing.LOOK_SECONDS, placing.look),
     ("moving workloads in steps", place_changes.LOOK_SECONDS, place_changes.look),
     ("watching spending", anomalies.WATCH_SECONDS, anomalies.watch),
@@ -109,7 +111,7 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
 def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer:
     """Start everything; `stack` stops it in reverse. Returns what writes the audit log."""
     take_over_kills(services)
-    repeat(stack, Every("taking over kills", WATCH_SECONDS, partial(take_over_kills, services)))
+    repeat(stack, PeriodicTask("taking over kills", WATCH_SECONDS, partial(take_over_kills, services)))
     replay_erasures(services)
     noting = partial(note_database, services.home, services.settings)
     repeat(stack, Every("noting which database this is", NOTE_SECONDS, noting))
@@ -123,22 +125,22 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     sequencer.start()
     stack.callback(sequencer.stop)
     stands = standing.Standing(services.transaction, lambda: sequencer.problem)
-    repeat(stack, Every("watching the audit log", standing.LOOK_SECONDS, stands.look))
+    repeat(stack, PeriodicTask("watching the audit log", standing.LOOK_SECONDS, stands.look))
     replay_now(services)
     indexing.start()
     stack.callback(indexing.stop)
-    repeat(stack, Every("scanning sources", SOURCES_SECONDS, indexing.again))
+    repeat(stack, PeriodicTask("scanning sources", SOURCES_SECONDS, indexing.again))
     for name, seconds, work in JOBS:
-        repeat(stack, Every(name, seconds, partial(work, services)))
+        repeat(stack, PeriodicTask(name, seconds, partial(work, services)))
     shadow = partial(policy_shadow.look, services)
-    repeat(stack, Every("trying rules in shadow", policy_shadow.LOOK_SECONDS, shadow, part=policy_shadow.PART))
+    repeat(stack, PeriodicTask("trying rules in shadow", policy_shadow.LOOK_SECONDS, shadow, part=policy_shadow.PART))
     begin = dated_prices.Looking(services).look
-    repeat(stack, Every("applying prices that begin", dated_prices.LOOK_SECONDS, begin))
-    repeat(stack, Every("checking prompts", prompt_changes.LOOK_SECONDS, prompt_changes.Looking(services).look))
+    repeat(stack, PeriodicTask("applying prices that begin", dated_prices.LOOK_SECONDS, begin))
+    repeat(stack, PeriodicTask("checking prompts", prompt_changes.LOOK_SECONDS, prompt_changes.Looking(services).look))
     return sequencer
 
 
-def repeat(stack: ExitStack, every: Every) -> None:
+def repeat(stack: ExitStack, every: PeriodicTask) -> None:
     every.start()
     stack.callback(every.stop)
 

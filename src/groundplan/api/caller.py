@@ -16,7 +16,7 @@ from psycopg import Connection
 
 from groundplan.api import store
 from groundplan.api.context import Services, Using
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.audit.entry import OPERATOR, ActingAs, service_actor
 from groundplan.core.errors import Denied, Unauthenticated
 from groundplan.identity import rights, rights_store, sessions

@@ -13,11 +13,11 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import management
+from groundplan.api import corrective_actions
 from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.context import Services
-from groundplan.api.every import Every
-from groundplan.api.served import current_blueprint, current_or_none, workspace_at
+from groundplan.api.periodic import PeriodicTask
+from groundplan.api.served_blueprint import current_blueprint, current_or_none, workspace_at
 from groundplan.governance import store as changes
 from groundplan.governance.controls import evidence_store, service
 from groundplan.governance.controls.assess import KINDS, Newest, assess, coverage, findings, newest
@@ -104,7 +104,7 @@ def collect(services: Services, verified: Verified) -> service.Collected:
         found = [each for one in frameworks(conn, now) for each in findings(one, assess(one, decides, now), now)]
         unique = {each.identity: each for each in found}
         finding_store.tell_all(conn, unique.values(), kinds=KINDS)
-        management.late(conn, now)
+        corrective_actions.late(conn, now)
     return done
 
 
@@ -125,7 +125,7 @@ class Collecting:
 
 def start(services: Services, log_check: LogCheck, stack: ExitStack) -> None:
     """Collect beside the requests until `stack` ends."""
-    every = Every("collecting evidence", LOOK_SECONDS, Collecting(services, log_check).look)
+    every = PeriodicTask("collecting evidence", LOOK_SECONDS, Collecting(services, log_check).look)
     every.start()
     stack.callback(every.stop)
 

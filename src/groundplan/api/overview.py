@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from groundplan.api import store
 from groundplan.api.readiness import readiness_json, shares
-from groundplan.api.served import at, workspace_at
+from groundplan.api.served_blueprint import at, workspace_at
 from groundplan.blueprint.model import Blueprint, Placement, Workload
 from groundplan.catalog.model import WorkloadDoc
 from groundplan.catalog.workspace import Workspace

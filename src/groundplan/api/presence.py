@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from groundplan.api.caller import Caller, is_demo
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
 from groundplan.identity import rights_store

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.served import at, current_or_none, workspace_at
+from groundplan.api.served_blueprint import at, current_or_none, workspace_at
 from groundplan.maturity.service import readiness
 from groundplan.release.model import Current
 

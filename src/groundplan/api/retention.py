@@ -1,6 +1,6 @@
 """Deletes kept prompts and answers whose time is over, or that the served blueprint no longer allows to be kept; with
-them cached answers, which stand there in full, and questions that found nothing. And names of erased people, and what
-is settled of budgets and batches, and sessions that are over."""
+them cached answers, which stand there in full, and questions that found nothing. Also answers that waited too long for
+a review, names of erased people, what is settled of budgets and batches, and sessions that are over."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
 from groundplan.gateway.budgets.periods import has_ended
+from groundplan.governance.review import store as review_store
 from groundplan.identity import erase, session_store
 from groundplan.knowledge.signals import signal_store
 from groundplan.ledger import background_store, completion_store, content_store, response_store, settled_store
 
 SWEEP_SECONDS = 30.0
+REVIEWS_SECONDS = 60.0
 NAMES_SECONDS = 3600.0
 SETTLED_SECONDS = 3600.0
 SETTLED_KEPT = timedelta(days=90)
@@ -84,3 +86,10 @@ def forget_settled(services: Services) -> int:
                 some = forget(conn, before)
             gone += some
     return gone
+
+
+def drop_expired_reviews(services: Services) -> int:
+    """Texts leave the review queue whose time is over or whose worker is gone; how many. Any number of control
+    processes may do it at once."""
+    with services.transaction() as conn:
+        return review_store.sweep(conn)

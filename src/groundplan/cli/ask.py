@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.api.ask import ask_once
+from groundplan.api.calls.ask import ask_once
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, usd

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.api.ask import ask_once
+from groundplan.api.calls.ask import ask_once
 from groundplan.cli.ask import key_for
 from groundplan.cli.client import ControlClient
 from groundplan.cli.documents import every

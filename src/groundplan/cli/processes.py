@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from groundplan.api.served import SEARCH, TRANSLATE
+from groundplan.api.served_blueprint import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
 from groundplan.core.endpoints import KNOWN_SECONDS, lookup
 from groundplan.core.home import Home

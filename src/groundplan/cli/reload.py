@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.api.served import SEARCH
+from groundplan.api.served_blueprint import SEARCH
 from groundplan.cli.client import found_running
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit

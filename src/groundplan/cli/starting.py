@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from groundplan.api.genesis import check_database, check_keys, genesis_if_empty, note_database, take_up_keys
-from groundplan.api.served import current_or_none, services_now
+from groundplan.api.served_blueprint import current_or_none, services_now
 from groundplan.cli import processes
 from groundplan.cli.client import ControlClient, read_token
 from groundplan.cli.listeners import Listeners

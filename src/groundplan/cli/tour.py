@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from groundplan.api.ask import ask_once
+from groundplan.api.calls.ask import ask_once
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import program_name
 from groundplan.cli.output import note, usd

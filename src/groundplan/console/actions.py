@@ -8,11 +8,11 @@ from urllib.parse import quote
 from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.render import Signed, Visitor, api_of, show, visitor_of
 from groundplan.console.told import back, reach
 
-router = late_router(prefix="/do", include_in_schema=False)
+router = lazy_router(prefix="/do", include_in_schema=False)
 Text = Annotated[str, Form(max_length=2000)]
 ON_THE_PLAN = {
     "cloud-down": "The cloud is down: its models reset every connection. Watch the lines swing; no call fails.",

@@ -10,13 +10,13 @@ from urllib.parse import quote, urlencode
 from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import receipt, unsent
 from groundplan.console.render import Signed, Visitor, answer_to, api_of, page, show
 from groundplan.console.told import back
 from groundplan.console.traffic_svg import sparkline, waterfall
 
-router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
+router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 STATUSES = ("ok", "refused", "failed", "cancelled", "crashed")
 FILTERS = ("workload", "deployment", "status", "person")
 MINUTES = 15

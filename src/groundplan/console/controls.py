@@ -8,15 +8,15 @@ from urllib.parse import quote, urlencode
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.actions import Text
 from groundplan.console.paged import LISTED, part_of
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, answer_to, api_of, show
 from groundplan.console.told import back
 
-router = late_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
-forms = late_router(prefix="/do", include_in_schema=False)
+router = lazy_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
+forms = lazy_router(prefix="/do", include_in_schema=False)
 STATES = ("satisfied", "expired", "open", "excluded")
 COLUMNS = 20
 """Workloads side by side, and of each framework below each other."""

@@ -14,13 +14,13 @@ from urllib.parse import quote, urlencode
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import charts, cost_charts
 from groundplan.console.cost import budget, rows, saving, total, unusual
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, answer_to, api_of, show
 
-router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
+router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 DIMENSIONS = (
     "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "feature", "prompt",
     "source", "person", "tag", "basis",

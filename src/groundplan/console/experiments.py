@@ -10,7 +10,7 @@ from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, Field
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import cost_charts
 from groundplan.console.actions import Text
 from groundplan.console.charts import COLOURS, INK
@@ -20,8 +20,8 @@ from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, show
 from groundplan.console.told import back, reach
 
-router = late_router(prefix="/cost", include_in_schema=False, default_response_class=HTMLResponse)
-forms = late_router(prefix="/do", include_in_schema=False)
+router = lazy_router(prefix="/cost", include_in_schema=False, default_response_class=HTMLResponse)
+forms = lazy_router(prefix="/do", include_in_schema=False)
 Line = Annotated[str, Field(max_length=2000)]
 HERE, TAB = "/cost/experiments", "Experiments"
 CHOICES = 20

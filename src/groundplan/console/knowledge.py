@@ -12,14 +12,14 @@ from uuid import UUID
 from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import unsent
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, answer_to, api_of, failed, show
 from groundplan.console.told import back
 from groundplan.knowledge.evaluation import plot
 
-router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
+router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/knowledge"
 Text = Annotated[str, Form(max_length=2000)]
 Maybe = Annotated[str, Form(max_length=64)]

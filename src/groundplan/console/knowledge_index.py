@@ -8,12 +8,12 @@ from urllib.parse import quote, urlencode
 from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import unsent
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, show
 
-router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
+router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/knowledge"
 PAGE = "/knowledge/index"
 Text = Annotated[str, Form(max_length=20)]

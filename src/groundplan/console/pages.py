@@ -8,14 +8,14 @@ from urllib.parse import quote, urlencode
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.client import Reply
 from groundplan.console.cost import budget
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
 from groundplan.console.render import Signed, Visitor, after_day, answer_to, failed, page, show
 
-router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
+router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 ENTRIES_SHOWN = 50
 LISTED = 100
 DRAWN = 60

@@ -13,13 +13,13 @@ from fastapi import Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import unsent
 from groundplan.console.paged import asked_of, part_told
 from groundplan.console.render import Signed, answer_to, api_of, show
 from groundplan.placement import pictures
 
-router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
+router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/placement"
 LISTED = 50
 NOTHING_DECLARED = 404

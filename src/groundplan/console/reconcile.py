@@ -8,10 +8,10 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.render import Signed, api_of, show
 
-router = late_router(prefix="/do", include_in_schema=False)
+router = lazy_router(prefix="/do", include_in_schema=False)
 MAX_BYTES = 16 << 20
 """The file and the form around it."""
 OPTIONS = ("provider", "from", "to")

@@ -8,12 +8,12 @@ from urllib.parse import quote
 from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.paged import part_of
 from groundplan.console.render import Signed, answer_to, api_of, show
 from groundplan.console.told import back
 
-router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
+router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 Text = Annotated[str, Form(max_length=1000)]
 HERE = "/governance/rights"
 

@@ -8,14 +8,14 @@ from urllib.parse import quote
 from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.actions import Text
 from groundplan.console.client import Reply
 from groundplan.console.render import Signed, Visitor, after_day, answer_to, api_of, failed, show
 from groundplan.console.told import back, reach
 
-router = late_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
-forms = late_router(prefix="/do", include_in_schema=False)
+router = lazy_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
+forms = lazy_router(prefix="/do", include_in_schema=False)
 RULES, REVIEWS = "/governance/rules", "/governance/reviews"
 Cedar = Annotated[str, Form(max_length=20_000)]
 EXAMPLE = """@id("no-training")

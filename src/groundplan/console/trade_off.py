@@ -9,13 +9,13 @@ from urllib.parse import urlencode
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.charts import COLOURS, INK
 from groundplan.console.cost_charts import svg
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, show
 
-router = late_router(include_in_schema=False, default_response_class=HTMLResponse)
+router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 DAYS = (7, 30, 90)
 RISKS = ("not assessed", "low", "medium", "high", "severe")
 _RISK_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[3], COLOURS[1], "#b5483f")

@@ -15,12 +15,12 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from groundplan.api.access.rights import PREFIX, authorized
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 
 
 def below_api(tag: str, *, prefix: str = "", **more: Any) -> APIRouter:
     """A router of routes below /api and `prefix`; `more` is FastAPI's."""
-    return late_router(prefix=f"{PREFIX}{prefix}", tags=[tag], dependencies=[Depends(authorized)], **more)
+    return lazy_router(prefix=f"{PREFIX}{prefix}", tags=[tag], dependencies=[Depends(authorized)], **more)
 
 
 def routes_of(routers: Iterable[APIRouter]) -> list[BaseRoute]:

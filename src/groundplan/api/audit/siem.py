@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from groundplan.api.audit import siem_store
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.audit import store as audit_store
 from groundplan.core.audit.entry import decode
 from groundplan.core.errors import Invalid

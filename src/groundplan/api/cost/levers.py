@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from groundplan.api.cost import book as cost_book
 from groundplan.api.cost.book import Days
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.experiment import experiment_store
 from groundplan.economics.levers.find import levers

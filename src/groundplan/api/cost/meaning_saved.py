@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import served
+from groundplan.api import served_blueprint
 from groundplan.blueprint.model import Semantic
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.semantic.net import Done, net
@@ -16,7 +16,7 @@ from groundplan.ledger import semantic_store
 
 def rows(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
     """One for each workload that matched anything since that day; amounts as text."""
-    blueprint = served.current_or_none(conn)
+    blueprint = served_blueprint.current_or_none(conn)
     declared = {} if blueprint is None else {w.name: w.cache.semantic for w in blueprint.workloads if w.cache}
     found = []
     for row in semantic_store.done(conn, since):

@@ -20,7 +20,7 @@ from groundplan.api.cost import rules as cost_rules
 from groundplan.api.cost import store as cost_store
 from groundplan.api.cost import use as cost_use
 from groundplan.api.cost.book import Days
-from groundplan.api.served import current_blueprint, workspace_at
+from groundplan.api.served_blueprint import current_blueprint, workspace_at
 from groundplan.catalog.workload import WorkflowDoc
 from groundplan.core.money import format_usd, from_decimal, maybe_usd
 from groundplan.economics.allocate.model import Line

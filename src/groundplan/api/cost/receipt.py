@@ -14,7 +14,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.api import served
+from groundplan.api import served_blueprint
 from groundplan.api.cost import book as cost_book
 from groundplan.api.cost import rules as cost_rules
 from groundplan.api.cost import store as cost_store
@@ -81,7 +81,7 @@ def explain(conn: Connection[Any], receipt: dict[str, Any]) -> None:
 def places_of(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
     """Deployments by name, as they were under a blueprint."""
     try:
-        return {place.name: place for place in served.at(conn, blueprint).deployments}
+        return {place.name: place for place in served_blueprint.at(conn, blueprint).deployments}
     except NotFound:
         return {}
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psycopg import Connection
 
-from groundplan.api import served
+from groundplan.api import served_blueprint
 from groundplan.api.cost.book import Days
 from groundplan.api.cost.use import wanted
 from groundplan.core.errors import NotFound
@@ -134,7 +134,7 @@ def _paid(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, De
 def _prompts(conn: Connection[Any], number: int) -> dict[str, str]:
     """workload -> name@version of its prompt under a blueprint."""
     try:
-        blueprint = served.at(conn, number)
+        blueprint = served_blueprint.at(conn, number)
     except NotFound:
         return {}
     return {workload.name: workload.prompt or "" for workload in blueprint.workloads}

@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from groundplan.api.cost import store as cost_store
 from groundplan.api.cost.rules import REVIEW_HOUR, TOOL_USES, Declared, processor
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.api.watch import kept_samples
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import from_decimal

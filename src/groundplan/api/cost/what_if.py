@@ -18,7 +18,7 @@ from groundplan.api.cost import rules as cost_rules
 from groundplan.api.cost import use as cost_use
 from groundplan.api.cost.book import Days
 from groundplan.api.cost.rules import Declared
-from groundplan.api.served import current_blueprint, current_or_none, known_workload, workspace_at
+from groundplan.api.served_blueprint import current_blueprint, current_or_none, known_workload, workspace_at
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import format_usd, from_decimal

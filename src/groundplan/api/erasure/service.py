@@ -20,7 +20,7 @@ from groundplan.api.context import Services
 from groundplan.api.erasure import store
 from groundplan.api.erasure.words import as_read, unescaped
 from groundplan.api.knowledge.upkeep import clear_answers
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.audit import receipt as receipts
 from groundplan.core.audit import record
 from groundplan.core.audit.keys import load_private

@@ -16,8 +16,8 @@ from psycopg import Connection
 from groundplan.api.context import Services
 from groundplan.api.knowledge import labelled
 from groundplan.api.knowledge.index_key import ensure_key, withdraw_keys
-from groundplan.api.local import post_local
-from groundplan.api.served import current_or_none
+from groundplan.api.local_services import post_local
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import SYSTEM
 from groundplan.core.errors import Unavailable

@@ -12,7 +12,7 @@ from typing import Any, Final
 import psycopg
 
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
 from groundplan.knowledge.index.build import never

@@ -14,8 +14,8 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from groundplan.api.context import Services
-from groundplan.api.local import post_local
-from groundplan.api.served import current_blueprint
+from groundplan.api.local_services import post_local
+from groundplan.api.served_blueprint import current_blueprint
 from groundplan.core.errors import Invalid
 from groundplan.identity import store as identity_store
 from groundplan.knowledge.evaluation import asked_store

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import Connection
 
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Workload
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.detect import redact

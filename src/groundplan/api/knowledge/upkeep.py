@@ -13,7 +13,7 @@ import psycopg
 from psycopg import Connection
 
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.errors import GroundplanError
 from groundplan.identity import service as identity

@@ -18,7 +18,7 @@ from groundplan.api.cost import store as cost_store
 from groundplan.api.cost import use as cost_use
 from groundplan.api.cost.book import Days
 from groundplan.api.mail import store as mail_store
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.money import short_usd
 from groundplan.economics.allocate.change import Spent
 from groundplan.economics.allocate.change import why as of_change

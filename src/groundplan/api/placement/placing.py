@@ -12,7 +12,7 @@ from psycopg import Connection
 from groundplan.api.context import Services
 from groundplan.api.placement import serving as placement_serving
 from groundplan.api.placement.told import replanned
-from groundplan.api.served import current_blueprint, current_or_none, workspace_at
+from groundplan.api.served_blueprint import current_blueprint, current_or_none, workspace_at
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.ledger import daily_store, finding_store

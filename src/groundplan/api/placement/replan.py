@@ -13,7 +13,7 @@ from psycopg import Connection
 from groundplan.api import store
 from groundplan.api.context import Services
 from groundplan.api.placement import placing
-from groundplan.api.served import current_blueprint, workspace_at
+from groundplan.api.served_blueprint import current_blueprint, workspace_at
 from groundplan.catalog.edit import with_calls
 from groundplan.core.errors import Conflict
 from groundplan.placement.drift import Chart

@@ -11,11 +11,11 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 
 from groundplan.api.access.door import below_api
+from groundplan.api.actor_names import entries_json
 from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.people import named
-from groundplan.api.who import entries_json
 from groundplan.core.audit import archive, archive_store, person_actor, record
 from groundplan.core.audit import proof as audit_proof
 from groundplan.core.audit import store as audit_store

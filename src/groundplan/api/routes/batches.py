@@ -9,7 +9,7 @@ from fastapi import Query
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
-from groundplan.api.narrowed import refuse_unknown
+from groundplan.api.unknown_names import refuse_unknown
 from groundplan.ledger import batch_queries
 
 router = below_api("ledger")

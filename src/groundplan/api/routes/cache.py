@@ -10,8 +10,8 @@ from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
-from groundplan.api.effect import effect_of
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.propagation import effect_of
+from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.identity import service as identity
 
 router = below_api("cache")

@@ -10,15 +10,15 @@ from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import not_well, since, store
+from groundplan.api import changes_since_base, health, store
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
+from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
-from groundplan.api.effect import effect_of, effect_of_blueprint
+from groundplan.api.propagation import effect_of, effect_of_blueprint
 from groundplan.api.routing import evaluations as router_evaluations
 from groundplan.api.watch import model_changes
-from groundplan.api.who import names_for
 from groundplan.catalog.loader import MAX_FILES
 from groundplan.core.errors import Denied
 from groundplan.governance import service as changes
@@ -82,9 +82,13 @@ def plan(body: Declared, services: Using, caller: Reader) -> dict[str, Any]:
         value = services.releases.plan(conn, body.files)
         served, still = release.decoded(conn), {(each["subject"], each["digest"]) for each in value["pending"]}
         base = 0 if served is None else served.number
-        back = since.taken_back(conn, caller, base, value["differences"])
+        back = changes_since_base.taken_back(conn, caller, base, value["differences"])
         gone = [each for each in _waiting(conn) if (each.subject, each.digest) not in still]
-        back += since.dropped(conn, caller, gone, {subject for subject, _ in still}) if not value["refusals"] else []
+        back += (
+            changes_since_base.dropped(conn, caller, gone, {subject for subject, _ in still})
+            if not value["refusals"]
+            else []
+        )
     value["notes"] = [*value["notes"], *back, *router_evaluations.of_plan(services, body.files, value["differences"])]
     return {"base": base, **value}
 
@@ -95,14 +99,14 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
     somebody declared something else after that blueprint; `notes` say what these files took back of what others did,
     and which deployments have no key here."""
     authorize(caller, "release", "company")
-    since.refuse_if_match(request.headers.get("if-match"))
+    changes_since_base.refuse_if_match(request.headers.get("if-match"))
     if body.folder is not None and not caller.operator:
         raise Denied("only the local operator may name a folder", code="operator_only", hint="Leave `folder` out.")
     with services.release_turn() as conn:
-        since.check_base(conn, caller, body.base)
+        changes_since_base.check_base(conn, caller, body.base)
         value, back = _applied(conn, services, caller, body)
         served = release.decoded(conn)
-    value["notes"] = [*back, *not_well.secrets(served), *router_evaluations.missing(services, body.files)]
+    value["notes"] = [*back, *health.secrets(served), *router_evaluations.missing(services, body.files)]
     if body.folder is not None and (unnoted := services.note_folder(Path(body.folder))):
         value["notes"].append(unnoted)
     request.app.state.indexing.ask()
@@ -119,12 +123,14 @@ def _applied(
     value = services.releases.apply(conn, caller.actor, body.files, body.reason)
     still = {each.id: each.subject for each in _waiting(conn)}
     gone = [each for each in waited if each.id not in still]
-    since.check_dropped(conn, caller, body.base, [each for each in gone if each.subject not in still.values()])
-    back = since.dropped(conn, caller, gone, still.values())
+    changes_since_base.check_dropped(
+        conn, caller, body.base, [each for each in gone if each.subject not in still.values()]
+    )
+    back = changes_since_base.dropped(conn, caller, gone, still.values())
     after = release.decoded(conn)
     if before is not None and after is not None and after.number != before.number:
         changed = [difference_json(each) for each in differences(before, after)]
-        back = [*since.taken_back(conn, caller, before.number, changed), *back]
+        back = [*changes_since_base.taken_back(conn, caller, before.number, changed), *back]
     return value, back
 
 

@@ -17,7 +17,7 @@ from groundplan.api import controls
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
-from groundplan.api.served import known_workload
+from groundplan.api.served_blueprint import known_workload
 from groundplan.catalog.fields import NAME, is_email
 from groundplan.catalog.imports.oscal import import_oscal
 from groundplan.core.audit.store import record

@@ -22,8 +22,8 @@ from groundplan.api.cost import own as cost_own
 from groundplan.api.cost import spread as cost_spread
 from groundplan.api.cost import what_if as cost_what_if
 from groundplan.api.cost.lasting import foreseen
-from groundplan.api.narrowed import refuse_unknown
-from groundplan.api.served import current_blueprint, current_or_none, known_workload
+from groundplan.api.served_blueprint import current_blueprint, current_or_none, known_workload
+from groundplan.api.unknown_names import refuse_unknown
 from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound

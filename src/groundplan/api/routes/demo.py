@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api import acts
+from groundplan.api import demo
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn, is_demo, is_loopback
 from groundplan.api.context import Using
@@ -31,7 +31,7 @@ class Act(BaseModel):
 @router.get("")
 def list_acts(services: Using, _: SignedIn) -> dict[str, Any]:
     """Which acts there are; none outside of the demo."""
-    return {"demo": services.demo, "acts": list(acts.ACTS) if services.demo else []}
+    return {"demo": services.demo, "acts": list(demo.ACTS) if services.demo else []}
 
 
 @router.post("/{act}")
@@ -43,7 +43,7 @@ def perform(act: str, body: Act, request: Request, services: Using, caller: Sign
         raise Denied(
             "these acts are only for the demo, on this machine", code="demo_only", hint="Start `groundplan up --demo`."
         )
-    perform_it = acts.ACTS.get(act)
+    perform_it = demo.ACTS.get(act)
     if perform_it is None:
-        raise NotFound(f"there is no act '{act[:40]}'", code="act_unknown", hint=f"Acts: {', '.join(acts.ACTS)}.")
-    return {"act": act, **perform_it(services, caller, acts.Told(body.person, body.workload, body.question))}
+        raise NotFound(f"there is no act '{act[:40]}'", code="act_unknown", hint=f"Acts: {', '.join(demo.ACTS)}.")
+    return {"act": act, **perform_it(services, caller, demo.Told(body.person, body.workload, body.question))}

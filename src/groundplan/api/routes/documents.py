@@ -19,10 +19,10 @@ from groundplan.api.knowledge import own
 from groundplan.api.knowledge import store as shown
 from groundplan.api.knowledge.quotes import DATA, with_quotes
 from groundplan.api.knowledge.upkeep import clear_answers
-from groundplan.api.local import post_local
-from groundplan.api.narrowed import refuse_unknown_source
+from groundplan.api.local_services import post_local
 from groundplan.api.people import named
-from groundplan.api.served import current_blueprint
+from groundplan.api.served_blueprint import current_blueprint
+from groundplan.api.unknown_names import refuse_unknown_source
 from groundplan.core.audit import record
 from groundplan.core.errors import Denied, Invalid, NotFound, Unavailable
 from groundplan.knowledge.deletion import deletion_store, held_store

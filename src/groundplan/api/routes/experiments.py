@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
-from groundplan.api.effect import effect_of
-from groundplan.api.narrowed import refuse_unknown
 from groundplan.api.presence import check_presence, is_alone
-from groundplan.api.served import current_blueprint, current_or_none
+from groundplan.api.propagation import effect_of
+from groundplan.api.served_blueprint import current_blueprint, current_or_none
+from groundplan.api.unknown_names import refuse_unknown
 from groundplan.core.clock import end_of
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id

@@ -13,7 +13,7 @@ from groundplan.api import gateways_store
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.effect_store import longest_grace_s
+from groundplan.api.propagation_store import longest_grace_s
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.core.money import format_numeric

@@ -7,10 +7,10 @@ from typing import Any
 
 from groundplan.api import store
 from groundplan.api.access.door import below_api
+from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.views import blueprint_json
-from groundplan.api.who import names_for
 from groundplan.blueprint import artifact
 from groundplan.core.errors import NotFound
 

@@ -12,7 +12,7 @@ from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Services, Using
 from groundplan.api.knowledge.editions import Bench
 from groundplan.api.knowledge.quotes import DATA
-from groundplan.api.served import current_blueprint
+from groundplan.api.served_blueprint import current_blueprint
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.index import compare, index_store, switch, upkeep
 from groundplan.knowledge.index.model import Edition, IndexSettings, serving, told

@@ -15,12 +15,12 @@ from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.effect import effect_of
 from groundplan.api.grants import check_acts
 from groundplan.api.mail import store as mail_store
-from groundplan.api.narrowed import refuse_unknown, refuse_unknown_person
 from groundplan.api.people import named
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.propagation import effect_of
+from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.unknown_names import refuse_unknown, refuse_unknown_person
 from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog import units
 from groundplan.core.audit.entry import OPERATOR, person_actor

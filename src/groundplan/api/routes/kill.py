@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from groundplan.api import store
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
+from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.effect import effect_of
 from groundplan.api.presence import one_is_enough
-from groundplan.api.served import current_or_none
-from groundplan.api.who import names_for
+from groundplan.api.propagation import effect_of
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.errors import NotFound
 from groundplan.core.words import nearest

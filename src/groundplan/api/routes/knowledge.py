@@ -16,9 +16,9 @@ from groundplan.api.knowledge import signals
 from groundplan.api.knowledge import store as knowledge_store
 from groundplan.api.knowledge.ingest import ingest_current
 from groundplan.api.knowledge.stopped import sources_now
-from groundplan.api.local import post_local
-from groundplan.api.narrowed import refuse_unknown_source
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.local_services import post_local
+from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.unknown_names import refuse_unknown_source
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Denied, Invalid
 

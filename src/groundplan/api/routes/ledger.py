@@ -12,16 +12,16 @@ from msgspec.structs import replace
 from psycopg import Connection
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from groundplan.api import receipts, worth
 from groundplan.api.access.door import below_api
 from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Caller, Reader, SignedIn, sees_all, workloads_of
+from groundplan.api.calls import outcome_permissions, receipts
 from groundplan.api.context import Using
 from groundplan.api.cost import meaning_saved
-from groundplan.api.narrowed import refuse_unknown
 from groundplan.api.people import named
 from groundplan.api.routes.live import Status
-from groundplan.api.served import current_or_none, placed
+from groundplan.api.served_blueprint import current_or_none, placed
+from groundplan.api.unknown_names import refuse_unknown
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.economics.tickets import Said, told_of
@@ -139,7 +139,7 @@ def outcome(body: Outcome, services: Using, caller: SignedIn) -> dict[str, Any]:
         named=body.id is not None,
     )
     with services.transaction() as conn:
-        worth.check_call(caller, body.call_id, outcome_store.whose(conn, [body.call_id]))
+        outcome_permissions.check_call(caller, body.call_id, outcome_store.whose(conn, [body.call_id]))
         outcome_store.add(conn, reported)
     return {"id": str(reported.id), "call_id": str(reported.call_id)}
 
@@ -149,5 +149,5 @@ def _tell(conn: Connection[Any], caller: Caller, told: ticket_store.Told) -> lis
     worked_on = ticket_store.worked_on(conn, [told.ticket]).get(told.ticket, frozenset())
     if not worked_on and workloads_of(caller):
         return ticket_store.tell(conn, told)
-    workloads = worth.workloads_told(caller, told.ticket, worked_on)
+    workloads = outcome_permissions.workloads_told(caller, told.ticket, worked_on)
     return [kept for each in workloads for kept in ticket_store.tell(conn, replace(told, workload=each))]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from fastapi.responses import PlainTextResponse
 
-from groundplan.api import controls, documents_asked
+from groundplan.api import controls, legal_documents
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
@@ -51,7 +51,7 @@ def text(name: Name, workload: str, services: Using, caller: Reader) -> PlainTex
 
 def _made(services: Using, caller: Reader, name: str, workload: str) -> Document:
     with services.transaction() as conn:
-        made = documents_asked.made(services, conn, controls.current(conn), name, workload)
+        made = legal_documents.made(services, conn, controls.current(conn), name, workload)
         detail = {"document": name, "missing": list(made.missing)}
         record(conn, action="export.document", actor=caller.actor, subject=f"workload/{workload}", detail=detail)
     return made

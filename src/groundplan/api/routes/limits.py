@@ -13,7 +13,7 @@ from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.limits import NEAR, limits_json
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 
 router = below_api("limits")

@@ -9,7 +9,7 @@ from uuid import UUID
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
-from groundplan.api.served import current_blueprint
+from groundplan.api.served_blueprint import current_blueprint
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
 

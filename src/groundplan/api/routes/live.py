@@ -16,9 +16,9 @@ from fastapi.responses import StreamingResponse
 
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, SignedIn, caller_by_now, sees_all
+from groundplan.api.calls.live import Calls, Missed
 from groundplan.api.context import Services, Using
-from groundplan.api.live import Calls, Missed
-from groundplan.api.served import current_blueprint, refuse_unserved
+from groundplan.api.served_blueprint import current_blueprint, refuse_unserved
 from groundplan.core.errors import Denied, Unauthenticated
 
 router = below_api("ledger")

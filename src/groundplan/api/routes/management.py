@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api import controls, management
+from groundplan.api import controls, corrective_actions
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.routes.controls import MAY_SHOW, Text
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.governance.controls import evidence_store
 from groundplan.governance.controls.assess import Newest, assess, coverage
 from groundplan.governance.controls.drift import ACTION, drift
@@ -104,6 +104,6 @@ def act(body: Act, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         if body.workload is not None:
             known_workload(current_blueprint(conn), body.workload)
-        wanted = management.Wanted(subject, body.says, body.control, body.owner, body.due)
-        id = management.act(conn, caller.actor, wanted, services.clock.now())
+        wanted = corrective_actions.Wanted(subject, body.says, body.control, body.owner, body.due)
+        id = corrective_actions.act(conn, caller.actor, wanted, services.clock.now())
     return {"finding": id, "subject": subject, "due": body.due}

@@ -9,14 +9,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.caller import cookie_name, elsewhere
 from groundplan.api.context import Services, Using
-from groundplan.api.late_route import late_router
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.api.routes.session import signed_in
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.settings import resolve_secret
 from groundplan.identity import oidc
 from groundplan.identity.oidc import Provider
 
-pages = late_router(include_in_schema=False)
+pages = lazy_router(include_in_schema=False)
 BACK = "/sign-in/company/back"
 CONTINUE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Signed in</title>'

@@ -13,9 +13,9 @@ from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.effect import effect_of
 from groundplan.api.people import named
 from groundplan.api.presence import one_is_enough
+from groundplan.api.propagation import effect_of
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
 from groundplan.identity import erase, holdings

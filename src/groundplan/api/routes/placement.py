@@ -19,7 +19,7 @@ from groundplan.api.cost.book import Days
 from groundplan.api.placement import placing, told
 from groundplan.api.placement import replan as placement_replan
 from groundplan.api.placement.serving import calibrated
-from groundplan.api.served import current_blueprint, current_or_none
+from groundplan.api.served_blueprint import current_blueprint, current_or_none
 from groundplan.core.audit.store import record
 from groundplan.placement import ahead, drift, pilot, stress
 from groundplan.placement.explain.front import YOURS

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import playground
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import SignedIn
+from groundplan.api.calls import playground
 from groundplan.api.context import Using
 
 router = below_api("ledger")

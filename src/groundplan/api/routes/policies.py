@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
-from groundplan.api.effect import effect_of
+from groundplan.api.propagation import effect_of
 from groundplan.api.routes.changes import approver_of
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.api.watch import policy_shadow
 from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core.errors import Invalid, NotFound

@@ -15,7 +15,7 @@ from groundplan.api.caller import SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.knowledge.quotes import DATA
 from groundplan.api.routes.documents import Name, Path, Strict
-from groundplan.api.served import current_blueprint
+from groundplan.api.served_blueprint import current_blueprint
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES

@@ -14,14 +14,14 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from groundplan.api import served
+from groundplan.api import served_blueprint
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Services, Using
 from groundplan.api.cost import book as cost_book
 from groundplan.api.cost import receipt as cost_receipt
 from groundplan.api.cost.book import LAST_YEAR, Days
-from groundplan.api.sent_file import pairs, text_of
+from groundplan.api.http.uploads import pairs, text_of
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.core.money import plain
@@ -102,7 +102,7 @@ def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[s
         _still_here(conn, bill.period)
         rows = queries.attempts_for_bill(conn, since, until + timedelta(days=1), calls)
         _none_left(conn, set(calls) - {row["call_id"] for row in rows})
-        blueprint = served.current_or_none(conn)
+        blueprint = served_blueprint.current_or_none(conn)
         places = {number: cost_receipt.places_of(conn, number) for number in {row["blueprint"] for row in rows}}
     used = {(row["blueprint"], row["deployment"]) for row in rows}
     asked = [place for number, name in used if (place := places[number].get(name)) is not None]

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
-from groundplan.api.narrowed import refuse_unknown
 from groundplan.api.routes.experiments import MAY_BEGIN, BudgetUsd, Name, Reviewed
-from groundplan.api.served import current_blueprint
+from groundplan.api.served_blueprint import current_blueprint
+from groundplan.api.unknown_names import refuse_unknown
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import experiment_store

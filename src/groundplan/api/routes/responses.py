@@ -13,7 +13,7 @@ from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.narrowed import refuse_unknown
+from groundplan.api.unknown_names import refuse_unknown
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.ledger import background_queries, background_store

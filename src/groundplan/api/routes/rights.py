@@ -11,12 +11,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
+from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.mail import store as mail_store
 from groundplan.api.people import named
 from groundplan.api.watch import access_rights
-from groundplan.api.who import names_for
 from groundplan.core.audit import record
 from groundplan.core.errors import Denied, Invalid
 from groundplan.governance import store as governance

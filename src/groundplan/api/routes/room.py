@@ -15,7 +15,7 @@ from groundplan.api.access.door import below_api
 from groundplan.api.audit.room import LIMIT, Wanted, forget_killed, write_room
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Invalid
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api import served
+from groundplan.api import served_blueprint
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
@@ -37,10 +37,10 @@ def trade_off(
     now = services.clock.now()
     since = now - timedelta(days=days)
     with services.transaction() as conn:
-        blueprint = served.current_blueprint(conn)
-        found = served.known_workload(blueprint, workload)
+        blueprint = served_blueprint.current_blueprint(conn)
+        found = served_blueprint.known_workload(blueprint, workload)
         answers = route_store.answers(conn, workload, since)
-        workspace = served.workspace_at(conn, blueprint.number)
+        workspace = served_blueprint.workspace_at(conn, blueprint.number)
         choice = choices.choice(conn, blueprint, workspace, workload, since, answers)
     rows = [row for row in answers if not row["cached"] and row["model"] is not None]
     seen = [_seen(row) for row in rows]
@@ -80,7 +80,7 @@ def evidence(body: Evidence, services: Using, caller: SignedIn) -> dict[str, Any
     subject = f"workload/{body.workload}"
     require_duty(caller, READERS, subject)
     with services.transaction() as conn:
-        served.known_workload(served.current_blueprint(conn), body.workload)
+        served_blueprint.known_workload(served_blueprint.current_blueprint(conn), body.workload)
         rows = router_evidence.found(services, conn, body.workload, body.source)
         detail = {"from": body.source, "calls": len(rows)}
         record(conn, action="routing.evidence", actor=caller.actor, subject=subject, detail=detail)

@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Operator, SignedIn, cookie_name, elsewhere, is_demo, is_loopback
 from groundplan.api.context import Services, Using
+from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.api.knowledge import own
-from groundplan.api.late_route import late_router
 from groundplan.api.people import named
 from groundplan.core.errors import Denied
 from groundplan.identity import sessions
 
 router = below_api("session")
-pages = late_router(include_in_schema=False)
+pages = lazy_router(include_in_schema=False)
 BEGIN = "/begin"
 """The console's page that whoever has signed in is sent to."""
 Email = Annotated[str, StringConstraints(min_length=3, max_length=320)]

@@ -12,7 +12,7 @@ from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.knowledge import signals as kept
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.ids import new_id
 from groundplan.knowledge.governed import governed_store

@@ -6,15 +6,15 @@ from typing import Any
 
 from fastapi import Request
 
-from groundplan.api import not_well, store
+from groundplan.api import health, store
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn, sees_all
 from groundplan.api.context import Using
-from groundplan.api.difference import workspace_difference
+from groundplan.api.journal_lag import journal_lag
 from groundplan.api.knowledge import own
-from groundplan.api.lag import journal_lag
 from groundplan.api.routes.limits import near_limits
-from groundplan.api.served import current_or_none, services_now
+from groundplan.api.served_blueprint import current_or_none, services_now
+from groundplan.api.unapplied_changes import workspace_difference
 from groundplan.governance import service as governance
 from groundplan.ledger import finding_store
 
@@ -38,8 +38,8 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
     difference = workspace_difference(services, blueprint) if whole else []
     if (unwritten := request.app.state.sequencer.problem) is not None:
         problems.append(f"the audit log is not written: {unwritten.splitlines()[0]}")
-    problems += not_well.ledger(services.home, workers, services.clock.now())
-    problems += not_well.secrets(blueprint)
+    problems += health.ledger(services.home, workers, services.clock.now())
+    problems += health.secrets(blueprint)
     problems += request.app.state.searching.problems(wanted)
     problems += not_well.certificate(services.certificate(), services.clock.now())
     return {

@@ -16,14 +16,14 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from groundplan.api import worth
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
+from groundplan.api.calls import outcome_permissions
 from groundplan.api.context import Services, Using
 from groundplan.api.cost import book as cost_book
-from groundplan.api.narrowed import refuse_unknown
+from groundplan.api.http.uploads import pairs, text_of
 from groundplan.api.routes.costs import Day
-from groundplan.api.sent_file import pairs, text_of
+from groundplan.api.unknown_names import refuse_unknown
 from groundplan.core.audit.store import record
 from groundplan.core.error_shape import problem_json
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound, Problem
@@ -100,7 +100,7 @@ def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -
     refused.sort(key=lambda problem: problem.where.line if problem.where else 0)
     if refused and not counts.total():
         first = refused[0]
-        kind = Denied if all(problem.code == worth.NOT_THEIRS for problem in refused) else Invalid
+        kind = Denied if all(problem.code == outcome_permissions.NOT_THEIRS for problem in refused) else Invalid
         raise kind(
             first.message, code=first.code, hint=first.hint, where=first.where, problems=tuple(refused[:MOST_REFUSED])
         )
@@ -141,14 +141,14 @@ def _one(
     """new, same or waiting."""
     if row.call is None:
         found = set()
-        for workload in worth.workloads_told(caller, row.ticket, known[row.ticket]):
+        for workload in outcome_permissions.workloads_told(caller, row.ticket, known[row.ticket]):
             told = ticket_store.Told(
                 ticket=row.ticket, state=row.state, at=row.at, event=row.event, by=caller.actor, value_usd=row.value,
                 workload=workload,
             )  # fmt: skip
             found |= {each.told for each in ticket_store.tell(conn, told)}
         return next(each for each in ("new", "same", "waiting") if each in found)
-    worth.check_call(caller, row.call, calls)
+    outcome_permissions.check_call(caller, row.call, calls)
     if row.state == "open" and not outcome_store.accepted_before(conn, row.call):
         return "waiting"
     outcome = outcome_store.Outcome(

@@ -10,7 +10,7 @@ from fastapi import Query
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
-from groundplan.api.served import current_or_none, refuse_unserved
+from groundplan.api.served_blueprint import current_or_none, refuse_unserved
 from groundplan.core.errors import Unavailable
 from groundplan.ledger import traffic
 

@@ -7,13 +7,14 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.api import explain, receipts, store
+from groundplan.api import explain, store
 from groundplan.api.access.door import below_api
+from groundplan.api.actor_names import entries_json
 from groundplan.api.caller import Caller, Reader
+from groundplan.api.calls import receipts
 from groundplan.api.context import Services, Using
 from groundplan.api.placement import placing, told
-from groundplan.api.served import current_or_none
-from groundplan.api.who import entries_json
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import store as audit_store
 from groundplan.core.errors import NotFound, Problem

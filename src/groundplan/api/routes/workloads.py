@@ -12,7 +12,7 @@ from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.readiness import readiness_json
-from groundplan.api.served import current_blueprint, current_or_none, not_declared, workspace_at
+from groundplan.api.served_blueprint import current_blueprint, current_or_none, not_declared, workspace_at
 
 router = below_api("workloads")
 MOST = 1000

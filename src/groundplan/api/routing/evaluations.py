@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import served
+from groundplan.api import served_blueprint
 from groundplan.api.context import Services
 from groundplan.api.routing import choices
 from groundplan.catalog.loader import load_served
@@ -126,7 +126,7 @@ def _declared(sources: dict[str, str], name: str) -> WorkloadDoc | None:
 
 
 def _now(conn: Connection[Any], name: str) -> tuple[str, str | None, float] | None:
-    blueprint = served.current_or_none(conn)
+    blueprint = served_blueprint.current_or_none(conn)
     workloads = () if blueprint is None else blueprint.workloads
     routing = next((each.routing for each in workloads if each.name == name), None)
     if routing is None or routing.router is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import served
+from groundplan.api import served_blueprint
 from groundplan.api.context import Services
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
@@ -352,7 +352,7 @@ def _slices(conn: Connection[Any], workload: str, since: datetime, until: dateti
 def _prompt(conn: Connection[Any], number: int, workload: str) -> str:
     """The version of its prompt under a blueprint."""
     try:
-        blueprint = served.at(conn, number)
+        blueprint = served_blueprint.at(conn, number)
     except NotFound:
         return ""
     return next((w.prompt or "" for w in blueprint.workloads if w.name == workload), "")

@@ -8,7 +8,7 @@ from decimal import Decimal
 from groundplan.api import store
 from groundplan.api.budgets import budget_use
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.money import from_text, short_usd
 from groundplan.core.words import period
 

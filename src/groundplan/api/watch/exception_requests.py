@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core import audit
 from groundplan.core.clock import last_day

@@ -13,7 +13,7 @@ from shlex import quote
 
 from groundplan.api import gateways_store
 from groundplan.api.context import Services
-from groundplan.api.effect_store import longest_grace_s
+from groundplan.api.propagation_store import longest_grace_s
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.identity import service as identity
 from groundplan.ledger import finding_store

@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.api.cost import store as cost_store
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.terms.share import shares
 from groundplan.ledger import kept_store, rollup_store

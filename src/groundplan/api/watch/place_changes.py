@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.ledger import daily_store, finding_store
 from groundplan.ledger.finding import Finding
 from groundplan.release.ramping import ramps

@@ -13,7 +13,7 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.api.context import Services
-from groundplan.api.served import current_blueprint
+from groundplan.api.served_blueprint import current_blueprint
 from groundplan.blueprint.artifact import said
 from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core import canonical

@@ -17,7 +17,7 @@ from psycopg import Connection
 from groundplan.api.context import Services
 from groundplan.api.cost import own as cost_own
 from groundplan.api.cost.book import Days
-from groundplan.api.served import current_or_none, workspace_at
+from groundplan.api.served_blueprint import current_or_none, workspace_at
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import from_text, short_usd

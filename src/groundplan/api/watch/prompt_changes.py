@@ -6,7 +6,7 @@ Looked at when a blueprint is new. Nothing is refused: production waits for the 
 from __future__ import annotations
 
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.ledger import finding_store
 from groundplan.release import prompt_history, prompts
 from groundplan.release.prompts import REWORDED

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import served
+from groundplan.api import served_blueprint
 from groundplan.api.context import Services
 from groundplan.api.routing import choices
 from groundplan.blueprint.model import Workload
@@ -35,9 +35,9 @@ def look_now(services: Services) -> finding_store.Told:
 def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
     """As `look_now`, in the caller's transaction."""
     findings: list[Finding] = []
-    blueprint = served.current_or_none(conn)
+    blueprint = served_blueprint.current_or_none(conn)
     if blueprint is not None:
-        workspace, since = served.workspace_at(conn, blueprint.number), now - HISTORY
+        workspace, since = served_blueprint.workspace_at(conn, blueprint.number), now - HISTORY
         floors = {
             each.name: dict(workspace.workloads[each.name].objectives.quality)
             for each in blueprint.workloads

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import served
+from groundplan.api import served_blueprint
 from groundplan.api.context import Services
 from groundplan.economics.routing.watch.drift import Drift, Verdict, found
 from groundplan.ledger import finding_store, route_store
@@ -46,7 +46,7 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
 
 def _used(conn: Connection[Any]) -> dict[str, str] | None:
     """workload -> the router that it uses now; None: nothing is served."""
-    blueprint = served.current_or_none(conn)
+    blueprint = served_blueprint.current_or_none(conn)
     if blueprint is None:
         return None
     return {w.name: w.routing.router for w in blueprint.workloads if w.routing is not None and w.routing.router}

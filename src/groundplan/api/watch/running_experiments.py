@@ -6,7 +6,7 @@ Two control processes may do this: each row is looked at by one of them, and wha
 from __future__ import annotations
 
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.economics.experiment import service
 
 LOOK_SECONDS = 5.0

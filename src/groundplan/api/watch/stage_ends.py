@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from groundplan.api.context import Services
-from groundplan.api.served import current_or_none
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.governance.validity import AHEAD
 from groundplan.ledger import finding_store

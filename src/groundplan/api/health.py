@@ -1,5 +1,5 @@
-"""What does not go on though every process runs: calls that do not get into the ledger, deployments whose key is not
-there, a certificate that cannot be used, and searches that all fail.
+"""What fails although every process runs: calls that do not reach the ledger, deployments whose key is missing, a
+certificate that cannot be used, and searches that all fail.
 
 Tells it in the words of `status`; mends nothing.
 """
@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from groundplan.api.lag import behind_since
-from groundplan.api.local import post_local
-from groundplan.api.served import SEARCH
+from groundplan.api.journal_lag import behind_since
+from groundplan.api.local_services import post_local
+from groundplan.api.served_blueprint import SEARCH
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.certificate import problem
 from groundplan.core.errors import Invalid, Unavailable

@@ -1,4 +1,4 @@
-"""HTTP of the control port, where nothing of ours is asked: what is no request, and one more than are answered at once.
+"""HTTP of the control port before any route: what is no HTTP request, and requests beyond those answered at once.
 
 Both are told in the shape of all other errors. What a request says, and who may ask, is others' to judge.
 """
@@ -20,7 +20,7 @@ MOST = 200
 """Connections, and requests, at once: each may hold a thread or a live view."""
 
 
-class Wire(H11Protocol):
+class ControlProtocol(H11Protocol):
     """One connection to the control port."""
 
     def handle_events(self) -> None:

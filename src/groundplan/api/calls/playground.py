@@ -12,12 +12,13 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from groundplan.api import call_choice, store
-from groundplan.api.ask import post_chat, refused
+from groundplan.api import store
 from groundplan.api.caller import Caller
+from groundplan.api.calls import receipts
+from groundplan.api.calls.ask import post_chat, refused
 from groundplan.api.context import Services
-from groundplan.api.effect import effect_of
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.propagation import effect_of
+from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
 from groundplan.ledger import queries
@@ -70,7 +71,7 @@ def _way(services: Services, call_id: str | None) -> dict[str, Any]:
     while call_id is not None:
         with suppress(NotFound), services.transaction() as conn:
             receipt = queries.receipt(conn, UUID(call_id))
-            return {"why": call_choice.sentences(conn, receipt), "attempts": len(receipt["attempts"])}
+            return {"why": receipts.why_chosen(conn, receipt), "attempts": len(receipt["attempts"])}
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)

@@ -13,7 +13,7 @@ from groundplan.api.errors import response_for, spoken
 from groundplan.core.errors import Unavailable
 
 
-class _Asked:
+class _OpenRequest:
     """A request, whose answer is the application's or, where that has not begun, ours."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,18 +38,18 @@ class _Asked:
         await spoken(Request(self._scope), response_for(error))(self._scope, self._receive, self._send)
 
 
-class Asked:
+class OpenRequests:
     """The application, and which of its requests are under way."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._open: set[_Asked] = set()
+        self._open: set[_OpenRequest] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = _Asked(scope, receive, send)
+        asked = _OpenRequest(scope, receive, send)
         self._open.add(asked)
         try:
             await self._app(scope, receive, asked.send)

@@ -1,5 +1,5 @@
 """Whether a change of live policy, or a blueprint, has reached every gateway: waits a moment for acknowledgements, then
-says who lacks.
+says which gateways are missing.
 
 A stopped thing is *effective* where this is complete; otherwise each waiting gateway is named, with until when it may
 serve.
@@ -15,7 +15,7 @@ from typing import Any
 from psycopg import Connection, OperationalError
 
 from groundplan.api.context import Services
-from groundplan.api.effect_store import longest_grace_s
+from groundplan.api.propagation_store import longest_grace_s
 from groundplan.identity import service as identity
 from groundplan.identity.model import Effect
 

@@ -21,10 +21,10 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.api import ask
+from groundplan.api.calls import ask
 from groundplan.api.context import Services
-from groundplan.api.effect import effect_of
-from groundplan.api.served import current_or_none
+from groundplan.api.propagation import effect_of
+from groundplan.api.served_blueprint import current_or_none
 from groundplan.api.store import policy_number
 from groundplan.blueprint.model import Workload
 from groundplan.core.audit.entry import SYSTEM
@@ -45,7 +45,7 @@ from groundplan.identity import service as identity
 from groundplan.identity.model import KeyTerms
 from groundplan.ledger import content_store, rollup_store
 
-log = logging.getLogger("groundplan.api.replays")
+log = logging.getLogger("groundplan.api.calls.replays")
 LOOK_SECONDS = 5.0
 KEY_HOURS = 12
 WAITS = "replay_waits"

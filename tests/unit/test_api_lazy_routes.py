@@ -12,7 +12,7 @@ from fastapi.exceptions import FastAPIError
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
-from groundplan.api.late_route import LateRoute, late_router
+from groundplan.api.http.lazy_routes import LazyRoute, lazy_router
 from groundplan.console.app import ROUTERS
 
 
@@ -63,7 +63,7 @@ ASKED: list[tuple[str, str, Any]] = [
 @pytest.mark.parametrize(("method", "path", "body"), ASKED)
 def test_each_request_is_answered_as_by_the_frameworks_own(method: str, path: str, body: Any) -> None:
     answers = []
-    for make in (late_router, APIRouter):
+    for make in (lazy_router, APIRouter):
         with TestClient(app_of(make)) as client:
             found = client.request(method, path, json=body)
             answers.append((found.status_code, found.content, found.headers.get("allow")))
@@ -71,14 +71,14 @@ def test_each_request_is_answered_as_by_the_frameworks_own(method: str, path: st
 
 
 def test_the_description_is_the_same_and_so_are_addresses() -> None:
-    late, own = app_of(late_router), app_of(APIRouter)
+    late, own = app_of(lazy_router), app_of(APIRouter)
     assert late.url_path_for("secret", name="a") == own.url_path_for("secret", name="a") == "/api/hidden/a"
     assert late.openapi() == own.openapi()
 
 
 def test_nothing_of_it_is_made_until_it_is_asked_and_then_once_however_many_ask() -> None:
-    app = app_of(late_router)
-    routes = [route for route in app.router.routes if isinstance(route, LateRoute)]
+    app = app_of(lazy_router)
+    routes = [route for route in app.router.routes if isinstance(route, LazyRoute)]
     assert len(routes) == 3
     assert not any("dependant" in vars(route) for route in routes)
     with TestClient(app) as client:
@@ -92,18 +92,18 @@ def test_what_is_wrong_with_a_function_is_told_each_time_it_is_asked() -> None:
     def wrong(what: Odd) -> None:
         del what
 
-    router = late_router()
+    router = lazy_router()
     router.add_api_route("/wrong", wrong)
     for _ in range(2):
         with pytest.raises(FastAPIError, match="Invalid args for response field"):
             router.routes[0].app  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(AttributeError, match="colour"):
-        app_of(late_router).router.routes[-1].colour  # type: ignore[attr-defined]  # noqa: B018
+        app_of(lazy_router).router.routes[-1].colour  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_all_pages_can_be_made() -> None:
     routes = [route for router in ROUTERS for route in router.routes]
     assert len(routes) > 80
     for route in routes:
-        assert isinstance(route, LateRoute)
+        assert isinstance(route, LazyRoute)
         assert callable(route.app)

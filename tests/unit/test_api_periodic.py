@@ -9,7 +9,7 @@ import time
 import psycopg
 import pytest
 
-from groundplan.api.every import Every
+from groundplan.api.periodic import PeriodicTask
 
 
 def test_it_goes_on_after_what_is_expected_and_what_is_not(caplog: pytest.LogCaptureFixture) -> None:
@@ -24,8 +24,8 @@ def test_it_goes_on_after_what_is_expected_and_what_is_not(caplog: pytest.LogCap
             raise ValueError("a mistake of ours")
         enough.set()
 
-    every = Every("counting", 0.01, work)
-    with caplog.at_level(logging.WARNING, "groundplan.api.every"):
+    every = PeriodicTask("counting", 0.01, work)
+    with caplog.at_level(logging.WARNING, "groundplan.api.periodic"):
         every.start()
         assert enough.wait(30)
         every.stop()
@@ -35,7 +35,7 @@ def test_it_goes_on_after_what_is_expected_and_what_is_not(caplog: pytest.LogCap
 
 def test_it_ends_without_another_round() -> None:
     rounds: list[int] = []
-    every = Every("counting", 60.0, lambda: rounds.append(1))
+    every = PeriodicTask("counting", 60.0, lambda: rounds.append(1))
     every.start()
     every.stop()
     assert rounds == [] and not any(thread.name == "counting" for thread in threading.enumerate())
@@ -48,7 +48,7 @@ def test_what_is_done_seldom_is_done_soon_after_a_start() -> None:
         rounds.append(1)
         done.set()
 
-    every = Every("seldom", 6 * 3600.0, work, first=0.01)
+    every = PeriodicTask("seldom", 6 * 3600.0, work, first=0.01)
     every.start()
     assert done.wait(10)
     every.stop()
@@ -64,7 +64,7 @@ def test_what_takes_long_is_done_less_often() -> None:
         if len(rounds) > 1:
             second.set()
 
-    every = Every("long", 0.001, work, part=0.001)
+    every = PeriodicTask("long", 0.001, work, part=0.001)
     every.start()
     assert not second.wait(0.2), "twenty seconds of rest"
     every.stop()

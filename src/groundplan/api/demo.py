@@ -19,15 +19,15 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.api import store
-from groundplan.api.ask import post_chat
 from groundplan.api.caller import Caller
+from groundplan.api.calls.ask import post_chat
+from groundplan.api.calls.playground import brief_key
 from groundplan.api.context import Services
-from groundplan.api.effect import effect_of
-from groundplan.api.local import post_local
+from groundplan.api.local_services import post_local
 from groundplan.api.people import named
-from groundplan.api.playground import brief_key
-from groundplan.api.served import at as blueprint_at
-from groundplan.api.served import current_blueprint, local_services
+from groundplan.api.propagation import effect_of
+from groundplan.api.served_blueprint import at as blueprint_at
+from groundplan.api.served_blueprint import current_blueprint, local_services
 from groundplan.core.audit import ActingAs, person_actor
 from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note

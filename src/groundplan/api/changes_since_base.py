@@ -12,8 +12,8 @@ from typing import Any
 
 from psycopg import Connection
 
+from groundplan.api.actor_names import Names, names_for
 from groundplan.api.caller import Caller
-from groundplan.api.who import Names, names_for
 from groundplan.core.audit import SYSTEM
 from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance.model import Change

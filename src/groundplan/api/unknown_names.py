@@ -1,5 +1,5 @@
-"""Lists that are narrowed to a name. One that is empty may say that there is nothing, or that nobody goes by that name:
-the latter is refused, with the names that there are.
+"""A list that is filtered by a name and empty is refused where nothing has that name, with the names that there are: an
+empty answer would say that there is nothing of it.
 
 What is served no more, and was called once, keeps its lists.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sized
 from psycopg import Connection
 
 from groundplan.api import store
-from groundplan.api.served import current_or_none, known_deployment, not_declared, workspace_at
+from groundplan.api.served_blueprint import current_or_none, known_deployment, not_declared, workspace_at
 from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
 from groundplan.ledger import queries

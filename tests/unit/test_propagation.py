@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import OperationalError
 
-from groundplan.api import effect
+from groundplan.api import propagation
 from groundplan.cli.keys import effective_text
 from groundplan.console.told import reach
 
@@ -23,7 +23,7 @@ def test_a_change_that_is_made_is_told_though_nobody_says_which_gateways_know_it
         yield
 
     services: Any = SimpleNamespace(transaction=away)
-    told = effect.effect_of(services, 7, wait=0.1)
+    told = propagation.effect_of(services, 7, wait=0.1)
     assert told == {"complete": False, "number": 7, "acknowledged": [], "waiting": []}
     assert effective_text("made", told) == ("made; which gateways know it cannot be told now: ask `groundplan status`")
     reply: Any = SimpleNamespace(ok=True, body={"effective": told})

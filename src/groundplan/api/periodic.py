@@ -15,7 +15,7 @@ import psycopg
 
 from groundplan.core.errors import GroundplanError
 
-log = logging.getLogger("groundplan.api.every")
+log = logging.getLogger("groundplan.api.periodic")
 
 
 FIRST_SECONDS: Final = 300.0
@@ -23,7 +23,7 @@ FIRST_SECONDS: Final = 300.0
 where the process is started again more often."""
 
 
-class Every:
+class PeriodicTask:
     """Calls `work` every `seconds` in a thread of its own; the first time after `seconds`, or after `first` if that is
     sooner. At most `part` of the time is spent on it: what takes long is done less often."""
 

@@ -1,4 +1,4 @@
-"""Routes of which at first only that is made by which they are found.
+"""Routes that are built in full when they are first asked: until then only their path and methods are known.
 
 To read from a function what it asks, and to make from that what checks a request, is a fifth of the computing of a
 start for hundreds of routes, of which a control process is asked a few dozen. So each is made whole when it is first
@@ -18,7 +18,7 @@ from starlette.routing import compile_path, get_name
 _MAKING = threading.RLock()
 
 
-class LateRoute(APIRoute):
+class LazyRoute(APIRoute):
     """As FastAPI's own. What is wrong with a function that cannot be asked is raised when it is first asked."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **given: Any) -> None:
@@ -43,6 +43,6 @@ class LateRoute(APIRoute):
         return self.__getattribute__(name)
 
 
-def late_router(**terms: Any) -> APIRouter:
+def lazy_router(**terms: Any) -> APIRouter:
     """A router of such routes; `terms` are FastAPI's."""
-    return APIRouter(route_class=LateRoute, **terms)
+    return APIRouter(route_class=LazyRoute, **terms)

@@ -1,0 +1,62 @@
+"""The receipt of a call as it is told by the API, the console and `why`: the facts of the ledger with who made it, what
+it is charged to, why it was asked where it was, and what is kept of it. Decides nothing about who may see it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.api import explain, served_blueprint, store
+from groundplan.api.actor_names import with_who
+from groundplan.api.caller import Caller, sees_all
+from groundplan.api.context import Services
+from groundplan.api.cost import receipt as cost_receipt
+from groundplan.core.errors import NotFound
+from groundplan.ledger import content_store, queries
+
+_BY_ID = re.compile(r"(?:key|experiment)/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+
+
+def receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: UUID) -> dict[str, Any]:
+    """`queries.receipt` with `chosen`, `content`, and for who holds a duty `allocated`. Raises as that does."""
+    found = _with_budget_titles(conn, with_who(conn, caller, queries.receipt(conn, call_id)))
+    kept = content_store.kept(conn, call_id)
+    duty = sees_all(caller)
+    beside = cost_receipt.beside(conn, found, services.clock.now().date()) if duty else None
+    cost_receipt.explain(conn, found)
+    chosen = why_chosen(conn, found)
+    served_blueprint.placed(conn, [found])
+    return {**found, "chosen": chosen, "allocated": beside, "content": None if kept is None else kept.facts()}
+
+
+def why_chosen(conn: Connection[Any], receipt: dict[str, Any]) -> list[str]:
+    """Sentences: why a call went where it did, by the blueprint it began with; none of a call that went nowhere."""
+    if not receipt["deployment"] and receipt["cache"] not in explain.KEPT:
+        return []
+    name = receipt["workload"]
+    try:
+        blueprint = served_blueprint.at(conn, receipt["blueprint"])
+    except NotFound:
+        return explain.chosen(receipt, None)
+    placement = next((each for each in blueprint.placements if each.workload == name), None)
+    routes = any(each.name == name and each.routing is not None for each in blueprint.workloads)
+    return explain.chosen(receipt, placement, routes=routes)
+
+
+def _with_budget_titles(conn: Connection[Any], receipt: dict[str, Any]) -> dict[str, Any]:
+    """A receipt whose charges have the `title` of their budget, and whose `refusal` names it so: budgets of keys and
+    experiments are called by an id."""
+    texts = [str(receipt["refusal"] or ""), *(charge["budget"] for charge in receipt["charges"])]
+    ids = {found[1] for text in texts for found in _BY_ID.finditer(text)}
+    names = store.names(conn, ids) if ids else {}
+
+    def told(text: str) -> str:
+        return _BY_ID.sub(lambda found: names.get(found[1], found[0]), text)
+
+    for charge in (*receipt["charges"], *(each for one in receipt["attempts"] for each in one["charges"])):
+        charge["title"] = told(charge["budget"])
+    return {**receipt, "refusal": told(receipt["refusal"]) if receipt["refusal"] else receipt["refusal"]}
