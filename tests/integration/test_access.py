@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import pytest
 from tests.integration.test_api_control import Control, running
 
-from groundplan.api.access.rights import COMPANY_WIDE, authorize_company, listed, rules, verdict
+from groundplan.api.access.authorization import COMPANY_WIDE, authorize_company, listed, rules, verdict
 from groundplan.api.caller import Caller
 from groundplan.core.audit import OPERATOR
 from groundplan.core.database import connect

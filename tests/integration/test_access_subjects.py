@@ -14,7 +14,7 @@ import pytest
 from tests.integration.test_access import World
 from tests.integration.test_api_control import WORKSPACE, running
 
-from groundplan.api.access.rights import COMPANY_WIDE, listed
+from groundplan.api.access.authorization import COMPANY_WIDE, listed
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from fastapi import FastAPI
 
-from groundplan.api.access.rights import listed
+from groundplan.api.access.authorization import listed
 from groundplan.api.app import create_app
 from groundplan.api.genesis import take_up_keys
 from groundplan.api.http.security import MAX_BODY_BYTES, host_name

@@ -20,7 +20,7 @@ from tests.integration.nursery import run_command
 from tests.integration.test_api_control import running
 
 from groundplan.api.context import Services
-from groundplan.api.knowledge.stopped import sources_now
+from groundplan.api.knowledge.allowed_sources import sources_now
 from groundplan.api.release import Releases
 from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.api.watch import model_changes

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.unit.placement_rig import company, workload
 
-from groundplan.api.placement import told
+from groundplan.api.placement import views
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.placement import planned, routes, whatif
 from groundplan.placement.planned import solved
@@ -25,7 +25,7 @@ from groundplan.runtime.aside import Aside
 
 @pytest.fixture(scope="module")
 def aside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aside]:
-    made = Aside(tmp_path_factory.mktemp("logs") / "planning.log", (told.__name__,))
+    made = Aside(tmp_path_factory.mktemp("logs") / "planning.log", (views.__name__,))
     yield made
     made.close()
 
@@ -166,18 +166,19 @@ def is_over(pid: int) -> bool:
 def test_large_companies_are_planned_there_and_small_ones_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = company(*(workload(name, growth=0.5) for name in ("a", "b", "c")))
     questions: list[tuple[Any, ...]] = [
-        (told.whole, None), (told.why, "a"), (told.because, "b"), (told.what_if, whatif.parse([], [], ["a=x9"], [])),
-        (told.replanned, {"a": 3.0}), (told.coming, 6, 3), (told.ways, {}), (routes.routes,),
-        (told.whole_text, told.Page(1, search="B")),
+        (views.whole, None), (views.why, "a"), (views.because, "b"),
+        (views.what_if, whatif.parse([], [], ["a=x9"], [])),
+        (views.replanned, {"a": 3.0}), (views.coming, 6, 3), (views.ways, {}), (routes.routes,),
+        (views.whole_text, views.Page(1, search="B")),
     ]  # fmt: skip
     here = [function(solved(facts), *arguments) for function, *arguments in questions]
-    with planned.aside(tmp_path, (told.__name__, routes.__name__)) as (made, urgent):
-        assert planned.told(told.whole, facts, None) == here[0] and made.pid is None
+    with planned.aside(tmp_path, (views.__name__, routes.__name__)) as (made, urgent):
+        assert planned.told(views.whole, facts, None) == here[0] and made.pid is None
         monkeypatch.setattr(planned, "AT_ONCE", 0)
         there = [planned.told(function, facts, *arguments) for function, *arguments in questions]
         assert made.pid is not None
         with pytest.raises(NotFound) as refused:
-            planned.told(told.why, facts, "nobody")
+            planned.told(views.why, facts, "nobody")
         assert refused.value.code == "workload_unknown" and "a, b, c" in refused.value.hint
         assert urgent.pid is None and planned.asked(routes.nowhere, facts, urgent=True) == {}
         assert urgent.pid not in (None, made.pid)

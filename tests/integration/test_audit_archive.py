@@ -26,7 +26,7 @@ from psycopg_pool import ConnectionPool
 from tests.integration.test_archive import add
 from typer.testing import CliRunner
 
-from groundplan.api.audit import leaving
+from groundplan.api.audit import call_archive
 from groundplan.api.context import Services
 from groundplan.api.routes import audit as routes
 from groundplan.cli import archived_log
@@ -81,7 +81,7 @@ def keep(home: Home, database: Database, tmp_path: Path) -> Iterator[Callable[..
     def keep(url: str | None = str(tmp_path / "facts"), **other: Any) -> int:
         settings = replace(load_settings({}), archive_url=url, **other)
         clock = ManualClock(datetime.now(UTC))
-        return leaving.keep(Services(home, settings, None, False, None, pool, clock), SPAN)  # type: ignore[arg-type]
+        return call_archive.keep(Services(home, settings, None, False, None, pool, clock), SPAN)  # type: ignore[arg-type]
 
     yield keep
     pool.close()

@@ -21,8 +21,8 @@ from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 from tests.integration.this_day import OfToday, of_today, today
 
-from groundplan.api.cost.ahead import Covered, nearest
 from groundplan.api.cost.book import DIMENSIONS
+from groundplan.api.cost.forecasts import Covered, nearest
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO

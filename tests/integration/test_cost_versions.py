@@ -17,10 +17,10 @@ import pytest
 from tests.unit.test_placement_release import blueprint
 
 from groundplan.api.cost import book as cost_book
-from groundplan.api.cost import own as cost_own
+from groundplan.api.cost import breakdowns as cost_spread
+from groundplan.api.cost import declared_costs as cost_rules
+from groundplan.api.cost import own_hardware as cost_own
 from groundplan.api.cost import receipt as cost_receipt
-from groundplan.api.cost import rules as cost_rules
-from groundplan.api.cost import spread as cost_spread
 from groundplan.api.cost import what_if as cost_what_if
 from groundplan.api.cost.book import Days
 from groundplan.blueprint import artifact

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.interleaved import Conn, Halt, beside, patient, until_it_waits
 from tests.integration.test_identity import ACME, refused
 
-from groundplan.api.watch import access_rights, passkeys_waiting
+from groundplan.api.watch import access_rights, unconfirmed_passkeys
 from groundplan.core.audit import OPERATOR
 from groundplan.core.audit.entry import person_actor
 from groundplan.core.database import connect
@@ -242,7 +242,7 @@ def test_a_directory_that_makes_one_name_twice_at_once_does_not_wait_for_itself(
     assert found == {type(None), Conflict}, "one of them has it"
 
 
-@pytest.mark.parametrize("kind", [access_rights.EMERGENCY, passkeys_waiting.KIND])
+@pytest.mark.parametrize("kind", [access_rights.EMERGENCY, unconfirmed_passkeys.KIND])
 def test_what_two_find_at_once_is_found(
     database: Database, one: Conn, other: Conn, people: dict[str, UUID], kind: str
 ) -> None:
@@ -255,7 +255,7 @@ def test_what_two_find_at_once_is_found(
         else:
             key = Passkey(who.bytes, who, b"", 0, "", now, OPERATOR, None, None, None, None)
             assert passkey_store.insert(conn, key)
-            passkeys_waiting.tell(conn, now)
+            unconfirmed_passkeys.tell(conn, now)
 
     halt = Halt(other, "UPDATE finding SET closed_at")
     tell(one, people["ben"])

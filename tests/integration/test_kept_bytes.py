@@ -14,7 +14,7 @@ from tests.unit.test_placement_release import blueprint
 
 from groundplan.api.cost import book as cost_book
 from groundplan.api.cost.book import Days
-from groundplan.api.watch import kept_samples
+from groundplan.api.watch import storage_samples
 from groundplan.blueprint.model import Allocation, Blueprint, Grounding, Site, Workload
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -77,7 +77,7 @@ def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database
     with psycopg.connect(database.urls["control"]) as conn:
         today = NOW.date()
         release(conn, served(), NOW - timedelta(days=1))
-        assert not kept_samples.sample(conn, served(), NOW), "sampling begins with the first that is kept"
+        assert not storage_samples.sample(conn, served(), NOW), "sampling begins with the first that is kept"
         assert kept_store.due(conn, today) and paid(conn, today, today) == {}
         put(conn, "handbook", "é" * 500_001)
         put(conn, "unused", "x" * 77)
@@ -85,12 +85,12 @@ def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database
         assert now["object_storage", "ask"] == (cost(500_001, 2), "estimated"), "until then what is kept now"
         assert now["object_storage", ""] == (cost(77, 2), "estimated"), "what no workload is given is of nobody"
         conn.execute("INSERT INTO content_delta VALUES ('write', 3, 9000), ('gone', 2, 8000)")
-        assert kept_samples.sample(conn, served(), NOW)
-        assert not kept_samples.sample(conn, served(), NOW + timedelta(hours=3)), "a day is sampled once"
+        assert storage_samples.sample(conn, served(), NOW)
+        assert not storage_samples.sample(conn, served(), NOW + timedelta(hours=3)), "a day is sampled once"
         conn.execute("DELETE FROM document")
         assert not kept_store.add(conn, NOW + timedelta(hours=4), []), "and what was written stays"
         later = NOW + timedelta(days=2)
-        assert kept_samples.sample(conn, served(), later)
+        assert storage_samples.sample(conn, served(), later)
         assert kept_store.samples(conn, "documents", today, today)[today] == {"": 77, "ask": 500_001, "write": 500_001}
         logs = {("logs", "write"): (cost(9000, 1), "measured"), ("logs", ""): (cost(8000, 1), "measured")}
         expected = {

@@ -15,7 +15,7 @@ from tests.integration.test_release import BASE, Conn, FixedClock, clock, conn, 
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
 from groundplan.api.release import Releases
-from groundplan.api.watch import place_changes
+from groundplan.api.watch import placement_ramps
 from groundplan.blueprint.model import Ramp
 from groundplan.catalog.loader import load_files
 from groundplan.core.database import connect
@@ -101,15 +101,15 @@ def test_a_new_place_at_which_calls_fail_gets_no_more_of_them(
         services.releases.apply(conn, "operator", files("deployments: [other, own]"), "cheaper")
     clock.time += timedelta(hours=2)
     attempts(database, clock.time, failed=10, ok=30)
-    assert place_changes.look(services) is None
+    assert placement_ramps.look(services) is None
     with services.transaction() as conn:
-        (found,) = finding_store.findings(conn, kinds=[place_changes.KIND])
+        (found,) = finding_store.findings(conn, kinds=[placement_ramps.KIND])
         assert "25% of the attempts at other fail: it keeps 10% of the calls" in found["message"]
     clock.time += timedelta(hours=2)
     attempts(database, clock.time, failed=0, ok=30)
-    assert place_changes.look(services) == 3
+    assert placement_ramps.look(services) == 3
     with services.transaction() as conn:
-        assert not finding_store.findings(conn, kinds=[place_changes.KIND]), "what no longer holds is closed"
+        assert not finding_store.findings(conn, kinds=[placement_ramps.KIND]), "what no longer holds is closed"
 
 
 def called(database: Database, now: datetime, days: int) -> None:

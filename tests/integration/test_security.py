@@ -15,7 +15,7 @@ import pytest
 from fastapi.routing import APIRoute
 from tests.integration.test_api_control import WORKSPACE, Control, running
 
-from groundplan.api.access.rights import listed
+from groundplan.api.access.authorization import listed
 from groundplan.console import (
     actions,
     calls,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from starlette.routing import Match, Route
 
-from groundplan.api.access.door import routes_of
+from groundplan.api.access.protected_routes import routes_of
 from groundplan.api.routes import ALL, PAGES
 from groundplan.console.app import ROUTERS, STATIC
 

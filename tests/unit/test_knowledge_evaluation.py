@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundplan.api.knowledge import labelled
+from groundplan.api.knowledge import labelled_questions
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.evaluation import draft, plot
 from groundplan.knowledge.evaluation.asked import Given, Span, figures
@@ -292,7 +292,7 @@ def test_how_often_a_reranker_gave_no_order_is_counted() -> None:
 
 def test_as_many_passages_are_asked_for_as_recall_is_told_of() -> None:
     depth = int(NAMES[1].partition("@")[2])
-    assert labelled._DEPTH == depth <= MAX_PASSAGES
+    assert labelled_questions._DEPTH == depth <= MAX_PASSAGES
 
 
 QUESTION = {"question": "How much leave?", "person": "ben@acme.example", "workload": "w", "documents": ["s/a.md"]}
@@ -320,24 +320,24 @@ def test_a_wrong_line_of_questions_is_named(tmp_path: Path, line: str, told: str
     file = tmp_path / "questions.jsonl"
     file.write_bytes(f"{json.dumps(QUESTION)}\n{line}\n".encode("latin-1"))
     with pytest.raises(Invalid) as caught:
-        labelled.lines(file, "questions.jsonl")
+        labelled_questions.lines(file, "questions.jsonl")
     assert caught.value.code == "questions_file" and caught.value.hint
     assert caught.value.message.startswith("questions.jsonl") and told in caught.value.message
     with pytest.raises(Invalid, match=r"outside the workspace"):
-        labelled.read(tmp_path / "inner", "../questions.jsonl")
+        labelled_questions.read(tmp_path / "inner", "../questions.jsonl")
 
 
 def test_questions_keep_the_number_of_their_line(tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     draft_line = json.dumps({**QUESTION, "state": "draft"})
     file.write_text(f"\ufeff\r\n{draft_line}\r\n\r\n{json.dumps(QUESTION)}\r\n", encoding="utf-8")
-    lines, drafts = labelled.lines(file, file.name)
+    lines, drafts = labelled_questions.lines(file, file.name)
     assert ([line.number for line in lines], lines[0].question.documents, drafts) == ([4], ["s/a.md"], 1)
     file.write_text(draft_line)
     with pytest.raises(Invalid, match=r"0 questions and 1 drafts that nobody accepted"):
-        labelled.lines(file, file.name)
+        labelled_questions.lines(file, file.name)
     with pytest.raises(Invalid, match=r"cannot be read: No such file"):
-        labelled.lines(tmp_path / "nowhere", "nowhere")
+        labelled_questions.lines(tmp_path / "nowhere", "nowhere")
 
 
 def test_what_is_wrong_in_a_file_of_drafts_leaves_it_as_it_was(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from groundplan.api.audit.data_room import forget_killed
 from groundplan.api.audit.log_check import LogCheck
-from groundplan.api.audit.room import forget_killed
 from groundplan.api.genesis import take_up_keys
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog

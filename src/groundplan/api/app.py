@@ -29,7 +29,7 @@ from psycopg.abc import RV, PQGen
 from psycopg_pool import ConnectionPool
 
 from groundplan.api import background, controls, errors
-from groundplan.api.access.door import routes_of
+from groundplan.api.access.protected_routes import routes_of
 from groundplan.api.audit.failed_sign_ins import FailedSignIns
 from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.calls.live import Calls
@@ -40,7 +40,7 @@ from groundplan.api.http.protocol import ControlProtocol
 from groundplan.api.http.security import LOCAL_HOSTS, LocalOnly
 from groundplan.api.http.shutdown import OpenRequests
 from groundplan.api.knowledge.ingest import Indexing
-from groundplan.api.placement import told
+from groundplan.api.placement import views
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
 from groundplan.core import logs
@@ -103,7 +103,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
         with ExitStack() as stack:
             pool.open(wait=True, timeout=30)
             stack.callback(pool.close)
-            stack.enter_context(planned.aside(home.logs, (told.__name__, routes.__name__)))
+            stack.enter_context(planned.aside(home.logs, (views.__name__, routes.__name__)))
             genesis_if_empty(home, settings, workspace, demo)
             app.state.log_check.start()
             stack.callback(app.state.log_check.stop)

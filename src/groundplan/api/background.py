@@ -10,7 +10,7 @@ from typing import Final
 
 import psycopg
 
-from groundplan.api.audit import leaving, lost_stops, siem, standing, witnesses
+from groundplan.api.audit import call_archive, lost_revocations, siem, unwritten_log, witnesses
 from groundplan.api.calls import replays
 from groundplan.api.context import Services
 from groundplan.api.cost import upkeep as costs
@@ -43,11 +43,10 @@ from groundplan.api.watch import (
     approval_terms,
     budget_crossings,
     dated_prices,
+    departed_owners,
     gone_workers,
-    kept_samples,
     model_changes,
-    owners_left,
-    place_changes,
+    placement_ramps,
     policy_shadow,
     price_changes,
     prompt_changes,
@@ -55,6 +54,7 @@ from groundplan.api.watch import (
     router_drift,
     running_experiments,
     stage_ends,
+    storage_samples,
 )
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.audit.keys import load_private
@@ -82,7 +82,7 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("adding up costs", costs.FOLD_SECONDS, costs.fold),
     ("taking reviews as outcomes", costs.REVIEWS_SECONDS, costs.take_reviews),
     ("archiving facts", costs.ARCHIVE_SECONDS, costs.keep),
-    ("archiving entries of calls", leaving.KEEP_SECONDS, leaving.keep),
+    ("archiving entries of calls", call_archive.KEEP_SECONDS, call_archive.keep),
     ("writing to owners", weekly.LOOK_SECONDS, weekly.look),
     ("sending mail", mail.SEND_SECONDS, mail.send_waiting),
     ("sending security events", siem.SEND_SECONDS, siem.send_new),
@@ -90,11 +90,11 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("replaying calls", replays.LOOK_SECONDS, replays.work),
     ("closing reviews", REVIEWS_SECONDS, drop_expired_reviews),
     ("checking placement", placing.LOOK_SECONDS, placing.look),
-    ("moving workloads in steps", place_changes.LOOK_SECONDS, place_changes.look),
+    ("moving workloads in steps", placement_ramps.LOOK_SECONDS, placement_ramps.look),
     ("watching spending", anomalies.WATCH_SECONDS, anomalies.watch),
     ("checking budgets", budget_crossings.LOOK_SECONDS, budget_crossings.look),
     ("checking prices", price_changes.LOOK_SECONDS, price_changes.look_now),
-    ("sampling kept content", kept_samples.LOOK_SECONDS, kept_samples.look),
+    ("sampling kept content", storage_samples.LOOK_SECONDS, storage_samples.look),
     ("checking routers", router_drift.LOOK_SECONDS, router_drift.look_now),
     ("checking quality floors", quality_floors.LOOK_SECONDS, quality_floors.look_now),
     ("deciding experiments", running_experiments.LOOK_SECONDS, running_experiments.look),
@@ -102,7 +102,7 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("checking stages", stage_ends.LOOK_SECONDS, stage_ends.look),
     ("checking models", model_changes.LOOK_SECONDS, model_changes.look),
     ("checking rights", access_rights.LOOK_SECONDS, access_rights.look),
-    ("checking duties", owners_left.LOOK_SECONDS, owners_left.look),
+    ("checking duties", departed_owners.LOOK_SECONDS, departed_owners.look),
     ("fencing workers that are gone", gone_workers.LOOK_SECONDS, gone_workers.look),
 )
 """Name, seconds between two rounds, and work of what is done again and again."""
@@ -120,12 +120,12 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
         services.home.audit,
         load_private(services.home, "checkpoint"),
         home=services.home,
-        tell=lost_stops.tell,
+        tell=lost_revocations.tell,
     )
     sequencer.start()
     stack.callback(sequencer.stop)
-    stands = standing.Standing(services.transaction, lambda: sequencer.problem)
-    repeat(stack, PeriodicTask("watching the audit log", standing.LOOK_SECONDS, stands.look))
+    stands = unwritten_log.Standing(services.transaction, lambda: sequencer.problem)
+    repeat(stack, PeriodicTask("watching the audit log", unwritten_log.LOOK_SECONDS, stands.look))
     replay_now(services)
     indexing.start()
     stack.callback(indexing.stop)

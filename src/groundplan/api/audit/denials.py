@@ -12,7 +12,7 @@ from datetime import timedelta
 import psycopg
 from fastapi import Request
 
-from groundplan.api.access.rights import PREFIX
+from groundplan.api.access.authorization import PREFIX
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.core.audit import record

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from psycopg import Connection
 
-from groundplan.api.cost import rules as cost_rules
-from groundplan.api.cost import use as cost_use
-from groundplan.api.cost.rules import Declared
+from groundplan.api.cost import daily_usage as cost_use
+from groundplan.api.cost import declared_costs as cost_rules
+from groundplan.api.cost.declared_costs import Declared
 from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.core.months import next_first
@@ -24,7 +24,7 @@ from groundplan.economics.allocate.model import Basis, Line
 from groundplan.ledger import rollup_store
 
 DIMENSIONS: Final = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis")
-"""What lines can be summed by; `spread` has what only calls know."""
+"""What lines can be summed by; `breakdowns` has what only calls know."""
 LONGEST: Final = 3660
 FIRST_YEAR: Final = 1000
 LAST_YEAR: Final = 9000

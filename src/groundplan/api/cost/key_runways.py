@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.api.cost import calendar as cost_calendar
-from groundplan.api.cost.lasting import days_to, lasts
+from groundplan.api.cost.runway import days_to, lasts
 from groundplan.core.money import PICO, from_decimal
 from groundplan.economics.forecast.model import DAY, Series
 from groundplan.gateway.budgets.periods import ends

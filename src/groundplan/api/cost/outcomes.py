@@ -16,9 +16,9 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.api.cost import book as cost_book
-from groundplan.api.cost import rules as cost_rules
+from groundplan.api.cost import daily_usage as cost_use
+from groundplan.api.cost import declared_costs as cost_rules
 from groundplan.api.cost import store as cost_store
-from groundplan.api.cost import use as cost_use
 from groundplan.api.cost.book import Days
 from groundplan.api.served_blueprint import current_blueprint, workspace_at
 from groundplan.catalog.workload import WorkflowDoc

@@ -16,9 +16,9 @@ from psycopg import Connection
 
 from groundplan.api import served_blueprint
 from groundplan.api.cost import book as cost_book
-from groundplan.api.cost import rules as cost_rules
+from groundplan.api.cost import daily_usage as cost_use
+from groundplan.api.cost import declared_costs as cost_rules
 from groundplan.api.cost import store as cost_store
-from groundplan.api.cost import use as cost_use
 from groundplan.blueprint.model import Allocation, Deployment, Rates
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal

@@ -14,10 +14,10 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.cost import rules as cost_rules
-from groundplan.api.cost import use as cost_use
+from groundplan.api.cost import daily_usage as cost_use
+from groundplan.api.cost import declared_costs as cost_rules
 from groundplan.api.cost.book import Days
-from groundplan.api.cost.rules import Declared
+from groundplan.api.cost.declared_costs import Declared
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, known_workload, workspace_at
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid, Problem

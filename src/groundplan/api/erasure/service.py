@@ -18,7 +18,7 @@ from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.api.erasure import store
-from groundplan.api.erasure.words import as_read, unescaped
+from groundplan.api.erasure.text_matching import as_read, unescaped
 from groundplan.api.knowledge.upkeep import clear_answers
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.audit import receipt as receipts

@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.api.context import Services
-from groundplan.api.knowledge import labelled
+from groundplan.api.knowledge import labelled_questions
 from groundplan.api.knowledge.index_key import ensure_key, withdraw_keys
 from groundplan.api.local_services import post_local
 from groundplan.api.served_blueprint import current_or_none
@@ -73,10 +73,12 @@ class Bench:
         file, folder = self.blueprint.index.questions, self.services.folder()
         if file is None or folder is None:
             return None
-        found = labelled.read(folder, file)
+        found = labelled_questions.read(folder, file)
         questions = [line.question for line in found]
-        asked = [labelled.asked(self.conn, f"{file}:{line.number}", line.question) for line in found]
-        return labelled.judged(self.services, questions, [{**one, "edition": edition, "rerank": None} for one in asked])
+        asked = [labelled_questions.asked(self.conn, f"{file}:{line.number}", line.question) for line in found]
+        return labelled_questions.judged(
+            self.services, questions, [{**one, "edition": edition, "rerank": None} for one in asked]
+        )
 
 
 def have_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -> None:

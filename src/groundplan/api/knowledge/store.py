@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.knowledge.own_store import OWN, told
+from groundplan.api.knowledge.ownership_store import OWN, told
 from groundplan.core.database import select
 from groundplan.knowledge.governed.governed_store import STANDING
 

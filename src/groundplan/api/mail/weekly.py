@@ -14,8 +14,8 @@ from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.api.cost import book as cost_book
+from groundplan.api.cost import daily_usage as cost_use
 from groundplan.api.cost import store as cost_store
-from groundplan.api.cost import use as cost_use
 from groundplan.api.cost.book import Days
 from groundplan.api.mail import store as mail_store
 from groundplan.api.served_blueprint import current_or_none

@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.api.placement import serving as placement_serving
-from groundplan.api.placement.told import replanned
+from groundplan.api.placement.views import replanned
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, workspace_at
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
@@ -42,7 +42,7 @@ def company(conn: Connection[Any], services: Services) -> Company:
 def told(
     services: Services, function: Callable[[CompanyPlan, *_Arguments], _Answer], *arguments: *_Arguments, plans: int = 1
 ) -> _Answer:
-    """What a function of `told` says of the plan of what is served, without a transaction that waits for it. Raises
+    """What a function of `views` says of the plan of what is served, without a transaction that waits for it. Raises
     what it raises, `Conflict` where what is served cannot be placed, and `Unavailable`. `plans`: as many it makes."""
     with services.transaction() as conn:
         facts = company(conn, services)

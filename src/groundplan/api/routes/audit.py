@@ -10,7 +10,7 @@ from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import entries_json
 from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.caller import Caller, Reader, SignedIn

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.access.door import below_api
-from groundplan.api.access.rights import authorize
+from groundplan.api.access.authorization import authorize
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.propagation import effect_of

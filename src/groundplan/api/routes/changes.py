@@ -11,8 +11,8 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import changes_since_base, health, store
-from groundplan.api.access.door import below_api
-from groundplan.api.access.rights import authorize
+from groundplan.api.access.authorization import authorize
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using

@@ -6,7 +6,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.core.audit.store import record

@@ -11,17 +11,17 @@ from fastapi import Query
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
-from groundplan.api.cost import ahead as cost_ahead
 from groundplan.api.cost import book as cost_book
+from groundplan.api.cost import breakdowns as cost_spread
 from groundplan.api.cost import calendar as cost_calendar
+from groundplan.api.cost import forecasts as cost_ahead
 from groundplan.api.cost import outcomes as cost_outcomes
-from groundplan.api.cost import own as cost_own
-from groundplan.api.cost import spread as cost_spread
+from groundplan.api.cost import own_hardware as cost_own
 from groundplan.api.cost import what_if as cost_what_if
-from groundplan.api.cost.lasting import foreseen
+from groundplan.api.cost.runway import foreseen
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, known_workload
 from groundplan.api.unknown_names import refuse_unknown
 from groundplan.blueprint.calendar import Launch

@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import demo
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn, is_demo, is_loopback
 from groundplan.api.context import Using
 from groundplan.core.errors import Denied, NotFound

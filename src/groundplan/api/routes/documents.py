@@ -12,10 +12,10 @@ from uuid import UUID
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty, sees_all
 from groundplan.api.context import Services, Using
-from groundplan.api.knowledge import own
+from groundplan.api.knowledge import ownership
 from groundplan.api.knowledge import store as shown
 from groundplan.api.knowledge.quotes import DATA, with_quotes
 from groundplan.api.knowledge.upkeep import clear_answers
@@ -138,7 +138,7 @@ def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, 
     with services.transaction() as conn:
         found = found_document(conn, document_id)
         everything = sees_all(caller)
-        if not everything and not own.answers_for(conn, caller, found):
+        if not everything and not ownership.answers_for(conn, caller, found):
             return _as_reader(conn, caller, found)
         newer = shown.title_of(conn, found["superseded_by"]) if found["superseded_by"] else None
         if newer is not None and not everything and not _knows(conn, caller, newer["id"]):
@@ -326,14 +326,14 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
 
     Raises `Denied` (document_not_yours) for whoever may read it, `NotFound` for everybody else.
     """
-    if own.answers_for(conn, caller, found):
+    if ownership.answers_for(conn, caller, found):
         return
     try:
         require_duty(caller, DATA, f"source/{found['source']}")
     except Denied as error:
         if not (sees_all(caller) or _reads(conn, caller, found)):
             raise _unknown() from error
-        named = own.who_answers(found)
+        named = ownership.who_answers(found)
         whom = next((found[name] for name in ("steward", "owner") if found[name] in named), None)
         who = whom or "the owner of the source"
         if caller.email is not None and caller.email in (found["owner"], found["steward"]):
@@ -354,7 +354,7 @@ def _unknown() -> NotFound:
 
 def _findings(conn: Any, caller: Caller, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Those about a document, and the one about all of its folder that hold personal data, where it is one of them."""
-    subject, only = f"source/{found['source']}/{found['path']}", own.findings(conn, caller)
+    subject, only = f"source/{found['source']}/{found['path']}", ownership.findings(conn, caller)
     told = finding_store.findings(conn, kinds=["knowledge."], subject=subject, only=only)
     personal = any(not kind.startswith("!") for kind in found["personal"] or ())
     if personal and found["sensitivity"] in ("public", "internal") and all(each["kind"] != PERSONAL for each in told):
@@ -367,7 +367,7 @@ def _findings(conn: Any, caller: Caller, found: dict[str, Any]) -> list[dict[str
 def _knows(conn: Any, caller: Caller, document: UUID) -> bool:
     """Whether somebody without a duty reads another document, or answers for it."""
     other = found_document(conn, document)
-    return _reads(conn, caller, other) or own.answers_for(conn, caller, other)
+    return _reads(conn, caller, other) or ownership.answers_for(conn, caller, other)
 
 
 def _reads(conn: Any, caller: Caller, found: dict[str, Any]) -> bool:

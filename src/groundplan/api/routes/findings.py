@@ -11,10 +11,10 @@ from fastapi import Query
 from psycopg import Connection
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, SignedIn, require_duty, sees_all
 from groundplan.api.context import Using
-from groundplan.api.knowledge import own
+from groundplan.api.knowledge import ownership
 from groundplan.api.knowledge.quotes import with_quotes
 from groundplan.catalog.people import DUTIES
 from groundplan.core.audit.store import record
@@ -53,7 +53,7 @@ def findings(
     with services.transaction() as conn:
         found = finding_store.findings(
             conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=most + 1,
-            behind=None if before is None else _place(before), only=own.findings(conn, caller, closed=closed),
+            behind=None if before is None else _place(before), only=ownership.findings(conn, caller, closed=closed),
         )  # fmt: skip
         told = with_quotes(conn, caller, found[:most])
     return {"findings": told, "next": _next(found[most - 1]) if len(found) > most else None}
@@ -74,7 +74,7 @@ def _place(text: str) -> finding_store.Place:
 def kinds(services: Using, caller: SignedIn, kind: str = "", below: str = "") -> dict[str, Any]:
     """How many of each kind are open, of those that `GET /findings` shows."""
     with services.transaction() as conn:
-        return {"kinds": finding_store.kinds(conn, kind, below, own.findings(conn, caller))}
+        return {"kinds": finding_store.kinds(conn, kind, below, ownership.findings(conn, caller))}
 
 
 @router.post("/findings/{finding_id}/close")
@@ -109,7 +109,7 @@ def _may(conn: Connection[Any], caller: Caller, found: dict[str, Any]) -> None:
     no duty one that is not theirs is none (`NotFound`)."""
     if caller.person is not None and found["subject"] == f"person/{caller.person}":
         raise Denied("nobody may settle a finding about themselves", code="own_finding", hint="Ask a colleague.")
-    if own.is_own(conn, caller, found):
+    if ownership.is_own(conn, caller, found):
         return
     if not sees_all(caller) and not caller.scopes:
         raise finding_store.unknown(found["id"])

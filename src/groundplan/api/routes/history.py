@@ -6,7 +6,7 @@ import difflib
 from typing import Any
 
 from groundplan.api import store
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using

@@ -8,10 +8,10 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.api import store
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.knowledge import own
+from groundplan.api.knowledge import ownership
 from groundplan.api.knowledge.quotes import with_quotes
 from groundplan.api.routes.changes import with_approvals, with_holders
 from groundplan.api.routes.reviews import may_decide
@@ -32,7 +32,7 @@ def inbox(services: Using, caller: SignedIn) -> dict[str, Any]:
     gravest; `more`: how many there are besides, which `count` has in it. Who holds no duty has the findings and reviews
     that are theirs, and nothing else."""
     with services.transaction() as conn:
-        only = own.findings(conn, caller)
+        only = ownership.findings(conn, caller)
         findings = with_quotes(conn, caller, finding_store.findings(conn, limit=MOST, only=only))
         more = sum(finding_store.kinds(conn, only=only).values()) - MOST if len(findings) == MOST else 0
         others = [] if only is not None else _others(conn, caller)

@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Services, Using
 from groundplan.api.knowledge.editions import Bench

@@ -8,14 +8,14 @@ from msgspec import to_builtins
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import store
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Operator, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.grants import check_use
 from groundplan.api.knowledge import signals
 from groundplan.api.knowledge import store as knowledge_store
+from groundplan.api.knowledge.allowed_sources import sources_now
 from groundplan.api.knowledge.ingest import ingest_current
-from groundplan.api.knowledge.stopped import sources_now
 from groundplan.api.local_services import post_local
 from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.api.unknown_names import refuse_unknown_source

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from psycopg import Connection
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Caller, Reader, SignedIn, sees_all, workloads_of
 from groundplan.api.calls import outcome_permissions, receipts
 from groundplan.api.context import Using
-from groundplan.api.cost import meaning_saved
+from groundplan.api.cost import semantic_savings
 from groundplan.api.people import named
 from groundplan.api.routes.live import Status
 from groundplan.api.served_blueprint import current_or_none, placed
@@ -103,7 +103,7 @@ def cost(services: Using, _: Reader, workload: str | None = None, days: int | No
     since = None if days is None else hour - timedelta(days=max(1, min(days, 3660)))
     with services.transaction() as conn:
         summary = queries.cost_summary(conn, CallFilter(workload=workload, since=since))
-        meant = meaning_saved.rows(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
+        meant = semantic_savings.rows(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
         meant = [row for row in meant if workload in (None, row["workload"])]
         refuse_unknown(conn, summary["by_workload"], workload=workload)
         used = budget_use(conn, current_or_none(conn), services.clock.now())

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi.responses import PlainTextResponse
 
 from groundplan.api import controls, legal_documents
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.core.audit.store import record

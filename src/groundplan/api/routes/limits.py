@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.api import store
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, SignedIn, sees_all
 from groundplan.api.context import Services, Using
 from groundplan.api.routes.documents import Reason, found_document, may_decide

@@ -14,7 +14,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, SignedIn, caller_by_now, sees_all
 from groundplan.api.calls.live import Calls, Missed
 from groundplan.api.context import Services, Using

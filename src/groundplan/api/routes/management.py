@@ -10,7 +10,7 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import controls, corrective_actions
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.routes.controls import MAY_SHOW, Text

@@ -9,8 +9,8 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
-from groundplan.api.access.door import below_api
-from groundplan.api.access.rights import authorize
+from groundplan.api.access.authorization import authorize
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.people import named

@@ -10,13 +10,13 @@ from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api.access.door import below_api
-from groundplan.api.access.rights import authorize
+from groundplan.api.access.authorization import authorize
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.cost import own as cost_own
+from groundplan.api.cost import own_hardware as cost_own
 from groundplan.api.cost.book import Days
-from groundplan.api.placement import placing, told
+from groundplan.api.placement import placing, views
 from groundplan.api.placement import replan as placement_replan
 from groundplan.api.placement.serving import calibrated
 from groundplan.api.served_blueprint import current_blueprint, current_or_none
@@ -73,7 +73,7 @@ def show(
     """The plan of the whole company: cost by term, proven gap, comparisons, the matrix of exclusions. With `limit` what
     is told of each workload is told of so many, by name, those behind `after` with `search` in their names: `next` is
     what `after` is for those that follow, `total` how many there are in all."""
-    body = placing.told(services, told.whole_text, None if limit is None else told.Page(limit, after, search))
+    body = placing.told(services, views.whole_text, None if limit is None else views.Page(limit, after, search))
     return Response(body, media_type="application/json")
 
 
@@ -105,21 +105,21 @@ def served(
 @router.get("/placement/why/{workload}")
 def because(workload: str, services: Using, _: Reader) -> dict[str, Any]:
     """Why one workload is where it is, as figures and in words."""
-    return placing.told(services, told.why, workload, plans=2)
+    return placing.told(services, views.why, workload, plans=2)
 
 
 @router.post("/placement/what-if")
 def what_if(body: WhatIf, services: Using, _: Reader) -> dict[str, Any]:
     """Two plans side by side, with the decisions that flip. Nothing is changed."""
     changes = placing.changes(body.set, body.drop_site, body.demand, body.price)
-    return placing.told(services, told.what_if, changes, plans=2)
+    return placing.told(services, views.what_if, changes, plans=2)
 
 
 @router.post("/placement/stress")
 def stressed(body: Stress, services: Using, _: Reader) -> dict[str, Any]:
     """The plan under sampled futures, and a robust variant with what it costs."""
     return placing.told(
-        services, told.stressed, stress.Spreads(body.futures, body.load, body.price, body.seed), plans=3
+        services, views.stressed, stress.Spreads(body.futures, body.load, body.price, body.seed), plans=3
     )
 
 
@@ -187,7 +187,7 @@ def coming(
     """The coming months at the growth that is declared: who moves when, what fills up, what to commit to; and whether
     own hardware (`own`) pays at the use that was measured in the last 30 days."""
     today = services.clock.now().date()
-    found = placing.told(services, told.coming, months, step, plans=MANY)
+    found = placing.told(services, views.coming, months, step, plans=MANY)
     with services.transaction() as conn:
         own = cost_own.rows(conn, current_blueprint(conn), Days(today - OWN_DAYS, today - timedelta(days=1)))
     return {**found, "own": own, "words": [*found["words"], *(f"{row['deployment']}: {row['told']}" for row in own)]}
@@ -205,20 +205,20 @@ def ways(
     hour), and which of them nothing beats; with weights of your own, who would go where."""
     given = {"carbon_usd_tonne": carbon, "latency_usd": latency, "people_usd": people}
     asked = {name: value for name, value in given.items() if value is not None}
-    found = placing.told(services, told.ways, asked, plans=MANY)
+    found = placing.told(services, views.ways, asked, plans=MANY)
     return {"ways": found, "yours": next((each for each in found if asked and YOURS in each["name"]), None)}
 
 
 @router.get("/placement/report", response_class=HTMLResponse)
 def report(services: Using, _: Reader) -> HTMLResponse:
     """The plan as one self-contained page for the board."""
-    return HTMLResponse(placing.told(services, told.board_page, services.clock.now().date(), plans=MANY))
+    return HTMLResponse(placing.told(services, views.board_page, services.clock.now().date(), plans=MANY))
 
 
 @router.get("/placement/report.pdf")
 def report_on_paper(services: Using, caller: Reader) -> Response:
     """The same report as a PDF."""
-    body = placing.told(services, told.paper, services.clock.now().date(), plans=MANY)
+    body = placing.told(services, views.paper, services.clock.now().date(), plans=MANY)
     with services.transaction() as conn:
         record(conn, action="export.placement", actor=caller.actor, subject="company", detail={})
     return Response(body, media_type="application/pdf")

@@ -8,8 +8,8 @@ from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api.access.door import below_api
-from groundplan.api.access.rights import authorize
+from groundplan.api.access.authorization import authorize
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.catalog.prompt_edit import with_prompt

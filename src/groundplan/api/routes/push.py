@@ -10,7 +10,7 @@ import psycopg
 from fastapi import Request
 from pydantic import Field, StringConstraints
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.knowledge.quotes import DATA

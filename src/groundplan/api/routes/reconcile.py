@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from groundplan.api import served_blueprint
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Services, Using
 from groundplan.api.cost import book as cost_book

@@ -11,7 +11,7 @@ from fastapi import Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.routes.experiments import MAY_BEGIN, BudgetUsd, Name, Reviewed

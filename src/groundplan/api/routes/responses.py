@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from fastapi import Path, Query
 
-from groundplan.api.access.door import below_api
-from groundplan.api.access.rights import authorize
+from groundplan.api.access.authorization import authorize
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.unknown_names import refuse_unknown

@@ -9,8 +9,8 @@ from uuid import UUID
 from psycopg import Connection
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api.access.door import below_api
-from groundplan.api.access.rights import authorize
+from groundplan.api.access.authorization import authorize
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using

@@ -8,11 +8,11 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Operator, SignedIn, cookie_name, elsewhere, is_demo, is_loopback
 from groundplan.api.context import Services, Using
 from groundplan.api.http.lazy_routes import lazy_router
-from groundplan.api.knowledge import own
+from groundplan.api.knowledge import ownership
 from groundplan.api.people import named
 from groundplan.core.errors import Denied
 from groundplan.identity import sessions
@@ -76,7 +76,7 @@ def who_am_i(services: Using, caller: SignedIn) -> dict[str, Any]:
     """Who you are, what you hold, and the CSRF token that writes need. `owns`: whether you are owner or steward of any
     source or document, or were told of a finding."""
     with services.transaction() as conn:
-        owns = own.owns(conn, caller)
+        owns = ownership.owns(conn, caller)
     return {
         "name": caller.name,
         "email": caller.email,

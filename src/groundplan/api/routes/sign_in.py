@@ -9,14 +9,14 @@ from fastapi import Query, Request, Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api.access.door import below_api
-from groundplan.api.access.rights import held_for_company
+from groundplan.api.access.authorization import held_for_company
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, SignedIn, elsewhere
 from groundplan.api.context import Services, Using
 from groundplan.api.mail import store as mail_store
 from groundplan.api.people import named
 from groundplan.api.routes.session import signed_in
-from groundplan.api.watch import passkeys_waiting
+from groundplan.api.watch import unconfirmed_passkeys
 from groundplan.core.errors import Denied, Invalid
 from groundplan.identity import passkey_store, passkeys, session_store, sessions
 from groundplan.identity import store as people
@@ -97,7 +97,7 @@ def register(
             session_store.end(conn, sessions.hash_of(caller.session), now)
         kept = session.proof if session.proven else proof
         secret = sessions.begin(conn, session.person_id, kept, now, request.headers.get("user-agent", ""))
-        passkeys_waiting.tell(conn, now)
+        unconfirmed_passkeys.tell(conn, now)
         told = "A passkey was registered in your name; if it was not you, remove it there and tell security"
         mail_store.queue(conn, f"passkey:{passkeys.shown_id(key)[:64]}", key.person_id, told, "/you", now)
         shown = _json(conn, key)
@@ -124,7 +124,7 @@ def confirm(passkey: Hex, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         _check_confirms(conn, caller, bytes.fromhex(passkey))
         key = passkeys.confirm(conn, session_of(caller), bytes.fromhex(passkey), now)
-        passkeys_waiting.tell(conn, now)
+        unconfirmed_passkeys.tell(conn, now)
         return _json(conn, key)
 
 
@@ -137,7 +137,7 @@ def remove(passkey: Hex, services: Using, caller: SignedIn) -> dict[str, Any]:
         if key is not None and key.person_id != caller.person and not _may_end(conn, caller):
             raise _not_yours()
         done = passkeys.remove(conn, caller.actor, bytes.fromhex(passkey), now)
-        passkeys_waiting.tell(conn, now)
+        unconfirmed_passkeys.tell(conn, now)
         return _json(conn, done)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 from fastapi import Request
 
 from groundplan.api import health, store
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn, sees_all
 from groundplan.api.context import Using
 from groundplan.api.journal_lag import journal_lag
-from groundplan.api.knowledge import own
+from groundplan.api.knowledge import ownership
 from groundplan.api.routes.limits import near_limits
 from groundplan.api.served_blueprint import current_or_none, services_now
 from groundplan.api.unapplied_changes import workspace_difference
@@ -30,7 +30,7 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
         blueprint = current_or_none(conn)
         workers = store.gateways(conn)
         pending = governance.pending(conn) if whole else []
-        findings = sum(finding_store.kinds(conn, only=own.findings(conn, caller)).values())
+        findings = sum(finding_store.kinds(conn, only=ownership.findings(conn, caller)).values())
         kills = store.kills(conn)
         wanted = services_now(conn)
         near = near_limits(conn, blueprint, services.clock.now()) if whole else []

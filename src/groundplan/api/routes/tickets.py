@@ -16,7 +16,7 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.calls import outcome_permissions
 from groundplan.api.context import Services, Using

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import psycopg
 from fastapi import Query
 
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.served_blueprint import current_or_none, refuse_unserved

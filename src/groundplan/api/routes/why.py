@@ -8,12 +8,12 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.api import explain, store
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import entries_json
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.calls import receipts
 from groundplan.api.context import Services, Using
-from groundplan.api.placement import placing, told
+from groundplan.api.placement import placing, views
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import store as audit_store
@@ -31,7 +31,7 @@ SCOPES = frozenset({"workload", "deployment", "site", "source"})
 def why(subject: str, services: Using, caller: Reader) -> dict[str, Any]:
     """`{"kind", "because", "facts", "audit": [entries]}` of an id, blueprint/N, workload/NAME or placement/NAME."""
     kind, name = ("", subject) if "/" not in subject else subject.rsplit("/", 1)
-    found = placing.told(services, told.because, name, plans=2) if kind == "placement" else None
+    found = placing.told(services, views.because, name, plans=2) if kind == "placement" else None
     with services.transaction() as conn:
         if kind in SCOPES or subject == "company":
             found = _of_scope(conn, services, subject)

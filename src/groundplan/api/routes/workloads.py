@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Query
 
 from groundplan.api import overview
-from groundplan.api.access.door import below_api
+from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.readiness import readiness_json

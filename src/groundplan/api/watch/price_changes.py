@@ -15,7 +15,7 @@ import msgspec
 from psycopg import Connection
 
 from groundplan.api.context import Services
-from groundplan.api.cost import own as cost_own
+from groundplan.api.cost import own_hardware as cost_own
 from groundplan.api.cost.book import Days
 from groundplan.api.served_blueprint import current_or_none, workspace_at
 from groundplan.blueprint.model import Deployment, Rates

@@ -1,4 +1,4 @@
-"""Beside the requests: changes of place go a step further when a step is over and the new place serves its calls.
+"""Beside the requests: a gradual change of place goes a step further when a step is over and the new place serves well.
 
 A new place at which more than one attempt in twenty fails gets no more calls; the finding says how to go back.
 """

@@ -12,9 +12,9 @@ from typing import Any, Final
 from psycopg import Connection
 
 from groundplan.api.cost import store as cost_store
-from groundplan.api.cost.rules import REVIEW_HOUR, TOOL_USES, Declared, processor
+from groundplan.api.cost.declared_costs import REVIEW_HOUR, TOOL_USES, Declared, processor
 from groundplan.api.served_blueprint import current_or_none
-from groundplan.api.watch import kept_samples
+from groundplan.api.watch import storage_samples
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import from_decimal
 from groundplan.economics.allocate.divide import OF_CALLS, STORED
@@ -191,9 +191,9 @@ def _now(conn: Connection[Any], unit: str) -> dict[str, int]:
     """workload -> bytes that are kept now, until the first sample is there."""
     blueprint = current_or_none(conn)
     if _KINDS[unit] == "content":
-        kept = kept_samples.content(conn)
+        kept = storage_samples.content(conn)
     else:
-        kept = iter(()) if blueprint is None else kept_samples.documents(conn, blueprint)
+        kept = iter(()) if blueprint is None else storage_samples.documents(conn, blueprint)
     found: dict[str, int] = {}
     for each in kept:
         _add(found, each.workload, each.bytes)

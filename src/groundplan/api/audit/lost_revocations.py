@@ -1,5 +1,5 @@
-"""A finding about what was stopped, revoked or withdrawn and is in force again, since the database went back to an
-earlier moment: the files of the audit log have it. Nothing is decided again here: whoever did may have undone it since.
+"""A finding about stops, revocations and withdrawals that are lost: the database went back to an earlier moment,
+and the files of the audit log have them. Nothing is decided again here: whoever did may have undone it since.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KIND: Final = "decisions.lost"
 _ENDS: Final = frozenset({"kill", "revoked", "left", "withdrawn", "removed"})
 """Last words of actions that take something away from somebody."""
 _NAMED = 20
-log = logging.getLogger("groundplan.api.audit.lost_stops")
+log = logging.getLogger("groundplan.api.audit.lost_revocations")
 
 
 def tell(conn: Connection[Any], lost: Sequence[Entry]) -> None:

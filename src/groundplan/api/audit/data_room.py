@@ -23,7 +23,7 @@ import msgspec
 from psycopg import Connection
 
 from groundplan.api import controls
-from groundplan.api.audit import room_store
+from groundplan.api.audit import data_room_store
 from groundplan.core.audit import proof as audit_proof
 from groundplan.core.audit.verify import copy_log
 from groundplan.core.home import Home
@@ -73,12 +73,12 @@ def write_room(home: Home, conn: Connection[Any], wanted: Wanted, now: datetime,
             digests[name] = hashlib.sha256(data).hexdigest()
 
         size = _log(home, put)
-        sampled = room_store.sample(conn, wanted.since, wanted.until, wanted.workload, wanted.seed, wanted.sample)
+        sampled = data_room_store.sample(conn, wanted.since, wanted.until, wanted.workload, wanted.seed, wanted.sample)
         for call in sampled:
             _call(home, conn, call, size, put)
-        put("summary.json", _json(room_store.summary(conn, wanted.since, wanted.until, wanted.workload)))
-        put("changes.json", _json(room_store.changes(conn, wanted.since, wanted.until)))
-        put("evidence.json", _json(room_store.evidence(conn, wanted.since, wanted.until, wanted.workload)))
+        put("summary.json", _json(data_room_store.summary(conn, wanted.since, wanted.until, wanted.workload)))
+        put("changes.json", _json(data_room_store.changes(conn, wanted.since, wanted.until)))
+        put("evidence.json", _json(data_room_store.evidence(conn, wanted.since, wanted.until, wanted.workload)))
         known = controls.known(conn, now)
         for one in controls.frameworks(conn, now):
             put(f"controls/{one.framework.name}.json", _json(controls.board(one, known, now)))
@@ -97,7 +97,7 @@ def write_room(home: Home, conn: Connection[Any], wanted: Wanted, now: datetime,
             "workload": wanted.workload,
             "seed": wanted.seed,
             "sampled": [str(call) for call in sampled],
-            "calls": room_store.count(conn, wanted.since, wanted.until, wanted.workload),
+            "calls": data_room_store.count(conn, wanted.since, wanted.until, wanted.workload),
             "log_entries": size,
             "made_at": now,
             "files": dict(sorted(digests.items())),

@@ -1,4 +1,4 @@
-"""What is told of a plan: each answer of the routes of placement, in plain values. Pure.
+"""Answers of the routes of placement about a plan, as plain values. Pure.
 
 Of a large company this is done in a process of its own (`placement.planned`), so that nothing here knows of requests,
 and whatever a route tells of a plan is a function of this module.

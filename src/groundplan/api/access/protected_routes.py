@@ -1,8 +1,8 @@
-"""The door of the API: every route below /api is behind it, and is made once, as it is served.
+"""Routers of everything below /api: each route asks for authorization first, and is made once, as it is served.
 
 FastAPI makes the routes of a router anew wherever it is included, which for hundreds of them is half a second of every
 start, and each request looks for its route in one router after the other. So a router says from the beginning where its
-routes are and what they ask first, and they are taken as they are. What the door asks is `rights`.
+routes are and what they ask first, and they are taken as they are. What they ask is `authorization`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from groundplan.api.access.rights import PREFIX, authorized
+from groundplan.api.access.authorization import PREFIX, authorized
 from groundplan.api.http.lazy_routes import lazy_router
 
 
@@ -24,17 +24,17 @@ def below_api(tag: str, *, prefix: str = "", **more: Any) -> APIRouter:
 
 
 def routes_of(routers: Iterable[APIRouter]) -> list[BaseRoute]:
-    """Their routes. Raises `RuntimeError` where one would be served without being behind the door."""
+    """Their routes. Raises `RuntimeError` where one would be served without asking for authorization."""
     found = [route for router in routers for route in router.routes]
     for route in found:
-        if not _is_behind(route):
+        if not _is_protected(route):
             raise RuntimeError(
-                f"{getattr(route, 'path', route)} is not behind the door: make its router by `below_api`"
+                f"{getattr(route, 'path', route)} asks for no authorization: make its router by `below_api`"
             )
     return found
 
 
-def _is_behind(route: BaseRoute) -> bool:
+def _is_protected(route: BaseRoute) -> bool:
     if not isinstance(route, APIRoute) or not route.path.startswith(f"{PREFIX}/"):
         return False
     return any(each.dependency is authorized for each in route.dependencies)

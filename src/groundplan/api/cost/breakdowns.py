@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from groundplan.api import served_blueprint
 from groundplan.api.cost.book import Days
-from groundplan.api.cost.use import wanted
+from groundplan.api.cost.daily_usage import wanted
 from groundplan.core.errors import NotFound
 from groundplan.core.money import from_decimal
 from groundplan.economics.allocate.model import Line

@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.api.caller import Caller, sees_all
-from groundplan.api.knowledge import own_store, store
+from groundplan.api.knowledge import ownership_store, store
 from groundplan.knowledge.governed.inherit import ITS_OWN
 
 Conn = Connection[Any]
@@ -35,7 +35,7 @@ def is_own(conn: Conn, caller: Caller, finding: Mapping[str, Any]) -> bool:
 def _findings(conn: Conn, caller: Caller, *, closed: bool = False) -> list[UUID]:
     if caller.email is None or caller.person is None:
         return []
-    return own_store.findings(conn, caller.email, caller.person, closed=closed)
+    return ownership_store.findings(conn, caller.email, caller.person, closed=closed)
 
 
 def answers_for(conn: Conn, caller: Caller, document: Mapping[str, Any]) -> bool:
@@ -53,4 +53,4 @@ def who_answers(document: Mapping[str, Any]) -> set[str | None]:
 
 def owns(conn: Conn, caller: Caller) -> bool:
     """Whether anything is theirs."""
-    return caller.email is not None and own_store.owns(conn, caller.email)
+    return caller.email is not None and ownership_store.owns(conn, caller.email)

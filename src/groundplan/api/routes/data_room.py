@@ -11,8 +11,8 @@ from fastapi import Query
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
-from groundplan.api.access.door import below_api
-from groundplan.api.audit.room import LIMIT, Wanted, forget_killed, write_room
+from groundplan.api.access.protected_routes import below_api
+from groundplan.api.audit.data_room import LIMIT, Wanted, forget_killed, write_room
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.served_blueprint import current_blueprint, known_workload

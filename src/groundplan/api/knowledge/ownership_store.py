@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.api.watch.passkeys_waiting import KIND
+from groundplan.api.watch.unconfirmed_passkeys import KIND
 from groundplan.knowledge.governed.inherit import ITS_OWN
 
 Conn = Connection[Any]

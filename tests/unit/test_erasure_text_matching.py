@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from groundplan.api.erasure.words import as_read, unescaped
+from groundplan.api.erasure.text_matching import as_read, unescaped
 
 NAME = "Zoë Strauß"
 

@@ -14,7 +14,7 @@ from groundplan.api.cost import calendar as cost_calendar
 from groundplan.api.cost import key_runways
 from groundplan.api.cost.book import Days
 from groundplan.api.cost.key_runways import LATELY_DAYS
-from groundplan.api.cost.lasting import HISTORY_DAYS, days_to, lasts
+from groundplan.api.cost.runway import HISTORY_DAYS, days_to, lasts
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, known_workload
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO, format_usd, from_decimal

@@ -6,8 +6,8 @@ import pytest
 from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 
-from groundplan.api.access.door import below_api, routes_of
-from groundplan.api.access.rights import authorized
+from groundplan.api.access.authorization import authorized
+from groundplan.api.access.protected_routes import below_api, routes_of
 from groundplan.api.routes import ALL
 
 
@@ -34,12 +34,12 @@ def test_every_route_says_where_it_is_and_asks_before_anything_else() -> None:
 )
 def test_a_route_beside_the_door_is_not_served(router: APIRouter) -> None:
     router.add_api_route("/open", answer)
-    with pytest.raises(RuntimeError, match=r"/open is not behind the door"):
+    with pytest.raises(RuntimeError, match=r"/open asks for no authorization"):
         routes_of([below_api("cost"), router])
 
 
 def test_a_router_of_another_kind_of_route_is_not_served_either() -> None:
     router = below_api("cost")
     router.add_route("/plain", lambda _: None)  # type: ignore[arg-type, return-value]
-    with pytest.raises(RuntimeError, match="/plain is not behind the door"):
+    with pytest.raises(RuntimeError, match="/plain asks for no authorization"):
         routes_of([router])
