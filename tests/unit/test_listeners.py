@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.contract.ways import Authority
 
-from groundplan.api import not_well
+from groundplan.api import health
 from groundplan.api.context import Services
 from groundplan.cli.doctor import _certificate
 from groundplan.cli.listeners import files_of, open_listeners, with_tls
@@ -100,10 +100,10 @@ def test_doctor_says_how_long_the_certificate_holds(tmp_path: Path, days: int, s
         Services(place, PLAIN, None, False, None, None, SystemClock()).certificate()  # type: ignore[arg-type]
         for place in (home, Home(tmp_path))
     ]
-    assert named == [ServerFiles(cert, key), None] and not_well.certificate(None, now) == []
-    assert bool(not_well.certificate(ServerFiles(cert, key), now)) is (state != "ok")
+    assert named == [ServerFiles(cert, key), None] and health.certificate(None, now) == []
+    assert bool(health.certificate(ServerFiles(cert, key), now)) is (state != "ok")
     key.write_text("")
-    (told,) = not_well.certificate(ServerFiles(cert, key), now)
+    (told,) = health.certificate(ServerFiles(cert, key), now)
     assert "cannot be used" in told and "one that starts serves nobody" in told
     assert [check.state for check in _certificate(Home(tmp_path), settings)] == ["bad"]
     assert list(_certificate(Home(tmp_path), PLAIN)) == []

@@ -24,7 +24,7 @@ from groundplan.api.knowledge.upkeep import replay_now
 from groundplan.api.knowledge.upkeep import sweep_now as upkeep
 from groundplan.api.mail import smtp as mail
 from groundplan.api.mail import weekly
-from groundplan.api.periodic import Every, PeriodicTask
+from groundplan.api.periodic import PeriodicTask
 from groundplan.api.placement import placing
 from groundplan.api.retention import (
     NAMES_SECONDS,
@@ -114,7 +114,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     repeat(stack, PeriodicTask("taking over kills", WATCH_SECONDS, partial(take_over_kills, services)))
     replay_erasures(services)
     noting = partial(note_database, services.home, services.settings)
-    repeat(stack, Every("noting which database this is", NOTE_SECONDS, noting))
+    repeat(stack, PeriodicTask("noting which database this is", NOTE_SECONDS, noting))
     sequencer = Sequencer(
         database_url(services.home, services.settings, "control"),
         services.home.audit,

@@ -41,7 +41,7 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
     problems += health.ledger(services.home, workers, services.clock.now())
     problems += health.secrets(blueprint)
     problems += request.app.state.searching.problems(wanted)
-    problems += not_well.certificate(services.certificate(), services.clock.now())
+    problems += health.certificate(services.certificate(), services.clock.now())
     return {
         "blueprint": blueprint.number if blueprint else None,
         "company": blueprint.company if blueprint else None,
