@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from groundplan.console.render import templates
-from groundplan.core.words import counted, each
+from groundplan.core.words import counted, each, written
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,26 @@ from groundplan.core.words import counted, each
 )
 def test_one_is_singular_and_everything_else_is_not(number: int, words: tuple[str, ...], told: str) -> None:
     assert counted(number, *words) == told
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (["finance", "hr"], "finance, hr"),
+        (True, "yes"),
+        ([{"use": "own", "words": ["refund", "lawyer"], "longer": None}], "{use: own, words: [refund, lawyer]}"),
+        ({"training": False, "retention_days": 0}, "{training: no, retention_days: 0}"),
+    ],
+)
+def test_what_was_declared_is_told_as_people_write_it(value: object, told: str) -> None:
+    assert written(value) == told
+
+
+def test_what_lies_deeper_than_anybody_writes_is_left_out() -> None:
+    value: object = "end"
+    for _ in range(5_000):
+        value = {"in": [value]}
+    assert written(value).count("in: ") < 10 and "…" in written(value)
 
 
 def test_a_period_has_its_article() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+_DEEPEST = 8
+
 
 def each(period: str) -> str:
     """`a day`, `an hour`, `in total`."""
@@ -14,6 +16,25 @@ def each(period: str) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """`1 workload`, `2 workloads`, `1,204 entries` (`many` where it is not `one` with an s)."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def written(value: object) -> str:
+    """What was read from YAML or JSON, as people write it in a line: `a, b`, `yes`, `{use: own, words: [refund]}`. Of
+    what is in braces nothing is said that is empty; what lies deeper than people write is `…`."""
+    if isinstance(value, list | tuple):
+        return ", ".join(_inner(each, 1) for each in value)
+    return _inner(value, 0)
+
+
+def _inner(value: object, depth: int) -> str:
+    if isinstance(value, dict | list | tuple) and depth > _DEEPEST:
+        return "…"
+    if isinstance(value, dict):
+        given = ((key, each) for key, each in value.items() if each is not None and each not in ("", [], {}))
+        return f"{{{', '.join(f'{key}: {_inner(each, depth + 1)}' for key, each in given)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_inner(each, depth + 1) for each in value)}]"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

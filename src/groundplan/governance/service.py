@@ -18,6 +18,7 @@ from psycopg import Connection
 from groundplan.core import audit
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
+from groundplan.core.words import written
 from groundplan.governance import store
 from groundplan.governance.model import ASKED, Asked, Change, Given, Need, Standing
 from groundplan.governance.parts import AT_GATEWAYS, KINDS, asked_digest
@@ -95,9 +96,8 @@ def ask(conn: Connection[Any], actor: str, asked: Asked, *, seats: int, at: date
                 return held
             raise Conflict("this is approved already", code="approved_already", hint=f"See change {held.id}.")
     needs = tuple(Need("company", duty) for duty in duties)
-    summary: dict[str, Any] = {
-        "fields": [{"field": name, "old": None, "new": value} for name, value in sorted(asked.what.items())]
-    }
+    told = {name: None if value is None else written(value) for name, value in sorted(asked.what.items())}
+    summary: dict[str, Any] = {"fields": [{"field": name, "old": None, "new": text} for name, text in told.items()]}
     summary |= {"price": price} if price else {}
     change = Change(
         new_id(), digest, asked.kind, asked.subject, 0, summary, needs, actor, at, "pending", None, None,

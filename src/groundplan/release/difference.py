@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from groundplan.blueprint import model as bp
+from groundplan.catalog.units import said
 from groundplan.core.canonical import digest
 from groundplan.core.money import PICO, plain, to_decimal
+from groundplan.core.words import written
 from groundplan.release.compile.grants import FIELDS, moved, shown_grants
 from groundplan.release.model import Difference, Field
 
@@ -22,6 +24,26 @@ _MONEY = frozenset(
     }
 )  # fmt: skip
 """Fields that hold picodollars, told as dollars."""
+_SHARES = frozenset({"experiment.share", "keep.share", "review.share"})
+"""Fields that hold ten-thousandths, told in percent."""
+_FRACTIONS = frozenset(
+    {
+        "cache.semantic.bound", "cache.semantic.check", "experiment.guard_tolerance", "experiment.tolerance",
+        "needs.quality", "price_band", "reliability.hedge.at_most", "routing.cascade.confidence", "routing.floor",
+        "routing.keep",
+    }
+)  # fmt: skip
+"""Fields from 0 to 1, told in percent."""
+_DECLARED = {
+    "batch_concurrent": "batches.concurrent", "cache.max_bytes": "cache.max_size", "cache.seconds": "cache.ttl",
+    "cache.semantic.bound": "cache.semantic.wrong_at_most", "connect_ms": "timeouts.connect",
+    "file_bytes": "files.max_size", "first_token_ms": "timeouts.first_token",
+    "grounding.max_bytes": "grounding.max_size", "guardrails.hold_bytes": "guardrails.hold_back",
+    "guardrails.max_input_bytes": "guardrails.input.max_size",
+    "guardrails.max_output_bytes": "guardrails.output.max_size", "idle_ms": "timeouts.idle", "keep.seconds": "keep.for",
+    "max_output_tokens": "max_output", "audio_seconds": "audio",
+}  # fmt: skip
+"""Fields that have another name in the workspace."""
 _EACH = {
     "request": "", "image": "", "search": "", "minute": "/minute", "characters": "/Mchar", "long_above": "",
     "flagged": "", "shortest": "",
@@ -147,7 +169,7 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
         return [
             pair for each in value for pair in _flat(f"{name.removesuffix('.windows')}.{_hours(each)}", each["rates"])
         ]
-    return [(name, _text(name, value))]
+    return [(_DECLARED.get(name, name).removesuffix("_ms"), _text(name, value))]
 
 
 def _says_nothing(name: str) -> bool:
@@ -161,14 +183,20 @@ def _hours(window: dict[str, Any]) -> str:
 
 
 def _text(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, list) and name in FIELDS:
         return shown_grants(msgspec.convert(value, list[bp.Grant]))
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
+    if isinstance(value, list | bool):
+        return written(value)
     if isinstance(value, int) and name in _MONEY:
         return _usd(value)
+    if name.endswith("_ms"):
+        return str(said(value, "800ms"))
+    if name in ("cache.seconds", "keep.seconds", "audio_seconds"):
+        return str(said(value * 1000, "800ms"))
+    if name.endswith("_bytes") and name != "guardrails.hold_bytes":
+        return str(said(value, "8 kB"))
+    if name in _SHARES or name in _FRACTIONS or name.startswith("routing.quality."):
+        return str(said(value / 10_000 if name in _SHARES else value, "5%"))
     if isinstance(value, int) and name.startswith("rates."):
         last = "image" if ".images." in name else name.rpartition(".")[2]
         counts = {"long_above": "tokens", "shortest": "seconds"}
