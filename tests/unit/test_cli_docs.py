@@ -104,6 +104,12 @@ def test_every_command_gives_json_to_who_asks() -> None:
     assert [name for name, takes in known.items() if name not in groups and "--json" not in takes] == []
 
 
+def test_a_reason_is_given_by_the_same_option_everywhere() -> None:
+    takes_reasons = {name: takes for name, takes in options().items() if "--reason" in takes}
+    assert [name for name, takes in takes_reasons.items() if "-m" not in takes] == []
+    assert {"knowledge delete", "kill", "approve", "rollback"} <= takes_reasons.keys()
+
+
 def test_what_every_command_takes_comes_last_in_its_help() -> None:
     last = {name: [word for word in takes if word in ("--home", "--json")] for name, takes in options().items()}
     assert [name for name, takes in options().items() if takes[len(takes) - len(last[name]) :] != last[name]] == []

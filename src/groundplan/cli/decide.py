@@ -19,7 +19,7 @@ from groundplan.core.errors import Unavailable
 
 PAUSE_SECONDS = 1.0
 Change = Annotated[str, typer.Argument(metavar="CHANGE", help="ID of the change, from `groundplan changes list`.")]
-Comment = Annotated[str, typer.Option("--comment", "-m", help="Reason, kept with the decision.")]
+Comment = Annotated[str, typer.Option("--comment", "--reason", "-m", help="Reason, kept with the decision.")]
 Wait = Annotated[int, typer.Option("--wait", min=1, max=600, help="Seconds to wait for the confirmation.")]
 
 

@@ -18,7 +18,7 @@ from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
 
-Reason = Annotated[str, typer.Option("--reason", help="Reason, kept in the audit log.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the audit log.")]
 Document = Annotated[str, typer.Argument(metavar="DOCUMENT", help="ID of the document, or SOURCE/PATH.")]
 TEXT = frozenset({".md", ".txt", ".html", ".csv", ".json"})
 
@@ -241,7 +241,7 @@ def held(
     which: Annotated[
         str | None, typer.Argument(metavar="VERSION", help="ID of a held version: print its text.")
     ] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why the text is read; kept in the audit log.")] = "",
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why the text is read; kept in the audit log.")] = "",
     source: Annotated[str | None, typer.Option("--source", help="Only documents of this source.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
