@@ -19,6 +19,7 @@ from groundplan import console
 from groundplan.console import charts, cost, receipt
 from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
+from groundplan.console.paged import Part
 from groundplan.console.plan_svg import AREAS, PlanView, ground_plan
 from groundplan.console.render import (
     Instead,
@@ -266,6 +267,10 @@ def test_what_was_unusual_is_marked_on_its_day() -> None:
         ({"kind": "knowledge.stale", "subject": "source/h/a", "detail": {"document": "4"}}, "/knowledge/documents/4"),
         ({"kind": "knowledge.reader_unknown", "subject": "source/h/reader:x", "detail": {}}, "/knowledge/findings"),
         ({"kind": "gateway.silent", "subject": "gateway/1"}, "/operations"),
+        ({"kind": "governance.shadow_refuses", "subject": "policy/a", "detail": {}}, "/governance/rules"),
+        ({"kind": "governance.prompt_changed", "subject": "prompt/a b"}, "/governance/prompts/a%20b"),
+        ({"kind": "erasure", "subject": "erasure/0191"}, "/governance/erasures/0191"),
+        ({"kind": "knowledge.index", "subject": "index/2"}, "/knowledge/index"),
         ({"kind": "exception", "subject": "company", "detail": {}}, ""),
         ({"kind": "x", "subject": "workload/../../kill?x=\"><script>", "detail": {}},
          "/workloads/..%2F..%2Fkill%3Fx%3D%22%3E%3Cscript%3E"),
@@ -273,6 +278,37 @@ def test_what_was_unusual_is_marked_on_its_day() -> None:
 )  # fmt: skip
 def test_what_waits_leads_to_the_page_about_it(item: dict[str, Any], leads_to: str) -> None:
     assert page_of(item) == leads_to
+
+
+def test_what_is_wholly_new_has_no_column_of_what_it_was() -> None:
+    fields = vars(templates.get_template("change_part.html").module)["fields"]
+    new = {"field": "readers", "old": None, "new": "finance, hr"}
+    assert "From" not in fields([new]) and "finance, hr" in fields([new])
+    both = fields([new, {"field": "stage", "old": "pilot", "new": None}])
+    assert both.count('data-label="From"') == both.count('data-label="To"') == 2 and "pilot" in both
+    assert "Nothing that is served." in fields([])
+
+
+def test_how_calls_are_replayed_is_said_where_some_are_kept() -> None:
+    template = templates.get_template("experiments.html")
+
+    def shown(*, keeps: bool) -> str:
+        choice = {"name": "helper", "keeps": keeps, "waits": "", "candidates": ["b"], "answers": "a", "stage": "pilot"}
+        part = Part([choice], 1, "", None, None)
+        common: dict[str, Any] = {
+            "csrf": "x",
+            "tab": "Experiments",
+            "running": [],
+            "waiting": [],
+            "over": [],
+            "replays": [],
+        }
+        common |= {"choices": part.rows, "part": part, "workload": ""}
+        common |= vars(templates.get_template("parts.html").module)
+        return "".join(template.blocks["main"](template.new_context(common)))
+
+    assert "below, with" in shown(keeps=True) and "/do/replay-start" in shown(keeps=True)
+    assert "below, with" not in shown(keeps=False) and "keep: {content: redacted}" in shown(keeps=False)
 
 
 def test_a_name_that_turns_its_letters_round_shows_that_it_does() -> None:

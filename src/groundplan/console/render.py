@@ -90,9 +90,19 @@ def page_of(item: dict[str, Any]) -> str:
     if holds := item.get("detail", {}).get("holds"):
         return f"/knowledge/documents?{urlencode({'source': item['detail']['source'], 'holds': holds})}"
     what, _, name = item["subject"].partition("/")
-    if path := {"change": "/governance/changes", "review": "/governance/reviews", "workload": "/workloads"}.get(what):
+    if path := _PAGES_OF_ONE.get(what):
         return f"{path}/{quote(name, safe='')}"
-    return {"source": "/knowledge/findings", "gateway": "/operations", "deployment": "/operations"}.get(what, "")
+    return _PAGES_OF_ALL.get(what, "")
+
+
+_PAGES_OF_ONE = {
+    "change": "/governance/changes", "erasure": "/governance/erasures", "prompt": "/governance/prompts",
+    "review": "/governance/reviews", "workload": "/workloads",
+}  # fmt: skip
+_PAGES_OF_ALL = {
+    "deployment": "/operations", "gateway": "/operations", "index": "/knowledge/index", "policy": "/governance/rules",
+    "source": "/knowledge/findings",
+}  # fmt: skip
 
 
 _TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")

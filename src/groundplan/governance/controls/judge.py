@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from groundplan.catalog.people import DUTIES
+from groundplan.core.words import counted
 from groundplan.governance.controls.model import Facts, Verdict
 from groundplan.governance.risk.eu_ai_act import classify
 
@@ -112,7 +113,9 @@ def data(f: Facts, _: date) -> Verdict:
         return Verdict(False, f"no active owner: {', '.join(lost)}", detail, "/knowledge")
     if grave:
         return Verdict(False, f"critical or high findings are open: {', '.join(grave)}", detail, "/knowledge")
-    says = f"{len(f.sources)} sources, each with an active owner" if f.sources else "it uses no governed data"
+    says = (
+        f"{counted(len(f.sources), 'source')}, each with an active owner" if f.sources else "it uses no governed data"
+    )
     return Verdict(True, says, detail, "/knowledge")
 
 
