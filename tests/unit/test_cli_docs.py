@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from groundplan.catalog.check import validate
 from groundplan.cli.main import app
@@ -26,6 +29,8 @@ from groundplan.core import errors
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
+NO_ROUTES = ("/api/openapi.json", "/api/access/access.cedar", "/api/chat", "/api/replay", "/api/scim/v2")
+"""What describes the API, a file, a path of Ollama, one between our own processes, and the front of a directory."""
 AROUND = """\
 {kind: company, name: acme, format: 1}
 ---
@@ -123,6 +128,60 @@ def test_what_is_to_be_typed_exists(page: str) -> None:
     told += re.findall(r"^ *(?:\.venv/bin/)?groundplan ([a-z][^#\n&]*)", text, re.MULTILINE)
     known = options()
     assert [(line, wrong) for line in told if (wrong := misled(line, known))] == []
+
+
+def unparsed(line: str, *, whole: bool) -> str:
+    """Why the program would refuse a command line (without `groundplan`); empty where it takes it. What may be left out
+    (`[--ab]`) is left in; of alternatives (`list | show ID`) each is tried. `whole`: it has all that it needs."""
+    first, *others = re.split(r" \| (?=[a-z])", re.sub(r" > \S+$", "", line).replace("[", "").replace("]", ""))
+    command, words = typer.main.get_command(app), shlex.split(first)
+    taken: list[str] = []
+    context = command.make_context("groundplan", [], resilient_parsing=True)
+    while isinstance(command, TyperGroup) and words and (inner := command.get_command(context, words[0])):
+        taken.append(words.pop(0))
+        command = inner
+    if taken and (words or whole):
+        try:
+            command.make_context("groundplan", [re.sub(r"^N$", "1", word) for word in words])
+        except TyperException as error:
+            if whole or not re.search(r"^Missing|requires an argument", str(error)):
+                return str(error)
+    group = " ".join(taken[:-1])
+    return next(filter(None, (unparsed(f"{group} {other}", whole=whole) for other in others)), "")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_to_be_typed_is_taken_as_it_is_written(page: str) -> None:
+    """What stands on a line of its own with all that it needs; a name in a sentence may leave that out."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lines = re.findall(r"^ *(?:\.venv/bin/)?groundplan ([a-z][^#\n&]*)", text, re.MULTILINE)
+    wrong = [(line, why) for line in lines if (why := unparsed(line.strip(), whole=True))]
+    named = [line for line in re.findall(r"`groundplan ([^`]+)`", text) if line not in lines]
+    wrong += [(line, why) for line in named if (why := unparsed(line, whole=False))]
+    assert wrong == []
+
+
+def test_a_command_line_that_is_refused_is_found() -> None:
+    assert "No such option" in unparsed("keys create --workload W --colour red", whole=True)
+    assert "Missing" in unparsed("keys create", whole=True) and not unparsed("keys create", whole=False)
+    assert "extra" in unparsed("status now", whole=False)
+    assert "integer" in unparsed("placement ahead --months x", whole=False)
+    assert not unparsed("experiments list | show ID | stop ID", whole=True)
+    assert "Missing" in unparsed("experiments list | show", whole=True)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_route_of_the_api_that_is_named_exists(page: str) -> None:
+    asked = json.loads((ROOT / "src/groundplan/api/access/routes.json").read_text(encoding="utf-8"))
+    routes = [route.partition(" ") for told in asked.values() for route in told]
+    known = {(method, re.sub(r"{[^}]*}", "*", path)) for method, _, path in routes}
+    wrong = []
+    for method, path in re.findall(r"(?:\b([A-Z]{3,6}) )?(/api/[\w/{}.-]+)", (ROOT / page).read_text(encoding="utf-8")):
+        parts = re.sub(r"{[^}]*}", "X", path).rstrip("./").split("/")
+        fits = [of for of, told in known if len(told.split("/")) >= len(parts)
+                and all(one in (other, "*") for one, other in zip(told.split("/"), parts, strict=False))]  # fmt: skip
+        wrong += [] if path in NO_ROUTES or (method in fits if method else fits) else [f"{method} {path}"]
+    assert wrong == []
 
 
 def said(text: str) -> list[str]:
