@@ -370,8 +370,9 @@ def test_only_an_empty_home_and_an_unused_database_are_restored_into(
     backup(home, settings, archive, quiet)
     with pytest.raises(Conflict, match="archive_exists"):
         backup(home, settings, archive, quiet)
-    with pytest.raises(Conflict, match="home_not_empty"):
+    with pytest.raises(Conflict, match="home_not_empty") as refused:
         restore(archive, home, settings)
+    assert "Keep its folder journal" in refused.value.hint
     other = Home(tmp_path / "other")
     with pytest.raises(Conflict, match="restore_not_empty"):
         restore(archive, other, settings)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import fcntl
+import shutil
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -125,6 +127,10 @@ async def test_slices_granted_while_a_backup_runs_are_accounted_for_after_its_re
 
     archive = tmp_path / "it.backup"
     await asyncio.to_thread(backup, home, database.settings(home.root), archive, progress)
+    third = Worker(home, database.urls["gateway"])
+    await third.start(Books(database))
+    await third.call(USD // 4, "a")
+    await third.leases.close()
     restored = Home(tmp_path / "restored")
     with postgres_cluster.database() as other:
         books = Books(other)
@@ -146,7 +152,14 @@ async def test_slices_granted_while_a_backup_runs_are_accounted_for_after_its_re
         )
         assert dict(moved) == {budget: granted for budget, (granted, _) in balance.items()}, "each has its movement"
         assert books.rows("SELECT count(*) FROM budget_slice WHERE NOT closed OR released_usd > granted_usd") == [(0,)]
-    for one in (worker, second):
+        for one in (worker, second, third):  # dead
+            fcntl.flock(one.journal._lock, fcntl.LOCK_UN)
+        shutil.copytree(home.journal, restored.journal, dirs_exist_ok=True)
+        await asyncio.to_thread(books.ship, restored)
+        assert not any(epoch.is_dir() for epoch in restored.journal.iterdir())
+        told = {"a": (Decimal("22.75"),) * 2, "late": (Decimal(3),) * 2}
+        assert books.balance() == told, "what the journals of the HOME before tell is there, and nothing twice"
+    for one in (worker, second, third):
         await one.journal.close()
 
 

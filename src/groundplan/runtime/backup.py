@@ -172,8 +172,11 @@ def restore(archive: Path, home: Home, settings: Settings | None = None, progres
     """
     where = settings or load_settings()
     if home.root.exists() and any(path.name != _FOUND for path in home.root.iterdir()):
+        kept = " Keep its folder journal: it may tell of calls that came after the backup (docs/cli.md, Backups)."
         raise Conflict(
-            f"{home.root} is not empty", code="home_not_empty", hint="Choose another --home, or move this one away."
+            f"{home.root} is not empty",
+            code="home_not_empty",
+            hint=f"Choose another --home, or move this one away.{kept if home.journal.is_dir() else ''}",
         )
     made = not home.root.exists()
     lock = _own_empty(home, made)
