@@ -29,9 +29,14 @@ from typing import Any
 
 import msgspec
 
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import metering_bodies as bodies
+
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.economics.prices import bodies, listed
+from groundplan.economics.prices import listed
 from groundplan.economics.prices.parts import parts
 from groundplan.ledger.model import Usage
 

@@ -17,10 +17,10 @@ from typing import Any
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.placement_divided import divided
 from benchmarks.placement_instances.fleet import Machine, fleet
 
 from groundplan.placement.problem import WorkLimit
-from groundplan.placement.solve.divide import divided
 from groundplan.placement.solve.heavy import module, quiet
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import verify

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.placement_divided import divided
 from benchmarks.placement_instances.assignment import assignment, read_assignments
 from benchmarks.placement_instances.companies import large
 from benchmarks.placement_instances.fleet import Machine, fleet
@@ -24,7 +25,6 @@ from groundplan.placement.assemble import Choice, Job, Piece, Place, assemble
 from groundplan.placement.problem import POOL, Problem, Solution, WorkLimit, checked
 from groundplan.placement.solve import certify
 from groundplan.placement.solve.arrays import arrays
-from groundplan.placement.solve.divide import divided
 from groundplan.placement.solve.knapsacks import knapsacks
 from groundplan.placement.solve.labels import least
 from groundplan.placement.solve.lost import after_loss

@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from benchmarks import metering_bodies as bodies
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.economics.price import bound, cost
-from groundplan.economics.prices import bodies, listed
+from groundplan.economics.prices import listed
 from groundplan.economics.prices.parts import parts
 from groundplan.economics.prices.reported import (
     MAX_TOKENS,

@@ -1,7 +1,7 @@
 """What a company would cost if every workload could be divided at will: the least that splitting can still save.
 
-Units are whole and sites are open or not; only parts are divided. Shown beside a plan with the headroom that is left,
-since an optimum that uses every bought unit to its last drop cannot be run.
+Units are whole and sites are open or not; only parts are divided. It is told with the headroom that is left, since an
+optimum that uses every bought unit to its last drop cannot be run.
 """
 
 from __future__ import annotations
