@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, settings
 from groundplan.core.settings import without_plugins
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
-from tests import crashed_worker, late_grammar, longest_first, made_database, small_pages
+from tests import crashed_worker, forked_parsers, late_grammar, longest_first, made_database, small_pages
 from tests.crashed_worker import FilesInTurn
 from tests.integration import nursery
 
@@ -140,6 +140,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_collection_finish() -> None:
+    forked_parsers.take_over()
     gc.freeze()
     gc.enable()
     _COMPUTED_BEFORE[0] = _computed()

@@ -39,10 +39,13 @@ _NURSERIES = {
     "groundplan.api.app": "groundplan.console.app",
     "groundplan.cli.main": "groundplan.console.app",
     "groundplan.testing.scripted": "groundplan.console.app",
+    "groundplan.knowledge.parsing.worker": "groundplan.knowledge.parsing.worker",
     "-c": "groundplan.console.app",
 }
 """Which loaded module each program is forked beside; what else it needs, it loads itself."""
 _COMMANDS, _GIVEN = "groundplan.cli.main", "-c"
+_BY_COMMAND_LINE = (_COMMANDS, "groundplan.knowledge.parsing.worker")
+"""Those that look for their arguments themselves."""
 _STARTED_BY_UP = (
     "groundplan.console.app", "groundplan.gateway.app", "groundplan.gateway.journal.shipper",
     "groundplan.gateway.search_app", "groundplan.testing.scripted", "groundplan.testing.traffic",
@@ -112,17 +115,20 @@ def fork_program(
     environment: Mapping[str, str],
     listening: int | None = None,
     out: int | None = None,
+    read: int | None = None,
 ) -> Worker:
     """`python -m MODULE ARGUMENTS [--fd LISTENING]`, its errors to `log`, and its output there too or to `out`, in that
-    environment."""
+    environment; what it is to read comes from `read`."""
     ours, theirs = os.pipe()
-    told = json.dumps({"module": module, "arguments": list(arguments), "environment": dict(environment)}).encode(
-        "utf-8", "surrogateescape"
-    )
+    asked = {
+        "module": module, "arguments": list(arguments), "environment": dict(environment), "reads": read is not None,
+    }  # fmt: skip
+    told = json.dumps(asked).encode("utf-8", "surrogateescape")
     shown = log if out is None else out
     with _ASKING:
         control = _nursery(os.getpid(), _NURSERIES[module])
-        socket.send_fds(control, [told], [log, shown, theirs, *(() if listening is None else (listening,))])
+        more = [each for each in (read, listening) if each is not None]
+        socket.send_fds(control, [told], [log, shown, theirs, *more])
         pid = int(control.recv(32))
     os.close(theirs)
     return Worker(pid, ours)
@@ -211,11 +217,12 @@ def _serve(control: socket.socket, loaded: str) -> None:
             _tell_ends(ends)
         if control not in ready:
             continue
-        told, fds, _, _ = socket.recv_fds(control, _MOST, 4)
+        told, fds, _, _ = socket.recv_fds(control, _MOST, 5)
         if not told:
             break
         asked = json.loads(told)
-        log, out, ended, *listening = fds
+        log, out, ended, *more = fds
+        reading, listening = (more[:1], more[1:]) if asked["reads"] else ([], more)
         pid = os.fork()
         if pid == 0:
             for each in (control, woken, wake):
@@ -223,8 +230,8 @@ def _serve(control: socket.socket, loaded: str) -> None:
             for descriptor in (ended, *ends.values()):
                 os.close(descriptor)
             arguments = [*asked["arguments"], *(part for fd in listening for part in ("--fd", str(fd)))]
-            _be(asked["module"], arguments, asked["environment"], log, out)
-        for descriptor in (*listening, log, out):
+            _be(asked["module"], arguments, asked["environment"], [(log, 2), (out, 1), *((fd, 0) for fd in reading)])
+        for descriptor in (*more, log, out):
             os.close(descriptor)
         ends[pid] = ended
         control.send(str(pid).encode())
@@ -259,14 +266,13 @@ def _tell_ends(ends: dict[int, int]) -> None:
             os.close(descriptor)
 
 
-def _be(module: str, arguments: list[str], environment: dict[str, str], log: int, out: int) -> None:
+def _be(module: str, arguments: list[str], environment: dict[str, str], streams: list[tuple[int, int]]) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(out, 1)
-    os.dup2(log, 2)
-    for given in (log, out):
+    for given, stream in streams:
+        os.dup2(given, stream)
         os.close(given)
     pages = importlib.import_module("tests.small_pages")
     if pages.ALLOWED in environment:
@@ -299,7 +305,7 @@ def _run(module: str, arguments: list[str]) -> int:
         exec(compile(given, "<string>", "exec"), {"__name__": "__main__"})
         return 0
     loaded = importlib.import_module(module)
-    code: int = (loaded.main() or 0) if module == _COMMANDS else loaded.main(arguments)
+    code: int = (loaded.main() or 0) if module in _BY_COMMAND_LINE else loaded.main(arguments)
     return code
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen import canvas
+from tests import forked_parsers
 
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.parsing.model import Job, Parsed, Refused
@@ -17,6 +18,12 @@ from groundplan.knowledge.parsing.recognise import laid_out
 from groundplan.knowledge.parsing.sandbox import Sandbox
 
 LINES = ("Travel policy 2026", "Trains are preferred to planes below 600 km.", "A hotel costs at most 140 EUR a night.")
+
+
+@pytest.fixture(autouse=True)
+def parsers_from_nothing() -> Iterator[None]:
+    with forked_parsers.from_nothing():
+        yield
 
 
 def scan(lines: Sequence[str]) -> Image.Image:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import forked_parsers
 from tests import knowledge_files as files
 
 from groundplan.knowledge.parsing.model import Job, Parsed, Refused
@@ -24,6 +25,12 @@ ESCAPES = {
     "remove": "import os; os.unlink(PATH)",
     "memory": "b'x' * (4 << 30)",
 }
+
+
+@pytest.fixture(autouse=True)
+def parsers_from_nothing() -> Iterator[None]:
+    with forked_parsers.from_nothing():
+        yield
 
 
 @pytest.mark.parametrize("escape", ESCAPES)

@@ -9,7 +9,10 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from typing import IO
+from typing import IO, Final
+
+ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""All that it finds there."""
 
 
 class Child:
@@ -20,7 +23,7 @@ class Child:
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-m", module, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
-            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env=ENVIRONMENT,
         )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
