@@ -41,9 +41,9 @@ from groundplan.blueprint.model import Grant, Guardrails, Limit, ProviderKey, Ra
 from groundplan.core.money import PICO
 from groundplan.gateway.http.listeners import LEAVE, serving_file
 from groundplan.gateway.journal.records import read_segment
-from groundplan.gateway.surfaces.realtime import LOOK_SECONDS, Session
-from groundplan.gateway.surfaces.realtime_heard import Texts
-from groundplan.gateway.surfaces.realtime_session import Told
+from groundplan.gateway.surfaces.realtime.conversation import LOOK_SECONDS, Session
+from groundplan.gateway.surfaces.realtime.session import SessionSettings
+from groundplan.gateway.surfaces.realtime.transcripts import Transcripts
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -297,8 +297,8 @@ async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
     """What one of both reserved would else be held by nobody."""
     session, made = Session.__new__(Session), list[Any]()
     session._active = session._ready = session._last = None
-    session._told, session._turned, session._deployment = Told(), 0, deployment("x", 1)
-    session._texts = Texts(cast(Any, SimpleNamespace(gateway=None)), session._told)
+    session._told, session._turned, session._deployment = SessionSettings(), 0, deployment("x", 1)
+    session._texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), session._told)
 
     async def begun(**_: Any) -> Any:
         async with busy:

@@ -15,8 +15,8 @@ from tests.unit.test_gateway_pipeline import Rig, rig
 from groundplan.gateway import telemetry
 from groundplan.gateway.call import facts_api, pipeline
 from groundplan.gateway.mcp import endpoint
-from groundplan.gateway.surfaces import realtime
 from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.surfaces.realtime import conversation
 from groundplan.gateway.telemetry.conventions import OPERATIONS, PROVIDERS, named_model
 from groundplan.gateway.telemetry.genai_metrics import GenAiMetrics
 from groundplan.gateway.telemetry.metrics import families
@@ -95,7 +95,7 @@ KNOWN = {
 
 def endpoints() -> set[str]:
     """The names of all interfaces under which calls are in the ledger."""
-    assert pipeline and realtime and facts_api and endpoint, "what declares interfaces is imported"
+    assert pipeline and conversation and facts_api and endpoint, "what declares interfaces is imported"
     found, waiting = set[str](), [Interface]
     while waiting:
         for each in waiting.pop().__subclasses__():

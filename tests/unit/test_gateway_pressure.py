@@ -18,7 +18,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.gateway.call.pipeline import share
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.surfaces.realtime import Session
+from groundplan.gateway.surfaces.realtime.conversation import Session
 from groundplan.gateway.upstream.pressure import (
     FLOOR,
     FORGET_SECONDS,

@@ -16,9 +16,9 @@ from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard.conversation import ConversationGuard
 from groundplan.gateway.guard.run import NOTHING, Guarding
 from groundplan.gateway.policy.catalog import Plan, index
-from groundplan.gateway.surfaces import realtime_heard
-from groundplan.gateway.surfaces.realtime_ended import Ended
-from groundplan.gateway.surfaces.realtime_events import (
+from groundplan.gateway.surfaces.realtime import transcripts
+from groundplan.gateway.surfaces.realtime.close import Ended
+from groundplan.gateway.surfaces.realtime.events import (
     HEARD_AS,
     bounded,
     check,
@@ -30,8 +30,8 @@ from groundplan.gateway.surfaces.realtime_events import (
     usage_of,
     wanted,
 )
-from groundplan.gateway.surfaces.realtime_heard import Texts, wished
-from groundplan.gateway.surfaces.realtime_session import Told
+from groundplan.gateway.surfaces.realtime.session import SessionSettings
+from groundplan.gateway.surfaces.realtime.transcripts import Transcripts, read_wish
 from groundplan.governance.guardrails.guard import Findings, Guard
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.policy.cedar import Rule, Verdict
@@ -143,20 +143,20 @@ def asking(path: tuple[str, ...], told: Any) -> dict[str, Any]:
 def test_a_text_of_what_is_said_is_made_by_who_is_declared_for_it(path: tuple[str, ...]) -> None:
     plan, talker = plan_with()
     for named in ("gpt-4o-mini-transcribe", "ear", "scripted/ear"):
-        event, who = wished(asking(path, {"model": named, "language": "en"}), plan, talker)
+        event, who = read_wish(asking(path, {"model": named, "language": "en"}), plan, talker)
         assert isinstance(who, Deployment) and who.name == "ear"
         assert event == asking(path, {"model": "gpt-4o-mini-transcribe", "language": "en"})
     for nothing in (None, False):
-        assert wished(asking(path, nothing), plan, talker)[1] is False
-    assert wished({"type": "session.update", "session": {"instructions": "x"}}, plan, talker)[1] is True
+        assert read_wish(asking(path, nothing), plan, talker)[1] is False
+    assert read_wish({"type": "session.update", "session": {"instructions": "x"}}, plan, talker)[1] is True
     for told in ({"model": "whisper-1"}, {}, {"model": None}, "ear", {"model": "talker"}):
         with pytest.raises(Invalid, match="transcription"):
-            wished(asking(path, told), plan, talker)
+            read_wish(asking(path, told), plan, talker)
     for models, fails in ((["ear"], False), (["scripted/talker"], True)):
         with pytest.raises(Invalid) if fails else nullcontext():
-            wished(asking(path, {"model": "ear"}), plan, talker, cast(Any, SimpleNamespace(models=models)))
+            read_wish(asking(path, {"model": "ear"}), plan, talker, cast(Any, SimpleNamespace(models=models)))
     with pytest.raises(Invalid, match="Transcription"):
-        wished({"session": {"audio": {"input": {"Transcription": {"model": "ear"}}}}}, plan, talker)
+        read_wish({"session": {"audio": {"input": {"Transcription": {"model": "ear"}}}}}, plan, talker)
     with pytest.raises(Invalid, match="fallbacks"):
         check(asking(path, {"model": "ear", "fallbacks": ["m"]}))
 
@@ -169,7 +169,7 @@ def test_nobody_else_makes_a_text_of_what_is_said(more: dict[str, Any]) -> None:
     """The provider of the conversation does it itself; nor is one asked whose longest turn has no bound."""
     plan, talker = plan_with(**more)
     with pytest.raises(Invalid, match="transcription"):
-        wished(asking(GA, {"model": "ear"}), plan, talker)
+        read_wish(asking(GA, {"model": "ear"}), plan, talker)
 
 
 @pytest.mark.parametrize(
@@ -178,11 +178,11 @@ def test_nobody_else_makes_a_text_of_what_is_said(more: dict[str, Any]) -> None:
 )
 def test_a_turn_is_no_longer_than_what_is_reserved_for(sound: Any, most: int) -> None:
     """At a price for each minute, that of ten seconds."""
-    told = Told()
+    told = SessionSettings()
     session: Any = {"audio": {"input": {"format": sound, "turn_detection": None}}}
     session = session if isinstance(sound, dict) else {"input_audio_format": sound, "turn_detection": None}
     told.hear(read_server(msgspec.json.encode({"type": "session.updated", "session": session})), 100)
-    texts = Texts(cast(Any, SimpleNamespace(gateway=None)), told)
+    texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), told)
     ear = deployment("ear", 1, kind="transcription", rates=Rates(input=0, output=0, minute=1), audio_seconds=10)
     texts.wants(ear, "")
     for _ in range(10):
@@ -193,10 +193,10 @@ def test_a_turn_is_no_longer_than_what_is_reserved_for(sound: Any, most: int) ->
 
 async def test_silence_is_no_turn_however_long_it_is() -> None:
     """Where the upstream finds the turns, it says when one begins."""
-    told = Told()
+    told = SessionSettings()
     turns: Any = {"turn_detection": {"type": "server_vad"}}
     told.hear(read_server(msgspec.json.encode({"type": "session.updated", "session": turns})), 100)
-    texts = Texts(cast(Any, SimpleNamespace(gateway=None)), told)
+    texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), told)
     ear = deployment("ear", 1, kind="transcription", rates=Rates(input=0, output=0, minute=1), audio_seconds=10)
     texts.wants(ear, "")
     ten_seconds = {"audio": "A" * 640_000}
@@ -213,9 +213,9 @@ async def test_silence_is_no_turn_however_long_it_is() -> None:
 def test_a_turn_of_which_no_text_is_made_leaves_what_is_reserved_to_the_next_one(
     made: bool | None, taken: bool
 ) -> None:
-    told = Told()
+    told = SessionSettings()
     told.texts = made
-    texts = Texts(cast(Any, SimpleNamespace(gateway=None)), told)
+    texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), told)
     texts._ready = ready = cast(Any, SimpleNamespace(attempt_started=1, started=1))
     texts._take("item")
     assert (texts._open, texts._ready) == (({"item": ready}, None) if taken else ({}, ready))
@@ -233,9 +233,9 @@ async def test_a_turn_that_may_have_been_heard_as_its_client_left_costs_its_boun
     async def nothing(*_: object) -> None:
         ended.append("nothing")
 
-    monkeypatch.setattr(realtime_heard, "broken_off", bound)
-    monkeypatch.setattr(realtime_heard, "unused", nothing)
-    texts = Texts(cast(Any, SimpleNamespace(gateway=None)), Told())
+    monkeypatch.setattr(transcripts, "broken_off", bound)
+    monkeypatch.setattr(transcripts, "unused", nothing)
+    texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), SessionSettings())
     texts._ready = cast(Any, SimpleNamespace(attempt_started=1))
     await texts.leave(cast(Any, None), certain=certain)
     assert ended == ["nothing" if certain else "bound"]
@@ -384,7 +384,7 @@ SPOKEN: dict[str, Any] = {"audio": {"input": {"turn_detection": {"type": "server
 )
 def test_an_upstream_is_asked_for_the_cap_by_the_name_that_it_has(session: Any, name: str, waits: bool) -> None:
     """APIs refuse each other's names. Its answer is no matter of the client's, whichever it is."""
-    told = Told()
+    told = SessionSettings()
     asked = told.hear(read_server(msgspec.json.encode({"type": "session.created", "session": session})), 100)
     assert told.waits == waits
     kept = session | ({name: 100} if name else {})
@@ -403,7 +403,7 @@ def test_an_upstream_is_asked_for_the_cap_by_the_name_that_it_has(session: Any, 
 @pytest.mark.parametrize("refused", [False, True])
 def test_a_cap_that_is_told_only_once_something_was_changed_is_asked_for_then(refused: bool) -> None:
     """As by Qwen-Omni, whose errors do not say what they refuse: what is the client's is not taken for its answer."""
-    told = Told()
+    told = SessionSettings()
     heard = [{"type": "session.created", "session": {}}, {"type": "session.updated", "session": {"max_tokens": 16384}}]
     asked = [told.hear(read_server(msgspec.json.encode(each)), 100) for each in heard]
     assert (asked[0], msgspec.json.decode(asked[1])["session"]) == ("", {"max_tokens": 100})

@@ -34,11 +34,11 @@ from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import realtime
-from groundplan.gateway.surfaces.realtime_begun import Caller, outdated
-from groundplan.gateway.surfaces.realtime_events import HEARD_WHOLE
-from groundplan.gateway.surfaces.realtime_permission import Permission, still
-from groundplan.gateway.surfaces.realtime_response import REALTIME
+from groundplan.gateway.surfaces.realtime import conversation
+from groundplan.gateway.surfaces.realtime.begin import Caller, outdated
+from groundplan.gateway.surfaces.realtime.events import HEARD_WHOLE
+from groundplan.gateway.surfaces.realtime.permission import Permission, still
+from groundplan.gateway.surfaces.realtime.response import REALTIME
 from groundplan.gateway.upstream.health import FAILURES
 from groundplan.gateway.upstream.pressure import Pressure
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
@@ -164,7 +164,7 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
                 trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief[0]))
                 assert front.renew()
                 assert [each["type"] for each in await heard(silent)] == ["session.created", "error"]
-                await asyncio.sleep(2 * realtime.LOOK_SECONDS)
+                await asyncio.sleep(2 * conversation.LOOK_SECONDS)
                 done.set()
                 made, error = await heard(talks)
                 assert made["type"] == "response.done" and error["error"]["code"] == "certificates_changed"
@@ -505,7 +505,7 @@ async def test_a_conversation_that_fails_here_is_told_so_and_holds_nothing(
     async def fails(*_: object) -> None:
         raise ValueError("a fault of ours")
 
-    monkeypatch.setattr(realtime, "reach", fails)
+    monkeypatch.setattr(conversation, "reach", fails)
     async with call_rig(tmp_path, ["talker"], more={"talker": {"kind": "realtime", "max_output_tokens": 20}}) as rig:
         rig.server.upgrades, rig.gateway.ready = upgrades, True
         at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}

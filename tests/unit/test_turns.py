@@ -27,7 +27,7 @@ from groundplan.gateway.call import serve
 from groundplan.gateway.call.attempts import race
 from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.call.serve import Course
-from groundplan.gateway.surfaces import realtime, realtime_events, realtime_reach
+from groundplan.gateway.surfaces.realtime import connect, conversation, events
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.health import Health, Turn
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
@@ -323,12 +323,12 @@ async def test_a_conversation_that_is_not_begun_leaves_the_turn(
         if how == "gone":
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(realtime_reach, "_taken_up", taken_up)
+    monkeypatch.setattr(connect, "_taken_up", taken_up)
     async with call_rig(tmp_path, ["one"]) as rig:
         ail(rig, "one")
         exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], use=None)
         with pytest.raises(Unavailable if how == "no room" else asyncio.CancelledError):
-            await realtime_reach.reach(rig.gateway, exchange, None)
+            await connect.connect(rig.gateway, exchange, None)
         assert state(rig) == {"one": HALF_OPEN} and rig.gateway.loads.running("one") == 0
 
 
@@ -344,9 +344,9 @@ async def test_a_connection_that_was_begun_before_the_trouble_does_not_end_it(
                 rig.gateway.health.failed("one", rig.gateway.loop.time())
             return object(), None
 
-        monkeypatch.setattr(realtime_reach, "_taken_up", taken_up)
+        monkeypatch.setattr(connect, "_taken_up", taken_up)
         exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], use=None)
-        reached = await realtime_reach.reach(rig.gateway, exchange, None)
+        reached = await connect.connect(rig.gateway, exchange, None)
         assert state(rig) == {"one": "open"}
         rig.gateway.loads.give_back(reached.load)
 
@@ -359,10 +359,10 @@ async def test_a_response_that_was_begun_before_the_trouble_does_not_end_it(
     async def settled(*_: Any) -> None:
         return None
 
-    monkeypatch.setattr(realtime, "settled", settled)
-    event = realtime_events.read_server(b'{"type":"response.done","response":{"status":"completed"}}')
+    monkeypatch.setattr(conversation, "settled", settled)
+    event = events.read_server(b'{"type":"response.done","response":{"status":"completed"}}')
     async with call_rig(tmp_path, ["one"]) as rig:
-        session = realtime.Session.__new__(realtime.Session)
+        session = conversation.Session.__new__(conversation.Session)
         session._gateway = rig.gateway
         one = rig.plan("assistant").names["one"][0]
         before: Any = SimpleNamespace(deployment=one, attempt_started=time.perf_counter_ns())

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from groundplan.blueprint.model import Blueprint, Workload
 
-REALTIME = ("groundplan.gateway.surfaces.realtime",)
+REALTIME = ("groundplan.gateway.surfaces.realtime.conversation",)
 ROUTER = tuple(
     f"groundplan.economics.routing.{name}" for name in ("decide.choose", "decide.predict", "model", "versions.artifact")
 )

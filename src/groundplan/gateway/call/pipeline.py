@@ -269,7 +269,7 @@ async def _converse(gateway: Gateway, request: Request, response: Response) -> N
     if request.stream is None:
         raise Invalid("this is a WebSocket", code="upgrade_required", hint="Connect with a WebSocket client.")
     try:
-        from groundplan.gateway.surfaces.realtime import converse  # noqa: PLC0415 -- it loads an optional library
+        from groundplan.gateway.surfaces.realtime.conversation import converse  # noqa: PLC0415 -- it loads an optional library
     except ImportError as error:
         hint = "Install groundplan[realtime] on the gateways."
         raise Unavailable("WebSocket is not installed here", code="realtime_missing", hint=hint) from error

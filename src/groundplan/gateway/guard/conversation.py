@@ -18,7 +18,7 @@ from groundplan.gateway.guard.run import NOTHING, Guarding, guards
 from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.surfaces import pieces
 from groundplan.gateway.surfaces.pieces import Channel
-from groundplan.gateway.surfaces.realtime_events import HEARD_AS, HEARD_WHOLE, pieces_of
+from groundplan.gateway.surfaces.realtime.events import HEARD_AS, HEARD_WHOLE, pieces_of
 from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewritten
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window

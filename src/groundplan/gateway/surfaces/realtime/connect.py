@@ -1,8 +1,8 @@
-"""Which deployment a conversation is with: the first one that takes it up, with whichever of its keys.
+"""Connects a conversation to a deployment: the first one that takes it up, with whichever of its keys.
 
 Providers refuse after the handshake, too: OpenAI takes every connection, and tells in its first event that it does not
-know the key or has no such model. So that event is waited for before the client is taken up. What goes on then is the
-conversation's (`realtime`).
+know the key or has no such model. So that event is waited for before the client is taken up. What goes on then is
+`conversation`'s.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.stalls import patient
-from groundplan.gateway.surfaces.realtime_events import meant, read_server
-from groundplan.gateway.surfaces.realtime_upstream import Link, link, target_of
+from groundplan.gateway.surfaces.realtime.events import meant, read_server
+from groundplan.gateway.surfaces.realtime.upstream import Link, link, target_of
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
@@ -34,7 +34,7 @@ is known then, and the conversation begins."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class Connected:
     """A deployment that took a conversation up. `load`: its place there, which is held; `first`: what it said first."""
 
     link: Link
@@ -51,7 +51,7 @@ class _Refused(Exception):
         self.rest = rest
 
 
-async def reach(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> Reached:
+async def connect(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> Connected:
     """Connect to the first deployment that answers. Raises `Unavailable`, or `Exhausted` where a limit of one has no
     room; no place is held then."""
     reason, health, failed = "none may be used now", gateway.health, False
@@ -79,7 +79,7 @@ async def reach(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> Re
                     health.give_back(turn, gateway.loop.time())
         if made is not None:
             health.succeeded(deployment.name, began)
-            return Reached(made[0], deployment, load, made[1])
+            return Connected(made[0], deployment, load, made[1])
     limits.check_room(gateway, exchange, 1.0 if failed else None)
     hint = "Try again; `groundplan status` names deployments that fail."
     told = f"no deployment could be reached: {reason}"

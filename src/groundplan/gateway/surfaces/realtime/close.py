@@ -1,4 +1,4 @@
-"""How a conversation ends: the close code, and what its client is told. It ends nothing (`realtime` does)."""
+"""How a conversation ends: the close code, and what its client is told. It ends nothing (`conversation` does)."""
 
 from __future__ import annotations
 

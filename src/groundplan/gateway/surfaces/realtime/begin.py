@@ -1,6 +1,7 @@
-"""What a call of a conversation takes before it may begin: every check, money, room in limits, its record on the disk.
+"""What a response of a conversation needs before it may begin: every check, money, room in limits, and its record on
+the disk.
 
-When that is, and what ends a conversation, is the conversation's (`realtime`).
+When that is, and what ends a conversation, is `conversation`'s.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy import begun
 from groundplan.gateway.surfaces import messages_errors
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.realtime_ended import BROKEN, POLICY, Ended
+from groundplan.gateway.surfaces.realtime.close import BROKEN, POLICY, Ended
 
 
 @dataclass(frozen=True, slots=True)

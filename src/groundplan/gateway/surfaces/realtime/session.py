@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces.realtime_events import CAPS, ServerEvent
+from groundplan.gateway.surfaces.realtime.events import CAPS, ServerEvent
 
 _ASKED = "event_groundplan_cap"
 """Id of the event that asks for the cap."""
@@ -23,7 +23,7 @@ _RATE, _SHORT = 48_000, 8_000
 """Of PCM at 24 kHz, which is usual, and of G.711."""
 
 
-class Told:
+class SessionSettings:
     """See the module. `waits`: the upstream says that it makes no response of its own accord; `silent`: that it finds
     no turns. `texts`: it makes texts of what it hears; None: it did not say. `rate`: bytes of sound in a second."""
 

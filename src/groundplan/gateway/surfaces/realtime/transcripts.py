@@ -1,4 +1,5 @@
-"""What is said in a conversation as text, which its provider makes beside the responses when a session asks for it.
+"""Transcripts of what is said in a conversation, which its provider makes beside the responses when a session asks for
+it.
 
 Who is to make it is a deployment of type `transcription` that the workload may use, at the same address, since the
 provider of the conversation does it itself. Each turn that is heard is a call there, at its price: reserved for before
@@ -28,12 +29,12 @@ from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.answers import facts
-from groundplan.gateway.surfaces.realtime_begun import Caller, outdated, written
-from groundplan.gateway.surfaces.realtime_ended import POLICY, Ended
-from groundplan.gateway.surfaces.realtime_events import HEARD_WHOLE, UNHEARD, ServerEvent, read_server
-from groundplan.gateway.surfaces.realtime_paid import broken_off, let_go, owed, settled, unused
-from groundplan.gateway.surfaces.realtime_permission import still
-from groundplan.gateway.surfaces.realtime_session import Told
+from groundplan.gateway.surfaces.realtime.begin import Caller, outdated, written
+from groundplan.gateway.surfaces.realtime.close import POLICY, Ended
+from groundplan.gateway.surfaces.realtime.events import HEARD_WHOLE, UNHEARD, ServerEvent, read_server
+from groundplan.gateway.surfaces.realtime.permission import still
+from groundplan.gateway.surfaces.realtime.session import SessionSettings
+from groundplan.gateway.surfaces.realtime.settle import broken_off, charge_unreserved, release, settled, unused
 from groundplan.gateway.surfaces.transcriptions import Transcriptions
 from groundplan.gateway.surfaces.transcripts_stream import Priced, Reported
 from groundplan.ledger.model import Usage
@@ -52,7 +53,7 @@ class _Item(msgspec.Struct, frozen=True):
     usage: Reported | None = None
 
 
-class Heard(Transcriptions):
+class Transcription(Transcriptions):
     """The text of one turn: in the ledger as any other transcription."""
 
     streams = False
@@ -65,13 +66,13 @@ class Heard(Transcriptions):
         return found
 
 
-HEARD = Heard()
+HEARD = Transcription()
 _read = msgspec.json.Decoder(_Item).decode
 Wish = Deployment | bool
 """Who is to make texts; False: nobody any more, True: it says nothing of it."""
 
 
-def wished(
+def read_wish(
     event: dict[str, Any], plan: Plan, talker: Deployment, key: KeyEntry | None = None
 ) -> tuple[dict[str, Any], Wish]:
     """An event of the client under the upstream's name of the model that is to hear, and who that is. Raises `Invalid`
@@ -112,10 +113,10 @@ def _named(value: dict[str, Any], path: tuple[str, ...], name: str) -> dict[str,
     return {**value, first: _named(value[first], tuple(rest), name) if rest else name}
 
 
-class Texts:
+class Transcripts:
     """Of one conversation. At most one turn is `ready`: what the next one that is heard has reserved."""
 
-    def __init__(self, caller: Caller, told: Told) -> None:
+    def __init__(self, caller: Caller, told: SessionSettings) -> None:
         self._caller = caller
         self._gateway = caller.gateway
         self._session = told
@@ -210,7 +211,7 @@ class Texts:
         if exchange is None:
             if failed or self._first is None or self.deployment is None:
                 return None
-            exchange = owed(self._gateway, self._first, self.deployment)  # nothing was reserved for it
+            exchange = charge_unreserved(self._gateway, self._first, self.deployment)  # nothing was reserved for it
         used = _used(exchange.deployment, told)
         if failed:
             await settled(self._gateway, exchange, "failed" if used else "not_billed", used, "upstream_failed")
@@ -236,7 +237,7 @@ class Texts:
         if ready is None:
             return
         if not ready.attempt_started:
-            let_go(self._gateway, ready)
+            release(self._gateway, ready)
         elif certain:
             await unused(self._gateway, ready)
         else:

@@ -1,7 +1,7 @@
-"""Money of one response of a conversation: its end is written down, what was reserved for none is free again, and one
-that was begun though there was no room for it is owed.
+"""Settles the responses of a conversation: its end is written down, a reservation that was not used is given back, and
+a response that began without room is charged all the same.
 
-Which is which, and when, is the conversation's (`realtime`).
+Which is which, and when, is `conversation`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.attempts.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.surfaces.realtime_upstream import NOTHING
+from groundplan.gateway.surfaces.realtime.upstream import NOTHING
 from groundplan.ledger.model import Usage
 
 
@@ -46,7 +46,7 @@ async def unused(gateway: Gateway, exchange: Exchange) -> None:
     await settled(gateway, exchange, "not_billed", Usage())
 
 
-def let_go(gateway: Gateway, exchange: Exchange) -> None:
+def release(gateway: Gateway, exchange: Exchange) -> None:
     """It was reserved and nothing was begun with it: it is no call."""
     if exchange.token is not None:
         gateway.slices.settle(exchange.token, 0)
@@ -55,7 +55,7 @@ def let_go(gateway: Gateway, exchange: Exchange) -> None:
         limits.end_call(gateway, exchange.use, sent=False)
 
 
-def owed(gateway: Gateway, admitted: Exchange, deployment: Deployment) -> Exchange:
+def charge_unreserved(gateway: Gateway, admitted: Exchange, deployment: Deployment) -> Exchange:
     """A response that an upstream made of its own accord though nothing is left for it, of whoever was `admitted`: what
     it costs is charged as it is. Raises `Unavailable` where it cannot be written down."""
     exchange = dataclasses.replace(admitted, raw=new_id_bytes(), steps=[], use=None)

@@ -1,6 +1,6 @@
 """Events of `/v1/realtime`: what is read of those that pass, and which of a caller's are refused. Pure.
 
-What an event begins, and what is billed for it, is the conversation's (`realtime`).
+What an event begins, and what is billed for it, is `conversation`'s.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def check(event: dict[str, Any]) -> None:
         _check_elsewhere(part)
         heard = _object(_object(part.get("audio")).get("input"))
         for told in (part.get("input_audio_transcription"), heard.get("transcription")):
-            _check_elsewhere(_object(told))  # who makes it is `realtime_heard`'s
+            _check_elsewhere(_object(told))  # who makes it is `transcripts`'s
         _check_turns(part.get("turn_detection"), heard.get("turn_detection"))
         tools = part.get("tools")
         if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):

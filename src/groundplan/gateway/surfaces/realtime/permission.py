@@ -1,4 +1,4 @@
-"""Whether a conversation that goes on still may, by live policy as it is now. It ends nothing (`realtime` does)."""
+"""Whether a conversation that goes on still may, by live policy as it is now. It ends nothing (`conversation` does)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Money for the next response is reserved before anything is passed on that may begin one, also by the provider's own turn
 detection; each `response.done` is settled by its usage. Without room for another response in a budget or a limit, and
 within a second of a stop, the conversation ends with an error event and a close code. What is billed beside responses
-is refused by name, but for texts of what is said (`realtime_heard`).
+is refused by name, but for texts of what is said (`transcripts`).
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from groundplan.gateway.http.sse import splice
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.surfaces.answers import facts
-from groundplan.gateway.surfaces.realtime_begun import Caller, outdated, written
-from groundplan.gateway.surfaces.realtime_ended import BROKEN, LOST, POLICY, Ended, broken, doubted, event_of, stopping
-from groundplan.gateway.surfaces.realtime_events import (
+from groundplan.gateway.surfaces.realtime.begin import Caller, outdated, written
+from groundplan.gateway.surfaces.realtime.close import BROKEN, LOST, POLICY, Ended, broken, doubted, event_of, stopping
+from groundplan.gateway.surfaces.realtime.connect import Connected, connect
+from groundplan.gateway.surfaces.realtime.events import (
     BEGINS,
     CLEAR,
     CLEARED,
@@ -52,13 +53,12 @@ from groundplan.gateway.surfaces.realtime_events import (
     usage_of,
     wanted,
 )
-from groundplan.gateway.surfaces.realtime_heard import Texts, wished
-from groundplan.gateway.surfaces.realtime_paid import broken_off, let_go, owed, settled, unused
-from groundplan.gateway.surfaces.realtime_permission import Permission, still
-from groundplan.gateway.surfaces.realtime_reach import Reached, reach
-from groundplan.gateway.surfaces.realtime_response import REALTIME
-from groundplan.gateway.surfaces.realtime_session import Told
-from groundplan.gateway.surfaces.realtime_upstream import NOTHING, Leaving, Link, end, is_lost
+from groundplan.gateway.surfaces.realtime.permission import Permission, still
+from groundplan.gateway.surfaces.realtime.response import REALTIME
+from groundplan.gateway.surfaces.realtime.session import SessionSettings
+from groundplan.gateway.surfaces.realtime.settle import broken_off, charge_unreserved, release, settled, unused
+from groundplan.gateway.surfaces.realtime.transcripts import Transcripts, read_wish
+from groundplan.gateway.surfaces.realtime.upstream import NOTHING, Leaving, Link, end, is_lost
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.ledger.model import Usage
 
@@ -98,10 +98,10 @@ class Session:
         self._trace = trace.of(request.headers)
         self._caller = Caller(gateway, request, response, self._trace)
         self._socket = ServerSocket(request, response)
-        self._reached: Reached | None = None
+        self._reached: Connected | None = None
         self._deployment: Deployment | None = None
-        self._told = Told()
-        self._texts = Texts(self._caller, self._told)
+        self._told = SessionSettings()
+        self._texts = Transcripts(self._caller, self._told)
         self._ready: Exchange | None = None
         self._active: Exchange | None = None
         self._first: Exchange | None = None
@@ -166,7 +166,7 @@ class Session:
         if exchange is None:
             raise AssertionError("not admitted")
         try:
-            self._reached = await reach(self._gateway, exchange, self._trace)
+            self._reached = await connect(self._gateway, exchange, self._trace)
         except GroundplanError as error:
             self._ready = None
             settle.refuse(self._gateway, exchange, error)
@@ -176,7 +176,7 @@ class Session:
         self._socket.accept()
         self._first, self._ready = exchange, None
         self._guards = ConversationGuards(self._gateway, exchange)
-        let_go(self._gateway, exchange)  # a conversation in which nothing is asked for holds no money
+        release(self._gateway, exchange)  # a conversation in which nothing is asked for holds no money
 
     # the conversation ------------------------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class Session:
         first, talker = self._first, self._deployment
         if first is None or first.plan is None or talker is None or self._guards is None:
             raise AssertionError("not admitted")
-        named, wish = wished(as_named(event, first.plan, talker), first.plan, talker, first.key)
+        named, wish = read_wish(as_named(event, first.plan, talker), first.plan, talker, first.key)
         made = self._guards.sent(untraced(bounded(named, self._most)), size)
         self._texts.wants(wish, self._connected().key)
         return made
@@ -463,7 +463,7 @@ class Session:
         self._active = self._ready = None
         if reached is None:
             if ready is not None:
-                let_go(self._gateway, ready)
+                release(self._gateway, ready)
             return
         self._gateway.loads.give_back(reached.load)
         leaving = Leaving(reached.link.socket, self._texts.hear, heeded=self._heeded, waits=self._told.waits)
@@ -482,7 +482,7 @@ class Session:
         if exchange.attempt_started:
             await broken_off(self._gateway, exchange, await leaving.used(making=making))
         else:
-            let_go(self._gateway, exchange)
+            release(self._gateway, exchange)
 
     async def _look_after(self, first: Exchange, leaving: Leaving, *, making: bool) -> None:
         """What the upstream responds to though nothing is reserved for it is broken off, and is a call, too."""
@@ -492,4 +492,4 @@ class Session:
         if used is NOTHING or (used is None and not (making or leaving.certain)):
             return
         with suppress(GroundplanError):  # it cannot be written down
-            await broken_off(self._gateway, owed(self._gateway, first, self._deployment), used)
+            await broken_off(self._gateway, charge_unreserved(self._gateway, first, self._deployment), used)

@@ -1,6 +1,6 @@
-"""The way from a conversation to its deployment: the connection over WebSocket, and a last question before it ends.
+"""The WebSocket connection from a conversation to its deployment, and the last question before it ends.
 
-Which deployment is asked, and what is passed on, is the conversation's (`realtime`).
+Which deployment is asked, and what is passed on, is `conversation`'s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.websocket import MESSAGE_BYTES
 from groundplan.gateway.stalls import patient
-from groundplan.gateway.surfaces.realtime_events import (
+from groundplan.gateway.surfaces.realtime.events import (
     CANCEL,
     CLEAR,
     ENDS,

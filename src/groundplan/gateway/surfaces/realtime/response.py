@@ -8,7 +8,7 @@ from groundplan.economics import price
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.codec import Codec
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.realtime_events import HINT
+from groundplan.gateway.surfaces.realtime.events import HINT
 from groundplan.ledger.model import Usage
 
 
