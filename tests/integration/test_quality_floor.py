@@ -13,7 +13,7 @@ from groundplan.api.watch import quality_floors
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment.sequential import LEAST
-from groundplan.economics.levers.floor import Judged, below
+from groundplan.economics.levers.quality_floor import Judged, below
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import finding_store
 from groundplan.release import service

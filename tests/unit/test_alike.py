@@ -13,7 +13,7 @@ from msgspec import structs
 
 from groundplan.core.ids import new_id
 from groundplan.economics.levers.model import SHARE, Alike
-from groundplan.economics.levers.use import DISTINCT, same_requests
+from groundplan.economics.levers.requests import DISTINCT, same_requests
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.repeats import Request, digest, picked
 

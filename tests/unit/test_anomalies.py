@@ -12,7 +12,7 @@ import pytest
 from groundplan.core.money import PICO
 from groundplan.economics.anomaly import loop as loops
 from groundplan.economics.anomaly.cause import Single, Slice, alone, causes, level, made_of, told
-from groundplan.economics.anomaly.clock import by_now
+from groundplan.economics.anomaly.daylight_saving import by_now
 from groundplan.economics.anomaly.detect import Baseline, detect
 from groundplan.economics.anomaly.loop import Loop, stopped, sure
 from groundplan.economics.anomaly.model import Alarm, Hour, Kind, Minute

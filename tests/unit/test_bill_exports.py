@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.unit.test_reconcile import RATES, attempt, bill, kinds
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.bill import Bill, read_bill
-from groundplan.economics.bill_models import resolve
-from groundplan.economics.reconcile import reconcile
+from groundplan.economics.bills.model_names import resolve
+from groundplan.economics.bills.parse import Bill, read_bill
+from groundplan.economics.bills.reconcile import reconcile
 
 AWS = """\
 identity/LineItemId,bill/BillType,lineItem/LineItemType,lineItem/UsageStartDate,lineItem/ProductCode,\

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.economics.allocate.breakdown import NONE, spread
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.allocate.spread import NONE, spread
 
 lines = st.lists(
     st.builds(

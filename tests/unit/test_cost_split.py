@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from groundplan.blueprint.model import PriceWindow, Rates
 from groundplan.core.errors import Invalid
 from groundplan.economics.price import BATCH, cost
-from groundplan.economics.terms.share import shares
+from groundplan.economics.terms.apportion import shares
 from groundplan.economics.terms.split import split, tier
 from groundplan.ledger.model import Usage
 

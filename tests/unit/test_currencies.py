@@ -22,9 +22,9 @@ from groundplan.core.money import PICO
 from groundplan.economics.allocate.daily import allocated
 from groundplan.economics.allocate.divide import divide, spent
 from groundplan.economics.allocate.model import Day, Use
-from groundplan.economics.bill import read_bill
+from groundplan.economics.bills.parse import read_bill
+from groundplan.economics.bills.reconcile import reconcile
 from groundplan.economics.prices.currency import rate_on, rates_in_usd, to_usd
-from groundplan.economics.reconcile import reconcile
 from groundplan.release.compile.budgets import allocation
 from groundplan.release.compile.pricing import declared_or_listed
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
+from groundplan.economics.forecast.intermittent import is_rare
 from groundplan.economics.forecast.model import DAY, Forecast, Launch, Series
-from groundplan.economics.forecast.once import usual
+from groundplan.economics.forecast.outliers import usual
 from groundplan.economics.forecast.predict import forecast
-from groundplan.economics.forecast.rare import is_rare
 from groundplan.economics.forecast.runway import runway
 from groundplan.economics.forecast.scenario import Change, Part, parse, what_if
 

@@ -14,8 +14,8 @@ from groundplan.blueprint.model import Allocation
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.daily import allocated
 from groundplan.economics.allocate.divide import divide
-from groundplan.economics.allocate.kept import kept_on
 from groundplan.economics.allocate.model import Day, Use
+from groundplan.economics.allocate.storage import kept_on
 
 DAY = date(2026, 11, 1)
 GB = 10**9

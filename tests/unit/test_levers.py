@@ -16,7 +16,7 @@ from groundplan.economics.allocate.model import Line
 from groundplan.economics.levers.find import levers
 from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Lost, Outputs, Retried
 from groundplan.economics.levers.prompts import overlap, repeated_tokens
-from groundplan.economics.levers.use import batch_discount
+from groundplan.economics.levers.requests import batch_discount
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 
 BATCH = Rates(input=PICO, output=4 * PICO)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.economics.experiment.sequential import LEAST
-from groundplan.economics.levers.floor import Judged, below
+from groundplan.economics.levers.quality_floor import Judged, below
 
 FLOOR = 0.9
 MODELS = 4000

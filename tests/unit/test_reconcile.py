@@ -21,12 +21,12 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import Line as BookLine
-from groundplan.economics.bill import MAX_LINES, Bill, read_bill
-from groundplan.economics.bill_models import by_upstream, resolve
+from groundplan.economics.bills.model import KINDS, Attempt, Reconciliation
+from groundplan.economics.bills.model_names import by_upstream, resolve
+from groundplan.economics.bills.parse import MAX_LINES, Bill, read_bill
+from groundplan.economics.bills.reconcile import reconcile
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.prices.currency import exchange_rates
-from groundplan.economics.reconcile import reconcile
-from groundplan.economics.reconciliation import KINDS, Attempt, Reconciliation
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 RATES = {

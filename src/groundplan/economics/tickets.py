@@ -19,7 +19,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from groundplan.core.errors import Invalid, Problem, Where
-from groundplan.economics.bill_columns import plain
+from groundplan.economics.bills.columns import plain
 from groundplan.ledger.outcome_store import VALUE_DIGITS, VALUE_PLACES
 from groundplan.ledger.ticket_store import TICKET_FORM, State, Told
 

@@ -34,7 +34,7 @@ from groundplan.core.errors import Conflict, GroundplanError, Problem, Unavailab
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, from_decimal
 from groundplan.economics.experiment.model import BUDGET_PREFIX
-from groundplan.economics.levers.use import CHECKS
+from groundplan.economics.levers.requests import CHECKS
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
 from groundplan.economics.replay.pairwise import UNASKED, UNREAD, unasked, unread

@@ -15,8 +15,8 @@ from groundplan.api.cost.book import Days
 from groundplan.api.cost.daily_usage import wanted
 from groundplan.core.errors import NotFound
 from groundplan.core.money import from_decimal
+from groundplan.economics.allocate.breakdown import COMPANY, Weights, place_of, spread
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.allocate.spread import COMPANY, Weights, place_of, spread
 from groundplan.ledger import days_store, rollup_store
 from groundplan.ledger.days_store import Columns
 

@@ -18,8 +18,8 @@ from groundplan.api.watch import storage_samples
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import from_decimal
 from groundplan.economics.allocate.divide import OF_CALLS, STORED
-from groundplan.economics.allocate.kept import kept_on
 from groundplan.economics.allocate.model import NOBODY, Day, LookedUp, Use
+from groundplan.economics.allocate.storage import kept_on
 from groundplan.ledger import kept_store, rollup_store, semantic_store
 from groundplan.ledger.kept_store import Kind
 

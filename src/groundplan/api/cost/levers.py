@@ -13,11 +13,11 @@ from groundplan.api.cost.book import Days
 from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.experiment import experiment_store
+from groundplan.economics.levers.combined import monthly, together
+from groundplan.economics.levers.evidence import shown
 from groundplan.economics.levers.find import levers
 from groundplan.economics.levers.model import Active, Alike, Content, Grounded, Looked, Lost, Outputs, Retried
-from groundplan.economics.levers.shown import shown
-from groundplan.economics.levers.together import monthly, together
-from groundplan.economics.levers.use import RARE
+from groundplan.economics.levers.requests import RARE
 from groundplan.economics.replay import replay_store
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 from groundplan.ledger import opportunity_store

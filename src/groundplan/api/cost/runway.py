@@ -44,7 +44,7 @@ def lasts(row: Mapping[str, Any], covers: str, past: Series, today: int, rate: i
 
 def _lasting(past: Series, horizon: int) -> Forecast:
     """As `foreseen`; of fewer days what they tell, since a budget may end before there are enough."""
-    from groundplan.economics.forecast.few import LEAST, of_few  # noqa: PLC0415 -- numpy
+    from groundplan.economics.forecast.short_runway import LEAST, of_few  # noqa: PLC0415 -- numpy
 
     return foreseen(past, horizon) if len(past.values) >= LEAST else of_few(past, horizon)
 

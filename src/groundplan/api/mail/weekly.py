@@ -20,9 +20,9 @@ from groundplan.api.cost.book import Days
 from groundplan.api.mail import store as mail_store
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.money import short_usd
-from groundplan.economics.allocate.change import Spent
-from groundplan.economics.allocate.change import why as of_change
 from groundplan.economics.allocate.model import Line
+from groundplan.economics.allocate.variance import Spent
+from groundplan.economics.allocate.variance import why as of_change
 from groundplan.ledger import finding_store, rollup_store
 from groundplan.ledger.finding import SEVERITIES
 

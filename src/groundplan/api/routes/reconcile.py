@@ -26,12 +26,12 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.core.money import plain
 from groundplan.core.words import counted
-from groundplan.economics.beside import TERMS, Beside, beside
-from groundplan.economics.bill import Bill, read_bill
-from groundplan.economics.bill_models import by_upstream, resolve
+from groundplan.economics.bills.allocated_lines import TERMS, Beside, beside
+from groundplan.economics.bills.model import KINDS, OUR_VERSION, Attempt, Reconciliation, Row
+from groundplan.economics.bills.model_names import by_upstream, resolve
+from groundplan.economics.bills.parse import Bill, read_bill
+from groundplan.economics.bills.reconcile import belongs, reconcile
 from groundplan.economics.prices.currency import exchange_rates
-from groundplan.economics.reconcile import belongs, reconcile
-from groundplan.economics.reconciliation import KINDS, OUR_VERSION, Attempt, Reconciliation, Row
 from groundplan.ledger import archive_store, queries
 
 router = below_api("ledger")

@@ -12,7 +12,7 @@ from psycopg import Connection
 from groundplan.blueprint.model import Blueprint
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.economics.levers import choice as chosen
+from groundplan.economics.levers import model_choice as chosen
 from groundplan.economics.routing.watch.tradeoff import share
 from groundplan.ledger import route_store
 

@@ -16,8 +16,8 @@ from groundplan.api import served_blueprint
 from groundplan.api.context import Services
 from groundplan.api.routing import choices
 from groundplan.blueprint.model import Workload
-from groundplan.economics.levers.choice import Place
-from groundplan.economics.levers.floor import Below, Judged, below
+from groundplan.economics.levers.model_choice import Place
+from groundplan.economics.levers.quality_floor import Below, Judged, below
 from groundplan.ledger import finding_store, route_store
 from groundplan.ledger.finding import Finding
 

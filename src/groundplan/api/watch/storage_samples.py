@@ -14,7 +14,7 @@ from groundplan.api.context import Services
 from groundplan.api.cost import store as cost_store
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
-from groundplan.economics.terms.share import shares
+from groundplan.economics.terms.apportion import shares
 from groundplan.ledger import kept_store, rollup_store
 from groundplan.ledger.kept_store import Kept
 

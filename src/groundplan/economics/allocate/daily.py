@@ -15,8 +15,8 @@ import msgspec
 
 from groundplan.blueprint.model import Allocation
 from groundplan.economics.allocate.divide import capacity_of, divide
-from groundplan.economics.allocate.lookup import apart
 from groundplan.economics.allocate.model import Day, Line, Part
+from groundplan.economics.allocate.semantic_lookup import apart
 
 _NOTHING: Final = Decimal(0)
 _Key = tuple[object, ...]

@@ -16,7 +16,7 @@ from groundplan.blueprint.model import Allocation
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import IDLE, NOBODY, Basis, Part, Use
 from groundplan.economics.prices.currency import USD, Dated, rate_on, to_usd
-from groundplan.economics.terms.share import shares
+from groundplan.economics.terms.apportion import shares
 
 _DAY = timedelta(days=1)
 _NO_RATES: Final[Dated] = {}

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Final
 
 from groundplan.core.money import PICO
-from groundplan.economics.anomaly.clock import by_now
+from groundplan.economics.anomaly.daylight_saving import by_now
 from groundplan.economics.anomaly.model import Alarm, Hour, Kind, Minute
 
 WINDOW: Final = 60

@@ -1,6 +1,6 @@
 """Days without any that come again and again, on no weekday in particular: as many of them come as there were. Pure.
 
-One interruption, or two, is none of them (`once`); where most happens on few days, `rare` says what comes.
+One interruption, or two, is none of them (`outliers`); where most happens on few days, `intermittent` says what comes.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ import numpy as np
 
 from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
-from groundplan.economics.forecast import rare, young
+from groundplan.economics.forecast import intermittent, short_series
+from groundplan.economics.forecast.level_shift import Step
+from groundplan.economics.forecast.level_shift import step as last_step
 from groundplan.economics.forecast.model import DAY, HOUR, Forecast, Series
-from groundplan.economics.forecast.once import usual
+from groundplan.economics.forecast.outliers import usual
 from groundplan.economics.forecast.smooth import SETTINGS, Floats, paths
-from groundplan.economics.forecast.step import Step
-from groundplan.economics.forecast.step import step as last_step
 
 LEAST: Final = 8
 """Values below which nothing is said."""
@@ -70,8 +70,10 @@ class _Past:
 def forecast(series: Series, horizon: int) -> Forecast:
     """The next `horizon` steps. Raises `Invalid` (`forecast_impossible`) for fewer than `LEAST` values or bad ones."""
     _check(series, horizon)
-    if rare.is_rare(series):
-        return rare.forecast(series, horizon, _growth(series, horizon), _origins(len(series.values), horizon, 7))
+    if intermittent.is_rare(series):
+        return intermittent.forecast(
+            series, horizon, _growth(series, horizon), _origins(len(series.values), horizon, 7)
+        )
     if (young_one := new(series, horizon)) is not None:
         return young_one
     series, once, again = usual(series, horizon)
@@ -263,7 +265,7 @@ def _growth(series: Series, horizon: int) -> Floats:
 def new(series: Series, horizon: int, least: int = LEAST) -> Forecast | None:
     """Of what has not been there for long, at `least` for so many days, and changes; None where days without any come
     again, also after it has begun."""
-    if series.step != DAY or len(series.values) > young.MOST:
+    if series.step != DAY or len(series.values) > short_series.MOST:
         return None
     whole, once, again = usual(series, horizon)
     if again is not None:
@@ -274,7 +276,7 @@ def new(series: Series, horizon: int, least: int = LEAST) -> Forecast | None:
     past = _past(whole, horizon)
     unknown = past.closed.copy()
     unknown[: len(past.values)][past.values != np.array(series.values)] = 1.0
-    made = young.forecast(whole, horizon, unknown, _levels(past), _growth(series, horizon), least)
+    made = short_series.forecast(whole, horizon, unknown, _levels(past), _growth(series, horizon), least)
     return None if made is None else replace(made, notes=(*made.notes, *once))
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from groundplan.blueprint.model import Deployment, Workload
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.levers import prompts, standing, use
+from groundplan.economics.levers import idle, prompts, requests
 from groundplan.economics.levers.model import Looked, Lost
 from groundplan.economics.replay import opportunities
 from groundplan.economics.replay.opportunities import SMALL, Opportunity, Spent
@@ -42,10 +42,10 @@ def levers(
             sampled = looked.sampled.get(row.workload, len(calls))
             found += prompts.passages(row, workload, place.rates, calls, sampled, of(row.workload))
     found += _of_use(looked, declared, spent, places, of)
-    found += use.batches(looked.hours, places, looked.days, of, spent)
-    found += standing.idle_capacity(lines, month)
+    found += requests.batches(looked.hours, places, looked.days, of, spent)
+    found += idle.idle_capacity(lines, month)
     for kept in looked.content:
-        found += standing.unread_content(kept, lines, month)
+        found += idle.unread_content(kept, lines, month)
     told = [
         each for each in found if max(each.saves_usd, each.frees_usd) >= SMALL and (only is None or only in each.about)
     ]
@@ -87,16 +87,18 @@ def _of_use(
     for seen in looked.outputs:
         if (workload := declared.get(seen.workload)) is not None:
             rows = [row for row in spent if row.workload == seen.workload and not row.purpose]
-            bound = sum((use.bound_of_output(row, workload, places.get(row.deployment)) for row in rows), Decimal(0))
+            bound = sum(
+                (requests.bound_of_output(row, workload, places.get(row.deployment)) for row in rows), Decimal(0)
+            )
             rates = [places[name].rates for name in workload.deployments if name in places]
-            yield from use.unused_room(seen, workload, bound, rates, of(seen.workload))
-    for same in use.twice(looked.grounded, _times(looked, spent)):
-        yield from use.same_questions(same, of(*same.workloads))
+            yield from requests.unused_room(seen, workload, bound, rates, of(seen.workload))
+    for same in requests.twice(looked.grounded, _times(looked, spent)):
+        yield from requests.same_questions(same, of(*same.workloads))
     for alike in looked.alike:
-        yield from use.same_requests(alike, of(*alike.workloads))
-    never = {retried.workload for retried in looked.retried if use.never_help(retried)}
+        yield from requests.same_requests(alike, of(*alike.workloads))
+    never = {retried.workload for retried in looked.retried if requests.never_help(retried)}
     for retried in looked.retried:
-        yield from use.retries_that_never_help(retried, of(retried.workload))
+        yield from requests.retries_that_never_help(retried, of(retried.workload))
     for lost in looked.lost:
         if lost.workload not in never:
-            yield from use.useless_retries(lost, of(lost.workload))
+            yield from requests.useless_retries(lost, of(lost.workload))

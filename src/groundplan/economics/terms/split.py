@@ -5,7 +5,7 @@ from __future__ import annotations
 from groundplan.blueprint.model import Rates
 from groundplan.economics import price
 from groundplan.economics.prices.parts import MILLION, parts
-from groundplan.economics.terms.share import shares
+from groundplan.economics.terms.apportion import shares
 from groundplan.ledger.model import Usage
 
 BOUND = "bound"

@@ -1,4 +1,4 @@
-"""What looking answers up by their meaning costs, as a term of its own, counted once. Pure.
+"""What looking up answers in the semantic cache costs, as a term of its own, counted once. Pure.
 
 The processor that looks up is part of the platform. So what a workload's look-ups came to is taken out of what it
 carries of the platform, under the same rules, and every sum stays what was spent; what no allocation of the platform

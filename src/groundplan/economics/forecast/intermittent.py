@@ -1,4 +1,5 @@
-"""What happens on few days, such as a run on the first of each month: its middle day says nothing, so its mean counts.
+"""Series of which something happens on few days only, such as a run on the first of each month: the median day says
+nothing, so the mean counts.
 
 Told by days with many times as much as the same weekday a week before and after. A launch, an end or a single event is
 none. Pure.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from groundplan.economics.allocate.model import Basis, Line
-from groundplan.economics.terms.share import shares
+from groundplan.economics.terms.apportion import shares
 
 Weights = Mapping[str, Mapping[str, int]]
 """workload -> key -> picodollars of its calls, or tokens at a place"""

@@ -1,4 +1,5 @@
-"""A launch, or an end, that nobody declared: since some day there is much more, or less, than was to be expected. Pure.
+"""A shift of level, as by a launch or an end that nobody declared: since some day there is much more, or less, than was
+to be expected. Pure.
 
 Told where every day since then is so, for at least three days (seven for less, since people have holidays), and for
 longer than any time in the past that passed. Looks at days, not at what they were for.

@@ -1,4 +1,4 @@
-"""What has been there for eight weeks at most: how it may go on, weighed by how well each way fits its days. Pure.
+"""Forecast of a series of at most eight weeks: many curves, each weighed by how well it fits the days. Pure.
 
 So few days tell that something grows, hardly when that ends. A forecast of them is that of many curves at once: growth
 by so many per cent a day that ends at some level (logistic), by as much more each day until some day, ever slower; a
@@ -17,9 +17,9 @@ from typing import Final
 
 import numpy as np
 
+from groundplan.economics.forecast.level_shift import Step
 from groundplan.economics.forecast.model import DAY, Forecast, Series
 from groundplan.economics.forecast.smooth import Floats
-from groundplan.economics.forecast.step import Step
 
 MOST: Final = 56
 """Days, from which on the past of its own tells how it goes on."""

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.test_opportunities import PLACES, WORKLOADS, spent
 
 from groundplan.economics.experiment.record import Recorded, in_the_way
-from groundplan.economics.levers.shown import shown
+from groundplan.economics.levers.evidence import shown
 from groundplan.economics.replay.opportunities import Opportunity, found
 from groundplan.economics.replay.run import Run
 

@@ -1,6 +1,6 @@
 """One gap between a bill's amount and the ledger's, split into parts that add up to it exactly.
 
-Knows sums of one group only: which lines and calls belong together is `reconcile`.
+Knows sums of one group only: which lines and calls belong together is `match`.
 """
 
 from __future__ import annotations

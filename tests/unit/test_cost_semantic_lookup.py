@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.money import PICO
-from groundplan.economics.allocate.lookup import LOOKUP, apart
 from groundplan.economics.allocate.model import LookedUp, Part
+from groundplan.economics.allocate.semantic_lookup import LOOKUP, apart
 
 HOUR = 3_600_000_000
 lines = st.lists(

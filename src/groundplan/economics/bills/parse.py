@@ -18,7 +18,7 @@ from uuid import UUID
 from groundplan.core.currencies import USD
 from groundplan.core.errors import Invalid, Problem, Where
 from groundplan.core.words import counted
-from groundplan.economics.bill_cells import (
+from groundplan.economics.bills.cells import (
     Style,
     currency_in,
     currency_of_head,
@@ -29,8 +29,8 @@ from groundplan.economics.bill_cells import (
     style_of,
     whole,
 )
-from groundplan.economics.bill_cells import number as number_of
-from groundplan.economics.bill_columns import OWN, charge_of, detect, format_of, is_total, plain
+from groundplan.economics.bills.cells import number as number_of
+from groundplan.economics.bills.columns import OWN, charge_of, detect, format_of, is_total, plain
 
 MAX_BYTES = 16 << 20
 MAX_LINES = 200_000

@@ -1,5 +1,5 @@
-"""Why a cost is another one than in a time before: more calls, more in each, or another price. Pure; the parts sum to
-the difference."""
+"""Why a cost differs from that of an earlier time: more calls, more tokens in each, or another price. Pure; the parts
+sum to the difference."""
 
 from __future__ import annotations
 

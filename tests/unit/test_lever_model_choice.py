@@ -9,7 +9,7 @@ from msgspec import structs
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
-from groundplan.economics.levers.choice import Answer, Place, elsewhere, floor_kept, saved, strongest, told
+from groundplan.economics.levers.model_choice import Answer, Place, elsewhere, floor_kept, saved, strongest, told
 from groundplan.economics.prices.windows import by_time
 
 MTOK = 1_000_000

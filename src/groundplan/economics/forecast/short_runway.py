@@ -5,17 +5,17 @@ surely do, else at their mean, half and twice of it. Pure.
 from __future__ import annotations
 
 from groundplan.core.words import counted
-from groundplan.economics.forecast import young
+from groundplan.economics.forecast import short_series
+from groundplan.economics.forecast.intermittent import levels
 from groundplan.economics.forecast.model import Forecast, Series
 from groundplan.economics.forecast.predict import LEAST, new
-from groundplan.economics.forecast.rare import levels
 
 __all__ = ["LEAST", "of_few"]
 
 
 def of_few(series: Series, horizon: int) -> Forecast:
     """Of one day at least."""
-    changing = new(series, horizon, young.FEWEST) if len(series.values) >= young.FEWEST else None
+    changing = new(series, horizon, short_series.FEWEST) if len(series.values) >= short_series.FEWEST else None
     return _mean_of(series, horizon) if changing is None else changing
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.beside import beside
-from groundplan.economics.bill import read_bill
-from groundplan.economics.reconcile import reconcile
+from groundplan.economics.bills.allocated_lines import beside
+from groundplan.economics.bills.parse import read_bill
+from groundplan.economics.bills.reconcile import reconcile
 
 BILL = """date,cost,currency,ServiceName
 2026-11-03,40,USD,Blob Storage

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from benchmarks.forecast_young import SHAPES, generated, judged
 
-from groundplan.economics.forecast.few import of_few
 from groundplan.economics.forecast.model import DAY, Launch, Series
 from groundplan.economics.forecast.predict import forecast
-from groundplan.economics.forecast.young import METHOD, MOST
+from groundplan.economics.forecast.short_runway import of_few
+from groundplan.economics.forecast.short_series import METHOD, MOST
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 

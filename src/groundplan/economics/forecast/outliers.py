@@ -1,4 +1,5 @@
-"""Days that say nothing of what comes: nothing at all where there always is something, or many times as much as ever.
+"""Outliers, days that say nothing of what comes: nothing at all where there always is something, or many times as much
+as ever.
 
 An interruption of some days, or a single event, is not how the days after it will be. Such days are replaced by what
 is usual on their weekday, and a note names them. What lasts is none: a week of nothing at the end may be the end. Nor

@@ -12,12 +12,12 @@ from functools import partial
 from uuid import UUID
 
 from groundplan.core.money import PICO
-from groundplan.economics.bill import Line
-from groundplan.economics.bill_again import AGAIN, told_again
-from groundplan.economics.bill_compare import Comparison
-from groundplan.economics.bill_models import resolve
-from groundplan.economics.explain_gap import Part
-from groundplan.economics.reconciliation import OUR_VERSION, Attempt
+from groundplan.economics.bills.compare import Comparison
+from groundplan.economics.bills.explain_gap import Part
+from groundplan.economics.bills.model import OUR_VERSION, Attempt
+from groundplan.economics.bills.model_names import resolve
+from groundplan.economics.bills.parse import Line
+from groundplan.economics.bills.repeated_lines import AGAIN, told_again
 
 Span = tuple[date, date]
 """First and last of several days."""

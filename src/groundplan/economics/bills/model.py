@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Rates
 OUR_VERSION = 7
 """Of UUIDs that calls have; a provider's own request ids of another kind are not ours."""
 PRECISION = 90
-"""Digits of arithmetic: sums of amounts within the bounds of `bill` never lose one."""
+"""Digits of arithmetic: sums of amounts within the bounds of `cells` never lose one."""
 KINDS: dict[str, str] = {
     "call_without_bill_line": "calls of the ledger that the bill does not have",
     "bill_line_without_call": "lines of the bill that no call of the ledger explains",

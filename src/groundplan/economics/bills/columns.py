@@ -1,6 +1,6 @@
 """Which column of a provider's bill or usage export says what: found by the names of its head, or as somebody said.
 
-Facts about exports, and the rule that picks. Reading the lines is `bill`.
+Facts about exports, and the rule that picks. Reading the lines is `parse`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from groundplan.core.errors import Invalid, Where
-from groundplan.economics.bill_cells import currency_of_head
+from groundplan.economics.bills.cells import currency_of_head
 
 ROLES: dict[str, tuple[str, ...]] = {
     "amount": (

@@ -1,5 +1,4 @@
-"""Lines of a bill that say once more what another line of the same attempt says. Pure: which lines are of one attempt
-is `reconcile`."""
+"""Lines of a bill that repeat another line of the same attempt. Pure: which lines are of one attempt is `reconcile`."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from groundplan.economics.bill import Line
+from groundplan.economics.bills.parse import Line
 
 Gap = Callable[[Sequence[Line]], Decimal | None]
 

@@ -11,11 +11,11 @@ from decimal import Decimal, localcontext
 from typing import Final
 
 from groundplan.blueprint.model import Rates
-from groundplan.economics.bill import Bill
-from groundplan.economics.bill_compare import Comparison
-from groundplan.economics.bill_pairs import by_group, by_id, by_use
+from groundplan.economics.bills.compare import Comparison
+from groundplan.economics.bills.match import by_group, by_id, by_use
+from groundplan.economics.bills.model import PRECISION, Attempt, Reconciliation
+from groundplan.economics.bills.parse import Bill
 from groundplan.economics.prices.currency import Dated
-from groundplan.economics.reconciliation import PRECISION, Attempt, Reconciliation
 
 _NO_RATES: Final[Dated] = {}
 

@@ -1,4 +1,6 @@
-"""A bill's lines for storage and traffic beside what is allocated of them: no call pays them, a rule does. Pure."""
+"""A bill's lines for storage and traffic, which an allocation rule pays and no call, compared with what is allocated of
+them. Pure.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import Final
 
 from groundplan.core.money import to_decimal
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.reconciliation import PRECISION, Reconciliation
+from groundplan.economics.bills.model import PRECISION, Reconciliation
 
 TERMS: Final[Mapping[str, frozenset[str]]] = {
     "storage": frozenset({"object_storage", "vector_storage", "database", "logs"}),

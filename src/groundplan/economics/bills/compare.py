@@ -1,7 +1,7 @@
 """Lines of a bill and attempts of the ledger that belong together, compared: rows whose amounts add up to
 the difference.
 
-Which belong together is decided in `bill_pairs`.
+Which belong together is decided in `match`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from uuid import UUID
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.core.words import counted
-from groundplan.economics.bill import Bill, Line
-from groundplan.economics.explain_gap import Part, Side, parts, value_of_tokens
+from groundplan.economics.bills.explain_gap import Part, Side, parts, value_of_tokens
+from groundplan.economics.bills.model import Attempt, Row
+from groundplan.economics.bills.parse import Bill, Line
 from groundplan.economics.prices.currency import Dated
-from groundplan.economics.reconciliation import Attempt, Row
 
 WHOLE = frozenset(
     {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"}
