@@ -17,8 +17,10 @@ import pytest
 import typer
 from tests.integration.nursery import run_command
 from typer.core import TyperGroup
+from typer.testing import CliRunner
 
 from groundplan.cli import kill
+from groundplan.cli.client import ControlClient
 from groundplan.cli.main import COMMANDS, app
 from groundplan.console.render import ENTRIES
 
@@ -247,3 +249,53 @@ def test_whoever_starts_it_may_have_closed_its_standard_files() -> None:
     opened = "main._open_standard_files(); raise SystemExit(socket.socket().fileno() < 3 or sys.stderr.isatty())"
     program = (sys.executable, "-c", f"import socket, sys; from groundplan.cli import main; {opened}")
     assert subprocess.run(("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *program), check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--version"], 0), (["--help"], 0), (["check", "--schema", "--json"], 0), (["check", "bad", "--json"], 65)],
+)
+def test_a_reader_that_has_gone_is_no_failure(tmp_path: Path, arguments: list[str], code: int) -> None:
+    """As of `groundplan tail --json | head -1`; what a command found out it says by its code all the same."""
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "w.yaml").write_text("kind: workloud\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone:
+        command = [sys.executable, "-m", "groundplan.cli.main", *arguments]
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    assert bool(done.stderr) == (code != 0), "an error that nobody reads there is told where people read errors"
+
+
+@pytest.mark.parametrize("name", ["batches", "responses"])
+@pytest.mark.parametrize(
+    "said", ["", "list", "--workload a --json", "list --workload a --json", "--workload a --json list"]
+)
+def test_a_list_is_asked_for_with_or_without_that_word(monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
+    """And what is said before it holds as what is said behind it."""
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    class Answering:
+        def get(self, path: str, **query: str) -> dict[str, Any]:
+            asked.append((path, query))
+            return {name: [], "files": [], "open": []}
+
+    monkeypatch.setattr(ControlClient, "connect", lambda _: Answering())
+    told = CliRunner().invoke(app, [name, *said.split()])
+    assert told.exit_code == 0, told.output
+    assert asked == [(f"/api/{name}", {"workload": "a"} if said.startswith(("--", "list ")) else {})]
+    assert told.stdout.startswith("{") == ("--json" in said)
+
+
+def test_a_home_that_is_said_before_a_command_holds_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    homes: list[Path | None] = []
+
+    class Answering:
+        def post(self, *_: Any) -> dict[str, Any]:
+            return {"workload": "a"}
+
+    monkeypatch.setattr(ControlClient, "connect", lambda home: homes.append(home) or Answering())
+    assert CliRunner().invoke(app, ["responses", "--home", "h", "cancel", "resp_1"]).exit_code == 0
+    assert CliRunner().invoke(app, ["responses", "cancel", "resp_1", "--home", "i"]).exit_code == 0
+    assert homes == [Path("h"), Path("i")]

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.group import command_group
+from groundplan.cli.options import Before, HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 
+app = command_group("Batches with their progress, cost and reserved budget: list.", answers=True)
 
-def batches(
-    workload: Annotated[str | None, typer.Option("--workload", help="Only batches of this workload.")] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
+
+@app.callback(invoke_without_command=True)
+def alone(
+    context: typer.Context, workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    context.obj = Before(workload, home, as_json)
+    if context.invoked_subcommand is None:
+        list_all(context)
+
+
+@app.command("list")
+def list_all(
+    context: typer.Context, workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
     """List batches, newest first, and what files take of the disk. They are created at the gateway with an API key:
     POST /v1/batches or /v1/messages/batches."""
-    named = {"workload": workload} if workload else {}
-    value = ControlClient.connect(home).get("/api/batches", **named)
-    emit(value, as_json, batches_text(value))
+    asked = Before.of(context, workload, home, as_json)
+    value = ControlClient.connect(asked.home).get("/api/batches", **asked.named())
+    emit(value, asked.as_json, batches_text(value))
 
 
 def batches_text(value: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from groundplan.cli.output import print_error, unusable, wrong_usage
+from groundplan.cli.output import print_error, unread, unusable, wrong_usage
 from groundplan.core.errors import GroundplanError
 from groundplan.core.settings import without_customs, without_plugins
 
@@ -57,7 +57,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str, str]]] = {
         "tail": ("tail", "tail", "Show calls as they finish."),
         "why": ("why", "why", "Explain a call, a change, a key or an audit entry."),
         "keys": ("keys", "app", "Create, list and revoke API keys."),
-        "batches": ("batches", "batches", "List batches with their progress, cost and reserved budget."),
+        "batches": ("batches", "app", "Batches with their progress, cost and reserved budget: list."),
         "responses": ("responses", "app", "Responses that are made in the background: list, cancel."),
         "cache": ("cache", "app", "Clear cached answers."),
     },
@@ -170,6 +170,9 @@ def main() -> None:
                 raise
             raise unusable(error) from error
         except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):  # whoever read it has what they wanted
+                unread()
+                raise SystemExit(0) from None
             if end.code == USAGE and "--json" in sys.argv:
                 print_error(wrong_usage(end.__context__), as_json=True)
             raise
@@ -179,8 +182,8 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
+        unread()
+        raise SystemExit(0) from None
     finally:
         gc.freeze()  # the process ends: nobody needs its garbage sorted
 
@@ -196,7 +199,7 @@ def _tell(error: GroundplanError) -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        unread()
 
 
 def _open_standard_files() -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +30,25 @@ WorkspaceOption = Annotated[
     ),
 ]
 WorkloadOption = Annotated[str | None, typer.Option("--workload", help="Only this workload.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was said before the command of a group that lists without one; it holds for the command, too."""
+
+    workload: str | None = None
+    home: Path | None = None
+    as_json: bool = False
+
+    @classmethod
+    def of(cls, context: typer.Context, workload: str | None, home: Path | None, as_json: bool) -> Before:
+        """What was said there, and where nothing was, before."""
+        before: Before = context.obj or cls()
+        return cls(workload or before.workload, home or before.home, as_json or before.as_json)
+
+    def named(self) -> dict[str, str]:
+        """The query of a list."""
+        return {"workload": self.workload} if self.workload else {}
 
 
 def program_name() -> str:

@@ -6,6 +6,7 @@ Nothing here fetches or decides anything.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -29,8 +30,16 @@ _ROWS_SHOWN: Final = 200
 
 
 def emit(value: Any, as_json: bool, text: str) -> None:
-    """Print `value` as JSON, or `text`."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if as_json else shown(text))
+    """Print `value` as JSON, or `text`. What nobody reads to its end changes nothing of how the command ends."""
+    try:
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if as_json else shown(text))
+    except BrokenPipeError:
+        unread()
+
+
+def unread() -> None:
+    """Nobody reads standard output any more: what is left for it, which Python writes at its end, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(message: str) -> None:

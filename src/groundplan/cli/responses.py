@@ -8,33 +8,46 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.group import command_group
-from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
+from groundplan.cli.options import Before, HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 
-app = command_group("Responses that are made in the background: list, cancel.")
+app = command_group("Responses that are made in the background: list, cancel.", answers=True)
 NONE = (
     "There is no response in the background. They are asked for at the gateway with an API key: POST /v1/responses "
     "with background: true."
 )
 
 
+@app.callback(invoke_without_command=True)
+def alone(
+    context: typer.Context, workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    context.obj = Before(workload, home, as_json)
+    if context.invoked_subcommand is None:
+        list_all(context)
+
+
 @app.command("list")
-def list_all(workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def list_all(
+    context: typer.Context, workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False
+) -> None:
     """List responses in the background: those that wait or are being made, then the others, newest first."""
-    named = {"workload": workload} if workload else {}
-    value = ControlClient.connect(home).get("/api/responses", **named)
-    emit(value, as_json, responses_text(value))
+    asked = Before.of(context, workload, home, as_json)
+    value = ControlClient.connect(asked.home).get("/api/responses", **asked.named())
+    emit(value, asked.as_json, responses_text(value))
 
 
 @app.command()
 def cancel(
+    context: typer.Context,
     id: Annotated[str, typer.Argument(metavar="ID", help="ID of the response, from `list`.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Cancel one that waits or is being made; what was generated is billed."""
-    value = ControlClient.connect(home).post(f"/api/responses/{id}/cancel", {})
-    emit(value, as_json, f"{id} of {value['workload']} is cancelled")
+    asked = Before.of(context, None, home, as_json)
+    value = ControlClient.connect(asked.home).post(f"/api/responses/{id}/cancel", {})
+    emit(value, asked.as_json, f"{id} of {value['workload']} is cancelled")
 
 
 def responses_text(value: dict[str, Any]) -> str:
