@@ -136,7 +136,7 @@ class Start:
         lacks, say_at = "the control process does not answer", time.monotonic() + SAY_SECONDS
         while lacks:
             if time.monotonic() > say_at and lacks != READING:
-                self.steps.say(f"{lacks}{self._why(supervisor)}")
+                self.steps.say(f"still waiting: {lacks}{self._why(supervisor)}")
                 say_at = float("inf")
             _check_alive(supervisor)
             if time.monotonic() > deadline and lacks == READING:
