@@ -126,7 +126,7 @@ def test_money_of_a_workload_is_told_in_dollars() -> None:
     (found,) = differences(OLD, msgspec.structs.replace(OLD, workloads=[dear]))
     told = {field.field: field.new for field in found.fields}
     assert told["max_cost_per_call"] == "0.02 USD"
-    assert (told["cache.semantic.wrong_cost"], told["cache.semantic.hour"]) == ("2 USD", "0.05 USD")
+    assert (told["cache.semantic.wrong_costs"], told["cache.semantic.processor"]) == ("2 USD", "0.05 USD/hour")
     assert told["cache.ttl"] == "1min"
 
 
@@ -151,7 +151,8 @@ def test_times_sizes_and_shares_are_told_as_the_workspace_writes_them() -> None:
         WORKLOAD, deadline_ms=45_000, grace_ms=0, file_bytes=64_000_000, batch_concurrent=8,
         cache=Cache(seconds=14_400, max_bytes=64_000_000, scope="person", semantic=Semantic(bound=0.02)),
         review=Review(within_ms=300_000, share=2_500),
-        keep=Keep(content="full", seconds=30 * 86_400), reliability=Reliability(hedge=Hedge(after_ms=250)),
+        keep=Keep(content="full", seconds=30 * 86_400),
+        reliability=Reliability(same=2, backoff_ms=500, hedge=Hedge(after_ms=250)),
         routing=Routing(rules=[rule], keep=0.975, quality={"own": {"tone": 0.93}}),
     )  # fmt: skip
     (found,) = differences(OLD, msgspec.structs.replace(OLD, workloads=[served]))
@@ -159,13 +160,15 @@ def test_times_sizes_and_shares_are_told_as_the_workspace_writes_them() -> None:
     assert {name: told[name] for name in (
         "deadline", "grace", "files.max_size", "batches.concurrent", "cache.ttl", "cache.max_size",
         "cache.semantic.wrong_at_most", "review.within", "review.share", "keep.for", "keep.share",
-        "reliability.hedge.after", "reliability.hedge.at_most", "routing.keep", "routing.quality.own.tone",
+        "reliability.hedge.after", "reliability.hedge.at_most", "reliability.retries.backoff",
+        "reliability.retries.same", "routing.keep", "routing.quality.own.tone",
         "routing.rules",
     )} == {
         "deadline": "45s", "grace": "0ms", "files.max_size": "64 MB", "batches.concurrent": "8", "cache.ttl": "4h",
         "cache.max_size": "64 MB", "cache.semantic.wrong_at_most": "2%", "review.within": "5min",
         "review.share": "25%", "keep.for": "30d", "keep.share": "100%", "reliability.hedge.after": "250ms",
-        "reliability.hedge.at_most": "5%", "routing.keep": "97.5%", "routing.quality.own.tone": "93%",
+        "reliability.hedge.at_most": "5%", "reliability.retries.backoff": "500ms", "reliability.retries.same": "2",
+        "routing.keep": "97.5%", "routing.quality.own.tone": "93%",
         "routing.rules": "{name: at-stake, use: own, words: [refund, lawyer]}",
     }  # fmt: skip
     assert not [name for name in told if name.endswith(("_ms", "_bytes", "seconds"))]

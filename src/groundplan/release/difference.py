@@ -35,13 +35,15 @@ _FRACTIONS = frozenset(
 )  # fmt: skip
 """Fields from 0 to 1, told in percent."""
 _DECLARED = {
-    "batch_concurrent": "batches.concurrent", "cache.max_bytes": "cache.max_size", "cache.seconds": "cache.ttl",
-    "cache.semantic.bound": "cache.semantic.wrong_at_most", "connect_ms": "timeouts.connect",
-    "file_bytes": "files.max_size", "first_token_ms": "timeouts.first_token",
+    "audio_seconds": "audio", "batch_concurrent": "batches.concurrent", "cache.max_bytes": "cache.max_size",
+    "cache.seconds": "cache.ttl", "cache.semantic.bound": "cache.semantic.wrong_at_most",
+    "cache.semantic.hour": "cache.semantic.processor", "cache.semantic.wrong_cost": "cache.semantic.wrong_costs",
+    "connect_ms": "timeouts.connect", "file_bytes": "files.max_size", "first_token_ms": "timeouts.first_token",
     "grounding.max_bytes": "grounding.max_size", "guardrails.hold_bytes": "guardrails.hold_back",
     "guardrails.max_input_bytes": "guardrails.input.max_size",
     "guardrails.max_output_bytes": "guardrails.output.max_size", "idle_ms": "timeouts.idle", "keep.seconds": "keep.for",
-    "max_output_tokens": "max_output", "audio_seconds": "audio",
+    "max_output_tokens": "max_output", "reliability.backoff_ms": "reliability.retries.backoff",
+    "reliability.max_backoff_ms": "reliability.retries.max_backoff", "reliability.same": "reliability.retries.same",
 }  # fmt: skip
 """Fields that have another name in the workspace."""
 _EACH = {
@@ -188,7 +190,7 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, list | bool):
         return written(value)
     if isinstance(value, int) and name in _MONEY:
-        return _usd(value)
+        return f"{_usd(value)}{'/hour' if name == 'cache.semantic.hour' else ''}"
     if name.endswith("_ms"):
         return str(said(value, "800ms"))
     if name in ("cache.seconds", "keep.seconds", "audio_seconds"):
