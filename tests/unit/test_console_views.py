@@ -289,6 +289,27 @@ def test_what_is_wholly_new_has_no_column_of_what_it_was() -> None:
     assert "Nothing that is served." in fields([])
 
 
+def test_each_cell_of_a_compared_bill_says_on_a_phone_what_it_is() -> None:
+    template = templates.get_template("reconcile.html")
+    row = {
+        "kind": "bill_line_without_call", "amount_usd": "0.140000000000", "day": "2026-12-01", "model": "m", "note": "",
+        "bill_usd": "0.14", "ledger_usd": "0", "calls": [], "calls_in_all": 0, "lines": [2],
+    }  # fmt: skip
+    explanation = {"kind": "demo", "amount_usd": "-0.50", "places": 4, "meaning": "traffic of the demo"}
+    result = {
+        "file": "bill.csv", "lines": 1, "format": "columns by their names", "from": "2026-12-01", "to": "2026-12-01",
+        "attempts": 4036, "matched_by_id": 0, "complete": True, "bill_usd": "0.14", "ledger_usd": "0.50", "notes": [],
+        "difference_usd": "-0.36", "explanations": [explanation], "rows": [row], "rows_left_out": 0, "beside": [],
+        "left_out": {"attempts": 0, "amount_usd": "0"}, "columns": {"day": "date"},
+    }  # fmt: skip
+    shown = "".join(template.blocks["main"](template.new_context({"result": result})))
+    assert "1 line, columns" in shown and "4,036 attempts of the ledger" in shown
+    for table in re.findall(r"<table.*?</table>", shown, re.DOTALL):
+        names = re.findall(r"<th[^>]*>([^<]+)</th>", table)
+        told = re.findall(r'<td[^>]*data-label="([^"]+)"', table.partition("<tbody>")[2].partition("</tr>")[0])
+        assert told == names[1:]
+
+
 def test_how_calls_are_replayed_is_said_where_some_are_kept() -> None:
     template = templates.get_template("experiments.html")
 
