@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import subprocess
+import textwrap
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,8 @@ from groundplan.catalog.model import KINDS
 from groundplan.catalog.reader import read_documents
 from groundplan.catalog.schema import json_schema
 from groundplan.core.errors import Invalid
+from groundplan.knowledge.governed.inherit import said
+from groundplan.knowledge.parsing.text import mapping
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = ("scrape_configs", "supersedes")
@@ -174,25 +181,65 @@ def is_understood(name: str, value: Any) -> bool:
 INLINE = re.compile(r"(?<!`)`(\{?[a-z_]+: [^`\n]+)`")
 ELSEWHERE_INLINE = {
     "active: false", "cache: exact", "cache: semantic", "cost: 310 EUR/month",
-    "messages: tool_calls.function.arguments", "mode: realtime", "mode: responses",
+    "cache: {mode: simple, max_age}", "messages: tool_calls.function.arguments", "mode: realtime", "mode: responses",
+    "mode: semantic",
 }  # fmt: skip
-"""Of SCIM, of answers, in another currency (read with the company's rates), of refusals, of LiteLLM."""
+"""Of SCIM, of answers, in another currency (read with the company's rates), of refusals, of LiteLLM and Portkey."""
 
 
 def test_what_sentences_say_to_declare_is_understood() -> None:
     wrong, count = [], 0
     for file in [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]:
         text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
-        for said in set(INLINE.findall(text)) - ELSEWHERE_INLINE:
-            if re.search(r"\b[A-Z]{2,}\b(?!/)(?<!USD)(?<!EU)|…|\.\.\.|\\\||: n}", said):
+        for line in set(INLINE.findall(text)) - ELSEWHERE_INLINE:
+            if re.search(r"\b[A-Z]{2,}\b(?!/)(?<!USD)(?<!EU)|…|\.\.\.|\\\||: n}", line):
                 continue  # to be filled in
-            documents, problems = read_documents(file.name, said if said.startswith("{") else f"{{{said}}}")
-            wrong += [(file.name, said)] if problems else []
+            documents, problems = read_documents(file.name, line if line.startswith("{") else f"{{{line}}}")
+            wrong += [(file.name, line)] if problems else []
             for document in documents:
                 count += 1
-                wrong += [(file.name, said) for name, value in document.value.items() if not is_understood(name, value)]
+                wrong += [(file.name, line) for name, value in document.value.items() if not is_understood(name, value)]
     assert wrong == [] and count > 90
     assert is_understood("answers", "exact") and not is_understood("answers", "exactly")
+
+
+def blocks_in(language: str) -> list[tuple[str, str]]:
+    """Blocks of code in a language, each with its file."""
+    files = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+    return [
+        (file.name, textwrap.dedent(block)) for file in files
+        for block in re.findall(rf"```{language}\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL)
+    ]  # fmt: skip
+
+
+def test_what_a_document_says_of_itself_is_understood() -> None:
+    (block,) = [block for _, block in blocks_in("yaml") if "supersedes:" in block]
+    fronts = [re.split(r"^---$", block, flags=re.MULTILINE)[1] for _, block in blocks_in("markdown")]
+    for text in (block, *fronts):
+        told = said(mapping(text, "example"), "example")
+        assert told.values or told.readers, text
+        assert not told.unknown, text
+    assert fronts
+
+
+@pytest.mark.parametrize(
+    ("language", "read"),
+    [
+        ("python", ast.parse), ("toml", tomllib.loads),
+        ("json", lambda text: [json.loads(line) for line in text.splitlines()]),
+    ],
+)  # fmt: skip
+def test_code_in_other_languages_can_be_read(language: str, read: Callable[[str], object]) -> None:
+    found = blocks_in(language)
+    assert found
+    for name, block in found:
+        assert read(block), name
+
+
+def test_what_is_to_be_typed_in_a_shell_is_its_grammar() -> None:
+    text = "\n".join(re.sub(r"[\[\]]|\.\.\.", "", block) for _, block in blocks_in("sh"))
+    done = subprocess.run(["sh", "-n"], input=text, capture_output=True, text=True, timeout=30)
+    assert text.count("groundplan") > 10 and (done.returncode, done.stderr) == (0, "")
 
 
 def test_every_default_is_told_as_it_would_be_written() -> None:
