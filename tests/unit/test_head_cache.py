@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httptools
 import pytest
@@ -12,9 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.closing import close
 
+from groundplan.core.errors import Unauthenticated
+from groundplan.core.ids import new_id_bytes
+from groundplan.gateway.call import identify
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.identify import key_digest
+from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.head_cache import LOOKS, HeadCache
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.surfaces.chat import CHAT
 
 HEADS = [
     b"POST /v1 HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n",
@@ -122,6 +132,36 @@ def test_nothing_of_a_body_stays_with_its_head() -> None:
     known.look(data, parsed(data)[1])
     assert known._request is not None and known._request.body == b""
     assert len(known._before) + len(known._after) < len(data) - 3
+
+
+def test_the_key_of_a_known_head_is_hashed_once_and_looked_up_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[dict[bytes, bytes]] = []
+
+    def digest_of(headers: dict[bytes, bytes]) -> bytes:
+        hashed.append(headers)
+        return key_digest(headers)
+
+    monkeypatch.setattr(identify, "key_digest", digest_of)
+    known, head = KnownHead(), HEADS[1] % 2 + b"{}"
+    known.look(head, parsed(head)[1])
+    key = KeyEntry("k", "w", "", False, False, None)
+    policy = Policy(1, {hashlib.sha256(b"gp_a").digest(): key}, {}, frozenset(), frozenset())
+
+    def asked(data: bytes, policy: Policy) -> KeyEntry | None:
+        request = known.again(data, 1.0) or parsed(data)[1]
+        assert request is not None
+        exchange = Exchange(new_id_bytes(), request, Collected(), CHAT)
+        identify.identify(exchange, policy, 0.0)
+        return exchange.key
+
+    assert [asked(HEADS[1] % size + b"x" * size, policy) for size in (2, 2, 7)] == [key] * 3 and len(hashed) == 1
+    with pytest.raises(Unauthenticated, match="not known"):  # a key of somebody else beside it
+        asked(head.replace(b"gp_a", b"gp_b"), policy)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        asked(head, replace(policy, keys={digest: replace(each, revoked=True) for digest, each in policy.keys.items()}))
+    with pytest.raises(Unauthenticated, match="not known"):
+        asked(head, replace(policy, keys={}))
+    assert len(hashed) == 2
 
 
 def test_a_client_of_http_1_0_is_parsed_and_heads_that_never_come_again_are_given_up() -> None:

@@ -23,20 +23,25 @@ _KEY_HINT = (
 )
 
 
-def known_key(headers: dict[bytes, bytes], policy: Policy) -> KeyEntry:
-    """The key of a request, whatever may be done with it. Raises `Unauthenticated`.
-
-    The check takes the same time whatever is sent: the secret is hashed as a whole, and only its SHA-256 is looked up.
-    Where that look-up stops depends on bits of a hash that a caller can neither choose nor turn back into a key, so
-    there is nothing to approach step by step, as there would be in comparing secrets themselves.
-    """
+def key_digest(headers: dict[bytes, bytes]) -> bytes:
+    """SHA-256 of the key that is sent. Raises `Unauthenticated`."""
     sent = headers.get(b"authorization")
     if sent is None:
         sent = b"bearer " + (headers.get(b"x-api-key") or headers.get(b"api-key", b""))
     scheme, secret = sent[:7], sent[7:].strip()
     if not secret or (scheme != b"Bearer " and scheme.lower() != b"bearer "):
         raise Unauthenticated("no API key was sent", code="key_missing", hint=_KEY_HINT)
-    key = policy.keys.get(hashlib.sha256(secret).digest())
+    return hashlib.sha256(secret).digest()
+
+
+def known_key(digest: bytes, policy: Policy) -> KeyEntry:
+    """The key with this `key_digest`, whatever may be done with it. Raises `Unauthenticated`.
+
+    The check takes the same time whatever is sent: the secret is hashed as a whole, and only its SHA-256 is looked up.
+    Where that look-up stops depends on bits of a hash that a caller can neither choose nor turn back into a key, so
+    there is nothing to approach step by step, as there would be in comparing secrets themselves.
+    """
+    key = policy.keys.get(digest)
     if key is None:
         raise Unauthenticated("this API key is not known", code="invalid_api_key", hint=_KEY_HINT)
     return key
@@ -44,7 +49,7 @@ def known_key(headers: dict[bytes, bytes], policy: Policy) -> KeyEntry:
 
 def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntry:
     """The living key of a request. Raises `Unauthenticated`."""
-    key = known_key(headers, policy)
+    key = known_key(key_digest(headers), policy)
     check_key(key, policy, now)
     return key
 
@@ -62,9 +67,14 @@ def check_key(key: KeyEntry, policy: Policy, now: float) -> None:
 def identify(exchange: Exchange, policy: Policy, now: float) -> None:
     """Set key, person and policy of the exchange. Raises as `caller`, and `Denied` for what was not granted."""
     exchange.policy = policy
-    headers, catalog = exchange.request.headers, exchange.catalog
+    request, catalog = exchange.request, exchange.catalog
+    headers, head = request.headers, request.again
+    if head is None:
+        digest = key_digest(headers)
+    else:
+        digest = head.key = head.key or key_digest(headers)
     # before it is looked at, so that what is refused to a key that is known is written down as a call of it
-    exchange.key = key = known_key(headers, policy)
+    exchange.key = key = known_key(digest, policy)
     check_key(key, policy, now)
     exchange.person = _person(headers, policy, key)
     if key.networks:

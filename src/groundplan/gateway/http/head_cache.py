@@ -67,4 +67,4 @@ class HeadCache:
         headers = known.headers
         if headers[_LENGTH] != digits:
             headers = {**headers, _LENGTH: digits}
-        return Request(started, known.method, known.target, headers, body, known.keep_alive, known.client)
+        return Request(started, known.method, known.target, headers, body, known.keep_alive, known.client, known)

@@ -11,7 +11,8 @@ class Request:
     where one is asked for, else empty."""
 
     __slots__ = (
-        "body", "client", "form", "headers", "held", "keep_alive", "method", "started", "stream", "target", "whose",
+        "again", "body", "client", "form", "headers", "held", "keep_alive", "key", "method", "started", "stream",
+        "target", "whose",
     )  # fmt: skip
 
     def __init__(
@@ -23,7 +24,12 @@ class Request:
         body: bytes = b"",
         keep_alive: bool = True,
         client: str = "",
+        again: Request | None = None,
     ) -> None:
+        self.again = again
+        """One before it on its connection, of which it has every byte of the head but its Content-Length."""
+        self.key = b""
+        """Digest of the key that its head names, where somebody needed it: at the one that is had `again`."""
         self.stream: BodyStream | None = None
         self.form: object = None
         """What was read of a streamed form so far; before that the model that the path of its request names, if it
