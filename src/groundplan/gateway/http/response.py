@@ -97,16 +97,20 @@ class Response:
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
         """The whole answer at once."""
         self.started = self.ended = True
-        self._connection.write(
-            b"%b%b%b%bcontent-length: %d\r\n%b%b"
-            % (
-                STATUS_LINES[status],
-                self._connection.server.date_line,
-                content_type,
-                headers,
-                len(body),
-                self._last,
-                body,
+        connection = self._connection
+        connection.write(
+            b"".join(
+                (
+                    STATUS_LINES[status],
+                    connection.server.date_line,
+                    content_type,
+                    headers,
+                    b"content-length: ",
+                    str(len(body)).encode(),
+                    b"\r\n",
+                    self._last,
+                    body,
+                )
             )
         )
 

@@ -103,8 +103,8 @@ def splice(data: bytes, name: bytes, value: bytes) -> bytes:
     if not head.endswith(b"}"):
         return data
     inner = head[:-1].rstrip()
-    comma = b"" if inner.endswith(b"{") else b","
-    return b'%b%b"%b":%b}' % (inner, comma, name, value)
+    comma = b'"' if inner.endswith(b"{") else b',"'
+    return b"".join((inner, comma, name, b'":', value, b"}"))
 
 
 def ending(data: bytes, name: bytes, value: bytes) -> tuple[int, bytes]:

@@ -78,17 +78,20 @@ def _make_standing(workload: Workload | None, deployment: Deployment | None, cat
 def headers(exchange: Exchange, *, cost: bool, known: Standing | None = None) -> bytes:
     """`groundplan-*` lines with what is known now. `known`: its `standing`, where that was looked up."""
     id, known = exchange.id, known or standing(exchange)
-    lines = b"groundplan-call-id: %b\r\n%b: %b\r\n%b" % (id, exchange.interface.id_header, id, known.lines)
+    # joined, which takes two thirds of what `%` does
+    parts = [b"groundplan-call-id: ", id, b"\r\n", exchange.interface.id_header, b": ", id, b"\r\n", known.lines]
     if cost:
-        lines += b"groundplan-cost-usd: %b\r\n" % _usd(exchange.cost)
+        parts += (b"groundplan-cost-usd: ", _usd(exchange.cost), b"\r\n")
     if exchange.cache in ("exact", "semantic"):
-        told = (exchange.cache.encode("ascii"), _usd(exchange.saved))
-        lines += b"groundplan-cache: %b\r\ngroundplan-saved-usd: %b\r\n" % told
+        parts += (b"groundplan-cache: ", exchange.cache.encode("ascii"))
+        parts += (b"\r\ngroundplan-saved-usd: ", _usd(exchange.saved), b"\r\n")
     if exchange.remaining is not None:
-        lines += b"groundplan-budget-remaining-usd: %b\r\n" % _usd(exchange.remaining)
+        parts += (b"groundplan-budget-remaining-usd: ", _usd(exchange.remaining), b"\r\n")
     if exchange.crossed:
-        lines += b"groundplan-budget-crossed: %b\r\n" % header_value(",".join(exchange.crossed))
-    return lines if exchange.use is None else lines + exchange.use.lines
+        parts += (b"groundplan-budget-crossed: ", header_value(",".join(exchange.crossed)), b"\r\n")
+    if exchange.use is not None:
+        parts.append(exchange.use.lines)
+    return b"".join(parts)
 
 
 def beside_error(exchange: Exchange) -> bytes:
@@ -111,27 +114,28 @@ def parted(lines: bytes) -> tuple[bytes, bytes]:
 def facts(exchange: Exchange, remaining: int | None, known: Standing | None = None) -> bytes:
     """The `groundplan` object of a settled call; `known` as `headers` has it."""
     known = known or standing(exchange)
-    told = (b'{"call_id":"%b"%b,"cost_usd":"%b","estimated":%b,"cache":"%b","sources":%b,"budget_remaining_usd":%b') % (
-        exchange.id,
-        known.json,
-        _usd(exchange.cost),
-        b"true" if exchange.estimated else b"false",
-        exchange.cache.encode("ascii"),
+    told = [
+        b'{"call_id":"', exchange.id, b'"', known.json, b',"cost_usd":"', _usd(exchange.cost), b'","estimated":',
+        b"true" if exchange.estimated else b"false", b',"cache":"', exchange.cache.encode("ascii"), b'","sources":',
         _encode([_source(passage) for passage in exchange.passages]) if exchange.passages else b"[]",
-        b"null" if remaining is None else b'"%b"' % _usd(remaining),
-    )
+    ]  # fmt: skip
+    if remaining is None:
+        told.append(b',"budget_remaining_usd":null')
+    else:
+        told += (b',"budget_remaining_usd":"', _usd(remaining), b'"')
     if exchange.cache in ("exact", "semantic"):
-        told += b',"saved_usd":"%b"' % _usd(exchange.saved)
+        told += (b',"saved_usd":"', _usd(exchange.saved), b'"')
     if exchange.grounded is not None:
-        told += exchange.grounded.told()
+        told.append(exchange.grounded.told())
     if exchange.guard is not None:
-        told += b',"guardrails":' + _encode(exchange.guard.told())
+        told += (b',"guardrails":', _encode(exchange.guard.told()))
     deployment = exchange.deployment
     if exchange.interface.noted and exchange.ask is not None and deployment is not None:
         noted = _encode(exchange.interface.notes(exchange.ask, deployment))[1:-1]
         if noted:
-            told += b"," + noted
-    return told + b"}"
+            told += (b",", noted)
+    told.append(b"}")
+    return b"".join(told)
 
 
 def _source(passage: Passage) -> dict[str, Any]:
