@@ -390,7 +390,8 @@ async def give(
         gateway.cached.asks.note(exchange)
     elif gateway.cached.similar is not None:
         gateway.cached.similar.given(entry)
-    lines, facts = answers.headers(exchange, cost=True), answers.facts(exchange, left)
+    known = answers.standing(exchange)
+    lines, facts = answers.headers(exchange, cost=True, known=known), answers.facts(exchange, left, known)
     response = exchange.response
     if isinstance(form, bytes) and len(form) > UNCOUNTED:
         kept, end = exchange.interface.end_with_facts(form, facts)

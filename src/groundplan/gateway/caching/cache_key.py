@@ -7,7 +7,7 @@ no difference; every other field does, known or not. Keeps nothing.
 from __future__ import annotations
 
 import hashlib
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -23,6 +23,8 @@ from groundplan.gateway.policy.snapshot import Policy
 _encode = msgspec.json.Encoder(order="sorted").encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 _FREE = Rates(input=0, output=0)
+_DIGESTS = 1024
+"""That are remembered: nearly all that is asked of a cache was asked before."""
 _AMOUNTS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 
 
@@ -115,6 +117,11 @@ def _digest(exchange: Exchange, said: bytes, terms: bytes, policy: Policy) -> by
     )
     if exchange.trial is not None:
         terms += exchange.trial.key
+    return _hashed(terms, head, said)
+
+
+@lru_cache(_DIGESTS)
+def _hashed(terms: bytes, head: tuple[str | int, ...], said: bytes) -> bytes:
     return hashlib.sha256(terms + _encode(head) + said).digest()
 
 
