@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from uuid import UUID
 
@@ -92,7 +92,7 @@ class CallGuard(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Exchange:
     """See the module. `raw` are the 16 bytes of the call's id, a UUIDv7."""
 
@@ -102,117 +102,142 @@ class Exchange:
     interface: Interface
     whose: ClassVar[Callable[[Exchange, Policy, float], None] | None] = None
     """Who finds out whose it is, where its request has no key with it."""
-    id: bytes = field(init=False)
+    id: bytes
     """The call's id as text."""
-    endpoint: str = field(init=False)
-    started: int = field(init=False)
-    trace: Trace | None = None
+    endpoint: str
+    started: int
+    trace: Trace | None
     """Of the caller, where it sent one."""
-    first_byte: int = 0
-    served: int = 0
+    first_byte: int
+    served: int
     """When the newest attempt ended; 0 before."""
-    steps: list[tuple[str, int]] = field(default_factory=list)
-    catalog: Catalog | None = None
-    policy: Policy | None = None
-    key: KeyEntry | None = None
-    person: str = ""
-    workload: Workload | None = None
-    plan: Plan | None = None
-    ask: Ask | None = None
-    deployments: list[Deployment] = field(default_factory=list)
-    output_cap: int = 0
-    bounds: dict[str, int] = field(default_factory=dict)
-    most_tokens: int = 0
+    steps: list[tuple[str, int]]
+    catalog: Catalog | None
+    policy: Policy | None
+    key: KeyEntry | None
+    person: str
+    workload: Workload | None
+    plan: Plan | None
+    ask: Ask | None
+    deployments: list[Deployment]
+    output_cap: int
+    bounds: dict[str, int]
+    most_tokens: int
     """Of one attempt, at whichever deployment takes most, where that was found with its bounds; 0: it was not."""
-    charges: Sequence[tuple[Budget, str]] = ()
+    charges: Sequence[tuple[Budget, str]]
     """The budgets that cover it, with the periods of its admission."""
-    reserved: int = 0
-    remaining: int | None = None
+    reserved: int
+    remaining: int | None
     """Of the hard budgets, the least, when last looked at."""
-    crossed: tuple[str, ...] = ()
+    crossed: tuple[str, ...]
     """Soft budgets beyond their limit."""
-    token: tuple[bytes, int] | None = None
+    token: tuple[bytes, int] | None
     """Of the reservation that is open in the slices."""
-    attempt: int = -1
+    attempt: int
     """Number of the attempt whose record is open in the journal; -1 before the first."""
-    attempts: int = 0
+    attempts: int
     """Attempts made so far, hedges included."""
-    attempt_flags: tuple[str, ...] = ()
+    attempt_flags: tuple[str, ...]
     """What its settlement says about how it came about: `hedge`, `resumed`."""
-    continuation: Continuation | None = None
+    continuation: Continuation | None
     """What of a stream was sent, where it may be continued elsewhere."""
-    attempt_started: int = 0
+    attempt_started: int
     """0: no attempt is open."""
-    attempt_sent: bool = False
-    attempt_connected: int = 0
+    attempt_sent: bool
+    attempt_connected: int
     """When a new connection stood; 0: none was made."""
-    attempt_answered: int = 0
+    attempt_answered: int
     """When the head of the upstream's answer was there; 0: not yet."""
-    attempt_first_us: int = 0
+    attempt_first_us: int
     """Of a stream: until there was something for the client, since the attempt began; 0: not yet, or no stream."""
-    use: LimitUse | None = None
+    use: LimitUse | None
     """What it holds of limits, where the blueprint declares any."""
-    output_bytes: int = 0
-    deployment: Deployment | None = None
-    turn: Turn | None = None
+    output_bytes: int
+    deployment: Deployment | None
+    turn: Turn | None
     """To find out about a deployment that is not well, which the attempt that is made or open has."""
-    waited: float = 0.0
+    waited: float
     """Seconds of its deadline that went by before a deployment was asked."""
-    passages: Sequence[Passage] = ()
-    grounded: GroundingNotes | None = None
+    passages: Sequence[Passage]
+    grounded: GroundingNotes | None
     """What is told about its passages, where its workload has sources and any was found."""
-    state: str = ""
+    state: str
     """Of the documents in which they were found, where their answer may be given again."""
-    cache: str = "none"
-    route: Route | None = None
+    cache: str
+    route: Route | None
     """Why it goes where it goes, where its workload routes."""
-    vector: Vector | None = None
+    vector: Vector | None
     """Of its question, where its workload's router looks at it."""
-    trial: Trial | None = None
+    trial: Trial | None
     """The experiment that it is in."""
-    of: str = ""
+    of: str
     """The call that the gateway makes this one for, where it does so itself."""
-    purpose: str = ""
+    purpose: str
     """Why: one of `ledger.model.PURPOSES`."""
-    judges: bool = False
+    judges: bool
     """It is asked about an answer, without what its workload puts in front of questions."""
-    saved: int = 0
+    saved: int
     """Picodollars that the same answer cost when a model was asked for it."""
-    guard: CallGuard | None = None
+    guard: CallGuard | None
     """Its guardrails, where there is something to guard."""
-    asked: Asked | None = None
+    asked: Asked | None
     """Its question as it is compared, where its workload matches by meaning."""
-    held: int = 0
+    held: int
     """Bytes of files that were put into its request, while they are counted."""
-    match: Match | None = None
+    match: Match | None
     """The kept answer that its own is compared with."""
-    said: bytes = b""
+    said: bytes
     """Digest of what its body says, by which it is compared with others; empty: not made."""
-    flight: Flight | None = None
+    flight: Flight | None
     """Where its answer goes for others that ask the same."""
-    usage: Usage = _NONE
-    cost: int = 0
+    usage: Usage
+    cost: int
     """Of all attempts so far."""
-    paid: int = 0
+    paid: int
     """Of the attempt that was settled last."""
-    draining: int = 0
+    draining: int
     """Bounds of attempts that nobody waits for and that are read to their end, to learn what they cost."""
-    estimated: bool = False
-    status: str = "failed"
-    http_status: int = 0
-    error_code: str = ""
-    finished: bool = False
-    idempotency: bytes | None = None
+    estimated: bool
+    status: str
+    http_status: int
+    error_code: str
+    finished: bool
+    idempotency: bytes | None
     """Digest of key and Idempotency-Key, while this request is the first with it."""
-    kept: list[bytes] | None = None
+    kept: list[bytes] | None
     """What was sent to the client, while it may have to be replayed."""
-    kind: bytes = b""
+    kind: bytes
     """Header line of its Content-Type, where it was sent whole."""
 
-    def __post_init__(self) -> None:
-        self.id = id_text(self.raw).encode("ascii")
-        self.endpoint = self.interface.name
+    def __init__(self, raw: bytes, request: Request, response: Response, interface: Interface) -> None:
+        """As every call begins. By hand, since there are many fields: what is made of defaults passes each of them as
+        an argument first."""
+        self.raw = raw
+        self.request = request
+        self.response = response
+        self.interface = interface
+        self.id = id_text(raw).encode("ascii")
+        self.endpoint = interface.name
         self.started = time.perf_counter_ns()
+        self.trace = self.catalog = self.policy = self.key = self.workload = self.plan = self.ask = None
+        self.remaining = self.token = self.continuation = self.use = self.deployment = self.turn = self.grounded = None
+        self.route = self.vector = self.trial = self.guard = self.asked = self.match = self.flight = None
+        self.idempotency = self.kept = None
+        self.first_byte = self.served = self.output_cap = self.most_tokens = self.reserved = self.attempts = 0
+        self.attempt_started = self.attempt_connected = self.attempt_answered = self.attempt_first_us = 0
+        self.output_bytes = self.saved = self.held = self.cost = self.paid = self.draining = self.http_status = 0
+        self.steps = []
+        self.deployments = []
+        self.person = self.state = self.of = self.purpose = self.error_code = ""
+        self.bounds = {}
+        self.charges = self.crossed = self.attempt_flags = self.passages = ()
+        self.attempt = -1
+        self.attempt_sent = self.judges = self.estimated = self.finished = False
+        self.waited = 0.0
+        self.cache = "none"
+        self.said = self.kind = b""
+        self.usage = _NONE
+        self.status = "failed"
 
     @property
     def call(self) -> UUID:
