@@ -40,7 +40,7 @@ from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.catalog import Catalog, index
 from groundplan.gateway.policy.gate import gate_of
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 
 
 async def block(rig: Rig, calls: int) -> float:

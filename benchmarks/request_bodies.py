@@ -10,7 +10,7 @@ import json
 import timeit
 
 from groundplan.blueprint.model import Deployment, Rates
-from groundplan.gateway.surfaces.chat import CHAT, read
+from groundplan.gateway.surfaces.chat.surface import CHAT, read
 
 ROUNDS = 7
 TEXT = "The quick brown fox jumps over the lazy dog. "

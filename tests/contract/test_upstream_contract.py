@@ -17,7 +17,7 @@ from tests.integration.gates import until
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.surfaces.codec import Malformed
-from groundplan.gateway.surfaces.messages_native import MessagesRelay
+from groundplan.gateway.surfaces.messages.native import MessagesRelay
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.testing.scripted import Script, ScriptedModel, answer_text

@@ -33,11 +33,11 @@ from groundplan.gateway.call.files_by_id import HELD_BYTES, MOST_BYTES, FilesByI
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
+from groundplan.gateway.surfaces.file_references import NamedFile
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.messages import MESSAGES
-from groundplan.gateway.surfaces.named_files import NamedFile
-from groundplan.gateway.surfaces.responses import RESPONSES
+from groundplan.gateway.surfaces.messages.surface import MESSAGES
+from groundplan.gateway.surfaces.responses.surface import RESPONSES
 from groundplan.ledger.model import Reservation
 from groundplan.testing.database import Database
 

@@ -19,7 +19,7 @@ from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.surfaces.messages import read
+from groundplan.gateway.surfaces.messages.surface import read
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 

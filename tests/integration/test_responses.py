@@ -24,7 +24,7 @@ from groundplan.blueprint.model import Keep, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.surfaces import responses_shape
+from groundplan.gateway.surfaces.responses import shapes
 from groundplan.ledger import response_store
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -162,8 +162,8 @@ def events_of(data: bytes) -> list[Any]:
 def test_what_its_caller_asked_is_told_back_also_where_the_upstream_tells_nothing_of_it() -> None:
     asked = {"previous_response_id": b'"resp_1"', "instructions": b"null"}
     for upstreams in ({}, {"previous_response_id": None, "instructions": "the workload's prompt"}):
-        response = responses_shape.fields_of(json.dumps({"id": "resp_2", **upstreams}))
-        told = json.loads(responses_shape.told_back(response, asked))
+        response = shapes.fields_of(json.dumps({"id": "resp_2", **upstreams}))
+        told = json.loads(shapes.told_back(response, asked))
         assert told == {"id": "resp_2", "previous_response_id": "resp_1", "instructions": None}
 
 
@@ -533,8 +533,8 @@ async def test_what_a_model_reasoned_and_nobody_stores_stands_in_no_ones_way(set
         assert not any("id" in item for item in named_items)
         listed = await client.responses.input_items.list(named.id, order="asc")
         assert "fc_1" in [item.id for item in listed.data], "they are told as they were"
-        by_chat = await client.responses.create(model="scripted/chat", input=[*asked, result], tools=[tool])
-        assert by_chat.model_extra is not None and by_chat.model_extra["groundplan"]["left_out"] == ["reasoning"]
+        via_chat = await client.responses.create(model="scripted/chat", input=[*asked, result], tools=[tool])
+        assert via_chat.model_extra is not None and via_chat.model_extra["groundplan"]["left_out"] == ["reasoning"]
         assert [message["role"] for message in setup.sent()["messages"]] == ["user", "assistant", "tool"]
         encrypted = {"id": "rs_2", "type": "reasoning", "summary": [], "encrypted_content": "x"}
         whole = [*asked[:1], encrypted, asked[2], result]

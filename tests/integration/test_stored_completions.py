@@ -21,8 +21,8 @@ from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import completion_shelf
-from groundplan.gateway.surfaces.completion_shelf import CompletionShelf, Kept
+from groundplan.gateway.surfaces.chat import sealed_store
+from groundplan.gateway.surfaces.chat.sealed_store import Kept, SealedCompletions
 from groundplan.ledger import completion_store
 from groundplan.ledger.completion_store import Row
 from groundplan.testing.database import Database
@@ -150,7 +150,7 @@ async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behi
     home.create()
     create_keys(home)
     key, until = KeyEntry(str(new_id()), "keeper", "", False, False, None), datetime.now(UTC) + timedelta(days=1)
-    shelf, person = CompletionShelf(home, database.urls["gateway"]), UUID(key.id)
+    shelf, person = SealedCompletions(home, database.urls["gateway"]), UUID(key.id)
     for number in range(7):
         kept = Kept({"id": f"c-{number}", "said": "x" * 3000}, [], {"odd": str(number % 2)})
         row = Row(new_id(), f"c-{number}", "keeper", person, "one", "m", until, "")  # about 4100 characters, sealed
@@ -163,8 +163,8 @@ async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behi
         return found
 
     monkeypatch.setattr(completion_store, "page", watched)
-    monkeypatch.setattr(completion_shelf, "_STEP_BYTES", 5000)
-    monkeypatch.setattr(completion_shelf, "MOST_LISTED_BYTES", 13_000)
+    monkeypatch.setattr(sealed_store, "_STEP_BYTES", 5000)
+    monkeypatch.setattr(sealed_store, "MOST_LISTED_BYTES", 13_000)
 
     async def listed(**wanted: Any) -> list[list[str]]:
         pages, after, more = list[list[str]](), None, True
@@ -180,9 +180,9 @@ async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behi
     assert max(read) == 2
     assert await listed(newest_first=True) == [ids[:3:-1], ids[3:0:-1], ids[:1]]
     assert await listed(metadata={"odd": "1"}) == [ids[1::2]]
-    monkeypatch.setattr(completion_shelf, "MOST_LISTED_BYTES", 1)
+    monkeypatch.setattr(sealed_store, "MOST_LISTED_BYTES", 1)
     assert await listed() == [[id] for id in ids], "one is told however large it is"
-    monkeypatch.setattr(completion_shelf, "MOST_SEARCHED", 4)
+    monkeypatch.setattr(sealed_store, "MOST_SEARCHED", 4)
     with pytest.raises(Invalid, match="none of 4"):
         await shelf.listed(key, 5, metadata={"odd": "2"})
     await shelf.close()

@@ -34,7 +34,7 @@ from groundplan.gateway.journal.recovery import EpochState, fold
 from groundplan.gateway.journal.syncing import ThreadSync
 from groundplan.gateway.policy.catalog import Catalog, Plan, index
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
-from groundplan.gateway.surfaces import messages_errors
+from groundplan.gateway.surfaces.messages import errors as messages_errors
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 from groundplan.testing import ManualClock

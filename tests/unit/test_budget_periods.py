@@ -31,7 +31,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.journal.recovery import fold
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.ledger.model import Reservation
 from groundplan.testing.clock import ManualClock
 

@@ -22,7 +22,7 @@ from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.policy.catalog import Plan, index
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
-from groundplan.gateway.surfaces.chat import CHAT, read
+from groundplan.gateway.surfaces.chat.surface import CHAT, read
 
 # keys ----------------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import EventReader
-from groundplan.gateway.surfaces.chat_relay import ChatRelay, CopiesRelay
+from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
 from groundplan.gateway.surfaces.codec import Malformed
 
 TEXTS = st.text(max_size=6) | st.sampled_from(

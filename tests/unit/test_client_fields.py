@@ -17,7 +17,10 @@ from openai.types import FilePurpose
 
 from groundplan.gateway.batches.batches_api import ENDPOINTS
 from groundplan.gateway.batches.files_api import PURPOSES
-from groundplan.gateway.surfaces import body, chat, completions, images, messages, responses
+from groundplan.gateway.surfaces import body, completions, images
+from groundplan.gateway.surfaces.chat import surface as chat
+from groundplan.gateway.surfaces.messages import surface as messages
+from groundplan.gateway.surfaces.responses import surface as responses
 
 PAGE = (Path(__file__).parents[2] / "docs" / "refused.md").read_text()
 NEWEST = Path(sys.prefix) / "clients" / "anthropic" / "types" / "beta" / "message_create_params.py"

@@ -17,26 +17,23 @@ from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import EventReader, EventTooLarge, ending, event, splice
-from groundplan.gateway.surfaces import chat as chat_completions
-from groundplan.gateway.surfaces import (
-    completions,
-    embeddings,
-    messages,
-    messages_to_chat,
-    responses,
-    responses_to_chat,
-)
+from groundplan.gateway.surfaces import completions, embeddings
 from groundplan.gateway.surfaces.body import ELSEWHERE, NAMED, READ_APART
-from groundplan.gateway.surfaces.chat import OpenAIChat
-from groundplan.gateway.surfaces.chat_chunk import without_usage
-from groundplan.gateway.surfaces.chat_relay import ChatRelay, CopiesRelay
+from groundplan.gateway.surfaces.chat import surface as chat_completions
+from groundplan.gateway.surfaces.chat.chunk import without_usage
+from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
+from groundplan.gateway.surfaces.chat.surface import OpenAIChat
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS, OpenAIEmbeddings
 from groundplan.gateway.surfaces.images import IMAGES
 from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.surfaces.messages import surface as messages
+from groundplan.gateway.surfaces.messages import to_chat as messages_to_chat
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
-from groundplan.gateway.surfaces.responses import RESPONSES
+from groundplan.gateway.surfaces.responses import surface as responses
+from groundplan.gateway.surfaces.responses import to_chat as responses_to_chat
+from groundplan.gateway.surfaces.responses.surface import RESPONSES
 from groundplan.gateway.surfaces.speech import SPEECH
 from groundplan.gateway.upstream.providers import OF_CACHES
 
@@ -107,11 +104,11 @@ def test_nothing_is_said_of_tools_in_chat_where_there_are_none(tools: Any) -> No
     said: Any = {"max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "model": "a", "tools": tools}
     for choice in ({"type": "auto", "disable_parallel_tool_use": True}, {"type": "none"}):
         message = messages.read(json.dumps({**said, "tool_choice": choice}).encode(), {})
-        assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(messages.MESSAGES.by_chat.chat_fields(message))
+        assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(messages.MESSAGES.via_chat.chat_fields(message))
     response = responses.read(json.dumps(asked).encode())
-    assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(RESPONSES.by_chat.chat_fields(response))
+    assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(RESPONSES.via_chat.chat_fields(response))
     forced = responses.read(json.dumps({**asked, "tool_choice": "required"}).encode())
-    assert "tool_choice" in RESPONSES.by_chat.chat_fields(forced), "that is its caller's mistake"
+    assert "tool_choice" in RESPONSES.via_chat.chat_fields(forced), "that is its caller's mistake"
 
 
 @pytest.mark.parametrize(

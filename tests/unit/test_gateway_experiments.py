@@ -41,7 +41,7 @@ from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.telemetry.content_link import chosen
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.release.units import workload_digest

@@ -20,7 +20,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.app import heed
 from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.policy.gate import gate_of
-from groundplan.gateway.surfaces.response_shelf import Kept
+from groundplan.gateway.surfaces.responses.sealed_store import Kept
 from groundplan.gateway.upstream.http1 import BUFFER_HIGH, Http1Connection
 from groundplan.ledger.model import Reservation
 from groundplan.testing.scripted_stream import TOOL_PIECES

@@ -17,7 +17,7 @@ from tests.unit.test_gateway_guard import ASK, EMAIL, Desk, error, guarded, post
 from groundplan.blueprint import model as bp
 from groundplan.gateway.call import ground
 from groundplan.gateway.policy.catalog import index
-from groundplan.gateway.surfaces import pieces
+from groundplan.gateway.surfaces import answer_text
 from groundplan.testing.scripted_stream import TOOL_PIECES
 
 PASSAGE = {
@@ -148,7 +148,7 @@ def test_no_choice_is_excused_by_another_one() -> None:
         ((good, bad), ['{"ok": 1}', "no"]), ((good, call), ['{"ok": 1}']), ((call, call), []),
         (({"content": None}, call), [""]), (({**call, "content": "wait"},), ["wait"]),
     ):  # fmt: skip
-        assert pieces.answers(json.loads(completion(*messages))) == texts
+        assert answer_text.answers(json.loads(completion(*messages))) == texts
 
 
 @pytest.mark.parametrize("stream", [False, True])

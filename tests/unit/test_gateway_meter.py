@@ -15,10 +15,12 @@ from groundplan.economics import price as formula
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.feature import feature_of
-from groundplan.gateway.surfaces import chat, embeddings, messages
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces import embeddings
+from groundplan.gateway.surfaces.chat import surface as chat
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
-from groundplan.gateway.surfaces.messages import MESSAGES
+from groundplan.gateway.surfaces.messages import surface as messages
+from groundplan.gateway.surfaces.messages.surface import MESSAGES
 from groundplan.ledger.model import Usage
 
 rate = st.integers(0, 10**14)

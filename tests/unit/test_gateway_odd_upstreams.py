@@ -36,9 +36,9 @@ from groundplan.core.money import PICO
 from groundplan.gateway.call.attempts.resume import continuation
 from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.http.errors import error_body
-from groundplan.gateway.surfaces.chat import read
-from groundplan.gateway.surfaces.chat_relay import ChatRelay
-from groundplan.gateway.surfaces.responses_to_chat import Translation
+from groundplan.gateway.surfaces.chat.relay import ChatRelay
+from groundplan.gateway.surfaces.chat.surface import read
+from groundplan.gateway.surfaces.responses.to_chat import Translation
 from groundplan.gateway.upstream.account import meant, not_asked
 from groundplan.ledger.model import Usage
 

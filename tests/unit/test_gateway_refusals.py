@@ -23,7 +23,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http.errors import of_error
 from groundplan.gateway.http.server import Connection
-from groundplan.gateway.surfaces import messages_errors
+from groundplan.gateway.surfaces.messages import errors as messages_errors
 from groundplan.governance.guardrails.model import Refusal
 from groundplan.ledger.model import Finish
 

@@ -19,8 +19,8 @@ from groundplan.gateway.call.attempts.resume import Continuation, continuation
 from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
 from groundplan.gateway.resuming.story import Continued
-from groundplan.gateway.surfaces.responses import read
-from groundplan.gateway.surfaces.responses_stream import ResponsesRelay
+from groundplan.gateway.surfaces.responses.stream import ResponsesRelay
+from groundplan.gateway.surfaces.responses.surface import read
 from groundplan.gateway.upstream.account import asked_pause
 from groundplan.ledger.model import Usage
 

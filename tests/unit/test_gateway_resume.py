@@ -20,8 +20,8 @@ from groundplan.core.money import PICO
 from groundplan.gateway.call.attempts.resume import Continuation, continuation
 from groundplan.gateway.http.sse import DONE, EventReader, event
 from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued, summed
-from groundplan.gateway.surfaces.chat import read
-from groundplan.gateway.surfaces.chat_relay import ChatRelay
+from groundplan.gateway.surfaces.chat.relay import ChatRelay
+from groundplan.gateway.surfaces.chat.surface import read
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.ledger.model import Reservation, Settlement, Usage
 

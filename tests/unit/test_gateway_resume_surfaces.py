@@ -20,8 +20,8 @@ from groundplan.core.money import PICO
 from groundplan.gateway.call.attempts.resume import continuation
 from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.resuming.story import INSTRUCTION
-from groundplan.gateway.surfaces import messages
-from groundplan.gateway.surfaces.messages_native import MessagesRelay
+from groundplan.gateway.surfaces.messages import surface as messages
+from groundplan.gateway.surfaces.messages.native import MessagesRelay
 from groundplan.gateway.upstream.health import Health
 from groundplan.ledger.model import Usage
 

@@ -24,7 +24,7 @@ from tests.unit.test_gateway_guard import Desk, killed
 from groundplan.blueprint.model import Cache, Review
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server_state import MOST_OF_ONE
-from groundplan.gateway.surfaces import responses_api
+from groundplan.gateway.surfaces.responses import stored_api as responses_api
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
 from groundplan.gateway.upstream.pressure import RANKS
 from groundplan.gateway.upstream.room import Room, Share

@@ -33,7 +33,7 @@ from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.routes import AGAIN_SECONDS, ENOUGH, Routes
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.upstream.latency import SILENT_SECONDS, Times
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.ledger.model import Finish

@@ -36,7 +36,7 @@ from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.routing.conversation import before
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.routes import Routes
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.upstream.latency import Times
 from groundplan.ledger.model import Finish
 

@@ -22,7 +22,7 @@ from groundplan.core.detect import find
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.guard.run import Guarding
 from groundplan.gateway.guard.schema import misfit
-from groundplan.gateway.surfaces.pieces import called, said, slots, tool_inputs
+from groundplan.gateway.surfaces.answer_text import called, said, slots, tool_inputs
 from groundplan.governance.guardrails.checks import Checks, Company, denied
 from groundplan.governance.guardrails.guard import Findings, Guard, checked_answer, checked_body, checked_passage
 from groundplan.governance.guardrails.injection import signs

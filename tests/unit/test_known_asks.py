@@ -22,8 +22,8 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces.chat import CHAT, ChatCompletions
-from groundplan.gateway.surfaces.messages import MESSAGES
+from groundplan.gateway.surfaces.chat.surface import CHAT, ChatCompletions
+from groundplan.gateway.surfaces.messages.surface import MESSAGES
 
 CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
 

@@ -31,7 +31,7 @@ from groundplan.gateway.policy import live as live_module
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import PEOPLE_DAYS
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.testing import ManualClock
 
 

@@ -13,10 +13,10 @@ from groundplan.gateway.resuming.chat import ContinuedChat
 from groundplan.gateway.resuming.messages import ContinuedMessage
 from groundplan.gateway.resuming.responses import ContinuedResponse
 from groundplan.gateway.resuming.story import Continued
-from groundplan.gateway.surfaces.chat_relay import ChatRelay
+from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.codec import Relay
-from groundplan.gateway.surfaces.messages_chat_stream import MessagesChatRelay
-from groundplan.gateway.surfaces.responses_stream import ResponsesChatRelay
+from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay
+from groundplan.gateway.surfaces.responses.stream import ResponsesChatRelay
 
 PIECE = "word " * 4000
 PIECES = 2000

@@ -28,7 +28,7 @@ from groundplan.gateway.batches.provider_messages import told_as_openai
 from groundplan.gateway.journal.records import read_segment, segment_path
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.journal.tail import try_lock
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.ledger.model import Finish, Reservation, Settlement
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

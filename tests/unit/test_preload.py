@@ -16,7 +16,7 @@ from groundplan.blueprint.model import Cache, Cascade, Guardrails, Routing, Sema
 from groundplan.gateway import preload
 
 FOLDER = Path(groundplan.gateway.__file__).parent
-LOADED = {"groundplan.gateway.telemetry.otel", "groundplan.gateway.surfaces.chat"}
+LOADED = {"groundplan.gateway.telemetry.otel", "groundplan.gateway.surfaces.chat.surface"}
 """By whoever exports traces, as it starts; and by every worker."""
 CACHE: dict[str, Any] = {"seconds": 60, "max_bytes": 1000, "scope": "workload"}
 CASES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [

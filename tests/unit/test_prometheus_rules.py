@@ -9,9 +9,9 @@ from ruamel.yaml import YAML
 from tests.unit.test_gateway_pipeline import Rig, rig
 
 from groundplan.core.home import Home
-from groundplan.gateway.surfaces.chat import CHAT
-from groundplan.gateway.surfaces.messages import COUNT_TOKENS
-from groundplan.gateway.surfaces.responses_count import InputTokens
+from groundplan.gateway.surfaces.chat.surface import CHAT
+from groundplan.gateway.surfaces.messages.surface import COUNT_TOKENS
+from groundplan.gateway.surfaces.responses.count import InputTokens
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.metrics import families
 from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics

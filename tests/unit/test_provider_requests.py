@@ -12,9 +12,9 @@ from msgspec import Raw
 from msgspec.structs import replace
 from tests.integration.gateway_stack import deployment
 
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.messages import MESSAGES
+from groundplan.gateway.surfaces.messages.surface import MESSAGES
 from groundplan.gateway.upstream import call_ids
 from groundplan.gateway.upstream.call_ids import taken
 from groundplan.gateway.upstream.provider_requests import reworded

@@ -13,7 +13,7 @@ import pytest
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Invalid
-from groundplan.gateway.surfaces import chat
+from groundplan.gateway.surfaces.chat import surface as chat
 from groundplan.gateway.upstream.provider_requests import reworded
 from groundplan.gateway.upstream.providers import _FIELDS, place, target_line, unknown_field
 

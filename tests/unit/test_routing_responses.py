@@ -25,7 +25,7 @@ from groundplan.gateway.routing.conversation import before, length
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.routing.task import task_of
-from groundplan.gateway.surfaces.responses import RESPONSES, read
+from groundplan.gateway.surfaces.responses.surface import RESPONSES, read
 
 LENGTHY = "the story so far " * 300
 EASY, PROOF = "say hello to guest 5", "prove that 7 is the sum of primes"

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.surfaces import messages_to_chat, responses_to_chat
-from groundplan.gateway.surfaces.chat_pieces import Call, Function, Said
+from groundplan.gateway.surfaces.chat.answer_types import Call, Function, Said
 from groundplan.gateway.surfaces.codec import Malformed
-from groundplan.gateway.surfaces.messages_chat import _content
-from groundplan.gateway.surfaces.messages_chat_stream import MessagesChatRelay, stop_reason
+from groundplan.gateway.surfaces.messages import to_chat as messages_to_chat
+from groundplan.gateway.surfaces.messages.from_chat import _content
+from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, stop_reason
+from groundplan.gateway.surfaces.responses import to_chat as responses_to_chat
 from groundplan.ledger.model import Usage
 
 ASKED = {"role": "user", "content": "a"}

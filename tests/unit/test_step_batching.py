@@ -23,7 +23,7 @@ from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.ledger.model import Finish
 
 TURNS = (1, 2, 3)

@@ -15,8 +15,8 @@ from tests.unit.call_rig import Rig, call_rig, rule
 from groundplan.blueprint.model import Cache, Cascade, Guardrails, Keep, Routing
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.model_versions import ModelVersions
-from groundplan.gateway.surfaces.chat_kept import checked_metadata
-from groundplan.gateway.surfaces.completion_shelf import Kept
+from groundplan.gateway.surfaces.chat.sealed_store import Kept
+from groundplan.gateway.surfaces.chat.storing import checked_metadata
 from groundplan.ledger.completion_store import Row
 
 FULL = Keep(content="full", seconds=60)

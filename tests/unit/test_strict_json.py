@@ -22,9 +22,12 @@ from groundplan.gateway.http.strict_json import (
     refuse_duplicates,
 )
 from groundplan.gateway.surfaces import body as bodies
-from groundplan.gateway.surfaces import chat, completions, embeddings, messages, responses
+from groundplan.gateway.surfaces import completions, embeddings
 from groundplan.gateway.surfaces.body import NAMED, OTHERWISE, QUERY_CHARACTERS
-from groundplan.gateway.surfaces.chat import ChatCompletions
+from groundplan.gateway.surfaces.chat import surface as chat
+from groundplan.gateway.surfaces.chat.surface import ChatCompletions
+from groundplan.gateway.surfaces.messages import surface as messages
+from groundplan.gateway.surfaces.responses import surface as responses
 
 NAMES = st.text(max_size=3)
 

@@ -13,7 +13,9 @@ from tests.integration.held_answers import ROUTES
 
 from groundplan.gateway.batches import batches_api, messages_api
 from groundplan.gateway.call import pipeline
-from groundplan.gateway.surfaces import chat_api, models_api, responses_api
+from groundplan.gateway.surfaces import models_api
+from groundplan.gateway.surfaces.chat import stored_api as chat_api
+from groundplan.gateway.surfaces.responses import stored_api as responses_api
 
 UNTYPED = {
     "POST /v1/audio/speech", "DELETE /v1/responses/ID", "GET /v1/chat/completions/ID/messages",

@@ -8,7 +8,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.gateway.surfaces.chat_pieces import OneByOne, PieceOfCall, PieceOfFunction, completion
+from groundplan.gateway.surfaces.chat.answer_types import OneByOne, PieceOfCall, PieceOfFunction, completion
 
 ARGUMENTS = st.dictionaries(st.text(max_size=3), st.text(max_size=5) | st.integers(), max_size=3).map(json.dumps)
 

@@ -15,7 +15,7 @@ from tests.unit.raw_upstream import END, HI, ROLE, STREAM, answering, asked, eve
 
 from groundplan.blueprint.model import Guardrails, Keep
 from groundplan.core.errors import Invalid
-from groundplan.gateway.surfaces.named_files import written
+from groundplan.gateway.surfaces.file_references import written
 
 HALF, SIGN = "caf\ud83d", "caf\ufffd"
 FULL = {"assistant": {"keep": Keep(content="full", seconds=60)}}

@@ -16,7 +16,7 @@ from groundplan.gateway.call.grounding.notes import GroundingNotes
 from groundplan.gateway.guard.severed import stopped
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import Policy
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.knowledge.retrieval.wire import Conflict
 from groundplan.ledger.model import Finish
 from groundplan.ledger.used import conflicts, passages, used

@@ -74,9 +74,9 @@ from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.stalls import stall_monitor_of
-from groundplan.gateway.surfaces import messages_errors
-from groundplan.gateway.surfaces.completion_shelf import CompletionShelf
-from groundplan.gateway.surfaces.response_shelf import ResponseShelf
+from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
+from groundplan.gateway.surfaces.messages import errors as messages_errors
+from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses
 from groundplan.gateway.telemetry.content_link import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.telemetry.scrape import Scrapes
@@ -350,8 +350,8 @@ def _request_path(
 ) -> tuple[Pipeline, BatchRunner, BackgroundRunner]:
     """What answers requests, and what makes the calls that nobody waits for."""
     shelf = Shelf(home)
-    gateway.responses = parts.keep(ResponseShelf(home, url))
-    gateway.completions = parts.keep(CompletionShelf(home, url))
+    gateway.responses = parts.keep(SealedResponses(home, url))
+    gateway.completions = parts.keep(SealedCompletions(home, url))
     batches, facts = parts.keep(BatchesApi(gateway, url, shelf)), parts.keep(FactsApi(gateway, url))
     facts.replay = replayed
     pipeline = Pipeline(gateway, facts, batches, parts.keep(McpApi(gateway, home, facts.search)))

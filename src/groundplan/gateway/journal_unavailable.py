@@ -20,7 +20,7 @@ from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.response import Response
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.journal.journal import Journal
-from groundplan.gateway.surfaces import messages_errors
+from groundplan.gateway.surfaces.messages import errors as messages_errors
 
 STAY_SECONDS = 12.0
 """Then it ends, and says why: another one is started in its place."""

@@ -21,7 +21,8 @@ from groundplan.economics.routing.learn import evidence_store
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.routing.conversation import before, length
 from groundplan.gateway.routing.task import task_of
-from groundplan.gateway.surfaces import chat, messages
+from groundplan.gateway.surfaces.chat import surface as chat
+from groundplan.gateway.surfaces.messages import surface as messages
 
 HISTORY = timedelta(days=92)
 CHARACTERS = 6000

@@ -18,7 +18,7 @@ from groundplan.gateway.background.shelf import BackgroundShelf, Found
 from groundplan.gateway.background.taken import FIRST
 from groundplan.gateway.http.sse import named_event
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces.response_shelf import ResponseShelf
+from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses
 
 _LOOK_S = 0.25
 """How often it is looked at what another worker makes."""
@@ -44,7 +44,7 @@ def _event(kind: str, number: int, response: dict[str, Any]) -> bytes:
 
 async def events(
     shelf: BackgroundShelf,
-    responses: ResponseShelf | None,
+    responses: SealedResponses | None,
     runs: Mapping[str, Run],
     found: Found,
     key: KeyEntry,
@@ -112,7 +112,7 @@ async def _wait(changed: asyncio.Event) -> None:
             await changed.wait()
 
 
-async def _last(shelf: BackgroundShelf, responses: ResponseShelf | None, id: str, key: KeyEntry, after: int) -> bytes:
+async def _last(shelf: BackgroundShelf, responses: SealedResponses | None, id: str, key: KeyEntry, after: int) -> bytes:
     """The event that tells what it came to, once PostgreSQL is there; empty where it was told before, or is not there
     any more."""
     while True:
@@ -123,7 +123,7 @@ async def _last(shelf: BackgroundShelf, responses: ResponseShelf | None, id: str
 
 
 async def _last_now(
-    shelf: BackgroundShelf, responses: ResponseShelf | None, id: str, key: KeyEntry, after: int
+    shelf: BackgroundShelf, responses: SealedResponses | None, id: str, key: KeyEntry, after: int
 ) -> bytes:
     """Raises `Unavailable`."""
     found = await shelf.find(id, key)

@@ -45,11 +45,12 @@ from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
-from groundplan.gateway.surfaces import answers, responses_shape
-from groundplan.gateway.surfaces.response_shelf import Kept, owner_of
-from groundplan.gateway.surfaces.responses import OF_BACKGROUND, told
-from groundplan.gateway.surfaces.responses_items import item, listed
-from groundplan.gateway.surfaces.responses_kept import given_of, kept_of
+from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces.responses import shapes
+from groundplan.gateway.surfaces.responses.items import item, listed
+from groundplan.gateway.surfaces.responses.sealed_store import Kept, owner_of
+from groundplan.gateway.surfaces.responses.storing import given_of, kept_of
+from groundplan.gateway.surfaces.responses.surface import OF_BACKGROUND, told
 from groundplan.ledger.background_store import CHANNEL, FOLLOWED, Row
 
 MOST = 64
@@ -435,10 +436,10 @@ def _said(request: Request) -> dict[str, str]:
 def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:
     """What is written down of it, and whether its caller follows it. Raises `Invalid`."""
     body, ask = exchange.request.body, exchange.ask
-    fields = responses_shape.fields_of(body)
+    fields = shapes.fields_of(body)
     try:
         given: dict[str, Any] = value_of(body)
-        response = responses_shape.begun(given, id, "" if ask is None else ask.model)
+        response = shapes.begun(given, id, "" if ask is None else ask.model)
     except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
         hint = "See OpenAI's Responses API."
         raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error

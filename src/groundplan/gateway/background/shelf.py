@@ -20,7 +20,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.background.taken import Failed
 from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces.response_shelf import Kept, owner_of
+from groundplan.gateway.surfaces.responses.sealed_store import Kept, owner_of
 from groundplan.ledger import background_store, response_store
 from groundplan.ledger.background_store import Row
 

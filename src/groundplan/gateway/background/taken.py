@@ -16,7 +16,7 @@ from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.sse import DONE, EventReader, EventTooLarge, named_event
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces.responses_shape import fields_of, told_back
+from groundplan.gateway.surfaces.responses.shapes import fields_of, told_back
 
 MOST_BYTES = 4 << 20
 """Of the events of one response: behind them its last one is told, which has all of it."""

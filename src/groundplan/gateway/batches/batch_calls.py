@@ -42,15 +42,15 @@ from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.policy import begun
 from groundplan.gateway.policy.catalog import Catalog, Plan
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
 from groundplan.gateway.surfaces.images import IMAGES
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.messages import MESSAGES, header_lines_of
+from groundplan.gateway.surfaces.messages.surface import MESSAGES, header_lines_of
 from groundplan.gateway.surfaces.moderations import MODERATIONS
-from groundplan.gateway.surfaces.responses import RESPONSES, told
-from groundplan.gateway.surfaces.responses_types import unsupported
+from groundplan.gateway.surfaces.responses.request_types import unsupported
+from groundplan.gateway.surfaces.responses.surface import RESPONSES, told
 from groundplan.gateway.telemetry import content
 
 INTERFACES: dict[str, Interface] = {

@@ -51,7 +51,7 @@ from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import messages_errors
+from groundplan.gateway.surfaces.messages import errors as messages_errors
 
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
 ENDPOINTS = (

@@ -32,7 +32,7 @@ from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.refusals import FULL
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces.messages import header_lines_of
+from groundplan.gateway.surfaces.messages.surface import header_lines_of
 
 PATH = b"/v1/messages/batches"
 MOST_LISTED = 1000

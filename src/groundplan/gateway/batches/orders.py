@@ -42,8 +42,9 @@ from groundplan.gateway.budgets.lender import LOST
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.database import connect
-from groundplan.gateway.surfaces import answers, responses
-from groundplan.gateway.surfaces.responses import RESPONSES, Told
+from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces.responses import surface as responses
+from groundplan.gateway.surfaces.responses.surface import RESPONSES, Told
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.telemetry.content_link import chosen
 from groundplan.ledger.model import OVER_BOUND

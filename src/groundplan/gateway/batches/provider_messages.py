@@ -32,8 +32,8 @@ from groundplan.gateway.batches.provider import (
 )
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.codec import Malformed
-from groundplan.gateway.surfaces.messages import VERSION
-from groundplan.gateway.surfaces.messages_errors import status_of
+from groundplan.gateway.surfaces.messages.errors import status_of
+from groundplan.gateway.surfaces.messages.surface import VERSION
 from groundplan.gateway.surfaces.upstream_json import understood
 
 _PATH = b"/messages/batches"

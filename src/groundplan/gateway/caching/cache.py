@@ -36,7 +36,7 @@ from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.stalls import READ_SECONDS
-from groundplan.gateway.surfaces import answers, pieces
+from groundplan.gateway.surfaces import answer_text, answers
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.upstream.connection import UNCOUNTED
 
@@ -124,7 +124,7 @@ async def check_replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None
         raise Denied(
             "the deployment that made this answer is stopped", code="killed", hint="Use a new key to ask again."
         )
-    if policy.tools_stopped and exchange.endpoint in pieces.SURFACES:
+    if policy.tools_stopped and exchange.endpoint in answer_text.SURFACES:
         _refuse_calls(kept.body, policy)
     if kept.cites and not await readable(gateway, exchange, kept.cites):
         raise Conflict(
@@ -139,7 +139,7 @@ def _refuse_calls(body: bytes, policy: Policy) -> None:
     """Raise `Denied` for an answer, or the events of one, that calls a function which is stopped."""
     for data in [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")] or [body]:
         try:
-            names = list(pieces.called(value_of(data)))
+            names = list(answer_text.called(value_of(data)))
         except UNREADABLE:
             continue
         if (name := next((each for each in names if f"tool/{each}" in policy.kills), None)) is not None:

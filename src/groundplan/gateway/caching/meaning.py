@@ -27,7 +27,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.resuming.chat import ENDPOINT
-from groundplan.gateway.surfaces import pieces
+from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, embed_request
 
@@ -300,5 +300,5 @@ def _said(exchange: Exchange, entry: Entry) -> _Answer | None:
         body = _body(data or b"")
     except UNREADABLE:
         return None
-    answer = _Answer(pieces.said(body), [pieces.same_form(call) for call in pieces.calls(body)])
+    answer = _Answer(answer_text.said(body), [answer_text.same_form(call) for call in answer_text.calls(body)])
     return answer if answer.text or answer.calls else None

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from groundplan.gateway.guard.reviews import Reviews
     from groundplan.gateway.guard.severed import Running
     from groundplan.gateway.http.server import Server
-    from groundplan.gateway.surfaces.completion_shelf import CompletionShelf
-    from groundplan.gateway.surfaces.response_shelf import Kept, ResponseShelf
+    from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
+    from groundplan.gateway.surfaces.responses.sealed_store import Kept, SealedResponses
     from groundplan.gateway.telemetry.content_link import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
 
@@ -177,9 +177,9 @@ class Gateway:
     """For workloads that keep prompts and answers."""
     routes: Routes = field(default_factory=Routes)
     """For workloads that route model `auto`."""
-    responses: ResponseShelf | None = None
+    responses: SealedResponses | None = None
     """For workloads that keep content in full."""
-    completions: CompletionShelf | None = None
+    completions: SealedCompletions | None = None
     """The same, for chat completions."""
     unattended: Unattended | None = None
     """For responses that nobody waits for."""

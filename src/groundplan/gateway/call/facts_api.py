@@ -48,7 +48,7 @@ from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.unserved import elsewhere
+from groundplan.gateway.surfaces.unsupported_paths import elsewhere
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, Conflict, SearchRequest, Where
 from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import outcome_store, ticket_store

@@ -22,7 +22,7 @@ from groundplan.gateway.batches import file_store
 from groundplan.gateway.batches.file_ids import file_id
 from groundplan.gateway.batches.file_store import CONTENT, Connection, StoredFile
 from groundplan.gateway.batches.shelf import Shelf
-from groundplan.gateway.surfaces.named_files import NamedFile
+from groundplan.gateway.surfaces.file_references import NamedFile
 from groundplan.gateway.upstream.pressure import RANKS, SHARES
 
 if TYPE_CHECKING:

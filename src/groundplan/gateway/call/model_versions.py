@@ -16,7 +16,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.gateway.database import insert
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.codec import Relay
-from groundplan.gateway.surfaces.wrapped import Wrapped
+from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.gateway.write_behind import WriteBehindQueue
 
 EVERY = 1.0
@@ -111,7 +111,7 @@ def _shown(text: str) -> str:
     return "".join(c for c in text[:LONGEST] if c.isprintable())
 
 
-class VersionReader(Wrapped):
+class VersionReader(RelayWrapper):
     """The stream of an answer that is looked at, in its first events only: Azure's very first one names nothing."""
 
     __slots__ = ("_deployment", "_left", "_reported")

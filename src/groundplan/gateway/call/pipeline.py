@@ -32,27 +32,21 @@ from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.surfaces import (
-    answers,
-    azure_paths,
-    chat_api,
-    messages_errors,
-    models_api,
-    responses_api,
-    stored_api,
-    unserved,
-)
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces import answers, azure_paths, models_api, stored_api, unsupported_paths
+from groundplan.gateway.surfaces.chat import stored_api as chat_api
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
 from groundplan.gateway.surfaces.image_forms import IMAGE_EDITS, IMAGE_VARIATIONS
 from groundplan.gateway.surfaces.images import IMAGES
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.messages import COUNT_TOKENS, MESSAGES
+from groundplan.gateway.surfaces.messages import errors as messages_errors
+from groundplan.gateway.surfaces.messages.surface import COUNT_TOKENS, MESSAGES
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
-from groundplan.gateway.surfaces.responses import RESPONSES
-from groundplan.gateway.surfaces.responses_count import INPUT_TOKENS
+from groundplan.gateway.surfaces.responses import stored_api as responses_api
+from groundplan.gateway.surfaces.responses.count import INPUT_TOKENS
+from groundplan.gateway.surfaces.responses.surface import RESPONSES
 from groundplan.gateway.surfaces.speech import SPEECH
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
 from groundplan.gateway.telemetry import content
@@ -235,12 +229,12 @@ class Pipeline:
             response.send(200, b'{"live":true}')
         elif path == b"/readyz":
             self._readiness(response)
-        elif (refused := unserved.refusal(path)) is not None:
+        elif (refused := unsupported_paths.refusal(path)) is not None:
             self._refuse(response, refused, request)
         elif models_api.serves(path):
             models_api.handle(self._gateway, path, request, response)
         else:
-            self._refuse(response, unserved.unknown(path, _POSTED), request)
+            self._refuse(response, unsupported_paths.unknown(path, _POSTED), request)
 
     def _refuse(self, response: Response, error: GroundplanError, request: Request | None = None) -> None:
         """In the words of the API whose client asks."""

@@ -37,8 +37,9 @@ from groundplan.gateway.policy.catalog import Catalog, Plan, bare
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.routing.cascade import served
 from groundplan.gateway.routing.meant import read_question
-from groundplan.gateway.surfaces import answers, chat_kept
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces.chat import storing as chat_storing
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.telemetry import content
 
 
@@ -255,7 +256,7 @@ async def _complete(gateway: Gateway, exchange: Exchange, *, guarded: bool = Fal
 def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> Ask:
     """The deployments that this call may use, in the order in which they are asked; returns what they are asked."""
     if plan.workload.keep is not None and exchange.interface is CHAT:
-        ask = chat_kept.begin(exchange, ask)
+        ask = chat_storing.begin(exchange, ask)
     exchange.deployments = admit.choose(exchange, plan, ask, policy, now)
     if plan.workload.routing is not None:
         gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())

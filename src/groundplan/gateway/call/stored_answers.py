@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from groundplan.gateway.surfaces import chat_kept, responses_kept
-from groundplan.gateway.surfaces.chat_kept import StoredChat
-from groundplan.gateway.surfaces.responses import RESPONSES, told
+from groundplan.gateway.surfaces.chat import storing as chat_storing
+from groundplan.gateway.surfaces.chat.storing import StoredChat
+from groundplan.gateway.surfaces.responses import storing as responses_storing
+from groundplan.gateway.surfaces.responses.surface import RESPONSES, told
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -21,7 +22,7 @@ def stores(exchange: Exchange) -> bool:
     interface = exchange.interface
     if not interface.keeps:
         return False
-    return chat_kept.stores(exchange) if isinstance(interface, StoredChat) else responses_kept.stores(exchange)
+    return chat_storing.stores(exchange) if isinstance(interface, StoredChat) else responses_storing.stores(exchange)
 
 
 def in_background(exchange: Exchange) -> bool:
@@ -33,12 +34,12 @@ async def prepare(gateway: Gateway, exchange: Exchange) -> None:
     """Of a surface that `keeps`: complete a request that goes on with something kept. Raises `NotFound`,
     `Unavailable`."""
     if not isinstance(exchange.interface, StoredChat):
-        await responses_kept.prepare(gateway, exchange)
+        await responses_storing.prepare(gateway, exchange)
 
 
 async def keep(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
     """Of a surface that `keeps`: store a settled answer, where it is to be, before its last byte is sent."""
     if isinstance(exchange.interface, StoredChat):
-        await chat_kept.keep(gateway, exchange, answer)
+        await chat_storing.keep(gateway, exchange, answer)
     else:
-        await responses_kept.keep(gateway, exchange, answer)
+        await responses_storing.keep(gateway, exchange, answer)

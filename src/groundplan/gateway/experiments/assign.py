@@ -18,7 +18,7 @@ from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.routing.conversation import begin, messages_of, named
 from groundplan.gateway.routing.route import Route
-from groundplan.gateway.surfaces.pieces import SURFACES
+from groundplan.gateway.surfaces.answer_text import SURFACES
 
 if TYPE_CHECKING:
     from groundplan.blueprint.model import Workload

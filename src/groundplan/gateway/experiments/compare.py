@@ -13,8 +13,8 @@ import msgspec
 from groundplan.economics.replay import pairwise
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.experiments import beside
-from groundplan.gateway.surfaces import pieces
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces import answer_text
+from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.telemetry.content_text import answered
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
@@ -62,9 +62,11 @@ def text_of(data: bytes) -> str:
     if not isinstance(value, dict):
         return ""
     joined = {place: text for place, text in value.items() if place[:1].isdigit() and isinstance(text, str)}
-    texts = [text for place, text in joined.items() if place.isdigit()] if joined else [pieces.said(value)]
-    called = [text for place, text in joined.items() if "call" in place.split(".")] if joined else pieces.calls(value)
-    return "\n".join(filter(None, (*texts, *(f"calls {pieces.same_form(each)}" for each in called))))
+    texts = [text for place, text in joined.items() if place.isdigit()] if joined else [answer_text.said(value)]
+    called = (
+        [text for place, text in joined.items() if "call" in place.split(".")] if joined else answer_text.calls(value)
+    )
+    return "\n".join(filter(None, (*texts, *(f"calls {answer_text.same_form(each)}" for each in called))))
 
 
 async def compare(
@@ -99,7 +101,7 @@ async def _verdict(
     own = await beside.ask(gateway, headers, CHAT, body, what)
     if own.status != "ok":
         return Verdict(None, own.cost, own.error_code or own.status)
-    text = pieces.said(_decode(own.response.body))  # type: ignore[attr-defined]  # Collected
+    text = answer_text.said(_decode(own.response.body))  # type: ignore[attr-defined]  # Collected
     word = pairwise.told(text)
     return Verdict(word, own.cost) if word is not None else Verdict(None, own.cost, said=pairwise.instead(text, texts))
 

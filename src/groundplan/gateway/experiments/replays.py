@@ -19,8 +19,8 @@ from groundplan.gateway.experiments.assign import SHADOWED
 from groundplan.gateway.experiments.compare import NOT_COMPARED, compare, text_of
 from groundplan.gateway.experiments.trial import Mark
 from groundplan.gateway.experiments.trials import second
-from groundplan.gateway.surfaces.chat import CHAT
-from groundplan.gateway.surfaces.messages import MESSAGES
+from groundplan.gateway.surfaces.chat.surface import CHAT
+from groundplan.gateway.surfaces.messages.surface import MESSAGES
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway

@@ -16,8 +16,8 @@ from groundplan.gateway.guard import media
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.guard.run import NOTHING, Guarding, guards
 from groundplan.gateway.http.surrogates import value_of
-from groundplan.gateway.surfaces import pieces
-from groundplan.gateway.surfaces.pieces import Channel
+from groundplan.gateway.surfaces import answer_text
+from groundplan.gateway.surfaces.answer_text import Channel
 from groundplan.gateway.surfaces.realtime.events import HEARD_AS, HEARD_WHOLE, pieces_of
 from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewritten
 from groundplan.governance.guardrails.model import Hit, Refusal
@@ -182,7 +182,7 @@ class ConversationGuard:
 
     def _checked(self, event: dict[str, Any], data: bytes) -> list[bytes]:
         guarding = self._guarding
-        for name in pieces.called(event):
+        for name in answer_text.called(event):
             if guarding.may_call.now(name):
                 guarding.findings.add("output", Hit("tools", "block", kind=name[:60]))
                 if not guarding.guard.shadow:
@@ -190,7 +190,7 @@ class ConversationGuard:
         if event.get("logprobs"):  # of what is said: they say it again, word by word
             event = {**event, "logprobs": None}
             data = _encode(event)
-        slots = pieces.slots(event)
+        slots = answer_text.slots(event)
         if not slots:
             out = self._flush(event)
             made = rewritten(event, self._text, _USER)
@@ -211,14 +211,14 @@ class ConversationGuard:
 
     def _flush(self, event: dict[str, Any]) -> list[bytes]:
         """What windows still hold back that an event ends: texts of what is said come beside the responses."""
-        kind, ended, out = str(event.get("type")), pieces.ended(event), []
+        kind, ended, out = str(event.get("type")), answer_text.ended(event), []
         heard = {str(event.get("item_id"))} if kind == HEARD_WHOLE else set()
         for channel in list(self._windows):
             if channel[0] not in heard if channel[1].startswith(HEARD_AS) else ended is not None:
                 continue
             rest = self._windows.pop(channel).end()
             if rest:
-                out.append(_encode(pieces.rest_of(self._last[channel], channel, rest)))
+                out.append(_encode(answer_text.rest_of(self._last[channel], channel, rest)))
         return out
 
     def _window(self, channel: Channel) -> Window:

@@ -60,7 +60,7 @@ def ordered(judge: Judge, text: str) -> dict[str, Any]:
 
 async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, purpose: str) -> bool | None:
     """Whether the answer is to be refused; None where the judge did not say. `purpose` is that of its call."""
-    from groundplan.gateway.surfaces.chat import CHAT  # noqa: PLC0415 -- so that reading stays apart from judging
+    from groundplan.gateway.surfaces.chat.surface import CHAT  # noqa: PLC0415 -- so that reading stays apart from judging
 
     own = chat_within(exchange, CHAT, ordered(judge, text), purpose)
     own.judges, own.key = True, _unrestricted(own.key)

@@ -15,10 +15,10 @@ import msgspec
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
 from groundplan.gateway.http.surrogates import value_of
-from groundplan.gateway.surfaces import pieces
+from groundplan.gateway.surfaces import answer_text
+from groundplan.gateway.surfaces.answer_text import Channel, Slot
 from groundplan.gateway.surfaces.codec import Malformed, Relay, Stopped
-from groundplan.gateway.surfaces.pieces import Channel, Slot
-from groundplan.gateway.surfaces.wrapped import Wrapped
+from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.governance.guardrails.checks import Checks
 from groundplan.governance.guardrails.guard import NO_ROLES, Findings, Guard, checked_answer, rewritten
 from groundplan.governance.guardrails.masks import Masks
@@ -36,7 +36,7 @@ def refusal_error(refusal: Refusal) -> Denied:
     return Denied(refusal.message, code=refusal.code, hint=refusal.hint)
 
 
-class GuardedRelay(Wrapped):
+class GuardedRelay(RelayWrapper):
     """See the module."""
 
     __slots__ = (
@@ -74,8 +74,8 @@ class GuardedRelay(Wrapped):
 
     @property
     def texts(self) -> list[str]:
-        """As `pieces.answers` of all of it so far: what a person would read, as the model wrote it."""
-        said = {channel: "".join(parts) for channel, parts in self._texts.items() if pieces.is_said(channel)}
+        """As `answer_text.answers` of all of it so far: what a person would read, as the model wrote it."""
+        said = {channel: "".join(parts) for channel, parts in self._texts.items() if answer_text.is_said(channel)}
         found: dict[str, list[str]] = {place: [] for place in self._places or ("",)}
         for channel, text in said.items():
             found[channel[0] if self._places else ""].append(text)
@@ -159,11 +159,11 @@ class GuardedRelay(Wrapped):
             event = value_of(data)
         except (*UNREADABLE, Invalid) as error:
             raise Malformed("an event of the stream is no JSON that can be looked at") from error
-        if self._respells and (bare := pieces.without_logprobs(event)) is not event:
+        if self._respells and (bare := answer_text.without_logprobs(event)) is not event:
             event, block = bare, _block(head, _encode(bare))
-        self._places.update(dict.fromkeys(pieces.places(event)))
+        self._places.update(dict.fromkeys(answer_text.places(event)))
         self._check_calls(event)
-        ends, slots = pieces.ended(event), pieces.slots(event)
+        ends, slots = answer_text.ended(event), answer_text.slots(event)
         self._says |= bool(ends) or (ends is None)
         final = {slot.channel: slot for slot in slots}
         over = self._over(event, ends, slots)
@@ -184,7 +184,7 @@ class GuardedRelay(Wrapped):
             left += released
         self._forget(ends)
         self._says |= bool(left)
-        if not left and not ends and not pieces.begins(event):
+        if not left and not ends and not answer_text.begins(event):
             return before
         return before + _block(head, _encode(event))
 
@@ -192,8 +192,8 @@ class GuardedRelay(Wrapped):
         """Channels that have ended once this event is told: with what they are of, or because the answer or a call
         begins, before which clients take all that was thought, said and called for told."""
         begun: dict[str, Channel] = {}
-        said = [slot.channel for slot in slots if pieces.is_said(slot.channel) and slot.text]
-        for channel in (*said, *pieces.channels_of_calls(event)):
+        said = [slot.channel for slot in slots if answer_text.is_said(slot.channel) and slot.text]
+        for channel in (*said, *answer_text.channels_of_calls(event)):
             if channel not in self._begun:
                 self._begun.add(channel)
                 begun[channel[0]] = channel
@@ -229,14 +229,14 @@ class GuardedRelay(Wrapped):
             rest = self._windows[channel].end()
             if rest:
                 head, event = self._last[channel]
-                out.append(_block(head, _encode(pieces.rest_of(event, channel, rest))))
+                out.append(_block(head, _encode(answer_text.rest_of(event, channel, rest))))
         self._says |= bool(out)
         return b"".join(out)
 
     def _check_calls(self, event: Any) -> None:
-        for name in pieces.called(event):
+        for name in answer_text.called(event):
             self._says = True
-            self._calling |= pieces.callers(event)
+            self._calling |= answer_text.callers(event)
             why = self._may_call(name)
             if why:
                 self._findings.add("output", Hit("tools", "block", kind=name[:60]))
@@ -250,7 +250,7 @@ def _parted(data: bytes) -> tuple[bytes, ...]:
     if _ENDS.search(data) is None:
         return (data,)
     try:
-        parts = pieces.parted(value_of(data))
+        parts = answer_text.parted(value_of(data))
     except UNREADABLE:
         return (data,)  # whoever reads it says what is wrong with it
     return (data,) if parts is None else (_encode(parts[0]), _encode(parts[1]))

@@ -21,7 +21,7 @@ from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.offload import CHECKED_BYTES, InParts, in_parts, in_thread
 from groundplan.gateway.policy.gate import Whose
-from groundplan.gateway.surfaces import pieces
+from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.body import not_read
 from groundplan.gateway.surfaces.codec import Answered, Relay, Stopped
 from groundplan.gateway.telemetry import content_text
@@ -203,7 +203,7 @@ class Guarding:
 
     def relay_around(self, inner: Relay, exchange: Exchange) -> GuardedRelay | None:
         """The relay of one attempt's stream with the checks in it; None: of this surface nothing is looked at."""
-        if exchange.endpoint not in pieces.SURFACES:
+        if exchange.endpoint not in answer_text.SURFACES:
             return None
         waits = self.whole or reviews(exchange)
         return GuardedRelay(inner, self.guard, self.masks, self.may_call, whole=waits)
@@ -232,12 +232,12 @@ class Guarding:
             return self._drawn(exchange, answered)
         if exchange.endpoint == media.SORTING and self.masks:
             return Answered(_encode(restored(_told(answered.data), self.masks)), answered.usage)
-        if answered.kind or exchange.endpoint not in pieces.SURFACES:
+        if answered.kind or exchange.endpoint not in answer_text.SURFACES:
             return answered
         body = _told(answered.data)
         try:
             made = await self._checked(body, long=len(answered.data) > CHECKED_BYTES)
-            await self._whole(exchange, pieces.answers(made), lambda: pieces.calls(made))
+            await self._whole(exchange, answer_text.answers(made), lambda: answer_text.calls(made))
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         except Stopped as stopped:
@@ -287,11 +287,11 @@ class Guarding:
 
     async def _checked(self, body: Any, *, long: bool) -> Any:
         begun = time.perf_counter_ns()
-        if self.guard.output.too_large(len(pieces.said(body).encode())):
+        if self.guard.output.too_large(len(answer_text.said(body).encode())):
             self.findings.add("output", Hit("max_size", "block"))
             if not self.guard.shadow:
                 raise Refused(Refusal("output", "max_size"))
-        for name in pieces.called(body):
+        for name in answer_text.called(body):
             if self.may_call(name):
                 self.findings.add("output", Hit("tools", "block", kind=name[:60]))
                 if not self.guard.shadow:
@@ -301,9 +301,9 @@ class Guarding:
             respell = partial(rewritten, body, self._text, NO_ROLES)
             made = await in_thread(respell, checks=True) if long else respell()
             if self.masks:
-                made = pieces.tool_inputs(made, self.masks.restore)
+                made = answer_text.tool_inputs(made, self.masks.restore)
             if made is not body:
-                made = pieces.without_logprobs(made)
+                made = answer_text.without_logprobs(made)
         self.spend(begun, "output")
         return made
 
@@ -444,7 +444,7 @@ def reviews(exchange: Exchange) -> bool:
 
 
 def _streamed_calls(data: bytes) -> list[str]:
-    """As `pieces.calls`, of a stream."""
+    """As `answer_text.calls`, of a stream."""
     told = content_text.answered(data)
     return [text for place, text in told.items() if "call" in place.split(".")] if isinstance(told, dict) else []
 

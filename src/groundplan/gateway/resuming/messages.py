@@ -16,8 +16,8 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import named_event
 from groundplan.gateway.resuming.story import Continued, Sent, asks, left_of, summed, with_turns
 from groundplan.gateway.surfaces.codec import Relay
-from groundplan.gateway.surfaces.messages_chat import LazyTranslation
-from groundplan.gateway.surfaces.messages_native import thinking_budget
+from groundplan.gateway.surfaces.messages.from_chat import LazyTranslation
+from groundplan.gateway.surfaces.messages.native import thinking_budget
 from groundplan.ledger.model import Usage
 
 ENDPOINT = "messages"

@@ -30,8 +30,8 @@ from groundplan.gateway.resuming.story import (
 )
 from groundplan.gateway.surfaces.body import decoded
 from groundplan.gateway.surfaces.codec import Malformed, Relay
-from groundplan.gateway.surfaces.responses import gone_on
-from groundplan.gateway.surfaces.responses_stream import ResponsesChatRelay, ResponsesRelay
+from groundplan.gateway.surfaces.responses.stream import ResponsesChatRelay, ResponsesRelay
+from groundplan.gateway.surfaces.responses.surface import gone_on
 from groundplan.ledger.model import Usage
 
 ENDPOINT = "responses"

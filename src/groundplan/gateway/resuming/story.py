@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.codec import Malformed, Relay
-from groundplan.gateway.surfaces.wrapped import Wrapped
+from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.ledger.model import Usage
 
 INSTRUCTION = (
@@ -63,7 +63,7 @@ class Sent(msgspec.Struct, frozen=True):
         return self.said.getvalue()
 
 
-class Continued(Wrapped, ABC):
+class Continued(RelayWrapper, ABC):
     """Remembers what the client has, and makes a later attempt's stream the rest of the first one.
 
     A surface says what it reads from events (`_note`) and what becomes of a later attempt's (`_next`).

@@ -33,9 +33,9 @@ from groundplan.gateway.guard.run import cites
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.guard.severed import refuse_stopped
 from groundplan.gateway.routing.routes import CASCADE
+from groundplan.gateway.surfaces.answer_text import said
 from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.codec import Answered
-from groundplan.gateway.surfaces.pieces import said
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Ask

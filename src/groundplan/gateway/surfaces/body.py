@@ -14,8 +14,8 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth, refuse_duplicates, refuse_spellings
-from groundplan.gateway.surfaces.messages_types import CacheControl
-from groundplan.gateway.surfaces.named_files import given_twice
+from groundplan.gateway.surfaces.file_references import given_twice
+from groundplan.gateway.surfaces.messages.request_types import CacheControl
 
 Read = TypeVar("Read")
 

@@ -27,13 +27,13 @@ from groundplan.gateway.surfaces.body import (
     refuse_fields,
     with_usage_told,
 )
-from groundplan.gateway.surfaces.by_chat import ByChat, ServedByChat, able, served_natively
-from groundplan.gateway.surfaces.chat import MAX_COPIES
-from groundplan.gateway.surfaces.chat_chunk import without_usage
-from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
+from groundplan.gateway.surfaces.chat.answer_types import NULL, chunk, completion
+from groundplan.gateway.surfaces.chat.chunk import without_usage
+from groundplan.gateway.surfaces.chat.surface import MAX_COPIES
 from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
-from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed, refuse_unfinished
+from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, failed, refuse_unfinished
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
+from groundplan.gateway.surfaces.via_chat import ServedViaChat, ViaChat, able, served_natively
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
@@ -281,7 +281,7 @@ def _texts(ask: Ask) -> int:
     return len(prompts_of(ask)) * (1 if raw == b"null" else int(raw))
 
 
-class CompletionsByChat(ByChat):
+class CompletionsByChat(ViaChat):
     """Completions by way of an upstream's chat."""
 
     include_usage = None
@@ -367,7 +367,7 @@ def _unread() -> Invalid:
 native = served_natively("completions")
 
 
-class Completions(ServedByChat):
+class Completions(ServedViaChat):
     """`POST /v1/completions`"""
 
     name = "completions"
@@ -376,7 +376,7 @@ class Completions(ServedByChat):
     capped = True
     recast = COMPLETIONS_RECAST
     _native = OpenAICompletions()
-    by_chat = _chat = CompletionsByChat(translated=False)
+    via_chat = _chat = CompletionsByChat(translated=False)
     _service = CompletionsByChat(translated=True)
 
     def read(self, request: Request) -> Ask:

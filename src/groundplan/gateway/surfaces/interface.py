@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.caching.recast import Recast
     from groundplan.gateway.call.ask import Ask
     from groundplan.gateway.http.server import Request
-    from groundplan.gateway.surfaces.named_files import NamedFile
+    from groundplan.gateway.surfaces.file_references import NamedFile
 
 
 class Interface:
@@ -53,7 +53,7 @@ class Interface:
     """Under which its clients look for the id of a request."""
     anthropics: bool = False
     """Whether its clients look for what is left of limits under Anthropic's names."""
-    by_chat: Codec | None = None
+    via_chat: Codec | None = None
     """How an upstream of chat completions is spoken to, where this surface can give what that says."""
     recast: Recast | None = None
     """How its answers are given again; None: they never are."""

@@ -14,10 +14,10 @@ from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
-from groundplan.gateway.surfaces import messages_errors
-from groundplan.gateway.surfaces.messages import VERSION
+from groundplan.gateway.surfaces.messages import errors as messages_errors
+from groundplan.gateway.surfaces.messages.surface import VERSION
 from groundplan.gateway.surfaces.stored_api import Query, check_method, last, query_of
-from groundplan.gateway.surfaces.unserved import not_served
+from groundplan.gateway.surfaces.unsupported_paths import not_served
 
 PATH = b"/v1/models"
 _BELOW = PATH + b"/"

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from groundplan.gateway.http.sse import event, named_event, splice
 from groundplan.gateway.surfaces.codec import Malformed
-from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
+from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, failed
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 from groundplan.ledger.model import Usage
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from groundplan.core.detect import Found, find, take_out, without_overlaps
 from groundplan.gateway.http.sse import DONE, EventReader
-from groundplan.gateway.surfaces.pieces import ARGUMENTS, Channel, is_said, slots
+from groundplan.gateway.surfaces.answer_text import ARGUMENTS, Channel, is_said, slots
 from groundplan.governance.guardrails.escapes import LEVELS, Said
 
 LONGEST_TEXT = 100_000

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from groundplan.gateway.caching.entry import Flight
 from groundplan.gateway.surfaces.codec import Relay
-from groundplan.gateway.surfaces.wrapped import Wrapped
+from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 
 MOST_BYTES = 4 << 20
 """Of a longer stream nothing is remembered."""
 
 
-class Recorder(Wrapped):
+class Recorder(RelayWrapper):
     """A relay that remembers what the upstream sent, for the flight of its call once the stream is complete."""
 
     __slots__ = ("_events", "_flight", "_room")

@@ -23,7 +23,7 @@ from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, e
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.codec import Declined, Malformed, Relay, Stopped
-from groundplan.gateway.surfaces.relaying import OpenAIRelay
+from groundplan.gateway.surfaces.openai_relay import OpenAIRelay
 from groundplan.gateway.surfaces.upstream_json import STREAM
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, UpstreamConnection, UpstreamFailure, still
 from groundplan.gateway.upstream.hidden import without

@@ -31,7 +31,7 @@ _FORMED = frozenset({"tools", "functions", "response_format", "text", *SHAPES})
 def nothing_to_say(exchange: Exchange) -> bool:
     """Whether the gateway answers by itself that nothing was found."""
     ask, grounded, interface = exchange.ask, exchange.grounded, exchange.interface
-    if ask is None or grounded is None or not grounded.abstained or interface.by_chat is None:
+    if ask is None or grounded is None or not grounded.abstained or interface.via_chat is None:
         return False
     elsewhere = exchange.trial is not None or exchange.idempotency is not None or stores(exchange)
     return not elsewhere and _FORMED.isdisjoint(ask.fields) and not has_form(ask)
@@ -39,7 +39,7 @@ def nothing_to_say(exchange: Exchange) -> bool:
 
 def say_so(gateway: Gateway, exchange: Exchange) -> None:
     """Answer. Raises `Unavailable` where the journal cannot take it."""
-    ask, codec, response = exchange.ask, exchange.interface.by_chat, exchange.response
+    ask, codec, response = exchange.ask, exchange.interface.via_chat, exchange.response
     if ask is None or codec is None:
         raise AssertionError("not checked")
     exchange.first_byte = time.perf_counter_ns()

@@ -20,7 +20,7 @@ from groundplan.gateway.call.grounding.citation import Citation
 from groundplan.gateway.call.grounding.citation_store import Verdict
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.stalls import patient
-from groundplan.gateway.surfaces import pieces
+from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.citations.marks import statements
 from groundplan.knowledge.citations.support import Look, Read, decide, look, nearest, read
@@ -63,11 +63,11 @@ class CitedStreaming(Streaming):
         """What a person reads of it; nothing of a stream that was too long."""
         if self._size > MOST_BYTES:
             return ""
-        channels: dict[pieces.Channel, list[str]] = {}
+        channels: dict[answer_text.Channel, list[str]] = {}
         try:
             for event in EventReader().feed(b"".join(self._said)):
-                for slot in pieces.slots(_json(event) if event.startswith(b"{") else None):
-                    if pieces.is_said(slot.channel):
+                for slot in answer_text.slots(_json(event) if event.startswith(b"{") else None):
+                    if answer_text.is_said(slot.channel):
                         channels.setdefault(slot.channel, []).append(slot.text)
         except (msgspec.DecodeError, EventTooLarge):
             return ""
@@ -90,7 +90,7 @@ def whole(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
     if exchange.grounded is None or _MARKED.search(data) is None:
         return
     try:
-        found = check_citations(pieces.said(_json(data)), exchange.passages)
+        found = check_citations(answer_text.said(_json(data)), exchange.passages)
     except msgspec.DecodeError:
         return
     if found:

@@ -25,8 +25,8 @@ from groundplan.gateway.call.steps import admit_call, shed
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy import begun
-from groundplan.gateway.surfaces import messages_errors
 from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.surfaces.messages import errors as messages_errors
 from groundplan.gateway.surfaces.realtime.close import BROKEN, POLICY, Ended
 
 

@@ -1,0 +1,98 @@
+"""Stored chat completions at the gateway's port: `GET /v1/chat/completions`, and `GET`, `POST` (metadata), `DELETE` and
+`messages` of one.
+
+For the key that made a completion, and its successors; for any other it is not there.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from groundplan.core.errors import Invalid, NotFound
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces import stored_api
+from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
+from groundplan.gateway.surfaces.chat.storing import checked_metadata
+from groundplan.gateway.surfaces.stored_api import Query, last
+
+PREFIX = b"/v1/chat/completions/"
+_PATH = re.compile(r"/v1/chat/completions(?:/([A-Za-z0-9_.:-]{1,200})(?:/(messages))?)?")
+_PAIR = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
+
+
+class _Change(msgspec.Struct, frozen=True):
+    metadata: dict[str, Any] | None
+
+
+_change = msgspec.json.Decoder(_Change).decode
+
+
+def not_found(id: str) -> NotFound:
+    return NotFound(
+        f"there is no stored completion '{id[:80]}'",
+        code="completion_not_found",
+        hint="It may be another key's, deleted, past its time, or never stored: see groundplan.store of its answer.",
+    )
+
+
+async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any]:
+    """As `stored_api.Answer`."""
+    found, sealed = _PATH.fullmatch(unquote(path.decode("ascii", "replace"))), gateway.completions
+    if found is None or sealed is None:
+        raise stored_api.no_path()
+    id, part = found[1], found[2]
+    allowed = (b"GET", b"POST") if id is None else (b"GET",) if part is not None else (b"GET", b"POST", b"DELETE")
+    stored_api.check_method(request, allowed)
+    query = stored_api.query_of(request)
+    if id is None:
+        return await _list(sealed, key, query)
+    if request.method == b"DELETE":
+        if not await sealed.delete(id, key):
+            raise not_found(id)
+        return {"id": id, "object": "chat.completion.deleted", "deleted": True}
+    if request.method == b"POST":
+        kept = await sealed.change(id, key, _metadata(request.body))
+    else:
+        kept = await sealed.find(id, key)
+    if kept is None:
+        raise not_found(id)
+    if part is None:
+        return kept.told()
+    told = [_message(f"{id}-{place}", each) for place, each in enumerate(kept.messages)]
+    return stored_api.part(query, told, "asc")
+
+
+def _metadata(body: bytes) -> dict[str, str]:
+    """Raises `Invalid`."""
+    try:
+        return checked_metadata(_change(body).metadata)
+    except UNREADABLE as error:
+        hint = 'Send {"metadata": {...}}: nothing else of a stored completion can be changed.'
+        raise Invalid(f"the body is wrong: {error}", code="body_invalid", hint=hint) from error
+
+
+async def _list(sealed: SealedCompletions, key: KeyEntry, query: Query) -> dict[str, Any]:
+    """The key's own, the oldest first unless told otherwise. Raises `Invalid`, `NotFound`."""
+    most, after, newest_first = stored_api.limit(query), last(query, "after"), stored_api.newest_first(query, "asc")
+    pairs = {named[1]: values[-1] for name, values in query.items() if (named := _PAIR.fullmatch(name)) is not None}
+    listed = await sealed.listed(
+        key, most, after=after, model=last(query, "model"), metadata=pairs, newest_first=newest_first
+    )
+    if listed is None:
+        raise not_found(after or "")
+    found, more = listed
+    return stored_api.page([kept.told() for kept in found], more=more)
+
+
+def _message(id: str, given: dict[str, Any]) -> dict[str, Any]:
+    """As OpenAI tells it: a content of parts is told beside."""
+    content = given.get("content")
+    parts = content if isinstance(content, list) else None
+    return {**given, "id": id, "content": None if parts is not None else content, "content_parts": parts}

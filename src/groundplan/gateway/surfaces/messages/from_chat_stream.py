@@ -1,0 +1,134 @@
+"""A chat stream as Anthropic's events: message_start, its content blocks one by one, message_delta, message_stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.http.sse import named_event, splice
+from groundplan.gateway.surfaces.chat.answer_types import Chunk, PieceOfCall, PieceOfChoice
+from groundplan.gateway.surfaces.codec import Malformed
+from groundplan.gateway.surfaces.messages.native import broken
+from groundplan.gateway.surfaces.via_chat_stream import ViaChatStream
+from groundplan.ledger.model import Usage
+
+_REASONS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+}
+_PING = named_event("ping", b'{"type":"ping"}')
+_encode = msgspec.json.Encoder().encode
+
+
+def stop_reason(finish: str | None, stop: object, *, calls: bool) -> tuple[str, str | None]:
+    """(stop_reason, stop_sequence) for a choice's finish_reason. Some upstreams say in `stop_reason` what they stopped
+    at; the others do not tell a sequence from the end of a turn. `calls`: it called a tool, which OpenAI calls `stop`
+    where the request names the tool, and some servers always do."""
+    reason = _REASONS.get(finish or "stop", "end_turn")
+    if reason == "end_turn" and calls:
+        return "tool_use", None
+    if reason == "end_turn" and isinstance(stop, str) and stop:
+        return "stop_sequence", stop
+    return reason, None
+
+
+def reported(usage: Usage) -> dict[str, Any]:
+    """Our totals as Anthropic reports them: input without what the cache read and wrote."""
+    return {
+        "input_tokens": max(0, usage.input - usage.cache_read - usage.cache_write),
+        "output_tokens": usage.output,
+        "cache_creation_input_tokens": usage.cache_write,
+        "cache_read_input_tokens": usage.cache_read,
+    }
+
+
+class MessagesChatRelay(ViaChatStream):
+    """State of one stream. `model` is told where the upstream does not."""
+
+    __slots__ = ("_block", "_calls", "_model", "_number", "_reason", "_stop")
+
+    def __init__(self, model: str, size: int) -> None:
+        super().__init__(size)
+        self._model = model
+        self._block = ""
+        """Kind of the block that is open: text, tool_use, or none."""
+        self._number = -1
+        """Of that block."""
+        self._calls: list[int] = []
+        """Numbers of the tool calls so far; the last one is open where a tool_use is."""
+        self._reason: str | None = None
+        self._stop: str | None = None
+
+    def _begin(self, found: Chunk) -> list[bytes]:
+        message: dict[str, Any] = {
+            "id": f"msg_{found.id}",
+            "type": "message",
+            "role": "assistant",
+            "model": found.model or self._model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": reported(self.counted),  # about as much as it read: some clients look for that here alone
+        }
+        return [named_event("message_start", _encode({"type": "message_start", "message": message})), _PING]
+
+    def _said(self, kind: str, text: str | None) -> list[bytes]:  # noqa: ARG002 -- a refusal is text, too
+        if not text:
+            return []
+        self.output_bytes += len(text.encode())
+        opened = [] if self._block == "text" else self._open("text", {"type": "text", "text": ""})
+        return [*opened, self._delta({"type": "text_delta", "text": text})]
+
+    def _called(self, call: PieceOfCall) -> list[bytes]:
+        arguments = call.function.arguments or ""
+        out: list[bytes] = []
+        if call.index not in self._calls:
+            if not call.id or not call.function.name:
+                raise Malformed("the upstream's stream has a tool call without a name")
+            self._calls.append(call.index)
+            block = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": {}}
+            out = self._open("tool_use", block)
+        elif self._block != "tool_use" or self._calls[-1] != call.index:
+            raise Malformed("the upstream's stream goes back to an earlier tool call")
+        if arguments:
+            out.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
+        return out
+
+    def _finished(self, choice: PieceOfChoice) -> None:
+        called = bool(self._calls)
+        self._reason, self._stop = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)
+
+    def _open(self, kind: str, block: dict[str, Any]) -> list[bytes]:
+        out = self._close()
+        self._block, self._number = kind, self._number + 1
+        start = {"type": "content_block_start", "index": self._number, "content_block": block}
+        return [*out, named_event("content_block_start", _encode(start))]
+
+    def _close(self) -> list[bytes]:
+        if not self._block:
+            return []
+        self._block = ""
+        stop = {"type": "content_block_stop", "index": self._number}
+        return [named_event("content_block_stop", _encode(stop))]
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        data = _encode({"type": "content_block_delta", "index": self._number, "delta": delta})
+        return named_event("content_block_delta", data)
+
+    @property
+    def complete(self) -> bool:
+        return self._reason is not None
+
+    def last(self, facts: bytes) -> bytes:
+        """The open block's end, why it stopped with the usage, and the end with the facts."""
+        delta = {"stop_reason": self._reason, "stop_sequence": self._stop}
+        ended = _encode({"type": "message_delta", "delta": delta, "usage": reported(self.counted)})
+        stop = splice(b'{"type":"message_stop"}', b"groundplan", facts)
+        return b"".join([*self._close(), named_event("message_delta", ended), named_event("message_stop", stop)])
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        return broken(reason, call_id)

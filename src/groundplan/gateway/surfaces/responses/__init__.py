@@ -1,0 +1,1 @@
+"""OpenAI's Responses: `surface` is the endpoint, the others read, translate, stream and store for it."""

@@ -1,0 +1,165 @@
+"""What of a request for a response the gateway looks at, as types. Other fields are not looked at, and pass through."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+
+import msgspec
+
+from groundplan.core.errors import Invalid
+from groundplan.gateway.surfaces.body import BREAKPOINT, CacheOptions, Reasoning, file_bytes, image_bytes
+from groundplan.gateway.surfaces.file_references import given_twice
+from groundplan.gateway.surfaces.responses.to_chat import REASONING
+
+_TOOLS = ("function", "custom")
+_PARTS = frozenset(
+    {"input_text", "output_text", "refusal", "input_image", "input_file", "reasoning_text", "summary_text"}
+)
+_ITEMS = frozenset(
+    {
+        "message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning",
+        "item_reference",
+    }
+)  # fmt: skip
+_SEARCHES = frozenset({"tool_search_call", "tool_search_output"})
+"""Of a search among tools. One that the caller makes costs no more than the bytes of what it found."""
+_REFERENCE = "items by reference (item_reference) are not supported; clients that are told store: false send them whole"
+"""The message says it, since most clients show nothing else."""
+_WHOLE = "Nothing is kept at a provider. AI SDK: providerOptions.openai.store = false, or openai.chat(model)."
+_NONE = msgspec.Raw(b"null")
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Of an item's content."""
+
+    type: str
+    text: str = ""
+    image_url: str | None = None
+    file_data: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+    video_url: msgspec.Raw = _NONE
+    audio_url: msgspec.Raw = _NONE
+    input_audio: msgspec.Raw = _NONE
+    image_embeds: msgspec.Raw = _NONE
+    audio_embeds: msgspec.Raw = _NONE
+    image_pil: msgspec.Raw = _NONE
+    prompt_cache_breakpoint: CacheOptions | None = None
+
+    def check(self) -> None:
+        """Raise `Invalid` for a part that is not known, for what some upstreams read, or fetch, of a part by its name
+        whatever type it has, and for a cache that costs more than is declared."""
+        if self.type not in _PARTS:
+            raise unsupported_content(f"content of type {self.type[:40]}")
+        if self.prompt_cache_breakpoint is not None:
+            self.prompt_cache_breakpoint.check(BREAKPOINT)
+        others = _others(self)
+        if others == _NO_OTHERS:
+            return
+        for name, given in zip(_NAMES, others, strict=True):
+            if given is not None and given != _NONE and name not in _OF.get(self.type, ()):
+                raise unsupported_content(f"content of type {self.type[:40]} that has {name}")
+
+    def media_bytes(self) -> int:
+        """Of the caller's body, that are the image or the file itself; 0 where it is named. Raises `Invalid`."""
+        itself = self.image_url if self.type == "input_image" else self.file_data
+        if self.file_url is not None:
+            return file_bytes(None)
+        if self.file_id is None:
+            return image_bytes(itself or "") if self.type == "input_image" else file_bytes(itself)
+        if itself is not None:
+            raise given_twice("the image" if self.type == "input_image" else "the file")
+        return 0
+
+
+_OF = {"input_image": ("image_url",), "input_file": ("file_data", "file_url")}
+_NAMES = (
+    "image_url", "file_data", "file_url", "video_url", "audio_url", "input_audio", "image_embeds", "audio_embeds",
+    "image_pil",
+)  # fmt: skip
+_NO_OTHERS = (*[None] * 3, *[_NONE] * 6)
+_others = attrgetter(*_NAMES)
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A tool within a namespace."""
+
+    type: str
+
+    def check(self) -> None:
+        """Raise `Invalid` for one that does not run at the caller."""
+        if self.type not in _TOOLS:
+            hint = "Send functions and custom tools: what runs at a provider has no bound of cost."
+            raise unsupported(f"the tool {self.type[:60]}", hint, "tools")
+
+
+class Tool(Named, frozen=True):
+    """A function, several of them under one name, or a search among them that the caller makes."""
+
+    execution: str | None = None
+    tools: list[Named] | None = None
+
+    def check(self) -> None:
+        """As `Named.check`."""
+        if self.type == "namespace":
+            for each in self.tools or ():
+                each.check()
+        elif self.type != "tool_search" or self.execution != "client":
+            super().check()
+
+
+class Item(msgspec.Struct, frozen=True):
+    """Of a request's input."""
+
+    type: str = "message"
+    role: str = ""
+    content: str | list[Part] | None = None
+    output: str | list[Part] | None = None
+    encrypted_content: str | None = None
+    id: str | None = None
+    execution: str | None = None
+    tools: list[Tool] | None = None
+
+    def check(self) -> None:
+        """Raise `Invalid` for one that is not said itself, or found tools that do not run at the caller."""
+        if self.type == "item_reference" and not self.only_named:
+            raise Invalid(_REFERENCE, code="content_unsupported", hint=_WHOLE)
+        if self.type not in _ITEMS and not (self.type in _SEARCHES and self.execution == "client"):
+            raise unsupported_content(f"an item of type {self.type[:40]}")
+        for tool in self.tools or ():
+            tool.check()
+
+    @property
+    def only_named(self) -> bool:
+        """Earlier reasoning of which nothing is here but its name."""
+        if self.type == "item_reference":
+            return (self.id or "").startswith(REASONING)
+        return self.type == "reasoning" and not self.encrypted_content and not self.content
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request as far as the gateway needs it."""
+
+    model: str
+    input: str | list[Item] | None = None
+    stream: bool | None = None
+    max_output_tokens: int | None = None
+    tools: list[Tool] | None = None
+    service_tier: str | None = None
+    prompt_cache_options: CacheOptions | None = None
+    reasoning: Reasoning | None = None
+    store: bool | None = None
+    background: bool | None = None
+    previous_response_id: str | None = None
+
+
+def unsupported(name: str, hint: str | None = None, field: str | None = None) -> Invalid:
+    """The refusal of `name`; `field`: of the request, where that is called otherwise."""
+    told = hint or f"Leave {name} out."
+    return Invalid(f"{name} is not supported", code="field_unsupported", hint=told, details={"field": field or name})
+
+
+def unsupported_content(what: str) -> Invalid:
+    return Invalid(
+        f"{what} is not supported", code="content_unsupported", hint="Send text, images, files and functions."
+    )

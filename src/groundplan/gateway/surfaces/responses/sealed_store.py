@@ -1,0 +1,87 @@
+"""Stored responses: sealed in PostgreSQL, and found by the key that made them. Which are stored is decided in
+`storing`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import msgspec
+
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.errors import Unavailable
+from groundplan.core.home import Home
+from groundplan.gateway.journal.thread_connections import ThreadConnections
+from groundplan.ledger import response_store
+from groundplan.ledger.response_store import Row
+
+if TYPE_CHECKING:
+    from groundplan.gateway.policy.snapshot import KeyEntry
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What is stored of one: `items` are those of the whole conversation, `input` those of its request."""
+
+    response: dict[str, Any]
+    input: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+    deployment: str = ""
+
+
+_kept = msgspec.json.Decoder(Kept).decode
+
+
+class SealedResponses:
+    """Of one worker. It connects at the first use; its methods wait in threads."""
+
+    def __init__(self, home: Home, url: str) -> None:
+        self._home = home
+        self._database = ThreadConnections(url, "responses", 4, _unreachable)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def put(self, row: Row, person: UUID, kept: Kept) -> bool:
+        """Seal and store; whether it is. Raises `Unavailable`."""
+        text = _encode(kept).decode()
+
+        def work(conn: Any) -> bool:
+            sealed = SubjectKeys.of(self._home).seal(conn, person, f"{row.id}\n{text}")
+            return response_store.add(conn, replace(row, sealed=sealed))
+
+        return await self._database.run(work)
+
+    async def find(self, id: str, key: KeyEntry) -> Kept | None:
+        """One of this key's; None where there is none, or whom it is about was erased. Raises `Unavailable`."""
+
+        def work(conn: Any) -> Kept | None:
+            row = response_store.find(conn, id, owner_of(key), key.workload)
+            text = None if row is None else SubjectKeys.of(self._home).unseal(conn, row.sealed)
+            if row is None or text is None:
+                return None
+            kept = _kept(text.partition("\n")[2])
+            return Kept(kept.response, kept.input, kept.items, row.deployment)
+
+        return await self._database.run(work)
+
+    async def delete(self, id: str, key: KeyEntry) -> bool:
+        """Whether there was one of this key's. Raises `Unavailable`."""
+        return await self._database.run(lambda conn: response_store.delete(conn, id, owner_of(key), key.workload))
+
+
+def _unreachable() -> Unavailable:
+    return Unavailable(
+        "stored responses cannot be reached now",
+        code="database_unavailable",
+        hint="Try again, or send the earlier items in input.",
+        retry_after=2.0,
+    )
+
+
+def owner_of(key: KeyEntry) -> UUID:
+    """The first of a line of rotated keys."""
+    return UUID(key.family or key.id)

@@ -1,0 +1,149 @@
+"""Stored responses at the gateway's port: `GET` and `DELETE /v1/responses/{id}`, its `input_items`, and `cancel`; and
+those that are made in the background, also as a stream.
+
+For the key that made a response, and its successors; for any other it is not there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from groundplan.core.errors import Conflict, Invalid, NotFound
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces import stored_api, unsupported_paths
+from groundplan.gateway.surfaces.responses.sealed_store import Kept, SealedResponses
+from groundplan.gateway.surfaces.stored_api import Followed, Query
+
+PREFIX = b"/v1/responses/"
+_METHODS: dict[str | None, Sequence[bytes]] = {
+    None: (b"GET", b"DELETE"), "input_items": (b"GET",), "cancel": (b"POST",),
+}  # fmt: skip
+_STORED = frozenset({"completed", "incomplete"})
+_PATH = re.compile(r"/v1/responses/([A-Za-z0-9_-]{1,200})(?:/(input_items|cancel))?")
+
+
+def not_found(id: str) -> NotFound:
+    return NotFound(
+        f"there is no stored response '{id[:80]}'",
+        code="response_not_found",
+        hint="It may be another key's, deleted, past its time, or never stored (its answer says store: false), as "
+        "where the workload keeps no content. Send the earlier items in input.",
+    )
+
+
+async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any] | Followed:
+    """As `stored_api.Answer`."""
+    if (refused := unsupported_paths.refusal(path)) is not None:
+        raise refused
+    found, sealed = _PATH.fullmatch(path.decode("ascii", "replace")), gateway.responses
+    if found is None or sealed is None:
+        raise stored_api.no_path()
+    id, part = found[1], found[2]
+    stored_api.check_method(request, _METHODS[part])
+    if request.method == b"DELETE":
+        made = gateway.unattended is not None and await gateway.unattended.delete(id, key)
+        if not await sealed.delete(id, key) and not made:
+            raise not_found(id)
+        return {"id": id, "object": "response", "deleted": True}
+    if part == "cancel":
+        return await _cancel(gateway, id, key)
+    kept = await _find(gateway, id, key)
+    query = stored_api.query_of(request)
+    _check_included(kept, query)
+    if part is None and _is_streamed(query):
+        return await _stream(gateway, id, key, query)
+    return kept.response if part is None else stored_api.part(query, kept.input, "desc")
+
+
+async def _find(gateway: Gateway, id: str, key: KeyEntry) -> Kept:
+    """One that is stored, or is to be. Raises `NotFound`, `Unavailable`."""
+    kept = None if gateway.responses is None else await gateway.responses.find(id, key)
+    if kept is None and gateway.unattended is not None:
+        kept = await gateway.unattended.found(id, key)
+        if kept is not None and kept.response["status"] in _STORED and gateway.responses is not None:
+            kept = await gateway.responses.find(id, key)  # it has come to its end just now
+    if kept is None:
+        raise not_found(id)
+    return kept
+
+
+async def _cancel(gateway: Gateway, id: str, key: KeyEntry) -> dict[str, Any]:
+    """What is over stays as it is; only work in the background can be cancelled. Raises `Conflict`, `NotFound`."""
+    if gateway.unattended is not None:
+        await gateway.unattended.cancel(id, key)
+    kept = await _find(gateway, id, key)
+    if not kept.response.get("background"):
+        raise Conflict(
+            "this response is finished already",
+            code="response_finished",
+            hint="Only work in the background is cancelled.",
+        )
+    return kept.response
+
+
+def _is_streamed(query: Query) -> bool:
+    return query.get("stream", ["false"])[0] != "false" or "starting_after" in query
+
+
+async def _stream(gateway: Gateway, id: str, key: KeyEntry, query: Query) -> Followed:
+    """Raises `Invalid`, `Unavailable`."""
+    text = stored_api.last(query, "starting_after") or "-1"
+    if len(text) > 9 or not text.removeprefix("-").isdecimal() or not text.isascii():
+        hint = "Send the sequence_number of the last event that you have."
+        raise Invalid("starting_after is no number of an event", code="starting_after", hint=hint)
+    found = None if gateway.unattended is None else await gateway.unattended.events(id, key, int(text))
+    if found is None:
+        hint = "Leave stream and starting_after out: only what was made in the background has its events kept."
+        raise Invalid("this stored response is not streamed", code="field_unsupported", hint=hint)
+    return Followed(*found)
+
+
+def _check_included(kept: Kept, query: Query) -> None:
+    """Refuse what would have to be told beside what is stored. Raises `Invalid`."""
+    for name in (*query.get("include", ()), *query.get("include[]", ())):
+        if name not in _INCLUDABLE:
+            hint = f"Use one of: {', '.join(sorted(_INCLUDABLE))}"
+            raise Invalid(f"include has an unknown '{name[:80]}'", code="include_unknown", hint=hint)
+        if not _INCLUDABLE[name](kept.response["output"]):
+            hint = "It is told only where the request for the response asked for it; leave it out of include."
+            raise Invalid(f"{name} is not stored of this response", code="field_unsupported", hint=hint)
+
+
+def _has_logprobs(output: list[dict[str, Any]]) -> bool:
+    parts = [part for each in output if each["type"] == "message" for part in each["content"]]
+    return all(part.get("logprobs") for part in parts if part["type"] == "output_text")
+
+
+def _has_reasoning(output: list[dict[str, Any]]) -> bool:
+    return all(each.get("encrypted_content") for each in output if each["type"] == "reasoning")
+
+
+def _has_all(output: list[dict[str, Any]]) -> bool:  # noqa: ARG001 -- one of several
+    """What is sent in is stored whole, and no tool of a provider ever runs."""
+    return True
+
+
+_INCLUDABLE: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
+    "code_interpreter_call.outputs": _has_all,
+    "computer_call_output.output.image_url": _has_all,
+    "file_search_call.results": _has_all,
+    "message.input_image.image_url": _has_all,
+    "message.output_text.logprobs": _has_logprobs,
+    "reasoning.encrypted_content": _has_reasoning,
+    "web_search_call.action.sources": _has_all,
+    "web_search_call.results": _has_all,
+}
+"""What `include` may name, and whether a stored output has it."""
+
+
+async def earlier(gateway: Gateway, id: str, key: KeyEntry) -> Kept:
+    """A stored response to go on with. Raises `NotFound`, `Unavailable`."""
+    sealed: SealedResponses | None = gateway.responses
+    kept = None if sealed is None or "\0" in id else await sealed.find(id, key)  # nothing that is stored has U+0000
+    if kept is None:
+        raise not_found(id)
+    return kept
