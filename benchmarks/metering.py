@@ -36,7 +36,7 @@ from benchmarks import metering_bodies as bodies
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import bodies, price_list
 from groundplan.economics.prices.parts import parts
 from groundplan.ledger.model import Usage
 
@@ -174,9 +174,9 @@ def _price(
     found.prices += 1
     named = (entry.get("model"), entry["body"].get("model"), entry["body"].get("modelVersion"))
     model = next((name for name in named if isinstance(name, str) and name), None)
-    rates = None if model is None else listed.provider_rates(place["provider"], model, at)
+    rates = None if model is None else price_list.provider_rates(place["provider"], model, at)
     wanted = (Decimal(str(extractor["input_price"])), Decimal(str(extractor["output_price"])))
-    if rates is None and model is not None and not any(wanted) and listed.without_price(place["provider"], model):
+    if rates is None and model is not None and not any(wanted) and price_list.without_price(place["provider"], model):
         why = "the list has the model without any price, which the expectation takes for free and the product refuses"
         found.explained.append({**place, "model": model, "why": why})
         return True

@@ -39,9 +39,9 @@ from groundplan.core.settings import load_settings
 from groundplan.economics.routing.decide.choose import choose
 from groundplan.economics.routing.decide.predict import asked
 from groundplan.economics.routing.learn.evaluate import KEEPS, Embed, Evaluation, evaluate, strong_share
+from groundplan.economics.routing.learn.evaluation_set import said
 from groundplan.economics.routing.learn.fit import train
-from groundplan.economics.routing.learn.matrix import said
-from groundplan.economics.routing.learn.operate import label
+from groundplan.economics.routing.learn.operating_points import label
 from groundplan.economics.routing.model import LAYERS, TOKENS, Floats, Matrix, Router, Sample
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions, precision_of

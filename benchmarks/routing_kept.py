@@ -27,11 +27,11 @@ if str(Path(__file__).parents[1]) not in sys.path:
 from benchmarks.provenance import commit, machine
 from benchmarks.routing_sets import Kind, made
 
+from groundplan.economics.routing.learn.baselines import plain_ridge
 from groundplan.economics.routing.learn.evaluate import apply, by_ridge, kept_by
+from groundplan.economics.routing.learn.evaluation_set import Row, matrix_of
 from groundplan.economics.routing.learn.fit import train
-from groundplan.economics.routing.learn.matrix import Row, matrix_of
-from groundplan.economics.routing.learn.operate import label
-from groundplan.economics.routing.learn.plain import plain_ridge
+from groundplan.economics.routing.learn.operating_points import label
 
 KINDS = {
     "topics": Kind(by_topic=1.6, by_surface=0.0),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from groundplan.economics.routing.learn.matrix import (
+from groundplan.economics.routing.learn.evaluation_set import (
     LEAST_GROUPS,
     Row,
     group_of,

@@ -28,7 +28,7 @@ from groundplan.core.errors import GroundplanError
 from groundplan.economics.experiment.sequential import Tally, difference
 from groundplan.economics.replay.model import Judged, Proposal
 from groundplan.economics.replay.quality import propose
-from groundplan.economics.routing.learn.matrix import read_matrix
+from groundplan.economics.routing.learn.evaluation_set import read_matrix
 
 SEGMENTS = ("refunds", "orders", "accounts", "other")
 

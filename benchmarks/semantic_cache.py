@@ -52,8 +52,8 @@ from benchmarks.semantic_public import MORE, SORT, TOLD_APART, Texts, public
 from groundplan.core.errors import GroundplanError
 from groundplan.economics.semantic import accept
 from groundplan.economics.semantic.accept import Acceptance, Verdict
-from groundplan.economics.semantic.likeness import cosine
 from groundplan.economics.semantic.phrasing import read_question
+from groundplan.economics.semantic.similarity import cosine
 from groundplan.gateway.caching.meaning import QUESTION
 
 PARTS = 5

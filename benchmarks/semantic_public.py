@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import load_settings
-from groundplan.economics.semantic.likeness import Said, Vector
 from groundplan.economics.semantic.phrasing import read_question, usual
 from groundplan.economics.semantic.reading import Reading, read
+from groundplan.economics.semantic.similarity import Said, Vector
 from groundplan.economics.semantic.synonyms import said_where
 from groundplan.economics.semantic.vocabulary import FILLERS, NEGATIONS, NUMBER_WORDS, QUANTIFIERS, STOP
 from groundplan.knowledge.embedding.encoder import coarse

@@ -26,9 +26,9 @@ from groundplan.economics.semantic.accept import (
     lowest_threshold,
     within,
 )
-from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.phrasing import read_question
 from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.similarity import Said
 from groundplan.economics.semantic.statements import FEATURES
 
 BOUNDS = (0.01, 0.02, 0.05)

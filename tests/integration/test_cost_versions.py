@@ -30,7 +30,7 @@ from groundplan.core.money import PICO, format_usd, from_decimal, to_decimal
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.export.statement import statement_csv, statements
 from groundplan.economics.export.statement_pdf import statement_pdf
-from groundplan.economics.prices.windows import by_time
+from groundplan.economics.prices.time_of_day import by_time
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import queries, rollup_store
 from groundplan.release import store

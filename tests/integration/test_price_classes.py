@@ -22,7 +22,7 @@ from groundplan.cli.main import app
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
-from groundplan.economics.prices.windows import DAY, by_time
+from groundplan.economics.prices.time_of_day import DAY, by_time
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
 from groundplan.testing.database import Database

@@ -19,7 +19,7 @@ from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, to_decimal
 from groundplan.economics import price
-from groundplan.economics.prices.windows import at_time, by_time
+from groundplan.economics.prices.time_of_day import at_time, by_time
 from groundplan.economics.terms.split import split, tier
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import rollup_store

@@ -10,7 +10,7 @@ from tests.unit.test_catalog_check import BASE
 
 from groundplan.catalog.check import validate_files
 from groundplan.core.errors import Invalid, Problem
-from groundplan.economics.routing.learn.matrix import read_matrix
+from groundplan.economics.routing.learn.evaluation_set import read_matrix
 
 PRICED = BASE.replace("url: https://acme.example/v1", "url: https://acme.example/v1\nprice: PRICE", 1)
 RULE = "---\nkind: allocation\nname: {}\nterm: platform\ncost: {}\nsource: contract\n{}"

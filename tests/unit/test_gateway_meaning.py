@@ -26,10 +26,10 @@ from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.economics.semantic.accept import differing, within
 from groundplan.economics.semantic.differences import DIGEST, digests
-from groundplan.economics.semantic.likeness import Said
-from groundplan.economics.semantic.net import Done, net
+from groundplan.economics.semantic.net_savings import Done, net
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Learned, Regions
+from groundplan.economics.semantic.similarity import Said
 from groundplan.gateway.caching import meaning
 from groundplan.gateway.caching.meaning import REST_SECONDS, SECONDS, Meanings
 from groundplan.gateway.caching.meaning_checks import Checks

@@ -24,8 +24,8 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.economics.routing.decide.choose import choose
 from groundplan.economics.routing.decide.features import CONTEXT, SURFACE
 from groundplan.economics.routing.decide.predict import reads_passages
+from groundplan.economics.routing.learn.evaluation_set import read_matrix
 from groundplan.economics.routing.learn.fit import train
-from groundplan.economics.routing.learn.matrix import read_matrix
 from groundplan.economics.routing.model import Context, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 from groundplan.gateway.call.ask import Ask, Passage

@@ -28,7 +28,7 @@ from groundplan.cli.main import app
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.money import PICO
 from groundplan.economics.price import known_price
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import price_list
 from groundplan.release.compile import context_windows
 from groundplan.release.plan import plan
 from groundplan.release.warnings import collect
@@ -136,7 +136,7 @@ def known(model: str) -> bool:
 
 
 def imported(text: str, *, more: Mapping[str, str] | None = None, **asked: Any) -> Verdict:
-    asked.setdefault("known_context", lambda model: listed.context(model) is not None)
+    asked.setdefault("known_context", lambda model: price_list.context(model) is not None)
     return import_litellm({"config.yaml": text, **(more or {})}, "config.yaml", Asked(known, **asked))
 
 

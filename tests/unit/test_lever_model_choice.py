@@ -10,7 +10,7 @@ from msgspec import structs
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.economics.levers.model_choice import Answer, Place, elsewhere, floor_kept, saved, strongest, told
-from groundplan.economics.prices.windows import by_time
+from groundplan.economics.prices.time_of_day import by_time
 
 MTOK = 1_000_000
 SMALL = Place("small", "acme/small", Rates(input=PICO, output=2 * PICO), {"tone": 0.93})

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.likeness import Said, Vector
 from groundplan.economics.semantic.reading import read
+from groundplan.economics.semantic.similarity import Said, Vector
 from groundplan.gateway.caching import meaning_frame
 from groundplan.gateway.caching.meaning_frame import Frame
 

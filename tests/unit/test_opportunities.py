@@ -13,7 +13,7 @@ from tests.integration.gateway_stack import deployment, workload
 from groundplan.blueprint.model import Rates, Routing
 from groundplan.core.money import PICO
 from groundplan.economics.levers.combined import together
-from groundplan.economics.prices.windows import by_time
+from groundplan.economics.prices.time_of_day import by_time
 from groundplan.economics.replay.opportunities import Opportunity, Spent, cost, found
 
 LARGE = Rates(input=2 * PICO, output=8 * PICO, cache_read=PICO // 2)

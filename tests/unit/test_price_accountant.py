@@ -14,7 +14,7 @@ from tests.unit.test_prices_on_a_day import OWN
 from groundplan.blueprint.model import Rates
 from groundplan.catalog.loader import load_files
 from groundplan.economics import price
-from groundplan.economics.prices.windows import at_time
+from groundplan.economics.prices.time_of_day import at_time
 from groundplan.ledger.model import Usage
 from groundplan.release.compile.pricing import declared_or_listed
 

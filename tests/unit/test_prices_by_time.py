@@ -24,8 +24,8 @@ from groundplan.catalog.check import validate_files
 from groundplan.catalog.money import Prices
 from groundplan.core.money import PICO, format_usd
 from groundplan.economics.price import bound, cost
-from groundplan.economics.prices import listed
-from groundplan.economics.prices.windows import DAY, at_time, by_time, in_hour
+from groundplan.economics.prices import price_list
+from groundplan.economics.prices.time_of_day import DAY, at_time, by_time, in_hour
 from groundplan.economics.terms.split import split
 from groundplan.ledger.model import Usage
 from groundplan.release.compile.pricing import declared_or_listed
@@ -90,12 +90,12 @@ def test_what_was_paid_off_peak_is_told_class_by_class() -> None:
 
 def test_the_list_s_price_of_a_day_has_the_price_of_each_of_its_times() -> None:
     day = date(2025, 5, 1)
-    made = listed.provider_rates("deepseek", "deepseek-chat", day)
+    made = price_list.provider_rates("deepseek", "deepseek-chat", day)
     assert made is not None and made.windows
     costs = set()
     for minute in range(0, DAY, 10):
         moment = datetime(2025, 5, 1, tzinfo=UTC) + timedelta(minutes=minute)
-        exact = listed.provider_rates("deepseek", "deepseek-chat", moment)
+        exact = price_list.provider_rates("deepseek", "deepseek-chat", moment)
         assert exact == at_time(made, int(moment.timestamp() * 1000))
         costs.add(exact.input if exact else None)
     assert len(costs) == 2 and made.input == max(c for c in costs if c is not None)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.economics.price import bound, cost
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import bodies, price_list
 from groundplan.economics.prices.parts import parts
 from groundplan.economics.prices.reported import (
     MAX_TOKENS,
@@ -114,7 +114,7 @@ def test_what_the_cache_wrote_for_an_hour_is_told_from_the_rest() -> None:
     assert read == msgspec.convert(told, MessagesUsage).usage()
     assert (read.input, read.cache_write) == (3 + 9511 + 1956, 1956)
     assert read.details == UsageDetails(cache_write_5m=956, cache_write_1h=1000, searches=2)
-    rates = listed.rates("anthropic/claude-sonnet-4-5", TODAY)
+    rates = price_list.rates("anthropic/claude-sonnet-4-5", TODAY)
     assert rates is not None and rates.cache_write is not None
     plain = cost(rates, msgspec.structs.replace(read, details=None))
     hour = cost(rates, read)
@@ -228,14 +228,14 @@ def test_classes_are_read_back_as_they_were(usage: Usage) -> None:
 
 
 def test_a_day_has_the_dearest_hour_and_a_time_its_own() -> None:
-    day = listed.provider_rates("deepseek", "deepseek-chat", TODAY)
+    day = price_list.provider_rates("deepseek", "deepseek-chat", TODAY)
     hours = {
         rates.input
         for hour in range(24)
-        if (rates := listed.provider_rates("deepseek", "deepseek-chat", datetime(2025, 5, 1, hour, tzinfo=UTC)))
+        if (rates := price_list.provider_rates("deepseek", "deepseek-chat", datetime(2025, 5, 1, hour, tzinfo=UTC)))
     }
     assert day is not None and len(hours) >= 1
-    past = listed.provider_rates("deepseek", "deepseek-chat", datetime(2025, 5, 1, tzinfo=UTC).date())
+    past = price_list.provider_rates("deepseek", "deepseek-chat", datetime(2025, 5, 1, tzinfo=UTC).date())
     assert past is not None and past.input == max(hours)
 
 

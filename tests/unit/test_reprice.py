@@ -15,9 +15,9 @@ from groundplan.api.watch.price_changes import declared_prices, findings_of, lis
 from groundplan.blueprint.model import Deployment, RateDetails, Rates
 from groundplan.catalog.check import validate_files
 from groundplan.economics.price import cost
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import price_list
 from groundplan.economics.prices.reprice import Repriced, priced, rate_of, repriced
-from groundplan.economics.prices.windows import at_time, by_time
+from groundplan.economics.prices.time_of_day import at_time, by_time
 from groundplan.economics.terms.split import split, tier
 from groundplan.ledger.finding import Finding
 from groundplan.ledger.model import Usage
@@ -90,7 +90,7 @@ def test_a_class_without_a_rate_costs_as_its_side() -> None:
 
 
 def test_a_listed_price_that_changed_says_what_last_month_would_have_cost() -> None:
-    served = listed.rates("openai/o3", date(2025, 6, 9))
+    served = price_list.rates("openai/o3", date(2025, 6, 9))
     assert served is not None
     deployment = Deployment(
         name="o3-eu", site="eu", model="openai/o3", upstream_model="o3", url="http://x/v1", rates=served,
@@ -142,7 +142,7 @@ def test_a_declared_price_that_will_hold_says_what_last_month_would_have_cost() 
     ("openai/gpt-4.1-mini", True, ""),
 ])  # fmt: skip
 def test_a_model_that_its_provider_is_about_to_retire_is_told(model: str, used: bool, severity: str) -> None:
-    rates = listed.rates(model, date(2026, 11, 1))
+    rates = price_list.rates(model, date(2026, 11, 1))
     assert rates is not None and rates.source.startswith("genai-prices")
     place = Deployment(
         name="d", site="eu", model=model, upstream_model="m", url="http://x/v1", rates=rates, context_tokens=1000

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.learn.evaluate import apply
+from groundplan.economics.routing.learn.evaluation_set import Told, folds_of, said
 from groundplan.economics.routing.learn.evidence import (
     COMMON,
     LEAST,
@@ -25,7 +26,6 @@ from groundplan.economics.routing.learn.evidence import (
     of_verdicts,
 )
 from groundplan.economics.routing.learn.fit import train
-from groundplan.economics.routing.learn.matrix import Told, folds_of, said
 from groundplan.economics.routing.model import Context, Matrix, Sample
 
 EASY, HARD = "what are your opening hours on day {}", "prove that the sum of {} odd numbers is even"

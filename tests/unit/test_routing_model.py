@@ -25,15 +25,15 @@ from groundplan.economics.routing.decide import forest, kernel
 from groundplan.economics.routing.decide.choose import best, choose
 from groundplan.economics.routing.decide.features import BUCKETS, SURFACE, brief, hashed, surface, words_of
 from groundplan.economics.routing.decide.predict import blended, predict
-from groundplan.economics.routing.learn import grow
+from groundplan.economics.routing.learn import boosted_trees
 from groundplan.economics.routing.learn import kernel as kernels
+from groundplan.economics.routing.learn.baselines import plain_ridge
 from groundplan.economics.routing.learn.evaluate import Evaluation, apply, evaluate, kept_by, same_choice, strong_share
+from groundplan.economics.routing.learn.evaluation_set import folds_of, read_matrix
 from groundplan.economics.routing.learn.fit import LEAST_ROWS, train
-from groundplan.economics.routing.learn.matrix import folds_of, read_matrix
-from groundplan.economics.routing.learn.operate import error_of_mean, operating_points
+from groundplan.economics.routing.learn.operating_points import error_of_mean, operating_points
 from groundplan.economics.routing.learn.perturb import KINDS
-from groundplan.economics.routing.learn.plain import plain_ridge
-from groundplan.economics.routing.learn.weigh import blend_of
+from groundplan.economics.routing.learn.stacking import blend_of
 from groundplan.economics.routing.model import Floats, Forest, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 
@@ -202,7 +202,7 @@ def test_trees_are_kept_as_they_were_learned() -> None:
     shapes = dice.normal(size=(400, SURFACE)).astype(np.float32)
     good = 1 / (1 + np.exp(-2 * shapes[:, 3]))
     scores = np.stack([np.full(400, 0.9), good], axis=1)
-    grown = grow.grow(shapes, scores, 1)
+    grown = boosted_trees.grow(shapes, scores, 1)
     assert np.allclose(forest.scores_of(forest.parts_of(scores)), scores)
     told = forest.told_all(grown, shapes)
     assert np.corrcoef(told[:, 1] - told[:, 0], scores[:, 1] - scores[:, 0])[0, 1] > 0.9
@@ -233,7 +233,7 @@ def test_trees_that_are_asked_all_at_once_say_what_each_of_them_says(models: int
     dice = np.random.default_rng(models)
     shapes = dice.normal(size=(300, 7)).astype(np.float32)
     weights = dice.normal(size=(7, models))
-    grown = grow.grow(shapes, 1 / (1 + np.exp(-shapes @ weights)), 1)
+    grown = boosted_trees.grow(shapes, 1 / (1 + np.exp(-shapes @ weights)), 1)
     ties = np.unique(grown.threshold)[:7].astype(np.float32)
     asked = np.concatenate([shapes[:80], dice.normal(size=(60, 7)).astype(np.float32), ties[None, :]])
     told = forest.told_all(grown, asked)
@@ -410,7 +410,7 @@ def older(router: Router) -> Router:
     directions = np.eye(16, 3, dtype=np.float32)
     shapes = np.random.default_rng(7).normal(size=(300, SURFACE + 3)).astype(np.float32)
     good = (shapes[:, SURFACE] > 0).astype(float)
-    meant = grow.grow(shapes, np.stack([np.ones(300), good], axis=1), 1)
+    meant = boosted_trees.grow(shapes, np.stack([np.ones(300), good], axis=1), 1)
     text = replace(router.text, blend=(1.0, 0.0, 1.0, 0.0), alone=none, kernel=None)
     full = replace(router.full, blend=(0.0, 1.0, 0.0, 1.0), alone=none, kernel=None)
     return replace(router, text=text, full=full, trees=None, components=directions, meant=meant)

@@ -12,7 +12,7 @@ from groundplan.economics.routing.decide.choose import choose, in_doubt, point_o
 from groundplan.economics.routing.decide.features import BUCKETS, hashed, hashes_of, known_share, words_of
 from groundplan.economics.routing.learn.evaluate import apply
 from groundplan.economics.routing.learn.fit import _words, train
-from groundplan.economics.routing.learn.operate import doubts
+from groundplan.economics.routing.learn.operating_points import doubts
 from groundplan.economics.routing.model import Context, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 

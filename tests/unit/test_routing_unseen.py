@@ -13,8 +13,8 @@ from benchmarks.routing_sets import made as drawn
 
 from groundplan.economics.routing.decide.features import hashed, words_of
 from groundplan.economics.routing.decide.predict import predict
+from groundplan.economics.routing.learn.evaluation_set import Row, matrix_of
 from groundplan.economics.routing.learn.fit import Scales, columns, prepare, ridge, scales_of, targets_of, train
-from groundplan.economics.routing.learn.matrix import Row, matrix_of
 from groundplan.economics.routing.model import Doubles, Matrix
 
 TOPICS = Kind(rows=400, topics=8, by_surface=0.0)

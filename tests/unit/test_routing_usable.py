@@ -11,7 +11,7 @@ from benchmarks.routing_usable import read_usable
 from tests.unit.test_routing_model import row, written
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing.learn.matrix import read_matrix
+from groundplan.economics.routing.learn.evaluation_set import read_matrix
 
 LACKING: list[dict[str, Any]] = [
     {"scores": {"a": None, "b": 0.5}},

@@ -7,7 +7,7 @@ import pytest
 
 from groundplan.economics.routing.decide.features import BUCKETS
 from groundplan.economics.routing.learn.fit import Fitted, LeftOut
-from groundplan.economics.routing.learn.weigh import blend_of, part_of
+from groundplan.economics.routing.learn.stacking import blend_of, part_of
 from groundplan.economics.routing.model import Floats
 
 

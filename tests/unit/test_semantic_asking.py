@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic import grammar as g
-from groundplan.economics.semantic.asking import moody, said_around
+from groundplan.economics.semantic.question import moody, said_around
 from groundplan.economics.semantic.reading import read
 
 OTHERS = """permit renew the a my office "please tell" `can you` wi-fi please's can't i'm you'll may march than who 5

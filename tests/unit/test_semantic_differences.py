@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from groundplan.economics.semantic.accept import Verdict, differing, judge, shipped
 from groundplan.economics.semantic.differences import DIGEST, digests
-from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MOST_KINDS, Learned, Region, Regions
+from groundplan.economics.semantic.similarity import Said
 from groundplan.economics.semantic.substitution import strictly
 
 WORDS = st.sampled_from(

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from groundplan.core.errors import Invalid
 from groundplan.economics.semantic.accept import judge, lowest_threshold, most_wrong, shipped, within
 from groundplan.economics.semantic.guards import english, veto
-from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.reading import language_of, read, stem
+from groundplan.economics.semantic.similarity import Said
 
 SAME = [
     ("How do I reset my Jira password?", "What is the way to reset the Jira password?"),

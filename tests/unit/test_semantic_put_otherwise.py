@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic.accept import Worded, by_words
+from groundplan.economics.semantic.grammar_differences import KINDS, put_otherwise
 from groundplan.economics.semantic.guards import veto
-from groundplan.economics.semantic.put_otherwise import KINDS, put_otherwise
 from groundplan.economics.semantic.reading import read, stem
 from groundplan.economics.semantic.spelling import slips, spelled
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from groundplan.economics.semantic.accept import by_words
 from groundplan.economics.semantic.reading import Reading, read
-from groundplan.economics.semantic.rearranged import KINDS, rearranged
+from groundplan.economics.semantic.word_order import KINDS, rearranged
 
 
 def refused(one: Reading, other: Reading) -> str:

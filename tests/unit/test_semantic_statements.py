@@ -7,9 +7,9 @@ import pytest
 
 from groundplan.core.settings import load_settings
 from groundplan.economics.semantic import accept
-from groundplan.economics.semantic.likeness import FEATURES as COMMON
-from groundplan.economics.semantic.likeness import Said, known, side_by_side
 from groundplan.economics.semantic.reading import read
+from groundplan.economics.semantic.similarity import FEATURES as COMMON
+from groundplan.economics.semantic.similarity import Said, known, side_by_side
 from groundplan.economics.semantic.statements import FEATURES, OWN, told, weighed
 from groundplan.knowledge.embedding.encoder import Encoder, coarse
 from groundplan.runtime.models import MINILM, ensure

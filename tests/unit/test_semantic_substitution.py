@@ -12,8 +12,8 @@ from groundplan.core.settings import load_settings
 from groundplan.economics import semantic
 from groundplan.economics.semantic import accept, vocabulary
 from groundplan.economics.semantic.guards import veto
-from groundplan.economics.semantic.likeness import FEATURES, Compared, Said, features, known, nearness, side_by_side
 from groundplan.economics.semantic.reading import read, stem
+from groundplan.economics.semantic.similarity import FEATURES, Compared, Said, features, known, nearness, side_by_side
 from groundplan.economics.semantic.substitution import substituted
 from groundplan.economics.semantic.synonyms import said_where
 from groundplan.knowledge.embedding.encoder import Encoder, coarse

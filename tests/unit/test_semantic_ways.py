@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from groundplan.economics.semantic.accept import Verdict, by_words, differing, judge, shipped
 from groundplan.economics.semantic.differences import digests
-from groundplan.economics.semantic.likeness import Said, known, side_by_side
+from groundplan.economics.semantic.pair_phrasing import BEGINS, ways
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MOST_ONCE, Regions
+from groundplan.economics.semantic.similarity import Said, known, side_by_side
 from groundplan.economics.semantic.substitution import aligned
-from groundplan.economics.semantic.ways import BEGINS, ways
 
 WORDS = st.sampled_from(
     """how do can i we must not a the permit permits renew renewed cancel lease for to of in office which it my and

@@ -37,7 +37,7 @@ from groundplan.core.home import write_together
 from groundplan.core.money import parse_usd
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import price_list
 
 app = command_group("Make a workspace from another tool's configuration.")
 MAX_FILES = 100
@@ -76,7 +76,7 @@ def litellm(
     today = datetime.now(UTC).date()
     asked = Asked(
         known_price=lambda model: known_price(model, today),
-        known_context=lambda model: listed.context(model) is not None,
+        known_context=lambda model: price_list.context(model) is not None,
         owners=_owners(owner or []), prices=_prices(price or []),
         values=_pairs(values or [], "--set NAME=VALUE"), budget=budget, company=company,
     )  # fmt: skip

@@ -30,10 +30,10 @@ from groundplan.economics.routing.learn.evaluate import (
     least_prompts,
     shown,
 )
+from groundplan.economics.routing.learn.evaluation_set import read_matrix
 from groundplan.economics.routing.learn.evidence import Pair, Verdict, chosen, of_pairs, of_verdicts
 from groundplan.economics.routing.learn.fit import train as learn
-from groundplan.economics.routing.learn.matrix import read_matrix
-from groundplan.economics.routing.learn.operate import label
+from groundplan.economics.routing.learn.operating_points import label
 from groundplan.economics.routing.model import LAYERS, TOKENS, Floats, Matrix, Router
 from groundplan.economics.routing.versions import registry
 from groundplan.economics.routing.watch import drift

@@ -19,7 +19,7 @@ from groundplan.cli.output import emit
 from groundplan.cli.variables import misspelt
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import price_list
 from groundplan.governance import declared
 from groundplan.release.compile import context_windows, pricing
 from groundplan.release.model import problem_json
@@ -59,7 +59,7 @@ def init(
         budget=budget,
         operator_email=operator_email,
         known_price=lambda model: known_price(model, today),
-        known_context=listed.context,
+        known_context=price_list.context,
     )
     files = sorted(str(path) for path in written or ())
     named, program = shlex.quote(str(folder)), program_name()

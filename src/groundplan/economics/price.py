@@ -13,7 +13,7 @@ import msgspec
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Problem, Where
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import price_list
 from groundplan.economics.prices.parts import parts
 from groundplan.ledger.model import Usage
 
@@ -40,14 +40,14 @@ def price_of(
 
     Declared prices are rates with their first day in `effective` (empty: always). Where the list has tiers by prompt
     length, `long` has the next longer one: all of them, since a provider bills what it counts, whatever length was
-    declared. Prices by time of day are `windows` (`prices.windows`), with the dearest around them, so that a bound is
+    declared. `windows`: prices by time of day, with the dearest around them, so that a bound is
     never understated. An unknown price is a problem `price_missing`.
     """
     day = at.isoformat()
     in_force = [price for price in declared if price.effective <= day]
     if in_force:
         return max(in_force, key=lambda price: price.effective)
-    found = listed.rates(model, at)
+    found = price_list.rates(model, at)
     if found is not None:
         return found
     future = min((price.effective for price in declared), default="")
@@ -64,7 +64,7 @@ def price_of(
 
 def known_price(model: str, at: date) -> bool:
     """Whether the shipped price list has this model."""
-    return listed.rates(model, at) is not None
+    return price_list.rates(model, at) is not None
 
 
 def cost(rates: Rates, usage: Usage, service: str = STANDARD) -> int:
@@ -126,7 +126,7 @@ def of_line(rates: Rates, serves: Sequence[str]) -> str:
     The price list's price of batches, and that of a deployment with a batch endpoint of its own, are of such an
     endpoint. A price of batches that is declared of any other deployment can only be of calls.
     """
-    declared = rates.batch is not None and not rates.source.startswith(listed.LIST)
+    declared = rates.batch is not None and not rates.source.startswith(price_list.LIST)
     return BATCH if declared and BATCHES not in serves else STANDARD
 
 

@@ -10,7 +10,7 @@ from psycopg import Connection
 from groundplan.api import served_blueprint
 from groundplan.blueprint.model import Semantic
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.economics.semantic.net import Done, net
+from groundplan.economics.semantic.net_savings import Done, net
 from groundplan.ledger import semantic_store
 
 

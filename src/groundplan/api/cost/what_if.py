@@ -24,7 +24,7 @@ from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.forecast.scenario import Change, Part, parse, what_if
 from groundplan.economics.forecast.tiers import edges
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import price_list
 from groundplan.ledger import archive_store, prompt_store, rollup_store
 from groundplan.ledger.prompt_store import Place
 from groundplan.release.compile.pricing import of_model
@@ -206,4 +206,4 @@ def _other(conn: Connection[Any], model: str, day: date) -> tuple[Rates, int | N
             "openai/gpt-4.1-mini.",
         )
     described = None if workspace is None else workspace.models.get(model)
-    return rates, (described.context if described is not None else None) or listed.context(model)
+    return rates, (described.context if described is not None else None) or price_list.context(model)

@@ -21,7 +21,7 @@ from groundplan.api.served_blueprint import current_or_none, workspace_at
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import from_text, short_usd
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import price_list
 from groundplan.economics.prices.reprice import Used, repriced
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
@@ -84,8 +84,8 @@ def own_finding(row: dict[str, Any]) -> Finding | None:
 
 def listed_prices(deployment: Deployment, today: date) -> dict[date, Rates]:
     """The list's of today, and of each day soon on which it changes."""
-    days = (today, *listed.changes(deployment.model, today, today + AHEAD))
-    found = {day: listed.rates(deployment.model, day) for day in days}
+    days = (today, *price_list.changes(deployment.model, today, today + AHEAD))
+    found = {day: price_list.rates(deployment.model, day) for day in days}
     return {day: rates for day, rates in found.items() if rates is not None}
 
 
@@ -128,7 +128,7 @@ def findings_of(
             detail={"model": deployment.model, "then": told.then, "now": told.now, "from": day.isoformat()},
             due=None if day == today else day,
         )
-    if listed.retired(deployment.model):
+    if price_list.retired(deployment.model):
         yield Finding(
             kind=RETIRED,
             subject=subject,

@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from groundplan.blueprint.model import Allocation
 from groundplan.economics.prices.currency import Dated
-from groundplan.economics.semantic.net import HOUR_US
+from groundplan.economics.semantic.net_savings import HOUR_US
 
 Basis = Literal["measured", "allocated", "estimated"]
 IDLE: Final = "idle"

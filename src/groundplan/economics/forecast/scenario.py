@@ -15,7 +15,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.forecast.tiers import of_prompt, unit
 from groundplan.economics.prices.parts import MILLION
 from groundplan.economics.prices.reprice import TOKENS, priced
-from groundplan.economics.prices.windows import HOUR, in_hour
+from groundplan.economics.prices.time_of_day import HOUR, in_hour
 
 MOST = 1e6
 """The largest factor of a scenario."""

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import short_usd
 from groundplan.economics.prices.reprice import priced, prompt_of
-from groundplan.economics.prices.windows import at_time
+from groundplan.economics.prices.time_of_day import at_time
 
 Kept = Literal["yes", "no", "unknown"]
 LEAST: Final = 5

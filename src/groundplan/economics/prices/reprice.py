@@ -11,7 +11,7 @@ import msgspec
 from groundplan.blueprint.model import Rates
 from groundplan.economics.price import BATCH, FLEX, PRIORITY, of_service
 from groundplan.economics.prices.parts import MILLION
-from groundplan.economics.prices.windows import HOUR, in_hour
+from groundplan.economics.prices.time_of_day import HOUR, in_hour
 from groundplan.economics.terms.split import BY_TIME, LONG
 
 _OUTPUT = frozenset({"output", "reasoning", "output_audio", "output_image", "output_video", "citations"})

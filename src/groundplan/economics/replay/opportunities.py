@@ -12,7 +12,7 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from groundplan.blueprint.model import Deployment, Rates, Workload
-from groundplan.economics.prices.windows import HOUR, in_hour
+from groundplan.economics.prices.time_of_day import HOUR, in_hour
 
 MTOK = 1_000_000
 PICO = Decimal(10) ** 12

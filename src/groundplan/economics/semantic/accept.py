@@ -19,23 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.economics.semantic import differences
+from groundplan.economics.semantic.grammar_differences import ASKED_KIND, asked_otherwise, put_otherwise
 from groundplan.economics.semantic.guards import veto
-from groundplan.economics.semantic.likeness import (
-    Compared,
-    Near,
-    Said,
-    cosine,
-    features,
-    known,
-    meant,
-    side_by_side,
-)
-from groundplan.economics.semantic.put_otherwise import ASKED_KIND, asked_otherwise, put_otherwise
+from groundplan.economics.semantic.pair_phrasing import ways
 from groundplan.economics.semantic.reading import Reading
-from groundplan.economics.semantic.rearranged import rearranged
+from groundplan.economics.semantic.similarity import Compared, Near, Said, cosine, features, known, meant, side_by_side
 from groundplan.economics.semantic.statements import FEATURES, told, weighed
 from groundplan.economics.semantic.substitution import KIND, aligned, meant_otherwise, strictly, substituted
-from groundplan.economics.semantic.ways import ways
+from groundplan.economics.semantic.word_order import rearranged
 
 LEAST_COSINE = 0.55
 """Below this nothing is compared."""

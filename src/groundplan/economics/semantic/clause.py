@@ -13,9 +13,9 @@ from functools import lru_cache
 from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
-from groundplan.economics.semantic.arrangement import Arrangement, arranged, relations_of
-from groundplan.economics.semantic.asking import FAR, Words, aimed, mood, question
+from groundplan.economics.semantic.question import FAR, Words, aimed, mood, question
 from groundplan.economics.semantic.vocabulary import QUANTIFIERS
+from groundplan.economics.semantic.word_positions import Arrangement, arranged, relations_of
 
 MOST = 48
 """Words of content beyond which nobody looks for who does what."""

@@ -17,8 +17,8 @@ from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.arrangement import PASSIVE
 from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.word_positions import PASSIVE
 
 _NOTHING = g.DETERMINERS & {"a", "an", "the"} | v.FRAMING | v.NUMBER_WORDS.keys()
 """Say nothing before a word, or are compared by themselves."""

@@ -11,9 +11,9 @@ from functools import lru_cache
 from itertools import islice, pairwise
 
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.asking import FAR, asked_by, said_around
 from groundplan.economics.semantic.clause import Clause, clause
 from groundplan.economics.semantic.grammar import LASTING, PHRASES
+from groundplan.economics.semantic.question import FAR, asked_by, said_around
 from groundplan.economics.semantic.spelling import WRITTEN, spelled
 
 _WORD = re.compile(

@@ -27,7 +27,7 @@ import numpy as np
 
 from groundplan.economics.semantic.accept import within
 from groundplan.economics.semantic.differences import DIGEST
-from groundplan.economics.semantic.likeness import Vector
+from groundplan.economics.semantic.similarity import Vector
 
 NEAR = 0.36
 """Likeness of a question to the signs of a region's first one; as 0.45 between both questions."""

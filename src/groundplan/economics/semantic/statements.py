@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.likeness import FEATURES as COMMON
-from groundplan.economics.semantic.likeness import Compared, Near, counterparts, things
 from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.similarity import FEATURES as COMMON
+from groundplan.economics.semantic.similarity import Compared, Near, counterparts, things
 from groundplan.economics.semantic.substitution import KNOWN, qualifies
 from groundplan.economics.semantic.synonyms import listed
 
@@ -30,7 +30,7 @@ FEATURES = (*COMMON[:-1], *(f"statement_{name}" for name in (*COMMON[:-1], *OWN)
 
 
 def weighed(common: NDArray[np.float64], own: Iterable[float] | None) -> NDArray[np.float64]:
-    """(len(FEATURES),) of a pair. `common`: what `likeness` tells; `own`: what `told` does, of statements."""
+    """(len(FEATURES),) of a pair. `common`: what `similarity` tells; `own`: what `told` does, of statements."""
     found = np.zeros(len(FEATURES))
     found[-1] = 1.0
     many = len(COMMON) - 1

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from groundplan.economics.semantic import grammar
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.likeness import Compared, Near, Said, counterparts, known, nearness, things
 from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.similarity import Compared, Near, Said, counterparts, known, nearness, things
 from groundplan.economics.semantic.synonyms import listed, said_where
 
 SAME = 0.8

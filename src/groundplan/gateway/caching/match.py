@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from groundplan.blueprint.model import Semantic
-    from groundplan.economics.semantic.likeness import Said
     from groundplan.economics.semantic.regions import Region, Regions
+    from groundplan.economics.semantic.similarity import Said
     from groundplan.gateway.caching.entry import Entry
     from groundplan.gateway.caching.meaning_checks import Terms
 

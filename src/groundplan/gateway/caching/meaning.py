@@ -33,8 +33,8 @@ from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, 
 
 if TYPE_CHECKING:
     from groundplan.economics.semantic.accept import Verdict
-    from groundplan.economics.semantic.likeness import Said
     from groundplan.economics.semantic.reading import Reading
+    from groundplan.economics.semantic.similarity import Said
     from groundplan.gateway.caching.meaning_checks import Checks
     from groundplan.gateway.caching.meaning_frame import Frame
     from groundplan.gateway.caching.meaning_tally import Tally
@@ -175,7 +175,7 @@ class Meanings:
         seconds. Raises `UpstreamFailure`."""
         import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
 
-        from groundplan.economics.semantic.likeness import Said  # noqa: PLC0415 -- as above
+        from groundplan.economics.semantic.similarity import Said  # noqa: PLC0415 -- as above
 
         texts, places = [reading.text for reading, _ in asked], [each for _, each in asked]
         body = embed_request(texts, places=places)
@@ -250,20 +250,20 @@ class Meanings:
     async def _agree(self, one: str, other: str, exchange: Exchange) -> bool:
         if one.split() == other.split() or not (one and other):
             return one.split() == other.split()
-        from groundplan.economics.semantic import likeness, substitution  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.semantic import similarity, substitution  # noqa: PLC0415 -- numpy, only where it is used
         from groundplan.economics.semantic.guards import contradicts  # noqa: PLC0415 -- as above
         from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
 
         a, b = read(one), read(other)
         if contradicts(a, b):
             return False
-        found = likeness.side_by_side(a, b)
+        found = similarity.side_by_side(a, b)
         few = 0 < len(found.ours) == len(found.theirs) <= FEW
         ours, theirs = (found.ours, found.theirs) if few else ([], [])
         first, second = await self._embed(
             [(a, [a.places[place] for place in ours]), (b, [b.places[place] for place in theirs])], exchange
         )
-        if likeness.cosine(first, second) < AGREES:
+        if similarity.cosine(first, second) < AGREES:
             return False
         return not few or substitution.agree(first, second, ours, theirs)
 

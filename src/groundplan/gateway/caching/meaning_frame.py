@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from groundplan.economics.semantic.likeness import Directions, Said, Vector
 from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.similarity import Directions, Said, Vector
 from groundplan.gateway.caching.entry import Key
 
 KNOWN = 500

@@ -14,7 +14,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, maybe_usd
 from groundplan.economics import price
-from groundplan.economics.prices.windows import at_time
+from groundplan.economics.prices.time_of_day import at_time
 from groundplan.gateway.call import admit, meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange

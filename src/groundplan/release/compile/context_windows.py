@@ -14,7 +14,7 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.price import FREE
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import price_list
 from groundplan.release.compile.pricing import Prices, declared_or_listed
 
 ANSWER = 4096
@@ -89,4 +89,4 @@ def _known(workspace: Workspace, item: doc.DeploymentDoc) -> int | None:
     if item.context is not None:
         return item.context
     described = workspace.models.get(item.model)
-    return (described.context if described is not None else None) or listed.context(item.model)
+    return (described.context if described is not None else None) or price_list.context(item.model)

@@ -16,9 +16,9 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import format_usd
 from groundplan.economics.price import FREE, price_of
-from groundplan.economics.prices import listed
+from groundplan.economics.prices import price_list
 from groundplan.economics.prices.currency import USD, rate_on, rates_in_usd
-from groundplan.economics.prices.windows import by_time, dearest
+from groundplan.economics.prices.time_of_day import by_time, dearest
 from groundplan.release.compile import budgets
 
 Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
@@ -103,7 +103,7 @@ def starts(workspace: Workspace, deployment: doc.DeploymentDoc, after: date, unt
     days = {each.since for each in prices if each.since is not None}
     for rule in workspace.company.currencies.values():
         days |= {each.since for each in rule.rates}
-    days |= set(listed.changes(deployment.model, after, until))
+    days |= set(price_list.changes(deployment.model, after, until))
     return sorted(day for day in days if after < day <= until)
 
 

@@ -1,4 +1,4 @@
-"""Boosted trees as plain arrays, evaluated with numpy alone; `learn.grow` makes them.
+"""Boosted trees as plain arrays, evaluated with numpy alone; `learn.boosted_trees` makes them.
 
 They look at the surface of a prompt and at what the regressions expect of it, and tell the mean score of all models,
 and how far each model's score is from it. Words and embeddings are the regressions' matter.

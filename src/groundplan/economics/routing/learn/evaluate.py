@@ -18,11 +18,11 @@ import numpy as np
 from groundplan.economics.routing.decide.choose import best, choose, favoured, in_doubt
 from groundplan.economics.routing.decide.features import hashes_of, words_of
 from groundplan.economics.routing.decide.predict import predict, read
+from groundplan.economics.routing.learn.baselines import plain_ridge, tuned_ridge
+from groundplan.economics.routing.learn.evaluation_set import FOLDS, folds_of
 from groundplan.economics.routing.learn.fit import INNER_FOLDS, train
-from groundplan.economics.routing.learn.matrix import FOLDS, folds_of
-from groundplan.economics.routing.learn.operate import error_of_mean, label, numbered, operating_points
+from groundplan.economics.routing.learn.operating_points import error_of_mean, label, numbered, operating_points
 from groundplan.economics.routing.learn.perturb import KINDS
-from groundplan.economics.routing.learn.plain import plain_ridge, tuned_ridge
 from groundplan.economics.routing.model import Doubles, Floats, Matrix, Point, Router, Whole
 from groundplan.economics.routing.versions.artifact import dump, load
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing.learn.matrix import Told, context_of, folds_of, said
+from groundplan.economics.routing.learn.evaluation_set import Told, context_of, folds_of, said
 from groundplan.economics.routing.model import Doubles, Matrix, Sample, Whole
 
 LEAST: Final = 200

@@ -29,11 +29,11 @@ from groundplan.economics.routing.decide.features import (
     words_of,
 )
 from groundplan.economics.routing.decide.predict import blended, filled, looked_at, standard
-from groundplan.economics.routing.learn import grow
+from groundplan.economics.routing.learn import boosted_trees
 from groundplan.economics.routing.learn import kernel as kernels
-from groundplan.economics.routing.learn.matrix import folds_of
-from groundplan.economics.routing.learn.operate import doubts, numbered, operating_points
-from groundplan.economics.routing.learn.weigh import blend_of, part_of
+from groundplan.economics.routing.learn.evaluation_set import folds_of
+from groundplan.economics.routing.learn.operating_points import doubts, numbered, operating_points
+from groundplan.economics.routing.learn.stacking import blend_of, part_of
 from groundplan.economics.routing.model import (
     Blend,
     Doubles,
@@ -310,7 +310,7 @@ def _head(
     blend: Blend = (1.0, 1.0)
     near = None
     if len(looked) >= LEAST_ROWS:
-        trees = grow.grow(looked, matrix.scores, seed, grow.draws(count))
+        trees = boosted_trees.grow(looked, matrix.scores, seed, boosted_trees.draws(count))
         near = kernels.fit(looked, vectors, matrix.scores, shaped, seed)
         every = told[:, :count], *_beside(matrix, looked, vectors, shaped, seed)
         blend = blend_of(every, matrix.scores)
@@ -330,7 +330,7 @@ def _beside(matrix: Matrix, looked: Floats, vectors: Floats | None, shaped: int,
     for fold in folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed):
         rest = np.setdiff1d(np.arange(len(looked)), fold)
         seen, asked = (None, None) if vectors is None else (vectors[rest], vectors[fold])
-        by_trees[fold] = forest.told_all(grow.grow(looked[rest], matrix.scores[rest], seed), looked[fold])
+        by_trees[fold] = forest.told_all(boosted_trees.grow(looked[rest], matrix.scores[rest], seed), looked[fold])
         near = kernels.fit(looked[rest], seen, matrix.scores[rest], shaped, seed)
         by_kernel[fold] = kernel.told(near, looked[fold], asked)
     return by_trees, by_kernel

@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.economics.prices.windows import at_time
+from groundplan.economics.prices.time_of_day import at_time
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.ledger.model import Reservation

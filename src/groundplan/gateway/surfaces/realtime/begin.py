@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id_bytes
-from groundplan.economics.prices.windows import at_time
+from groundplan.economics.prices.time_of_day import at_time
 from groundplan.gateway.budgets.periods import is_over
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.ask import Ask

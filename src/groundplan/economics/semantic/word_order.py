@@ -1,4 +1,4 @@
-"""Whether the same words, arranged otherwise, may say something else. Pure.
+"""Whether the same words in another order may say something else. Pure.
 
 Every difference counts but those that are known to say nothing: a phrase behind a preposition moves; a passive turns
 what is done and what it is done to; *A of B* is *B A*; what `and` joins has no order. Words are told apart by what
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
-from groundplan.economics.semantic.arrangement import ACTING, DOING, PASSIVE, PAST, QUALIFYING, Arrangement
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.spelling import past_form
+from groundplan.economics.semantic.word_positions import ACTING, DOING, PASSIVE, PAST, QUALIFYING, Arrangement
 
 Pairs = Sequence[tuple[int, int]]
 """Places of words of content, in one and in the other, that say the same."""

@@ -2,7 +2,7 @@
 
 A word stands in a segment (between marks), in a run (of words with nothing between them), behind a preposition or none,
 and, as a verb, in a voice. Numbers and denials belong to the word that they stand before. It is read from places and
-endings, without a parser; what may be arranged otherwise and say the same is `rearranged`'s to know.
+endings, without a parser; what may be arranged otherwise and say the same is `word_order`'s to know.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.asking import FAR, Words, month, moody
+from groundplan.economics.semantic.question import FAR, Words, month, moody
 from groundplan.economics.semantic.spelling import UNCHANGED, past_form
 
 PASSIVE, DOING, PAST, QUALIFYING, ACTING = "passive", "doing", "past", "qualifying", "acting"

@@ -1,4 +1,4 @@
-"""In which two ways a pair of requests is put, whatever is put into them: so that evidence of both is counted. Pure.
+"""How the two requests of a pair are phrased, whatever is put into them: so that evidence of both is counted. Pure.
 
 Words that say the same are places to put something in. All else is told as it is written, in its order: little words,
 articles, words of content that only one has, forms of a word, synonyms. So two pairs that are put in the same two ways

@@ -15,7 +15,7 @@ import msgspec
 
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.core.money import PICO
-from groundplan.economics.prices.windows import by_time
+from groundplan.economics.prices.time_of_day import by_time
 
 LIST = "genai-prices"
 """With what the source of every price of this list begins."""

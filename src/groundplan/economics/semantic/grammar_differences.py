@@ -1,4 +1,4 @@
-"""Differences in how two requests are put after which they ask for other things, though all words of content agree:
+"""Differences of grammar after which two requests ask for other things, though all words of content agree:
 focus, mood, tense, person, roles, relations, order, degree. Pure.
 
 For questions, and for requests of few words: who tells a long story puts it otherwise each time.
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from groundplan.economics.semantic import grammar as g
-from groundplan.economics.semantic.asking import MANY, asked_by
 from groundplan.economics.semantic.clause import Clause
+from groundplan.economics.semantic.question import MANY, asked_by
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.spelling import past_form
 

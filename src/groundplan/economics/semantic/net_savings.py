@@ -1,4 +1,4 @@
-"""What answers by meaning really save: what they avoided, less what looking up and wrong answers cost. Pure.
+"""What the semantic cache really saves: what they avoided, less what looking up and wrong answers cost. Pure.
 
 Looking up is its measured time at the declared price of a processor. Wrong answers are estimated from the checked ones:
 the share that was found wrong (at first none of none: then what the bound allows), times the answers that were given.
