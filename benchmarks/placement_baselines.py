@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from groundplan.placement.problem import Problem, WorkLimit
 from groundplan.placement.solve.arrays import Arrays, arrays
-from groundplan.placement.solve.heavy import module
+from groundplan.placement.solve.backends import module
 from groundplan.placement.solve.neighbourhoods import plan_of
 
 LOOK_SECONDS = 0.02

@@ -28,7 +28,7 @@ from groundplan.core.errors import Conflict
 from groundplan.placement.planner import CompanyPlan, plan_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.reference.store import load
-from groundplan.placement.terms import lookup
+from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.facts import Company, SiteFacts
 from groundplan.release.compile.places import deployments
 from groundplan.release.compile.placing import company_of
@@ -48,8 +48,8 @@ def at(company: Company, hours: str, wage: str) -> Company:
 
 
 def _at(site: SiteFacts, end: str) -> SiteFacts:
-    of_site = lookup.burden("site", site.type, end) / lookup.burden("site", site.type)
-    of_model = lookup.burden("model", site.type, end) / lookup.burden("model", site.type)
+    of_site = site_defaults.burden("site", site.type, end) / site_defaults.burden("site", site.type)
+    of_model = site_defaults.burden("model", site.type, end) / site_defaults.burden("model", site.type)
     return replace(site, burden_hours=site.burden_hours * of_site, model_hours=site.model_hours * of_model)
 
 

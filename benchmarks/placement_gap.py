@@ -31,7 +31,7 @@ from benchmarks.placement_instances.assignment import read_assignments
 
 from groundplan.core.errors import GroundplanError
 from groundplan.placement.problem import Problem, WorkLimit
-from groundplan.placement.solve.heavy import module
+from groundplan.placement.solve.backends import module
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import verify
 

@@ -42,7 +42,7 @@ from groundplan.placement.planner import CompanyPlan, claim, plan_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import verify
-from groundplan.placement.verify.judged import judged as judged_by_facts
+from groundplan.placement.verify.company import judged as judged_by_facts
 
 CHUNK = 100
 EVERY = 20

@@ -27,9 +27,9 @@ if str(Path(__file__).parents[1]) not in sys.path:
 from benchmarks.placement_instances.companies import large
 
 from groundplan.placement.problem import Problem, Solution, WorkLimit
-from groundplan.placement.solve.heavy import module
-from groundplan.placement.solve.lost import after_loss
+from groundplan.placement.solve.backends import module
 from groundplan.placement.solve.optimise import optimise
+from groundplan.placement.solve.site_loss import after_loss
 from groundplan.placement.verify import verify
 
 

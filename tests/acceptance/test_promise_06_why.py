@@ -19,7 +19,7 @@ from groundplan.gateway.policy.catalog import index
 from groundplan.placement.company import Taken, frame
 from groundplan.placement.explain.why import to_json, why
 from groundplan.placement.explain.words import sentences
-from groundplan.placement.planned import solved
+from groundplan.placement.plan_process import solved
 from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.solve import verify as verify_blueprint
 from groundplan.placement.verify.plan import verify

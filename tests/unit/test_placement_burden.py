@@ -12,7 +12,7 @@ from tests.unit import placement_rig as rig
 from groundplan.catalog.demand import PlacementPolicy
 from groundplan.core.money import PICO
 from groundplan.placement.reference.store import load
-from groundplan.placement.terms import lookup
+from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.facts import Company
 
 TYPES = ("cloud", "private", "edge")
@@ -47,7 +47,11 @@ def test_hours_of_staffing_are_those_that_its_source_gives() -> None:
 
 @pytest.mark.parametrize("type_", TYPES)
 def test_a_site_that_declares_nothing_has_the_stated_hours(type_: str) -> None:
-    assert lookup.burden("site", type_, "low") < lookup.burden("site", type_) < lookup.burden("site", type_, "high")
+    assert (
+        site_defaults.burden("site", type_, "low")
+        < site_defaults.burden("site", type_)
+        < site_defaults.burden("site", type_, "high")
+    )
 
 
 def test_the_example_s_places_do_not_hang_on_the_range() -> None:

@@ -12,12 +12,12 @@ from tests.unit import placement_rig as rig
 
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.placement.company import frame
-from groundplan.placement.explain.whole import compare, excluded_matrix, moves, whole_json
+from groundplan.placement.explain.plan_summary import compare, excluded_matrix, moves, whole_json
 from groundplan.placement.explain.why import at_load, to_json, why
 from groundplan.placement.explain.words import sentences
 from groundplan.placement.planner import LIMIT, plan_company, plan_offered, units_used
 from groundplan.placement.solve.optimise import optimise
-from groundplan.placement.terms import curve, lookup, queue
+from groundplan.placement.terms import curve, queue, site_defaults
 from groundplan.placement.terms.candidates import Candidate, offered
 from groundplan.placement.terms.facts import Company, OwnSpeed, PolicyFacts
 from groundplan.placement.verify.plan import verify
@@ -205,12 +205,12 @@ def test_waiting_follows_erlang() -> None:
 
 
 def test_reference_facts_fill_what_is_left_out() -> None:
-    near = rig.site("s", area=lookup.area_of("azure:swedencentral"))
-    assert lookup.round_trip(near, "eu-north") == 19.0
-    far = lookup.round_trip(near, "us-east")
-    assert far is not None and far > 80 and lookup.round_trip(near, "atlantis") is None
-    assert lookup.carbon("gcp:europe-north1", "FI") < lookup.carbon("gcp:europe-central2", "PL")
-    assert lookup.prices("nebius:eu-north1", "h100-sxm")[0] == 2.95
+    near = rig.site("s", area=site_defaults.area_of("azure:swedencentral"))
+    assert site_defaults.round_trip(near, "eu-north") == 19.0
+    far = site_defaults.round_trip(near, "us-east")
+    assert far is not None and far > 80 and site_defaults.round_trip(near, "atlantis") is None
+    assert site_defaults.carbon("gcp:europe-north1", "FI") < site_defaults.carbon("gcp:europe-central2", "PL")
+    assert site_defaults.prices("nebius:eu-north1", "h100-sxm")[0] == 2.95
 
 
 def test_contradictory_rules_are_told_in_words_with_what_relaxing_each_costs() -> None:

@@ -16,13 +16,13 @@ from tests.unit.test_placement_shared import CALLS, DAY, NIGHT, shaped
 
 from groundplan.core.errors import Conflict
 from groundplan.placement import stress
-from groundplan.placement.explain.whole import compare, whole_json
+from groundplan.placement.explain.plan_summary import compare, whole_json
 from groundplan.placement.planner import CompanyPlan, claim, plan_company, proven, units_there, units_used
 from groundplan.placement.pools import week_of
 from groundplan.placement.problem import POOL
 from groundplan.placement.terms.facts import HOURS, Company, HardwareFacts, PolicyFacts, WorkloadFacts
 from groundplan.placement.verify import verify
-from groundplan.placement.verify.judged import Claim, judged
+from groundplan.placement.verify.company import Claim, judged
 
 NOON = tuple(4.0 if 6 <= hour % 24 < 12 else 0.0 for hour in range(168))
 

@@ -14,12 +14,12 @@ from tests.unit.test_release_plan import BASE
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.catalog.loader import load_files
 from groundplan.placement.planner import CompanyPlan, claim, plan_company
-from groundplan.placement.terms import lookup
+from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.candidates import Candidate, offered
 from groundplan.placement.terms.curve import WEEK, of_facts
 from groundplan.placement.terms.facts import Company, PolicyFacts
-from groundplan.placement.terms.read import Context, read
-from groundplan.placement.verify.judged import judged
+from groundplan.placement.terms.from_workspace import Context, read
+from groundplan.placement.verify.company import judged
 
 SITE = "kind: site\nname: azure-sweden\ntype: cloud\njurisdiction: EU\n"
 WORKLOAD = "sources: [handbook]\n"
@@ -122,9 +122,13 @@ def test_an_input_is_a_rule(what: str, given: dict[str, str], rule: str) -> None
 def test_a_site_of_the_same_provider_costs_what_its_regions_do() -> None:
     one, two = rig.site("a", region="aws:eu-north-1", egress_between=0.02), rig.site("b", region="aws:us-east-1")
     other = rig.site("c", region="gcp:europe-north1")
-    assert (lookup.leaving(one, two), lookup.leaving(one, other), lookup.leaving(one, "eu-north")) == (0.02, 0.09, 0.09)
+    assert (
+        site_defaults.leaving(one, two),
+        site_defaults.leaving(one, other),
+        site_defaults.leaving(one, "eu-north"),
+    ) == (0.02, 0.09, 0.09)
     told = replace(one, egress_to={"b": 0.5, "eu-north": 0.3})
-    assert (lookup.leaving(told, two), lookup.leaving(told, "eu-north")) == (0.5, 0.3)
+    assert (site_defaults.leaving(told, two), site_defaults.leaving(told, "eu-north")) == (0.5, 0.3)
 
 
 def test_a_term_longer_than_the_company_signs_is_no_price() -> None:

@@ -14,8 +14,8 @@ from benchmarks.placement_instances.random_company import random_company
 from benchmarks.placement_random import digest, run
 
 from groundplan.placement.problem import WorkLimit
-from groundplan.placement.solve.budget import Budget
 from groundplan.placement.solve.optimise import optimise
+from groundplan.placement.solve.work_limit import Budget
 
 
 @pytest.mark.parametrize(("seed", "found"), [(1, False), (5, True), (13, True), (20, True)])

@@ -21,9 +21,9 @@ from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.availability import enough, gained, needed
 from groundplan.placement.terms.curve import week
 from groundplan.placement.terms.facts import Company, ModelFacts, PolicyFacts, SiteFacts
-from groundplan.placement.terms.leases import BLOCKS, block_of, hours_of
+from groundplan.placement.terms.rentals import BLOCKS, block_of, hours_of
 from groundplan.placement.verify import verify
-from groundplan.placement.verify.judged import Claim, Placed, judged
+from groundplan.placement.verify.company import Claim, Placed, judged
 
 BIG = ModelFacts("llama-3.1-70b", 70.6, 70.6, 80, 327680.0, "fp8", 70.6, (), (), None, {}, frozenset())
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.unit import placement_rig as rig
 
 from groundplan.placement import drift, pictures
-from groundplan.placement.explain.front import front
-from groundplan.placement.explain.whole import whole_json
+from groundplan.placement.explain.pareto_front import front
+from groundplan.placement.explain.plan_summary import whole_json
 from groundplan.placement.planner import plan_company
 
 

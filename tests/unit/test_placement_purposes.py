@@ -26,7 +26,7 @@ from groundplan.placement.planner import claim, plan_company
 from groundplan.placement.solve import verify
 from groundplan.placement.solve.declared import reasons_against, solve
 from groundplan.placement.terms.candidates import offered
-from groundplan.placement.verify.judged import judged
+from groundplan.placement.verify.company import judged
 from groundplan.release.plan import plan
 
 TODAY = date(2026, 11, 25)

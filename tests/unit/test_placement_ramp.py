@@ -29,7 +29,7 @@ from groundplan.gateway.upstream.choose import Balance
 from groundplan.placement.planner import CompanyPlan, claim, plan_company
 from groundplan.placement.solve import verify
 from groundplan.placement.terms.facts import Company
-from groundplan.placement.verify.judged import Claim, judged
+from groundplan.placement.verify.company import Claim, judged
 from groundplan.release.model import Current
 from groundplan.release.ramping import advanced, ramps, since
 

@@ -17,9 +17,9 @@ from groundplan.core.errors import Conflict, Invalid
 from groundplan.gateway.policy.catalog import index
 from groundplan.placement.guard import may
 from groundplan.placement.model import Demand
-from groundplan.placement.planned import solved
+from groundplan.placement.plan_process import solved
 from groundplan.placement.solve.declared import reasons_against
-from groundplan.placement.terms.read import SeenFacts
+from groundplan.placement.terms.from_workspace import SeenFacts
 from groundplan.release.compile.placing import Observed, company_of
 from groundplan.release.plan import plan
 

@@ -17,13 +17,13 @@ from tests.unit.test_placement_over_time import busy, rented
 
 from groundplan.core.errors import Conflict
 from groundplan.placement import stress
-from groundplan.placement.explain.whole import compare, whole_json
+from groundplan.placement.explain.plan_summary import compare, whole_json
 from groundplan.placement.planner import CompanyPlan, claim, plan_company, units_used
 from groundplan.placement.pools import MOST_ROWS, fullest
 from groundplan.placement.problem import POOL, WorkLimit
 from groundplan.placement.terms.facts import Company, PolicyFacts, WorkloadFacts
 from groundplan.placement.verify import verify
-from groundplan.placement.verify.judged import Claim, judged
+from groundplan.placement.verify.company import Claim, judged
 
 DAY = tuple(4.0 if 8 <= hour % 24 < 14 else 0.0 for hour in range(168))
 NIGHT = tuple(4.0 if hour % 24 < 6 else 0.0 for hour in range(168))

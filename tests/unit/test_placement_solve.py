@@ -17,6 +17,7 @@ from benchmarks.placement_instances.companies import large
 from benchmarks.placement_instances.fleet import Machine, fleet
 from benchmarks.placement_instances.random_company import breaches, random_company
 from benchmarks.placement_random import run
+from groundplan.placement.solve.splitting_bound import divided
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,10 +28,10 @@ from groundplan.placement.solve import certify
 from groundplan.placement.solve.arrays import arrays
 from groundplan.placement.solve.knapsacks import knapsacks
 from groundplan.placement.solve.labels import least
-from groundplan.placement.solve.lost import after_loss
+from groundplan.placement.solve.objective import cover
 from groundplan.placement.solve.optimise import optimise
-from groundplan.placement.solve.price import cover
 from groundplan.placement.solve.relax import relax
+from groundplan.placement.solve.site_loss import after_loss
 from groundplan.placement.verify import proven_bound, verify
 
 

@@ -52,7 +52,7 @@ from groundplan.core.found_last import FoundLast
 from groundplan.core.home import Home
 from groundplan.core.settings import LEAVE_SECONDS as DRAIN_SECONDS
 from groundplan.core.settings import Settings, load_settings
-from groundplan.placement import planned, routes
+from groundplan.placement import plan_process, workload_routes
 
 SERVICE = "control"
 """As which it tells `up` that it serves; whoever asks it knows where it is from `up`."""
@@ -103,7 +103,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
         with ExitStack() as stack:
             pool.open(wait=True, timeout=30)
             stack.callback(pool.close)
-            stack.enter_context(planned.aside(home.logs, (views.__name__, routes.__name__)))
+            stack.enter_context(plan_process.aside(home.logs, (views.__name__, workload_routes.__name__)))
             genesis_if_empty(home, settings, workspace, demo)
             app.state.log_check.start()
             stack.callback(app.state.log_check.stop)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groundplan.placement.solve.heavy import highs
+from groundplan.placement.solve.backends import highs
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from groundplan.placement.terms.candidates import DEAREST, Candidate, Offered, s
 from groundplan.placement.terms.capacity import unit_month
 from groundplan.placement.terms.curve import above
 from groundplan.placement.terms.facts import HOURS, Company, SiteFacts, WorkloadFacts
-from groundplan.placement.terms.leases import HOURLY, leases, row
+from groundplan.placement.terms.rentals import HOURLY, leases, row
 
 MILLI = 1000
 """Hardware is counted in thousandths of a unit"""

@@ -18,7 +18,7 @@ import numpy as np
 
 from groundplan.placement.problem import POOL, Flags, Ints, Options, Problem, Rows, WorkLimit
 from groundplan.placement.solve.arrays import arrays
-from groundplan.placement.solve.heavy import module
+from groundplan.placement.solve.backends import module
 from groundplan.placement.solve.optimise import optimise
 
 _NO_LIMIT = 2**61

@@ -14,13 +14,13 @@ import numpy as np
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.money import PICO
 from groundplan.placement.company import LEVELS, Framed, Taken, frame, opening_usd, primaries
-from groundplan.placement.goes_over import at_once, origin
+from groundplan.placement.cost_shares import factors, held, rented, shared_terms, started
 from groundplan.placement.pools import MILLI
 from groundplan.placement.problem import BURST, DEFAULT_WORK, FALLBACK, POOL, PRIMARY, Solution, WorkLimit
-from groundplan.placement.shares import factors, held, rented, shared_terms, started
+from groundplan.placement.ramp import at_once, origin
 from groundplan.placement.terms.candidates import Candidate, Offered, offered
 from groundplan.placement.terms.facts import Company, HardwareFacts, SiteFacts, WorkloadFacts
-from groundplan.placement.verify.judged import Claim, Held, Placed, judged
+from groundplan.placement.verify.company import Claim, Held, Placed, judged
 from groundplan.placement.verify.plan import verify
 
 

@@ -23,7 +23,7 @@ from groundplan.placement.terms.candidates import Candidate, Offered
 from groundplan.placement.terms.capacity import hold_usd
 from groundplan.placement.terms.curve import WEEK
 from groundplan.placement.terms.facts import HOURS, HardwareFacts, SiteFacts, WorkloadFacts
-from groundplan.placement.terms.leases import BLOCKS, HOURLY, row
+from groundplan.placement.terms.rentals import BLOCKS, HOURLY, row
 
 MILLI = 1000
 MOST_UNITS = 10**6

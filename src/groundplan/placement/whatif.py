@@ -13,7 +13,7 @@ from typing import Any
 from groundplan.core.errors import Invalid
 from groundplan.placement.explain.why import place_json
 from groundplan.placement.explain.words import usd
-from groundplan.placement.pinned import after_loss
+from groundplan.placement.fixed_plan import after_loss
 from groundplan.placement.planner import LIMIT, CompanyPlan, plan_company, proven
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.facts import SENSITIVITIES, Company

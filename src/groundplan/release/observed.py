@@ -13,7 +13,7 @@ from psycopg import Connection
 from groundplan.catalog.workspace import Workspace
 from groundplan.ledger import daily_store
 from groundplan.placement.terms.curve import SeenLoad, of_facts
-from groundplan.placement.terms.read import SeenFacts
+from groundplan.placement.terms.from_workspace import SeenFacts
 from groundplan.release.compile.placing import Observed
 
 TIMES_DAYS = 7

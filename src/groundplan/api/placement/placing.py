@@ -16,7 +16,7 @@ from groundplan.api.served_blueprint import current_blueprint, current_or_none, 
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.ledger import daily_store, finding_store
-from groundplan.placement import drift, pilot, planned, whatif
+from groundplan.placement import drift, pilot, plan_process, whatif
 from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.terms.facts import Company
 from groundplan.release.compile.placing import company_of
@@ -46,7 +46,7 @@ def told(
     what it raises, `Conflict` where what is served cannot be placed, and `Unavailable`. `plans`: as many it makes."""
     with services.transaction() as conn:
         facts = company(conn, services)
-    return planned.told(function, facts, *arguments, plans=plans)
+    return plan_process.told(function, facts, *arguments, plans=plans)
 
 
 def projection(conn: Connection[Any], services: Services, workload: str) -> pilot.Projection:
@@ -109,7 +109,7 @@ def replan(facts: Company | None, found: list[drift.Chart]) -> dict[str, Any] | 
         return None
     loads = {each.workload: each.off for each in found if each.figure == "calls_day" and each.drifts}
     try:
-        return planned.told(replanned, facts, loads, plans=2)
+        return plan_process.told(replanned, facts, loads, plans=2)
     except (Conflict, Invalid):
         return None
 

@@ -11,10 +11,10 @@ from datetime import date
 from html import escape
 from typing import Any
 
-from groundplan.placement import ahead, pictures, stress
+from groundplan.placement import multi_period, pictures, stress
 from groundplan.placement.company import LEVELS
-from groundplan.placement.explain.front import front
-from groundplan.placement.explain.whole import compare, excluded_matrix, whole_json
+from groundplan.placement.explain.pareto_front import front
+from groundplan.placement.explain.plan_summary import compare, excluded_matrix, whole_json
 from groundplan.placement.explain.why import why
 from groundplan.placement.explain.words import sentences, usd
 from groundplan.placement.planner import CompanyPlan
@@ -61,7 +61,7 @@ def sections(plan: CompanyPlan, today: date) -> Iterator[Section]:
     yield Section("Why each is where it is", text=some)
     yield from _reasons(plan)
     yield Section("Why not elsewhere", table=_matrix(plan))
-    yield Section("The months ahead", lines=tuple(ahead.words(ahead.ahead(plan))))
+    yield Section("The months ahead", lines=tuple(multi_period.words(multi_period.ahead(plan))))
     told = stress.report(plan, stress.Spreads())
     yield Section(f"Under {told['futures']:,} sampled futures", lines=tuple(told["words"]))
     yield Section("What it rests on", lines=(*plan.notes, *_rests(plan)))

@@ -1,6 +1,6 @@
 """Answers of the routes of placement about a plan, as plain values. Pure.
 
-Of a large company this is done in a process of its own (`placement.planned`), so that nothing here knows of requests,
+Of a large company this is done in a process of its own (`placement.plan_process`), so that nothing here knows of requests,
 and whatever a route tells of a plan is a function of this module.
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 from groundplan.api.placement import report
 from groundplan.api.placement.pdf import report_pdf
 from groundplan.core.errors import Conflict, NotFound
-from groundplan.placement import ahead, stress, whatif
-from groundplan.placement.explain.front import front
-from groundplan.placement.explain.whole import compare, excluded_matrix, whole_json
+from groundplan.placement import multi_period, stress, whatif
+from groundplan.placement.explain.pareto_front import front
+from groundplan.placement.explain.plan_summary import compare, excluded_matrix, whole_json
 from groundplan.placement.explain.why import Why, to_json
 from groundplan.placement.explain.why import why as explained
 from groundplan.placement.explain.words import sentences
@@ -109,7 +109,7 @@ def stressed(plan: CompanyPlan, spreads: stress.Spreads) -> dict[str, Any]:
 
 def coming(plan: CompanyPlan, months: int, step: int) -> dict[str, Any]:
     """The coming months."""
-    return ahead.to_json(ahead.ahead(plan, months, step))
+    return multi_period.to_json(multi_period.ahead(plan, months, step))
 
 
 def ways(plan: CompanyPlan, asked: Mapping[str, float]) -> list[dict[str, Any]]:

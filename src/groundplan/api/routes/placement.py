@@ -21,8 +21,8 @@ from groundplan.api.placement import replan as placement_replan
 from groundplan.api.placement.serving import calibrated
 from groundplan.api.served_blueprint import current_blueprint, current_or_none
 from groundplan.core.audit.store import record
-from groundplan.placement import ahead, drift, pilot, stress
-from groundplan.placement.explain.front import YOURS
+from groundplan.placement import drift, multi_period, pilot, stress
+from groundplan.placement.explain.pareto_front import YOURS
 from groundplan.release.model import placement_json
 
 router = below_api("placement")
@@ -181,8 +181,8 @@ def serving(services: Using, _: Reader) -> dict[str, Any]:
 def coming(
     services: Using,
     _: Reader,
-    months: Annotated[int, Query(ge=1, le=ahead.MOST)] = ahead.MONTHS,
-    step: Annotated[int, Query(ge=1, le=ahead.MOST)] = ahead.STEP,
+    months: Annotated[int, Query(ge=1, le=multi_period.MOST)] = multi_period.MONTHS,
+    step: Annotated[int, Query(ge=1, le=multi_period.MOST)] = multi_period.STEP,
 ) -> dict[str, Any]:
     """The coming months at the growth that is declared: who moves when, what fills up, what to commit to; and whether
     own hardware (`own`) pays at the use that was measured in the last 30 days."""

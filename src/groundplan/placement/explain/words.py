@@ -1,4 +1,4 @@
-"""Sentences that a leader reads, made from what `why` and `whole` found. No number is computed here."""
+"""Sentences that a leader reads, made from what `why` and `plan_summary` found. No number is computed here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from groundplan.placement.company import LEVELS
 from groundplan.placement.explain.why import TERMS, Why
 from groundplan.placement.terms.candidates import Candidate
-from groundplan.placement.terms.leases import HOURLY
+from groundplan.placement.terms.rentals import HOURLY
 
 
 def usd(value: float) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 
 from groundplan.placement.problem import Ints
 from groundplan.placement.solve.arrays import Floats
-from groundplan.placement.solve.budget import Budget
-from groundplan.placement.solve.heavy import module, quiet
+from groundplan.placement.solve.backends import module, quiet
 from groundplan.placement.solve.knapsacks import Knapsacks
+from groundplan.placement.solve.work_limit import Budget
 
 _CLOSE = 0.05
 """Published prices are whole numbers: a gap of this much of one changes no bound after rounding up."""

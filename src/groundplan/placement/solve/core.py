@@ -13,7 +13,7 @@ import numpy as np
 
 from groundplan.placement.problem import Flags, Ints
 from groundplan.placement.solve.arrays import Arrays, Floats, subset
-from groundplan.placement.solve.heavy import branch
+from groundplan.placement.solve.backends import branch
 from groundplan.placement.solve.submodel import Effort, search
 
 _NODES = 100

@@ -12,9 +12,9 @@ import numpy as np
 
 from groundplan.placement.problem import Flags, Ints
 from groundplan.placement.solve.arrays import Arrays, Floats
-from groundplan.placement.solve.budget import Budget
-from groundplan.placement.solve.price import priced
+from groundplan.placement.solve.objective import priced
 from groundplan.placement.solve.submodel import Effort, cost_of, search
+from groundplan.placement.solve.work_limit import Budget
 
 _MANY, _NEAR = 12, 5
 

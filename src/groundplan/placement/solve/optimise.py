@@ -11,9 +11,9 @@ import numpy as np
 from groundplan.placement.problem import Certificate, Indices, Ints, Problem, Solution, Stop, WorkLimit
 from groundplan.placement.solve import certify
 from groundplan.placement.solve.arrays import Arrays, arrays
-from groundplan.placement.solve.budget import Budget
-from groundplan.placement.solve.general import place
 from groundplan.placement.solve.neighbourhoods import Plan
+from groundplan.placement.solve.search import place
+from groundplan.placement.solve.work_limit import Budget
 
 
 def optimise(problem: Problem, limit: WorkLimit | None = None, start: Indices | None = None) -> Solution:

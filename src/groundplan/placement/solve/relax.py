@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from groundplan.placement.problem import Ints
 from groundplan.placement.solve.arrays import Arrays, Floats
-from groundplan.placement.solve.heavy import highs
+from groundplan.placement.solve.backends import highs
 
 _SIMPLEX_BELOW = 20_000
 """columns; above, the interior point method with crossover is faster (measured: 1.7 s against 10.4 s at 40,000)"""

@@ -13,7 +13,7 @@ import numpy as np
 
 from groundplan.placement.problem import Flags, Ints
 from groundplan.placement.solve.arrays import Arrays
-from groundplan.placement.solve.heavy import module
+from groundplan.placement.solve.backends import module
 
 _FINE = 2**40
 _LARGE_USE = 2**45

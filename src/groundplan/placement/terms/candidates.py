@@ -21,8 +21,8 @@ from groundplan.placement.terms.facts import (
     Times,
     WorkloadFacts,
 )
-from groundplan.placement.terms.leases import SPOT, Lease, leased, leases
 from groundplan.placement.terms.network import Served
+from groundplan.placement.terms.rentals import SPOT, Lease, leased, leases
 
 TOKENS_WH = 0.0004
 """Watt-hours of one token of a hosted model, where nothing better is known: 0.4 Wh for a thousand"""

@@ -1,7 +1,7 @@
 """Sites, hardware, models, deployments and workloads as placement sees them: every default filled in and noted.
 
 Frozen types in plain units (USD a month, milliseconds, GB, grams); money becomes picodollars only in `problem`. Filling
-them from a workspace is `read`, from reference data `lookup`.
+them from a workspace is `from_workspace`, from reference data `site_defaults`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from groundplan.placement.serving.fitted import shipped
 from groundplan.placement.serving.model import Engine, Hardware, Setting, Shape, hardware_of, shape_of
-from groundplan.placement.terms import lookup
+from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.facts import Company, HardwareFacts, ModelFacts, OwnSpeed, SiteFacts, WorkloadFacts
 
 UNKNOWN_MS = 150.0
@@ -66,19 +66,19 @@ def _same(w: WorkloadFacts, site: SiteFacts) -> SiteFacts | None:
 
 
 def _way(site: SiteFacts, users: str) -> float:
-    found = lookup.round_trip(site, users)
+    found = site_defaults.round_trip(site, users)
     return UNKNOWN_MS if found is None else found
 
 
 def terms(company: Company, w: WorkloadFacts, site: SiteFacts) -> dict[str, float]:
     """USD a month for what leaves sites and for what is stored."""
     total = sum(w.users.values())
-    each = sum(share * lookup.leaving(site, users) for users, share in w.users.items())
+    each = sum(share * site_defaults.leaving(site, users) for users, share in w.users.items())
     answer = w.calls_month * w.output * TOKEN_GB * (each / total if total else site.egress_usd_gb)
     stored = moved = 0.0
     origin = company.sites.get(w.data_site) if w.data_site else None
     if origin is not None and origin is not site:
-        moved = (w.calls_month * w.data_gb + w.stored_gb * 0.1) * lookup.leaving(origin, site)
+        moved = (w.calls_month * w.data_gb + w.stored_gb * 0.1) * site_defaults.leaving(origin, site)
         stored = w.stored_gb * site.storage_usd_gb
     return {"egress": answer + moved, "storage": stored}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from groundplan.catalog.workspace import within
 from groundplan.placement.model import not_for
-from groundplan.placement.terms import lookup
+from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.capacity import Sized
 from groundplan.placement.terms.facts import (
     SENSITIVITIES,
@@ -40,7 +40,7 @@ def of_site(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[str
         if share < w.availability:
             yield f"offline {site.offline_hours:g} hours a month"
     for users in sorted(w.users):
-        if (w.first_token or w.complete) and lookup.round_trip(site, users) is None:
+        if (w.first_token or w.complete) and site_defaults.round_trip(site, users) is None:
             yield f"no way is known from users in {users}"
     yield from _purposes(company, w, "site", site.name, site.purposes)
 

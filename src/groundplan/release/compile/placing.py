@@ -18,12 +18,12 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import GroundplanError, Invalid, Problem, Unavailable, Where
 from groundplan.core.money import PICO
-from groundplan.placement.planned import asked, told
-from groundplan.placement.routes import Route, Routes, nowhere, routes
+from groundplan.placement.plan_process import asked, told
 from groundplan.placement.terms.candidates import hosted
 from groundplan.placement.terms.curve import SeenLoad
 from groundplan.placement.terms.facts import DAYS, Company
-from groundplan.placement.terms.read import Context, SeenFacts, read
+from groundplan.placement.terms.from_workspace import Context, SeenFacts, read
+from groundplan.placement.workload_routes import Route, Routes, nowhere, routes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The only door to HiGHS and CP-SAT: imported when called, since they are heavy.
+"""The solvers HiGHS and CP-SAT, used through this module alone: they are imported when called, since that takes long.
 
 highspy is held at 1.14.0: 1.15 cannot be loaded beside ortools 9.15, and 1.16.0 answers one small problem with a wrong
 optimum (benchmarks/placement_published.py asks it).

@@ -19,7 +19,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.placement.serving.model import BYTES, hardware_of, shape_of
-from groundplan.placement.terms import curve, lookup
+from groundplan.placement.terms import curve, site_defaults
 from groundplan.placement.terms.facts import (
     DAYS,
     Company,
@@ -88,7 +88,7 @@ def read(workspace: Workspace, deployments: Sequence[Deployment], context: Conte
         deployments=served,
         workloads=workloads,
         policy=policy,
-        notes=lookup.stale(context.today),
+        notes=site_defaults.stale(context.today),
         where={f"workload/{name}": str(workspace.where("workload", name, "name")) for name in workloads}
         | dict(_limited(workspace)),
     )
@@ -122,11 +122,11 @@ def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
 def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = None) -> SiteFacts:
     """One site, with reference values and defaults by its type for what is left out; `longest`: months of a term."""
     rule, load = item.hosting, item.hosting.burden
-    new = lookup.new_skills() if load.skills == "new" else 1.0
+    new = site_defaults.new_skills() if load.skills == "new" else 1.0
     power = rule.power
-    tariff = lookup.tariff(item.jurisdiction) if power.tariff is None else power.tariff / PICO
-    hours = lookup.burden("site", item.type) if load.hours is None else load.hours
-    each = lookup.burden("model", item.type) if load.hours_per_deployment is None else load.hours_per_deployment
+    tariff = site_defaults.tariff(item.jurisdiction) if power.tariff is None else power.tariff / PICO
+    hours = site_defaults.burden("site", item.type) if load.hours is None else load.hours
+    each = site_defaults.burden("model", item.type) if load.hours_per_deployment is None else load.hours_per_deployment
     storage = (0.023 if item.type == "cloud" else 0.0) if rule.storage is None else rule.storage / PICO
     return SiteFacts(
         name=item.name,
@@ -134,18 +134,18 @@ def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = Non
         jurisdiction=item.jurisdiction,
         holds=item.max_sensitivity,
         region=rule.region,
-        area=lookup.area_of(rule.region),
+        area=site_defaults.area_of(rule.region),
         domain=rule.domain or item.name,
         certifications=frozenset(rule.certifications),
         hardware=of_types([hardware_facts(one, rule.region, item.type, longest, today) for one in rule.hardware]),
         energy_usd_kwh=tariff,
-        pue=lookup.pue(item.type) if power.pue is None else power.pue,
-        carbon_g_kwh=lookup.carbon(rule.region, item.jurisdiction) if rule.carbon is None else rule.carbon,
+        pue=site_defaults.pue(item.type) if power.pue is None else power.pue,
+        carbon_g_kwh=site_defaults.carbon(rule.region, item.jurisdiction) if rule.carbon is None else rule.carbon,
         egress_to={name: price / PICO for name, price in rule.egress_to.items()},
-        egress_between=lookup.egress_between(rule.region) if rule.egress is None else None,
-        egress_usd_gb=lookup.egress(rule.region, item.type) if rule.egress is None else rule.egress / PICO,
+        egress_between=site_defaults.egress_between(rule.region) if rule.egress is None else None,
+        egress_usd_gb=site_defaults.egress(rule.region, item.type) if rule.egress is None else rule.egress / PICO,
         storage_usd_gb=storage,
-        availability=lookup.availability(item.type) if rule.availability is None else rule.availability,
+        availability=site_defaults.availability(item.type) if rule.availability is None else rule.availability,
         bandwidth_kbit=rule.connectivity.bandwidth,
         offline_hours=rule.connectivity.offline,
         latency_ms={name: float(ms) for name, ms in rule.connectivity.latency.items()},
@@ -162,7 +162,7 @@ def hardware_facts(
 ) -> HardwareFacts:
     """Units of one type; what was `bought` longer ago than it lives is written off, and costs its energy only."""
     known = hardware_of(item.type)
-    on_demand, spot, reserved = lookup.prices(region, item.type) if site_type == "cloud" else (None, None, None)
+    on_demand, spot, reserved = site_defaults.prices(region, item.type) if site_type == "cloud" else (None, None, None)
     terms = tuple((each.term / MONTH_MS, each.price / PICO) for each in item.reserved)
     if not terms and reserved is not None:
         terms = ((YEAR_MS / MONTH_MS, reserved),)

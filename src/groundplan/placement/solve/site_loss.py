@@ -1,4 +1,5 @@
-"""A site is lost: everything that ran there is placed anew, and nothing else moves unless it must.
+"""What becomes of a plan when a site is lost: everything that ran there is placed anew, and nothing else moves unless
+it must.
 
 First only the lost parts are placed, at the least cost beside all others. Where that is impossible, others may move
 too: the fewest, with a lower bound on how many. Parts of one workload that are tied together count each.
@@ -13,9 +14,9 @@ import numpy as np
 from groundplan.placement.problem import Certificate, Flags, Ints, Problem, Solution, WorkLimit
 from groundplan.placement.solve import certify
 from groundplan.placement.solve.arrays import Arrays, arrays
+from groundplan.placement.solve.local_search import Shift
 from groundplan.placement.solve.neighbourhoods import Plan, plan_of
 from groundplan.placement.solve.optimise import optimise
-from groundplan.placement.solve.shift import Shift
 from groundplan.placement.solve.submodel import Effort, search
 
 LOST = "the site is lost"

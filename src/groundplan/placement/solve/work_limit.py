@@ -1,4 +1,4 @@
-"""When a run stops: a count of work that is the same on every machine, and a clock that is not."""
+"""When a run of the solver stops: a count of work that is the same on every machine, and a clock that is not."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ from typing import Any
 
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.placement.commit import Cover, commit
-from groundplan.placement.explain.whole import to_build
+from groundplan.placement.explain.plan_summary import to_build
 from groundplan.placement.explain.words import usd
-from groundplan.placement.pinned import at, pinned, places
+from groundplan.placement.fixed_plan import at, pinned, places
 from groundplan.placement.planner import CompanyPlan, plan_company, plan_offered, proven, units_used
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.facts import HOURS, Company, HardwareFacts
-from groundplan.placement.terms.leases import BLOCKS, HOURLY
+from groundplan.placement.terms.rentals import BLOCKS, HOURLY
 
 MONTHS, STEP, MOST = 12, 3, 36
 FULL = 0.8

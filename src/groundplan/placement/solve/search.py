@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from groundplan.placement.problem import Certificate, Flags, Ints
-from groundplan.placement.solve import certify, core, fixing, warm
+from groundplan.placement.solve import certify, core, fixing, subgradient
 from groundplan.placement.solve.arrays import Arrays, Floats, subset
-from groundplan.placement.solve.budget import Budget
 from groundplan.placement.solve.columns import Master, Point, Rest, dive, generate
 from groundplan.placement.solve.knapsacks import Knapsacks, knapsacks
 from groundplan.placement.solve.labels import MOST_LABELS
+from groundplan.placement.solve.local_search import Shift
 from groundplan.placement.solve.neighbourhoods import Bounds, Pace, Plan, above_least, improve, plan_of, promising
 from groundplan.placement.solve.relax import Relaxation, relax
-from groundplan.placement.solve.shift import Shift
 from groundplan.placement.solve.submodel import Effort, cost_of, search
+from groundplan.placement.solve.work_limit import Budget
 
 _WHOLE_RELAXED, _MOST_PARTS = 150_000, 2_500
 """options and parts up to which the whole is relaxed at once; beyond, the relaxation begins with the nearest options"""
@@ -187,9 +187,9 @@ def _prices(run: Run) -> Floats | None:
     data, budget = run.data, run.budget
     if len(data.index) <= _WHOLE_RELAXED and data.parts <= _MOST_PARTS:
         return None
-    rough = warm.row_prices(data, _ROUGH, budget.share(0.15))
-    near = warm.nearest(data, rough, _NEAR)
-    finer = warm.row_prices(subset(data, near), _FINER, budget.share(0.2), rough, 0.02)
+    rough = subgradient.row_prices(data, _ROUGH, budget.share(0.15))
+    near = subgradient.nearest(data, rough, _NEAR)
+    finer = subgradient.row_prices(subset(data, near), _FINER, budget.share(0.2), rough, 0.02)
     best, value = rough, -np.inf
     for prices in (rough, finer):
         part = np.minimum.reduceat(data.reduced(np.zeros(data.parts), prices), data.first[:-1])
@@ -205,7 +205,7 @@ def _relaxed(run: Run, prices: Floats | None) -> Relaxation | None:
     data, budget = run.data, run.budget
     wider: tuple[Ints | None, ...] = (None,)
     if prices is not None:
-        wider = (*(warm.nearest(data, prices, each) for each in _NEARER), None)
+        wider = (*(subgradient.nearest(data, prices, each) for each in _NEARER), None)
     for kept in wider:
         # a relaxation that its own clock ended is told from an impossible one by ours, which must be the same clock
         left = None if budget.limit.computing else budget.seconds_left

@@ -1,4 +1,5 @@
-"""What a release takes of a plan, in plain values: the order of each workload, why, what to build. Decides nothing."""
+"""Routes of workloads as a release takes them from a plan, in plain values: the order of each workload, why, what to
+build. Decides nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defaults of sites from reference data: latency, egress, carbon, energy, burden, availability, prices. Pure."""
+"""Default values of sites from reference data: latency, egress, carbon, energy, burden, availability, prices. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whether a change of place can go over in steps: the old place has to bear what is left of its calls meanwhile. Pure.
+"""Whether a change of place can be made gradually, in steps: the old place has to bear what is left of its calls
+meanwhile. Pure.
 
 Steps and their length are declared; each of them becomes a blueprint in `release`.
 """
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from groundplan.placement.pools import week_of
 from groundplan.placement.terms.candidates import Candidate, Offered
 from groundplan.placement.terms.facts import WorkloadFacts
-from groundplan.placement.verify.judged import Claim
+from groundplan.placement.verify.company import Claim
 
 Standing = tuple[WorkloadFacts, Candidate, float]
 

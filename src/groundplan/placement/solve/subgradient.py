@@ -9,7 +9,7 @@ import numpy as np
 
 from groundplan.placement.problem import Ints
 from groundplan.placement.solve.arrays import Arrays, Floats
-from groundplan.placement.solve.budget import Budget
+from groundplan.placement.solve.work_limit import Budget
 
 _HOPE = 0.06
 """the bound is hoped to rise by this fraction at first"""

@@ -14,7 +14,7 @@ from groundplan.placement.company import Framed, Taken, charged, pool_of, priced
 from groundplan.placement.pools import MILLI, Pool, at_site
 from groundplan.placement.problem import Indices, Solution
 from groundplan.placement.terms.facts import WorkloadFacts
-from groundplan.placement.verify.judged import Held
+from groundplan.placement.verify.company import Held
 
 
 def started(framed: Framed, choice: Indices) -> Indices:

@@ -1,4 +1,5 @@
-"""Plans made and mended by moving one part at a time: rows that hold too much get a growing price until none does.
+"""Local search: plans made and mended by moving one part at a time, rows that hold too much get a growing price until
+none does.
 
 Fast and without a proof; everything is counted in integers but the prices that steer it.
 """

@@ -1,4 +1,4 @@
-"""A company whose workloads keep the places that a plan gave them, and what becomes of it when a site is lost. Pure."""
+"""A company with its plan fixed: workloads keep the places that it gave them, also where a site is lost. Pure."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.unit import placement_rig as rig
 
 from groundplan.core.errors import Invalid
-from groundplan.placement import ahead
+from groundplan.placement import multi_period
 from groundplan.placement.commit import commit
-from groundplan.placement.pinned import at
+from groundplan.placement.fixed_plan import at
 from groundplan.placement.planner import LIMIT, plan_company
 from groundplan.placement.terms.facts import Company, PolicyFacts
 
@@ -25,7 +25,7 @@ def growing(growth: float, calls: float = 1.5e5, **changes: Any) -> Company:
 
 
 def test_without_growth_everything_stays() -> None:
-    found = ahead.ahead(plan_company(growing(0.0)))
+    found = multi_period.ahead(plan_company(growing(0.0)))
     assert [p.moved for p in found.periods] == [()] * 4 and found.holds == 12
     assert found.usd == pytest.approx(12 * found.periods[0].plan.usd) and found.today_usd == pytest.approx(found.usd)
 
@@ -33,11 +33,11 @@ def test_without_growth_everything_stays() -> None:
 def test_a_growing_workload_moves_once_to_where_it_is_cheaper() -> None:
     plan = plan_company(growing(0.35))
     assert plan.decided["w"].primary.site == "cloud"
-    found = ahead.ahead(plan)
+    found = multi_period.ahead(plan)
     sites = [p.plan.decided["w"].primary.site for p in found.periods]
     assert sites[-1] == "rack" and sum(len(p.moved) for p in found.periods) == 1
     assert found.today_usd is not None and found.usd <= found.today_usd
-    told = ahead.to_json(found)
+    told = multi_period.to_json(found)
     assert told["periods"][0]["from"] == 0 and told["periods"][-1]["to"] == 12
     assert any("moves from cloud to rack" in line for line in told["words"])
 
@@ -45,15 +45,15 @@ def test_a_growing_workload_moves_once_to_where_it_is_cheaper() -> None:
 def test_no_way_through_the_plans_is_cheaper() -> None:
     """Every sequence of the plans in force is priced again by hand."""
     plan = plan_company(growing(0.35))
-    found = ahead.ahead(plan, 9, 3)
-    loads = [ahead.grown(plan.company, month) for month in (3, 6, 9)]
+    found = multi_period.ahead(plan, 9, 3)
+    loads = [multi_period.grown(plan.company, month) for month in (3, 6, 9)]
     rivals = {site: plan_company(at(loads[-1], {"w": site})) for site in ("cloud", "rack")}
     rivals |= {f"now at {p.decided['w'].primary.site}": p for p in (plan,)}
     least = float("inf")
     for ways in product(rivals.values(), repeat=3):
         total, before = 0.0, plan.decided["w"].primary.site
         for load, way in zip(loads, ways, strict=True):
-            held = ahead._held(way, load, LIMIT)
+            held = multi_period._held(way, load, LIMIT)
             if held is None:
                 total = float("inf")
                 break
@@ -67,10 +67,10 @@ def test_no_way_through_the_plans_is_cheaper() -> None:
 def test_what_fills_up_and_what_breaks_is_told() -> None:
     company = growing(0.06, 5e6, deployments={})
     one = replace(company.sites["rack"], hardware=(rig.hardware(count=1),))
-    found = ahead.ahead(plan_company(replace(company, sites={"rack": one})), 24, 3)
+    found = multi_period.ahead(plan_company(replace(company, sites={"rack": one})), 24, 3)
     assert found.broken is not None and found.periods[-1].last == found.broken[0] < 24
-    assert any("nothing fits any more" in line for line in ahead.words(found))
-    assert any(ahead.full(p.plan) for p in found.periods)
+    assert any("nothing fits any more" in line for line in multi_period.words(found))
+    assert any(multi_period.full(p.plan) for p in found.periods)
 
 
 def test_one_plan_moves_no_more_than_the_policy_says() -> None:
@@ -79,14 +79,14 @@ def test_one_plan_moves_no_more_than_the_policy_says() -> None:
         for n in range(3)
     }
     facts = replace(growing(0.0), workloads=many, policy=PolicyFacts(moves=1))
-    found = ahead.ahead(plan_company(facts))
+    found = multi_period.ahead(plan_company(facts))
     assert all(len(p.moved) <= 1 for p in found.periods) and any(p.moved for p in found.periods)
 
 
 @pytest.mark.parametrize(("months", "step"), [(0, 1), (12, 5), (48, 12), (3, 6)])
 def test_an_absurd_horizon_is_refused(months: int, step: int) -> None:
     with pytest.raises(Invalid, match="cannot be planned"):
-        ahead.ahead(plan_company(growing(0.0)), months, step)
+        multi_period.ahead(plan_company(growing(0.0)), months, step)
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=4), st.floats(0.3, 0.99), st.floats(0.3, 0.99))
@@ -115,7 +115,7 @@ def test_a_committed_base_is_found_under_hours_that_follow_the_week() -> None:
     site = rented(on_demand=4.0, terms=((12.0, 2.6),))
     w = replace(busy(calls=2e8), peak=2.0, curve=tuple(2.0 if 8 <= h % 24 < 18 else 0.28 for h in range(168)))
     plan = plan_company(rig.company(w, sites={"cloud": site}, deployments={}))
-    found = ahead.ahead(plan)
+    found = multi_period.ahead(plan)
     cover = found.commitments["cloud h100-sxm"]
     assert cover.signed and cover.signed[0].term == 12 and cover.usd < cover.on_demand_usd
-    assert any("Sign" in line for line in ahead.words(found))
+    assert any("Sign" in line for line in multi_period.words(found))
