@@ -18,7 +18,7 @@ from groundplan.core.money import PICO
 from groundplan.economics.forecast.intermittent import is_rare
 from groundplan.economics.forecast.model import DAY, Forecast, Launch, Series
 from groundplan.economics.forecast.outliers import usual
-from groundplan.economics.forecast.predict import forecast
+from groundplan.economics.forecast.predict import _nanmedian, forecast
 from groundplan.economics.forecast.runway import runway
 from groundplan.economics.forecast.scenario import Change, Part, parse, what_if
 
@@ -327,6 +327,17 @@ def test_a_history_of_hardly_anything_but_holidays_goes_on_as_it_was(count: int,
 def test_declared_growth_holds() -> None:
     made = forecast(weeks(12, growth_per_month=0.5), 28)
     assert made.middle[27] == pytest.approx(WEEK[6] * 1.5 ** (28 / 30), rel=0.1)
+
+
+@pytest.mark.parametrize("known", [1.0, 0.6, 0.2])
+def test_the_middle_of_what_is_known_is_that_of_numpy(known: float) -> None:
+    drawn = np.random.default_rng(5)
+    for seasons in range(1, 13):
+        seen = np.where(drawn.random((seasons, 30)) < known, drawn.normal(size=(seasons, 30)), math.nan)
+        seen[:, 7] = 0.5
+        told = np.isfinite(seen).any(axis=0)
+        assert _nanmedian(seen)[told].tolist() == np.nanmedian(seen[:, told], axis=0).tolist()
+        assert not _nanmedian(seen)[~told].any()
 
 
 def test_intervals_hold_most_of_what_comes() -> None:

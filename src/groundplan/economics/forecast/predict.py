@@ -201,10 +201,12 @@ def _median(logs: Floats) -> float:
 
 
 def _nanmedian(seen: Floats) -> Floats:
-    filled = np.where(np.isfinite(seen), seen, np.nan)
-    whole = ~np.isfinite(filled).any(axis=0)
-    filled[:, whole] = 0.0
-    made: Floats = np.nanmedian(filled, axis=0)
+    """Of what is known in each column; 0 where nothing is. NumPy's own takes ten times as long for so few."""
+    known = np.isfinite(seen)
+    ordered = np.sort(np.where(known, seen, np.inf), axis=0)
+    count, columns = known.sum(axis=0), np.arange(seen.shape[1])
+    middle = ordered[np.maximum(count - 1, 0) // 2, columns] + ordered[np.minimum(count // 2, len(seen) - 1), columns]
+    made: Floats = np.where(count > 0, middle / 2, 0.0)
     return made
 
 

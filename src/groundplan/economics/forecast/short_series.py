@@ -110,7 +110,7 @@ def forecast(
     ahead = still if series.growth_per_month is not None else still + seen.curves[:, count:]
     middle, low, high = (np.maximum(each - offset, 0.0) for each in _days(ahead, seen))
     total, total_low, total_high = _sum(ahead, seen)
-    week = float(_quantile(seen.curves[:, max(0, count - 8)], seen.weights, 0.5))
+    week = _quantiles(seen.curves[:, max(0, count - 8)], seen.weights, 0.5)[0]
     return Forecast(
         start=series.at(count),
         step=series.step,
@@ -245,7 +245,7 @@ def _days(ahead: Floats, fit: _Fit) -> tuple[Floats, Floats, Floats]:
     found = []
     for place in range(horizon):
         drawn = (ahead[:, place, None] + spread[:, place, None] * _SHARES).ravel()
-        found.append([_quantile(drawn, weights, share) for share in (0.5, 0.1, 0.9)])
+        found.append(_quantiles(drawn, weights, 0.5, 0.1, 0.9))
     middle, low, high = np.exp(np.array(found)).T
     return middle, low, high
 
@@ -257,14 +257,14 @@ def _sum(ahead: Floats, fit: _Fit) -> tuple[float, float, float]:
     spread = np.sqrt(fit.noise**2 * (1 / fit.days + 1 / horizon) + _WANDER**2 * max(horizon, 7) / 28)
     drawn = (sums[:, None] + spread[:, None] * _SHARES).ravel()
     weights = np.repeat(fit.weights / len(_SHARES), len(_SHARES))
-    middle, low, high = (math.exp(_quantile(drawn, weights, share)) for share in (0.5, 0.1, 0.9))
+    middle, low, high = map(math.exp, _quantiles(drawn, weights, 0.5, 0.1, 0.9))
     return middle, low, high
 
 
-def _quantile(values: Floats, weights: Floats, share: float) -> float:
+def _quantiles(values: Floats, weights: Floats, *shares: float) -> list[float]:
     order = np.argsort(values)
-    place = int(np.searchsorted(np.cumsum(weights[order]), share))
-    return float(values[order][min(place, len(values) - 1)])
+    places = np.searchsorted(np.cumsum(weights[order]), shares)
+    return [float(values[order[min(int(place), len(values) - 1)]]) for place in places]
 
 
 def _notes(
