@@ -216,6 +216,23 @@ def test_a_command_line_that_there_is_not_is_found() -> None:
     assert misled("COMMAND --help", known) == []
 
 
+def strayed(text: str) -> list[str]:
+    """Places of the console that a text names (`Governance, Rules`) and that are not among its tabs."""
+    templates = ROOT / "src" / "groundplan" / "console" / "templates"
+    tabs = {
+        entry: re.findall(r'"/[^"]*", "([^"]+)"', (templates / f"{entry.lower()}_nav.html").read_text(encoding="utf-8"))
+        for entry in ("Cost", "Governance", "Knowledge")
+    }
+    named = re.findall(r"\b(Cost|Governance|Knowledge)(?:, | > )(?!USD)([A-Z][\w-]+(?: [a-z]+){0,2})", text)
+    return [f"{entry}, {tab}" for entry, tab in named if not any(tab.startswith(known) for known in tabs[entry])]
+
+
+def test_places_of_the_console_that_are_named_are_there() -> None:
+    files = [*sorted((ROOT / "src").rglob("*.py")), *(ROOT / page for page in PAGES)]
+    assert [(file.name, lost) for file in files if (lost := strayed(file.read_text(encoding="utf-8")))] == []
+    assert strayed("under Knowledge, Shared with me, or Governance, Who decides") == ["Knowledge, Shared with me"]
+
+
 def test_every_exit_code_of_an_error_is_documented() -> None:
     told = {int(code) for code in re.findall(r"^\| (\d+) \|", DOCUMENT, re.MULTILINE)}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]

@@ -39,7 +39,7 @@ def share(
         value,
         as_json,
         f"link {value['name']} is valid until {value['until']}. It is shown only once:\n{value['word']}\n"
-        f"Opened with `groundplan knowledge open {value['word']}`, or in the console under Knowledge, Shared with me.",
+        f"Opened with `groundplan knowledge open {value['word']}`, or in the console under Knowledge, Search.",
     )
 
 
