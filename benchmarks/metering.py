@@ -36,7 +36,7 @@ from benchmarks import metering_bodies as bodies
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.economics.prices import bodies, price_list
+from groundplan.economics.prices import price_list
 from groundplan.economics.prices.parts import parts
 from groundplan.ledger.model import Usage
 

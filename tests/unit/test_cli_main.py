@@ -295,7 +295,11 @@ def test_a_home_that_is_said_before_a_command_holds_for_it(monkeypatch: pytest.M
         def post(self, *_: Any) -> dict[str, Any]:
             return {"workload": "a"}
 
-    monkeypatch.setattr(ControlClient, "connect", lambda home: homes.append(home) or Answering())
+    def connect(home: Path | None) -> Answering:
+        homes.append(home)
+        return Answering()
+
+    monkeypatch.setattr(ControlClient, "connect", connect)
     assert CliRunner().invoke(app, ["responses", "--home", "h", "cancel", "resp_1"]).exit_code == 0
     assert CliRunner().invoke(app, ["responses", "cancel", "resp_1", "--home", "i"]).exit_code == 0
     assert homes == [Path("h"), Path("i")]

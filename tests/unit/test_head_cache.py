@@ -19,12 +19,12 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call import identify
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import key_digest
-from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.head_cache import LOOKS, HeadCache
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat.surface import CHAT
 
 HEADS = [
     b"POST /v1 HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n",
@@ -142,7 +142,7 @@ def test_the_key_of_a_known_head_is_hashed_once_and_looked_up_each_time(monkeypa
         return key_digest(headers)
 
     monkeypatch.setattr(identify, "key_digest", digest_of)
-    known, head = KnownHead(), HEADS[1] % 2 + b"{}"
+    known, head = HeadCache(), HEADS[1] % 2 + b"{}"
     known.look(head, parsed(head)[1])
     key = KeyEntry("k", "w", "", False, False, None)
     policy = Policy(1, {hashlib.sha256(b"gp_a").digest(): key}, {}, frozenset(), frozenset())
@@ -150,7 +150,7 @@ def test_the_key_of_a_known_head_is_hashed_once_and_looked_up_each_time(monkeypa
     def asked(data: bytes, policy: Policy) -> KeyEntry | None:
         request = known.again(data, 1.0) or parsed(data)[1]
         assert request is not None
-        exchange = Exchange(new_id_bytes(), request, Collected(), CHAT)
+        exchange = Exchange(new_id_bytes(), request, CollectedResponse(), CHAT)
         identify.identify(exchange, policy, 0.0)
         return exchange.key
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.economics.price import bound, cost
-from groundplan.economics.prices import bodies, price_list
+from groundplan.economics.prices import price_list
 from groundplan.economics.prices.parts import parts
 from groundplan.economics.prices.reported import (
     MAX_TOKENS,
