@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import tarfile
 import threading
 import zlib
@@ -38,7 +39,7 @@ from groundplan.runtime import store
 from groundplan.runtime.archive import MANIFEST, unpack, write_archive
 from groundplan.runtime.backup import _add, backup, forget_killed, restore
 from groundplan.runtime.migrate import head, revision
-from groundplan.runtime.owner import INCOMPLETE
+from groundplan.runtime.owner import INCOMPLETE, own_home
 from groundplan.runtime.postgres import EmbeddedPostgres
 from groundplan.runtime.store import dump_tables, load_tables
 from groundplan.runtime.supervisor import Supervisor
@@ -690,6 +691,39 @@ def test_a_home_whose_folders_the_disk_refuses_is_restored_into_later(
         assert not other.root.exists()
         restore(archive, other, fresh.settings(other.root))
     assert verify(other.audit).ok
+
+
+def test_what_holds_nothing_is_restored_into_also_where_folders_are_disks_of_their_own(
+    home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders and a lock are what a restore leaves that was killed as it began."""
+    archive, other, rename = tmp_path / "a.backup", Home(tmp_path / "other"), os.rename
+    backup(home, database.settings(home.root), archive, quiet)
+    os.close(own_home(other))
+    (other.root / f".{INCOMPLETE}.77.tmp").touch()
+    (other.journal / "lost+found").mkdir()
+
+    def across(source: Any, target: Any, **more: Any) -> None:
+        if (other.journal in Path(source).parents) != (other.journal in Path(target).parents):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target, **more)
+
+    monkeypatch.setattr(os, "rename", across)
+    with postgres_cluster.database() as fresh:
+        with monkeypatch.context() as patched:
+            patched.setattr(backup_module, "_check_log", full)
+            with pytest.raises(OSError, match="No space left"):
+                restore(archive, other, fresh.settings(other.root))
+        assert [path.name for path in other.root.rglob("*")] == ["journal", "lost+found"], "all else is undone"
+    with postgres_cluster.database() as fresh:
+        restore(archive, other, fresh.settings(other.root))
+    segment = other.journal / "epoch" / "00000000.seg"
+    assert segment.stat().st_mode & 0o777 == 0o600
+    assert files(other.journal) == files(home.journal) and verify(other.audit).ok
+    (other.root / "mine").mkdir()
+    shutil.rmtree(other.root / "keys")
+    with pytest.raises(Conflict, match="home_not_empty"):
+        restore(archive, other, database.settings(other.root))
 
 
 def test_an_archive_that_may_not_last_is_none(

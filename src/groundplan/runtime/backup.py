@@ -165,13 +165,13 @@ def _note(control: str, target: Path, progress: Progress) -> None:
 
 
 def restore(archive: Path, home: Home, settings: Settings | None = None, progress: Progress = lambda _: None) -> None:
-    """Make `home`, which must be empty, what it was at the backup; the database is the one `settings` names.
+    """Make `home`, which must hold nothing, what it was at the backup; the database is the one `settings` names.
 
     A damaged archive is refused before anything is written. What fails later is undone. Raises `Conflict`
     (`home_not_empty`, `restore_not_empty`, `schema_newer`), `Invalid` (`archive_*`, `restore_mismatch`), `Unavailable`.
     """
     where = settings or load_settings()
-    if home.root.exists() and any(path.name != _FOUND for path in home.root.iterdir()):
+    if home.root.exists() and not _holds_nothing(home):
         kept = " Keep its folder journal: it may tell of calls that came after the backup (docs/cli.md, Backups)."
         raise Conflict(
             f"{home.root} is not empty",
@@ -192,6 +192,17 @@ def restore(archive: Path, home: Home, settings: Settings | None = None, progres
         raise
     finally:
         os.close(lock)
+
+
+def _holds_nothing(home: Home) -> bool:
+    """Also where folders of HOME are there: of a restore that was killed as it began, or volumes of their own."""
+    folders = {home.keys, home.journal, home.audit, home.search, home.run, home.logs, home.postgres}
+    for path in home.root.iterdir():
+        if path.name == _FOUND or path == home.lock or path.name.startswith(f".{INCOMPLETE}."):
+            continue
+        if path not in folders or any(each.name != _FOUND for each in path.iterdir()):
+            return False
+    return True
 
 
 def _own_empty(home: Home, made: bool) -> int:
@@ -283,23 +294,28 @@ def _complete_log(home: Home, control_url: str) -> None:
 def _sync_folders(home: Home) -> None:
     """Make the names of all that was restored durable; the files are. PostgreSQL sees to its own."""
     for base, names, _ in os.walk(home.root, onerror=_unlisted):
-        if Path(base) == home.root:
-            names[:] = [name for name in names if name not in ("postgres", _FOUND)]
+        names[:] = [name for name in names if name != _FOUND and Path(base, name) != home.postgres]
         sync_folder(Path(base))
 
 
 def _undo(home: Home, settings: Settings, made: bool) -> None:
     if settings.database_url is None and home.postgres.exists():
         EmbeddedPostgres(home).remove()
-    for path in home.root.iterdir():
-        if path.name == _FOUND:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    _clear(home.root)
     if made:
         home.root.rmdir()
+
+
+def _clear(folder: Path) -> None:
+    """Delete what is in a folder, but for what the system keeps there, and other disks."""
+    for path in folder.iterdir():
+        if path.name != _FOUND:
+            if path.is_dir():
+                _clear(path)
+                with suppress(OSError):
+                    path.rmdir()
+            else:
+                path.unlink()
 
 
 def _keep_log(home: Home, staging: Path, progress: Progress) -> bool:
@@ -448,7 +464,19 @@ def _move(source: Path, target: Path) -> None:
         for path in source.iterdir():
             _move(path, target / path.name)
     else:
-        source.rename(target)
+        try:
+            source.rename(target)
+        except OSError as error:  # a folder of HOME may be a disk of its own
+            if error.errno != errno.EXDEV:
+                raise
+            with source.open("rb") as read, open(target, "xb", opener=_private) as write:
+                shutil.copyfileobj(read, write)
+                write.flush()
+                os.fsync(write.fileno())
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _bytes(path: Path) -> bytes | None:
