@@ -308,6 +308,22 @@ def test_who_watches_a_budget_is_told_what_is_given_back_of_it_and_nobody_else_i
     assert slices.used == {("a", PERIOD)}
 
 
+def test_the_parts_of_a_reservation_are_settled_apart() -> None:
+    slices, call, attempt = Slices(), (b"1", -1), (b"1", -2)
+    charges = [Charge(name, PERIOD, 5) for name in ("requests/a", "tokens/a", "cost/a")]
+    for charge in charges:
+        slices.grant(charge.budget, PERIOD, 10)
+    slices.reserve(call, charges)
+    slices.part(call, charges[:1], attempt, charges[1:])
+    with pytest.raises(ValueError, match="as many"):
+        slices.settle_each(attempt, [1])
+    slices.reserve(attempt, charges[1:])
+    slices.settle_each(attempt, [3, 4])
+    slices.settle_each(call, [1])
+    assert [slices.spent(charge.budget, PERIOD) for charge in charges] == [1, 3, 4]
+    assert [slices.available(charge.budget, PERIOD) for charge in charges] == [9, 2, 1]
+
+
 def test_what_costs_nothing_keeps_its_period_until_it_is_settled() -> None:
     slices, token = Slices(), (b"1", 0)
     slices.grant("tokens/a", PERIOD, 10)

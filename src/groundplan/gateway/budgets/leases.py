@@ -61,9 +61,10 @@ def is_quota(name: str) -> bool:
 class _Slice:
     """What this worker has of one (name, period)."""
 
-    __slots__ = ("available", "elsewhere", "released", "spent")
+    __slots__ = ("available", "elsewhere", "key", "released", "spent")
 
-    def __init__(self, elsewhere: int) -> None:
+    def __init__(self, key: Key, elsewhere: int) -> None:
+        self.key = key
         self.available = self.spent = self.released = 0
         self.elsewhere = elsewhere
 
@@ -76,7 +77,9 @@ class Slices:
     def __init__(self) -> None:
         self._slices: dict[Key, _Slice] = {}
         self._elsewhere: Mapping[Key, int] = {}
-        self._open: dict[Token, Sequence[Charge]] = {}
+        self._open: dict[Token, tuple[Sequence[Charge], list[_Slice]]] = {}
+        """What each reservation took, and the slice of each: a settlement need not look them up again, which stay as
+        long as it is open."""
         self.on_freed: Callable[[Key], None] | None = None
         """Called with what is `watched` and a settlement gave something back to."""
         self.watched: set[Key] = set()
@@ -106,6 +109,7 @@ class Slices:
         if token in self._open:
             raise _taken()
         slices = self._slices
+        taken: list[_Slice] = []
         for charge in charges:
             found = slices.get((charge.budget, charge.period))
             if found is None or found.available < charge.amount:
@@ -114,7 +118,8 @@ class Slices:
                     return charge
                 found = self._slice((charge.budget, charge.period))
             found.available -= charge.amount
-        self._open[token] = charges
+            taken.append(found)
+        self._open[token] = charges, taken
         return None
 
     def _put_back(self, charges: Sequence[Charge], short: Charge) -> None:
@@ -126,10 +131,10 @@ class Slices:
 
     def held(self, token: Token) -> Sequence[Charge]:
         """What a reservation took. Raises `Conflict` if there is none."""
-        charges = self._open.get(token)
-        if charges is None:
+        found = self._open.get(token)
+        if found is None:
             raise _unknown()
-        return charges
+        return found[0]
 
     def pass_on(self, old_token: Token, new_token: Token) -> None:
         """A retry takes over the reservation of an attempt that was certainly not billed. Raises `Conflict` if there is
@@ -139,31 +144,36 @@ class Slices:
         self._open[new_token] = self._take(old_token)
 
     def part(self, token: Token, charges: Sequence[Charge], other: Token, others: Sequence[Charge]) -> None:
-        """Of what a reservation took `charges` stay with it; all else, `others`, are those of `other` from now on."""
-        self._open[token], self._open[other] = charges, others
+        """Of what a reservation took `charges`, its first, stay with it; all else, `others`, are those of `other` from
+        now on."""
+        at, taken = len(charges), self._open[token][1]
+        self._open[token], self._open[other] = (charges, taken[:at]), (others, taken[at:])
 
     def settle(self, token: Token, cost: int) -> None:
         """Charge the cost to every budget of the reservation and give the rest back. Raises `Conflict` if there is
         none."""
-        charges, slices, used = self._take(token), self._slices, self.used
-        for charge in charges:
-            key = (charge.budget, charge.period)
-            each = slices[key]
-            each.available += charge.amount - cost
+        (charges, taken), used = self._take(token), self.used
+        at = 0
+        for each in taken:
+            each.available += charges[at].amount - cost
             each.spent += cost
-            used.add(key)
+            used.add(each.key)
+            at += 1  # noqa: SIM113 -- `zip` takes more than all the rest, `enumerate` half as much
         if self.watched:
             self._tell([charge for charge in charges if charge.amount > cost])
 
     def settle_each(self, token: Token, used: Sequence[int]) -> None:
         """As `settle`, with what each charge of the reservation turned out to be, in its order."""
-        charges, slices, looked_at = self._take(token), self._slices, self.used
-        for charge, amount in zip(charges, used, strict=True):
-            key = (charge.budget, charge.period)
-            each = slices[key]
-            each.available += charge.amount - amount
+        (charges, taken), looked_at = self._take(token), self.used
+        if len(used) != len(taken):
+            raise ValueError("as many as were reserved")
+        at = 0
+        for amount in used:
+            each = taken[at]
+            each.available += charges[at].amount - amount
             each.spent += amount
-            looked_at.add(key)
+            looked_at.add(each.key)
+            at += 1  # noqa: SIM113 -- as in `settle`
         if self.watched:
             self._tell([charge for charge, amount in zip(charges, used, strict=True) if charge.amount > amount])
 
@@ -204,7 +214,7 @@ class Slices:
     def reserved_each(self) -> dict[Key, int]:
         """What open reservations hold of each. Walks over all of them: not for the request path."""
         held: dict[Key, int] = {}
-        for charges in self._open.values():
+        for charges, _ in self._open.values():
             for charge in charges:
                 key = (charge.budget, charge.period)
                 held[key] = held.get(key, 0) + charge.amount
@@ -259,14 +269,14 @@ class Slices:
         """The one of this name and period, which is there from now on."""
         found = self._slices.get(key)
         if found is None:
-            found = self._slices[key] = _Slice(self._elsewhere.get(key, 0))
+            found = self._slices[key] = _Slice(key, self._elsewhere.get(key, 0))
         return found
 
-    def _take(self, token: Token) -> Sequence[Charge]:
-        charges = self._open.pop(token, None)
-        if charges is None:
+    def _take(self, token: Token) -> tuple[Sequence[Charge], list[_Slice]]:
+        found = self._open.pop(token, None)
+        if found is None:
             raise _unknown()
-        return charges
+        return found
 
 
 def _taken() -> Conflict:
