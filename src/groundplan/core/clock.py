@@ -59,6 +59,7 @@ class OnwardClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._read = clock.seconds
         self._latest = clock.seconds()
         self._since: float | None = None
         """`monotonic` at which the other clock was seen to be behind `_latest`; None while it is not."""
@@ -68,7 +69,7 @@ class OnwardClock:
         return datetime.fromtimestamp(self.seconds(), UTC)
 
     def seconds(self) -> float:
-        now = self._clock.seconds()
+        now = self._read()
         if now >= self._latest and self._since is None:
             self._latest = now
             return now

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from groundplan.blueprint.model import Deployment, Limit, Workload
 from groundplan.gateway.budgets.leases import CONCURRENT, MEASURED, REQUESTS, TOKENS, Quota
@@ -20,7 +19,8 @@ DAY_CALLS = "#calls"
 """How the name of a quota ends that is a workload's `calls_per_day`; no limit has such a name."""
 
 
-class Told(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Told:
     """A limit in a period, as callers are told of it."""
 
     lines: bytes
