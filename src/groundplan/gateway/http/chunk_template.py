@@ -16,6 +16,7 @@ _plain = cast(Callable[[bytes, int], re.Match[bytes]], re.compile(rb"[ !#-\[\]-~
 """Bytes of a JSON string that stand for themselves; none, too."""
 _PLAIN = bytes([*b" !", *range(ord("#"), ord("[") + 1), *range(ord("]"), ord("~") + 1), *range(0x80, 0x100)])
 """The same bytes."""
+_ASCII = bytes(each for each in _PLAIN if each < 0x80)
 _text = re.compile(rb'"content" ?: ?"').search
 _LARGEST = 4096
 """Bytes of the longest chunk of HTTP/1.1 that may go straight through."""
@@ -44,7 +45,7 @@ class ChunkTemplate:
         """Of a chunk of valid JSON that was found to have one choice with a text and nothing else. None where it is
         written so that its text cannot be found for certain."""
         found = _text(chunk)
-        if found is None or _ESCAPE in chunk or chunk.count(b'"content"') != 1 or _LF in chunk:
+        if found is None or _ESCAPE in chunk or chunk.count(b'"content"') != 1 or _LF in chunk or not _is_text(chunk):
             return None
         rest = chunk[_plain(chunk, found.end()).end() :] + b"\n\n"
         if not rest.startswith(b'"'):
@@ -92,11 +93,12 @@ class ChunkTemplate:
             if not data.startswith(self._middle, stop):
                 return -1
             begun = stop + len(self._middle)
-            if end < begun or data[begun:end].strip(_PLAIN):
+            if end < begun or data[begun:end].strip(_ASCII):
                 return -1
-        if data[at:stop].strip(_PLAIN):
-            return -1
-        return stop - at if data.isascii() or _is_text(data) else -1
+        text = data[at:stop]
+        if not text.strip(_ASCII):
+            return len(text)
+        return len(text) if not text.strip(_PLAIN) and _is_text(text) else -1
 
 
 def _is_text(data: bytes) -> bool:
