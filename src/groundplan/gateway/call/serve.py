@@ -318,7 +318,7 @@ class Course:
         soon = deployment.http == 1 and deployment.proxy is None and not upload
         sequence = begin(gateway, exchange, deployment, inherits=inherits, soon=soon)
         alone = not (self.waiting or self._full or self._rule.same) or not self.another or self.unhurried
-        return Attempt(gateway, exchange, deployment, sequence, self._deadline, alone=alone)
+        return Attempt(gateway, exchange, deployment, sequence, self._deadline, alone)
 
     def learn(self, attempt: Attempt) -> None:
         """How long it took until there was something for the client."""

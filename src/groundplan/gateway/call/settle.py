@@ -76,12 +76,14 @@ def refused(
         attempt(gateway, exchange, "not_billed", status, None, keep_reservation=keep_reservation)
 
 
-def whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None) -> int | None:
+def whole(
+    gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None, *, awaited: bool = True
+) -> int | None:
     """Settle the open attempt and end the call well, as `attempt` and `finish` do; what is to be counted is so while
-    the disk works. Whoever asks for it waits until that is durable."""
+    the disk works. Whoever asks for it waits until that is durable. `awaited`: as the journal's."""
     at = gateway.clock.seconds()
     name, settled, _ = _write_attempt(gateway, exchange, at, outcome, status, usage, ends=True)
-    record, sequence = _write_finish(gateway, exchange, at, "ok", 200, "", "", awaited=True)
+    record, sequence = _write_finish(gateway, exchange, at, "ok", 200, "", "", awaited=awaited)
     if exchange.use is not None:
         written = sequence is not None
         limits.end_answered(gateway, exchange.use, settled.attempt, settled.usage, settled.cost, written=written)

@@ -69,7 +69,6 @@ class Attempt(RefusalHandling):
         deployment: Deployment,
         sequence: int,
         deadline: float,
-        *,
         alone: bool = False,
     ) -> None:
         """`alone`: nobody is asked after it, whatever becomes of it."""

@@ -116,8 +116,8 @@ class Streaming:
             raise StreamBroken("the upstream's stream ended early")
 
     async def rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
-        """Relay to the end of what the upstream says, and settle. Raises `StreamBroken`: the client may have a part
-        already."""
+        """Relay to the end of what the upstream says, and settle what is not settled with its call. Raises
+        `StreamBroken`: the client may have a part already."""
         self._exchange = exchange
         guard, guarded = exchange.guard, self.guarded
         self._connection.until = FOREVER  # what was promised is its beginning
@@ -138,7 +138,8 @@ class Streaming:
                 guard.count(exchange)
         if not self.relay.complete:
             raise StreamBroken("the upstream's stream ended early")
-        settle.attempt(gateway, exchange, "ok", 200, self.relay.usage)
+        if _is_looked_at(exchange):
+            settle.attempt(gateway, exchange, "ok", 200, self.relay.usage)
 
     def _has_ended(self, failure: Exception) -> bool:
         """Whether the answer had its end when its upstream fell silent or was cut: there is nothing to go on with. Of
@@ -149,6 +150,12 @@ class Streaming:
     async def finish(self, gateway: Gateway, exchange: Exchange) -> None:
         """Look at what is looked at as a whole, and send the end. Raises `StreamBroken` where that refuses it."""
         relay, guard, guarded = self.relay, exchange.guard, self.guarded
+        if not _is_looked_at(exchange):
+            exchange.first_byte = exchange.first_byte or time.perf_counter_ns()
+            sequence = settle.whole(gateway, exchange, "ok", 200, relay.usage, awaited=False)
+            last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
+            await _send_end(gateway, exchange, sequence, last, relay)
+            return
         if guard is not None and guarded is not None:
             try:
                 await guard.finish(exchange, guarded)
@@ -333,6 +340,12 @@ class Streaming:
             exchange.kept.append(out)
 
 
+def _is_looked_at(exchange: Exchange) -> bool:
+    """Whether somebody looks at all of a stream before its end is sent, so that its attempt is settled before its
+    call."""
+    return exchange.guard is not None or bool(exchange.passages) or exchange.interface.keeps
+
+
 def _broken(failure: Exception) -> StreamBroken:
     broken = StreamBroken(str(failure) or "an event is too large")
     broken.kind = failure.kind if isinstance(failure, UpstreamFailure) else "malformed"
@@ -374,6 +387,13 @@ async def end(
     now = time.perf_counter_ns()
     exchange.first_byte = exchange.first_byte or now
     sequence = settle.finish(gateway, exchange, outcome, 200, code)
+    await _send_end(gateway, exchange, sequence, last, relay)
+
+
+async def _send_end(
+    gateway: Gateway, exchange: Exchange, sequence: int | None, last: bytes, relay: Relay | None
+) -> None:
+    """The last bytes of a call whose end has that `sequence` in the journal. Raises as `end`."""
     response = exchange.response
     if sequence is not None and (pending := gateway.journal.durable(sequence, patient=True)) is not None:
         try:
