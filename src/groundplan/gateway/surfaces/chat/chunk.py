@@ -72,7 +72,11 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
     def output_bytes(self) -> int:
         """UTF-8 bytes of what this chunk adds to the answer: no fewer than its tokens."""
-        return sum(choice.delta.size() for choice in self.choices if choice.delta is not None)
+        size = 0
+        for choice in self.choices:
+            if choice.delta is not None:
+                size += choice.delta.size()
+        return size
 
     def failed(self) -> bool:
         return size_of(self.error) > 0
