@@ -123,7 +123,10 @@ async def test_what_is_masked_on_the_way_out_does_not_come_back(tmp_path: Path) 
 
 
 async def test_shadow_lets_everything_pass_and_tells(tmp_path: Path) -> None:
-    rules = guarded(input={"secrets": "block"}, output={"secrets": "block"}, schema='{"type": "object"}', shadow=True)
+    rules = guarded(
+        input={"secrets": "block"}, output={"secrets": "block"}, schema='{"type": "object"}', shadow=True,
+        max_output_bytes=3, tools=["other"],
+    )  # fmt: skip
     async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
         rig.play("one", say=f"{KEY} it is")
         for stream in (False, True):
@@ -131,9 +134,12 @@ async def test_shadow_lets_everything_pass_and_tells(tmp_path: Path) -> None:
             assert reply.status == 200
         facts = next(json.loads(line[6:]) for line in reply.body.split(b"\n") if b'"groundplan"' in line)["groundplan"]
         assert {(each["place"], each["check"]) for each in facts["guardrails"]} == {
-            ("input", "secrets"), ("output", "secrets"), ("output", "schema"),
+            ("input", "secrets"), ("output", "secrets"), ("output", "schema"), ("output", "max_size"),
         }  # fmt: skip
         assert all(each["shadow"] for each in facts["guardrails"])
+        rig.play("one", tool=True, say="hm")
+        reply = await rig.chat(**ASK, tools=[{"type": "function", "function": {"name": "look"}}])
+        assert (reply.status, reply.json["choices"][0]["message"]["tool_calls"][0]["function"]["name"]) == (200, "look")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -354,12 +360,13 @@ async def test_nothing_leaves_before_a_person_released_it(tmp_path: Path, stream
         if not release:
             raise Denied("a reviewer refused the answer", code="review_refused", hint="Ask otherwise.")
 
-    async with call_rig(tmp_path, ("one",), workloads={"assistant": {"review": bp.Review()}}) as rig:
+    rules = guarded(input={"personal_data": "mask"})["assistant"]
+    async with call_rig(tmp_path, ("one",), workloads={"assistant": {"review": bp.Review(), **rules}}) as rig:
         desk = Desk(decide)
         rig.gateway.reviews = desk  # type: ignore[assignment]
-        rig.play("one", say="a careful answer that a person looks at first")
+        rig.play("one", say="a careful answer to <email_1> that a person looks at first")
         reply = await rig.chat(**ASK, stream=stream)
-        assert desk.texts == ["a careful answer that a person looks at first"]
+        assert desk.texts == [f"a careful answer to {EMAIL} that a person looks at first"], "what the caller gets"
         if release:
             assert reply.status == 200 and b"groundplan" in reply.body
         else:

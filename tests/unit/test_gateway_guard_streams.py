@@ -377,16 +377,20 @@ async def test_whatever_is_called_by_a_name_is_a_function(tmp_path: Path, call: 
         assert b"drop_tables" not in reply.body.partition(b'"error"')[0] and b"guardrail_tools" in reply.body
 
 
+@pytest.mark.parametrize("check", ["secrets", "max_size"])
 @pytest.mark.parametrize("before", ["", "words " * 20], ids=["before the first byte", "after it"])
-async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str) -> None:
+async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str, check: str) -> None:
     sent = [STREAM + events(ROLE), events(chunk({"content": before})), events(chunk({"content": SECRET + " "}), END)]
-    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000, hold_bytes=16)}}
+    refuses: dict[str, Any] = (
+        {"output": {"secrets": "block"}} if check == "secrets" else {"max_output_bytes": len(before) + 5}
+    )
+    rules = {"assistant": {"guardrails": Guardrails(**refuses, budget_ms=10_000, hold_bytes=16)}}
     async with saying(tmp_path, *sent, workloads=rules) as rig:
         rig.gateway.guard_counts = counts = Counts("", rig.gateway.clock)
         stream = await rig.stream()
         assert stream.status == (200 if before else 403) and SECRET not in stream.raw.decode()
         assert [(*key[1:], finds[:2]) for key, finds in counts.waiting.items()] == [
-            ("assistant", "output", "secrets", "block", False, (1, 1))
+            ("assistant", "output", check, "block", False, (1, 1))
         ]
         await rig.books()
 

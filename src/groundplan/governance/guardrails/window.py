@@ -57,9 +57,13 @@ class Window:
 
     def feed(self, text: str) -> str:
         """What may leave now. Raises `Refused`."""
+        before = self.size
         self.size += len(text) if text.isascii() else len(text.encode())
-        if self._checks.too_large(self.size) and not self._shadow:
-            raise Refused(Refusal("output", "max_size"))
+        if self._checks.too_large(self.size):
+            if not self._checks.too_large(before):
+                self._tell(Hit("max_size", "block"))
+            if not self._shadow:
+                raise Refused(Refusal("output", "max_size"))
         self._text += text
         if self._json is None and self._text.strip():
             self._json = is_json(self._text)
