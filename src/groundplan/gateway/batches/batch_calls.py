@@ -229,7 +229,7 @@ class BatchCalls:
         if exchange.guard is not None or ask.needs != {BATCH} or self._limited(exchange, first):
             return None
         grounded = workload.grounding is not None and exchange.interface.grounded
-        return None if grounded or workload.calls_per_day is not None or workload.people is not None else first
+        return None if grounded or workload.people is not None else first
 
     def _limited(self, exchange: Exchange, deployment: Deployment) -> bool:
         """Whether a limit of use covers it, or the key there that an order would use."""

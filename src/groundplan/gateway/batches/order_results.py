@@ -166,7 +166,7 @@ def _add(
         return
     if result.response is None:
         error = result.error or _Error()
-        if not found.data and error.code not in NOT_MADE:
+        if error.code not in NOT_MADE:
             found.error = (error.code or "batch_line_failed", error.message or "the provider did not make this call")
         return
     status, answered = result.response.status_code, None

@@ -47,7 +47,7 @@ class CallGuard(Protocol):
     guard: Guard
     masks: Masks
     reviewed: bool
-    """A person has looked at its answer, or is not to."""
+    """No person is to look at its answer."""
     counts: bool
     """Whether what it finds is added to the worker's counts."""
 

@@ -328,7 +328,6 @@ class Guarding:
             elif found:
                 self._refuse("output", "judge", "")
         if reviews(exchange) and not self.reviewed and gateway.reviews is not None:
-            self.reviewed = True
             await gateway.reviews.hold(
                 exchange, "\n".join(filter(None, (text, *(f"calls {each}" for each in calls()))))
             )
