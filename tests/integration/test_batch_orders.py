@@ -215,7 +215,9 @@ async def _refusals(world: World) -> None:
         batch = await made(world, lines(3), mode=mode, status=status, times=1, only=PROVIDER)
         assert batch.status == "completed" and counted(batch) == (3, 0)
     assert len(world.there) == before + 3, "an order was given twice"
-    assert await world.settled() == (29, 27 * LINE)
+    batch = await made(world, lines(3), mode="error", status=400, times=1, only="GET /v1/batches/")
+    assert counted(batch) == (3, 0), "what the provider has is not given up for what it says once"
+    assert await world.settled() == (32, 30 * LINE)
     await wait_for(lambda: world.model.batches.files == {})
 
 

@@ -1,19 +1,36 @@
-"""What a provider's batch API has to say for itself before orders can be given to it."""
+"""What a provider's batch API has to say for itself before orders can be given to it, and what is ordered there."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
+import msgspec
 import pytest
-from tests.unit.call_rig import call_rig
+from tests.unit.call_rig import Rig, call_rig
 
+from groundplan.blueprint import model as bp
+from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches.provider import Away, Input, Provider, Refused, UploadingProvider
+from groundplan.gateway.batches.batch_calls import BatchCalls
+from groundplan.gateway.batches.batch_check import Checked, Ordering
+from groundplan.gateway.batches.batch_store import Batch, Line
+from groundplan.gateway.batches.order_store import Order
+from groundplan.gateway.batches.provider import Away, Input, Provider, Refused, UploadingProvider, name_in_path
 from groundplan.gateway.batches.provider_messages import MessageBatches
 from groundplan.gateway.batches.provider_openai import OpenAIBatches
+from groundplan.gateway.policy.catalog import index
+from groundplan.gateway.policy.gate import gate_of
 
+REFUSED = b'{"error":{"message":"no sk-provider-0123456789 x"}}'
 ASKED = {"line", "create", "find", "retrieve", "cancel", "content", "delete"}
 
 
@@ -36,7 +53,7 @@ async def test_what_is_about_an_account_or_an_order_under_way_refuses_no_order(t
     async with call_rig(tmp_path, ["one"]) as rig:
         (place,) = rig.plan("assistant").names["auto"]
         asked = Input(new_id(), "/v1/chat/completions", tmp_path / "input", "file-1")
-        for status, acted in ((402, False), (429, False), (409, True), (503, True)):
+        for status, acted in ((402, False), (429, False), (409, True), (503, True), (302, True)):
             rig.play("one", mode="error", status=status, only="POST /v1/batches")
             with pytest.raises(Away) as away:
                 await OpenAIBatches(rig.gateway, place).create(asked)
@@ -73,3 +90,202 @@ async def test_a_key_that_a_provider_repeats_in_results_is_kept_by_nobody(
         kept = b"".join([piece async for piece in provider.content("file-1")])
         assert kept == said.replace(secret.encode(), b"[hidden]")
         assert (await provider.retrieve("batch_1")).id == "batch_1 of [hidden]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "acted"),
+    [
+        (b"", True),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", True),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{", True),
+        (b"HTTP/1.1 400 Bad\r\ncontent-length: %d\r\n\r\n%b" % (len(REFUSED), REFUSED), None),
+    ],
+    ids=["nothing", "cut", "no JSON", "refused"],
+)
+async def test_what_a_provider_may_have_taken_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, acted: bool | None
+) -> None:
+    """Else it would be sent once more, and paid twice."""
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+
+    monkeypatch.setenv("PROVIDER_KEY", "sk-provider-0123456789")
+    server = await asyncio.start_server(answers, "127.0.0.1", 0)
+    ports = {"one": server.sockets[0].getsockname()[1]}
+    async with server, call_rig(tmp_path, ["one"], more={"one": {"key": "env:PROVIDER_KEY"}}, ports=ports) as rig:
+        (place,) = rig.plan("assistant").names["auto"]
+        asked = Input(new_id(), "/v1/chat/completions", tmp_path / "input", "file-1")
+        with pytest.raises((Away, Refused)) as told:
+            await OpenAIBatches(rig.gateway, place).create(asked)
+        if acted is None:
+            assert isinstance(told.value, Refused) and str(told.value) == "no [hidden] x"
+        else:
+            assert isinstance(told.value, Away) and told.value.acted is acted
+
+
+async def test_what_was_asked_over_is_there_for_calls(tmp_path: Path) -> None:
+    """Whether the provider did it or refused it."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        (place,) = rig.plan("assistant").names["auto"]
+        provider, pool = OpenAIBatches(rig.gateway, place), rig.gateway.targets.of(place).pool
+        for asks in (provider.uploaded("x"), provider.retrieve("batch_none")):
+            with suppress(Refused):
+                await asks
+            kept = pool.idle()
+            assert kept is not None
+            kept.abort()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".x", "a/b", "a?b", "a b", "\xe9", "a%2fb"])
+def test_a_name_that_a_provider_gives_changes_no_path(name: str) -> None:
+    with pytest.raises(Away):
+        name_in_path(name)
+
+
+CHAT = "/v1/chat/completions"
+ASK: dict[str, Any] = {"model": "auto", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+PICTURE = ASK | {"messages": [{"role": "user", "content": [IMAGE]}]}
+
+
+def batch_of(rig: Rig, endpoint: str = CHAT) -> Batch:
+    """One that the key of `assistant` has ordered."""
+    key = rig.gateway.live.policy.keys[hashlib.sha256(b"assistant").digest()]
+    now = rig.gateway.clock.now()
+    return Batch(
+        id=new_id(), workload="assistant", key=UUID(key.id), person="", endpoint=endpoint, input_file=new_id(),
+        completion_window="24h", metadata=None, status="in_progress", created_at=now, expires_at=now,
+        in_progress_at=now, cancelling_at=None, ended_at=None, errors=[], output_file=None, error_file=None, total=1,
+        held_usd=0, charges=[["all", "total"]],
+    )  # fmt: skip
+
+
+def limited(covers: str) -> dict[str, Any]:
+    return {"limits": [bp.Limit(name="many", covers=covers, type="requests", amount=99, period="minute")]}
+
+
+@pytest.mark.parametrize(
+    ("workload", "place", "more", "body", "ordered"),
+    [
+        ({}, {}, {}, ASK, True),
+        ({}, {}, {}, ASK | {"service_tier": "default"}, True),
+        ({}, {"serves": []}, {}, ASK, False),
+        ({}, {"api": "anthropic"}, {}, ASK, False),
+        ({}, {"accepts": ["image"], "image_tokens": 9}, {}, PICTURE, False),
+        ({}, {}, limited("workload/assistant"), ASK, False),
+        ({}, {}, limited("deployment/one"), ASK, False),
+        ({}, {"keys": [bp.ProviderKey(key="env:A", requests=[(9, "minute")])]}, {}, ASK, False),
+        ({}, {"keys": [bp.ProviderKey(key="env:A")]}, {}, ASK, True),
+        ({"calls_per_day": 9}, {}, {}, ASK, False),
+        ({"people": 9}, {}, {}, ASK, False),
+        ({"grounding": bp.Grounding(sources=["handbook"])}, {}, {}, ASK, False),
+        ({"review": bp.Review()}, {}, {}, ASK, False),
+        ({"guardrails": bp.Guardrails(input={"secrets": "block"})}, {}, {}, ASK, False),
+    ],
+)  # fmt: skip
+async def test_what_a_provider_would_pass_over_is_made_as_a_call(
+    tmp_path: Path, workload: dict[str, Any], place: dict[str, Any], more: dict[str, Any], body: Any, ordered: bool
+) -> None:
+    """Limits, guardrails, passages, people who look at answers: all that only happens here."""
+    declared = {"serves": ["batches"], **place}
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": workload}, more={"one": declared}, **more) as rig:
+        calls, batch = BatchCalls(rig.gateway), batch_of(rig)
+        exchange = calls.exchange(batch, new_id(), json.dumps(body).encode())
+        calls.assess(exchange, batch)
+        assert (calls.place(exchange) is not None) is ordered
+
+
+def _killed(rig: Rig) -> None:
+    live: Any = rig.gateway.live
+    live.policy = replace(live.policy, kills=frozenset({"deployment/one"}))
+
+
+def _other_models(rig: Rig) -> None:
+    live: Any = rig.gateway.live
+    live.policy = replace(
+        live.policy, keys={name: replace(key, models=frozenset({"two"})) for name, key in live.policy.keys.items()}
+    )
+
+
+def _declared(**more: Any) -> Callable[[Rig], None]:
+    """What a release makes of `assistant`, or of the company's rules, after the order was written."""
+
+    def release(rig: Rig) -> None:
+        live: Any = rig.gateway.live
+        first = live.catalog.blueprint
+        settings = {name: value for name, value in more.items() if name != "policies"}
+        tasks = [msgspec.structs.replace(each, **settings) for each in first.workloads]
+        rules = more.get("policies", first.policies)
+        made = msgspec.structs.replace(first, number=2, workloads=tasks, policies=rules)
+        live.catalog = replace(index(made), gate=gate_of(made))
+
+    return release
+
+
+def _today(rig: Rig) -> None:
+    """A rule that refuses what is asked on this day of the week."""
+    day = rig.gateway.clock.now().isoweekday()
+    text = '@id("r") @owner("s") forbid (principal, action == Action::"call", resource)'
+    text += f" when {{ context.weekday == {day} }};"
+    _declared(policies=[bp.PolicyRules(name="p", text=text, owner="", enforced=True)])(rig)
+
+
+GUARDED = _declared(guardrails=bp.Guardrails(input={"secrets": "block"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "order", "code"),
+    [
+        (lambda _: None, {}, ""),
+        (_killed, {}, "killed"),
+        (_other_models, {}, "batch_place_changed"),
+        (lambda _: None, {"site": "another"}, "batch_place_changed"),
+        (_declared(deployments=["two"]), {}, "batch_place_changed"),
+        (_declared(deployments=["two"]), {"blueprint": 3}, ""),
+        (GUARDED, {}, "batch_place_changed"),
+        (_declared(review=bp.Review()), {}, "batch_place_changed"),
+        (GUARDED, {"state": "sent"}, ""),
+        (_today, {}, "policy_denied"),
+        (_today, {"days": 2}, ""),
+    ],
+)
+async def test_what_an_order_needs_is_looked_at_until_it_is_over(
+    tmp_path: Path, change: Callable[[Rig], None], order: dict[str, Any], code: str
+) -> None:
+    """Of rules those of today about the time when it was ordered; what this worker has not heard of is not held
+    against it."""
+    async with call_rig(tmp_path, ["one", "two"]) as rig:
+        place = msgspec.structs.replace(
+            next(each for each in rig.plan("assistant").names["auto"] if each.name == "one"),
+            **{name: value for name, value in order.items() if name == "site"},
+        )
+        batch, made = batch_of(rig), rig.gateway.clock.now() - timedelta(days=order.get("days", 0))
+        given = Order(
+            new_id(), batch.id, place, order.get("blueprint", 1), order.get("state", "new"), made, 0, False, None,
+            None, [], None, "",
+        )  # fmt: skip
+        calls = BatchCalls(rig.gateway)
+        change(rig)
+        if not code:
+            calls.check(batch, given)
+            return
+        with pytest.raises(Denied) as told:
+            calls.check(batch, given)
+        assert told.value.code == code
+
+
+RATES = bp.Rates(input=1, output=1)
+
+
+def test_a_batch_of_which_nothing_is_made_holds_nothing_and_every_line_says_why() -> None:
+    own = Line(1, "a", 0, 9, 0, error=("field_unsupported", "x"))
+    place = bp.Deployment(name="d", site="s", model="m", upstream_model="m", url="http://x", rates=RATES)
+    order = Ordering(new_id(), place, 1, 7)
+    checked = Checked(lines=[own, Line(2, "b", 9, 9, 7, order=order.id)], total=7, orders=[order])
+    checked.refuse_all("budget_exhausted", "y")
+    assert checked.lines == [own, Line(2, "b", 9, 9, 0, error=("budget_exhausted", "y"))]
+    assert (checked.total, checked.orders) == (0, [])

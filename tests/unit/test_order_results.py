@@ -21,7 +21,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import MAX_AMOUNT, PICO
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.order_journal import OrderJournal
-from groundplan.gateway.batches.order_results import Given, Made, Results, Terms, finish, made, told
+from groundplan.gateway.batches.order_results import Given, Made, Results, Terms, finish, made, not_made, told
 from groundplan.gateway.batches.order_store import Order, OrderLine
 from groundplan.gateway.batches.provider import ProviderBatch
 from groundplan.gateway.batches.provider_messages import told_as_openai
@@ -44,7 +44,7 @@ def terms(rates: Rates = RATES) -> Terms:
         input_file=new_id(), completion_window="24h", metadata=None, status="in_progress", created_at=NOW,
         expires_at=NOW, in_progress_at=NOW,
         cancelling_at=None, ended_at=None, errors=[], output_file=None, error_file=None, total=1, held_usd=0,
-        charges=[["all", "total"]],
+        charges=[["all", "total"]], said={"groundplan-feature": "search", "groundplan-ticket": "T-1"},
     )  # fmt: skip
     order = Order(
         new_id(), batch.id, deployment("one", 1, rates=rates), 1, "sent", NOW, 0, False, None, None, ["b"], None, ""
@@ -95,6 +95,7 @@ def test_a_good_answer_costs_the_batchs_price(tmp_path: Path) -> None:
     assert found.ok and settled(found) == [("ok", 100_000_000, ["provider_batch"])] and not found.estimated
     end = finish(one, each, found)
     assert (end.status, end.http_status, end.workload, end.deployment) == ("ok", 200, "assistant", "one")
+    assert (end.feature, end.ticket) == ("search", "T-1"), "what the batch was ordered for"
     shown = json.loads(told(each, found, found.data))
     assert shown["custom_id"] == "c1" and shown["response"]["request_id"] == str(each.call)
 
@@ -113,6 +114,12 @@ def test_what_the_provider_took_twice_is_two_attempts_and_the_second_is_flagged(
     assert [r.attempt for r, _ in found.attempts] == [0, 1] and found.cost == 150_000_000
     only_second = made(one, each, [given(tmp_path, status="expired"), both[1]])
     assert only_second.ok and [r.attempt for r, _ in only_second.attempts] == [0]
+    refused = given(tmp_path, answer(each.call, status=400), name="refused")
+    good = given(tmp_path, answer(each.call), answer(each.call, 10))
+    for pair in ([good, refused], [refused, good]):
+        found = made(one, each, pair)
+        assert (found.ok, found.status, found.cost) == (True, 200, 100_000_000), "whichever was first"
+        assert json.loads(found.data)["usage"]["completion_tokens"] == 20
 
 
 @pytest.mark.parametrize(
@@ -158,12 +165,25 @@ def test_other_ends_of_a_call(tmp_path: Path) -> None:
     assert json.loads(told(each, refused, refused.data))["response"]["status_code"] == 400
     data: dict[str, Any] = {"custom_id": each.call.hex, "response": {"status_code": 200, "body": {"no": 1}}}
     odd = made(one, each, [given(tmp_path, json.dumps(data).encode())])
-    assert odd.error[0] == "batch_line_malformed" and odd.cost == HELD
+    assert odd.error[0] == "batch_line_malformed" and settled(odd) == [("failed", HELD, ["provider_batch", "no_usage"])]
     data = {"custom_id": each.call.hex, "response": None, "error": {"code": "batch_cancelled", "message": "theirs"}}
     ended = made(one, each, [given(tmp_path, json.dumps(data).encode(), status="cancelled")])
     assert ended.error == NOT_MADE and not ended.attempts, "why it ended is said in our words"
     gone = made(one, each, [Given(None, Results([]))])
     assert gone.error[0] == "batch_line_lost" and gone.cost == HELD
+
+
+@pytest.mark.parametrize(
+    ("status", "ending", "code"),
+    [
+        ("completed", ("key_revoked", "why"), "key_revoked"),
+        ("failed", None, "batch_order_failed"),
+        ("cancelled", None, "batch_cancelled"),
+        ("expired", None, "batch_expired"),
+    ],
+)
+def test_of_calls_that_were_not_made_it_is_told_why(status: str, ending: tuple[str, str] | None, code: str) -> None:
+    assert not_made([None, ProviderBatch("b", status)], ending)[0] == code
 
 
 def test_a_journal_of_an_order_is_published_once_and_says_all(tmp_path: Path) -> None:
