@@ -479,6 +479,23 @@ async def test_an_answer_over_http2_that_is_shorter_than_it_says_was_cut(pools: 
         assert (failed.sent, failed.kind) == (True, "cut")
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_whoever_is_sent_elsewhere_goes_nowhere(pools: Pools, tmp_path: Path, version: int) -> None:
+    """Else prompts and keys would go to where nobody declared."""
+    authority, came = Authority(tmp_path), list[bytes]()
+
+    async def away(request: Request, response: Response) -> None:
+        came.append(request.target)
+        response.send(307, b"{}", b"location: /v1/elsewhere\r\n")
+
+    async with http1(away, server_context(authority)) as port:
+        pool = pools.of(Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version))
+        connection = await pool.connect(PATIENCE)
+        connection.send(REQUEST)
+        assert await connection.head(PATIENCE) == 307 and len(came) == 1
+        connection.release()
+
+
 async def test_a_head_that_is_larger_than_any_may_be_is_given_up(pools: Pools, tmp_path: Path) -> None:
     """A server that does not speak HTTP/2 is spoken to over HTTP/1.1, whose heads the library takes as they are."""
     authority = Authority(tmp_path)

@@ -26,7 +26,7 @@ from groundplan.economics import price
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.caching.cache_link import AnswerLink, Parcel, take_in
 from groundplan.gateway.caching.entry import Entry
-from groundplan.gateway.caching.recast import CHAT_RECAST
+from groundplan.gateway.caching.recast import CHAT_RECAST, COMPLETIONS_RECAST, MESSAGES_RECAST, Recast
 from groundplan.gateway.call.delivery.to_client import send_stream
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.policy.catalog import index
@@ -169,8 +169,80 @@ def test_calls_that_bear_the_same_number_are_not_made_one() -> None:
         return chunk({"tool_calls": [call]})
 
     end = chunk({}, "tool_calls", usage={"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2})
-    assert CHAT_RECAST.whole([piece("c1", "{"), piece(None, "}"), piece("c1", ""), end]) is not None
+    made = CHAT_RECAST.whole([piece("c1", "{"), piece(None, "}"), piece("c1", ""), end])
+    assert made is not None
+    (call,) = json.loads(made)["choices"][0]["message"]["tool_calls"]
+    assert (call["id"], call["function"]["arguments"]) == ("c1", "{}")
     assert CHAT_RECAST.whole([piece("c1", "{}"), piece("c2", "{}"), end]) is None
+
+
+USED = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+FIRST = {"choices": [{"index": 1, "delta": {"content": "b"}, "logprobs": {"content": [1]}, "finish_reason": "stop"}]}
+SECOND = {"choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": {"content": [2]}}], "obfuscation": "zz"}
+THIRD = {"choices": [{"index": 0, "delta": {}, "logprobs": {"content": [3]}, "finish_reason": "stop"}], "usage": USED}
+
+
+def whole(*chunks: Any) -> Any:
+    made = CHAT_RECAST.whole([json.dumps(each).encode() for each in chunks])
+    return None if made is None else json.loads(made)
+
+
+def test_what_a_stream_says_of_each_choice_is_in_the_whole_answer() -> None:
+    """In which they are in order, whichever came first, and whatever came behind what was used."""
+    made = whole(FIRST, SECOND, THIRD, {"choices": []})
+    told = [(each["message"]["content"], each["logprobs"]["content"]) for each in made["choices"]]
+    assert told == [("a", [2, 3]), ("b", [1])] and made["usage"] == USED
+    assert whole(FIRST, SECOND) is None, "what it used is not known"
+    assert whole({"choices": [], "usage": USED}) is None, "nothing was said"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"more": 1},
+        {"choices": [{"index": 0, "more": 1}]},
+        {"choices": [{"index": 0, "delta": {"more": 1}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "more": 1}]}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"more": 1}}]}}]},
+    ],
+)
+def test_of_a_stream_that_says_what_is_not_known_no_whole_answer_is_made(odd: dict[str, Any]) -> None:
+    assert whole(FIRST, odd, THIRD) is None
+    assert whole(FIRST, json.loads(json.dumps(odd).replace(": 1}", ": null}")), THIRD) is not None
+
+
+@pytest.mark.parametrize(
+    ("recast", "good", "cut"),
+    [
+        (CHAT_RECAST, {"choices": [{"finish_reason": "stop"}]}, {"choices": [{"finish_reason": "length"}]}),
+        (CHAT_RECAST, {"choices": [{"finish_reason": "stop"}]}, {"choices": [{"finish_reason": "stop"}] * 2}),
+        (MESSAGES_RECAST, {"stop_reason": "end_turn"}, {"stop_reason": "max_tokens"}),
+    ],
+)
+def test_a_whole_answer_that_is_cut_is_not_good(recast: Recast, good: Any, cut: Any) -> None:
+    assert recast.good(json.dumps(good).encode(), 1) and not recast.good(json.dumps(cut).encode(), 1)
+
+
+DELTA = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+CUT = {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}
+
+
+@pytest.mark.parametrize(
+    ("recast", "events", "good"),
+    [
+        (CHAT_RECAST, [THIRD], True),
+        (CHAT_RECAST, [{"choices": [{"finish_reason": "length"}]}], False),
+        (MESSAGES_RECAST, [DELTA, {"type": "message_stop"}], True),
+        (MESSAGES_RECAST, [DELTA], False),
+        (MESSAGES_RECAST, [CUT, {"type": "message_stop"}], False),
+        (MESSAGES_RECAST, [{"type": "message_stop"}], False),
+        (COMPLETIONS_RECAST, [{"choices": [{"finish_reason": None}]}, {"choices": [{"finish_reason": "stop"}]}], True),
+        (COMPLETIONS_RECAST, [{"choices": [{"finish_reason": "length"}]}], False),
+        (COMPLETIONS_RECAST, [{"choices": [{"finish_reason": None}]}], False),
+    ],
+)
+def test_a_stream_that_is_cut_is_not_good(recast: Recast, events: list[Any], good: bool) -> None:
+    assert recast.good_events([json.dumps(each).encode() for each in events], 1) is good
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -228,6 +228,7 @@ async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_agai
     half[1].write(b"a" * 2000)
     answer = await half[0].read()
     assert answer.startswith(b"HTTP/1.1 503 ") and b"memory_full" in answer
+    assert running.server.refused == 3, "which /metrics tell"
     await until(lambda: running.server.held == 10_000)
     more[1].transport.abort()
     half[1].close()

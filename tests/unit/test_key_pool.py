@@ -53,6 +53,9 @@ def test_use_is_spread_and_what_is_long_ago_counts_less() -> None:
     pool.used(0, 0.0)
     pool.used(1, 600.0)  # ten half-lives later one use of now weighs more than twelve of then
     assert pool.order(600.0) == [2, 0, 1]
+    for index in (0, 2, 2):
+        pool.used(index, 600.0)
+    assert pool.order(600.0) == [1, 0, 2], "what is used again is not taken for all of its past"
 
 
 def test_a_key_with_which_nothing_was_sent_is_not_used_and_nobody_found_out_about_it() -> None:
@@ -171,6 +174,8 @@ def test_a_key_without_money_rests_longer_each_time_and_one_call_finds_out() -> 
         assert pool.order(now + 1.0) == [1], "others do not wait for how that ends"
         assert pool.refused(1, 429, now, 3.0), "but go there where nothing else is left"
         assert pool.order(now + 1.0) == [0]
+        pool.used(0, now + 1.0)
+        assert pool.whys(now + 1.0)[0] == 402, "whoever found out may still be refused"
         now += 4.0
     assert sorted(pool.order(now + 1.0)) == [0, 1] and pool.whys(now + 1.0) == [0, 0], "that one was not refused"
     pool.used(0, now + 1.0)
