@@ -19,8 +19,9 @@ from groundplan.testing.database import Cluster
 HIDDEN = 40
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def companies(postgres_cluster: Cluster) -> Iterator[tuple[Company, Company]]:
+    """For tests that only ask."""
     with channels.companies(postgres_cluster, [0, HIDDEN]) as made:
         yield made[0], made[1]
 
