@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import gc
 import os
@@ -10,7 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Under xdist the process that runs no test runs the server: a worker that dies takes nobody else's along."""
     own = hasattr(session.config, "workerinput") or session.config.option.collectonly
     if getattr(session.config.option, "numprocesses", None) and not own:
+        shared = ExitStack()
+        shared.enter_context(nursery.shared(made_database.folder()))
+        atexit.register(shared.close)
         _run_cluster()
 
 

@@ -2,9 +2,10 @@
 computing that starting Python and importing costs each of them.
 
 `fork_worker` and `fork_program` are used as `subprocess.Popen` would be, `run_command` as `subprocess.run`; threads may
-share them. A nursery is started when the first of its programs is asked for and ends, with everything below it, when
-the process of the tests does. What `up` starts is forked, too (`brood`); how it and other commands start from nothing
-is tested where they are.
+share them. A nursery is started when the first of its programs is asked for; everything below it ends with the process
+of the tests that asked for it. The workers of a run have them together (`shared`): what one loads takes up to four
+seconds of computing. What `up` starts is forked, too (`brood`); how it and other commands start from nothing is tested
+where they are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -62,7 +63,10 @@ console all of an installation, most of which that has loaded anyway."""
 _ROOM = 600
 """Bytes of a command line that a process may have which is forked from one."""
 _ASKING = threading.Lock()
-_STARTED: list[int] = []
+_ASKED: list[socket.socket] = []
+"""Ways to the nurseries that this process asks."""
+_SHARED = "TESTS_NURSERIES"
+"""Name of the environment variable that has the folder of those which processes of a run share."""
 _CODE = struct.Struct("<i")
 _MOST = 1 << 18
 """Bytes of arguments and environment."""
@@ -160,12 +164,39 @@ def run_code(code: str, *arguments: str, timeout: float = 120) -> int:
 
 
 def computed() -> float:
-    """Seconds of computing by the nurseries of this process and by all of theirs that has ended."""
-    ticks = 0
-    for pid in _STARTED:
-        with contextlib.suppress(OSError):
-            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+    """Seconds of computing by all that this process had forked, and that has ended."""
+    total = 0.0
+    with _ASKING:
+        for control in _ASKED:
+            with contextlib.suppress(OSError, ValueError):
+                control.send(b"{}")
+                total += float(control.recv(32))
+    return total
+
+
+@contextlib.contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Meanwhile each nursery is there once for this process and those that it starts from here on; each loads when the
+    first of them asks for it."""
+    with contextlib.ExitStack() as stack:
+        for loaded in set(_NURSERIES.values()):
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            listening.bind(str(_place(folder, loaded)))
+            listening.listen(64)
+            ours, theirs = socket.socketpair()
+            stack.callback(_end, _start(loaded, listening, theirs), ours)
+            theirs.close()
+        before = os.environ.get(_SHARED)
+        os.environ[_SHARED] = str(folder)
+        yield
+        os.environ.update({} if before is None else {_SHARED: before})
+        if before is None:
+            del os.environ[_SHARED]
+
+
+def _place(folder: Path, loaded: str) -> Path:
+    """Briefly: a socket's address has a hundred bytes."""
+    return folder / f"n{sorted(_NURSERIES.values()).index(loaded)}"
 
 
 def _written(file: IO[bytes]) -> str:
@@ -175,18 +206,25 @@ def _written(file: IO[bytes]) -> str:
 
 @functools.cache
 def _nursery(owner: int, loaded: str) -> socket.socket:
-    """The way to the nursery of this process that has the module `loaded`."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST)
-    command = [sys.executable, str(Path(__file__)), str(theirs.fileno()), loaded, " " * _ROOM]
-    process = subprocess.Popen(
-        command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )  # fmt: skip
-    theirs.close()
-    _STARTED.append(process.pid)
-    atexit.register(_end, process, ours)
+    """The way to a nursery that has the module `loaded`: that of the run, or one of this process."""
+    place = _place(Path(os.environ.get(_SHARED, "")), loaded)
+    if _SHARED in os.environ and place.exists():
+        ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.connect(str(place))
+    else:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        atexit.register(_end, _start(loaded, theirs), ours)
+        theirs.close()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST)
+    _ASKED.append(ours)
     return ours
+
+
+def _start(loaded: str, *given: socket.socket) -> subprocess.Popen[bytes]:
+    """`given`: who asks; or where whoever wants to ask is heard, and what ends with the run."""
+    fds = [each.fileno() for each in given]
+    command = [sys.executable, str(Path(__file__)), loaded, *map(str, fds), " " * _ROOM]
+    return subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
@@ -197,46 +235,97 @@ def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
 # in the nursery --------------------------------------------------------------------------------------------------
 
 
-def _serve(control: socket.socket, loaded: str) -> None:
-    """Fork what is asked for, and tell each one's end, until whoever asks is gone."""
+def _serve(loaded: str, given: list[socket.socket]) -> None:
+    """Fork what is asked for, and tell each one's end, until nobody can ask any more."""
+    listening, asking = (given, []) if len(given) > 1 else ([], given)
+    if listening and listening[1] in select.select(given, [], [])[0]:
+        return
     gc.disable()
     _load(loaded)
     gc.freeze()
     gc.enable()
-    ends: dict[int, int] = {}
     woken, wake = socket.socketpair()
     woken.setblocking(False)
     wake.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.set_wakeup_fd(wake.fileno())
-    while True:
-        ready, _, _ = select.select([control, woken], [], [])
+    families = {control: _Family(control) for control in asking}
+    while (families or listening) and (ready := select.select([woken, *listening, *families], [], [])[0]):
         if woken in ready:
             woken.recv(4096)
-            _tell_ends(ends)
-        if control not in ready:
-            continue
-        told, fds, _, _ = socket.recv_fds(control, _MOST, 5)
-        if not told:
+            for family in families.values():
+                family.tell_ends()
+        for control in families.keys() & set(ready):
+            inherited = [*listening, woken, wake, *families]
+            if not families[control].heed(inherited, [end for each in families.values() for end in each.ends.values()]):
+                families.pop(control).end()
+        if listening and listening[1] in ready:
             break
+        if listening and listening[0] in ready:
+            control = listening[0].accept()[0]
+            families[control] = _Family(control)
+    for family in families.values():
+        family.end()
+
+
+class _Family:
+    """What one process had forked. `ends` has for each that runs where its end is told."""
+
+    def __init__(self, control: socket.socket) -> None:
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST)
+        self._control = control
+        self._computed = 0.0
+        self.ends: dict[int, int] = {}
+
+    def heed(self, inherited: list[socket.socket], ends: list[int]) -> bool:
+        """What is asked next; False: nothing more. `inherited`, `ends`: what no child of the nursery is to have."""
+        try:
+            told, fds, _, _ = socket.recv_fds(self._control, _MOST, 5)
+        except ConnectionError:
+            return False
+        if not told:
+            return False
         asked = json.loads(told)
+        if not asked:
+            self._control.send(str(self._computed).encode())
+            return True
         log, out, ended, *more = fds
         reading, listening = (more[:1], more[1:]) if asked["reads"] else ([], more)
         pid = os.fork()
         if pid == 0:
-            for each in (control, woken, wake):
+            for each in inherited:
                 each.close()
-            for descriptor in (ended, *ends.values()):
+            for descriptor in (ended, *ends):
                 os.close(descriptor)
             arguments = [*asked["arguments"], *(part for fd in listening for part in ("--fd", str(fd)))]
             _be(asked["module"], arguments, asked["environment"], [(log, 2), (out, 1), *((fd, 0) for fd in reading)])
         for descriptor in (*more, log, out):
             os.close(descriptor)
-        ends[pid] = ended
-        control.send(str(pid).encode())
-    for pid in ends:
-        os.kill(pid, signal.SIGKILL)
+        self.ends[pid] = ended
+        with contextlib.suppress(BrokenPipeError):
+            self._control.send(str(pid).encode())
+        return True
+
+    def tell_ends(self) -> None:
+        for pid in list(self.ends):
+            found, status, used = os.wait4(pid, os.WNOHANG)
+            if found:
+                self._computed += used.ru_utime + used.ru_stime
+                descriptor = self.ends.pop(pid)
+                try:
+                    os.write(descriptor, _CODE.pack(os.waitstatus_to_exitcode(status)))
+                except BrokenPipeError:
+                    pass  # nobody asks
+                os.close(descriptor)
+
+    def end(self) -> None:
+        """Whoever asked is gone."""
+        for pid, descriptor in self.ends.items():
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(descriptor)
+        self._control.close()
 
 
 def _load(module: str) -> None:
@@ -252,18 +341,6 @@ def _load(module: str) -> None:
         loaded = importlib.import_module(name)
         for entry in loaded.COMMANDS.values() if name == _COMMANDS else ():
             importlib.import_module(f"groundplan.cli.{entry[0]}")
-
-
-def _tell_ends(ends: dict[int, int]) -> None:
-    for pid in list(ends):
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            descriptor = ends.pop(pid)
-            try:
-                os.write(descriptor, _CODE.pack(os.waitstatus_to_exitcode(status)))
-            except BrokenPipeError:
-                pass  # nobody asks
-            os.close(descriptor)
 
 
 def _be(module: str, arguments: list[str], environment: dict[str, str], streams: list[tuple[int, int]]) -> None:
@@ -310,4 +387,4 @@ def _run(module: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
+    _serve(sys.argv[1], [socket.socket(fileno=int(fd)) for fd in sys.argv[2:-1]])
